@@ -1,0 +1,19 @@
+"""dnntrain: one command that trains a network faster, ships it smaller, and proves both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["evaluate", "load", "plan", "predict", "train"]
+
+if TYPE_CHECKING:
+    from dnntrain.api import evaluate, load, plan, predict, train
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from dnntrain import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'dnntrain' has no attribute {name!r}")

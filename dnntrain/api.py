@@ -1,0 +1,66 @@
+"""The Python interface: what the verbs do, as functions. Overrides are written as on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode
+from dnntrain.plan import Plan
+from dnntrain.world import World
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model in eval mode with what belongs to it: class names, and the settings of its input."""
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def train(*overrides: str, config_dir: str | Path | None = None, display: str = "auto") -> dict[str, Any]:
+    """Trains and returns the run's result: `train("model=resnet20", "data=cifar10")`.
+
+    `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or CheckpointError, as the exit codes of the verb.
+    """
+    from dnntrain.verbs.train import train as train_run
+
+    config = decode(compose(list(overrides), config_dir))
+    return train_run(config, World.from_environ(), display=display, overrides=list(overrides))
+
+
+def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
+    """What `train` with these overrides would run."""
+    from dnntrain.session import open_session
+
+    return open_session(decode(compose(list(overrides), config_dir)), World.from_environ()).plan
+
+
+def load(run: str | Path) -> Loaded:
+    """The trained model of a run directory. Raises CheckpointError where its files are damaged."""
+    from dnntrain.verbs.trained import load_run
+
+    trained = load_run(Path(run))
+    return Loaded(trained.model, trained.class_names, trained.input_shape, trained.mean, trained.std)
+
+
+def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str, float | int]:
+    """loss, accuracy and examples of a run's model on `split` (train, val or test) of its data set, or of another `data=`."""
+    from dnntrain.verbs.trained import evaluate_run
+
+    return evaluate_run(Path(run), list(overrides), split)
+
+
+def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1) -> list[dict[str, Any]]:
+    """The `top` most probable classes of each image file, as the verb `predict` writes them."""
+    from dnntrain.verbs.trained import predict_files
+
+    return list(predict_files(Path(run), [Path(path) for path in paths], top))

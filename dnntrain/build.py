@@ -1,0 +1,285 @@
+"""Plan → Trainer: one written order, one function a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from dnntrain.checkpoint.state import Digests
+from dnntrain.checkpoint.stateful import ModelState, OptimizerState, RandomState
+from dnntrain.config.run import RunConfig
+from dnntrain.data.pipeline import Pipeline, build_pipeline, evaluation_batches
+from dnntrain.data.source import DataSet, Source
+from dnntrain.errors import ConfigError
+from dnntrain.evaluation import evaluate
+from dnntrain.events import Evaluator, Saver, SignalWatch, applied
+from dnntrain.keys import Index
+from dnntrain.loop import Loop
+from dnntrain.metrics import Listener, Metrics, Timer
+from dnntrain.model.initialise import initialise
+from dnntrain.model.shape import ModelShape
+from dnntrain.model.weights import load_weights
+from dnntrain.objective import build_objective
+from dnntrain.parallel.communicate import any_rank, reduce_sum
+from dnntrain.parallel.spmd import SpmdExecutor
+from dnntrain.plan import Plan
+from dnntrain.progress import Cadence, Event, Progress, event
+from dnntrain.protocols import Batch, Context, Control, Moment, Parts, Stateful, Target
+from dnntrain.run_directory import RunDirectory
+from dnntrain.update import build_apply, clip_by_norm, plain
+from dnntrain.world import World
+
+#: Steps between two agreements of several ranks on whether a signal has come.
+_AGREE_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run: the set, and the numbers of the training examples that train and that validate."""
+
+    dataset: DataSet
+    train: Index
+    val: Index
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A run that is ready to be trained, or gone on with."""
+
+    loop: Loop
+    model: nn.Module
+    outputs: Callable[[Batch], torch.Tensor]
+    parts: Parts
+    states: Mapping[str, Stateful]
+    metrics: Metrics
+    evaluator: Evaluator
+    saver: Saver
+    signals: SignalWatch
+    pipeline: Pipeline
+    timer: Timer
+    batches_of: Callable[[Source, Index], Any]
+
+
+def build(
+    config: RunConfig,
+    plan: Plan,
+    data: Prepared,
+    run: RunDirectory | None,
+    world: World,
+    device: str,
+    digests: Digests,
+    listeners: Sequence[Listener],
+    warn: Callable[[str], None],
+) -> Trainer:
+    """Assembles everything in the order below. Only the main rank has a `run`."""
+    progress = Progress(config.train.duration, plan.steps_per_epoch)
+    # 1. what each chosen method contributes
+    context = make_context(config, plan, data.dataset, device, world)
+    parts = collect(config, context)
+    # 2. model: build, norm and structural transforms, quantisation; weights; memory format; device
+    model = make_model(config, plan, data.dataset, parts, device)
+    # 3. layout, then compilation
+    wrapped = config.parallel.build().wrap(model) if plan.ranks > 1 else model
+    if plan.compile:
+        wrapped.compile()
+    # 4. optimizers over the model's own parameters
+    optimizers = config.optim.build(model)
+    # 5. objective, executor, update
+    scaler = torch.amp.GradScaler(device.split(":")[0]) if plan.precision.scaler else None
+    autocast = getattr(torch, plan.precision.autocast) if plan.precision.autocast else None
+    device_type = device.split(":")[0]
+    objective = build_objective(parts.label_smoothing, parts.loss)
+    executor = SpmdExecutor(
+        wrapped, objective, device=device_type, autocast=autocast, scaler=scaler, ranks=plan.ranks
+    )
+    outputs = SpmdExecutor(model, objective, device=device_type, autocast=autocast).outputs
+    # 6. batches
+    pipeline = build_pipeline(
+        config.data,
+        data.dataset,
+        data.train,
+        seed=config.seed,
+        batch_size=plan.batch_size,
+        micro_batch_size=plan.micro_batch_size,
+        world=world,
+        device=device,
+        channels_last=plan.channels_last,
+        transforms=parts.batch,
+    )
+    batches_of = partial(
+        _evaluation_batches, config, data.dataset, world, device, plan.channels_last
+    )
+    # 7. metrics, evaluation, saving
+    timer = Timer(progress)
+    metrics = Metrics(
+        run.path / "metrics.jsonl" if run else None,
+        progress,
+        batch_size=plan.batch_size,
+        learning_rate=lambda: float(optimizers[0].param_groups[0]["lr"]),
+        reduce=reduce_sum,
+        listeners=listeners,
+        decisions=parts.decisions,
+    )
+    states: dict[str, Stateful] = {}
+    saver = Saver(
+        run.checkpoints if run else None,
+        states,
+        digests,
+        keep=config.checkpoint.keep,
+        timer=timer,
+        warn=warn if config.checkpoint.on_error == "warn" else None,
+    )
+
+    def validate() -> Mapping[str, float | int]:
+        with applied(parts.evaluation, model):
+            return evaluate(model, outputs, batches_of(data.dataset.train, data.val), reduce_sum, device)
+
+    evaluator = Evaluator(validate, metrics, saver, timer, config.eval.metric)
+    signals = SignalWatch(progress, partial(any_rank, device=device) if plan.ranks > 1 else None)
+    # 8. bind what acts on the model, and list the state, in the order of restoring
+    for hook in parts.after_step:
+        hook.bind(model)
+    states.update(
+        {
+            "model": ModelState(model),
+            "optimizer": OptimizerState(optimizers),
+            **({"scaler": scaler} if scaler is not None else {}),
+            **parts.state,
+            "evaluator": evaluator,
+            "progress": progress,
+            "metrics": metrics,
+            "random": RandomState(device),
+        }
+    )
+    # 9. the loop
+    events = [
+        *([Event(signals.agree, every_steps=_AGREE_STEPS)] if plan.ranks > 1 else []),
+        event(metrics.train_row, config.log.every, progress),
+        *([event(evaluator, config.eval.every, progress)] if len(data.val) else []),
+        event(saver, config.checkpoint.every, progress),
+    ]
+    loop = Loop(
+        progress=progress,
+        batches=pipeline,
+        controls=bind_controls(parts.controls, optimizers),
+        executor=executor,
+        update=parts.update or plain,
+        apply=build_apply(optimizers, parts.gradient, metrics.observe, scaler),
+        after_step=parts.after_step,
+        metrics=metrics,
+        cadence=Cadence(events, progress.total_steps),
+    )
+    return Trainer(
+        loop, model, outputs, parts, states, metrics, evaluator, saver, signals, pipeline, timer, batches_of
+    )
+
+
+def make_context(config: RunConfig, plan: Plan, dataset: DataSet, device: str, world: World) -> Context:
+    """The frozen values that methods build from."""
+    return Context(
+        seed=config.seed,
+        num_classes=len(dataset.class_names),
+        input_shape=dataset.input_shape,
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.total_steps,
+        batch_size=plan.batch_size,
+        learning_rate=config.optim.lr,
+        device=device,
+        world=world,
+    )
+
+
+def collect(config: RunConfig, context: Context) -> Parts:
+    """The parts of every chosen method, joined in the order of the stages."""
+    methods = [
+        config.norm,
+        config.sched,
+        config.quant,
+        config.distill,
+        config.prune,
+        *config.reg.values(),
+        *config.monitor.values(),
+    ]
+    parts = [method.build(context) for method in methods]
+    if config.train.clip_norm is not None:
+        parts.append(Parts(gradient=(clip_by_norm(config.train.clip_norm),)))
+    try:
+        return Parts.joined(parts)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def make_model(config: RunConfig, plan: Plan, dataset: DataSet, parts: Parts, device: str) -> nn.Module:
+    """The model with its first weights, on the device."""
+    channels, height, width = dataset.input_shape
+    model: nn.Module = config.model.build(ModelShape(len(dataset.class_names), channels, height, width))
+    for transform in parts.model:
+        model = transform.apply(model)
+    initialise(model, config.seed)
+    if config.init_from is not None:
+        load_weights(model, config.init_from, replace_head=config.init_replace_head)
+    if plan.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device)
+
+
+def bind_controls(
+    controls: Sequence[Control], optimizers: Sequence[torch.optim.Optimizer]
+) -> list[Callable[[Moment], None]]:
+    """One setter for each target that is controlled. Factors of several learning-rate controls are multiplied."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    setters: list[Callable[[Moment], None]] = []
+    factors = [control.value for control in controls if control.target is Target.LEARNING_RATE]
+    if factors:
+        setters.append(partial(_set_learning_rate, factors, [(group, group["lr"]) for group in groups]))
+    for control in controls:
+        if control.target is Target.MOMENTUM:
+            setters.append(partial(_set_momentum, control.value, groups))
+        elif control.target is Target.WEIGHT_DECAY:
+            decaying = [group for group in groups if group["weight_decay"]]
+            setters.append(partial(_set_weight_decay, control.value, decaying))
+    return setters
+
+
+def _set_learning_rate(
+    factors: Sequence[Callable[[Moment], float]], groups: Sequence[tuple[dict[str, Any], float]], moment: Moment
+) -> None:
+    factor = math.prod([value(moment) for value in factors])
+    for group, base in groups:
+        group["lr"] = base * factor
+
+
+def _set_momentum(value: Callable[[Moment], float], groups: Sequence[dict[str, Any]], moment: Moment) -> None:
+    momentum = value(moment)
+    for group in groups:
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
+
+
+def _set_weight_decay(value: Callable[[Moment], float], groups: Sequence[dict[str, Any]], moment: Moment) -> None:
+    decay = value(moment)
+    for group in groups:
+        group["weight_decay"] = decay
+
+
+def _evaluation_batches(
+    config: RunConfig, dataset: DataSet, world: World, device: str, channels_last: bool, source: Source, index: Index
+) -> Any:
+    return evaluation_batches(
+        config.data,
+        dataset,
+        source,
+        index,
+        batch_size=config.eval.batch_size,
+        world=world,
+        device=device,
+        channels_last=channels_last,
+    )

@@ -1,0 +1,250 @@
+"""Saving and loading the whole state of a run: the list of what is saved, and its form on disk.
+
+A checkpoint is a folder `step-N` of safetensors files and a `manifest.json`, written last: schema version, an index of all tensors by
+name, the plain values, the SHA-256 of each file, the digests of configuration and data. The folder is filled beside, made durable and
+renamed; then the pointer LAST is replaced. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from dnntrain.checkpoint.store import fsync, write_json, write_text
+from dnntrain.errors import CheckpointError
+from dnntrain.protocols import Stateful
+
+SCHEMA = 1
+_TENSOR = "$tensor"
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What a checkpoint belongs to: the configuration and the data."""
+
+    config: str
+    data: str
+
+
+def save(folder: Path, step: int, states: Mapping[str, Stateful], digests: Digests) -> Path:
+    """Writes `folder/step-N` whole or not at all, then LAST. Raises OSError (disk full …) with the old checkpoints intact."""
+    values, tensors = _split({name: state.state_dict() for name, state in states.items()})
+    target = folder / f"step-{step}"
+    temporary = folder / f".step-{step}.tmp-{os.getpid()}"
+    _sweep(folder)
+    temporary.mkdir()
+    try:
+        data = save_tensors(tensors)
+        _write_durably(temporary / "state-0.safetensors", data)
+        manifest = {
+            "schema": SCHEMA,
+            "step": step,
+            "config": digests.config,
+            "data": digests.data,
+            "files": {"state-0.safetensors": {"sha256": _digest(data), "bytes": len(data)}},
+            "tensors": {
+                name: {"file": "state-0.safetensors", "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
+                for name, tensor in tensors.items()
+            },
+            "values": values,
+        }
+        write_json(temporary / "manifest.json", manifest)
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync(folder)
+    write_text(folder / "LAST", target.name + "\n")
+    return target
+
+
+def mark_best(folder: Path, step: int) -> None:
+    """Points BEST to `step-N`."""
+    write_text(folder / "BEST", f"step-{step}\n")
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Removes all but the `keep` newest checkpoints; never the one that BEST or LAST points to."""
+    pointed = {pointer(folder, "BEST"), pointer(folder, "LAST")}
+    for path in by_step(folder)[keep:]:
+        if path.name not in pointed:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def pointer(folder: Path, name: str) -> str | None:
+    """The checkpoint name in the file BEST or LAST; None where it is missing or is not the name of a checkpoint here."""
+    try:
+        text = (folder / name).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    number = text.removeprefix("step-")
+    return text if text.startswith("step-") and number.isdecimal() and (folder / text).is_dir() else None
+
+
+def by_step(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found whole: nested states with tensors in place."""
+
+    path: Path
+    step: int
+    digests: Digests
+    states: Mapping[str, Any]
+
+
+def read(path: Path) -> Checkpoint:
+    """Reads and verifies one checkpoint folder. Raises CheckpointError naming the damaged file."""
+    manifest = _manifest(path)
+    tensors: dict[str, Tensor] = {}
+    for name, facts in manifest["files"].items():
+        tensors.update(_verified(path / name, facts))
+    expected, found = set(manifest["tensors"]), set(tensors)
+    if expected != found:
+        raise CheckpointError(f"{path}: tensors {sorted(expected ^ found)[:5]} are not in both the manifest and the files")
+    digests = Digests(manifest["config"], manifest["data"])
+    return Checkpoint(path, manifest["step"], digests, _joined(manifest["values"], tensors))
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint LAST points to, or where it is damaged the newest whole one, said through `warn`; None where there is none.
+
+    Raises CheckpointError where there are checkpoints and none is whole.
+    """
+    last = pointer(folder, "LAST")
+    candidates = by_step(folder)
+    if last is not None:
+        candidates = [folder / last, *(path for path in candidates if path.name != last)]
+    faults = []
+    for path in candidates:
+        try:
+            return read(path)
+        except CheckpointError as error:
+            faults.append(error.message)
+            warn(f"checkpoint {path.name} is damaged and passed over: {error.message}")
+    if faults:
+        raise CheckpointError(f"no checkpoint in {folder} is usable: {faults[0]}", "train anew with resume=never")
+    return None
+
+
+def restore(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
+    """Loads every state, in the order of `states`. Raises CheckpointError where the two lists differ or a state does not fit."""
+    missing, extra = set(states) - set(checkpoint.states), set(checkpoint.states) - set(states)
+    if missing or extra:
+        raise CheckpointError(
+            f"{checkpoint.path}: "
+            + "; ".join(
+                [f"no state of {', '.join(sorted(missing))}"] * bool(missing)
+                + [f"a state of {', '.join(sorted(extra))}, which this configuration does not use"] * bool(extra)
+            ),
+            "resume with the configuration it was saved with, or train anew with resume=never",
+        )
+    for name, state in states.items():
+        try:
+            state.load_state_dict(checkpoint.states[name])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{checkpoint.path}: the state of {name} does not fit: {error}") from error
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
+        raise CheckpointError(f"{file} is not a checkpoint manifest")
+    if manifest["schema"] != SCHEMA:
+        raise CheckpointError(f"{file} has schema {manifest['schema']}; this dnntrain reads {SCHEMA}", "update dnntrain")
+    wanted = {"step": int, "config": str, "data": str, "files": dict, "tensors": dict, "values": dict}
+    for key, kind in wanted.items():
+        if not isinstance(manifest.get(key), kind):
+            raise CheckpointError(f"{file} is damaged: {key!r} is missing or of the wrong kind")
+    return manifest
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("a key stands twice")
+    return mapping
+
+
+def _verified(file: Path, facts: Any) -> dict[str, Tensor]:
+    if file.name != Path(file.name).name or file.is_symlink():
+        raise CheckpointError(f"{file} leaves the checkpoint's folder")
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
+    if not isinstance(facts, dict) or len(data) != facts.get("bytes") or _digest(data) != facts.get("sha256"):
+        raise CheckpointError(f"{file} is damaged: its size or SHA-256 is not that of the manifest")
+    try:
+        return load_tensors(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is not a safetensors file: {error}") from None
+
+
+def _split(value: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
+    """Nested states → (plain values with `{"$tensor": name}` in the tensors' places, tensors by name)."""
+    if isinstance(value, Tensor):
+        tensor = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        return {_TENSOR: path}, {path: tensor}
+    if isinstance(value, Mapping):
+        plain, tensors = {}, {}
+        for key, item in value.items():
+            plain[str(key)], inner = _split(item, f"{path}/{key}" if path else str(key))
+            tensors.update(inner)
+        return plain, tensors
+    if value is None or isinstance(value, bool | int | float | str):
+        return value, {}
+    raise TypeError(f"state {path} is {type(value).__name__}; only tensors, mappings and JSON values are saved")
+
+
+def _joined(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_TENSOR}:
+            name = value[_TENSOR]
+            if name not in tensors:
+                raise CheckpointError(f"the manifest names a tensor {name!r} that no file holds")
+            return tensors[name]
+        return {key: _joined(item, tensors) for key, item in value.items()}
+    return value
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what saves that were killed have left."""
+    for path in folder.glob(".step-*.tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _digest(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,76 @@
+"""The states that torch's own objects keep, in the plain form that a checkpoint takes: names, tensors, JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class ModelState:
+    """Parameters and buffers by their plain names."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._model.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._model.load_state_dict(dict(state), strict=True)
+
+
+class OptimizerState:
+    """The state of several optimizers by parameter name. Learning rates are not state: the schedule is a function of the step."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self._optimizers = optimizers
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            f"{number}-{type(optimizer).__name__}": {
+                name: dict(optimizer.state[parameter])
+                for name, parameter in _named(optimizer)
+                if parameter in optimizer.state
+            }
+            for number, optimizer in enumerate(self._optimizers)
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if len(state) != len(self._optimizers):
+            raise ValueError(f"{len(state)} optimizers were saved, {len(self._optimizers)} are used")
+        for number, optimizer in enumerate(self._optimizers):
+            saved = state[f"{number}-{type(optimizer).__name__}"]
+            known = {name for name, _ in _named(optimizer)}
+            if unknown := set(saved) - known:
+                raise ValueError(f"saved state of unknown parameters {sorted(unknown)[:5]}")
+            indexed = {i: saved[name] for i, (name, _) in enumerate(_named(optimizer)) if name in saved}
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": indexed})
+
+
+class RandomState:
+    """The generators of what cannot be keyed, such as dropout inside a model: the host's and the device's."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = torch.device(device) if device.startswith("cuda") else None
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {"cpu": torch.get_rng_state()}
+        if self._cuda is not None:
+            state["cuda"] = torch.cuda.get_rng_state(self._cuda)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        torch.set_rng_state(state["cpu"])
+        if self._cuda is not None and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self._cuda)
+
+
+def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.Tensor]]:
+    return [
+        (name, parameter)
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    ]

@@ -1,0 +1,128 @@
+"""The vocabulary of configuration fields: the only names that the annotations of a choice's dataclass may use.
+
+    alpha: Positive = 0.2                                   # a number above 0
+    schedule: Literal["linear", "cosine"] = "cosine"        # one of
+    warmup: Duration = Duration(5, "%")                     # 10ep, 500step, 5%
+    patience: Annotated[int, Range(at_least=1)] = 5
+
+Each annotation serves the type checker as it stands and the decoder as the rule that a value must keep.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from dnntrain.units import Duration
+
+__all__ = [
+    "Annotated",
+    "Device",
+    "Duration",
+    "Fraction",
+    "Literal",
+    "NonNegative",
+    "NonNegativeInt",
+    "Positive",
+    "PositiveDuration",
+    "PositiveInt",
+    "Probability",
+    "Range",
+    "RunDirectoryName",
+    "RunDuration",
+    "RunName",
+    "Seed",
+    "Text",
+    "Units",
+]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number. Infinite and not-a-number values are always refused."""
+
+    above: float = -math.inf
+    at_least: float = -math.inf
+    below: float = math.inf
+    at_most: float = math.inf
+
+    def holds(self, value: float) -> bool:
+        """True where `value` is finite and within the bounds."""
+        return (
+            math.isfinite(value)
+            and value > self.above
+            and value >= self.at_least
+            and value < self.below
+            and value <= self.at_most
+        )
+
+    def __str__(self) -> str:
+        bounds = [
+            f"above {self.above:g}" if math.isfinite(self.above) else "",
+            f"at least {self.at_least:g}" if math.isfinite(self.at_least) else "",
+            f"below {self.below:g}" if math.isfinite(self.below) else "",
+            f"at most {self.at_most:g}" if math.isfinite(self.at_most) else "",
+        ]
+        return " and ".join(bound for bound in bounds if bound) or "finite"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A rule for text: the regular expression that the whole of it matches, and the rule in words, to follow "is not"."""
+
+    pattern: str
+    rule: str
+    at_most: int = 4096
+
+    def holds(self, value: str) -> bool:
+        """True where the whole of `value` matches and is short enough."""
+        return len(value) <= self.at_most and re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.rule
+
+
+class Units:
+    """The units that a duration may have here: `Units("ep", "step", "s")`."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Units) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def __str__(self) -> str:
+        examples = {"ep": "10ep", "step": "5000step", "s": "90s", "%": "5%"}
+        *most, last = [examples[name] for name in self.names]
+        return f"{', '.join(most)} or {last}" if most else last
+
+
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(at_least=0)]
+Fraction = Annotated[float, Range(at_least=0, below=1)]
+Probability = Annotated[float, Range(at_least=0, at_most=1)]
+PositiveInt = Annotated[int, Range(at_least=1)]
+NonNegativeInt = Annotated[int, Range(at_least=0)]
+PositiveDuration = Annotated[Duration, Range(above=0)]
+RunDuration = Annotated[Duration, Range(above=0), Units("ep", "step", "s")]
+Seed = Annotated[int, Range(at_least=0, below=2**63)]
+RunName = Annotated[str, Text(r"[^\W_][\w.+@=, -]*", "a name of letters, digits and . _ - + @ = of at most 100 characters", 100)]
+Device = Annotated[str, Text(r"auto|cpu|(cuda|xpu)(:\d{1,3})?|mps", "one of auto, cpu, cuda, cuda:N, mps")]
+RunDirectoryName = Annotated[str, Text(r"(?![\s/.]*$)[^\0-\x1f\x7f]+", "the path of a folder of its own")]
+
+#: The namespace in which annotations and defaults of choices are evaluated; see `schema.py`.
+NAMESPACE: dict[str, Any] = {name: globals()[name] for name in __all__} | {
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "str": str,
+    "tuple": tuple,
+    "None": None,
+    "True": True,
+    "False": False,
+}

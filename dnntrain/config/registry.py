@@ -1,0 +1,204 @@
+"""Where the choices of each group live: the folder is the registry.
+
+A choice of a group is `conf/GROUP/NAME.yaml`, beside the module `GROUP/NAME.py` that builds it. A YAML without a module is a
+*preset*: its defaults list names another choice of the group, from which it differs in some knobs. Three kinds of folders are
+searched, in this order:
+
+1. dnntrain itself: `conf/` of a checkout, or `dnntrain/conf` where it is installed;
+2. packages named by entry points of the group `dnntrain.plugins`, with the same layout: `PACKAGE/reg/mine.py` and
+   `PACKAGE/conf/reg/mine.yaml`;
+3. the user's `--config-dir DIR`: YAML only, presets and experiments.
+
+Nothing is imported: packages are located, their YAML is read, and their knobs are read from source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.groups import GROUPS
+from dnntrain.config.schema import ChoiceSchema, read_choice
+from dnntrain.config.yamlfile import YamlFile, read_yaml, shown
+from dnntrain.errors import ConfigError, did_you_mean
+
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of YAML files, and the package beside it that holds the modules (None for a user's own folder)."""
+
+    conf: Path
+    package: str | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One choice of a group. `chain` holds its files from the base to the choice itself; `base` is the name of the first.
+
+    `module` and `module_path` are those of the base; an overlay (experiment, debug) has none.
+    """
+
+    group: str
+    name: str
+    base: str
+    chain: tuple[YamlFile, ...]
+    module: str | None = None
+    module_path: Path | None = None
+
+    @property
+    def yaml(self) -> Path:
+        """The file of the choice itself."""
+        return self.chain[-1].path
+
+    @property
+    def doc(self) -> str:
+        """The first line of the file's head comment, or of the dataclass where the file has none."""
+        return self.chain[-1].doc or (self.schema.doc if self.module_path else "")
+
+    @property
+    def schema(self) -> ChoiceSchema:
+        """The typed knobs. Raises ConfigError where the module breaks the form of a choice."""
+        if self.module_path is None:
+            raise ConfigError(f"{self.group}={self.name} has no module; it only sets values")
+        try:
+            return read_choice(self.module_path)
+        except (ValueError, SyntaxError, OSError) as error:
+            raise ConfigError(f"{self.group}={self.name} cannot be used: {error}") from None
+
+    @property
+    def key(self) -> str:
+        """Where the choice's knobs stand: `optim`, or `reg.mixup`."""
+        return self.group if GROUPS[self.group].single else f"{self.group}.{self.base}"
+
+    def values(self) -> dict[str, Any]:
+        """The value of every knob as the YAML files of the choice set it, interpolations unresolved."""
+        merged: dict[str, Any] = {}
+        for file in self.chain:
+            merged.update(file.values)
+        return merged
+
+
+class Registry:
+    """All choices of all groups in `sources`; earlier sources win."""
+
+    def __init__(self, sources: tuple[Source, ...], problems: tuple[str, ...] = ()) -> None:
+        self.sources = sources
+        self.problems = problems
+
+    @property
+    def root(self) -> Path:
+        """The root configuration, `config.yaml`."""
+        return self.sources[0].conf / "config.yaml"
+
+    def names(self, group: str) -> list[str]:
+        """The names of the choices of `group`, in alphabetical order."""
+        return sorted({path.stem for source in self.sources for path in _files(source.conf / group)})
+
+    def choice(self, group: str, name: str) -> Choice:
+        """The choice `name` of `group`. Raises ConfigError with the nearest name, or naming the file that is at fault."""
+        return self._choice(group, name, seen=())
+
+    def choices(self, group: str) -> dict[str, Choice]:
+        """All choices of `group` by name. Raises ConfigError where a file is at fault."""
+        return {name: self.choice(group, name) for name in self.names(group)}
+
+    def _choice(self, group: str, name: str, seen: tuple[str, ...]) -> Choice:
+        path, source = self._locate(group, name)
+        file = read_yaml(path)
+        if GROUPS[group].overlay:
+            return Choice(group, name, name, (file,))
+        module_path = None if source.folder is None else source.folder / group / f"{name}.py"
+        if module_path is not None and module_path.is_file():
+            return Choice(group, name, name, (file,), f"{source.package}.{group}.{name}", module_path)
+        parent = _parent(file, group, name, has_package=source.folder is not None)
+        if parent in (*seen, name):
+            raise ConfigError(f"{shown(path)}: the presets {', '.join((*seen, name))} refer to each other")
+        base = self._choice(group, parent, (*seen, name))
+        return Choice(group, name, base.base, (*base.chain, file), base.module, base.module_path)
+
+    def _locate(self, group: str, name: str) -> tuple[Path, Source]:
+        found = [
+            (path, source) for source in self.sources for path in _files(source.conf / group) if path.stem == name
+        ]
+        if not found:
+            names = self.names(group)
+            folder = shown(self.sources[0].conf / group)
+            raise ConfigError(f"{group}={name}: there is no such choice; {did_you_mean(name, names)} (see {folder}/)")
+        if len(found) > 1:
+            files = " and ".join(shown(path) for path, _ in found)
+            raise ConfigError(f"{group}={name} is defined twice: {files}", "rename one of them")
+        return found[0]
+
+
+def registry(config_dir: Path | None = None) -> Registry:
+    """The registry of this installation, its plug-ins and the user's folder. Raises ConfigError where that is no folder."""
+    sources, problems = _installed()
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise ConfigError(f"--config-dir {config_dir} is not a folder")
+        sources = (*sources, Source(config_dir.resolve()))
+    return Registry(sources, problems)
+
+
+def builtin_source() -> Source:
+    """dnntrain's own modules and YAML files. Raises ConfigError where the installation lacks its `conf` folder."""
+    for conf in (PACKAGE_FOLDER / "conf", PACKAGE_FOLDER.parent / "conf"):
+        if (conf / "config.yaml").is_file():
+            return Source(conf, "dnntrain", PACKAGE_FOLDER)
+    raise ConfigError(f"the installation is incomplete: {PACKAGE_FOLDER}/conf/config.yaml is missing", "install again")
+
+
+def _installed() -> tuple[tuple[Source, ...], tuple[str, ...]]:
+    sources, problems = [builtin_source()], []
+    for entry in sorted(entry_points(group="dnntrain.plugins"), key=lambda entry: entry.name):
+        folder = _package_folder(entry.value)
+        if folder is None:
+            problems.append(f"plug-in {entry.name}: the package {entry.value!r} was not found")
+        else:
+            sources.append(Source(folder / "conf", entry.value, folder))
+    return tuple(sources), tuple(problems)
+
+
+def _package_folder(package: str) -> Path | None:
+    """The folder of `package`, found without importing it or its parents."""
+    first, *rest = package.split(".")
+    try:
+        spec = find_spec(first)
+    except (ImportError, ValueError):
+        return None
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(location, *rest)
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def _files(folder: Path) -> tuple[Path, ...]:
+    try:
+        return _files_at(folder, folder.stat().st_mtime_ns)
+    except OSError:
+        return ()
+
+
+@cache
+def _files_at(folder: Path, modified: int) -> tuple[Path, ...]:
+    return tuple(sorted(folder.glob("*.yaml")))
+
+
+def _parent(file: YamlFile, group: str, name: str, has_package: bool) -> str:
+    """The choice that a preset builds on: the one entry of its defaults list besides `_self_`."""
+    entries = [entry for entry in file.defaults if entry != "_self_"]
+    if len(entries) == 1 and isinstance(entries[0], str):
+        return entries[0].removeprefix(f"/{group}/").partition("@")[0]
+    module = f"no module {group}/{name}.py beside it and " if has_package else ""
+    raise ConfigError(
+        f"{shown(file.path)}: {group}={name} has {module}no preset's defaults list",
+        f"a preset begins with `defaults: [CHOICE, _self_]`, where CHOICE is another choice of {group}",
+    )

@@ -1,0 +1,116 @@
+"""The whole configuration of a run as frozen values: the scalar sections, and one value for each group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from dnntrain.config.fields import (
+    Device,
+    Duration,
+    Literal,
+    NonNegativeInt,
+    Positive,
+    PositiveDuration,
+    PositiveInt,
+    RunDirectoryName,
+    RunDuration,
+    RunName,
+    Seed,
+)
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """How long and in what steps to train."""
+
+    duration: RunDuration = Duration(10, "ep")  # length of the run: 10ep, 5000step or 90s
+    batch_size: PositiveInt = 128  # examples per optimizer step, over all ranks and micro-batches
+    microbatch: PositiveInt | None = None  # examples per forward pass of one rank; null: the rank's whole share
+    clip_norm: Positive | None = None  # largest global L2 norm of the gradient; null: not clipped
+    compile: Literal["off", "on", "auto"] = "auto"  # torch.compile; auto: only where it is expected to pay within the run
+    channels_last: Literal["off", "on", "auto"] = "auto"  # memory format of images and convolutions
+    threads: PositiveInt | None = None  # intra-op CPU threads; null: torch's own choice
+
+
+@dataclass(frozen=True)
+class EvalSection:
+    """When and how to evaluate on the validation part."""
+
+    every: PositiveDuration = Duration(1, "ep")  # 1ep, 500step or 30s
+    batch_size: PositiveInt = 512  # examples per forward pass of one rank
+    metric: Literal["accuracy", "loss"] = "accuracy"  # what BEST, early stopping and the dynamic learning rate look at
+    test: bool = True  # evaluate the test split once, at the end
+    weights: Literal["best", "last"] = "best"  # which weights are tested and exported: of the best evaluation, or the last step
+
+
+@dataclass(frozen=True)
+class CheckpointSection:
+    """What is saved, and how often."""
+
+    every: PositiveDuration = Duration(1, "ep")  # 1ep, 500step or 30s; the last step is always saved
+    keep: PositiveInt = 2  # newest checkpoints that are kept; the best one is kept besides
+    on_error: Literal["raise", "warn"] = "raise"  # what a failed save does: end the run, or go on with a warning
+
+
+@dataclass(frozen=True)
+class LogSection:
+    """What is written while training."""
+
+    every: PositiveDuration = Duration(20, "step")  # one row of training metrics per this; its loss is the mean over the interval
+    report: bool = True  # write curves.png and report.html at the end
+    samples: NonNegativeInt = 16  # most wrong test examples shown in the report
+
+
+@dataclass(frozen=True)
+class RootSection:
+    """The keys that stand by themselves at the root."""
+
+    name: RunName = "run"  # runs are kept in runs/NAME/ID
+    seed: Seed = 0  # every random choice follows from it
+    device: Device = "auto"  # auto, cpu, cuda, cuda:1, mps
+    run_dir: RunDirectoryName | None = None  # null: runs/NAME/ID; else this folder
+    resume: str = "auto"  # auto: go on where run_dir was stopped; never; or the path of a checkpoint
+    init_from: str | None = None  # weights to start from: a run directory, .safetensors, or .pt (read with weights_only)
+    init_replace_head: bool = False  # true: a head with another number of classes keeps its new weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(RootSection):
+    """Everything a run depends on. `resolved` is the same as plain containers, as written to config.yaml.
+
+    `resolved` also holds `choices`: the name that was chosen in each group (`model: resnet56`, a preset, where `model` itself is a
+    `resnet_cifar`). It tells which module builds a group, names the run, and is no part of the digest.
+    """
+
+    data: Any
+    model: Any
+    norm: Any
+    optim: Any
+    sched: Any
+    quant: Any
+    distill: Any
+    prune: Any
+    precision: Any
+    parallel: Any
+    launch: Any
+    reg: Mapping[str, Any] = field(default_factory=dict)
+    monitor: Mapping[str, Any] = field(default_factory=dict)
+    track: Mapping[str, Any] = field(default_factory=dict)
+    train: TrainSection = field(default_factory=TrainSection)
+    eval: EvalSection = field(default_factory=EvalSection)
+    checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
+    log: LogSection = field(default_factory=LogSection)
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+
+
+SECTIONS: dict[str, type] = {
+    "train": TrainSection,
+    "eval": EvalSection,
+    "checkpoint": CheckpointSection,
+    "log": LogSection,
+}
+
+#: Root keys that are plain values; their types are those of RootSection.
+SCALARS: tuple[str, ...] = tuple(field.name for field in fields(RootSection))

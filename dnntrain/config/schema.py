@@ -1,0 +1,151 @@
+"""Reads the typed fields of a choice from the *source* of its module, without importing it.
+
+A choice's module may import torch at its top, as any readable module does; its knobs must be known in milliseconds, before torch
+is imported. So the dataclass is found in the module's syntax tree, and only its annotations and defaults are evaluated, in the
+namespace of `fields.py`. A test holds what is read here equal to the dataclass itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import tokenize
+from dataclasses import dataclass
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.fields import NAMESPACE
+
+REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
+
+
+@dataclass(frozen=True)
+class FieldSchema:
+    """One knob: its annotation (a type of `fields.py`), default (or REQUIRED), its comment and where it is defined."""
+
+    name: str
+    type: Any
+    default: Any
+    doc: str
+    path: Path
+    line: int
+
+
+@dataclass(frozen=True)
+class ChoiceSchema:
+    """The dataclass of one choice: its class name, first line of docstring and fields in order."""
+
+    class_name: str
+    doc: str
+    fields: dict[str, FieldSchema]
+    path: Path
+
+
+@cache
+def read_choice(path: Path) -> ChoiceSchema:
+    """The choice that the module at `path` defines: its one public frozen dataclass with a `build` method.
+
+    Raises ValueError, naming the file, where there is none or more than one.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_choice(node)]
+    if len(found) != 1:
+        names = ", ".join(node.name for node in found) or "none"
+        raise ValueError(
+            f"{path}: a choice is exactly one public @dataclass(frozen=True) with a build method; found {names}"
+        )
+    node = found[0]
+    return ChoiceSchema(node.name, _first_line(node), _fields(node, tree, path), path)
+
+
+def read_class(path: Path, name: str) -> dict[str, FieldSchema]:
+    """The fields of the dataclass `name` in the module at `path`, those of its base classes first."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _fields(node, tree, path)
+    raise ValueError(f"{path} defines no class {name}")
+
+
+def _is_choice(node: ast.ClassDef) -> bool:
+    if node.name.startswith("_"):
+        return False
+    decorated = any(
+        isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Name)
+        and decorator.func.id == "dataclass"
+        and any(keyword.arg == "frozen" for keyword in decorator.keywords)
+        for decorator in node.decorator_list
+    )
+    return decorated and any(isinstance(item, ast.FunctionDef) and item.name == "build" for item in node.body)
+
+
+def _fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
+    fields: dict[str, FieldSchema] = {}
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id not in ("Protocol",):
+            fields.update(_base_fields(base.id, tree, path))
+    comments = _comments(path)
+    for item in node.body:
+        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+            continue
+        if "ClassVar" in ast.unparse(item.annotation):
+            continue
+        fields[item.target.id] = FieldSchema(
+            name=item.target.id,
+            type=_evaluate(item.annotation, path),
+            default=REQUIRED if item.value is None else _evaluate(item.value, path),
+            doc=_comment_of(item, comments),
+            path=path,
+            line=item.lineno,
+        )
+    return fields
+
+
+def _base_fields(name: str, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _fields(node, tree, path)
+        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
+            return read_class(_module_path(node.module, path), name)
+    raise ValueError(f"{path}: base class {name} is neither defined here nor imported by `from … import`")
+
+
+def _module_path(module: str, importer: Path) -> Path:
+    """The file of `module`: found beside the importing package, so that nothing is imported."""
+    relative = Path(*module.split(".")).with_suffix(".py")
+    for parent in importer.parents:
+        if (parent / relative).is_file():
+            return parent / relative
+    package_root = Path(__file__).resolve().parents[2]
+    if (package_root / relative).is_file():
+        return package_root / relative
+    raise ValueError(f"{importer}: module {module} was not found")
+
+
+def _evaluate(node: ast.expr, path: Path) -> Any:
+    source = ast.unparse(node)
+    try:
+        return eval(compile(source, str(path), "eval"), {"__builtins__": {}}, dict(NAMESPACE))
+    except Exception as error:
+        raise ValueError(f"{path}:{node.lineno}: {source!r} must use the names of dnntrain/config/fields.py only: {error}") from None
+
+
+def _comments(path: Path) -> dict[int, str]:
+    tokens = tokenize.generate_tokens(StringIO(path.read_text(encoding="utf-8")).readline)
+    return {
+        token.start[0]: re.sub(r"^#\s*", "", token.string)
+        for token in tokens
+        if token.type == tokenize.COMMENT and token.line.strip() != token.string
+    }
+
+
+def _comment_of(item: ast.AnnAssign, comments: dict[int, str]) -> str:
+    """The comment at the end of the field's last line."""
+    return comments.get(item.end_lineno or item.lineno, "")
+
+
+def _first_line(node: ast.ClassDef) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0]

@@ -1,0 +1,203 @@
+"""Reads and writes YAML strictly: data only, each key once, every key's line known.
+
+Numbers are read as OmegaConf reads them (`1e-3` is a number), so that a value means the same here and after Hydra composed it.
+Refused, naming file and line: tags (`!!python/object`), a key that stands twice, merge keys, aliases that expand to more than
+10,000 nodes, keys that are not text (`on:` is the boolean true), files over 1 MiB, byte-order marks and bytes that are not UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dnntrain.errors import ConfigError
+
+_BYTES_AT_MOST = 1 << 20
+_NODES_AT_MOST = 10_000
+_DEPTH_AT_MOST = 50
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
+_FLOAT = re.compile(
+    r"""^(?:[-+]?[0-9]+(?:_[0-9]+)*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+)
+    |\.[0-9]+(?:_[0-9]+)*(?:[eE][-+][0-9]+)?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.X,
+)
+
+_BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Loader(_BaseLoader):  # type: ignore[misc]
+    """Safe loader with OmegaConf's idea of a number, and without dates."""
+
+
+class _Dumper(_BaseDumper):  # type: ignore[misc]
+    """Quotes every text that `_Loader` would read as something else."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float"))]
+        for first, resolvers in _BaseLoader.yaml_implicit_resolvers.items()
+    }
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """One file of the configuration: its head comment, `# @package`, defaults list, values and the line of each key."""
+
+    path: Path
+    doc: str
+    package: str | None
+    defaults: tuple[Any, ...]
+    values: dict[str, Any]
+    lines: dict[tuple[str, ...], int]
+
+    def place(self, key: tuple[str, ...]) -> str:
+        """`conf/optim/sgd.yaml:4`, the place of `key`."""
+        line = self.lines.get(key)
+        return f"{shown(self.path)}:{line}" if line else shown(self.path)
+
+    def leaves(self) -> Iterator[tuple[tuple[str, ...], Any]]:
+        """Every value that is no mapping, with its keys; an empty mapping counts as a value."""
+        return leaves(self.values)
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """The file at `path`. Raises ConfigError that names file and line."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConfigError(f"{shown(path)} cannot be read: {error.strerror}") from None
+    return _read(path, status.st_mtime_ns, status.st_size)
+
+
+def load_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """The mapping that `text` holds, and the line of each key. Raises ConfigError; `name` stands for the file in messages."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
+        hint = "indent with spaces, not with tabs" if "'\\t'" in str(problem) else ""
+        raise ConfigError(f"{place}: {problem}", hint) from None
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply") from None
+    if node is None:
+        return {}, {}
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{name}:1: a configuration file holds `key: value` lines")
+    reader = _Reader(name)
+    values = reader.plain(node, ())
+    return values, reader.lines
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """`values` as YAML text, in their order, that `load_yaml` reads back equal."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    return text
+
+
+def leaves(values: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value of nested mappings that is no mapping itself (or an empty one), with its keys."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*prefix, str(key)))
+        else:
+            yield (*prefix, str(key)), value
+
+
+def shown(path: Path) -> str:
+    """`path` as a user would type it: from the working folder, or from the folder that holds `dnntrain` or `conf`."""
+    for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
+        try:
+            return str(path.resolve().relative_to(root.resolve()))
+        except (ValueError, OSError):
+            continue
+    return str(path)
+
+
+@cache
+def _read(path: Path, modified: int, size_bytes: int) -> YamlFile:
+    if size_bytes > _BYTES_AT_MOST:
+        raise ConfigError(f"{shown(path)} has {size_bytes} bytes; a configuration file has at most {_BYTES_AT_MOST}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{shown(path)} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shown(path)}: byte {error.start} is not UTF-8") from None
+    if text.startswith("\ufeff"):
+        raise ConfigError(f"{shown(path)} begins with a byte-order mark", "save it as UTF-8 without BOM")
+    values, lines = load_yaml(text, shown(path))
+    defaults = values.pop("defaults", None)
+    if defaults is not None and not isinstance(defaults, list):
+        raise ConfigError(f"{shown(path)}:{lines[('defaults',)]}: defaults is a list")
+    head = [line for line in text.splitlines()[:10] if line.startswith("#")]
+    package = next((match[1] for line in head if (match := re.match(r"#\s*@package\s+(\S+)", line))), None)
+    doc = next((line.lstrip("# ") for line in head if not re.match(r"#\s*(@package|yaml-language-server)", line)), "")
+    return YamlFile(path, doc, package, tuple(defaults or ()), values, lines)
+
+
+class _Reader:
+    """Turns nodes into plain values, counting them so that aliases cannot multiply without end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes = 0
+        self.lines: dict[tuple[str, ...], int] = {}
+
+    def plain(self, node: Any, keys: tuple[str, ...]) -> Any:
+        self.nodes += 1
+        if self.nodes > _NODES_AT_MOST or len(keys) > _DEPTH_AT_MOST:
+            raise ConfigError(f"{self._at(node)}: more than {_NODES_AT_MOST} values; are aliases (*name) repeated?")
+        if node.tag not in _PLAIN_TAGS:
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise ConfigError(f"{self._at(node)}: the tag {tag} is refused", "a configuration is data: plain values only")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, keys)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.plain(item, (*keys, str(index))) for index, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _mapping(self, node: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag != "tag:yaml.org,2002:str":
+                hint = f"quote it: '{key_node.value}':" if isinstance(key_node, yaml.ScalarNode) else ""
+                raise ConfigError(f"{self._at(key_node)}: the key {key_node.value!r} is not text", hint)
+            key = key_node.value
+            if key in values:
+                raise ConfigError(f"{self._at(key_node)}: the key {key!r} stands twice")
+            self.lines[(*keys, key)] = key_node.start_mark.line + 1
+            values[key] = self.plain(value_node, (*keys, key))
+        return values
+
+    def _scalar(self, node: Any) -> Any:
+        kind = node.tag.rpartition(":")[2]
+        text = node.value
+        try:
+            if kind == "null":
+                return None
+            if kind == "bool":
+                return text.lower() in ("yes", "true", "on")
+            if kind == "int":
+                return yaml.SafeLoader("").construct_yaml_int(node)
+            if kind == "float":
+                return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+        except ValueError as error:
+            raise ConfigError(f"{self._at(node)}: {error}") from None
+        return text
+
+    def _at(self, node: Any) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}"

@@ -1,0 +1,72 @@
+"""The order of an epoch, and who computes which part of it: pure functions of (seed, epoch, step, rank)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dnntrain.keys import Index, Key
+from dnntrain.world import World
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Cuts each epoch's global order into steps, each step into ranks, each rank's share into micro-batches.
+
+    The order of an epoch is `indices` sorted by keyed random bits; step b of it covers positions [b * batch_size, (b + 1) *
+    batch_size), the last one what is left. Shares and micro-batches are contiguous; their bounds, counted from the first
+    position of the step, are multiples of `pair_block` wherever each can hold a block.
+    """
+
+    indices: Index
+    seed: int
+    batch_size: int
+    micro_batch_size: int
+    world: World
+    pair_block: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    @property
+    def aligned(self) -> bool:
+        """True where no pair block is ever cut, neither by a step nor by a rank nor by a micro-batch."""
+        block = self.pair_block
+        ranges = [self.share(self.batch_size, rank) for rank in range(self.world.size)]
+        return self.batch_size % block == 0 and all(
+            start % block == 0 for share in ranges for start, _ in self.micro_ranges(share)
+        )
+
+    def order(self, epoch: int) -> Index:
+        """All `indices` in the order of one epoch [n]. The bits of two examples never tie, so that any sort gives the same."""
+        return self.indices[np.argsort(Key(self.seed, "shuffle", epoch).bits(self.indices))]
+
+    def count(self, batch: int) -> int:
+        """Examples of step `batch` of an epoch, on all ranks."""
+        return min(self.batch_size, len(self.indices) - batch * self.batch_size)
+
+    def share(self, count: int, rank: int) -> Range:
+        """The positions, counted from the first of the step, that `rank` computes of a step of `count` examples."""
+        ranks, block = self.world.size, self.pair_block
+        if count // block < ranks:
+            return count * rank // ranks, count * (rank + 1) // ranks
+        blocks = count // block
+        end = count if rank == ranks - 1 else blocks * (rank + 1) // ranks * block
+        return blocks * rank // ranks * block, end
+
+    def micro_ranges(self, share: Range) -> list[Range]:
+        """`share` cut into micro-batches; none where it is empty."""
+        size, (start, end) = self.micro_batch_size, share
+        if size < end - start and size > self.pair_block:
+            size -= size % self.pair_block
+        return [(at, min(at + size, end)) for at in range(start, end, size)]
+
+    def step_ranges(self, batch: int) -> list[Range]:
+        """The micro-batches of this rank in step `batch` of an epoch, as positions in the epoch's order."""
+        first = batch * self.batch_size
+        share = self.share(self.count(batch), self.world.rank)
+        return [(first + start, first + end) for start, end in self.micro_ranges(share)]

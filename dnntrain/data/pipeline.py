@@ -1,0 +1,129 @@
+"""Feeds training and evaluation: one interface over the resident and the streaming pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from dnntrain.data.augment import Augmentation
+from dnntrain.data.image_data import ImageData
+from dnntrain.data.normalise import Normaliser
+from dnntrain.data.order import Schedule
+from dnntrain.data.resident import Buffers, Gatherer, ResidentPipeline
+from dnntrain.data.source import DataSet, Source
+from dnntrain.errors import DataError
+from dnntrain.keys import Index, Key
+from dnntrain.protocols import Batch, BatchTransform, StepBatch
+from dnntrain.world import World
+
+_NO_AUGMENTATION = Augmentation(0, False)
+
+
+class Pipeline(Protocol):
+    """The training part, cut into optimizer steps. The uneven last batch of an epoch is trained on too."""
+
+    name: str
+    steps_per_epoch: int
+
+    def take(self, step: int) -> StepBatch:
+        """The micro-batches of this rank in optimizer step `step`, counted from 0 over the whole run.
+
+        Any step may be asked for; consecutive ones are fast. The batch may be overwritten once the step after the next is
+        taken. A rank gets no micro-batch in a step with fewer examples than ranks.
+        """
+        ...
+
+    def skipped(self) -> dict[str, str]:
+        """The examples that could not be read so far, with the reason."""
+        ...
+
+    def close(self) -> None:
+        """Ends worker processes; the pipeline is not used afterwards."""
+        ...
+
+
+def build_pipeline(
+    options: ImageData,
+    dataset: DataSet,
+    indices: Index,
+    *,
+    seed: int,
+    batch_size: int,
+    micro_batch_size: int,
+    world: World,
+    device: str,
+    channels_last: bool,
+    transforms: Sequence[BatchTransform] = (),
+) -> Pipeline:
+    """The pipeline that `options.pipeline` names, over the examples `indices` of the training split.
+
+    `transforms` are in the order of their stages. Raises DataError where `batch_size` is more than there are examples.
+    """
+    if batch_size > len(indices):
+        raise DataError(
+            f"train.batch_size={batch_size} is more than the {len(indices)} examples of the training part",
+            f"use train.batch_size={max(len(indices), 1)} or less, or a smaller data.val_fraction",
+        )
+    schedule = Schedule(indices, seed, batch_size, micro_batch_size, world, options.pair_block)
+    normalise = Normaliser(dataset.mean, dataset.std, device)
+    augmentation = Augmentation.of(options)
+    source = dataset.train
+    if is_resident(options, source, device):
+        gather = Gatherer(source, normalise, device, channels_last)
+        return ResidentPipeline(source, schedule, gather, augmentation, transforms)
+    from dnntrain.data.streaming import Reader, StreamingPipeline
+
+    reader = Reader(source, schedule, augmentation, options.on_error == "skip")
+    return StreamingPipeline(reader, normalise, options.workers, device, channels_last, transforms)
+
+
+def is_resident(options: ImageData, source: Source, device: str) -> bool:
+    """True where the whole source is to be held on `device`. Raises DataError where it is asked for and cannot be."""
+    if options.pipeline == "streaming":
+        return False
+    images = source.resident()
+    if images is None:
+        if options.pipeline == "resident":
+            raise DataError(
+                "data.pipeline=resident needs images of one size, and these are cropped or read anew each time",
+                "use data.pipeline=streaming, or data.random_resized_crop=false",
+            )
+        return False
+    if options.pipeline == "resident" or not device.startswith("cuda"):
+        return True
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return images.nbytes * 2 < free_bytes
+
+
+def evaluation_batches(
+    options: ImageData,
+    dataset: DataSet,
+    source: Source,
+    indices: Index,
+    *,
+    batch_size: int,
+    world: World,
+    device: str,
+    channels_last: bool,
+) -> Iterator[Batch]:
+    """The examples `indices` of `source` in their order and unaugmented, each exactly once over all ranks.
+
+    `batch_size` is that of one rank. Unreadable examples are left out under `data.on_error=skip`.
+    """
+    normalise = Normaliser(dataset.mean, dataset.std, device)
+    positions = np.arange(len(indices) * world.rank // world.size, len(indices) * (world.rank + 1) // world.size)
+    parts = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    if source.resident() is None:
+        from dnntrain.data.streaming import streamed
+
+        yield from streamed(options, source, indices, parts, normalise, device, channels_last)
+        return
+    gather, buffers = Gatherer(source, normalise, device, channels_last), Buffers()
+    for part in parts:
+        part = part[~np.isin(indices[part], list(source.failed))] if source.failed else part
+        if len(part):
+            images, targets = gather(indices[part], _NO_AUGMENTATION, Key(0), buffers)
+            yield Batch(images, targets, indices[part], part)

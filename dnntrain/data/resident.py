@@ -1,0 +1,200 @@
+"""The resident pipeline: all bytes on the training device; whole blocks of batches are gathered and augmented there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnntrain.data.augment import Augmentation, augmented
+from dnntrain.data.failures import with_substitutes
+from dnntrain.data.normalise import Normaliser
+from dnntrain.data.order import Range, Schedule
+from dnntrain.data.source import Source
+from dnntrain.keys import Index, Key
+from dnntrain.protocols import Batch, BatchTransform, StepBatch
+
+#: Float bytes that are prepared at once. Larger blocks leave the cache of a CPU core, smaller ones pay more calls.
+CHUNK_BYTES = 4 * 2**20
+
+_COPIES: WeakKeyDictionary[Source, dict[str, Tensor]] = WeakKeyDictionary()
+
+
+def images_on(source: Source, device: str) -> Tensor:
+    """The source's bytes on `device`, copied there once and shared by training and evaluation."""
+    images = source.resident()
+    assert images is not None, "a source that is streamed has no resident images"
+    if device == "cpu":
+        return images
+    copies = _COPIES.setdefault(source, {})
+    if device not in copies:
+        copies[device] = images.to(device)
+    return copies[device]
+
+
+class Gatherer:
+    """Takes examples by number from resident bytes as normalised float images."""
+
+    def __init__(self, source: Source, normalise: Normaliser, device: str, channels_last: bool) -> None:
+        self.images = images_on(source, device)
+        self.labels = torch.from_numpy(source.labels).to(device)
+        self.device = device
+        self.normalise = normalise
+        self.channels_last = channels_last
+        # Bytes of several channels are stored interleaved, see ArraySource; a row is one image in the order of its bytes.
+        self.interleaved = self.images.shape[1] > 1
+        stored = self.images.permute(0, 2, 3, 1) if self.interleaved else self.images
+        self.rows = stored.view(len(self.images), -1)
+
+    def __call__(self, index: Index, augmentation: Augmentation, key: Key, buffers: Buffers) -> tuple[Tensor, Tensor]:
+        """(images float32 [n, c, h, w], targets int64 [n]) of the examples `index`; the images lie in `buffers`."""
+        where = torch.from_numpy(index).to(self.device)
+        bytes_ = torch.index_select(self.rows, 0, where, out=buffers.bytes(len(index), self.rows))
+        if augmentation:
+            bytes_ = self._as_rows(augmented(self._as_images(bytes_), augmentation, index, key))
+        if self.interleaved and not self.channels_last:
+            bytes_ = self._as_images(bytes_).reshape(len(index), -1)
+        floats = self.normalise(bytes_, self.interleaved and self.channels_last, buffers.floats(bytes_))
+        return self._shaped(floats), self.labels.index_select(0, where)
+
+    def _as_images(self, rows: Tensor) -> Tensor:
+        _, channels, height, width = self.images.shape
+        if self.interleaved:
+            return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
+        return rows.view(-1, channels, height, width)
+
+    def _as_rows(self, images: Tensor) -> Tensor:
+        return (images.permute(0, 2, 3, 1) if self.interleaved else images).reshape(len(images), -1)
+
+    def _shaped(self, floats: Tensor) -> Tensor:
+        _, channels, height, width = self.images.shape
+        if self.channels_last:
+            # With one channel both formats describe the same bytes; convolutions read the format from the strides.
+            return floats.view(-1, height, width, channels).permute(0, 3, 1, 2)
+        return floats.view(-1, channels, height, width)
+
+
+@dataclass
+class Buffers:
+    """Memory that is written again and again, so that the system need not hand out fresh pages for each block.
+
+    Floats alternate between two: a batch stays as it is until the second block after its own is prepared.
+    """
+
+    _bytes: Tensor | None = None
+    _floats: list[Tensor] = field(default_factory=list)
+
+    def bytes(self, count: int, rows: Tensor) -> Tensor:
+        """uint8 [count, width of `rows`], on the device of `rows`."""
+        if self._bytes is None or len(self._bytes) < count:
+            self._bytes = torch.empty(count, rows.shape[1], dtype=torch.uint8, device=rows.device)
+        return self._bytes[:count]
+
+    def floats(self, rows: Tensor) -> Tensor:
+        """float32 of the shape and on the device of `rows`."""
+        if len(self._floats) == 2:
+            self._floats.reverse()
+        if len(self._floats) < 2 or len(self._floats[0]) < len(rows):
+            fresh = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
+            self._floats = [fresh, *self._floats[-1:]]
+        return self._floats[0][: len(rows)]
+
+
+class ResidentPipeline:
+    """Prepares several consecutive steps at once and hands out views, so that a step costs next to nothing."""
+
+    name = "resident"
+
+    def __init__(
+        self,
+        source: Source,
+        schedule: Schedule,
+        gather: Gatherer,
+        augmentation: Augmentation,
+        transforms: Sequence[BatchTransform],
+    ) -> None:
+        self._source = source
+        self._schedule = schedule
+        self._gather = gather
+        self._augmentation = augmentation
+        self._transforms = transforms
+        self._buffers = Buffers()
+        rank_batch = -(-schedule.batch_size // schedule.world.size)
+        self._chunk_steps = max(1, CHUNK_BYTES // (rank_batch * gather.rows.shape[1] * 4))
+        self._whole = not transforms or schedule.aligned
+        self._first = 0
+        self._steps: list[StepBatch] = []
+        self._order: tuple[int, Index] = (-1, schedule.indices)
+        self.steps_per_epoch = schedule.steps_per_epoch
+
+    def take(self, step: int) -> StepBatch:
+        """The micro-batches of this rank in optimizer step `step`; valid until the step after the next is taken."""
+        at = step - self._first
+        if not 0 <= at < len(self._steps):
+            self._prepare(step)
+            at = step - self._first
+        return self._steps[at]
+
+    def skipped(self) -> dict[str, str]:
+        return {self._source.describe(index): reason for index, reason in self._source.failed.items()}
+
+    def close(self) -> None:
+        self._steps = []
+
+    def _prepare(self, step: int) -> None:
+        """Makes the chunk of steps that holds `step`."""
+        schedule = self._schedule
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, schedule.order(epoch))
+        # Chunks start at fixed steps of an epoch, also after a resume: where a batch lies in memory can show in the last bit.
+        batch -= batch % self._chunk_steps
+        batches = range(batch, min(batch + self._chunk_steps, self.steps_per_epoch))
+        ranges = [schedule.step_ranges(batch) for batch in batches]
+        micro = iter(self._micro_batches([micro for step_ranges in ranges for micro in step_ranges], epoch))
+        self._steps = [
+            StepBatch([next(micro) for _ in step_ranges], schedule.count(batch))
+            for batch, step_ranges in zip(batches, ranges, strict=True)
+        ]
+        self._first = epoch * self.steps_per_epoch + batch
+
+    def _micro_batches(self, ranges: list[Range], epoch: int) -> list[Batch]:
+        if not ranges:
+            return []
+        key = Key(self._schedule.seed, "", epoch)
+        position = np.concatenate([np.arange(start, end) for start, end in ranges])
+        index = with_substitutes(self._order[1][position], self._schedule.indices, self._source.failed, key)
+        images, targets = self._gather(index, self._augmentation, key, self._buffers)
+        batch = Batch(images, targets, index, position, epoch)
+        sizes = [end - start for start, end in ranges]
+        if self._whole:
+            return cut(transformed(batch, self._transforms, key), sizes)
+        # A pair block that a micro-batch cuts must not find its other half here: the neighbours in memory are chance.
+        return [transformed(micro, self._transforms, key) for micro in cut(batch, sizes)]
+
+
+def transformed(batch: Batch, transforms: Sequence[BatchTransform], key: Key) -> Batch:
+    """`batch` after all transforms, in order."""
+    with torch.no_grad():
+        for transform in transforms:
+            batch = transform.apply(batch, key)
+    return batch
+
+
+def cut(batch: Batch, sizes: list[int]) -> list[Batch]:
+    """Views of consecutive parts of `batch`, of `sizes` examples."""
+    if len(sizes) == 1:
+        return [batch]
+    bounds = np.cumsum(sizes)[:-1].tolist()
+    columns = zip(
+        batch.images.split(sizes),
+        batch.targets.split(sizes),
+        np.split(batch.index, bounds),
+        np.split(batch.position, bounds),
+        strict=True,
+    )
+    return [Batch(*column, batch.epoch) for column in columns]

@@ -1,0 +1,18 @@
+"""No teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dnntrain.protocols import Context, Need, Parts
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No teacher. Fills no slot."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def build(self, context: Context) -> Parts:
+        return Parts()

@@ -1,0 +1,133 @@
+"""The exceptions that a user can meet, and the exit code of each.
+
+DnntrainError
+├── ConfigError       2    a configuration that is refused before anything starts
+├── DataError         3    a data set that cannot be used
+├── DivergedError     4    the loss left the finite numbers and recovery is exhausted
+├── CheckpointError   5    a checkpoint or model file that cannot be used
+└── Stopped                a run that was asked to stop; its state is saved
+    ├── Preempted     75   SIGTERM, SIGHUP, SIGUSR1, SIGUSR2
+    └── Interrupted   130  SIGINT
+
+Exit code 1 is left for bugs of dnntrain itself, which end with a traceback.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DnntrainError(Exception):
+    """Base of every error that is the user's to mend.
+
+    `message` names the value, the bound and the place; `hint` names the fix or the next command.
+    """
+
+    exit_code: ClassVar[int] = 1
+    status: ClassVar[str] = "failed"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class ConfigError(DnntrainError, ValueError):
+    """The configuration is refused. `mistakes` holds one message for each mistake found."""
+
+    exit_code = 2
+    status = "refused"
+
+    def __init__(self, message: str, hint: str = "", mistakes: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.mistakes = mistakes or (str(self),)
+
+    @classmethod
+    def of(cls, mistakes: list[str]) -> ConfigError:
+        """One error that lists every mistake, in the order found."""
+        if len(mistakes) == 1:
+            return cls(mistakes[0])
+        listed = "\n".join(f"  {number}. {text}" for number, text in enumerate(mistakes, 1))
+        return cls(f"{len(mistakes)} mistakes:\n{listed}", mistakes=tuple(mistakes))
+
+
+class DataError(DnntrainError, ValueError):
+    """A data set is missing, damaged, or does not fit the configuration."""
+
+    exit_code = 3
+
+
+class DivergedError(DnntrainError):
+    """The loss or a parameter is no longer finite."""
+
+    exit_code = 4
+    status = "diverged"
+
+
+class CheckpointError(DnntrainError, ValueError):
+    """A checkpoint or model file is damaged, foreign, or of another model."""
+
+    exit_code = 5
+
+
+class Stopped(DnntrainError):
+    """The run was asked to stop by a signal, and saved its state."""
+
+    exit_code = 75
+    status = "preempted"
+
+
+class Preempted(Stopped):
+    """SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2: saved and resumable."""
+
+
+class Interrupted(Stopped):
+    """SIGINT: saved and resumable."""
+
+    exit_code = 130
+    status = "interrupted"
+
+
+def nearest(word: str, names: list[str] | tuple[str, ...]) -> str | None:
+    """The name most like `word`, or None where none is near: fewest edits first, then the largest share in common."""
+    from difflib import SequenceMatcher
+
+    lowered = word.lower()
+
+    def distance(name: str) -> tuple[int, float]:
+        share = SequenceMatcher(None, lowered, name.lower()).ratio()
+        return edit_distance(lowered, name.lower()), -share
+
+    if not names or len(word) > 200:
+        return None
+    best = min(names, key=distance)
+    edits, share = distance(best)
+    if edits <= max(1, len(word) // 3) and edits < max(len(word), 2):
+        return best
+    best = min(names, key=lambda name: distance(name)[1])
+    return best if distance(best)[1] <= -0.6 else None
+
+
+def edit_distance(left: str, right: str) -> int:
+    """Fewest insertions, deletions, substitutions and swaps of neighbours that turn `left` into `right`."""
+    before: list[int] = []
+    row = list(range(len(right) + 1))
+    for i, letter in enumerate(left, 1):
+        before, last, row = row, before, [i]
+        for j, other in enumerate(right, 1):
+            cost = min(row[j - 1] + 1, before[j] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == right[j - 2] and left[i - 2] == other:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
+
+
+def did_you_mean(word: str, names: list[str] | tuple[str, ...]) -> str:
+    """A sentence that names the nearest of `names`, or lists them where none is near."""
+    close = nearest(word, names)
+    if close is not None:
+        return f"did you mean {close!r}?"
+    return "known: " + ", ".join(sorted(names)) if names else "there is none"

@@ -1,0 +1,151 @@
+"""What happens between steps, at the cadence of the configuration: evaluation, saving, agreement on signals."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dnntrain.checkpoint import state as checkpoint
+from dnntrain.metrics import Metrics, Timer
+from dnntrain.progress import Progress
+from dnntrain.protocols import Stateful, View
+
+#: Signals that ask a run to save and end, and the exit code of each.
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGHUP: 75, signal.SIGUSR1: 75, signal.SIGUSR2: 75}
+
+
+class Saver:
+    """Saves checkpoints of all `states`; on ranks without a `folder` it does nothing."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        states: Mapping[str, Stateful],
+        digests: checkpoint.Digests,
+        *,
+        keep: int,
+        timer: Timer,
+        warn: Callable[[str], None] | None,
+    ) -> None:
+        self._folder = folder
+        self._states = states
+        self._digests = digests
+        self._keep = keep
+        self._timer = timer
+        self._warn = warn
+        self._saved_step = -1
+
+    def __call__(self, step: int) -> None:
+        """Saves the state after `step` steps, unless that is done. Raises OSError, or warns where the configuration says so."""
+        if self._folder is None or step == self._saved_step:
+            return
+        with self._timer:
+            try:
+                checkpoint.save(self._folder, step, self._states, self._digests)
+            except OSError as error:
+                if self._warn is None:
+                    raise
+                self._warn(f"checkpoint of step {step} was not saved: {error}; training goes on")
+                return
+            self._saved_step = step
+            checkpoint.prune(self._folder, self._keep)
+
+    def best(self, step: int) -> None:
+        """Saves, and points BEST to it."""
+        self(step)
+        if self._folder is not None and self._saved_step == step:
+            checkpoint.mark_best(self._folder, step)
+
+
+class Evaluator:
+    """Evaluates the validation part, remembers the best value, and has the best state saved."""
+
+    def __init__(
+        self,
+        evaluate: Callable[[], Mapping[str, float | int]],
+        metrics: Metrics,
+        saver: Saver,
+        timer: Timer,
+        metric: str,
+    ) -> None:
+        self._evaluate = evaluate
+        self._metrics = metrics
+        self._saver = saver
+        self._timer = timer
+        self._metric = metric
+        self._sign = 1.0 if metric == "accuracy" else -1.0
+        self._evaluated_step = -1
+        self.best: float | None = None
+        self.best_step = 0
+
+    def __call__(self, step: int) -> None:
+        if step == self._evaluated_step:
+            return
+        with self._timer:
+            values = self._evaluate()
+            self._evaluated_step = step
+            value = float(values[self._metric])
+            improved = self.best is None or self._sign * value > self._sign * self.best
+            if improved:
+                self.best, self.best_step = value, step
+            self._metrics.write("val", step, {name: item for name, item in values.items() if name != "examples"})
+            if improved:
+                self._saver.best(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step, "evaluated_step": self._evaluated_step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best, self.best_step = state["best"], int(state["best_step"])
+        self._evaluated_step = int(state["evaluated_step"])
+
+
+@contextmanager
+def applied(views: Sequence[View], model: nn.Module) -> Iterator[None]:
+    """The model with the weights that are evaluated and exported in place."""
+    with ExitStack() as stack:
+        for view in views:
+            stack.enter_context(view.applied(model))
+        yield
+
+
+class SignalWatch:
+    """Turns the first signal into a request to save and end; a second one ends at once with the same exit code."""
+
+    def __init__(self, progress: Progress, any_rank: Callable[[bool], bool] | None) -> None:
+        self._progress = progress
+        self._any_rank = any_rank
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> SignalWatch:
+        import threading
+
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def agree(self, step: int) -> None:
+        """Between steps, on several ranks: all of them end where one has been asked to."""
+        if self._any_rank is not None and self._any_rank(self._received is not None):
+            self._progress.signal = self._received or int(signal.SIGTERM)
+
+    def _receive(self, number: int, frame: object) -> None:
+        if self._received is not None:
+            import os
+
+            os._exit(SIGNALS[signal.Signals(number)])
+        self._received = number
+        if self._any_rank is None:
+            self._progress.signal = number
+        print(f"{signal.Signals(number).name}: saving at the end of this step; again to end at once", file=sys.stderr)

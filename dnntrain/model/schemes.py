@@ -1,0 +1,39 @@
+"""Schemes of first weights: functions from a module to nothing, applied after its own reset, with torch's generator seeded for it.
+
+default      torch's: uniform within ±1/sqrt(fan_in), biases too
+kaiming      normal of variance 2/fan_in, biases 0 (He et al., "Delving deep into rectifiers", 2015)
+orthogonal   rows or columns orthonormal times sqrt(2), biases 0 (Saxe et al., "Exact solutions …", 2014)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import nn
+
+
+def kaiming(module: nn.Module) -> None:
+    """Keeps the variance of activations through ReLU layers."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        _zero_bias(module)
+
+
+def orthogonal(module: nn.Module) -> None:
+    """Keeps the norm of activations through ReLU layers; a convolution counts as the matrix [out, in * kh * kw]."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.orthogonal_(module.weight, gain=math.sqrt(2.0))
+        _zero_bias(module)
+
+
+def _zero_bias(module: nn.Linear | nn.Conv2d) -> None:
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+SCHEMES: dict[str, Callable[[nn.Module], None] | None] = {
+    "default": None,
+    "kaiming": kaiming,
+    "orthogonal": orthogonal,
+}

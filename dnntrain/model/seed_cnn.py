@@ -1,0 +1,51 @@
+"""The network of PyTorch's MNIST example: two convolutions, one pooling, two linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dnntrain.config.fields import Fraction, Literal, PositiveInt
+from dnntrain.model.schemes import SCHEMES
+from dnntrain.model.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class SeedCnn:
+    """conv 3x3 → ReLU → conv 3x3 → ReLU → max pool 2 → linear → ReLU → linear; no padding; images of at least 6x6 pixels."""
+
+    channels: tuple[PositiveInt, PositiveInt] = (32, 64)  # output channels of the two convolutions
+    hidden: PositiveInt = 128  # width of the hidden linear layer
+    dropout: Fraction = 0.0  # probability of dropping a feature before each linear layer
+    init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of first weights
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        shape.require("seed_cnn", 6)
+        model = SeedNetwork(shape, self.channels, self.hidden, self.dropout)
+        model.weight_scheme = SCHEMES[self.init]
+        return model
+
+
+class SeedNetwork(nn.Module):
+    """Images [n, channels, height, width] → logits [n, classes]."""
+
+    def __init__(self, shape: ModelShape, channels: tuple[int, int], hidden: int, dropout: float) -> None:
+        super().__init__()
+        pooled = channels[1] * ((shape.height - 4) // 2) * ((shape.width - 4) // 2)
+        self.conv1 = nn.Conv2d(shape.channels, channels[0], 3)
+        self.conv2 = nn.Conv2d(channels[0], channels[1], 3)
+        self.hidden = nn.Linear(pooled, hidden)
+        self.head = nn.Linear(hidden, shape.num_classes)
+        self.dropout = dropout
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = functional.relu(self.conv1(images), inplace=True)
+        # ReLU is monotone, so it commutes with the maximum: after pooling it works on a quarter of the numbers.
+        features = functional.relu(functional.max_pool2d(self.conv2(features), 2), inplace=True).flatten(1)
+        features = functional.relu(self.hidden(self._dropped(features)), inplace=True)
+        return self.head(self._dropped(features))
+
+    def _dropped(self, features: Tensor) -> Tensor:
+        return functional.dropout(features, self.dropout, self.training) if self.dropout else features

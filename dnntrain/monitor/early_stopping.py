@@ -1,0 +1,56 @@
+"""Early stopping: end the run when the validation metric no longer improves (Prechelt, "Early stopping — but when?", 1998)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dnntrain.config.fields import Literal, NonNegative, PositiveInt
+from dnntrain.protocols import Context, Need, Parts, Stop
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stops after `patience` evaluations in a row that do not improve the best value by more than `threshold`."""
+
+    metric: Literal["accuracy", "loss"] = "accuracy"  # validation metric that is watched
+    patience: PositiveInt = 5  # evaluations without improvement
+    threshold: NonNegative = 0.0  # an improvement is more than this
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def build(self, context: Context) -> Parts:
+        watcher = Patience(self.metric, self.patience, self.threshold)
+        return Parts(decisions=(watcher,), state={"early_stopping": watcher})
+
+
+class Patience:
+    """Counts evaluations since the best one."""
+
+    def __init__(self, metric: str, patience: int, threshold: float) -> None:
+        self._metric, self._patience, self._threshold = metric, patience, threshold
+        self._sign = 1.0 if metric == "accuracy" else -1.0
+        self._best: float | None = None
+        self._since_best = 0
+
+    def __call__(self, row: Mapping[str, Any]) -> Stop | None:
+        if row["split"] != "val":
+            return None
+        value = self._sign * float(row[self._metric])
+        if self._best is None or value > self._best + self._threshold:
+            self._best, self._since_best = value, 0
+            return None
+        self._since_best += 1
+        if self._since_best < self._patience:
+            return None
+        return Stop(
+            f"early stopping: validation {self._metric} has not improved on {self._sign * self._best:.4f} "
+            f"for {self._patience} evaluations"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "since_best": self._since_best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._best, self._since_best = state["best"], int(state["since_best"])

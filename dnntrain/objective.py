@@ -1,0 +1,33 @@
+"""The loss of a micro-batch: the sum over its examples, so that a mean over any number of ranks and micro-batches is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from dnntrain.protocols import Batch, LossTerm
+
+Objective = Callable[[Tensor, Batch], Tensor]
+
+
+def build_objective(label_smoothing: float, terms: Sequence[LossTerm]) -> Objective:
+    """`(outputs [n, classes], batch) → scalar sum of losses`: cross-entropy plus the weighted `terms`.
+
+    Targets are class indices or probabilities. Outputs in half precision are widened first.
+    """
+
+    def task(outputs: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(outputs.float(), batch.targets, reduction="sum", label_smoothing=label_smoothing)
+
+    if not terms:
+        return task
+
+    def whole(outputs: Tensor, batch: Batch) -> Tensor:
+        total = task(outputs, batch)
+        for term in terms:
+            total = total + term.weight * term.apply(outputs, batch).sum()
+        return total
+
+    return whole

@@ -1,0 +1,87 @@
+"""The executor of layouts in which every rank runs the same program: one process and data parallelism."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from dnntrain.protocols import Batch, StepBatch, StepLoss
+
+LossOf = Callable[[Tensor, Batch], Tensor]
+
+
+class SpmdExecutor:
+    """Forward and backward of one rank's share of a step.
+
+    Leaves in `.grad` the gradient of the mean loss over the step's examples on all ranks: each micro-batch's sum of losses is weighted
+    with ranks / global count in its backward pass (the wrapped module averages over ranks).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: LossOf,
+        *,
+        device: str,
+        autocast: torch.dtype | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        ranks: int = 1,
+    ) -> None:
+        self._model = model
+        self._objective = objective
+        self._device = device
+        self._autocast = autocast
+        self._scaler = scaler
+        self._ranks = ranks
+        self._weights: dict[int, Tensor] = {}
+        self._forward = self._full if autocast is None else self._mixed
+        self._unsynchronised: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
+        self._replayed_from: Tensor | None = None
+
+    def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
+        """Adds this step's gradients. `replay` repeats the random numbers of the call before (dropout)."""
+        micro, count = batch
+        weight = self._weights.get(count)
+        if weight is None:
+            weight = self._weights[count] = torch.tensor(self._ranks / count, device=self._device)
+        if self._scaler is not None:
+            weight = self._scaler.scale(weight)
+        if replay and self._replayed_from is not None:
+            torch.set_rng_state(self._replayed_from)
+        if len(micro) == 1:
+            loss = self._forward(micro[0])
+            loss.backward(weight)  # type: ignore[no-untyped-call]
+            return StepLoss(loss.detach(), count)
+        return StepLoss(self._accumulated(micro, weight), count)
+
+    def remember_random_state(self) -> None:
+        """Marks where a replay begins; called by updates that make a second pass."""
+        self._replayed_from = torch.get_rng_state()
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """The outputs [n, classes] of the model, as it stands."""
+        with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
+            outputs: Tensor = self._model(batch.images)
+        return outputs
+
+    def _accumulated(self, micro: Sequence[Batch], weight: Tensor) -> Tensor:
+        total = torch.zeros((), device=self._device)
+        with self._unsynchronised():
+            for part in micro[:-1]:
+                loss = self._forward(part)
+                loss.backward(weight)  # type: ignore[no-untyped-call]
+                total += loss.detach()
+        loss = self._forward(micro[-1])
+        loss.backward(weight)  # type: ignore[no-untyped-call]
+        return total + loss.detach()
+
+    def _full(self, part: Batch) -> Tensor:
+        return self._objective(self._model(part.images), part)
+
+    def _mixed(self, part: Batch) -> Tensor:
+        with torch.autocast(self._device, self._autocast):
+            outputs = self._model(part.images)
+        return self._objective(outputs, part)

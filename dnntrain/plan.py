@@ -1,0 +1,214 @@
+"""(configuration, hardware, facts of data and model) → Plan: every decision of a run, made before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dnntrain.config.run import RunConfig
+from dnntrain.errors import ConfigError, DataError
+from dnntrain.hardware import Hardware
+from dnntrain.precision.policy import Policy
+from dnntrain.rules import refusals
+from dnntrain.units import format_bytes, format_count
+from dnntrain.world import World
+
+#: Optimizer state per parameter, in float32 numbers.
+_OPTIMIZER_NUMBERS = {"Sgd": 1, "AdamW": 2, "Muon": 1}
+
+#: Examples are handed out in blocks of about this many bytes, two of which may be alive.
+_CHUNK_BYTES = 2 * 16 * 2**20
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Sizes of the data set: examples of each part, bytes of one example and of what is held resident."""
+
+    name: str
+    train: int
+    val: int
+    test: int
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    resident: bool
+
+    @property
+    def bytes(self) -> int:
+        """uint8 bytes held in memory: training and test split where resident."""
+        return (self.train + self.val + self.test) * math.prod(self.input_shape) if self.resident else 0
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Cost of the model: parameters, forward FLOPs and bytes kept for the backward pass of one example."""
+
+    name: str
+    parameters: int
+    flops_per_example: float
+    activation_bytes_per_example: float
+    convolutional: bool
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated peak of one rank, bytes."""
+
+    process: int
+    weights: int
+    gradients: int
+    optimizer: int
+    averages: int
+    activations: int
+    data: int
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run. `batch_size` = ranks * accumulation * micro_batch_size, where that divides; else the last parts are smaller."""
+
+    name: str
+    layout: str
+    ranks: int
+    device: str
+    data: DataFacts
+    model: ModelFacts
+    batch_size: int
+    micro_batch_size: int
+    accumulation: int
+    steps_per_epoch: int
+    total_steps: int
+    duration: str
+    precision: Policy
+    channels_last: bool
+    compile: bool
+    memory: Memory
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """plan.json."""
+        return {
+            **asdict(self),
+            "precision": {"name": self.precision.name, "reason": self.precision.reason},
+            "memory_bytes": self.memory.total,
+            "flops_per_step": 3 * self.model.flops_per_example * self.batch_size,
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(label, text) rows for a person."""
+        total = f"{self.total_steps} steps" if self.total_steps else "as many steps as fit"
+        equation = f"{self.ranks} ranks × {self.accumulation} accumulated × {self.micro_batch_size}"
+        rows = [
+            ("run", self.name),
+            ("data", f"{self.data.name}: {self.data.train} train, {self.data.val} val, {self.data.test} test"),
+            ("", f"{'×'.join(map(str, self.data.input_shape))} pixels, {self.data.num_classes} classes, "
+                 f"{'resident' if self.data.resident else 'streaming'}"),
+            ("model", f"{self.model.name}: {format_count(self.model.parameters)} parameters, "
+                      f"{format_count(self.model.flops_per_example)}FLOPs forward"),
+            ("layout", f"{self.layout} on {self.device}"),
+            ("batch", f"{self.batch_size} = {equation}"),
+            ("length", f"{self.duration}: {total}, {self.steps_per_epoch} per epoch"),
+            ("precision", f"{self.precision.name} ({self.precision.reason})"),
+            ("format", f"{'channels last' if self.channels_last else 'channels first'}, "
+                       f"{'compiled' if self.compile else 'not compiled'}"),
+            ("memory", f"about {format_bytes(self.memory.total)} at the peak: "
+                       + ", ".join(f"{name} {format_bytes(size)}" for name, size in asdict(self.memory).items() if size)),
+        ]
+        return rows + [("note", note) for note in self.notes]
+
+
+def make_plan(
+    config: RunConfig, hardware: Hardware, world: World, data: DataFacts, model: ModelFacts, process_bytes: int
+) -> Plan:
+    """Decides everything or refuses: ConfigError lists every reason, DataError where the data set is too small.
+
+    `process_bytes` is what the interpreter with its libraries holds before anything is built.
+    """
+    ranks = ranks_of(config, hardware, world)
+    if reasons := refusals(config, hardware, ranks):
+        raise ConfigError.of(reasons)
+    batch_size = config.train.batch_size
+    if batch_size > data.train:
+        raise DataError(
+            f"train.batch_size={batch_size} is more than the {data.train} training examples of {data.name}",
+            f"use train.batch_size={data.train} or less",
+        )
+    share = math.ceil(batch_size / ranks)
+    micro = min(config.train.microbatch or share, share)
+    steps_per_epoch = math.ceil(data.train / batch_size)
+    duration = config.train.duration
+    total = 0 if duration.unit == "s" else max(1, duration.steps(steps_per_epoch, 0))
+    policy: Policy = config.precision.build(hardware)
+    channels_last = model.convolutional and config.train.channels_last != "off"
+    compiled, compile_note = _compile(config, hardware, total)
+    notes = [note for note in (compile_note, _uneven(batch_size, data.train), _too_large(micro, config)) if note]
+    return Plan(
+        name=config.name,
+        layout=type(config.parallel).__name__.lower(),
+        ranks=ranks,
+        device=hardware.device,
+        data=data,
+        model=model,
+        batch_size=batch_size,
+        micro_batch_size=micro,
+        accumulation=math.ceil(share / micro),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+        duration=str(duration),
+        precision=policy,
+        channels_last=channels_last,
+        compile=compiled,
+        memory=_memory(config, data, model, micro, policy, process_bytes),
+        notes=tuple(notes),
+    )
+
+
+def ranks_of(config: RunConfig, hardware: Hardware, world: World) -> int:
+    """Processes of the run: those that torchrun started, or what the layout wants."""
+    if world.launched:
+        return world.size
+    if config.parallel.processes == "one":
+        return 1
+    processes: int = config.launch.build(hardware.device_count if hardware.device == "cuda" else 0)
+    return processes
+
+
+def _compile(config: RunConfig, hardware: Hardware, total_steps: int) -> tuple[bool, str]:
+    if config.train.compile != "auto":
+        return config.train.compile == "on", ""
+    if hardware.device == "cuda" and total_steps >= 2000:
+        return True, "compiled: 2000 steps or more on a GPU repay the compilation"
+    return False, ""
+
+
+def _uneven(batch_size: int, examples: int) -> str:
+    rest = examples % batch_size
+    return f"the last batch of an epoch has {rest} examples; its mean is over those" if rest else ""
+
+
+def _too_large(micro: int, config: RunConfig) -> str:
+    asked = config.train.microbatch
+    return f"train.microbatch={asked} is more than a rank's share; {micro} is used" if asked and asked > micro else ""
+
+
+def _memory(
+    config: RunConfig, data: DataFacts, model: ModelFacts, micro: int, policy: Policy, process_bytes: int
+) -> Memory:
+    weights = 4 * model.parameters
+    half = 0.5 if policy.autocast else 1.0
+    kept = model.activation_bytes_per_example * half
+    training = micro * kept
+    evaluating = min(config.eval.batch_size, max(data.val, data.test)) * kept / 2
+    return Memory(
+        process=process_bytes,
+        weights=weights,
+        gradients=weights,
+        optimizer=weights * _OPTIMIZER_NUMBERS.get(type(config.optim).__name__, 2),
+        averages=weights if "ema" in config.reg else 0,
+        activations=int(max(training, evaluating)),
+        data=data.bytes + min(_CHUNK_BYTES, 4 * data.train * math.prod(data.input_shape)),
+    )

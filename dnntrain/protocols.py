@@ -1,0 +1,291 @@
+"""Every seam of dnntrain, and nothing else: what a method gives the trainer, and what the trainer gives a method.
+
+A method (mixup, EMA, a schedule, early stopping …) is one frozen dataclass with a `build(context) -> Parts`. The trainer
+knows the slots of `Parts` and the order of the stages below; it knows no method by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from enum import Enum, IntEnum, auto
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from dnntrain.keys import Index, Key
+from dnntrain.world import World
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+
+class ModelStage(IntEnum):
+    """When a model transform runs, in this order."""
+
+    NORM = auto()
+    STRUCTURE = auto()
+    QUANTIZE = auto()
+
+
+class BatchStage(IntEnum):
+    """When a batch transform runs, in this order."""
+
+    AUGMENT = auto()
+    MIX = auto()
+    TARGET = auto()
+    TEACHER = auto()
+
+
+class GradientStage(IntEnum):
+    """When a gradient transform runs, after the global reduction, in this order."""
+
+    PENALTY = auto()
+    CHECK = auto()
+    CLIP = auto()
+
+
+class Need(Enum):
+    """What a method needs of the layout; `rules.py` crosses needs with what each layout provides."""
+
+    GLOBAL_GRADIENT = "the whole gradient at one place"
+    WHOLE_MODEL = "the whole model in one process"
+    FEATURES = "outputs of inner modules"
+    SECOND_PASS = "a second forward and backward pass in a step"
+    STEPS = "a run whose length is known in steps"
+
+
+@dataclass(slots=True)
+class Batch:
+    """Examples of one micro-batch, on the training device.
+
+    images   float [n, channels, height, width], normalised
+    targets  int64 [n] class indices, or float [n, classes] probabilities
+    index    int64 [n] number of each example in its data set (numpy, on the host): what random choices are keyed by
+    position int64 [n] place of each example in the epoch's global order (numpy, on the host)
+    epoch    which pass over the training part
+    """
+
+    images: Tensor
+    targets: Tensor
+    index: Index
+    position: Index
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class StepBatch(NamedTuple):
+    """The micro-batches that this rank computes in one optimizer step, and the number of examples on all ranks."""
+
+    micro: Sequence[Batch]
+    count: int
+
+
+class Moment(NamedTuple):
+    """A point of the run: `step` optimizer steps are done; `fraction` of the run in [0, 1]; `epoch` as a real number."""
+
+    step: int
+    epoch: float
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Context:
+    """Frozen values that a method may build from; never the configuration.
+
+    input_shape      (channels, height, width) of one example
+    total_steps      optimizer steps of the run; 0 where the run's length is a time
+    batch_size       examples per optimizer step over all ranks
+    learning_rate    the base learning rate, as set in `optim.lr`
+    """
+
+    seed: int
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    steps_per_epoch: int
+    total_steps: int
+    batch_size: int
+    learning_rate: float
+    device: str = "cpu"
+    world: World = field(default_factory=World)
+
+
+@dataclass(frozen=True)
+class ModelTransform:
+    """A change of the model's modules: returns the same or another module."""
+
+    stage: ModelStage
+    apply: Callable[[Module], Module]
+
+
+@dataclass(frozen=True)
+class BatchTransform:
+    """A change of a batch without gradient. All randomness comes from `Key` and the batch's index or position."""
+
+    stage: BatchStage
+    apply: Callable[[Batch, Key], Batch]
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of the objective: `(outputs [n, classes], batch) → [n]`, times `weight`. `name` is its column in the metrics."""
+
+    name: str
+    apply: Callable[[Tensor, Batch], Tensor]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class GradientTransform:
+    """A change of the gradients in place, after the global reduction. May return numbers to log, as tensors without sync."""
+
+    stage: GradientStage
+    apply: Callable[[Sequence[Tensor]], Mapping[str, Tensor] | None]
+
+
+class Target(Enum):
+    """What a control sets."""
+
+    LEARNING_RATE = "lr"
+    MOMENTUM = "momentum"
+    WEIGHT_DECAY = "weight_decay"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A value set before each step: `value(moment)` is a pure function.
+
+    For the learning rate it is a *factor* on each parameter group's base rate; else the value itself.
+    """
+
+    target: Target
+    value: Callable[[Moment], float]
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What must survive a resume. Tensors and JSON values only; loading is strict."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class AfterStep(Protocol):
+    """Runs after each optimizer step. `bind` is called once, when the model stands."""
+
+    def bind(self, model: Module) -> None: ...
+
+    def __call__(self, moment: Moment) -> None: ...
+
+
+class View(Protocol):
+    """Other weights to evaluate and export: averaged, schedule-free … `applied` swaps them in and back out."""
+
+    def applied(self, model: Module) -> AbstractContextManager[None]: ...
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A decision to end the run; it counts as done, with this reason."""
+
+    reason: str
+
+
+class Decision(Protocol):
+    """Looks at each row of metrics, which is identical on all ranks, and may stop the run or raise DivergedError."""
+
+    def __call__(self, row: Mapping[str, Any]) -> Stop | None: ...
+
+
+class StepLoss(NamedTuple):
+    """Sum of the losses of `count` examples: a tensor on the device, not yet read."""
+
+    total: Tensor
+    count: int
+
+
+class Gradients(Protocol):
+    """Computes the gradients of the step's batch; `replay` repeats it with the same random numbers (SAM)."""
+
+    def __call__(self, replay: bool = False) -> StepLoss: ...
+
+
+class Update(Protocol):
+    """One optimizer step: plain is `loss = gradients(); apply(); return loss`."""
+
+    def __call__(self, gradients: Gradients, apply: Callable[[], None]) -> StepLoss: ...
+
+
+class Executor(Protocol):
+    """Runs the model on this layout."""
+
+    def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss: ...
+
+    def outputs(self, batch: Batch) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a method gives to the trainer; every slot is empty by default."""
+
+    model: tuple[ModelTransform, ...] = ()
+    batch: tuple[BatchTransform, ...] = ()
+    loss: tuple[LossTerm, ...] = ()
+    gradient: tuple[GradientTransform, ...] = ()
+    update: Update | None = None
+    controls: tuple[Control, ...] = ()
+    after_step: tuple[AfterStep, ...] = ()
+    evaluation: tuple[View, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    export: tuple[Callable[[Module], Module], ...] = ()
+    captures: tuple[str, ...] = ()
+    label_smoothing: float = 0.0
+    state: Mapping[str, Stateful] = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Parts]) -> Parts:
+        """All slots of all `parts`, those with stages in the order of the stages. Raises ValueError where two fill one single slot."""
+        parts = list(parts)
+        joined: dict[str, Any] = {}
+        for slot in fields(cls):
+            values = [getattr(part, slot.name) for part in parts]
+            if slot.name == "update":
+                joined["update"] = _only([value for value in values if value is not None], "update")
+            elif slot.name == "label_smoothing":
+                joined["label_smoothing"] = _only([value for value in values if value], "label_smoothing") or 0.0
+            elif slot.name == "state":
+                joined["state"] = _united(values)
+            else:
+                flat = [item for value in values for item in value]
+                joined[slot.name] = tuple(sorted(flat, key=lambda item: getattr(item, "stage", 0)))
+        if len(joined["evaluation"]) > 1:
+            raise ValueError("two methods give weights to evaluate; keep one of them")
+        return cls(**joined)
+
+
+class Method(Protocol):
+    """A choice of a method group: a frozen dataclass of typed knobs."""
+
+    @property
+    def needs(self) -> frozenset[Need]: ...
+
+    def build(self, context: Context) -> Parts: ...
+
+
+def _only(values: list[Any], slot: str) -> Any:
+    if len(values) > 1:
+        raise ValueError(f"two methods fill the slot {slot!r}, which holds one; keep one of them")
+    return values[0] if values else None
+
+
+def _united(states: list[Mapping[str, Stateful]]) -> dict[str, Stateful]:
+    united: dict[str, Stateful] = {}
+    for state in states:
+        for name, stateful in state.items():
+            if name in united:
+                raise ValueError(f"two methods keep a state named {name!r}")
+            united[name] = stateful
+    return united

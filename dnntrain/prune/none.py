@@ -1,0 +1,18 @@
+"""No pruning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dnntrain.protocols import Context, Need, Parts
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No pruning. Fills no slot."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def build(self, context: Context) -> Parts:
+        return Parts()

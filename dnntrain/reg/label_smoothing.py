@@ -1,0 +1,21 @@
+"""Label smoothing (Szegedy et al., "Rethinking the Inception architecture", 2016, section 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dnntrain.config.fields import Fraction
+from dnntrain.protocols import Context, Need, Parts
+
+
+@dataclass(frozen=True)
+class LabelSmoothing:
+    """Targets become (1 - smoothing) * onehot + smoothing / classes; computed inside the cross-entropy, at no cost."""
+
+    smoothing: Fraction = 0.1  # probability mass spread evenly over all classes
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def build(self, context: Context) -> Parts:
+        return Parts(label_smoothing=self.smoothing)

@@ -1,0 +1,66 @@
+"""Which combinations are refused before anything starts: condition, reason, and the nearest override that works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dnntrain.config.run import RunConfig
+from dnntrain.hardware import Hardware
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Refuses where `applies`; `reason` and `fix` are formatted with the configuration as `c`."""
+
+    applies: Callable[[RunConfig, Hardware, int], bool]
+    reason: str
+    fix: str
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        lambda c, hardware, ranks: c.train.microbatch is not None and c.train.microbatch > c.train.batch_size,
+        "train.microbatch={c.train.microbatch} is more than train.batch_size={c.train.batch_size}",
+        "use train.microbatch={c.train.batch_size} or less",
+    ),
+    Rule(
+        lambda c, hardware, ranks: ranks > c.train.batch_size,
+        "train.batch_size={c.train.batch_size} leaves some of {ranks} ranks without an example",
+        "use train.batch_size={ranks} or more",
+    ),
+    Rule(
+        lambda c, hardware, ranks: c.train.duration.value == 0,
+        "train.duration={c.train.duration} trains nothing",
+        "use train.duration=1step or more",
+    ),
+    Rule(
+        lambda c, hardware, ranks: c.train.duration.unit == "%",
+        "train.duration={c.train.duration} is a part of itself",
+        "give it as 10ep, 5000step or 90s",
+    ),
+    Rule(
+        lambda c, hardware, ranks: any(every.value == 0 for every in (c.eval.every, c.checkpoint.every, c.log.every)),
+        "eval.every, checkpoint.every and log.every must be longer than nothing",
+        "use 1step or more",
+    ),
+    Rule(
+        lambda c, hardware, ranks: type(c.precision).__name__ == "Fp16" and hardware.device == "cpu",
+        "precision=fp16 is for GPUs; a CPU computes it slowly",
+        "use precision=bf16 or precision=auto",
+    ),
+    Rule(
+        lambda c, hardware, ranks: ranks > 1 and type(c.parallel).__name__ == "Single",
+        "parallel=single in {ranks} processes would train the same network {ranks} times",
+        "use parallel=ddp, or start one process",
+    ),
+)
+
+
+def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
+    """Every reason to refuse this configuration on this hardware with this number of ranks."""
+    return [
+        f"{rule.reason}\n  {rule.fix}".format(c=config, ranks=ranks)
+        for rule in RULES
+        if rule.applies(config, hardware, ranks)
+    ]

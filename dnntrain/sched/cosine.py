@@ -1,0 +1,25 @@
+"""Half a cosine from the base learning rate down to `end` (Loshchilov & Hutter, "SGDR", 2017, without restarts)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dnntrain.config.fields import Probability
+from dnntrain.protocols import Context, Parts
+from dnntrain.sched.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """factor = end + (1 - end) * (1 + cos(pi * done / length)) / 2 (torch's CosineAnnealingLR)."""
+
+    end: Probability = 0.0  # factor reached at the end of the run
+
+    def build(self, context: Context) -> Parts:
+        return self.parts(lambda done, length: cosine(done, length, self.end), context)
+
+
+def cosine(done: float, length: float, end: float) -> float:
+    """The factor after `done` of `length` steps."""
+    return end + (1 - end) * (1 + math.cos(math.pi * min(done / length, 1.0))) / 2

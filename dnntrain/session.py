@@ -1,0 +1,153 @@
+"""What verbs share: from a configuration to data, plan and trained run."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dnntrain.build import Prepared
+from dnntrain.config.run import RunConfig
+from dnntrain.data.split import split_validation
+from dnntrain.hardware import Hardware, detect
+from dnntrain.model.cost import activation_bytes, flops_per_example, parameter_count
+from dnntrain.model.shape import ModelShape
+from dnntrain.plan import DataFacts, ModelFacts, Plan, make_plan
+from dnntrain.world import World
+
+
+@dataclass(frozen=True)
+class Session:
+    """One process's view of a run that is about to start."""
+
+    config: RunConfig
+    hardware: Hardware
+    world: World
+    data: Prepared
+    plan: Plan
+
+    @property
+    def device(self) -> str:
+        """The torch device of this rank."""
+        if self.hardware.device == "cuda":
+            index = self.world.local_rank if self.world.launched else _device_index(self.config.device)
+            return f"cuda:{index}"
+        return self.hardware.device
+
+
+def open_session(config: RunConfig, world: World) -> Session:
+    """Loads the data and makes the plan. Raises ConfigError or DataError where the run cannot be."""
+    hardware = detect(config.device)
+    prepare_host(config)
+    dataset = config.data.build()
+    train, val = split_validation(dataset.train.labels, config.data.val_fraction, config.seed)
+    data = Prepared(dataset, train, val)
+    facts = data_facts(config, data)
+    plan = make_plan(config, hardware, world, facts, model_facts(config, facts), resident_bytes())
+    return Session(config, hardware, world, data, plan)
+
+
+def prepare_host(config: RunConfig) -> None:
+    """Settings of this process that make training faster and change no number."""
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Asks glibc to keep freed blocks, so that the activations of each step do not fault in fresh pages (mallopt(3)).
+
+    Does nothing on other C libraries.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, mmap_max = -1, -4
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+
+
+def data_facts(config: RunConfig, data: Prepared) -> DataFacts:
+    """The sizes that a plan needs."""
+    dataset = data.dataset
+    resident = config.data.pipeline != "streaming" and dataset.train.resident() is not None
+    return DataFacts(
+        name=choice_name(config, "data"),
+        train=len(data.train),
+        val=len(data.val),
+        test=len(dataset.test),
+        input_shape=dataset.input_shape,
+        num_classes=len(dataset.class_names),
+        resident=resident,
+    )
+
+
+def model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
+    """The cost of the model, from a copy without memory."""
+    shape = ModelShape(data.num_classes, *data.input_shape)
+    with torch.device("meta"):
+        model = config.model.build(shape)
+    return ModelFacts(
+        name=choice_name(config, "model"),
+        parameters=parameter_count(model),
+        flops_per_example=flops_per_example(model, shape),
+        activation_bytes_per_example=activation_bytes(model, shape, 8, 4) / 8,
+        convolutional=any(isinstance(module, nn.Conv2d) for module in model.modules()),
+    )
+
+
+def choice_name(config: RunConfig, group: str) -> str:
+    """The choice of `group` as it was typed: a preset's own name where there is one."""
+    choices = config.resolved.get("choices", {})
+    name: str = choices.get(group) or config.resolved.get(group, {}).get("name", group)
+    return name
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_bytes(device: str) -> int:
+    """The largest memory that this process has held: on the GPU where that is the device, else of the process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device_index(device: str) -> int:
+    return int(device.split(":")[1]) if ":" in device else 0
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over names and bytes of all parameters and buffers: equal where two runs are bitwise equal."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def broadcast_config(config: Mapping[str, Any], send: Callable[[bytes], bytes]) -> dict[str, Any]:
+    """The main rank's configuration on every rank, as JSON."""
+    received: dict[str, Any] = json.loads(send(json.dumps(config).encode()))
+    return received

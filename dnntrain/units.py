@@ -1,0 +1,91 @@
+"""Durations and sizes: `10ep`, `5000step`, `90s`, `5%`."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["step", "ep", "s", "%"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*(steps?|ep|epochs?|s|sec|%)")
+_UNITS: dict[str, Unit] = {
+    "step": "step",
+    "steps": "step",
+    "ep": "ep",
+    "epoch": "ep",
+    "epochs": "ep",
+    "s": "s",
+    "sec": "s",
+    "%": "%",
+}
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training: optimizer steps, epochs (passes over the training part), seconds, or percent of the run.
+
+    `value` is at least 0; steps are whole. Epochs may be fractions: `0.5ep`.
+    """
+
+    value: float
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str) -> Duration:
+        """`"10ep"` → Duration(10, "ep"). Raises ValueError naming the form."""
+        match = _DURATION.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"{text!r} is not a duration: write a number and a unit, as in 10ep, 5000step, 90s or 5%")
+        value, unit = float(match[1]), _UNITS[match[2]]
+        if not math.isfinite(value):
+            raise ValueError(f"{text!r} is not a finite duration")
+        if unit == "step" and value != int(value):
+            raise ValueError(f"{text!r}: steps are whole numbers")
+        if unit == "%" and value > 100:
+            raise ValueError(f"{text!r}: a percentage is at most 100%")
+        return cls(value, unit)
+
+    def __str__(self) -> str:
+        value = int(self.value) if self.value == int(self.value) else self.value
+        return f"{value}{self.unit}"
+
+    def steps(self, steps_per_epoch: int, total_steps: int) -> int:
+        """This length in optimizer steps, rounded to the nearest; a duration in seconds has none and is refused."""
+        if self.unit == "step":
+            return int(self.value)
+        if self.unit == "ep":
+            return round(self.value * steps_per_epoch)
+        if self.unit == "%":
+            return round(self.value / 100 * total_steps)
+        raise ValueError(f"{self} is a time; a number of steps is needed here (step, ep or %)")
+
+
+def format_bytes(size_bytes: float) -> str:
+    """`1536` → `1.5 KiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size_bytes) < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def format_count(count: float) -> str:
+    """`1200000` → `1.20 M`."""
+    for unit in ("", " k", " M", " G"):
+        if abs(count) < 1000:
+            return f"{count:.0f}" if unit == "" else f"{count:.2f}{unit}"
+        count /= 1000
+    return f"{count:.2f} T"
+
+
+def format_seconds(seconds: float) -> str:
+    """`3725` → `1:02:05`; below a minute `42.1s`."""
+    if not math.isfinite(seconds):
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

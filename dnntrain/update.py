@@ -1,0 +1,72 @@
+"""From gradients to new weights: the global reduction is done; transforms, the optimizers' steps, and gradients set free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dnntrain.protocols import Gradients, GradientStage, GradientTransform, StepLoss
+
+Observe = Callable[[Mapping[str, Tensor]], None]
+
+
+def plain(gradients: Gradients, apply: Callable[[], None]) -> StepLoss:
+    """One pass, one step."""
+    loss = gradients()
+    apply()
+    return loss
+
+
+def build_apply(
+    optimizers: Sequence[torch.optim.Optimizer],
+    transforms: Sequence[GradientTransform],
+    observe: Observe,
+    scaler: torch.amp.GradScaler | None,
+) -> Callable[[], None]:
+    """The function that turns `.grad` into a step. With a scaler, a step whose gradients overflowed is left out."""
+    parameters = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
+    steps = [optimizer.step for optimizer in optimizers]
+
+    def transform() -> None:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for item in transforms:
+            numbers = item.apply(gradients)
+            if numbers:
+                observe(numbers)
+
+    def apply() -> None:
+        if transforms:
+            transform()
+        for step in steps:
+            step()
+        for parameter in parameters:
+            parameter.grad = None
+
+    def scaled_apply() -> None:
+        assert scaler is not None
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
+        if transforms:
+            transform()
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+        for parameter in parameters:
+            parameter.grad = None
+
+    return apply if scaler is None else scaled_apply
+
+
+def clip_by_norm(max_norm: float) -> GradientTransform:
+    """Scales all gradients so that their global L2 norm is at most `max_norm` (Pascanu et al., 2013); logs the norm before."""
+
+    def clip(gradients: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        norm = torch.nn.utils.get_total_norm(gradients)
+        factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factor)
+        return {"grad_norm": norm}
+
+    return GradientTransform(GradientStage.CLIP, clip)

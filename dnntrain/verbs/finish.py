@@ -1,0 +1,72 @@
+"""The end of a run: the test figure, the model in its portable form, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dnntrain.checkpoint.export_model import save_model
+from dnntrain.checkpoint.state import pointer, read
+from dnntrain.checkpoint.store import write_json
+from dnntrain.evaluation import predict, summary
+from dnntrain.events import applied
+
+if TYPE_CHECKING:
+    from dnntrain.build import Trainer
+    from dnntrain.run_directory import RunDirectory
+    from dnntrain.session import Session
+
+
+def finish(
+    session: Session, trainer: Trainer, directory: RunDirectory, result: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """Evaluates the test split once, writes evaluation.json, model.safetensors with config.json, curves.png and report.html."""
+    config, dataset = session.config, session.data.dataset
+    if config.eval.weights == "best":
+        _take_best(trainer, directory)
+    with applied(trainer.parts.evaluation, trainer.model):
+        if config.eval.test and len(dataset.test):
+            index = np.arange(len(dataset.test))
+            predictions = predict(trainer.model, trainer.outputs, trainer.batches_of(dataset.test, index))
+            evaluation = summary(predictions, "test", dataset, dataset.test, config.log.samples)
+            write_json(directory.path / "evaluation.json", evaluation)
+            values = {name: evaluation[name] for name in ("loss", "accuracy")}
+            trainer.metrics.write("test", trainer.loop.progress.step, values)
+            result["value"] = values[config.eval.metric]
+            result["test_accuracy"] = values["accuracy"]
+        model = trainer.model
+        for transform in trainer.parts.export:
+            model = transform(model)
+        save_model(
+            model,
+            directory.path,
+            architecture=session.plan.model.name,
+            label_names=dataset.class_names,
+            input_shape=dataset.input_shape,
+            mean=dataset.mean,
+            std=dataset.std,
+            model_args=dict(config.resolved["model"]),
+            extra={"dnntrain_config_digest": result.get("config_digest", "")},
+        )
+    result["status"] = "done"
+    directory.write_result(result)
+    trainer.metrics.close()
+    if skipped := trainer.pipeline.skipped():
+        say(f"{len(skipped)} unreadable examples were skipped; the first: {next(iter(skipped.items()))}")
+    if config.log.report:
+        from dnntrain.report import write_curves, write_report
+
+        write_curves(directory.path)
+        write_report([directory.path], directory.path / "report.html")
+
+
+def _take_best(trainer: Trainer, directory: RunDirectory) -> None:
+    """Puts the weights (and averages) of the best evaluation in place, where that is not the last step."""
+    best = pointer(directory.checkpoints, "BEST")
+    if best is None or best == f"step-{trainer.loop.progress.step}":
+        return
+    states = read(directory.checkpoints / best).states
+    for name in ("model", *trainer.parts.state):
+        trainer.states[name].load_state_dict(states[name])

@@ -1,0 +1,59 @@
+"""`dnntrain resume RUN [overrides]`: goes on with a run; shows what changes, refuses what cannot."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode, load_config
+from dnntrain.errors import ConfigError
+from dnntrain.verbs.arguments import Arguments
+from dnntrain.verbs.changes import changes, refused
+from dnntrain.world import World
+
+
+def run(arguments: Arguments) -> int:
+    """Composes the run's own overrides with the new ones, compares, and trains on."""
+    from dnntrain.verbs.train import last_line, train
+
+    path = run_path(arguments.positional)
+    saved = load_config(path / "config.yaml")
+    overrides = [*kept_overrides(path, arguments.overrides), *arguments.overrides]
+    config = decode({**compose(overrides, arguments.config_dir), "run_dir": str(path), "resume": "auto"})
+    found = [change for change in changes(saved, config.resolved) if change.key not in ("run_dir", "resume", "choices")]
+    if reasons := refused(saved, config.resolved):
+        raise ConfigError.of(reasons)
+    for change in found:
+        print(f"changed: {change}", file=sys.stderr)
+    result = train(config, World.from_environ(), display=arguments.display, overrides=overrides)
+    last_line(result, arguments)
+    return 0
+
+
+def run_path(positional: tuple[str, ...] | list[str]) -> Path:
+    """The one run directory that a verb was given. Raises ConfigError where it is missing or is none."""
+    if len(positional) != 1:
+        raise ConfigError(f"one run directory is needed, {len(positional)} were given", "as in: dnntrain resume runs/NAME/ID")
+    path = Path(positional[0]).expanduser().absolute()
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"{path} is not a run directory: it has no config.yaml", nearest_run(path))
+    return path
+
+
+def nearest_run(path: Path) -> str:
+    """A hint that names an existing run directory like `path`."""
+    from dnntrain.errors import did_you_mean
+
+    runs = [str(file.parent) for file in Path("runs").glob("*/*/config.yaml")]
+    return did_you_mean(str(path), runs) if runs else "there are no runs under ./runs"
+
+
+def kept_overrides(path: Path, new: list[str] | tuple[str, ...]) -> list[str]:
+    """The saved overrides, less those whose key is given anew."""
+    import shlex
+
+    lines = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    saved = [word for line in lines for word in shlex.split(line)]
+    replaced = {item.lstrip("+~").split("=", 1)[0] for item in new}
+    return [item for item in saved if item.lstrip("+~").split("=", 1)[0] not in {*replaced, "run_dir", "resume"}]

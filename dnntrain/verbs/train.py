@@ -1,0 +1,314 @@
+"""`dnntrain train`: trains a run, or goes on with it, and leaves everything in its run directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode, digest
+from dnntrain.config.run import RunConfig
+from dnntrain.errors import CheckpointError, ConfigError, DnntrainError, Interrupted, Preempted
+from dnntrain.verbs.arguments import Arguments
+from dnntrain.world import World
+
+if TYPE_CHECKING:
+    from dnntrain.build import Trainer
+    from dnntrain.live import Display
+    from dnntrain.run_directory import RunDirectory
+    from dnntrain.session import Session
+
+
+def run(arguments: Arguments) -> int:
+    """Trains what the overrides describe."""
+    config = decode(compose(arguments.overrides, arguments.config_dir))
+    world = World.from_environ()
+    if world.launched and world.size > 1:
+        return _run_as_rank(config, world, arguments)
+    result = train(config, world, display=arguments.display, overrides=arguments.overrides)
+    last_line(result, arguments)
+    return 0
+
+
+def train(
+    config: RunConfig, world: World, *, display: str, overrides: list[str] | tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Trains `config` and returns its result (result.json, and the run directory under "run_dir").
+
+    Starts torchrun where the plan wants several processes. Raises the DnntrainError that ended the run, after its state and
+    result.json are written.
+    """
+    from dnntrain.run_directory import RunDirectory
+    from dnntrain.session import open_session
+
+    session = open_session(config, world)
+    directory = RunDirectory.open(config.run_dir, config.name) if world.is_main else None
+    try:
+        if session.plan.ranks > 1 and not world.launched:
+            assert directory is not None
+            return _launch(session, directory, display, overrides)
+        return _train_here(session, directory, display, overrides)
+    finally:
+        if directory is not None:
+            directory.close()
+
+
+def _train_here(
+    session: Session, directory: RunDirectory | None, display_mode: str, overrides: list[str] | tuple[str, ...]
+) -> dict[str, Any]:
+    from dnntrain.checkpoint.state import Digests, newest
+    from dnntrain.live import make_display
+
+    config = session.config
+    digests = Digests(digest(config.resolved), session.data.dataset.digest)
+    display = make_display(display_mode if directory is not None else "quiet")
+    say = _say(directory, display)
+    finished = _already_done(directory, digests, config)
+    if finished is not None:
+        say("this run is done; nothing is left to train")
+        return finished
+    checkpoint = None
+    if config.resume == "auto" and directory is not None:
+        checkpoint = newest(directory.checkpoints, say)
+    elif config.resume not in ("auto", "never"):
+        from dnntrain.checkpoint.state import read
+
+        checkpoint = read(_checkpoint_path(config.resume))
+    if directory is not None:
+        if checkpoint is not None:
+            _check_same(checkpoint.digests, digests, directory, config)
+        directory.write_start(config.resolved, list(overrides), session.plan.as_json())
+        (directory.path / "result.json").unlink(missing_ok=True)
+    result: dict[str, Any] = {"status": "failed", "run_dir": str(directory.path) if directory else ""}
+    try:
+        return _trained(session, directory, display, say, digests, checkpoint, result)
+    except DnntrainError as error:
+        result.update(status=error.status, reason=error.message)
+        say(error.message)
+        raise
+    except BaseException as error:
+        result.update(status="failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        if directory is not None:
+            directory.write_result(result)
+        display.close(f"status: {result['status']}")
+
+
+def _trained(
+    session: Session,
+    directory: RunDirectory | None,
+    display: Display,
+    say: Callable[[str], None],
+    digests: Any,
+    checkpoint: Any,
+    result: dict[str, Any],
+) -> dict[str, Any]:
+    """Builds, restores, trains, and finishes; fills `result` as it goes."""
+    from dnntrain.build import build
+    from dnntrain.checkpoint.state import restore
+    from dnntrain.loop import run as run_loop
+    from dnntrain.verbs.watch import Watch, header
+
+    config, plan = session.config, session.plan
+    trackers = [choice.build() for choice in config.track.values()] if directory is not None else []
+    watch = Watch(display, plan, config)
+    listeners = [watch.row, *(tracker.row for tracker in trackers)]
+    trainer = build(config, plan, session.data, directory, session.world, session.device, digests, listeners, say)
+    progress = trainer.loop.progress
+    if checkpoint is not None:
+        restore(checkpoint, trainer.states)
+        say(f"going on from step {progress.step} of {checkpoint.path}")
+    elif directory is not None:
+        trainer.metrics.cut_back(0)
+    for tracker in trackers:
+        tracker.start(result["run_dir"], config.resolved)
+    display.start(header(plan, result["run_dir"]))
+    try:
+        with trainer.signals:
+            trainer.metrics.start_interval()
+            watch.attach(trainer)
+            run_loop(trainer.loop)
+            _finish_training(trainer, plan)
+        _raise_if_stopped(trainer, result)
+        result.update(_result(session, trainer))
+        if directory is not None:
+            from dnntrain.verbs.finish import finish
+
+            finish(session, trainer, directory, result, say)
+        result["status"] = "done"
+        return result
+    except DnntrainError:
+        result.update(_result(session, trainer))
+        raise
+    finally:
+        trainer.metrics.close()
+        trainer.pipeline.close()
+        for tracker in trackers:
+            tracker.close(result)
+
+
+def _finish_training(trainer: Trainer, plan: Any) -> None:
+    """The events of the last step, where the run ended before its planned last step."""
+    step = trainer.loop.progress.step
+    if trainer.loop.progress.complete:
+        trainer.metrics.train_row(step)
+        if trainer.evaluator.best is not None or plan.data.val:
+            trainer.evaluator(step)
+    trainer.saver(step)
+
+
+def _raise_if_stopped(trainer: Trainer, result: dict[str, Any]) -> None:
+    import signal
+
+    number = trainer.loop.progress.signal
+    if number is None:
+        return
+    name = signal.Signals(number).name
+    text = f"{name}: stopped after step {trainer.loop.progress.step}; saved in {result['run_dir']}"
+    hint = f"go on with: dnntrain resume {result['run_dir']}"
+    raise Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
+
+
+def _result(session: Session, trainer: Trainer) -> dict[str, Any]:
+    from dnntrain.session import peak_bytes, weights_digest
+
+    progress = trainer.loop.progress
+    metrics = trainer.metrics
+    train_s = max(progress.train_s, 1e-9)
+    return {
+        "metric": session.config.eval.metric,
+        "best": trainer.evaluator.best,
+        "best_step": trainer.evaluator.best_step,
+        "reason": progress.stop_reason,
+        "steps": progress.step,
+        "epochs": round(progress.step / progress.steps_per_epoch, 4),
+        "examples_per_s": round(metrics.examples / train_s, 1),
+        "step_ms": round(1000 * train_s / max(progress.step, 1), 4),
+        "train_s": round(train_s, 3),
+        "wall_s": round(progress.elapsed_s, 3),
+        "peak_memory_mb": round(peak_bytes(session.device) / 2**20, 1),
+        "estimated_memory_mb": round(session.plan.memory.total / 2**20, 1),
+        "parameters": session.plan.model.parameters,
+        "digest": weights_digest(trainer.model),
+    }
+
+
+def _say(directory: RunDirectory | None, display: Display) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if directory is not None:
+            directory.log(text)
+        display.message(text)
+
+    return say
+
+
+def _already_done(directory: RunDirectory | None, digests: Any, config: RunConfig) -> dict[str, Any] | None:
+    """The result of a run directory whose run is done with this very configuration."""
+    if directory is None or config.resume != "auto":
+        return None
+    result = directory.result()
+    if result.get("status") == "done" and result.get("config_digest") == digests.config:
+        return {**result, "run_dir": str(directory.path)}
+    return None
+
+
+def _checkpoint_path(text: str) -> Path:
+    """A checkpoint folder, or the last one of a run directory."""
+    from dnntrain.checkpoint.state import pointer
+
+    path = Path(text).expanduser()
+    if (path / "manifest.json").is_file():
+        return path
+    last = pointer(path / "checkpoints", "LAST")
+    if last is None:
+        raise CheckpointError(f"resume={text} is neither a checkpoint nor a run directory with one")
+    return path / "checkpoints" / last
+
+
+def _check_same(saved: Any, new: Any, directory: RunDirectory, config: RunConfig) -> None:
+    """Refuses to go on with other data, or with a configuration in which what cannot change has changed."""
+    from dnntrain.config.decode import load_config
+    from dnntrain.verbs.changes import refused
+
+    if saved.data != new.data:
+        from dnntrain.errors import DataError
+
+        raise DataError(
+            f"the data set has changed since {directory.path} was trained (digest {saved.data[:12]} → {new.data[:12]})",
+            "restore the data, or train anew in another run_dir",
+        )
+    if saved.config == new.config:
+        return
+    reasons = refused(load_config(directory.path / "config.yaml"), config.resolved)
+    if reasons:
+        raise ConfigError.of(reasons)
+
+
+def _launch(
+    session: Session, directory: RunDirectory, display: str, overrides: list[str] | tuple[str, ...]
+) -> dict[str, Any]:
+    """Starts torchrun on this machine with the resolved configuration, and returns what its main rank wrote."""
+    import json
+
+    directory.write_start(session.config.resolved, list(overrides), session.plan.as_json())
+    path = directory.path
+    directory.close()
+    environ = {**os.environ, "DNNTRAIN_RANK_CONFIG": str(path / "config.yaml"), "DNNTRAIN_DISPLAY": display}
+    environ.setdefault("OMP_NUM_THREADS", str(max(1, session.hardware.cores // session.plan.ranks)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    command += [f"--nproc-per-node={session.plan.ranks}", "-m", "dnntrain.verbs.rank", str(path)]
+    completed = subprocess.run(command, env=environ, check=False)
+    result: dict[str, Any] = {}
+    if (path / "result.json").is_file():
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    if result.get("status") != "done":
+        raise _error_of(result, completed.returncode)
+    return {**result, "run_dir": str(path)}
+
+
+def _error_of(result: Mapping[str, Any], code: int) -> DnntrainError:
+    from dnntrain.errors import DataError, DivergedError
+
+    kinds = {"diverged": DivergedError, "preempted": Preempted, "interrupted": Interrupted, "refused": ConfigError}
+    message = str(result.get("reason") or f"the ranks ended with code {code}")
+    codes = {3: DataError, 5: CheckpointError}
+    kind = kinds.get(str(result.get("status"))) or codes.get(int(result.get("exit_code", 0))) or DnntrainError
+    return kind(message)
+
+
+def _run_as_rank(config: RunConfig, world: World, arguments: Arguments) -> int:
+    """Under torchrun: the main rank's configuration and run directory are used by all."""
+    from dnntrain.config.decode import decode
+    from dnntrain.hardware import detect
+    from dnntrain.parallel import communicate
+    from dnntrain.session import broadcast_config
+
+    device = detect(config.device).device
+    communicate.start(world, device)
+    try:
+        name_id = time.strftime("%Y%m%d-%H%M%S")
+        resolved = dict(config.resolved)
+        if resolved.get("run_dir") is None:
+            resolved["run_dir"] = str(Path("runs").absolute() / config.name / name_id)
+        shared = broadcast_config(resolved, lambda data: communicate.broadcast_bytes(data, device))
+        result = train(decode(shared), world, display=arguments.display, overrides=arguments.overrides)
+    finally:
+        communicate.stop()
+    if world.is_main:
+        last_line(result, arguments)
+    return 0
+
+
+def last_line(result: Mapping[str, Any], arguments: Arguments) -> None:
+    """The path of the report, last on stdout."""
+    if arguments.json:
+        return
+    path = Path(result["run_dir"])
+    report = path / "report.html"
+    print(report if report.is_file() else path)
