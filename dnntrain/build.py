@@ -24,7 +24,6 @@ from dnntrain.loop import Loop
 from dnntrain.metrics import Listener, Metrics, Timer
 from dnntrain.model.initialise import initialise
 from dnntrain.model.shape import ModelShape
-from dnntrain.model.weights import load_weights
 from dnntrain.objective import build_objective
 from dnntrain.parallel.communicate import any_rank, reduce_sum
 from dnntrain.parallel.spmd import SpmdExecutor
@@ -41,11 +40,12 @@ _AGREE_STEPS = 8
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a run: the set, and the numbers of the training examples that train and that validate."""
+    """The data of a run: the set, and the numbers of the examples that train, validate and test."""
 
     dataset: DataSet
     train: Index
     val: Index
+    test: Index
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,8 @@ def make_model(config: RunConfig, plan: Plan, dataset: DataSet, parts: Parts, de
         model = transform.apply(model)
     initialise(model, config.seed)
     if config.init_from is not None:
+        from dnntrain.model.weights import load_weights
+
         load_weights(model, config.init_from, replace_head=config.init_replace_head)
     if plan.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -104,7 +104,7 @@ def nearest(word: str, names: list[str] | tuple[str, ...]) -> str | None:
     if not names or len(word) > 200:
         return None
     best = min(names, key=distance)
-    edits, share = distance(best)
+    edits = distance(best)[0]
     if edits <= max(1, len(word) // 3) and edits < max(len(word), 2):
         return best
     best = min(names, key=lambda name: distance(name)[1])

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from dnntrain.build import Prepared
 from dnntrain.config.run import RunConfig
+from dnntrain.data.source import DataSet
 from dnntrain.data.split import split_validation
 from dnntrain.hardware import Hardware, detect
-from dnntrain.model.cost import activation_bytes, flops_per_example, parameter_count
+from dnntrain.keys import Index, Key
+from dnntrain.model.cost import activation_bytes, flops_per_example, parameter_count, unfilled
 from dnntrain.model.shape import ModelShape
 from dnntrain.plan import DataFacts, ModelFacts, Plan, make_plan
 from dnntrain.world import World
@@ -47,11 +50,28 @@ def open_session(config: RunConfig, world: World) -> Session:
     hardware = detect(config.device)
     prepare_host(config)
     dataset = config.data.build()
-    train, val = split_validation(dataset.train.labels, config.data.val_fraction, config.seed)
-    data = Prepared(dataset, train, val)
+    data = prepare_data(config, dataset)
     facts = data_facts(config, data)
     plan = make_plan(config, hardware, world, facts, model_facts(config, facts), resident_bytes())
     return Session(config, hardware, world, data, plan)
+
+
+def prepare_data(config: RunConfig, dataset: DataSet) -> Prepared:
+    """The parts of `dataset`: training and validation out of its training split, by seed; each cut to the limits that are set."""
+    train, val = split_validation(dataset.train.labels, config.data.val_fraction, config.seed)
+    test = np.arange(len(dataset.test))
+    key = Key(config.seed, "limit")
+    return Prepared(
+        dataset,
+        limited(train, config.train.limit, key),
+        limited(val, config.eval.limit, key),
+        limited(test, config.eval.limit, key),
+    )
+
+
+def limited(index: Index, limit: int | None, key: Key) -> Index:
+    """`limit` of the examples `index`, chosen by `key`, in ascending order; all of them without a limit."""
+    return index if limit is None else np.sort(key.permutation(index)[:limit])
 
 
 def prepare_host(config: RunConfig) -> None:
@@ -85,7 +105,7 @@ def data_facts(config: RunConfig, data: Prepared) -> DataFacts:
         name=choice_name(config, "data"),
         train=len(data.train),
         val=len(data.val),
-        test=len(dataset.test),
+        test=len(data.test),
         input_shape=dataset.input_shape,
         num_classes=len(dataset.class_names),
         resident=resident,
@@ -93,10 +113,9 @@ def data_facts(config: RunConfig, data: Prepared) -> DataFacts:
 
 
 def model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
-    """The cost of the model, from a copy without memory."""
+    """The cost of the model, from a copy whose weights are not filled."""
     shape = ModelShape(data.num_classes, *data.input_shape)
-    with torch.device("meta"):
-        model = config.model.build(shape)
+    model = unfilled(lambda: config.model.build(shape))
     return ModelFacts(
         name=choice_name(config, "model"),
         parameters=parameter_count(model),

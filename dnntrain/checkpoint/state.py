@@ -21,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from dnntrain.checkpoint.store import fsync, write_json, write_text
+from dnntrain.checkpoint.store import fsync, plain_json, write_json, write_text
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
 
@@ -59,7 +59,7 @@ def save(folder: Path, step: int, states: Mapping[str, Stateful], digests: Diges
             },
             "values": values,
         }
-        write_json(temporary / "manifest.json", manifest)
+        write_json(temporary / "manifest.json", {**manifest, "sha256": _manifest_digest(manifest)})
         if target.exists():
             shutil.rmtree(target)
         os.rename(temporary, target)
@@ -175,11 +175,18 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} is not a checkpoint manifest")
     if manifest["schema"] != SCHEMA:
         raise CheckpointError(f"{file} has schema {manifest['schema']}; this dnntrain reads {SCHEMA}", "update dnntrain")
+    stated = manifest.pop("sha256", None)
+    if stated != _manifest_digest(manifest):
+        raise CheckpointError(f"{file} is damaged: its SHA-256 is not the one it states")
     wanted = {"step": int, "config": str, "data": str, "files": dict, "tensors": dict, "values": dict}
     for key, kind in wanted.items():
         if not isinstance(manifest.get(key), kind):
             raise CheckpointError(f"{file} is damaged: {key!r} is missing or of the wrong kind")
     return manifest
+
+
+def _manifest_digest(manifest: Mapping[str, Any]) -> str:
+    return _digest(json.dumps(plain_json(manifest), sort_keys=True).encode())
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

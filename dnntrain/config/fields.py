@@ -70,7 +70,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Text:
-    """A rule for text: the regular expression that the whole of it matches, and the rule in words, to follow "is not"."""
+    """A rule for text: a regular expression that the whole matches, and the rule in words, to follow "is not"."""
 
     pattern: str
     rule: str
@@ -111,7 +111,9 @@ NonNegativeInt = Annotated[int, Range(at_least=0)]
 PositiveDuration = Annotated[Duration, Range(above=0)]
 RunDuration = Annotated[Duration, Range(above=0), Units("ep", "step", "s")]
 Seed = Annotated[int, Range(at_least=0, below=2**63)]
-RunName = Annotated[str, Text(r"[^\W_][\w.+@=, -]*", "a name of letters, digits and . _ - + @ = of at most 100 characters", 100)]
+RunName = Annotated[
+    str, Text(r"[^\W_][\w.+@=, -]*", "a name of letters, digits and . _ - + @ = of at most 100 characters", 100)
+]
 Device = Annotated[str, Text(r"auto|cpu|(cuda|xpu)(:\d{1,3})?|mps", "one of auto, cpu, cuda, cuda:N, mps")]
 RunDirectoryName = Annotated[str, Text(r"(?![\s/.]*$)[^\0-\x1f\x7f]+", "the path of a folder of its own")]
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Group:
-    """A folder of choices. `single`: exactly one is chosen; else a list. `overlay`: YAML only, spread over the whole config."""
+    """A folder of choices.
+
+    `single`: exactly one is chosen; else a list. `overlay`: YAML only, spread over the whole config.
+    """
 
     name: str
     doc: str

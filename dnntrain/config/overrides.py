@@ -53,7 +53,9 @@ def read_overrides(words: Sequence[str], mistakes: list[str]) -> list[Setting]:
             continue
         earlier = next((other for other in settings if other.key == setting.key), None)
         if earlier is not None:
-            mistakes.append(mistake(setting.place, f"{setting.key} is set twice, first by {earlier.place}", "keep one of them"))
+            mistakes.append(
+                mistake(setting.place, f"{setting.key} is set twice, first by {earlier.place}", "keep one of them")
+            )
             continue
         settings.append(setting)
     return settings
@@ -70,7 +72,8 @@ def _read(word: str, mistakes: list[str]) -> Setting | None:
         return None
     if not _PLAIN_KEY.fullmatch(key):
         plain = re.sub(r"\.+", ".", re.sub(r"[^\w.]", ".", key)).strip(".")
-        hint = f"write {plain}={shortened(raw, 40)}" if _PLAIN_KEY.fullmatch(plain) else "write KEY=VALUE, as in optim.lr=0.1"
+        example = f"{plain}={shortened(raw or 'VALUE', 40)}" if _PLAIN_KEY.fullmatch(plain) else "optim.lr=0.1"
+        hint = f"write KEY=VALUE, as in {example}"
         mistakes.append(mistake(place, f"{shortened(key, 40)!r} is not a key", hint))
         return None
     if sign == "~":
@@ -89,7 +92,7 @@ def _read(word: str, mistakes: list[str]) -> Setting | None:
     return Setting(key, value, sign, place, raw)
 
 
-def _split(word: str) -> tuple[str, str, Any]:
+def _split(word: str) -> tuple[str, str, str | None]:
     """`+reg=[mixup]` → ("+", "reg", "[mixup]"); the value is None where there is no equals sign."""
     match = re.match(r"(\+\+|\+|~)?([^=]*)(?:=(.*))?$", word, re.S)
     assert match is not None
@@ -105,7 +108,7 @@ def _value(key: str, raw: str) -> tuple[Any, str]:
     try:
         override = parser.parse_override(f"{key}={raw}")
     except (HydraException, RecursionError, ValueError):
-        # What the grammar cannot read and is no list, mapping or quoted text is taken as it stands: paths with odd characters.
+        # What the grammar cannot read and is no list, mapping or quoted text is taken as it stands: odd paths.
         if not raw or raw.lstrip()[:1] in "[{'\"":
             raise ValueError("the value cannot be read: are brackets and quotes closed?") from None
         raw = "'" + raw.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -115,7 +118,9 @@ def _value(key: str, raw: str) -> tuple[Any, str]:
             raise ValueError("the value cannot be read; put it in quotes") from None
     if override.is_sweep_override():
         hint = f"{key}=[{raw}] for a list, or " if key in LISTS and "," in raw and "(" not in raw else ""
-        raise ValueError(f"several values at once are a sweep\n     write {hint}dnntrain -m … to train one run for each")
+        raise ValueError(
+            f"several values at once are a sweep\n     write {hint}dnntrain -m … to train one run for each"
+        )
     value = override.value()
     if not _is_plain(value):
         raise ValueError("the value is not a plain one")

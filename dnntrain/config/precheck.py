@@ -1,8 +1,9 @@
-"""Finds all mistakes of a command line at once, from the YAML files and the modules' source alone: neither torch nor a compose.
+"""Finds all mistakes of a command line at once, from the YAML files and the modules' source alone.
 
     words ─ read_overrides ─► settings ─ select ─► choice of each group ─ check every key and value ─► Checked
 
-The files that take part are held to the same rules: a key that an experiment or a user's preset misspells is named with its line.
+The files that take part are held to the same rules: a key that an experiment or a user's preset misspells is named
+with its line.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
-from dnntrain.config.keys import KeyTable, UnknownKey
+from dnntrain.config.keys import KeyTable, UnknownKeyError
 from dnntrain.config.overrides import Setting, mistake, read_overrides
 from dnntrain.config.registry import Choice, Registry, registry
 from dnntrain.config.selection import Selection, select
@@ -35,12 +36,16 @@ class Checked:
     @property
     def overrides(self) -> list[str]:
         """The overrides for Hydra: the choice of every group in full, then the values."""
-        groups = [f"{group}={_written(self.selection.picks[group])}" for group in GROUPS]
+        picks = {group: pick for group, pick in self.selection.picks.items() if pick is not None}
+        groups = [f"{group}={_written(pick)}" for group, pick in picks.items()]
         return [*groups, *(setting.line for setting in self.settings)]
 
 
 def precheck(words: Sequence[str], config_dir: Path | None = None) -> Checked:
-    """The settings that `words` make. Raises ConfigError that lists every mistake, with the nearest valid name and its file."""
+    """The settings that `words` make.
+
+    Raises ConfigError that lists every mistake, with the nearest valid name and its file.
+    """
     known = registry(config_dir)
     mistakes: list[str] = []
     settings = read_overrides(words, mistakes)
@@ -64,11 +69,11 @@ def check(setting: Setting, table: KeyTable) -> list[str]:
         return [mistake(setting.place, f"{setting.key} cannot be removed", _instead_of_removing(setting.keys))]
     try:
         knob = table.find(setting.keys)
-    except UnknownKey as error:
+    except UnknownKeyError as error:
         return [mistake(setting.place, error.what, error.hint)]
     if reason := refused_value(setting.value):
         return [mistake(setting.place, reason)]
-    if has_interpolation(setting.value) or setting.value == MISSING:
+    if knob is None or has_interpolation(setting.value) or setting.value == MISSING:
         return []
     try:
         convert(setting.value, knob.type)
@@ -137,11 +142,13 @@ def _dropped(selection: Selection) -> list[str]:
             if keys[0] in GROUPS and len(keys) > 1 and not selection.intended(layer, keys[0], keys[1])
         }
         if groups:
-            notes.append(f"{shown(layer.file.path)}: its values for {', '.join(sorted(groups))} go with the choice they were for")
+            notes.append(
+                f"{shown(layer.file.path)}: its values for {', '.join(sorted(groups))} go with the choice they were for"
+            )
     return notes
 
 
 def _written(pick: Any) -> str:
     if isinstance(pick, list):
         return "[" + ",".join(pick) + "]"
-    return "null" if pick is None else str(pick)
+    return str(pick)

@@ -1,8 +1,8 @@
 """Where the choices of each group live: the folder is the registry.
 
-A choice of a group is `conf/GROUP/NAME.yaml`, beside the module `GROUP/NAME.py` that builds it. A YAML without a module is a
-*preset*: its defaults list names another choice of the group, from which it differs in some knobs. Three kinds of folders are
-searched, in this order:
+A choice of a group is `conf/GROUP/NAME.yaml`, beside the module `GROUP/NAME.py` that builds it. A YAML without a
+module is a *preset*: its defaults list names another choice of the group, from which it differs in some knobs. Three
+kinds of folders are searched, in this order:
 
 1. dnntrain itself: `conf/` of a checkout, or `dnntrain/conf` where it is installed;
 2. packages named by entry points of the group `dnntrain.plugins`, with the same layout: `PACKAGE/reg/mine.py` and
@@ -40,8 +40,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Choice:
-    """One choice of a group. `chain` holds its files from the base to the choice itself; `base` is the name of the first.
+    """One choice of a group.
 
+    `chain` holds its files from the base to the choice itself; `base` is the name of the first.
     `module` and `module_path` are those of the base; an overlay (experiment, debug) has none.
     """
 
@@ -102,7 +103,10 @@ class Registry:
         return sorted({path.stem for source in self.sources for path in _files(source.conf / group)})
 
     def choice(self, group: str, name: str) -> Choice:
-        """The choice `name` of `group`. Raises ConfigError with the nearest name, or naming the file that is at fault."""
+        """The choice `name` of `group`.
+
+        Raises ConfigError with the nearest name, or naming the file that is at fault.
+        """
         return self._choice(group, name, seen=())
 
     def choices(self, group: str) -> dict[str, Choice]:
@@ -124,9 +128,7 @@ class Registry:
         return Choice(group, name, base.base, (*base.chain, file), base.module, base.module_path)
 
     def _locate(self, group: str, name: str) -> tuple[Path, Source]:
-        found = [
-            (path, source) for source in self.sources for path in _files(source.conf / group) if path.stem == name
-        ]
+        found = [(path, source) for source in self.sources for path in _files(source.conf / group) if path.stem == name]
         if not found:
             names = self.names(group)
             folder = shown(self.sources[0].conf / group)
@@ -138,7 +140,10 @@ class Registry:
 
 
 def registry(config_dir: Path | None = None) -> Registry:
-    """The registry of this installation, its plug-ins and the user's folder. Raises ConfigError where that is no folder."""
+    """The registry of this installation, its plug-ins and the user's folder.
+
+    Raises ConfigError where that is no folder.
+    """
     sources, problems = _installed()
     if config_dir is not None:
         if not config_dir.is_dir():

@@ -28,8 +28,9 @@ class TrainSection:
     duration: RunDuration = Duration(10, "ep")  # length of the run: 10ep, 5000step or 90s
     batch_size: PositiveInt = 128  # examples per optimizer step, over all ranks and micro-batches
     microbatch: PositiveInt | None = None  # examples per forward pass of one rank; null: the rank's whole share
+    limit: PositiveInt | None = None  # train on this many examples only, chosen by seed; null: all
     clip_norm: Positive | None = None  # largest global L2 norm of the gradient; null: not clipped
-    compile: Literal["off", "on", "auto"] = "auto"  # torch.compile; auto: only where it is expected to pay within the run
+    compile: Literal["off", "on", "auto"] = "auto"  # torch.compile; auto: where it is expected to pay within the run
     channels_last: Literal["off", "on", "auto"] = "auto"  # memory format of images and convolutions
     threads: PositiveInt | None = None  # intra-op CPU threads; null: torch's own choice
 
@@ -40,9 +41,10 @@ class EvalSection:
 
     every: PositiveDuration = Duration(1, "ep")  # 1ep, 500step or 30s
     batch_size: PositiveInt = 512  # examples per forward pass of one rank
+    limit: PositiveInt | None = None  # evaluate on this many examples of each split only; null: all
     metric: Literal["accuracy", "loss"] = "accuracy"  # what BEST, early stopping and the dynamic learning rate look at
     test: bool = True  # evaluate the test split once, at the end
-    weights: Literal["best", "last"] = "best"  # which weights are tested and exported: of the best evaluation, or the last step
+    weights: Literal["best", "last"] = "best"  # what is tested and exported: weights of the best evaluation, or last
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class CheckpointSection:
 class LogSection:
     """What is written while training."""
 
-    every: PositiveDuration = Duration(20, "step")  # one row of training metrics per this; its loss is the mean over the interval
+    every: PositiveDuration = Duration(20, "step")  # one row of training metrics per this; its loss is the mean of it
     report: bool = True  # write curves.png and report.html at the end
     samples: NonNegativeInt = 16  # most wrong test examples shown in the report
 
@@ -72,7 +74,7 @@ class RootSection:
     device: Device = "auto"  # auto, cpu, cuda, cuda:1, mps
     run_dir: RunDirectoryName | None = None  # null: runs/NAME/ID; else this folder
     resume: str = "auto"  # auto: go on where run_dir was stopped; never; or the path of a checkpoint
-    init_from: str | None = None  # weights to start from: a run directory, .safetensors, or .pt (read with weights_only)
+    init_from: str | None = None  # weights to start from: run directory, .safetensors, or .pt (read with weights_only)
     init_replace_head: bool = False  # true: a head with another number of classes keeps its new weights
 
 
@@ -80,8 +82,9 @@ class RootSection:
 class RunConfig(RootSection):
     """Everything a run depends on. `resolved` is the same as plain containers, as written to config.yaml.
 
-    `resolved` also holds `choices`: the name that was chosen in each group (`model: resnet56`, a preset, where `model` itself is a
-    `resnet_cifar`). It tells which module builds a group, names the run, and is no part of the digest.
+    `resolved` also holds `choices`: the name that was chosen in each group (`model: resnet56`, a preset, where
+    `model` itself is a `resnet_cifar`). It tells which module builds a group, names the run, and is no part of the
+    digest.
     """
 
     data: Any

@@ -1,8 +1,8 @@
 """Reads the typed fields of a choice from the *source* of its module, without importing it.
 
-A choice's module may import torch at its top, as any readable module does; its knobs must be known in milliseconds, before torch
-is imported. So the dataclass is found in the module's syntax tree, and only its annotations and defaults are evaluated, in the
-namespace of `fields.py`. A test holds what is read here equal to the dataclass itself.
+A choice's module may import torch at its top, as any readable module does; its knobs must be known in milliseconds,
+before torch is imported. So the dataclass is found in the module's syntax tree, and only its annotations and defaults
+are evaluated, in the namespace of `fields.py`. A test holds what is read here equal to the dataclass itself.
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ def _evaluate(node: ast.expr, path: Path) -> Any:
     try:
         return eval(compile(source, str(path), "eval"), {"__builtins__": {}}, dict(NAMESPACE))
     except Exception as error:
-        raise ValueError(f"{path}:{node.lineno}: {source!r} must use the names of dnntrain/config/fields.py only: {error}") from None
+        raise ValueError(
+            f"{path}:{node.lineno}: {source!r} must use the names of dnntrain/config/fields.py only: {error}"
+        ) from None
 
 
 def _comments(path: Path) -> dict[int, str]:
@@ -143,8 +145,9 @@ def _comments(path: Path) -> dict[int, str]:
 
 
 def _comment_of(item: ast.AnnAssign, comments: dict[int, str]) -> str:
-    """The comment at the end of the field's last line."""
-    return comments.get(item.end_lineno or item.lineno, "")
+    """The comment at the end of the field's last line that has one."""
+    lines = range(item.end_lineno or item.lineno, item.lineno - 1, -1)
+    return next((comments[line] for line in lines if line in comments), "")
 
 
 def _first_line(node: ast.ClassDef) -> str:

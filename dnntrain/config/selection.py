@@ -1,7 +1,7 @@
 """Works out, from the YAML files alone, which choice each group ends up with.
 
-The order is that of Hydra: the root's defaults list, then the experiment, then debug (each with the overlays that its own
-defaults list names before it), then the command line. `+reg=[x]` appends to what stands there by then.
+The order is that of Hydra: the root's defaults list, then the experiment, then debug (each with the overlays that its
+own defaults list names before it), then the command line. `+reg=[x]` appends to what stands there by then.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Selection:
     notes: list[str] = field(default_factory=list)
 
     def intended(self, layer: Layer, group: str, name: str | None) -> bool:
-        """True where the values that `layer` sets for `group` (in a list group: for its member `name`) still have their choice."""
+        """True where the values that `layer` sets for `group` (in a list group for `name`) still have their choice."""
         before, after = layer.picks[group], self.picks[group]
         if GROUPS[group].single:
             return before == after
@@ -50,7 +50,7 @@ class Selection:
 
 
 def select(registry: Registry, settings: Sequence[Setting], mistakes: list[str]) -> Selection:
-    """The selection that `settings` make; unknown choices are added to `mistakes`, and the nearest one stands in for them."""
+    """The selection that `settings` make; unknown choices are added to `mistakes`, the nearest stands in for them."""
     selection = Selection(_root_picks(registry, mistakes))
     by_group = {setting.key: setting for setting in settings if setting.is_group}
     for group in OVERLAYS:
@@ -150,21 +150,27 @@ def _apply_setting(picks: dict[str, Pick], setting: Setting, mistakes: list[str]
         return
     if group in SINGLE:
         if not isinstance(value, str) or not value:
-            hint = f"write {group}={value[0]}" if isinstance(value, list) and len(value) == 1 else f"write {group}=CHOICE"
+            hint = (
+                f"write {group}={value[0]}" if isinstance(value, list) and len(value) == 1 else f"write {group}=CHOICE"
+            )
             mistakes.append(mistake(place, f"{group} has exactly one choice", hint))
             return
         picks[group] = value
         return
     names = [value] if isinstance(value, str) and value else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        mistakes.append(mistake(place, f"{group} is a list of choices", f"write {group}=[NAME,…], or {group}=[] for none"))
+        mistakes.append(
+            mistake(place, f"{group} is a list of choices", f"write {group}=[NAME,…], or {group}=[] for none")
+        )
         return
     before = picks[group] or []
     names = [*before, *names] if setting.sign == "+" else names
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         hint = f"{', '.join(repeated)} is there already; set its knobs with {group}.{repeated[0]}.KNOB=VALUE"
-        mistakes.append(mistake(place, f"{', '.join(repeated)} stands twice in {group}", hint if setting.sign else "name it once"))
+        mistakes.append(
+            mistake(place, f"{', '.join(repeated)} stands twice in {group}", hint if setting.sign else "name it once")
+        )
         names = list(dict.fromkeys(names))
     picks[group] = names
 

@@ -1,4 +1,4 @@
-"""What a configuration must not hold, because it is data: code to run, secrets to print, text that plays tricks on a terminal."""
+"""What a configuration must not hold, being data: code to run, secrets to print, tricks on a terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refused_key(key: str) -> str | None:
 
 
 def refused_text(text: str) -> str | None:
-    """Why `text` may not stand on the command line, or None where it may: size, control characters, bytes that are no text."""
+    """Why `text` may not stand on the command line, or None: size, control characters, bytes that are no text."""
     if len(text) > VALUE_BYTES_AT_MOST or len(text.encode("utf-8", "replace")) > VALUE_BYTES_AT_MOST:
         return f"longer than {VALUE_BYTES_AT_MOST // 1024} KiB"
     if any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -71,7 +71,7 @@ def refused_value(value: Any) -> str | None:
 
 
 def has_interpolation(value: Any) -> bool:
-    """True where `value` is text that refers to another key or to a variable, so that its type is known only when resolved."""
+    """True where `value` refers to another key or to a variable, so that its type is known only when resolved."""
     return isinstance(value, str) and _INTERPOLATION.search(value) is not None
 
 

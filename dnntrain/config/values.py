@@ -1,7 +1,7 @@
 """Checks one value against the annotation of its field, and describes annotations to people and to editors.
 
-An annotation is one of the types of `fields.py`: bool, int, float, str, Literal, Duration, tuple, unions with None, and these
-with bounds in `Annotated`.
+An annotation is one of the types of `fields.py`: bool, int, float, str, Literal, Duration, tuple, unions with None,
+and these with bounds in `Annotated`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _ON_OFF = {True: "on", False: "off"}
 
 
 def convert(value: Any, annotation: Any) -> Any:
-    """`value`, a plain value of YAML or the command line, as the type that `annotation` names. Raises ValueError with the bound."""
+    """`value`, a plain value of YAML or the command line, as the type that `annotation` names.
+
+    Raises ValueError with the bound.
+    """
     bounds, kind = _taken_apart(annotation)
     if isinstance(value, str) and value == MISSING:
         raise ValueError("needs a value; it has no default")
@@ -117,7 +120,9 @@ def _convert_literal(value: Any, options: tuple[Any, ...]) -> Any:
     names = [str(option) for option in options]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and str(value) in options:
         return str(value)
-    hint = f"; {did_you_mean(value, names)}" if isinstance(value, str) and did_you_mean(value, names)[:3] == "did" else ""
+    hint = (
+        f"; {did_you_mean(value, names)}" if isinstance(value, str) and did_you_mean(value, names)[:3] == "did" else ""
+    )
     raise ValueError(f"{_quoted(value)} is not one of {', '.join(names)}{hint}")
 
 

@@ -1,8 +1,9 @@
 """Reads and writes YAML strictly: data only, each key once, every key's line known.
 
-Numbers are read as OmegaConf reads them (`1e-3` is a number), so that a value means the same here and after Hydra composed it.
-Refused, naming file and line: tags (`!!python/object`), a key that stands twice, merge keys, aliases that expand to more than
-10,000 nodes, keys that are not text (`on:` is the boolean true), files over 1 MiB, byte-order marks and bytes that are not UTF-8.
+Numbers are read as OmegaConf reads them (`1e-3` is a number), so that a value means the same here and after Hydra
+composed it. Refused, naming file and line: tags (`!!python/object`), a key that stands twice, merge keys, aliases
+that expand to more than 10,000 nodes, keys that are not text (`on:` is the boolean true), files over 1 MiB,
+byte-order marks and bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def load_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """The mapping that `text` holds, and the line of each key. Raises ConfigError; `name` stands for the file in messages."""
+    """The mapping that `text` holds, and the line of each key.
+
+    Raises ConfigError; `name` stands for the file in messages.
+    """
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -163,7 +167,9 @@ class _Reader:
             raise ConfigError(f"{self._at(node)}: more than {_NODES_AT_MOST} values; are aliases (*name) repeated?")
         if node.tag not in _PLAIN_TAGS:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            raise ConfigError(f"{self._at(node)}: the tag {tag} is refused", "a configuration is data: plain values only")
+            raise ConfigError(
+                f"{self._at(node)}: the tag {tag} is refused", "a configuration is data: plain values only"
+            )
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, keys)
         if isinstance(node, yaml.SequenceNode):

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from dnntrain.keys import Index, Key
-
-if TYPE_CHECKING:
-    from dnntrain.data.image_data import ImageData
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Pads by `crop_padding` zero pixels on each side, crops back to the size at a keyed place; mirrors every other image."""
+    """Mirrors an image with probability 1/2; pads by `crop_padding` zero pixels and crops back to the size at a keyed place."""
 
-    crop_padding: int
-    flip: bool
-
-    @classmethod
-    def of(cls, options: ImageData) -> Augmentation:
-        return cls(options.crop_padding, options.flip)
+    crop_padding: int = 0
+    flip: bool = False
 
     def __bool__(self) -> bool:
         return self.crop_padding > 0 or self.flip
@@ -39,37 +30,75 @@ class Augmentation:
         return crop.integers(index, bound, 0), crop.integers(index, bound, 1), mirrored
 
 
-def augmented(images: Tensor, augmentation: Augmentation, index: Index, key: Key) -> Tensor:
-    """`images` uint8 [n, channels, height, width] augmented, a new tensor in the same memory format; `index` [n] are their numbers."""
-    top, left, mirrored = augmentation.choices(index, key)
-    if augmentation.crop_padding:
-        images = cropped(images, augmentation.crop_padding, top, left)
-    if augmentation.flip:
-        images = torch.where(torch.from_numpy(mirrored).to(images.device)[:, None, None, None], images.flip(3), images)
-    return images
+#: Evaluation looks at images as they are.
+NO_AUGMENTATION = Augmentation()
 
 
-def cropped(images: Tensor, padding: int, top: Index, left: Index) -> Tensor:
-    """Each image padded with `padding` zeros and cropped back at its own (top, left)."""
-    _, _, height, width = images.shape
-    padded = pad(images, (padding,) * 4)
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    rows = torch.arange(len(images), device=images.device)
-    places = (torch.from_numpy(place).to(images.device) for place in (top, left))
-    return windows[rows, :, *places].contiguous(memory_format=_format(images))
+class RowAugmenter:
+    """Augments many images at once, each a row of bytes: `rows` uint8 [n, height * width * channels], channels interleaved.
+
+    To move an image by (down, right) pixels is to read its row from another byte on: (down * width + right) * channels further.
+    So all rows are laid end to end, mirrored ones behind, each result is one window into them, and the pixels that came from a
+    neighbour are masked to the zeros of the padding. That is a few copies of whole rows, some ten times faster than
+    indexing by pixel.
+    """
+
+    def __init__(self, augmentation: Augmentation, height: int, width: int, channels: int, device: str) -> None:
+        self.augmentation = augmentation
+        self.shape = (height, width, channels)
+        padding = augmentation.crop_padding
+        self._margin = (padding * width + padding) * channels
+        shape = (2 * padding + 1, height, width, channels)
+        self._row_mask = _inside(height, padding)[:, :, None, None].expand(shape).flatten(1).to(device)
+        self._column_mask = _inside(width, padding)[:, None, :, None].expand(shape).flatten(1).to(device)
+
+    def __call__(self, rows: Tensor, index: Index, key: Key) -> Tensor:
+        """`rows` augmented, as a new tensor; `index` [n] are the examples' numbers."""
+        top, left, mirrored = self.augmentation.choices(index, key)
+        strip, start = self._strip(rows, mirrored)
+        _, width, channels = self.shape
+        start = start + (top * width + left) * channels
+        size = rows.shape[1]
+        windows = strip.as_strided((len(strip) - size + 1, size), (1, 1))
+        result = windows.index_select(0, torch.from_numpy(start).to(rows.device))
+        if self.augmentation.crop_padding:
+            result &= self._row_mask.index_select(0, torch.from_numpy(top).to(rows.device))
+            result &= self._column_mask.index_select(0, torch.from_numpy(left).to(rows.device))
+        return result
+
+    def _strip(self, rows: Tensor, mirrored: NDArray[np.bool_]) -> tuple[Tensor, Index]:
+        """All rows and the mirrored ones end to end with margins around; and the byte where window (0, 0) of each begins."""
+        count, size = rows.shape
+        mirrored_rows = np.flatnonzero(mirrored)
+        height, width, channels = self.shape
+        strip = rows.new_empty((count + len(mirrored_rows)) * size + 2 * self._margin)
+        body = strip[self._margin : len(strip) - self._margin].view(-1, size)
+        body[:count] = rows
+        if len(mirrored_rows):
+            images = rows.index_select(0, torch.from_numpy(mirrored_rows).to(rows.device)).view(
+                -1, height, width, channels
+            )
+            body[count:] = images.flip(2).view(-1, size)
+        place = np.arange(count)
+        place[mirrored_rows] = np.arange(count, count + len(mirrored_rows))
+        return strip, place * size
 
 
 def augmented_one(image: Tensor, augmentation: Augmentation, index: int, key: Key) -> Tensor:
-    """One image [channels, height, width]: the same choices and the same bytes as `augmented`, by torchvision's transforms."""
+    """One image [channels, height, width]: the same choices and the same bytes as RowAugmenter, by torchvision's transforms."""
     from torchvision.transforms.v2 import functional
 
     (top,), (left,), (mirrored,) = augmentation.choices(np.array([index]), key)
+    if mirrored:
+        image = functional.horizontal_flip(image)
     if augmentation.crop_padding:
         height, width = image.shape[1:]
         image = functional.pad(image, [augmentation.crop_padding] * 4)
         image = functional.crop(image, int(top), int(left), height, width)
-    return functional.horizontal_flip(image) if mirrored else image
+    return image
 
 
-def _format(images: Tensor) -> torch.memory_format:
-    return torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+def _inside(size: int, padding: int) -> Tensor:
+    """uint8 [2 * padding + 1, size]: 255 where pixel `i + offset - padding` is one of the image, 0 where it is padding."""
+    source = torch.arange(size)[None] + torch.arange(2 * padding + 1)[:, None] - padding
+    return ((source >= 0) & (source < size)).to(torch.uint8) * 255

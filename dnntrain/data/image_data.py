@@ -12,9 +12,15 @@ class ImageData:
     """Images with class labels. A choice adds `build() -> DataSet`."""
 
     val_fraction: Fraction = 0.1  # share of the training split held out for validation, the same share of each class
-    pipeline: Literal["auto", "resident", "streaming"] = "auto"  # whole data set on the device, or read by worker processes
-    workers: NonNegativeInt | None = None  # reading processes of the streaming pipeline; null: one per free CPU core, at most 8
-    on_error: Literal["raise", "skip"] = "raise"  # what an unreadable image does: end the run, or be skipped and counted
+    pipeline: Literal["auto", "resident", "streaming"] = (
+        "auto"  # whole data set on the device, or read by worker processes
+    )
+    workers: NonNegativeInt | None = (
+        None  # reading processes of the streaming pipeline; null: one per free CPU core, at most 8
+    )
+    on_error: Literal["raise", "skip"] = (
+        "raise"  # what an unreadable image does: end the run, or be skipped and counted
+    )
     crop_padding: NonNegativeInt = 0  # training images are padded by this many zero pixels and cropped back at random
     flip: bool = False  # training images are mirrored left to right with probability 1/2
     pair_block: PositiveInt = 8  # mixing methods pair examples within blocks of this many, so that layouts agree

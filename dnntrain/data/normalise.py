@@ -10,29 +10,39 @@ class Normaliser:
     """Writes uint8 images as float32 ones, as `(value - 255 * mean) * (1 / (255 * std))`.
 
     These are two operations, each rounded once, so that a value's result does not depend on where it stands in which tensor:
-    every pipeline gives the same bits. Images come and go as rows of bytes; one row holds the pixels of one image.
+    every pipeline gives the same bits. `shape` is (channels, height, width).
     """
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: str) -> None:
-        self.shift = torch.tensor([255.0 * value for value in mean], device=device)
-        self.scale = torch.tensor([1.0 / (255.0 * value) for value in std], device=device)
-        self._patterns: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: str,
+        channels_last: bool,
+    ) -> None:
+        self.shape = shape
+        self.channels_last = channels_last
+        channels, height, width = shape
+        shift = torch.tensor([255.0 * value for value in mean], device=device)
+        scale = torch.tensor([1.0 / (255.0 * value) for value in std], device=device)
+        if channels > 1:
+            # Whole rows of factors: a broadcast over three neighbouring channels runs several times slower.
+            pixels = height * width
+            shift = shift.repeat(pixels) if channels_last else shift.repeat_interleave(pixels)
+            scale = scale.repeat(pixels) if channels_last else scale.repeat_interleave(pixels)
+        self.shift, self.scale = shift, scale
 
-    def __call__(self, rows: Tensor, interleaved: bool, out: Tensor) -> Tensor:
-        """`rows` uint8 [n, values of one image] to `out` float32 of the same shape.
+    def __call__(self, rows: Tensor, out: Tensor) -> Tensor:
+        """float32 [n, channels, height, width] in the memory of `out` float32 [n, values], from `rows` uint8 [n, values].
 
-        `interleaved`: a pixel's channels are neighbours (channels-last bytes), else each channel is a whole plane.
+        A row is one image, the channels of a pixel side by side. The result is channels-last or not, as was asked for.
         """
-        shift, scale = self._pattern(rows.shape[1], interleaved)
-        return out.copy_(rows).sub_(shift).mul_(scale)
-
-    def _pattern(self, width: int, interleaved: bool) -> tuple[Tensor, Tensor]:
-        """Shift and scale of each value of a row: whole rows, as a broadcast over three channels runs several times slower."""
-        channels = len(self.shift)
-        if channels == 1:
-            return self.shift, self.scale
-        if (width, interleaved) not in self._patterns:
-            pixels = width // channels
-            spread = (lambda value: value.repeat(pixels)) if interleaved else (lambda value: value.repeat_interleave(pixels))
-            self._patterns[width, interleaved] = (spread(self.shift), spread(self.scale))
-        return self._patterns[width, interleaved]
+        channels, height, width = self.shape
+        if channels > 1 and not self.channels_last:
+            rows = rows.view(len(rows), height, width, channels).permute(0, 3, 1, 2).reshape(len(rows), -1)
+        out.copy_(rows).sub_(self.shift).mul_(self.scale)
+        if self.channels_last:
+            # With one channel both formats describe the same bytes; convolutions read the format from the strides.
+            return out.view(len(rows), height, width, channels).permute(0, 3, 1, 2)
+        return out.view(len(rows), channels, height, width)

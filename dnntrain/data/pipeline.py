@@ -12,14 +12,12 @@ from dnntrain.data.augment import Augmentation
 from dnntrain.data.image_data import ImageData
 from dnntrain.data.normalise import Normaliser
 from dnntrain.data.order import Schedule
-from dnntrain.data.resident import Buffers, Gatherer, ResidentPipeline
+from dnntrain.data.resident import Gatherer, ResidentPipeline
 from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import DataError
 from dnntrain.keys import Index, Key
 from dnntrain.protocols import Batch, BatchTransform, StepBatch
 from dnntrain.world import World
-
-_NO_AUGMENTATION = Augmentation(0, False)
 
 
 class Pipeline(Protocol):
@@ -68,16 +66,15 @@ def build_pipeline(
             f"use train.batch_size={max(len(indices), 1)} or less, or a smaller data.val_fraction",
         )
     schedule = Schedule(indices, seed, batch_size, micro_batch_size, world, options.pair_block)
-    normalise = Normaliser(dataset.mean, dataset.std, device)
-    augmentation = Augmentation.of(options)
+    normalise = Normaliser(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
+    augmentation = Augmentation(options.crop_padding, options.flip)
     source = dataset.train
     if is_resident(options, source, device):
-        gather = Gatherer(source, normalise, device, channels_last)
-        return ResidentPipeline(source, schedule, gather, augmentation, transforms)
+        return ResidentPipeline(source, schedule, Gatherer(source, normalise, device, augmentation), transforms)
     from dnntrain.data.streaming import Reader, StreamingPipeline
 
-    reader = Reader(source, schedule, augmentation, options.on_error == "skip")
-    return StreamingPipeline(reader, normalise, options.workers, device, channels_last, transforms)
+    reader = Reader(source, augmentation, seed, options.on_error == "skip", candidates=indices, training=True)
+    return StreamingPipeline(reader, schedule, normalise, options.workers, device, transforms)
 
 
 def is_resident(options: ImageData, source: Source, device: str) -> bool:
@@ -113,17 +110,17 @@ def evaluation_batches(
 
     `batch_size` is that of one rank. Unreadable examples are left out under `data.on_error=skip`.
     """
-    normalise = Normaliser(dataset.mean, dataset.std, device)
+    normalise = Normaliser(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
     positions = np.arange(len(indices) * world.rank // world.size, len(indices) * (world.rank + 1) // world.size)
     parts = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
     if source.resident() is None:
         from dnntrain.data.streaming import streamed
 
-        yield from streamed(options, source, indices, parts, normalise, device, channels_last)
+        yield from streamed(options, source, indices, parts, normalise, device)
         return
-    gather, buffers = Gatherer(source, normalise, device, channels_last), Buffers()
+    gather = Gatherer(source, normalise, device)
     for part in parts:
         part = part[~np.isin(indices[part], list(source.failed))] if source.failed else part
         if len(part):
-            images, targets = gather(indices[part], _NO_AUGMENTATION, Key(0), buffers)
+            images, targets = gather(indices[part], Key(0))
             yield Batch(images, targets, indices[part], part)

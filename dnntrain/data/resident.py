@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnntrain.data.augment import Augmentation, augmented
+from dnntrain.data.augment import NO_AUGMENTATION, Augmentation, RowAugmenter
 from dnntrain.data.failures import with_substitutes
 from dnntrain.data.normalise import Normaliser
 from dnntrain.data.order import Range, Schedule
@@ -39,43 +39,29 @@ def images_on(source: Source, device: str) -> Tensor:
 class Gatherer:
     """Takes examples by number from resident bytes as normalised float images."""
 
-    def __init__(self, source: Source, normalise: Normaliser, device: str, channels_last: bool) -> None:
-        self.images = images_on(source, device)
+    def __init__(
+        self, source: Source, normalise: Normaliser, device: str, augmentation: Augmentation = NO_AUGMENTATION
+    ) -> None:
+        images = images_on(source, device)
+        _, channels, height, width = images.shape
+        # ArraySource keeps the channels of a pixel side by side, so that an image is one row of bytes.
+        self.rows = images.permute(0, 2, 3, 1).view(len(images), -1)
         self.labels = torch.from_numpy(source.labels).to(device)
-        self.device = device
         self.normalise = normalise
-        self.channels_last = channels_last
-        # Bytes of several channels are stored interleaved, see ArraySource; a row is one image in the order of its bytes.
-        self.interleaved = self.images.shape[1] > 1
-        stored = self.images.permute(0, 2, 3, 1) if self.interleaved else self.images
-        self.rows = stored.view(len(self.images), -1)
+        self.augment = RowAugmenter(augmentation, height, width, channels, device) if augmentation else None
+        self._device = device
+        self._buffers = Buffers()
 
-    def __call__(self, index: Index, augmentation: Augmentation, key: Key, buffers: Buffers) -> tuple[Tensor, Tensor]:
-        """(images float32 [n, c, h, w], targets int64 [n]) of the examples `index`; the images lie in `buffers`."""
-        where = torch.from_numpy(index).to(self.device)
-        bytes_ = torch.index_select(self.rows, 0, where, out=buffers.bytes(len(index), self.rows))
-        if augmentation:
-            bytes_ = self._as_rows(augmented(self._as_images(bytes_), augmentation, index, key))
-        if self.interleaved and not self.channels_last:
-            bytes_ = self._as_images(bytes_).reshape(len(index), -1)
-        floats = self.normalise(bytes_, self.interleaved and self.channels_last, buffers.floats(bytes_))
-        return self._shaped(floats), self.labels.index_select(0, where)
+    def __call__(self, index: Index, key: Key) -> tuple[Tensor, Tensor]:
+        """(images float32 [n, c, h, w], targets int64 [n]) of the examples `index`.
 
-    def _as_images(self, rows: Tensor) -> Tensor:
-        _, channels, height, width = self.images.shape
-        if self.interleaved:
-            return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
-        return rows.view(-1, channels, height, width)
-
-    def _as_rows(self, images: Tensor) -> Tensor:
-        return (images.permute(0, 2, 3, 1) if self.interleaved else images).reshape(len(images), -1)
-
-    def _shaped(self, floats: Tensor) -> Tensor:
-        _, channels, height, width = self.images.shape
-        if self.channels_last:
-            # With one channel both formats describe the same bytes; convolutions read the format from the strides.
-            return floats.view(-1, height, width, channels).permute(0, 3, 1, 2)
-        return floats.view(-1, channels, height, width)
+        The images are overwritten by the second call after this one.
+        """
+        where = torch.from_numpy(index).to(self._device)
+        rows = torch.index_select(self.rows, 0, where, out=self._buffers.bytes(len(index), self.rows))
+        if self.augment is not None:
+            rows = self.augment(rows, index, key)
+        return self.normalise(rows, self._buffers.floats(rows)), self.labels.index_select(0, where)
 
 
 @dataclass
@@ -114,15 +100,12 @@ class ResidentPipeline:
         source: Source,
         schedule: Schedule,
         gather: Gatherer,
-        augmentation: Augmentation,
         transforms: Sequence[BatchTransform],
     ) -> None:
         self._source = source
         self._schedule = schedule
         self._gather = gather
-        self._augmentation = augmentation
         self._transforms = transforms
-        self._buffers = Buffers()
         rank_batch = -(-schedule.batch_size // schedule.world.size)
         self._chunk_steps = max(1, CHUNK_BYTES // (rank_batch * gather.rows.shape[1] * 4))
         self._whole = not transforms or schedule.aligned
@@ -168,7 +151,7 @@ class ResidentPipeline:
         key = Key(self._schedule.seed, "", epoch)
         position = np.concatenate([np.arange(start, end) for start, end in ranges])
         index = with_substitutes(self._order[1][position], self._schedule.indices, self._source.failed, key)
-        images, targets = self._gather(index, self._augmentation, key, self._buffers)
+        images, targets = self._gather(index, key)
         batch = Batch(images, targets, index, position, epoch)
         sizes = [end - start for start, end in ranges]
         if self._whole:

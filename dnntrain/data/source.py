@@ -63,7 +63,9 @@ class ArraySource:
     """
 
     def __init__(self, images: Tensor, labels: NDArray[np.int64], name: str) -> None:
-        self.images = images.contiguous(memory_format=torch.channels_last) if images.shape[1] > 1 else images.contiguous()
+        self.images = (
+            images.contiguous(memory_format=torch.channels_last) if images.shape[1] > 1 else images.contiguous()
+        )
         self.labels = labels
         self.failed: dict[int, str] = {}
         self.name = name
@@ -95,6 +97,13 @@ def checked_labels(labels: NDArray[np.generic], classes: int, place: str) -> NDA
             f"number the {classes} classes from 0 to {classes - 1}, or use the data set that this file belongs to",
         )
     return labels.astype(np.int64)
+
+
+def check_classes(labels: NDArray[np.int64], place: str) -> None:
+    """Raises DataError, naming `place`, where all `labels` are of one class."""
+    if len(labels) == 0 or labels.min() == labels.max():
+        present = f"class {labels[0]} only" if len(labels) else "no example"
+        raise DataError(f"{place}: holds {present}; at least 2 classes are needed", "use a file with all classes")
 
 
 def digest_of(parts: Sequence[str | NDArray[np.generic]]) -> str:

@@ -1,14 +1,33 @@
-"""What a model costs, counted on the meta device: parameters, floating-point operations, memory kept for the backward pass."""
+"""What a model costs: parameters, floating-point operations, memory kept for the backward pass.
+
+Counted by running the model on two images on the CPU, with weights that nobody filled: the meta device would need no arithmetic, but its
+first operation imports torch's compiler, which takes as long as importing torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
+from dnntrain.model.initialise import keyed_generator
 from dnntrain.model.shape import ModelShape
+
+#: Batch normalisation refuses to train on a single number per channel, so two images are counted.
+_EXAMPLES = 2
+
+
+def unfilled(build: Callable[[], nn.Module]) -> nn.Module:
+    """The model that `build` makes, its weights not filled: quick, and memory is touched only where it is read."""
+    with _Unfilled(), keyed_generator(0):
+        return build()
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -19,21 +38,18 @@ def parameter_count(model: nn.Module) -> int:
 def flops_per_example(model: nn.Module, shape: ModelShape) -> float:
     """Floating-point operations of the forward pass of one image: a multiply-add counts as two.
 
-    Matrix products, convolutions and attention are counted, the rest is small (torch.utils.flop_counter). The backward pass takes about
-    twice as many. `model` is on the meta device.
+    Linear layers, convolutions, matrix products and attention are counted; the rest is small. The backward pass takes about twice as many.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(_images(shape, _EXAMPLES))
-    return counter.get_total_flops() / _EXAMPLES
+    with _one_thread(), torch.no_grad(), keyed_generator(0), _Counted() as counted:
+        model(_images(model, shape, _EXAMPLES))
+    return float(counted.flops) / _EXAMPLES
 
 
 def activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
-    """Bytes that the forward pass of `batch` images keeps for the backward pass. `model` is on the meta device.
+    """Bytes that the forward pass of `batch` images keeps for the backward pass.
 
-    Tensors saved for the backward pass are counted once each by storage, parameters not at all; floating-point ones with
-    `bytes_per_element` for each number (2 where autocast is on), others (indices, masks) as they are.
+    Each storage counts once, parameters not at all; floating-point numbers take `bytes_per_element` (2 where autocast is on), others
+    (indices, masks) what they take. Counted on two images and scaled.
     """
     kept: dict[int, tuple[Tensor, int]] = {}
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
@@ -41,22 +57,130 @@ def activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
-            size = storage.nbytes()
-            if tensor.is_floating_point():
-                size = size // tensor.element_size() * bytes_per_element
-            # The tensor is held, so that its storage's address stays its own.
+            elements = storage.nbytes() // tensor.element_size()
+            size = elements * (bytes_per_element if tensor.is_floating_point() else tensor.element_size())
+            # The tensor is held, so that no later storage gets the same address.
             kept[storage._cdata] = (tensor, size)
         return tensor
 
-    unpack: Callable[[Any], Any] = lambda tensor: tensor
-    with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
-        model(_images(shape, batch))
-    return sum(size for _, size in kept.values())
+    with _one_thread(), keyed_generator(0), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(_images(model, shape, _EXAMPLES))
+    return sum(size for _, size in kept.values()) * batch // _EXAMPLES
 
 
-#: Batch normalisation refuses to train on a single number per channel, so two images are counted.
-_EXAMPLES = 2
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Two images are too little for several threads, which wait long for each other where other processes run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _images(shape: ModelShape, batch: int) -> Tensor:
-    return torch.empty(batch, shape.channels, shape.height, shape.width, device="meta")
+def _images(model: nn.Module, shape: ModelShape, batch: int) -> Tensor:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return torch.zeros(batch, shape.channels, shape.height, shape.width, device=device)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the functions that fill a tensor with random numbers."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in _FILLING:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+class _Counted(TorchFunctionMode):
+    """Sums the operations of the functions in `_FLOPS`, from their inputs and their result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in _FLOPS:
+            self.flops += _FLOPS[func](result, *args, **kwargs)
+        return result
+
+
+def _linear(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+    return 2 * result.numel() * weight.shape[1]
+
+
+def _convolution(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+    """Each output is a product over the weight's [in / groups, kernel …]."""
+    return 2 * result.numel() * math.prod(weight.shape[1:])
+
+
+def _transposed_convolution(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+    """Each input is spread over the weight's [out / groups, kernel …]."""
+    return 2 * images.numel() * math.prod(weight.shape[1:])
+
+
+def _product(result: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+    return 2 * result.numel() * left.shape[-1]
+
+
+def _added_product(result: Tensor, added: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+    return 2 * result.numel() * left.shape[-1]
+
+
+def _einsum(result: Tensor, equation: Any, *operands: Any, **_: Any) -> int:
+    """One multiply-add for each combination of all indices; the ellipsis counts by the result."""
+    tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    if not isinstance(equation, str) or "." in equation:
+        return 2 * int(result.numel())
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    sizes = {
+        letter: size
+        for term, tensor in zip(terms, tensors, strict=True)
+        for letter, size in zip(term, tensor.shape, strict=True)
+    }
+    return 2 * math.prod(sizes.values())
+
+
+def _attention(result: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    """query @ key^T and weights @ value: [.., queries, width] and [.., keys, width]."""
+    pairs = math.prod(query.shape[:-1]) * key.shape[-2]
+    return 2 * pairs * (query.shape[-1] + value.shape[-1])
+
+
+def _multi_head(result: Any, query: Tensor, key: Tensor, value: Tensor, width: int, *_: Any, **__: Any) -> int:
+    """Four projections of [length, batch, width], and the attention between."""
+    queries, keys = math.prod(query.shape[:-1]), math.prod(key.shape[:-1])
+    projections = 4 * width * width * (queries + keys)
+    return projections + 4 * queries * key.shape[0] * width
+
+
+_FLOPS: dict[Any, Callable[..., int]] = {
+    functional.linear: _linear,
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),
+    **dict.fromkeys((torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _transposed_convolution),
+    **dict.fromkeys(
+        (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm), _product
+    ),
+    **dict.fromkeys((torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm), _added_product),
+    torch.einsum: _einsum,
+    functional.scaled_dot_product_attention: _attention,
+    functional.multi_head_attention_forward: _multi_head,
+}
+
+_FILLING = frozenset(
+    {
+        *(getattr(Tensor, name) for name in ("uniform_", "normal_", "random_", "bernoulli_", "exponential_")),
+        *(
+            function
+            for name, function in vars(nn.init).items()
+            if re.match(r"(kaiming|xavier|orthogonal|trunc|sparse)", name)
+        ),
+    }
+)

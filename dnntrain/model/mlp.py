@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dnntrain.config.fields import Fraction, Literal, PositiveInt
-from dnntrain.model.schemes import SCHEMES
+from dnntrain.model.schemes import SCHEMES, Scheme
 from dnntrain.model.shape import ModelShape
 
 
@@ -22,19 +22,18 @@ class Mlp:
     init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of first weights
 
     def build(self, shape: ModelShape) -> nn.Module:
-        model = Perceptron((shape.inputs, *self.hidden), shape.num_classes, self.dropout)
-        model.weight_scheme = SCHEMES[self.init]
-        return model
+        return Perceptron((shape.inputs, *self.hidden), shape.num_classes, self.dropout, SCHEMES[self.init])
 
 
 class Perceptron(nn.Module):
     """Images [n, …] → logits [n, classes]; `widths` holds the number of inputs, then the width of each hidden layer."""
 
-    def __init__(self, widths: tuple[int, ...], num_classes: int, dropout: float) -> None:
+    def __init__(self, widths: tuple[int, ...], num_classes: int, dropout: float, weight_scheme: Scheme) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths))
         self.head = nn.Linear(widths[-1], num_classes)
         self.dropout = dropout
+        self.weight_scheme = weight_scheme
 
     def forward(self, images: Tensor) -> Tensor:
         features = images.flatten(1)
@@ -42,4 +41,5 @@ class Perceptron(nn.Module):
             features = functional.relu(layer(features), inplace=True)
             if self.dropout:
                 features = functional.dropout(features, self.dropout, self.training)
-        return self.head(features)
+        logits: Tensor = self.head(features)
+        return logits

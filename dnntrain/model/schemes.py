@@ -32,7 +32,10 @@ def _zero_bias(module: nn.Linear | nn.Conv2d) -> None:
         nn.init.zeros_(module.bias)
 
 
-SCHEMES: dict[str, Callable[[nn.Module], None] | None] = {
+#: None: the layers' own rules.
+Scheme = Callable[[nn.Module], None] | None
+
+SCHEMES: dict[str, Scheme] = {
     "default": None,
     "kaiming": kaiming,
     "orthogonal": orthogonal,

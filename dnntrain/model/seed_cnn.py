@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dnntrain.config.fields import Fraction, Literal, PositiveInt
-from dnntrain.model.schemes import SCHEMES
+from dnntrain.model.schemes import SCHEMES, Scheme
 from dnntrain.model.shape import ModelShape
 
 
@@ -23,15 +23,15 @@ class SeedCnn:
 
     def build(self, shape: ModelShape) -> nn.Module:
         shape.require("seed_cnn", 6)
-        model = SeedNetwork(shape, self.channels, self.hidden, self.dropout)
-        model.weight_scheme = SCHEMES[self.init]
-        return model
+        return SeedNetwork(shape, self.channels, self.hidden, self.dropout, SCHEMES[self.init])
 
 
 class SeedNetwork(nn.Module):
     """Images [n, channels, height, width] → logits [n, classes]."""
 
-    def __init__(self, shape: ModelShape, channels: tuple[int, int], hidden: int, dropout: float) -> None:
+    def __init__(
+        self, shape: ModelShape, channels: tuple[int, int], hidden: int, dropout: float, weight_scheme: Scheme
+    ) -> None:
         super().__init__()
         pooled = channels[1] * ((shape.height - 4) // 2) * ((shape.width - 4) // 2)
         self.conv1 = nn.Conv2d(shape.channels, channels[0], 3)
@@ -39,13 +39,15 @@ class SeedNetwork(nn.Module):
         self.hidden = nn.Linear(pooled, hidden)
         self.head = nn.Linear(hidden, shape.num_classes)
         self.dropout = dropout
+        self.weight_scheme = weight_scheme
 
     def forward(self, images: Tensor) -> Tensor:
         features = functional.relu(self.conv1(images), inplace=True)
         # ReLU is monotone, so it commutes with the maximum: after pooling it works on a quarter of the numbers.
         features = functional.relu(functional.max_pool2d(self.conv2(features), 2), inplace=True).flatten(1)
         features = functional.relu(self.hidden(self._dropped(features)), inplace=True)
-        return self.head(self._dropped(features))
+        logits: Tensor = self.head(self._dropped(features))
+        return logits
 
     def _dropped(self, features: Tensor) -> Tensor:
         return functional.dropout(features, self.dropout, self.training) if self.dropout else features

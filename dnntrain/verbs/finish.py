@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dnntrain.checkpoint.export_model import save_model
 from dnntrain.checkpoint.state import pointer, read
 from dnntrain.checkpoint.store import write_json
@@ -27,9 +25,9 @@ def finish(
     if config.eval.weights == "best":
         _take_best(trainer, directory)
     with applied(trainer.parts.evaluation, trainer.model):
-        if config.eval.test and len(dataset.test):
-            index = np.arange(len(dataset.test))
-            predictions = predict(trainer.model, trainer.outputs, trainer.batches_of(dataset.test, index))
+        if config.eval.test and len(session.data.test):
+            batches = trainer.batches_of(dataset.test, session.data.test)
+            predictions = predict(trainer.model, trainer.outputs, batches)
             evaluation = summary(predictions, "test", dataset, dataset.test, config.log.samples)
             write_json(directory.path / "evaluation.json", evaluation)
             values = {name: evaluation[name] for name in ("loss", "accuracy")}

@@ -16,7 +16,6 @@ from dnntrain.config.decode import decode, load_config
 from dnntrain.config.run import RunConfig
 from dnntrain.data.images import IMAGE_SUFFIXES, decode_image
 from dnntrain.data.pipeline import evaluation_batches
-from dnntrain.data.split import split_validation
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.evaluation import evaluate
 from dnntrain.hardware import detect
@@ -26,6 +25,7 @@ from dnntrain.parallel.communicate import reduce_sum
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.protocols import Batch
 from dnntrain.run_directory import read_json
+from dnntrain.session import prepare_data
 from dnntrain.world import World
 
 #: Images predicted at once.
@@ -93,11 +93,11 @@ def evaluate_run(path: Path, overrides: Sequence[str], split: str) -> dict[str, 
             f"the model {len(trained.class_names)} of {trained.input_shape}",
             "evaluate on data of the same classes and size",
         )
-    train, val = split_validation(dataset.train.labels, trained.config.data.val_fraction, trained.config.seed)
+    data = prepare_data(trained.config, dataset)
     parts = {
-        "train": (dataset.train, train),
-        "val": (dataset.train, val),
-        "test": (dataset.test, np.arange(len(dataset.test))),
+        "train": (dataset.train, data.train),
+        "val": (dataset.train, data.val),
+        "test": (dataset.test, data.test),
     }
     source, index = parts[split]
     batches = evaluation_batches(

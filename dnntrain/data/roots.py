@@ -1,0 +1,55 @@
+"""Where data sets lie on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from dnntrain.errors import DataError
+
+
+def data_root(root: str | None, name: str, environ: Mapping[str, str] | None = None) -> Path:
+    """`root` where it is set, else $DNNTRAIN_DATA, else $XDG_DATA_HOME/dnntrain (~/.local/share/dnntrain)."""
+    environ = os.environ if environ is None else environ
+    if root:
+        return Path(root).expanduser()
+    if environ.get("DNNTRAIN_DATA"):
+        return Path(environ["DNNTRAIN_DATA"]).expanduser()
+    if name == "image_folder":
+        raise DataError("data=image_folder needs the folder of your images", "set data.root=FOLDER, or $DNNTRAIN_DATA")
+    home = environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path("~/.local/share").expanduser()) / "dnntrain"
+
+
+def downloaded(root: Path, torchvision_class: str) -> None:
+    """Fetches the data set into `root` through torchvision, which checks the md5 of what it fetched.
+
+    Several processes may ask at once: one fetches, the others wait for it. Raises DataError where it cannot be fetched.
+    """
+    from torchvision import datasets
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root / ".download.lock"):
+            getattr(datasets, torchvision_class)(str(root), train=False, download=True)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1] if str(error) else type(error).__name__
+        raise DataError(
+            f"{torchvision_class} could not be downloaded into {root}: {reason}",
+            "check the network and that the folder can be written, or put the files there and set data.root",
+        ) from None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock on `path` where the system has such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

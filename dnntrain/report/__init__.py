@@ -1,0 +1,8 @@
+"""Reports of runs: curves.png and a self-contained report.html, from nothing but the files of run directories."""
+
+from __future__ import annotations
+
+from dnntrain.report.curves import write_curves
+from dnntrain.report.page import write_report
+
+__all__ = ["write_curves", "write_report"]

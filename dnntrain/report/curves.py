@@ -1,0 +1,109 @@
+"""curves.png: loss, metric and learning rate of a run in one picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dnntrain.checkpoint.store import write_bytes
+from dnntrain.errors import ConfigError
+from dnntrain.report.numbers import Point, is_share, thinned
+from dnntrain.report.read import RunData, read_run
+from dnntrain.report.sections import best_value, test_value
+from dnntrain.report.style import TONES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_INK, _SOFT, _GRID = "#171a21", "#545b69", "#e1e4ea"
+_LOG_SPAN = 40
+
+
+def write_curves(run_dir: Path) -> Path:
+    """Draws curves.png in the run directory and returns its path. Raises ConfigError where that is not possible."""
+    run = read_run(Path(run_dir))
+    path = run.path / "curves.png"
+    try:
+        write_bytes(path, draw(run))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error}") from None
+    return path
+
+
+def draw(run: RunData) -> bytes:
+    """The picture as PNG, 1500 by 480 pixels, on a light ground; panels without a finite value say so."""
+    os.environ.setdefault("MPLBACKEND", "agg")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12.5, 4), dpi=120, facecolor="white", layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3)
+    _draw_panel(left, "Loss", [("train", 0, _points(run, "train", "loss")), ("val", 1, _points(run, "val", "loss"))])
+    accuracies = [("val", 1, _points(run, "val", "accuracy"))]
+    _draw_panel(middle, "Accuracy", accuracies, share=True, best=best_value(run) if is_share(run.metric) else None)
+    _draw_panel(right, "Learning rate", [("", 2, _points(run, "train", "lr"))])
+    figure.suptitle(_plain(_title(run)), fontsize=11, color=_INK, x=0.01, ha="left", weight="bold", parse_math=False)
+    buffer = BytesIO()
+    canvas.print_png(buffer)
+    return buffer.getvalue()
+
+
+def _draw_panel(
+    axes: Axes,
+    title: str,
+    lines: Sequence[tuple[str, int, list[Point]]],
+    share: bool = False,
+    best: tuple[str, float, float] | None = None,
+) -> None:
+    axes.set_title(title, loc="left", fontsize=10, color=_INK)
+    axes.set_xlabel("step", fontsize=9, color=_SOFT)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, colors=_SOFT, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_GRID)
+    values = [value for _, _, points in lines for _, value in points]
+    if not values:
+        axes.text(0.5, 0.5, "no finite values", ha="center", va="center", color=_SOFT, transform=axes.transAxes)
+        return
+    for label, tone, points in lines:
+        if points:
+            xs, ys = zip(*thinned(points, 800), strict=True)
+            marker = "o" if len(points) <= 30 else ""
+            axes.plot(xs, ys, color=TONES[tone][0], linewidth=1.8, marker=marker, markersize=3.5, label=label)
+    if title == "Loss" and min(values) > 0 and max(values) > _LOG_SPAN * min(values):
+        axes.set_yscale("log")
+    if share:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+    if best is not None and best[1] == best[1] and best[2] == best[2]:
+        axes.plot(
+            [best[2]],
+            [best[1]],
+            marker="*",
+            markersize=12,
+            color=TONES[1][0],
+            linestyle="",
+            label=f"best {100 * best[1]:.2f}%",
+        )
+    if any(label for label, _, points in lines if points):
+        axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
+
+
+def _points(run: RunData, split: str, name: str) -> list[Point]:
+    return run.get(split, name).finite()
+
+
+def _title(run: RunData) -> str:
+    test = test_value(run, "accuracy")
+    figure = f": test accuracy {100 * test:.2f}%" if test == test else ""
+    return f"{run.name[:80]} ({run.status}){figure}"
+
+
+def _plain(text: str) -> str:
+    """Letters that a font can draw on one line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

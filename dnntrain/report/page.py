@@ -1,0 +1,89 @@
+"""report.html: one file, at most 1 MB, that loads nothing, runs nothing and escapes every text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dnntrain.checkpoint.store import write_bytes
+from dnntrain.errors import ConfigError
+from dnntrain.report import compare, sections
+from dnntrain.report.markup import escaped
+from dnntrain.report.read import RunData, read_run
+from dnntrain.report.style import style_sheet
+
+_MOST_BYTES = 1_000_000
+_MOST_RUNS = 40
+
+
+def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
+    """Writes the report of one run, or the comparison of several, and returns its path.
+
+    `output` is by default `report.html` in the run directory, or `comparison.html` in the folder that holds all of the runs.
+    Raises ConfigError where a folder is no run directory or the file cannot be written.
+    """
+    if not 1 <= len(run_dirs) <= _MOST_RUNS:
+        raise ConfigError(f"{len(run_dirs)} run directories were named; a report holds 1 to {_MOST_RUNS}")
+    runs = [read_run(Path(path)) for path in run_dirs]
+    page = single(runs[0]) if len(runs) == 1 else comparison(runs)
+    path = output if output is not None else _default_output(runs)
+    try:
+        write_bytes(path, page)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error}", "the run directory, or its parent, must be writable"
+        ) from None
+    return path
+
+
+def single(run: RunData) -> bytes:
+    """The report of one run."""
+    parts = [
+        sections.heading(run),
+        sections.cards(run),
+        sections.charts(run),
+        sections.confusion(run),
+        sections.gallery(run),
+        sections.reproduce(run),
+        sections.facts(run),
+        sections.footer(run),
+    ]
+    page = _page(run.name, parts)
+    # Every part has its own bounds; where all are met at once, the pictures are what can be missed most.
+    return page if len(page) <= _MOST_BYTES else _page(run.name, [*parts[:4], *parts[5:6], parts[7]])
+
+
+def comparison(runs: Sequence[RunData]) -> bytes:
+    """The comparison of several runs."""
+    names = compare.labels(runs)
+    title = f"{len(runs)} runs"
+    parts = [
+        f'<header><p class="kicker">dnntrain comparison</p><div class="title"><h1>{title}</h1></div></header>',
+        compare.figures(runs, names),
+        compare.overlays(runs, names),
+        compare.differences(runs, names),
+        "".join(sections.footer(run) for run in runs),
+    ]
+    page = _page(title, parts)
+    return page if len(page) <= _MOST_BYTES else _page(title, parts[:3])
+
+
+def _page(title: str, parts: Sequence[str]) -> bytes:
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    text = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">'
+        f"<title>{escaped(title, 100)} · dnntrain</title><style>{style_sheet()}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
+    return text.encode("utf-8", errors="replace")
+
+
+def _default_output(runs: Sequence[RunData]) -> Path:
+    if len(runs) == 1:
+        return runs[0].path / "report.html"
+    common = Path(os.path.commonpath([run.path for run in runs]))
+    # A run that is compared with itself, or with one inside it, still has a folder around it.
+    return (common.parent if any(run.path == common for run in runs) else common) / "comparison.html"

@@ -1,0 +1,253 @@
+"""Reads a run directory as hostile data: regular files only, sizes capped, types checked, what is odd is left out."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dnntrain.errors import ConfigError
+
+#: Largest sizes that are read, bytes. The rest of a longer metrics.jsonl is left out, and the report says so.
+_JSON_BYTES = 64 * 2**20
+_TEXT_BYTES = 2**18
+_METRICS_BYTES = 2**30
+_LINE_BYTES = 2**16
+_MOST_SERIES = 64
+_MOST_EVENTS = 200
+
+_AXES = ("step", "epoch", "examples", "wall_s", "split")
+
+#: A folder that holds one of these is a run directory.
+MARKS = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
+
+
+@dataclass
+class Series:
+    """The course of one number: `step`, `wall_s` and `value` are equally long; values may be NaN or infinite."""
+
+    step: array[float] = field(default_factory=lambda: array("d"))
+    wall_s: array[float] = field(default_factory=lambda: array("d"))
+    value: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, step: float, wall_s: float, value: float) -> None:
+        self.step.append(step)
+        self.wall_s.append(wall_s)
+        self.value.append(value)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def finite(self) -> list[tuple[float, float]]:
+        """The (step, value) pairs whose value is finite."""
+        return [(step, value) for step, value in zip(self.step, self.value, strict=True) if math.isfinite(value)]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A decision of the run: it stopped early, rolled back, and the like."""
+
+    step: float
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run directory says. Missing or damaged files are empty values; `notes` tells what was left out."""
+
+    path: Path
+    series: Mapping[tuple[str, str], Series]
+    events: tuple[Event, ...]
+    rows: int
+    result: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    config: tuple[tuple[str, str], ...]
+    overrides: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The run's name, else the last parts of its path."""
+        name = self.plan.get("name")
+        return name if isinstance(name, str) and name.strip() else "/".join(self.path.parts[-2:])
+
+    @property
+    def status(self) -> str:
+        """The status of result.json; "unfinished" where the run has none."""
+        status = self.result.get("status")
+        return status[:40] if isinstance(status, str) and status else "unfinished"
+
+    @property
+    def metric(self) -> str:
+        """The validation metric that chose the best weights."""
+        return "loss" if self.result.get("metric") == "loss" else "accuracy"
+
+    def get(self, split: str, name: str) -> Series:
+        """One series, empty where the run has none."""
+        return self.series.get((split, name)) or Series()
+
+
+def read_run(path: Path) -> RunData:
+    """Reads a run directory. Raises ConfigError where `path` is none."""
+    if not is_run(path):
+        raise ConfigError(f"{path} is not a run directory", f"one holds {', '.join(MARKS[:-1])} or {MARKS[-1]}")
+    notes: list[str] = []
+    series, events, rows = _read_metrics(path / "metrics.jsonl", notes)
+    return RunData(
+        path=path.absolute(),
+        series=series,
+        events=events,
+        rows=rows,
+        result=_read_json(path / "result.json", notes),
+        plan=_read_json(path / "plan.json", notes),
+        environment=_read_json(path / "env.json", notes),
+        evaluation=_read_json(path / "evaluation.json", notes),
+        config=_read_config(path / "config.yaml", notes),
+        overrides=tuple((_read_text(path / "overrides.txt", _TEXT_BYTES) or "").splitlines()),
+        notes=tuple(notes),
+    )
+
+
+def is_run(path: Path) -> bool:
+    """True where `path` is a folder that holds a file of a run."""
+    try:
+        return any((path / mark).is_file() for mark in MARKS)
+    except OSError:
+        return False
+
+
+def number(value: Any) -> float:
+    """`value` as a float; NaN where it is no number. Accepts the texts "nan", "inf" and "-inf" only."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    if isinstance(value, str) and value not in ("inf", "-inf"):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def _open(path: Path) -> int | None:
+    """A descriptor of a regular file, or None; never waits for a pipe or a device."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _read_text(path: Path, limit_bytes: int) -> str | None:
+    """The file as text, bytes that are no UTF-8 replaced; None where it is missing, no file, or larger than the limit."""
+    descriptor = _open(path)
+    if descriptor is None:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            data = file.read(limit_bytes + 1)
+        except OSError:
+            return None
+    return None if len(data) > limit_bytes else data.decode("utf-8", errors="replace")
+
+
+def _read_json(path: Path, notes: list[str]) -> Mapping[str, Any]:
+    text = _read_text(path, _JSON_BYTES)
+    value = None if text is None else _parsed(text)
+    if isinstance(value, dict):
+        return value
+    if path.exists():
+        notes.append(f"{path.name} is damaged or too large, and is left out")
+    return {}
+
+
+def _parsed(text: str | bytes) -> Any:
+    """JSON, or None where it is not: a hostile text may also nest too deep or hold numbers too long."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], Series], tuple[Event, ...], int]:
+    series: dict[tuple[str, str], Series] = {}
+    events: list[Event] = []
+    rows = damaged = 0
+    for line in _lines(path, notes):
+        row = _parsed(line)
+        step = number(row.get("step")) if isinstance(row, dict) else math.nan
+        if not isinstance(row, dict) or not math.isfinite(step):
+            damaged += 1
+            continue
+        rows += 1
+        split, wall_s = str(row.get("split"))[:40], number(row.get("wall_s"))
+        if split == "event":
+            if len(events) < _MOST_EVENTS:
+                events.append(Event(step, str(row.get("event", "event"))[:80], str(row.get("reason", ""))[:400]))
+            continue
+        for name, value in row.items():
+            if name in _AXES or isinstance(value, bool | dict | list) or (isinstance(value, str) and len(value) > 4):
+                continue
+            key = (split, name[:80])
+            if key not in series:
+                if len(series) == _MOST_SERIES:
+                    continue
+                series[key] = Series()
+            series[key].add(step, wall_s, number(value))
+    if damaged:
+        notes.append(f"{damaged} damaged lines of {path.name} are left out")
+    return series, tuple(events), rows
+
+
+def _lines(path: Path, notes: list[str]) -> Iterator[bytes]:
+    """The whole lines of a file; one that is torn at the end is left out, one that is too long is skipped."""
+    descriptor = _open(path)
+    if descriptor is None:
+        return
+    total, inside_long = 0, False
+    with os.fdopen(descriptor, "rb") as file:
+        while line := file.readline(_LINE_BYTES):
+            total += len(line)
+            if total > _METRICS_BYTES:
+                notes.append(f"{path.name} is read up to {_METRICS_BYTES >> 20} MiB only")
+                return
+            whole = line.endswith(b"\n")
+            if whole and not inside_long and line.strip():
+                yield line
+            inside_long = not whole
+
+
+def _read_config(path: Path, notes: list[str]) -> tuple[tuple[str, str], ...]:
+    """config.yaml as (dotted key, value) pairs. A file with aliases, which can grow without bound, is not expanded."""
+    import yaml
+
+    text = _read_text(path, _TEXT_BYTES)
+    if text is None:
+        return ()
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("aliases")
+        value = yaml.safe_load(text)
+        return tuple(_flat(value))[:2000]
+    except (ValueError, RecursionError, yaml.YAMLError):
+        notes.append(f"{path.name} cannot be shown")
+        return ()
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    elif prefix:
+        yield prefix, "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

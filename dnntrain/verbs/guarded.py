@@ -1,0 +1,42 @@
+"""The one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from dnntrain.errors import DnntrainError
+
+_PIPE_CLOSED = 128 + 13
+
+
+def guarded(body: Callable[[], int], verbose: bool = False) -> int:
+    """What `body` returns, or the exit code of the exception that ended it.
+
+    A DnntrainError is the user's to mend: message and hint on stderr; traceback with `verbose` or DNNTRAIN_DEBUG=1.
+    Any other exception is a bug of dnntrain: traceback, exit code 1.
+    """
+    try:
+        code = body()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except DnntrainError as error:
+        if verbose or os.environ.get("DNNTRAIN_DEBUG") == "1":
+            traceback.print_exc()
+        else:
+            print(f"dnntrain: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("dnntrain: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader is gone; without this Python complains once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _PIPE_CLOSED
+    except Exception:
+        traceback.print_exc()
+        print("dnntrain: this is a bug; please report it with the lines above and `dnntrain doctor`", file=sys.stderr)
+        return 1

@@ -1,0 +1,102 @@
+"""The verbs: what each does, the words it takes besides overrides, and examples.
+
+Help, completion and the parser read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb.
+
+    `words` describes its other words ("" where it takes overrides only); `later` where it is not yet there.
+    """
+
+    doc: str
+    words: str = ""
+    examples: tuple[str, ...] = ()
+    about: str = ""
+    overrides: bool = True
+    later: bool = False
+
+
+VERBS: dict[str, Verb] = {
+    "train": Verb(
+        "train a network (also without the word)",
+        examples=(
+            "dnntrain",
+            "dnntrain model=resnet20 data=cifar10 train.duration=30ep optim.lr=0.1",
+            "dnntrain +reg=[ema,label_smoothing] reg.ema.decay=0.99 precision=bf16",
+            "dnntrain experiment=fashion_fast run_dir=runs/first",
+        ),
+        about="The same line with the same run_dir goes on where it stopped. The last line is the report's path.",
+    ),
+    "resume": Verb(
+        "go on with a run, with changes shown",
+        "RUN",
+        ("dnntrain resume runs/seed_cnn-digits/20260101-120000", "dnntrain resume runs/NAME/ID train.duration=60ep"),
+        "Duration, evaluation, logging and devices may change; the network, the data and the optimizer may not.",
+    ),
+    "plan": Verb(
+        "print what would run, and train nothing",
+        examples=("dnntrain plan model=resnet20 data=cifar10", "dnntrain plan parallel=ddp launch.nproc=2 --json"),
+        about="Layout, batches, steps, parameters, memory, and what was chosen for you and why.",
+    ),
+    "eval": Verb(
+        "metrics of a run's model on a data set",
+        "RUN…",
+        ("dnntrain eval runs/NAME/ID", "dnntrain eval runs/NAME/ID split=val --json"),
+        "split is train, val or test. Other settings compose the run anew, as in data=fashion_mnist.",
+    ),
+    "predict": Verb(
+        "classes and probabilities for images",
+        "RUN PATH…",
+        ("dnntrain predict runs/NAME/ID photo.png folder/", "dnntrain predict runs/NAME/ID folder/ --json"),
+        "Prints CSV, or with --json one object a line.",
+    ),
+    "report": Verb(
+        "one self-contained HTML page for runs",
+        "RUN…",
+        ("dnntrain report runs/NAME/ID", "dnntrain report runs/a/1 runs/b/1"),
+        "One run: its curves, errors and settings. Several: side by side.",
+    ),
+    "export": Verb("portable formats, checked against the source", "RUN", later=True),
+    "bench": Verb("latency, throughput and size on this machine", "RUN…", later=True),
+    "sweep": Verb("one run for each combination of values (-m)", later=True),
+    "tune": Verb("find what pays", later=True),
+    "ls": Verb(
+        "groups, their choices and knobs",
+        "[GROUP [CHOICE]]",
+        ("dnntrain ls", "dnntrain ls optim", "dnntrain ls reg ema", "dnntrain ls optim sgd --json"),
+        overrides=False,
+    ),
+    "config": Verb(
+        "print the resolved configuration",
+        examples=(
+            "dnntrain config",
+            "dnntrain config optim=sgd +reg=[ema] > mine.yaml",
+            "dnntrain optim=sgd --cfg job",
+        ),
+        about="YAML on stdout, or JSON with --json. --config-dir DIR searches your own presets and experiments too.",
+    ),
+    "schema": Verb(
+        "JSON Schema of a configuration, for editors",
+        examples=("dnntrain schema > schema.json",),
+        about="Put `# yaml-language-server: $schema=schema.json` at the head of a saved config.yaml.",
+        overrides=False,
+    ),
+    "completion": Verb(
+        "shell completion",
+        "bash|zsh|fish",
+        ('eval "$(dnntrain completion bash)"', "dnntrain completion fish > ~/.config/fish/completions/dnntrain.fish"),
+        overrides=False,
+    ),
+    "doctor": Verb(
+        "versions, devices, processor features, ports, write access",
+        examples=("dnntrain doctor", "dnntrain doctor --json"),
+        overrides=False,
+    ),
+}

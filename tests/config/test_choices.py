@@ -1,0 +1,111 @@
+"""Every choice found: its YAML file and its dataclass say the same, and what is read from source is what is imported."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS
+from dnntrain.config.keys import scalar_fields, section_fields
+from dnntrain.config.registry import Choice, builtin_source, registry
+from dnntrain.config.run import SCALARS, SECTIONS, RootSection
+from dnntrain.config.schema import REQUIRED, read_choice
+from dnntrain.config.values import convert, plain
+from dnntrain.config.yamlfile import read_yaml
+
+CHOICES = [
+    choice
+    for group in GROUPS
+    if group not in OVERLAYS
+    for choice in registry().choices(group).values()
+    if choice.chain[0].path.is_relative_to(builtin_source().conf)
+]
+BASES = [choice for choice in CHOICES if choice.name == choice.base]
+
+
+def _names(choices: list[Choice]) -> list[str]:
+    return [f"{choice.group}-{choice.name}" for choice in choices]
+
+
+@pytest.mark.parametrize("choice", BASES, ids=_names(BASES))
+def test_yaml_and_dataclass_have_the_same_knobs_and_defaults(choice: Choice) -> None:
+    knobs = choice.schema.fields
+    values = {name: value for name, value in choice.values().items() if name != "name" or "name" in knobs}
+    assert list(values) == list(knobs)
+    for name, knob in knobs.items():
+        if knob.default is REQUIRED:
+            assert values[name] == "???"
+        else:
+            assert convert(values[name], knob.type) == knob.default
+
+
+@pytest.mark.parametrize("choice", BASES, ids=_names(BASES))
+def test_what_is_read_from_source_is_the_imported_dataclass(choice: Choice) -> None:
+    assert choice.module is not None
+    kind = getattr(importlib.import_module(choice.module), choice.schema.class_name)
+    hints = get_type_hints(kind, include_extras=True)
+    imported = {field.name: (hints[field.name], _default(field)) for field in fields(kind)}
+    assert {name: (knob.type, knob.default) for name, knob in choice.schema.fields.items()} == imported
+    assert kind.__dataclass_params__.frozen
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=_names(CHOICES))
+def test_a_choice_is_explained(choice: Choice) -> None:
+    assert choice.chain[-1].doc
+    assert all(knob.doc for knob in choice.schema.fields.values())
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=_names(CHOICES))
+def test_every_knob_of_a_yaml_has_a_comment(choice: Choice) -> None:
+    for line in choice.yaml.read_text(encoding="utf-8").splitlines():
+        if re.match(r"[a-z_]+:", line) and not line.startswith(("name:", "defaults:")):
+            assert " # " in line, line
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=_names(CHOICES))
+def test_only_members_of_lists_stand_in_a_package(choice: Choice) -> None:
+    assert choice.chain[-1].package == (choice.key if choice.group in LISTS else None)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_root_file_has_the_defaults_of_each_section(section: str) -> None:
+    values = read_yaml(registry().root).values[section]
+    assert values == {name: plain(knob.default) for name, knob in section_fields(section).items()}
+    assert list(values) == [field.name for field in fields(SECTIONS[section])]
+
+
+def test_the_root_file_has_the_defaults_of_the_plain_values() -> None:
+    root = read_yaml(registry().root).values
+    expected = {field.name: field.default for field in fields(RootSection)} | {"name": root["name"]}
+    assert {name: root[name] for name in SCALARS} == expected
+    assert list(scalar_fields()) == list(SCALARS)
+
+
+def test_the_root_file_holds_nothing_else() -> None:
+    root = read_yaml(registry().root).values
+    assert {*root} == {*SCALARS, *SECTIONS, *LISTS, "hydra"}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1", "found none"),
+        ("@dataclass(frozen=True)\nclass A:\n    x: Tensor = 1\n    def build(self): ...", "must use the names"),
+        ("@dataclass(frozen=True)\nclass A(B):\n    def build(self): ...", "base class B"),
+        ("@dataclass(frozen=True)\nclass A:\n    x: int = open('/tmp/never')\n    def build(self): ...", "must use"),
+    ],
+)
+def test_a_module_that_is_no_choice_is_named(tmp_path: Path, source: str, message: str) -> None:
+    path = tmp_path / "a.py"
+    path.write_text(source, encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_choice(path)
+
+
+def _default(field: Any) -> Any:
+    return REQUIRED if field.default is MISSING else field.default

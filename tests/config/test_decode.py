@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode, decode_schema_only, digest, load_config
+from dnntrain.config.yamlfile import dump_yaml
+from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.units import Duration
+from tests.config.plugin import write_plugin
+
+
+@pytest.fixture(scope="module")
+def container() -> dict[str, Any]:
+    return compose(["+reg=[ema]", "optim=sgd"])
+
+
+def test_a_container_becomes_typed_frozen_values(container: dict[str, Any]) -> None:
+    config = decode(container)
+    assert config.train.duration == Duration(10, "ep")
+    assert type(config.optim).__name__ == "Sgd"
+    assert config.reg["ema"].decay == 0.999
+    assert config.resolved == container
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optim.momentm", 0.9, "optim.momentm: there is no such key; did you mean 'momentum'?"),
+        ("optim.lr", -1, "optim.lr: -1 is not a number above 0"),
+        ("optim.name", "adamw", "optim"),
+        ("optim.name", None, "optim.name: None does not name a choice"),
+        ("optim.name", "sgdd", "did you mean 'sgd'?"),
+        ("optim._target_", "os.system", "cannot name code to run"),
+        ("optim", 3, "optim: 3 is not a mapping"),
+        ("reg.ema", 3, "reg.ema: 3 is not a mapping of knobs"),
+        ("reg.mine", {"name": "ema"}, "reg.mine.name: ema is not the choice that stands here"),
+        ("trian", {}, "trian: there is no such key; did you mean 'train'?"),
+        ("train.duration", "x", "train.duration: 'x' is not a duration"),
+        ("hydra", {}, "settings of hydra are refused"),
+        ("seed", True, "seed: true is not a whole number"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_path(container: dict[str, Any], key: str, value: Any, message: str) -> None:
+    changed = _changed(container, key, value)
+    for check in (decode, decode_schema_only):
+        with pytest.raises(ConfigError) as caught:
+            check(changed)
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["optim.lr", "train.batch_size", "seed", "optim", "train"])
+def test_a_missing_key_is_named_by_its_path(container: dict[str, Any], key: str) -> None:
+    changed = copy.deepcopy(container)
+    *path, last = key.split(".")
+    inner = changed
+    for part in path:
+        inner = inner[part]
+    del inner[last]
+    with pytest.raises(ConfigError, match=rf"{key}[:.].*missing"):
+        decode(changed)
+
+
+def test_all_mistakes_are_listed_at_once(container: dict[str, Any]) -> None:
+    changed = _changed(_changed(container, "optim.lr", -1), "train.batch_size", 0)
+    with pytest.raises(ConfigError) as caught:
+        decode(changed)
+    assert len(caught.value.mistakes) == 2
+
+
+def test_what_the_dataclass_itself_refuses_is_named_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(write_plugin(tmp_path, "strict_plugin")))
+    with pytest.raises(ConfigError, match=r"reg\.noise: scale=101\.0 drowns the targets"):
+        decode(compose(["+reg=[noise]", "reg.noise.scale=101"]))
+
+
+def test_equal_values_in_other_words_are_one_plain_form(container: dict[str, Any]) -> None:
+    other = _changed(
+        _changed(_changed(container, "optim.lr", 1), "train.compile", False), "train.duration", "10 epochs"
+    )
+    plain = decode_schema_only(other)
+    assert (plain["optim"]["lr"], plain["train"]["compile"], plain["train"]["duration"]) == (1.0, "off", "10ep")
+    assert decode_schema_only(plain) == plain
+
+
+def test_the_digest_is_of_what_is_computed(container: dict[str, Any]) -> None:
+    same = {**container, "name": "x", "run_dir": "/x", "resume": "never", "choices": {}}
+    assert digest(container) == digest(same) == digest(dict(reversed(container.items())))
+    assert digest(container) != digest(_changed(container, "seed", 1))
+    assert len(digest(container)) == 64
+
+
+def test_a_saved_configuration_reads_back_equal(container: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_yaml(container), encoding="utf-8")
+    assert load_config(path) == container
+
+
+def test_a_saved_preset_of_a_folder_that_is_gone_still_loads(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "narrow.yaml").write_text(
+        "# Narrow.\ndefaults: [seed_cnn, _self_]\nhidden: 8\n", encoding="utf-8"
+    )
+    saved = compose(["model=narrow"], tmp_path)
+    assert decode(saved).model.hidden == 8
+    assert decode_schema_only(saved)["choices"]["model"] == "narrow"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a: [1", "a: !!python/object:os.x {}", "defaults: [a]\n", "a: 1\na: 2\n", "\x00"],
+    ids=["empty", "torn", "tag", "defaults", "duplicate", "binary"],
+)
+def test_a_damaged_saved_configuration_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises((CheckpointError, ConfigError), match=r"config\.yaml"):
+        load_config(path)
+
+
+def test_a_missing_saved_configuration_is_a_checkpoint_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_config(tmp_path / "config.yaml")
+
+
+def _changed(container: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(container)
+    *path, last = key.split(".")
+    inner = changed
+    for part in path:
+        inner = inner[part]
+    inner[last] = value
+    return changed

@@ -1,0 +1,319 @@
+"""Each rule of a command line: what is refused, with what words; all without a compose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnntrain.config.precheck import precheck
+from dnntrain.errors import ConfigError
+from tests.config.plugin import write
+
+
+def refusal(*words: str, config_dir: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        precheck(words, config_dir)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["paralel=ddp"], ["did you mean 'parallel'?", "conf/parallel/"]),
+        (["+paralel=ddp"], ["did you mean 'parallel'?"]),
+        (["+typo=5"], ["there is no key 'typo'"]),
+        (["++typo=5"], ["there is no key 'typo'"]),
+        (["+train.typo=5"], ["train has no key 'typo'", "conf/config.yaml"]),
+        (["parallel=dpp"], ["did you mean 'ddp'?", "conf/parallel/"]),
+        (["optim=sgd", "optim.momentm=0.9"], ["did you mean 'optim.momentum'?", "conf/optim/sgd.yaml"]),
+        (["optim.momentum=0.9"], ["optim=adamw has no 'momentum'", "optim=sgd (conf/optim/sgd.yaml)"]),
+        (["reg.label_smoothing.smoothing=0.2"], ["not chosen", "add +reg=[label_smoothing]"]),
+        (["+reg=[ema]", "reg.emma.decay=0.9"], ["did you mean 'reg.ema.decay'?"]),
+        (["reg=[ema,emma]"], ["reg=emma", "did you mean 'ema'?"]),
+        (["optim.name=sgd"], ["tells which choice it is", "optim=NAME"]),
+        (["optim.lr.x=1"], ["is a value and has no keys below it"]),
+        (["train=5"], ["train is a section"]),
+        (["train={batch_size: 4}"], ["train is a section"]),
+        (["experiment.x=1"], ["experiment=NAME"]),
+        (["choices.model=x"], ["there is no key 'choices.model'"]),
+    ],
+)
+def test_an_unknown_name_is_told_the_nearest_and_its_file(words: list[str], messages: list[str]) -> None:
+    text = refusal(*words)
+    for message in messages:
+        assert message in text
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optim.lr=-1", "-1 is not a number above 0"),
+        ("optim.lr=nan", "must be finite"),
+        ("optim.lr=inf", "must be finite"),
+        ("optim.lr=abc", "'abc' is not a number above 0"),
+        ("train.batch_size=0", "0 is not a whole number at least 1"),
+        ("train.batch_size=1e2", "write 100"),
+        ("train.duration=0ep", "'0ep' is not a duration above 0"),
+        ("train.duration=10", "add a unit"),
+        ("train.duration=5%", "not a duration"),
+        ("train.compile=onn", "did you mean 'on'?"),
+        ("eval.test=yes", "write true"),
+        ("seed=-1", "-1 is not a whole number at least 0"),
+        ("device=cup", "one of auto, cpu, cuda"),
+        ("name=a/b", "is not a name"),
+        ("name=" + "x" * 300, "at most 100"),
+        ("run_dir=/", "the path of a folder of its own"),
+        ("run_dir=../..", "the path of a folder of its own"),
+        ("optim.lr=", "is not a number above 0"),
+        ("optim.lr=null", "null is not a number above 0"),
+        ("optim.lr=[1]", "is not a number above 0"),
+    ],
+)
+def test_a_value_of_another_type_or_out_of_bounds_is_refused(word: str, message: str) -> None:
+    text = refusal(word)
+    assert message in text
+    assert ".py:" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["+parallel=ddp", "parallel=single"], "parallel is set twice, first by +parallel=ddp"),
+        (["optim.lr=1", "++optim.lr=2"], "optim.lr is set twice"),
+        (["reg=[ema,ema]"], "ema stands twice in reg"),
+        (["reg={ema: 1}"], "reg is chosen by name"),
+        (["reg=null"], "reg is a list of choices"),
+        (["reg=3"], "reg is a list of choices"),
+        (["optim=null"], "optim has exactly one choice"),
+        (["optim=[sgd]"], "write optim=sgd"),
+        (["optim="], "optim has exactly one choice"),
+        (["~optim"], "the group optim cannot be removed"),
+        (["~reg"], "leave it empty: reg=[]"),
+        (["reg=[ema]", "~reg.ema"], "name those that stay"),
+        (["~optim.lr"], "optim.lr cannot be removed"),
+        (["experiment=[a]"], "the name of one choice"),
+    ],
+)
+def test_a_choice_is_made_once_and_in_its_form(words: list[str], message: str) -> None:
+    assert message in refusal(*words)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("_target_=os.system", "cannot name code to run"),
+        ("model._target_=os.system", "cannot name code to run"),
+        ("+model._partial_=true", "cannot name code to run"),
+        ("hydra.searchpath=[file:///tmp/x]", "--config-dir DIR"),
+        ("hydra.launcher._target_=os.system", "cannot name code to run"),
+        ("hydra/launcher=joblib", "foreign code"),
+        ("hydra.callbacks.x=1", "foreign code"),
+        ("hydra.job_logging.x=1", "foreign code"),
+        ("hydra.run.dir=x", "run_dir="),
+        ("hydra.verbose=true", "settings of hydra are refused"),
+        ("init_from=${oc.env:AWS_SECRET_KEY}", "looks like a secret"),
+        ("init_from=${oc.env:'HF_TOKEN'}", "looks like a secret"),
+        ("init_from=${oc.env:${name}}", "plainly"),
+        ("init_from=${oc.decode:x}", "the resolver 'oc.decode' is refused"),
+        ("init_from=${hydra:runtime.cwd}", "the resolver 'hydra' is refused"),
+        ("name=a\x1b[31mb", "the control character '\\x1b'"),
+        ("name=a\nb", "the control character '\\n'"),
+        ("name=\udcff", "not UTF-8"),
+        ("name=" + "x" * 70_000, "longer than 64 KiB"),
+        ("optim@x=sgd", "is not a key"),
+        ("reg[0]=ema", "is not a key"),
+        ("optim", "there is no value"),
+        ("=5", "is not a key"),
+        ("reg=[ema", "are brackets and quotes closed?"),
+        ("name='a", "are brackets and quotes closed?"),
+    ],
+)
+def test_what_is_no_plain_setting_is_refused_with_the_reason(word: str, message: str) -> None:
+    text = refusal(word)
+    assert message in text
+    assert all(line.isprintable() for line in text.splitlines())
+    assert len(text) < 1000
+
+
+@pytest.mark.parametrize(
+    "word", ["optim=sgd,adamw", "optim.lr=0.1,0.2", "seed=range(3)", "optim.lr=choice(1,2)", "model=glob(*)"]
+)
+def test_several_values_need_a_sweep(word: str) -> None:
+    assert "dnntrain -m" in refusal(word)
+
+
+def test_a_list_without_brackets_is_told_how_to_write_one() -> None:
+    assert "reg=[ema,label_smoothing]" in refusal("reg=ema,label_smoothing")
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        precheck(["+typo=5", "optim=sdg", "optim.momentm=1", "train.batch_size=0", "reg=[x]"])
+    assert len(caught.value.mistakes) == 5
+    assert str(caught.value).startswith("5 mistakes:\n  1. optim=sdg")
+
+
+@pytest.mark.parametrize(
+    ("words", "group", "pick"),
+    [
+        (["parallel=ddp"], "parallel", "ddp"),
+        (["+parallel=ddp"], "parallel", "ddp"),
+        (["++parallel=ddp"], "parallel", "ddp"),
+        (["reg=[ema,label_smoothing]"], "reg", ["ema", "label_smoothing"]),
+        (["reg=ema"], "reg", ["ema"]),
+        (["+reg=[ema]"], "reg", ["ema"]),
+        (["+reg=ema"], "reg", ["ema"]),
+        (["reg=[]"], "reg", []),
+        (["~experiment"], "experiment", None),
+        (["debug=fast"], "debug", "fast"),
+    ],
+)
+def test_a_group_is_chosen(words: list[str], group: str, pick: object) -> None:
+    assert precheck(words).selection.picks[group] == pick
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "run_dir=/tmp/a b",
+        "run_dir=/tmp/ü(1)",
+        "run_dir=/tmp/a=b",
+        "init_from=C:\\x",
+        "+optim.lr=0.1",
+        "name=007",
+        "name='x y'",
+    ],
+)
+def test_an_odd_but_good_value_is_taken(word: str) -> None:
+    precheck([word])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(
+        tmp_path,
+        {
+            "experiment/good.yaml": """\
+                # @package _global_
+                # Mine.
+                defaults:
+                  - override /optim: sgd
+                  - override /reg: [ema]
+                optim:
+                  lr: 0.5
+                reg:
+                  ema: {decay: 0.5}
+                train:
+                  batch_size: 7
+                """,
+            "experiment/child.yaml": """\
+                # @package _global_
+                defaults:
+                  - good
+                  - override /optim: muon
+                  - _self_
+                train: {batch_size: 9}
+                """,
+            "experiment/wrong.yaml": """\
+                # @package _global_
+                defaults:
+                  - override /optim: sgd
+                optim:
+                  momentm: 0.5
+                train:
+                  batch_size: many
+                reg:
+                  ema: {decay: 0.5}
+                sched: cosine
+                hydra:
+                  verbose: true
+                """,
+            "experiment/bare.yaml": "train: {batch_size: 9}\n",
+            "experiment/strange.yaml": "# @package _global_\ndefaults:\n  - /optim: sgd\n",
+            "experiment/circle.yaml": "# @package _global_\ndefaults:\n  - circle\n",
+            "model/narrow.yaml": "defaults: [seed_cnn, _self_]\nhidden: 8\n",
+            "model/wrong.yaml": "defaults: [seed_cnn, _self_]\nhiden: 8\n",
+            "model/nothing.yaml": "hidden: 8\n",
+            "sched/step.yaml": "defaults: [linear, _self_]\n",
+            "reg/unpacked.yaml": "defaults: [ema@_here_, _self_]\n",
+        },
+    )
+
+
+def test_an_experiment_chooses_and_the_command_line_appends(folder: Path) -> None:
+    picks = precheck(["experiment=good", "+reg=[label_smoothing]"], folder).selection.picks
+    assert (picks["optim"], picks["reg"]) == ("sgd", ["ema", "label_smoothing"])
+
+
+def test_an_experiment_may_build_on_another(folder: Path) -> None:
+    picks = precheck(["experiment=child"], folder).selection.picks
+    assert (picks["optim"], picks["reg"]) == ("muon", ["ema"])
+
+
+def test_a_method_that_the_experiment_has_is_not_appended_again(folder: Path) -> None:
+    assert "ema is there already" in refusal("experiment=good", "+reg=[ema]", config_dir=folder)
+
+
+def test_mistakes_in_an_experiment_are_named_with_file_and_line(folder: Path) -> None:
+    text = refusal("experiment=wrong", config_dir=folder)
+    for message in (
+        "wrong.yaml:5: optim=sgd has no 'momentm'\n     did you mean 'optim.momentum'?",
+        "wrong.yaml:7: 'many' is not a whole number",
+        "wrong.yaml:9: reg.ema is not chosen here\n     add `- override /reg: [ema]`",
+        "wrong.yaml:10: sched is a group\n     choose it in the defaults list",
+        "wrong.yaml:12: settings of hydra are refused",
+    ):
+        assert message in text
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("experiment=bare", "begin "),
+        ("experiment=strange", "write `- override /GROUP: CHOICE`"),
+        ("experiment=circle", "refer to each other"),
+        ("model=wrong", "wrong.yaml:2: model=wrong has no 'hiden'\n     did you mean 'model.hidden'?"),
+        ("model=nothing", "nothing.yaml: model=nothing has no preset's defaults list"),
+        ("sched=step", "sched=step is defined twice"),
+        ("reg=[unpacked]", "its head has `# @package reg.ema`"),
+    ],
+)
+def test_a_user_file_out_of_form_is_told_what_is_missing(folder: Path, word: str, message: str) -> None:
+    assert message in refusal(word, config_dir=folder)
+
+
+def test_a_preset_takes_the_knobs_of_its_base(folder: Path) -> None:
+    checked = precheck(["model=narrow", "model.hidden=9"], folder)
+    assert checked.selection.keyed["model"].values()["hidden"] == 8
+
+
+def test_values_for_a_replaced_choice_are_dropped_with_a_note(folder: Path) -> None:
+    notes = precheck(["experiment=good", "optim=adamw", "reg=[]"], folder).notes
+    assert len(notes) == 1
+    assert notes[0].endswith("good.yaml: its values for optim, reg.ema go with the choice they were for")
+
+
+_WORDS = st.one_of(
+    st.text(max_size=30),
+    st.builds(
+        lambda sign, key, value: f"{sign}{key}={value}",
+        st.sampled_from(["", "+", "++", "~"]),
+        st.sampled_from(
+            ["optim", "reg", "optim.lr", "name", "train", "train.duration", "reg.ema.decay", "x.y", "hydra.x"]
+        ),
+        st.text(alphabet="abc019.[]{}(),:'\"$\\ =+-%_?/\u00fc", max_size=16),
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_WORDS, max_size=3))
+def test_any_words_are_taken_or_refused_and_nothing_else(words: list[str]) -> None:
+    try:
+        precheck(words)
+    except ConfigError as error:
+        assert error.mistakes

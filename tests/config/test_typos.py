@@ -1,0 +1,109 @@
+"""One wrong character in a group, choice or key: always refused, nearly always with the right name."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Iterator
+
+from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
+from dnntrain.config.keys import scalar_fields, section_fields
+from dnntrain.config.precheck import precheck
+from dnntrain.config.registry import registry
+from dnntrain.config.run import SECTIONS
+from dnntrain.errors import ConfigError
+
+_LETTERS = string.ascii_lowercase + "_"
+
+
+def _typo(word: str, source: random.Random) -> str:
+    """`word` with one letter left out, put in, replaced, or swapped with its neighbour."""
+    place = source.randrange(len(word))
+    kind = source.choice(["leave out", "put in", "replace", "swap"])
+    letter = source.choice(_LETTERS)
+    if kind == "leave out":
+        return word[:place] + word[place + 1 :]
+    if kind == "put in":
+        return word[:place] + letter + word[place:]
+    if kind == "replace":
+        return word[:place] + letter + word[place + 1 :]
+    return word[:place] + word[place + 1 : place + 2] + word[place : place + 1] + word[place + 2 :]
+
+
+def _targets() -> Iterator[tuple[str, list[str]]]:
+    """Every name that can be typed, and the words of a line with `{}` in its place."""
+    known = registry()
+    for group in GROUPS:
+        names = known.names(group)
+        if names:
+            value = f"[{names[0]}]" if group in LISTS else names[0]
+            yield group, [f"{{}}={value}"]
+        for name in names:
+            yield name, [f"+{group}=[{{}}]" if group in LISTS else f"{group}={{}}"]
+            if group in OVERLAYS:
+                continue
+            choice = known.choice(group, name)
+            chosen = f"{group}=[{name}]" if group in LISTS else f"{group}={name}"
+            for knob in choice.schema.fields:
+                yield f"{choice.key}.{knob}", [chosen, "{}=1"]
+    for section in SECTIONS:
+        for name in section_fields(section):
+            yield f"{section}.{name}", ["{}=1"]
+    for name in scalar_fields():
+        yield name, ["{}=1"]
+
+
+def test_two_hundred_typos_are_all_refused_and_nine_in_ten_get_the_right_name() -> None:
+    source = random.Random(0)
+    known = registry()
+    names = {name for group in GROUPS for name in known.names(group)}
+    valid = {right for right, _ in _targets()} | names
+    targets = list(_targets())
+    refused = suggested = tried = 0
+    wrong: list[str] = []
+    while tried < 200:
+        right, words = source.choice(targets)
+        typed = _typo(right, source)
+        if typed in valid or not typed:
+            continue
+        tried += 1
+        line = [word.replace("{}", typed) for word in words]
+        try:
+            precheck(line)
+        except ConfigError as error:
+            refused += 1
+            if f"'{right}'" in str(error):
+                suggested += 1
+            else:
+                wrong.append(f"{line} for {right}: {error}")
+    assert refused == 200
+    assert suggested >= 190, "\n".join(wrong)
+
+
+def test_typos_of_the_words_of_the_design_are_told_the_right_name() -> None:
+    for word, right in [
+        ("+paralel=ddp", "'parallel'"),
+        ("trian.batch_size=4", "'train.batch_size'"),
+        ("train.batchsize=4", "'train.batch_size'"),
+        ("batch_size=4", "'train.batch_size'"),
+        ("lr=0.1", "'optim.lr'"),
+        ("optim.learning_rate=0.1", "optim"),
+        ("ema=true", "+reg=[ema]"),
+        ("reg.ema.decay=0.9", "+reg=[ema]"),
+        ("optim.momentum=0.9", "optim=sgd"),
+        ("optim=SGD", "'sgd'"),
+    ]:
+        try:
+            precheck([word])
+        except ConfigError as error:
+            assert right in str(error), f"{word}: {error}"
+        else:
+            raise AssertionError(f"{word} was not refused")
+
+
+def test_every_single_group_is_known_by_its_typo_at_the_end() -> None:
+    for group in SINGLE:
+        try:
+            precheck([f"{group}x={registry().names(group)[0]}"])
+        except ConfigError as error:
+            assert f"'{group}'" in str(error)

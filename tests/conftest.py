@@ -1,0 +1,75 @@
+"""Shared by all tests: runs of the real command in real processes, and small real runs made once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: The shortest real run: 3 epochs of the default network on a part of the digits.
+SHORT = ("train.duration=3ep", "train.limit=320", "train.batch_size=32", "log.every=4step", "log.report=false")
+
+
+@pytest.fixture
+def dnntrain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command in a process of its own, in the test's folder; one thread, so that tests leave a core to each other."""
+
+    def run(*words: str, timeout_s: float = 120, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "dnntrain", *words],
+            cwd=tmp_path,
+            env={**environment(), **environ},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    return run
+
+
+def environment() -> dict[str, str]:
+    """The environment of a child process: this one's, with the project importable and without colours."""
+    root = str(Path(__file__).resolve().parents[1])
+    names = ("FORCE_COLOR", "DNNTRAIN_DEBUG", "RANK", "WORLD_SIZE")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    return {**kept, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+
+
+def rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def comparable(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a run less what the clock decides."""
+    timed = {"wall_s", "examples_per_s"}
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows(run_dir)]
+
+
+def result(run_dir: Path) -> dict[str, Any]:
+    """A run's result.json."""
+    loaded: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
+    return loaded
+
+
+def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:
+    """Trains in this process, through the Python interface."""
+    from dnntrain import train
+
+    return train(*SHORT, *overrides, f"run_dir={run_dir}", display="quiet")
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished short run of the default network, made once."""
+    path = tmp_path_factory.mktemp("short") / "run"
+    trained(path)
+    return path
+
+

@@ -1,0 +1,66 @@
+"""Steps, moments and the cadence of events."""
+
+from __future__ import annotations
+
+from dnntrain.progress import Cadence, Event, Progress, event
+from dnntrain.units import Duration
+
+
+def test_a_run_of_epochs_counts_every_step_once() -> None:
+    progress = Progress(Duration(2, "ep"), 7)
+    assert list(progress.steps()) == list(range(14))
+    assert progress.step == 14
+    assert progress.at(7) == (7, 1.0, 0.5)
+
+
+def test_a_decision_and_a_signal_end_the_run_after_the_current_step() -> None:
+    for stop in ("stop_reason", "signal"):
+        progress = Progress(Duration(100, "step"), 7)
+        seen = []
+        for step in progress.steps():
+            seen.append(step)
+            if step == 3:
+                setattr(progress, stop, 15)
+        assert seen == [0, 1, 2, 3]
+        assert progress.step == 4
+
+
+def test_a_restored_run_goes_on_where_it_was() -> None:
+    first = Progress(Duration(10, "step"), 5)
+    for step in first.steps():
+        if step == 3:
+            first.signal = 15
+    second = Progress(Duration(10, "step"), 5)
+    second.load_state_dict(first.state_dict())
+    assert list(second.steps()) == [4, 5, 6, 7, 8, 9]
+
+
+def test_a_run_by_time_ends_when_its_time_is_up() -> None:
+    progress = Progress(Duration(0.05, "s"), 5)
+    count = sum(1 for _ in progress.steps())
+    assert count > 10
+    assert progress.at(3).fraction == 1.0
+
+
+def test_events_are_due_at_their_distances_in_their_order_and_at_the_last_step() -> None:
+    calls: list[tuple[str, int]] = []
+    events = [Event(lambda step: calls.append(("a", step)), 3), Event(lambda step: calls.append(("b", step)), 5)]
+    cadence = Cadence(events, last_step=11)
+    for step in range(1, 12):
+        for run in cadence.due(step):
+            run(step)
+    assert calls == [("a", 3), ("b", 5), ("a", 6), ("a", 9), ("b", 10), ("a", 11), ("b", 11)]
+
+
+def test_an_event_by_time_comes_about_when_it_is_due() -> None:
+    import time
+
+    calls: list[int] = []
+    cadence = Cadence([event(calls.append, Duration(0.02, "s"), Progress(Duration(9, "ep"), 9))], last_step=10**9)
+    started = time.perf_counter()
+    step = 0
+    while time.perf_counter() - started < 0.2:
+        step += 1
+        for run in cadence.due(step):
+            run(step)
+    assert 2 <= len(calls) <= 10

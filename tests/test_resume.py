@@ -1,0 +1,163 @@
+"""A run that is stopped anywhere and started again by the same line ends bitwise as the run that never stopped."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import comparable, environment, result, trained
+
+#: Steps long enough to be hit by a signal; everything that has a state is in it.
+LINE = (
+    "train.duration=3ep",
+    "train.batch_size=16",
+    "train.microbatch=12",
+    "data.crop_padding=1",
+    "reg=[ema,random_erasing,label_smoothing]",
+    "model.dropout=0.2",
+    "monitor=[early_stopping]",
+    "checkpoint.every=20step",
+    "eval.every=50step",
+    "log.every=7step",
+    "log.report=false",
+)
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "dnntrain", *LINE, f"run_dir={folder}", *words, "--quiet"]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(folder: Path, *words: str) -> None:
+    process = start(folder, *words)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+
+
+def stop_at(folder: Path, step: int, number: signal.Signals, *words: str) -> int:
+    """Starts a run, sends the signal once the metrics have come to `step`, returns the exit code."""
+    process = start(folder, *words)
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None:
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        if len(lines) * 7 >= step:
+            process.send_signal(number)
+            break
+        time.sleep(0.001)
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    assert result(a)["digest"] == result(b)["digest"]
+    assert result(a)["value"] == result(b)["value"]
+    assert comparable(a) == comparable(b)
+
+
+@pytest.fixture(scope="module", params=["pipeline=resident", "pipeline=streaming"])
+def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    word = f"data.{request.param}"
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(folder, word, "data.workers=1")
+    return word, folder
+
+
+def test_a_stop_in_mid_epoch_by_sigterm_and_sigkill_changes_no_bit(undisturbed: tuple[str, Path], tmp_path: Path) -> None:
+    word, whole = undisturbed
+    folder = tmp_path / "run"
+    assert stop_at(folder, 30, signal.SIGTERM, word, "data.workers=1") == 75
+    assert result(folder)["status"] == "preempted"
+    assert stop_at(folder, 110, signal.SIGKILL, word, "data.workers=1") == -signal.SIGKILL
+    finish(folder, word, "data.workers=1")
+    assert_equal_runs(folder, whole)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "status"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGHUP, 75, "preempted"),
+        (signal.SIGUSR1, 75, "preempted"),
+        (signal.SIGUSR2, 75, "preempted"),
+    ],
+)
+def test_each_signal_saves_and_ends_with_its_code(tmp_path: Path, number: signal.Signals, code: int, status: str) -> None:
+    folder = tmp_path / "run"
+    assert stop_at(folder, 21, number) == code
+    assert result(folder)["status"] == status
+    assert (folder / "checkpoints" / "LAST").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_stopped_by_its_budget_and_extended_by_resume_is_the_longer_run(tmp_path: Path, precision: str) -> None:
+    from dnntrain.cli import main
+
+    common = (f"precision={precision}", "sched=constant")
+    trained(tmp_path / "long", *common, "train.duration=3ep")
+    trained(tmp_path / "short", *common, "train.duration=17step")
+    assert main(["resume", str(tmp_path / "short"), "train.duration=3ep", "--quiet"]) == 0
+    assert result(tmp_path / "short")["digest"] == result(tmp_path / "long")["digest"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [("model.hidden=64", "architecture"), ("seed=5", "seed"), ("optim=sgd", "optimizer"), ("train.batch_size=64", "batch_size")],
+)
+def test_resume_refuses_what_cannot_change_with_the_reason(
+    short_run: Path, capsys: pytest.CaptureFixture[str], override: str, words: str
+) -> None:
+    from dnntrain.cli import main
+
+    assert main(["resume", str(short_run), override, "--quiet"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_resume_shows_what_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dnntrain.cli import main
+
+    trained(tmp_path / "run")
+    assert main(["resume", str(tmp_path / "run"), "train.duration=4ep", "eval.every=2ep", "--quiet"]) == 0
+    errors = capsys.readouterr().err
+    assert "train.duration: 3ep → 4ep" in errors
+    assert result(tmp_path / "run")["steps"] == 40
+
+
+def test_a_damaged_last_checkpoint_is_passed_over_and_the_run_ends_the_same(tmp_path: Path) -> None:
+    finish(tmp_path / "whole")
+    stop_at(tmp_path / "run", 60, signal.SIGTERM)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    last = checkpoints / (checkpoints / "LAST").read_text().strip() / "state-0.safetensors"
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    finish(tmp_path / "run")
+    assert "damaged" in (tmp_path / "run" / "log.txt").read_text()
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_ten_stops_at_random_moments_change_no_bit(
+    undisturbed: tuple[str, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    word, whole = undisturbed
+    wait: Callable[[], float] = lambda: random.Random(os.urandom(8)).uniform(0.0, 4.0)
+    for attempt in range(10):
+        folder = tmp_path / f"run{attempt}"
+        process = start(folder, word, "data.workers=1")
+        try:
+            process.wait(timeout=1.5 + wait())
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+        process.communicate(timeout=120)
+        finish(folder, word, "data.workers=1")
+        assert_equal_runs(folder, whole)

@@ -1,0 +1,28 @@
+"""Ranks are read from torchrun's environment; a half-set one is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from dnntrain.errors import ConfigError
+from dnntrain.world import World
+
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+def test_without_torchrun_there_is_one_process() -> None:
+    assert World.from_environ({"MASTER_PORT": "1"}) == World(0, 1, 0, launched=False)
+
+
+def test_torchruns_variables_are_taken() -> None:
+    assert World.from_environ(TORCHRUN) == World(1, 2, 1, launched=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"MASTER_PORT": None}, "MASTER_PORT"), ({"RANK": "x"}, "whole numbers"), ({"RANK": "2"}, "not below")],
+)
+def test_an_environment_that_is_not_whole_is_refused(change: dict[str, str | None], words: str) -> None:
+    environ = {name: value for name, value in {**TORCHRUN, **change}.items() if value is not None}
+    with pytest.raises(ConfigError, match=words):
+        World.from_environ(environ)
