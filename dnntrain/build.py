@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from dnntrain.checkpoint.state import Digests
-from dnntrain.checkpoint.stateful import ModelState, OptimizerState, RandomState
+from dnntrain.checkpoint.stateful import ModelState, OptimizerState, RandomState, ScalerState
 from dnntrain.config.run import RunConfig
 from dnntrain.data.pipeline import Pipeline, build_pipeline, evaluation_batches
 from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import ConfigError
 from dnntrain.evaluation import evaluate
 from dnntrain.events import Evaluator, Saver, SignalWatch, applied
-from dnntrain.keys import Index
+from dnntrain.keys import Index, derive
 from dnntrain.loop import Loop
 from dnntrain.metrics import Listener, Metrics, Timer
 from dnntrain.model.initialise import initialise
@@ -27,7 +27,7 @@ from dnntrain.model.shape import ModelShape
 from dnntrain.objective import build_objective
 from dnntrain.parallel.communicate import any_rank, reduce_sum
 from dnntrain.parallel.spmd import SpmdExecutor
-from dnntrain.plan import Plan
+from dnntrain.planner import Plan
 from dnntrain.progress import Cadence, Event, Progress, event
 from dnntrain.protocols import Batch, Context, Control, Moment, Parts, Stateful, Target
 from dnntrain.run_directory import RunDirectory
@@ -36,6 +36,9 @@ from dnntrain.world import World
 
 #: Steps between two agreements of several ranks on whether a signal has come.
 _AGREE_STEPS = 8
+
+#: Images that data-dependent first weights are worked out from.
+_SAMPLE_IMAGES = 1000
 
 
 @dataclass(frozen=True)
@@ -78,26 +81,27 @@ def build(
     warn: Callable[[str], None],
 ) -> Trainer:
     """Assembles everything in the order below. Only the main rank has a `run`."""
+    # What cannot be keyed, such as dropout inside a model, draws from torch's generators, one stream a rank.
+    torch.manual_seed(derive(config.seed, "torch", world.rank))
     progress = Progress(config.train.duration, plan.steps_per_epoch)
     # 1. what each chosen method contributes
     context = make_context(config, plan, data.dataset, device, world)
     parts = collect(config, context)
     # 2. model: build, norm and structural transforms, quantisation; weights; memory format; device
-    model = make_model(config, plan, data.dataset, parts, device)
+    model = make_model(config, plan, data, parts, device)
     # 3. layout, then compilation
     wrapped = config.parallel.build().wrap(model) if plan.ranks > 1 else model
     if plan.compile:
         wrapped.compile()
     # 4. optimizers over the model's own parameters
     optimizers = config.optim.build(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # 5. objective, executor, update
     scaler = torch.amp.GradScaler(device.split(":")[0]) if plan.precision.scaler else None
     autocast = getattr(torch, plan.precision.autocast) if plan.precision.autocast else None
     device_type = device.split(":")[0]
     objective = build_objective(parts.label_smoothing, parts.loss)
-    executor = SpmdExecutor(
-        wrapped, objective, device=device_type, autocast=autocast, scaler=scaler, ranks=plan.ranks
-    )
+    executor = SpmdExecutor(wrapped, objective, device=device_type, autocast=autocast, scaler=scaler, ranks=plan.ranks)
     outputs = SpmdExecutor(model, objective, device=device_type, autocast=autocast).outputs
     # 6. batches
     pipeline = build_pipeline(
@@ -112,9 +116,7 @@ def build(
         channels_last=plan.channels_last,
         transforms=parts.batch,
     )
-    batches_of = partial(
-        _evaluation_batches, config, data.dataset, world, device, plan.channels_last
-    )
+    batches_of = partial(_evaluation_batches, config, data.dataset, world, device, plan.channels_last)
     # 7. metrics, evaluation, saving
     timer = Timer(progress)
     metrics = Metrics(
@@ -145,11 +147,12 @@ def build(
     # 8. bind what acts on the model, and list the state, in the order of restoring
     for hook in parts.after_step:
         hook.bind(model)
+    scaler_state: dict[str, Stateful] = {} if scaler is None else {"scaler": ScalerState(scaler)}
     states.update(
         {
             "model": ModelState(model),
             "optimizer": OptimizerState(optimizers),
-            **({"scaler": scaler} if scaler is not None else {}),
+            **scaler_state,
             **parts.state,
             "evaluator": evaluator,
             "progress": progress,
@@ -170,14 +173,12 @@ def build(
         controls=bind_controls(parts.controls, optimizers),
         executor=executor,
         update=parts.update or plain,
-        apply=build_apply(optimizers, parts.gradient, metrics.observe, scaler),
+        apply=build_apply(optimizers, trained, parts.gradient, metrics.observe, scaler),
         after_step=parts.after_step,
         metrics=metrics,
         cadence=Cadence(events, progress.total_steps),
     )
-    return Trainer(
-        loop, model, outputs, parts, states, metrics, evaluator, saver, signals, pipeline, timer, batches_of
-    )
+    return Trainer(loop, model, outputs, parts, states, metrics, evaluator, saver, signals, pipeline, timer, batches_of)
 
 
 def make_context(config: RunConfig, plan: Plan, dataset: DataSet, device: str, world: World) -> Context:
@@ -215,20 +216,32 @@ def collect(config: RunConfig, context: Context) -> Parts:
         raise ConfigError(str(error)) from None
 
 
-def make_model(config: RunConfig, plan: Plan, dataset: DataSet, parts: Parts, device: str) -> nn.Module:
+def make_model(config: RunConfig, plan: Plan, data: Prepared, parts: Parts, device: str) -> nn.Module:
     """The model with its first weights, on the device."""
-    channels, height, width = dataset.input_shape
-    model: nn.Module = config.model.build(ModelShape(len(dataset.class_names), channels, height, width))
+    dataset = data.dataset
+    model: nn.Module = config.model.build(ModelShape(len(dataset.class_names), *dataset.input_shape))
     for transform in parts.model:
         model = transform.apply(model)
     initialise(model, config.seed)
+    if parts.first_weights:
+        images = sample_images(config, data)
+        for set_weights in parts.first_weights:
+            set_weights(model, images)
     if config.init_from is not None:
         from dnntrain.model.weights import load_weights
 
         load_weights(model, config.init_from, replace_head=config.init_replace_head)
     if plan.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return model.to(device)
+
+
+def sample_images(config: RunConfig, data: Prepared) -> torch.Tensor:
+    """Up to 1,000 training images as the model sees them, unaugmented: float [n, channels, height, width]."""
+    batches = _evaluation_batches(
+        config, data.dataset, World(), "cpu", False, data.dataset.train, data.train[:_SAMPLE_IMAGES]
+    )
+    return torch.cat([batch.images.clone() for batch in batches])
 
 
 def bind_controls(

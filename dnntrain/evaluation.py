@@ -31,7 +31,9 @@ def evaluate(
         scores = outputs(batch).float()
         loss = cross_entropy(scores, batch.targets, reduction="sum")
         correct = (scores.argmax(1) == batch.targets).sum()
-        sums += torch.stack([loss.double(), correct.double(), torch.full_like(loss, len(batch)).double()]).to(sums.device)
+        sums += torch.stack([loss.double(), correct.double(), torch.full_like(loss, len(batch)).double()]).to(
+            sums.device
+        )
     model.train(was_training)
     loss_sum, correct_sum, count = reduce(sums).tolist()
     if not count:
@@ -53,7 +55,10 @@ def predict(model: nn.Module, outputs: Outputs, batches: Iterable[Batch]) -> Pre
     """The probabilities of every example, on the host."""
     was_training = model.training
     model.eval()
-    rows = [(outputs(batch).float().softmax(1).cpu(), batch.targets.cpu(), torch.from_numpy(batch.index)) for batch in batches]
+    rows = [
+        (outputs(batch).float().softmax(1).cpu(), batch.targets.cpu(), torch.from_numpy(batch.index))
+        for batch in batches
+    ]
     model.train(was_training)
     probabilities, labels, index = (torch.cat(column) for column in zip(*rows, strict=True))
     return Predictions(probabilities, labels, index)

@@ -46,7 +46,9 @@ def _accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
         index = int(device.split(":")[1]) if ":" in device else 0
         count = torch.cuda.device_count()
         if index >= count:
-            raise ConfigError(f"device={device}: this machine has {count} CUDA devices", f"use cuda:0 … cuda:{count - 1}")
+            raise ConfigError(
+                f"device={device}: this machine has {count} CUDA devices", f"use cuda:0 … cuda:{count - 1}"
+            )
         return "cuda", count, torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
     if torch.backends.mps.is_available() and device in ("auto", "mps"):
         return "mps", 1, "Apple GPU", (0, 0)

@@ -51,5 +51,6 @@ def run(loop: Loop) -> None:
         for hook in after_step:
             hook(moment)
         metrics.record(loss)
-        for event in due(step + 1):
-            event(step + 1)
+        done = progress.done(step)
+        for event in due(done):
+            event(done)

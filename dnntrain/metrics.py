@@ -58,7 +58,7 @@ class Metrics:
     def record(self, loss: StepLoss) -> None:
         """Keeps the loss of one step; does not wait for the device."""
         self.record_total(loss.total)
-        self.record_count(loss.count)
+        self.record_count(loss.examples)
 
     def observe(self, numbers: Mapping[str, Tensor]) -> None:
         """Keeps further numbers of the step, of which a row shows the last."""
@@ -118,9 +118,9 @@ class Metrics:
         totals = self._reduce(torch.stack(self._totals)).tolist()
         for offset, total in enumerate(totals):
             if not math.isfinite(total):
-                step = self._progress.step + 1 - len(totals) + offset
+                step = self._progress.step - len(totals) + offset + 1
                 raise DivergedError(
-                    f"the loss of step {step + 1} is {total}: training has diverged",
+                    f"the loss of step {step} is {total}: training has diverged",
                     "lower optim.lr, add a warm-up (sched.warmup=5%) or train.clip_norm=1.0",
                 )
             self._sum += total

@@ -30,11 +30,15 @@ class Progress:
         self.started_at_step = 0
 
     def steps(self) -> Iterator[int]:
-        """The numbers of the steps to do, from 0; `step` counts those done once the body of the loop has run."""
+        """The numbers of the steps to do, from 0; the loop says with `done` when one is."""
         self._started_s, self.started_at_step = time.perf_counter(), self.step
         while not self.finished:
             yield self.step
-            self.step += 1
+
+    def done(self, step: int) -> int:
+        """Counts step number `step` as done, before the events that follow it; returns how many are done now."""
+        self.step = step + 1
+        return self.step
 
     @property
     def finished(self) -> bool:
@@ -76,7 +80,12 @@ class Progress:
         self._paused_s += seconds
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "elapsed_s": self.elapsed_s, "paused_s": self._paused_s, "stop_reason": self.stop_reason}
+        return {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "paused_s": self._paused_s,
+            "stop_reason": self.stop_reason,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step = int(state["step"])

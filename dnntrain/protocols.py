@@ -77,10 +77,10 @@ class Batch:
 
 
 class StepBatch(NamedTuple):
-    """The micro-batches that this rank computes in one optimizer step, and the number of examples on all ranks."""
+    """The micro-batches that this rank computes in one optimizer step, and the number of `examples` on all ranks."""
 
     micro: Sequence[Batch]
-    count: int
+    examples: int
 
 
 class Moment(NamedTuple):
@@ -118,6 +118,10 @@ class ModelTransform:
 
     stage: ModelStage
     apply: Callable[[Module], Module]
+
+
+#: Sets first weights from data: `(model, images)`, images float [n, channels, height, width] of the training part, normalised.
+FirstWeights = Callable[["Module", "Tensor"], None]
 
 
 @dataclass(frozen=True)
@@ -201,10 +205,10 @@ class Decision(Protocol):
 
 
 class StepLoss(NamedTuple):
-    """Sum of the losses of `count` examples: a tensor on the device, not yet read."""
+    """Sum of the losses of the step's examples on this rank; `examples` on all ranks: a tensor on the device, not yet read."""
 
     total: Tensor
-    count: int
+    examples: int
 
 
 class Gradients(Protocol):
@@ -232,6 +236,7 @@ class Parts:
     """What a method gives to the trainer; every slot is empty by default."""
 
     model: tuple[ModelTransform, ...] = ()
+    first_weights: tuple[FirstWeights, ...] = ()
     batch: tuple[BatchTransform, ...] = ()
     loss: tuple[LossTerm, ...] = ()
     gradient: tuple[GradientTransform, ...] = ()

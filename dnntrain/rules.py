@@ -50,6 +50,11 @@ RULES: tuple[Rule, ...] = (
         "use precision=bf16 or precision=auto",
     ),
     Rule(
+        lambda c, hardware, ranks: type(c.optim).__name__ == "Muon" and c.precision.build(hardware).scaler,
+        "optim=muon takes no loss scale, which float16 needs",
+        "use precision=bf16 or precision=fp32, or optim=adamw",
+    ),
+    Rule(
         lambda c, hardware, ranks: ranks > 1 and type(c.parallel).__name__ == "Single",
         "parallel=single in {ranks} processes would train the same network {ranks} times",
         "use parallel=ddp, or start one process",

@@ -88,10 +88,9 @@ class RunDirectory:
         """config.yaml, overrides.txt, plan.json and env.json."""
         import shlex
 
-        import yaml
+        from dnntrain.config.yamlfile import dump_yaml
 
-        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        write_text(self.path / "config.yaml", text)
+        write_text(self.path / "config.yaml", dump_yaml(dict(config)))
         write_text(self.path / "overrides.txt", "".join(f"{shlex.quote(item)}\n" for item in overrides))
         write_json(self.path / "plan.json", plan)
         write_json(self.path / "env.json", environment())
@@ -111,7 +110,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return dict(value) if isinstance(value, dict) else {}
 
 
 def _new_folder(runs: Path, name: str) -> Path:
@@ -123,7 +122,9 @@ def _new_folder(runs: Path, name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError(f"{runs / name} cannot be made: {error}", "set run_dir to a folder that can be written") from None
+            raise ConfigError(
+                f"{runs / name} cannot be made: {error}", "set run_dir to a folder that can be written"
+            ) from None
         return runs / name / identity
     raise ConfigError(f"no free name under {runs / name}", "set run_dir")
 
@@ -133,7 +134,7 @@ def environment() -> dict[str, Any]:
     from dnntrain.hardware import detect
 
     hardware = detect("cpu")
-    return plain_json(
+    found: dict[str, Any] = plain_json(
         {
             "argv": sys.argv[1:],
             "python": platform.python_version(),
@@ -144,7 +145,8 @@ def environment() -> dict[str, Any]:
             "memory_bytes": hardware.memory_bytes,
             "variables": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         }
-    )  # type: ignore[no-any-return]
+    )
+    return found
 
 
 def _versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from dnntrain.hardware import Hardware, detect
 from dnntrain.keys import Index, Key
 from dnntrain.model.cost import activation_bytes, flops_per_example, parameter_count, unfilled
 from dnntrain.model.shape import ModelShape
-from dnntrain.plan import DataFacts, ModelFacts, Plan, make_plan
+from dnntrain.planner import DataFacts, ModelFacts, Plan, make_plan
 from dnntrain.world import World
 
 

@@ -21,12 +21,12 @@ def plain(gradients: Gradients, apply: Callable[[], None]) -> StepLoss:
 
 def build_apply(
     optimizers: Sequence[torch.optim.Optimizer],
+    parameters: Sequence[torch.nn.Parameter],
     transforms: Sequence[GradientTransform],
     observe: Observe,
     scaler: torch.amp.GradScaler | None,
 ) -> Callable[[], None]:
     """The function that turns `.grad` into a step. With a scaler, a step whose gradients overflowed is left out."""
-    parameters = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
     steps = [optimizer.step for optimizer in optimizers]
 
     def transform() -> None:

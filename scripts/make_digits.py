@@ -1,7 +1,8 @@
 """Makes dnntrain/data/digits.npz from scikit-learn's copy of the digits: `python scripts/make_digits.py`.
 
-The test part is 360 of the 1,797 images, stratified by class and chosen by a fixed key; both parts keep the order of the
-original. Pixels are stored as they are, whole numbers from 0 to 16. The file's bytes depend on the installed zlib, its arrays do not.
+The test part is 360 of the 1,797 images, stratified by class and chosen by a fixed key; both parts keep the order of
+the original. Pixels are stored as they are, whole numbers from 0 to 16. The file's bytes depend on the installed zlib,
+its arrays do not.
 """
 
 from __future__ import annotations

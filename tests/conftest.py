@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+# Threads of tests on a shared machine wait for each other far longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 #: The shortest real run: 3 epochs of the default network on a part of the digits.
 SHORT = ("train.duration=3ep", "train.limit=320", "train.batch_size=32", "log.every=4step", "log.report=false")
 
@@ -62,7 +65,9 @@ def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:
     """Trains in this process, through the Python interface."""
     from dnntrain import train
 
-    return train(*SHORT, *overrides, f"run_dir={run_dir}", display="quiet")
+    given = {word.lstrip("+").split("=")[0] for word in overrides}
+    kept = [word for word in SHORT if word.split("=")[0] not in given]
+    return train(*kept, *overrides, f"run_dir={run_dir}", display="quiet")
 
 
 @pytest.fixture(scope="session")

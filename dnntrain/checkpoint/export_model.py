@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dnntrain import __version__
 from dnntrain.checkpoint.store import write_json, write_with
-from dnntrain.model.shape import head_modules
+from dnntrain.model.shape import head_modules, place
 
 
 def save_model(
@@ -29,15 +28,15 @@ def save_model(
     """Writes both files into `directory`, each atomically. `mean` and `std` are per channel, of pixels in [0, 1].
 
     A model of timm's own, which says so by its `timm_architecture`, is written under that name, so that
-    `timm.create_model("local-dir:DIRECTORY", pretrained=True)` loads it; what dnntrain calls it stands under `dnntrain`.
-    Raises OSError where the folder cannot be written; existing files are then intact.
+    `timm.create_model("local-dir:DIRECTORY", pretrained=True)` loads it; dnntrain's own name stands under `dnntrain`.
+    Raises OSError where the folder cannot be written; the old files are then intact.
     """
     from safetensors.torch import save_file
 
     tensors = plain_tensors(model)
     metadata = {"format": "pt", "dnntrain": __version__}
     write_with(directory / "model.safetensors", lambda path: save_file(tensors, path, metadata))
-    name, arguments = getattr(model, "timm_architecture", (architecture, dict(model_args)))
+    name, arguments = getattr(model, "timm_architecture", None) or (architecture, dict(model_args))
     heads = head_modules(model)
     card = {
         "architecture": name,
@@ -60,18 +59,17 @@ def save_model(
 
 
 def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by plain name, on the CPU, contiguous; a tensor that several names share stands under the first."""
-    seen: dict[tuple[int, int, torch.Size], str] = {}
+    """Parameters and buffers by plain name, on the CPU, contiguous; a shared tensor stands under its first name."""
+    seen: set[tuple[int, int, tuple[int, ...]]] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor):
             raise TypeError(
                 f"{name} of the model's state is a {type(tensor).__name__}, not a tensor; it cannot be exported"
             )
-        place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape)
-        if place in seen:
+        if place(tensor) in seen:
             continue
-        seen[place] = name
+        seen.add(place(tensor))
         # A view of a larger storage is copied, for safetensors refuses storages that overlap.
         whole = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
         plain = tensor.detach().cpu().contiguous()

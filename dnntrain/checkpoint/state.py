@@ -118,7 +118,9 @@ def read(path: Path) -> Checkpoint:
         tensors.update(_verified(path / name, facts))
     expected, found = set(manifest["tensors"]), set(tensors)
     if expected != found:
-        raise CheckpointError(f"{path}: tensors {sorted(expected ^ found)[:5]} are not in both the manifest and the files")
+        raise CheckpointError(
+            f"{path}: tensors {sorted(expected ^ found)[:5]} are not in both the manifest and the files"
+        )
     digests = Digests(manifest["config"], manifest["data"])
     return Checkpoint(path, manifest["step"], digests, _joined(manifest["values"], tensors))
 
@@ -174,7 +176,9 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
         raise CheckpointError(f"{file} is not a checkpoint manifest")
     if manifest["schema"] != SCHEMA:
-        raise CheckpointError(f"{file} has schema {manifest['schema']}; this dnntrain reads {SCHEMA}", "update dnntrain")
+        raise CheckpointError(
+            f"{file} has schema {manifest['schema']}; this dnntrain reads {SCHEMA}", "update dnntrain"
+        )
     stated = manifest.pop("sha256", None)
     if stated != _manifest_digest(manifest):
         raise CheckpointError(f"{file} is damaged: its SHA-256 is not the one it states")

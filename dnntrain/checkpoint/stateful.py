@@ -41,13 +41,30 @@ class OptimizerState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if len(state) != len(self._optimizers):
             raise ValueError(f"{len(state)} optimizers were saved, {len(self._optimizers)} are used")
-        for number, optimizer in enumerate(self._optimizers):
-            saved = state[f"{number}-{type(optimizer).__name__}"]
+        for place, optimizer in enumerate(self._optimizers):
+            saved = state[f"{place}-{type(optimizer).__name__}"]
             known = {name for name, _ in _named(optimizer)}
             if unknown := set(saved) - known:
                 raise ValueError(f"saved state of unknown parameters {sorted(unknown)[:5]}")
-            indexed = {i: saved[name] for i, (name, _) in enumerate(_named(optimizer)) if name in saved}
+            indexed = {
+                number: {key: _like(value, parameter) for key, value in saved[name].items()}
+                for number, (name, parameter) in enumerate(_named(optimizer))
+                if name in saved
+            }
             optimizer.load_state_dict({**optimizer.state_dict(), "state": indexed})
+
+
+class ScalerState:
+    """The loss scale of float16, and how long it has held."""
+
+    def __init__(self, scaler: torch.amp.GradScaler) -> None:
+        self._scaler = scaler
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._scaler.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._scaler.load_state_dict(dict(state))
 
 
 class RandomState:
@@ -66,6 +83,13 @@ class RandomState:
         torch.set_rng_state(state["cpu"])
         if self._cuda is not None and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self._cuda)
+
+
+def _like(value: Any, parameter: torch.Tensor) -> Any:
+    """`value` in the memory format of its parameter: fused optimizers walk through both in the order of memory."""
+    if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+        return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(value)
+    return value
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.Tensor]]:

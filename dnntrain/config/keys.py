@@ -74,7 +74,10 @@ class KeyTable:
             return self._leaf(fields[name], keys, depth + 1)
         chosen = f"{choice.group}={choice.name}" if GROUPS[choice.group].single else choice.key
         if name == "name":
-            raise UnknownKeyError(f"{choice.key}.name tells which choice it is", f"choose with {choice.group}=NAME")
+            knobs = f"; the knobs of {chosen} are {', '.join(fields)}" if fields else ""
+            raise UnknownKeyError(
+                f"{choice.key}.name tells which choice it is", f"choose with {choice.group}=NAME{knobs}"
+            )
         others = self._choices_with(choice.group, name) if GROUPS[choice.group].single else []
         if others:
             files = ", ".join(f"{choice.group}={other.name} ({shown(other.yaml)})" for other in others[:3])

@@ -102,6 +102,10 @@ def _file_settings(known: Registry, selection: Selection, mistakes: list[str]) -
                     yield Setting(".".join((choice.key, *keys)), value, "", file.place(keys))
     for layer in selection.layers:
         for keys, value in layer.file.leaves():
+            if dotted := next((key for key in keys if "." in key), None):
+                hint = "write each part on a line of its own, indented below the one before"
+                mistakes.append(mistake(layer.file.place(keys), f"{dotted!r} is one key in YAML", hint))
+                continue
             if value == {} and keys[0] in (*LISTS, *SINGLE):
                 continue
             if keys[0] in OVERLAYS or (keys[0] in GROUPS and len(keys) == 1):

@@ -200,7 +200,7 @@ def _files_at(folder: Path, modified: int) -> tuple[Path, ...]:
 def _parent(file: YamlFile, group: str, name: str, has_package: bool) -> str:
     """The choice that a preset builds on: the one entry of its defaults list besides `_self_`."""
     entries = [entry for entry in file.defaults if entry != "_self_"]
-    if len(entries) == 1 and isinstance(entries[0], str):
+    if len(entries) == 1 and isinstance(entries[0], str) and file.defaults[0] != "_self_":
         return entries[0].removeprefix(f"/{group}/").partition("@")[0]
     module = f"no module {group}/{name}.py beside it and " if has_package else ""
     raise ConfigError(

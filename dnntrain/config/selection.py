@@ -113,6 +113,8 @@ def _apply_overlay(
         hint = f"begin {shown(file.path)} with the line: # @package _global_"
         mistakes.append(mistake(f"{group}={name}", "an overlay sets keys of the whole configuration", hint))
     where = file.place(("defaults",))
+    if "_self_" in file.defaults and file.defaults[-1] != "_self_":
+        mistakes.append(mistake(where, "_self_ stands before other entries", "make it the last one, or leave it out"))
     for entry in file.defaults:
         nested, override = _overlay_entry(entry, group)
         if nested is not None and nested != "_self_":

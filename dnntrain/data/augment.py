@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from dnntrain.keys import Index, Key
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Mirrors an image with probability 1/2; pads by `crop_padding` zero pixels and crops back to the size at a keyed place."""
+    """Mirrors an image with probability 1/2; pads by `crop_padding` zeros and crops back at a keyed place."""
 
     crop_padding: int = 0
     flip: bool = False
@@ -35,12 +37,12 @@ NO_AUGMENTATION = Augmentation()
 
 
 class RowAugmenter:
-    """Augments many images at once, each a row of bytes: `rows` uint8 [n, height * width * channels], channels interleaved.
+    """Augments many images at once: `rows` uint8 [n, height * width * channels], a pixel's channels side by side.
 
-    To move an image by (down, right) pixels is to read its row from another byte on: (down * width + right) * channels further.
-    So all rows are laid end to end, mirrored ones behind, each result is one window into them, and the pixels that came from a
-    neighbour are masked to the zeros of the padding. That is a few copies of whole rows, some ten times faster than
-    indexing by pixel.
+    To move an image by (down, right) pixels is to read its row from another byte on: (down * width + right) * channels
+    further. So all rows are laid end to end, mirrored ones behind, each result is one window into them, and the pixels
+    that came from a neighbour are masked to the zeros of the padding. That is a few copies of whole rows, some ten
+    times faster than indexing by pixel.
     """
 
     def __init__(self, augmentation: Augmentation, height: int, width: int, channels: int, device: str) -> None:
@@ -67,7 +69,7 @@ class RowAugmenter:
         return result
 
     def _strip(self, rows: Tensor, mirrored: NDArray[np.bool_]) -> tuple[Tensor, Index]:
-        """All rows and the mirrored ones end to end with margins around; and the byte where window (0, 0) of each begins."""
+        """All rows and the mirrored ones end to end, margins around; and where window (0, 0) of each begins."""
         count, size = rows.shape
         mirrored_rows = np.flatnonzero(mirrored)
         height, width, channels = self.shape
@@ -85,20 +87,20 @@ class RowAugmenter:
 
 
 def augmented_one(image: Tensor, augmentation: Augmentation, index: int, key: Key) -> Tensor:
-    """One image [channels, height, width]: the same choices and the same bytes as RowAugmenter, by torchvision's transforms."""
-    from torchvision.transforms.v2 import functional
+    """One image [channels, height, width] by torchvision's transforms: the choices and bytes of RowAugmenter."""
+    functional: Any = import_module("torchvision.transforms.v2.functional")
 
     (top,), (left,), (mirrored,) = augmentation.choices(np.array([index]), key)
     if mirrored:
-        image = functional.horizontal_flip(image)
+        image = functional.horizontal_flip_image(image)
     if augmentation.crop_padding:
         height, width = image.shape[1:]
-        image = functional.pad(image, [augmentation.crop_padding] * 4)
-        image = functional.crop(image, int(top), int(left), height, width)
+        image = functional.pad_image(image, [augmentation.crop_padding] * 4)
+        image = functional.crop_image(image, int(top), int(left), height, width)
     return image
 
 
 def _inside(size: int, padding: int) -> Tensor:
-    """uint8 [2 * padding + 1, size]: 255 where pixel `i + offset - padding` is one of the image, 0 where it is padding."""
+    """uint8 [2 * padding + 1, size]: 255 where pixel `i + offset - padding` is the image's, 0 where padding."""
     source = torch.arange(size)[None] + torch.arange(2 * padding + 1)[:, None] - padding
     return ((source >= 0) & (source < size)).to(torch.uint8) * 255

@@ -1,8 +1,8 @@
-"""Reads CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): the binary version, or the Python version once its checksums are known good.
+"""Reads CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): the binary version, or the Python version once its md5 is checked.
 
-The Python version's files are pickles, which run code when they are read. So they are given to torchvision only, and only where
-the md5 of every file is the published one (torchvision holds those sums and checks them too). The binary version is plain bytes:
-each record is the label byte or bytes and 3 * 32 * 32 pixels, one plane for each colour.
+The Python version's files are pickles, which run code when they are read. So they are given to torchvision only, and
+only where the md5 of every file is the published one (torchvision holds those sums and checks them too). The binary
+version is plain bytes: each record is the label byte or bytes and 3 * 32 * 32 pixels, one plane for each colour.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dnntrain.data.image_data import FileData
-from dnntrain.data.image_file import check_regular
+from dnntrain.data.images import check_regular
 from dnntrain.data.roots import data_root, downloaded
 from dnntrain.data.source import ArraySource, DataSet, check_classes, checked_labels, digest_of
 from dnntrain.errors import DataError
@@ -41,7 +41,7 @@ class CifarDataSet:
 
 
 def build_cifar(options: FileData, known: CifarDataSet) -> DataSet:
-    """Reads the data set, after a download where `options.download` asks for one. Raises DataError naming folder or file."""
+    """Reads the data set, downloaded first where asked for. Raises DataError naming folder or file."""
     root = data_root(options.root, known.name)
     folders = [root, root / known.binary_folder]
     folder = next((folder for folder in folders if (folder / known.test_files[0]).exists()), None)
@@ -57,7 +57,7 @@ def build_cifar(options: FileData, known: CifarDataSet) -> DataSet:
 
 
 def read_binary(folder: Path, files: tuple[str, ...], known: CifarDataSet, split: str) -> ArraySource:
-    """The images of all `files` in `folder`, in order. Raises DataError, naming the file, where it is missing or not whole."""
+    """The images of all `files` in `folder`, in order. Raises DataError naming a file that is not whole."""
     images, labels = [], []
     size_bytes = known.label_bytes + _PIXELS
     for name in files:
@@ -87,7 +87,7 @@ def _read_python(root: Path, options: FileData, known: CifarDataSet, split: str)
         if not path.exists():
             raise DataError(
                 f"{path}: there is no such file, nor {root / known.binary_folder / known.test_files[0]}",
-                f"set data.root=FOLDER to the folder with {kind.base_folder} or {known.binary_folder}, or data.download=true",
+                f"set data.root to the folder with {kind.base_folder} or {known.binary_folder}, or data.download=true",
             )
         if not check_integrity(path, md5):
             raise DataError(f"{path}: its md5 is not {md5}; it is a pickle, and so not opened", _AGAIN)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dnntrain.data.image_file import SUFFIXES, check_regular
+from dnntrain.data.images import IMAGE_SUFFIXES, check_regular
 from dnntrain.data.source import digest_of
 from dnntrain.errors import DataError
 from dnntrain.keys import Index
@@ -34,7 +34,7 @@ class ClassFolders:
 
     @classmethod
     def scan(cls, folder: Path, strict: bool) -> ClassFolders:
-        """The split that lies in `folder`. Raises DataError naming what is missing; where `strict`, also bad files at a glance."""
+        """The split in `folder`. Raises DataError naming what is missing and, where `strict`, an empty file."""
         classes = [path for path in _entries(folder) if path.is_dir()]
         if not classes:
             raise DataError(f"{folder}: holds no class folder", _LAYOUT)
@@ -48,8 +48,8 @@ class ClassFolders:
             found = sorted(_images(class_folder))
             if not found:
                 raise DataError(
-                    f"{class_folder}: class {shown(class_folder.name)} has no images ({', '.join(sorted(SUFFIXES))})",
-                    "add images, or remove the folder",
+                    f"{class_folder}: class {shown(class_folder.name)} has no images",
+                    f"add files of the kinds {', '.join(sorted(IMAGE_SUFFIXES))}, or remove the folder",
                 )
             paths += found
             labels += [label] * len(found)
@@ -77,7 +77,7 @@ class ClassFolders:
 
 
 def find_splits(root: Path) -> tuple[Path, Path | None]:
-    """The folders of the training and the test split; the latter is None where a part of the first is to be held out."""
+    """The folders of training and test split; no test folder: a part of the first is to be held out."""
     if not root.exists():
         raise DataError(f"{root}: there is no such folder", "set data.root to the folder of your images")
     if not root.is_dir():
@@ -138,7 +138,7 @@ def _images(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]
     for path in _entries(folder):
         if path.is_dir():
             yield from _images(path, above | {real})
-        elif path.suffix.lower() in SUFFIXES:
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
             yield path
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -37,9 +39,9 @@ class Digits(ImageData):
 
 def _read(path: Path) -> dict[str, NDArray[np.uint8]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("train_images", "train_labels", "test_images", "test_labels")}
-    except (OSError, ValueError, KeyError) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ("train_images", "train_labels", "test_images", "test_labels")}
+    except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: the shipped data set cannot be read ({error})", "install dnntrain again") from None
 
 

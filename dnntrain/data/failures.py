@@ -24,7 +24,7 @@ def substitutes(index: int, candidates: Index, key: Key) -> Iterator[int]:
 
 
 def with_substitutes(index: Index, candidates: Index, failed: Collection[int], key: Key) -> Index:
-    """`index` [n] with each unreadable example replaced by a readable one of `candidates`, so that batches keep their size."""
+    """`index` [n] with a readable one of `candidates` in place of each unreadable one: batches keep their size."""
     if not failed:
         return index
     replaced = index.copy()

@@ -37,8 +37,8 @@ KNOWN = IdxDataSet(
 class FashionMnist(FileData):
     """60,000 training and 10,000 test images in 10 classes, from idx files, gzipped or not.
 
-    They are looked for in the root folder itself and in raw/, FashionMNIST/raw/, fashion_mnist/ and fashion-mnist/ below it;
-    where no root is set, also in the folder of Debian's package.
+    They are looked for in the root folder itself and in raw/, FashionMNIST/raw/, fashion_mnist/ and fashion-mnist/
+    below it; where no root is set, also in the folder of Debian's package.
     """
 
     def build(self) -> DataSet:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dnntrain.data.failures import check_limit
-from dnntrain.data.image_file import read_image
-from dnntrain.data.shaping import centre_square, random_part
+from dnntrain.data.images import decode_image, read_image
+from dnntrain.data.shaping import random_part
 from dnntrain.errors import DataError
 from dnntrain.keys import Key
 
 
 class FileSource:
-    """Images at `paths`, as the middle square at `size` pixels a side. `hold`: all are decoded at first use and kept."""
+    """Images at `paths`, the middle square at `size` pixels a side. `hold`: all are decoded at first use and kept."""
 
     def __init__(
         self, paths: Sequence[Path], labels: NDArray[np.int64], size: int, channels: int, hold: bool, skip: bool
@@ -38,10 +38,10 @@ class FileSource:
         return len(self.paths)
 
     def read(self, index: int) -> Tensor:
-        return read_image(self.paths[index], self.channels, lambda picture: centre_square(picture, self.size))
+        return decode_image(self.paths[index], self.channels, (self.size, self.size))
 
     def resident(self) -> Tensor | None:
-        """All images as channels-last bytes, or None. Unreadable ones are black, and stand in `failed`, where skipped."""
+        """All images as channels-last bytes, or None. Those skipped are black, and stand in `failed`."""
         if self._hold and self._images is None:
             self._images = self._decoded()
         return self._images

@@ -1,4 +1,4 @@
-"""Reads idx files, the format of MNIST (LeCun, Cortes & Burges, 1998): big-endian header, then one byte a value; gzipped or not."""
+"""Reads idx files, the format of MNIST (LeCun, Cortes & Burges, 1998): a header, then one byte a value; gzip too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dnntrain.data.image_file import check_regular
+from dnntrain.data.images import check_regular
 from dnntrain.data.source import ArraySource, check_classes, checked_labels
 from dnntrain.errors import DataError
 
@@ -52,11 +52,10 @@ def read_split(folder: Path, prefix: str, name: str, classes: int) -> ArraySourc
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The array of bytes with `dimensions` axes in `path`. Raises DataError for another type, a wrong size or damage."""
+    """The array of bytes with `dimensions` axes in `path`. Raises DataError for another type or size, or damage."""
     status = check_regular(path)
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     try:
-        with opened as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(4 + 4 * dimensions)
             shape = _shape(header, dimensions, path)
             size_bytes = math.prod(shape)
@@ -66,7 +65,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
                 raise DataError(f"{path}: is cut off: {status.st_size:,} of {len(header) + size_bytes:,} bytes", _AGAIN)
             values = np.empty(size_bytes, dtype=np.uint8)
             done = 0
-            while done < size_bytes and (count := file.readinto(memoryview(values)[done : done + 2**22])):  # type: ignore[attr-defined]
+            while done < size_bytes and (count := file.readinto(memoryview(values.data)[done : done + 2**22])):
                 done += count
             if done < size_bytes:
                 raise DataError(f"{path}: is cut off: {done:,} of {size_bytes:,} bytes of data", _AGAIN)

@@ -15,7 +15,7 @@ from dnntrain.errors import DataError
 
 @dataclass(frozen=True)
 class IdxDataSet:
-    """What is known of one data set. `torchvision_class` is the class that downloads it; `system_folder`, where packages put it."""
+    """What is known of one data set. `torchvision_class` downloads it; `system_folder`: where packages put it."""
 
     name: str
     class_names: tuple[str, ...]
@@ -26,7 +26,7 @@ class IdxDataSet:
 
 
 def build_idx(options: FileData, known: IdxDataSet) -> DataSet:
-    """Reads the data set, after a download where `options.download` asks for one. Raises DataError naming folder or file."""
+    """Reads the data set, downloaded first where asked for. Raises DataError naming folder or file."""
     root = data_root(options.root, known.name)
     folders = [
         root / below

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range
+from dnntrain.config.fields import Annotated, Literal, Range
 from dnntrain.data.class_folders import ClassFolders, check_same_classes, find_splits, warn_of_shared
 from dnntrain.data.file_source import FileSource, RandomPartSource
 from dnntrain.data.image_data import ImageData
 from dnntrain.data.roots import data_root
 from dnntrain.data.source import DataSet
 from dnntrain.data.split import held_out
-from dnntrain.errors import ConfigError
+from dnntrain.errors import ConfigError, DataError
 from dnntrain.keys import Key
 
 #: With `pipeline=auto`, splits up to this many bytes at input size are decoded once and held in memory.
@@ -25,10 +25,10 @@ _STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 
 @dataclass(frozen=True)
 class ImageFolder(ImageData):
-    """ROOT/train/CLASS/ and ROOT/test/CLASS/ (or val/), or ROOT/CLASS/ alone, of which a fixed part is kept for the test.
+    """ROOT/train/CLASS/ and ROOT/test/CLASS/ (or val/), or ROOT/CLASS/ alone: a fixed part is kept for the test.
 
-    JPEG, PNG, WebP, BMP, GIF and TIFF files (first frame), found in subfolders of a class too, and behind symbolic links;
-    hidden files and other suffixes are passed over. Classes are the folders' names in alphabetical order.
+    JPEG, PNG, WebP, BMP, GIF and TIFF files (first frame), found in subfolders of a class too, and behind symbolic
+    links; hidden files and other suffixes are passed over. Classes are the folders' names in alphabetical order.
     """
 
     root: str | None = None  # folder with train/ and test/ (or val/), or with the class folders; null: $DNNTRAIN_DATA
@@ -68,6 +68,11 @@ class ImageFolder(ImageData):
         kept, held = held_out(
             train.labels, round(self.test_fraction * len(train.labels)), Key(2012, "image folder test")
         )
+        if len(held) == 0:
+            raise DataError(
+                f"{train.folder}: data.test_fraction={self.test_fraction:g} of its {len(train.paths)} images is none",
+                "set a larger data.test_fraction, or put test images in ROOT/test/CLASS/",
+            )
         return train.chosen(kept), train.chosen(held)
 
     def _source(self, split: ClassFolders, training: bool) -> FileSource:

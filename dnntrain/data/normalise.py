@@ -9,8 +9,8 @@ from torch import Tensor
 class Normaliser:
     """Writes uint8 images as float32 ones, as `(value - 255 * mean) * (1 / (255 * std))`.
 
-    These are two operations, each rounded once, so that a value's result does not depend on where it stands in which tensor:
-    every pipeline gives the same bits. `shape` is (channels, height, width).
+    These are two operations, each rounded once, so that a value's result does not depend on where it stands in which
+    tensor: every pipeline gives the same bits. `shape` is (channels, height, width).
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Normaliser:
         self.shift, self.scale = shift, scale
 
     def __call__(self, rows: Tensor, out: Tensor) -> Tensor:
-        """float32 [n, channels, height, width] in the memory of `out` float32 [n, values], from `rows` uint8 [n, values].
+        """float32 [n, channels, height, width] in the memory of `out` [n, values], from `rows` uint8 [n, values].
 
         A row is one image, the channels of a pixel side by side. The result is channels-last or not, as was asked for.
         """

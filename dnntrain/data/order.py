@@ -16,9 +16,9 @@ Range = tuple[int, int]
 class Schedule:
     """Cuts each epoch's global order into steps, each step into ranks, each rank's share into micro-batches.
 
-    The order of an epoch is `indices` sorted by keyed random bits; step b of it covers positions [b * batch_size, (b + 1) *
-    batch_size), the last one what is left. Shares and micro-batches are contiguous; their bounds, counted from the first
-    position of the step, are multiples of `pair_block` wherever each can hold a block.
+    The order of an epoch is `indices` sorted by keyed random bits; step b of it covers positions [b * batch_size, (b +
+    1) * batch_size), the last one what is left. Shares and micro-batches are contiguous; their bounds, counted from the
+    first position of the step, are multiples of `pair_block` wherever each can hold a block.
     """
 
     indices: Index
@@ -42,7 +42,7 @@ class Schedule:
         )
 
     def order(self, epoch: int) -> Index:
-        """All `indices` in the order of one epoch [n]. The bits of two examples never tie, so that any sort gives the same."""
+        """All `indices` in the order of one epoch [n]. Two examples' bits never tie, so any sort gives the same."""
         return self.indices[np.argsort(Key(self.seed, "shuffle", epoch).bits(self.indices))]
 
     def count(self, batch: int) -> int:

@@ -29,8 +29,8 @@ class Pipeline(Protocol):
     def take(self, step: int) -> StepBatch:
         """The micro-batches of this rank in optimizer step `step`, counted from 0 over the whole run.
 
-        Any step may be asked for; consecutive ones are fast. The batch may be overwritten once the step after the next is
-        taken. A rank gets no micro-batch in a step with fewer examples than ranks.
+        Any step may be asked for; consecutive ones are fast. The batch may be overwritten once the step after the next
+        is taken. A rank gets no micro-batch in a step with fewer examples than ranks.
         """
         ...
 
@@ -71,7 +71,8 @@ def build_pipeline(
     source = dataset.train
     if is_resident(options, source, device):
         return ResidentPipeline(source, schedule, Gatherer(source, normalise, device, augmentation), transforms)
-    from dnntrain.data.streaming import Reader, StreamingPipeline
+    from dnntrain.data.reader import Reader
+    from dnntrain.data.streaming import StreamingPipeline
 
     reader = Reader(source, augmentation, seed, options.on_error == "skip", candidates=indices, training=True)
     return StreamingPipeline(reader, schedule, normalise, options.workers, device, transforms)
@@ -116,7 +117,7 @@ def evaluation_batches(
     if source.resident() is None:
         from dnntrain.data.streaming import streamed
 
-        yield from streamed(options, source, indices, parts, normalise, device)
+        yield from streamed(options, source, indices, parts, normalise, device, world.size)
         return
     gather = Gatherer(source, normalise, device)
     for part in parts:

@@ -134,7 +134,7 @@ class ResidentPipeline:
         epoch, batch = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, schedule.order(epoch))
-        # Chunks start at fixed steps of an epoch, also after a resume: where a batch lies in memory can show in the last bit.
+        # Chunks start at fixed steps, also after a resume: where a batch lies in memory can show in the last bit.
         batch -= batch % self._chunk_steps
         batches = range(batch, min(batch + self._chunk_steps, self.steps_per_epoch))
         ranges = [schedule.step_ranges(batch) for batch in batches]
@@ -172,12 +172,10 @@ def cut(batch: Batch, sizes: list[int]) -> list[Batch]:
     """Views of consecutive parts of `batch`, of `sizes` examples."""
     if len(sizes) == 1:
         return [batch]
-    bounds = np.cumsum(sizes)[:-1].tolist()
-    columns = zip(
-        batch.images.split(sizes),
-        batch.targets.split(sizes),
-        np.split(batch.index, bounds),
-        np.split(batch.position, bounds),
-        strict=True,
-    )
-    return [Batch(*column, batch.epoch) for column in columns]
+    ends = np.cumsum(sizes).tolist()
+    return [
+        Batch(images, targets, batch.index[end - size : end], batch.position[end - size : end], batch.epoch)
+        for images, targets, size, end in zip(
+            torch.split(batch.images, sizes), torch.split(batch.targets, sizes), sizes, ends, strict=True
+        )
+    ]

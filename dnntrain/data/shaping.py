@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 
-#: Least share of the area, and most extreme aspects, of a random part (Szegedy et al., "Going deeper with convolutions", 2015).
+#: Least area and extreme aspects of a random part (Szegedy et al., "Going deeper with convolutions", 2015).
 _LEAST_AREA = 0.08
 _ASPECTS = (3 / 4, 4 / 3)
 _TRIES = 10
 
 
-def centre_square(picture: Image, size: int) -> Image:
-    """The largest middle square, resized to `size` pixels a side: the shorter side is resized, the middle is cropped out."""
-    width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return resized(picture, (left, top, left + side, top + side), size)
+def centre_part(picture: Image, height: int, width: int) -> Image:
+    """The largest middle part of the aspect `height` : `width`, resized to that many pixels."""
+    have_width, have_height = picture.size
+    scale = min(have_width / width, have_height / height)
+    left, top = (have_width - width * scale) / 2, (have_height - height * scale) / 2
+    return resized(picture, (left, top, left + width * scale, top + height * scale), height, width)
 
 
 def random_part(picture: Image, size: int, index: int, key: Key) -> Image:
-    """A part of 8 to 100 % of the area and aspect 3:4 to 4:3, resized to `size` pixels a side; keyed by `key` and `index`."""
-    return resized(picture, random_box(*picture.size, index, key.named("resized_crop")), size)
+    """A part of 8 to 100 % of the area and aspect 3:4 to 4:3, resized to a square of `size` pixels; keyed."""
+    return resized(picture, random_box(*picture.size, index, key.named("resized_crop")), size, size)
 
 
 def random_box(width: int, height: int, index: int, key: Key) -> Box:
@@ -49,10 +49,13 @@ def random_box(width: int, height: int, index: int, key: Key) -> Box:
     return left, top, left + side, top + side
 
 
-def resized(picture: Image, box: Box, size: int) -> Image:
-    """The part `box` of `picture` as `size` x `size` pixels, bilinear with antialiasing; unchanged where it is that already."""
+def resized(picture: Image, box: Box, height: int, width: int) -> Image:
+    """The part `box` at `height` x `width` pixels, bilinear, antialiased; `picture` itself where it is that already."""
     from PIL.Image import Resampling
 
-    if picture.size == (size, size) and box == (0, 0, size, size):
+    if picture.size == (width, height) and box == (0.0, 0.0, float(width), float(height)):
         return picture
-    return picture.resize((size, size), Resampling.BILINEAR, box)
+    have_width, have_height = picture.size
+    left, top, right, bottom = box
+    within = (max(left, 0.0), max(top, 0.0), min(right, float(have_width)), min(bottom, float(have_height)))
+    return picture.resize((width, height), Resampling.BILINEAR, within)

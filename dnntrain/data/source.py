@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -59,7 +59,8 @@ class DataSet:
 class ArraySource:
     """Images that are in memory already: `images` uint8 [n, channels, height, width], `labels` [n] whole numbers.
 
-    Several channels are kept as channels-last bytes, in which one pixel's values are neighbours, whatever order they came in.
+    Several channels are kept as channels-last bytes, in which one pixel's values are neighbours, whatever order they
+    came in.
     """
 
     def __init__(self, images: Tensor, labels: NDArray[np.int64], name: str) -> None:
@@ -83,7 +84,7 @@ class ArraySource:
         return f"{self.name} {index}"
 
 
-def checked_labels(labels: NDArray[np.generic], classes: int, place: str) -> NDArray[np.int64]:
+def checked_labels(labels: NDArray[Any], classes: int, place: str) -> NDArray[np.int64]:
     """`labels` as int64 [n]. Raises DataError, naming `place`, where one is no whole number in [0, classes)."""
     if labels.dtype.kind not in "iu":
         raise DataError(
@@ -114,5 +115,5 @@ def digest_of(parts: Sequence[str | NDArray[np.generic]]) -> str:
             digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
         else:
             digest.update(f"{part.dtype.str}{part.shape}".encode())
-            digest.update(memoryview(np.ascontiguousarray(part)).cast("B"))
+            digest.update(memoryview(np.ascontiguousarray(part).data).cast("B"))
     return digest.hexdigest()

@@ -9,16 +9,16 @@ from dnntrain.keys import Index, Key
 
 
 def split_validation(labels: NDArray[np.int64], val_fraction: float, seed: int) -> tuple[Index, Index]:
-    """(train, val) indices of the training split, each sorted: `val_fraction` of it, stratified by class, keyed by `seed`."""
+    """(train, val) indices of the training split, each sorted; stratified by class, keyed by `seed`."""
     return held_out(labels, round(val_fraction * len(labels)), Key(seed, "validation"))
 
 
 def held_out(labels: NDArray[np.int64], count: int, key: Key) -> tuple[Index, Index]:
     """(kept, held) indices, each sorted, with `count` held out and classes in equal proportion.
 
-    Each class gives its exact share rounded down; what is missing comes from the classes with the largest remainders. A class
-    keeps at least one example where it can, so `held` may be shorter than `count` where classes are tiny. Which examples of a
-    class are held depends on `key` and their own number only.
+    Each class gives its exact share rounded down; what is missing comes from the classes with the largest remainders. A
+    class keeps at least one example where it can, so `held` may be shorter than `count` where classes are tiny. Which
+    examples of a class are held depends on `key` and their own number only.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     exact = count * sizes / max(len(labels), 1)

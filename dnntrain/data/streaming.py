@@ -4,120 +4,30 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import count
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from dnntrain.data.augment import NO_AUGMENTATION, Augmentation, augmented_one
-from dnntrain.data.failures import check_limit, substitutes
+from dnntrain.data.augment import NO_AUGMENTATION
+from dnntrain.data.failures import check_limit
 from dnntrain.data.image_data import ImageData
 from dnntrain.data.normalise import Normaliser
 from dnntrain.data.order import Schedule
+from dnntrain.data.reader import Reader, Reply, Request
 from dnntrain.data.source import Source
 from dnntrain.errors import DataError
 from dnntrain.keys import Index, Key
 from dnntrain.protocols import Batch, BatchTransform, StepBatch
 
 _MOST_WORKERS = 8
-
-
-@runtime_checkable
-class TrainingReader(Protocol):
-    """A source that reads an image differently each time it is trained on, such as a random part of it."""
-
-    def read_training(self, index: int, key: Key) -> Tensor:
-        """uint8 [channels, height, width]; what is random about it is keyed by `key` and `index`."""
-        ...
-
-
-class Request(NamedTuple):
-    """A micro-batch to read: examples `index` [n] at `position` [n] of the order of `epoch`."""
-
-    index: Index
-    position: Index
-    epoch: int
-
-
-class Reply(NamedTuple):
-    """What was read: rows uint8 [n, height * width * channels], and the examples that failed, with the reason.
-
-    `refusal` is the message and hint of the DataError that ends the run; exceptions would lose their form between processes.
-    """
-
-    rows: Tensor
-    index: Index
-    position: Index
-    epoch: int
-    failed: dict[int, str]
-    refusal: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Reader(Dataset[Reply]):
-    """Reads requests, in any process. `candidates` stand in for unreadable examples; None leaves those out instead."""
-
-    source: Source
-    augmentation: Augmentation
-    seed: int
-    skip: bool
-    candidates: Index | None
-    training: bool
-
-    def __getitem__(self, request: Request) -> Reply:
-        try:
-            return self._reply(request)
-        except DataError as error:
-            nothing = torch.empty(0, 0, dtype=torch.uint8)
-            return Reply(
-                nothing, request.index[:0], request.position[:0], request.epoch, {}, (error.message, error.hint)
-            )
-
-    def _reply(self, request: Request) -> Reply:
-        key = Key(self.seed, "", request.epoch)
-        rows, index, position = [], [], []
-        failed: dict[int, str] = {}
-        for example, place in zip(request.index.tolist(), request.position.tolist(), strict=True):
-            found = self._read(example, key, failed)
-            if found is not None:
-                image, number = found
-                rows.append(image.permute(1, 2, 0).reshape(-1))
-                index.append(number)
-                position.append(place)
-        stacked = torch.stack(rows) if rows else torch.empty(0, 0, dtype=torch.uint8)
-        return Reply(
-            stacked, np.array(index, dtype=np.int64), np.array(position, dtype=np.int64), request.epoch, failed
-        )
-
-    def _read(self, example: int, key: Key, failed: dict[int, str]) -> tuple[Tensor, int] | None:
-        """The image of `example` or of its first readable substitute, and that one's number."""
-        try:
-            return self._read_one(example, key), example
-        except DataError as error:
-            if not self.skip:
-                raise
-            failed[example] = error.message
-        for other in substitutes(example, self.candidates, key) if self.candidates is not None else ():
-            try:
-                return self._read_one(other, key), other
-            except DataError as error:
-                failed[other] = error.message
-        if self.candidates is None:
-            return None
-        raise DataError(f"no readable image was found in place of {self.source.describe(example)}: {failed[example]}")
-
-    def _read_one(self, example: int, key: Key) -> Tensor:
-        if self.training and isinstance(self.source, TrainingReader):
-            image = self.source.read_training(example, key)
-        else:
-            image = self.source.read(example)
-        return augmented_one(image, self.augmentation, example, key) if self.augmentation else image
 
 
 class StreamingPipeline:
@@ -153,7 +63,12 @@ class StreamingPipeline:
             self._replies = None
             self._replies = read_ahead(self._reader, Requests(self._schedule, step), self._workers, self._device)
         batch = step % self.steps_per_epoch
-        micro = [self._batch(next(self._replies)) for _ in self._schedule.step_ranges(batch)]
+        try:
+            micro = [self._batch(next(self._replies)) for _ in self._schedule.step_ranges(batch)]
+        except BaseException:
+            # Else the error's traceback would keep the workers.
+            self.close()
+            raise
         self._taken, self._next = StepBatch(micro, self._schedule.count(batch)), step + 1
         return self._taken
 
@@ -188,13 +103,13 @@ class Receiver:
             check_limit(self._source.failed, len(self._source))
         rows = reply.rows if len(reply.rows) else reply.rows.new_empty(0, math.prod(self._normalise.shape))
         rows = rows.to(self._device, non_blocking=True)
-        targets = torch.from_numpy(self._source.labels[reply.index]).to(self._device, non_blocking=True)
+        targets = torch.from_numpy(self._source.labels[reply.examples]).to(self._device, non_blocking=True)
         images = self._normalise(rows, torch.empty(rows.shape, dtype=torch.float32, device=self._device))
-        return Batch(images, targets, reply.index, reply.position, reply.epoch)
+        return Batch(images, targets, reply.examples, reply.positions, reply.epoch)
 
 
 class Requests(Sampler[Request]):
-    """The micro-batches of one rank from step `first` on, without end: the run's length is not the loader's business."""
+    """The micro-batches of one rank from step `first` on, without end: the loader need not know the run's length."""
 
     def __init__(self, schedule: Schedule, first: int) -> None:
         self._schedule = schedule
@@ -212,32 +127,40 @@ class Requests(Sampler[Request]):
 
 
 def streamed(
-    options: ImageData, source: Source, indices: Index, parts: Sequence[Index], normalise: Normaliser, device: str
+    options: ImageData,
+    source: Source,
+    indices: Index,
+    parts: Sequence[Index],
+    normalise: Normaliser,
+    device: str,
+    ranks: int,
 ) -> Iterator[Batch]:
-    """Batches for evaluation: the positions `parts` of `indices`, unaugmented; unreadable ones are left out or an error."""
+    """Batches for evaluation: the positions `parts` of `indices`; unreadable ones are left out or raise."""
     reader = Reader(source, NO_AUGMENTATION, 0, options.on_error == "skip", candidates=None, training=False)
     requests = [Request(indices[part], part, 0) for part in parts]
     receive = Receiver(source, normalise, device)
-    for reply in read_ahead(reader, requests, worker_count(options.workers, 1) if len(requests) > 1 else 0, device):
-        batch = receive(reply)
-        if len(batch):
-            yield batch
+    workers = worker_count(options.workers, ranks) if len(requests) > 1 else 0
+    with closing(read_ahead(reader, requests, workers, device)) as replies:
+        for reply in replies:
+            batch = receive(reply)
+            if len(batch):
+                yield batch
 
 
 def read_ahead(
     reader: Reader, requests: Sampler[Request] | Sequence[Request], workers: int, device: str
-) -> Iterator[Reply]:
+) -> Generator[Reply]:
     """The replies to `requests`, in order, by `workers` processes (0: by this one) that stay two requests ahead each.
 
-    Workers are forked where the system can: other ways to start them run the user's own script once more. They never touch
-    the device, and compute in one thread.
+    Workers are forked where the system can: other ways to start them run the user's own script once more. They never
+    touch the device, and compute in one thread.
     """
     if workers == 0:
         yield from (reader[request] for request in requests)
         return
     loader: DataLoader[Reply] = DataLoader(
         reader,
-        sampler=requests,  # type: ignore[arg-type]
+        sampler=requests,
         batch_size=None,
         num_workers=workers,
         pin_memory=device.startswith("cuda"),
@@ -245,7 +168,7 @@ def read_ahead(
         collate_fn=_unchanged,
         worker_init_fn=_start_worker,
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _kept_signal("SIGCHLD"):
         # Newer Pythons warn of any fork beside threads; the workers take no lock that a thread of ours could hold.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         warnings.filterwarnings("ignore", message=".*worker processes in total.*")
@@ -259,22 +182,34 @@ def read_ahead(
             except RuntimeError as error:
                 raise _worker_error(error) from error
     finally:
-        # Without this the workers would live until the garbage collector finds the iterator.
         shut_down = getattr(replies, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
 
 
 def worker_count(workers: int | None, ranks: int) -> int:
-    """`workers`, or one for each core that this rank's share of the machine has besides its own, at least one, at most 8."""
+    """`workers`, or one for each core that a rank has besides the one it computes on, at least 1, at most 8."""
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(_MOST_WORKERS, cores // max(ranks, 1) - 1))
 
 
-def _unchanged(reply: Reply) -> Reply:
+def _unchanged(reply: Any) -> Any:
     return reply
+
+
+@contextmanager
+def _kept_signal(name: str) -> Iterator[None]:
+    """Undoes what torch does to a signal: its handler reports a dead worker by an exception wherever we happen to be.
+
+    The death is noticed all the same where the next batch is waited for.
+    """
+    number = getattr(signal, name, None)
+    before = signal.getsignal(number) if number is not None else None
+    yield
+    if number is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(number, before if before is not None else signal.SIG_DFL)
 
 
 def _start_worker(_: int) -> None:

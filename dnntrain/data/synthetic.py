@@ -19,7 +19,7 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Synthetic(ImageData):
-    """Image i of class i mod classes is `128 + 64 * pattern + 255 * noise * gaussian`, clipped to a byte; all keyed by `data_seed`.
+    """Image i, of class i mod classes, is `128 + 64 * pattern + 255 * noise * gaussian`, clipped to bytes.
 
     A pattern is the product of two waves, along and across, of keyed frequency and phase.
     """

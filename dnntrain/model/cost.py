@@ -1,13 +1,12 @@
 """What a model costs: parameters, floating-point operations, memory kept for the backward pass.
 
-Counted by running the model on two images on the CPU, with weights that nobody filled: the meta device would need no arithmetic, but its
-first operation imports torch's compiler, which takes as long as importing torch.
+Counted by running the model on two images on the CPU, with weights of zero: the meta device would need no arithmetic,
+but its first operation imports torch's compiler, which takes as long as importing torch.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +24,7 @@ _EXAMPLES = 2
 
 
 def unfilled(build: Callable[[], nn.Module]) -> nn.Module:
-    """The model that `build` makes, its weights not filled: quick, and memory is touched only where it is read."""
+    """The model that `build` makes, with zeros instead of random weights, which is quicker."""
     with _Unfilled(), keyed_generator(0):
         return build()
 
@@ -38,9 +37,10 @@ def parameter_count(model: nn.Module) -> int:
 def flops_per_example(model: nn.Module, shape: ModelShape) -> float:
     """Floating-point operations of the forward pass of one image: a multiply-add counts as two.
 
-    Linear layers, convolutions, matrix products and attention are counted; the rest is small. The backward pass takes about twice as many.
+    Linear layers, convolutions, matrix products and attention are counted; the rest is small. The backward pass takes
+    about twice as many.
     """
-    with _one_thread(), torch.no_grad(), keyed_generator(0), _Counted() as counted:
+    with one_thread(), torch.no_grad(), keyed_generator(0), _Counted() as counted:
         model(_images(model, shape, _EXAMPLES))
     return float(counted.flops) / _EXAMPLES
 
@@ -48,8 +48,8 @@ def flops_per_example(model: nn.Module, shape: ModelShape) -> float:
 def activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
     """Bytes that the forward pass of `batch` images keeps for the backward pass.
 
-    Each storage counts once, parameters not at all; floating-point numbers take `bytes_per_element` (2 where autocast is on), others
-    (indices, masks) what they take. Counted on two images and scaled.
+    Each storage counts once, parameters not at all; floating-point numbers take `bytes_per_element` (2 under autocast),
+    others what they take. Counted on two images and scaled.
     """
     kept: dict[int, tuple[Tensor, int]] = {}
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
@@ -63,13 +63,13 @@ def activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_
             kept[storage._cdata] = (tensor, size)
         return tensor
 
-    with _one_thread(), keyed_generator(0), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with one_thread(), keyed_generator(0), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(_images(model, shape, _EXAMPLES))
     return sum(size for _, size in kept.values()) * batch // _EXAMPLES
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Two images are too little for several threads, which wait long for each other where other processes run."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -85,13 +85,15 @@ def _images(model: nn.Module, shape: ModelShape, batch: int) -> Tensor:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out the functions that fill a tensor with random numbers."""
+    """Fills with zeros where a tensor would get random numbers: zeros end the loop of a truncated distribution too."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func in _FILLING:
-            return args[0] if args else (kwargs or {})["tensor"]
+            tensor: Tensor = args[0] if args else (kwargs or {})["tensor"]
+            with torch.no_grad():
+                return tensor.zero_()
         return func(*args, **(kwargs or {}))
 
 
@@ -135,17 +137,18 @@ def _added_product(result: Tensor, added: Tensor, left: Tensor, right: Tensor, *
 
 
 def _einsum(result: Tensor, equation: Any, *operands: Any, **_: Any) -> int:
-    """One multiply-add for each combination of all indices; the ellipsis counts by the result."""
-    tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
-    if not isinstance(equation, str) or "." in equation:
-        return 2 * int(result.numel())
-    terms = equation.replace(" ", "").partition("->")[0].split(",")
-    sizes = {
-        letter: size
-        for term, tensor in zip(terms, tensors, strict=True)
-        for letter, size in zip(term, tensor.shape, strict=True)
-    }
-    return 2 * math.prod(sizes.values())
+    """One multiply-add for each number of the result and each combination of the indices that are summed over."""
+    if not isinstance(equation, str):
+        return 0
+    tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    sizes: dict[str, int] = {}
+    for term, tensor in zip(inputs.split(","), tensors, strict=True):
+        left, _dots, right = term.partition("...")
+        sizes.update(zip(left, tensor.shape, strict=False))
+        sizes.update(zip(reversed(right), reversed(tensor.shape), strict=False))
+    summed = [letter for letter in sizes if (letter not in output if arrow else inputs.count(letter) > 1)]
+    return 2 * int(result.numel()) * math.prod(sizes[letter] for letter in summed)
 
 
 def _attention(result: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
@@ -177,10 +180,6 @@ _FLOPS: dict[Any, Callable[..., int]] = {
 _FILLING = frozenset(
     {
         *(getattr(Tensor, name) for name in ("uniform_", "normal_", "random_", "bernoulli_", "exponential_")),
-        *(
-            function
-            for name, function in vars(nn.init).items()
-            if re.match(r"(kaiming|xavier|orthogonal|trunc|sparse)", name)
-        ),
+        *(getattr(nn.init, name) for name in ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_")),
     }
 )

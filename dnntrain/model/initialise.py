@@ -1,10 +1,10 @@
 """First weights, keyed by the name of each module: the same on every layout, whatever was built or drawn before.
 
-A module with parameters of its own is reset by its `reset_parameters`, with torch's generator seeded from (seed, "init", name of the
-module). What that does not cover, a module says itself:
+A module with parameters of its own is reset by its `reset_parameters`, with torch's generator seeded from
+(seed, "init", name of the module). What that does not cover, a module says itself:
 
-    initialise_own()    first values of bare parameters (a class token), or rules that come after the layers' own (a zero scale)
-    weight_scheme       a function applied to each module after its reset; see `schemes.py`
+    initialise_own()    first values of bare parameters (a class token), or rules after the layers' own (a zero scale)
+    weight_scheme       of the model: a function applied to each module after its reset; see `schemes.py`
     fresh               builds the model anew; for models of libraries and users, whose constructors hold the rules
 
 torch's global generator is as before when `initialise` returns.
@@ -53,7 +53,7 @@ def initialise(model: nn.Module, seed: int) -> None:
 
 @contextmanager
 def keyed_generator(seed: int, *names: str) -> Iterator[None]:
-    """torch's CPU generator, seeded from `seed` and `names`, and put back afterwards; other devices' are not touched."""
+    """torch's CPU generator, seeded from `seed` and `names`, and put back afterwards; no other device's is touched."""
     before = torch.default_generator.get_state()
     torch.default_generator.manual_seed(derive(seed, "init", *names))
     try:
@@ -72,9 +72,9 @@ def _reset(module: nn.Module) -> None:
 
 
 def _copy_fresh(model: nn.Module) -> None:
-    """Copies what a newly built model holds, by name; layers that a transform has put in place of others are reset by their own rule."""
+    """Copies what a newly built model holds, by name; a layer that a transform has put in is reset by its own rule."""
     built: nn.Module = model.fresh()  # type: ignore[operator]
-    theirs = {name: module for name, module in built.named_modules()}
+    theirs = dict(built.named_modules())
     for name, module in model.named_modules():
         source = _tensors(theirs[name]) if name in theirs else {}
         mine = _tensors(module)

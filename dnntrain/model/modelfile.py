@@ -1,4 +1,4 @@
-"""Foreign model files as named tensors: safetensors, or PyTorch files read with `weights_only=True`. No file is run as code.
+"""Foreign model files as named tensors: safetensors, or PyTorch files read with `weights_only=True`. No code is run.
 
 What a file is, is told by its first bytes, not by its name.
 """
@@ -6,6 +6,8 @@ What a file is, is told by its first bytes, not by its name.
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import stat
 import struct
 import warnings
@@ -39,7 +41,7 @@ class ModelFile:
 
 @contextmanager
 def open_model_file(path: Path) -> Iterator[ModelFile]:
-    """Opens the file `path`, or `model.safetensors` in the folder `path`. Raises CheckpointError, which says what it is instead."""
+    """Opens the file `path`, or `model.safetensors` in the folder `path`. Raises CheckpointError for others."""
     path = _located(path)
     with _readable(path):
         start = _first_bytes(path)
@@ -107,27 +109,28 @@ def _safetensors(path: Path) -> Iterator[ModelFile]:
     with _readable(path):
         _check_header(path)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            # Not a mapping: the handle has no items().
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-            def read(name: str) -> Tensor:
-                try:
-                    tensor: Tensor = file.get_tensor(name)
-                except SafetensorError as error:
-                    raise CheckpointError(f"{path} is damaged at {name!r}: {error}", _again) from None
-                return tensor
-
-            yield ModelFile(path, shapes, read)
+        file: Any = safe_open(path, framework="pt", device="cpu")
+        # Not a mapping: the handle has no items().
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged: {error}", _again) from None
+
+    def read(name: str) -> Tensor:
+        try:
+            tensor: Tensor = file.get_tensor(name)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged at {name!r}: {error}", _again) from None
+        return tensor
+
+    with file:
+        yield ModelFile(path, shapes, read)
 
 
 _again = "copy or download it again"
 
 
 def _check_header(path: Path) -> None:
-    """What the library leaves open: the header's size is bounded, and no name stands twice. It checks types, shapes and offsets itself."""
+    """What the library leaves open: a bound on the header, and that no name stands twice. It checks the rest itself."""
     size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -153,20 +156,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _torch_file(path: Path) -> ModelFile:
-    """Reads all tensors of a PyTorch file. A file that needs code to be run is refused: there is no other way to load it here."""
+    """Reads all tensors of a PyTorch file. One that needs code to be run is refused; there is no fallback."""
     _refuse_programs(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        # By its contents, whatever it is called; torch's warnings are about formats that are refused or harmless here.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
+        holds = f"names code, {named[1]}" if named else "holds more than tensors, or is damaged"
+        raise CheckpointError(
+            f"{path} {holds}; reading it would run code from the file, so it is refused",
+            "where you trust its origin, load it there and save `model.state_dict()`",
+        ) from None
     except Exception as error:
-        if "weights only load failed" in str(error).lower() or "Unsupported" in str(error):
-            raise CheckpointError(
-                f"{path} holds more than tensors; loading it would run code from the file, so it is refused",
-                "where you trust its origin, load it there and save `model.state_dict()`",
-            ) from None
         first_line = str(error).partition("\n")[0][:200]
         raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {first_line}", _again) from None
     tensors = _state_dict(path, content)

@@ -1,4 +1,4 @@
-"""The residual network of basic blocks (He et al., "Deep residual learning for image recognition", 2016), of any widths and depths."""
+"""Residual networks of basic blocks (He et al., "Deep residual learning for image recognition", 2016), of any depth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Shortcut = Literal["pad", "project"]
 
 
 class ResidualNetwork(nn.Module):
-    """stem → stages of basic blocks → global average → linear. Images [n, channels, height, width] → logits [n, classes].
+    """stem → stages of blocks → global average → linear; images [n, channels, height, width] → logits [n, classes].
 
     Each stage has `blocks[i]` blocks of `widths[i]` channels; all but the first begin with stride 2.
     """

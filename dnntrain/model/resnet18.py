@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al., "Deep residual learning for image recognition", 2016, table 1), by default with a stem for small images."""
+"""ResNet-18 (He et al., "Deep residual learning for image recognition", 2016), with a stem for small images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from dnntrain.model.shape import ModelShape
 
 @dataclass(frozen=True)
 class Resnet18:
-    """Four stages of two basic blocks with 64 to 512 channels; images of at least 8x8 pixels, 32x32 with the large stem."""
+    """Four stages of two basic blocks, 64 to 512 channels; images of at least 8x8 pixels, 32x32 with the large stem."""
 
     width: PositiveInt = 64  # channels of the first stage; the next ones double them
-    small_stem: bool = (
-        True  # true: a 3x3 convolution; false, for images above 64 pixels: 7x7 with stride 2, max pooling
-    )
+    small_stem: bool = True  # true: 3x3 convolution; false, for images above 64 pixels: 7x7 with stride 2, max pooling
     zero_residual: bool = True  # each block begins as its shortcut
 
     def build(self, shape: ModelShape) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The residual networks of the CIFAR-10 study (He et al., "Deep residual learning for image recognition", 2016, section 4.2)."""
+"""Residual networks for CIFAR-10 (He et al., "Deep residual learning for image recognition", 2016, section 4.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemes of first weights: functions from a module to nothing, applied after its own reset, with torch's generator seeded for it.
+"""Schemes of first weights: each is applied to a module after its own reset, with torch's generator seeded for it.
 
 default      torch's: uniform within ±1/sqrt(fan_in), biases too
 kaiming      normal of variance 2/fan_in, biases 0 (He et al., "Delving deep into rectifiers", 2015)

@@ -14,7 +14,7 @@ from dnntrain.model.shape import ModelShape
 
 @dataclass(frozen=True)
 class SeedCnn:
-    """conv 3x3 → ReLU → conv 3x3 → ReLU → max pool 2 → linear → ReLU → linear; no padding; images of at least 6x6 pixels."""
+    """conv 3x3 → ReLU → conv 3x3 → ReLU → max pool 2 → linear → ReLU → linear; images of at least 6x6 pixels."""
 
     channels: tuple[PositiveInt, PositiveInt] = (32, 64)  # output channels of the two convolutions
     hidden: PositiveInt = 128  # width of the hidden linear layer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
 
@@ -38,8 +38,8 @@ class ModelShape:
 def head_modules(model: nn.Module) -> tuple[str, ...]:
     """Names of the modules that turn features into classes: `("head",)`, `("fc",)`, `("classifier.3",)` …
 
-    timm names them itself (`pretrained_cfg["classifier"]`); else the attribute `head`, `fc`, `classifier` or `heads` is looked for,
-    and of a sequence its last layer with weights; else the last linear layer of the model. Empty where there is none.
+    timm names them itself (`pretrained_cfg["classifier"]`); else the attribute `head`, `fc`, `classifier` or `heads` is
+    looked for, and in it the last layer with weights; else the last linear layer of the model. Empty where none is.
     """
     named = dict(model.named_modules())
     config = getattr(model, "pretrained_cfg", None) or {}
@@ -60,8 +60,13 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def _last_layer(name: str, module: nn.Module) -> str | None:
-    """The last linear or convolutional layer within `module`, itself included; inception's and others' nested heads as well."""
+    """The name of the last linear or convolutional layer within `module`, itself included."""
     layers = [inner for inner, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     if not layers:
         return None
     return f"{name}.{layers[-1]}" if layers[-1] else name
+
+
+def place(tensor: Tensor) -> tuple[int, int, tuple[int, ...]]:
+    """What two tensors that share their memory and shape have in common: their storage, offset and shape."""
+    return int(tensor.untyped_storage()._cdata), int(tensor.storage_offset()), tuple(tensor.shape)

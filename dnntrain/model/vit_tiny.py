@@ -1,11 +1,12 @@
-"""A vision transformer (Dosovitskiy et al., 2021) of the size of DeiT-Ti (Touvron et al., 2021), for images of any size.
+"""A vision transformer (Dosovitskiy et al., 2021) of the size of DeiT-Ti (Touvron et al., 2021).
 
-Modules and parameters are named as in timm, so that its `vit_tiny_patch16_224` weights load, and this model's load there.
+Modules and parameters are named as in timm, so that weights of its `vit_tiny_patch16_224` load here, and these there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,9 @@ _ENOUGH, _MOST = 49, 1024
 
 @dataclass(frozen=True)
 class VitTiny:
-    """Patches and a class token through pre-norm transformer blocks; learned positions; the class token is classified."""
+    """Patches and a class token through pre-norm transformer blocks; learned positions; the class token decides."""
 
-    patch: PositiveInt | None = (
-        None  # side of a patch, pixels; null: the largest up to 16 that fits and gives 49 patches or more
-    )
+    patch: PositiveInt | None = None  # side of a patch, pixels; null: the largest of 16 or less that gives 49 patches
     dim: PositiveInt = 192  # width of a token
     depth: PositiveInt = 12  # transformer blocks
     heads: PositiveInt = 3  # attention heads; they divide dim
@@ -45,12 +44,26 @@ class VitTiny:
         patches = (shape.height // patch) * (shape.width // patch)
         if patches > _MOST:
             raise ConfigError(
-                f"images of {shape.height}x{shape.width} pixels give {patches} patches of {patch}x{patch}, more than {_MOST}",
+                f"{shape.height}x{shape.width} pixels give {patches} patches of {patch}x{patch}, more than {_MOST}",
                 "resize the images to sides with a common divisor, or set a larger model.patch",
             )
-        return VisionTransformer(
+        model = VisionTransformer(
             shape, patch, patches, self.dim, self.depth, self.heads, int(self.dim * self.mlp_ratio), self.dropout
         )
+        model.timm_architecture = ("vit_tiny_patch16_224", self.timm_arguments(shape, patch))
+        return model
+
+    def timm_arguments(self, shape: ModelShape, patch: int) -> dict[str, Any]:
+        """What makes timm's model of the same name this one."""
+        return {
+            "in_chans": shape.channels,
+            "img_size": [shape.height, shape.width],
+            "patch_size": patch,
+            "embed_dim": self.dim,
+            "depth": self.depth,
+            "num_heads": self.heads,
+            "mlp_ratio": self.mlp_ratio,
+        }
 
 
 def choose_patch(height: int, width: int) -> int:
@@ -84,6 +97,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, shape.num_classes)
         self.weight_scheme: Scheme = small_normal
+        self.timm_architecture: tuple[str, dict[str, Any]] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         patches = self.patch_embed(images)
@@ -159,7 +173,7 @@ class Perceptron(nn.Module):
 
 
 def small_normal(module: nn.Module) -> None:
-    """Linear weights normal with standard deviation 0.02, biases 0: the rule of ViT and DeiT, whose cut at 2 is a hundred deviations away."""
+    """Linear weights normal with standard deviation 0.02, biases 0. DeiT cuts them at 2, a hundred deviations away."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dnntrain.errors import CheckpointError
 from dnntrain.model.modelfile import ModelFile, open_model_file
-from dnntrain.model.shape import head_modules
+from dnntrain.model.shape import head_modules, place
 
 #: Prefixes that wrappers put before every name: DataParallel and DDP, Lightning and others.
 _PREFIXES = ("module.", "model.", "net.", "network.")
@@ -49,9 +49,10 @@ class _Difference:
 def load_weights(model: nn.Module, path: str | Path, replace_head: bool) -> LoadReport:
     """Copies the tensors of a run directory, a .safetensors, or a .pt or .pth into `model`, by name.
 
-    With `replace_head`, a final classifier that the file lacks, or has for another number of classes, keeps the weights it has.
-    Wrappers' prefixes (`module.`, `_orig_mod.`) are taken off. Numbers are converted to the type of the model's. Raises CheckpointError
-    where the file is damaged or foreign, or where any other name or shape differs, naming them; `model` is then as before.
+    With `replace_head`, a final classifier that the file lacks, or has for another number of classes, keeps the weights
+    it has. Wrappers' prefixes (`module.`, `_orig_mod.`) are taken off. Numbers take the type of the model's.
+    Raises CheckpointError where the file is damaged or foreign, or where any other name or shape differs, naming them;
+    `model` is then as before.
     """
     with open_model_file(Path(path).expanduser()) as file:
         targets = model.state_dict()
@@ -120,9 +121,6 @@ def _difference(
 def _tied(targets: Mapping[str, Tensor], sources: Iterable[str]) -> set[str]:
     """Names whose tensor is loaded under another name, because modules share it."""
 
-    def place(tensor: Tensor) -> tuple[int, int, torch.Size]:
-        return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape
-
     loaded = {place(targets[name]) for name in sources if name in targets}
     return {name for name, tensor in targets.items() if place(tensor) in loaded}
 
@@ -174,7 +172,7 @@ def _refusal(
         _line(
             "mis-shaped",
             [
-                f"{_shown(name)} is {_size(file.shapes[sources[name]])} in the file, {_size(targets[name].shape)} in the model"
+                f"{_shown(name)}: {_size(file.shapes[sources[name]])} in the file, {_size(targets[name].shape)} here"
                 for name in difference.misshaped[:_LISTED]
             ],
             difference.misshaped,

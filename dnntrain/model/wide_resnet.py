@@ -1,4 +1,4 @@
-"""Wide residual networks (Zagoruyko & Komodakis, "Wide residual networks", 2016): pre-activation, few layers, many channels."""
+"""Wide residual networks (Zagoruyko & Komodakis, 2016): pre-activation, few layers, many channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dnntrain.model.shape import ModelShape
 
 @dataclass(frozen=True)
 class WideResnet:
-    """Three stages of n pre-activation blocks with 16k, 32k and 64k channels: depth 6n + 4; images of at least 4x4 pixels."""
+    """Three stages of n blocks with 16k, 32k and 64k channels: depth 6n + 4; images of at least 4x4 pixels."""
 
     depth: PositiveInt = 16  # layers with weights: 6n + 4, so 10, 16, 22, 28, 40 …
     widen: PositiveInt = 2  # the factor k on the channels
@@ -30,7 +30,7 @@ class WideResnet:
 
 
 class WideNetwork(nn.Module):
-    """conv 3x3 → three stages → norm → ReLU → global average → linear; images [n, channels, height, width] → logits [n, classes]."""
+    """stem → stages → norm → ReLU → average → linear; images [n, channels, height, width] → logits [n, classes]."""
 
     def __init__(self, shape: ModelShape, blocks: int, widen: int, dropout: float) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class WideNetwork(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """x + conv2(relu(norm2(conv1(a)))), a = relu(norm1(x)); where sizes change, a 1x1 convolution of `a` takes the place of x."""
+    """x + conv2(relu(norm2(conv1(a)))), a = relu(norm1(x)); where sizes change, x is a 1x1 convolution of `a`."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -73,5 +73,5 @@ class WideBlock(nn.Module):
         if self.dropout:
             inner = functional.dropout(inner, self.dropout, self.training)
         kept: Tensor = features if self.shortcut is None else self.shortcut(active)
-        inner = self.conv2(inner)
-        return kept + inner
+        added: Tensor = self.conv2(inner)
+        return kept + added

@@ -22,10 +22,12 @@ class AdamW:
     weight_decay: NonNegative = 0.01  # on weights; biases and norms have none
 
     def build(self, model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
-        return (torch.optim.AdamW(
-            parameter_groups(model.named_parameters(), self.weight_decay),
-            lr=self.lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            fused=True,
-        ),)
+        return (
+            torch.optim.AdamW(
+                parameter_groups(model.named_parameters(), self.weight_decay),
+                lr=self.lr,
+                betas=(self.beta1, self.beta2),
+                eps=self.eps,
+                fused=True,
+            ),
+        )

@@ -8,14 +8,13 @@ from typing import Any
 from torch import nn
 
 
-def parameter_groups(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float
-) -> list[dict[str, Any]]:
+def parameter_groups(named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
     """Two groups of named parameters: weights with decay; biases and normalisation parameters (all vectors) without.
 
     Decaying gains and biases only costs accuracy (He et al., "Bag of tricks", 2019, section 3.1). Empty groups are left out.
     """
-    decayed, plain = [], []
+    decayed: list[tuple[str, nn.Parameter]] = []
+    plain: list[tuple[str, nn.Parameter]] = []
     for name, parameter in named_parameters:
         if parameter.requires_grad:
             (decayed if parameter.ndim >= 2 and not _is_embedding(name) else plain).append((name, parameter))

@@ -1,7 +1,10 @@
-"""Muon: momentum whose matrices are orthogonalised (Jordan, 2024; torch.optim.Muon), AdamW for everything else.
+"""Muon: momentum whose matrices are orthogonalised (Jordan, 2024), AdamW for everything else.
 
 Hidden weights are matrices: linear weights as they are, convolution weights [out, in, kh, kw] as [out, in * kh * kw], as in the author's
-code. The first dimension's head (the last linear layer), biases, norms and embeddings go to AdamW.
+code. The head (the last linear layer), biases, norms and embeddings go to AdamW.
+
+torch.optim.Muon holds the state and the knobs; only its Newton-Schulz iteration is replaced by an equal one that is several times cheaper
+for wide matrices (a [128, 9216] weight is 98 % of seed_cnn).
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ from dnntrain.optim.groups import parameter_groups
 class Muon:
     """Steps of spectral norm about lr for hidden matrices; AdamW with its own rate for the rest."""
 
-    lr: Positive = 0.02  # base learning rate of the matrices; the schedule multiplies it
-    momentum: Fraction = 0.95  # of the matrices
-    weight_decay: NonNegative = 0.01  # decoupled, on matrices and on AdamW's weights
+    lr: Positive = 0.1  # base learning rate of the matrices; the schedule multiplies it
+    momentum: Fraction = 0.9  # of the matrices, in Nesterov's form
+    weight_decay: NonNegative = 0.0  # decoupled, on matrices and on AdamW's weights
     ns_steps: PositiveInt = 5  # Newton-Schulz iterations
-    adjust_lr: Literal["original", "match_rms_adamw"] = "original"  # how the rate depends on a matrix's shape
-    adam_lr: Positive = 2e-3  # base learning rate of AdamW; the schedule multiplies it too
+    adjust_lr: Literal["original", "match_rms_adamw", "spectral_unclamped"] = (
+        "spectral_unclamped"  # by a matrix's shape
+    )
+    adam_lr: Positive = 3e-3  # base learning rate of AdamW; the schedule multiplies it too
     beta1: Fraction = 0.9  # AdamW's decay of the mean of gradients
     beta2: Fraction = 0.99  # AdamW's decay of the mean of squared gradients
 
@@ -60,11 +65,35 @@ def split_hidden(model: nn.Module) -> tuple[list[tuple[str, nn.Parameter]], list
     return [item for item in named if item[0] in hidden], [item for item in named if item[0] not in hidden]
 
 
+def orthogonalised(matrix: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+    """The Newton-Schulz iteration of torch.optim.Muon, X ← aX + b(XXᵀ)X + c(XXᵀ)²X from X = M / |M|, worked out on the small Gram matrix.
+
+    Every iterate is P(XXᵀ)X with one polynomial P, so P alone is iterated, at [rows, rows] for a matrix with fewer rows than columns, and
+    multiplied by the matrix once: two passes over the wide matrix instead of 3 * steps. Float32, as the Gram matrix needs it.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    identity = torch.eye(len(wide), device=matrix.device)
+    gram = wide @ wide.T
+    squared_norm = gram.diagonal().sum().clamp_min(1e-14)
+    # Rounding can leave a vanishing eigenvalue below zero, which the iteration would blow up.
+    gram = gram / squared_norm + 1e-6 * identity
+    a, b, c = coefficients
+    product = None
+    for step in range(steps):
+        polynomial = a * identity + b * gram + c * (gram @ gram)
+        product = polynomial if product is None else polynomial @ product
+        if step + 1 < steps:
+            gram = polynomial @ gram @ polynomial
+    assert product is not None
+    result = (product * squared_norm.rsqrt()).bfloat16() @ wide.bfloat16()
+    return (result if wide is matrix else result.T).float()
+
+
 class MatrixMuon(torch.optim.Muon):
     """torch's Muon over matrix views, so that it also takes convolution weights.
 
-    Each parameter is seen through a two-dimensional parameter that shares its storage; gradients are handed over as views at each step.
-    Orthogonalisation does not depend on the order of columns, so a channels-last weight may be flattened in its own order.
+    Each parameter is seen through a two-dimensional parameter that shares its storage. Orthogonalisation does not depend on the order of
+    columns, so a channels-last weight may be flattened in its own order.
     """
 
     def __init__(self, named: list[tuple[str, nn.Parameter]], **options: Any) -> None:
@@ -73,10 +102,41 @@ class MatrixMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; `closure` is not used."""
+        (group,) = self.param_groups
+        keep, decay = group["momentum"], 1 - group["lr"] * group["weight_decay"]
         for parameter, view in self._pairs:
-            view.grad = None if parameter.grad is None else _matrix(parameter.grad)
-        result: float | None = super().step(closure)
-        return result
+            if parameter.grad is None:
+                continue
+            gradient = _matrix(_like(parameter.grad, parameter))
+            state = self.state[view]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(view)
+            buffer = state["momentum_buffer"]
+            buffer.lerp_(gradient, 1 - keep)
+            direction = gradient.lerp(buffer, keep) if group["nesterov"] else buffer
+            update = orthogonalised(direction, group["ns_coefficients"], group["ns_steps"])
+            if decay != 1:
+                view.mul_(decay)
+            view.add_(update, alpha=-group["lr"] * shape_factor(group["adjust_lr_fn"], *view.shape))
+        return None
+
+
+def shape_factor(rule: str, rows: int, columns: int) -> float:
+    """What torch.optim.Muon multiplies the learning rate of a [rows, columns] matrix with."""
+    factors = {
+        "original": max(1.0, rows / columns) ** 0.5,
+        "match_rms_adamw": 0.2 * max(rows, columns) ** 0.5,
+        "spectral_unclamped": (rows / columns) ** 0.5,
+    }
+    return factors[rule]
+
+
+def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """`gradient` in the memory format of its parameter."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _matrix(tensor: Tensor) -> Tensor:

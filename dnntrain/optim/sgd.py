@@ -21,10 +21,12 @@ class Sgd:
     weight_decay: NonNegative = 5e-4  # L2 penalty on weights; biases and norms have none
 
     def build(self, model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
-        return (torch.optim.SGD(
-            parameter_groups(model.named_parameters(), self.weight_decay),
-            lr=self.lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov and self.momentum > 0,
-            fused=True,
-        ),)
+        return (
+            torch.optim.SGD(
+                parameter_groups(model.named_parameters(), self.weight_decay),
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov and self.momentum > 0,
+                fused=True,
+            ),
+        )

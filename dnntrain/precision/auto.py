@@ -16,7 +16,9 @@ class Auto:
         if hardware.device == "cuda":
             major, minor = hardware.capability
             if major >= 8:
-                return Policy("bfloat16", False, f"auto: {hardware.device_name} computes bf16 (capability {major}.{minor})")
+                return Policy(
+                    "bfloat16", False, f"auto: {hardware.device_name} computes bf16 (capability {major}.{minor})"
+                )
             if major >= 7:
                 return Policy("float16", True, f"auto: {hardware.device_name} computes fp16, not bf16")
             return Policy(None, False, f"auto: capability {major}.{minor} has no fast half precision")

@@ -58,7 +58,7 @@ class Average:
         averages, lives = [average for average, _ in floats], [live for _, live in floats]
 
         def update(decay: float) -> None:
-            get_ema_multi_avg_fn(decay)(averages, lives, None)
+            get_ema_multi_avg_fn(decay)(averages, lives, None)  # type: ignore[no-untyped-call]
             for average, live in whole:
                 average.copy_(live)
 

@@ -1,7 +1,7 @@
 """Line charts as inline SVG that needs no script.
 
-The drawing is stretched to the width of the page while its lines keep their thickness; the numbers of the axes are HTML
-beside it, and so stay legible on a telephone as on paper. Values show when the pointer rests on the chart, by `<title>`.
+The drawing is stretched to the width of the page while its lines keep their thickness; the numbers of the axes are
+HTML beside it, and so stay legible on a telephone as on paper. Values show where the pointer rests, by `<title>`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from dnntrain.report.markup import escaped
 from dnntrain.report.numbers import Point, is_share, log_ticks, metric_text, short, smoothed, thinned, ticks
+from dnntrain.units import format_seconds
 
 #: Units of the drawing in both directions.
 _SIZE = 1000
@@ -26,7 +28,8 @@ _LOG_SPAN = 40
 class Curve:
     """One line: `pieces` of finite points in the order of x, interrupted where a value was not finite (at `gaps`).
 
-    `tone` numbers the colour; `dashed` tells lines of one tone apart.
+    `tone` numbers the colour; `dashed` tells lines of one tone apart. A `noisy` curve with many points is drawn as
+    a thin line of all beneath a firm one of their mean.
     """
 
     label: str
@@ -34,6 +37,7 @@ class Curve:
     tone: int
     gaps: tuple[float, ...] = ()
     dashed: bool = False
+    noisy: bool = False
 
     @property
     def points(self) -> list[Point]:
@@ -65,7 +69,9 @@ class Axis:
         return _SIZE * min(max(place / (high - low), 0.0), 1.0)
 
 
-def curve(label: str, xs: Sequence[float], values: Sequence[float], tone: int, dashed: bool = False) -> Curve:
+def curve(
+    label: str, xs: Sequence[float], values: Sequence[float], tone: int, dashed: bool = False, noisy: bool = False
+) -> Curve:
     """A curve through (x, value), with gaps where a value is not finite."""
     pieces: list[list[Point]] = [[]]
     gaps: list[float] = []
@@ -78,7 +84,7 @@ def curve(label: str, xs: Sequence[float], values: Sequence[float], tone: int, d
             gaps.append(x)
             if pieces[-1]:
                 pieces.append([])
-    return Curve(label, tuple(tuple(piece) for piece in pieces if piece), tone, tuple(gaps), dashed)
+    return Curve(label, tuple(tuple(piece) for piece in pieces if piece), tone, tuple(gaps), dashed, noisy)
 
 
 def chart(
@@ -90,15 +96,19 @@ def chart(
     x_text: Callable[[float], str] = short,
     marks: Sequence[Mark] = (),
     most_points: int = _MOST_POINTS,
+    zero: bool = False,
 ) -> str:
-    """A figure of `curves`; empty where there is nothing to draw. `metric` says how values are written."""
+    """A figure of `curves`; empty where there is nothing to draw.
+
+    `metric` says how values are written; `zero` has their axis begin at 0, so that heights compare.
+    """
     curves = [item for item in curves if item.pieces or item.gaps]
     points = [point for item in curves for point in item.points]
     gaps = [x for item in curves for x in item.gaps]
     if not points and not gaps:
         return ""
-    x_axis = _x_axis([x for x, _ in points] + gaps + [mark.x for mark in marks])
-    y_axis = _y_axis([y for _, y in points], metric)
+    x_axis = _x_axis([x for x, _ in points] + gaps + [mark.x for mark in marks], by_time=x_text is format_seconds)
+    y_axis = _y_axis([y for _, y in points] + ([0.0] if zero else []), metric)
 
     def text(value: float) -> str:
         return metric_text(metric, value)
@@ -110,30 +120,31 @@ def chart(
         *(f'<path class="mark" d="M{x_axis.at(mark.x):.0f} 0V{_SIZE}"/>' for mark in marks),
         *_strips(curves, x_axis, y_axis, x_name, x_text, text),
     ]
-    summary = "; ".join(_told(item, text) for item in curves)
     signs = "".join(
         f'<span class="sign" style="left:{x_axis.at(mark.x) / 10:.1f}%" title="{escaped(mark.meaning)}">'
         f"{escaped(mark.sign)}</span>"
         for mark in marks
     )
+    y_labels = _labels(y_axis, "bottom", _tick_text(metric, y_axis))
+    told = f"{title} by {x_name}: {'; '.join(_told(item, text) for item in curves)}"
     return (
         f'<figure class="chart"><figcaption><h3>{escaped(title)}</h3>{_legend(curves, text)}</figcaption>'
-        f'<div class="plot"><div class="ys" aria-hidden="true">{_labels(y_axis, "bottom", _tick_text(metric, y_axis))}</div>'
+        f'<div class="plot"><div class="ys" aria-hidden="true">{y_labels}</div>'
         f'<div class="field"><svg viewBox="0 0 {_SIZE} {_SIZE}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escaped(title)} by {escaped(x_name)}: {escaped(summary, 600)}">{"".join(drawing)}</svg>{signs}</div>'
+        f'aria-label="{escaped(told, 900)}">{"".join(drawing)}</svg>{signs}</div>'
         f'<div class="xs" aria-hidden="true">{_labels(x_axis, "left", x_text)}<b>{escaped(x_name)}</b></div></div>'
         f"{_gap_note(gaps, x_name, x_text)}</figure>"
     )
 
 
-def _x_axis(xs: Sequence[float]) -> Axis:
+def _x_axis(xs: Sequence[float], by_time: bool) -> Axis:
     low, high = min(xs), max(xs)
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - 1, high + 1
     # The start of a run belongs to its curves where they begin near it.
     if 0 < low < 0.15 * high:
         low = 0.0
-    return Axis(low, high, ticks=tuple(ticks(low, high, 5)))
+    return Axis(low, high, ticks=tuple(ticks(low, high, 6, by_time)))
 
 
 def _y_axis(values: Sequence[float], metric: str) -> Axis:
@@ -170,7 +181,7 @@ def _labels(axis: Axis, side: str, text: Callable[[float], str]) -> str:
 
 
 def _drawn(item: Curve, x_axis: Axis, y_axis: Axis, most_points: int) -> str:
-    """The curve's lines; where there are many points, a thin line of all beneath a firm one of their mean."""
+    """The curve's lines, with dots where there are few points."""
     total = len(item.points)
     kind = f"t{item.tone}{' dashed' if item.dashed else ''}"
 
@@ -187,7 +198,7 @@ def _drawn(item: Curve, x_axis: Axis, y_axis: Axis, most_points: int) -> str:
 
     share = [max(4, round(most_points * len(piece) / max(total, 1))) for piece in item.pieces[:200]]
     pieces = [thinned(piece, most) for piece, most in zip(item.pieces, share, strict=False)]
-    if total < 80:
+    if total < 80 or not item.noisy:
         dots = "".join(f"M{x_axis.at(x):.1f} {_SIZE - y_axis.at(y):.1f}h0" for x, y in item.points)
         return path(pieces, kind) + (f'<path class="dots t{item.tone}" d="{dots}"/>' if total <= 30 else "")
     means = [
@@ -210,9 +221,9 @@ def _strips(
         return []
     xs = _spread(sorted({x for _, points in lists for x, _ in points}), _MOST_STRIPS)
     places = [x_axis.at(x) for x in xs]
-    edges = [0.0, *((left + right) / 2 for left, right in zip(places, places[1:], strict=False)), float(_SIZE)]
+    edges = [0.0, *((left + right) / 2 for left, right in pairwise(places)), float(_SIZE)]
     strips = []
-    for x, place, left, right in zip(xs, places, edges, edges[1:], strict=False):
+    for x, place, left, right in zip(xs, places, edges[:-1], edges[1:], strict=True):
         said, dots = [f"{x_name} {x_text(x)}"], []
         for item, points in lists:
             near_x, near_y = _nearest(points, x)

@@ -1,4 +1,4 @@
-"""Several runs on one page: a table of their figures, what they were set to differently, their curves over one another."""
+"""Several runs on one page: their figures, what they were set to differently, their curves over one another."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def figures(runs: Sequence[RunData], names: Sequence[str]) -> str:
         for row, value in zip(rows, values, strict=True):
             cell = escaped(text(value)) if math.isfinite(value) else "–"
             row.append(f'<span class="best">{cell}</span>' if value == best else cell)
-    return section("Figures", table(head, rows, "The best of each column is green."))
+    shown = table(head, rows, "The best of each column is green.")
+    return section("Figures", f'<div class="panel">{shown}</div>')
 
 
 def differences(runs: Sequence[RunData], names: Sequence[str]) -> str:
@@ -67,7 +68,8 @@ def differences(runs: Sequence[RunData], names: Sequence[str]) -> str:
     left = len(differing) - len(rows)
     note = f'<p class="note">{left} more keys differ.</p>' if left > 0 else ""
     head = ["key", *(_name(index, name) for index, name in enumerate(names))]
-    return section("What differs", table(head, rows, "Keys of the resolved configurations.") + note if rows else "")
+    shown = table(head, rows, "Keys of the resolved configurations.")
+    return section("What differs", f'<div class="panel">{shown}{note}</div>' if rows else "")
 
 
 def overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
@@ -81,7 +83,7 @@ def overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
         ]
         if by_time:
             return chart(title, curves, metric=name, x_name="time", x_text=format_seconds, most_points=most)
-        return chart(title, curves, metric=name, most_points=most)
+        return chart(title, curves, metric=name, most_points=most, zero=name == "examples_per_s")
 
     metric = runs[0].metric
     drawn = [
@@ -101,12 +103,13 @@ def overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
 def _curve(run: RunData, split: str, name: str, label: str, index: int, by_time: bool) -> Curve:
     series = run.get(split, name)
     xs = series.wall_s if by_time else series.step
-    return curve(label, xs, series.value, index % len(TONES), dashed=index >= len(TONES))
+    noisy = split == "train" and name != "lr"
+    return curve(label, xs, series.value, index % len(TONES), dashed=index >= len(TONES), noisy=noisy)
 
 
 def _name(index: int, name: str) -> str:
     dashed = " dashed" if index >= len(TONES) else ""
-    return f'<span class="legend"><i class="t{index % len(TONES)}{dashed}"></i></span>{isolated(name, 60)}'
+    return f'<i class="swatch t{index % len(TONES)}{dashed}"></i>{isolated(name, 60)}'
 
 
 def _sign(runs: Sequence[RunData]) -> int:

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 
 
 def escaped(text: object, most: int = 300) -> str:
-    """`text` for use in HTML, attributes included: special letters escaped, control letters and lone surrogates replaced,
-    at most `most` letters."""
+    """`text` for use in HTML, attributes included, cut to `most` letters.
+
+    Special letters are escaped, control letters and lone surrogates replaced.
+    """
     value = str(text)
     if len(value) > most:
         value = f"{value[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""Where a classifier errs: the confusion matrix, the accuracy of each class, the pairs that are taken for one another."""
+"""Where a classifier errs: the confusion matrix, the accuracy of each class, the pairs most often confused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dnntrain.report.markup import details, escaped, isolated, table
+from dnntrain.report.markup import details, escaped, isolated
 from dnntrain.report.numbers import percent
 
 Matrix = list[list[int]]
@@ -50,8 +50,8 @@ def mistakes(matrix: Matrix, names: Sequence[str]) -> str:
         picture = _heat_map(matrix)
     left = f'<div class="panel"><h3>Confusion matrix</h3>{picture}</div>'
     right = f'<div class="panel"><h3>Accuracy by class</h3>{_by_class(matrix, names)}</div>'
-    pairs = f'<div class="panel"><h3>Most often confused</h3>{_pairs(matrix, names)}</div>'
-    return f'<div class="pairing">{left}{right}</div><div class="pairing" style="margin-top:14px">{pairs}</div>'
+    pairs = f'<div class="panel below"><h3>Most often confused</h3>{_pairs(matrix, names)}</div>'
+    return f'<div class="pairing">{left}{right}</div>{pairs}'
 
 
 def worst_pairs(matrix: Matrix, most: int = _PAIRS) -> list[tuple[int, int, int]]:
@@ -135,12 +135,7 @@ def _by_class(matrix: Matrix, names: Sequence[str]) -> str:
     totals = [sum(row) for row in matrix]
     seen = [number for number, total in enumerate(totals) if total]
     order = sorted(seen, key=lambda number: (matrix[number][number] / totals[number], number))
-    rows = [
-        f'<tr><th scope="row" title="{escaped(names[number], 60)}">{isolated(names[number], 40)}</th>'
-        f"<td>{percent(matrix[number][number] / totals[number])}</td><td>{matrix[number][number]} / {totals[number]}</td>"
-        f'<td class="bar"><div><i style="width:{100 * matrix[number][number] / totals[number]:.1f}%"></i></div></td></tr>'
-        for number in order
-    ]
+    rows = [_bar(names[number], matrix[number][number], totals[number]) for number in order]
 
     def as_table(part: list[str], caption: str) -> str:
         return f'<table class="bars"><caption>{caption}</caption><tbody>{"".join(part)}</tbody></table>'
@@ -150,11 +145,23 @@ def _by_class(matrix: Matrix, names: Sequence[str]) -> str:
     return shown + (details(f"{len(rest)} more classes", as_table(rest, "The rest.")) if rest else "")
 
 
+def _bar(name: str, right: int, total: int) -> str:
+    return (
+        f'<tr><th scope="row">{isolated(name, 40)}</th><td>{percent(right / total)}</td>'
+        f"<td>{right} / {total}</td>"
+        f'<td class="bar"><div><i style="width:{100 * right / total:.1f}%"></i></div></td></tr>'
+    )
+
+
 def _pairs(matrix: Matrix, names: Sequence[str]) -> str:
-    rows = []
-    for count, true, predicted in worst_pairs(matrix):
-        share = percent(count / (sum(matrix[true]) or 1))
-        rows.append((isolated(names[true], 60), isolated(names[predicted], 60), str(count), share))
-    if not rows:
+    """The pairs as a list in as many columns as there is room for."""
+    items = "".join(
+        f"<li><span>{isolated(names[true], 40)} → {isolated(names[predicted], 40)}</span>"
+        f"<b>{count}</b><small>{percent(count / (sum(matrix[true]) or 1))}</small></li>"
+        for count, true, predicted in worst_pairs(matrix)
+    )
+    if not items:
         return '<p class="note">Nothing was confused.</p>'
-    return table(("true", "predicted", "examples", "of the true class"), rows, "The largest cells off the diagonal.")
+    return (
+        f'<p class="note">True class → predicted: examples, share of the true class.</p><ol class="mixed">{items}</ol>'
+    )

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 Point = tuple[float, float]
 
+#: Round numbers of seconds, from ten seconds to a week.
+_TIME_STEPS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800]
+
 
 def thinned(points: Sequence[Point], most: int) -> list[Point]:
-    """At most `most` of the points, in order: first, last, lowest and highest of equal stretches, so that peaks remain."""
+    """At most `most` points, in order: first, last, lowest and highest of equal stretches, so that peaks remain."""
     if len(points) <= most or most < 4:
         return list(points[:most]) if len(points) > most else list(points)
     buckets = most // 4
@@ -37,13 +40,17 @@ def smoothed(points: Sequence[Point], window: int) -> list[Point]:
     return means
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`, about `count` of them."""
+def ticks(low: float, high: float, count: int = 5, by_time: bool = False) -> list[float]:
+    """Round numbers from `low` to `high`, about `count` of them: 1, 2 or 5 times a power of ten apart.
+
+    `by_time` takes them as seconds, of which 15, 30, 60 and so on are round.
+    """
     if not high > low:
         return [low]
     rough = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    steps = _TIME_STEPS if by_time and 10 <= rough <= _TIME_STEPS[-1] else [factor * power for factor in (1, 2, 5, 10)]
+    step = next(step for step in steps if step >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [index * step for index in range(first, min(last, first + 50) + 1)]

@@ -20,7 +20,7 @@ _MOST_RUNS = 40
 def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     """Writes the report of one run, or the comparison of several, and returns its path.
 
-    `output` is by default `report.html` in the run directory, or `comparison.html` in the folder that holds all of the runs.
+    `output` is by default `report.html` in the run directory, or `comparison.html` in the folder that holds all runs.
     Raises ConfigError where a folder is no run directory or the file cannot be written.
     """
     if not 1 <= len(run_dirs) <= _MOST_RUNS:
@@ -39,19 +39,23 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
 
 def single(run: RunData) -> bytes:
     """The report of one run."""
-    parts = [
-        sections.heading(run),
-        sections.cards(run),
-        sections.charts(run),
-        sections.confusion(run),
-        sections.gallery(run),
-        sections.reproduce(run),
-        sections.facts(run),
-        sections.footer(run),
-    ]
-    page = _page(run.name, parts)
-    # Every part has its own bounds; where all are met at once, the pictures are what can be missed most.
-    return page if len(page) <= _MOST_BYTES else _page(run.name, [*parts[:4], *parts[5:6], parts[7]])
+    parts = {
+        "heading": sections.heading(run),
+        "cards": sections.cards(run),
+        "charts": sections.charts(run),
+        "confusion": sections.confusion(run),
+        "gallery": sections.gallery(run),
+        "reproduce": sections.reproduce(run),
+        "facts": sections.facts(run),
+        "footer": sections.footer(run),
+    }
+    page = _page(run.name, list(parts.values()))
+    # Each part has bounds of its own; where several are met at once, these can be missed most.
+    for spare in ("gallery", "facts", "confusion"):
+        if len(page) > _MOST_BYTES:
+            del parts[spare]
+            page = _page(run.name, list(parts.values()))
+    return page
 
 
 def comparison(runs: Sequence[RunData]) -> bytes:
@@ -63,7 +67,7 @@ def comparison(runs: Sequence[RunData]) -> bytes:
         compare.figures(runs, names),
         compare.overlays(runs, names),
         compare.differences(runs, names),
-        "".join(sections.footer(run) for run in runs),
+        sections.footer(*runs),
     ]
     page = _page(title, parts)
     return page if len(page) <= _MOST_BYTES else _page(title, parts[:3])
@@ -74,7 +78,8 @@ def _page(title: str, parts: Sequence[str]) -> bytes:
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="referrer" content="no-referrer">'
         f"<title>{escaped(title, 100)} · dnntrain</title><style>{style_sheet()}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )

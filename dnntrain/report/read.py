@@ -20,7 +20,8 @@ _TEXT_BYTES = 2**18
 _METRICS_BYTES = 2**30
 _LINE_BYTES = 2**16
 _MOST_SERIES = 64
-_MOST_EVENTS = 200
+_MOST_EVENTS = 100
+_MOST_DEPTH = 32
 
 _AXES = ("step", "epoch", "examples", "wall_s", "split")
 
@@ -150,7 +151,7 @@ def _open(path: Path) -> int | None:
 
 
 def _read_text(path: Path, limit_bytes: int) -> str | None:
-    """The file as text, bytes that are no UTF-8 replaced; None where it is missing, no file, or larger than the limit."""
+    """The file as text, bytes that are no UTF-8 replaced; None where it is missing, no file, or too large."""
     descriptor = _open(path)
     if descriptor is None:
         return None
@@ -194,7 +195,7 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], S
         split, wall_s = str(row.get("split"))[:40], number(row.get("wall_s"))
         if split == "event":
             if len(events) < _MOST_EVENTS:
-                events.append(Event(step, str(row.get("event", "event"))[:80], str(row.get("reason", ""))[:400]))
+                events.append(Event(step, str(row.get("event", "event"))[:80], str(row.get("reason", ""))[:240]))
             continue
         for name, value in row.items():
             if name in _AXES or isinstance(value, bool | dict | list) or (isinstance(value, str) and len(value) > 4):
@@ -229,20 +230,29 @@ def _lines(path: Path, notes: list[str]) -> Iterator[bytes]:
 
 
 def _read_config(path: Path, notes: list[str]) -> tuple[tuple[str, str], ...]:
-    """config.yaml as (dotted key, value) pairs. A file with aliases, which can grow without bound, is not expanded."""
+    """config.yaml as (dotted key, value) pairs; a file that would grow without bound when loaded is left out."""
     import yaml
 
     text = _read_text(path, _TEXT_BYTES)
     if text is None:
         return ()
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("aliases")
-        value = yaml.safe_load(text)
-        return tuple(_flat(value))[:2000]
+        _require_plain(yaml.parse(text, Loader=yaml.SafeLoader))
+        return tuple(_flat(yaml.safe_load(text)))[:2000]
     except (ValueError, RecursionError, yaml.YAMLError):
         notes.append(f"{path.name} cannot be shown")
         return ()
+
+
+def _require_plain(events: Iterator[Any]) -> None:
+    """Raises ValueError for YAML with aliases or deep nesting, as soon as it is met: both can cost without bound."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _MOST_DEPTH:
+            raise ValueError("aliases or deep nesting")
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -62,7 +62,7 @@ def cards(run: RunData) -> str:
             f"step {short(best_step)}",
         ),
         ("Training time", _seconds(result.get("train_s")), _length(run)),
-        ("Speed", _speed(result.get("examples_per_s")), _step_ms(result)),
+        ("Examples a second", _speed(result.get("examples_per_s")), _step_ms(result)),
         ("Peak memory", _megabytes(result.get("peak_memory_mb")), _estimate(run)),
         ("Parameters", _parameters(run), _flops(run)),
     ]
@@ -114,7 +114,7 @@ def charts(run: RunData) -> str:
         chart("Loss", losses, metric="loss", marks=marks + (starred if best_name == "loss" else [])),
         chart("Accuracy", accuracies, metric="accuracy", marks=marks + (starred if best_name != "loss" else [])),
         chart("Learning rate", [_curve(run, "train", "lr", "learning rate", 2)], metric="lr", marks=marks),
-        chart("Examples per second", [_curve(run, "train", "examples_per_s", "training", 5)], marks=marks),
+        chart("Examples per second", [_curve(run, "train", "examples_per_s", "training", 5)], marks=marks, zero=True),
     ]
     others = sorted(
         {name for split, name in run.series if split in ("train", "val")} - _KNOWN - {"accuracy_raw", "top5"}
@@ -130,7 +130,7 @@ def charts(run: RunData) -> str:
 
 def _curve(run: RunData, split: str, name: str, label: str, tone: int) -> Curve:
     series: Series = run.get(split, name)
-    return curve(label, series.step, series.value, tone)
+    return curve(label, series.step, series.value, tone, noisy=split == "train" and name != "lr")
 
 
 def _marks(run: RunData) -> list[Mark]:
@@ -141,7 +141,7 @@ def _event_list(run: RunData) -> str:
     if not run.events:
         return ""
     items = "".join(
-        f"<li><b>{index}</b>step {short(event.step)}, {escaped(event.name)}: {escaped(event.reason or 'no reason given')}</li>"
+        f"<li><b>{index}</b>step {short(event.step)}, {escaped(event.name)}: {escaped(event.reason or '-')}</li>"
         for index, event in enumerate(run.events, 1)
     )
     return f'<h2>Decisions</h2><ol class="events">{items}</ol>'
@@ -225,10 +225,13 @@ def facts(run: RunData) -> str:
     return section("Details", body)
 
 
-def footer(run: RunData) -> str:
+def footer(*runs: RunData) -> str:
     """Where this came from, and what was left out."""
-    notes = "".join(f"<p>{escaped(note)}</p>" for note in run.notes)
-    return f"<footer><p>{run.rows:,} rows of metrics · {isolated(run.path, 300)}</p>{notes}</footer>"
+    lines = [
+        f"<p>{'<br>'.join((f'{run.rows:,} rows of metrics · {isolated(run.path, 300)}', *map(escaped, run.notes)))}</p>"
+        for run in runs
+    ]
+    return f"<footer>{''.join(lines)}</footer>"
 
 
 def _rows(
@@ -271,12 +274,12 @@ def _length(run: RunData) -> str:
 
 def _speed(value: Any) -> str:
     rate = number(value)
-    return f"{rate:,.0f}/s" if 0 < rate < 1e15 else ""
+    return f"{rate:,.0f}" if 0 < rate < 1e15 else ""
 
 
 def _step_ms(result: Mapping[str, Any]) -> str:
     step_ms = number(result.get("step_ms"))
-    return f"examples; {step_ms:.3g} ms a step" if step_ms > 0 else "examples"
+    return f"{step_ms:.3g} ms a step" if step_ms > 0 else ""
 
 
 def _megabytes(value: Any) -> str:

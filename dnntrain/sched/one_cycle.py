@@ -34,7 +34,9 @@ class OneCycle(Schedule):
         momenta = (self.max_momentum, self.base_momentum, self.max_momentum)
 
         def momentum(moment: Moment) -> float:
-            done, length = (float(moment.step), float(context.total_steps)) if context.total_steps else (moment.fraction, 1.0)
+            done, length = (
+                (float(moment.step), float(context.total_steps)) if context.total_steps else (moment.fraction, 1.0)
+            )
             return one_cycle(done, length, self.rise, momenta, self.anneal, whole=bool(context.total_steps))
 
         return replace(parts, controls=(*parts.controls, Control(Target.MOMENTUM, momentum)))

@@ -66,7 +66,11 @@ def changes(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
 
 def refused(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One message for each change that a continuation cannot take."""
-    return [f"{change}\n     cannot change in a run that goes on: {change.reason}" for change in changes(saved, new) if change.reason]
+    return [
+        f"{change}\n     cannot change in a run that goes on: {change.reason}"
+        for change in changes(saved, new)
+        if change.reason
+    ]
 
 
 def _reason(key: str, old: Any, new: Any) -> str:

@@ -1,7 +1,8 @@
 """`dnntrain completion bash|zsh|fish`: a static script that completes verbs, choices and keys. No hydra, no torch.
 
-The words stand in the script itself, so that TAB starts no Python: a line of verbs, one of keys, and for each group its choices.
-Completing `optim=` offers the choices of optim; completing `optim.` offers the knobs of all its choices.
+The words stand in the script itself, so that TAB starts no Python: a line of verbs, one of keys, and for each group
+its choices. Completing `optim=` offers the choices of optim; `optim.` the knobs of all its choices; `opti` both of
+these.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def run(arguments: Arguments) -> int:
 
 
 def words_of(known: Registry) -> list[str]:
-    """Every word that can follow: settings GROUP=CHOICE, KEY= (KEY=VALUE where the values are few), in alphabetical order."""
+    """Every word that can follow: GROUP=CHOICE, KEY= (KEY=VALUE where the values are few), in alphabetical order."""
     words = [f"{name}=" for name in scalar_fields()]
     for section in SECTIONS:
         for name, knob in section_fields(section).items():
@@ -56,13 +57,14 @@ def _settings(key: str, annotation: object) -> list[str]:
 
 
 def _bash(words: list[str]) -> str:
-    # Readline splits words at `=`, so what stands before it is taken off the candidates again.
+    # Readline splits words at `=`, so what stands before it is taken off the candidates again. Keys are completed
+    # part by part, as folders are.
     return f"""# bash completion of dnntrain: eval "$(dnntrain completion bash)"
 _dnntrain_verbs="{" ".join(VERBS)}"
 _dnntrain_flags="{" ".join(_FLAGS)}"
 _dnntrain_words="{" ".join(words)}"
 _dnntrain() {{
-  local line="${{COMP_LINE:0:COMP_POINT}}" word candidate before
+  local line="${{COMP_LINE:0:COMP_POINT}}" word candidate before rest IFS=$' \\t\\n'
   word="${{line##*[[:space:]]}}"
   COMPREPLY=()
   local candidates="$_dnntrain_words"
@@ -74,9 +76,13 @@ _dnntrain() {{
   before=""
   if [[ "$word" == *=* && "$COMP_WORDBREAKS" == *=* ]]; then before="${{word%%=*}}="; fi
   local seen=" "
-  for candidate in $candidates; do
+  local -a list
+  read -r -a list <<< "$candidates"
+  for candidate in "${{list[@]}}"; do
     [[ "$candidate" == "$word"* ]] || continue
     if [[ "$word" != *=* && "$candidate" == *=?* ]]; then candidate="${{candidate%%=*}}="; fi
+    rest="${{candidate#"$word"}}"
+    if [[ "$word" != *=* && "$rest" == *.* ]]; then candidate="$word${{rest%%.*}}."; fi
     [[ "$seen" == *" $candidate "* ]] && continue
     seen+="$candidate "
     COMPREPLY+=("${{candidate#"$before"}}")
@@ -84,7 +90,7 @@ _dnntrain() {{
   if [[ ${{#COMPREPLY[@]}} -eq 0 && "$word" != *=* ]]; then
     while IFS= read -r candidate; do COMPREPLY+=("$candidate"); done < <(compgen -f -- "$word")
   fi
-  if [[ ${{#COMPREPLY[@]}} -eq 1 && "${{COMPREPLY[0]}}" == *= ]]; then compopt -o nospace 2>/dev/null; fi
+  if [[ ${{#COMPREPLY[@]}} -eq 1 && "${{COMPREPLY[0]}}" == *[=.] ]]; then compopt -o nospace 2>/dev/null; fi
   return 0
 }}
 complete -F _dnntrain dnntrain"""

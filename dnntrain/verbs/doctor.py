@@ -101,7 +101,9 @@ def _folders() -> list[Finding]:
             with tempfile.NamedTemporaryFile(dir=folder):
                 findings.append(Finding("ok", topic, f"{folder} can be written"))
         except OSError as error:
-            findings.append(Finding("fault", topic, f"{folder} cannot be written: {error.strerror}; set run_dir or TMPDIR"))
+            findings.append(
+                Finding("fault", topic, f"{folder} cannot be written: {error.strerror}; set run_dir or TMPDIR")
+            )
     return findings
 
 

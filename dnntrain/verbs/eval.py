@@ -27,5 +27,7 @@ def run(arguments: Arguments) -> int:
         if arguments.json:
             print(json.dumps({"run": path, "split": split, **values}))
         else:
-            print(f"{path} {split}: accuracy {values['accuracy']:.4f}, loss {values['loss']:.4f}, {values['examples']} examples")
+            print(
+                f"{path} {split}: accuracy {values['accuracy']:.4f}, loss {values['loss']:.4f}, {values['examples']} examples"
+            )
     return 0

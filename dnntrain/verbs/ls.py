@@ -1,4 +1,7 @@
-"""`dnntrain ls [GROUP [CHOICE]]`: groups, choices, knobs. From the YAML files and the modules' source; no hydra, no torch."""
+"""`dnntrain ls [GROUP [CHOICE]]`: groups, choices, knobs.
+
+From the YAML files and the modules' source; no hydra, no torch.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def run(arguments: Arguments) -> int:
 
 def all_groups(known: Registry) -> tuple[list[dict[str, Any]], list[str]]:
     """Every group with the names of its choices."""
-    found = [
+    found: list[dict[str, Any]] = [
         {"group": name, "doc": group.doc, "list": not group.single, "choices": known.names(name)}
         for name, group in GROUPS.items()
     ]
@@ -55,7 +58,7 @@ def one_group(known: Registry, group: str) -> tuple[list[dict[str, Any]], list[s
     width = max((len(choice.name) for choice in choices), default=0)
     lines = [line for choice in choices for line in _wrapped(f"{choice.name:<{width}}  ", choice.doc)]
     how = f"{group}=NAME" if GROUPS[group].single else f"+{group}=[NAME,…]"
-    return found, [f"{group}: {GROUPS[group].doc} ({how})", "", *(lines or ["(no choices yet)"])]
+    return found, [*_wrapped(f"{group}: ", f"{GROUPS[group].doc} ({how})"), "", *(lines or ["(no choices yet)"])]
 
 
 def one_choice(choice: Choice) -> tuple[dict[str, Any], list[str]]:
@@ -66,7 +69,7 @@ def one_choice(choice: Choice) -> tuple[dict[str, Any], list[str]]:
         "doc": choice.doc,
         "file": shown(choice.yaml),
     }
-    head = [f"{choice.group}={choice.name}: {choice.doc}", f"({shown(choice.yaml)})", ""]
+    head = [*_wrapped(f"{choice.group}={choice.name}: ", choice.doc), f"({shown(choice.yaml)})", ""]
     if choice.module_path is None:
         file = choice.chain[-1]
         settings = {".".join(keys): value for keys, value in file.leaves()}

@@ -7,7 +7,7 @@ import sys
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
-from dnntrain.plan import Plan
+from dnntrain.planner import Plan
 from dnntrain.verbs.arguments import Arguments
 from dnntrain.world import World
 

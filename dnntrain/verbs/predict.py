@@ -16,9 +16,14 @@ def run(arguments: Arguments) -> int:
     from dnntrain.verbs.trained import predict_files
 
     if len(arguments.positional) < 2:
-        raise ConfigError("predict needs a run directory and images", "as in: dnntrain predict runs/NAME/ID photo.png folder")
+        raise ConfigError(
+            "predict needs a run directory and images", "as in: dnntrain predict runs/NAME/ID photo.png folder"
+        )
     if arguments.overrides:
-        raise ConfigError(f"predict takes no overrides: {arguments.overrides[0]}", "a model predicts with the settings it was trained with")
+        raise ConfigError(
+            f"predict takes no overrides: {arguments.overrides[0]}",
+            "a model predicts with the settings it was trained with",
+        )
     run_path, *images = (Path(item) for item in arguments.positional)
     unreadable: list[Path] = []
 

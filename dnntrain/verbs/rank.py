@@ -9,7 +9,7 @@ from pathlib import Path
 
 def main() -> int:
     """Trains with the resolved configuration that the parent wrote."""
-    from dnntrain.cli import guarded
+    from dnntrain.verbs.guarded import guarded
     from dnntrain.config.decode import decode, load_config
     from dnntrain.hardware import detect
     from dnntrain.parallel import communicate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from dnntrain.config.compose import compose
@@ -31,10 +32,12 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def run_path(positional: tuple[str, ...] | list[str]) -> Path:
+def run_path(positional: Sequence[str]) -> Path:
     """The one run directory that a verb was given. Raises ConfigError where it is missing or is none."""
     if len(positional) != 1:
-        raise ConfigError(f"one run directory is needed, {len(positional)} were given", "as in: dnntrain resume runs/NAME/ID")
+        raise ConfigError(
+            f"one run directory is needed, {len(positional)} were given", "as in: dnntrain resume runs/NAME/ID"
+        )
     path = Path(positional[0]).expanduser().absolute()
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{path} is not a run directory: it has no config.yaml", nearest_run(path))
@@ -49,7 +52,7 @@ def nearest_run(path: Path) -> str:
     return did_you_mean(str(path), runs) if runs else "there are no runs under ./runs"
 
 
-def kept_overrides(path: Path, new: list[str] | tuple[str, ...]) -> list[str]:
+def kept_overrides(path: Path, new: Sequence[str]) -> list[str]:
     """The saved overrides, less those whose key is given anew."""
     import shlex
 

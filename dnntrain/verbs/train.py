@@ -182,6 +182,7 @@ def _result(session: Session, trainer: Trainer) -> dict[str, Any]:
     metrics = trainer.metrics
     train_s = max(progress.train_s, 1e-9)
     return {
+        "config_digest": digest(session.config.resolved),
         "metric": session.config.eval.metric,
         "best": trainer.evaluator.best,
         "best_step": trainer.evaluator.best_step,

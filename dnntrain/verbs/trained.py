@@ -14,8 +14,9 @@ from torch import nn
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode, load_config
 from dnntrain.config.run import RunConfig
-from dnntrain.data.images import IMAGE_SUFFIXES, decode_image
+from dnntrain.data.images import IMAGE_SUFFIXES, read_image
 from dnntrain.data.pipeline import evaluation_batches
+from dnntrain.data.shaping import centre_part
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.evaluation import evaluate
 from dnntrain.hardware import detect
@@ -63,7 +64,8 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
     names = card.get("label_names")
     if not isinstance(pretrained, dict) or not isinstance(names, list):
         raise CheckpointError(
-            f"{path} holds no finished model: config.json is missing or damaged", f"finish it with: dnntrain resume {path}"
+            f"{path} holds no finished model: config.json is missing or damaged",
+            f"finish it with: dnntrain resume {path}",
         )
     config = _config_with(path, overrides)
     channels, height, width = (int(size) for size in pretrained["input_size"])
@@ -129,7 +131,9 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES)
+            files += sorted(
+                file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES
+            )
         elif path.exists():
             files.append(path)
         else:
@@ -145,7 +149,7 @@ def _predict_batch(trained: Trained, files: Sequence[Path], top: int, on_error: 
     kept, tensors = [], []
     for file in files:
         try:
-            tensors.append(decode_image(file, channels, (height, width)))
+            tensors.append(read_image(file, channels, lambda picture: centre_part(picture, height, width)))
             kept.append(file)
         except DataError as error:
             if on_error is None:

@@ -1,4 +1,4 @@
-"""Every choice found: its YAML file and its dataclass say the same, and what is read from source is what is imported."""
+"""Every choice: its YAML file and its dataclass say the same, and what is read from source is what is imported."""
 
 from __future__ import annotations
 

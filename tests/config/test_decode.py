@@ -11,7 +11,7 @@ from dnntrain.config.decode import decode, decode_schema_only, digest, load_conf
 from dnntrain.config.yamlfile import dump_yaml
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.units import Duration
-from tests.config.plugin import write_plugin
+from tests.config.plugin import write, write_plugin
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,36 @@ def test_a_saved_preset_of_a_folder_that_is_gone_still_loads(tmp_path: Path) -> 
     saved = compose(["model=narrow"], tmp_path)
     assert decode(saved).model.hidden == 8
     assert decode_schema_only(saved)["choices"]["model"] == "narrow"
+
+
+def test_a_choice_whose_knob_is_called_name_is_known_by_what_was_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Named:
+    name: str = "resnet18"  # which of many
+
+    def build(self):
+        return self.name
+"""
+    write_plugin(tmp_path, "named_plugin")
+    write(
+        tmp_path / "named_plugin",
+        {
+            "model/__init__.py": "",
+            "model/named.py": source,
+            "conf/model/named.yaml": "# Named.\nname: resnet18 # which of many\n",
+            "conf/model/other.yaml": "# Other.\ndefaults: [named, _self_]\nname: other # which of many\n",
+        },
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    container = compose(["model=named", "model.name=seed_cnn"])
+    assert (container["model"], container["name"]) == ({"name": "seed_cnn"}, "named-digits")
+    assert decode(container).model.build() == "seed_cnn"
+    assert decode(compose(["model=other"])).model.build() == "other"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The resolved default and every experiment, as files: a changed default shows in review. Renew with scripts/update_golden."""
+"""The resolved default and every experiment, as files: a changed default shows in review.
+
+Renew with scripts/update_golden.
+"""
 
 from __future__ import annotations
 

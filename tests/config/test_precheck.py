@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dnntrain.config.compose import compose
 from dnntrain.config.precheck import precheck
+from dnntrain.config.yamlfile import dump_yaml
 from dnntrain.errors import ConfigError
 from tests.config.plugin import write
 
@@ -310,10 +313,40 @@ _WORDS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(_WORDS, max_size=3))
-def test_any_words_are_taken_or_refused_and_nothing_else(words: list[str]) -> None:
-    try:
+def _words_are_taken_or_refused(words: list[str]) -> None:
+    with suppress(ConfigError):
         precheck(words)
-    except ConfigError as error:
-        assert error.mistakes
+
+
+test_any_words_are_taken_or_refused_and_nothing_else = settings(max_examples=100, deadline=None)(
+    given(st.lists(_WORDS, max_size=3))(_words_are_taken_or_refused)
+)
+test_ten_thousand_lines_are_taken_or_refused_and_nothing_else = pytest.mark.slow(
+    settings(max_examples=10_000, deadline=None)(given(st.lists(_WORDS, max_size=3))(_words_are_taken_or_refused))
+)
+
+_KEYS = st.sampled_from(
+    ["optim", "reg", "ema", "lr", "train", "batch_size", "defaults", "name", "optim.lr", "x", "_target_"]
+)
+_LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 9), st.floats(), st.sampled_from(["sgd", "${name}", "_self_"])
+)
+_TREES = st.recursive(
+    _LEAVES,
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(_KEYS, inner, max_size=3)),
+    max_leaves=6,
+)
+_OVERRIDES = st.dictionaries(st.sampled_from(["override /optim", "override /reg", "/optim", "x"]), _TREES, max_size=2)
+_DEFAULTS = st.lists(st.one_of(_TREES, _OVERRIDES), max_size=2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(_KEYS, _TREES, max_size=3), _DEFAULTS)
+def test_any_experiment_is_composed_or_refused_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, object], defaults: list[object]
+) -> None:
+    folder = tmp_path_factory.mktemp("mine")
+    text = dump_yaml({**values, "defaults": defaults} if defaults else values)
+    write(folder, {"experiment/any.yaml": f"# @package _global_\n{text}"})
+    with suppress(ConfigError):
+        compose(["experiment=any"], folder, quiet=True)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dnntrain.optim.adamw import AdamW
-from dnntrain.optim.muon import MatrixMuon, Muon, split_hidden
+from dnntrain.optim.muon import MatrixMuon, Muon, orthogonalised, shape_factor, split_hidden
 from dnntrain.optim.sgd import Sgd
 
 
@@ -26,7 +26,7 @@ def step(model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...]) -> Non
         optimizer.zero_grad()
 
 
-@pytest.mark.parametrize("choice", [Sgd(), AdamW(), Muon()])
+@pytest.mark.parametrize("choice", [Sgd(), AdamW(), Muon(weight_decay=0.1)])
 def test_only_weights_decay_and_every_parameter_is_in_one_group(choice: Sgd | AdamW | Muon) -> None:
     model = network()
     names: dict[str, float] = {}
@@ -63,7 +63,7 @@ def test_muon_on_a_convolution_equals_torchs_muon_on_the_flattened_weight(channe
     flat = nn.Parameter(weight.detach().flatten(1).clone())
     if channels_last:
         weight = nn.Parameter(weight.detach().to(memory_format=torch.channels_last))
-    ours, reference = MatrixMuon([("w", weight)], lr=0.1), torch.optim.Muon([flat], lr=0.1)
+    ours, reference = MatrixMuon([("w", weight)], lr=0.1, adjust_lr_fn="original"), torch.optim.Muon([flat], lr=0.1)
     for number in range(3):
         torch.manual_seed(number)
         gradient = torch.randn(6, 3, 3, 3)
@@ -72,3 +72,24 @@ def test_muon_on_a_convolution_equals_torchs_muon_on_the_flattened_weight(channe
         ours.step()
         reference.step()
     torch.testing.assert_close(weight.detach().flatten(1), flat.detach(), rtol=2e-2, atol=2e-2)  # bf16 inside
+
+
+@pytest.mark.parametrize("shape", [(128, 9216), (64, 288), (50, 20), (4, 4)])
+def test_the_cheap_iteration_orthogonalises_as_torchs_does(shape: tuple[int, int]) -> None:
+    from torch.optim._muon import _zeropower_via_newtonschulz
+
+    torch.manual_seed(0)
+    matrix = torch.randn(shape) @ torch.diag(torch.logspace(0, -2, shape[1]))
+    coefficients = (3.4445, -4.7750, 2.0315)
+    ours, theirs = orthogonalised(matrix, coefficients, 5), _zeropower_via_newtonschulz(matrix, coefficients, 5, 1e-7)
+    assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.float().flatten(), dim=0) > 0.999
+    singular = torch.linalg.svdvals(ours)
+    assert singular.max() < 1.3
+
+
+@pytest.mark.parametrize("rule", ["original", "match_rms_adamw", "spectral_unclamped"])
+@pytest.mark.parametrize("shape", [(10, 40), (40, 10)])
+def test_shape_factors_are_torchs(rule: str, shape: tuple[int, int]) -> None:
+    from torch.optim._muon import _adjust_lr
+
+    assert shape_factor(rule, *shape) == pytest.approx(_adjust_lr(1.0, rule, torch.Size(shape)))

@@ -67,7 +67,7 @@ def test_clipping_bounds_the_global_norm_and_reports_it(max_norm: float) -> None
     seen: dict[str, torch.Tensor] = {}
     optimizer = torch.optim.SGD(parameters, lr=1.0)
     start = [parameter.detach().clone() for parameter in parameters]
-    build_apply([optimizer], [clip_by_norm(max_norm)], seen.update, None)()
+    build_apply([optimizer], parameters, [clip_by_norm(max_norm)], seen.update, None)()
     moved = torch.cat([(a - b.detach()).flatten() for a, b in zip(start, parameters, strict=True)]).norm()
     torch.testing.assert_close(seen["grad_norm"], before)
     torch.testing.assert_close(moved, torch.minimum(before, torch.tensor(max_norm)), rtol=1e-4, atol=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from codecs import getincrementaldecoder
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,26 +13,33 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dnntrain.data.shaping import centre_part
 from dnntrain.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: The formats that are read, first frame only, whatever the file's name says. Pillow knows many more, with a history of holes.
+#: The formats that are read, first frame only, whatever the file's name says. Pillow knows many more, and their holes.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 #: File names that are taken for images, in lower case.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 #: Most pixels of an image; a file can claim billions in a few bytes.
 MOST_PIXELS = 100_000_000
 
 
+def decode_image(path: Path, channels: int, size: tuple[int, int]) -> Tensor:
+    """uint8 [channels, height, width] of `size` = (height, width): the file's middle part, as evaluation sees it."""
+    return read_image(path, channels, lambda picture: centre_part(picture, *size))
+
+
 def read_image(path: Path, channels: int, shape: Callable[[Image], Image]) -> Tensor:
     """uint8 [channels, height, width]: the file's picture, upright, in RGB or gray, after `shape` (crop, resize).
 
-    EXIF rotation is applied; CMYK, palettes and 1-bit pixels are converted; 16-bit grays are scaled to 8; what is transparent
-    shows black. Raises DataError, naming the file, for anything that is not a readable picture of the known formats.
+    EXIF rotation is applied; CMYK, palettes and 1-bit pixels are converted; 16-bit grays are scaled to 8; what is
+    transparent shows black. Raises DataError, naming the file, for anything that is not a readable picture of the known
+    formats.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -57,7 +65,7 @@ def read_image(path: Path, channels: int, shape: Callable[[Image], Image]) -> Te
 
 
 def check_regular(path: Path) -> os.stat_result:
-    """The file's status. Raises DataError where it is missing, a pipe, a device, empty or unreadable: opening could wait for ever."""
+    """The file's status. Raises DataError where it is missing, empty, unreadable, a pipe or a device."""
     try:
         status = path.stat()
     except OSError as error:
@@ -73,25 +81,25 @@ def check_regular(path: Path) -> os.stat_result:
 
 def converted(picture: Image, channels: int) -> Image:
     """`picture` as RGB (`channels` 3) or 8-bit gray (1)."""
-    from PIL import Image as pillow
+    from PIL import Image as PillowImage
 
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _as_8_bit(picture)
     if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
         clear = picture.convert("RGBA")
-        picture = pillow.alpha_composite(pillow.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
+        picture = PillowImage.alpha_composite(PillowImage.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
     return picture.convert("RGB" if channels == 3 else "L")
 
 
 def _as_8_bit(picture: Image) -> Image:
     """16-bit integers keep their upper half; other wide numbers are taken as they are and clipped to 0..255."""
     import numpy as np
-    from PIL import Image as pillow
+    from PIL import Image as PillowImage
 
     values = np.asarray(picture)
     if picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255):
         values = values.astype(np.int64) // 257
-    return pillow.fromarray(np.nan_to_num(values).clip(0, 255).astype(np.uint8))
+    return PillowImage.fromarray(np.nan_to_num(values).clip(0, 255).astype(np.uint8))
 
 
 def _as_tensor(picture: Image, channels: int) -> Tensor:
@@ -106,8 +114,9 @@ def _why_unknown(path: Path) -> str:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
         return "is a Git-LFS pointer, not the image itself; run: git lfs pull"
-    if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
-        return f"is text, not an image (begins with {head[:24].decode('utf-8', 'replace')!r})"
+    text = getincrementaldecoder("utf-8")("replace").decode(head)
+    if not any(letter == "\ufffd" or (letter < " " and letter not in "\t\r\n") for letter in text):
+        return f"is text, not an image (begins with {text[:24]!r})"
     return f"is none of {', '.join(FORMATS)}, or damaged"
 
 

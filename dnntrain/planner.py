@@ -105,18 +105,30 @@ class Plan:
         rows = [
             ("run", self.name),
             ("data", f"{self.data.name}: {self.data.train} train, {self.data.val} val, {self.data.test} test"),
-            ("", f"{'×'.join(map(str, self.data.input_shape))} pixels, {self.data.num_classes} classes, "
-                 f"{'resident' if self.data.resident else 'streaming'}"),
-            ("model", f"{self.model.name}: {format_count(self.model.parameters)} parameters, "
-                      f"{format_count(self.model.flops_per_example)}FLOPs forward"),
+            (
+                "",
+                f"{'×'.join(map(str, self.data.input_shape))} pixels, {self.data.num_classes} classes, "
+                f"{'resident' if self.data.resident else 'streaming'}",
+            ),
+            (
+                "model",
+                f"{self.model.name}: {format_count(self.model.parameters)} parameters, "
+                f"{format_count(self.model.flops_per_example)}FLOPs forward",
+            ),
             ("layout", f"{self.layout} on {self.device}"),
             ("batch", f"{self.batch_size} = {equation}"),
             ("length", f"{self.duration}: {total}, {self.steps_per_epoch} per epoch"),
             ("precision", f"{self.precision.name} ({self.precision.reason})"),
-            ("format", f"{'channels last' if self.channels_last else 'channels first'}, "
-                       f"{'compiled' if self.compile else 'not compiled'}"),
-            ("memory", f"about {format_bytes(self.memory.total)} at the peak: "
-                       + ", ".join(f"{name} {format_bytes(size)}" for name, size in asdict(self.memory).items() if size)),
+            (
+                "format",
+                f"{'channels last' if self.channels_last else 'channels first'}, "
+                f"{'compiled' if self.compile else 'not compiled'}",
+            ),
+            (
+                "memory",
+                f"about {format_bytes(self.memory.total)} at the peak: "
+                + ", ".join(f"{name} {format_bytes(size)}" for name, size in asdict(self.memory).items() if size),
+            ),
         ]
         return rows + [("note", note) for note in self.notes]
 

@@ -1,0 +1,110 @@
+"""Reads micro-batches image by image, in any process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dnntrain.data.augment import Augmentation, augmented_one
+from dnntrain.data.failures import substitutes
+from dnntrain.data.source import Source
+from dnntrain.errors import DataError
+from dnntrain.keys import Index, Key
+
+
+@runtime_checkable
+class TrainingReader(Protocol):
+    """A source that reads an image differently each time it is trained on, such as a random part of it."""
+
+    def read_training(self, index: int, key: Key) -> Tensor:
+        """uint8 [channels, height, width]; what is random about it is keyed by `key` and `index`."""
+        ...
+
+
+class Request(NamedTuple):
+    """A micro-batch to read: `examples` [n], by number, at `positions` [n] of the order of `epoch`."""
+
+    examples: Index
+    positions: Index
+    epoch: int
+
+
+class Reply(NamedTuple):
+    """What was read: rows uint8 [n, height * width * channels], and the examples that failed, with the reason.
+
+    `refusal` is the message and hint of the DataError that ends the run; exceptions would lose their form between
+    processes.
+    """
+
+    rows: Tensor
+    examples: Index
+    positions: Index
+    epoch: int
+    failed: dict[int, str]
+    refusal: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Reader(Dataset[Reply]):
+    """Reads requests, in any process. `candidates` stand in for unreadable examples; None leaves those out instead."""
+
+    source: Source
+    augmentation: Augmentation
+    seed: int
+    skip: bool
+    candidates: Index | None
+    training: bool
+
+    def __getitem__(self, request: Request) -> Reply:
+        try:
+            return self._reply(request)
+        except DataError as error:
+            nothing = torch.empty(0, 0, dtype=torch.uint8)
+            return Reply(
+                nothing, request.examples[:0], request.positions[:0], request.epoch, {}, (error.message, error.hint)
+            )
+
+    def _reply(self, request: Request) -> Reply:
+        key = Key(self.seed, "", request.epoch)
+        rows, index, position = [], [], []
+        failed: dict[int, str] = {}
+        for example, place in zip(request.examples.tolist(), request.positions.tolist(), strict=True):
+            found = self._read(example, key, failed)
+            if found is not None:
+                image, number = found
+                rows.append(image.permute(1, 2, 0).reshape(-1))
+                index.append(number)
+                position.append(place)
+        stacked = torch.stack(rows) if rows else torch.empty(0, 0, dtype=torch.uint8)
+        return Reply(
+            stacked, np.array(index, dtype=np.int64), np.array(position, dtype=np.int64), request.epoch, failed
+        )
+
+    def _read(self, example: int, key: Key, failed: dict[int, str]) -> tuple[Tensor, int] | None:
+        """The image of `example` or of its first readable substitute, and that one's number."""
+        try:
+            return self._read_one(example, key), example
+        except DataError as error:
+            if not self.skip:
+                raise
+            failed[example] = error.message
+        for other in substitutes(example, self.candidates, key) if self.candidates is not None else ():
+            try:
+                return self._read_one(other, key), other
+            except DataError as error:
+                failed[other] = error.message
+        if self.candidates is None:
+            return None
+        raise DataError(f"no readable image was found in place of {self.source.describe(example)}: {failed[example]}")
+
+    def _read_one(self, example: int, key: Key) -> Tensor:
+        if self.training and isinstance(self.source, TrainingReader):
+            image = self.source.read_training(example, key)
+        else:
+            image = self.source.read(example)
+        return augmented_one(image, self.augmentation, example, key) if self.augmentation else image

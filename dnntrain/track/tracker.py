@@ -1,0 +1,68 @@
+"""What a tracker is: something besides the run directory that also gets the metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from dnntrain.errors import ConfigError
+
+#: Columns of a row that say where it stands, not what was measured.
+_AXES = ("step", "epoch", "examples", "wall_s", "split")
+
+#: Names that tell of the machine, not of the learning, whichever split they came with.
+_PERFORMANCE = ("examples_per_s", "step_ms", "data_wait")
+
+
+class Tracker(Protocol):
+    """Made by `build` of a choice of the group `track`; used on the main rank only, between steps."""
+
+    def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
+        """Begins, or goes on with, the run that is kept in `run_dir`; `config` is resolved."""
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Takes a row of metrics, as it stands in metrics.jsonl."""
+
+    def close(self, result: Mapping[str, Any]) -> None:
+        """Ends with the result of the run so far, as it stands in result.json."""
+
+
+def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The (tag, value) pairs of a row: `train/loss`, `val/accuracy`, `perf/examples_per_s`. Events have none."""
+    split = row.get("split", "train")
+    if split == "event":
+        return
+    for name, value in row.items():
+        if name in _AXES or isinstance(value, bool):
+            continue
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        yield (f"perf/{name}" if name in _PERFORMANCE else f"{split}/{name}"), number
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A configuration as (dotted key, text) pairs."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """The entries that are finite numbers."""
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def missing(package: str, choice: str) -> ConfigError:
+    """The error of a choice whose package is not installed."""
+    return ConfigError(
+        f"track={choice} needs the package {package}, which is not installed", 'pip install "dnntrain[track]"'
+    )

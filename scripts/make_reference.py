@@ -1,0 +1,170 @@
+"""Writes docs/reference.md: every verb, key, group, choice and knob, from the same tables that `dnntrain ls` reads.
+
+python scripts/make_reference.py           writes it
+python scripts/make_reference.py --check   exit code 1 where it is not current
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from dnntrain.config.groups import GROUPS, LISTS  # noqa: E402
+from dnntrain.config.keys import scalar_fields, section_fields  # noqa: E402
+from dnntrain.config.registry import Choice, Registry, builtin_source  # noqa: E402
+from dnntrain.config.run import SECTIONS  # noqa: E402
+from dnntrain.config.schema import FieldSchema  # noqa: E402
+from dnntrain.config.values import describe, plain  # noqa: E402
+from dnntrain.verbs.ls import one_choice  # noqa: E402
+from dnntrain.verbs.table import VERBS  # noqa: E402
+
+TARGET = ROOT / "docs" / "reference.md"
+
+#: Knobs that so many choices of a group have alike are listed once, for the group.
+_SHARED_BY = 3
+
+_HEAD = """\
+# Reference
+
+Written by `scripts/make_reference.py` from the configuration files and the typed fields; do not edit by hand.
+The same from the command line: `dnntrain ls`, `dnntrain ls GROUP`, `dnntrain ls GROUP CHOICE`, each with `--json`.
+How keys and choices are written: [configuration.md](configuration.md).
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the page, or checks it."""
+    text = page()
+    if arguments == ["--check"]:
+        current = TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text
+        if not current:
+            print(f"{TARGET} is not current; run: python scripts/make_reference.py", file=sys.stderr)
+        return int(not current)
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+def page() -> str:
+    """The whole page. Installed plug-ins are left out, so that it is the same everywhere."""
+    known = Registry((builtin_source(),))
+    lines = [_HEAD, "## Verbs", "", *_verbs(), "", "## Keys", ""]
+    lines += ["At the root:", "", *_knobs("", map(_knob, scalar_fields().values()))]
+    for section, kind in SECTIONS.items():
+        lines += ["", f"`{section}`: {kind.__doc__}", ""]
+        lines += _knobs(f"{section}.", map(_knob, section_fields(section).values()))
+    for group in GROUPS:
+        lines += ["", f"## {group}", "", *_group(known, group)]
+    return "\n".join(lines) + "\n"
+
+
+def _verbs() -> Iterator[str]:
+    yield from _table("verb", "does")
+    for name, verb in VERBS.items():
+        later = " (in a later release)" if verb.later else ""
+        yield f"| `dnntrain {' '.join(filter(None, (name, verb.words)))}` | {_cell(verb.doc)}{later} |".replace(
+            "|zsh|", r"\|zsh\|"
+        )
+
+
+def _group(known: Registry, group: str) -> Iterator[str]:
+    choices = list(known.choices(group).values())
+    how = {True: f"`+{group}=[NAME,…]`, a list", False: f"`{group}=NAME`, one"}[group in LISTS]
+    yield f"{GROUPS[group].doc.capitalize()} ({how})."
+    if not choices:
+        yield from ("", "No choices yet.")
+        return
+    yield ""
+    yield from _table("choice", "is")
+    for choice in choices:
+        yield f"| `{choice.name}` | {_cell(choice.doc)} |"
+    found = [one_choice(choice)[0] for choice in choices]
+    shared = _shared([facts["knobs"] for facts in found if "knobs" in facts])
+    if shared:
+        yield from (
+            "",
+            f"Knobs that all choices of `{group}` have, with these defaults where nothing else is said:",
+            "",
+        )
+        yield from _knobs(f"{group}.", shared)
+    for choice, facts in zip(choices, found, strict=True):
+        yield from _choice(choice, facts, shared)
+
+
+def _choice(choice: Choice, facts: dict[str, Any], shared: list[dict[str, Any]]) -> Iterator[str]:
+    """The knobs of one choice that are its own; for an overlay, what it sets."""
+    if choice.module_path is None:
+        settings = [f"{key}={text(value)}" for key, value in facts["settings"].items()]
+        chosen = [
+            f"{key.removeprefix('override /')}={text(value)}"
+            for entry in facts["defaults"]
+            if isinstance(entry, dict)
+            for key, value in entry.items()
+        ]
+        yield from (
+            "",
+            f"### {choice.group}={choice.name}",
+            "",
+            "Sets " + ", ".join(f"`{item}`" for item in chosen + settings) + ".",
+        )
+        return
+    if choice.base != choice.name:
+        changed = ", ".join(f"`{choice.key}.{name}={text(value)}`" for name, value in choice.chain[-1].values.items())
+        yield from ("", f"### {choice.group}={choice.name}", "", f"The preset of `{choice.base}` with {changed}.")
+        return
+    own = [knob for knob in facts["knobs"] if knob not in shared]
+    if own:
+        yield from ("", f"### {choice.group}={choice.name}", "")
+        yield from _knobs(f"{choice.key}.", own)
+
+
+def _shared(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The knobs that stand in every table with the same type and meaning, with their most common default."""
+    if len(tables) < _SHARED_BY:
+        return []
+    shared = []
+    for knob in tables[0]:
+        alike = [other for table in tables for other in table if _same(other, knob)]
+        if len(alike) == len(tables):
+            shared.append(max(alike, key=alike.count))
+    return shared
+
+
+def _same(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    return all(left[key] == right[key] for key in ("name", "type", "doc"))
+
+
+def _knob(field: FieldSchema) -> dict[str, Any]:
+    return {"name": field.name, "default": plain(field.default), "type": describe(field.type), "doc": field.doc}
+
+
+def _knobs(prefix: str, knobs: Iterable[dict[str, Any]]) -> Iterator[str]:
+    yield from _table("key", "default", "may be", "is")
+    for knob in knobs:
+        default = text(knob["default"])
+        yield f"| `{prefix}{knob['name']}` | `{default}` | {_cell(knob['type'])} | {_cell(knob['doc'])} |"
+
+
+def _table(*names: str) -> tuple[str, str]:
+    return f"| {' | '.join(names)} |", "|" + "---|" * len(names)
+
+
+def text(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(text, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(words: str) -> str:
+    return words.replace("|", r"\|")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

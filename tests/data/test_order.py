@@ -1,0 +1,81 @@
+"""Who computes what: every example once an epoch, in shares that respect pair blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnntrain.data.order import Schedule
+from dnntrain.data.split import held_out, split_validation
+from dnntrain.keys import Key
+from dnntrain.world import World
+
+
+def schedule(count: int, batch: int, micro: int, rank: int = 0, ranks: int = 1, block: int = 8) -> Schedule:
+    return Schedule(np.arange(count), 5, batch, micro, World(rank, ranks), block)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(1, 64), st.integers(1, 5), st.sampled_from([1, 4, 8]))
+def test_all_ranks_together_cover_each_position_once(
+    count: int, batch: int, micro: int, ranks: int, block: int
+) -> None:
+    seen: list[int] = []
+    for step in range(schedule(count, batch, micro).steps_per_epoch):
+        for rank in range(ranks):
+            for start, end in schedule(count, batch, micro, rank, ranks, block).step_ranges(step):
+                assert 0 < end - start <= micro
+                seen += range(start, end)
+    assert seen == list(range(count))
+
+
+@pytest.mark.parametrize(("batch", "micro", "ranks"), [(128, 128, 1), (128, 40, 3), (64, 20, 2), (48, 8, 4)])
+def test_bounds_are_multiples_of_the_pair_block_where_they_can_be(batch: int, micro: int, ranks: int) -> None:
+    for rank in range(ranks):
+        part = schedule(1000, batch, micro, rank, ranks)
+        assert part.aligned
+        assert all(start % 8 == 0 for start, _ in part.step_ranges(1))
+
+
+def test_a_batch_that_cuts_pair_blocks_is_not_aligned() -> None:
+    assert not schedule(1000, 100, 100).aligned
+    assert not schedule(1000, 128, 4).aligned
+
+
+def test_a_step_with_fewer_examples_than_ranks_gives_some_rank_nothing() -> None:
+    shares = [schedule(17, 16, 8, rank, 4).step_ranges(1) for rank in range(4)]
+    assert sum(len(share) for share in shares) == 1
+
+
+def test_the_order_is_the_keyed_permutation_and_changes_with_the_epoch() -> None:
+    part = schedule(500, 16, 16)
+    assert (part.order(2) == Key(5, "shuffle", 2).permutation(np.arange(500))).all()
+    assert (part.order(2) != part.order(3)).any()
+    assert sorted(part.order(3)) == list(range(500))
+
+
+def test_validation_is_stratified_disjoint_and_keyed_by_the_seed() -> None:
+    labels = np.repeat([0, 1, 2], [500, 300, 200])
+    train, val = split_validation(labels, 0.1, seed=0)
+    assert np.bincount(labels[val]).tolist() == [50, 30, 20]
+    assert sorted([*train, *val]) == list(range(1000))
+    assert (np.diff(train) > 0).all()
+    assert (np.diff(val) > 0).all()
+    assert val.tolist() == split_validation(labels, 0.1, seed=0)[1].tolist()
+    assert val.tolist() != split_validation(labels, 0.1, seed=1)[1].tolist()
+
+
+def test_no_validation_part_where_none_is_asked_for() -> None:
+    train, val = split_validation(np.arange(100) % 10, 0.0, seed=0)
+    assert (len(train), len(val)) == (100, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.floats(0, 0.99))
+def test_every_class_keeps_an_example_to_train_on(sizes: list[int], fraction: float) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    kept, held = held_out(labels, round(fraction * len(labels)), Key(1, "held"))
+    assert len(kept) + len(held) == len(labels)
+    assert set(labels[kept]) == set(range(len(sizes)))

@@ -1,0 +1,45 @@
+"""Whitening: the filters decorrelate real patches, and a frozen layer stays as it is."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dnntrain.data.digits import Digits
+from dnntrain.protocols import Context
+from dnntrain.reg.whitening import Whitening, patches, spread, whitening_filters
+
+
+def images() -> torch.Tensor:
+    source = Digits().build().train
+    return torch.stack([source.read(number) for number in range(200)]).float() / 255 - 0.3
+
+
+def test_filtered_patches_are_uncorrelated_with_variances_near_one() -> None:
+    rows = patches(images(), 3, 3)
+    filtered = rows @ whitening_filters(rows, 1e-4).T
+    moment = filtered.T @ filtered / len(filtered)
+    torch.testing.assert_close(moment, torch.diag(moment.diagonal()), atol=1e-3, rtol=0)
+    assert moment.diagonal().min() > 0.9
+    assert moment.diagonal().max() < 1.01
+
+
+def test_channels_are_the_filters_their_negatives_and_mixtures() -> None:
+    filters = torch.eye(4)
+    channels = spread(filters, 11, seed=0)
+    assert channels.shape == (11, 4)
+    assert torch.equal(channels[:4], -channels[4:8])
+    torch.testing.assert_close(channels[8:].norm(dim=1), torch.ones(3))
+    assert torch.equal(spread(filters, 3, seed=0), filters.flip(0)[:3])
+
+
+def test_only_the_first_convolution_is_set_and_frozen() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    second = model[2].weight.detach().clone()
+    (set_first,) = Whitening().build(Context(0, 10, (1, 8, 8), 10, 100, 32, 0.1)).first_weights
+    set_first(model, images())
+    assert not model[0].weight.requires_grad
+    assert not model[0].bias.any()
+    assert torch.equal(model[2].weight, second)
+    assert model[2].weight.requires_grad

@@ -1,0 +1,228 @@
+"""The command line as a user meets it: exit codes, streams, and what is not imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dnntrain.cli import main
+from dnntrain.errors import CheckpointError, ConfigError, DataError, Interrupted, Preempted
+from dnntrain.verbs.arguments import parse
+from dnntrain.verbs.guarded import guarded
+from dnntrain.verbs.table import VERBS
+
+
+def run(
+    *words: str | bytes, env: dict[str, str] | None = None, python: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """`python -m dnntrain` with `words`, as a process."""
+    command: list[str | bytes] = [sys.executable, *python, "-m", "dnntrain", *words]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False)
+
+
+def imported(*words: str) -> tuple[int, set[str]]:
+    """The exit code of a command line, and the modules that it imported."""
+    script = "import sys; from dnntrain.cli import main; print(main(sys.argv[1:]), *sys.modules, file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    code, *modules = result.stderr.strip().splitlines()[-1].split()
+    return int(code), set(modules)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["-h"],
+        ["plan", "--help"],
+        ["--version"],
+        ["ls"],
+        ["ls", "optim"],
+        ["ls", "optim", "sgd"],
+        ["schema"],
+        ["completion", "bash"],
+    ],
+)
+def test_what_needs_no_configuration_imports_neither_torch_nor_hydra(words: list[str]) -> None:
+    code, modules = imported(*words)
+    assert code == 0
+    assert not {"torch", "hydra", "omegaconf"} & modules
+
+
+@pytest.mark.parametrize(
+    "words", [["+paralel=ddp"], ["train.batch_size=0"], ["optim=sdg"], ["config", "optim=sgd"], ["plna"]]
+)
+def test_a_refusal_comes_before_torch_is_imported(words: list[str]) -> None:
+    code, modules = imported(*words)
+    assert code == (0 if words[0] == "config" else 2)
+    assert "torch" not in modules
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plna"], "there is no verb 'plna'; did you mean 'plan'?"),
+        (["trian"], "did you mean 'train'?"),
+        (
+            ["train.duration=10", "epochs"],
+            "if it belongs to the word before it, use quotes: 'train.duration=10 epochs'",
+        ),
+        (["train", "epochs"], "takes settings only"),
+        (["--hlep"], "did you mean '--help'?"),
+        (["--cfg", "hydra"], "--cfg job"),
+        (["--cfg"], "--cfg needs a value"),
+        (["--info"], "dnntrain config"),
+        (["-cn", "x"], "experiment=NAME"),
+        (["--config-dir", "/nowhere/at/all", "config"], "is not a folder"),
+        (["export", "x"], "comes in a later release"),
+        (["bench"], "comes in a later release"),
+        (["sweep"], "comes in a later release"),
+        (["tune"], "comes in a later release"),
+        (["-m", "optim.lr=1,2"], "comes in a later release"),
+        (["ls", "optm"], "did you mean 'optim'?"),
+        (["ls", "optim", "sdg"], "did you mean 'sgd'?"),
+        (["completion", "basch"], "did you mean 'bash'?"),
+        (["completion"], "one of bash, zsh, fish"),
+        (["ls", "optim=sgd"], "takes no settings"),
+    ],
+)
+def test_a_wrong_line_is_refused_with_a_hint(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_sweep_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["-m", "optim.lr=1,2"]) == 2
+    assert "-m under torchrun is refused" in capsys.readouterr().err
+
+
+def test_a_line_becomes_a_verb_its_words_and_its_settings() -> None:
+    arguments = parse(["-q", "optim.lr=1", "predict", "runs/a", "split=val", "./a=b.png", "--json", "--", "-x.png"])
+    assert arguments.verb == "predict"
+    assert arguments.positional == ("runs/a", "./a=b.png", "-x.png")
+    assert arguments.overrides == ("optim.lr=1", "split=val")
+    assert (arguments.quiet, arguments.json, arguments.display) == (True, True, "quiet")
+
+
+def test_no_verb_means_train() -> None:
+    assert parse([]).verb == parse(["optim=sgd"]).verb == parse(["train"]).verb == "train"
+
+
+def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        assert main([verb, "--help"]) == 0
+        assert capsys.readouterr().out.startswith(f"dnntrain {verb}")
+
+
+def test_every_line_of_help_fits_a_wide_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
+
+
+def test_config_and_cfg_job_print_the_same_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for words in (
+        ["config", "optim=sgd"],
+        ["optim=sgd", "--cfg", "job"],
+        ["train", "optim=sgd", "--cfg=job", "--resolve"],
+    ):
+        assert main(words) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] == printed[2]
+    assert yaml.safe_load(printed[0])["optim"]["name"] == "sgd"
+
+
+def test_json_is_printed_where_output_is_data(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["ls"], ["ls", "reg"], ["ls", "reg", "ema"], ["ls", "debug", "fast"], ["config"], ["schema"]):
+        assert main([*words, "--json"]) == 0
+        json.loads(capsys.readouterr().out)
+
+
+def test_ls_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["ls", "optim", "muon"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 50
+
+
+def test_version_names_torch_and_python() -> None:
+    result = run("--version")
+    assert result.returncode == 0
+    assert {"dnntrain", "torch", "python"} <= set(result.stdout.split())
+
+
+@pytest.mark.parametrize("word", [b"name=\xff\xfe", b"\xff", b"--\xff", b"+reg=[\xff]"])
+def test_bytes_that_are_not_utf8_are_refused(word: bytes) -> None:
+    result = run(word)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m dnntrain schema | head -c 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("{", "")
+
+
+def test_a_closed_stdout_is_no_traceback() -> None:
+    result = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m dnntrain ls >&-"], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in result.stderr
+
+
+def test_an_ascii_terminal_gets_escapes() -> None:
+    result = run("--version", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"})
+    assert result.returncode == 0
+
+
+def test_debug_shows_where_a_refusal_was_raised(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["-v", "config", "typo=1"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("DNNTRAIN_DEBUG", "1")
+    assert main(["config", "typo=1"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2),
+        (DataError("x"), 3),
+        (CheckpointError("x"), 5),
+        (Preempted("x"), 75),
+        (Interrupted("x"), 130),
+        (KeyboardInterrupt(), 130),
+        (RuntimeError("x"), 1),
+    ],
+)
+def test_each_error_has_its_exit_code(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> int:
+        raise error
+
+    assert guarded(body) == code
+    assert ("Traceback" in capsys.readouterr().err) == (code == 1)
+
+
+def test_a_users_folder_is_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "narrow.yaml").write_text(
+        "# Narrow.\ndefaults: [seed_cnn, _self_]\nhidden: 8 # few\n", encoding="utf-8"
+    )
+    assert main(["-cd", str(tmp_path), "config", "model=narrow"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["hidden"] == 8
+    assert main([f"--config-dir={tmp_path}", "ls", "model"]) == 0
+    assert "Narrow." in capsys.readouterr().out

@@ -1,0 +1,254 @@
+"""The documentation holds: its examples run, its links lead somewhere, what it names exists.
+
+A fence that says `run` after its language is run, as in ```` ```bash run ````. The commands of a page run in one folder
+in their order: with `debug=fast` in this process, and, among the slow tests, as they stand in a shell. A fence that
+says `file=NAME` is written to that file first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import environment
+
+import dnntrain
+from dnntrain.cli import main
+from dnntrain.config.groups import GROUPS
+from dnntrain.config.keys import scalar_fields, section_fields
+from dnntrain.config.precheck import precheck
+from dnntrain.config.registry import Registry, builtin_source
+from dnntrain.config.run import SECTIONS
+from dnntrain.verbs.arguments import parse
+from dnntrain.verbs.table import VERBS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
+
+#: Added to what trains, so that all examples together take seconds.
+FAST = ("debug=fast", "log.report=false", "train.threads=1")
+
+FILE_TYPES = ("py", "yaml", "md", "safetensors", "txt", "json", "jsonl")
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A fenced block: language, what else stands behind the fence, and its text."""
+
+    language: str
+    info: tuple[str, ...]
+    text: str
+
+    @property
+    def runs(self) -> bool:
+        return "run" in self.info
+
+    @property
+    def file(self) -> str | None:
+        return next((word.removeprefix("file=") for word in self.info if word.startswith("file=")), None)
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The words of each line that calls dnntrain, without the word itself."""
+        lines = [
+            shlex.split(line.removeprefix("$ "), comments=True) for line in self.text.splitlines() if "$(" not in line
+        ]
+        words = [line[: line.index(">")] if ">" in line else line for line in lines]
+        return [line[1:] for line in words if line and line[0] == "dnntrain"]
+
+
+def fences(page: Path) -> list[Fence]:
+    """The fenced blocks of a page, in order."""
+    found = re.findall(r"^```(\w*)([^\n]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M)
+    return [Fence(language, tuple(info.split()), text) for language, info, text in found]
+
+
+RUNNING = [page for page in PAGES if any(fence.runs for fence in fences(page))]
+REFUSING = [page for page in PAGES if any(fence.language == "console" for fence in fences(page))]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every file that the pages write, and two classes of small photos."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("docs")
+    for page in PAGES:
+        for fence in fences(page):
+            if fence.file:
+                (folder / fence.file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / fence.file).write_text(fence.text, encoding="utf-8")
+    random = np.random.default_rng(0)
+    for level, name in enumerate(("cats", "dogs")):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = random.integers(0, 128, (12, 16, 3), dtype=np.uint8) + np.uint8(100 * level)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def here(files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Works in the folder of the examples, without runs; puts the number of threads back, which runs set."""
+    shutil.rmtree(files / "runs", ignore_errors=True)
+    monkeypatch.chdir(files)
+    monkeypatch.delenv("DNNTRAIN_DEBUG", raising=False)
+    threads = torch.get_num_threads()
+    yield files
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def plug_in(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The plug-in package of the documentation, as if it were installed."""
+    project = tomllib.loads((here / "plugin" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    metadata = here / "plugin" / "my_methods-1.0.dist-info"
+    metadata.mkdir(exist_ok=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 1.0\n")
+    lines = [
+        line
+        for group, entries in project["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
+    ]
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(str(here / "plugin"))
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_methods"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=name_of)
+def test_the_examples_of_a_page_run(page: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for fence in fences(page):
+        if fence.runs and fence.language == "python":
+            exec(compile(fence.text, name_of(page), "exec"), {"__name__": "example"})
+        elif fence.runs:
+            for words in fence.commands:
+                code = main(quick(words))
+                assert code == 0, f"dnntrain {shlex.join(words)}: exit code {code}\n{capsys.readouterr().err}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNNING, ids=name_of)
+def test_the_examples_of_a_page_run_in_a_shell_as_they_stand(page: Path, here: Path, tmp_path: Path) -> None:
+    command = tmp_path / "dnntrain"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dnntrain "$@"\n')
+    command.chmod(0o755)
+    shells = {"bash": ["bash", "-eu"], "python": [sys.executable, "-"]}
+    environ = {**environment(), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    for fence in fences(page):
+        if fence.runs:
+            text = re.sub(r"\bruns/", f"{tmp_path}/runs/", fence.text)
+            done = subprocess.run(
+                shells[fence.language], input=text, env=environ, cwd=here, capture_output=True, text=True
+            )
+            assert done.returncode == 0, fence.text + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_is_one_that_is_accepted(page: Path, here: Path, plug_in: None) -> None:
+    for fence in fences(page):
+        for words in fence.commands if fence.language == "bash" else []:
+            arguments = parse(words)
+            if arguments.verb in ("train", "plan", "config", "resume"):
+                precheck(arguments.overrides, arguments.config_dir)
+
+
+@pytest.mark.parametrize("page", REFUSING, ids=name_of)
+def test_refusals_are_shown_as_they_are(page: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for fence in fences(page):
+        if fence.language == "console":
+            [words] = fence.commands
+            assert main(words) == 2
+            assert capsys.readouterr().err == fence.text.partition("\n")[2]
+
+
+def test_the_plug_in_of_the_documentation_trains(here: Path, plug_in: None) -> None:
+    assert main([*FAST, "+reg=[confidence_penalty]", "run_dir=runs/plug-in", "-q"]) == 0
+    assert "confidence_penalty" in (here / "runs" / "plug-in" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CODE_OF_CONDUCT.md"], ids=name_of)
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_fences(page)):
+        path, _, anchor = target.partition("#")
+        if target.startswith("https://"):
+            continue
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_are_named_exist(page: Path) -> None:
+    for path in re.findall(
+        r"(?<![\w./-])((?:dnntrain|conf|docs|scripts|tests|\.ci)/[\w./-]*)", page.read_text(encoding="utf-8")
+    ):
+        if not re.search(r"NAME|GROUP|CHOICE", path):
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_verbs_and_keys_that_are_named_exist(page: Path) -> None:
+    known = keys()
+    for code in re.findall(r"`([^`\n]+)`", without_fences(page)):
+        verb = re.match(r"dnntrain ([a-z]+)(?![\w=])", code)
+        assert verb is None or verb[1] in VERBS, code
+        key = re.match(r"\+?((?:[a-z_]+\.)+[a-z_0-9]+)(?==|$)", code)
+        if key and key[1].partition(".")[0] in {*SECTIONS, *GROUPS} and key[1].rpartition(".")[2] not in FILE_TYPES:
+            assert key[1] in known, code
+
+
+def test_the_reference_is_current() -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "make_reference.py"), "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {dnntrain.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def quick(words: list[str]) -> list[str]:
+    """The words with FAST added to what trains, as far as they do not say otherwise."""
+    if parse(words).verb != "train":
+        return words
+    given = {word.partition("=")[0] for word in words}
+    return [*words, *(word for word in FAST if word.partition("=")[0] not in given)]
+
+
+def without_fences(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_fences(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def keys() -> set[str]:
+    """Every key of every choice."""
+    registry = Registry((builtin_source(),))
+    choices = [choice for group in GROUPS for choice in registry.choices(group).values() if choice.module_path]
+    return {
+        *scalar_fields(),
+        *(f"{section}.{name}" for section in SECTIONS for name in section_fields(section)),
+        *(f"{choice.key}.{name}" for choice in choices for name in choice.schema.fields),
+    }
