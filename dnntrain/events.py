@@ -91,7 +91,8 @@ class Evaluator:
             values = self._evaluate()
             self._evaluated_step = step
             value = float(values[self._metric])
-            improved = self.best is None or self._sign * value > self._sign * self.best
+            # Of equally good states the later one is kept: the schedule has settled further.
+            improved = self.best is None or self._sign * value >= self._sign * self.best
             if improved:
                 self.best, self.best_step = value, step
             self._metrics.write("val", step, {name: item for name, item in values.items() if name != "examples"})

@@ -121,7 +121,6 @@ class TerminalDisplay:
         return max(10, min(self._console.width - 1, _WIDEST))
 
     def _print_row(self, row: Mapping[str, Any]) -> None:
-        started = time.perf_counter()
         state = self._state
         if row["split"] == "val":
             improved = improves(row, state.metric_name, state.best)
@@ -134,7 +133,6 @@ class TerminalDisplay:
             self._has_table = True
             self._print(table_head(self._width))
         self._print(table_row(row, state.loss, improved, self._width, self._ascii))
-        self._pace.spent(started)
 
     def _print(self, line: Line, crop: bool = True) -> None:
         renderable: RenderableType = _Segments(line)

@@ -86,7 +86,7 @@ class Metrics:
         row = {
             "step": step,
             "epoch": round(step / self._progress.steps_per_epoch, 4),
-            "examples": self._examples,
+            "examples": self.examples,
             "wall_s": round(self._progress.elapsed_s, 3),
             "split": split,
             **values,

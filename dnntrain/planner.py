@@ -17,8 +17,8 @@ from dnntrain.world import World
 #: Optimizer state per parameter, in float32 numbers.
 _OPTIMIZER_NUMBERS = {"Sgd": 1, "AdamW": 2, "Muon": 1}
 
-#: Examples are handed out in blocks of about this many bytes, two of which may be alive.
-_CHUNK_BYTES = 2 * 16 * 2**20
+#: Examples are prepared in blocks: two of 4 MiB as floats and one of bytes are alive.
+_CHUNK_BYTES = 10 * 2**20
 
 
 @dataclass(frozen=True)

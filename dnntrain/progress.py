@@ -29,9 +29,12 @@ class Progress:
         self._started_s = time.perf_counter()
         self.started_at_step = 0
 
+    def start(self) -> None:
+        """Begins a session: from here its time counts."""
+        self._started_s, self.started_at_step = time.perf_counter(), self.step
+
     def steps(self) -> Iterator[int]:
         """The numbers of the steps to do, from 0; the loop says with `done` when one is."""
-        self._started_s, self.started_at_step = time.perf_counter(), self.step
         while not self.finished:
             yield self.step
 

@@ -64,8 +64,21 @@ RULES: tuple[Rule, ...] = (
 
 def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
     """Every reason to refuse this configuration on this hardware with this number of ranks."""
-    return [
+    broken = [
         f"{rule.reason}\n  {rule.fix}".format(c=config, ranks=ranks)
         for rule in RULES
         if rule.applies(config, hardware, ranks)
+    ]
+    return broken + unmet_needs(config)
+
+
+def unmet_needs(config: RunConfig) -> list[str]:
+    """One reason for each need of a chosen method that the layout does not provide: no rule is written for a pair."""
+    layout = config.parallel.build()
+    methods = {name: getattr(config, name) for name in ("norm", "sched", "quant", "distill", "prune")}
+    methods |= {f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()}
+    return [
+        f"{name} needs {need.value}, which parallel={layout.name} does not give\n  use parallel=single, or leave {name} out"
+        for name, method in methods.items()
+        for need in sorted(method.needs - layout.provides, key=lambda need: need.value)
     ]

@@ -1,23 +1,19 @@
-"""Shared by all tests: runs of the real command in real processes, and small real runs made once."""
+"""Shared by all tests: the real command in real processes, and one small real run."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 # Threads of tests on a shared machine wait for each other far longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-#: The shortest real run: 3 epochs of the default network on a part of the digits.
-SHORT = ("train.duration=3ep", "train.limit=320", "train.batch_size=32", "log.every=4step", "log.report=false")
-
+from short_runs import environment, trained  # noqa: E402
 
 @pytest.fixture
 def dnntrain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
@@ -34,40 +30,6 @@ def dnntrain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
-
-
-def environment() -> dict[str, str]:
-    """The environment of a child process: this one's, with the project importable and without colours."""
-    root = str(Path(__file__).resolve().parents[1])
-    names = ("FORCE_COLOR", "DNNTRAIN_DEBUG", "RANK", "WORLD_SIZE")
-    kept = {name: value for name, value in os.environ.items() if name not in names}
-    return {**kept, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-
-
-def rows(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def comparable(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run less what the clock decides."""
-    timed = {"wall_s", "examples_per_s"}
-    return [{name: value for name, value in row.items() if name not in timed} for row in rows(run_dir)]
-
-
-def result(run_dir: Path) -> dict[str, Any]:
-    """A run's result.json."""
-    loaded: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
-    return loaded
-
-
-def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:
-    """Trains in this process, through the Python interface."""
-    from dnntrain import train
-
-    given = {word.lstrip("+").split("=")[0] for word in overrides}
-    kept = [word for word in SHORT if word.split("=")[0] not in given]
-    return train(*kept, *overrides, f"run_dir={run_dir}", display="quiet")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import environment
+from short_runs import environment
 
 import dnntrain
 from dnntrain.cli import main

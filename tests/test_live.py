@@ -220,6 +220,16 @@ def test_a_cheap_refresh_comes_four_times_a_second() -> None:
     assert 0.25 <= pace.next_s - now < 1
 
 
+def test_many_evaluations_do_not_put_the_refresh_off() -> None:
+    from dnntrain.live_terminal import TerminalDisplay
+
+    display = TerminalDisplay(io.StringIO())
+    display.start(HEADER)
+    display.row(VAL)
+    assert display.next_refresh == 0.0
+    display.close("status: done")
+
+
 def test_rich_is_imported_for_a_terminal_only() -> None:
     script = "import sys, dnntrain.live as live; live.make_display('auto'); assert 'rich' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], env=child_environ(), stderr=subprocess.PIPE, check=True, timeout=60)

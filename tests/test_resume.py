@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import comparable, environment, result, trained
+from short_runs import comparable, environment, result, trained
 
 #: Steps long enough to be hit by a signal; everything that has a state is in it.
 LINE = (

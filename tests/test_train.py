@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import SHORT, comparable, result, rows, trained
+from short_runs import SHORT, comparable, result, rows, trained
 from dnntrain import evaluate, load, plan, predict, train
 from dnntrain.errors import CheckpointError, ConfigError, DataError, DivergedError
 
@@ -92,7 +92,7 @@ def test_a_run_that_is_done_is_not_trained_again(tmp_path: Path) -> None:
 def test_the_best_weights_are_tested_and_exported(tmp_path: Path) -> None:
     outcome = trained(tmp_path / "run", "optim.lr=0.02", "sched=constant", "train.duration=8ep")
     val = {row["step"]: row["accuracy"] for row in rows(tmp_path / "run") if row["split"] == "val"}
-    best = max(val, key=lambda step: (val[step], -step))
+    best = max(val, key=lambda step: (val[step], step))
     assert outcome["best_step"] == best
     assert (tmp_path / "run" / "checkpoints" / "BEST").read_text().strip() == f"step-{best}"
     values = evaluate(tmp_path / "run", split="val")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dnntrain import __version__
-from dnntrain.checkpoint.store import write_json, write_with
+from dnntrain.checkpoint.store import write_bytes, write_json
 from dnntrain.model.shape import head_modules, place
 
 
@@ -31,11 +31,11 @@ def save_model(
     `timm.create_model("local-dir:DIRECTORY", pretrained=True)` loads it; dnntrain's own name stands under `dnntrain`.
     Raises OSError where the folder cannot be written; the old files are then intact.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = plain_tensors(model)
     metadata = {"format": "pt", "dnntrain": __version__}
-    write_with(directory / "model.safetensors", lambda path: save_file(tensors, path, metadata))
+    write_bytes(directory / "model.safetensors", save(tensors, metadata))
     name, arguments = getattr(model, "timm_architecture", None) or (architecture, dict(model_args))
     heads = head_modules(model)
     card = {

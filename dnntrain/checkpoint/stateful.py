@@ -43,15 +43,13 @@ class OptimizerState:
             raise ValueError(f"{len(state)} optimizers were saved, {len(self._optimizers)} are used")
         for place, optimizer in enumerate(self._optimizers):
             saved = state[f"{place}-{type(optimizer).__name__}"]
-            known = {name for name, _ in _named(optimizer)}
-            if unknown := set(saved) - known:
+            parameters = dict(_named(optimizer))
+            if unknown := set(saved) - set(parameters):
                 raise ValueError(f"saved state of unknown parameters {sorted(unknown)[:5]}")
-            indexed = {
-                number: {key: _like(value, parameter) for key, value in saved[name].items()}
-                for number, (name, parameter) in enumerate(_named(optimizer))
-                if name in saved
-            }
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": indexed})
+            # Set in place: optimizer.load_state_dict would replace the parameter groups that the schedule holds on to.
+            for name, values in saved.items():
+                parameter = parameters[name]
+                optimizer.state[parameter] = {key: _like(value, parameter) for key, value in values.items()}
 
 
 class ScalerState:
@@ -86,10 +84,12 @@ class RandomState:
 
 
 def _like(value: Any, parameter: torch.Tensor) -> Any:
-    """`value` in the memory format of its parameter: fused optimizers walk through both in the order of memory."""
-    if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+    """`value` on the device and in the memory format of its parameter: fused optimizers walk through both in the order of memory."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.shape == parameter.shape:
         return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(value)
-    return value
+    return value.to(parameter.device)
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.Tensor]]:

@@ -25,8 +25,8 @@ from dnntrain.config.fields import (
 class TrainSection:
     """How long and in what steps to train."""
 
-    duration: RunDuration = Duration(10, "ep")  # length of the run: 10ep, 5000step or 90s
-    batch_size: PositiveInt = 128  # examples per optimizer step, over all ranks and micro-batches
+    duration: RunDuration = Duration(60, "ep")  # length of the run: 10ep, 5000step or 90s
+    batch_size: PositiveInt = 32  # examples per optimizer step, over all ranks and micro-batches
     microbatch: PositiveInt | None = None  # examples per forward pass of one rank; null: the rank's whole share
     limit: PositiveInt | None = None  # train on this many examples only, chosen by seed; null: all
     clip_norm: Positive | None = None  # largest global L2 norm of the gradient; null: not clipped

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dnntrain.config.fields import NonNegativeInt
 from dnntrain.data.image_data import ImageData
 from dnntrain.data.source import ArraySource, DataSet, digest_of
 from dnntrain.errors import DataError
@@ -21,6 +22,8 @@ FILE = Path(__file__).with_name("digits.npz")
 @dataclass(frozen=True)
 class Digits(ImageData):
     """1,437 training and 360 test images of digits, 8x8 gray pixels; needs no network. The split is fixed."""
+
+    crop_padding: NonNegativeInt = 1  # training images are padded by this many zero pixels and cropped back at random
 
     def build(self) -> DataSet:
         parts = _read(FILE)

@@ -167,6 +167,8 @@ def read_ahead(
         multiprocessing_context="fork" if hasattr(os, "fork") else None,
         collate_fn=_unchanged,
         worker_init_fn=_start_worker,
+        # A loader draws a seed for its workers, which use none: from torch's own generator it would shift every later dropout mask.
+        generator=torch.Generator(),
     )
     with warnings.catch_warnings(), _kept_signal("SIGCHLD"):
         # Newer Pythons warn of any fork beside threads; the workers take no lock that a thread of ours could hold.

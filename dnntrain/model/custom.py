@@ -6,7 +6,7 @@ num_classes, channels, height and width that its constructor takes:
     class Net(torch.nn.Module):
         def __init__(self, num_classes: int, channels: int) -> None: ...
 
-    dnntrain model=custom model.file=net.py model.class_name=Net
+    dnntrain model=custom model.file=net.py model.name=Net
 
 A package offers a class, or a function that returns a module, by an entry point of the group `dnntrain.models`:
 
@@ -43,17 +43,17 @@ class Custom:
     """A torch.nn.Module of the user's: images [n, channels, height, width] → logits [n, classes]."""
 
     file: str | None = None  # path of a Python file, which is run
-    class_name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
+    name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
     entry_point: str | None = None  # instead of a file: name of an entry point of the group dnntrain.models
 
     def build(self, shape: ModelShape) -> nn.Module:
         if (self.file is None) == (self.entry_point is None):
             raise ConfigError(
                 "model=custom needs either model.file or model.entry_point",
-                "for example: model=custom model.file=net.py model.class_name=Net",
+                "for example: model=custom model.file=net.py model.name=Net",
             )
         if self.file is not None:
-            maker, what = class_in_file(Path(self.file).expanduser(), self.class_name), f"model.file={self.file}"
+            maker, what = class_in_file(Path(self.file).expanduser(), self.name), f"model.file={self.file}"
         else:
             maker, what = offered(str(self.entry_point)), f"model.entry_point={self.entry_point}"
         arguments = accepted(maker, shape, what)
@@ -72,12 +72,12 @@ def class_in_file(path: Path, name: str | None) -> Callable[..., Any]:
         if len(classes) != 1:
             raise ConfigError(
                 f"{path} defines {len(classes)} classes that are a torch.nn.Module: {', '.join(classes) or 'none'}",
-                "name the one to train with model.class_name",
+                "name the one to train with model.name",
             )
         name = classes[0]
     found = getattr(module, name, None)
     if not callable(found):
-        raise ConfigError(f"model.class_name={name}: {path} defines no such class; {did_you_mean(name, classes)}")
+        raise ConfigError(f"model.name={name}: {path} defines no such class; {did_you_mean(name, classes)}")
     maker: Callable[..., Any] = found
     return maker
 

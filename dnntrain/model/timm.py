@@ -18,7 +18,7 @@ from dnntrain.model.shape import ModelShape
 class Timm:
     """timm.create_model(arch), with the data's classes, channels and, where the model fixes it, image size."""
 
-    arch: str = "resnet18"  # name of the model, as timm.list_models() gives it, with or without a tag of weights
+    name: str = "resnet18"  # name of the model, as timm.list_models() gives it, with or without a tag of weights
     pretrained: bool = False  # true: timm's pretrained weights, from its cache or fetched from its hub
     drop_path: Fraction | None = None  # probability of dropping a residual branch; null: the model's default
 
@@ -28,10 +28,10 @@ class Timm:
         except ImportError:
             raise ConfigError("model=timm needs the package timm", "install it: pip install 'dnntrain[timm]'") from None
 
-        name = self.arch.partition(".")[0]
+        name = self.name.partition(".")[0]
         if not timm.is_model(name):
             raise ConfigError(
-                f"model.arch={self.arch}: timm {timm.__version__} has no such model; "
+                f"model.name={self.name}: timm {timm.__version__} has no such model; "
                 + did_you_mean(name, timm.list_models())
             )
         if self.pretrained and not timm.models.is_model_pretrained(name):
@@ -39,7 +39,7 @@ class Timm:
         arguments = {"num_classes": shape.num_classes, **architecture_arguments(name, shape)}
         if self.drop_path is not None:
             arguments["drop_path_rate"] = self.drop_path
-        model = built_by(partial(make, self.arch, self.pretrained, arguments), shape, f"model.arch={self.arch}")
+        model = built_by(partial(make, self.name, self.pretrained, arguments), shape, f"model.name={self.name}")
         model.timm_architecture = (name, architecture_arguments(name, shape))  # type: ignore[assignment]
         return model
 

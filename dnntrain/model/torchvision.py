@@ -20,7 +20,7 @@ from dnntrain.model.weights import load_weights
 class Torchvision:
     """torchvision.models.get_model(arch), with the data's classes and channels. Most are made for 224x224 pixels."""
 
-    arch: str = "resnet50"  # name of the model, as torchvision.models.list_models() gives it
+    name: str = "resnet50"  # name of the model, as torchvision.models.list_models() gives it
     weights: str | None = None  # pretrained weights, such as DEFAULT or IMAGENET1K_V2; null: new weights
     download: bool = False  # true: fetch the pretrained weights where they are not in torch's cache
 
@@ -28,22 +28,22 @@ class Torchvision:
         torchvision = library("torchvision")
 
         names = torchvision.models.list_models(module=torchvision.models)
-        if self.arch not in names:
+        if self.name not in names:
             raise ConfigError(
-                f"model.arch={self.arch}: torchvision {torchvision.__version__} has no such classification model; "
-                + did_you_mean(self.arch, names)
+                f"model.name={self.name}: torchvision {torchvision.__version__} has no such classification model; "
+                + did_you_mean(self.name, names)
             )
         file = None if self.weights is None else self._pretrained(shape)
-        return built_by(partial(make, self.arch, shape, file), shape, f"model.arch={self.arch}")
+        return built_by(partial(make, self.name, shape, file), shape, f"model.name={self.name}")
 
     def _pretrained(self, shape: ModelShape) -> Path:
         """The file of the chosen weights in torch's cache."""
         torchvision = library("torchvision")
 
-        choices = torchvision.models.get_model_weights(self.arch).__members__
+        choices = torchvision.models.get_model_weights(self.name).__members__
         if self.weights is None or self.weights not in choices:
             raise ConfigError(
-                f"model.weights={self.weights}: {self.arch} has no such weights; "
+                f"model.weights={self.weights}: {self.name} has no such weights; "
                 + did_you_mean(str(self.weights), list(choices))
             )
         if shape.channels != 3:

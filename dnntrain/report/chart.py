@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from dnntrain.report.markup import escaped
 from dnntrain.report.numbers import Point, is_share, log_ticks, metric_text, short, smoothed, thinned, ticks
+from dnntrain.report.series import Series
 from dnntrain.units import format_seconds
 
 #: Units of the drawing in both directions.
@@ -26,7 +27,8 @@ _LOG_SPAN = 40
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: `pieces` of finite points in the order of x, interrupted where a value was not finite (at `gaps`).
+    """One line: `pieces` of finite points in the order of x, interrupted at `gaps`, where some of the
+    `not_finite` many values stood that are none.
 
     `tone` numbers the colour; `dashed` tells lines of one tone apart. A `noisy` curve with many points is drawn as
     a thin line of all beneath a firm one of their mean.
@@ -36,6 +38,7 @@ class Curve:
     pieces: tuple[tuple[Point, ...], ...]
     tone: int
     gaps: tuple[float, ...] = ()
+    not_finite: int = 0
     dashed: bool = False
     noisy: bool = False
 
@@ -70,12 +73,12 @@ class Axis:
 
 
 def curve(
-    label: str, xs: Sequence[float], values: Sequence[float], tone: int, dashed: bool = False, noisy: bool = False
+    label: str, series: Series, tone: int, *, by_time: bool = False, dashed: bool = False, noisy: bool = False
 ) -> Curve:
-    """A curve through (x, value), with gaps where a value is not finite."""
+    """A curve through the points of `series`, by step or by time, with gaps where a value is not finite."""
     pieces: list[list[Point]] = [[]]
     gaps: list[float] = []
-    for x, value in zip(xs, values, strict=True):
+    for x, value in zip(series.wall_s if by_time else series.step, series.value, strict=True):
         if not math.isfinite(x):
             continue
         if math.isfinite(value):
@@ -84,7 +87,8 @@ def curve(
             gaps.append(x)
             if pieces[-1]:
                 pieces.append([])
-    return Curve(label, tuple(tuple(piece) for piece in pieces if piece), tone, tuple(gaps), dashed, noisy)
+    kept = tuple(tuple(piece) for piece in pieces if piece)
+    return Curve(label, kept, tone, tuple(gaps), series.not_finite, dashed, noisy)
 
 
 def chart(
@@ -133,7 +137,7 @@ def chart(
         f'<div class="field"><svg viewBox="0 0 {_SIZE} {_SIZE}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escaped(told, 900)}">{"".join(drawing)}</svg>{signs}</div>'
         f'<div class="xs" aria-hidden="true">{_labels(x_axis, "left", x_text)}<b>{escaped(x_name)}</b></div></div>'
-        f"{_gap_note(gaps, x_name, x_text)}</figure>"
+        f"{_gap_note(sum(item.not_finite for item in curves), gaps, x_name, x_text)}</figure>"
     )
 
 
@@ -151,7 +155,7 @@ def _y_axis(values: Sequence[float], metric: str) -> Axis:
     if not values:
         return Axis(0.0, 1.0)
     low, high = min(values), max(values)
-    if low > 0 and high / low > _LOG_SPAN and not is_share(metric):
+    if low > 0 and high / low > _LOG_SPAN and not is_share(metric) and metric != "lr":
         low, high = low / 1.1, high * 1.1
         return Axis(low, high, log=True, ticks=tuple(log_ticks(low, high)))
     room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
@@ -272,10 +276,8 @@ def _told(item: Curve, text: Callable[[float], str]) -> str:
     )
 
 
-def _gap_note(gaps: Sequence[float], x_name: str, x_text: Callable[[float], str]) -> str:
+def _gap_note(count: int, gaps: Sequence[float], x_name: str, x_text: Callable[[float], str]) -> str:
     if not gaps:
         return ""
-    times = "value is" if len(gaps) == 1 else "values are"
-    return (
-        f'<p class="note">{len(gaps)} {times} not finite, the first at {escaped(x_name)} {x_text(min(gaps))} (red).</p>'
-    )
+    values = "value is" if count == 1 else "values are"
+    return f'<p class="note">{count} {values} not finite, the first at {escaped(x_name)} {x_text(min(gaps))} (red).</p>'

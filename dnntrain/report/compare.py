@@ -101,10 +101,14 @@ def overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
 
 
 def _curve(run: RunData, split: str, name: str, label: str, index: int, by_time: bool) -> Curve:
-    series = run.get(split, name)
-    xs = series.wall_s if by_time else series.step
-    noisy = split == "train" and name != "lr"
-    return curve(label, xs, series.value, index % len(TONES), dashed=index >= len(TONES), noisy=noisy)
+    return curve(
+        label,
+        run.get(split, name),
+        index % len(TONES),
+        by_time=by_time,
+        dashed=index >= len(TONES),
+        noisy=split == "train" and name != "lr",
+    )
 
 
 def _name(index: int, name: str) -> str:

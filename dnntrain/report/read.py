@@ -6,13 +6,13 @@ import json
 import math
 import os
 import stat
-from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dnntrain.errors import ConfigError
+from dnntrain.report.series import Series
 
 #: Largest sizes that are read, bytes. The rest of a longer metrics.jsonl is left out, and the report says so.
 _JSON_BYTES = 64 * 2**20
@@ -20,6 +20,7 @@ _TEXT_BYTES = 2**18
 _METRICS_BYTES = 2**30
 _LINE_BYTES = 2**16
 _MOST_SERIES = 64
+_MOST_NAMES = 1000
 _MOST_EVENTS = 100
 _MOST_DEPTH = 32
 
@@ -27,27 +28,6 @@ _AXES = ("step", "epoch", "examples", "wall_s", "split")
 
 #: A folder that holds one of these is a run directory.
 MARKS = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
-
-
-@dataclass
-class Series:
-    """The course of one number: `step`, `wall_s` and `value` are equally long; values may be NaN or infinite."""
-
-    step: array[float] = field(default_factory=lambda: array("d"))
-    wall_s: array[float] = field(default_factory=lambda: array("d"))
-    value: array[float] = field(default_factory=lambda: array("d"))
-
-    def add(self, step: float, wall_s: float, value: float) -> None:
-        self.step.append(step)
-        self.wall_s.append(wall_s)
-        self.value.append(value)
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def finite(self) -> list[tuple[float, float]]:
-        """The (step, value) pairs whose value is finite."""
-        return [(step, value) for step, value in zip(self.step, self.value, strict=True) if math.isfinite(value)]
 
 
 @dataclass(frozen=True)
@@ -173,7 +153,7 @@ def _read_json(path: Path, notes: list[str]) -> Mapping[str, Any]:
     return {}
 
 
-def _parsed(text: str | bytes) -> Any:
+def _parsed(text: str) -> Any:
     """JSON, or None where it is not: a hostile text may also nest too deep or hold numbers too long."""
     try:
         return json.loads(text)
@@ -182,11 +162,11 @@ def _parsed(text: str | bytes) -> Any:
 
 
 def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], Series], tuple[Event, ...], int]:
-    series: dict[tuple[str, str], Series] = {}
+    splits: dict[str, dict[str, Series | None]] = {}
     events: list[Event] = []
-    rows = damaged = 0
+    rows = damaged = kept = 0
     for line in _lines(path, notes):
-        row = _parsed(line)
+        row = _parsed(line.decode("utf-8", errors="replace"))
         step = number(row.get("step")) if isinstance(row, dict) else math.nan
         if not isinstance(row, dict) or not math.isfinite(step):
             damaged += 1
@@ -197,18 +177,30 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], S
             if len(events) < _MOST_EVENTS:
                 events.append(Event(step, str(row.get("event", "event"))[:80], str(row.get("reason", ""))[:240]))
             continue
+        known = splits.setdefault(split, dict.fromkeys(_AXES)) if len(splits) < _MOST_SERIES else splits.get(split, {})
         for name, value in row.items():
-            if name in _AXES or isinstance(value, bool | dict | list) or (isinstance(value, str) and len(value) > 4):
-                continue
-            key = (split, name[:80])
-            if key not in series:
-                if len(series) == _MOST_SERIES:
+            if name not in known:
+                if len(known) >= _MOST_NAMES:
                     continue
-                series[key] = Series()
-            series[key].add(step, wall_s, number(value))
+                # None marks what is no series: an axis, a text, or one too many.
+                known[name] = Series() if kept < _MOST_SERIES and _is_number(value) else None
+                kept += known[name] is not None
+            series = known[name]
+            if series is not None:
+                series.add(step, wall_s, value if type(value) is float else number(value))
     if damaged:
         notes.append(f"{damaged} damaged lines of {path.name} are left out")
-    return series, tuple(events), rows
+    found = {
+        (split, name[:80]): item for split, known in splits.items() for name, item in known.items() if item is not None
+    }
+    for item in found.values():
+        item.settle()
+    return found, tuple(events), rows
+
+
+def _is_number(value: Any) -> bool:
+    """True for numbers, and for what stands where a number is not finite: "nan", null."""
+    return value is None or value == "nan" or isinstance(value, float) or not math.isnan(number(value))
 
 
 def _lines(path: Path, notes: list[str]) -> Iterator[bytes]:

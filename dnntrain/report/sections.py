@@ -13,7 +13,7 @@ from dnntrain.report.chart import Curve, Mark, chart, curve
 from dnntrain.report.markup import details, escaped, isolated, pairs, section
 from dnntrain.report.matrix import class_names, confusion_of, mistakes
 from dnntrain.report.numbers import metric_text, percent, short
-from dnntrain.report.read import RunData, Series, number
+from dnntrain.report.read import RunData, number
 from dnntrain.units import format_bytes, format_count, format_seconds
 
 _PICTURES = 48
@@ -129,8 +129,7 @@ def charts(run: RunData) -> str:
 
 
 def _curve(run: RunData, split: str, name: str, label: str, tone: int) -> Curve:
-    series: Series = run.get(split, name)
-    return curve(label, series.step, series.value, tone, noisy=split == "train" and name != "lr")
+    return curve(label, run.get(split, name), tone, noisy=split == "train" and name != "lr")
 
 
 def _marks(run: RunData) -> list[Mark]:
@@ -201,7 +200,9 @@ def reproduce(run: RunData) -> str:
     """The command that trains this again, and the code it ran with."""
     git = _mapping(run.environment.get("git"))
     commit = git.get("commit")
-    lines = ["dnntrain train " + " ".join(run.overrides) if run.overrides else "dnntrain train"]
+    # In the same run directory, a finished run would only be found to be done.
+    kept = [item for item in run.overrides if not item.lstrip("'\"").startswith(("run_dir=", "resume="))]
+    lines = [" ".join(("dnntrain train", *kept))]
     if isinstance(commit, str) and commit.isalnum():
         lines.insert(0, f"git checkout {commit}")
     dirty = '<p class="note">The code had changes that are not in this commit.</p>' if git.get("dirty") is True else ""

@@ -109,11 +109,11 @@ def _pairs(entry: Any) -> list[tuple[str, Any]]:
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_text(item) for item in value) + "]"
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, float)
-        else f"{value:g}"
-    )
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _wrapped(head: str, text: str) -> list[str]:

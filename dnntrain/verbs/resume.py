@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode, load_config
@@ -21,6 +22,7 @@ def run(arguments: Arguments) -> int:
     path = run_path(arguments.positional)
     saved = load_config(path / "config.yaml")
     overrides = [*kept_overrides(path, arguments.overrides), *arguments.overrides]
+    check_trusted(saved, path, arguments.overrides)
     config = decode({**compose(overrides, arguments.config_dir), "run_dir": str(path), "resume": "auto"})
     found = [change for change in changes(saved, config.resolved) if change.key not in ("run_dir", "resume", "choices")]
     if reasons := refused(saved, config.resolved):
@@ -30,6 +32,17 @@ def run(arguments: Arguments) -> int:
     result = train(config, World.from_environ(), display=arguments.display, overrides=overrides)
     last_line(result, arguments)
     return 0
+
+
+def check_trusted(saved: Mapping[str, Any], path: Path, given: Sequence[str]) -> None:
+    """A run directory is data: code that its configuration names is run only where this command line names it too."""
+    model = saved["model"]
+    named = {f"model.{key}={model[key]}" for key in ("file", "entry_point") if model.get(key)}
+    if saved.get("choices", {}).get("model") == "custom" and not named <= set(given):
+        raise ConfigError(
+            f"{path} was trained with a model of its own, whose code would be run: {' '.join(sorted(named))}",
+            f"if you trust it, say so by adding: {' '.join(sorted(named))}",
+        )
 
 
 def run_path(positional: Sequence[str]) -> Path:

@@ -131,6 +131,7 @@ def _trained(
     display.start(header(plan, result["run_dir"]))
     try:
         with trainer.signals:
+            progress.start()
             trainer.metrics.start_interval()
             watch.attach(trainer)
             run_loop(trainer.loop)

@@ -67,6 +67,9 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
             f"{path} holds no finished model: config.json is missing or damaged",
             f"finish it with: dnntrain resume {path}",
         )
+    from dnntrain.verbs.resume import check_trusted
+
+    check_trusted(load_config(path / "config.yaml"), path, overrides)
     config = _config_with(path, overrides)
     channels, height, width = (int(size) for size in pretrained["input_size"])
     model = config.model.build(ModelShape(len(names), channels, height, width))

@@ -107,7 +107,7 @@ def test_timm_loads_what_is_its_own(tmp_path: Path, kind: str) -> None:
     timm = pytest.importorskip("timm")
     from dnntrain.model.timm import Timm
 
-    choice: Any = VitTiny(depth=2) if kind == "our vit" else Timm(arch="resnet10t")
+    choice: Any = VitTiny(depth=2) if kind == "our vit" else Timm(name="resnet10t")
     model = choice.build(SHAPE if kind == "our vit" else ModelShape(3, 1, 32, 32))
     initialise(model, 0)
     save(model, tmp_path)

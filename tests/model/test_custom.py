@@ -53,7 +53,7 @@ def refused(custom: Custom) -> str:
 
 
 def test_the_class_gets_those_numbers_that_its_constructor_takes(write: Write) -> None:
-    model = Custom(file=write(NET), class_name="Net").build(SHAPE)
+    model = Custom(file=write(NET), name="Net").build(SHAPE)
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
 
 
@@ -122,7 +122,7 @@ def test_faults_of_the_file_are_told(write: Write, source: str, told: str) -> No
 
 
 def test_a_misspelled_class_gets_the_nearest_name(write: Write) -> None:
-    assert "did you mean 'Net'?" in refused(Custom(file=write(NET), class_name="Nett"))
+    assert "did you mean 'Net'?" in refused(Custom(file=write(NET), name="Nett"))
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
 
 def test_a_class_that_is_no_module_is_told(write: Write) -> None:
-    assert "is a dict, not a torch.nn.Module" in refused(Custom(file=write("def make(): return {}"), class_name="make"))
+    assert "is a dict, not a torch.nn.Module" in refused(Custom(file=write("def make(): return {}"), name="make"))
 
 
 def test_installed_packages_offer_models_by_entry_points(

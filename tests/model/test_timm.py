@@ -21,7 +21,7 @@ GREY = ModelShape(10, 1, 32, 32)
     ("arch", "head"), [("resnet10t", "fc"), ("convnext_atto", "head.fc"), ("vit_tiny_patch16_224", "head")]
 )
 def test_models_take_the_datas_channels_classes_and_size_and_their_head_is_found(arch: str, head: str) -> None:
-    model = Timm(arch=arch).build(GREY).eval()
+    model = Timm(name=arch).build(GREY).eval()
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
     assert head_modules(model) == (head,)
 
@@ -29,11 +29,11 @@ def test_models_take_the_datas_channels_classes_and_size_and_their_head_is_found
 @pytest.mark.parametrize(
     ("choice", "told"),
     [
-        (Timm(arch="convnext_atoo"), "did you mean 'convnext_atto'?"),
-        (Timm(arch="../../x"), "has no such model"),
-        (Timm(arch="resnet10t", drop_path=0.1), None),
-        (Timm(arch="test_byobnet", drop_path=0.1), None),
-        (Timm(arch="vgg11", drop_path=0.1), "cannot be built: TypeError"),
+        (Timm(name="convnext_atoo"), "did you mean 'convnext_atto'?"),
+        (Timm(name="../../x"), "has no such model"),
+        (Timm(name="resnet10t", drop_path=0.1), None),
+        (Timm(name="test_byobnet", drop_path=0.1), None),
+        (Timm(name="vgg11", drop_path=0.1), "cannot be built: TypeError"),
     ],
 )
 def test_names_and_knobs_that_do_not_fit_are_refused(choice: Timm, told: str | None) -> None:

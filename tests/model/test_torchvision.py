@@ -38,18 +38,18 @@ def refused(choice: Torchvision, shape: ModelShape = COLOUR) -> str:
     ],
 )
 def test_models_take_the_datas_channels_and_classes_and_their_head_is_found(arch: str, head: str) -> None:
-    model = unfilled(lambda: Torchvision(arch=arch).build(GREY)).eval()
+    model = unfilled(lambda: Torchvision(name=arch).build(GREY)).eval()
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
     assert head_modules(model) == (head,)
 
 
 def test_auxiliary_outputs_are_left_out() -> None:
-    model = unfilled(lambda: Torchvision(arch="googlenet").build(COLOUR))
+    model = unfilled(lambda: Torchvision(name="googlenet").build(COLOUR))
     assert isinstance(model(torch.zeros(2, 3, 32, 32)), torch.Tensor)
 
 
 def test_first_weights_are_those_of_torchvisions_own_rules() -> None:
-    model = Torchvision(arch="resnet18").build(COLOUR)
+    model = Torchvision(name="resnet18").build(COLOUR)
     initialise(model, 0)
     published = torchvision.models.resnet18(num_classes=10)
     # Its convolutions are drawn with the variance of their fan-out, which no layer's own reset does.
@@ -58,20 +58,20 @@ def test_first_weights_are_those_of_torchvisions_own_rules() -> None:
 
 
 def test_a_misspelled_name_gets_the_nearest() -> None:
-    assert "did you mean 'resnet50'?" in refused(Torchvision(arch="resnet5"))
-    assert "did you mean" in refused(Torchvision(arch="ResNet_50"))
+    assert "did you mean 'resnet50'?" in refused(Torchvision(name="resnet5"))
+    assert "did you mean" in refused(Torchvision(name="ResNet_50"))
 
 
 def test_a_detector_is_no_classification_model() -> None:
-    assert "no such classification model" in refused(Torchvision(arch="fasterrcnn_resnet50_fpn"))
+    assert "no such classification model" in refused(Torchvision(name="fasterrcnn_resnet50_fpn"))
 
 
 def test_images_that_are_too_small_are_refused_with_their_size() -> None:
-    assert "alexnet does not take images of 3x32x32" in refused(Torchvision(arch="alexnet"))
+    assert "alexnet does not take images of 3x32x32" in refused(Torchvision(name="alexnet"))
 
 
 def test_a_misspelled_name_of_weights_gets_the_nearest() -> None:
-    message = refused(Torchvision(arch="resnet18", weights="IMAGENET1K_V3"))
+    message = refused(Torchvision(name="resnet18", weights="IMAGENET1K_V3"))
     assert "did you mean 'IMAGENET1K_V1'?" in message
 
 
@@ -79,13 +79,13 @@ def test_weights_that_are_not_on_the_machine_are_not_fetched_unasked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    message = refused(Torchvision(arch="resnet18", weights="DEFAULT"))
+    message = refused(Torchvision(name="resnet18", weights="DEFAULT"))
     assert "resnet18-f37072fd.pth are not on this machine" in message
     assert "model.download=true" in message
 
 
 def test_weights_for_colours_are_refused_for_grey_images() -> None:
-    assert "is for images of 3 channels; these have 1" in refused(Torchvision(arch="resnet18", weights="DEFAULT"), GREY)
+    assert "is for images of 3 channels; these have 1" in refused(Torchvision(name="resnet18", weights="DEFAULT"), GREY)
 
 
 def test_pretrained_weights_fill_all_but_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,12 @@ def test_a_finished_run_shows_its_figures_curves_mistakes_and_settings(make_run:
     assert page.tags.count("svg") == 5
 
 
+def test_the_command_to_reproduce_makes_a_new_run(make_run: MakeRun) -> None:
+    run = make_run()
+    (run / "overrides.txt").write_text("run_dir=elsewhere\n'run_dir=with space'\nresume=never\nseed=3\n")
+    assert "dnntrain train seed=3" in report(run).text
+
+
 def test_values_show_without_a_script(make_run: MakeRun) -> None:
     titles = re.findall(r"<title>(step[^<]*)</title>", write_report([make_run()]).read_text())
     assert re.fullmatch(r"step 120\ntrain \S+\nval \S+", titles[59])

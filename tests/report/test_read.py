@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from dnntrain.report.matrix import confusion_of, png, worst_pairs
 from dnntrain.report.read import number, read_run
+from dnntrain.report.series import Series
 
 MakeRun = Callable[..., Path]
 
@@ -28,6 +30,19 @@ def test_values_that_are_not_finite_keep_their_place(make_run: MakeRun) -> None:
     series = read_run(run).get("train", "loss")
     assert len(series) == 4
     assert series.finite() == [(0, 1.0), (3, 0.5)]
+
+
+def test_a_long_series_keeps_its_extremes_and_counts_what_is_lost() -> None:
+    series = Series()
+    for step in range(200_000):
+        series.add(float(step), 0.0, {70_001: 9.0, 150_003: -9.0}.get(step, math.nan if step % 1000 == 0 else 1.0))
+    series.settle()
+    assert 5_000 < len(series) < 20_000
+    assert max(after - before for before, after in pairwise(series.step)) < 200
+    assert (70_001, 9.0) in series.finite()
+    assert (150_003, -9.0) in series.finite()
+    assert list(series.step) == sorted(series.step)
+    assert series.not_finite == 200
 
 
 def test_a_torn_last_line_is_left_out_in_silence(make_run: MakeRun) -> None:

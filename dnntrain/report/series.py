@@ -1,0 +1,76 @@
+"""The course of one number over a run of any length, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass, field
+
+#: (step, wall_s, value)
+Reading = tuple[float, float, float]
+
+_MOST_POINTS = 20_000
+
+
+@dataclass
+class Series:
+    """The course of one number: `step`, `wall_s` and `value` are equally long; values may be NaN or infinite.
+
+    A long series is thinned as it grows, evenly over its whole length: of a stretch of neighbours the lowest, the
+    highest and one that is not finite stay, so that extremes are kept and a run of any length fits in memory.
+    `not_finite` counts all values that are not finite, kept or not.
+    """
+
+    step: array[float] = field(default_factory=lambda: array("d"))
+    wall_s: array[float] = field(default_factory=lambda: array("d"))
+    value: array[float] = field(default_factory=lambda: array("d"))
+    not_finite: int = 0
+    _stretch: int = 1
+    _pending: list[Reading] = field(default_factory=list)
+
+    def add(self, step: float, wall_s: float, value: float) -> None:
+        """Takes a point; `settle` must follow the last one."""
+        if not math.isfinite(value):
+            self.not_finite += 1
+        self._pending.append((step, wall_s, value))
+        if len(self._pending) >= self._stretch:
+            self.settle()
+
+    def settle(self) -> None:
+        """Puts what is pending in its place."""
+        for step, wall_s, value in _telling(self._pending):
+            self.step.append(step)
+            self.wall_s.append(wall_s)
+            self.value.append(value)
+        self._pending.clear()
+        if len(self.value) >= _MOST_POINTS:
+            self._thin()
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def finite(self) -> list[tuple[float, float]]:
+        """The (step, value) pairs whose value is finite."""
+        return [(step, value) for step, value in zip(self.step, self.value, strict=True) if math.isfinite(value)]
+
+    def _thin(self) -> None:
+        """Halves the points, and from now on takes stretches of as many as one kept point now stands for."""
+        readings = list(zip(self.step, self.wall_s, self.value, strict=True))
+        kept = [reading for first in range(0, len(readings), 4) for reading in _telling(readings[first : first + 4])]
+        self.step, self.wall_s, self.value = (array("d", column) for column in zip(*kept, strict=True))
+        self._stretch = max(4, 2 * self._stretch)
+
+
+def _telling(readings: list[Reading]) -> list[Reading]:
+    """The lowest, the highest and the first that is not finite, in order."""
+    if len(readings) <= 2:
+        return readings
+    finite = [index for index, reading in enumerate(readings) if math.isfinite(reading[2])]
+    kept = (
+        {min(finite, key=lambda index: readings[index][2]), max(finite, key=lambda index: readings[index][2])}
+        if finite
+        else set()
+    )
+    if len(finite) < len(readings):
+        kept.add(next(index for index in range(len(readings)) if index not in set(finite)))
+    return [readings[index] for index in sorted(kept)]
