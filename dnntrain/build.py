@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -66,7 +67,7 @@ class Trainer:
     signals: SignalWatch
     pipeline: Pipeline
     timer: Timer
-    batches_of: Callable[[Source, Index], Any]
+    batches_of: Callable[[Source, Index, World], Any]
 
 
 def build(
@@ -101,7 +102,10 @@ def build(
     autocast = getattr(torch, plan.precision.autocast) if plan.precision.autocast else None
     device_type = device.split(":")[0]
     objective = build_objective(parts.label_smoothing, parts.loss)
-    executor = SpmdExecutor(wrapped, objective, device=device_type, autocast=autocast, scaler=scaler, ranks=plan.ranks)
+    empty = no_examples(data.dataset, device)
+    executor = SpmdExecutor(
+        wrapped, objective, device=device_type, autocast=autocast, scaler=scaler, ranks=plan.ranks, empty=empty
+    )
     outputs = SpmdExecutor(model, objective, device=device_type, autocast=autocast).outputs
     # 6. batches
     pipeline = build_pipeline(
@@ -116,7 +120,7 @@ def build(
         channels_last=plan.channels_last,
         transforms=parts.batch,
     )
-    batches_of = partial(_evaluation_batches, config, data.dataset, world, device, plan.channels_last)
+    batches_of = partial(_evaluation_batches, config, data.dataset, device, plan.channels_last)
     # 7. metrics, evaluation, saving
     timer = Timer(progress)
     metrics = Metrics(
@@ -140,7 +144,7 @@ def build(
 
     def validate() -> Mapping[str, float | int]:
         with applied(parts.evaluation, model):
-            return evaluate(model, outputs, batches_of(data.dataset.train, data.val), reduce_sum, device)
+            return evaluate(model, outputs, batches_of(data.dataset.train, data.val, world), reduce_sum, device)
 
     evaluator = Evaluator(validate, metrics, saver, timer, config.eval.metric)
     signals = SignalWatch(progress, partial(any_rank, device=device) if plan.ranks > 1 else None)
@@ -238,10 +242,16 @@ def make_model(config: RunConfig, plan: Plan, data: Prepared, parts: Parts, devi
 
 def sample_images(config: RunConfig, data: Prepared) -> torch.Tensor:
     """Up to 1,000 training images as the model sees them, unaugmented: float [n, channels, height, width]."""
-    batches = _evaluation_batches(
-        config, data.dataset, World(), "cpu", False, data.dataset.train, data.train[:_SAMPLE_IMAGES]
-    )
+    index = data.train[:_SAMPLE_IMAGES]
+    batches = _evaluation_batches(config, data.dataset, "cpu", False, data.dataset.train, index, World())
     return torch.cat([batch.images.clone() for batch in batches])
+
+
+def no_examples(dataset: DataSet, device: str) -> Batch:
+    """A batch without examples: what a rank computes in a step that has none for it, so that all ranks reduce together."""
+    none = np.empty(0, np.int64)
+    images = torch.empty(0, *dataset.input_shape, device=device)
+    return Batch(images, torch.empty(0, dtype=torch.int64, device=device), none, none)
 
 
 def bind_controls(
@@ -286,7 +296,7 @@ def _set_weight_decay(value: Callable[[Moment], float], groups: Sequence[dict[st
 
 
 def _evaluation_batches(
-    config: RunConfig, dataset: DataSet, world: World, device: str, channels_last: bool, source: Source, index: Index
+    config: RunConfig, dataset: DataSet, device: str, channels_last: bool, source: Source, index: Index, world: World
 ) -> Any:
     return evaluation_batches(
         config.data,

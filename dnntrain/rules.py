@@ -76,7 +76,9 @@ def unmet_needs(config: RunConfig) -> list[str]:
     """One reason for each need of a chosen method that the layout does not provide: no rule is written for a pair."""
     layout = config.parallel.build()
     methods = {name: getattr(config, name) for name in ("norm", "sched", "quant", "distill", "prune")}
-    methods |= {f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()}
+    methods |= {
+        f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
+    }
     return [
         f"{name} needs {need.value}, which parallel={layout.name} does not give\n  use parallel=single, or leave {name} out"
         for name, method in methods.items()

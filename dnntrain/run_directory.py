@@ -9,7 +9,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -86,12 +86,10 @@ class RunDirectory:
 
     def write_start(self, config: Mapping[str, Any], overrides: list[str], plan: Mapping[str, Any]) -> None:
         """config.yaml, overrides.txt, plan.json and env.json."""
-        import shlex
-
         from dnntrain.config.yamlfile import dump_yaml
 
         write_text(self.path / "config.yaml", dump_yaml(dict(config)))
-        write_text(self.path / "overrides.txt", "".join(f"{shlex.quote(item)}\n" for item in overrides))
+        write_text(self.path / "overrides.txt", join_words(overrides))
         write_json(self.path / "plan.json", plan)
         write_json(self.path / "env.json", environment())
 
@@ -99,9 +97,28 @@ class RunDirectory:
         """result.json."""
         write_json(self.path / "result.json", dict(result))
 
-    def result(self) -> dict[str, Any]:
-        """result.json as it stands; empty where there is none."""
-        return read_json(self.path / "result.json")
+    def clear_checkpoints(self) -> None:
+        """Removes what an earlier run has left, where a run begins anew in its folder."""
+        import shutil
+
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.checkpoints.mkdir()
+
+
+def join_words(words: Sequence[str]) -> str:
+    """One word a line. Words of plain characters stand as they are, for `dnntrain $(cat overrides.txt)`; others are quoted for xargs."""
+    import re
+    import shlex
+
+    plain = re.compile(r"[^\s'\"\\]+")
+    return "".join(f"{word if plain.fullmatch(word) else shlex.quote(word)}\n" for word in words)
+
+
+def split_words(text: str) -> list[str]:
+    """The words that `join_words` wrote."""
+    import shlex
+
+    return shlex.split(text)
 
 
 def read_json(path: Path) -> dict[str, Any]:

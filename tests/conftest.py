@@ -13,7 +13,8 @@ import pytest
 # Threads of tests on a shared machine wait for each other far longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from short_runs import environment, trained  # noqa: E402
+from short_runs import environment, trained
+
 
 @pytest.fixture
 def dnntrain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
@@ -38,5 +39,3 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("short") / "run"
     trained(path)
     return path
-
-

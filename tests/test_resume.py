@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from short_runs import comparable, environment, result, trained
 
 #: Steps long enough to be hit by a signal; everything that has a state is in it.
@@ -70,7 +67,9 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return word, folder
 
 
-def test_a_stop_in_mid_epoch_by_sigterm_and_sigkill_changes_no_bit(undisturbed: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_stop_in_mid_epoch_by_sigterm_and_sigkill_changes_no_bit(
+    undisturbed: tuple[str, Path], tmp_path: Path
+) -> None:
     word, whole = undisturbed
     folder = tmp_path / "run"
     assert stop_at(folder, 30, signal.SIGTERM, word, "data.workers=1") == 75
@@ -89,7 +88,9 @@ def test_a_stop_in_mid_epoch_by_sigterm_and_sigkill_changes_no_bit(undisturbed: 
         (signal.SIGUSR2, 75, "preempted"),
     ],
 )
-def test_each_signal_saves_and_ends_with_its_code(tmp_path: Path, number: signal.Signals, code: int, status: str) -> None:
+def test_each_signal_saves_and_ends_with_its_code(
+    tmp_path: Path, number: signal.Signals, code: int, status: str
+) -> None:
     folder = tmp_path / "run"
     assert stop_at(folder, 21, number) == code
     assert result(folder)["status"] == status
@@ -109,7 +110,12 @@ def test_a_run_stopped_by_its_budget_and_extended_by_resume_is_the_longer_run(tm
 
 @pytest.mark.parametrize(
     ("override", "words"),
-    [("model.hidden=64", "architecture"), ("seed=5", "seed"), ("optim=sgd", "optimizer"), ("train.batch_size=64", "batch_size")],
+    [
+        ("model.hidden=64", "architecture"),
+        ("seed=5", "seed"),
+        ("optim=sgd", "optimizer"),
+        ("train.batch_size=64", "batch_size"),
+    ],
 )
 def test_resume_refuses_what_cannot_change_with_the_reason(
     short_run: Path, capsys: pytest.CaptureFixture[str], override: str, words: str
@@ -150,12 +156,12 @@ def test_ten_stops_at_random_moments_change_no_bit(
     undisturbed: tuple[str, Path], tmp_path: Path, number: signal.Signals
 ) -> None:
     word, whole = undisturbed
-    wait: Callable[[], float] = lambda: random.Random(os.urandom(8)).uniform(0.0, 4.0)
+    moments = random.Random(int(number))
     for attempt in range(10):
         folder = tmp_path / f"run{attempt}"
         process = start(folder, word, "data.workers=1")
         try:
-            process.wait(timeout=1.5 + wait())
+            process.wait(timeout=1.5 + moments.uniform(0.0, 4.0))
         except subprocess.TimeoutExpired:
             process.send_signal(number)
         process.communicate(timeout=120)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-
 from short_runs import SHORT, comparable, result, rows, trained
+
 from dnntrain import evaluate, load, plan, predict, train
 from dnntrain.errors import CheckpointError, ConfigError, DataError, DivergedError
 
@@ -113,7 +113,11 @@ def test_averaged_weights_are_evaluated_exported_and_restored(tmp_path: Path) ->
 
 def test_early_stopping_ends_the_run_as_done_with_the_reason(tmp_path: Path) -> None:
     outcome = trained(
-        tmp_path / "run", "monitor=[early_stopping]", "monitor.early_stopping.patience=2", "train.duration=60ep", "eval.every=5step"
+        tmp_path / "run",
+        "monitor=[early_stopping]",
+        "monitor.early_stopping.patience=2",
+        "train.duration=60ep",
+        "eval.every=5step",
     )
     assert outcome["status"] == "done"
     assert "early stopping" in outcome["reason"]
@@ -244,7 +248,9 @@ def test_a_regulariser_of_an_installed_package_trains_without_touching_dnntrain(
     (package / "__init__.py").write_text("")
     (package / "reg" / "__init__.py").write_text("")
     (package / "reg" / "noise.py").write_text(REGULARISER)
-    (package / "conf" / "reg" / "noise.yaml").write_text("# @package reg.noise\n# Noise.\nname: noise\nscale: 0.1 # largest shift\n")
+    (package / "conf" / "reg" / "noise.yaml").write_text(
+        "# @package reg.noise\n# Noise.\nname: noise\nscale: 0.1 # largest shift\n"
+    )
     metadata = tmp_path / "site" / "my_methods-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-methods\nVersion: 1.0\n")
@@ -262,5 +268,3 @@ def test_a_regulariser_of_an_installed_package_trains_without_touching_dnntrain(
 def test_every_metric_line_is_strict_json(short_run: Path) -> None:
     for line in (short_run / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
-
-

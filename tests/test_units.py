@@ -9,13 +9,22 @@ from dnntrain.units import Duration, format_bytes, format_count, format_seconds
 
 @pytest.mark.parametrize(
     ("text", "value", "unit"),
-    [("10ep", 10, "ep"), ("0.5ep", 0.5, "ep"), ("5000step", 5000, "step"), ("3 steps", 3, "step"), ("90s", 90, "s"), ("5%", 5, "%")],
+    [
+        ("10ep", 10, "ep"),
+        ("0.5ep", 0.5, "ep"),
+        ("5000step", 5000, "step"),
+        ("3 steps", 3, "step"),
+        ("90s", 90, "s"),
+        ("5%", 5, "%"),
+    ],
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, value: float, unit: str) -> None:
     assert Duration.parse(text) == Duration(value, unit)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["10", "ep", "10 parsecs", "-1ep", "1.5step", "120%", "nan s", "1e999s", "", "10ep 5step"])
+@pytest.mark.parametrize(
+    "text", ["10", "ep", "10 parsecs", "-1ep", "1.5step", "120%", "nan s", "1e999s", "", "10ep 5step"]
+)
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|whole|percentage"):
         Duration.parse(text)

@@ -62,7 +62,7 @@ def save(folder: Path, step: int, states: Mapping[str, Stateful], digests: Diges
         write_json(temporary / "manifest.json", {**manifest, "sha256": _manifest_digest(manifest)})
         if target.exists():
             shutil.rmtree(target)
-        os.rename(temporary, target)
+        temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

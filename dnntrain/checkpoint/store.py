@@ -32,7 +32,7 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(temporary)
         fsync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

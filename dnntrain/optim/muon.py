@@ -9,6 +9,7 @@ for wide matrices (a [128, 9216] weight is 98 % of seed_cnn).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -125,9 +126,9 @@ class MatrixMuon(torch.optim.Muon):
 def shape_factor(rule: str, rows: int, columns: int) -> float:
     """What torch.optim.Muon multiplies the learning rate of a [rows, columns] matrix with."""
     factors = {
-        "original": max(1.0, rows / columns) ** 0.5,
-        "match_rms_adamw": 0.2 * max(rows, columns) ** 0.5,
-        "spectral_unclamped": (rows / columns) ** 0.5,
+        "original": math.sqrt(max(1.0, rows / columns)),
+        "match_rms_adamw": 0.2 * math.sqrt(max(rows, columns)),
+        "spectral_unclamped": math.sqrt(rows / columns),
     }
     return factors[rule]
 

@@ -29,6 +29,7 @@ class SpmdExecutor:
         autocast: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
         ranks: int = 1,
+        empty: Batch | None = None,
     ) -> None:
         self._model = model
         self._objective = objective
@@ -36,6 +37,7 @@ class SpmdExecutor:
         self._autocast = autocast
         self._scaler = scaler
         self._ranks = ranks
+        self._empty = empty
         self._weights: dict[int, Tensor] = {}
         self._forward = self._full if autocast is None else self._mixed
         self._unsynchronised: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
@@ -51,6 +53,8 @@ class SpmdExecutor:
             weight = self._scaler.scale(weight)
         if replay and self._replayed_from is not None:
             torch.set_rng_state(self._replayed_from)
+        if not micro and self._empty is not None:
+            micro = (self._empty,)
         if len(micro) == 1:
             loss = self._forward(micro[0])
             loss.backward(weight)  # type: ignore[no-untyped-call]

@@ -33,7 +33,10 @@ class Whitening:
         def whiten(model: nn.Module, images: Tensor) -> None:
             first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
             if first is None:
-                raise ConfigError("reg.whitening needs a model that begins with a convolution", "leave it out, or choose another model")
+                raise ConfigError(
+                    "reg.whitening needs a model that begins with a convolution",
+                    "leave it out, or choose another model",
+                )
             height, width = first.kernel_size
             filters = whitening_filters(patches(images, height, width), self.epsilon)
             with torch.no_grad():
@@ -47,13 +50,18 @@ class Whitening:
 
 def patches(images: Tensor, height: int, width: int) -> Tensor:
     """Every seventh patch of `images` [n, c, h, w] as rows [m, c * height * width]."""
-    return functional.unfold(images, (height, width))[:, :, ::7].transpose(1, 2).reshape(-1, images.shape[1] * height * width)
+    return (
+        functional.unfold(images, (height, width))[:, :, ::7]
+        .transpose(1, 2)
+        .reshape(-1, images.shape[1] * height * width)
+    )
 
 
 def whitening_filters(rows: Tensor, epsilon: float) -> Tensor:
     """[k, k] filters W with cov(rows @ W.T) = diag(e / (e + epsilon)), where e are the eigenvalues of the patches' second moment."""
     values, vectors = torch.linalg.eigh(rows.double().T @ rows.double() / len(rows))
-    return (vectors / torch.sqrt(values.clamp_min(0) + epsilon)).T.float()
+    filters: Tensor = (vectors / torch.sqrt(values.clamp_min(0) + epsilon)).T
+    return filters.float()
 
 
 def spread(filters: Tensor, channels: int, seed: int) -> Tensor:

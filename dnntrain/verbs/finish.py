@@ -10,6 +10,7 @@ from dnntrain.checkpoint.state import pointer, read
 from dnntrain.checkpoint.store import write_json
 from dnntrain.evaluation import predict, summary
 from dnntrain.events import applied
+from dnntrain.world import World
 
 if TYPE_CHECKING:
     from dnntrain.build import Trainer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def finish(
-    session: Session, trainer: Trainer, directory: RunDirectory, result: dict[str, Any], say: Callable[[str], None]
+    session: Session, trainer: Trainer, directory: RunDirectory, result: dict[str, Any], warn: Callable[[str], None]
 ) -> None:
     """Evaluates the test split once, writes evaluation.json, model.safetensors with config.json, curves.png and report.html."""
     config, dataset = session.config, session.data.dataset
@@ -26,7 +27,7 @@ def finish(
         _take_best(trainer, directory)
     with applied(trainer.parts.evaluation, trainer.model):
         if config.eval.test and len(session.data.test):
-            batches = trainer.batches_of(dataset.test, session.data.test)
+            batches = trainer.batches_of(dataset.test, session.data.test, World())
             predictions = predict(trainer.model, trainer.outputs, batches)
             evaluation = summary(predictions, "test", dataset, dataset.test, config.log.samples)
             write_json(directory.path / "evaluation.json", evaluation)
@@ -52,7 +53,7 @@ def finish(
     directory.write_result(result)
     trainer.metrics.close()
     if skipped := trainer.pipeline.skipped():
-        say(f"{len(skipped)} unreadable examples were skipped; the first: {next(iter(skipped.items()))}")
+        warn(f"{len(skipped)} unreadable examples were skipped; the first: {next(iter(skipped.items()))}")
     if config.log.report:
         from dnntrain.report import write_curves, write_report
 

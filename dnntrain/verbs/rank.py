@@ -9,16 +9,17 @@ from pathlib import Path
 
 def main() -> int:
     """Trains with the resolved configuration that the parent wrote."""
-    from dnntrain.verbs.guarded import guarded
     from dnntrain.config.decode import decode, load_config
     from dnntrain.hardware import detect
     from dnntrain.parallel import communicate
+    from dnntrain.run_directory import split_words
+    from dnntrain.verbs.guarded import guarded
     from dnntrain.verbs.train import train
     from dnntrain.world import World
 
     def body() -> int:
         path = Path(sys.argv[1])
-        overrides = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+        overrides = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
         config = decode({**load_config(path / "config.yaml"), "run_dir": str(path)})
         communicate.start(World.from_environ(), detect(config.device).device)
         try:

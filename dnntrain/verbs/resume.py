@@ -67,9 +67,8 @@ def nearest_run(path: Path) -> str:
 
 def kept_overrides(path: Path, new: Sequence[str]) -> list[str]:
     """The saved overrides, less those whose key is given anew."""
-    import shlex
+    from dnntrain.run_directory import split_words
 
-    lines = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
-    saved = [word for line in lines for word in shlex.split(line)]
+    saved = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
     replaced = {item.lstrip("+~").split("=", 1)[0] for item in new}
     return [item for item in saved if item.lstrip("+~").split("=", 1)[0] not in {*replaced, "run_dir", "resume"}]

@@ -61,35 +61,38 @@ def train(
 def _train_here(
     session: Session, directory: RunDirectory | None, display_mode: str, overrides: list[str] | tuple[str, ...]
 ) -> dict[str, Any]:
-    from dnntrain.checkpoint.state import Digests, newest
+    from dnntrain.checkpoint.state import Digests, newest, read
     from dnntrain.live import make_display
 
     config = session.config
     digests = Digests(digest(config.resolved), session.data.dataset.digest)
     display = make_display(display_mode if directory is not None else "quiet")
-    say = _say(directory, display)
-    finished = _already_done(directory, digests, config)
+    say, warn = _voices(directory, display)
+    # Every rank looks at the files for itself, and so comes to the same conclusion.
+    folder = directory.path if directory is not None else Path(str(config.run_dir))
+    finished = _already_done(folder, digests, config)
     if finished is not None:
         say("this run is done; nothing is left to train")
         return finished
     checkpoint = None
-    if config.resume == "auto" and directory is not None:
-        checkpoint = newest(directory.checkpoints, say)
-    elif config.resume not in ("auto", "never"):
-        from dnntrain.checkpoint.state import read
-
+    if config.resume == "auto":
+        checkpoint = newest(folder / "checkpoints", warn)
+    elif config.resume != "never":
         checkpoint = read(_checkpoint_path(config.resume))
+    if checkpoint is not None:
+        _check_same(checkpoint, digests, folder, config)
     if directory is not None:
-        if checkpoint is not None:
-            _check_same(checkpoint.digests, digests, directory, config)
+        if checkpoint is None:
+            directory.clear_checkpoints()
         directory.write_start(config.resolved, list(overrides), session.plan.as_json())
         (directory.path / "result.json").unlink(missing_ok=True)
     result: dict[str, Any] = {"status": "failed", "run_dir": str(directory.path) if directory else ""}
     try:
-        return _trained(session, directory, display, say, digests, checkpoint, result)
+        return _trained(session, directory, display, warn, digests, checkpoint, result)
     except DnntrainError as error:
-        result.update(status=error.status, reason=error.message)
-        say(error.message)
+        result.update(status=error.status, reason=error.message, exit_code=error.exit_code)
+        if directory is not None:
+            directory.log(str(error))
         raise
     except BaseException as error:
         result.update(status="failed", reason=f"{type(error).__name__}: {error}")
@@ -104,7 +107,7 @@ def _trained(
     session: Session,
     directory: RunDirectory | None,
     display: Display,
-    say: Callable[[str], None],
+    warn: Callable[[str], None],
     digests: Any,
     checkpoint: Any,
     result: dict[str, Any],
@@ -119,11 +122,11 @@ def _trained(
     trackers = [choice.build() for choice in config.track.values()] if directory is not None else []
     watch = Watch(display, plan, config)
     listeners = [watch.row, *(tracker.row for tracker in trackers)]
-    trainer = build(config, plan, session.data, directory, session.world, session.device, digests, listeners, say)
+    trainer = build(config, plan, session.data, directory, session.world, session.device, digests, listeners, warn)
     progress = trainer.loop.progress
     if checkpoint is not None:
         restore(checkpoint, trainer.states)
-        say(f"going on from step {progress.step} of {checkpoint.path}")
+        display.message(f"going on from step {progress.step} of {checkpoint.path}")
     elif directory is not None:
         trainer.metrics.cut_back(0)
     for tracker in trackers:
@@ -141,7 +144,7 @@ def _trained(
         if directory is not None:
             from dnntrain.verbs.finish import finish
 
-            finish(session, trainer, directory, result, say)
+            finish(session, trainer, directory, result, warn)
         result["status"] = "done"
         return result
     except DnntrainError:
@@ -201,22 +204,24 @@ def _result(session: Session, trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _say(directory: RunDirectory | None, display: Display) -> Callable[[str], None]:
-    def say(text: str) -> None:
+def _voices(directory: RunDirectory | None, display: Display) -> tuple[Callable[[str], None], Callable[[str], None]]:
+    """(say, warn): both write to log.txt and to the display; a warning is shown also where the display is quiet."""
+
+    def say(text: str, warning: bool = False) -> None:
         if directory is not None:
             directory.log(text)
-        display.message(text)
+        display.message(text, warning)
 
-    return say
+    return say, lambda text: say(text, True)
 
 
-def _already_done(directory: RunDirectory | None, digests: Any, config: RunConfig) -> dict[str, Any] | None:
+def _already_done(folder: Path, digests: Any, config: RunConfig) -> dict[str, Any] | None:
     """The result of a run directory whose run is done with this very configuration."""
-    if directory is None or config.resume != "auto":
-        return None
-    result = directory.result()
+    from dnntrain.run_directory import read_json
+
+    result = read_json(folder / "result.json") if config.resume == "auto" else {}
     if result.get("status") == "done" and result.get("config_digest") == digests.config:
-        return {**result, "run_dir": str(directory.path)}
+        return {**result, "run_dir": str(folder)}
     return None
 
 
@@ -233,21 +238,22 @@ def _checkpoint_path(text: str) -> Path:
     return path / "checkpoints" / last
 
 
-def _check_same(saved: Any, new: Any, directory: RunDirectory, config: RunConfig) -> None:
+def _check_same(checkpoint: Any, new: Any, folder: Path, config: RunConfig) -> None:
     """Refuses to go on with other data, or with a configuration in which what cannot change has changed."""
     from dnntrain.config.decode import load_config
     from dnntrain.verbs.changes import refused
 
+    saved = checkpoint.digests
     if saved.data != new.data:
         from dnntrain.errors import DataError
 
         raise DataError(
-            f"the data set has changed since {directory.path} was trained (digest {saved.data[:12]} → {new.data[:12]})",
+            f"the data set has changed since {folder} was trained (digest {saved.data[:12]} → {new.data[:12]})",
             "restore the data, or train anew in another run_dir",
         )
     if saved.config == new.config:
         return
-    reasons = refused(load_config(directory.path / "config.yaml"), config.resolved)
+    reasons = refused(load_config(checkpoint.path.parents[1] / "config.yaml"), config.resolved)
     if reasons:
         raise ConfigError.of(reasons)
 

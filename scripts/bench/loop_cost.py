@@ -3,8 +3,9 @@
     .venv/bin/python -m pip install --group bench
     .venv/bin/python scripts/bench/loop_cost.py [--model mlp|seed_cnn] [--rounds 5]
 
-Each contender is a whole command, started anew, that trains a short and a long run; the cost of a step is the slope between the two, so that
-start, evaluation and the end cancel. Contenders take turns within each round; medians over rounds are printed as ratios to the raw loop.
+Each contender is a whole command, started anew, that trains a short and a long run; the cost of a step is the slope
+between the two, so that start, evaluation and the end cancel. Contenders take turns within each round; medians over
+rounds are printed as ratios to the raw loop.
 All train the same network on Fashion-MNIST with the same fused optimizer, batch 128, in float32.
 """
 
@@ -63,7 +64,7 @@ def timed(name: str, model: str, steps: int) -> float:
         completed = subprocess.run(command(name, model, steps, folder), capture_output=True, text=True, cwd=folder)
         seconds = time.perf_counter() - started
     if completed.returncode:
-        sys.exit(f"{name} failed:\n{completed.stderr[-2000:]}")
+        sys.exit(f"{name} failed:\n{completed.stdout[-1000:]}{completed.stderr[-2000:]}")
     return seconds
 
 
@@ -77,6 +78,7 @@ def command(name: str, model: str, steps: int, folder: str) -> list[str]:
         *(["model.hidden=[64]"] if model == "mlp" else []),
         "optim=adamw",
         "sched=constant",
+        "reg=[]",
         "precision=fp32",
         f"train.batch_size={BATCH}",
         f"train.duration={steps}step",

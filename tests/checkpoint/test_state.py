@@ -56,20 +56,33 @@ def test_tensors_and_values_come_back_bit_for_bit(tmp_path: Path) -> None:
     for name, tensor in tensors.items():
         assert torch.equal(own[name], tensor)
         assert own[name].dtype == tensor.dtype
-    assert {name: own[name] for name in ("x", "n", "flag", "text")} == {name: values[name] for name in ("x", "n", "flag", "text")}
+    assert {name: own[name] for name in ("x", "n", "flag", "text")} == {
+        name: values[name] for name in ("x", "n", "flag", "text")
+    }
     assert torch.equal(own["nested"]["t"], torch.ones(2))
 
 
-@pytest.mark.parametrize("make", [
-    lambda p: [torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=True)],
-    lambda p: [torch.optim.AdamW(p, lr=0.1, fused=True)],
-])
-def test_training_goes_on_bitwise_from_a_checkpoint(tmp_path: Path, make: Callable[[Any], list[torch.optim.Optimizer]]) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: [torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=True)],
+        lambda p: [torch.optim.AdamW(p, lr=0.1, fused=True)],
+    ],
+)
+def test_training_goes_on_bitwise_from_a_checkpoint(
+    tmp_path: Path, make: Callable[[Any], list[torch.optim.Optimizer]]
+) -> None:
     def build() -> tuple[torch.nn.Module, list[torch.optim.Optimizer], dict[str, Any]]:
         torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+        model = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2)
+        )
         optimizers = make(list(model.named_parameters()))
-        return model, optimizers, {"model": ModelState(model), "optimizer": OptimizerState(optimizers), "random": RandomState("cpu")}
+        return (
+            model,
+            optimizers,
+            {"model": ModelState(model), "optimizer": OptimizerState(optimizers), "random": RandomState("cpu")},
+        )
 
     def train(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], steps: range) -> None:
         for step in steps:
@@ -152,10 +165,17 @@ def test_a_pointer_that_leads_elsewhere_is_not_followed(tmp_path: Path, pointer:
     assert found.path == tmp_path / "step-1"
 
 
-@pytest.mark.parametrize("change", [
-    {"schema": 99}, {"schema": "1"}, {"files": []}, {"values": {"own": {"$tensor": "nowhere"}}}, {"tensors": {}},
-    {"files": {"../state-0.safetensors": {"sha256": "", "bytes": 0}}},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 99},
+        {"schema": "1"},
+        {"files": []},
+        {"values": {"own": {"$tensor": "nowhere"}}},
+        {"tensors": {}},
+        {"files": {"../state-0.safetensors": {"sha256": "", "bytes": 0}}},
+    ],
+)
 def test_a_manifest_that_is_not_one_of_ours_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     path = save(tmp_path, 1, t=torch.ones(2))
     manifest = json.loads((path / "manifest.json").read_text())

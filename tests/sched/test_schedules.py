@@ -59,7 +59,10 @@ def torch_factors(make: Callable[[torch.optim.Optimizer], LRScheduler], key: str
         (Cosine(end=0.1), lambda o: CosineAnnealingLR(o, TOTAL, 0.1)),
         (Step(every=Duration(3, "ep"), gamma=0.5), lambda o: StepLR(o, 60, 0.5)),
         (OneCycle(), lambda o: OneCycleLR(o, 1.0, TOTAL)),
-        (OneCycle(anneal="linear", rise=0.1, div_factor=10), lambda o: OneCycleLR(o, 1.0, TOTAL, pct_start=0.1, anneal_strategy="linear", div_factor=10)),
+        (
+            OneCycle(anneal="linear", rise=0.1, div_factor=10),
+            lambda o: OneCycleLR(o, 1.0, TOTAL, pct_start=0.1, anneal_strategy="linear", div_factor=10),
+        ),
         (
             Cosine(warmup=Duration(10, "%"), warmup_from=0.2),
             lambda o: SequentialLR(o, [LinearLR(o, 0.2, 1.0, 20), CosineAnnealingLR(o, TOTAL - 20)], [20]),

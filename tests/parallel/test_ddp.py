@@ -1,0 +1,78 @@
+"""Data parallelism trains the run of one process: real ranks on gloo, started by the command itself and by torchrun."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from short_runs import comparable, environment, result
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+#: 100 examples: the last batch of an epoch has 4, which leaves the second rank without any.
+LINE = (
+    "train.limit=100",
+    "train.batch_size=32",
+    "train.duration=20step",
+    "log.every=1step",
+    "log.report=false",
+    "precision=fp32",
+    "data.crop_padding=1",
+    "reg=[label_smoothing,ema]",
+    "train.clip_norm=1.0",
+)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ddp") / "one"
+    command = [sys.executable, "-m", "dnntrain", *LINE, f"run_dir={folder}", "--quiet"]
+    subprocess.run(command, env=environment(), check=True, capture_output=True)
+    return folder
+
+
+def assert_same_run(folder: Path, reference: Path) -> None:
+    assert result(folder)["status"] == "done"
+    ours, theirs = comparable(folder), comparable(reference)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a.get("accuracy") == b.get("accuracy")
+    assert result(folder)["value"] == result(reference)["value"]
+
+
+@pytest.mark.parametrize("word", ["+parallel=ddp", "parallel=ddp"])
+def test_two_ranks_started_by_the_command_train_the_run_of_one_process(
+    word: str, one_process: Path, tmp_path: Path, dnntrain: Run
+) -> None:
+    done = dnntrain(*LINE, word, "launch.nproc=2", f"run_dir={tmp_path}/two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"{tmp_path}/two"
+    assert_same_run(tmp_path / "two", one_process)
+
+
+def test_two_ranks_under_torchrun_share_one_run_directory(one_process: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dnntrain"]
+    done = subprocess.run(
+        [*torchrun, *LINE, "+parallel=ddp", "name=two"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs" / "two").iterdir()
+    assert_same_run(folder, one_process)
+
+
+def test_one_model_in_several_processes_is_refused(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dnntrain"]
+    done = subprocess.run(
+        [*torchrun, *LINE], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode != 0
+    assert "use parallel=ddp" in done.stderr
