@@ -20,7 +20,13 @@ from dnntrain.data.source import DataSet
 from dnntrain.data.split import split_validation
 from dnntrain.hardware import Hardware, detect
 from dnntrain.keys import Index, Key
-from dnntrain.model.cost import activation_bytes, flops_per_example, parameter_count, unfilled
+from dnntrain.model.cost import (
+    activation_bytes,
+    flops_per_example,
+    largest_activation_bytes,
+    parameter_count,
+    unfilled,
+)
 from dnntrain.model.shape import ModelShape
 from dnntrain.planner import DataFacts, ModelFacts, Plan, make_plan
 from dnntrain.world import World
@@ -120,7 +126,8 @@ def model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
         name=choice_name(config, "model"),
         parameters=parameter_count(model),
         flops_per_example=flops_per_example(model, shape),
-        activation_bytes_per_example=activation_bytes(model, shape, 8, 4) / 8,
+        activation_bytes_per_example=activation_bytes(model, shape, 1, 4),
+        largest_activation_bytes=largest_activation_bytes(model, shape, 1, 4),
         convolutional=any(isinstance(module, nn.Conv2d) for module in model.modules()),
     )
 

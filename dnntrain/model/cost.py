@@ -46,7 +46,17 @@ def flops_per_example(model: nn.Module, shape: ModelShape) -> float:
 
 
 def activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
-    """Bytes that the forward pass of `batch` images keeps for the backward pass.
+    """Bytes that the forward pass of `batch` images keeps for the backward pass; see `kept_bytes`."""
+    return sum(kept_bytes(model, shape, bytes_per_element)) * batch // _EXAMPLES
+
+
+def largest_activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
+    """Bytes of the largest tensor among those; see `kept_bytes`."""
+    return max(kept_bytes(model, shape, bytes_per_element), default=0) * batch // _EXAMPLES
+
+
+def kept_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> list[int]:
+    """Sizes of the tensors that the forward pass of two images keeps for the backward pass.
 
     Each storage counts once, parameters not at all; floating-point numbers take `bytes_per_element` (2 under autocast),
     others what they take. Counted on two images and scaled.
@@ -65,7 +75,7 @@ def activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_
 
     with one_thread(), keyed_generator(0), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(_images(model, shape, _EXAMPLES))
-    return sum(size for _, size in kept.values()) * batch // _EXAMPLES
+    return [size for _, size in kept.values()]
 
 
 @contextmanager

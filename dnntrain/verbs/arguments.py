@@ -61,6 +61,12 @@ class Arguments:
     named_verb: bool = False
 
     @property
+    def replay(self) -> tuple[str, ...]:
+        """The words that make the same configuration again: the overrides, and the folder of the user's own choices."""
+        folder = () if self.config_dir is None else (f"--config-dir={self.config_dir.absolute()}",)
+        return (*folder, *self.overrides)
+
+    @property
     def display(self) -> str:
         """How progress is shown on stderr: auto, quiet or json."""
         return "quiet" if self.quiet else "json" if self.json else "auto"

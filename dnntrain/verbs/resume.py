@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode, load_config
 from dnntrain.errors import ConfigError
-from dnntrain.verbs.arguments import Arguments
+from dnntrain.verbs.arguments import Arguments, parse
 from dnntrain.verbs.changes import changes, refused
 from dnntrain.world import World
 
@@ -21,15 +22,15 @@ def run(arguments: Arguments) -> int:
 
     path = run_path(arguments.positional)
     saved = load_config(path / "config.yaml")
-    overrides = [*kept_overrides(path, arguments.overrides), *arguments.overrides]
+    again = replayed(path, arguments)
     check_trusted(saved, path, arguments.overrides)
-    config = decode({**compose(overrides, arguments.config_dir), "run_dir": str(path), "resume": "auto"})
+    config = decode({**compose(again.overrides, again.config_dir), "run_dir": str(path), "resume": "auto"})
     found = [change for change in changes(saved, config.resolved) if change.key not in ("run_dir", "resume", "choices")]
     if reasons := refused(saved, config.resolved):
         raise ConfigError.of(reasons)
     for change in found:
         print(f"changed: {change}", file=sys.stderr)
-    result = train(config, World.from_environ(), display=arguments.display, overrides=overrides)
+    result = train(config, World.from_environ(), display=arguments.display, overrides=again.replay)
     last_line(result, arguments)
     return 0
 
@@ -65,10 +66,15 @@ def nearest_run(path: Path) -> str:
     return did_you_mean(str(path), runs) if runs else "there are no runs under ./runs"
 
 
-def kept_overrides(path: Path, new: Sequence[str]) -> list[str]:
-    """The saved overrides, less those whose key is given anew."""
+def replayed(path: Path, new: Arguments) -> Arguments:
+    """The words that the run `path` was started with, less those that `new` gives anew, then those of `new`."""
     from dnntrain.run_directory import split_words
 
-    saved = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
-    replaced = {item.lstrip("+~").split("=", 1)[0] for item in new}
-    return [item for item in saved if item.lstrip("+~").split("=", 1)[0] not in {*replaced, "run_dir", "resume"}]
+    saved = parse(split_words((path / "overrides.txt").read_text(encoding="utf-8")))
+    given = {_key(item) for item in new.overrides} | {"run_dir", "resume"}
+    kept = [item for item in saved.overrides if _key(item) not in given]
+    return replace(new, overrides=(*kept, *new.overrides), config_dir=new.config_dir or saved.config_dir)
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=", 1)[0]

@@ -30,7 +30,7 @@ def run(arguments: Arguments) -> int:
     world = World.from_environ()
     if world.launched and world.size > 1:
         return _run_as_rank(config, world, arguments)
-    result = train(config, world, display=arguments.display, overrides=arguments.overrides)
+    result = train(config, world, display=arguments.display, overrides=arguments.replay)
     last_line(result, arguments)
     return 0
 
@@ -305,7 +305,7 @@ def _run_as_rank(config: RunConfig, world: World, arguments: Arguments) -> int:
         if resolved.get("run_dir") is None:
             resolved["run_dir"] = str(Path("runs").absolute() / config.name / name_id)
         shared = broadcast_config(resolved, lambda data: communicate.broadcast_bytes(data, device))
-        result = train(decode(shared), world, display=arguments.display, overrides=arguments.overrides)
+        result = train(decode(shared), world, display=arguments.display, overrides=arguments.replay)
     finally:
         communicate.stop()
     if world.is_main:

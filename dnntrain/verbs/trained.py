@@ -27,6 +27,7 @@ from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.protocols import Batch
 from dnntrain.run_directory import read_json
 from dnntrain.session import prepare_data
+from dnntrain.verbs.arguments import Arguments
 from dnntrain.world import World
 
 #: Images predicted at once.
@@ -175,6 +176,7 @@ def _config_with(path: Path, overrides: Sequence[str]) -> RunConfig:
     """The run's configuration; where there are overrides, composed anew with them after its own."""
     if not overrides:
         return decode(load_config(path / "config.yaml"))
-    from dnntrain.verbs.resume import kept_overrides
+    from dnntrain.verbs.resume import replayed
 
-    return decode(compose([*kept_overrides(path, overrides), *overrides], None))
+    again = replayed(path, Arguments(overrides=tuple(overrides)))
+    return decode(compose(again.overrides, again.config_dir))
