@@ -29,7 +29,8 @@ def test_plus_and_plain_choices_compose_the_same() -> None:
 
 def test_lists_replace_and_append() -> None:
     assert list(compose(["reg=[label_smoothing]", "reg.label_smoothing.smoothing=0.3"])["reg"]) == ["label_smoothing"]
-    assert list(compose(["+reg=[ema]"])["reg"]) == ["ema"]
+    assert list(compose(["reg=[ema]"])["reg"]) == ["ema"]
+    assert list(compose(["+reg=[ema]"])["reg"]) == ["label_smoothing", "ema"]
 
 
 def test_a_caller_keeps_its_own_hydra(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_nothing_is_said_and_nothing_is_warned(capfd: pytest.CaptureFixture[str]
 def test_interpolations_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_LABEL", "first")
     container = compose(["name=${oc.env:RUN_LABEL}-${seed}", "seed=3", "eval.batch_size=${train.batch_size}"])
-    assert (container["name"], container["eval"]["batch_size"]) == ("first-3", 128)
+    assert (container["name"], container["eval"]["batch_size"]) == ("first-3", 32)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_plugin_composes_and_decodes(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.syspath_prepend(str(write_plugin(tmp_path, "my_plugin")))
     config = decode(compose(["+reg=[loud_noise]"]))
     assert config.reg["noise"].scale == 9.0
-    assert config.resolved["choices"]["reg"] == ["loud_noise"]
+    assert config.resolved["choices"]["reg"] == ["label_smoothing", "loud_noise"]
 
 
 def _every_choice() -> list[str]:

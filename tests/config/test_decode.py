@@ -21,7 +21,7 @@ def container() -> dict[str, Any]:
 
 def test_a_container_becomes_typed_frozen_values(container: dict[str, Any]) -> None:
     config = decode(container)
-    assert config.train.duration == Duration(10, "ep")
+    assert config.train.duration == Duration(60, "ep")
     assert type(config.optim).__name__ == "Sgd"
     assert config.reg["ema"].decay == 0.999
     assert config.resolved == container
