@@ -34,7 +34,8 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
     from dnntrain.verbs.train import train as train_run
 
     config = decode(compose(list(overrides), config_dir))
-    return train_run(config, World.from_environ(), display=display, overrides=list(overrides))
+    words = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
+    return train_run(config, World.from_environ(), display=display, overrides=[*words, *overrides])
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
@@ -54,9 +55,10 @@ def load(run: str | Path) -> Loaded:
 
 def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str, float | int]:
     """loss, accuracy and examples of a run's model on `split` (train, val or test) of its data set, or of another `data=`."""
+    from dnntrain.verbs.eval import checked_split
     from dnntrain.verbs.trained import evaluate_run
 
-    return evaluate_run(Path(run), list(overrides), split)
+    return evaluate_run(Path(run), list(overrides), checked_split(split))
 
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1) -> list[dict[str, Any]]:

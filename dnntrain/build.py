@@ -26,7 +26,7 @@ from dnntrain.metrics import Listener, Metrics, Timer
 from dnntrain.model.initialise import initialise
 from dnntrain.model.shape import ModelShape
 from dnntrain.objective import build_objective
-from dnntrain.parallel.communicate import any_rank, reduce_sum
+from dnntrain.parallel.communicate import any_rank, gather, reduce_sum
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.planner import Plan
 from dnntrain.progress import Cadence, Event, Progress, event
@@ -37,6 +37,9 @@ from dnntrain.world import World
 
 #: Steps between two agreements of several ranks on whether a signal has come.
 _AGREE_STEPS = 8
+
+#: Seconds between two looks at the display.
+_TICK_S = 0.25
 
 #: Images that data-dependent first weights are worked out from.
 _SAMPLE_IMAGES = 1000
@@ -80,8 +83,9 @@ def build(
     digests: Digests,
     listeners: Sequence[Listener],
     warn: Callable[[str], None],
+    tick: Callable[[int], None] | None = None,
 ) -> Trainer:
-    """Assembles everything in the order below. Only the main rank has a `run`."""
+    """Assembles everything in the order below. Only the main rank has a `run`. `tick` is called a few times a second."""
     # What cannot be keyed, such as dropout inside a model, draws from torch's generators, one stream a rank.
     torch.manual_seed(derive(config.seed, "torch", world.rank))
     progress = Progress(config.train.duration, plan.steps_per_epoch)
@@ -161,7 +165,7 @@ def build(
             "evaluator": evaluator,
             "progress": progress,
             "metrics": metrics,
-            "random": RandomState(device),
+            "random": RandomState(device, world.rank, partial(gather, device=device)),
         }
     )
     # 9. the loop
@@ -170,6 +174,7 @@ def build(
         event(metrics.train_row, config.log.every, progress),
         *([event(evaluator, config.eval.every, progress)] if len(data.val) else []),
         event(saver, config.checkpoint.every, progress),
+        *([Event(tick, every_s=_TICK_S)] if tick is not None else []),
     ]
     loop = Loop(
         progress=progress,

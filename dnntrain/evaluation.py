@@ -43,44 +43,43 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Predictions:
-    """For n examples: class probabilities [n, classes], labels [n], and each example's number in its source [n]."""
+    """For n examples: logarithms of the class probabilities [n, classes], labels [n], each example's number in its source [n]."""
 
-    probabilities: Tensor
+    log_probabilities: Tensor
     labels: Tensor
     index: Tensor
 
 
 @torch.no_grad()
 def predict(model: nn.Module, outputs: Outputs, batches: Iterable[Batch]) -> Predictions:
-    """The probabilities of every example, on the host."""
+    """The log-probabilities of every example, on the host."""
     was_training = model.training
     model.eval()
     rows = [
-        (outputs(batch).float().softmax(1).cpu(), batch.targets.cpu(), torch.from_numpy(batch.index))
+        (outputs(batch).float().log_softmax(1).cpu(), batch.targets.cpu(), torch.from_numpy(batch.index))
         for batch in batches
     ]
     model.train(was_training)
-    probabilities, labels, index = (torch.cat(column) for column in zip(*rows, strict=True))
-    return Predictions(probabilities, labels, index)
+    log_probabilities, labels, index = (torch.cat(column) for column in zip(*rows, strict=True))
+    return Predictions(log_probabilities, labels, index)
 
 
 def confusion(predictions: Predictions, classes: int) -> Tensor:
     """int64 [classes, classes]: rows are the true classes, columns the predicted ones."""
-    cells = predictions.labels * classes + predictions.probabilities.argmax(1)
+    cells = predictions.labels * classes + predictions.log_probabilities.argmax(1)
     return torch.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def summary(predictions: Predictions, split: str, dataset: DataSet, source: Source, samples: int) -> dict[str, Any]:
     """evaluation.json: loss, accuracy, confusion matrix, and the `samples` most wrong examples as small pictures."""
-    probabilities, labels = predictions.probabilities, predictions.labels
+    probabilities, labels = predictions.log_probabilities.exp(), predictions.labels
     predicted = probabilities.argmax(1)
-    true_probability = probabilities.gather(1, labels[:, None])[:, 0]
     wrong = (predicted != labels).nonzero()[:, 0]
     wrong = wrong[probabilities.gather(1, predicted[:, None])[wrong, 0].argsort(descending=True)][:samples]
     return {
         "split": split,
         "examples": len(labels),
-        "loss": float(-true_probability.double().clamp_min(1e-12).log().mean()),
+        "loss": float(-predictions.log_probabilities.gather(1, labels[:, None]).double().mean()),
         "accuracy": float((predicted == labels).double().mean()),
         "class_names": list(dataset.class_names),
         "confusion": confusion(predictions, len(dataset.class_names)).tolist(),

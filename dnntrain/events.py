@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
-import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from dnntrain.checkpoint import state as checkpoint
+from dnntrain.errors import CheckpointError, Interrupted, Preempted
 from dnntrain.metrics import Metrics, Timer
 from dnntrain.progress import Progress
 from dnntrain.protocols import Stateful, View
@@ -21,7 +24,7 @@ SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGHUP: 75, signal.SIG
 
 
 class Saver:
-    """Saves checkpoints of all `states`; on ranks without a `folder` it does nothing."""
+    """Saves checkpoints of all `states`. Called on every rank, for states may be gathered from all; only one has a `folder`."""
 
     def __init__(
         self,
@@ -39,18 +42,29 @@ class Saver:
         self._keep = keep
         self._timer = timer
         self._warn = warn
-        self._saved_step = -1
+        self._asked_step = self._saved_step = -1
 
     def __call__(self, step: int) -> None:
-        """Saves the state after `step` steps, unless that is done. Raises OSError, or warns where the configuration says so."""
-        if self._folder is None or step == self._saved_step:
+        """Saves the state after `step` steps, unless that is done.
+
+        Raises CheckpointError where it cannot be written, or warns where the configuration says so.
+        """
+        if step == self._asked_step:
             return
+        self._asked_step = step
         with self._timer:
+            if self._folder is None:
+                for state in self._states.values():
+                    state.state_dict()
+                return
             try:
                 checkpoint.save(self._folder, step, self._states, self._digests)
             except OSError as error:
                 if self._warn is None:
-                    raise
+                    raise CheckpointError(
+                        f"the checkpoint of step {step} cannot be saved: {error}",
+                        "make room or set another run_dir; checkpoint.on_error=warn trains on without it",
+                    ) from error
                 self._warn(f"checkpoint of step {step} was not saved: {error}; training goes on")
                 return
             self._saved_step = step
@@ -59,7 +73,12 @@ class Saver:
     def best(self, step: int) -> None:
         """Saves, and points BEST to it."""
         self(step)
-        if self._folder is not None and self._saved_step == step:
+        if self._saved_step == step:
+            self.point_best(step)
+
+    def point_best(self, step: int) -> None:
+        """Points BEST to the checkpoint of `step`, where there is one."""
+        if self._folder is not None and (self._folder / f"step-{step}").is_dir():
             checkpoint.mark_best(self._folder, step)
 
 
@@ -92,7 +111,7 @@ class Evaluator:
             self._evaluated_step = step
             value = float(values[self._metric])
             # Of equally good states the later one is kept: the schedule has settled further.
-            improved = self.best is None or self._sign * value >= self._sign * self.best
+            improved = math.isfinite(value) and (self.best is None or self._sign * value >= self._sign * self.best)
             if improved:
                 self.best, self.best_step = value, step
             self._metrics.write("val", step, {name: item for name, item in values.items() if name != "examples"})
@@ -105,6 +124,9 @@ class Evaluator:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.best_step = state["best"], int(state["best_step"])
         self._evaluated_step = int(state["evaluated_step"])
+        # A kill between the best checkpoint and its pointer, or a return to an earlier one, has left another there.
+        if self.best is not None:
+            self._saver.point_best(self.best_step)
 
 
 @contextmanager
@@ -116,6 +138,32 @@ def applied(views: Sequence[View], model: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def ended_by_signals(hint: str) -> Iterator[None]:
+    """Before and after the steps, where there is nothing new to save: a signal ends the run there, with its exit code."""
+
+    def end(number: int, frame: object) -> None:
+        text = f"{signal.Signals(number).name}: stopped; what was saved before is kept"
+        raise Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
+
+    with handled(end):
+        yield
+
+
+@contextmanager
+def handled(receive: Callable[[int, object], None]) -> Iterator[None]:
+    """`receive` as the handler of all SIGNALS; in another than the main thread, which may set none, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, receive) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 class SignalWatch:
     """Turns the first signal into a request to save and end; a second one ends at once with the same exit code."""
 
@@ -123,18 +171,14 @@ class SignalWatch:
         self._progress = progress
         self._any_rank = any_rank
         self._received: int | None = None
-        self._previous: dict[int, Any] = {}
+        self._handled = handled(self._receive)
 
     def __enter__(self) -> SignalWatch:
-        import threading
-
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        self._handled.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._handled.__exit__(None, None, None)
 
     def agree(self, step: int) -> None:
         """Between steps, on several ranks: all of them end where one has been asked to."""
@@ -143,10 +187,12 @@ class SignalWatch:
 
     def _receive(self, number: int, frame: object) -> None:
         if self._received is not None:
-            import os
-
             os._exit(SIGNALS[signal.Signals(number)])
         self._received = number
         if self._any_rank is None:
             self._progress.signal = number
-        print(f"{signal.Signals(number).name}: saving at the end of this step; again to end at once", file=sys.stderr)
+        # Not print: the terminal may be gone (SIGHUP), or in the middle of a line of ours.
+        with suppress(OSError):
+            os.write(
+                2, f"{signal.Signals(number).name}: saving at the end of this step; again to end at once\n".encode()
+            )

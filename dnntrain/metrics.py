@@ -144,7 +144,8 @@ class Metrics:
     def cut_back(self, size_bytes: int) -> None:
         """Forgets the rows after the first `size_bytes`: they were written after the checkpoint that is gone on from."""
         if self._file is not None:
-            os.ftruncate(self._file.fileno(), size_bytes)
+            # Of a checkpoint that another run has left there are fewer rows here: a longer file would be filled with zeros.
+            os.ftruncate(self._file.fileno(), min(size_bytes, os.fstat(self._file.fileno()).st_size))
             self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ class Progress:
     def __init__(self, duration: Duration, steps_per_epoch: int) -> None:
         self.steps_per_epoch = steps_per_epoch
         self.budget_s = duration.value if duration.unit == "s" else 0.0
-        self.total_steps = 0 if self.budget_s else duration.steps(steps_per_epoch, 0)
+        self.total_steps = 0 if self.budget_s else max(1, duration.steps(steps_per_epoch, 0))
         self.step = 0
         self.stop_reason: str | None = None
         self.signal: int | None = None
@@ -143,4 +143,6 @@ def event(run: Callable[[int], None], every: Duration, progress: Progress) -> Ev
     """`run` at the cadence `every`."""
     if every.unit == "s":
         return Event(run, every_s=every.value)
+    if every.unit == "%" and progress.budget_s:
+        return Event(run, every_s=every.value / 100 * progress.budget_s)
     return Event(run, every_steps=max(1, every.steps(progress.steps_per_epoch, progress.total_steps)))

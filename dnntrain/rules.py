@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dnntrain.config.run import RunConfig
 from dnntrain.hardware import Hardware
+from dnntrain.units import Duration
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,21 @@ RULES: tuple[Rule, ...] = (
         "parallel=single in {ranks} processes would train the same network {ranks} times",
         "use parallel=ddp, or start one process",
     ),
+    Rule(
+        lambda c, hardware, ranks: ranks > 1 and any(length.unit == "s" for length in _lengths(c)),
+        "{ranks} ranks have a clock each, and would not end, evaluate or save at the same step by a number of seconds",
+        "give train.duration, eval.every, checkpoint.every and log.every in steps or epochs",
+    ),
+    Rule(
+        lambda c, hardware, ranks: bool(c.monitor) and c.data.val_fraction == 0,
+        "monitor={c.resolved[choices][monitor]} looks at the validation part, and data.val_fraction=0 leaves it empty",
+        "set data.val_fraction=0.1, or monitor=[]",
+    ),
 )
+
+
+def _lengths(config: RunConfig) -> tuple[Duration, ...]:
+    return (config.train.duration, config.eval.every, config.checkpoint.every, config.log.every)
 
 
 def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:

@@ -64,6 +64,9 @@ class RunDirectory:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
         self._lock = lock
+        # A reading process that outlives a kill of this one by some seconds must not hold the lock on.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lock.close)
         self._log = (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
 
     def log(self, text: str) -> None:
@@ -98,11 +101,10 @@ class RunDirectory:
         write_json(self.path / "result.json", dict(result))
 
     def clear_checkpoints(self) -> None:
-        """Removes what an earlier run has left, where a run begins anew in its folder."""
-        import shutil
+        """Removes the checkpoints that an earlier run has left, and no other file, where a run begins anew in its folder."""
+        from dnntrain.checkpoint.state import clear
 
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
-        self.checkpoints.mkdir()
+        clear(self.checkpoints)
 
 
 def join_words(words: Sequence[str]) -> str:

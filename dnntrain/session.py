@@ -45,10 +45,7 @@ class Session:
     @property
     def device(self) -> str:
         """The torch device of this rank."""
-        if self.hardware.device == "cuda":
-            index = self.world.local_rank if self.world.launched else _device_index(self.config.device)
-            return f"cuda:{index}"
-        return self.hardware.device
+        return torch_device(self.config.device, self.hardware, self.world)
 
 
 def open_session(config: RunConfig, world: World) -> Session:
@@ -158,8 +155,12 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _device_index(device: str) -> int:
-    return int(device.split(":")[1]) if ":" in device else 0
+def torch_device(asked: str, hardware: Hardware, world: World) -> str:
+    """The torch device of a rank, where `asked` (auto, cpu, cuda:1 …) was found to be `hardware`."""
+    if hardware.device != "cuda":
+        return hardware.device
+    own = asked.split(":")[1] if ":" in asked else "0"
+    return f"cuda:{world.local_rank if world.launched else own}"
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -65,3 +65,12 @@ def test_an_event_by_time_comes_about_when_it_is_due() -> None:
         for run in cadence.due(step):
             run(step)
     assert 2 <= len(calls) <= 10
+
+
+def test_the_shortest_part_of_an_epoch_is_one_step_as_the_plan_says() -> None:
+    assert Progress(Duration(0.01, "ep"), 10).total_steps == 1
+
+
+def test_a_percentage_of_a_run_by_time_is_a_time() -> None:
+    made = event(lambda step: None, Duration(10, "%"), Progress(Duration(90, "s"), 10))
+    assert (made.every_steps, made.every_s) == (0, 9.0)

@@ -167,3 +167,14 @@ def test_ten_stops_at_random_moments_change_no_bit(
         process.communicate(timeout=120)
         finish(folder, word, "data.workers=1")
         assert_equal_runs(folder, whole)
+
+
+def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(tmp_path: Path) -> None:
+    process = start(tmp_path / "run")
+    assert process.stderr is not None
+    process.stderr.close()
+    while process.poll() is None and not (tmp_path / "run" / "checkpoints" / "LAST").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 75
+    assert result(tmp_path / "run")["status"] == "preempted"

@@ -268,3 +268,23 @@ def test_a_regulariser_of_an_installed_package_trains_without_touching_dnntrain(
 def test_every_metric_line_is_strict_json(short_run: Path) -> None:
     for line in (short_run / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_going_on_from_a_checkpoint_of_another_run_leaves_whole_lines(short_run: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "run", f"resume={short_run}")
+    assert b"\0" not in (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert result(tmp_path / "run")["status"] == "done"
+
+
+def test_a_monitor_without_a_validation_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="early_stopping"):
+        trained(tmp_path / "run", "monitor=[early_stopping]", "data.val_fraction=0")
+
+
+def test_a_full_disk_has_the_exit_code_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dnntrain.checkpoint.state._write_durably", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        trained(tmp_path / "run")

@@ -61,8 +61,9 @@ def save(folder: Path, step: int, states: Mapping[str, Stateful], digests: Diges
         }
         write_json(temporary / "manifest.json", {**manifest, "sha256": _manifest_digest(manifest)})
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(folder / f".step-{step}.tmp-replaced")
         temporary.rename(target)
+        _sweep(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -82,6 +83,15 @@ def prune(folder: Path, keep: int) -> None:
     for path in by_step(folder)[keep:]:
         if path.name not in pointed:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def clear(folder: Path) -> None:
+    """Removes all checkpoints and pointers, and nothing else."""
+    for name in ("LAST", "BEST"):
+        (folder / name).unlink(missing_ok=True)
+    _sweep(folder)
+    for path in by_step(folder):
+        shutil.rmtree(path)
 
 
 def pointer(folder: Path, name: str) -> str | None:
@@ -115,7 +125,7 @@ def read(path: Path) -> Checkpoint:
     manifest = _manifest(path)
     tensors: dict[str, Tensor] = {}
     for name, facts in manifest["files"].items():
-        tensors.update(_verified(path / name, facts))
+        tensors.update(_verified(path, name, facts))
     expected, found = set(manifest["tensors"]), set(tensors)
     if expected != found:
         raise CheckpointError(
@@ -200,8 +210,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
-def _verified(file: Path, facts: Any) -> dict[str, Tensor]:
-    if file.name != Path(file.name).name or file.is_symlink():
+def _verified(folder: Path, name: str, facts: Any) -> dict[str, Tensor]:
+    file = folder / name
+    if name != file.name or file.is_symlink():
         raise CheckpointError(f"{file} leaves the checkpoint's folder")
     try:
         data = file.read_bytes()

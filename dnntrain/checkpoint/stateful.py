@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class ModelState:
@@ -66,21 +66,33 @@ class ScalerState:
 
 
 class RandomState:
-    """The generators of what cannot be keyed, such as dropout inside a model: the host's and the device's."""
+    """The generators of what cannot be keyed, such as dropout inside a model: the host's and the device's, of every rank.
 
-    def __init__(self, device: str) -> None:
+    `gather` gives a tensor's values on all ranks. A rank that the saved run did not have keeps its own fresh stream.
+    """
+
+    def __init__(
+        self, device: str, rank: int = 0, gather: Callable[[Tensor], list[Tensor]] = lambda own: [own]
+    ) -> None:
         self._cuda = torch.device(device) if device.startswith("cuda") else None
+        self._rank = rank
+        self._gather = gather
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"cpu": torch.get_rng_state()}
+        state = {"cpu": self._of_ranks(torch.get_rng_state())}
         if self._cuda is not None:
-            state["cuda"] = torch.cuda.get_rng_state(self._cuda)
+            state["cuda"] = self._of_ranks(torch.cuda.get_rng_state(self._cuda))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        torch.set_rng_state(state["cpu"])
-        if self._cuda is not None and "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], self._cuda)
+        rank = str(self._rank)
+        if rank in state["cpu"]:
+            torch.set_rng_state(state["cpu"][rank])
+        if self._cuda is not None and rank in state.get("cuda", {}):
+            torch.cuda.set_rng_state(state["cuda"][rank], self._cuda)
+
+    def _of_ranks(self, own: Tensor) -> dict[str, Tensor]:
+        return {str(rank): tensor for rank, tensor in enumerate(self._gather(own))}
 
 
 def _like(value: Any, parameter: torch.Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -38,15 +39,15 @@ class Patience:
         if row["split"] != "val":
             return None
         value = self._sign * float(row[self._metric])
-        if self._best is None or value > self._best + self._threshold:
+        if math.isfinite(value) and (self._best is None or value > self._best + self._threshold):
             self._best, self._since_best = value, 0
             return None
         self._since_best += 1
         if self._since_best < self._patience:
             return None
+        best = "nan" if self._best is None else f"{self._sign * self._best:.4f}"
         return Stop(
-            f"early stopping: validation {self._metric} has not improved on {self._sign * self._best:.4f} "
-            f"for {self._patience} evaluations"
+            f"early stopping: validation {self._metric} has not improved on {best} for {self._patience} evaluations"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -31,6 +31,16 @@ def reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def gather(tensor: Tensor, device: str) -> list[Tensor]:
+    """`tensor`, of one shape on all ranks, as each rank has it, in the order of ranks."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [tensor]
+    own = tensor.to(device)
+    found = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, own)
+    return [item.to(tensor.device) for item in found]
+
+
 def any_rank(flag: bool, device: str) -> bool:
     """True on every rank where `flag` is set on any."""
     if not dist.is_initialized() or dist.get_world_size() == 1:

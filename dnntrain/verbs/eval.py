@@ -19,9 +19,7 @@ def run(arguments: Arguments) -> int:
         raise ConfigError("eval needs a run directory", "as in: dnntrain eval runs/NAME/ID split=test")
     splits = [item.removeprefix("split=") for item in arguments.overrides if item.startswith("split=")]
     overrides = [item for item in arguments.overrides if not item.startswith("split=")]
-    split = splits[-1] if splits else "test"
-    if split not in SPLITS:
-        raise ConfigError(f"split={split} is none of {', '.join(SPLITS)}", did_you_mean(split, SPLITS))
+    split = checked_split(splits[-1] if splits else "test")
     for path in arguments.positional:
         values = evaluate_run(Path(path), overrides, split)
         if arguments.json:
@@ -31,3 +29,10 @@ def run(arguments: Arguments) -> int:
                 f"{path} {split}: accuracy {values['accuracy']:.4f}, loss {values['loss']:.4f}, {values['examples']} examples"
             )
     return 0
+
+
+def checked_split(name: str) -> str:
+    """`name` where it is a split. Raises ConfigError with the nearest where it is none."""
+    if name not in SPLITS:
+        raise ConfigError(f"split={name} is none of {', '.join(SPLITS)}", did_you_mean(name, SPLITS))
+    return name

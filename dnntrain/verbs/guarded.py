@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from dnntrain.errors import DnntrainError
+from dnntrain.live import SafeStream
 
 _PIPE_CLOSED = 128 + 13
 
@@ -27,7 +28,8 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
         if verbose or os.environ.get("DNNTRAIN_DEBUG") == "1":
             traceback.print_exc()
         else:
-            print(f"dnntrain: {error}", file=sys.stderr)
+            # The terminal may be gone, as after SIGHUP; the exit code still stands.
+            SafeStream(sys.stderr).line(f"dnntrain: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         print("dnntrain: interrupted", file=sys.stderr)

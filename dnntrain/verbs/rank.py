@@ -10,8 +10,6 @@ from pathlib import Path
 def main() -> int:
     """Trains with the resolved configuration that the parent wrote."""
     from dnntrain.config.decode import decode, load_config
-    from dnntrain.hardware import detect
-    from dnntrain.parallel import communicate
     from dnntrain.run_directory import split_words
     from dnntrain.verbs.guarded import guarded
     from dnntrain.verbs.train import train
@@ -21,11 +19,7 @@ def main() -> int:
         path = Path(sys.argv[1])
         overrides = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
         config = decode({**load_config(path / "config.yaml"), "run_dir": str(path)})
-        communicate.start(World.from_environ(), detect(config.device).device)
-        try:
-            train(config, World.from_environ(), display=os.environ.get("DNNTRAIN_DISPLAY", "auto"), overrides=overrides)
-        finally:
-            communicate.stop()
+        train(config, World.from_environ(), display=os.environ.get("DNNTRAIN_DISPLAY", "auto"), overrides=overrides)
         return 0
 
     return guarded(body)

@@ -19,6 +19,7 @@ from dnntrain.world import World
 
 if TYPE_CHECKING:
     from dnntrain.build import Trainer
+    from dnntrain.checkpoint.state import Checkpoint, Digests
     from dnntrain.live import Display
     from dnntrain.run_directory import RunDirectory
     from dnntrain.session import Session
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
 def run(arguments: Arguments) -> int:
     """Trains what the overrides describe."""
     config = decode(compose(arguments.overrides, arguments.config_dir))
-    world = World.from_environ()
-    if world.launched and world.size > 1:
-        return _run_as_rank(config, world, arguments)
-    result = train(config, world, display=arguments.display, overrides=arguments.replay)
+    result = train(config, World.from_environ(), display=arguments.display, overrides=arguments.replay)
     last_line(result, arguments)
     return 0
 
@@ -40,9 +38,23 @@ def train(
 ) -> dict[str, Any]:
     """Trains `config` and returns its result (result.json, and the run directory under "run_dir").
 
-    Starts torchrun where the plan wants several processes. Raises the DnntrainError that ended the run, after its state and
-    result.json are written.
+    Starts torchrun where the plan wants several processes; under torchrun all ranks use the main rank's configuration.
+    Raises the DnntrainError that ended the run, after its state and result.json are written.
     """
+    if world.size == 1:
+        return _train(config, world, display, overrides)
+    from dnntrain.hardware import detect
+    from dnntrain.parallel import communicate
+
+    device = detect(config.device).device
+    communicate.start(world, device)
+    try:
+        return _train(_shared(config, device), world, display, overrides)
+    finally:
+        communicate.stop()
+
+
+def _train(config: RunConfig, world: World, display: str, overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
     from dnntrain.run_directory import RunDirectory
     from dnntrain.session import open_session
 
@@ -61,26 +73,18 @@ def train(
 def _train_here(
     session: Session, directory: RunDirectory | None, display_mode: str, overrides: list[str] | tuple[str, ...]
 ) -> dict[str, Any]:
-    from dnntrain.checkpoint.state import Digests, newest, read
+    from dnntrain.events import ended_by_signals
     from dnntrain.live import make_display
 
     config = session.config
-    digests = Digests(digest(config.resolved), session.data.dataset.digest)
     display = make_display(display_mode if directory is not None else "quiet")
     say, warn = _voices(directory, display)
     # Every rank looks at the files for itself, and so comes to the same conclusion.
     folder = directory.path if directory is not None else Path(str(config.run_dir))
-    finished = _already_done(folder, digests, config)
+    digests, finished, checkpoint = _start_of(session, folder, warn)
     if finished is not None:
         say("this run is done; nothing is left to train")
         return finished
-    checkpoint = None
-    if config.resume == "auto":
-        checkpoint = newest(folder / "checkpoints", warn)
-    elif config.resume != "never":
-        checkpoint = read(_checkpoint_path(config.resume))
-    if checkpoint is not None:
-        _check_same(checkpoint, digests, folder, config)
     if directory is not None:
         if checkpoint is None:
             directory.clear_checkpoints()
@@ -88,7 +92,8 @@ def _train_here(
         (directory.path / "result.json").unlink(missing_ok=True)
     result: dict[str, Any] = {"status": "failed", "run_dir": str(directory.path) if directory else ""}
     try:
-        return _trained(session, directory, display, warn, digests, checkpoint, result)
+        with ended_by_signals(f"go on with: dnntrain resume {folder}"):
+            return _trained(session, directory, display, warn, digests, checkpoint, result)
     except DnntrainError as error:
         result.update(status=error.status, reason=error.message, exit_code=error.exit_code)
         if directory is not None:
@@ -101,6 +106,25 @@ def _train_here(
         if directory is not None:
             directory.write_result(result)
         display.close(f"status: {result['status']}")
+
+
+def _start_of(
+    session: Session, folder: Path, warn: Callable[[str], None]
+) -> tuple[Digests, dict[str, Any] | None, Checkpoint | None]:
+    """(digests, the result where the run is done already, the checkpoint to go on from). Refuses to go on with other data or settings."""
+    from dnntrain.checkpoint.state import Digests, newest, read
+
+    config = session.config
+    digests = Digests(digest(config.resolved), session.data.dataset.digest)
+    finished = _already_done(folder, digests, config)
+    checkpoint = None
+    if finished is None and config.resume == "auto":
+        checkpoint = newest(folder / "checkpoints", warn)
+    elif finished is None and config.resume != "never":
+        checkpoint = read(_checkpoint_path(config.resume))
+    if checkpoint is not None:
+        _check_same(checkpoint, digests, folder, config)
+    return digests, finished, checkpoint
 
 
 def _trained(
@@ -122,7 +146,9 @@ def _trained(
     trackers = [choice.build() for choice in config.track.values()] if directory is not None else []
     watch = Watch(display, plan, config)
     listeners = [watch.row, *(tracker.row for tracker in trackers)]
-    trainer = build(config, plan, session.data, directory, session.world, session.device, digests, listeners, warn)
+    trainer = build(
+        config, plan, session.data, directory, session.world, session.device, digests, listeners, warn, watch.tick
+    )
     progress = trainer.loop.progress
     if checkpoint is not None:
         restore(checkpoint, trainer.states)
@@ -147,8 +173,8 @@ def _trained(
             finish(session, trainer, directory, result, warn)
         result["status"] = "done"
         return result
-    except DnntrainError:
-        result.update(_result(session, trainer))
+    except DnntrainError as error:
+        result.update({**_result(session, trainer), "status": error.status})
         raise
     finally:
         trainer.metrics.close()
@@ -264,20 +290,40 @@ def _launch(
     """Starts torchrun on this machine with the resolved configuration, and returns what its main rank wrote."""
     import json
 
-    directory.write_start(session.config.resolved, list(overrides), session.plan.as_json())
     path = directory.path
+    # Refused here, with the exit code of the reason, and before the saved configuration is written over.
+    _, finished, _ = _start_of(session, path, lambda text: None)
+    if finished is not None:
+        return finished
+    directory.write_start(session.config.resolved, list(overrides), session.plan.as_json())
+    (path / "result.json").unlink(missing_ok=True)
     directory.close()
-    environ = {**os.environ, "DNNTRAIN_RANK_CONFIG": str(path / "config.yaml"), "DNNTRAIN_DISPLAY": display}
+    environ = {**os.environ, "DNNTRAIN_DISPLAY": display}
     environ.setdefault("OMP_NUM_THREADS", str(max(1, session.hardware.cores // session.plan.ranks)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
     command += [f"--nproc-per-node={session.plan.ranks}", "-m", "dnntrain.verbs.rank", str(path)]
-    completed = subprocess.run(command, env=environ, check=False)
+    code = _passing_signals_on(command, environ)
     result: dict[str, Any] = {}
     if (path / "result.json").is_file():
         result = json.loads((path / "result.json").read_text(encoding="utf-8"))
     if result.get("status") != "done":
-        raise _error_of(result, completed.returncode)
+        raise _error_of(result, code)
     return {**result, "run_dir": str(path)}
+
+
+def _passing_signals_on(command: list[str], environ: Mapping[str, str]) -> int:
+    """The exit code of torchrun. It runs in a session of its own, so that it gets each signal once, from here, and ends its ranks well."""
+    import signal
+
+    from dnntrain.events import handled
+
+    process = subprocess.Popen(command, env=environ, start_new_session=True)
+
+    def pass_on(number: int, frame: object) -> None:
+        process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    with handled(pass_on):
+        return process.wait()
 
 
 def _error_of(result: Mapping[str, Any], code: int) -> DnntrainError:
@@ -290,32 +336,19 @@ def _error_of(result: Mapping[str, Any], code: int) -> DnntrainError:
     return kind(message)
 
 
-def _run_as_rank(config: RunConfig, world: World, arguments: Arguments) -> int:
-    """Under torchrun: the main rank's configuration and run directory are used by all."""
-    from dnntrain.config.decode import decode
-    from dnntrain.hardware import detect
+def _shared(config: RunConfig, device: str) -> RunConfig:
+    """The main rank's configuration and run directory, on every rank."""
     from dnntrain.parallel import communicate
     from dnntrain.session import broadcast_config
 
-    device = detect(config.device).device
-    communicate.start(world, device)
-    try:
-        name_id = time.strftime("%Y%m%d-%H%M%S")
-        resolved = dict(config.resolved)
-        if resolved.get("run_dir") is None:
-            resolved["run_dir"] = str(Path("runs").absolute() / config.name / name_id)
-        shared = broadcast_config(resolved, lambda data: communicate.broadcast_bytes(data, device))
-        result = train(decode(shared), world, display=arguments.display, overrides=arguments.replay)
-    finally:
-        communicate.stop()
-    if world.is_main:
-        last_line(result, arguments)
-    return 0
+    place = config.run_dir or f"runs/{config.name}/{time.strftime('%Y%m%d-%H%M%S')}"
+    resolved = {**config.resolved, "run_dir": str(Path(place).expanduser().absolute())}
+    return decode(broadcast_config(resolved, lambda data: communicate.broadcast_bytes(data, device)))
 
 
 def last_line(result: Mapping[str, Any], arguments: Arguments) -> None:
     """The path of the report, last on stdout."""
-    if arguments.json:
+    if arguments.json or not World.from_environ().is_main:
         return
     path = Path(result["run_dir"])
     report = path / "report.html"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from dnntrain.parallel.communicate import reduce_sum
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.protocols import Batch
 from dnntrain.run_directory import read_json
-from dnntrain.session import prepare_data
+from dnntrain.session import prepare_data, torch_device
 from dnntrain.verbs.arguments import Arguments
 from dnntrain.world import World
 
@@ -49,7 +49,8 @@ class Trained:
 
     def outputs(self, batch: Batch) -> torch.Tensor:
         """The outputs [n, classes], in the precision of the run."""
-        executor = SpmdExecutor(self.model, lambda outputs, batch: outputs, device=self.device, autocast=self.autocast)
+        kind = self.device.split(":")[0]
+        executor = SpmdExecutor(self.model, lambda outputs, batch: outputs, device=kind, autocast=self.autocast)
         return executor.outputs(batch)
 
 
@@ -77,14 +78,15 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
     load_weights(model, str(path / "model.safetensors"), replace_head=False)
     hardware = detect(config.device)
     policy = config.precision.build(hardware)
+    device = torch_device(config.device, hardware, World())
     return Trained(
         config=config,
-        model=model.to(hardware.device).eval(),
+        model=model.to(device).eval(),
         class_names=tuple(str(name) for name in names),
         input_shape=(channels, height, width),
         mean=tuple(float(value) for value in pretrained["mean"]),
         std=tuple(float(value) for value in pretrained["std"]),
-        device=hardware.device,
+        device=device,
         autocast=getattr(torch, policy.autocast) if policy.autocast else None,
     )
 
@@ -106,9 +108,12 @@ def evaluate_run(path: Path, overrides: Sequence[str], split: str) -> dict[str, 
         "test": (dataset.test, data.test),
     }
     source, index = parts[split]
+    if not len(index):
+        raise DataError(f"the {split} part is empty", "choose another split=, or set data.val_fraction")
     batches = evaluation_batches(
         trained.config.data,
-        dataset,
+        # The model knows its own normalisation only, whatever that of another data set is.
+        replace(dataset, mean=trained.mean, std=trained.std),
         source,
         index,
         batch_size=trained.config.eval.batch_size,

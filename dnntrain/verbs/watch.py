@@ -30,7 +30,7 @@ def header(plan: Plan, run_dir: str) -> Header:
 
 
 class Watch:
-    """Keeps the newest values of a run and shows them when the display is due; costs one comparison a step."""
+    """Keeps the newest values of a run and shows them when the display is due, at each row and a few times a second."""
 
     def __init__(self, display: Display, plan: Plan, config: RunConfig) -> None:
         self._display = display

@@ -260,3 +260,21 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path: Path)
         assert found is not None
         assert found.states["own"]["step"] == found.step
         assert found.states["own"]["t"][0] == found.step
+
+
+def test_clearing_removes_checkpoints_and_no_other_file(tmp_path: Path) -> None:
+    save(tmp_path, 1, x=1)
+    (tmp_path / "mine.pt").write_text("")
+    state.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
+
+
+def test_a_manifest_cannot_name_a_file_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"")
+    path = save(tmp_path, 1, x=1) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]
+    manifest["files"] = {"../outside": {"sha256": state._digest(b""), "bytes": 0}}
+    path.write_text(json.dumps({**manifest, "sha256": state._manifest_digest(manifest)}))
+    with pytest.raises(CheckpointError, match="leaves"):
+        state.read(path.parent)

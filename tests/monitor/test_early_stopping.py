@@ -41,3 +41,9 @@ def test_state_survives() -> None:
     second = Patience("accuracy", 3, 0.0)
     second.load_state_dict(first.state_dict())
     assert stops_at(second, [0.4]) == 0
+
+
+def test_a_first_value_that_is_not_a_number_is_no_best_to_beat() -> None:
+    watcher = Patience("loss", 2, 0.0)
+    values = [float("nan"), 1.0, 0.5, 0.4]
+    assert [watcher({"split": "val", "loss": value}) for value in values] == [None] * 4

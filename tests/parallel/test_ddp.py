@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,3 +78,35 @@ def test_one_model_in_several_processes_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "use parallel=ddp" in done.stderr
+
+
+def test_seconds_are_refused_where_each_rank_has_a_clock(dnntrain: Run) -> None:
+    refused = dnntrain("plan", "parallel=ddp", "eval.every=30s")
+    assert refused.returncode == 2
+    assert "a clock each" in refused.stderr
+
+
+#: Saves at steps of which no row is written, with masks that cannot be keyed.
+STOPPED = (*LINE, "log.every=7step", "checkpoint.every=3step", "model.dropout=0.2", "parallel=ddp", "launch.nproc=2")
+
+
+def test_ranks_that_are_stopped_by_the_parents_signal_go_on_bitwise(tmp_path: Path, dnntrain: Run) -> None:
+    words = [word for word in STOPPED if word not in ("log.every=1step", "train.duration=20step")]
+    words += ["train.duration=200step"]
+    whole = dnntrain(*words, "run_dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "dnntrain", *words, "run_dir=run"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not (tmp_path / "run" / "checkpoints" / "LAST").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert result(tmp_path / "run")["status"] == "preempted"
+    refused = dnntrain(*words, "run_dir=run", "seed=1")
+    assert refused.returncode == 2
+    assert "seed" in refused.stderr
+    done = dnntrain(*words, "run_dir=run")
+    assert done.returncode == 0, done.stderr
+    assert result(tmp_path / "run")["digest"] == result(tmp_path / "whole")["digest"]
+    assert comparable(tmp_path / "run") == comparable(tmp_path / "whole")
