@@ -130,7 +130,6 @@ def build(
     metrics = Metrics(
         run.path / "metrics.jsonl" if run else None,
         progress,
-        batch_size=plan.batch_size,
         learning_rate=lambda: float(optimizers[0].param_groups[0]["lr"]),
         reduce=reduce_sum,
         listeners=listeners,

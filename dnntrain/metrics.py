@@ -33,7 +33,6 @@ class Metrics:
         path: Path | None,
         progress: Progress,
         *,
-        batch_size: int,
         learning_rate: Callable[[], float],
         reduce: Reduce,
         listeners: Sequence[Listener] = (),
@@ -41,7 +40,6 @@ class Metrics:
     ) -> None:
         self._path = path
         self._progress = progress
-        self._batch_size = batch_size
         self._learning_rate = learning_rate
         self._reduce = reduce
         self._listeners = listeners
@@ -53,12 +51,11 @@ class Metrics:
         self._sum, self._count = 0.0, 0
         self._examples = 0
         self._row_examples, self._row_train_s = 0, 0.0
-        self.record_total, self.record_count = self._totals.append, self._counts.append
 
     def record(self, loss: StepLoss) -> None:
         """Keeps the loss of one step; does not wait for the device."""
-        self.record_total(loss.total)
-        self.record_count(loss.examples)
+        self._totals.append(loss.total)
+        self._counts.append(loss.examples)
 
     def observe(self, numbers: Mapping[str, Tensor]) -> None:
         """Keeps further numbers of the step, of which a row shows the last."""
