@@ -146,9 +146,10 @@ class Metrics:
             self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
-        """Closes metrics.jsonl and writes its evaluations as results.csv."""
+        """Closes metrics.jsonl and writes it as results.csv; a second call does nothing."""
         if self._file is not None and self._path is not None:
             self._file.close()
+            self._file = None
             write_csv(self._path, self._path.with_name("results.csv"))
 
 

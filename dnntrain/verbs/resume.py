@@ -53,9 +53,14 @@ def run_path(positional: Sequence[str]) -> Path:
             f"one run directory is needed, {len(positional)} were given", "as in: dnntrain resume runs/NAME/ID"
         )
     path = Path(positional[0]).expanduser().absolute()
+    check_run(path)
+    return path
+
+
+def check_run(path: Path) -> None:
+    """Raises ConfigError, naming the nearest run, where the folder `path` is none."""
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{path} is not a run directory: it has no config.yaml", nearest_run(path))
-    return path
 
 
 def nearest_run(path: Path) -> str:

@@ -288,7 +288,7 @@ def _launch(
     session: Session, directory: RunDirectory, display: str, overrides: list[str] | tuple[str, ...]
 ) -> dict[str, Any]:
     """Starts torchrun on this machine with the resolved configuration, and returns what its main rank wrote."""
-    import json
+    from dnntrain.run_directory import read_json
 
     path = directory.path
     # Refused here, with the exit code of the reason, and before the saved configuration is written over.
@@ -303,9 +303,7 @@ def _launch(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
     command += [f"--nproc-per-node={session.plan.ranks}", "-m", "dnntrain.verbs.rank", str(path)]
     code = _passing_signals_on(command, environ)
-    result: dict[str, Any] = {}
-    if (path / "result.json").is_file():
-        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    result = read_json(path / "result.json")
     if result.get("status") != "done":
         raise _error_of(result, code)
     return {**result, "run_dir": str(path)}

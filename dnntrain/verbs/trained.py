@@ -17,7 +17,7 @@ from dnntrain.config.run import RunConfig
 from dnntrain.data.images import IMAGE_SUFFIXES, read_image
 from dnntrain.data.pipeline import evaluation_batches
 from dnntrain.data.shaping import centre_part
-from dnntrain.errors import CheckpointError, ConfigError, DataError
+from dnntrain.errors import CheckpointError, DataError
 from dnntrain.evaluation import evaluate
 from dnntrain.hardware import detect
 from dnntrain.model.shape import ModelShape
@@ -59,8 +59,9 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
 
     Raises ConfigError where `path` is no run, CheckpointError where the model is missing or damaged.
     """
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path} is not a run directory: it has no config.yaml", "give the folder of a finished run")
+    from dnntrain.verbs.resume import check_run, check_trusted
+
+    check_run(path)
     card = read_json(path / "config.json")
     pretrained = card.get("pretrained_cfg")
     names = card.get("label_names")
@@ -69,8 +70,6 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
             f"{path} holds no finished model: config.json is missing or damaged",
             f"finish it with: dnntrain resume {path}",
         )
-    from dnntrain.verbs.resume import check_trusted
-
     check_trusted(load_config(path / "config.yaml"), path, overrides)
     config = _config_with(path, overrides)
     channels, height, width = (int(size) for size in pretrained["input_size"])
