@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dnntrain.capture import Capturing, add_adapters
 from dnntrain.checkpoint.state import Digests
 from dnntrain.checkpoint.stateful import ModelState, OptimizerState, RandomState, ScalerState
 from dnntrain.config.run import RunConfig
@@ -30,7 +31,7 @@ from dnntrain.parallel.communicate import any_rank, gather, reduce_sum
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.planner import Plan
 from dnntrain.progress import Cadence, Event, Progress, event
-from dnntrain.protocols import Batch, Context, Control, Moment, Parts, Stateful, Target
+from dnntrain.protocols import Batch, Built, Context, Control, Moment, Parts, Stateful, Target
 from dnntrain.run_directory import RunDirectory
 from dnntrain.update import build_apply, clip_by_norm, plain
 from dnntrain.world import World
@@ -95,7 +96,9 @@ def build(
     # 2. model: build, norm and structural transforms, quantisation; weights; memory format; device
     model = make_model(config, plan, data, parts, device)
     # 3. layout, then compilation
-    wrapped = config.parallel.build().wrap(model) if plan.ranks > 1 else model
+    add_adapters(model, parts.captures)
+    trained_model = Capturing(model, parts.captures) if parts.captures else model
+    wrapped = config.parallel.build().wrap(trained_model) if plan.ranks > 1 else trained_model
     if plan.compile:
         wrapped.compile()
     # 4. optimizers over the model's own parameters
@@ -108,7 +111,14 @@ def build(
     objective = build_objective(parts.label_smoothing, parts.loss)
     empty = no_examples(data.dataset, device)
     executor = SpmdExecutor(
-        wrapped, objective, device=device_type, autocast=autocast, scaler=scaler, ranks=plan.ranks, empty=empty
+        wrapped,
+        objective,
+        device=device_type,
+        autocast=autocast,
+        scaler=scaler,
+        ranks=plan.ranks,
+        empty=empty,
+        replayable=parts.update is not None,
     )
     outputs = SpmdExecutor(model, objective, device=device_type, autocast=autocast).outputs
     # 6. batches
@@ -152,8 +162,7 @@ def build(
     evaluator = Evaluator(validate, metrics, saver, timer, config.eval.metric)
     signals = SignalWatch(progress, partial(any_rank, device=device) if plan.ranks > 1 else None)
     # 8. bind what acts on the model, and list the state, in the order of restoring
-    for hook in parts.after_step:
-        hook.bind(model)
+    bind(parts, Built(model, optimizers, partial(training_batches, pipeline), context.collect))
     scaler_state: dict[str, Stateful] = {} if scaler is None else {"scaler": ScalerState(scaler)}
     states.update(
         {
@@ -178,7 +187,7 @@ def build(
     loop = Loop(
         progress=progress,
         batches=pipeline,
-        controls=bind_controls(parts.controls, optimizers),
+        controls=bind_controls(parts.controls, optimizers, model),
         executor=executor,
         update=parts.update or plain,
         apply=build_apply(optimizers, trained, parts.gradient, metrics.observe, scaler),
@@ -217,7 +226,7 @@ def collect(config: RunConfig, context: Context) -> Parts:
     ]
     parts = [method.build(context) for method in methods]
     if config.train.clip_norm is not None:
-        parts.append(Parts(gradient=(clip_by_norm(config.train.clip_norm),)))
+        parts.append(Parts(gradient=(clip_by_norm(config.train.clip_norm, context.collect),)))
     try:
         return Parts.joined(parts)
     except ValueError as error:
@@ -251,6 +260,12 @@ def sample_images(config: RunConfig, data: Prepared) -> torch.Tensor:
     return torch.cat([batch.images.clone() for batch in batches])
 
 
+def training_batches(pipeline: Pipeline, steps: int) -> Iterator[Batch]:
+    """The micro-batches of this rank in the first `steps` steps of the run."""
+    for step in range(min(steps, pipeline.steps_per_epoch)):
+        yield from pipeline.take(step).micro
+
+
 def no_examples(dataset: DataSet, device: str) -> Batch:
     """A batch without examples: what a rank computes in a step that has none for it, so that all ranks reduce together."""
     none = np.empty(0, np.int64)
@@ -259,7 +274,7 @@ def no_examples(dataset: DataSet, device: str) -> Batch:
 
 
 def bind_controls(
-    controls: Sequence[Control], optimizers: Sequence[torch.optim.Optimizer]
+    controls: Sequence[Control], optimizers: Sequence[torch.optim.Optimizer], model: nn.Module
 ) -> list[Callable[[Moment], None]]:
     """One setter for each target that is controlled. Factors of several learning-rate controls are multiplied."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -273,6 +288,10 @@ def bind_controls(
         elif control.target is Target.WEIGHT_DECAY:
             decaying = [group for group in groups if group["weight_decay"]]
             setters.append(partial(_set_weight_decay, control.value, decaying))
+        elif control.target is Target.DROP_RATE:
+            setters.append(partial(_set_drop_rate, control.value, dropouts(model)))
+        elif not isinstance(control.target, Target):
+            setters.append(partial(_set, control.value, control.target(model)))
     return setters
 
 
@@ -297,6 +316,34 @@ def _set_weight_decay(value: Callable[[Moment], float], groups: Sequence[dict[st
     decay = value(moment)
     for group in groups:
         group["weight_decay"] = decay
+
+
+def _set_drop_rate(value: Callable[[Moment], float], modules: Sequence[Any], moment: Moment) -> None:
+    rate = value(moment)
+    for module in modules:
+        module.p = rate
+
+
+def _set(value: Callable[[Moment], float], setter: Callable[[float], None], moment: Moment) -> None:
+    setter(value(moment))
+
+
+def dropouts(model: nn.Module) -> list[nn.Module]:
+    """Every module of the model that drops with a probability `p`."""
+    return [module for module in model.modules() if isinstance(getattr(module, "p", None), float)]
+
+
+def bind(parts: Parts, built: Built) -> None:
+    """Gives what stands to every object in a slot that asks for it, once each."""
+    holders: tuple[Any, ...] = (
+        *parts.after_step,
+        *parts.evaluation,
+        *parts.decisions,
+        parts.update,
+        *parts.state.values(),
+    )
+    for holder in {id(holder): holder for holder in holders if hasattr(holder, "bind")}.values():
+        holder.bind(built)
 
 
 def _evaluation_batches(

@@ -16,7 +16,7 @@ from torch import Tensor
 from dnntrain.checkpoint.store import fsync, plain_json, write_text
 from dnntrain.errors import DivergedError
 from dnntrain.progress import Progress
-from dnntrain.protocols import Decision, StepLoss
+from dnntrain.protocols import Adjusted, Decision, StepLoss
 
 Listener = Callable[[Mapping[str, Any]], None]
 Reduce = Callable[[Tensor], Tensor]
@@ -95,7 +95,9 @@ class Metrics:
             listener(row)
         for decision in self._decisions:
             verdict = decision(row)
-            if verdict is not None and self._progress.stop_reason is None:
+            if isinstance(verdict, Adjusted):
+                self.write("event", step, {"event": verdict.event, "reason": verdict.reason, **verdict.values})
+            elif verdict is not None and self._progress.stop_reason is None:
                 self._progress.stop_reason = verdict.reason
                 self.write("event", step, {"event": "stop", "reason": verdict.reason})
 

@@ -7,24 +7,24 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dnntrain.protocols import Batch, LossTerm
+from dnntrain.protocols import Batch, LossTerm, Outputs
 
-Objective = Callable[[Tensor, Batch], Tensor]
+Objective = Callable[[Outputs, Batch], Tensor]
 
 
 def build_objective(label_smoothing: float, terms: Sequence[LossTerm]) -> Objective:
-    """`(outputs [n, classes], batch) → scalar sum of losses`: cross-entropy plus the weighted `terms`.
+    """`(outputs, batch) → scalar sum of losses`: cross-entropy plus the weighted `terms`.
 
     Targets are class indices or probabilities. Outputs in half precision are widened first.
     """
 
-    def task(outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs.float(), batch.targets, reduction="sum", label_smoothing=label_smoothing)
+    def task(outputs: Outputs, batch: Batch) -> Tensor:
+        return cross_entropy(outputs.logits.float(), batch.targets, reduction="sum", label_smoothing=label_smoothing)
 
     if not terms:
         return task
 
-    def whole(outputs: Tensor, batch: Batch) -> Tensor:
+    def whole(outputs: Outputs, batch: Batch) -> Tensor:
         total = task(outputs, batch)
         for term in terms:
             total = total + term.weight * term.apply(outputs, batch).sum()

@@ -6,7 +6,7 @@ knows the slots of `Parts` and the order of the stages below; it knows no method
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from enum import Enum, IntEnum, auto
@@ -18,6 +18,7 @@ from dnntrain.world import World
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+    from torch.optim import Optimizer
 
 
 class ModelStage(IntEnum):
@@ -48,11 +49,10 @@ class GradientStage(IntEnum):
 class Need(Enum):
     """What a method needs of the layout; `rules.py` crosses needs with what each layout provides."""
 
-    GLOBAL_GRADIENT = "the whole gradient at one place"
+    WHOLE_PARAMETER = "each parameter whole in one process"
     WHOLE_MODEL = "the whole model in one process"
     FEATURES = "outputs of inner modules"
     SECOND_PASS = "a second forward and backward pass in a step"
-    STEPS = "a run whose length is known in steps"
 
 
 @dataclass(slots=True)
@@ -64,6 +64,7 @@ class Batch:
     index    int64 [n] number of each example in its data set (numpy, on the host): what random choices are keyed by
     position int64 [n] place of each example in the epoch's global order (numpy, on the host)
     epoch    which pass over the training part
+    extras   further tensors with one row an example, by name: what a transform adds for a loss to read (a teacher's outputs)
     """
 
     images: Tensor
@@ -71,6 +72,7 @@ class Batch:
     index: Index
     position: Index
     epoch: int = 0
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,12 +85,62 @@ class StepBatch(NamedTuple):
     examples: int
 
 
+class Outputs(NamedTuple):
+    """What the model gives for a batch: `logits` [n, classes], and `features`, outputs of inner modules by the name of their capture."""
+
+    logits: Tensor
+    features: Mapping[str, Tensor]
+
+
 class Moment(NamedTuple):
     """A point of the run: `step` optimizer steps are done; `fraction` of the run in [0, 1]; `epoch` as a real number."""
 
     step: int
     epoch: float
     fraction: float
+
+
+class Collectives(Protocol):
+    """What ranks compute together. In one process each is the plain thing.
+
+    Ranks of one `data` group hold other examples and the same parameters (or other shards of them); the ranks of a model-parallel
+    group hold the same examples.
+    """
+
+    @property
+    def data_ranks(self) -> int:
+        """Ranks among which a batch is divided."""
+        ...
+
+    def data_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the data group, on every rank of it; differentiable: its gradient is the sum of the gradients. Not in place."""
+        ...
+
+    def data_max(self, tensor: Tensor) -> Tensor:
+        """The elementwise maximum over the data group, on every rank of it; not differentiable. Not in place."""
+        ...
+
+    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+        """float32 scalar: Σ t² over the *whole* of `tensors`, of which this rank may hold shards, and over all pipeline stages."""
+        ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The collectives of one process."""
+
+    data_ranks: int = 1
+
+    def data_sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def data_max(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+        import torch
+
+        return torch.nn.utils.get_total_norm(tensors).square()
 
 
 @dataclass(frozen=True)
@@ -99,6 +151,7 @@ class Context:
     total_steps      optimizer steps of the run; 0 where the run's length is a time
     batch_size       examples per optimizer step over all ranks
     learning_rate    the base learning rate, as set in `optim.lr`
+    collect          what the ranks compute together
     """
 
     seed: int
@@ -110,6 +163,24 @@ class Context:
     learning_rate: float
     device: str = "cpu"
     world: World = field(default_factory=World)
+    collect: Collectives = field(default_factory=Alone)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What stands once the trainer is built; every object in a slot that has a `bind` is given it, once.
+
+    model            the network by its plain names; its parameters may be shards (DTensor), and on a pipeline stage only its own
+    optimizers       those that step
+    training_batches `training_batches(steps)`: this rank's share of the batches of that many steps, prepared as for training (augmented,
+                     mixed), always the same ones: for statistics, such as those of batch norm
+    collect          what the ranks compute together
+    """
+
+    model: Module
+    optimizers: Sequence[Optimizer]
+    training_batches: Callable[[int], Iterator[Batch]]
+    collect: Collectives
 
 
 @dataclass(frozen=True)
@@ -133,11 +204,23 @@ class BatchTransform:
 
 
 @dataclass(frozen=True)
-class LossTerm:
-    """One term of the objective: `(outputs [n, classes], batch) → [n]`, times `weight`. `name` is its column in the metrics."""
+class Capture:
+    """Outputs of the inner module called `module` (its exact name), for a loss term to read as `outputs.features[name]`.
+
+    `adapter`, where there is one, is applied to them and trained with the model, but is no part of what is exported.
+    """
 
     name: str
-    apply: Callable[[Tensor, Batch], Tensor]
+    module: str
+    adapter: Module | None = None
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of the objective: `(outputs, batch) → [n]`, times `weight`. `name` is its column in the metrics."""
+
+    name: str
+    apply: Callable[[Outputs, Batch], Tensor]
     weight: float = 1.0
 
 
@@ -150,21 +233,23 @@ class GradientTransform:
 
 
 class Target(Enum):
-    """What a control sets."""
+    """What a control sets. DROP_RATE: the probability of every dropout of the model."""
 
     LEARNING_RATE = "lr"
     MOMENTUM = "momentum"
     WEIGHT_DECAY = "weight_decay"
+    DROP_RATE = "drop_rate"
 
 
 @dataclass(frozen=True)
 class Control:
-    """A value set before each step: `value(moment)` is a pure function.
+    """A value set before each step: `value(moment)` is a pure function, or reads state that is saved and the same on all ranks.
 
-    For the learning rate it is a *factor* on each parameter group's base rate; else the value itself.
+    For the learning rate it is a *factor* on each parameter group's base rate; else the value itself. `target` may also be
+    a function that, given the model, returns the setter: a method's own knob.
     """
 
-    target: Target
+    target: Target | Callable[[Module], Callable[[float], None]]
     value: Callable[[Moment], float]
 
 
@@ -178,15 +263,19 @@ class Stateful(Protocol):
 
 
 class AfterStep(Protocol):
-    """Runs after each optimizer step. `bind` is called once, when the model stands."""
-
-    def bind(self, model: Module) -> None: ...
+    """Runs after each optimizer step."""
 
     def __call__(self, moment: Moment) -> None: ...
 
 
 class View(Protocol):
-    """Other weights to evaluate and export: averaged, schedule-free … `applied` swaps them in and back out."""
+    """Another state to evaluate and export: averaged weights, recomputed statistics … `applied` puts it in place and back out.
+
+    `replaces` is "weights" or "statistics": at most one method may give each; weights are put in place first.
+    """
+
+    @property
+    def replaces(self) -> str: ...
 
     def applied(self, model: Module) -> AbstractContextManager[None]: ...
 
@@ -198,10 +287,19 @@ class Stop:
     reason: str
 
 
-class Decision(Protocol):
-    """Looks at each row of metrics, which is identical on all ranks, and may stop the run or raise DivergedError."""
+@dataclass(frozen=True)
+class Adjusted:
+    """A decision that changed something: written as a row of split "event" with `event`, `reason` and `values`."""
 
-    def __call__(self, row: Mapping[str, Any]) -> Stop | None: ...
+    event: str
+    reason: str
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+class Decision(Protocol):
+    """Looks at each row of metrics, which is identical on all ranks, and may stop the run, adjust it, or raise DivergedError."""
+
+    def __call__(self, row: Mapping[str, Any]) -> Stop | Adjusted | None: ...
 
 
 class StepLoss(NamedTuple):
@@ -218,7 +316,10 @@ class Gradients(Protocol):
 
 
 class Update(Protocol):
-    """One optimizer step: plain is `loss = gradients(); apply(); return loss`."""
+    """One optimizer step: plain is `loss = gradients(); apply(); return loss`.
+
+    An update that asks for the gradients twice replays the first pass's random numbers with `gradients(replay=True)`.
+    """
 
     def __call__(self, gradients: Gradients, apply: Callable[[], None]) -> StepLoss: ...
 
@@ -228,7 +329,9 @@ class Executor(Protocol):
 
     def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss: ...
 
-    def outputs(self, batch: Batch) -> Tensor: ...
+    def outputs(self, batch: Batch) -> Tensor:
+        """The logits [n, classes], without features."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -246,7 +349,7 @@ class Parts:
     evaluation: tuple[View, ...] = ()
     decisions: tuple[Decision, ...] = ()
     export: tuple[Callable[[Module], Module], ...] = ()
-    captures: tuple[str, ...] = ()
+    captures: tuple[Capture, ...] = ()
     label_smoothing: float = 0.0
     state: Mapping[str, Stateful] = field(default_factory=dict)
 
@@ -266,8 +369,11 @@ class Parts:
             else:
                 flat = [item for value in values for item in value]
                 joined[slot.name] = tuple(sorted(flat, key=lambda item: getattr(item, "stage", 0)))
-        if len(joined["evaluation"]) > 1:
-            raise ValueError("two methods give weights to evaluate; keep one of them")
+        replaced = [view.replaces for view in joined["evaluation"]]
+        for what in replaced:
+            if replaced.count(what) > 1:
+                raise ValueError(f"two methods give other {what} to evaluate; keep one of them")
+        joined["evaluation"] = tuple(sorted(joined["evaluation"], key=lambda view: view.replaces != "weights"))
         return cls(**joined)
 
 

@@ -174,7 +174,14 @@ def cut(batch: Batch, sizes: list[int]) -> list[Batch]:
         return [batch]
     ends = np.cumsum(sizes).tolist()
     return [
-        Batch(images, targets, batch.index[end - size : end], batch.position[end - size : end], batch.epoch)
+        Batch(
+            images,
+            targets,
+            batch.index[end - size : end],
+            batch.position[end - size : end],
+            batch.epoch,
+            {name: tensor[end - size : end] for name, tensor in batch.extras.items()},
+        )
         for images, targets, size, end in zip(
             torch.split(batch.images, sizes), torch.split(batch.targets, sizes), sizes, ends, strict=True
         )

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from dnntrain.protocols import Batch, StepBatch, StepLoss
+from dnntrain.protocols import Batch, Outputs, StepBatch, StepLoss
 
-LossOf = Callable[[Tensor, Batch], Tensor]
+LossOf = Callable[[Outputs, Batch], Tensor]
 
 
 class SpmdExecutor:
@@ -30,6 +30,7 @@ class SpmdExecutor:
         scaler: torch.amp.GradScaler | None = None,
         ranks: int = 1,
         empty: Batch | None = None,
+        replayable: bool = False,
     ) -> None:
         self._model = model
         self._objective = objective
@@ -41,7 +42,8 @@ class SpmdExecutor:
         self._weights: dict[int, Tensor] = {}
         self._forward = self._full if autocast is None else self._mixed
         self._unsynchronised: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
-        self._replayed_from: Tensor | None = None
+        self._replayable = replayable
+        self._replayed_from = torch.get_rng_state() if replayable else None
 
     def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
         """Adds this step's gradients. `replay` repeats the random numbers of the call before (dropout)."""
@@ -51,8 +53,8 @@ class SpmdExecutor:
             weight = self._weights[count] = torch.tensor(self._ranks / count, device=self._device)
         if self._scaler is not None:
             weight = self._scaler.scale(weight)
-        if replay and self._replayed_from is not None:
-            torch.set_rng_state(self._replayed_from)
+        if self._replayable:
+            self._same_random_numbers(replay)
         if not micro and self._empty is not None:
             micro = (self._empty,)
         if len(micro) == 1:
@@ -61,15 +63,17 @@ class SpmdExecutor:
             return StepLoss(loss.detach(), count)
         return StepLoss(self._accumulated(micro, weight), count)
 
-    def remember_random_state(self) -> None:
-        """Marks where a replay begins; called by updates that make a second pass."""
-        self._replayed_from = torch.get_rng_state()
-
     def outputs(self, batch: Batch) -> Tensor:
-        """The outputs [n, classes] of the model, as it stands."""
+        """The logits [n, classes] of the model, as it stands."""
         with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
-            outputs: Tensor = self._model(batch.images)
-        return outputs
+            return _outputs(self._model(batch.images)).logits
+
+    def _same_random_numbers(self, replay: bool) -> None:
+        assert self._replayed_from is not None
+        if replay:
+            torch.set_rng_state(self._replayed_from)
+        else:
+            self._replayed_from = torch.get_rng_state()
 
     def _accumulated(self, micro: Sequence[Batch], weight: Tensor) -> Tensor:
         total = torch.zeros((), device=self._device)
@@ -83,9 +87,14 @@ class SpmdExecutor:
         return total + loss.detach()
 
     def _full(self, part: Batch) -> Tensor:
-        return self._objective(self._model(part.images), part)
+        return self._objective(_outputs(self._model(part.images)), part)
 
     def _mixed(self, part: Batch) -> Tensor:
         with torch.autocast(self._device, self._autocast):
             outputs = self._model(part.images)
-        return self._objective(outputs, part)
+        return self._objective(_outputs(outputs), part)
+
+
+def _outputs(found: Tensor | tuple[Tensor, dict[str, Tensor]]) -> Outputs:
+    """What a model returned: logits, or logits and captured features."""
+    return Outputs(*found) if isinstance(found, tuple) else Outputs(found, {})

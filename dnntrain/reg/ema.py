@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnntrain.config.fields import Fraction, PositiveInt
-from dnntrain.protocols import Context, Moment, Need, Parts
+from dnntrain.protocols import Built, Context, Moment, Need, Parts
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Ema:
     every: PositiveInt = 1  # steps between two updates; the decay is adapted to it
     warmup: bool = True  # at step t use at most (1 + t) / (10 + t), so that early weights are soon forgotten
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def build(self, context: Context) -> Parts:
         average = Average(self.decay, self.every, self.warmup)
@@ -49,8 +49,10 @@ class Average:
         self._average: dict[str, Tensor] = {}
         self._update: Callable[[float], None] = lambda decay: None
 
-    def bind(self, model: nn.Module) -> None:
-        self._live = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
+    replaces = "weights"
+
+    def bind(self, built: Built) -> None:
+        self._live = {name: tensor.detach() for name, tensor in built.model.state_dict(keep_vars=True).items()}
         self._average = {name: tensor.clone() for name, tensor in self._live.items()}
         pairs = [(self._average[name], live) for name, live in self._live.items()]
         floats = [pair for pair in pairs if pair[1].is_floating_point()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dnntrain.capture import remove_adapters
 from dnntrain.checkpoint.export_model import save_model
 from dnntrain.checkpoint.state import pointer, read
 from dnntrain.checkpoint.store import write_json
@@ -36,6 +37,7 @@ def finish(
             result["value"] = values[config.eval.metric]
             result["test_accuracy"] = values["accuracy"]
         model = trainer.model
+        remove_adapters(model)
         for transform in trainer.parts.export:
             model = transform(model)
         save_model(

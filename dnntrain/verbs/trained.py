@@ -50,7 +50,7 @@ class Trained:
     def outputs(self, batch: Batch) -> torch.Tensor:
         """The outputs [n, classes], in the precision of the run."""
         kind = self.device.split(":")[0]
-        executor = SpmdExecutor(self.model, lambda outputs, batch: outputs, device=kind, autocast=self.autocast)
+        executor = SpmdExecutor(self.model, lambda outputs, batch: outputs.logits, device=kind, autocast=self.autocast)
         return executor.outputs(batch)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from dnntrain.objective import build_objective
 from dnntrain.parallel.spmd import SpmdExecutor
-from dnntrain.protocols import Batch, LossTerm, StepBatch
+from dnntrain.protocols import Alone, Batch, LossTerm, StepBatch
 from dnntrain.update import build_apply, clip_by_norm
 
 
@@ -39,7 +39,7 @@ def test_accumulation_over_uneven_micro_batches_equals_the_whole_batch(sizes: li
 
 def test_a_further_loss_term_is_added_with_its_weight() -> None:
     plain, plain_loss = gradients([12])
-    term = LossTerm("square", lambda outputs, batch: outputs.square().sum(1), weight=0.5)
+    term = LossTerm("square", lambda outputs, batch: outputs.logits.square().sum(1), weight=0.5)
     more, more_loss = gradients([12], (term,))
     assert more_loss > plain_loss
     assert not torch.equal(plain[0], more[0])
@@ -67,7 +67,7 @@ def test_clipping_bounds_the_global_norm_and_reports_it(max_norm: float) -> None
     seen: dict[str, torch.Tensor] = {}
     optimizer = torch.optim.SGD(parameters, lr=1.0)
     start = [parameter.detach().clone() for parameter in parameters]
-    build_apply([optimizer], parameters, [clip_by_norm(max_norm)], seen.update, None)()
+    build_apply([optimizer], parameters, [clip_by_norm(max_norm, Alone())], seen.update, None)()
     moved = torch.cat([(a - b.detach()).flatten() for a, b in zip(start, parameters, strict=True)]).norm()
     torch.testing.assert_close(seen["grad_norm"], before)
     torch.testing.assert_close(moved, torch.minimum(before, torch.tensor(max_norm)), rtol=1e-4, atol=0)

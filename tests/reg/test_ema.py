@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from stand_ins import built
 from torch import nn
 
 from dnntrain.protocols import Moment
@@ -25,7 +26,7 @@ def change(model: nn.Module, seed: int) -> None:
 def test_average_follows_its_formula_for_parameters_and_buffers() -> None:
     model = network()
     average = Average(0.9, 1, warmup=False)
-    average.bind(model)
+    average.bind(built(model))
     expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for step in range(5):
         change(model, step)
@@ -48,7 +49,7 @@ def test_decay_warms_up_and_is_adapted_to_the_distance_of_updates() -> None:
 def test_applied_swaps_the_average_in_and_back_out() -> None:
     model = network()
     average = Average(0.5, 1, warmup=False)
-    average.bind(model)
+    average.bind(built(model))
     change(model, 1)
     average(Moment(0, 0.0, 0.0))
     live = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -63,11 +64,11 @@ def test_applied_swaps_the_average_in_and_back_out() -> None:
 def test_state_survives() -> None:
     model = network()
     average = Average(0.9, 1, warmup=True)
-    average.bind(model)
+    average.bind(built(model))
     change(model, 1)
     average(Moment(0, 0.0, 0.0))
     other = Average(0.9, 1, warmup=True)
-    other.bind(model)
+    other.bind(built(model))
     other.load_state_dict(average.state_dict())
     change(model, 2)
     average(Moment(1, 0.0, 0.0))
