@@ -21,9 +21,10 @@ from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import ConfigError
 from dnntrain.evaluation import evaluate
 from dnntrain.events import Evaluator, Saver, SignalWatch, applied
-from dnntrain.keys import Index, derive
+from dnntrain.keys import Index, Key, derive
 from dnntrain.loop import Loop
 from dnntrain.metrics import Listener, Metrics, Timer
+from dnntrain.model.cost import unfilled
 from dnntrain.model.initialise import initialise
 from dnntrain.model.shape import ModelShape
 from dnntrain.objective import build_objective
@@ -31,7 +32,7 @@ from dnntrain.parallel.communicate import any_rank, gather, reduce_sum
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.planner import Plan
 from dnntrain.progress import Cadence, Event, Progress, event
-from dnntrain.protocols import Batch, Built, Context, Control, Moment, Parts, Stateful, Target
+from dnntrain.protocols import Batch, BatchStage, Built, Context, Control, Moment, Parts, Stateful, Target
 from dnntrain.run_directory import RunDirectory
 from dnntrain.update import build_apply, clip_by_norm, plain
 from dnntrain.world import World
@@ -91,7 +92,7 @@ def build(
     torch.manual_seed(derive(config.seed, "torch", world.rank))
     progress = Progress(config.train.duration, plan.steps_per_epoch)
     # 1. what each chosen method contributes
-    context = make_context(config, plan, data.dataset, device, world)
+    context = make_context(config, plan, data, device, world)
     parts = collect(config, context)
     # 2. model: build, norm and structural transforms, quantisation; weights; memory format; device
     model = make_model(config, plan, data, parts, device)
@@ -108,8 +109,8 @@ def build(
     scaler = torch.amp.GradScaler(device.split(":")[0]) if plan.precision.scaler else None
     autocast = getattr(torch, plan.precision.autocast) if plan.precision.autocast else None
     device_type = device.split(":")[0]
-    objective = build_objective(parts.label_smoothing, parts.loss)
-    empty = no_examples(data.dataset, device)
+    objective = build_objective(parts.label_smoothing, parts.loss, parts.task_weight)
+    empty = no_examples(data.dataset, device, parts)
     executor = SpmdExecutor(
         wrapped,
         objective,
@@ -198,8 +199,10 @@ def build(
     return Trainer(loop, model, outputs, parts, states, metrics, evaluator, saver, signals, pipeline, timer, batches_of)
 
 
-def make_context(config: RunConfig, plan: Plan, dataset: DataSet, device: str, world: World) -> Context:
+def make_context(config: RunConfig, plan: Plan, data: Prepared, device: str, world: World) -> Context:
     """The frozen values that methods build from."""
+    dataset = data.dataset
+    shape = ModelShape(len(dataset.class_names), *dataset.input_shape)
     return Context(
         seed=config.seed,
         num_classes=len(dataset.class_names),
@@ -210,6 +213,14 @@ def make_context(config: RunConfig, plan: Plan, dataset: DataSet, device: str, w
         learning_rate=config.optim.lr,
         device=device,
         world=world,
+        class_names=tuple(dataset.class_names),
+        mean=tuple(dataset.mean),
+        std=tuple(dataset.std),
+        data_digest=dataset.digest,
+        train_examples=len(data.train),
+        micro_batch_size=plan.micro_batch_size,
+        pair_block=config.data.pair_block,
+        student=lambda: unfilled(lambda: config.model.build(shape)),
     )
 
 
@@ -228,9 +239,13 @@ def collect(config: RunConfig, context: Context) -> Parts:
     if config.train.clip_norm is not None:
         parts.append(Parts(gradient=(clip_by_norm(config.train.clip_norm, context.collect),)))
     try:
-        return Parts.joined(parts)
+        joined = Parts.joined(parts)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    for method in methods:
+        if hasattr(method, "check_with"):
+            method.check_with(joined)
+    return joined
 
 
 def make_model(config: RunConfig, plan: Plan, data: Prepared, parts: Parts, device: str) -> nn.Module:
@@ -266,11 +281,15 @@ def training_batches(pipeline: Pipeline, steps: int) -> Iterator[Batch]:
         yield from pipeline.take(step).micro
 
 
-def no_examples(dataset: DataSet, device: str) -> Batch:
+def no_examples(dataset: DataSet, device: str, parts: Parts) -> Batch:
     """A batch without examples: what a rank computes in a step that has none for it, so that all ranks reduce together."""
     none = np.empty(0, np.int64)
     images = torch.empty(0, *dataset.input_shape, device=device)
-    return Batch(images, torch.empty(0, dtype=torch.int64, device=device), none, none)
+    batch = Batch(images, torch.empty(0, dtype=torch.int64, device=device), none, none)
+    for transform in parts.batch:
+        if transform.stage is BatchStage.TEACHER:
+            batch = transform.apply(batch, Key(0))
+    return batch
 
 
 def bind_controls(

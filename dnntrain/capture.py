@@ -19,7 +19,8 @@ def add_adapters(model: nn.Module, captures: Sequence[Capture]) -> None:
     """Keeps the adapters of `captures` in the model, so that they are placed, trained and saved with it."""
     adapters = {capture.name: capture.adapter for capture in captures if capture.adapter is not None}
     if adapters:
-        model.add_module(ADAPTERS, nn.ModuleDict(adapters))
+        device = next((parameter.device for parameter in model.parameters()), None)
+        model.add_module(ADAPTERS, nn.ModuleDict(adapters).to(device))
 
 
 def remove_adapters(model: nn.Module) -> None:

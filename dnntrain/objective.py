@@ -12,8 +12,8 @@ from dnntrain.protocols import Batch, LossTerm, Outputs
 Objective = Callable[[Outputs, Batch], Tensor]
 
 
-def build_objective(label_smoothing: float, terms: Sequence[LossTerm]) -> Objective:
-    """`(outputs, batch) → scalar sum of losses`: cross-entropy plus the weighted `terms`.
+def build_objective(label_smoothing: float, terms: Sequence[LossTerm], task_weight: float = 1.0) -> Objective:
+    """`(outputs, batch) → scalar sum of losses`: cross-entropy times `task_weight`, plus the weighted `terms`.
 
     Targets are class indices or probabilities. Outputs in half precision are widened first.
     """
@@ -21,11 +21,11 @@ def build_objective(label_smoothing: float, terms: Sequence[LossTerm]) -> Object
     def task(outputs: Outputs, batch: Batch) -> Tensor:
         return cross_entropy(outputs.logits.float(), batch.targets, reduction="sum", label_smoothing=label_smoothing)
 
-    if not terms:
+    if not terms and task_weight == 1.0:
         return task
 
     def whole(outputs: Outputs, batch: Batch) -> Tensor:
-        total = task(outputs, batch)
+        total = task(outputs, batch) if task_weight == 1.0 else task_weight * task(outputs, batch)
         for term in terms:
             total = total + term.weight * term.apply(outputs, batch).sum()
         return total

@@ -6,6 +6,7 @@ knows the slots of `Parts` and the order of the stages below; it knows no method
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -152,6 +153,13 @@ class Context:
     batch_size       examples per optimizer step over all ranks
     learning_rate    the base learning rate, as set in `optim.lr`
     collect          what the ranks compute together
+    class_names      of the data, in the order of the outputs
+    mean, std        per channel, what the images are normalised with, of pixels in [0, 1]
+    data_digest      SHA-256 of the data set
+    train_examples   examples of the training part
+    micro_batch_size most examples of one forward pass
+    pair_block       examples that methods relate to each other: aligned runs of this many positions are never cut where avoidable
+    student          builds the model to be trained with weights of zero, before any transform: for names and shapes of its modules
     """
 
     seed: int
@@ -164,6 +172,14 @@ class Context:
     device: str = "cpu"
     world: World = field(default_factory=World)
     collect: Collectives = field(default_factory=Alone)
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    data_digest: str = ""
+    train_examples: int = 0
+    micro_batch_size: int = 0
+    pair_block: int = 8
+    student: Callable[[], Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -336,7 +352,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a method gives to the trainer; every slot is empty by default."""
+    """What a method gives to the trainer; every slot is empty by default. `task_weight`: of the cross-entropy; several multiply."""
 
     model: tuple[ModelTransform, ...] = ()
     first_weights: tuple[FirstWeights, ...] = ()
@@ -351,6 +367,7 @@ class Parts:
     export: tuple[Callable[[Module], Module], ...] = ()
     captures: tuple[Capture, ...] = ()
     label_smoothing: float = 0.0
+    task_weight: float = 1.0
     state: Mapping[str, Stateful] = field(default_factory=dict)
 
     @classmethod
@@ -362,6 +379,8 @@ class Parts:
             values = [getattr(part, slot.name) for part in parts]
             if slot.name == "update":
                 joined["update"] = _only([value for value in values if value is not None], "update")
+            elif slot.name == "task_weight":
+                joined["task_weight"] = math.prod(values)
             elif slot.name == "label_smoothing":
                 joined["label_smoothing"] = _only([value for value in values if value], "label_smoothing") or 0.0
             elif slot.name == "state":
@@ -378,7 +397,10 @@ class Parts:
 
 
 class Method(Protocol):
-    """A choice of a method group: a frozen dataclass of typed knobs."""
+    """A choice of a method group: a frozen dataclass of typed knobs.
+
+    One that cannot do with every other has `check_with(parts)`, which is given the parts of all and raises ConfigError.
+    """
 
     @property
     def needs(self) -> frozenset[Need]: ...

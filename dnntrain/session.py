@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dnntrain.build import Prepared
+from dnntrain.build import Prepared, collect, make_context
 from dnntrain.config.run import RunConfig
 from dnntrain.data.source import DataSet
 from dnntrain.data.split import split_validation
@@ -56,7 +56,10 @@ def open_session(config: RunConfig, world: World) -> Session:
     data = prepare_data(config, dataset)
     facts = data_facts(config, data)
     plan = make_plan(config, hardware, world, facts, model_facts(config, facts), resident_bytes())
-    return Session(config, hardware, world, data, plan)
+    session = Session(config, hardware, world, data, plan)
+    # What a method refuses is refused here, before a folder is made.
+    collect(config, make_context(config, plan, data, session.device, world))
+    return session
 
 
 def prepare_data(config: RunConfig, dataset: DataSet) -> Prepared:

@@ -38,6 +38,28 @@ def decode_schema_only(container: Mapping[str, Any], known: Registry | None = No
     return _Decoder(container, known or registry()).container()
 
 
+def decode_choice(group: str, name: str, knobs: Mapping[str, Any], known: Registry | None = None) -> Any:
+    """One choice of `group` with `knobs` in plain form, as a model's config.json holds them; those that are missing keep their defaults.
+
+    Raises ConfigError where there is no such choice, or a knob is unknown or refused.
+    """
+    choice = (known or registry()).choice(group, name)
+    fields, values, mistakes = choice.schema.fields, {}, []
+    for knob, value in knobs.items():
+        if knob == "name" and knob not in fields:
+            continue
+        try:
+            if knob not in fields:
+                raise ValueError(f"there is no such key; {did_you_mean(str(knob), list(fields))}")
+            values[knob] = convert(value, fields[knob].type)
+        except ValueError as error:
+            mistakes.append(f"{group}.{knob}: {error}")
+    if mistakes:
+        raise ConfigError.of(mistakes)
+    assert choice.module is not None
+    return getattr(importlib.import_module(choice.module), choice.schema.class_name)(**values)
+
+
 def load_config(path: Path) -> dict[str, Any]:
     """The saved configuration at `path`, as strict as `decode`.
 

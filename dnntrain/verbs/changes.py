@@ -27,6 +27,9 @@ _FREE = (
     "data.pipeline",
     "data.download",
     "choices",
+    "distill.cache",
+    "distill.cache_dir",
+    "distill.cache_gb",
 )
 
 #: Why the others may not.
