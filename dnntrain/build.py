@@ -295,22 +295,20 @@ def no_examples(dataset: DataSet, device: str, parts: Parts) -> Batch:
 def bind_controls(
     controls: Sequence[Control], optimizers: Sequence[torch.optim.Optimizer], model: nn.Module
 ) -> list[Callable[[Moment], None]]:
-    """One setter for each target that is controlled. Factors of several learning-rate controls are multiplied."""
+    """One setter for each target that is controlled. Factors of several learning-rate controls are multiplied.
+
+    Raises ConfigError where a control finds nothing that it could set or multiply.
+    """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     setters: list[Callable[[Moment], None]] = []
     factors = [control.value for control in controls if control.target is Target.LEARNING_RATE]
     if factors:
         setters.append(partial(_set_learning_rate, factors, [(group, group["lr"]) for group in groups]))
     for control in controls:
-        if control.target is Target.MOMENTUM:
-            setters.append(partial(_set_momentum, control.value, groups))
-        elif control.target is Target.WEIGHT_DECAY:
-            decaying = [group for group in groups if group["weight_decay"]]
-            setters.append(partial(_set_weight_decay, control.value, decaying))
-        elif control.target is Target.DROP_RATE:
-            setters.append(partial(_set_drop_rate, control.value, dropouts(model)))
-        elif not isinstance(control.target, Target):
-            setters.append(partial(_set, control.value, control.target(model)))
+        if not isinstance(control.target, Target):
+            setters.append(partial(_set, [(control.target(model), None)], control.value))
+        elif control.target is not Target.LEARNING_RATE:
+            setters.append(partial(_set, _places(control.target, groups, model, control.relative), control.value))
     return setters
 
 
@@ -322,29 +320,44 @@ def _set_learning_rate(
         group["lr"] = base * factor
 
 
-def _set_momentum(value: Callable[[Moment], float], groups: Sequence[dict[str, Any]], moment: Moment) -> None:
-    momentum = value(moment)
-    for group in groups:
-        if "betas" in group:
-            group["betas"] = (momentum, group["betas"][1])
-        else:
-            group["momentum"] = momentum
+def _set(
+    places: Sequence[tuple[Callable[[float], None], float | None]], value: Callable[[Moment], float], moment: Moment
+) -> None:
+    number = value(moment)
+    for setter, base in places:
+        setter(number if base is None else base * number)
 
 
-def _set_weight_decay(value: Callable[[Moment], float], groups: Sequence[dict[str, Any]], moment: Moment) -> None:
-    decay = value(moment)
-    for group in groups:
-        group["weight_decay"] = decay
+def _places(
+    target: Target, groups: Sequence[dict[str, Any]], model: nn.Module, relative: bool
+) -> list[tuple[Callable[[float], None], float | None]]:
+    """(setter, base) of everything that `target` names; the base is None where the control's value is the value itself."""
+    found: list[tuple[Callable[[float], None], float]]
+    if target is Target.MOMENTUM:
+        found = [(partial(_set_momentum, group), momentum_of(group)) for group in groups if momentum_of(group)]
+    elif target is Target.WEIGHT_DECAY:
+        decaying = [group for group in groups if group["weight_decay"]]
+        found = [(partial(group.__setitem__, "weight_decay"), group["weight_decay"]) for group in decaying]
+    else:
+        found = [(partial(setattr, module, "p"), float(module.p)) for module in dropouts(model)]  # type: ignore[arg-type]
+    if not found or (relative and not any(base for _, base in found)):
+        raise ConfigError(
+            f"the {target.value.replace('_', ' ')} is scheduled, but nothing in this run has one above 0",
+            f"set one, or leave {target.value} out of sched.param",
+        )
+    return [(setter, base if relative else None) for setter, base in found]
 
 
-def _set_drop_rate(value: Callable[[Moment], float], modules: Sequence[Any], moment: Moment) -> None:
-    rate = value(moment)
-    for module in modules:
-        module.p = rate
+def momentum_of(group: Mapping[str, Any]) -> float:
+    """The momentum of a parameter group, or the first of Adam's betas; 0 where it has none."""
+    return float(group["betas"][0]) if "betas" in group else float(group.get("momentum", 0.0))
 
 
-def _set(value: Callable[[Moment], float], setter: Callable[[float], None], moment: Moment) -> None:
-    setter(value(moment))
+def _set_momentum(group: dict[str, Any], momentum: float) -> None:
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    else:
+        group["momentum"] = momentum
 
 
 def dropouts(model: nn.Module) -> list[nn.Module]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,9 +11,14 @@ from dnntrain.config.run import RunConfig
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.hardware import Hardware
 from dnntrain.precision.policy import Policy
+from dnntrain.protocols import Context, Moment, Target
 from dnntrain.rules import refusals
 from dnntrain.units import format_bytes, format_count
 from dnntrain.world import World
+
+#: Learning rates that a plan holds, and the letters that draw them.
+_CURVE_POINTS = 40
+_BARS = "▁▂▃▄▅▆▇█"
 
 #: Optimizer state per parameter, in float32 numbers.
 _OPTIMIZER_NUMBERS = {"Sgd": 1, "AdamW": 2, "Muon": 1}
@@ -80,7 +86,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run. `batch_size` = ranks * accumulation * micro_batch_size, where that divides; else the last parts are smaller."""
+    """What will run. `batch_size` = ranks * accumulation * micro_batch_size, where that divides; else the last parts are smaller.
+
+    `learning_rate` is what is scheduled, at even distances from the first step to the last.
+    """
 
     name: str
     layout: str
@@ -98,6 +107,7 @@ class Plan:
     channels_last: bool
     compile: bool
     memory: Memory
+    learning_rate: tuple[float, ...]
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -129,6 +139,7 @@ class Plan:
             ("layout", f"{self.layout} on {self.device}"),
             ("batch", f"{self.batch_size} = {equation}"),
             ("length", f"{self.duration}: {total}, {self.steps_per_epoch} per epoch"),
+            ("lr", learning_rate_text(self.learning_rate, self.total_steps)),
             ("precision", f"{self.precision.name} ({self.precision.reason})"),
             (
                 "format",
@@ -186,8 +197,45 @@ def make_plan(
         channels_last=channels_last,
         compile=compiled,
         memory=_memory(config, data, model, micro, policy, process_bytes),
+        learning_rate=_learning_rate(config, data, batch_size, steps_per_epoch, total),
         notes=tuple(notes),
     )
+
+
+def learning_rate_text(values: Sequence[float], total_steps: int) -> str:
+    """`▁▅█▆▁ 0.01, 0.1 near step 50, 0.001`: a picture of the schedule, its first, highest and last value."""
+    highest = max(values)
+    bars = "".join(_BARS[round((len(_BARS) - 1) * value / highest)] if highest else _BARS[0] for value in values)
+    at = values.index(highest) / max(len(values) - 1, 1)
+    place = f"step {round(at * (total_steps - 1))}" if total_steps else f"{100 * at:.0f} %"
+    peak = [f"{highest:.3g} near {place}"] if highest not in (values[0], values[-1]) else []
+    return f"{bars} {', '.join([f'{values[0]:.3g}', *peak, f'{values[-1]:.3g}'])}"
+
+
+def _learning_rate(
+    config: RunConfig, data: DataFacts, batch_size: int, steps_per_epoch: int, total_steps: int
+) -> tuple[float, ...]:
+    """What the schedule alone makes of `optim.lr`. Raises ConfigError where the schedule does not fit the run."""
+    context = Context(
+        seed=config.seed,
+        num_classes=data.num_classes,
+        input_shape=data.input_shape,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        batch_size=batch_size,
+        learning_rate=config.optim.lr,
+    )
+    factors = [
+        control.value for control in config.sched.build(context).controls if control.target is Target.LEARNING_RATE
+    ]
+    points = min(_CURVE_POINTS, total_steps or _CURVE_POINTS)
+    shares = [index / max(points - 1, 1) for index in range(points)]
+    moments = [
+        Moment(step, step / steps_per_epoch, step / total_steps) if total_steps else Moment(0, 0.0, share)
+        for share in shares
+        for step in [round(share * (total_steps - 1))]
+    ]
+    return tuple(config.optim.lr * math.prod([value(moment) for value in factors]) for moment in moments)
 
 
 def ranks_of(config: RunConfig, hardware: Hardware, world: World) -> int:

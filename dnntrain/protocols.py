@@ -261,12 +261,14 @@ class Target(Enum):
 class Control:
     """A value set before each step: `value(moment)` is a pure function, or reads state that is saved and the same on all ranks.
 
-    For the learning rate it is a *factor* on each parameter group's base rate; else the value itself. `target` may also be
-    a function that, given the model, returns the setter: a method's own knob.
+    For the learning rate it is a *factor* on each parameter group's base rate; else the value itself, or, where `relative`, a factor
+    on what each group or module was built with. `target` may also be a function that, given the model, returns the setter: a
+    method's own knob.
     """
 
     target: Target | Callable[[Module], Callable[[float], None]]
     value: Callable[[Moment], float]
+    relative: bool = False
 
 
 @runtime_checkable

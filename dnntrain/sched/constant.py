@@ -1,16 +1,22 @@
-"""The same learning rate throughout."""
+"""The same learning rate throughout; with a warm-up and a cool-down, a trapezoid."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dnntrain.config.fields import NonNegative
 from dnntrain.protocols import Context, Parts
-from dnntrain.sched.schedule import Schedule
+from dnntrain.sched.schedule import Curve, Schedule
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """factor = 1 after the warm-up."""
+    """factor = level (torch's ConstantLR)."""
+
+    level: NonNegative = 1.0  # the factor; other than 1 for a part of sched=sequence
+
+    def curve(self, context: Context, length: float) -> Curve:
+        return lambda done: self.level
 
     def build(self, context: Context) -> Parts:
-        return self.parts(lambda done, length: 1.0, context)
+        return self.scheduled(context)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dnntrain.config.fields import Probability
+from dnntrain.config.fields import NonNegative
 from dnntrain.protocols import Context, Parts
-from dnntrain.sched.schedule import Schedule
+from dnntrain.sched.schedule import Curve, Schedule
 
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
     """factor = end + (1 - end) * (1 + cos(pi * done / length)) / 2 (torch's CosineAnnealingLR)."""
 
-    end: Probability = 0.0  # factor reached at the end of the run
+    end: NonNegative = 0.0  # factor reached at the end of the run; above 1 it rises
+
+    def curve(self, context: Context, length: float) -> Curve:
+        return lambda done: cosine(done, length, self.end)
 
     def build(self, context: Context) -> Parts:
-        return self.parts(lambda done, length: cosine(done, length, self.end), context)
+        return self.scheduled(context)
 
 
 def cosine(done: float, length: float, end: float) -> float:

@@ -1,24 +1,28 @@
-"""A straight line from the base learning rate down to `end`."""
+"""A straight line from `start` to `end`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.config.fields import Probability
+from dnntrain.config.fields import NonNegative
 from dnntrain.protocols import Context, Parts
-from dnntrain.sched.schedule import Schedule
+from dnntrain.sched.schedule import Curve, Schedule
 
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """factor = 1 + (end - 1) * done / length (torch's LinearLR with start_factor 1)."""
+    """factor = start + (end - start) * done / length (torch's LinearLR)."""
 
-    end: Probability = 0.0  # factor reached at the end of the run
+    start: NonNegative = 1.0  # factor after the warm-up
+    end: NonNegative = 0.0  # factor reached at the end of the run
+
+    def curve(self, context: Context, length: float) -> Curve:
+        return lambda done: linear(done, length, self.start, self.end)
 
     def build(self, context: Context) -> Parts:
-        return self.parts(lambda done, length: linear(done, length, self.end), context)
+        return self.scheduled(context)
 
 
-def linear(done: float, length: float, end: float) -> float:
+def linear(done: float, length: float, start: float, end: float) -> float:
     """The factor after `done` of `length` steps."""
-    return 1 + (end - 1) * min(done / length, 1.0)
+    return start + (end - start) * min(done / length, 1.0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dnntrain.config.fields import Annotated, Fraction, Literal, Positive, Range
+from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Control, Moment, Parts, Target
-from dnntrain.sched.schedule import Schedule
+from dnntrain.sched.schedule import Curve, Schedule, length_in_steps
 
 
 @dataclass(frozen=True)
@@ -22,24 +24,36 @@ class OneCycle(Schedule):
     base_momentum: Fraction = 0.85  # momentum where the rate is highest
     max_momentum: Fraction = 0.95  # momentum where the rate is lowest
 
-    def build(self, context: Context) -> Parts:
+    def curve(self, context: Context, length: float) -> Curve:
         start, end = 1 / self.div_factor, 1 / (self.div_factor * self.final_div_factor)
+        whole = bool(context.total_steps)
+        return lambda done: one_cycle(done, length, self.rise, (start, 1.0, end), self.anneal, whole)
 
-        def curve(done: float, length: float) -> float:
-            return one_cycle(done, length, self.rise, (start, 1.0, end), self.anneal, whole=bool(context.total_steps))
-
-        parts = self.parts(curve, context)
+    def build(self, context: Context) -> Parts:
+        parts = self.scheduled(context)
         if not self.cycle_momentum:
             return parts
+        if any(control.target is Target.MOMENTUM for control in parts.controls):
+            raise ConfigError(
+                "sched.cycle_momentum=true and momentum in sched.param both set the momentum",
+                "set sched.cycle_momentum=false, or sched.param=lr",
+            )
+        return replace(parts, controls=(*parts.controls, Control(Target.MOMENTUM, self._momentum(context))))
+
+    def _momentum(self, context: Context) -> Callable[[Moment], float]:
+        """Against the rate; it stands at its first value during the warm-up, and at that of the cool-down's begin after it."""
+        total = float(context.total_steps)
+        end = total or 1.0
+        warmup = length_in_steps(self.warmup, context, "sched.warmup")
+        last = end - length_in_steps(self.cooldown, context, "sched.cooldown")
         momenta = (self.max_momentum, self.base_momentum, self.max_momentum)
 
         def momentum(moment: Moment) -> float:
-            done, length = (
-                (float(moment.step), float(context.total_steps)) if context.total_steps else (moment.fraction, 1.0)
-            )
-            return one_cycle(done, length, self.rise, momenta, self.anneal, whole=bool(context.total_steps))
+            step = float(moment.step) if total else moment.fraction
+            done = max(min(step, last) - warmup, 0.0)
+            return one_cycle(done, end - warmup, self.rise, momenta, self.anneal, whole=bool(total))
 
-        return replace(parts, controls=(*parts.controls, Control(Target.MOMENTUM, momentum)))
+        return momentum
 
 
 def one_cycle(

@@ -1,43 +1,90 @@
-"""What all schedules share: a linear warm-up, then a pure function of the step counted from its end."""
+"""What all schedules share: a linear warm-up, the schedule's own curve, and a cool-down, as one pure function of the step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.config.fields import Duration, Probability
+from dnntrain.config.fields import Duration, Literal, Probability
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Control, Moment, Need, Parts, Target
 
+#: A factor after `done` steps of the curve; in a run by time, after that fraction of the run.
+Curve = Callable[[float], float]
+
 
 @dataclass(frozen=True)
-class Schedule:
-    """`warmup` raises the factor linearly from `warmup_from` to 1 (torch's LinearLR), then the schedule's own curve begins."""
+class WarmUp:
+    """`warmup` raises the factor linearly from `warmup_from` of the curve's first value to all of it (torch's LinearLR)."""
 
     warmup: Duration = Duration(0, "step")  # length of the linear rise: 500step, 1ep or 5%
-    warmup_from: Probability = 0.1  # factor at the first step of the warm-up
+    warmup_from: Probability = 0.1  # part of the curve's first value at the first step of the warm-up
+
+
+@dataclass(frozen=True)
+class Schedule(WarmUp):
+    """The warm-up, then the curve, over all that is left of the run; the cool-down replaces the end of it by a fall.
+
+    step < w                  factor = (warmup_from + (1 - warmup_from) * step / w) * curve(0)
+    w <= step <= total - c    factor = curve(step - w), a curve of length total - w
+    total - c < step          from the value at total - c down to `cooldown_to`, in the shape given, reached at `total`
+    """
+
+    cooldown: Duration = Duration(0, "step")  # length of the fall at the end of the run: 500step, 1ep or 20%
+    cooldown_to: Probability = 0.0  # factor at the end of the cool-down
+    cooldown_shape: Literal["linear", "cos", "sqrt"] = "linear"  # shape of the fall; sqrt: 1 - sqrt(share)
+    param: (
+        Literal["lr", "momentum", "weight_decay", "drop_rate"]
+        | tuple[Literal["lr", "momentum", "weight_decay", "drop_rate"], ...]
+    ) = "lr"  # what the factor multiplies: lr, momentum, weight_decay, drop_rate, or a list of them
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
-    def parts(self, curve: Callable[[float, float], float], context: Context) -> Parts:
-        """The learning-rate control: warm-up, then `curve(done, length)`, both in steps after the warm-up."""
+    def curve(self, context: Context, length: float) -> Curve:
+        """The schedule's own curve over `length` steps (a fraction in a run by time), without warm-up and cool-down."""
+        raise NotImplementedError
+
+    def factor(self, context: Context) -> Callable[[Moment], float]:
+        """The whole schedule as a function of the moment."""
         total = float(context.total_steps)
+        end = total or 1.0  # a run by time counts in fractions of itself
         warmup = length_in_steps(self.warmup, context, "sched.warmup")
-        if total and warmup >= total:
-            raise ConfigError(
-                f"sched.warmup={self.warmup} is {warmup:g} steps, but the run has {total:g}",
-                "shorten the warm-up or lengthen train.duration",
-            )
-        unit = total or 1.0  # a run by time counts in fractions of itself
+        cooldown = length_in_steps(self.cooldown, context, "sched.cooldown")
+        _check_lengths(self, warmup, cooldown, end, total)
+        curve = self.curve(context, end - warmup)
+        first, start = curve(0.0), end - cooldown
+        at_start = curve(start - warmup)
 
         def value(moment: Moment) -> float:
             step = float(moment.step) if total else moment.fraction
             if step < warmup:
-                return self.warmup_from + (1 - self.warmup_from) * step / warmup
-            return curve(step - warmup, unit - warmup)
+                return first * (self.warmup_from + (1 - self.warmup_from) * step / warmup)
+            if step <= start or not cooldown:
+                return curve(step - warmup)
+            return fall(at_start, self.cooldown_to, min((step - start) / cooldown, 1.0), self.cooldown_shape)
 
-        return Parts(controls=(Control(Target.LEARNING_RATE, value),))
+        return value
+
+    def scheduled(self, context: Context) -> Parts:
+        """One control for each of `param`: its own base value times the factor."""
+        targets = (self.param,) if isinstance(self.param, str) else self.param
+        if not targets or len(set(targets)) < len(targets):
+            raise ConfigError(f"sched.param={list(targets)} names none, or one twice", "as in sched.param=lr")
+        value = self.factor(context)
+        return Parts(controls=tuple(Control(Target(name), value, relative=True) for name in targets))
+
+
+def fall(first: float, last: float, share: float, shape: str) -> float:
+    """From `first` to `last` as `share` goes from 0 to 1.
+
+    linear  1 - share
+    cos     (1 + cos(pi * share)) / 2
+    sqrt    1 - sqrt(share): best of those compared by Hägele et al., "Scaling laws and compute-optimal training", 2024
+    """
+    left = {"linear": 1 - share, "cos": (1 + math.cos(math.pi * share)) / 2, "sqrt": 1 - math.sqrt(share)}[shape]
+    return last + (first - last) * left
 
 
 def length_in_steps(duration: Duration, context: Context, key: str) -> float:
@@ -54,3 +101,24 @@ def length_in_steps(duration: Duration, context: Context, key: str) -> float:
     if duration.unit == "s":
         raise ConfigError(f"{key}={duration} is a time", "give it in steps, epochs or percent: 500step, 1ep, 5%")
     return float(duration.steps(context.steps_per_epoch, context.total_steps))
+
+
+def distance_in_steps(duration: Duration, context: Context, key: str) -> float:
+    """`length_in_steps` of what must be longer than nothing."""
+    steps = length_in_steps(duration, context, key)
+    if steps <= 0:
+        raise ConfigError(f"{key}={duration} is no step at all", "make it at least 1step")
+    return steps
+
+
+def _check_lengths(schedule: Schedule, warmup: float, cooldown: float, end: float, total: float) -> None:
+    for key, duration, steps in (("warmup", schedule.warmup, warmup), ("cooldown", schedule.cooldown, cooldown)):
+        if steps >= end and not (key == "cooldown" and steps == end):
+            length = f"is {steps:g} steps, but the run has {total:g}" if total else "is the whole run"
+            word = {"warmup": "warm-up", "cooldown": "cool-down"}[key]
+            raise ConfigError(f"sched.{key}={duration} {length}", f"shorten the {word} or lengthen train.duration")
+    if warmup + cooldown > end * (1 + 1e-12):
+        raise ConfigError(
+            f"sched.warmup={schedule.warmup} and sched.cooldown={schedule.cooldown} are longer than the run together",
+            "shorten one of them or lengthen train.duration",
+        )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnntrain.config.fields import Annotated, Duration, Range
-from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Parts
-from dnntrain.sched.schedule import Schedule, length_in_steps
+from dnntrain.sched.schedule import Curve, Schedule, distance_in_steps
 
 
 @dataclass(frozen=True)
@@ -17,8 +16,9 @@ class Step(Schedule):
     every: Duration = Duration(30, "%")  # distance between two falls: 5000step, 30ep or 30%
     gamma: Annotated[float, Range(above=0, at_most=1)] = 0.1  # factor of each fall
 
+    def curve(self, context: Context, length: float) -> Curve:
+        every = distance_in_steps(self.every, context, "sched.every")
+        return lambda done: self.gamma ** (done // every)
+
     def build(self, context: Context) -> Parts:
-        every = length_in_steps(self.every, context, "sched.every")
-        if every <= 0:
-            raise ConfigError(f"sched.every={self.every} is no step at all", "make it at least 1step")
-        return self.parts(lambda done, length: self.gamma ** (done // every), context)
+        return self.scheduled(context)

@@ -1,32 +1,51 @@
-"""Every schedule equals torch's own scheduler at every step."""
+"""Every schedule equals torch's own scheduler at every step, or its formula where torch has none."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LambdaLR,
     LinearLR,
     LRScheduler,
+    MultiStepLR,
     OneCycleLR,
+    PolynomialLR,
     SequentialLR,
     StepLR,
 )
 
+from dnntrain.build import bind_controls
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Moment, Target
 from dnntrain.sched.constant import Constant
 from dnntrain.sched.cosine import Cosine
+from dnntrain.sched.cosine_restarts import CosineRestarts
+from dnntrain.sched.exponential import Exponential
+from dnntrain.sched.inverse_sqrt import InverseSqrt
 from dnntrain.sched.linear import Linear
+from dnntrain.sched.multistep import Multistep
 from dnntrain.sched.one_cycle import OneCycle
+from dnntrain.sched.polynomial import Polynomial
 from dnntrain.sched.schedule import Schedule
+from dnntrain.sched.sequence import Sequence
 from dnntrain.sched.step import Step
 from dnntrain.units import Duration
+from tests.short_runs import comparable, trained
 
 TOTAL, PER_EPOCH = 200, 20
+
+Make = Callable[[torch.optim.Optimizer], LRScheduler]
 
 
 def context(total_steps: int = TOTAL) -> Context:
@@ -39,7 +58,7 @@ def factors(schedule: Schedule, target: Target = Target.LEARNING_RATE, total: in
     return [control.value(Moment(step, step / PER_EPOCH, step / total)) for step in range(total)]
 
 
-def torch_factors(make: Callable[[torch.optim.Optimizer], LRScheduler], key: str = "lr") -> list[float]:
+def torch_factors(make: Make, key: str = "lr") -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
     scheduler = make(optimizer)
     values = []
@@ -51,52 +70,251 @@ def torch_factors(make: Callable[[torch.optim.Optimizer], LRScheduler], key: str
     return values
 
 
-@pytest.mark.parametrize(
-    ("schedule", "make"),
-    [
-        (Constant(), lambda o: ConstantLR(o, 1.0)),
-        (Linear(end=0.25), lambda o: LinearLR(o, 1.0, 0.25, TOTAL)),
-        (Cosine(end=0.1), lambda o: CosineAnnealingLR(o, TOTAL, 0.1)),
-        (Step(every=Duration(3, "ep"), gamma=0.5), lambda o: StepLR(o, 60, 0.5)),
-        (OneCycle(), lambda o: OneCycleLR(o, 1.0, TOTAL)),
-        (
-            OneCycle(anneal="linear", rise=0.1, div_factor=10),
-            lambda o: OneCycleLR(o, 1.0, TOTAL, pct_start=0.1, anneal_strategy="linear", div_factor=10),
+def steps(length: int) -> Duration:
+    return Duration(length, "step")
+
+
+def percent(share: float) -> Duration:
+    return Duration(share, "%")
+
+
+#: name: (schedule, what torch has for it, or the formula as a LambdaLR)
+TABLE: dict[str, tuple[Schedule, Make]] = {
+    "constant": (Constant(level=0.5), lambda o: ConstantLR(o, 0.5, TOTAL)),
+    "linear": (Linear(end=0.25), lambda o: LinearLR(o, 1.0, 0.25, TOTAL)),
+    "linear_rising": (Linear(start=0.1, end=1.0), lambda o: LinearLR(o, 0.1, 1.0, TOTAL)),
+    "exponential": (Exponential(every=steps(1), gamma=0.98), lambda o: ExponentialLR(o, 0.98)),
+    "exponential_by_epoch": (
+        Exponential(every=Duration(1, "ep"), gamma=0.5),
+        lambda o: ExponentialLR(o, 0.5 ** (1 / PER_EPOCH)),
+    ),
+    "step": (Step(every=Duration(3, "ep"), gamma=0.5), lambda o: StepLR(o, 60, 0.5)),
+    "multistep": (
+        Multistep(milestones=(steps(30), Duration(5, "ep"), percent(90)), gamma=0.3),
+        lambda o: MultiStepLR(o, [30, 100, 180], 0.3),
+    ),
+    "cosine": (Cosine(end=0.1), lambda o: CosineAnnealingLR(o, TOTAL, 0.1)),
+    "cosine_restarts": (
+        CosineRestarts(every=percent(20), end=0.05),
+        lambda o: CosineAnnealingWarmRestarts(o, 40, 1, 0.05),
+    ),
+    "cosine_restarts_growing": (
+        CosineRestarts(every=steps(7), growth=3.0),
+        lambda o: CosineAnnealingWarmRestarts(o, 7, 3),
+    ),
+    "polynomial": (Polynomial(power=0.9), lambda o: PolynomialLR(o, TOTAL, 0.9)),
+    "one_cycle": (OneCycle(), lambda o: OneCycleLR(o, 1.0, TOTAL)),
+    "one_cycle_linear": (
+        OneCycle(anneal="linear", rise=0.1, div_factor=10),
+        lambda o: OneCycleLR(o, 1.0, TOTAL, pct_start=0.1, anneal_strategy="linear", div_factor=10),
+    ),
+    "inverse_sqrt": (
+        InverseSqrt(timescale=steps(20), warmup=steps(20), warmup_from=0.0),
+        lambda o: LambdaLR(o, lambda step: step / 20 if step < 20 else math.sqrt(20 / step)),
+    ),
+    "warmup_cosine": (
+        Cosine(warmup=percent(10), warmup_from=0.2),
+        lambda o: SequentialLR(o, [LinearLR(o, 0.2, 1.0, 20), CosineAnnealingLR(o, TOTAL - 20)], [20]),
+    ),
+    "wsd_linear": (
+        Constant(warmup=steps(10), warmup_from=0.1, cooldown=percent(25), cooldown_to=0.2),
+        lambda o: SequentialLR(
+            o, [LinearLR(o, 0.1, 1.0, 10), ConstantLR(o, 1.0), LinearLR(o, 1.0, 0.2, 50)], [10, 150]
         ),
-        (
-            Cosine(warmup=Duration(10, "%"), warmup_from=0.2),
-            lambda o: SequentialLR(o, [LinearLR(o, 0.2, 1.0, 20), CosineAnnealingLR(o, TOTAL - 20)], [20]),
+    ),
+    "cooldown_cos": (
+        Constant(cooldown=steps(50), cooldown_shape="cos"),
+        lambda o: SequentialLR(o, [ConstantLR(o, 1.0), CosineAnnealingLR(o, 50)], [150]),
+    ),
+    "cooldown_sqrt_of_inverse_sqrt": (
+        InverseSqrt(timescale=steps(10), cooldown=steps(40), cooldown_shape="sqrt"),
+        lambda o: LambdaLR(
+            o,
+            lambda step: math.sqrt(10 / (10 + min(step, 160))) * (1 - math.sqrt(max(step - 160, 0) / 40)),
         ),
-    ],
-    ids=["constant", "linear", "cosine", "step", "one_cycle", "one_cycle_linear", "warmup_cosine"],
-)
+    ),
+    "sequence": (
+        Sequence(parts=("linear:10%:start=0.1:end=1", "constant:30step", "step:2ep:every=1ep:gamma=0.5", "cosine")),
+        lambda o: SequentialLR(
+            o,
+            [LinearLR(o, 0.1, 1.0, 20), ConstantLR(o, 1.0), StepLR(o, 20, 0.5), CosineAnnealingLR(o, 110)],
+            [20, 50, 90],
+        ),
+    ),
+    "sequence_after_warmup": (
+        Sequence(warmup=steps(20), parts=("multistep:50%:milestones=30step/60step", "polynomial:50%:power=3")),
+        lambda o: SequentialLR(
+            o, [LinearLR(o, 0.1, 1.0, 20), MultiStepLR(o, [30, 60]), PolynomialLR(o, 90, 3.0)], [20, 110]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
 @pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")
-def test_factor_equals_torchs_scheduler_at_every_step(
-    schedule: Schedule, make: Callable[[torch.optim.Optimizer], LRScheduler]
+def test_factor_equals_torchs_scheduler_at_every_step(name: str) -> None:
+    schedule, make = TABLE[name]
+    assert factors(schedule) == pytest.approx(torch_factors(make), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_schedule_keeps_no_state_so_that_any_step_can_be_asked_for_first(name: str) -> None:
+    schedule, _ = TABLE[name]
+    in_order = factors(schedule)
+    (control,) = schedule.build(context()).controls  # type: ignore[attr-defined]
+    assert [control.value(Moment(step, 0.0, 0.0)) for step in reversed(range(TOTAL))] == in_order[::-1]
+
+
+def test_wsd_is_a_constant_rate_between_a_rise_and_a_fall() -> None:
+    schedule = decode(compose(["sched=wsd"])).sched
+    expected = [min(0.1 + 0.9 * step / 10, 1.0) * (1 - math.sqrt(max(step - 160, 0) / 40)) for step in range(TOTAL)]
+    assert factors(schedule) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "same_until"),
+    [
+        (Constant(warmup=steps(10), cooldown=steps(40)), 160),
+        (InverseSqrt(timescale=steps(20)), TOTAL),
+        (Step(every=steps(60)), TOTAL),
+        (Exponential(every=steps(60)), TOTAL),
+        (Sequence(parts=("cosine:50step", "constant")), TOTAL),
+    ],
+    ids=["wsd", "inverse_sqrt", "step", "exponential", "sequence"],
+)
+def test_a_longer_run_has_the_same_rates_where_nothing_is_counted_from_its_end(
+    schedule: Schedule, same_until: int
 ) -> None:
-    assert factors(schedule) == pytest.approx(torch_factors(make), abs=1e-9)
+    assert factors(schedule, total=3 * TOTAL)[:same_until] == factors(schedule)[:same_until]
+
+
+def test_a_longer_cosine_is_the_cosine_of_the_longer_run() -> None:
+    expected = [(1 + math.cos(math.pi * step / 300)) / 2 for step in range(300)]
+    assert factors(Cosine(), total=300) == pytest.approx(expected, rel=1e-9)
 
 
 def test_one_cycle_moves_the_momentum_as_torch_does() -> None:
     ours = factors(OneCycle(cycle_momentum=True), Target.MOMENTUM)
-    assert ours == pytest.approx(torch_factors(lambda o: OneCycleLR(o, 1.0, TOTAL), "momentum"), abs=1e-9)
+    assert ours == pytest.approx(torch_factors(lambda o: OneCycleLR(o, 1.0, TOTAL), "momentum"), rel=1e-9)
 
 
-def test_a_run_by_time_follows_the_same_curve() -> None:
-    (control,) = Cosine(warmup=Duration(10, "%")).build(context(total_steps=0)).controls
-    by_time = [control.value(Moment(0, 0.0, step / TOTAL)) for step in range(TOTAL)]
-    assert by_time == pytest.approx(factors(Cosine(warmup=Duration(10, "%"))), abs=1e-9)
+def test_the_momentum_of_one_cycle_waits_for_the_warm_up() -> None:
+    plain = factors(OneCycle(cycle_momentum=True), Target.MOMENTUM, total=TOTAL - 30)
+    warmed = factors(OneCycle(cycle_momentum=True, warmup=steps(30)), Target.MOMENTUM)
+    assert warmed == pytest.approx([0.95] * 30 + plain, rel=1e-12)
+
+
+def test_the_warm_up_rises_to_where_the_curve_begins() -> None:
+    plain = factors(OneCycle(), total=TOTAL - 10)
+    expected = [plain[0] * (0.1 + 0.9 * step / 10) for step in range(10)] + plain
+    assert factors(OneCycle(warmup=steps(10))) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Cosine(warmup=percent(10), cooldown=percent(20), cooldown_to=0.05),
+        Sequence(parts=("linear:10%", "cosine")),
+        Step(),
+    ],
+)
+def test_a_run_by_time_follows_the_same_curve(schedule: Schedule) -> None:
+    (control,) = schedule.build(context(total_steps=0)).controls  # type: ignore[attr-defined]
+    by_time = [control.value(Moment(0, 0.0, (step + 1e-9) / TOTAL)) for step in range(TOTAL)]
+    assert by_time == pytest.approx(factors(schedule), abs=1e-8)
 
 
 @pytest.mark.parametrize(
     ("schedule", "total", "words"),
     [
-        (Cosine(warmup=Duration(200, "step")), TOTAL, "shorten the warm-up"),
+        (Cosine(warmup=steps(200)), TOTAL, "shorten the warm-up"),
+        (Cosine(cooldown=steps(201)), TOTAL, "shorten the cool-down"),
+        (Cosine(warmup=percent(60), cooldown=percent(50)), TOTAL, "longer than the run together"),
         (Cosine(warmup=Duration(5, "s")), TOTAL, "in steps, epochs or percent"),
-        (Cosine(warmup=Duration(5, "step")), 0, "in percent"),
-        (Step(every=Duration(0, "step")), TOTAL, "at least 1step"),
+        (Cosine(warmup=steps(5)), 0, "in percent"),
+        (Step(every=steps(0)), TOTAL, "at least 1step"),
+        (Multistep(milestones=(steps(60), steps(30))), TOTAL, "do not rise"),
+        (Sequence(parts=("linear:50step", "cosine:100step")), TOTAL, "take 150 steps, and there are 200"),
+        (Sequence(parts=("linear:150step", "cosine:100step")), TOTAL, "leave the duration of one part out"),
+        (Sequence(parts=("linear:200step", "cosine")), TOTAL, "leave the duration of one part out"),
+        (OneCycle(cycle_momentum=True, param="momentum"), TOTAL, "both set the momentum"),
+        (Cosine(param=()), TOTAL, "names none"),
     ],
 )
 def test_a_length_that_cannot_be_is_refused_with_the_fix(schedule: Schedule, total: int, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         schedule.build(context(total))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("cosin:10%", "did you mean 'cosine'"),
+        ("cosine:10", "is not a duration"),
+        ("cosine:10%:ends=1", "did you mean 'end'"),
+        ("cosine:10%:end=-1", "at least 0"),
+        ("cosine:10%:warmup=5%", "is no knob here"),
+        ("sequence:10%", "a sequence within a sequence"),
+        ("wsd:10%", "write constant with its knobs"),
+    ],
+)
+def test_a_part_that_cannot_be_is_refused_with_the_fix(part: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Sequence(parts=(part, "linear"))
+
+
+def test_the_parts_of_a_sequence_are_checked_with_the_configuration() -> None:
+    with pytest.raises(ConfigError, match=r"sched: sched.parts: linear:10%:ends=1: 'ends' is no knob here"):
+        decode(compose(["sched=sequence", "sched.parts=['linear:10%:ends=1',cosine]"]))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "key", "first", "second"),
+    [
+        (lambda p: torch.optim.SGD(p, 0.1, momentum=0.8, weight_decay=0.1), "momentum", 0.8, 0.4),
+        (lambda p: torch.optim.SGD(p, 0.1, momentum=0.8, weight_decay=0.1), "weight_decay", 0.1, 0.05),
+        (lambda p: torch.optim.AdamW(p, 0.1, betas=(0.8, 0.9)), "betas", (0.8, 0.9), (0.4, 0.9)),
+    ],
+)
+def test_param_scales_what_the_optimizer_was_built_with(
+    optimizer: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], key: str, first: object, second: object
+) -> None:
+    made = optimizer([torch.nn.Parameter(torch.zeros(1))])
+    param = "weight_decay" if key == "weight_decay" else "momentum"
+    parts = Linear(param=param).build(context())  # type: ignore[arg-type]
+    (setter,) = bind_controls(parts.controls, [made], torch.nn.Module())
+    setter(Moment(0, 0.0, 0.0))
+    assert made.param_groups[0][key] == pytest.approx(first)
+    setter(Moment(100, 5.0, 0.5))
+    assert made.param_groups[0][key] == pytest.approx(second)
+    assert made.param_groups[0]["lr"] == 0.1
+
+
+def test_param_scales_every_dropout_by_its_own_rate_and_several_parameters_alike() -> None:
+    model = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Dropout(0.4))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    parts = Linear(start=0.0, end=1.0, param=("lr", "drop_rate")).build(context())
+    for setter in bind_controls(parts.controls, [optimizer], model):
+        setter(Moment(50, 2.5, 0.25))
+    assert [module.p for module in model] == pytest.approx([0.05, 0.1])
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("param", ["momentum", "weight_decay", "drop_rate"])
+def test_a_parameter_that_nothing_has_is_refused(param: str) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    parts = Linear(param=param).build(context())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="nothing in this run has one above 0"):
+        bind_controls(parts.controls, [optimizer], torch.nn.Linear(2, 2))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_made_longer_goes_on_as_the_longer_run_would_have(tmp_path: Path) -> None:
+    wsd = ("sched=wsd", "sched.warmup=4step", "sched.cooldown=10step", "checkpoint.every=10step", "checkpoint.keep=9")
+    trained(tmp_path / "short", *wsd, "train.duration=30step")
+    trained(tmp_path / "long", *wsd, "train.duration=50step")
+    source = tmp_path / "short" / "checkpoints" / "step-20"
+    trained(tmp_path / "again", *wsd, "train.duration=50step", f"resume={source}")
+    rates = [(row["step"], row["loss"]) for row in comparable(tmp_path / "again") if row["split"] == "train"]
+    long = [(row["step"], row["loss"]) for row in comparable(tmp_path / "long") if row["split"] == "train"]
+    assert rates[-5:] == long[-5:]
