@@ -10,6 +10,7 @@ from typing import Any
 from dnntrain.config.run import RunConfig
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.hardware import Hardware
+from dnntrain.norm.convert import NormFacts
 from dnntrain.precision.policy import Policy
 from dnntrain.protocols import Context, Moment, Target
 from dnntrain.rules import refusals
@@ -57,7 +58,10 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Cost of the model: parameters, forward FLOPs, bytes kept for the backward pass and of the largest activation, of one example."""
+    """Cost of the model: parameters, forward FLOPs, bytes kept for the backward pass and of the largest activation, of one example.
+
+    `batch_norms` is the number of its layers of batch normalisation.
+    """
 
     name: str
     parameters: int
@@ -65,6 +69,7 @@ class ModelFacts:
     activation_bytes_per_example: float
     largest_activation_bytes: float
     convolutional: bool
+    batch_norms: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,8 +183,10 @@ def make_plan(
     total = 0 if duration.unit == "s" else max(1, duration.steps(steps_per_epoch, 0))
     policy: Policy = config.precision.build(hardware)
     channels_last = model.convolutional and config.train.channels_last != "off"
+    accumulation = math.ceil(share / micro)
     compiled, compile_note = _compile(config, hardware, total)
     notes = [note for note in (compile_note, _uneven(batch_size, data.train), _too_large(micro, config)) if note]
+    notes += config.norm.notes(NormFacts(ranks, batch_size, micro, accumulation, model.batch_norms))
     return Plan(
         name=config.name,
         layout=type(config.parallel).__name__.lower(),
@@ -189,7 +196,7 @@ def make_plan(
         model=model,
         batch_size=batch_size,
         micro_batch_size=micro,
-        accumulation=math.ceil(share / micro),
+        accumulation=accumulation,
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
         duration=str(duration),

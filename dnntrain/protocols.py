@@ -80,10 +80,14 @@ class Batch:
 
 
 class StepBatch(NamedTuple):
-    """The micro-batches that this rank computes in one optimizer step, and the number of `examples` on all ranks."""
+    """The micro-batches that this rank computes in one optimizer step, and the number of `examples` on all ranks.
+
+    `passes`: micro-batches of the rank that has most. A rank with fewer fills up with empty ones: layers may communicate in each pass.
+    """
 
     micro: Sequence[Batch]
     examples: int
+    passes: int = 1
 
 
 class Outputs(NamedTuple):

@@ -70,6 +70,11 @@ RULES: tuple[Rule, ...] = (
         "monitor={c.resolved[choices][monitor]} looks at the validation part, and data.val_fraction=0 leaves it empty",
         "set data.val_fraction=0.1, or monitor=[]",
     ),
+    Rule(
+        lambda c, hardware, ranks: getattr(c.norm, "precise", 0) > 0 and c.data.val_fraction == 0,
+        "norm.precise={c.norm.precise} recomputes statistics for each evaluation, and data.val_fraction=0 leaves none",
+        "set data.val_fraction=0.1, or norm.precise=0",
+    ),
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnntrain.build import Prepared, collect, make_context
 from dnntrain.config.run import RunConfig
@@ -121,13 +122,14 @@ def data_facts(config: RunConfig, data: Prepared) -> DataFacts:
 def model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
     """The cost of the model, from a copy whose weights are not filled."""
     shape = ModelShape(data.num_classes, *data.input_shape)
-    model = unfilled(lambda: config.model.build(shape))
+    model = config.norm.converted(unfilled(lambda: config.model.build(shape)))
     return ModelFacts(
         name=choice_name(config, "model"),
         parameters=parameter_count(model),
         flops_per_example=flops_per_example(model, shape),
         activation_bytes_per_example=activation_bytes(model, shape, 1, 4),
         largest_activation_bytes=largest_activation_bytes(model, shape, 1, 4),
+        batch_norms=sum(isinstance(module, _BatchNorm) for module in model.modules()),
         convolutional=any(isinstance(module, nn.Conv2d) for module in model.modules()),
     )
 

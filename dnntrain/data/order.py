@@ -65,6 +65,11 @@ class Schedule:
             size -= size % self.pair_block
         return [(at, min(at + size, end)) for at in range(start, end, size)]
 
+    def passes(self, batch: int) -> int:
+        """Micro-batches of the rank that has most of them in step `batch` of an epoch."""
+        count = self.count(batch)
+        return max(len(self.micro_ranges(self.share(count, rank))) for rank in range(self.world.size))
+
     def step_ranges(self, batch: int) -> list[Range]:
         """The micro-batches of this rank in step `batch` of an epoch, as positions in the epoch's order."""
         first = batch * self.batch_size

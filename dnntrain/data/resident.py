@@ -140,7 +140,7 @@ class ResidentPipeline:
         ranges = [schedule.step_ranges(batch) for batch in batches]
         micro = iter(self._micro_batches([micro for step_ranges in ranges for micro in step_ranges], epoch))
         self._steps = [
-            StepBatch([next(micro) for _ in step_ranges], schedule.count(batch))
+            StepBatch([next(micro) for _ in step_ranges], schedule.count(batch), schedule.passes(batch))
             for batch, step_ranges in zip(batches, ranges, strict=True)
         ]
         self._first = epoch * self.steps_per_epoch + batch

@@ -69,7 +69,8 @@ class StreamingPipeline:
             # Else the error's traceback would keep the workers.
             self.close()
             raise
-        self._taken, self._next = StepBatch(micro, self._schedule.count(batch)), step + 1
+        self._taken = StepBatch(micro, self._schedule.count(batch), self._schedule.passes(batch))
+        self._next = step + 1
         return self._taken
 
     def skipped(self) -> dict[str, str]:

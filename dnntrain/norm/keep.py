@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.protocols import Context, Need, Parts
+from torch import nn
+
+from dnntrain.norm.convert import NormFacts, local_note
+from dnntrain.protocols import Alone, Collectives, Context, Need, Parts
 
 
 @dataclass(frozen=True)
@@ -16,3 +19,15 @@ class Keep:
 
     def build(self, context: Context) -> Parts:
         return Parts()
+
+    def converted(self, model: nn.Module, collect: Collectives = Alone()) -> nn.Module:
+        """`model` as it is."""
+        return model
+
+    def exported(self, model: nn.Module) -> nn.Module:
+        """`model` as it is."""
+        return model
+
+    def notes(self, facts: NormFacts) -> tuple[str, ...]:
+        """What the plan says."""
+        return local_note(facts) if facts.batch_norms else ()

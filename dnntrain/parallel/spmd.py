@@ -47,7 +47,7 @@ class SpmdExecutor:
 
     def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
         """Adds this step's gradients. `replay` repeats the random numbers of the call before (dropout)."""
-        micro, count = batch
+        micro, count, passes = batch
         weight = self._weights.get(count)
         if weight is None:
             weight = self._weights[count] = torch.tensor(self._ranks / count, device=self._device)
@@ -55,8 +55,8 @@ class SpmdExecutor:
             weight = self._scaler.scale(weight)
         if self._replayable:
             self._same_random_numbers(replay)
-        if not micro and self._empty is not None:
-            micro = (self._empty,)
+        if len(micro) < passes and self._empty is not None:
+            micro = (*micro, *[self._empty] * (passes - len(micro)))
         if len(micro) == 1:
             loss = self._forward(micro[0])
             loss.backward(weight)  # type: ignore[no-untyped-call]

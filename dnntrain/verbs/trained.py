@@ -73,7 +73,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
     check_trusted(load_config(path / "config.yaml"), path, overrides)
     config = _config_with(path, overrides)
     channels, height, width = (int(size) for size in pretrained["input_size"])
-    model = config.model.build(ModelShape(len(names), channels, height, width))
+    model = config.norm.exported(config.model.build(ModelShape(len(names), channels, height, width)))
     load_weights(model, str(path / "model.safetensors"), replace_head=False)
     hardware = detect(config.device)
     policy = config.precision.build(hardware)
