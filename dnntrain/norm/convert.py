@@ -126,7 +126,7 @@ def restored(model: nn.Module) -> nn.Module:
     """`model` with its layers of batch normalisation as they were built."""
     for module in model.modules():
         if isinstance(module, BatchStatistics):
-            module.__class__ = module.built_as
+            module.__class__ = module.built_as  # type: ignore[assignment]
     return model
 
 

@@ -65,7 +65,7 @@ class GhostNorm(BatchStatistics):
         outputs = ghost_normalised(inputs, sizes, self.weight, self.bias, self.eps, statistics)
         sums = torch.cat([statistics.sum(1).flatten(), statistics.new_full((1,), len(sizes))])
         if self.track_running_stats:
-            *means, count = self.collect.data_sum(sums).split([self.num_features, self.num_features, 1])
+            *means, count = torch.split(self.collect.data_sum(sums), [self.num_features, self.num_features, 1])
             self.follow(means[0] / count, means[1] / count, count[0])
         return outputs
 
@@ -91,6 +91,6 @@ def ghost_normalised(
     parts = [
         # A momentum of 1 leaves the part's own statistics in the buffers that are given.
         nn.functional.batch_norm(part, statistics[0, at], statistics[1, at], weight, bias, True, 1.0, eps)
-        for at, part in enumerate(inputs.split(sizes or [0]))
+        for at, part in enumerate(torch.split(inputs, sizes or [0]))
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -79,7 +79,7 @@ class PreciseStatistics:
             for key, tensor in buffers.items():
                 module.get_buffer(key).copy_(tensor)
         totals = self._built.collect.data_sum(torch.cat(list(sums.values())))
-        for name, total in zip(sums, totals.split([len(item) for item in sums.values()]), strict=True):
+        for name, total in zip(sums, torch.split(totals, [len(item) for item in sums.values()]), strict=True):
             mean, var = population(total)
             self._statistics[f"{name}.running_mean"].copy_(mean)
             self._statistics[f"{name}.running_var"].copy_(var)

@@ -65,14 +65,16 @@ class StandardisedConv2d(nn.Conv2d):
     standardisation_epsilon: float
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return super()._conv_forward(input, standardised(weight, self.standardisation_epsilon), bias)
+        outputs: Tensor = super()._conv_forward(input, standardised(weight, self.standardisation_epsilon), bias)
+        return outputs
 
 
 def standardised(weight: Tensor, epsilon: float) -> Tensor:
     """(w - mean) / (std + epsilon) of each filter of `weight` [filters, …], std with n - 1."""
     rest = list(range(1, weight.ndim))
     std, mean = torch.std_mean(weight, rest, keepdim=True)
-    return (weight - mean) / (std + epsilon)
+    found: Tensor = (weight - mean) / (std + epsilon)
+    return found
 
 
 @torch.no_grad()
@@ -81,5 +83,5 @@ def baked(model: nn.Module) -> nn.Module:
     for layer in model.modules():
         if isinstance(layer, StandardisedConv2d):
             layer.weight.copy_(standardised(layer.weight, layer.standardisation_epsilon))
-            layer.__class__ = nn.Conv2d
+            layer.__class__ = nn.Conv2d  # type: ignore[assignment]
     return model
