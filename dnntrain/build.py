@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from dnntrain.capture import Capturing, add_adapters
 from dnntrain.checkpoint.state import Digests
@@ -24,6 +25,7 @@ from dnntrain.events import Evaluator, Saver, SignalWatch, applied
 from dnntrain.keys import Index, Key, derive
 from dnntrain.loop import Loop
 from dnntrain.metrics import Listener, Metrics, Timer
+from dnntrain.mixers import one_mixer
 from dnntrain.model.cost import unfilled
 from dnntrain.model.initialise import initialise
 from dnntrain.model.shape import ModelShape
@@ -245,7 +247,7 @@ def collect(config: RunConfig, context: Context) -> Parts:
     for method in methods:
         if hasattr(method, "check_with"):
             method.check_with(joined)
-    return joined
+    return replace(joined, batch=one_mixer(joined.batch))
 
 
 def make_model(config: RunConfig, plan: Plan, data: Prepared, parts: Parts, device: str) -> nn.Module:
@@ -361,13 +363,14 @@ def _set_momentum(group: dict[str, Any], momentum: float) -> None:
 
 
 def dropouts(model: nn.Module) -> list[nn.Module]:
-    """Every module of the model that drops with a probability `p`."""
-    return [module for module in model.modules() if isinstance(getattr(module, "p", None), float)]
+    """Every module of the model that drops numbers with a probability `p`; not those that drop residual branches."""
+    return [module for module in model.modules() if isinstance(module, _DropoutNd)]
 
 
 def bind(parts: Parts, built: Built) -> None:
     """Gives what stands to every object in a slot that asks for it, once each."""
     holders: tuple[Any, ...] = (
+        *[transform.apply for transform in parts.gradient],
         *parts.after_step,
         *parts.evaluation,
         *parts.decisions,

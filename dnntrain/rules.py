@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dnntrain.config.run import RunConfig
 from dnntrain.hardware import Hardware
+from dnntrain.rules_reg import regularisation_refusals
 from dnntrain.units import Duration
 
 
@@ -89,7 +90,7 @@ def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
         for rule in RULES
         if rule.applies(config, hardware, ranks)
     ]
-    return broken + unmet_needs(config)
+    return broken + regularisation_refusals(config, ranks) + unmet_needs(config)
 
 
 def unmet_needs(config: RunConfig) -> list[str]:

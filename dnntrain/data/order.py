@@ -52,7 +52,8 @@ class Schedule:
     def share(self, count: int, rank: int) -> Range:
         """The positions, counted from the first of the step, that `rank` computes of a step of `count` examples."""
         ranks, block = self.world.size, self.pair_block
-        if count // block < ranks:
+        # A short last step of an epoch leaves ranks without any rather than cut a block.
+        if self.batch_size // block < ranks:
             return count * rank // ranks, count * (rank + 1) // ranks
         blocks = count // block
         end = count if rank == ranks - 1 else blocks * (rank + 1) // ranks * block

@@ -32,14 +32,12 @@ class Perceptron(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths))
         self.head = nn.Linear(widths[-1], num_classes)
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.weight_scheme = weight_scheme
 
     def forward(self, images: Tensor) -> Tensor:
         features = images.flatten(1)
         for layer in self.layers:
-            features = functional.relu(layer(features), inplace=True)
-            if self.dropout:
-                features = functional.dropout(features, self.dropout, self.training)
+            features = self.dropout(functional.relu(layer(features), inplace=True))
         logits: Tensor = self.head(features)
         return logits

@@ -78,11 +78,12 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut = make_shortcut(inputs, outputs, stride, shortcut)
+        self.drop_path = nn.Identity()
         self.zero_residual = zero_residual
 
     def forward(self, features: Tensor) -> Tensor:
         inner = functional.relu(self.norm1(self.conv1(features)), inplace=True)
-        return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(features), inplace=True)
+        return functional.relu(self.drop_path(self.norm2(self.conv2(inner))) + self.shortcut(features), inplace=True)
 
     def initialise_own(self) -> None:
         """The block begins as its shortcut (Goyal et al., "Accurate, large minibatch SGD", 2017, section 5.1)."""

@@ -38,16 +38,13 @@ class SeedNetwork(nn.Module):
         self.conv2 = nn.Conv2d(channels[0], channels[1], 3)
         self.hidden = nn.Linear(pooled, hidden)
         self.head = nn.Linear(hidden, shape.num_classes)
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.weight_scheme = weight_scheme
 
     def forward(self, images: Tensor) -> Tensor:
         features = functional.relu(self.conv1(images), inplace=True)
         # ReLU is monotone, so it commutes with the maximum: after pooling it works on a quarter of the numbers.
         features = functional.relu(functional.max_pool2d(self.conv2(features), 2), inplace=True).flatten(1)
-        features = functional.relu(self.hidden(self._dropped(features)), inplace=True)
-        logits: Tensor = self.head(self._dropped(features))
+        features = functional.relu(self.hidden(self.dropout(features)), inplace=True)
+        logits: Tensor = self.head(self.dropout(features))
         return logits
-
-    def _dropped(self, features: Tensor) -> Tensor:
-        return functional.dropout(features, self.dropout, self.training) if self.dropout else features

@@ -133,10 +133,12 @@ class Block(nn.Module):
         self.attn = Attention(dim, heads, dropout)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Perceptron(dim, hidden, dropout)
+        self.drop_path1 = nn.Identity()
+        self.drop_path2 = nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attn(self.norm1(tokens))
-        inner: Tensor = self.mlp(self.norm2(tokens))
+        tokens = tokens + self.drop_path1(self.attn(self.norm1(tokens)))
+        inner: Tensor = self.drop_path2(self.mlp(self.norm2(tokens)))
         return tokens + inner
 
 

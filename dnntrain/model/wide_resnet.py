@@ -65,13 +65,12 @@ class WideBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         same = inputs == outputs and stride == 1
         self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
+        self.drop_path = nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
         active = functional.relu(self.norm1(features), inplace=True)
-        inner = functional.relu(self.norm2(self.conv1(active)), inplace=True)
-        if self.dropout:
-            inner = functional.dropout(inner, self.dropout, self.training)
+        inner = self.dropout(functional.relu(self.norm2(self.conv1(active)), inplace=True))
         kept: Tensor = features if self.shortcut is None else self.shortcut(active)
-        added: Tensor = self.conv2(inner)
+        added: Tensor = self.drop_path(self.conv2(inner))
         return kept + added

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dnntrain.config.fields import Annotated, Positive, Probability, Range
 from dnntrain.keys import Index, Key
 from dnntrain.protocols import Batch, BatchStage, BatchTransform, Context, Need, Parts
+from dnntrain.reg.boxes import inside
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,4 @@ def erasing_boxes(knobs: RandomErasing, key: Key, index: Index, height: int, wid
 
 def erased(images: Tensor, boxes: Index) -> Tensor:
     """`images` [n, c, h, w] with each example's box set to 0; a new tensor."""
-    _, _, height, width = images.shape
-    top, left, tall, wide = torch.from_numpy(boxes).to(images.device).T[:, :, None]
-    rows, columns = (torch.arange(size, device=images.device)[None] for size in (height, width))
-    in_rows = (rows >= top) & (rows < top + tall)
-    in_columns = (columns >= left) & (columns < left + wide)
-    return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0.0)
+    return images.masked_fill(inside(boxes, images), 0.0)

@@ -1,0 +1,75 @@
+"""Dropout by pattern: whose rate is set, layers that get one, refusals that name what there is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from stand_ins import context
+from torch import nn
+
+from dnntrain.errors import ConfigError
+from dnntrain.model.mlp import Mlp
+from dnntrain.model.seed_cnn import SeedCnn
+from dnntrain.model.shape import ModelShape
+from dnntrain.model.torchvision import Torchvision
+from dnntrain.model.wide_resnet import WideResnet
+from dnntrain.reg.dropout import Dropout
+
+SHAPE = ModelShape(10, 1, 8, 8)
+
+
+def applied(model: nn.Module, knobs: Dropout) -> nn.Module:
+    (transform,) = knobs.build(context()).model
+    return transform.apply(model)
+
+
+@pytest.mark.parametrize("choice", [SeedCnn(), Mlp(hidden=(16, 16)), WideResnet()])
+def test_every_dropout_of_a_built_in_model_is_set_and_drops(choice: SeedCnn | Mlp | WideResnet) -> None:
+    model = applied(choice.build(SHAPE), Dropout(rate=0.4))
+    assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.4}
+    images = torch.randn(4, 1, 8, 8)
+    model.train()
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+
+
+def test_a_pattern_chooses_among_the_modules_of_a_library() -> None:
+    model = Torchvision(name="vgg11").build(ModelShape(10, 3, 32, 32))
+    applied(model, Dropout(rate=0.3, where="classifier.2"))
+    assert (model.get_submodule("classifier.2").p, model.get_submodule("classifier.5").p) == (0.3, 0.5)
+
+
+def test_attention_of_torch_is_a_dropout_too() -> None:
+    model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1)
+    applied(model, Dropout(rate=0.3))
+    assert model.self_attn.dropout == model.dropout1.p == 0.3
+
+
+def test_a_layer_gets_a_dropout_of_its_inputs_and_its_parameters_keep_their_names() -> None:
+    model = nn.Sequential(nn.Linear(400, 8), nn.ReLU(), nn.Linear(8, 4))
+    names = list(model.state_dict())
+    applied(model, Dropout(rate=0.5, before="0"))
+    assert list(model.state_dict()) == names
+    inputs = torch.ones(1, 400)
+    torch.nn.init.ones_(model[0].weight)
+    torch.nn.init.zeros_(model[0].bias)
+    kept = float(model[0](inputs)[0, 0].detach()) / 2  # what is not dropped counts 1 / (1 - rate) = 2
+    assert kept == int(kept)
+    assert 150 < kept < 250
+    assert float(model.eval()[0](inputs)[0, 0].detach()) == 400
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        (Dropout(where="nothing.*"), "reg.dropout.where=nothing.*"),
+        (Dropout(), "before=2"),
+        (Dropout(before="nothing"), "reg.dropout.before=nothing"),
+        (Dropout(where=None), "reg.dropout.where=None"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is(knobs: Dropout, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        applied(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)), knobs)
+    assert words in str(caught.value) + caught.value.hint
