@@ -88,11 +88,16 @@ def make_display(mode: Mode | str = "auto", stream: TextIO | None = None, output
         return JsonDisplay(stream, sys.stdout if output is None else output)
     if mode == "quiet":
         return QuietDisplay(stream)
-    if stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown"):
+    if is_live_terminal(stream):
         from dnntrain.live_terminal import TerminalDisplay
 
         return TerminalDisplay(stream)
     return PlainDisplay(stream, coloured=_forced_colour(os.environ))
+
+
+def is_live_terminal(stream: TextIO) -> bool:
+    """True for a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 class SafeStream:

@@ -9,7 +9,8 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,26 +48,7 @@ class RunDirectory:
         return directory
 
     def _acquire(self) -> None:
-        import fcntl
-
-        try:
-            lock = (self.path / ".lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"run_dir={self.path} cannot be written: {error}", "name another folder") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            lock.close()
-            raise ConfigError(f"{self.path} is in use by {holder}", "wait for it, or name another run_dir") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        self._lock = lock
-        # A reading process that outlives a kill of this one by some seconds must not hold the lock on.
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=lock.close)
+        self._lock = _locked_file(self.path)
         self._log = (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
 
     def log(self, text: str) -> None:
@@ -105,6 +87,41 @@ class RunDirectory:
         from dnntrain.checkpoint.state import clear
 
         clear(self.checkpoints)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """The folder `path`, made and locked. Raises ConfigError where it cannot be, or where another process works in it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{path} cannot be made: {error}", "name a folder that can be written") from None
+    with _locked_file(path):
+        yield
+
+
+def _locked_file(path: Path) -> TextIO:
+    """The lock of the folder `path`, held until it is closed; it names this process."""
+    import fcntl
+
+    try:
+        lock = (path / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"run_dir={path} cannot be written: {error}", "name another folder") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise ConfigError(f"{path} is in use by {holder}", "wait for it, or name another run_dir") from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+    # A reading process that outlives a kill of this one by some seconds must not hold the lock on.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lock.close)
+    return lock
 
 
 def join_words(words: Sequence[str]) -> str:

@@ -24,9 +24,12 @@ _SWITCHES = {
     "-m": "multirun",
     "--multirun": "multirun",
     "--resolve": "resolve",
+    "--dry-run": "dry_run",
 }
 #: Flags that take a value.
-_VALUED = {"--config-dir": "config_dir", "-cd": "config_dir", "--cfg": "cfg"}
+_VALUED = {"--config-dir": "config_dir", "-cd": "config_dir", "--cfg": "cfg", "--at-once": "at_once"}
+#: An example of the value of each.
+_EXAMPLES = {"--cfg": "job", "--at-once": "2"}
 #: Flags of Hydra that have another form here.
 _INSTEAD = {
     "--info": "dnntrain config prints the resolved configuration, dnntrain plan what would run",
@@ -59,6 +62,8 @@ class Arguments:
     help: bool = False
     version: bool = False
     named_verb: bool = False
+    at_once: int | None = None
+    dry_run: bool = False
 
     @property
     def replay(self) -> tuple[str, ...]:
@@ -91,6 +96,8 @@ def parse(argv: Sequence[str]) -> Arguments:
         quiet="quiet" in found,
         verbose="verbose" in found,
         json="json" in found,
+        at_once=_at_once(verb, found),
+        dry_run="dry_run" in found,
     )
     if VERBS[verb].words:
         positional = tuple(word for word in rest if not _is_override(word))
@@ -130,7 +137,7 @@ def _flags(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             found[_SWITCHES[word]] = "yes"
         elif flag in _VALUED:
             if not equals and not rest:
-                raise ConfigError(f"{flag} needs a value", f"as in {flag} {'job' if flag == '--cfg' else 'DIR'}")
+                raise ConfigError(f"{flag} needs a value", f"as in {flag} {_EXAMPLES.get(flag, 'DIR')}")
             found[_VALUED[flag]] = value if equals else rest.pop(0)
         elif flag in _INSTEAD:
             raise ConfigError(f"{flag} is not used here", f"instead: {_INSTEAD[flag]}")
@@ -151,7 +158,10 @@ def _verb(words: list[str], found: dict[str, str]) -> tuple[str, list[str]]:
         if number is not None and words[number] in ("train", verb):
             words = words[:number] + words[number + 1 :]
         if verb == "sweep" and "WORLD_SIZE" in os.environ:
-            raise ConfigError("-m under torchrun is refused", "a sweep starts the processes of each trial itself")
+            raise ConfigError(
+                "-m under torchrun is refused: every rank would run the whole sweep",
+                "start it without torchrun; a sweep starts the processes of each trial itself (launch.nproc)",
+            )
         return verb, words
     if number is None:
         return "train", words
@@ -159,6 +169,16 @@ def _verb(words: list[str], found: dict[str, str]) -> tuple[str, list[str]]:
     if verb not in VERBS:
         raise ConfigError(f"there is no verb {verb!r}; {did_you_mean(verb, list(VERBS))}", _hint(words, number))
     return verb, words[:number] + words[number + 1 :]
+
+
+def _at_once(verb: str, found: dict[str, str]) -> int | None:
+    """The value of --at-once. Raises ConfigError where it is no number, and for the flags of a sweep without one."""
+    if verb != "sweep" and (flag := next((name for name in ("dry_run", "at_once") if name in found), None)):
+        raise ConfigError(f"--{flag.replace('_', '-')} goes with a sweep", "dnntrain plan shows what one run would do")
+    text = found.get("at_once")
+    if text is not None and (not re.fullmatch(r"[0-9]{1,4}", text) or int(text) == 0):
+        raise ConfigError(f"--at-once {text} is no number of trials", "as in --at-once 2")
+    return None if text is None else int(text)
 
 
 def _hint(words: list[str], number: int) -> str:

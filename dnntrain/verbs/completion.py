@@ -18,7 +18,18 @@ from dnntrain.verbs.arguments import Arguments
 from dnntrain.verbs.table import VERBS
 
 SHELLS = ("bash", "zsh", "fish")
-_FLAGS = ("--help", "--version", "--quiet", "--verbose", "--json", "--config-dir", "--cfg")
+_FLAGS = (
+    "--help",
+    "--version",
+    "--quiet",
+    "--verbose",
+    "--json",
+    "--config-dir",
+    "--cfg",
+    "--multirun",
+    "--at-once",
+    "--dry-run",
+)
 
 
 def run(arguments: Arguments) -> int:

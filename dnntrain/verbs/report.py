@@ -1,4 +1,4 @@
-"""`dnntrain report RUN…`: the report of one run, or the comparison of several."""
+"""`dnntrain report RUN…`: the report of one run, or the comparison of several, or of the trials of a sweep."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dnntrain.errors import ConfigError, nearest
 from dnntrain.report.read import is_run
+from dnntrain.sweep.folder import trial_folders
 from dnntrain.verbs.arguments import Arguments
 
 
@@ -32,11 +33,22 @@ def run_directories(arguments: Arguments) -> list[Path]:
         )
     if not arguments.positional:
         raise ConfigError("report needs a run directory", known_runs() or "as in: dnntrain report runs/NAME/ID")
-    paths = [Path(word).expanduser() for word in arguments.positional]
+    paths = [path for word in arguments.positional for path in _runs_of(Path(word).expanduser())]
     mistakes = [mistake(path) for path in paths if not is_run(path)]
     if mistakes:
         raise ConfigError.of(mistakes)
     return paths
+
+
+def _runs_of(path: Path) -> list[Path]:
+    """The trials of a sweep that have begun, where `path` is its folder; else `path` itself."""
+    try:
+        trials = trial_folders(path)
+    except (OSError, ValueError):
+        return [path]
+    if trials == []:
+        raise ConfigError(f"no trial of the sweep {shown(path)} has begun", "the line that made it goes on with it")
+    return trials or [path]
 
 
 def mistake(path: Path) -> str:

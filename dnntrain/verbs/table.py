@@ -60,12 +60,20 @@ VERBS: dict[str, Verb] = {
     "report": Verb(
         "one self-contained HTML page for runs",
         "RUN…",
-        ("dnntrain report runs/NAME/ID", "dnntrain report runs/a/1 runs/b/1"),
-        "One run: its curves, errors and settings. Several: side by side.",
+        ("dnntrain report runs/NAME/ID", "dnntrain report runs/a/1 runs/b/1", "dnntrain report runs/NAME/sweep-ID"),
+        "One run: its curves, errors and settings. Several, or the folder of a sweep: side by side.",
     ),
     "export": Verb("portable formats, checked against the source", "RUN", later=True),
     "bench": Verb("latency, throughput and size on this machine", "RUN…", later=True),
-    "sweep": Verb("one run for each combination of values (-m)", later=True),
+    "sweep": Verb(
+        "one run for each combination of values (-m)",
+        examples=(
+            "dnntrain -m sched=cosine,step optim.lr=0.1,0.01",
+            "dnntrain sweep reg=[ema],[label_smoothing] seed=range(0,3) --at-once 2",
+            "dnntrain -m optim.lr=0.1,0.01 parallel=ddp run_dir=runs/rates --dry-run",
+        ),
+        about="The same line again skips what is done and goes on with what was broken off. --dry-run lists the trials.",
+    ),
     "tune": Verb("find what pays", later=True),
     "ls": Verb(
         "groups, their choices and knobs",

@@ -17,6 +17,8 @@ _FLAGS = (
     ("-cd, --config-dir DIR", "search DIR for presets and experiments of your own"),
     ("--cfg job", "print the resolved configuration and train nothing"),
     ("-m, --multirun", "a sweep: one run for each combination of values"),
+    ("--at-once N", "trials of a sweep that run at once; without it, as many as fit"),
+    ("--dry-run", "list the trials of a sweep and train nothing"),
 )
 _CODES = (
     "0 done · 2 refused configuration · 3 data problem · 4 diverged · 5 unusable checkpoint or model file",

@@ -1,0 +1,23 @@
+"""One trial of a sweep: `python -m dnntrain.verbs.trial RUN_DIR PARENT CORES`, started by the sweep. Not for people."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    """Trains the frozen configuration of RUN_DIR on CORES, and stops when process PARENT, the sweep, has ended."""
+    from dnntrain.sweep.processes import end_with
+
+    _, _, parent, cores = sys.argv
+    end_with(int(parent))
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, map(int, cores.split(",")))
+    from dnntrain.verbs.rank import main as train
+
+    return train()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

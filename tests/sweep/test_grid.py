@@ -1,0 +1,93 @@
+"""Which trials a line makes."""
+
+from __future__ import annotations
+
+import pytest
+
+from dnntrain.errors import ConfigError
+from dnntrain.sweep.grid import combinations, folder_name
+
+CHOICES = {"model": ("mlp", "resnet18", "resnet20"), "reg": ("ema", "mixup")}
+
+
+def trials(*words: str) -> list[str]:
+    """The words of each trial, as one text."""
+    return [" ".join(part.words) for part in combinations(words, lambda group: CHOICES.get(group, ()))]
+
+
+def test_every_combination_is_a_trial_and_the_last_word_varies_fastest() -> None:
+    assert trials("sched=cosine,step", "seed=1", "optim.lr=0.1,0.01") == [
+        "sched=cosine seed=1 optim.lr=0.1",
+        "sched=cosine seed=1 optim.lr=0.01",
+        "sched=step seed=1 optim.lr=0.1",
+        "sched=step seed=1 optim.lr=0.01",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("optim.lr=choice(0.1,0.01)", ["optim.lr=0.1", "optim.lr=0.01"]),
+        ("seed=range(0,3)", ["seed=0", "seed=1", "seed=2"]),
+        ("seed=range(10,0,step=-5)", ["seed=10", "seed=5"]),
+        ("model=glob(resnet*)", ["model=resnet18", "model=resnet20"]),
+        ("model=glob(*,exclude=resnet*)", ["model=mlp"]),
+        ("reg=[mixup],[ema]", ["reg=[mixup]", "reg=[ema]"]),
+        ("+reg=[mixup],[ema,mixup],[]", ["+reg=[mixup]", "+reg=[ema,mixup]", "+reg=[]"]),
+        ("name='a,b',c", ["name='a,b'", "name=c"]),
+        ("train.limit=null,100", ["train.limit=null", "train.limit=100"]),
+        ("train.compile=on,off", ["train.compile=on", "train.compile=off"]),
+        ("reg=[mixup,ema]", ["reg=[mixup,ema]"]),
+        ("data.root='a,b'", ["data.root='a,b'"]),
+        ("data.root=odd path(1", ["data.root=odd path(1"]),
+    ],
+)
+def test_values_are_read_by_hydras_grammar(word: str, expected: list[str]) -> None:
+    assert trials(word) == expected
+
+
+def test_only_words_with_several_values_distinguish_the_trials() -> None:
+    parts = combinations(["seed=1", "optim.lr=0.1,0.01"], lambda group: ())
+    assert [part.swept for part in parts] == [("optim.lr=0.1",), ("optim.lr=0.01",)]
+    assert combinations(["seed=1"], lambda group: ())[0].swept == ()
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("optim.lr=interval(0,1)", "an interval has no end of values"),
+        ("seed=shuffle(1,2,3)", "another one each time"),
+        ("seed=range(3,0)", "no value is left"),
+        ("model=glob(vit*)", "no value is left"),
+        ("optim.lr=0.1,0.1", "0.1 stands there twice"),
+        ("run_dir=a,b", "each trial has its own folder"),
+        ("resume=auto,never", "goes on where it stopped by itself"),
+        ("seed=range(0,1000000000000)", "more than 1000 trials"),
+    ],
+)
+def test_what_makes_no_sweep_is_refused(word: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        trials(word)
+
+
+def test_all_words_that_make_no_sweep_are_named_at_once() -> None:
+    with pytest.raises(ConfigError, match="2 mistakes"):
+        trials("seed=range(3,0)", "optim.lr=interval(0,1)")
+
+
+def test_a_product_of_too_many_trials_is_refused_with_its_factors() -> None:
+    with pytest.raises(ConfigError, match="40 × 40 values are more than 1000 trials"):
+        trials("seed=range(0,40)", "train.limit=range(1,41)")
+
+
+def test_folder_names_follow_from_number_and_values() -> None:
+    assert folder_name(2, 6, ["sched=step", "optim.lr=0.1"]) == "2-sched=step,optim.lr=0.1"
+    assert folder_name(2, 12, ["+reg=[ema,mixup]"]) == "02-reg=ema,mixup"
+    assert folder_name(1, 1, []) == "1-only"
+
+
+def test_folder_names_are_plain_and_short() -> None:
+    name = folder_name(1, 2, ["data.root='/a b/../c'", "name=" + "x" * 300])
+    assert len(name) <= 100
+    assert not set(name) & set("/ '*[]")
+    assert name != folder_name(1, 2, ["data.root='/a b/../c'", "name=" + "x" * 301])

@@ -1,0 +1,305 @@
+"""Sweeps as a person starts them: real trials in real processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from short_runs import SHORT, comparable, environment, result, trained
+
+from dnntrain.cli import main
+from dnntrain.sweep.processes import MARK, end_all, marked
+
+Capture = pytest.CaptureFixture[str]
+
+TINY = (*(word for word in SHORT if "optim.lr" not in word and "duration" not in word), "train.duration=1ep")
+
+
+def results(folder: Path) -> list[dict[str, str]]:
+    """The rows of results.csv."""
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def by_trial(folder: Path) -> dict[str, Path]:
+    """The run directories of a sweep by what distinguishes them."""
+    return {row["overrides"]: Path(row["run_dir"]) for row in results(folder)}
+
+
+def processes_of(folder: Path, *words: str) -> list[int]:
+    """The live processes whose command line names `folder` or a folder below it, and holds all of `words`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if str(folder) in line and all(word in line for word in words) and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+    return found
+
+
+def test_every_mistake_of_every_trial_is_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
+    words = ["-m", "optim.lr=-1,-2,0.1", "sched=cosine,cosin", "model=nope", f"run_dir={tmp_path / 'a'}"]
+    assert main(words) == 2
+    text = capsys.readouterr().err
+    for mistake in ("4 mistakes", "optim.lr=-1", "optim.lr=-2", "did you mean 'cosine'", "model=nope"):
+        assert mistake in text
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_trial_that_has_no_plan_is_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
+    words = ["-m", "train.microbatch=8,64", "parallel=ddp,single", "launch.nproc=2", f"run_dir={tmp_path / 'a'}"]
+    assert main(words) == 2
+    text = capsys.readouterr().err
+    assert "train.microbatch=64 parallel=single: " in text
+    assert "microbatch=8 " not in text
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["optim.lr=0.1,1e-1"], "are the same run"),
+        (["seed=1,2", "resume=never"], "name another run_dir to begin anew"),
+    ],
+)
+def test_sweeps_that_make_no_sense_are_refused(words: list[str], reason: str, capsys: Capture) -> None:
+    assert main(["-m", *words]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_dry_run_lists_the_trials_and_makes_nothing(tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "a"
+    words = ["sched=cosine,step", "reg=[ema],[]", "parallel=ddp", "launch.nproc=3", f"run_dir={folder}"]
+    assert main(["sweep", "--dry-run", "--json", *words]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [trial["overrides"] for trial in listed["trials"]] == [
+        "sched=cosine reg=[ema]",
+        "sched=cosine reg=[]",
+        "sched=step reg=[ema]",
+        "sched=step reg=[]",
+    ]
+    assert main(["-m", "--dry-run", *words]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("4 trials, ")
+    assert text.count("3 processes  waiting") == 4
+    assert not folder.exists()
+
+
+def test_without_run_dir_the_folder_follows_from_what_the_trials_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def folder(*words: str) -> Path:
+        assert main(["-m", "--dry-run", "--json", *words]) == 0
+        return Path(json.loads(capsys.readouterr().out)["folder"])
+
+    first = folder("optim.lr=0.1,0.01")
+    assert first.parent == tmp_path / "runs" / "seed_cnn-digits"
+    assert first == folder("optim.lr=choice(1e-1,1e-2)")
+    assert first != folder("optim.lr=0.1,0.01", "seed=1")
+
+
+def test_an_end_of_processes_reaches_children_in_sessions_of_their_own(tmp_path: Path) -> None:
+    script = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); time.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, MARK: str(tmp_path)})
+    other = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, MARK: f"{tmp_path}x"}
+    )
+    try:
+        while len(marked(tmp_path)) < 2:
+            time.sleep(0.02)
+        parent.kill()
+        parent.wait()
+        assert end_all(tmp_path) == 1
+        assert marked(tmp_path) == []
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of two trials, done."""
+    folder = tmp_path_factory.mktemp("sweep") / "done"
+    assert main(["-q", "-m", *TINY, "optim.lr=4e-3,2e-3", f"run_dir={folder}"]) == 0
+    return folder
+
+
+def test_each_trial_is_the_run_that_its_line_alone_makes(finished: Path, tmp_path: Path) -> None:
+    alone = trained(tmp_path / "alone", *TINY, "optim.lr=2e-3")
+    folder = by_trial(finished)["optim.lr=2e-3"]
+    assert folder == finished / "2-optim.lr=2e-3"
+    assert result(folder)["digest"] == alone["digest"]
+    assert comparable(folder) == comparable(tmp_path / "alone")
+
+
+def test_results_hold_a_row_for_each_trial(finished: Path) -> None:
+    rows = results(finished)
+    assert [row["overrides"] for row in rows] == ["optim.lr=4e-3", "optim.lr=2e-3"]
+    for row in rows:
+        truth = result(Path(row["run_dir"]))
+        assert (row["status"], row["metric"]) == ("done", "accuracy")
+        assert (float(row["value"]), float(row["best"])) == (truth["value"], truth["best"])
+        assert int(row["steps"]) == truth["steps"] == 10
+
+
+def test_the_same_line_skips_what_is_done(finished: Path, capsys: Capture) -> None:
+    before = {folder: (folder / "result.json").stat().st_mtime_ns for folder in by_trial(finished).values()}
+    assert main(["-m", *TINY, "optim.lr=4e-3,2e-3", f"run_dir={finished}"]) == 0
+    captured = capsys.readouterr()
+    assert "started" not in captured.err
+    assert captured.out == f"{finished / 'results.csv'}\n"
+    assert before == {folder: (folder / "result.json").stat().st_mtime_ns for folder in before}
+
+
+def test_a_report_of_a_sweep_compares_its_trials(finished: Path, capsys: Capture) -> None:
+    assert main(["report", str(finished)]) == 0
+    page = finished / "comparison.html"
+    assert str(page) in capsys.readouterr().out
+    assert "2-optim.lr=2e-3" in page.read_text()
+
+
+def test_more_values_in_the_same_folder_train_only_what_is_new(finished: Path, capsys: Capture) -> None:
+    words = ["-m", *TINY, "optim.lr=1e-3,4e-3,2e-3", f"run_dir={finished}", "--dry-run", "--json"]
+    assert main(words) == 0
+    rows = json.loads(capsys.readouterr().out)["trials"]
+    assert [row["status"] for row in rows] == ["waiting", "done", "done"]
+
+
+def test_other_settings_in_the_same_folder_are_refused(finished: Path, capsys: Capture) -> None:
+    words = [word for word in TINY if "crop_padding" not in word]
+    assert main(["-m", *words, "data.crop_padding=1", "optim.lr=4e-3,2e-3", f"run_dir={finished}"]) == 2
+    text = capsys.readouterr().err
+    assert "2 mistakes" in text
+    assert "1-optim.lr=4e-3: data.crop_padding: 0 → 1" in text
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_does_not_stop_the_others(tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "a"
+    assert main(["-m", *TINY, "optim=sgd", "optim.lr=1e30,0.01", f"run_dir={folder}", "--at-once", "1"]) == 4
+    assert [row["status"] for row in results(folder)] == ["diverged", "done"]
+    text = capsys.readouterr().err
+    assert "trial 1/2 optim.lr=1e30: diverged" in text
+    assert "not finite" in text
+
+
+#: Long enough to be stopped on the way.
+LONG = (*TINY[:-1], "train.duration=40ep", "checkpoint.every=10step", "eval.every=5ep")
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dnntrain", "-m", *words, f"run_dir={folder}"]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def rows_of(folder: Path) -> int:
+    """How many rows of metrics the trials of a sweep have written."""
+    count = 0
+    for path in folder.glob("*/metrics.jsonl"):
+        with suppress(OSError):
+            count += path.read_bytes().count(b"\n")
+    return count
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "status"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "preempted")]
+)
+def test_a_signal_has_the_trials_saved_and_the_same_line_goes_on(
+    number: signal.Signals, code: int, status: str, tmp_path: Path
+) -> None:
+    folder, words = tmp_path / "a", (*LONG, "optim.lr=4e-3,2e-3")
+    process = start(folder, *words)
+    wait_for(lambda: rows_of(folder) > 6, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "the same line again goes on with it" in errors
+    assert processes_of(folder) == []
+    assert status in {row["status"] for row in results(folder)}
+    process = start(folder, *words)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert [row["status"] for row in results(folder)] == ["done", "done"]
+    alone = trained(tmp_path / "alone", *LONG, "optim.lr=4e-3")
+    assert result(by_trial(folder)["optim.lr=4e-3"])["digest"] == alone["digest"]
+
+
+DDP = (
+    *TINY[:-1],
+    "train.duration=8ep",
+    "checkpoint.every=10step",
+    "parallel=ddp",
+    "launch.nproc=2",
+    "sched=cosine,step,linear",
+    "optim.lr=4e-3,2e-3",
+    "--at-once",
+    "2",
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A sweep of six trials of two ranks that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("sweep") / "undisturbed"
+    process = start(folder, *DDP)
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    yield folder
+    assert processes_of(folder) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_kills_of_a_rank_a_torchrun_and_the_parent_change_no_bit(seed: int, undisturbed: Path, tmp_path: Path) -> None:
+    folder, chance = tmp_path / "killed", random.Random(seed)
+    total = rows_of(undisturbed)
+    points = sorted(chance.sample(range(total // 10, total * 8 // 10), 3))
+    victims = ["dnntrain.verbs.rank", "torch.distributed.run", "parent"]
+    if seed:
+        victims[:2] = reversed(victims[:2])
+    process = start(folder, *DDP)
+    for rows, victim in zip(points, victims, strict=True):
+        wait_for(lambda rows=rows: rows_of(folder) >= rows, process, timeout_s=250)  # type: ignore[misc]
+        if victim == "parent":
+            process.kill()
+            process.communicate()
+            break
+        wait_for(lambda victim=victim: processes_of(folder, victim), process)  # type: ignore[misc]
+        with suppress(ProcessLookupError):
+            os.kill(chance.choice(processes_of(folder, victim)), signal.SIGKILL)
+    until = time.monotonic() + 60
+    while left := processes_of(folder):
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+    process = start(folder, *DDP)
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    assert processes_of(folder) == []
+    assert [row["status"] for row in results(folder)] == ["done"] * 6
+    expected = by_trial(undisturbed)
+    for label, run in by_trial(folder).items():
+        assert result(run)["digest"] == result(expected[label])["digest"]
+        assert comparable(run) == comparable(expected[label])
