@@ -68,7 +68,8 @@ def test_a_trial_that_has_no_plan_is_told_before_anything_starts(tmp_path: Path,
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["optim.lr=0.1,1e-1"], "are the same run"),
+        (["reg=[ema,label_smoothing],[label_smoothing,ema]"], "are the same run"),
+        (["optim.lr=0.1,1e-1"], "0.1 stands there twice"),
         (["seed=1,2", "resume=never"], "name another run_dir to begin anew"),
     ],
 )
@@ -111,11 +112,10 @@ def test_without_run_dir_the_folder_follows_from_what_the_trials_compute(
 
 
 def test_an_end_of_processes_reaches_children_in_sessions_of_their_own(tmp_path: Path) -> None:
-    script = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); time.sleep(60)"
-    parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, MARK: str(tmp_path)})
-    other = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, MARK: f"{tmp_path}x"}
-    )
+    sleep = "import time; time.sleep(60)"
+    begin = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}], start_new_session=True)"
+    parent = subprocess.Popen([sys.executable, "-c", f"{begin}; {sleep}"], env={**os.environ, MARK: str(tmp_path)})
+    other = subprocess.Popen([sys.executable, "-c", sleep], env={**os.environ, MARK: f"{tmp_path}x"})
     try:
         while len(marked(tmp_path)) < 2:
             time.sleep(0.02)
@@ -133,21 +133,21 @@ def test_an_end_of_processes_reaches_children_in_sessions_of_their_own(tmp_path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of two trials, done."""
     folder = tmp_path_factory.mktemp("sweep") / "done"
-    assert main(["-q", "-m", *TINY, "optim.lr=4e-3,2e-3", f"run_dir={folder}"]) == 0
+    assert main(["-q", "-m", *TINY, "optim.lr=0.004,0.002", f"run_dir={folder}"]) == 0
     return folder
 
 
 def test_each_trial_is_the_run_that_its_line_alone_makes(finished: Path, tmp_path: Path) -> None:
-    alone = trained(tmp_path / "alone", *TINY, "optim.lr=2e-3")
-    folder = by_trial(finished)["optim.lr=2e-3"]
-    assert folder == finished / "2-optim.lr=2e-3"
+    alone = trained(tmp_path / "alone", *TINY, "optim.lr=0.002")
+    folder = by_trial(finished)["optim.lr=0.002"]
+    assert folder == finished / "2-optim.lr=0.002"
     assert result(folder)["digest"] == alone["digest"]
     assert comparable(folder) == comparable(tmp_path / "alone")
 
 
 def test_results_hold_a_row_for_each_trial(finished: Path) -> None:
     rows = results(finished)
-    assert [row["overrides"] for row in rows] == ["optim.lr=4e-3", "optim.lr=2e-3"]
+    assert [row["overrides"] for row in rows] == ["optim.lr=0.004", "optim.lr=0.002"]
     for row in rows:
         truth = result(Path(row["run_dir"]))
         assert (row["status"], row["metric"]) == ("done", "accuracy")
@@ -157,7 +157,7 @@ def test_results_hold_a_row_for_each_trial(finished: Path) -> None:
 
 def test_the_same_line_skips_what_is_done(finished: Path, capsys: Capture) -> None:
     before = {folder: (folder / "result.json").stat().st_mtime_ns for folder in by_trial(finished).values()}
-    assert main(["-m", *TINY, "optim.lr=4e-3,2e-3", f"run_dir={finished}"]) == 0
+    assert main(["-m", *TINY, "optim.lr=0.004,0.002", f"run_dir={finished}"]) == 0
     captured = capsys.readouterr()
     assert "started" not in captured.err
     assert captured.out == f"{finished / 'results.csv'}\n"
@@ -168,11 +168,11 @@ def test_a_report_of_a_sweep_compares_its_trials(finished: Path, capsys: Capture
     assert main(["report", str(finished)]) == 0
     page = finished / "comparison.html"
     assert str(page) in capsys.readouterr().out
-    assert "2-optim.lr=2e-3" in page.read_text()
+    assert "2-optim.lr=0.002" in page.read_text()
 
 
 def test_more_values_in_the_same_folder_train_only_what_is_new(finished: Path, capsys: Capture) -> None:
-    words = ["-m", *TINY, "optim.lr=1e-3,4e-3,2e-3", f"run_dir={finished}", "--dry-run", "--json"]
+    words = ["-m", *TINY, "optim.lr=0.001,0.004,0.002", f"run_dir={finished}", "--dry-run", "--json"]
     assert main(words) == 0
     rows = json.loads(capsys.readouterr().out)["trials"]
     assert [row["status"] for row in rows] == ["waiting", "done", "done"]
@@ -180,10 +180,10 @@ def test_more_values_in_the_same_folder_train_only_what_is_new(finished: Path, c
 
 def test_other_settings_in_the_same_folder_are_refused(finished: Path, capsys: Capture) -> None:
     words = [word for word in TINY if "crop_padding" not in word]
-    assert main(["-m", *words, "data.crop_padding=1", "optim.lr=4e-3,2e-3", f"run_dir={finished}"]) == 2
+    assert main(["-m", *words, "data.crop_padding=1", "optim.lr=0.004,0.002", f"run_dir={finished}"]) == 2
     text = capsys.readouterr().err
     assert "2 mistakes" in text
-    assert "1-optim.lr=4e-3: data.crop_padding: 0 → 1" in text
+    assert "1-optim.lr=0.004: data.crop_padding: 0 → 1" in text
 
 
 @pytest.mark.slow
@@ -229,7 +229,7 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], ti
 def test_a_signal_has_the_trials_saved_and_the_same_line_goes_on(
     number: signal.Signals, code: int, status: str, tmp_path: Path
 ) -> None:
-    folder, words = tmp_path / "a", (*LONG, "optim.lr=4e-3,2e-3")
+    folder, words = tmp_path / "a", (*LONG, "optim.lr=0.004,0.002")
     process = start(folder, *words)
     wait_for(lambda: rows_of(folder) > 6, process)
     process.send_signal(number)
@@ -242,8 +242,8 @@ def test_a_signal_has_the_trials_saved_and_the_same_line_goes_on(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert [row["status"] for row in results(folder)] == ["done", "done"]
-    alone = trained(tmp_path / "alone", *LONG, "optim.lr=4e-3")
-    assert result(by_trial(folder)["optim.lr=4e-3"])["digest"] == alone["digest"]
+    alone = trained(tmp_path / "alone", *LONG, "optim.lr=0.004")
+    assert result(by_trial(folder)["optim.lr=0.004"])["digest"] == alone["digest"]
 
 
 DDP = (
@@ -253,7 +253,7 @@ DDP = (
     "parallel=ddp",
     "launch.nproc=2",
     "sched=cosine,step,linear",
-    "optim.lr=4e-3,2e-3",
+    "optim.lr=0.004,0.002",
     "--at-once",
     "2",
 )
