@@ -105,7 +105,7 @@ def build(
     if plan.compile:
         wrapped.compile()
     # 4. optimizers over the model's own parameters
-    optimizers = config.optim.build(model)
+    optimizers = config.optim.scaled(plan.batch_size).build(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # 5. objective, executor, update
     scaler = torch.amp.GradScaler(device.split(":")[0]) if plan.precision.scaler else None
@@ -143,7 +143,7 @@ def build(
     metrics = Metrics(
         run.path / "metrics.jsonl" if run else None,
         progress,
-        learning_rate=lambda: float(optimizers[0].param_groups[0]["lr"]),
+        learning_rate=lambda: learning_rate(optimizers),
         reduce=reduce_sum,
         listeners=listeners,
         decisions=parts.decisions,
@@ -212,7 +212,7 @@ def make_context(config: RunConfig, plan: Plan, data: Prepared, device: str, wor
         steps_per_epoch=plan.steps_per_epoch,
         total_steps=plan.total_steps,
         batch_size=plan.batch_size,
-        learning_rate=config.optim.lr,
+        learning_rate=plan.base_learning_rate,
         device=device,
         world=world,
         class_names=tuple(dataset.class_names),
@@ -237,7 +237,7 @@ def collect(config: RunConfig, context: Context) -> Parts:
         *config.reg.values(),
         *config.monitor.values(),
     ]
-    parts = [method.build(context) for method in methods]
+    parts = [*(method.build(context) for method in methods), config.optim.parts(context)]
     if config.train.clip_norm is not None:
         parts.append(Parts(gradient=(clip_by_norm(config.train.clip_norm, context.collect),)))
     try:
@@ -292,6 +292,12 @@ def no_examples(dataset: DataSet, device: str, parts: Parts) -> Batch:
         if transform.stage is BatchStage.TEACHER:
             batch = transform.apply(batch, Key(0))
     return batch
+
+
+def learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float:
+    """The learning rate now, before what a group's own factor makes of it."""
+    group = optimizers[0].param_groups[0]
+    return float(group["lr"]) / float(group["lr_scale"])
 
 
 def bind_controls(

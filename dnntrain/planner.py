@@ -21,9 +21,6 @@ from dnntrain.world import World
 _CURVE_POINTS = 40
 _BARS = "▁▂▃▄▅▆▇█"
 
-#: Optimizer state per parameter, in float32 numbers.
-_OPTIMIZER_NUMBERS = {"Sgd": 1, "AdamW": 2, "Muon": 1}
-
 #: Examples are prepared in blocks: two of 4 MiB as floats and one of bytes are alive.
 _CHUNK_BYTES = 10 * 2**20
 
@@ -108,6 +105,8 @@ class Plan:
     steps_per_epoch: int
     total_steps: int
     duration: str
+    base_learning_rate: float
+    base_learning_rate_equation: str
     precision: Policy
     channels_last: bool
     compile: bool
@@ -144,6 +143,7 @@ class Plan:
             ("layout", f"{self.layout} on {self.device}"),
             ("batch", f"{self.batch_size} = {equation}"),
             ("length", f"{self.duration}: {total}, {self.steps_per_epoch} per epoch"),
+            ("base lr", self.base_learning_rate_equation),
             ("lr", learning_rate_text(self.learning_rate, self.total_steps)),
             ("precision", f"{self.precision.name} ({self.precision.reason})"),
             (
@@ -200,6 +200,8 @@ def make_plan(
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
         duration=str(duration),
+        base_learning_rate=config.optim.scaled(batch_size).lr,
+        base_learning_rate_equation=config.optim.equation(batch_size),
         precision=policy,
         channels_last=channels_last,
         compile=compiled,
@@ -230,7 +232,7 @@ def _learning_rate(
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         batch_size=batch_size,
-        learning_rate=config.optim.lr,
+        learning_rate=config.optim.scaled(batch_size).lr,
     )
     factors = [
         control.value for control in config.sched.build(context).controls if control.target is Target.LEARNING_RATE
@@ -242,7 +244,7 @@ def _learning_rate(
         for share in shares
         for step in [round(share * (total_steps - 1))]
     ]
-    return tuple(config.optim.lr * math.prod([value(moment) for value in factors]) for moment in moments)
+    return tuple(context.learning_rate * math.prod([value(moment) for value in factors]) for moment in moments)
 
 
 def ranks_of(config: RunConfig, hardware: Hardware, world: World) -> int:
@@ -286,7 +288,7 @@ def _memory(
         process=process_bytes - data.bytes + _LATER_LIBRARIES_BYTES,
         weights=weights,
         gradients=weights,
-        optimizer=weights * _OPTIMIZER_NUMBERS.get(type(config.optim).__name__, 2),
+        optimizer=int(weights * config.optim.state_numbers),
         averages=weights if "ema" in config.reg else 0,
         activations=int(training + evaluating),
         data=data.bytes + min(_CHUNK_BYTES, 4 * data.train * math.prod(data.input_shape)),

@@ -52,8 +52,8 @@ RULES: tuple[Rule, ...] = (
         "use precision=bf16 or precision=auto",
     ),
     Rule(
-        lambda c, hardware, ranks: type(c.optim).__name__ == "Muon" and c.precision.build(hardware).scaler,
-        "optim=muon takes no loss scale, which float16 needs",
+        lambda c, hardware, ranks: not c.optim.takes_loss_scale and c.precision.build(hardware).scaler,
+        "optim={c.resolved[choices][optim]} takes no loss scale, which float16 needs",
         "use precision=bf16 or precision=fp32, or optim=adamw",
     ),
     Rule(
@@ -90,18 +90,21 @@ def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
         for rule in RULES
         if rule.applies(config, hardware, ranks)
     ]
+    if refused := config.optim.refusal(hardware):
+        broken.append("optim={} {}\n  {}".format(config.resolved["choices"]["optim"], *refused))
     return broken + regularisation_refusals(config, ranks) + unmet_needs(config)
 
 
 def unmet_needs(config: RunConfig) -> list[str]:
     """One reason for each need of a chosen method that the layout does not provide: no rule is written for a pair."""
     layout = config.parallel.build()
-    methods = {name: getattr(config, name) for name in ("norm", "sched", "quant", "distill", "prune")}
+    single = ("norm", "optim", "sched", "quant", "distill", "prune")
+    methods = {f"{name}={config.resolved['choices'][name]}": getattr(config, name) for name in single}
     methods |= {
         f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
     }
     return [
-        f"{name} needs {need.value}, which parallel={layout.name} does not give\n  use parallel=single, or leave {name} out"
+        f"{name} needs {need.value}, which parallel={layout.name} does not give\n  use parallel=single, or do without {name}"
         for name, method in methods.items()
         for need in sorted(method.needs - layout.provides, key=lambda need: need.value)
     ]

@@ -123,6 +123,7 @@ def model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
     """The cost of the model, from a copy whose weights are not filled."""
     shape = ModelShape(data.num_classes, *data.input_shape)
     model = config.norm.converted(unfilled(lambda: config.model.build(shape)))
+    config.optim.settings(model)  # patterns of parameter names that match none are refused here
     return ModelFacts(
         name=choice_name(config, "model"),
         parameters=parameter_count(model),

@@ -10,24 +10,26 @@ for wide matrices (a [128, 9216] weight is 98 % of seed_cnn).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive, PositiveInt
-from dnntrain.optim.groups import parameter_groups
+from dnntrain.optim.base import OptimizerChoice
+from dnntrain.optim.groups import Setting, parameter_groups, split
+from dnntrain.protocols import Need
 
 
 @dataclass(frozen=True)
-class Muon:
+class Muon(OptimizerChoice):
     """Steps of spectral norm about lr for hidden matrices; AdamW with its own rate for the rest."""
 
     lr: Positive = 0.1  # base learning rate of the matrices; the schedule multiplies it
-    momentum: Fraction = 0.9  # of the matrices, in Nesterov's form
     weight_decay: NonNegative = 0.0  # decoupled, on matrices and on AdamW's weights
+    momentum: Fraction = 0.9  # of the matrices, in Nesterov's form
     ns_steps: PositiveInt = 5  # Newton-Schulz iterations
     adjust_lr: Literal["original", "match_rms_adamw", "spectral_unclamped"] = (
         "spectral_unclamped"  # by a matrix's shape
@@ -36,34 +38,29 @@ class Muon:
     beta1: Fraction = 0.9  # AdamW's decay of the mean of gradients
     beta2: Fraction = 0.99  # AdamW's decay of the mean of squared gradients
 
-    def build(self, model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
-        matrices, rest = split_hidden(model)
-        adam = torch.optim.AdamW(
-            parameter_groups(rest, self.weight_decay), lr=self.adam_lr, betas=(self.beta1, self.beta2), fused=True
-        )
-        if not matrices:
-            return (adam,)
-        muon = MatrixMuon(
-            matrices,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            ns_steps=self.ns_steps,
-            adjust_lr_fn=self.adjust_lr,
-        )
-        return (muon, adam)
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_PARAMETER})
+    rates: ClassVar[tuple[str, ...]] = ("lr", "adam_lr")
+    state_numbers: ClassVar[float] = 1.0
+    takes_loss_scale: ClassVar[bool] = False
 
-
-def split_hidden(model: nn.Module) -> tuple[list[tuple[str, nn.Parameter]], list[tuple[str, nn.Parameter]]]:
-    """(hidden matrices, the rest) as named parameters: weights of linear and convolution layers except the last linear one."""
-    last_linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
-    hidden = {
-        f"{name}.weight" if name else "weight"
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and name not in last_linear
-    }
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return [item for item in named if item[0] in hidden], [item for item in named if item[0] not in hidden]
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        known = settings or self.settings(model)
+        matrices, rest = split(model.named_parameters(), lambda name: known[name].hidden)
+        optimizers: list[torch.optim.Optimizer] = []
+        if groups := parameter_groups(matrices, known, self.lr):
+            muon = MatrixMuon(
+                groups,
+                lr=self.lr,
+                momentum=self.momentum,
+                ns_steps=self.ns_steps,
+                adjust_lr_fn=self.adjust_lr,
+            )
+            optimizers.append(muon)
+        if groups := parameter_groups(rest, known, self.adam_lr):
+            optimizers.append(torch.optim.AdamW(groups, lr=self.adam_lr, betas=(self.beta1, self.beta2), fused=True))
+        return tuple(optimizers)
 
 
 def orthogonalised(matrix: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
@@ -97,30 +94,39 @@ class MatrixMuon(torch.optim.Muon):
     columns, so a channels-last weight may be flattened in its own order.
     """
 
-    def __init__(self, named: list[tuple[str, nn.Parameter]], **options: Any) -> None:
-        self._pairs = [(parameter, nn.Parameter(_matrix(parameter.detach()))) for _, parameter in named]
-        super().__init__([(name, view) for (name, _), (_, view) in zip(named, self._pairs, strict=True)], **options)
+    def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
+        self._parameters: dict[Tensor, nn.Parameter] = {}
+        viewed = []
+        for group in groups:
+            named = [(name, nn.Parameter(_matrix(parameter.detach()))) for name, parameter in group["params"]]
+            self._parameters.update(
+                {view: parameter for (_, view), (_, parameter) in zip(named, group["params"], strict=True)}
+            )
+            viewed.append({**group, "params": named})
+        super().__init__(viewed, **options)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; `closure` is not used."""
-        (group,) = self.param_groups
-        keep, decay = group["momentum"], 1 - group["lr"] * group["weight_decay"]
-        for parameter, view in self._pairs:
-            if parameter.grad is None:
-                continue
-            gradient = _matrix(_like(parameter.grad, parameter))
-            state = self.state[view]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(view)
-            buffer = state["momentum_buffer"]
-            buffer.lerp_(gradient, 1 - keep)
-            direction = gradient.lerp(buffer, keep) if group["nesterov"] else buffer
-            update = orthogonalised(direction, group["ns_coefficients"], group["ns_steps"])
-            if decay != 1:
-                view.mul_(decay)
-            view.add_(update, alpha=-group["lr"] * shape_factor(group["adjust_lr_fn"], *view.shape))
+        for group in self.param_groups:
+            for view in group["params"]:
+                parameter = self._parameters[view]
+                if parameter.grad is not None:
+                    self._step(group, view, _matrix(_like(parameter.grad, parameter)))
         return None
+
+    def _step(self, group: dict[str, Any], view: Tensor, gradient: Tensor) -> None:
+        keep, decay = group["momentum"], 1 - group["lr"] * group["weight_decay"]
+        state = self.state[view]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(view)
+        buffer = state["momentum_buffer"]
+        buffer.lerp_(gradient, 1 - keep)
+        direction = gradient.lerp(buffer, keep) if group["nesterov"] else buffer
+        update = orthogonalised(direction, group["ns_coefficients"], group["ns_steps"])
+        if decay != 1:
+            view.mul_(decay)
+        view.add_(update, alpha=-group["lr"] * shape_factor(group["adjust_lr_fn"], *view.shape))
 
 
 def shape_factor(rule: str, rows: int, columns: int) -> float:

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from dnntrain.config.fields import Fraction, NonNegative, Positive
-from dnntrain.optim.groups import parameter_groups
+from dnntrain.optim.base import OptimizerChoice
+from dnntrain.optim.groups import Setting
 
 
 @dataclass(frozen=True)
-class Sgd:
+class Sgd(OptimizerChoice):
     """v = momentum * v + gradient + weight_decay * w; w = w - lr * v (or the Nesterov form)."""
 
     lr: Positive = 0.1  # base learning rate; the schedule multiplies it
-    momentum: Fraction = 0.9  # 0: none
-    nesterov: bool = True  # look-ahead form; needs momentum
     weight_decay: NonNegative = 5e-4  # L2 penalty on weights; biases and norms have none
+    momentum: Fraction = 0.9  # 0: none
+    nesterov: bool = False  # look-ahead form (Nesterov, 1983; Sutskever et al., 2013); needs momentum
 
-    def build(self, model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
+    state_numbers: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov=true has no effect without momentum; set momentum=0.9, or nesterov=false")
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
         return (
             torch.optim.SGD(
-                parameter_groups(model.named_parameters(), self.weight_decay),
+                self.grouped(model, settings),
                 lr=self.lr,
                 momentum=self.momentum,
-                nesterov=self.nesterov and self.momentum > 0,
+                nesterov=self.nesterov,
                 fused=True,
             ),
         )

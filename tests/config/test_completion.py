@@ -29,8 +29,8 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     [
         ("dnntrain pl", ["plan"]),
         ("dnntrain opti", ["optim.", "optim="]),
-        ("dnntrain optim=", ["adamw", "muon", "sgd"]),
-        ("dnntrain plan optim=s", ["sgd"]),
+        ("dnntrain precision=", ["auto", "bf16", "fp16", "fp32"]),
+        ("dnntrain plan optim=sg", ["sgd"]),
         ("dnntrain optim.mom", ["optim.momentum="]),
         ("dnntrain train.comp", ["train.compile="]),
         ("dnntrain train.compile=o", ["off", "on"]),

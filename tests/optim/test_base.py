@@ -1,0 +1,95 @@
+"""What all optimizer choices share: the scaling of rates, the refusals, the state of a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from optimizing import network, optimize
+from short_runs import rows, trained
+
+from dnntrain.checkpoint import state as checkpoint
+from dnntrain.checkpoint.stateful import OptimizerState
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode
+from dnntrain.config.registry import registry
+from dnntrain.errors import ConfigError
+from dnntrain.optim.adam import Adam
+from dnntrain.optim.adamw import AdamW
+from dnntrain.optim.base import OptimizerChoice, scaling_factor
+from dnntrain.optim.lion import Lion
+from dnntrain.optim.muon import Muon
+from dnntrain.optim.radam import RAdam
+from dnntrain.optim.sgd import Sgd
+
+
+def test_rates_scale_with_the_batch_by_the_rule() -> None:
+    assert scaling_factor("linear", 1024, 256) == 4
+    assert scaling_factor("sqrt", 1024, 256) == 2
+    assert scaling_factor("none", 1024, 256) == 1
+    muon = Muon(lr=0.1, adam_lr=0.01, lr_scaling="sqrt", lr_base_batch=128).scaled(512)
+    assert (muon.lr, muon.adam_lr) == (0.2, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("choice", "equation"),
+    [
+        (Sgd(lr=0.1), "0.1"),
+        (Sgd(lr=0.1, lr_scaling="linear"), "0.1 × 1024 / 256 = 0.4 (optim.lr_scaling=linear)"),
+        (AdamW(lr=0.001, lr_scaling="sqrt"), "0.001 × √(1024 / 256) = 0.002 (optim.lr_scaling=sqrt)"),
+    ],
+)
+def test_the_equation_is_stated(choice: Sgd, equation: str) -> None:
+    assert choice.equation(1024) == equation
+
+
+def test_a_base_batch_without_a_rule_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no effect with lr_scaling=none"):
+        decode(compose(["optim.lr_base_batch=128"]))
+
+
+def test_a_group_rule_is_checked_before_anything_is_built() -> None:
+    with pytest.raises(ConfigError, match="a pattern of parameter names"):
+        compose(["optim.groups=['head.* lr=10']"])
+    config = decode(compose(["optim.groups=['head.* lr_scale=1e1 weight_decay=0']"]))
+    assert config.optim.groups == ("head.* lr_scale=1e1 weight_decay=0",)
+
+
+def test_a_run_is_logged_at_the_scaled_rate_whatever_its_groups(tmp_path: Path) -> None:
+    words = ("sched=constant", "optim.lr=0.001", "train.batch_size=64", "optim.layer_decay=0.5", "train.duration=8step")
+    trained(tmp_path / "run", *words, "optim.lr_scaling=sqrt", "optim.lr_base_batch=16")
+    rates = [row["lr"] for row in rows(tmp_path / "run") if row["split"] == "train"]
+    assert rates
+    assert all(math.isclose(rate, 0.002) for rate in rates)
+
+
+def test_a_pattern_that_matches_nothing_is_refused_by_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    from dnntrain.cli import main
+
+    assert main(["plan", "optim.no_decay=['haed.*']"]) == 2
+    assert "'haed.*'" in capsys.readouterr().err
+
+
+def test_every_choice_shares_these_knobs() -> None:
+    shared = ("lr", "weight_decay", "no_decay", "groups", "layer_decay", "lr_scaling", "lr_base_batch")
+    for choice in registry().choices("optim").values():
+        assert tuple(choice.schema.fields)[: len(shared)] == shared
+
+
+@pytest.mark.parametrize("choice", [Sgd(), Adam(), AdamW(), RAdam(), Lion(), Muon(groups=("4.* lr_scale=0.5",))])
+def test_steps_after_a_checkpoint_are_those_of_the_optimizer_that_went_on(
+    choice: OptimizerChoice, tmp_path: Path
+) -> None:
+    model = network()
+    optimizers = choice.build(model)
+    optimize(model, optimizers, 3)
+    other = network()
+    other.load_state_dict(model.state_dict())
+    restored = choice.build(other)
+    saved = checkpoint.save(tmp_path, 3, {"optimizer": OptimizerState(optimizers)}, checkpoint.Digests("", ""))
+    checkpoint.restore(checkpoint.read(saved), {"optimizer": OptimizerState(restored)})
+    optimize(model, optimizers, 3, first=3)
+    optimize(other, restored, 3, first=3)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))

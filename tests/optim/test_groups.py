@@ -1,0 +1,154 @@
+"""Which learning rate and decay each parameter has, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from optimizing import network
+from torch import nn
+
+from dnntrain.errors import ConfigError
+from dnntrain.model.shape import ModelShape
+from dnntrain.model.vit_tiny import VitTiny
+from dnntrain.optim.groups import GroupRule, block_depths, parameter_groups, parameter_settings
+
+
+def settings(
+    model: nn.Module, *rules: str, no_decay: tuple[str, ...] = (), layer_decay: float = 1.0
+) -> dict[str, tuple[float, float]]:
+    """{name: (lr_scale, weight decay)} with a weight decay of 0.1."""
+    parsed = [GroupRule.parse(rule) for rule in rules]
+    found = parameter_settings(model, 0.1, no_decay, parsed, layer_decay)
+    return {name: (setting.lr_scale, setting.weight_decay) for name, setting in found.items()}
+
+
+def test_weights_decay_and_vectors_do_not() -> None:
+    assert settings(network()) == {
+        "0.weight": (1.0, 0.1),
+        "0.bias": (1.0, 0.0),
+        "1.weight": (1.0, 0.0),
+        "1.bias": (1.0, 0.0),
+        "4.weight": (1.0, 0.1),
+        "4.bias": (1.0, 0.0),
+        "6.weight": (1.0, 0.1),
+        "6.bias": (1.0, 0.0),
+    }
+
+
+def test_layer_decay_falls_by_block_from_the_last_and_a_norm_belongs_to_the_block_before_it() -> None:
+    scales = {name: scale for name, (scale, _) in settings(network(), layer_decay=0.5).items()}
+    assert scales == {
+        "0.weight": 0.25,
+        "0.bias": 0.25,
+        "1.weight": 0.25,
+        "1.bias": 0.25,
+        "4.weight": 0.5,
+        "4.bias": 0.5,
+        "6.weight": 1.0,
+        "6.bias": 1.0,
+    }
+
+
+def test_a_transformer_has_the_depths_of_beit_with_the_last_norm_in_the_last_block_as_in_timm() -> None:
+    timm = pytest.importorskip("timm")
+    from timm.models import group_parameters
+
+    model = timm.create_model("vit_tiny_patch16_224", depth=3, num_classes=5)
+    expected = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    assert block_depths(model.named_parameters()) == expected
+    assert expected["cls_token"] == 0
+    assert expected["head.weight"] == 4
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "convnext_atto"])
+def test_depths_of_a_convolutional_network_of_timm_are_in_timms_order(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    from timm.models import group_parameters
+
+    model = timm.create_model(name, num_classes=5)
+    ours = block_depths(model.named_parameters())
+    theirs = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    pairs = sorted({(theirs[key], ours[key]) for key in ours})
+    assert [depth for _, depth in pairs] == sorted(depth for _, depth in pairs)
+
+
+def test_blocks_of_our_own_transformer_are_counted_one_by_one() -> None:
+    model = VitTiny().build(ModelShape(10, 1, 28, 28))
+    depths = block_depths(model.named_parameters())
+    blocks = {int(name.split(".")[1]) for name in depths if name.startswith("blocks.")}
+    for name, depth in depths.items():
+        if name.startswith("blocks."):
+            assert depth == int(name.split(".")[1]) + 1
+    assert depths["head.weight"] == max(depths.values()) == max(blocks) + 2
+
+
+def test_rules_by_pattern_multiply_the_rate_and_set_the_decay_the_later_one_winning() -> None:
+    found = settings(
+        network(), "* lr_scale=2", "6.* lr_scale=10 weight_decay=0.3", "6.bias weight_decay=0", layer_decay=0.5
+    )
+    assert found["0.weight"] == (0.25 * 2, 0.1)
+    assert found["6.weight"] == (10.0, 0.3)
+    assert found["6.bias"] == (10.0, 0.0)
+
+
+def test_no_decay_takes_decay_from_weights_by_pattern() -> None:
+    found = settings(network(), no_decay=("4.*",))
+    assert {name for name, (_, decay) in found.items() if decay} == {"0.weight", "6.weight"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "no_decay", "message"),
+    [
+        (("6.weigth lr_scale=2",), (), "optim.groups: no parameter is called '6.weigth'; did you mean '6.weight'"),
+        ((), ("embedding.*",), "optim.no_decay: no parameter is called 'embedding.*'; they are 0.weight, 0.bias"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_name(
+    rules: tuple[str, ...], no_decay: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        settings(network(), *rules, no_decay=no_decay)
+    assert message in str(refused.value)
+
+
+def test_every_trainable_parameter_is_in_one_group_at_its_own_rate() -> None:
+    model = network()
+    model[1].weight.requires_grad_(False)
+    groups = parameter_groups(model.named_parameters(), parameter_settings(model, 0.1, layer_decay=0.5), lr=0.8)
+    rates = {name: group["lr"] for group in groups for name, _ in group["params"]}
+    assert rates == {
+        "0.weight": 0.2,
+        "0.bias": 0.2,
+        "1.bias": 0.2,
+        "4.weight": 0.4,
+        "4.bias": 0.4,
+        "6.weight": 0.8,
+        "6.bias": 0.8,
+    }
+    assert sum(len(group["params"]) for group in groups) == len(rates)
+
+
+def test_shards_of_different_meshes_and_plain_tensors_are_in_groups_of_their_own() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    known = parameter_settings(model, 0.1)
+    for layer, mesh in zip(model, ("data", "data", None), strict=True):
+        if mesh:
+            layer.weight.device_mesh = mesh
+    groups = parameter_groups(model.named_parameters(), known, lr=1.0)
+    assert [[name for name, _ in group["params"]] for group in groups] == [["0.weight", "1.weight"], ["2.weight"]]
+
+
+def test_steps_of_a_group_are_its_share_of_the_plain_step() -> None:
+    from dnntrain.optim.sgd import Sgd
+
+    plain, scaled = network(), network()
+    for model, choice in (
+        (plain, Sgd(lr=0.1, weight_decay=0.0)),
+        (scaled, Sgd(lr=0.1, weight_decay=0.0, layer_decay=0.5)),
+    ):
+        before = model[0].weight.detach().clone()
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        choice.build(model)[0].step()
+        step = 0.1 if model is plain else 0.025
+        torch.testing.assert_close(model[0].weight.detach(), before - step)
