@@ -1,0 +1,38 @@
+"""The knobs that every method with a teacher has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.config.fields import Literal, NonNegative, Positive, PositiveInt
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import BatchStage, Parts
+
+
+@dataclass(frozen=True)
+class TeacherKnobs:
+    """Who teaches, how its outputs are computed, and where they are kept."""
+
+    teacher: str | tuple[str, ...]  # run directory, export, torchvision:NAME[:WEIGHTS] or timm:NAME; or a list of them
+    task_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
+    teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the teacher's layers
+    teacher_compile: bool = False  # true: the teacher is compiled, which takes a minute at the first batch
+    teacher_batch: PositiveInt = 32  # images of each forward pass of the teacher, filled up where there are fewer
+    cache: Literal["none", "memory", "disk"] = (
+        "none"  # keep outputs for views that come again; disk: for later runs too
+    )
+    cache_dir: str | None = None  # folder of cache=disk; null: one for each teacher and data set in the user's cache
+    cache_gb: Positive = 4.0  # most GB that are kept; outputs beyond are computed each time
+
+    def check_with(self, parts: Parts) -> None:
+        """Refuses a cache where examples are mixed before the teacher sees them."""
+        if self.cache != "none" and any(transform.stage is BatchStage.MIX for transform in parts.batch):
+            raise ConfigError(
+                f"distill.cache={self.cache} would never be read: mixed images are new in every epoch",
+                "use distill.cache=none, or leave the mixing method out of reg",
+            )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The teachers as typed."""
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher

@@ -1,0 +1,138 @@
+"""A teacher by what was typed: a run directory, an export, or a pretrained model of torchvision or timm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from dnntrain.data.source import digest_of
+from dnntrain.errors import ConfigError, did_you_mean
+from dnntrain.model.cost import unfilled
+from dnntrain.model.exported import load_exported
+from dnntrain.model.foreign import library
+from dnntrain.model.shape import ModelShape
+from dnntrain.model.timm import Timm
+from dnntrain.model.torchvision import Torchvision
+from dnntrain.protocols import Context
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A frozen model in eval mode on the CPU. `class_names` is empty where the library's names are not those of a data set.
+
+    `mean` and `std` are what it was trained with; `digest` is of its architecture, numbers and normalisation.
+    """
+
+    source: str
+    model: nn.Module
+    num_classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digest: str
+
+
+def load_teacher(source: str, context: Context, reads_classes: bool) -> Loaded:
+    """The teacher `source`, checked against the data: its input always, its classes where they are read.
+
+    Raises ConfigError where it does not fit, CheckpointError where a file is damaged.
+    """
+    library_name, _, name = source.partition(":")
+    try:
+        if library_name == "torchvision" and name:
+            loaded = _torchvision(source, name, context)
+        elif library_name == "timm" and name:
+            loaded = _timm(source, name, context)
+        else:
+            loaded = _exported(source, context)
+    except ConfigError as error:
+        hint = error.hint.removeprefix("set model.download=true, or ")
+        raise ConfigError(f"distill.teacher={source}: {error.message}", hint) from None
+    if reads_classes:
+        _check_classes(loaded, context)
+    loaded.model.eval().requires_grad_(False)
+    return loaded
+
+
+def _exported(source: str, context: Context) -> Loaded:
+    path = Path(source).expanduser()
+    if not path.exists():
+        runs = [str(file.parent) for file in Path("runs").glob("*/*/config.json")]
+        raise ConfigError(
+            "there is no such run directory, export or model",
+            did_you_mean(source, runs) if runs else "give a run directory, torchvision:NAME or timm:NAME",
+        )
+    found = load_exported(path)
+    if found.input_shape != context.input_shape:
+        theirs, ours = ("x".join(map(str, shape)) for shape in (found.input_shape, context.input_shape))
+        raise ConfigError(
+            f"it was trained on images of {theirs}, the data have {ours}",
+            f"train a teacher on this data, or choose data of {theirs}",
+        )
+    described = [f"{key}={value}" for key, value in found.architecture.items()]
+    return Loaded(
+        source,
+        found.model,
+        len(found.class_names),
+        found.class_names,
+        found.mean,
+        found.std,
+        _digest(found.model, [*described, str(found.mean), str(found.std)]),
+    )
+
+
+def _torchvision(source: str, name: str, context: Context) -> Loaded:
+    arch, _, weights = name.partition(":")
+    models = library("torchvision").models
+    known = models.list_models(module=models)
+    if arch not in known:
+        raise ConfigError(f"torchvision has no classification model {arch!r}; {did_you_mean(arch, known)}")
+    choices = models.get_model_weights(arch).__members__
+    weights = weights or "DEFAULT"
+    if weights not in choices:
+        raise ConfigError(f"{arch} has no weights {weights!r}; {did_you_mean(weights, list(choices))}")
+    if context.input_shape[0] != 3:
+        raise ConfigError(f"its weights are for colours; the data have {context.input_shape[0]} channels")
+    chosen = choices[weights].value
+    preset = chosen.transforms()
+    classes = len(chosen.meta["categories"])
+    shape = ModelShape(classes, *context.input_shape)
+    model = unfilled(lambda: Torchvision(name=arch, weights=weights).build(shape))
+    mean, std = tuple(map(float, preset.mean)), tuple(map(float, preset.std))
+    return Loaded(source, model, classes, (), mean, std, _digest(model, [source, str(mean), str(std)]))
+
+
+def _timm(source: str, name: str, context: Context) -> Loaded:
+    timm = library("timm")
+    if not timm.is_model(name.partition(".")[0]):
+        raise ConfigError(f"timm has no model {name!r}; {did_you_mean(name.partition('.')[0], timm.list_models())}")
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not timm.models.is_model_pretrained(name.partition(".")[0]):
+        raise ConfigError(f"timm has no weights for {name!r}", "a teacher must be trained: name a model with weights")
+    shape = ModelShape(config.num_classes, *context.input_shape)
+    model = unfilled(lambda: Timm(name=name, pretrained=True).build(shape))
+    mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
+    return Loaded(source, model, config.num_classes, (), mean, std, _digest(model, [source, str(mean), str(std)]))
+
+
+def _check_classes(loaded: Loaded, context: Context) -> None:
+    ours, theirs = context.class_names, loaded.class_names
+    if loaded.num_classes != context.num_classes:
+        reason = f"it knows {loaded.num_classes} classes, the data have {context.num_classes}"
+    elif theirs and ours and theirs != ours:
+        place = next(place for place, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+        same = "the same classes in another order" if set(theirs) == set(ours) else "other classes"
+        reason = f"it knows {same}: class {place} is {theirs[place]!r}, in the data {ours[place]!r}"
+    else:
+        return
+    raise ConfigError(
+        f"distill.teacher={loaded.source}: {reason}",
+        "train a teacher on this data; or use distill=at or distill=fitnet, which read its features only",
+    )
+
+
+def _digest(model: nn.Module, described: list[str]) -> str:
+    parts = [item for name, tensor in model.state_dict().items() for item in (name, tensor.numpy())]
+    return digest_of([*described, *parts])

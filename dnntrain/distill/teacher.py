@@ -1,0 +1,226 @@
+"""Runs a frozen teacher on the student's views and puts its outputs beside the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dnntrain.distill.cache import Store, open_store, view_of
+from dnntrain.distill.knobs import TeacherKnobs
+from dnntrain.distill.source import Loaded, load_teacher
+from dnntrain.errors import ConfigError
+from dnntrain.keys import Key
+from dnntrain.protocols import AfterStep, Batch, BatchStage, BatchTransform, Context, Moment
+
+#: Name of the teachers' logits beside a batch: [n, teachers, classes].
+LOGITS = "teacher.logits"
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What is kept of an inner module of the teacher: `reduce` of its output, under `name`."""
+
+    name: str
+    module: str
+    reduce: Callable[[Tensor], Tensor] = lambda output: output
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a method with a teacher fills its slots with; `shapes` of the teacher's outputs, of one example."""
+
+    batch: tuple[BatchTransform, ...]
+    after_step: tuple[AfterStep, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def taught(
+    knobs: TeacherKnobs,
+    context: Context,
+    *,
+    logits: bool = False,
+    taps: Callable[[nn.Module], Sequence[Tap]] | None = None,
+) -> Taught:
+    """Loads and checks the teachers, and the transform that adds their `logits`, or what is tapped of the only one.
+
+    Raises ConfigError for whatever cannot work: nothing is computed or written before the first batch.
+    """
+    _check(knobs, context, taps is not None)
+    loaded = [load_teacher(source, context, logits) for source in knobs.sources]
+    runner = Runner(loaded, context, knobs, taps(loaded[0].model) if taps else (), logits)
+    store = open_store(knobs, context, runner.shapes, [*(teacher.digest for teacher in loaded), runner.described])
+    teach = Teach(runner, store)
+    flush = () if store is None or knobs.cache != "disk" else (_Flush(store, context),)
+    return Taught((BatchTransform(BatchStage.TEACHER, teach),), flush, runner.shapes)
+
+
+def _check(knobs: TeacherKnobs, context: Context, features: bool) -> None:
+    if not knobs.sources:
+        raise ConfigError("distill.teacher=[] names no teacher", "name a run directory, or use distill=self")
+    if features and len(knobs.sources) > 1:
+        raise ConfigError(
+            f"distill.teacher names {len(knobs.sources)} teachers, whose features cannot be averaged",
+            f"use distill.teacher={knobs.sources[0]}, or distill=kd, which averages outputs",
+        )
+    if knobs.teacher_precision == "fp16" and not context.device.startswith("cuda"):
+        raise ConfigError("distill.teacher_precision=fp16 is for GPUs", "use distill.teacher_precision=bf16 or fp32")
+    if knobs.cache_dir is not None and knobs.cache != "disk":
+        raise ConfigError(
+            f"distill.cache_dir={knobs.cache_dir} has no effect with distill.cache={knobs.cache}",
+            "use distill.cache=disk, or leave cache_dir out",
+        )
+
+
+class Runner:
+    """Images → outputs of the teachers, in eval mode and without gradient.
+
+    Each forward pass has the same number of images, filled up with zeros, in the same place of memory: so an example's outputs
+    do not depend on how many others come with it, and are the same on every layout and from the cache.
+    """
+
+    def __init__(
+        self, loaded: Sequence[Loaded], context: Context, knobs: TeacherKnobs, taps: Sequence[Tap], logits: bool
+    ) -> None:
+        self._device, self._kind = context.device, context.device.split(":")[0]
+        self._autocast = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[knobs.teacher_precision]
+        self._taps, self._logits, self._compile = taps, logits, knobs.teacher_compile
+        self._models = [teacher.model for teacher in loaded]
+        self._affine = [renormalisation(context, teacher) for teacher in loaded]
+        self._convolutional = any(isinstance(module, nn.Conv2d) for model in self._models for module in model.modules())
+        self._buffer = torch.empty(0)
+        self._ready = False
+        self._shape = (knobs.teacher_batch, *context.input_shape)
+        self.shapes = {
+            name: tuple(output.shape[1:]) for name, output in self._forward(torch.zeros(1, *self._shape[1:])).items()
+        }
+        tapped = ", ".join(f"{tap.name}={tap.module}" for tap in taps)
+        self.described = f"{knobs.teacher_precision} {knobs.teacher_compile} {knobs.teacher_batch} {logits} {tapped}"
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """The outputs by name, float32 [n, …]."""
+        if not self._ready:
+            self._prepare()
+        size = len(self._buffer)
+        found: list[dict[str, Tensor]] = []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            self._buffer[: len(part)].copy_(part)
+            self._buffer[len(part) :] = 0
+            found.append({name: output[: len(part)].clone() for name, output in self._forward(self._buffer).items()})
+        if not found:
+            return {name: torch.empty(0, *shape, device=self._device) for name, shape in self.shapes.items()}
+        return {name: torch.cat([outputs[name] for outputs in found]) for name in self.shapes}
+
+    @torch.no_grad()
+    def depends_on_neighbours(self, images: Tensor) -> bool:
+        """True where an image's outputs differ in any bit by its place in the batch and the images around it."""
+        size = self._shape[0]
+        images = images[:size]
+        alone = self(images)
+        shifted = self(torch.cat([images.flip(0), images])[1 : len(images) + 1])
+        moved = torch.arange(len(images) - 2, -1, -1)
+        return any(not torch.equal(alone[name][moved], shifted[name][: len(moved)]) for name in self.shapes)
+
+    def _prepare(self) -> None:
+        memory_format = torch.channels_last if self._convolutional else torch.contiguous_format
+        for model in self._models:
+            model.to(self._device).to(memory_format=memory_format)
+            if self._compile:
+                model.compile()
+        self._buffer = torch.empty(self._shape, device=self._device, memory_format=memory_format)
+        self._ready = True
+
+    @torch.no_grad()
+    def _forward(self, images: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = {}
+        logits = []
+        for model, affine in zip(self._models, self._affine, strict=True):
+            seen = images if affine is None else images * affine[0].to(images.device) + affine[1].to(images.device)
+            found: dict[str, Tensor] = {}
+            with ExitStack() as stack:
+                for tap in self._taps:
+                    hook = model.get_submodule(tap.module).register_forward_hook(partial(_keep, found, tap.name))
+                    stack.callback(hook.remove)
+                stack.enter_context(
+                    torch.autocast(
+                        images.device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None
+                    )
+                )
+                logits.append(model(seen))
+            outputs |= {tap.name: tap.reduce(found[tap.name].float()) for tap in self._taps}
+        if self._logits:
+            outputs[LOGITS] = torch.stack([rows.float() for rows in logits], 1)
+        return outputs
+
+
+def _keep(found: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    # Not a copy: where the next operation works in place, the student's features are those after it, too.
+    found[name] = output
+
+
+def renormalisation(context: Context, teacher: Loaded) -> tuple[Tensor, Tensor] | None:
+    """(scale, shift) [channels, 1, 1] from images as the data normalise them to those of the teacher; None where they agree."""
+    if not context.mean or (context.mean, context.std) == (teacher.mean, teacher.std):
+        return None
+    mean, std, own_mean, own_std = (
+        torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
+        for values in (context.mean, context.std, teacher.mean, teacher.std)
+    )
+    return (std / own_std).float(), ((mean - own_mean) / own_std).float()
+
+
+class Teach:
+    """The batch transform: computes the teacher's outputs, or takes those that are kept."""
+
+    def __init__(self, runner: Runner, store: Store | None) -> None:
+        self._runner, self._store = runner, store
+        self._checked = store is None
+
+    def __call__(self, batch: Batch, key: Key) -> Batch:
+        outputs = self._runner(batch.images) if self._store is None else self._kept(batch.images, self._store)
+        batch.extras = {**batch.extras, **outputs}
+        return batch
+
+    def _kept(self, images: Tensor, store: Store) -> dict[str, Tensor]:
+        if not self._checked and len(images) > 1:
+            self._checked = True
+            if self._runner.depends_on_neighbours(images):
+                raise ConfigError(
+                    "the teacher's outputs for an image depend on the images beside it, so they cannot be kept exactly",
+                    "use distill.cache=none",
+                )
+        views = view_of(images)
+        places = store.find(views)
+        missing = np.flatnonzero(places[:, 0] < 0)
+        if not len(missing):
+            return store.take(places, images.device)
+        computed = self._runner(images[torch.from_numpy(missing).to(images.device)])
+        if len(missing) < len(views):
+            known = np.flatnonzero(places[:, 0] >= 0)
+            kept = store.take(places[known], images.device)
+            order = torch.from_numpy(np.argsort(np.concatenate([missing, known]))).to(images.device)
+            outputs = {name: torch.cat([computed[name], kept[name]])[order] for name in computed}
+        else:
+            outputs = computed
+        store.add([views[row] for row in missing], computed)
+        return outputs
+
+
+class _Flush:
+    """Writes what is new at the end of each epoch and of the run."""
+
+    def __init__(self, store: Store, context: Context) -> None:
+        self._store, self._every, self._last = store, max(context.steps_per_epoch, 1), context.total_steps
+
+    def __call__(self, moment: Moment) -> None:
+        done = moment.step + 1
+        if done % self._every == 0 or done == self._last:
+            self._store.flush()

@@ -1,0 +1,166 @@
+"""Where a teacher comes from, and what it is checked for before anything starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from students import of_digits
+
+from dnntrain.distill.kd import Kd
+from dnntrain.distill.source import load_teacher
+from dnntrain.distill.teacher import LOGITS, renormalisation
+from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.keys import Key
+from dnntrain.protocols import Batch
+
+
+def refused(teacher: object, **changes: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Kd(teacher=str(teacher)).build(of_digits(**changes))
+    return str(caught.value)
+
+
+def exported(run: Path, folder: Path) -> Path:
+    """The two files of the exported model alone."""
+    folder.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(run / name, folder / name)
+    return folder
+
+
+def test_run_directory_export_and_file_are_the_same_teacher(short_run: Path, tmp_path: Path) -> None:
+    folder = exported(short_run, tmp_path / "export")
+    digests = {
+        load_teacher(str(path), of_digits(), True).digest for path in (short_run, folder, folder / "model.safetensors")
+    }
+    assert len(digests) == 1
+
+
+def test_its_outputs_are_those_of_the_run(short_run: Path) -> None:
+    from dnntrain.verbs.trained import load_run
+
+    images, index = torch.rand(5, 1, 8, 8), np.arange(5)
+    taught = (
+        Kd(teacher=str(short_run))
+        .build(of_digits())
+        .batch[0]
+        .apply(Batch(images, torch.zeros(5, dtype=torch.int64), index, index), Key(0))
+    )
+    with torch.no_grad():
+        expected = load_run(short_run).model(images)
+    assert torch.allclose(taught.extras[LOGITS][:, 0], expected, atol=1e-6)
+
+
+def test_half_precision_is_that_of_the_teacher_alone(short_run: Path) -> None:
+    images, index = torch.rand(5, 1, 8, 8), np.arange(5)
+    logits = [
+        Kd(teacher=str(short_run), teacher_precision=precision)
+        .build(of_digits())
+        .batch[0]
+        .apply(Batch(images, torch.zeros(5, dtype=torch.int64), index, index), Key(0))
+        .extras[LOGITS]
+        for precision in ("fp32", "bf16")
+    ]
+    assert logits[1].dtype == torch.float32
+    assert not torch.equal(*logits)
+    assert torch.allclose(*logits, atol=0.1)
+
+
+def test_images_are_renormalised_for_a_teacher_with_other_statistics() -> None:
+    pixels = torch.rand(2, 1, 3, 3)
+    context = of_digits(mean=(0.3,), std=(0.2,))
+    teacher = load_like(mean=(0.5,), std=(0.4,))
+    scale, shift = renormalisation(context, teacher) or (torch.ones(1), torch.zeros(1))
+    assert torch.allclose((pixels - 0.3) / 0.2 * scale + shift, (pixels - 0.5) / 0.4, atol=1e-6)
+    assert renormalisation(of_digits(mean=(0.5,), std=(0.4,)), teacher) is None
+
+
+def load_like(mean: tuple[float, ...], std: tuple[float, ...]) -> object:
+    from dnntrain.distill.source import Loaded
+
+    return Loaded("x", torch.nn.Identity(), 10, (), mean, std, "")
+
+
+def test_a_teacher_with_other_classes_is_refused_with_what_works(short_run: Path) -> None:
+    message = refused(short_run, num_classes=3, class_names=("a", "b", "c"))
+    assert "it knows 10 classes, the data have 3" in message
+    assert "distill=at" in message
+    assert "class 0 is '0', in the data 'a'" in refused(short_run, class_names=tuple("abcdefghij"))
+    assert "the same classes in another order" in refused(short_run, class_names=tuple("1023456789"))
+
+
+def test_a_teacher_of_other_images_is_refused(short_run: Path) -> None:
+    assert "trained on images of 1x8x8, the data have 3x32x32" in refused(short_run, input_shape=(3, 32, 32))
+
+
+def test_a_place_that_holds_no_model_is_refused(short_run: Path, tmp_path: Path) -> None:
+    assert "there is no such run directory" in refused(tmp_path / "none")
+    (tmp_path / "config.yaml").touch()
+    assert f"dnntrain resume {tmp_path}" in refused(tmp_path)
+
+
+def test_a_teacher_whose_code_would_be_run_is_refused(short_run: Path, tmp_path: Path) -> None:
+    folder = exported(short_run, tmp_path / "export")
+    card = json.loads((folder / "config.json").read_text())
+    card["dnntrain"].update(model="custom", model_args={"name": "custom", "file": "/tmp/x.py"})
+    (folder / "config.json").write_text(json.dumps(card))
+    assert "its own code, which would be run" in refused(folder)
+
+
+def test_a_damaged_teacher_is_refused_as_a_model_file(short_run: Path, tmp_path: Path) -> None:
+    folder = exported(short_run, tmp_path / "export")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError):
+        Kd(teacher=str(folder)).build(of_digits())
+
+
+def test_half_floats_of_gpus_are_refused_on_a_cpu(short_run: Path) -> None:
+    with pytest.raises(ConfigError, match="teacher_precision=bf16"):
+        Kd(teacher=str(short_run), teacher_precision="fp16").build(of_digits())
+
+
+def test_names_of_libraries_are_checked() -> None:
+    assert "did you mean 'resnet50'?" in refused("torchvision:resnet5", input_shape=(3, 32, 32))
+    assert "did you mean 'IMAGENET1K_V1'?" in refused("torchvision:resnet18:IMAGENET1K_V3", input_shape=(3, 32, 32))
+    assert "timm has no model" in refused("timm:resnot")
+
+
+def test_a_model_of_torchvision_teaches_from_its_cached_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT.url
+    colours = of_digits(input_shape=(3, 32, 32), num_classes=1000, class_names=(), mean=(0.5,) * 3, std=(0.5,) * 3)
+    source = "torchvision:mobilenet_v3_small"
+    with pytest.raises(ConfigError, match="not on this machine"):
+        load_teacher(source, colours, True)
+    published = torchvision.models.mobilenet_v3_small()
+    path = tmp_path / "hub/checkpoints" / url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    torch.save(published.state_dict(), path)
+    loaded = load_teacher(source, colours, True)
+    assert torch.equal(loaded.model.state_dict()["classifier.3.weight"], published.classifier[3].weight)
+    assert loaded.mean == (0.485, 0.456, 0.406)
+    with pytest.raises(ConfigError, match="it knows 1000 classes, the data have 10"):
+        load_teacher(source, of_digits(input_shape=(3, 32, 32)), True)
+
+
+def test_the_plan_refuses_before_a_folder_is_made(
+    tmp_path: Path, short_run: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = dnntrain("distill=kd", f"distill.teacher={short_run}", "data=synthetic", f"run_dir={tmp_path}/run")
+    assert done.returncode == 2
+    assert "the data have" in done.stderr
+    assert not (tmp_path / "run").exists()
+    missing = dnntrain("plan", "distill=kd")
+    assert missing.returncode == 2
+    assert "distill.teacher: needs a value" in missing.stderr
