@@ -76,7 +76,30 @@ RULES: tuple[Rule, ...] = (
         "norm.precise={c.norm.precise} recomputes statistics for each evaluation, and data.val_fraction=0 leaves none",
         "set data.val_fraction=0.1, or norm.precise=0",
     ),
+    Rule(
+        lambda c, hardware, ranks: getattr(c.sched, "looks_at_validation", False) and c.data.val_fraction == 0,
+        "sched={c.resolved[choices][sched]} looks at the validation part, and data.val_fraction=0 leaves it empty",
+        "set data.val_fraction=0.1, or another schedule",
+    ),
+    Rule(
+        lambda c, hardware, ranks: (
+            "momentum" in _scheduled(c) and not (getattr(c.optim, "momentum", 0) or getattr(c.optim, "beta1", 0))
+        ),
+        "sched.param names the momentum, and optim={c.resolved[choices][optim]} has none",
+        "use sched.param=lr, or set a momentum",
+    ),
+    Rule(
+        lambda c, hardware, ranks: "weight_decay" in _scheduled(c) and getattr(c.optim, "weight_decay", None) == 0,
+        "sched.param names the weight decay, and optim.weight_decay=0",
+        "use sched.param=lr, or set optim.weight_decay=0.01",
+    ),
 )
+
+
+def _scheduled(config: RunConfig) -> tuple[str, ...]:
+    """What the schedule multiplies: a name or several."""
+    param = getattr(config.sched, "param", ())
+    return (param,) if isinstance(param, str) else tuple(param)
 
 
 def _lengths(config: RunConfig) -> tuple[Duration, ...]:

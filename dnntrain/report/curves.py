@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from dnntrain.checkpoint.store import write_bytes
 from dnntrain.errors import ConfigError
 from dnntrain.report.numbers import Point, is_share, thinned
-from dnntrain.report.read import RunData, read_run
+from dnntrain.report.read import Event, RunData, read_run
 from dnntrain.report.sections import best_value, test_value
 from dnntrain.report.style import TONES
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 _INK, _SOFT, _GRID = "#171a21", "#545b69", "#e1e4ea"
 _LOG_SPAN = 40
+
+#: Decisions that are marked, and how far apart, as a share of the picture, two must be to be both named.
+_MOST_MARKS = 20
+_NAME_SHARE = 0.03
 
 
 def write_curves(run_dir: Path) -> Path:
@@ -47,6 +52,8 @@ def draw(run: RunData) -> bytes:
     accuracies = [("val", 1, _points(run, "val", "accuracy"))]
     _draw_panel(middle, "Accuracy", accuracies, share=True, best=best_value(run) if is_share(run.metric) else None)
     _draw_panel(right, "Learning rate", [("", 2, _points(run, "train", "lr"))])
+    for axes in (left, middle, right):
+        _mark_events(axes, run.events[:_MOST_MARKS])
     figure.suptitle(_plain(_title(run)), fontsize=11, color=_INK, x=0.01, ha="left", weight="bold", parse_math=False)
     buffer = BytesIO()
     with warnings.catch_warnings():
@@ -96,6 +103,29 @@ def _draw_panel(
         )
     if any(label for label, _, points in lines if points):
         axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
+
+
+def _mark_events(axes: Axes, events: Sequence[Event]) -> None:
+    """A dashed line at each decision, with its name on top; of those at one place the first is named."""
+    width = max(axes.get_xlim()[1] - axes.get_xlim()[0], 1e-9)
+    named_x = -math.inf
+    for event in events:
+        axes.axvline(event.step, color=_SOFT, linewidth=0.8, linestyle=(0, (3, 3)), alpha=0.7, zorder=0.5)
+        if event.step - named_x < _NAME_SHARE * width:
+            continue
+        named_x = event.step
+        axes.annotate(
+            _plain(event.name[:16]),
+            (event.step, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, -2),
+            textcoords="offset points",
+            rotation=90,
+            va="top",
+            fontsize=6.5,
+            color=_SOFT,
+            parse_math=False,
+        )
 
 
 def _points(run: RunData, split: str, name: str) -> list[Point]:

@@ -32,7 +32,10 @@ def written(text: str, key: str, without: tuple[str, ...]) -> Written:
     Raises ConfigError, naming `key`, for a schedule, knob or value that cannot be.
     """
     name, *words = text.split(":")
-    choice = registry().choice("sched", name)
+    try:
+        choice = registry().choice("sched", name)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error.message}", error.hint) from None
     if choice.module is None or choice.name != choice.base:
         raise ConfigError(f"{key}: {name} is a preset of {choice.base}", f"write {choice.base} with its knobs")
     kind = getattr(importlib.import_module(choice.module), choice.schema.class_name)

@@ -44,6 +44,12 @@ def test_a_name_is_never_read_as_a_formula(make_run: MakeRun) -> None:
     write_curves(run)
 
 
+def test_decisions_are_marked(make_run: MakeRun) -> None:
+    plain = write_curves(make_run("plain"))
+    marked = write_curves(make_run("marked", events=((60, "plateau", "no better"), (90, "$\\frac{", ""))))
+    assert ink(marked) > ink(plain)
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a run directory"):
         write_curves(tmp_path)
