@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive, PositiveInt
 from dnntrain.optim.base import OptimizerChoice
 from dnntrain.optim.groups import Setting, parameter_groups, split
+from dnntrain.optim.matrices import matrix_gradient, matrix_groups
 from dnntrain.protocols import Need
 
 
@@ -95,14 +96,7 @@ class MatrixMuon(torch.optim.Muon):
     """
 
     def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
-        self._parameters: dict[Tensor, nn.Parameter] = {}
-        viewed = []
-        for group in groups:
-            named = [(name, nn.Parameter(_matrix(parameter.detach()))) for name, parameter in group["params"]]
-            self._parameters.update(
-                {view: parameter for (_, view), (_, parameter) in zip(named, group["params"], strict=True)}
-            )
-            viewed.append({**group, "params": named})
+        viewed, self._owners = matrix_groups(groups)
         super().__init__(viewed, **options)
 
     @torch.no_grad()
@@ -110,9 +104,8 @@ class MatrixMuon(torch.optim.Muon):
         """One step; `closure` is not used."""
         for group in self.param_groups:
             for view in group["params"]:
-                parameter = self._parameters[view]
-                if parameter.grad is not None:
-                    self._step(group, view, _matrix(_like(parameter.grad, parameter)))
+                if self._owners[view].grad is not None:
+                    self._step(group, view, matrix_gradient(self._owners[view]))
         return None
 
     def _step(self, group: dict[str, Any], view: Tensor, gradient: Tensor) -> None:
@@ -137,17 +130,3 @@ def shape_factor(rule: str, rows: int, columns: int) -> float:
         "spectral_unclamped": math.sqrt(rows / columns),
     }
     return factors[rule]
-
-
-def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """`gradient` in the memory format of its parameter."""
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter).copy_(gradient)
-
-
-def _matrix(tensor: Tensor) -> Tensor:
-    """[out, …] → a view [out, -1], in the order of memory."""
-    if tensor.ndim == 4 and not tensor.is_contiguous():
-        tensor = tensor.permute(0, 2, 3, 1)
-    return tensor.view(len(tensor), -1)
