@@ -5,6 +5,7 @@ DnntrainError
 ├── DataError         3    a data set that cannot be used
 ├── DivergedError     4    the loss left the finite numbers and recovery is exhausted
 ├── CheckpointError   5    a checkpoint or model file that cannot be used
+├── RankError         1    one of several ranks failed, was lost or hung
 └── Stopped                a run that was asked to stop; its state is saved
     ├── Preempted     75   SIGTERM, SIGHUP, SIGUSR1, SIGUSR2
     └── Interrupted   130  SIGINT
@@ -25,6 +26,7 @@ class DnntrainError(Exception):
 
     exit_code: ClassVar[int] = 1
     status: ClassVar[str] = "failed"
+    shown: bool = False  # said by another rank, or in this one's log
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -73,11 +75,16 @@ class CheckpointError(DnntrainError, ValueError):
     exit_code = 5
 
 
+class RankError(DnntrainError):
+    """One of several ranks failed by a bug, was lost (killed, out of reach) or hung. The last checkpoint stands."""
+
+
 class Stopped(DnntrainError):
     """The run was asked to stop by a signal, and saved its state."""
 
     exit_code = 75
     status = "preempted"
+    saved: bool = False  # at this signal, by all ranks
 
 
 class Preempted(Stopped):
@@ -89,6 +96,13 @@ class Interrupted(Stopped):
 
     exit_code = 130
     status = "interrupted"
+
+
+def error_of(exit_code: int, message: str, hint: str = "") -> DnntrainError:
+    """The error that another process ended with, by its exit code."""
+    kinds = (ConfigError, DataError, DivergedError, CheckpointError, Preempted, Interrupted)
+    kind = next((kind for kind in kinds if kind.exit_code == exit_code), RankError)
+    return kind(message, hint)
 
 
 def nearest(word: str, names: list[str] | tuple[str, ...]) -> str | None:

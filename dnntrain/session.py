@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -178,9 +175,3 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def broadcast_config(config: Mapping[str, Any], send: Callable[[bytes], bytes]) -> dict[str, Any]:
-    """The main rank's configuration on every rank, as JSON."""
-    received: dict[str, Any] = json.loads(send(json.dumps(config).encode()))
-    return received

@@ -25,6 +25,7 @@ from dnntrain.data.reader import Reader, Reply, Request
 from dnntrain.data.source import Source
 from dnntrain.errors import DataError
 from dnntrain.keys import Index, Key
+from dnntrain.orphans import die_with_parent
 from dnntrain.protocols import Batch, BatchTransform, StepBatch
 
 _MOST_WORKERS = 8
@@ -219,6 +220,7 @@ def _start_worker(_: int) -> None:
     # A Ctrl-C or SIGTERM to the process group is for the training process, which still needs its workers to end well.
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+    die_with_parent()
 
 
 def _worker_error(error: RuntimeError) -> Exception:

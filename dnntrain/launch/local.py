@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from dnntrain.config.fields import PositiveInt
+from dnntrain.config.fields import Annotated, Duration, NonNegativeInt, PositiveInt, Range, Units
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,12 @@ class Local:
     """`nproc` processes where the layout wants more than one: one per accelerator, or two on a machine without any."""
 
     nproc: PositiveInt | None = None  # processes on this machine; null: one per accelerator, or two without any
+    max_restarts: NonNegativeInt = (
+        0  # restarts from the last checkpoint after a rank was killed, hung or failed by a bug
+    )
+    timeout: Annotated[Duration, Range(above=0), Units("s")] = Duration(600, "s")  # a rank silent for so long is hung
+
+    scheduler: ClassVar[str] = ""
 
     def build(self, accelerators: int) -> int:
         """The number of processes of a layout that wants many, given the number of `accelerators` here."""

@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
 
 from dnntrain.world import World
 
+#: Linux: the address of a network interface, netdevice(7).
+_SIOCGIFADDR = 0x8915
 
-def start(world: World, device: str) -> None:
-    """Joins the process group that torchrun describes: NCCL for CUDA, gloo else. One process that torchrun did not start needs none."""
+
+def start(world: World, device: str, store: Store | None = None, timeout_s: float = 600.0) -> None:
+    """Joins the process group that torchrun describes: NCCL for CUDA, gloo else. One process that torchrun did not start needs none.
+
+    `store` is where the ranks have met already. A collective that not all ranks come to within `timeout_s` fails.
+    """
     if not world.launched or dist.is_initialized():
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(world.local_rank)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    else:
+        choose_interface()
+    given = {} if store is None else {"store": store, "rank": world.rank, "world_size": world.size}
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **given)  # type: ignore[arg-type]
+
+
+def choose_interface() -> None:
+    """Has gloo use the interface that leads to the main rank, where none is named: a host's own name may mean loopback."""
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    name = interface_towards(os.environ.get("MASTER_ADDR", ""))
+    if name is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def interface_towards(address: str) -> str | None:
+    """The name of the network interface from which `address` is reached over IPv4; None where that cannot be told."""
+    try:
+        import fcntl
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            own = probe.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                request = struct.pack("256s", name.encode()[:15])
+                try:
+                    found = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+                except OSError:
+                    continue
+                if socket.inet_ntoa(found[20:24]) == own:
+                    return name
+    except (OSError, ImportError):
+        return None
+    return None
 
 
 def stop() -> None:

@@ -25,6 +25,8 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
             sys.stdout.flush()
         return code
     except DnntrainError as error:
+        if error.shown:
+            return error.exit_code
         if verbose or os.environ.get("DNNTRAIN_DEBUG") == "1":
             traceback.print_exc()
         else:

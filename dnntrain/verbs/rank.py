@@ -1,4 +1,4 @@
-"""One rank of a run that dnntrain itself launched: `python -m dnntrain.verbs.rank RUN_DIR`, under torchrun. Not for people."""
+"""One rank of a run that dnntrain itself launched: `python -m dnntrain.verbs.rank RUN_DIR`, under torchrun or Slurm. Not for people."""
 
 from __future__ import annotations
 
@@ -8,18 +8,32 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Trains with the resolved configuration that the parent wrote."""
+    """Trains with the resolved configuration that the parent wrote; the parent says how it ended."""
     from dnntrain.config.decode import decode, load_config
+    from dnntrain.config.run import RunConfig
+    from dnntrain.errors import DnntrainError
     from dnntrain.run_directory import split_words
     from dnntrain.verbs.guarded import guarded
-    from dnntrain.verbs.train import train
+    from dnntrain.verbs.train import train_described
     from dnntrain.world import World
 
+    path = Path(sys.argv[1])
+    parent_tells = "DNNTRAIN_RESTART" in os.environ
+
     def body() -> int:
-        path = Path(sys.argv[1])
         overrides = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
-        config = decode({**load_config(path / "config.yaml"), "run_dir": str(path)})
-        train(config, World.from_environ(), display=os.environ.get("DNNTRAIN_DISPLAY", "auto"), overrides=overrides)
+
+        def configured() -> RunConfig:
+            return decode({**load_config(path / "config.yaml"), "run_dir": str(path)})
+
+        world = World.from_environ()
+        display = os.environ.get("DNNTRAIN_DISPLAY", "auto")
+        try:
+            train_described(configured, world, display=display, overrides=overrides)
+        except Exception as error:
+            if not parent_tells or not (path / "logs" / "failure.json").is_file():
+                raise
+            return error.exit_code if isinstance(error, DnntrainError) else 1
         return 0
 
     return guarded(body)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode, digest
@@ -23,12 +20,19 @@ if TYPE_CHECKING:
     from dnntrain.live import Display
     from dnntrain.run_directory import RunDirectory
     from dnntrain.session import Session
+    from dnntrain.verbs.ranks import Ranks
+
+Value = TypeVar("Value")
 
 
 def run(arguments: Arguments) -> int:
     """Trains what the overrides describe."""
-    config = decode(compose(arguments.overrides, arguments.config_dir))
-    result = train(config, World.from_environ(), display=arguments.display, overrides=arguments.replay)
+
+    def configured() -> RunConfig:
+        return decode(compose(arguments.overrides, arguments.config_dir))
+
+    world = World.from_environ()
+    result = train_described(configured, world, display=arguments.display, overrides=arguments.replay)
     last_line(result, arguments)
     return 0
 
@@ -41,37 +45,64 @@ def train(
     Starts torchrun where the plan wants several processes; under torchrun all ranks use the main rank's configuration.
     Raises the DnntrainError that ended the run, after its state and result.json are written.
     """
+    return train_described(lambda: config, world, display=display, overrides=overrides)
+
+
+def train_described(
+    configured: Callable[[], RunConfig], world: World, *, display: str, overrides: list[str] | tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Trains what `configured` gives: several ranks call it once they have met, so that a mistake of one is told by all."""
     if world.size == 1:
-        return _train(config, world, display, overrides)
-    from dnntrain.hardware import detect
-    from dnntrain.parallel import communicate
+        return _train(configured(), world, display, overrides, None)
+    from dnntrain.verbs.ranks import train_together
 
-    device = detect(config.device).device
-    communicate.start(world, device)
-    try:
-        return _train(_shared(config, device), world, display, overrides)
-    finally:
-        communicate.stop()
+    return train_together(configured, world, lambda config, ranks: _train(config, world, display, overrides, ranks))
 
 
-def _train(config: RunConfig, world: World, display: str, overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
+def _train(
+    config: RunConfig, world: World, display: str, overrides: list[str] | tuple[str, ...], ranks: Ranks | None
+) -> dict[str, Any]:
     from dnntrain.run_directory import RunDirectory
     from dnntrain.session import open_session
 
-    session = open_session(config, world)
-    directory = RunDirectory.open(config.run_dir, config.name) if world.is_main else None
+    together = ranks.meeting.together if ranks is not None else _alone
+    session = together("data and plan", lambda: open_session(config, world))
+    if ranks is not None:
+        ranks.agree_on_data(session.data.dataset.digest, config)
+    directory = together(
+        "run directory", lambda: RunDirectory.open(config.run_dir, config.name) if world.is_main else None
+    )
     try:
         if session.plan.ranks > 1 and not world.launched:
             assert directory is not None
-            return _launch(session, directory, display, overrides)
-        return _train_here(session, directory, display, overrides)
+            return _launched(session, directory, display, overrides)
+        return _train_here(session, directory, display, overrides, ranks)
     finally:
         if directory is not None:
             directory.close()
 
 
+def _alone(name: str, body: Callable[[], Value]) -> Value:
+    """One process has nobody to do `body` together with."""
+    return body()
+
+
+def _launched(
+    session: Session, directory: RunDirectory, display: str, overrides: list[str] | tuple[str, ...]
+) -> dict[str, Any]:
+    from dnntrain.verbs.launching import launch
+
+    # Refused here, with the exit code of the reason, and before the saved configuration is written over.
+    _, finished, _ = _start_of(session, directory.path, lambda text: None)
+    return finished if finished is not None else launch(session, directory, display, overrides)
+
+
 def _train_here(
-    session: Session, directory: RunDirectory | None, display_mode: str, overrides: list[str] | tuple[str, ...]
+    session: Session,
+    directory: RunDirectory | None,
+    display_mode: str,
+    overrides: list[str] | tuple[str, ...],
+    ranks: Ranks | None,
 ) -> dict[str, Any]:
     from dnntrain.events import ended_by_signals
     from dnntrain.live import make_display
@@ -81,7 +112,11 @@ def _train_here(
     say, warn = _voices(directory, display)
     # Every rank looks at the files for itself, and so comes to the same conclusion.
     folder = directory.path if directory is not None else Path(str(config.run_dir))
-    digests, finished, checkpoint = _start_of(session, folder, warn)
+    together = ranks.meeting.together if ranks is not None else _alone
+    digests, finished, checkpoint = together("start", lambda: _start_of(session, folder, warn))
+    if ranks is not None:
+        step = "done" if finished is not None else "none" if checkpoint is None else str(checkpoint.step)
+        ranks.meeting.agree("checkpoints", {"step": step})
     if finished is not None:
         say("this run is done; nothing is left to train")
         return finished
@@ -90,22 +125,29 @@ def _train_here(
             directory.clear_checkpoints()
         directory.write_start(config.resolved, list(overrides), session.plan.as_json())
         (directory.path / "result.json").unlink(missing_ok=True)
-    result: dict[str, Any] = {"status": "failed", "run_dir": str(directory.path) if directory else ""}
+    result: dict[str, Any] = {"status": "failed", "run_dir": str(folder)}
+    ended = ended_by_signals(f"go on with: dnntrain resume {folder}") if ranks is None else nullcontext()
     try:
-        with ended_by_signals(f"go on with: dnntrain resume {folder}"):
+        with ended:
             return _trained(session, directory, display, warn, digests, checkpoint, result)
-    except DnntrainError as error:
-        result.update(status=error.status, reason=error.message, exit_code=error.exit_code)
+    except BaseException as met:
+        error = ranks.cause(met) if ranks is not None else met
+        result.update(_how_it_ended(error))
         if directory is not None:
             directory.log(str(error))
-        raise
-    except BaseException as error:
-        result.update(status="failed", reason=f"{type(error).__name__}: {error}")
-        raise
+        if error is met:
+            raise
+        raise error from None
     finally:
         if directory is not None:
             directory.write_result(result)
         display.close(f"status: {result['status']}")
+
+
+def _how_it_ended(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, DnntrainError):
+        return {"status": error.status, "reason": error.message, "exit_code": error.exit_code}
+    return {"status": "failed", "reason": f"{type(error).__name__}: {error}", "exit_code": 1}
 
 
 def _start_of(
@@ -202,7 +244,9 @@ def _raise_if_stopped(trainer: Trainer, result: dict[str, Any]) -> None:
     name = signal.Signals(number).name
     text = f"{name}: stopped after step {trainer.loop.progress.step}; saved in {result['run_dir']}"
     hint = f"go on with: dnntrain resume {result['run_dir']}"
-    raise Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
+    error = Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
+    error.saved = True
+    raise error
 
 
 def _result(session: Session, trainer: Trainer) -> dict[str, Any]:
@@ -282,66 +326,6 @@ def _check_same(checkpoint: Any, new: Any, folder: Path, config: RunConfig) -> N
     reasons = refused(load_config(checkpoint.path.parents[1] / "config.yaml"), config.resolved)
     if reasons:
         raise ConfigError.of(reasons)
-
-
-def _launch(
-    session: Session, directory: RunDirectory, display: str, overrides: list[str] | tuple[str, ...]
-) -> dict[str, Any]:
-    """Starts torchrun on this machine with the resolved configuration, and returns what its main rank wrote."""
-    from dnntrain.run_directory import read_json
-
-    path = directory.path
-    # Refused here, with the exit code of the reason, and before the saved configuration is written over.
-    _, finished, _ = _start_of(session, path, lambda text: None)
-    if finished is not None:
-        return finished
-    directory.write_start(session.config.resolved, list(overrides), session.plan.as_json())
-    (path / "result.json").unlink(missing_ok=True)
-    directory.close()
-    environ = {**os.environ, "DNNTRAIN_DISPLAY": display}
-    environ.setdefault("OMP_NUM_THREADS", str(max(1, session.hardware.cores // session.plan.ranks)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
-    command += [f"--nproc-per-node={session.plan.ranks}", "-m", "dnntrain.verbs.rank", str(path)]
-    code = _passing_signals_on(command, environ)
-    result = read_json(path / "result.json")
-    if result.get("status") != "done":
-        raise _error_of(result, code)
-    return {**result, "run_dir": str(path)}
-
-
-def _passing_signals_on(command: list[str], environ: Mapping[str, str]) -> int:
-    """The exit code of torchrun. It runs in a session of its own, so that it gets each signal once, from here, and ends its ranks well."""
-    import signal
-
-    from dnntrain.events import handled
-
-    process = subprocess.Popen(command, env=environ, start_new_session=True)
-
-    def pass_on(number: int, frame: object) -> None:
-        process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-
-    with handled(pass_on):
-        return process.wait()
-
-
-def _error_of(result: Mapping[str, Any], code: int) -> DnntrainError:
-    from dnntrain.errors import DataError, DivergedError
-
-    kinds = {"diverged": DivergedError, "preempted": Preempted, "interrupted": Interrupted, "refused": ConfigError}
-    message = str(result.get("reason") or f"the ranks ended with code {code}")
-    codes = {3: DataError, 5: CheckpointError}
-    kind = kinds.get(str(result.get("status"))) or codes.get(int(result.get("exit_code", 0))) or DnntrainError
-    return kind(message)
-
-
-def _shared(config: RunConfig, device: str) -> RunConfig:
-    """The main rank's configuration and run directory, on every rank."""
-    from dnntrain.parallel import communicate
-    from dnntrain.session import broadcast_config
-
-    place = config.run_dir or f"runs/{config.name}/{time.strftime('%Y%m%d-%H%M%S')}"
-    resolved = {**config.resolved, "run_dir": str(Path(place).expanduser().absolute())}
-    return decode(broadcast_config(resolved, lambda data: communicate.broadcast_bytes(data, device)))
 
 
 def last_line(result: Mapping[str, Any], arguments: Arguments) -> None:

@@ -1,0 +1,107 @@
+"""Ranks that meet at a store: what one of them meets, all are told. Each rank is a thread with a connection of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from torch.distributed import TCPStore
+
+from dnntrain.errors import ConfigError, DataError, RankError
+from dnntrain.parallel.meeting import Failure, Meeting
+from dnntrain.world import World
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
+    """The store that an agent would host, and the environment in which its ranks find it."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    return store
+
+
+def on_ranks(size: int, body: Callable[[Meeting], Any]) -> list[Any]:
+    """What `body` returns or raises on each rank."""
+
+    def rank(number: int) -> Any:
+        try:
+            return body(Meeting.join(World(number, size, number, launched=True), timeout_s=20))
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(rank, range(size)))
+
+
+def test_what_fails_on_one_rank_ends_all_with_its_error(host: TCPStore) -> None:
+    def body(meeting: Meeting) -> None:
+        def look() -> int:
+            if meeting.world.rank == 1:
+                raise DataError("the disk is empty", "fill it")
+            return 1
+
+        meeting.together("data", look)
+
+    ended = on_ranks(3, body)
+    assert [type(error) for error in ended] == [DataError] * 3
+    assert all("rank 1" in error.message and "the disk is empty" in error.message for error in ended)
+    assert all(error.hint == "fill it" for error in ended)
+
+
+def test_an_error_that_all_ranks_meet_names_no_rank(host: TCPStore) -> None:
+    def look() -> None:
+        raise ConfigError("no such model")
+
+    ended = on_ranks(2, lambda meeting: meeting.together("plan", look))
+    assert [error.message for error in ended] == ["no such model"] * 2
+
+
+def test_a_bug_of_one_rank_is_shown_with_its_traceback(host: TCPStore) -> None:
+    def body(meeting: Meeting) -> None:
+        def look() -> None:
+            if meeting.world.rank == 1:
+                raise KeyError("weight")
+
+        meeting.together("model", look)
+
+    ended = on_ranks(2, body)
+    assert [type(error) for error in ended] == [RankError] * 2
+    assert str(ended[0]).splitlines()[-1] == "KeyError: 'weight'"
+
+
+def test_ranks_that_differ_are_told_in_what(host: TCPStore) -> None:
+    ended = on_ranks(2, lambda meeting: meeting.agree("versions", {"torch": f"2.{meeting.world.rank}", "python": "3"}))
+    assert [type(error) for error in ended] == [ConfigError] * 2
+    for error in ended:
+        assert "torch is 2.0 on rank 0" in error.message
+        assert "2.1 on rank 1" in error.message
+        assert "python" not in error.message
+
+
+def test_the_main_ranks_value_reaches_all(host: TCPStore) -> None:
+    values = on_ranks(2, lambda meeting: meeting.from_main("x", lambda: b"%d" % meeting.world.rank))
+    assert values == [b"0", b"0"]
+
+
+def test_a_restart_reads_nothing_of_the_round_before(host: TCPStore) -> None:
+    first = on_ranks(2, lambda meeting: meeting.fail(Failure(1, "a", "lost", 1, "gone")))
+    assert [failure.message for failure in first] == ["gone", "gone"]
+    assert on_ranks(2, lambda meeting: meeting.failure()) == [None, None]
+
+
+def test_the_first_failure_stands(host: TCPStore) -> None:
+    def body(meeting: Meeting) -> Failure:
+        if meeting.world.rank:
+            meeting.failure(wait_s=10)
+        return meeting.fail(Failure(meeting.world.rank, "a", "error", 3, f"by {meeting.world.rank}"))
+
+    assert [failure.message for failure in on_ranks(2, body)] == ["by 0", "by 0"]
+
+
+def test_ranks_that_do_not_come_are_named(host: TCPStore) -> None:
+    with pytest.raises(RankError, match=r"1 of 2 ranks did not come within 0\.3 s: 1"):
+        Meeting.join(World(0, 2, 0, launched=True), timeout_s=0.3)
