@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from dnntrain.parallel.meeting import Failure, Meeting
 STACKS_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2) + 1
 
 #: Seconds that the training thread has to end by itself once a failure is known.
-_GRACE_S = {"error": 10.0, "bug": 10.0, "lost": 6.0, "hung": 2.0}
+_GRACE_S = {"error": 10.0, "bug": 10.0, "lost": 6.0, "hung": 3.0}
 #: Seconds after which a rank that is ending, but does not end, is ended.
 _SETTLE_S = 60.0
 
@@ -83,6 +84,7 @@ class Watch:
         self._neighbour_left = False
         self._failure: Failure | None = None
         self._stacks: TextIO | None = None
+        self._stacks_written = False
 
     def start(self) -> None:
         """Begins to speak and to listen."""
@@ -96,6 +98,16 @@ class Watch:
     def settle(self) -> None:
         """The training thread has met an error and ends the run itself."""
         self._settling.set()
+
+    def write_stacks(self, error: BaseException | None = None) -> None:
+        """Writes the stacks of this rank's threads, and before them where `error` was met; once."""
+        if self._stacks is None or self._stacks.closed or self._stacks_written:
+            return
+        self._stacks_written = True
+        if error is not None:
+            self._stacks.write("".join(traceback.format_exception(error)))
+            self._stacks.flush()
+        faulthandler.dump_traceback(self._stacks, all_threads=True)
 
     def close(self) -> None:
         """Ends the watch. The others are told that this rank is done, not dead."""
@@ -194,9 +206,8 @@ class Watch:
             time.sleep(pause_s)
 
     def _finish(self, failure: Failure) -> None:
-        if self._stacks is not None and failure.kind == "hung":
-            faulthandler.dump_traceback(self._stacks, all_threads=True)
-            self._stacks.flush()
+        if failure.kind == "hung":
+            self.write_stacks()
         self._settling.wait(_GRACE_S[failure.kind])
         if self._settling.is_set() and self._closed.wait(_SETTLE_S):
             return

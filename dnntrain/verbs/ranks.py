@@ -38,6 +38,9 @@ _BROKEN = re.compile(r"gloo|nccl|connection (closed|reset|refused)|timed out|tim
 #: Seconds to find out why a collective broke: the rank that knows it says so within this.
 _CAUSE_S = 5.0
 
+#: Seconds in which all ranks write their stacks.
+_STACKS_S = 2.0
+
 _trained_before = 0
 
 
@@ -66,6 +69,11 @@ class Ranks:
         failure = self._first(error)
         write_failure(self.folder, failure)
         own = failure.rank == world.rank or failure.message == str(getattr(error, "message", ""))
+        if failure.kind == "hung":
+            if self.watch is not None:
+                self.watch.write_stacks(error)
+            if world.is_main:
+                show_stacks(self.folder / "logs")
         cause = error if own and failure.kind in ("error", "bug") else failure.error()
         if isinstance(cause, DnntrainError):
             # One voice for all; but where nodes have lost each other, each has its own.
@@ -103,8 +111,12 @@ class Ranks:
         if known is not None:
             return known
         if broken:
-            text = f"rank {own.rank} lost its connection to another rank: {str(error).splitlines()[0]}"
-            own = Failure(own.rank, own.host, "lost", RankError.exit_code, text)
+            late = re.search("timed out|timeout", str(error), re.IGNORECASE)
+            met = "waited for another rank until the deadline" if late else "lost its connection to another rank"
+            text = f"rank {own.rank} on {own.host} {met}: {str(error).splitlines()[0]}"
+            hint = f"stacks of all ranks: {self.folder}/logs/stacks-rank_*.txt; the deadline is launch.timeout"
+            kind = "hung" if late else "lost"
+            own = Failure(own.rank, own.host, kind, RankError.exit_code, text, hint if late else "")
         return self.meeting.fail(own)
 
     @contextmanager
@@ -227,9 +239,15 @@ def _end(ranks: Ranks, failure: Failure) -> None:
         if not read_json(path):
             write_json(path, ended(error, ranks.folder))
         if failure.kind == "hung":
-            time.sleep(2.0)  # all ranks write theirs meanwhile
-            print(stacks(ranks.folder / "logs"), file=sys.stderr)
+            show_stacks(ranks.folder / "logs")
         print(f"dnntrain: {error}", file=sys.stderr, flush=True)
+
+
+def show_stacks(logs: Path) -> None:
+    """Shows the stacks of all ranks, unless a parent will."""
+    time.sleep(_STACKS_S)
+    if "DNNTRAIN_RESTART" not in os.environ:
+        print(stacks(logs), file=sys.stderr)
 
 
 def ended(error: DnntrainError, folder: Path) -> dict[str, Any]:
