@@ -22,6 +22,7 @@ from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import ConfigError
 from dnntrain.evaluation import evaluate
 from dnntrain.events import Evaluator, Saver, SignalWatch, applied
+from dnntrain.guarding import Guarding, with_recovery
 from dnntrain.keys import Index, Key, derive
 from dnntrain.loop import Loop
 from dnntrain.metrics import Listener, Metrics, Timer
@@ -75,6 +76,7 @@ class Trainer:
     pipeline: Pipeline
     timer: Timer
     batches_of: Callable[[Source, Index, World], Any]
+    guarding: Guarding | None = None
 
 
 def build(
@@ -187,18 +189,38 @@ def build(
         event(saver, config.checkpoint.every, progress),
         *([Event(tick, every_s=_TICK_S)] if tick is not None else []),
     ]
+    guarding = (
+        Guarding(
+            parts.guards,
+            parts.state["recovery"],  # type: ignore[arg-type]
+            step=lambda: progress.step,
+            write=partial(metrics.write, "event"),
+            reduce=reduce_sum,
+            collect=context.collect,
+            optimizers=optimizers,
+            buffers=model.buffers(),
+            device=device,
+            scaled=scaler is not None,
+        )
+        if parts.guards
+        else None
+    )
     loop = Loop(
         progress=progress,
-        batches=pipeline,
+        batches=guarding.batches(pipeline) if guarding else pipeline,
         controls=bind_controls(parts.controls, optimizers, model),
         executor=executor,
-        update=parts.update or plain,
-        apply=build_apply(optimizers, trained, parts.gradient, metrics.observe, scaler),
+        update=guarding.update(parts.update or plain) if guarding else parts.update or plain,
+        apply=build_apply(
+            optimizers, trained, parts.gradient, metrics.observe, scaler, guarding.passes if guarding else None
+        ),
         after_step=parts.after_step,
         metrics=metrics,
         cadence=Cadence(events, progress.total_steps),
     )
-    return Trainer(loop, model, outputs, parts, states, metrics, evaluator, saver, signals, pipeline, timer, batches_of)
+    return Trainer(
+        loop, model, outputs, parts, states, metrics, evaluator, saver, signals, pipeline, timer, batches_of, guarding
+    )
 
 
 def make_context(config: RunConfig, plan: Plan, data: Prepared, device: str, world: World) -> Context:
@@ -247,7 +269,7 @@ def collect(config: RunConfig, context: Context) -> Parts:
     for method in methods:
         if hasattr(method, "check_with"):
             method.check_with(joined)
-    return replace(joined, batch=one_mixer(joined.batch))
+    return with_recovery(replace(joined, batch=one_mixer(joined.batch)))
 
 
 def make_model(config: RunConfig, plan: Plan, data: Prepared, parts: Parts, device: str) -> nn.Module:
@@ -380,6 +402,7 @@ def bind(parts: Parts, built: Built) -> None:
         *parts.after_step,
         *parts.evaluation,
         *parts.decisions,
+        *parts.guards,
         parts.update,
         *parts.state.values(),
     )

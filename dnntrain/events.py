@@ -70,6 +70,10 @@ class Saver:
             self._saved_step = step
             checkpoint.prune(self._folder, self._keep)
 
+    def forget(self) -> None:
+        """The run goes on from an earlier step, and may save the same one again."""
+        self._asked_step = self._saved_step = -1
+
     def best(self, step: int) -> None:
         """Saves, and points BEST to it."""
         self(step)

@@ -138,6 +138,8 @@ class Metrics:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._sum, self._count, self._examples = float(state["sum"]), int(state["count"]), int(state["examples"])
+        for pending in (self._totals, self._counts, self._observed):
+            pending.clear()
         self.cut_back(int(state["bytes"]))
 
     def cut_back(self, size_bytes: int) -> None:

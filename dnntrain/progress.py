@@ -82,6 +82,10 @@ class Progress:
         """Counts `seconds` as not spent on training."""
         self._paused_s += seconds
 
+    def keep_time(self, elapsed_s: float) -> None:
+        """After a return to an earlier step: `elapsed_s` seconds were spent all the same."""
+        self._elapsed_before_s, self._started_s = elapsed_s, time.perf_counter()
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "step": self.step,
@@ -121,6 +125,10 @@ class Cadence:
         if step < self._wake_step and time.perf_counter() < self._wake_s:
             return ()
         return self._collect(step)
+
+    def rewind(self) -> None:
+        """The run goes on from an earlier step."""
+        self._wake_step = 0
 
     def _collect(self, step: int) -> list[Callable[[int], None]]:
         now = time.perf_counter()

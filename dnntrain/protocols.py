@@ -324,6 +324,74 @@ class Decision(Protocol):
     def __call__(self, row: Mapping[str, Any]) -> Stop | Adjusted | None: ...
 
 
+class Action(IntEnum):
+    """What an alarm asks for, the gravest last."""
+
+    LOG = auto()
+    SKIP = auto()
+    ROLLBACK = auto()
+    STOP = auto()
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What a guard has found: written as a row of split "event", and acted upon.
+
+    SKIP      the step's gradients are not applied: neither weights nor momentum nor buffers change, on any rank
+    ROLLBACK  back to the last checkpoint, the learning rate times `cut` from there on, the step's examples left out
+    STOP      the run ends as diverged, as it does after `recoveries` skips in a row or rollbacks of the run
+    """
+
+    event: str
+    reason: str
+    action: Action
+    values: Mapping[str, float] = field(default_factory=dict)
+    recoveries: int = 0
+    cut: float = 1.0
+
+
+class Clock(NamedTuple):
+    """Number of the step, from 1, and the seconds that this rank waited for its batch."""
+
+    step: int
+    waited_s: float
+
+
+class Seen(NamedTuple):
+    """A step as all ranks see it, before its gradients are applied.
+
+    step           its number, from 1
+    loss           mean over the examples of all ranks; not finite where that of any is not
+    gradient_norm  global L2 norm before clipping; infinite where a gradient is not finite on any rank
+    sums           what the guard measured, summed over all ranks; empty where it measured nothing
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    sums: Sequence[float]
+
+
+class Guard(Protocol):
+    """Watches each step between gradients and update. Decides from `Seen` and its own state alone, so that all ranks decide the same.
+
+    `sees_gradients`: loss and norm are read at every step, for which the host waits for the device; else they are NaN.
+    `action` is the gravest that it may ask for.
+    """
+
+    @property
+    def sees_gradients(self) -> bool: ...
+
+    @property
+    def action(self) -> Action: ...
+
+    def measure(self, clock: Clock) -> Tensor | None:
+        """float [k] on the device, of this rank; None, in the same steps on all ranks, where there is nothing to sum."""
+        ...
+
+    def judge(self, seen: Seen) -> Alarm | None: ...
+
+
 class StepLoss(NamedTuple):
     """Sum of the losses of the step's examples on this rank; `examples` on all ranks: a tensor on the device, not yet read."""
 
@@ -370,6 +438,7 @@ class Parts:
     after_step: tuple[AfterStep, ...] = ()
     evaluation: tuple[View, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    guards: tuple[Guard, ...] = ()
     export: tuple[Callable[[Module], Module], ...] = ()
     captures: tuple[Capture, ...] = ()
     label_smoothing: float = 0.0

@@ -67,9 +67,14 @@ RULES: tuple[Rule, ...] = (
         "give train.duration, eval.every, checkpoint.every and log.every in steps or epochs",
     ),
     Rule(
-        lambda c, hardware, ranks: bool(c.monitor) and c.data.val_fraction == 0,
-        "monitor={c.resolved[choices][monitor]} looks at the validation part, and data.val_fraction=0 leaves it empty",
-        "set data.val_fraction=0.1, or monitor=[]",
+        lambda c, hardware, ranks: "early_stopping" in c.monitor and c.data.val_fraction == 0,
+        "monitor=[early_stopping] looks at the validation part, and data.val_fraction=0 leaves it empty",
+        "set data.val_fraction=0.1, or leave early_stopping out",
+    ),
+    Rule(
+        lambda c, hardware, ranks: "slow_rank" in c.monitor and ranks == 1,
+        "monitor=[slow_rank] compares ranks, and this run has one",
+        "leave slow_rank out, or use parallel=ddp",
     ),
     Rule(
         lambda c, hardware, ranks: getattr(c.norm, "precise", 0) > 0 and c.data.val_fraction == 0,

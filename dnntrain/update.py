@@ -25,22 +25,35 @@ def build_apply(
     transforms: Sequence[GradientTransform],
     observe: Observe,
     scaler: torch.amp.GradScaler | None,
+    check: Callable[[Sequence[Tensor]], bool] | None = None,
 ) -> Callable[[], None]:
-    """The function that turns `.grad` into a step. With a scaler, a step whose gradients overflowed is left out."""
-    steps = [optimizer.step for optimizer in optimizers]
+    """The function that turns `.grad` into a step. With a scaler, a step whose gradients overflowed is left out.
 
-    def transform() -> None:
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for item in transforms:
+    `check` sees the gradients before they are clipped; where it says False nothing is applied.
+    """
+    steps = [optimizer.step for optimizer in optimizers]
+    penalties = [item for item in transforms if item.stage <= GradientStage.CHECK]
+    clips = [item for item in transforms if item.stage > GradientStage.CHECK]
+    touched = bool(transforms) or check is not None
+
+    def run(items: Sequence[GradientTransform], gradients: Sequence[Tensor]) -> None:
+        for item in items:
             numbers = item.apply(gradients)
             if numbers:
                 observe(numbers)
 
+    def passed() -> bool:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        run(penalties, gradients)
+        if check is not None and not check(gradients):
+            return False
+        run(clips, gradients)
+        return True
+
     def apply() -> None:
-        if transforms:
-            transform()
-        for step in steps:
-            step()
+        if not touched or passed():
+            for step in steps:
+                step()
         for parameter in parameters:
             parameter.grad = None
 
@@ -48,10 +61,9 @@ def build_apply(
         assert scaler is not None
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
-        if transforms:
-            transform()
-        for optimizer in optimizers:
-            scaler.step(optimizer)
+        if not touched or passed():
+            for optimizer in optimizers:
+                scaler.step(optimizer)
         scaler.update()
         for parameter in parameters:
             parameter.grad = None

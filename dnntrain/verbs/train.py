@@ -181,7 +181,7 @@ def _trained(
     """Builds, restores, trains, and finishes; fills `result` as it goes."""
     from dnntrain.build import build
     from dnntrain.checkpoint.state import restore
-    from dnntrain.loop import run as run_loop
+    from dnntrain.recovery import run as run_loop
     from dnntrain.verbs.watch import Watch, header
 
     config, plan = session.config, session.plan
@@ -205,7 +205,7 @@ def _trained(
             progress.start()
             trainer.metrics.start_interval()
             watch.attach(trainer)
-            run_loop(trainer.loop)
+            run_loop(trainer, Path(result["run_dir"] or str(config.run_dir)) / "checkpoints", warn)
             _finish_training(trainer, plan)
         _raise_if_stopped(trainer, result)
         result.update(_result(session, trainer))

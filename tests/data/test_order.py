@@ -49,6 +49,13 @@ def test_a_step_with_fewer_examples_than_ranks_gives_some_rank_nothing() -> None
     assert sum(len(share) for share in shares) == 1
 
 
+def test_passes_are_those_of_the_rank_that_has_most_micro_batches() -> None:
+    # Five blocks of 8 on two ranks: 16 examples, and 24, which are cut into 16 and 8.
+    ranks = [schedule(40, 40, 20, rank, ranks=2) for rank in range(2)]
+    assert [len(rank.step_ranges(0)) for rank in ranks] == [1, 2]
+    assert [rank.passes(0) for rank in ranks] == [2, 2]
+
+
 def test_the_order_is_the_keyed_permutation_and_changes_with_the_epoch() -> None:
     part = schedule(500, 16, 16)
     assert (part.order(2) == Key(5, "shuffle", 2).permutation(np.arange(500))).all()

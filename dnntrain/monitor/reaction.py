@@ -1,0 +1,67 @@
+"""What monitors of single steps share: what is done about an alarm, and how often."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range
+from dnntrain.protocols import Action, Alarm
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """`log` writes it down; `skip` leaves the step out; `rollback` goes back to the last checkpoint; `stop` ends the run with code 4."""
+
+    action: Literal["log", "skip", "rollback", "stop"] = "skip"  # log, skip, rollback or stop: what is done about it
+    recoveries: PositiveInt = 3  # skips in a row, or rollbacks of the run, before it ends as diverged
+    cut: Annotated[float, Range(above=0, at_most=1)] = 0.5  # what a rollback multiplies the learning rate with
+
+    def __post_init__(self) -> None:
+        defaults = {item.name: item.default for item in fields(self)}
+        for knob, actions in (("cut", ("rollback",)), ("recoveries", ("skip", "rollback"))):
+            if self.action not in actions and getattr(self, knob) != defaults[knob]:
+                raise ValueError(f"{knob}={getattr(self, knob)} has no effect with action={self.action}")
+
+    def alarm(self, event: str, reason: str, values: Mapping[str, float]) -> Alarm:
+        """The alarm that asks for what is set here."""
+        return Alarm(event, reason, Action[self.action.upper()], values, self.recoveries, self.cut)
+
+
+class StepGuard:
+    """A guard that looks at loss and gradients and measures nothing itself."""
+
+    sees_gradients = True
+
+    def __init__(self, reaction: Reaction) -> None:
+        self._reaction = reaction
+        self.action = Action[reaction.action.upper()]
+
+    def measure(self, clock: Any) -> None:
+        return None
+
+
+class Window:
+    """The last `size` finite values, oldest first; its state survives a resume."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.values: list[float] = []
+
+    @property
+    def ready(self) -> bool:
+        """True from half of the size on: with fewer values a median says little."""
+        return len(self.values) >= max(2, self._size // 2)
+
+    def add(self, value: float) -> None:
+        """Takes a value, unless it is not finite."""
+        if math.isfinite(value):
+            self.values = [*self.values, value][-self._size :]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {str(number): value for number, value in enumerate(self.values)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.values = [float(state[str(number)]) for number in range(len(state))]

@@ -1,0 +1,109 @@
+"""Each guard alone: its formula, its state, what it asks for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from stand_ins import built
+from torch import nn
+
+from dnntrain.monitor.dead_units import DeadUnits, DeadUnitsGuard, living
+from dnntrain.monitor.gradient_norm import GradientNorm, GradientNormGuard
+from dnntrain.monitor.loss_spike import LossSpike, LossSpikeGuard, robust_score
+from dnntrain.monitor.non_finite import NonFinite, NonFiniteGuard
+from dnntrain.monitor.slow_data import SlowData, SlowDataGuard
+from dnntrain.monitor.slow_rank import slowest
+from dnntrain.protocols import Action, Clock, Seen
+
+
+def seen(step: int, loss: float = 1.0, norm: float = 1.0, sums: tuple[float, ...] = ()) -> Seen:
+    return Seen(step, loss, norm, sums)
+
+
+def test_the_robust_score_counts_deviations_from_the_median() -> None:
+    # Median 3, absolute deviations 2 1 0 1 2: their median is 1.
+    assert robust_score([1, 2, 3, 4, 5], 6.0) == pytest.approx(3 / 1.4826)
+    assert robust_score([2.0, 2.0, 2.0], 2.3) == pytest.approx(0.3 / (0.05 * 2))
+    assert robust_score([1, 2, 3], math.nan) == math.inf
+
+
+def test_a_spike_is_told_once_half_of_the_window_is_filled_and_does_not_enter_it() -> None:
+    guard = LossSpikeGuard(LossSpike(window=4))
+    assert guard.judge(seen(1, 1.0)) is None
+    assert guard.judge(seen(2, 50.0)) is None
+    guard = LossSpikeGuard(LossSpike(window=4))
+    for step in range(1, 5):
+        assert guard.judge(seen(step, 1.0 + step / 100)) is None
+    alarm = guard.judge(seen(5, 50.0))
+    assert alarm is not None
+    assert alarm.action is Action.SKIP
+    assert 50.0 not in guard.window.values
+    other = LossSpikeGuard(LossSpike(window=4))
+    other.window.load_state_dict(guard.window.state_dict())
+    assert other.window.values == guard.window.values
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.inf), (math.nan, math.nan)])
+def test_a_loss_or_gradient_that_is_not_finite_is_told(loss: float, norm: float) -> None:
+    guard = NonFiniteGuard(NonFinite(action="stop"))
+    assert guard.judge(seen(1)) is None
+    alarm = guard.judge(seen(2, loss, norm))
+    assert alarm is not None
+    assert alarm.action is Action.STOP
+
+
+def test_a_norm_is_compared_with_the_median() -> None:
+    guard = GradientNormGuard(GradientNorm(window=4, factor=3.0))
+    for step, norm in enumerate((1.0, 2.0, 3.0, 2.0), 1):
+        assert guard.judge(seen(step, norm=norm)) is None
+    assert guard.judge(seen(5, norm=6.0)) is None
+    assert guard.judge(seen(6, norm=9.1)) is not None
+    assert guard.judge(seen(7, norm=math.inf)) is not None
+
+
+@pytest.mark.parametrize("words", [{"action": "skip", "cut": 0.1}, {"action": "log", "recoveries": 9}])
+def test_a_knob_without_effect_is_refused(words: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="no effect"):
+        LossSpike(**words)  # type: ignore[arg-type]
+
+
+def test_units_that_are_zero_for_all_examples_are_counted() -> None:
+    assert living(torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), 1).tolist() == [False, True, True]
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)  # type: ignore[union-attr, operator]
+        model[0].bias.copy_(torch.tensor([0.0, -99.0, -99.0, -99.0]))  # type: ignore[union-attr, operator]
+    guard = DeadUnitsGuard(DeadUnits(every=2, steps=1))
+    guard.bind(built(model))
+    images = torch.rand(5, 3)
+    model(images)  # not looked at
+    assert guard.measure(Clock(1, 0.0)) is None
+    model(images)
+    counts = guard.measure(Clock(2, 0.0))
+    assert counts is not None
+    assert counts.tolist() == [1.0, 0.0, 0.0, 0.0]
+    alarm = guard.judge(seen(2, sums=tuple(counts.tolist())))
+    assert alarm is not None
+    assert alarm.values == {"dead_fraction": 0.75}
+
+
+def test_the_slowest_rank_is_compared_with_the_others() -> None:
+    assert slowest([1.0, 2.0, 1.0, 1.2]) == (1, 2.0)
+    assert slowest([3.0, 1.0]) == (0, 3.0)
+
+
+def test_waiting_is_a_share_of_the_time_since_the_last_look() -> None:
+    now = iter([0.0, 10.0, 20.0])
+    guard = SlowDataGuard(SlowData(every=2, share=0.3), clock=lambda: next(now))
+    assert guard.measure(Clock(1, 9.0)) is None  # workers start
+    first = guard.measure(Clock(2, 2.0))
+    assert first is not None
+    assert guard.judge(seen(2, sums=tuple(first.tolist()))) is None
+    guard.measure(Clock(3, 2.0))
+    second = guard.measure(Clock(4, 2.0))
+    assert second is not None
+    alarm = guard.judge(seen(4, sums=tuple(second.tolist())))
+    assert alarm is not None
+    assert alarm.values["waiting"] == pytest.approx(0.4)

@@ -1,0 +1,61 @@
+"""What stands between gradients and update: a skipped step changes nothing; without guards nothing stands there."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from dnntrain.guarding import Guarding, Recovery, with_recovery
+from dnntrain.monitor.non_finite import NonFinite, NonFiniteGuard
+from dnntrain.protocols import Alone, Parts, StepLoss
+from dnntrain.update import build_apply, plain
+
+
+def test_a_skipped_step_changes_neither_weights_nor_momentum_nor_statistics() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    events: list[Any] = []
+    guarding = Guarding(
+        [NonFiniteGuard(NonFinite())],
+        Recovery(),
+        step=lambda: len(events),
+        write=lambda step, values: events.append((step, values["event"])),
+        reduce=lambda tensor: tensor,
+        collect=Alone(),
+        optimizers=[optimizer],
+        buffers=model.buffers(),
+        device="cpu",
+        scaled=False,
+    )
+    apply = build_apply([optimizer], list(model.parameters()), (), lambda numbers: None, None, guarding.passes)
+    update = guarding.update(plain)
+
+    def gradients(images: torch.Tensor, replay: bool = False) -> StepLoss:
+        loss = model(images).sum()
+        loss.backward()
+        return StepLoss(loss.detach(), len(images))
+
+    def state() -> list[torch.Tensor]:
+        momentum = [value["momentum_buffer"] for value in optimizer.state.values()]
+        return [tensor.clone() for tensor in (*model.state_dict().values(), *momentum)]
+
+    assert update(partial(gradients, torch.randn(6, 3)), apply).examples == 6
+    before = state()
+    loss = update(partial(gradients, torch.full((6, 3), torch.inf)), apply)
+    assert (float(loss.total), loss.examples) == (0.0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert events == [(1, "skip")]
+    update(partial(gradients, torch.randn(6, 3)), apply)
+    assert not torch.equal(before[0], state()[0])
+
+
+def test_without_guards_a_run_has_neither_control_nor_state_of_recovery() -> None:
+    assert with_recovery(Parts()) == Parts()
+    guarded = with_recovery(Parts(guards=(NonFiniteGuard(NonFinite()),)))
+    assert len(guarded.controls) == 1
+    assert set(guarded.state) == {"recovery"}
