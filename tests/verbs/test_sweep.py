@@ -13,12 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from short_runs import SHORT, comparable, environment, result, trained
 
 from dnntrain.cli import main
+from dnntrain.run_directory import RunDirectory
+from dnntrain.sweep.folder import Trial
+from dnntrain.sweep.pool import environment as environment_of_trial
 from dnntrain.sweep.processes import MARK, end_all, marked
+from dnntrain.sweep.slots import Need, Slot
 
 Capture = pytest.CaptureFixture[str]
 
@@ -36,15 +41,24 @@ def by_trial(folder: Path) -> dict[str, Path]:
     return {row["overrides"]: Path(row["run_dir"]) for row in results(folder)}
 
 
-def processes_of(folder: Path, *words: str) -> list[int]:
-    """The live processes whose command line names `folder` or a folder below it, and holds all of `words`."""
-    found = []
+def processes_of(folder: Path) -> dict[int, str]:
+    """The live processes whose command line names `folder` or a folder below it: number → command line."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if str(folder) in line and all(word in line for word in words) and int(entry.name) != os.getpid():
-                found.append(int(entry.name))
+            if f"{folder}" in line and int(entry.name) != os.getpid():
+                found[int(entry.name)] = line
     return found
+
+
+def torchruns(folder: Path) -> list[int]:
+    return [process for process, line in processes_of(folder).items() if "--standalone" in line]
+
+
+def ranks(folder: Path) -> list[int]:
+    lines = processes_of(folder).items()
+    return [process for process, line in lines if "verbs.rank" in line and "--standalone" not in line]
 
 
 def test_every_mistake_of_every_trial_is_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
@@ -186,6 +200,57 @@ def test_other_settings_in_the_same_folder_are_refused(finished: Path, capsys: C
     assert "1-optim.lr=0.004: data.crop_padding: 0 → 1" in text
 
 
+def test_a_trial_has_the_devices_and_cores_of_its_slot(tmp_path: Path) -> None:
+    trial = Trial(1, (), (), {}, tmp_path, Need(2, devices=2))
+    made = environment_of_trial(
+        trial, Slot(("4", "GPU-a"), (0, 1, 2, 3, 4, 5)), {"OMP_NUM_THREADS": "64", "HOME": "/h"}
+    )
+    assert (made["CUDA_VISIBLE_DEVICES"], made["OMP_NUM_THREADS"], made["HOME"]) == ("4,GPU-a", "3", "/h")
+    made = environment_of_trial(trial, Slot((), (0, 1, 2, 3, 4, 5)), {"OMP_NUM_THREADS": "1"})
+    assert (made.get("CUDA_VISIBLE_DEVICES"), made["OMP_NUM_THREADS"]) == (None, "1")
+
+
+def test_a_trial_that_names_an_accelerator_sees_all(tmp_path: Path) -> None:
+    trial = Trial(1, (), (), {}, tmp_path, Need(1, devices=1, device=1))
+    assert "CUDA_VISIBLE_DEVICES" not in environment_of_trial(trial, Slot(("0",), (0,)), {})
+
+
+@pytest.mark.parametrize("word", ["-m", "sweep"])
+def test_a_sweep_under_torchrun_is_refused_with_the_fix(word: str, dnntrain: Callable[..., Any]) -> None:
+    done = dnntrain(word, "optim.lr=1,2", RANK="0", WORLD_SIZE="2", LOCAL_RANK="0")
+    assert done.returncode == 2
+    assert "every rank would run" in done.stderr
+    assert "start it without torchrun" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["single", "ddp"])
+def test_the_exit_code_is_that_of_the_first_trial_that_is_not_done(layout: str, tmp_path: Path) -> None:
+    folder, damaged = tmp_path / "a", tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"no weights")
+    words = [*TINY, f"init_from=null,{damaged}", f"parallel={layout}", "launch.nproc=2", f"run_dir={folder}"]
+    assert main(["-q", "-m", *words]) == 5
+    assert [row["status"] for row in results(folder)] == ["done", "failed"]
+
+
+@pytest.mark.slow
+def test_a_trial_in_use_elsewhere_is_refused_and_the_others_run(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    taken = RunDirectory.open(str(folder / "1-optim.lr=0.004"), "taken")
+    try:
+        assert main(["-q", "-m", *TINY, "optim.lr=0.004,0.002", f"run_dir={folder}"]) == 2
+    finally:
+        taken.close()
+    assert [row["status"] for row in results(folder)] == ["refused", "done"]
+
+
+def test_data_that_are_missing_are_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
+    words = ["data=mnist", "data.download=false", f"data.root={tmp_path}", "seed=1,2", f"run_dir={tmp_path / 'a'}"]
+    assert main(["-m", *words]) == 3
+    assert "1-seed=1: " in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.slow
 def test_a_trial_that_fails_does_not_stop_the_others(tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "a"
@@ -236,7 +301,7 @@ def test_a_signal_has_the_trials_saved_and_the_same_line_goes_on(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "the same line again goes on with it" in errors
-    assert processes_of(folder) == []
+    assert not processes_of(folder)
     assert status in {row["status"] for row in results(folder)}
     process = start(folder, *words)
     _, errors = process.communicate(timeout=120)
@@ -267,7 +332,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     _, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
     yield folder
-    assert processes_of(folder) == []
+    assert not processes_of(folder)
 
 
 @pytest.mark.slow
@@ -277,19 +342,16 @@ def test_kills_of_a_rank_a_torchrun_and_the_parent_change_no_bit(seed: int, undi
     folder, chance = tmp_path / "killed", random.Random(seed)
     total = rows_of(undisturbed)
     points = sorted(chance.sample(range(total // 10, total * 8 // 10), 3))
-    victims = ["dnntrain.verbs.rank", "torch.distributed.run", "parent"]
-    if seed:
-        victims[:2] = reversed(victims[:2])
+    kinds = [ranks, torchruns] if seed else [torchruns, ranks]
     process = start(folder, *DDP)
-    for rows, victim in zip(points, victims, strict=True):
+    for rows, victims in zip(points, kinds, strict=False):
         wait_for(lambda rows=rows: rows_of(folder) >= rows, process, timeout_s=250)  # type: ignore[misc]
-        if victim == "parent":
-            process.kill()
-            process.communicate()
-            break
-        wait_for(lambda victim=victim: processes_of(folder, victim), process)  # type: ignore[misc]
+        wait_for(lambda victims=victims: victims(folder), process)  # type: ignore[misc]
         with suppress(ProcessLookupError):
-            os.kill(chance.choice(processes_of(folder, victim)), signal.SIGKILL)
+            os.kill(chance.choice(victims(folder)), signal.SIGKILL)
+    wait_for(lambda: rows_of(folder) >= points[2], process, timeout_s=250)
+    process.kill()
+    process.communicate()
     until = time.monotonic() + 60
     while left := processes_of(folder):
         assert time.monotonic() < until, left
@@ -297,7 +359,7 @@ def test_kills_of_a_rank_a_torchrun_and_the_parent_change_no_bit(seed: int, undi
     process = start(folder, *DDP)
     _, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
-    assert processes_of(folder) == []
+    assert not processes_of(folder)
     assert [row["status"] for row in results(folder)] == ["done"] * 6
     expected = by_trial(undisturbed)
     for label, run in by_trial(folder).items():
