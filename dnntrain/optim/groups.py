@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError, nearest
 
@@ -95,8 +95,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         setting = settings[name]
-        # A DTensor has a mesh, a plain tensor has none.
-        key = (setting.lr_scale, setting.weight_decay, setting.vector, getattr(parameter, "device_mesh", None))
+        key = (setting.lr_scale, setting.weight_decay, setting.vector, mesh_of(parameter))
         group = groups.setdefault(
             key,
             {
@@ -109,6 +108,11 @@ def parameter_groups(
         )
         group["params"].append((name, parameter))
     return list(groups.values())
+
+
+def mesh_of(parameter: Tensor) -> object | None:
+    """The device mesh that a parameter is sharded over (a DTensor has one); None for a plain tensor."""
+    return getattr(parameter, "device_mesh", None)
 
 
 def block_depths(named_parameters: NamedParameters) -> dict[str, int]:

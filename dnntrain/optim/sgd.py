@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum (torch.optim.SGD, fused)."""
+"""Stochastic gradient descent with momentum (torch.optim.SGD, fused where it can be)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from dnntrain.config.fields import Fraction, NonNegative, Positive
 from dnntrain.optim.base import OptimizerChoice
-from dnntrain.optim.groups import Setting
+from dnntrain.optim.groups import Setting, mesh_of
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,8 @@ class Sgd(OptimizerChoice):
     def build(
         self, model: nn.Module, settings: Mapping[str, Setting] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
-        return (
-            torch.optim.SGD(
-                self.grouped(model, settings),
-                lr=self.lr,
-                momentum=self.momentum,
-                nesterov=self.nesterov,
-                fused=True,
-            ),
-        )
+        groups = self.grouped(model, settings)
+        # DTensor has no fused SGD (torch 2.14).
+        sharded = any(mesh_of(parameter) is not None for group in groups for _, parameter in group["params"])
+        kernel = {"foreach": True} if sharded else {"fused": True}
+        return (torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, **kernel),)

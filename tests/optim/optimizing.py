@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 Formula = Callable[[int, Tensor, Tensor], Tensor]
@@ -23,7 +24,15 @@ def give_gradients(model: nn.Module, number: int) -> None:
     """The gradients of step `number`: the same for equal models, of a size that differs from step to step."""
     generator = torch.Generator().manual_seed(number)
     for parameter in model.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator) * (1 + number % 3)
+        gradient = torch.randn(parameter.shape, generator=generator) * (1 + number % 3)
+        parameter.grad = _like(gradient, parameter)
+
+
+def _like(gradient: Tensor, parameter: nn.Parameter) -> Tensor:
+    """As autograd leaves it: in the memory format of its parameter, and sharded as it is."""
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(gradient, parameter.device_mesh, parameter.placements)
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def optimize(model: nn.Module, optimizers: tuple[Optimizer, ...], steps: int, first: int = 0) -> None:

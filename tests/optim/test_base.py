@@ -93,3 +93,24 @@ def test_steps_after_a_checkpoint_are_those_of_the_optimizer_that_went_on(
     optimize(model, optimizers, 3, first=3)
     optimize(other, restored, 3, first=3)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+#: Learning rates for a run of thirty steps.
+SHORT_RATES = {
+    "adafactor": 0.1,
+    "lamb": 0.03,
+    "lars": 5.0,
+    "lion": 1e-3,
+    "radam": 0.03,
+    "muon": 0.1,
+    "sgd": 0.1,
+    "nesterov": 0.1,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry().names("optim"))
+def test_every_choice_learns(name: str, tmp_path: Path) -> None:
+    trained(tmp_path / "run", f"optim={name}", f"optim.lr={SHORT_RATES.get(name, 6e-3)}", "sched=constant")
+    losses = [row["loss"] for row in rows(tmp_path / "run") if row["split"] == "train"]
+    assert losses[-1] < 0.7 * losses[0]

@@ -1,0 +1,63 @@
+"""Choices that need no whole parameter step shards (DTensor) as they step plain tensors, two meshes beside each other included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from optimizing import network, optimize
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode
+from dnntrain.config.registry import registry
+from dnntrain.protocols import Need
+
+
+@pytest.fixture(scope="module")
+def meshes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DeviceMesh, DeviceMesh]]:
+    """One process as a mesh of one dimension and as one of two."""
+    store = tmp_path_factory.mktemp("store") / "store"
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    try:
+        yield init_device_mesh("cpu", (1,)), init_device_mesh("cpu", (1, 1))
+    finally:
+        dist.destroy_process_group()
+
+
+def sharded(model: nn.Module, meshes: tuple[DeviceMesh, DeviceMesh]) -> nn.Module:
+    """Weights as shards of the first mesh, biases as shards of the second, the norm plain."""
+    line, grid = meshes
+    for name, parameter in list(model.named_parameters()):
+        if name.startswith("1."):
+            continue
+        mesh, placements = (line, [Shard(0)]) if name.endswith("weight") else (grid, [Replicate(), Shard(0)])
+        module, _, last = name.rpartition(".")
+        tensor = distribute_tensor(parameter.detach(), mesh, placements)
+        setattr(model.get_submodule(module), last, nn.Parameter(tensor))
+    return model
+
+
+ELEMENTWISE = [name for name in registry().names("optim") if not decode(compose([f"optim={name}"])).optim.needs]
+
+
+def test_the_choices_without_needs_are_these() -> None:
+    whole = {name for name in registry().names("optim") if name not in ELEMENTWISE}
+    assert whole == {"adafactor", "adamw_8bit", "lamb", "lars", "muon"}
+    for name in whole:
+        assert decode(compose([f"optim={name}"])).optim.needs == {Need.WHOLE_PARAMETER}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_shards_are_stepped_as_plain_tensors(name: str, meshes: tuple[DeviceMesh, DeviceMesh]) -> None:
+    choice = decode(compose([f"optim={name}", "optim.weight_decay=0.1", "optim.layer_decay=0.5"])).optim
+    plain, shards = network(), sharded(network(), meshes)
+    optimize(plain, choice.build(plain), 3)
+    optimize(shards, choice.build(shards), 3)
+    for expected, parameter in zip(plain.parameters(), shards.parameters(), strict=True):
+        whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+        torch.testing.assert_close(whole, expected)
