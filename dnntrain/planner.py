@@ -214,11 +214,18 @@ def make_plan(
 def learning_rate_text(values: Sequence[float], total_steps: int) -> str:
     """`▁▅█▆▁ 0.01, 0.1 near step 50, 0.001`: a picture of the schedule, its first, highest and last value."""
     highest = max(values)
-    bars = "".join(_BARS[round((len(_BARS) - 1) * value / highest)] if highest else _BARS[0] for value in values)
     at = values.index(highest) / max(len(values) - 1, 1)
     place = f"step {round(at * (total_steps - 1))}" if total_steps else f"{100 * at:.0f} %"
     peak = [f"{highest:.3g} near {place}"] if highest not in (values[0], values[-1]) else []
-    return f"{bars} {', '.join([f'{values[0]:.3g}', *peak, f'{values[-1]:.3g}'])}"
+    return f"{bars(values)} {', '.join([f'{values[0]:.3g}', *peak, f'{values[-1]:.3g}'])}"
+
+
+def bars(values: Sequence[float], most: int = _CURVE_POINTS) -> str:
+    """At most `most` of the values, none below 0, as letters whose height is the part of the highest."""
+    points = min(most, len(values))
+    kept = [values[round(index * (len(values) - 1) / max(points - 1, 1))] for index in range(points)]
+    highest = max(kept, default=0.0)
+    return "".join(_BARS[round((len(_BARS) - 1) * value / highest)] if highest else _BARS[0] for value in kept)
 
 
 def _learning_rate(

@@ -52,6 +52,14 @@ def launch(
     raise error
 
 
+def launched(session: Session, path: Path, module: str) -> None:
+    """Runs `python -m module path` in `session.plan.ranks` processes, once. Raises why they failed."""
+    started = _Ranks(session, path, "quiet")
+    code = started.run(_command(path, session, module), started.environ(0))
+    if code:
+        raise _why(path, {}, code)
+
+
 class _Ranks:
     """torchrun and its ranks, one attempt after the other."""
 
@@ -66,7 +74,7 @@ class _Ranks:
         for name in _AGENT_FILES:
             (self._path / "logs" / name).unlink(missing_ok=True)
         (self._path / "result.json").unlink(missing_ok=True)
-        code = self._run(_command(self._path, self._session), self._environ(restart))
+        code = self.run(_command(self._path, self._session), self.environ(restart))
         result = read_json(self._path / "result.json")
         if result.get("status") == "done" and code == 0:
             return None
@@ -74,7 +82,7 @@ class _Ranks:
         _leave_result(self._path, result, error)
         return error
 
-    def _environ(self, restart: int) -> dict[str, str]:
+    def environ(self, restart: int) -> dict[str, str]:
         environ = {**os.environ, "DNNTRAIN_DISPLAY": self._display, "DNNTRAIN_RESTART": str(restart)}
         environ.setdefault("OMP_NUM_THREADS", str(max(1, self._session.hardware.cores // self._session.plan.ranks)))
         # A rank that is asked to stop saves first; a long step or a large checkpoint is not to be cut off.
@@ -83,7 +91,7 @@ class _Ranks:
             environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         return environ
 
-    def _run(self, command: list[str], environ: Mapping[str, str]) -> int:
+    def run(self, command: list[str], environ: Mapping[str, str]) -> int:
         """The exit code of torchrun, which has a session of its own: it gets each signal once, from here, and ends its ranks well."""
         from dnntrain.events import handled
 
@@ -99,10 +107,10 @@ class _Ranks:
             return process[0].wait()
 
 
-def _command(path: Path, session: Session) -> list[str]:
+def _command(path: Path, session: Session, module: str = "dnntrain.verbs.rank") -> list[str]:
     agent = [sys.executable, "-m", "dnntrain.verbs.agent", str(path), str(os.getpid())]
     where = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={session.plan.ranks}"]
-    return [*agent, *where, "-m", "dnntrain.verbs.rank", str(path)]
+    return [*agent, *where, "-m", module, str(path)]
 
 
 def _why(path: Path, result: Mapping[str, Any], code: int) -> DnntrainError:

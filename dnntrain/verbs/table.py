@@ -74,7 +74,17 @@ VERBS: dict[str, Verb] = {
         ),
         about="The same line again skips what is done and goes on with what was broken off. --dry-run lists the trials.",
     ),
-    "tune": Verb("find what pays", later=True),
+    "tune": Verb(
+        "find the learning rate or the batch size for a run",
+        "lr|batch",
+        (
+            "dnntrain tune lr model=resnet20 data=cifar10 optim=sgd",
+            "dnntrain tune lr lowest=1e-5 highest=1 steps=200 --json",
+            "dnntrain tune batch model=resnet18 largest=1024",
+        ),
+        "Takes the settings of the run, trains a network that is thrown away, and prints the line to use next. lr: lowest=, highest=, "
+        "steps=. batch: smallest=, largest=, steps=.",
+    ),
     "ls": Verb(
         "groups, their choices and knobs",
         "[GROUP [CHOICE]]",

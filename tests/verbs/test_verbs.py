@@ -133,7 +133,7 @@ def test_doctor_finds_this_installation_sound(capsys: Capture) -> None:
     assert findings["device"]["text"].startswith(("cpu", "cuda", "mps"))
 
 
-@pytest.mark.parametrize("verb", ["export", "bench", "tune"])
+@pytest.mark.parametrize("verb", ["export", "bench"])
 def test_a_verb_of_a_later_release_says_so(verb: str, capsys: Capture) -> None:
     assert main([verb]) == 2
     assert "later release" in capsys.readouterr().err
