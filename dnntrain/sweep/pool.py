@@ -16,8 +16,8 @@ from dnntrain.sweep.folder import Standing, Trial, ended, refresh
 from dnntrain.sweep.processes import end_all, start
 from dnntrain.sweep.slots import Slot
 
-#: How long trials that were asked to stop have for saving.
-_GRACE_S = 60.0
+#: How long trials that were asked to stop have for a long step and a large checkpoint.
+_GRACE_S = 600.0
 _LOOK_EVERY_S = 0.1
 _REFRESH_EVERY_S = 0.5
 
@@ -66,7 +66,7 @@ class Pool:
     def run(self) -> int | None:
         """Returns when no trial runs any more: None, or the number of the signal that asked the sweep to stop.
 
-        The first signal is passed on to all trials, which save and end; a second one, or a minute, kills them.
+        The first signal is passed on to all trials, which save and end; a second one, or ten minutes, kills them.
         """
         try:
             with handled(self._receive):

@@ -72,6 +72,8 @@ def prepare(arguments: Arguments) -> Sweep:
     mistakes = [f"{folder} is the folder of one run\n     name another run_dir"] * (folder / "config.yaml").exists()
     for number, (part, config) in enumerate(zip(parts, configs, strict=True), 1):
         name = known.get(digest(config)) or folder_name(number, len(parts), part.swept)
+        if any(trial.folder.name == name for trial in trials):
+            name = f"{name}-{digest(config)[:6]}"  # an earlier line has given the name to another trial of this one
         path = folder / name
         words = tuple(word for word in part.words if not word.startswith("run_dir="))
         try:

@@ -298,7 +298,7 @@ def test_a_signal_has_the_trials_saved_and_the_same_line_goes_on(
     process = start(folder, *words)
     wait_for(lambda: rows_of(folder) > 6, process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     assert "the same line again goes on with it" in errors
     assert not processes_of(folder)
@@ -329,14 +329,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A sweep of six trials of two ranks that nobody disturbs."""
     folder = tmp_path_factory.mktemp("sweep") / "undisturbed"
     process = start(folder, *DDP)
-    _, errors = process.communicate(timeout=280)
+    _, errors = process.communicate(timeout=420)
     assert process.returncode == 0, errors
     yield folder
     assert not processes_of(folder)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_kills_of_a_rank_a_torchrun_and_the_parent_change_no_bit(seed: int, undisturbed: Path, tmp_path: Path) -> None:
     folder, chance = tmp_path / "killed", random.Random(seed)
@@ -357,7 +357,7 @@ def test_kills_of_a_rank_a_torchrun_and_the_parent_change_no_bit(seed: int, undi
         assert time.monotonic() < until, left
         time.sleep(0.1)
     process = start(folder, *DDP)
-    _, errors = process.communicate(timeout=280)
+    _, errors = process.communicate(timeout=420)
     assert process.returncode == 0, errors
     assert not processes_of(folder)
     assert [row["status"] for row in results(folder)] == ["done"] * 6
