@@ -62,6 +62,8 @@ class OptimizerChoice:
             raise ValueError(
                 f"lr_base_batch={self.lr_base_batch} has no effect with lr_scaling=none; use linear or sqrt"
             )
+        if self.no_decay and not self.weight_decay:
+            raise ValueError("no_decay has no effect with weight_decay=0; set one, or leave no_decay out")
         for rule in self.groups:
             GroupRule.parse(rule)
 

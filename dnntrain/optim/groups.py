@@ -44,6 +44,8 @@ class GroupRule(NamedTuple):
         if len(numbers) != len(words):
             raise ValueError(f"groups: {text!r} sets a number twice")
         values = {name: float(number) for name, number in numbers.items()}
+        if values.get("lr_scale") == 0:
+            raise ValueError(f"groups: {text!r}: lr_scale must be above 0")
         return cls(pattern, values.get("lr_scale"), values.get("weight_decay"))
 
 

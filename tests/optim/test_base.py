@@ -57,6 +57,19 @@ def test_a_group_rule_is_checked_before_anything_is_built() -> None:
     assert config.optim.groups == ("head.* lr_scale=1e1 weight_decay=0",)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("optim.no_decay=['head.*']", "optim.weight_decay=0"), "no_decay has no effect with weight_decay=0"),
+        (("optim.groups=['head.* lr_scale=0']",), "lr_scale must be above 0"),
+        (("optim.groups=['head.* lr_scale=1 lr_scale=2']",), "sets a number twice"),
+    ],
+)
+def test_knobs_that_cannot_hold_are_refused(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        decode(compose(list(words)))
+
+
 def test_a_run_is_logged_at_the_scaled_rate_whatever_its_groups(tmp_path: Path) -> None:
     words = ("sched=constant", "optim.lr=0.001", "train.batch_size=64", "optim.layer_decay=0.5", "train.duration=8step")
     trained(tmp_path / "run", *words, "optim.lr_scaling=sqrt", "optim.lr_base_batch=16")
