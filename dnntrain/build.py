@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from dnntrain.capture import Capturing, add_adapters
+from dnntrain.checkpoint.ranks import Ranks
 from dnntrain.checkpoint.state import Digests
 from dnntrain.checkpoint.stateful import ModelState, OptimizerState, RandomState, ScalerState
 from dnntrain.config.run import RunConfig
@@ -30,15 +32,32 @@ from dnntrain.mixers import one_mixer
 from dnntrain.model.cost import unfilled
 from dnntrain.model.initialise import initialise
 from dnntrain.model.shape import ModelShape
-from dnntrain.objective import build_objective
-from dnntrain.parallel.communicate import any_rank, gather, reduce_sum
+from dnntrain.objective import Objective, build_objective
+from dnntrain.parallel.communicate import any_rank, gather, gather_bytes, reduce_sum, start
+from dnntrain.parallel.degrees import Arranged, Layout, Place
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.planner import Plan
 from dnntrain.progress import Cadence, Event, Progress, event
-from dnntrain.protocols import Batch, BatchStage, Built, Context, Control, Moment, Parts, Stateful, Target
+from dnntrain.protocols import (
+    Alone,
+    Batch,
+    BatchStage,
+    Built,
+    Collectives,
+    Context,
+    Control,
+    Executor,
+    Moment,
+    Parts,
+    Stateful,
+    Target,
+)
 from dnntrain.run_directory import RunDirectory
 from dnntrain.update import build_apply, clip_by_norm, plain
 from dnntrain.world import World
+
+if TYPE_CHECKING:
+    from dnntrain.parallel.mesh import Mesh
 
 #: Steps between two agreements of several ranks on whether a signal has come.
 _AGREE_STEPS = 8
@@ -92,22 +111,26 @@ def build(
     tick: Callable[[int], None] | None = None,
 ) -> Trainer:
     """Assembles everything in the order below. Only the main rank has a `run`. `tick` is called a few times a second."""
-    # What cannot be keyed, such as dropout inside a model, draws from torch's generators, one stream a rank.
-    torch.manual_seed(derive(config.seed, "torch", world.rank))
+    layout, mesh, collect_ranks = make_mesh(config, plan, world, device)
+    place = plan.degrees.place(world)
+    # What cannot be keyed, such as dropout inside a model, draws from torch's generators, one stream for each share of the batch.
+    torch.manual_seed(derive(config.seed, "torch", place.data.rank))
     progress = Progress(config.train.duration, plan.steps_per_epoch)
     # 1. what each chosen method contributes
-    context = make_context(config, plan, data, device, world)
+    context = make_context(config, plan, data, device, world, collect_ranks)
     parts = collect(config, context)
     # 2. model: build, norm and structural transforms, quantisation; weights; memory format; device
     model = make_model(config, plan, data, parts, device)
     # 3. layout, then compilation
     add_adapters(model, parts.captures)
-    trained_model = Capturing(model, parts.captures) if parts.captures else model
-    wrapped = config.parallel.build().wrap(trained_model) if plan.ranks > 1 else trained_model
+    optim = config.optim.scaled(plan.batch_size)
+    settings = optim.settings(model)
+    arranged = place_on_ranks(config, plan, model, parts, layout, place, mesh)
+    model = arranged.model
     if plan.compile:
-        wrapped.compile()
+        arranged.run[0].compile()
     # 4. optimizers over the model's own parameters
-    optimizers = config.optim.scaled(plan.batch_size).build(model)
+    optimizers = optim.build(model, settings)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # 5. objective, executor, update
     scaler = torch.amp.GradScaler(device.split(":")[0]) if plan.precision.scaler else None
@@ -115,17 +138,27 @@ def build(
     device_type = device.split(":")[0]
     objective = build_objective(parts.label_smoothing, parts.loss, parts.task_weight)
     empty = no_examples(data.dataset, device, parts)
-    executor = SpmdExecutor(
-        wrapped,
-        objective,
-        device=device_type,
-        autocast=autocast,
-        scaler=scaler,
-        ranks=plan.ranks,
-        empty=empty,
-        replayable=parts.update is not None,
-    )
-    outputs = SpmdExecutor(model, objective, device=device_type, autocast=autocast).outputs
+    executor: Executor
+    if plan.degrees.pp > 1:
+        assert mesh is not None
+        executor = make_pipeline(config, plan, arranged, objective, mesh, place, data.dataset, device, autocast, parts)
+        outputs = executor.outputs
+    else:
+        executor = SpmdExecutor(
+            arranged.run[0],
+            objective,
+            device=device_type,
+            autocast=autocast,
+            scaler=scaler,
+            ranks=plan.degrees.data_ranks,
+            empty=empty,
+            replayable=parts.update is not None,
+            counts=place.counts,
+            unsynchronised=contexts_of(arranged.run[0], plan),
+        )
+        # DDP's own forward pass would wait for ranks that have fewer batches; FSDP's must be called by all, as often.
+        called = model if plan.degrees.plain and not plan.in_step else arranged.run[0]
+        outputs = SpmdExecutor(called, objective, device=device_type, autocast=autocast).outputs
     # 6. batches
     pipeline = build_pipeline(
         config.data,
@@ -134,7 +167,7 @@ def build(
         seed=config.seed,
         batch_size=plan.batch_size,
         micro_batch_size=plan.micro_batch_size,
-        world=world,
+        world=place.data,
         device=device,
         channels_last=plan.channels_last,
         transforms=parts.batch,
@@ -158,11 +191,22 @@ def build(
         keep=config.checkpoint.keep,
         timer=timer,
         warn=warn if config.checkpoint.on_error == "warn" else None,
+        ranks=Ranks(world.rank, partial(gather_bytes, device=device)) if plan.ranks > 1 else Ranks(),
     )
+    # Where ranks compute together, each calls the model as often as the one with the most batches.
+    rounds = most_batches(len(data.val), place.data.size, config.eval.batch_size) if plan.in_step else 0
 
     def validate() -> Mapping[str, float | int]:
         with applied(parts.evaluation, model):
-            return evaluate(model, outputs, batches_of(data.dataset.train, data.val, world), reduce_sum, device)
+            if mesh is not None:
+                ready_to_evaluate(model, mesh)
+            batches = batches_of(data.dataset.train, data.val, place.data)
+            found = evaluate(
+                model, outputs, batches, reduce_sum, device, counts=place.counts, rounds=rounds, empty=empty
+            )
+        if mesh is not None:
+            settled(model)
+        return found
 
     evaluator = Evaluator(validate, metrics, saver, timer, config.eval.metric)
     signals = SignalWatch(progress, partial(any_rank, device=device) if plan.ranks > 1 else None)
@@ -171,8 +215,8 @@ def build(
     scaler_state: dict[str, Stateful] = {} if scaler is None else {"scaler": ScalerState(scaler)}
     states.update(
         {
-            "model": ModelState(model),
-            "optimizer": OptimizerState(optimizers),
+            "model": ModelState(model, part=plan.degrees.pp > 1),
+            "optimizer": OptimizerState(optimizers, part=plan.degrees.pp > 1),
             **scaler_state,
             **parts.state,
             "evaluator": evaluator,
@@ -223,7 +267,115 @@ def build(
     )
 
 
-def make_context(config: RunConfig, plan: Plan, data: Prepared, device: str, world: World) -> Context:
+def make_mesh(
+    config: RunConfig, plan: Plan, world: World, device: str
+) -> tuple[Layout | None, Mesh | None, Collectives]:
+    """(the chosen layout, its device mesh, its collectives); of one process that asked for no layout (None, None, the plain ones)."""
+    layout = config.parallel
+    if not isinstance(layout, Layout):
+        return None, None, Alone()
+    from dnntrain.parallel.mesh import Mesh, Together
+
+    start(world, device, alone=True)
+    mesh = Mesh(plan.degrees, device.split(":")[0])
+    return layout, mesh, Together(mesh)
+
+
+def place_on_ranks(
+    config: RunConfig,
+    plan: Plan,
+    model: nn.Module,
+    parts: Parts,
+    layout: Layout | None,
+    place: Place,
+    mesh: Mesh | None,
+) -> Arranged:
+    """The model, laid out over the ranks, with what captures its features around it."""
+
+    def outer(model: nn.Module) -> nn.Module:
+        return Capturing(model, parts.captures) if parts.captures else model
+
+    checkpointing = config.train.activation_checkpointing
+    if layout is None and checkpointing == "none":
+        return Arranged(model, [outer(model)])
+    from dnntrain.parallel.arrange import arrange
+
+    return arrange(
+        model,
+        layout,
+        plan.degrees,
+        place,
+        mesh,
+        bounds=plan.stage_bounds,
+        activation_checkpointing=checkpointing,
+        outer=outer,
+    )
+
+
+def make_pipeline(
+    config: RunConfig,
+    plan: Plan,
+    arranged: Arranged,
+    objective: Objective,
+    mesh: Mesh,
+    place: Place,
+    dataset: DataSet,
+    device: str,
+    autocast: torch.dtype | None,
+    parts: Parts,
+) -> Executor:
+    """The executor of the pipeline's stages on this rank."""
+    from dnntrain.parallel.pipeline import PipelineExecutor, autocast_forward
+
+    for stage in arranged.run:
+        autocast_forward(stage, device.split(":")[0], autocast)
+    return PipelineExecutor(
+        arranged.run,
+        arranged.stages,
+        objective,
+        mesh,
+        schedule=config.parallel.schedule,
+        micro_batch_size=plan.micro_batch_size,
+        micro_batches=plan.accumulation,
+        evaluation_size=config.eval.batch_size,
+        input_shape=dataset.input_shape,
+        num_classes=len(dataset.class_names),
+        device=device,
+        autocast=autocast,
+        counts=place.counts,
+        channels_last=plan.channels_last,
+        replayable=parts.update is not None,
+    )
+
+
+def contexts_of(module: nn.Module, plan: Plan) -> Callable[[], AbstractContextManager[None]]:
+    """The context of backward passes that only add up this rank's gradients."""
+    if plan.degrees.plain and not plan.in_step:
+        found: Callable[[], AbstractContextManager[None]] = getattr(module, "no_sync", nullcontext)
+        return found
+    from dnntrain.parallel.wrap import unsynchronised
+
+    return unsynchronised(module)
+
+
+def ready_to_evaluate(model: nn.Module, mesh: Mesh) -> None:
+    """All ranks evaluate with the same running statistics, and gather the weights that are in place now."""
+    from dnntrain.parallel.wrap import settle, share_buffers
+
+    share_buffers(model, mesh)
+    settle(model)
+
+
+def settled(model: nn.Module) -> None:
+    """After other weights were in place: the next forward pass gathers the live ones."""
+    from dnntrain.parallel.wrap import settle
+
+    settle(model)
+
+
+def make_context(
+    config: RunConfig, plan: Plan, data: Prepared, device: str, world: World, collect: Collectives
+) -> Context:
     """The frozen values that methods build from."""
     dataset = data.dataset
     shape = ModelShape(len(dataset.class_names), *dataset.input_shape)
@@ -245,6 +397,7 @@ def make_context(config: RunConfig, plan: Plan, data: Prepared, device: str, wor
         micro_batch_size=plan.micro_batch_size,
         pair_block=config.data.pair_block,
         student=lambda: unfilled(lambda: config.model.build(shape)),
+        collect=collect,
     )
 
 
@@ -297,6 +450,11 @@ def sample_images(config: RunConfig, data: Prepared) -> torch.Tensor:
     index = data.train[:_SAMPLE_IMAGES]
     batches = _evaluation_batches(config, data.dataset, "cpu", False, data.dataset.train, index, World())
     return torch.cat([batch.images.clone() for batch in batches])
+
+
+def most_batches(examples: int, ranks: int, batch_size: int) -> int:
+    """Batches of the rank that has the most, where `examples` are divided among `ranks`."""
+    return math.ceil(math.ceil(examples / ranks) / batch_size)
 
 
 def training_batches(pipeline: Pipeline, steps: int) -> Iterator[Batch]:

@@ -21,21 +21,37 @@ Reduce = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, outputs: Outputs, batches: Iterable[Batch], reduce: Reduce, device: str
+    model: nn.Module,
+    outputs: Outputs,
+    batches: Iterable[Batch],
+    reduce: Reduce,
+    device: str,
+    *,
+    counts: bool = True,
+    rounds: int = 0,
+    empty: Batch | None = None,
 ) -> dict[str, float | int]:
-    """{"loss", "accuracy", "examples"} over all `batches` of all ranks; the model is in eval mode meanwhile."""
+    """{"loss", "accuracy", "examples"} over all `batches` of all ranks; the model is in eval mode meanwhile.
+
+    Only ranks that `counts` add to the sums. Where ranks compute together, each calls the model `rounds` times, the last ones with `empty`.
+    """
     was_training = model.training
     model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device="cpu" if device == "mps" else device)
+    seen = 0
     for batch in batches:
+        seen += 1
         scores = outputs(batch).float()
         loss = cross_entropy(scores, batch.targets, reduction="sum")
         correct = (scores.argmax(1) == batch.targets).sum()
         sums += torch.stack([loss.double(), correct.double(), torch.full_like(loss, len(batch)).double()]).to(
             sums.device
         )
+    for _ in range(rounds - seen):
+        assert empty is not None
+        outputs(empty)
     model.train(was_training)
-    loss_sum, correct_sum, count = reduce(sums).tolist()
+    loss_sum, correct_sum, count = reduce(sums if counts else torch.zeros_like(sums)).tolist()
     if not count:
         return {"loss": float("nan"), "accuracy": float("nan"), "examples": 0}
     return {"loss": loss_sum / count, "accuracy": correct_sum / count, "examples": int(count)}

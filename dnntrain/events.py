@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from dnntrain.checkpoint import state as checkpoint
+from dnntrain.checkpoint.ranks import Ranks
 from dnntrain.errors import CheckpointError, Interrupted, Preempted
 from dnntrain.metrics import Metrics, Timer
 from dnntrain.progress import Progress
@@ -35,8 +36,10 @@ class Saver:
         keep: int,
         timer: Timer,
         warn: Callable[[str], None] | None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._folder = folder
+        self._ranks = ranks
         self._states = states
         self._digests = digests
         self._keep = keep
@@ -53,12 +56,8 @@ class Saver:
             return
         self._asked_step = step
         with self._timer:
-            if self._folder is None:
-                for state in self._states.values():
-                    state.state_dict()
-                return
             try:
-                checkpoint.save(self._folder, step, self._states, self._digests)
+                checkpoint.save(self._folder, step, self._states, self._digests, self._ranks)
             except OSError as error:
                 if self._warn is None:
                     raise CheckpointError(
@@ -68,7 +67,8 @@ class Saver:
                 self._warn(f"checkpoint of step {step} was not saved: {error}; training goes on")
                 return
             self._saved_step = step
-            checkpoint.prune(self._folder, self._keep)
+            if self._folder is not None:
+                checkpoint.prune(self._folder, self._keep)
 
     def forget(self) -> None:
         """The run goes on from an earlier step, and may save the same one again."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from dnntrain.config.run import RunConfig
+from dnntrain.data.order import Schedule
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.hardware import Hardware
 from dnntrain.norm.convert import NormFacts
+from dnntrain.parallel.auto import choose
+from dnntrain.parallel.degrees import Degrees, balanced
 from dnntrain.precision.policy import Policy
 from dnntrain.protocols import Context, Moment, Target
-from dnntrain.rules import refusals
+from dnntrain.rules import refusals, unmet_needs
 from dnntrain.units import format_bytes, format_count
 from dnntrain.world import World
 
@@ -57,7 +63,9 @@ class DataFacts:
 class ModelFacts:
     """Cost of the model: parameters, forward FLOPs, bytes kept for the backward pass and of the largest activation, of one example.
 
-    `batch_norms` is the number of its layers of batch normalisation.
+    batch_norms       layers of batch normalisation
+    divided           (layer, number that parallel.tp must divide) of its tensor-parallel plan; empty where it has none
+    section_flops     cost of each section that a pipeline may be cut at; empty where it cannot be cut
     """
 
     name: str
@@ -67,6 +75,8 @@ class ModelFacts:
     largest_activation_bytes: float
     convolutional: bool
     batch_norms: int = 0
+    divided: tuple[tuple[str, int], ...] = ()
+    section_flops: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run. `batch_size` = ranks * accumulation * micro_batch_size, where that divides; else the last parts are smaller.
+    """What will run. `batch_size` = data ranks * accumulation * micro_batch_size, where that divides; else the last parts are smaller.
 
     `learning_rate` is what is scheduled, at even distances from the first step to the last.
     """
@@ -96,6 +106,8 @@ class Plan:
     name: str
     layout: str
     ranks: int
+    degrees: Degrees
+    stage_bounds: tuple[int, ...]
     device: str
     data: DataFacts
     model: ModelFacts
@@ -114,6 +126,11 @@ class Plan:
     learning_rate: tuple[float, ...]
     notes: tuple[str, ...]
 
+    @property
+    def in_step(self) -> bool:
+        """True where all ranks must call the model equally often: a forward pass is work of several ranks."""
+        return not self.degrees.plain or self.layout in ("fsdp", "hsdp")
+
     def as_json(self) -> dict[str, Any]:
         """plan.json."""
         return {
@@ -126,7 +143,8 @@ class Plan:
     def lines(self) -> list[tuple[str, str]]:
         """(label, text) rows for a person."""
         total = f"{self.total_steps} steps" if self.total_steps else "as many steps as fit"
-        equation = f"{self.ranks} ranks × {self.accumulation} accumulated × {self.micro_batch_size}"
+        accumulated = "in the pipeline" if self.degrees.pp > 1 else "accumulated"
+        equation = f"{self.degrees.data_ranks} data ranks × {self.accumulation} {accumulated} × {self.micro_batch_size}"
         rows = [
             ("run", self.name),
             ("data", f"{self.data.name}: {self.data.train} train, {self.data.val} val, {self.data.test} test"),
@@ -140,7 +158,7 @@ class Plan:
                 f"{self.model.name}: {format_count(self.model.parameters)} parameters, "
                 f"{format_count(self.model.flops_per_example)}FLOPs forward",
             ),
-            ("layout", f"{self.layout} on {self.device}"),
+            ("layout", f"{self.layout} on {self.device}" + (f": {self.degrees}" if self.ranks > 1 else "")),
             ("batch", f"{self.batch_size} = {equation}"),
             ("length", f"{self.duration}: {total}, {self.steps_per_epoch} per epoch"),
             ("base lr", self.base_learning_rate_equation),
@@ -176,21 +194,27 @@ def make_plan(
             f"train.batch_size={batch_size} is more than the {data.train} training examples of {data.name}",
             f"use train.batch_size={data.train} or less",
         )
-    share = math.ceil(batch_size / ranks)
-    micro = min(config.train.microbatch or share, share)
+    degrees, stage_bounds, layout_notes = place_model(config, hardware, ranks, model)
+    if reasons := unmet_needs(config, degrees):
+        raise ConfigError.of(reasons)
+    micro, accumulation = micro_batches(config, degrees, data.train)
+    check_pipeline(config, degrees, model, data.train, accumulation)
     steps_per_epoch = math.ceil(data.train / batch_size)
     duration = config.train.duration
     total = 0 if duration.unit == "s" else max(1, duration.steps(steps_per_epoch, 0))
     policy: Policy = config.precision.build(hardware)
-    channels_last = model.convolutional and config.train.channels_last != "off"
-    accumulation = math.ceil(share / micro)
-    compiled, compile_note = _compile(config, hardware, total)
-    notes = [note for note in (compile_note, _uneven(batch_size, data.train), _too_large(micro, config)) if note]
-    notes += config.norm.notes(NormFacts(ranks, batch_size, micro, accumulation, model.batch_norms))
+    # FSDP2 and the pipeline's messages take contiguous tensors only.
+    channels_last = model.convolutional and config.train.channels_last != "off" and not _contiguous(config, degrees)
+    compiled, compile_note = _compile(config, hardware, total, degrees)
+    found = (*layout_notes, compile_note, _uneven(batch_size, data.train), _too_large(micro, config))
+    notes = [note for note in found if note]
+    notes += config.norm.notes(NormFacts(degrees.data_ranks, batch_size, micro, accumulation, model.batch_norms))
     return Plan(
         name=config.name,
         layout=type(config.parallel).__name__.lower(),
         ranks=ranks,
+        degrees=degrees,
+        stage_bounds=stage_bounds,
         device=hardware.device,
         data=data,
         model=model,
@@ -205,7 +229,7 @@ def make_plan(
         precision=policy,
         channels_last=channels_last,
         compile=compiled,
-        memory=_memory(config, data, model, micro, policy, process_bytes),
+        memory=_memory(config, data, model, micro, policy, process_bytes, degrees),
         learning_rate=_learning_rate(config, data, batch_size, steps_per_epoch, total),
         notes=tuple(notes),
     )
@@ -260,11 +284,120 @@ def ranks_of(config: RunConfig, hardware: Hardware, world: World) -> int:
         return world.size
     if config.parallel.processes == "one":
         return 1
+    if config.launch.nproc is None and config.parallel.stated_ranks is not None:
+        stated: int = config.parallel.stated_ranks
+        return stated
     processes: int = config.launch.build(hardware.device_count if hardware.device == "cuda" else 0)
     return processes
 
 
-def _compile(config: RunConfig, hardware: Hardware, total_steps: int) -> tuple[bool, str]:
+def place_model(
+    config: RunConfig, hardware: Hardware, ranks: int, model: ModelFacts
+) -> tuple[Degrees, tuple[int, ...], list[str]]:
+    """(degrees, bounds of the pipeline's stages, notes). Raises ConfigError where the model cannot be laid out so."""
+    notes: list[str] = []
+    degrees: Degrees = config.parallel.build(ranks)
+    if type(config.parallel).__name__ == "Auto":
+        state = 4 * model.parameters * (2 + config.optim.state_numbers)
+        other = model.activation_bytes_per_example * math.ceil(config.train.batch_size / ranks)
+        # On a machine without accelerators its ranks share one memory.
+        room = hardware.memory_bytes / (ranks if hardware.device == "cpu" else 1)
+        degrees, reason = choose(ranks, state, other, room, config.parallel.headroom)
+        notes.append(f"parallel=auto: {reason}")
+    for layer, size in model.divided if degrees.tp > 1 else ():
+        if size % degrees.tp:
+            raise ConfigError(
+                f"parallel.tp={degrees.tp} does not divide {size}, the width of {layer} in {model.name}",
+                f"use parallel.tp={math.gcd(degrees.tp, size)}",
+            )
+    if degrees.tp > 1 and not model.divided:
+        raise ConfigError(
+            f"parallel.tp={degrees.tp}: {model.name} has no plan that says how its layers are divided",
+            "use parallel=ddp or parallel=fsdp, or a model with a plan: mlp, vit_tiny, seed_cnn, resnet_cifar, resnet18, wide_resnet",
+        )
+    bounds: tuple[int, ...] = ()
+    if degrees.pp > 1:
+        stages = degrees.pp * config.parallel.stages_per_rank
+        count = len(model.section_flops)
+        if not count:
+            raise ConfigError(
+                f"parallel.pp={degrees.pp}: {model.name} does not state sections that it can be cut at",
+                "use parallel=ddp or parallel=fsdp",
+            )
+        if stages > count:
+            raise ConfigError(
+                f"parallel.pp={degrees.pp} × parallel.stages_per_rank={config.parallel.stages_per_rank} = {stages} stages, "
+                f"but {model.name} has {count} sections",
+                f"use parallel.pp={count} or less, with one stage a rank",
+            )
+        bounds = tuple(balanced(model.section_flops, stages))
+        total = sum(model.section_flops) or 1.0
+        shares = [sum(model.section_flops[a:b]) / total for a, b in itertools.pairwise(bounds)]
+        notes.append(
+            "pipeline stages and their part of the work: "
+            + ", ".join(
+                f"sections {a}–{b - 1} {share:.0%}"
+                for (a, b), share in zip(itertools.pairwise(bounds), shares, strict=True)
+            )
+        )
+    return degrees, bounds, notes
+
+
+def micro_batches(config: RunConfig, degrees: Degrees, examples: int) -> tuple[int, int]:
+    """(examples of the largest micro-batch, how many a data rank computes in a step at most), as the data pipeline will cut them."""
+    share = math.ceil(config.train.batch_size / degrees.data_ranks)
+    stages = degrees.pp * getattr(config.parallel, "stages_per_rank", 1)
+    wanted = config.train.microbatch or (math.ceil(share / (2 * stages)) if degrees.pp > 1 else share)
+    micro = min(wanted, share)
+    schedule = Schedule(
+        np.arange(examples),
+        config.seed,
+        config.train.batch_size,
+        micro,
+        World(0, degrees.data_ranks),
+        config.data.pair_block,
+    )
+    ranges = [
+        schedule.micro_ranges(schedule.share(config.train.batch_size, rank)) for rank in range(degrees.data_ranks)
+    ]
+    largest = max(end - start for found in ranges for start, end in found)
+    return largest, max(len(found) for found in ranges)
+
+
+def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, examples: int, count: int) -> None:
+    """Refuses what a pipeline cannot do exactly: too few micro-batches, or padding that batch norm would see."""
+    if degrees.pp == 1:
+        return
+    stages = degrees.pp * config.parallel.stages_per_rank
+    share = config.train.batch_size // degrees.data_ranks
+    if count < stages:
+        raise ConfigError(
+            f"{count} micro-batches are fewer than the {stages} stages of the pipeline, most of which would wait",
+            f"use train.microbatch={max(1, share // stages)} or less, or a larger train.batch_size",
+        )
+    if config.parallel.schedule == "interleaved" and count % degrees.pp:
+        raise ConfigError(
+            f"the interleaved schedule needs a number of micro-batches that parallel.pp={degrees.pp} divides, not {count}",
+            f"use train.microbatch={max(1, math.ceil(share / (degrees.pp * math.ceil(count / degrees.pp))))}",
+        )
+    uneven = examples % config.train.batch_size or config.train.batch_size % (degrees.data_ranks * count)
+    if uneven and model.batch_norms and getattr(config.norm, "batch_statistics", True):
+        raise ConfigError(
+            "micro-batches of a pipeline have one size, so that uneven ones are padded, and batch norm would see the padding: "
+            f"{examples} examples, train.batch_size={config.train.batch_size}, {count} micro-batches on each data rank",
+            f"use norm=group, or train.limit={examples - examples % config.train.batch_size} and a batch that divides",
+        )
+
+
+def _contiguous(config: RunConfig, degrees: Degrees) -> bool:
+    return (
+        degrees.shard > 1 or degrees.pp > 1 or not degrees.plain or type(config.parallel).__name__ in ("Fsdp", "Hsdp")
+    )
+
+
+def _compile(config: RunConfig, hardware: Hardware, total_steps: int, degrees: Degrees) -> tuple[bool, str]:
+    if degrees.pp > 1:
+        return False, ""
     if config.train.compile != "auto":
         return config.train.compile == "on", ""
     if hardware.device == "cuda" and total_steps >= 2000:
@@ -283,9 +416,15 @@ def _too_large(micro: int, config: RunConfig) -> str:
 
 
 def _memory(
-    config: RunConfig, data: DataFacts, model: ModelFacts, micro: int, policy: Policy, process_bytes: int
+    config: RunConfig,
+    data: DataFacts,
+    model: ModelFacts,
+    micro: int,
+    policy: Policy,
+    process_bytes: int,
+    degrees: Degrees,
 ) -> Memory:
-    weights = 4 * model.parameters
+    weights = 4 * model.parameters // (degrees.shard * degrees.tp * degrees.pp)
     half = 0.5 if policy.autocast else 1.0
     kept = model.activation_bytes_per_example * half
     largest = model.largest_activation_bytes * half

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from dnntrain.config.run import RunConfig
 from dnntrain.hardware import Hardware
+from dnntrain.parallel.degrees import Degrees
+from dnntrain.protocols import Need
 from dnntrain.rules_reg import regularisation_refusals
 from dnntrain.units import Duration
 
@@ -120,19 +122,29 @@ def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
     ]
     if refused := config.optim.refusal(hardware):
         broken.append("optim={} {}\n  {}".format(config.resolved["choices"]["optim"], *refused))
-    return broken + regularisation_refusals(config, ranks) + unmet_needs(config)
+    return broken + regularisation_refusals(config, ranks)
 
 
-def unmet_needs(config: RunConfig) -> list[str]:
+def unmet_needs(config: RunConfig, degrees: Degrees) -> list[str]:
     """One reason for each need of a chosen method that the layout does not provide: no rule is written for a pair."""
-    layout = config.parallel.build()
+    provided = provides(degrees)
     single = ("norm", "optim", "sched", "quant", "distill", "prune")
     methods = {f"{name}={config.resolved['choices'][name]}": getattr(config, name) for name in single}
     methods |= {
         f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
     }
     return [
-        f"{name} needs {need.value}, which parallel={layout.name} does not give\n  use parallel=single, or do without {name}"
+        f"{name} needs {need.value}, which the layout ({degrees}) does not give\n  use parallel=ddp, or do without {name}"
         for name, method in methods.items()
-        for need in sorted(method.needs - layout.provides, key=lambda need: need.value)
+        for need in sorted(getattr(method, "needs", frozenset()) - provided, key=lambda need: need.value)
     ]
+
+
+def provides(degrees: Degrees) -> frozenset[Need]:
+    """What methods may need of a layout of these degrees."""
+    lacking = set()
+    if degrees.sharded:
+        lacking |= {Need.WHOLE_PARAMETER, Need.WHOLE_MODEL}
+    if degrees.pp > 1:
+        lacking |= {Need.WHOLE_MODEL, Need.FEATURES}
+    return frozenset(Need) - lacking

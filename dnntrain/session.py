@@ -16,6 +16,7 @@ from dnntrain.build import Prepared, collect, make_context
 from dnntrain.config.run import RunConfig
 from dnntrain.data.source import DataSet
 from dnntrain.data.split import split_validation
+from dnntrain.divisible import divided_sizes
 from dnntrain.hardware import Hardware, detect
 from dnntrain.keys import Index, Key
 from dnntrain.model.cost import (
@@ -23,10 +24,12 @@ from dnntrain.model.cost import (
     flops_per_example,
     largest_activation_bytes,
     parameter_count,
+    section_flops,
     unfilled,
 )
 from dnntrain.model.shape import ModelShape
 from dnntrain.planner import DataFacts, ModelFacts, Plan, make_plan
+from dnntrain.protocols import Alone
 from dnntrain.world import World
 
 
@@ -56,7 +59,7 @@ def open_session(config: RunConfig, world: World) -> Session:
     plan = make_plan(config, hardware, world, facts, model_facts(config, facts), resident_bytes())
     session = Session(config, hardware, world, data, plan)
     # What a method refuses is refused here, before a folder is made.
-    collect(config, make_context(config, plan, data, session.device, world))
+    collect(config, make_context(config, plan, data, session.device, world, Alone()))
     return session
 
 
@@ -129,6 +132,8 @@ def model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
         largest_activation_bytes=largest_activation_bytes(model, shape, 1, 4),
         batch_norms=sum(isinstance(module, _BatchNorm) for module in model.modules()),
         convolutional=any(isinstance(module, nn.Conv2d) for module in model.modules()),
+        divided=divided_sizes(model),
+        section_flops=section_flops(model, shape),
     )
 
 
@@ -168,10 +173,15 @@ def torch_device(asked: str, hardware: Hardware, world: World) -> str:
 
 def weights_digest(model: nn.Module) -> str:
     """SHA-256 over names and bytes of all parameters and buffers: equal where two runs are bitwise equal."""
+    return tensors_digest(model.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names and bytes of `tensors`."""
     import hashlib
 
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

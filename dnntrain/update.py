@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dnntrain.protocols import Collectives, Gradients, GradientStage, GradientTransform, StepLoss
+from dnntrain.shards import local
 
 Observe = Callable[[Mapping[str, Tensor]], None]
 
@@ -78,7 +79,7 @@ def clip_by_norm(max_norm: float, collect: Collectives) -> GradientTransform:
         norm = collect.sum_of_squares(gradients).sqrt()
         factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
         for gradient in gradients:
-            gradient.mul_(factor)
+            local(gradient).mul_(factor)
         return {"grad_norm": norm}
 
     return GradientTransform(GradientStage.CLIP, clip)

@@ -1,7 +1,8 @@
 """Saving and loading the whole state of a run: the list of what is saved, and its form on disk.
 
-A checkpoint is a folder `step-N` of safetensors files and a `manifest.json`, written last: schema version, an index of all tensors by
-name, the plain values, the SHA-256 of each file, the digests of configuration and data. The folder is filled beside, made durable and
+A checkpoint is a folder `step-N` of safetensors files, one for each rank that has something to write, and a `manifest.json`, written last:
+schema version, an index of all tensors by name with their shapes and the chunks that make them up, free of any layout; the plain
+values; the SHA-256 of each file; the digests of configuration and data. The folder is filled beside, made durable and
 renamed; then the pointer LAST is replaced. No pickle is written or read.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from dnntrain.checkpoint.ranks import Ranks
 from dnntrain.checkpoint.store import fsync, plain_json, write_json, write_text
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
+from dnntrain.shards import local_chunk
 
-SCHEMA = 1
+SCHEMA = 2
 _TENSOR = "$tensor"
 
 
@@ -37,39 +40,122 @@ class Digests:
     data: str
 
 
-def save(folder: Path, step: int, states: Mapping[str, Stateful], digests: Digests) -> Path:
-    """Writes `folder/step-N` whole or not at all, then LAST. Raises OSError (disk full …) with the old checkpoints intact."""
-    values, tensors = _split({name: state.state_dict() for name, state in states.items()})
-    target = folder / f"step-{step}"
+def save(
+    folder: Path | None, step: int, states: Mapping[str, Stateful], digests: Digests, ranks: Ranks | None = None
+) -> None:
+    """Writes `folder/step-N` whole or not at all, then LAST. Raises OSError (disk full …) with the old checkpoints intact.
+
+    All ranks must call it: each writes the chunks that it owns into a file of its own, and the main rank the manifest. Where a
+    rank cannot write, all of them raise. A `folder` is only looked at on the main rank, which tells the others.
+    """
+    ranks = ranks or Ranks()
+    values, chunks = _split({name: state.state_dict() for name, state in states.items()})
+    temporary = Path(_agreed(ranks, lambda: str(_prepared(folder, step)))[0])
+    try:
+        # Of chunks that several ranks hold the first of them writes.
+        listed = ranks.exchange([[chunk.name, list(chunk.offset)] for chunk in chunks])
+        taken = {_place(*place) for others in listed[: ranks.rank] for place in others}
+        mine = [chunk for chunk in chunks if _place(chunk.name, chunk.offset) not in taken]
+        written = _agreed(ranks, lambda: _write_chunks(temporary, ranks.rank, mine))
+        everywhere = ranks.exchange(values)
+        _agreed(ranks, lambda: _complete(temporary, step, digests, written, everywhere) if ranks.rank == 0 else None)
+    except BaseException:
+        if ranks.rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a tensor that this rank holds: where it begins, and the whole tensor's shape."""
+
+    name: str
+    tensor: Tensor
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+def _place(name: str, offset: Sequence[int]) -> str:
+    return f"{name}@{','.join(map(str, offset))}"
+
+
+def _agreed(ranks: Ranks, work: Callable[[], Any]) -> list[Any]:
+    """`work` on every rank, and each rank's result on all. Raises OSError on every rank where it failed on one."""
+    try:
+        outcome: dict[str, Any] = {"done": work()}
+    except OSError as error:
+        outcome = {"failed": str(error), "errno": error.errno}
+    outcomes = ranks.exchange(outcome)
+    for rank, found in enumerate(outcomes):
+        if "failed" in found:
+            where = f" (rank {rank})" if len(outcomes) > 1 else ""
+            raise OSError(found["errno"], f"{found['failed']}{where}")
+    return [found["done"] for found in outcomes]
+
+
+def _prepared(folder: Path | None, step: int) -> Path:
+    """The empty folder that a checkpoint is written into; only the main rank has one to make."""
+    if folder is None:
+        return Path()
     temporary = folder / f".step-{step}.tmp-{os.getpid()}"
     _sweep(folder)
     temporary.mkdir()
-    try:
-        data = save_tensors(tensors)
-        _write_durably(temporary / "state-0.safetensors", data)
-        manifest = {
-            "schema": SCHEMA,
-            "step": step,
-            "config": digests.config,
-            "data": digests.data,
-            "files": {"state-0.safetensors": {"sha256": _digest(data), "bytes": len(data)}},
-            "tensors": {
-                name: {"file": "state-0.safetensors", "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
-                for name, tensor in tensors.items()
-            },
-            "values": values,
-        }
-        write_json(temporary / "manifest.json", {**manifest, "sha256": _manifest_digest(manifest)})
-        if target.exists():
-            target.rename(folder / f".step-{step}.tmp-replaced")
-        temporary.rename(target)
-        _sweep(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    return temporary
+
+
+def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """Writes a rank's chunks; returns {"file", "facts", "chunks"} for the manifest; no file where it has none."""
+    if not chunks and rank:
+        return {}
+    name = f"state-{rank}.safetensors"
+    keys = [chunk.name if not any(chunk.offset) else _place(chunk.name, chunk.offset) for chunk in chunks]
+    data = save_tensors({key: chunk.tensor for key, chunk in zip(keys, chunks, strict=True)})
+    _write_durably(folder / name, data)
+    return {
+        "file": name,
+        "facts": {"sha256": _digest(data), "bytes": len(data)},
+        "chunks": [
+            [chunk.name, key, list(chunk.offset), list(chunk.shape), str(chunk.tensor.dtype)]
+            for key, chunk in zip(keys, chunks, strict=True)
+        ],
+    }
+
+
+def _complete(
+    temporary: Path, step: int, digests: Digests, written: Sequence[dict[str, Any]], values: Sequence[Any]
+) -> None:
+    """Writes the manifest, renames the folder, and points LAST to it."""
+    folder, target = temporary.parent, temporary.parent / f"step-{step}"
+    tensors: dict[str, Any] = {}
+    for part in written:
+        for name, key, offset, shape, dtype in part.get("chunks", ()):
+            index = tensors.setdefault(name, {"shape": shape, "dtype": dtype, "chunks": []})
+            index["chunks"].append({"file": part["file"], "key": key, "offset": offset})
+    manifest = {
+        "schema": SCHEMA,
+        "step": step,
+        "config": digests.config,
+        "data": digests.data,
+        "files": {part["file"]: part["facts"] for part in written if part},
+        "tensors": tensors,
+        "values": _merged(values),
+    }
+    write_json(temporary / "manifest.json", {**manifest, "sha256": _manifest_digest(manifest)})
+    if target.exists():
+        target.rename(folder / f".step-{step}.tmp-replaced")
+    temporary.rename(target)
+    _sweep(folder)
     fsync(folder)
     write_text(folder / "LAST", target.name + "\n")
-    return target
+
+
+def _merged(values: Sequence[Any]) -> Any:
+    """The plain values of all ranks in one tree: of pipeline stages each has its own part. What two ranks have is the first one's."""
+    first = values[0]
+    if not isinstance(first, dict) or _TENSOR in first:
+        return first
+    keys = dict.fromkeys(key for value in values if isinstance(value, dict) for key in value)
+    return {key: _merged([value[key] for value in values if isinstance(value, dict) and key in value]) for key in keys}
 
 
 def mark_best(folder: Path, step: int) -> None:
@@ -123,14 +209,10 @@ class Checkpoint:
 def read(path: Path) -> Checkpoint:
     """Reads and verifies one checkpoint folder. Raises CheckpointError naming the damaged file."""
     manifest = _manifest(path)
-    tensors: dict[str, Tensor] = {}
-    for name, facts in manifest["files"].items():
-        tensors.update(_verified(path, name, facts))
-    expected, found = set(manifest["tensors"]), set(tensors)
-    if expected != found:
-        raise CheckpointError(
-            f"{path}: tensors {sorted(expected ^ found)[:5]} are not in both the manifest and the files"
-        )
+    files = {name: _verified(path, name, facts) for name, facts in manifest["files"].items()}
+    tensors = {name: _whole(path, name, index, files) for name, index in manifest["tensors"].items()}
+    if extra := sum(map(len, files.values())) - sum(len(index["chunks"]) for index in manifest["tensors"].values()):
+        raise CheckpointError(f"{path}: {extra} tensors in the files are not in the manifest")
     digests = Digests(manifest["config"], manifest["data"])
     return Checkpoint(path, manifest["step"], digests, _joined(manifest["values"], tensors))
 
@@ -226,19 +308,44 @@ def _verified(folder: Path, name: str, facts: Any) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is not a safetensors file: {error}") from None
 
 
-def _split(value: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
-    """Nested states → (plain values with `{"$tensor": name}` in the tensors' places, tensors by name)."""
+def _whole(path: Path, name: str, index: Any, files: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+    """One tensor put together from its chunks. Raises CheckpointError where they do not fill it exactly."""
+    try:
+        chunks = [(files[chunk["file"]][chunk["key"]], chunk["offset"]) for chunk in index["chunks"]]
+        shape, dtype = torch.Size(index["shape"]), index["dtype"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: the tensor {name!r} of the manifest is not in the files: {error}") from None
+    fits = all(
+        str(tensor.dtype) == dtype
+        and len(offset) == tensor.ndim == len(shape)
+        and all(at >= 0 and at + size <= whole for at, size, whole in zip(offset, tensor.shape, shape, strict=True))
+        for tensor, offset in chunks
+    )
+    if not fits or sum(tensor.numel() for tensor, _ in chunks) != shape.numel():
+        raise CheckpointError(f"{path}: the chunks of the tensor {name!r} do not make up its shape {list(shape)}")
+    if len(chunks) == 1:
+        return chunks[0][0]
+    whole = torch.empty(shape, dtype=chunks[0][0].dtype)
+    for tensor, offset in chunks:
+        whole[tuple(slice(at, at + size) for at, size in zip(offset, tensor.shape, strict=True))] = tensor
+    return whole
+
+
+def _split(value: Any, path: str = "") -> tuple[Any, list[Chunk]]:
+    """Nested states → (plain values with `{"$tensor": name}` in the tensors' places, the chunks of them that this rank holds)."""
     if isinstance(value, Tensor):
-        tensor = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        return {_TENSOR: path}, {path: tensor}
+        tensor, offset = local_chunk(value)
+        kept = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        chunk = Chunk(path, kept, offset, tuple(value.shape))
+        return {_TENSOR: path}, [chunk] if kept.numel() or not value.numel() else []
     if isinstance(value, Mapping):
-        plain, tensors = {}, {}
+        plain, chunks = {}, []
         for key, item in value.items():
             plain[str(key)], inner = _split(item, f"{path}/{key}" if path else str(key))
-            tensors.update(inner)
-        return plain, tensors
+            chunks += inner
+        return plain, chunks
     if value is None or isinstance(value, bool | int | float | str):
-        return value, {}
+        return value, []
     raise TypeError(f"state {path} is {type(value).__name__}; only tensors, mappings and JSON values are saved")
 
 

@@ -8,25 +8,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dnntrain.shards import fill_named, like
+
 
 class ModelState:
-    """Parameters and buffers by their plain names."""
+    """Parameters and buffers by their plain names. Of a pipeline stage they are a `part` of those that are saved."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, part: bool = False) -> None:
         self._model = model
+        self._part = part
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._model.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._model.load_state_dict(dict(state), strict=True)
+        own = self._model.state_dict(keep_vars=True)
+        if missing := set(own) - set(state):
+            raise ValueError(f"no weights are saved for {sorted(missing)[:5]}")
+        if not self._part and (unknown := set(state) - set(own)):
+            raise ValueError(f"weights of unknown names {sorted(unknown)[:5]}")
+        fill_named(own, state)
 
 
 class OptimizerState:
-    """The state of several optimizers by parameter name. Learning rates are not state: the schedule is a function of the step."""
+    """The state of several optimizers by parameter name. Learning rates are not state: the schedule is a function of the step.
 
-    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    Restored tensors lie as their parameters do: fused optimizers walk through both in the order of memory.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], part: bool = False) -> None:
         self._optimizers = optimizers
+        self._part = part
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -44,12 +56,12 @@ class OptimizerState:
         for place, optimizer in enumerate(self._optimizers):
             saved = state[f"{place}-{type(optimizer).__name__}"]
             parameters = dict(_named(optimizer))
-            if unknown := set(saved) - set(parameters):
+            if not self._part and (unknown := set(saved) - set(parameters)):
                 raise ValueError(f"saved state of unknown parameters {sorted(unknown)[:5]}")
             # Set in place: optimizer.load_state_dict would replace the parameter groups that the schedule holds on to.
-            for name, values in saved.items():
-                parameter = parameters[name]
-                optimizer.state[parameter] = {key: _like(value, parameter) for key, value in values.items()}
+            for name, parameter in parameters.items():
+                if name in saved:
+                    optimizer.state[parameter] = {key: like(value, parameter) for key, value in saved[name].items()}
 
 
 class ScalerState:
@@ -93,15 +105,6 @@ class RandomState:
 
     def _of_ranks(self, own: Tensor) -> dict[str, Tensor]:
         return {str(rank): tensor for rank, tensor in enumerate(self._gather(own))}
-
-
-def _like(value: Any, parameter: torch.Tensor) -> Any:
-    """`value` on the device and in the memory format of its parameter: fused optimizers walk through both in the order of memory."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    if value.shape == parameter.shape:
-        return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(value)
-    return value.to(parameter.device)
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.Tensor]]:

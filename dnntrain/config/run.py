@@ -31,6 +31,7 @@ class TrainSection:
     limit: PositiveInt | None = None  # train on this many examples only, chosen by seed; null: all
     clip_norm: Positive | None = None  # largest global L2 norm of the gradient; null: not clipped
     compile: Literal["off", "on", "auto"] = "auto"  # torch.compile; auto: where it is expected to pay within the run
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"  # compute activations anew to save memory
     channels_last: Literal["off", "on", "auto"] = "auto"  # memory format of images and convolutions
     threads: PositiveInt | None = None  # intra-op CPU threads; null: torch's own choice
 

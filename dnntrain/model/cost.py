@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from dnntrain.divisible import sections
 from dnntrain.model.initialise import keyed_generator
 from dnntrain.model.shape import ModelShape
 
@@ -43,6 +44,18 @@ def flops_per_example(model: nn.Module, shape: ModelShape) -> float:
     with one_thread(), torch.no_grad(), keyed_generator(0), _Counted() as counted:
         model(_images(model, shape, _EXAMPLES))
     return float(counted.flops) / _EXAMPLES
+
+
+def section_flops(model: nn.Module, shape: ModelShape) -> tuple[float, ...]:
+    """Floating-point operations of the forward pass of one image in each of the model's sections; empty where it states none."""
+    costs = []
+    features = _images(model, shape, _EXAMPLES)
+    with one_thread(), torch.no_grad(), keyed_generator(0):
+        for section in sections(model):
+            with _Counted() as counted:
+                features = section.apply(features)
+            costs.append(float(counted.flops) / _EXAMPLES)
+    return tuple(costs)
 
 
 def activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -38,6 +40,22 @@ class Perceptron(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features = images.flatten(1)
         for layer in self.layers:
-            features = self.dropout(functional.relu(layer(features), inplace=True))
+            features = self.activated(layer, features)
         logits: Tensor = self.head(features)
         return logits
+
+    def activated(self, layer: nn.Module, features: Tensor) -> Tensor:
+        """One hidden layer; flattens its input, which for the first is an image."""
+        activated: Tensor = self.dropout(functional.relu(layer(features.flatten(1)), inplace=True))
+        return activated
+
+    def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """The forward pass as consecutive sections, for pipeline stages."""
+        hidden = [((f"layers.{number}",), partial(self.activated, layer)) for number, layer in enumerate(self.layers)]
+        return [*hidden, (("head",), lambda features: self.head(features.flatten(1)))]
+
+    def tensor_parallel_plan(self) -> dict[str, str]:
+        """How layers are divided over tensor-parallel ranks."""
+        names = [*(f"layers.{number}" for number in range(len(self.layers))), "head"]
+        pairs = zip(names[::2], names[1::2], strict=False)
+        return {name: how for pair in pairs for name, how in zip(pair, ("columns", "rows"), strict=True)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -49,8 +49,31 @@ class ResidualNetwork(nn.Module):
         features = self.stem(images)
         for stage in self.stages:
             features = stage(features)
+        return self.classify(features)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features [n, channels, height, width] → logits [n, classes]."""
         logits: Tensor = self.head(features.mean((2, 3)))
         return logits
+
+    def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """The forward pass as consecutive sections, for pipeline stages."""
+        blocks = [((name,), block) for name, block in blocks_of(self.stages)]
+        return [(("stem",), self.stem), *blocks, (("head",), self.classify)]
+
+    def tensor_parallel_plan(self) -> dict[str, str]:
+        """How layers are divided over tensor-parallel ranks."""
+        inner = {"conv1": "columns", "norm1": "features", "conv2": "rows"}
+        return {f"{block}.{name}": how for block, _ in blocks_of(self.stages) for name, how in inner.items()}
+
+
+def blocks_of(stages: nn.ModuleList) -> list[tuple[str, nn.Module]]:
+    """(name in the network, block) of every block of the sequences `stages`, in order."""
+    return [
+        (f"stages.{stage}.{number}", block)
+        for stage, blocks in enumerate(stages)
+        for number, block in enumerate(blocks.children())
+    ]
 
 
 class Stem(nn.Module):

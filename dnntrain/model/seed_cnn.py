@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -42,9 +43,31 @@ class SeedNetwork(nn.Module):
         self.weight_scheme = weight_scheme
 
     def forward(self, images: Tensor) -> Tensor:
-        features = functional.relu(self.conv1(images), inplace=True)
+        return self.classify(self.connect(self.pool(self.convolve(images))))
+
+    def convolve(self, images: Tensor) -> Tensor:
+        """The first convolution."""
+        return functional.relu(self.conv1(images), inplace=True)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """The second convolution, pooled and flattened."""
         # ReLU is monotone, so it commutes with the maximum: after pooling it works on a quarter of the numbers.
-        features = functional.relu(functional.max_pool2d(self.conv2(features), 2), inplace=True).flatten(1)
-        features = functional.relu(self.hidden(self.dropout(features)), inplace=True)
+        return functional.relu(functional.max_pool2d(self.conv2(features), 2), inplace=True).flatten(1)
+
+    def connect(self, features: Tensor) -> Tensor:
+        """The hidden linear layer."""
+        return functional.relu(self.hidden(self.dropout(features)), inplace=True)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """The last linear layer."""
         logits: Tensor = self.head(self.dropout(features))
         return logits
+
+    def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """The forward pass as consecutive sections, for pipeline stages."""
+        functions = {"conv1": self.convolve, "conv2": self.pool, "hidden": self.connect, "head": self.classify}
+        return [((name,), function) for name, function in functions.items()]
+
+    def tensor_parallel_plan(self) -> dict[str, str]:
+        """How layers are divided over tensor-parallel ranks."""
+        return {"conv1": "columns", "conv2": "rows", "hidden": "columns", "head": "rows"}

@@ -5,6 +5,7 @@ Modules and parameters are named as in timm, so that weights of its `vit_tiny_pa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,11 +101,27 @@ class VisionTransformer(nn.Module):
         self.timm_architecture: tuple[str, dict[str, Any]] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.blocks(self.embed(images)))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images → tokens [n, 1 + patches, dim]."""
         patches = self.patch_embed(images)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + self.pos_embed
-        tokens = self.blocks(tokens)
+        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + self.pos_embed
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Tokens → logits [n, classes], from the class token."""
         logits: Tensor = self.head(self.norm(tokens[:, 0]))
         return logits
+
+    def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """The forward pass as consecutive sections, for pipeline stages."""
+        blocks = [((f"blocks.{number}",), block) for number, block in enumerate(self.blocks)]
+        return [(("cls_token", "pos_embed", "patch_embed"), self.embed), *blocks, (("norm", "head"), self.classify)]
+
+    def tensor_parallel_plan(self) -> dict[str, str]:
+        """How layers are divided over tensor-parallel ranks."""
+        inner = {"attn.qkv": "columns/3", "attn.proj": "rows", "mlp.fc1": "columns", "mlp.fc2": "rows"}
+        return {f"blocks.{number}.{name}": how for number in range(len(self.blocks)) for name, how in inner.items()}
 
     def initialise_own(self) -> None:
         """Positions of standard deviation 0.02; a class token that is almost zero."""
@@ -148,15 +165,17 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv.parallel_units = heads  # type: ignore[assignment]  # what tensor parallelism divides
         self.proj = nn.Linear(dim, dim)
         self.drop = nn.Dropout(dropout)
-        self.heads = heads
+        self.head_width = dim // heads
 
     def forward(self, tokens: Tensor) -> Tensor:
-        n, length, dim = tokens.shape
-        query, key, value = self.qkv(tokens).view(n, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        n, length, _ = tokens.shape
+        # A tensor-parallel rank has its part of the heads.
+        query, key, value = self.qkv(tokens).view(n, length, 3, -1, self.head_width).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        dropped: Tensor = self.drop(self.proj(mixed.transpose(1, 2).reshape(n, length, dim)))
+        dropped: Tensor = self.drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         return dropped
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional
 
 from dnntrain.config.fields import Fraction, PositiveInt
 from dnntrain.errors import ConfigError
+from dnntrain.model.residual import blocks_of
 from dnntrain.model.schemes import Scheme, kaiming
 from dnntrain.model.shape import ModelShape
 
@@ -49,9 +51,23 @@ class WideNetwork(nn.Module):
         features = self.stem(images)
         for stage in self.stages:
             features = stage(features)
+        return self.classify(features)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features [n, channels, height, width] → logits [n, classes]."""
         features = functional.relu(self.norm(features), inplace=True)
         logits: Tensor = self.head(features.mean((2, 3)))
         return logits
+
+    def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """The forward pass as consecutive sections, for pipeline stages."""
+        blocks = [((name,), block) for name, block in blocks_of(self.stages)]
+        return [(("stem",), self.stem), *blocks, (("norm", "head"), self.classify)]
+
+    def tensor_parallel_plan(self) -> dict[str, str]:
+        """How layers are divided over tensor-parallel ranks."""
+        inner = {"conv1": "columns", "norm2": "features", "conv2": "rows"}
+        return {f"{block}.{name}": how for block, _ in blocks_of(self.stages) for name, how in inner.items()}
 
 
 class WideBlock(nn.Module):

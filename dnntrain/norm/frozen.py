@@ -18,6 +18,7 @@ class Frozen:
     affine: bool = False  # true: weight and bias are trained; false: they stay as they are
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+    batch_statistics: ClassVar[bool] = False
 
     def build(self, context: Context) -> Parts:
         return Parts(model=(ModelTransform(ModelStage.NORM, self.converted),), export=(restored,))

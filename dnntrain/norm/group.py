@@ -21,6 +21,7 @@ class Group:
     smallest: PositiveInt = 4  # fewest channels of a group, where a layer has as many
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+    batch_statistics: ClassVar[bool] = False
 
     def build(self, context: Context) -> Parts:
         return Parts(model=(ModelTransform(ModelStage.NORM, self.converted),))

@@ -17,6 +17,7 @@ class Layer:
     """Each example is normalised over all channels and pixels of a layer, as group normalisation with one group does."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+    batch_statistics: ClassVar[bool] = False
 
     def build(self, context: Context) -> Parts:
         return Parts(model=(ModelTransform(ModelStage.NORM, self.converted),))

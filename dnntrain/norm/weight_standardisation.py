@@ -29,6 +29,7 @@ class WeightStandardisation:
     epsilon: Positive = 1e-5  # added to the standard deviation of a filter
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+    batch_statistics: ClassVar[bool] = False
 
     def build(self, context: Context) -> Parts:
         return Parts(model=(ModelTransform(ModelStage.NORM, self.converted),), export=(baked,))

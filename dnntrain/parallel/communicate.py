@@ -10,6 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore
 from torch.distributed.distributed_c10d import Store
 
 from dnntrain.world import World
@@ -18,20 +19,27 @@ from dnntrain.world import World
 _SIOCGIFADDR = 0x8915
 
 
-def start(world: World, device: str, store: Store | None = None, timeout_s: float = 600.0) -> None:
-    """Joins the process group that torchrun describes: NCCL for CUDA, gloo else. One process that torchrun did not start needs none.
+def start(
+    world: World, device: str, store: Store | None = None, timeout_s: float = 600.0, alone: bool = False
+) -> None:
+    """Joins the process group that torchrun describes: NCCL for CUDA, gloo else.
+
+    One process that torchrun did not start needs none, unless it is to run a layout of degree 1 (`alone`).
 
     `store` is where the ranks have met already. A collective that not all ranks come to within `timeout_s` fails.
     """
-    if not world.launched or dist.is_initialized():
+    if dist.is_initialized():
+        return
+    if not world.launched:
+        if alone:
+            dist.init_process_group(_backend(device), store=HashStore(), rank=0, world_size=1)
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(world.local_rank)
     else:
         choose_interface()
     given = {} if store is None else {"store": store, "rank": world.rank, "world_size": world.size}
-    backend = "nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **given)  # type: ignore[arg-type]
+    dist.init_process_group(_backend(device), timeout=timedelta(seconds=timeout_s), **given)  # type: ignore[arg-type]
 
 
 def choose_interface() -> None:
@@ -62,6 +70,11 @@ def interface_towards(address: str) -> str | None:
     except (OSError, ImportError):
         return None
     return None
+
+
+def _backend(device: str) -> str:
+    # FSDP keeps its collectives of host tensors (checkpoints) apart: both where there is a GPU.
+    return "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
 
 
 def stop() -> None:
@@ -105,3 +118,13 @@ def broadcast_bytes(data: bytes, device: str) -> bytes:
         buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
     dist.broadcast(buffer, 0)
     return bytes(buffer.cpu().numpy())
+
+
+def gather_bytes(data: bytes, device: str) -> list[bytes]:
+    """Every rank's `data`, in the order of ranks, on every rank. Bytes, never pickled objects."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [data]
+    sizes = [int(size) for size in gather(torch.tensor([len(data)]), device)]
+    padded = torch.zeros(max(sizes), dtype=torch.uint8)
+    padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return [bytes(found[:size].numpy()) for found, size in zip(gather(padded, device), sizes, strict=True)]

@@ -1,29 +1,18 @@
-"""Data parallelism: each rank computes its share of the batch, gradients are averaged (torch's DistributedDataParallel)."""
+"""Data parallelism: each rank computes its share of the batch, gradients are summed (torch's DistributedDataParallel)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from torch import nn
-
-from dnntrain.config.fields import Positive
-from dnntrain.parallel.layout import Layout
-from dnntrain.protocols import Need
+from dnntrain.config.fields import PositiveInt
+from dnntrain.parallel.degrees import Degrees, Layout
 
 
 @dataclass(frozen=True)
-class Ddp:
+class Ddp(Layout):
     """The model is on every rank; buckets of gradients are reduced while the backward pass still runs (Li et al., VLDB 2020)."""
 
-    bucket_mb: Positive = 25.0  # size of a gradient bucket, MiB
+    dp: PositiveInt | None = None  # copies of the model; null: the ranks that are left
 
-    processes: ClassVar[str] = "many"
-
-    def build(self) -> Layout:
-        def wrap(model: nn.Module) -> nn.Module:
-            return nn.parallel.DistributedDataParallel(
-                model, bucket_cap_mb=self.bucket_mb, gradient_as_bucket_view=True
-            )
-
-        return Layout("ddp", frozenset(Need), wrap)
+    def build(self, ranks: int) -> Degrees:
+        return self.degrees(ranks)

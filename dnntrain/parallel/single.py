@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.parallel.layout import Layout
-from dnntrain.protocols import Need
+from dnntrain.parallel.degrees import Degrees
 
 
 @dataclass(frozen=True)
@@ -15,5 +14,10 @@ class Single:
 
     processes: ClassVar[str] = "one"
 
-    def build(self) -> Layout:
-        return Layout("single", frozenset(Need), wrap=lambda model: model)
+    @property
+    def stated_ranks(self) -> int | None:
+        """One process, whatever the machine has."""
+        return 1
+
+    def build(self, ranks: int) -> Degrees:
+        return Degrees(dp=ranks)

@@ -17,7 +17,7 @@ class SpmdExecutor:
     """Forward and backward of one rank's share of a step.
 
     Leaves in `.grad` the gradient of the mean loss over the step's examples on all ranks: each micro-batch's sum of losses is weighted
-    with ranks / global count in its backward pass (the wrapped module averages over ranks).
+    with ranks / global count in its backward pass (the wrapped module averages over the `ranks` that share a batch).
     """
 
     def __init__(
@@ -31,6 +31,8 @@ class SpmdExecutor:
         ranks: int = 1,
         empty: Batch | None = None,
         replayable: bool = False,
+        counts: bool = True,
+        unsynchronised: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._model = model
         self._objective = objective
@@ -38,10 +40,11 @@ class SpmdExecutor:
         self._autocast = autocast
         self._scaler = scaler
         self._ranks = ranks
+        self._counts = counts
         self._empty = empty
         self._weights: dict[int, Tensor] = {}
         self._forward = self._full if autocast is None else self._mixed
-        self._unsynchronised: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
+        self._unsynchronised = unsynchronised
         self._replayable = replayable
         self._replayed_from = torch.get_rng_state() if replayable else None
 
@@ -60,8 +63,11 @@ class SpmdExecutor:
         if len(micro) == 1:
             loss = self._forward(micro[0])
             loss.backward(weight)  # type: ignore[no-untyped-call]
-            return StepLoss(loss.detach(), count)
-        return StepLoss(self._accumulated(micro, weight), count)
+            total = loss.detach()
+        else:
+            total = self._accumulated(micro, weight)
+        # Ranks that compute the same examples (tensor parallelism) must not count them twice.
+        return StepLoss(total if self._counts else torch.zeros_like(total), count)
 
     def outputs(self, batch: Batch) -> Tensor:
         """The logits [n, classes] of the model, as it stands."""

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnntrain.config.fields import Fraction, PositiveInt
 from dnntrain.protocols import Built, Context, Moment, Need, Parts
+from dnntrain.shards import fill_named, local
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Average:
     def bind(self, built: Built) -> None:
         self._live = {name: tensor.detach() for name, tensor in built.model.state_dict(keep_vars=True).items()}
         self._average = {name: tensor.clone() for name, tensor in self._live.items()}
-        pairs = [(self._average[name], live) for name, live in self._live.items()]
+        pairs = [(local(self._average[name]), local(live)) for name, live in self._live.items()]
         floats = [pair for pair in pairs if pair[1].is_floating_point()]
         whole = [pair for pair in pairs if not pair[1].is_floating_point()]
         averages, lives = [average for average, _ in floats], [live for _, live in floats]
@@ -82,15 +83,15 @@ class Average:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, live in self._live.items():
+        for name, tensor in self._live.items():
+            live, average = local(tensor), local(self._average[name])
             kept = live.clone()
-            live.copy_(self._average[name])
-            self._average[name].copy_(kept)
+            live.copy_(average)
+            average.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self._updates, "average": dict(self._average)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._updates = int(state["updates"])
-        for name, average in self._average.items():
-            average.copy_(state["average"][name])
+        fill_named(self._average, state["average"])

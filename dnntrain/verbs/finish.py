@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dnntrain.capture import remove_adapters
 from dnntrain.checkpoint.export_model import save_model
-from dnntrain.checkpoint.state import pointer, read
 from dnntrain.checkpoint.store import write_json
 from dnntrain.evaluation import predict, summary
 from dnntrain.events import applied
+from dnntrain.whole import whole_network
 from dnntrain.world import World
 
 if TYPE_CHECKING:
@@ -24,21 +24,22 @@ def finish(
 ) -> None:
     """Evaluates the test split once, writes evaluation.json, model.safetensors with config.json, curves.png and report.html."""
     config, dataset = session.config, session.data.dataset
-    if config.eval.weights == "best":
-        _take_best(trainer, directory)
-    with applied(trainer.parts.evaluation, trainer.model):
+    whole = whole_network(session, trainer, directory)
+    if whole.digest is not None:
+        result["digest"] = whole.digest
+    with applied(whole.parts.evaluation, whole.model):
         if config.eval.test and len(session.data.test):
             batches = trainer.batches_of(dataset.test, session.data.test, World())
-            predictions = predict(trainer.model, trainer.outputs, batches)
+            predictions = predict(whole.model, whole.outputs, batches)
             evaluation = summary(predictions, "test", dataset, dataset.test, config.log.samples)
             write_json(directory.path / "evaluation.json", evaluation)
             values = {name: evaluation[name] for name in ("loss", "accuracy")}
             trainer.metrics.write("test", trainer.loop.progress.step, values)
             result["value"] = values[config.eval.metric]
             result["test_accuracy"] = values["accuracy"]
-        model = trainer.model
+        model = whole.model
         remove_adapters(model)
-        for transform in trainer.parts.export:
+        for transform in whole.parts.export:
             model = transform(model)
         save_model(
             model,
@@ -61,13 +62,3 @@ def finish(
 
         write_curves(directory.path)
         write_report([directory.path], directory.path / "report.html")
-
-
-def _take_best(trainer: Trainer, directory: RunDirectory) -> None:
-    """Puts the weights (and averages) of the best evaluation in place, where that is not the last step."""
-    best = pointer(directory.checkpoints, "BEST")
-    if best is None or best == f"step-{trainer.loop.progress.step}":
-        return
-    states = read(directory.checkpoints / best).states
-    for name in ("model", *trainer.parts.state):
-        trainer.states[name].load_state_dict(states[name])

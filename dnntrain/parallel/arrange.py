@@ -1,0 +1,58 @@
+"""A model placed on its ranks, in one written order: stages, tensor parallelism, activation checkpointing, data parallelism."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from torch import nn
+
+from dnntrain.parallel.degrees import Arranged, Degrees, Layout, Place
+from dnntrain.parallel.mesh import Mesh
+from dnntrain.parallel.pipeline import Stage, make_stages
+from dnntrain.parallel.tensor import divide
+from dnntrain.parallel.wrap import checkpoint_activations, data_parallel, shard, shard_units
+
+
+def stage_numbers(place: Place, layout: Layout) -> list[int]:
+    """The stages of this rank: every pp-th one, where it holds several."""
+    return [place.pp + turn * place.degrees.pp for turn in range(layout.stages_per_rank)]
+
+
+def arrange(
+    model: nn.Module,
+    layout: Layout | None,
+    degrees: Degrees,
+    place: Place,
+    mesh: Mesh | None,
+    *,
+    bounds: Sequence[int] = (),
+    activation_checkpointing: Literal["none", "selective", "full"] = "none",
+    outer: Callable[[nn.Module], nn.Module] = lambda model: model,
+) -> Arranged:
+    """Places `model`, whose weights are whole and the same on all ranks. `outer` wraps it before data parallelism does.
+
+    `bounds` are those of the stages, as numbers of sections. Without a `layout` (one process) only activation checkpointing is done.
+    """
+    if layout is None or mesh is None:
+        checkpoint_activations(shard_units(model), activation_checkpointing)
+        return Arranged(model, [outer(model)])
+    numbers: Sequence[int] = (0,)
+    stages: list[Stage] = []
+    if degrees.tp > 1:
+        divide(model, mesh.tensor)
+    if degrees.pp > 1:
+        numbers = stage_numbers(place, layout)
+        model, stages = make_stages(model, bounds, numbers)
+    checkpoint_activations(shard_units(model), activation_checkpointing)
+    run: list[nn.Module] = list(stages) or [outer(model)]
+    if _is_sharded(layout, degrees):
+        run = [shard(module, shard_units(module), layout, mesh) for module in run]
+    elif degrees.plain:
+        run = [data_parallel(module, layout) for module in run]
+    return Arranged(model, run, numbers)
+
+
+def _is_sharded(layout: Layout, degrees: Degrees) -> bool:
+    """FSDP2 carries shards, and copies beside tensor or pipeline parallelism; a layout that names it uses it at degree 1 too."""
+    return degrees.shard > 1 or (degrees.dp > 1 and not degrees.plain) or type(layout).__name__ in ("Fsdp", "Hsdp")

@@ -1,0 +1,19 @@
+"""Hybrid sharding: FSDP2 within a group of ranks, copies between groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.config.fields import PositiveInt
+from dnntrain.parallel.degrees import Degrees, Layout
+
+
+@dataclass(frozen=True)
+class Hsdp(Layout):
+    """Sharded within groups, such as machines with their fast links; gradients are summed over the groups (Zhao et al., VLDB 2023)."""
+
+    dp: PositiveInt | None = 2  # groups, each with a whole copy of the model
+    shard: PositiveInt | None = None  # ranks of a group; null: the ranks that are left
+
+    def build(self, ranks: int) -> Degrees:
+        return self.degrees(ranks)

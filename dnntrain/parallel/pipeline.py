@@ -1,0 +1,210 @@
+"""Pipeline parallelism: the model cut into stages at its sections (`divisible.py`), and the executor that runs torch's schedules."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
+
+from dnntrain.divisible import sections
+from dnntrain.parallel.mesh import Mesh
+from dnntrain.protocols import Batch, Outputs, StepBatch, StepLoss
+
+LossOf = Callable[[Outputs, Batch], Tensor]
+
+
+class Stage(nn.Module):
+    """Sections `first` to `last` (exclusive) of a model whose other parts were taken out."""
+
+    def __init__(self, model: nn.Module, first: int, last: int) -> None:
+        super().__init__()
+        self.model = model
+        self._sections = sections(model)[first:last]
+        self._run = [section.apply for section in self._sections]
+
+    def forward(self, features: Tensor) -> Tensor:
+        for apply in self._run:
+            features = apply(features)
+        return features
+
+
+def make_stages(model: nn.Module, bounds: Sequence[int], mine: Sequence[int]) -> tuple[nn.Module, list[Stage]]:
+    """(the model with this rank's parts only, its stages `mine`), where stage i is sections bounds[i] to bounds[i + 1].
+
+    The parts keep their plain names; several stages of one rank share them with the model that is returned.
+    """
+    copies = [model, *(copy.deepcopy(model) for _ in mine[1:])]
+    for part, stage in zip(copies, mine, strict=True):
+        _keep_only(part, bounds[stage], bounds[stage + 1])
+    stages = [Stage(part, bounds[stage], bounds[stage + 1]) for part, stage in zip(copies, mine, strict=True)]
+    for part, stage in zip(copies[1:], mine[1:], strict=True):
+        for section in sections(part)[bounds[stage] : bounds[stage + 1]]:
+            for name in section.owns:
+                _graft(model, part, name)
+    return model, stages
+
+
+def _keep_only(model: nn.Module, first: int, last: int) -> None:
+    for number, section in enumerate(sections(model)):
+        if not first <= number < last:
+            for name in section.owns:
+                holder, _, own = name.rpartition(".")
+                parent = model.get_submodule(holder)
+                if own in parent._parameters:
+                    parent.register_parameter(own, None)
+                else:
+                    parent.register_module(own, nn.Identity())
+
+
+def _graft(model: nn.Module, part: nn.Module, name: str) -> None:
+    holder, _, own = name.rpartition(".")
+    parent, source = model.get_submodule(holder), part.get_submodule(holder)
+    if own in source._parameters:
+        parent.register_parameter(own, source._parameters[own])
+    else:
+        parent.register_module(own, source._modules[own])
+
+
+class PipelineExecutor:
+    """Runs a step's micro-batches through the stages of all ranks of a pipeline.
+
+    All micro-batches have one shape: smaller ones are padded with copies of nothing (zeros), whose outputs reach no loss, and missing
+    ones are padding altogether. Losses are sums weighted with data ranks / global count, as in `SpmdExecutor`, and gradients are not
+    scaled by the number of micro-batches.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        indices: Sequence[int],
+        objective: LossOf,
+        mesh: Mesh,
+        *,
+        schedule: str,
+        micro_batch_size: int,
+        micro_batches: int,
+        evaluation_size: int,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        device: str,
+        autocast: torch.dtype | None,
+        counts: bool,
+        channels_last: bool,
+        replayable: bool = False,
+    ) -> None:
+        self._modules = modules
+        self._objective = objective
+        self._micro_batch_size, self._micro_batches = micro_batch_size, micro_batches
+        self._input_shape, self._num_classes = input_shape, num_classes
+        self._device, self._autocast = torch.device(device), autocast
+        self._counts, self._channels_last = counts, channels_last
+        self._ranks = mesh.degrees.data_ranks
+        self._is_first, self._is_last = 0 in indices, (mesh.degrees.pp * len(indices) - 1) in indices
+        self._padded: list[Batch] = []
+        self._losses: dict[int, Tensor] = {}
+        self._weight = 1.0
+        self._replayed_from = torch.get_rng_state() if replayable else None
+        self._evaluation_parts = mesh.degrees.pp
+        self._evaluation_size = -(-evaluation_size // self._evaluation_parts)
+        self._train = _schedule(schedule, modules, indices, mesh, device, micro_batches, self._loss)
+        self._eval = _schedule(schedule, modules, indices, mesh, device, self._evaluation_parts, None)
+
+    def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
+        """Adds this step's gradients; `replay` repeats the random numbers of the call before (dropout)."""
+        if self._replayed_from is not None:
+            if replay:
+                torch.set_rng_state(self._replayed_from)
+            else:
+                self._replayed_from = torch.get_rng_state()
+        self._padded = [*batch.micro]
+        self._weight = self._ranks / batch.examples
+        self._losses = {}
+        count = self._micro_batches
+        arguments = [(self._images(self._micro(number), self._micro_batch_size),) for number in range(count)]
+        numbers = [torch.tensor(number) for number in range(count)]
+        self._train.step(
+            arg_mbs=arguments if self._is_first else None,
+            target_mbs=numbers if self._is_last else None,
+            losses=[] if self._is_last else None,
+            return_outputs=False,
+        )
+        total = torch.zeros((), device=self._device)
+        if self._counts:
+            total = torch.stack([self._losses[number] for number in sorted(self._losses)]).sum()
+        return StepLoss(total, batch.examples)
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch) -> Tensor:
+        """The logits [n, classes] on the ranks of the last stage; zeros elsewhere."""
+        size, count = self._evaluation_size, self._evaluation_parts
+        images = self._images(batch, size * count)
+        parts = [(part,) for part in torch.split(images, size)]
+        found = self._eval.eval(arg_mbs=parts if self._is_first else None)
+        if not self._is_last:
+            return torch.zeros(len(batch), self._num_classes, device=self._device)
+        logits: Tensor = found[: len(batch)]
+        return logits
+
+    def _micro(self, number: int) -> Batch | None:
+        return self._padded[number] if number < len(self._padded) else None
+
+    def _images(self, batch: Batch | None, size: int) -> Tensor:
+        """The images of a batch, filled up to `size` examples with zeros."""
+        count = 0 if batch is None else len(batch)
+        if batch is not None and count == size:
+            return batch.images
+        images = torch.zeros(size, *self._input_shape, device=self._device)
+        if self._channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        if batch is not None:
+            images[:count] = batch.images
+        return images
+
+    def _loss(self, logits: Tensor, number: Tensor) -> Tensor:
+        """The weighted loss of micro-batch `number`; zero, but reaching every weight, where it is padding altogether."""
+        part = self._micro(int(number))
+        if part is None or not len(part):
+            self._losses[int(number)] = torch.zeros((), device=self._device)
+            return logits.sum() * 0.0
+        loss = self._objective(Outputs(logits[: len(part)], {}), part)
+        self._losses[int(number)] = loss.detach()
+        return loss * self._weight
+
+
+def _schedule(
+    kind: str,
+    modules: Sequence[nn.Module],
+    indices: Sequence[int],
+    mesh: Mesh,
+    device: str,
+    micro_batches: int,
+    loss: Callable[[Tensor, Tensor], Tensor] | None,
+) -> Any:
+    total = mesh.degrees.pp * len(indices)
+    group = mesh.pipeline.get_group()
+    stages = [
+        PipelineStage(module, index, total, torch.device(device), group=group)
+        for module, index in zip(modules, indices, strict=True)
+    ]
+    options: dict[str, Any] = {"n_microbatches": micro_batches, "loss_fn": loss, "scale_grads": False}
+    if kind == "interleaved":
+        return ScheduleInterleaved1F1B(list(stages), **options)
+    return {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[kind](stages[0], **options)
+
+
+def autocast_forward(module: nn.Module, device_type: str, dtype: torch.dtype | None) -> None:
+    """The module's forward pass under autocast, where `dtype` is one; the schedules call it themselves."""
+    if dtype is None:
+        return
+    inner = module.forward
+
+    def forward(features: Tensor) -> Any:
+        with torch.autocast(device_type, dtype) if dtype else nullcontext():
+            return inner(features)
+
+    module.forward = forward

@@ -1,0 +1,83 @@
+"""Tensors that may be in parts on several ranks (DTensor): the part that is here, and the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def is_sharded(tensor: Any) -> bool:
+    """True for a DTensor, of which this rank may hold a part only."""
+    return isinstance(tensor, Tensor) and hasattr(tensor, "device_mesh")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part that this rank holds, sharing its memory; a plain tensor is returned as it is."""
+    if not is_sharded(tensor):
+        return tensor
+    part: Tensor = tensor._local_tensor  # type: ignore[attr-defined]
+    return part
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole tensor, plain. All ranks of its mesh must ask for it, in the same order."""
+    if not is_sharded(tensor):
+        return tensor
+    whole: Tensor = tensor.detach().full_tensor()  # type: ignore[attr-defined]
+    return whole
+
+
+def local_chunk(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """(the part that this rank holds, where it begins in the whole).
+
+    Parts that are not one block (query, key and value of a tensor-parallel layer) are gathered first: then every rank has the whole.
+    """
+    if not is_sharded(tensor):
+        return tensor, (0,) * tensor.ndim
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    sharded: Any = tensor
+    if not all(placement.is_replicate() or placement.is_shard() for placement in sharded.placements):
+        return full(tensor), (0,) * tensor.ndim
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, sharded.device_mesh, sharded.placements)
+    return local(tensor), tuple(offset)
+
+
+def like(value: Any, model: Tensor) -> Any:
+    """`value` placed as `model`: on its device, in its memory format where shapes agree, and cut into the same parts.
+
+    Needs no communication: every rank holds the whole `value`. What is no tensor is returned as it is.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape != model.shape:
+        return value.to(model.device)
+    if not is_sharded(model):
+        return torch.empty_like(model.detach(), dtype=value.dtype).copy_(value)
+    return _distributed(value.to(model.device), model)
+
+
+def fill(target: Tensor, value: Tensor) -> None:
+    """Copies the whole tensor `value` into `target`, or this rank's part of it. Raises ValueError where shapes differ."""
+    if target.shape != value.shape:
+        raise ValueError(f"a tensor of shape {list(value.shape)} does not fit one of {list(target.shape)}")
+    with torch.no_grad():
+        if is_sharded(target):
+            local(target).copy_(local(_distributed(value.to(target.device), target)))
+        else:
+            target.copy_(value)
+
+
+def fill_named(targets: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Fills every one of `targets` from the value of its name. Raises KeyError naming the first one that is missing."""
+    for name, target in targets.items():
+        fill(target, values[name])
+
+
+def _distributed(value: Tensor, model: Any) -> Tensor:
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, model.device_mesh, model.placements, src_data_rank=None)

@@ -1,0 +1,99 @@
+"""The finished network of a run in this process alone: whole, with the weights and averages that are tested and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from dnntrain.build import bind, collect, make_context, make_model, training_batches
+from dnntrain.capture import add_adapters
+from dnntrain.checkpoint.state import pointer, read
+from dnntrain.checkpoint.stateful import ModelState, OptimizerState
+from dnntrain.data.pipeline import build_pipeline
+from dnntrain.errors import CheckpointError
+from dnntrain.objective import build_objective
+from dnntrain.parallel.spmd import SpmdExecutor
+from dnntrain.protocols import Alone, Batch, Built, Parts, Stateful
+from dnntrain.world import World
+
+if TYPE_CHECKING:
+    from dnntrain.build import Trainer
+    from dnntrain.run_directory import RunDirectory
+    from dnntrain.session import Session
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A network in one process, and what evaluates it. `digest` is that of the weights of the run's last step."""
+
+    model: nn.Module
+    outputs: Callable[[Batch], torch.Tensor]
+    parts: Parts
+    digest: str | None = None
+
+
+def whole_network(session: Session, trainer: Trainer, directory: RunDirectory) -> Whole:
+    """The trained network, with the best weights in place where `eval.weights` asks for them.
+
+    One process has it already. Of several ranks the main one builds it anew and loads it from the checkpoint, whatever the layout was.
+    """
+    if session.plan.ranks == 1 and session.plan.degrees.plain and not session.plan.in_step:
+        if session.config.eval.weights == "best":
+            _take_best(trainer, directory)
+        return Whole(trainer.model, trainer.outputs, trainer.parts)
+    last, best = (pointer(directory.checkpoints, name) for name in ("LAST", "BEST"))
+    if last is None:
+        raise CheckpointError(f"{directory.checkpoints} holds no checkpoint that the network could be taken from")
+    chosen = best if session.config.eval.weights == "best" and best is not None else last
+    states = read(directory.checkpoints / chosen).states
+    return _loaded(session, states, _digest_of(read(directory.checkpoints / last).states["model"]))
+
+
+def _loaded(session: Session, states: Any, digest: str) -> Whole:
+    config, plan, device = session.config, session.plan, session.device
+    context = make_context(config, plan, session.data, device, World(), Alone())
+    parts = collect(config, context)
+    model = make_model(config, plan, session.data, parts, device)
+    add_adapters(model, parts.captures)
+    optimizers = config.optim.scaled(plan.batch_size).build(model)
+    pipeline = build_pipeline(
+        config.data,
+        session.data.dataset,
+        session.data.train,
+        seed=config.seed,
+        batch_size=plan.batch_size,
+        micro_batch_size=plan.micro_batch_size,
+        world=World(),
+        device=device,
+        channels_last=plan.channels_last,
+        transforms=parts.batch,
+    )
+    bind(parts, Built(model, optimizers, partial(training_batches, pipeline), context.collect))
+    kept: dict[str, Stateful] = {"model": ModelState(model), "optimizer": OptimizerState(optimizers), **parts.state}
+    for name, state in kept.items():
+        state.load_state_dict(states[name])
+    autocast = getattr(torch, plan.precision.autocast) if plan.precision.autocast else None
+    objective = build_objective(parts.label_smoothing, parts.loss, parts.task_weight)
+    executor = SpmdExecutor(model, objective, device=device.split(":")[0], autocast=autocast)
+    return Whole(model, executor.outputs, parts, digest)
+
+
+def _digest_of(tensors: Any) -> str:
+    from dnntrain.session import tensors_digest
+
+    return tensors_digest(tensors)
+
+
+def _take_best(trainer: Trainer, directory: RunDirectory) -> None:
+    """Puts the weights (and averages) of the best evaluation in place, where that is not the last step."""
+    best = pointer(directory.checkpoints, "BEST")
+    if best is None or best == f"step-{trainer.loop.progress.step}":
+        return
+    states = read(directory.checkpoints / best).states
+    for name in ("model", *trainer.parts.state):
+        trainer.states[name].load_state_dict(states[name])

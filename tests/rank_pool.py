@@ -1,0 +1,170 @@
+"""A pool of rank processes that stay alive for a whole test session: importing torch costs seconds a process.
+
+`Pool.train(ranks, overrides, run_dir)` trains as torchrun would have it, in real processes that form a real gloo group for that run alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from short_runs import environment
+
+_HERE = Path(__file__).resolve()
+
+#: Seconds that the other ranks get to end by themselves once one has failed.
+_GRACE_S = 10.0
+
+
+@dataclass
+class Outcome:
+    """What the ranks of one run returned: the main rank's result, or the error of the first rank that failed."""
+
+    result: dict[str, Any]
+    error: str = ""
+    exit_code: int = 0
+
+
+class Pool:
+    """Up to `size` ranks; started when first used, started anew after a run that left them in pieces."""
+
+    def __init__(self, size: int = 4) -> None:
+        self.size = size
+        self._workers: list[subprocess.Popen[str]] = []
+        self._replies: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+
+    def train(
+        self, ranks: int, overrides: list[str] | tuple[str, ...], run_dir: Path, timeout_s: float = 120
+    ) -> Outcome:
+        """Trains `overrides` on `ranks` processes; one rank is a run in one process without a group."""
+        return self.call({"do": "train", "overrides": [*overrides, f"run_dir={run_dir}"]}, ranks, timeout_s)
+
+    def call(self, task: dict[str, Any], ranks: int, timeout_s: float = 120) -> Outcome:
+        """Gives `task` to `ranks` workers and waits for all of them."""
+        self._start()
+        port = _free_port()
+        for rank in range(ranks):
+            pipe = self._workers[rank].stdin
+            assert pipe is not None
+            pipe.write(json.dumps({**task, "rank": rank, "ranks": ranks, "port": port}) + "\n")
+            pipe.flush()
+        replies: dict[int, dict[str, Any]] = {}
+        failed = ""
+        deadline = time.monotonic() + timeout_s
+        while len(replies) < ranks:
+            try:
+                rank, reply = self._replies.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                self.close()
+                missing = sorted(set(range(ranks)) - set(replies))
+                first = next((reply for reply in replies.values() if "error" in reply), None)
+                if first is not None:
+                    return Outcome({}, first["error"], first["exit_code"])
+                return Outcome({}, f"ranks {missing} did not answer within {timeout_s} s", 1)
+            if reply is None:
+                self.close()
+                return Outcome({}, f"rank {rank} died", 1)
+            replies[rank] = reply
+            if "error" in reply and not failed:
+                failed = reply["error"]
+                deadline = min(deadline, time.monotonic() + _GRACE_S)
+        for reply in replies.values():
+            if "error" in reply and reply["error"] == failed:
+                return Outcome({}, failed, reply["exit_code"])
+        return Outcome(replies[0]["result"])
+
+    def close(self) -> None:
+        """Ends all workers."""
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.wait()
+        self._workers = []
+        self._replies = queue.Queue()
+
+    def _start(self) -> None:
+        if self._workers:
+            return
+        for rank in range(self.size):
+            worker = subprocess.Popen(
+                [sys.executable, str(_HERE), "worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**environment(), "PYTHONPATH": f"{_HERE.parents[1]}{os.pathsep}{_HERE.parent}"},
+            )
+            self._workers.append(worker)
+            threading.Thread(target=self._listen, args=(rank, worker, self._replies), daemon=True).start()
+
+    def _listen(self, rank: int, worker: subprocess.Popen[str], replies: queue.Queue[Any]) -> None:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            if line.startswith("{"):
+                replies.put((rank, json.loads(line)))
+        replies.put((rank, None))
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _worker() -> None:
+    import torch
+
+    from dnntrain.errors import DnntrainError
+
+    torch.set_num_threads(1)
+    talk = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        task = json.loads(line)
+        if task["ranks"] > 1:
+            os.environ.update(
+                RANK=str(task["rank"]),
+                LOCAL_RANK=str(task["rank"]),
+                WORLD_SIZE=str(task["ranks"]),
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(task["port"]),
+            )
+        else:
+            for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+                os.environ.pop(name, None)
+        try:
+            reply = {"result": _TASKS[task["do"]](task)}
+        except DnntrainError as error:
+            reply = {"error": str(error), "exit_code": error.exit_code}
+        except BaseException as error:
+            import traceback
+
+            reply = {"error": f"{type(error).__name__}: {error}\n{traceback.format_exc()}", "exit_code": 1}
+        from dnntrain.parallel import communicate
+
+        communicate.stop()
+        print(json.dumps(reply, default=str), file=talk, flush=True)
+
+
+def _train(task: dict[str, Any]) -> dict[str, Any]:
+    from dnntrain.config.compose import compose
+    from dnntrain.config.decode import decode
+    from dnntrain.verbs.train import train
+    from dnntrain.world import World
+
+    return train(decode(compose(task["overrides"])), World.from_environ(), display="quiet")
+
+
+_TASKS = {"train": _train}
+
+if __name__ == "__main__":
+    _worker()
