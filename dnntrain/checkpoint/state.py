@@ -42,7 +42,7 @@ class Digests:
 
 def save(
     folder: Path | None, step: int, states: Mapping[str, Stateful], digests: Digests, ranks: Ranks | None = None
-) -> None:
+) -> Path:
     """Writes `folder/step-N` whole or not at all, then LAST. Raises OSError (disk full …) with the old checkpoints intact.
 
     All ranks must call it: each writes the chunks that it owns into a file of its own, and the main rank the manifest. Where a
@@ -63,6 +63,7 @@ def save(
         if ranks.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
+    return temporary.parent / f"step-{step}"
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,9 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         n, length, _ = tokens.shape
         # A tensor-parallel rank has its part of the heads.
-        query, key, value = self.qkv(tokens).view(n, length, 3, -1, self.head_width).permute(2, 0, 3, 1, 4)
+        stacked = self.qkv(tokens)
+        heads = stacked.shape[-1] // (3 * self.head_width)
+        query, key, value = stacked.view(n, length, 3, heads, self.head_width).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         dropped: Tensor = self.drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         return dropped

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError, nearest
+from dnntrain.shards import is_sharded
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
@@ -106,6 +107,8 @@ def parameter_groups(
                 "lr_scale": setting.lr_scale,
                 "weight_decay": setting.weight_decay,
                 "vector": setting.vector,
+                # Not every fused kernel of torch knows shards; the foreach ones do.
+                **({"fused": False, "foreach": True} if is_sharded(parameter) else {}),
             },
         )
         group["params"].append((name, parameter))

@@ -31,7 +31,7 @@ def refusal(*words: str, config_dir: Path | None = None) -> str:
         (["+typo=5"], ["there is no key 'typo'"]),
         (["++typo=5"], ["there is no key 'typo'"]),
         (["+train.typo=5"], ["train has no key 'typo'", "conf/config.yaml"]),
-        (["parallel=dpp"], ["did you mean 'ddp'?", "conf/parallel/"]),
+        (["parallel=ddb"], ["did you mean 'ddp'?", "conf/parallel/"]),
         (["optim=sgd", "optim.momentm=0.9"], ["did you mean 'optim.momentum'?", "conf/optim/sgd.yaml"]),
         (["optim.momentum=0.9"], ["optim=adamw has no 'momentum'", "optim=sgd (conf/optim/sgd.yaml)"]),
         (["reg=[]", "reg.label_smoothing.smoothing=0.2"], ["not chosen", "add +reg=[label_smoothing]"]),
