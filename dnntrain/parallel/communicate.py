@@ -19,9 +19,7 @@ from dnntrain.world import World
 _SIOCGIFADDR = 0x8915
 
 
-def start(
-    world: World, device: str, store: Store | None = None, timeout_s: float = 600.0, alone: bool = False
-) -> None:
+def start(world: World, device: str, store: Store | None = None, timeout_s: float = 600.0, alone: bool = False) -> None:
     """Joins the process group that torchrun describes: NCCL for CUDA, gloo else.
 
     One process that torchrun did not start needs none, unless it is to run a layout of degree 1 (`alone`).
