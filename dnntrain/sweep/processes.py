@@ -13,9 +13,6 @@ from pathlib import Path
 #: The environment variable that all processes of a trial inherit. Its value is the trial's folder.
 MARK = "DNNTRAIN_TRIAL"
 
-#: prctl(2): the signal that a process gets when its parent ends.
-_PR_SET_PDEATHSIG = 1
-
 
 def start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
     """Starts the trial of `folder`; what it says is added to output.txt there."""
@@ -28,16 +25,6 @@ def start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> s
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def end_with(parent: int) -> None:
-    """Has this process asked to stop (SIGTERM) when its parent, process `parent`, ends in any way. Linux only."""
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def marked(folder: Path) -> list[int]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 
 def main() -> int:
     """Trains the frozen configuration of RUN_DIR on CORES, and stops when process PARENT, the sweep, has ended."""
-    from dnntrain.sweep.processes import end_with
+    from dnntrain.orphans import die_with_parent
 
     _, _, parent, cores = sys.argv
-    end_with(int(parent))
+    # Asked, not killed: it saves first, and ends its ranks well.
+    die_with_parent(int(parent), signal.SIGTERM)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, map(int, cores.split(",")))
     from dnntrain.verbs.rank import main as train
