@@ -16,6 +16,8 @@ def regularisation_refusals(config: RunConfig, ranks: int) -> list[str]:
 def _cut_pairs(config: RunConfig, ranks: int) -> Iterator[tuple[str, str]]:
     """Methods that mix examples do so within pair blocks, which no layout may cut."""
     pairing = [f"reg.{name}" for name, method in config.reg.items() if getattr(method, "pairs", False)]
+    if getattr(config.distill, "pairs", False):
+        pairing.append("distill")
     if not pairing:
         return
     block, batch, micro = config.data.pair_block, config.train.batch_size, config.train.microbatch

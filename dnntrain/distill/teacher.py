@@ -23,13 +23,18 @@ from dnntrain.protocols import AfterStep, Batch, BatchStage, BatchTransform, Con
 LOGITS = "teacher.logits"
 
 
+def whole(output: Tensor) -> Tensor:
+    """All of it."""
+    return output
+
+
 @dataclass(frozen=True)
 class Tap:
     """What is kept of an inner module of the teacher: `reduce` of its output, under `name`."""
 
     name: str
     module: str
-    reduce: Callable[[Tensor], Tensor] = lambda output: output
+    reduce: Callable[[Tensor], Tensor] = whole
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,15 @@ def taught(
     *,
     logits: bool = False,
     taps: Callable[[nn.Module], Sequence[Tap]] | None = None,
+    relations_only: bool = False,
 ) -> Taught:
     """Loads and checks the teachers, and the transform that adds their `logits`, or what is tapped of the only one.
 
-    Raises ConfigError for whatever cannot work: nothing is computed or written before the first batch.
+    `relations_only`: the logits are compared among examples, so that their classes do not matter. Raises ConfigError for whatever
+    cannot work: nothing is computed or written before the first batch.
     """
-    _check(knobs, context, taps is not None)
-    loaded = [load_teacher(source, context, logits) for source in knobs.sources]
+    _check(knobs, context, one=taps is not None or relations_only)
+    loaded = [load_teacher(source, context, logits and not relations_only) for source in knobs.sources]
     runner = Runner(loaded, context, knobs, taps(loaded[0].model) if taps else (), logits)
     store = open_store(knobs, context, runner.shapes, [*(teacher.digest for teacher in loaded), runner.described])
     teach = Teach(runner, store)
@@ -61,16 +68,27 @@ def taught(
     return Taught((BatchTransform(BatchStage.TEACHER, teach),), flush, runner.shapes)
 
 
-def _check(knobs: TeacherKnobs, context: Context, features: bool) -> None:
+def check_precision(precision: str, device: str) -> None:
+    """Raises ConfigError where the device does not compute in `precision`."""
+    if precision == "fp16" and not device.startswith("cuda"):
+        raise ConfigError("distill.teacher_precision=fp16 is for GPUs", "use distill.teacher_precision=bf16 or fp32")
+
+
+def teacher_autocast(precision: str, device: str) -> torch.autocast:
+    """The context in which a teacher is run."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.split(":")[0], dtype, enabled=precision != "fp32")
+
+
+def _check(knobs: TeacherKnobs, context: Context, one: bool) -> None:
     if not knobs.sources:
         raise ConfigError("distill.teacher=[] names no teacher", "name a run directory, or use distill=self")
-    if features and len(knobs.sources) > 1:
+    if one and len(knobs.sources) > 1:
         raise ConfigError(
             f"distill.teacher names {len(knobs.sources)} teachers, whose features cannot be averaged",
             f"use distill.teacher={knobs.sources[0]}, or distill=kd, which averages outputs",
         )
-    if knobs.teacher_precision == "fp16" and not context.device.startswith("cuda"):
-        raise ConfigError("distill.teacher_precision=fp16 is for GPUs", "use distill.teacher_precision=bf16 or fp32")
+    check_precision(knobs.teacher_precision, context.device)
     if knobs.cache_dir is not None and knobs.cache != "disk":
         raise ConfigError(
             f"distill.cache_dir={knobs.cache_dir} has no effect with distill.cache={knobs.cache}",
@@ -88,8 +106,8 @@ class Runner:
     def __init__(
         self, loaded: Sequence[Loaded], context: Context, knobs: TeacherKnobs, taps: Sequence[Tap], logits: bool
     ) -> None:
-        self._device, self._kind = context.device, context.device.split(":")[0]
-        self._autocast = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[knobs.teacher_precision]
+        self._device = context.device
+        self._precision = knobs.teacher_precision
         self._taps, self._logits, self._compile = taps, logits, knobs.teacher_compile
         self._models = [teacher.model for teacher in loaded]
         self._affine = [renormalisation(context, teacher) for teacher in loaded]
@@ -100,7 +118,7 @@ class Runner:
         self.shapes = {
             name: tuple(output.shape[1:]) for name, output in self._forward(torch.zeros(1, *self._shape[1:])).items()
         }
-        tapped = ", ".join(f"{tap.name}={tap.module}" for tap in taps)
+        tapped = ", ".join(f"{tap.name}={tap.module} by {getattr(tap.reduce, '__name__', '')}" for tap in taps)
         self.described = f"{knobs.teacher_precision} {knobs.teacher_compile} {knobs.teacher_batch} {logits} {tapped}"
 
     @torch.no_grad()
@@ -149,11 +167,7 @@ class Runner:
                 for tap in self._taps:
                     hook = model.get_submodule(tap.module).register_forward_hook(partial(_keep, found, tap.name))
                     stack.callback(hook.remove)
-                stack.enter_context(
-                    torch.autocast(
-                        images.device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None
-                    )
-                )
+                stack.enter_context(teacher_autocast(self._precision, images.device.type))
                 logits.append(model(seen))
             outputs |= {tap.name: tap.reduce(found[tap.name].float()) for tap in self._taps}
         if self._logits:

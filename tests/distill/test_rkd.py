@@ -1,0 +1,110 @@
+"""Relational distillation: distances and angles by hand, in whole blocks, on logits or features."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from itertools import combinations, permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from short_runs import comparable
+from students import assert_goes_on_bitwise, of_digits, taught_by
+
+from dnntrain.distill.rkd import Rkd, angle_loss, distance_loss
+from dnntrain.distill.teacher import LOGITS
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import Batch, Need, Outputs
+
+GENERATOR = np.random.default_rng(1)
+STUDENT, TEACHER = GENERATOR.normal(size=(2, 5, 3)), 3 * GENERATOR.normal(size=(2, 5, 7))
+
+
+def huber(x: float, y: float) -> float:
+    return 0.5 * (x - y) ** 2 if abs(x - y) <= 1 else abs(x - y) - 0.5
+
+
+def distances(rows: np.ndarray) -> np.ndarray:
+    found = np.array([np.linalg.norm(rows[i] - rows[j]) for i, j in combinations(range(len(rows)), 2)])
+    return np.asarray(found / found.mean())
+
+
+def cosine(rows: np.ndarray, i: int, j: int, k: int) -> float:
+    a, b = rows[i] - rows[j], rows[k] - rows[j]
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_distances_are_compared_after_division_by_their_mean() -> None:
+    found = distance_loss(torch.tensor(STUDENT), torch.tensor(TEACHER))
+    expected = [
+        np.mean([huber(s, t) for s, t in zip(distances(STUDENT[b]), distances(TEACHER[b]), strict=True)])
+        for b in range(2)
+    ]
+    assert found.numpy() == pytest.approx(expected, rel=1e-6)
+
+
+def test_angles_of_all_triples_are_compared() -> None:
+    found = angle_loss(torch.tensor(STUDENT), torch.tensor(TEACHER))
+    expected = [
+        np.mean([huber(cosine(STUDENT[b], *t), cosine(TEACHER[b], *t)) for t in permutations(range(5), 3)])
+        for b in range(2)
+    ]
+    assert found.numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_examples_that_agree_give_no_gradient_that_is_not_finite() -> None:
+    rows = torch.zeros(1, 4, 3, requires_grad=True)
+    (distance_loss(rows, torch.randn(1, 4, 3)) + angle_loss(rows, torch.randn(1, 4, 3))).sum().backward()
+    assert rows.grad is not None
+    assert torch.isfinite(rows.grad).all()
+
+
+def test_an_uneven_last_step_is_left_out_for_layouts_cut_it(short_run: Path) -> None:
+    parts = Rkd(teacher=str(short_run)).build(of_digits(batch_size=16, train_examples=40, steps_per_epoch=3))
+    for start, related in ((16, True), (32, False)):
+        index = np.arange(start, start + 8)
+        batch = Batch(torch.zeros(8, 1, 8, 8), torch.zeros(8), index, index, 0, {LOGITS: torch.randn(8, 1, 10)})
+        logits = torch.randn(8, 10, requires_grad=True)
+        loss = parts.loss[0].apply(Outputs(logits, {}), batch)
+        loss.sum().backward()
+        assert bool((loss > 0).all()) is related
+
+
+def test_features_need_a_layout_that_gives_them() -> None:
+    assert Rkd(teacher="x").needs == frozenset()
+    assert Rkd(teacher="x", layer="hidden").needs == {Need.FEATURES}
+
+
+def test_a_layer_of_the_teacher_alone_is_refused(short_run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no effect without distill.layer"):
+        Rkd(teacher=str(short_run), teacher_layer="hidden").build(of_digits())
+
+
+def test_blocks_that_a_layout_would_cut_are_refused(
+    short_run: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    refused = dnntrain("plan", *taught_by(short_run, "rkd"), "train.microbatch=4")
+    assert refused.returncode == 2
+    assert "data.pair_block=4, or train.microbatch=8" in refused.stderr
+
+
+@pytest.mark.parametrize("layer", ["null", "hidden"])
+def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path, layer: str) -> None:
+    assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "rkd"), f"distill.layer={layer}")
+
+
+@pytest.mark.slow
+def test_two_ranks_and_accumulation_train_the_run_of_one_process(
+    short_run: Path, tmp_path: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    words = [word for word in taught_by(short_run, "rkd") if not word.startswith("train.")]
+    words += ["train.limit=100", "train.duration=8step", "log.every=1step", "log.report=false", "precision=fp32"]
+    layouts = {"one": (), "two": ("parallel=ddp", "launch.nproc=2"), "cut": ("train.microbatch=8",)}
+    for name, layout in layouts.items():
+        done = dnntrain(*words, f"run_dir={name}", "distill.layer=hidden", *layout)
+        assert done.returncode == 0, done.stderr
+    for name in ("two", "cut"):
+        for ours, theirs in zip(comparable(tmp_path / name), comparable(tmp_path / "one"), strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
