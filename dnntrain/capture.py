@@ -24,9 +24,13 @@ def add_adapters(model: nn.Module, captures: Sequence[Capture]) -> None:
 
 
 def remove_adapters(model: nn.Module) -> None:
-    """Takes the adapters out again: they are no part of what is exported."""
+    """Takes adapters and captures out again: they are no part of what is exported."""
     if hasattr(model, ADAPTERS):
         delattr(model, ADAPTERS)
+    for module in model.modules():
+        for number, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "func", None) is _keep:
+                del module._forward_hooks[number]
 
 
 class Capturing(nn.Module):
@@ -44,7 +48,7 @@ class Capturing(nn.Module):
                     f"the model has no module {capture.module!r}",
                     f"it has {', '.join(name for name in modules if name)}",
                 )
-            modules[capture.module].register_forward_hook(partial(self._keep, capture.name))
+            modules[capture.module].register_forward_hook(partial(_keep, self._found, capture.name))
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits: Tensor = self.model(images)
@@ -55,5 +59,6 @@ class Capturing(nn.Module):
         self._found.clear()
         return logits, features
 
-    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._found[name] = output
+
+def _keep(found: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    found[name] = output

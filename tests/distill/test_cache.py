@@ -30,7 +30,7 @@ def test_a_run_with_a_cache_ends_with_the_same_bits(short_run: Path, tmp_path: P
         trained(tmp_path / name, *words, f"distill.cache={name}", *more)["digest"]
         for name, more in (("none", ()), ("memory", ()), ("disk", (f"distill.cache_dir={tmp_path}/cache",)))
     ]
-    # Once more, with what the first run has left; and with other micro-batches, which must not matter to the teacher.
+    # Once more, with what the first run has left.
     again = trained(tmp_path / "again", *words, "distill.cache=disk", f"distill.cache_dir={tmp_path}/cache")
     assert len({*digests, again["digest"]}) == 1
     assert list((tmp_path / "cache").glob("*.safetensors"))

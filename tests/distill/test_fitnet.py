@@ -13,7 +13,7 @@ from safetensors import safe_open
 from short_runs import comparable, trained
 from students import assert_goes_on_bitwise, of_digits, student, taught_by
 
-from dnntrain.capture import Capturing, add_adapters
+from dnntrain.capture import Capturing, add_adapters, remove_adapters
 from dnntrain.distill.fitnet import Fitnet, hint_loss, regressor
 from dnntrain.errors import ConfigError
 from dnntrain.keys import Key
@@ -108,6 +108,16 @@ def test_what_is_captured_is_the_same_in_a_compiled_graph(short_run: Path) -> No
     compiled_logits, compiled = torch.compile(capturing, backend="aot_eager")(images)
     assert torch.allclose(logits, compiled_logits, atol=1e-6)
     assert all(torch.allclose(features[name], compiled[name], atol=1e-6) for name in features)
+
+
+def test_captures_are_taken_out_of_what_is_exported(short_run: Path) -> None:
+    parts = Fitnet(teacher=str(short_run), layers="hidden").build(of_digits())
+    model = student()
+    add_adapters(model, parts.captures)
+    Capturing(model, parts.captures)
+    remove_adapters(model)
+    assert set(model.state_dict()) == set(student().state_dict())
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 @pytest.mark.slow

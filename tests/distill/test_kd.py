@@ -17,6 +17,7 @@ from dnntrain.distill.ensemble import combined
 from dnntrain.distill.kd import Kd, kd_loss
 from dnntrain.distill.teacher import LOGITS
 from dnntrain.errors import ConfigError
+from dnntrain.keys import Key
 from dnntrain.objective import build_objective
 from dnntrain.protocols import Batch, Outputs
 
@@ -73,8 +74,6 @@ def test_gradients_reach_the_student_only(short_run: Path) -> None:
     parts = Kd(teacher=str(short_run)).build(of_digits())
     seen = batch([3, 7], {})
     seen.images = torch.rand(2, 1, 8, 8, requires_grad=True)
-    from dnntrain.keys import Key
-
     taught = parts.batch[0].apply(seen, Key(0))
     logits = torch.zeros(2, 10, requires_grad=True)
     parts.loss[0].apply(Outputs(logits, {}), taught).sum().backward()
@@ -104,6 +103,18 @@ def test_two_teachers_teach(short_run: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path) -> None:
     assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "kd"), "data.crop_padding=1", "distill.cache=memory")
+
+
+@pytest.mark.slow
+def test_a_compiled_teacher_says_the_same(short_run: Path) -> None:
+    said = []
+    for compiled in (False, True):
+        teach = Kd(teacher=str(short_run), teacher_compile=compiled).build(of_digits()).batch[0].apply
+        torch.manual_seed(0)
+        seen = batch([0] * 40, {})
+        seen.images = torch.rand(40, 1, 8, 8)
+        said.append(teach(seen, Key(0)).extras[LOGITS])
+    assert torch.allclose(said[0], said[1], atol=1e-5)
 
 
 @pytest.mark.slow
