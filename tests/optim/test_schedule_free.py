@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from optimizing import decays, give_gradients, network, optimize
+from safetensors.torch import load_file
 from short_runs import comparable, result, trained
 from stand_ins import built, context
 from torch import Tensor, nn
 
+from dnntrain.checkpoint import state as checkpoint
 from dnntrain.errors import ConfigError
 from dnntrain.optim.schedule_free import AveragedWeights, ScheduleFree, ScheduleFreeAdamW
 
@@ -126,6 +128,21 @@ def test_a_resumed_run_is_the_run_that_went_on_however_often_either_evaluates(tm
     assert result(tmp_path / "short")["digest"] == result(tmp_path / "long")["digest"]
     last = [[row for row in comparable(tmp_path / run) if row["split"] == "test"] for run in ("short", "long")]
     assert last[0] == last[1] != []
+
+
+def test_a_checkpoint_holds_what_is_trained_and_the_exported_model_the_average(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained(
+        run, "optim=schedule_free", "optim.beta1=0.9", "train.duration=20step", "eval.weights=last", "precision=fp32"
+    )
+    state = checkpoint.newest(run / "checkpoints", warn=print)
+    assert state is not None
+    exported = load_file(run / "model.safetensors")
+    (steps,) = state.states["optimizer"].values()
+    for name, y in state.states["model"].items():
+        x = (y.double() - 0.1 * steps[name]["z"].double()) / 0.9
+        torch.testing.assert_close(exported[name].double(), x, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(exported[name], y)
 
 
 def test_a_second_method_that_replaces_the_weights_is_refused(tmp_path: Path) -> None:
