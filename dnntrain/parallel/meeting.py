@@ -9,8 +9,10 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -26,6 +28,9 @@ Value = TypeVar("Value")
 
 #: Seconds that ranks may take to come together, one after the other.
 JOIN_S = 600.0
+
+#: Seconds in which the store answers, if it does at all.
+_ANSWER_S = 5.0
 
 _POLL_S = (0.005, 0.2)
 
@@ -76,6 +81,7 @@ class Meeting:
         self.root = root
         self.store = store
         self.world = world
+        self._silent = False
 
     @classmethod
     def join(cls, world: World, timeout_s: float = JOIN_S) -> Meeting:
@@ -142,35 +148,58 @@ class Meeting:
 
     def fail(self, failure: Failure) -> Failure:
         """Leaves `failure` for all ranks, unless another was there first; returns the first."""
-        try:
-            first = self.store.compare_set("failure", "", failure.as_bytes().decode())
-            return Failure.from_bytes(first)
-        except (DistError, RuntimeError):
-            return failure
+
+        def leave() -> Failure:
+            return Failure.from_bytes(self.store.compare_set("failure", "", failure.as_bytes().decode()))
+
+        return self._bounded(leave, failure)
 
     def failure(self, wait_s: float = 0.0) -> Failure | None:
         """The first failure of any rank, waited for at most `wait_s`; None where there is none or the store is gone."""
         end = time.monotonic() + wait_s
-        try:
+
+        def find() -> Failure | None:
             while not self.store.check(["failure"]):
                 if time.monotonic() >= end:
                     return None
                 time.sleep(0.05)
             return Failure.from_bytes(self.store.get("failure"))
-        except (DistError, RuntimeError):
-            return None
+
+        return self._bounded(find, None, wait_s + _ANSWER_S)
 
     def left(self) -> None:
         """Says that this rank has read what it needs. The main rank, which may be the store's host, waits for those that still can."""
-        try:
+        failure = self.failure()
+        wait_s = 1.0 if failure is not None and failure.kind in ("lost", "hung") else 10.0
+
+        def leave() -> None:
             count = self.store.add("left", 1)
-            failure = self.failure()
-            end = time.monotonic() + (1.0 if failure is not None and failure.kind in ("lost", "hung") else 10.0)
+            end = time.monotonic() + wait_s
             while self.world.is_main and count < self.world.size and time.monotonic() < end:
                 time.sleep(0.05)
                 count = self.store.add("left", 0)
-        except (DistError, RuntimeError):
-            return
+
+        self._bounded(leave, None, wait_s + _ANSWER_S)
+
+    def done(self) -> None:
+        """Says that this rank ends well, or has said why not."""
+        self._bounded(lambda: self.put(f"done/{self.world.rank}", b"1"), None)
+
+    def _bounded(self, body: Callable[[], Value], otherwise: Value, within_s: float = _ANSWER_S) -> Value:
+        """What `body` returns; `otherwise` where the store does not answer: a call to it over a cut link blocks for good."""
+        if self._silent:
+            return otherwise
+        found = [otherwise]
+
+        def run() -> None:
+            with suppress(DistError, RuntimeError):
+                found[0] = body()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(within_s)
+        self._silent = thread.is_alive()
+        return found[0]
 
     def _of_all(self, name: str) -> list[bytes]:
         keys = [f"{name}/{rank}" for rank in range(self.world.size)]

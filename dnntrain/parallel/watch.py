@@ -33,22 +33,34 @@ _GRACE_S = {"error": 10.0, "bug": 10.0, "lost": 6.0, "hung": 3.0}
 _SETTLE_S = 60.0
 
 
+#: Seconds of silence after which the store of the main rank counts as out of reach.
+_OUT_OF_TOUCH_S = 6.0
+
+OUT_OF_TOUCH_HINT = (
+    "is the network up, and the node of rank 0? start both sides again to go on from the last checkpoint"
+)
+
+
 @dataclass(frozen=True)
 class Identity:
-    """A process, so that no other one of the same number is taken for it. `started` is the kernel's start time of it."""
+    """A process, so that no other one of the same number is taken for it.
+
+    `started` is the kernel's start time of it, `place` the running kernel and the space that process numbers belong to.
+    """
 
     host: str
+    place: str
     pid: int
     started: str
 
     @classmethod
     def own(cls) -> Identity:
-        return cls(socket.gethostname(), os.getpid(), _stat(os.getpid())[1])
+        return cls(socket.gethostname(), _place(), os.getpid(), _stat(os.getpid())[1])
 
     @property
     def state(self) -> str:
         """The kernel's letter for what the process does: R, S, D, T (stopped), Z; X where it is gone; ? on another host."""
-        if self.host != socket.gethostname() or not self.started:
+        if self.place != _place() or not self.started:
             return "?"
         state, started = _stat(self.pid)
         return state if started == self.started else "X"
@@ -85,6 +97,7 @@ class Watch:
         self._failure: Failure | None = None
         self._stacks: TextIO | None = None
         self._stacks_written = False
+        self._told = False
 
     def start(self) -> None:
         """Begins to speak and to listen."""
@@ -98,6 +111,15 @@ class Watch:
     def settle(self) -> None:
         """The training thread has met an error and ends the run itself."""
         self._settling.set()
+
+    @property
+    def out_of_touch(self) -> str:
+        """Where the main rank's store has not answered for some seconds: a sentence that says so; else empty."""
+        silent_s = time.monotonic() - self._contact_s
+        if self._told or silent_s < min(self._timeout_s, _OUT_OF_TOUCH_S):
+            return ""
+        own, host = self._meeting.world.rank, socket.gethostname()
+        return f"rank {own} on {host} has lost touch with the main rank's store for {silent_s:.0f} s"
 
     def write_stacks(self, error: BaseException | None = None) -> None:
         """Writes the stacks of this rank's threads, and before them where `error` was met; once."""
@@ -119,10 +141,7 @@ class Watch:
             file = Path(self._stacks.name)
             if file.is_file() and not file.stat().st_size:
                 file.unlink()
-        try:
-            self._meeting.put(f"done/{self._meeting.world.rank}", b"1")
-        except (DistError, RuntimeError):
-            return
+        self._meeting.done()
 
     def _speak(self) -> None:
         """Counts, and listens to the next rank. May block for good where a link is cut; `_judge` sees that."""
@@ -136,6 +155,7 @@ class Watch:
                 count += 1
                 store.set(f"beat/{own}", str(count))
                 if store.check(["failure"]):
+                    self._told = True
                     self._failure = Failure.from_bytes(store.get("failure"))
                     return
                 self._listen(store)
@@ -175,8 +195,7 @@ class Watch:
         who = f"rank {self._next} ({self._neighbour})"
         own, host = self._meeting.world.rank, socket.gethostname()
         if now - self._contact_s > self._timeout_s:
-            text = f"rank {own} on {host} has lost touch with the main rank's store for {self._timeout_s:g} s"
-            return Failure(own, host, "lost", 1, text, "is the network up, and the node of rank 0?")
+            return Failure(own, host, "lost", 1, self.out_of_touch, OUT_OF_TOUCH_HINT)
         if self._neighbour is None or self._neighbour_left:
             return None
         if dead_since and now - dead_since > 2 * self._interval_s:
@@ -227,6 +246,13 @@ def stacks(folder: Path) -> str:
     files = sorted(folder.glob("stacks-rank_*.txt"), key=lambda file: (len(file.name), file.name))
     texts = [(file.stem.removeprefix("stacks-"), file.read_text(encoding="utf-8", errors="replace")) for file in files]
     return "\n".join(f"--- {name}\n{text.rstrip()}" for name, text in texts if text.strip())
+
+
+def _place() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _stat(pid: int) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ from dnntrain.events import handled
 from dnntrain.orphans import die_with_parent
 from dnntrain.parallel import communicate
 from dnntrain.parallel.meeting import Failure, Meeting
-from dnntrain.parallel.watch import Watch, stacks
+from dnntrain.parallel.watch import OUT_OF_TOUCH_HINT, Watch, stacks
 from dnntrain.run_directory import RunDirectory, read_json
 from dnntrain.world import World
 
@@ -110,6 +111,9 @@ class Ranks:
         known = self.meeting.failure(0.0 if saved else _CAUSE_S if broken else 1.0)
         if known is not None:
             return known
+        if self.watch is not None and (apart := self.watch.out_of_touch):
+            leave_agent()
+            return Failure(own.rank, own.host, "lost", RankError.exit_code, apart, OUT_OF_TOUCH_HINT)
         if broken:
             late = re.search("timed out|timeout", str(error), re.IGNORECASE)
             met = "waited for another rank until the deadline" if late else "lost its connection to another rank"
@@ -233,6 +237,10 @@ def _end(ranks: Ranks, failure: Failure) -> None:
     world = ranks.meeting.world
     write_failure(ranks.folder, failure)
     error = failure.error()
+    if failure.rank == world.rank and failure.kind == "lost":
+        print(f"dnntrain: {error}", file=sys.stderr, flush=True)
+        leave_agent(now=True)
+        return
     first = 1 if failure.kind in ("hung", "lost") and failure.rank == 0 else 0
     if world.rank == first:
         path = ranks.folder / "result.json"
@@ -241,6 +249,20 @@ def _end(ranks: Ranks, failure: Failure) -> None:
         if failure.kind == "hung":
             show_stacks(ranks.folder / "logs")
         print(f"dnntrain: {error}", file=sys.stderr, flush=True)
+
+
+def leave_agent(now: bool = False) -> None:
+    """Ends torchrun's agent once this process has ended, where the store of the rendezvous is out of reach and no restart is left.
+
+    The agent waits for that store for as long as TCP tries, about 15 minutes, and its ranks' exit codes would wait with it.
+    """
+    left = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) - int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if "TORCHELASTIC_RUN_ID" not in os.environ or left > 0 or os.environ.get("LOCAL_RANK") != "0":
+        return
+    if now:
+        os.kill(os.getppid(), signal.SIGKILL)
+    else:
+        atexit.register(os.kill, os.getppid(), signal.SIGKILL)
 
 
 def show_stacks(logs: Path) -> None:
