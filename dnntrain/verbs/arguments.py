@@ -25,6 +25,7 @@ _SWITCHES = {
     "--multirun": "multirun",
     "--resolve": "resolve",
     "--dry-run": "dry_run",
+    "--print": "print_only",
 }
 #: Flags that take a value.
 _VALUED = {"--config-dir": "config_dir", "-cd": "config_dir", "--cfg": "cfg", "--at-once": "at_once"}
@@ -64,6 +65,7 @@ class Arguments:
     named_verb: bool = False
     at_once: int | None = None
     dry_run: bool = False
+    print_only: bool = False
 
     @property
     def replay(self) -> tuple[str, ...]:
@@ -98,6 +100,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         json="json" in found,
         at_once=_at_once(verb, found),
         dry_run="dry_run" in found,
+        print_only="print_only" in found,
     )
     if VERBS[verb].words:
         positional = tuple(word for word in rest if not _is_override(word))
@@ -173,6 +176,8 @@ def _verb(words: list[str], found: dict[str, str]) -> tuple[str, list[str]]:
 
 def _at_once(verb: str, found: dict[str, str]) -> int | None:
     """The value of --at-once. Raises ConfigError where it is no number, and for the flags of a sweep without one."""
+    if verb != "slurm" and "print_only" in found:
+        raise ConfigError("--print shows the batch script of dnntrain slurm", f"dnntrain {verb} takes no --print")
     if verb != "sweep" and (flag := next((name for name in ("dry_run", "at_once") if name in found), None)):
         raise ConfigError(f"--{flag.replace('_', '-')} goes with a sweep", "dnntrain plan shows what one run would do")
     text = found.get("at_once")

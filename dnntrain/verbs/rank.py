@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 
@@ -18,6 +19,7 @@ def main() -> int:
     from dnntrain.world import World
 
     path = Path(sys.argv[1])
+    take_from_slurm(os.environ)
     parent_tells = "DNNTRAIN_RESTART" in os.environ
 
     def body() -> int:
@@ -37,6 +39,13 @@ def main() -> int:
         return 0
 
     return guarded(body)
+
+
+def take_from_slurm(environ: MutableMapping[str, str]) -> None:
+    """A task of srun is a rank: its number, by the names that torchrun would give."""
+    if "SLURM_PROCID" in environ and "RANK" not in environ:
+        names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+        environ.update({name: environ[slurm] for name, slurm in names.items()})
 
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ VERBS: dict[str, Verb] = {
         ("dnntrain resume runs/seed_cnn-digits/20260101-120000", "dnntrain resume runs/NAME/ID train.duration=60ep"),
         "Duration, evaluation, logging and devices may change; the network, the data and the optimizer may not.",
     ),
+    "slurm": Verb(
+        "hand a run to Slurm as a batch job",
+        examples=(
+            "dnntrain slurm parallel=ddp launch.nodes=2 launch.gpus=8 launch.time=4:00:00",
+            "dnntrain slurm parallel=ddp launch.nproc=4 launch.partition=short --print",
+        ),
+        about="--print shows the batch script and submits nothing. A preempted job is queued again and goes on.",
+    ),
     "plan": Verb(
         "print what would run, and train nothing",
         examples=("dnntrain plan model=resnet20 data=cifar10", "dnntrain plan parallel=ddp launch.nproc=2 --json"),

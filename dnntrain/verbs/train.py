@@ -65,6 +65,10 @@ def _train(
     from dnntrain.run_directory import RunDirectory
     from dnntrain.session import open_session
 
+    if config.launch.scheduler and not world.launched:
+        from dnntrain.verbs.slurm import submit
+
+        return submit(config, overrides)
     together = ranks.meeting.together if ranks is not None else _alone
     session = together("data and plan", lambda: open_session(config, world))
     if ranks is not None:

@@ -13,6 +13,7 @@ _FLAGS = (
     ("--version", "versions of dnntrain, torch and python"),
     ("-q, --quiet", "no progress on stderr"),
     ("-v, --verbose", "where an error was raised"),
+    ("--print", "dnntrain slurm: show the batch script and submit nothing"),
     ("--json", "machine-readable output"),
     ("-cd, --config-dir DIR", "search DIR for presets and experiments of your own"),
     ("--cfg job", "print the resolved configuration and train nothing"),

@@ -1,0 +1,61 @@
+"""The batch script of launch=slurm, and how a task of srun becomes a rank."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dnntrain.cli import main
+from dnntrain.launch.slurm import Slurm
+from dnntrain.launch.slurm_script import batch_script
+from dnntrain.verbs.rank import take_from_slurm
+
+RUN = Path("/runs/a b")
+
+
+def script(**knobs: object) -> str:
+    return batch_script(Slurm(**knobs), "name", RUN, ["python", "-m", "rank", str(RUN)])  # type: ignore[arg-type]
+
+
+def test_the_script_is_one_that_a_shell_accepts() -> None:
+    checked = subprocess.run(["bash", "-n"], input=script(setup=("module load cuda",)), text=True, check=False)
+    assert checked.returncode == 0
+
+
+def test_what_is_set_is_asked_for_and_what_is_not_is_left_to_the_cluster() -> None:
+    text = script(nodes=2, gpus=8, time="1:30:00", partition="short", mem="64G", cpus=4)
+    for option in ("nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "time=1:30:00", "partition=short", "mem=64G"):
+        assert f"#SBATCH --{option}\n" in text
+    assert "partition" not in script()
+    assert "'/runs/a b'" in script()
+
+
+def test_a_preempted_run_is_queued_again_unless_not_wanted() -> None:
+    assert "scontrol requeue" in script()
+    assert "scontrol requeue" not in script(requeue=False)
+
+
+def test_a_task_of_srun_is_a_rank() -> None:
+    environ = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}
+    take_from_slurm(environ)
+    assert {name: environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")} == {
+        "RANK": "3",
+        "WORLD_SIZE": "4",
+        "LOCAL_RANK": "1",
+    }
+
+
+def test_print_shows_the_script_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["slurm", "parallel=ddp", "launch.nproc=2", "--print"]) == 0
+    assert "#SBATCH --ntasks-per-node=2" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_ranks_of_one_network_each_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["slurm", "launch.nproc=2", "--print"]) == 2
+    assert "add parallel=ddp" in capsys.readouterr().err
