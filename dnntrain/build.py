@@ -211,7 +211,7 @@ def build(
     evaluator = Evaluator(validate, metrics, saver, timer, config.eval.metric)
     signals = SignalWatch(progress, partial(any_rank, device=device) if plan.ranks > 1 else None)
     # 8. bind what acts on the model, and list the state, in the order of restoring
-    bind(parts, Built(model, optimizers, partial(training_batches, pipeline), context.collect))
+    bind(parts, Built(model, optimizers, partial(training_batches, pipeline, empty=empty), context.collect))
     scaler_state: dict[str, Stateful] = {} if scaler is None else {"scaler": ScalerState(scaler)}
     states.update(
         {
@@ -457,10 +457,13 @@ def most_batches(examples: int, ranks: int, batch_size: int) -> int:
     return math.ceil(math.ceil(examples / ranks) / batch_size)
 
 
-def training_batches(pipeline: Pipeline, steps: int) -> Iterator[Batch]:
-    """The micro-batches of this rank in the first `steps` steps of the run."""
+def training_batches(pipeline: Pipeline, steps: int, empty: Batch | None = None) -> Iterator[Batch]:
+    """The micro-batches of this rank in the first `steps` steps of the run, as many on all ranks: `empty` fills up."""
     for step in range(min(steps, pipeline.steps_per_epoch)):
-        yield from pipeline.take(step).micro
+        micro, _, passes = pipeline.take(step)
+        yield from micro
+        if empty is not None:
+            yield from [empty] * (passes - len(micro))
 
 
 def no_examples(dataset: DataSet, device: str, parts: Parts) -> Batch:
