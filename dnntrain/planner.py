@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -345,21 +345,17 @@ def place_model(
 
 def micro_batches(config: RunConfig, degrees: Degrees, examples: int) -> tuple[int, int]:
     """(examples of the largest micro-batch, how many a data rank computes in a step at most), as the data pipeline will cut them."""
-    share = math.ceil(config.train.batch_size / degrees.data_ranks)
+    batch_size = config.train.batch_size
+    # Pair blocks make some shares larger than the even one: without train.microbatch each is one forward pass all the same.
+    cut = Schedule(
+        np.arange(examples), config.seed, batch_size, batch_size, World(0, degrees.data_ranks), config.data.pair_block
+    )
+    shares = [cut.share(batch_size, rank) for rank in range(degrees.data_ranks)]
+    share = max(end - start for start, end in shares)
     stages = degrees.pp * getattr(config.parallel, "stages_per_rank", 1)
     wanted = config.train.microbatch or (math.ceil(share / (2 * stages)) if degrees.pp > 1 else share)
-    micro = min(wanted, share)
-    schedule = Schedule(
-        np.arange(examples),
-        config.seed,
-        config.train.batch_size,
-        micro,
-        World(0, degrees.data_ranks),
-        config.data.pair_block,
-    )
-    ranges = [
-        schedule.micro_ranges(schedule.share(config.train.batch_size, rank)) for rank in range(degrees.data_ranks)
-    ]
+    schedule = replace(cut, micro_batch_size=min(wanted, share))
+    ranges = [schedule.micro_ranges(found) for found in shares]
     largest = max(end - start for found in ranges for start, end in found)
     return largest, max(len(found) for found in ranges)
 

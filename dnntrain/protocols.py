@@ -193,7 +193,7 @@ class Built:
     model            the network by its plain names; its parameters may be shards (DTensor), and on a pipeline stage only its own
     optimizers       those that step
     training_batches `training_batches(steps)`: this rank's share of the batches of that many steps, prepared as for training (augmented,
-                     mixed), always the same ones, as many on all ranks, so that some may be empty: for statistics, such as those of batch norm
+                     mixed), always the same ones: for statistics, such as those of batch norm. As many on all ranks: some may be empty
     collect          what the ranks compute together
     """
 
