@@ -17,6 +17,8 @@ from dnntrain.model.timm import Timm
 from dnntrain.model.torchvision import Torchvision
 from dnntrain.protocols import Context
 
+_OTHER_CLASSES = "train a teacher on this data; or use distill=at or distill=fitnet, which read its features only"
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -42,16 +44,16 @@ def load_teacher(source: str, context: Context, reads_classes: bool) -> Loaded:
     library_name, _, name = source.partition(":")
     try:
         if library_name == "torchvision" and name:
-            loaded = _torchvision(source, name, context)
+            loaded = _torchvision(source, name, context, reads_classes)
         elif library_name == "timm" and name:
-            loaded = _timm(source, name, context)
+            loaded = _timm(source, name, context, reads_classes)
         else:
             loaded = _exported(source, context)
     except ConfigError as error:
         hint = error.hint.removeprefix("set model.download=true, or ")
         raise ConfigError(f"distill.teacher={source}: {error.message}", hint) from None
     if reads_classes:
-        _check_classes(loaded, context)
+        _check_names(loaded, context)
     loaded.model.eval().requires_grad_(False)
     return loaded
 
@@ -83,7 +85,7 @@ def _exported(source: str, context: Context) -> Loaded:
     )
 
 
-def _torchvision(source: str, name: str, context: Context) -> Loaded:
+def _torchvision(source: str, name: str, context: Context, reads_classes: bool) -> Loaded:
     arch, _, weights = name.partition(":")
     models = library("torchvision").models
     known = models.list_models(module=models)
@@ -98,39 +100,46 @@ def _torchvision(source: str, name: str, context: Context) -> Loaded:
     chosen = choices[weights].value
     preset = chosen.transforms()
     classes = len(chosen.meta["categories"])
+    if reads_classes:
+        _check_number(classes, context)
     shape = ModelShape(classes, *context.input_shape)
     model = unfilled(lambda: Torchvision(name=arch, weights=weights).build(shape))
     mean, std = tuple(map(float, preset.mean)), tuple(map(float, preset.std))
     return Loaded(source, model, classes, (), mean, std, _digest(model, [source, str(mean), str(std)]))
 
 
-def _timm(source: str, name: str, context: Context) -> Loaded:
+def _timm(source: str, name: str, context: Context, reads_classes: bool) -> Loaded:
     timm = library("timm")
     if not timm.is_model(name.partition(".")[0]):
         raise ConfigError(f"timm has no model {name!r}; {did_you_mean(name.partition('.')[0], timm.list_models())}")
     config = timm.get_pretrained_cfg(name)
     if config is None or not timm.models.is_model_pretrained(name.partition(".")[0]):
         raise ConfigError(f"timm has no weights for {name!r}", "a teacher must be trained: name a model with weights")
+    if reads_classes:
+        _check_number(config.num_classes, context)
     shape = ModelShape(config.num_classes, *context.input_shape)
     model = unfilled(lambda: Timm(name=name, pretrained=True).build(shape))
     mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
     return Loaded(source, model, config.num_classes, (), mean, std, _digest(model, [source, str(mean), str(std)]))
 
 
-def _check_classes(loaded: Loaded, context: Context) -> None:
+def _check_number(classes: int, context: Context) -> None:
+    """Before weights are looked for: no library's own classes become those of the data."""
+    if classes != context.num_classes:
+        raise ConfigError(f"it knows {classes} classes, the data have {context.num_classes}", _OTHER_CLASSES)
+
+
+def _check_names(loaded: Loaded, context: Context) -> None:
     ours, theirs = context.class_names, loaded.class_names
+    if loaded.num_classes == context.num_classes and (not theirs or not ours or theirs == ours):
+        return
     if loaded.num_classes != context.num_classes:
         reason = f"it knows {loaded.num_classes} classes, the data have {context.num_classes}"
-    elif theirs and ours and theirs != ours:
+    else:
         place = next(place for place, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
         same = "the same classes in another order" if set(theirs) == set(ours) else "other classes"
         reason = f"it knows {same}: class {place} is {theirs[place]!r}, in the data {ours[place]!r}"
-    else:
-        return
-    raise ConfigError(
-        f"distill.teacher={loaded.source}: {reason}",
-        "train a teacher on this data; or use distill=at or distill=fitnet, which read its features only",
-    )
+    raise ConfigError(f"distill.teacher={loaded.source}: {reason}", _OTHER_CLASSES)
 
 
 def _digest(model: nn.Module, described: list[str]) -> str:

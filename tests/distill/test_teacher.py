@@ -134,6 +134,15 @@ def test_names_of_libraries_are_checked() -> None:
     assert "timm has no model" in refused("timm:resnot")
 
 
+@pytest.mark.parametrize("source", ["torchvision:resnet18", "timm:resnet18"])
+def test_classes_of_a_library_are_compared_before_weights_are_looked_for(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "it knows 1000 classes, the data have 10" in refused(source, input_shape=(3, 32, 32))
+
+
 def test_a_model_of_torchvision_teaches_from_its_cached_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
