@@ -42,15 +42,19 @@ class Digests:
 
 def save(
     folder: Path | None, step: int, states: Mapping[str, Stateful], digests: Digests, ranks: Ranks | None = None
-) -> Path:
+) -> Path | None:
     """Writes `folder/step-N` whole or not at all, then LAST. Raises OSError (disk full …) with the old checkpoints intact.
 
     All ranks must call it: each writes the chunks that it owns into a file of its own, and the main rank the manifest. Where a
-    rank cannot write, all of them raise. A `folder` is only looked at on the main rank, which tells the others.
+    rank cannot write, all of them raise. A `folder` is only looked at on the main rank, which tells the others; where it has none,
+    nothing is written.
     """
     ranks = ranks or Ranks()
     values, chunks = _split({name: state.state_dict() for name, state in states.items()})
-    temporary = Path(_agreed(ranks, lambda: str(_prepared(folder, step)))[0])
+    place = _agreed(ranks, lambda: _prepared(folder, step))[0]
+    if not place:
+        return None
+    temporary = Path(place)
     try:
         # Of chunks that several ranks hold the first of them writes.
         listed = ranks.exchange([[chunk.name, list(chunk.offset)] for chunk in chunks])
@@ -94,14 +98,14 @@ def _agreed(ranks: Ranks, work: Callable[[], Any]) -> list[Any]:
     return [found["done"] for found in outcomes]
 
 
-def _prepared(folder: Path | None, step: int) -> Path:
-    """The empty folder that a checkpoint is written into; only the main rank has one to make."""
+def _prepared(folder: Path | None, step: int) -> str:
+    """The empty folder that a checkpoint is written into; only the main rank has one to make, others answer with nothing."""
     if folder is None:
-        return Path()
+        return ""
     temporary = folder / f".step-{step}.tmp-{os.getpid()}"
     _sweep(folder)
     temporary.mkdir()
-    return temporary
+    return str(temporary)
 
 
 def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str, Any]:

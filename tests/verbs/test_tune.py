@@ -18,6 +18,7 @@ from dnntrain.config.decode import decode
 from dnntrain.errors import DnntrainError
 from dnntrain.protocols import Moment
 from dnntrain.session import open_session
+from dnntrain.verbs.thrown_away import trained_rows
 from dnntrain.verbs.tune_batch import Measured, batch_test, throughput
 from dnntrain.verbs.tune_batch import suggest as suggest_batch
 from dnntrain.verbs.tune_lr import Explosion, RangeTest, line_of, suggest
@@ -30,6 +31,11 @@ RATES = np.logspace(-5, 1, 121)
 
 #: A small real test; float32, so that layouts agree.
 SMALL = ("train.limit=320", "precision=fp32", "steps=40", "lowest=1e-4", "data.crop_padding=0")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 
 
 def fall(rates: np.ndarray, at: float, explodes_at: float) -> list[float]:
@@ -117,6 +123,16 @@ def test_it_prints_the_line_to_use_next_and_leaves_no_file(
     assert 1e-4 < float(value) < 10
     assert "steepest fall" in printed.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trainer_without_a_folder_saves_nothing_and_leaves_the_working_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept.txt").write_text("kept")
+    session = open_session(decode(compose(["train.limit=64"])), World())
+    trained_rows(session, 3, lambda row: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
 @pytest.mark.slow
