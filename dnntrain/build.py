@@ -33,7 +33,7 @@ from dnntrain.model.cost import unfilled
 from dnntrain.model.initialise import initialise
 from dnntrain.model.shape import ModelShape
 from dnntrain.objective import Objective, build_objective
-from dnntrain.parallel.communicate import any_rank, gather, gather_bytes, reduce_sum, start
+from dnntrain.parallel.communicate import any_ranks, gather, gather_bytes, reduce_sum, start
 from dnntrain.parallel.degrees import Arranged, Layout, Place
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.planner import Plan
@@ -58,9 +58,6 @@ from dnntrain.world import World
 
 if TYPE_CHECKING:
     from dnntrain.parallel.mesh import Mesh
-
-#: Steps between two agreements of several ranks on whether a signal has come.
-_AGREE_STEPS = 8
 
 #: Seconds between two looks at the display.
 _TICK_S = 0.25
@@ -209,7 +206,7 @@ def build(
         return found
 
     evaluator = Evaluator(validate, metrics, saver, timer, config.eval.metric)
-    signals = SignalWatch(progress, partial(any_rank, device=device) if plan.ranks > 1 else None)
+    signals = SignalWatch(progress, partial(any_ranks, device=device) if plan.ranks > 1 else None)
     # 8. bind what acts on the model, and list the state, in the order of restoring
     bind(parts, Built(model, optimizers, partial(training_batches, pipeline, empty=empty), context.collect))
     scaler_state: dict[str, Stateful] = {} if scaler is None else {"scaler": ScalerState(scaler)}
@@ -227,7 +224,7 @@ def build(
     )
     # 9. the loop
     events = [
-        *([Event(signals.agree, every_steps=_AGREE_STEPS)] if plan.ranks > 1 else []),
+        *([Event(signals.agree, next_step=signals.next_step)] if plan.ranks > 1 else []),
         event(metrics.train_row, config.log.every, progress),
         *([event(evaluator, config.eval.every, progress)] if len(data.val) else []),
         event(saver, config.checkpoint.every, progress),

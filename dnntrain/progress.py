@@ -103,11 +103,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Event:
-    """Something done every so many steps, or, where `every_s` is set, about every so many seconds."""
+    """Something done every so many steps, or, where `every_s` is set, about every so many seconds.
+
+    `next_step(step)` is for what says itself at which step it is due next.
+    """
 
     run: Callable[[int], None]
     every_steps: int = 0
     every_s: float = 0.0
+    next_step: Callable[[int], int] | None = None
+
+    def due_at(self, step: int) -> bool:
+        """True where the number of the step alone makes it due."""
+        if self.next_step is not None:
+            return step >= self.next_step(step)
+        return self.every_steps > 0 and step % self.every_steps == 0
 
 
 class Cadence:
@@ -134,13 +144,14 @@ class Cadence:
         now = time.perf_counter()
         due = []
         for event in self._events:
-            if step == self._last_step or (event.every_steps and step % event.every_steps == 0):
+            if step == self._last_step or event.due_at(step):
                 due.append(event.run)
             elif event.every_s and now >= self._next_time[event]:
                 due.append(event.run)
                 self._next_time[event] = now + event.every_s
         self._wake_s = min(self._next_time.values(), default=float("inf"))
         upcoming = [(step // event.every_steps + 1) * event.every_steps for event in self._events if event.every_steps]
+        upcoming += [max(event.next_step(step), step + 1) for event in self._events if event.next_step is not None]
         if step < self._last_step:
             upcoming.append(self._last_step)
         self._wake_step = min(upcoming, default=1 << 62)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dnntrain.progress import Cadence, Event, Progress, event
 from dnntrain.units import Duration
 
@@ -74,3 +76,32 @@ def test_the_shortest_part_of_an_epoch_is_one_step_as_the_plan_says() -> None:
 def test_a_percentage_of_a_run_by_time_is_a_time() -> None:
     made = event(lambda step: None, Duration(10, "%"), Progress(Duration(90, "s"), 10))
     assert (made.every_steps, made.every_s) == (0, 9.0)
+
+
+def test_ranks_agree_after_eight_steps_or_after_each_where_steps_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dnntrain import events
+
+    clock = [0.0]
+    monkeypatch.setattr(events.time, "perf_counter", lambda: clock[0])
+    progress = Progress(Duration(100, "step"), 10)
+    asked: list[tuple[bool, ...]] = []
+    watch = events.SignalWatch(progress, lambda flags: asked.append(tuple(flags)) or flags)
+    cadence = Cadence([Event(watch.agree, next_step=watch.next_step)], 100)
+    agreed = []
+    with watch:
+        for step in range(1, 31):
+            clock[0] += 5.0 if step <= 4 else 0.01
+            for run in cadence.due(step):
+                agreed.append(step)
+                run(step)
+    assert agreed == [1, 2, 3, 4, 5, 13, 21, 29]
+    assert not any(stop for stop, _ in asked)
+
+
+def test_ranks_agree_at_once_after_a_return_to_an_earlier_step() -> None:
+    from dnntrain.events import SignalWatch
+
+    watch = SignalWatch(Progress(Duration(100, "step"), 10), lambda flags: flags)
+    watch.agree(40)
+    assert watch.next_step(41) == 48
+    assert watch.next_step(12) == 12

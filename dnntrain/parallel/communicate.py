@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
@@ -100,9 +101,14 @@ def gather(tensor: Tensor, device: str) -> list[Tensor]:
 
 def any_rank(flag: bool, device: str) -> bool:
     """True on every rank where `flag` is set on any."""
+    return any_ranks((flag,), device)[0]
+
+
+def any_ranks(flags: Sequence[bool], device: str) -> list[bool]:
+    """For each of `flags`, on every rank, whether it is set on any."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return flag
-    return bool(reduce_sum(torch.tensor(float(flag), device=device)))
+        return list(flags)
+    return [count > 0 for count in reduce_sum(torch.tensor(flags, dtype=torch.float32, device=device)).tolist()]
 
 
 def broadcast_bytes(data: bytes, device: str) -> bytes:
