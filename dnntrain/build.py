@@ -52,8 +52,9 @@ from dnntrain.protocols import (
     Stateful,
     Target,
 )
+from dnntrain.reg.grad_clip import clip_by_norm
 from dnntrain.run_directory import RunDirectory
-from dnntrain.update import build_apply, clip_by_norm, plain
+from dnntrain.update import build_apply, plain
 from dnntrain.world import World
 
 if TYPE_CHECKING:

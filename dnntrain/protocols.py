@@ -45,6 +45,7 @@ class GradientStage(IntEnum):
     PENALTY = auto()
     CHECK = auto()
     CLIP = auto()
+    DECAY = auto()
 
 
 class Need(Enum):

@@ -122,18 +122,18 @@ def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
     ]
     if refused := config.optim.refusal(hardware):
         broken.append("optim={} {}\n  {}".format(config.resolved["choices"]["optim"], *refused))
-    return broken + regularisation_refusals(config, ranks)
+    return broken
 
 
 def unmet_needs(config: RunConfig, degrees: Degrees) -> list[str]:
-    """One reason for each need of a chosen method that the layout does not provide: no rule is written for a pair."""
+    """What the layout cuts, and each need of a chosen method that it does not provide: no rule is written for a pair."""
     provided = provides(degrees)
     single = ("norm", "optim", "sched", "quant", "distill", "prune")
     methods = {f"{name}={config.resolved['choices'][name]}": getattr(config, name) for name in single}
     methods |= {
         f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
     }
-    return [
+    return regularisation_refusals(config, degrees.data_ranks) + [
         f"{name} needs {need.value}, which the layout ({degrees}) does not give\n  use parallel=ddp, or do without {name}"
         for name, method in methods.items()
         for need in sorted(getattr(method, "needs", frozenset()) - provided, key=lambda need: need.value)

@@ -42,3 +42,26 @@ def _two_owners(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"model.dropout={config.model.dropout} and reg.dropout.rate={reg['dropout'].rate} both set the rate of dropout",
             "leave model.dropout out, or reg.dropout",
         )
+    if "grad_clip" in reg and config.train.clip_norm is not None:
+        yield (
+            f"train.clip_norm={config.train.clip_norm} and reg.grad_clip both bound the gradient",
+            "use train.clip_norm=null",
+        )
+    decay = getattr(config.optim, "weight_decay", 0.0)
+    if "weight_decay" in reg and decay:
+        yield (
+            f"optim.weight_decay={decay} and reg.weight_decay.rate={reg['weight_decay'].rate} both shrink the weights",
+            "use optim.weight_decay=0",
+        )
+    if "ema" in reg and "swa" in reg:
+        yield "reg.ema and reg.swa both give the weights that are evaluated", "leave one of them out: reg=[ema]"
+    if "swa" in reg and reg["swa"].batches and getattr(config.norm, "precise", 0):
+        yield (
+            f"norm.precise={config.norm.precise} and reg.swa.batches={reg['swa'].batches} both recompute the statistics of batch norm",
+            "use norm.precise=0",
+        )
+    if "swa" in reg and config.data.val_fraction == 0 and not config.eval.test:
+        yield (
+            "reg.swa gives the weights that are evaluated, and nothing is",
+            "set data.val_fraction=0.1 or eval.test=true",
+        )

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dnntrain.protocols import Collectives, Gradients, GradientStage, GradientTransform, StepLoss
-from dnntrain.shards import local
+from dnntrain.protocols import Gradients, GradientStage, GradientTransform, StepLoss
 
 Observe = Callable[[Mapping[str, Tensor]], None]
 
@@ -70,16 +69,3 @@ def build_apply(
             parameter.grad = None
 
     return apply if scaler is None else scaled_apply
-
-
-def clip_by_norm(max_norm: float, collect: Collectives) -> GradientTransform:
-    """Scales all gradients so that their global L2 norm is at most `max_norm` (Pascanu et al., 2013); logs the norm before."""
-
-    def clip(gradients: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        norm = collect.sum_of_squares(gradients).sqrt()
-        factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-        for gradient in gradients:
-            local(gradient).mul_(factor)
-        return {"grad_norm": norm}
-
-    return GradientTransform(GradientStage.CLIP, clip)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnntrain.config.fields import NonNegativeInt
 from dnntrain.errors import ConfigError
-from dnntrain.norm.precise import PreciseStatistics
+from dnntrain.precise import PreciseStatistics
 from dnntrain.protocols import Alone, Collectives, Context, ModelStage, ModelTransform, Parts
 
 

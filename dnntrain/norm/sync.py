@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from dnntrain.norm.convert import BatchChoice, BatchStatistics, NormFacts, micro_batch_note, restated
-from dnntrain.norm.precise import moments, population
+from dnntrain.precise import moments, population
 from dnntrain.protocols import Alone, Collectives, Context, Need, Parts
 
 

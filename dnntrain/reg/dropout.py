@@ -15,6 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, ModelStage, ModelTransform, Need, Parts
+from dnntrain.reg.tried import tried
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Dropout:
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def build(self, context: Context) -> Parts:
-        return Parts(model=(ModelTransform(ModelStage.STRUCTURE, partial(with_dropout, self)),))
+        transform = ModelTransform(ModelStage.STRUCTURE, partial(with_dropout, self))
+        return Parts(model=(tried(transform, context),))
 
 
 def with_dropout(knobs: Dropout, model: nn.Module) -> nn.Module:

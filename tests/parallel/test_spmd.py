@@ -10,7 +10,8 @@ from torch import nn
 from dnntrain.objective import build_objective
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.protocols import Alone, Batch, LossTerm, StepBatch
-from dnntrain.update import build_apply, clip_by_norm
+from dnntrain.reg.grad_clip import clip_by_norm
+from dnntrain.update import build_apply
 
 
 def batch_of(images: torch.Tensor, targets: torch.Tensor) -> Batch:

@@ -1,0 +1,55 @@
+"""The parameters that a method acts on: found by name in the whole model, taken from what a rank holds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import Built, ModelStage, ModelTransform
+
+#: Endings of the names of parameters that are no weights of a layer, whatever their shape.
+_EMBEDDINGS = ("position_embedding", "pos_embed", "class_token", "cls_token")
+
+
+class Weights:
+    """The weights (of two or more dimensions) whose names match `where`: `names` in the order of the layers, `parameters` by name.
+
+    The names are read off the whole model once all transforms are done, for a rank may hold a part of it only.
+    """
+
+    def __init__(self, where: str, key: str) -> None:
+        self._where, self._key = where, key
+        self.names: list[str] = []
+        self.parameters: dict[str, nn.Parameter] = {}
+
+    @property
+    def survey(self) -> ModelTransform:
+        """Reads the names; changes nothing."""
+        return ModelTransform(ModelStage.QUANTIZE, self._survey)
+
+    def bind(self, built: Built) -> None:
+        held = dict(built.model.named_parameters())
+        self.parameters = {name: held[name] for name in self.names if name in held and held[name].requires_grad}
+
+    def _survey(self, model: nn.Module) -> nn.Module:
+        weights = [name for name, parameter in model.named_parameters() if is_weight(name, parameter)]
+        self.names = [name for name in weights if fnmatchcase(name, self._where)]
+        if not self.names:
+            raise ConfigError(
+                f"{self._key}={self._where} matches no weight of the model, which has {', '.join(weights[:12]) or 'none'}"
+                + (" …" if len(weights) > 12 else "")
+            )
+        return model
+
+
+def is_weight(name: str, parameter: Tensor) -> bool:
+    """True for matrices and kernels; not for biases, gains of norms, and embeddings of positions."""
+    return parameter.ndim >= 2 and not name.endswith(_EMBEDDINGS)
+
+
+def gradients_of(parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:
+    """(parameter, gradient) where there is one."""
+    return [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
