@@ -250,7 +250,7 @@ def build(
     loop = Loop(
         progress=progress,
         batches=guarding.batches(pipeline) if guarding else pipeline,
-        controls=bind_controls(parts.controls, optimizers, model),
+        controls=bind_controls(parts.controls, optimizers, model, must_find=plan.degrees.pp == 1),
         executor=executor,
         update=guarding.update(parts.update or plain) if guarding else parts.update or plain,
         apply=build_apply(
@@ -482,11 +482,14 @@ def learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float:
 
 
 def bind_controls(
-    controls: Sequence[Control], optimizers: Sequence[torch.optim.Optimizer], model: nn.Module
+    controls: Sequence[Control],
+    optimizers: Sequence[torch.optim.Optimizer],
+    model: nn.Module,
+    must_find: bool = True,
 ) -> list[Callable[[Moment], None]]:
     """One setter for each target that is controlled. Factors of several learning-rate controls are multiplied.
 
-    Raises ConfigError where a control finds nothing that it could set or multiply.
+    Raises ConfigError where a control finds nothing that it could set or multiply, unless the model is only a part of one.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     setters: list[Callable[[Moment], None]] = []
@@ -497,7 +500,9 @@ def bind_controls(
         if not isinstance(control.target, Target):
             setters.append(partial(_set, [(control.target(model), None)], control.value))
         elif control.target is not Target.LEARNING_RATE:
-            setters.append(partial(_set, _places(control.target, groups, model, control.relative), control.value))
+            setters.append(
+                partial(_set, _places(control.target, groups, model, control.relative, must_find), control.value)
+            )
     return setters
 
 
@@ -518,18 +523,18 @@ def _set(
 
 
 def _places(
-    target: Target, groups: Sequence[dict[str, Any]], model: nn.Module, relative: bool
+    target: Target, groups: Sequence[dict[str, Any]], model: nn.Module, relative: bool, must_find: bool
 ) -> list[tuple[Callable[[float], None], float | None]]:
     """(setter, base) of everything that `target` names; the base is None where the control's value is the value itself."""
     found: list[tuple[Callable[[float], None], float]]
     if target is Target.MOMENTUM:
         found = [(partial(_set_momentum, group), momentum_of(group)) for group in groups if momentum_of(group)]
     elif target is Target.WEIGHT_DECAY:
-        decaying = [group for group in groups if group["weight_decay"]]
+        decaying = [group for group in groups if group.get("weight_decay")]
         found = [(partial(group.__setitem__, "weight_decay"), group["weight_decay"]) for group in decaying]
     else:
-        found = [(partial(setattr, module, "p"), float(module.p)) for module in dropouts(model)]  # type: ignore[arg-type]
-    if not found or (relative and not any(base for _, base in found)):
+        found = [(partial(setattr, module, name), float(getattr(module, name))) for module, name in dropouts(model)]
+    if must_find and (not found or (relative and not any(base for _, base in found))):
         raise ConfigError(
             f"the {target.value.replace('_', ' ')} is scheduled, but nothing in this run has one above 0",
             f"set one, or leave {target.value} out of sched.param",
@@ -549,9 +554,26 @@ def _set_momentum(group: dict[str, Any], momentum: float) -> None:
         group["momentum"] = momentum
 
 
-def dropouts(model: nn.Module) -> list[nn.Module]:
-    """Every module of the model that drops numbers with a probability `p`; not those that drop residual branches."""
-    return [module for module in model.modules() if isinstance(module, _DropoutNd)]
+def dropouts(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Every module of the model that drops numbers, and the attribute with its rate; not those that drop residual branches."""
+    return [
+        (module, "p" if isinstance(module, _DropoutNd) else "dropout")
+        for module in model.modules()
+        if isinstance(module, _DropoutNd | nn.MultiheadAttention)
+    ]
+
+
+def check_controls(config: RunConfig, plan: Plan, data: Prepared, parts: Parts) -> None:
+    """Binds the controls of more than the learning rate to a network without weights. Raises ConfigError where one finds nothing."""
+    named = {control.target for control in parts.controls if isinstance(control.target, Target)}
+    if not named - {Target.LEARNING_RATE}:
+        return
+    shape = ModelShape(len(data.dataset.class_names), *data.dataset.input_shape)
+    model = unfilled(lambda: config.model.build(shape))
+    for transform in parts.model:
+        model = transform.apply(model)
+    kept = [control for control in parts.controls if isinstance(control.target, Target)]
+    bind_controls(kept, config.optim.scaled(plan.batch_size).build(model), model)
 
 
 def bind(parts: Parts, built: Built) -> None:

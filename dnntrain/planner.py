@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from dnntrain.parallel.auto import choose
 from dnntrain.parallel.degrees import Degrees, balanced
 from dnntrain.precision.policy import Policy
 from dnntrain.protocols import Context, Moment, Target
-from dnntrain.rules import refusals, unmet_needs
+from dnntrain.rules import refusals, scheduled, unmet_needs
 from dnntrain.units import format_bytes, format_count
 from dnntrain.world import World
 
@@ -100,7 +100,8 @@ class Memory:
 class Plan:
     """What will run. `batch_size` = data ranks * accumulation * micro_batch_size, where that divides; else the last parts are smaller.
 
-    `learning_rate` is what is scheduled, at even distances from the first step to the last.
+    `schedule` holds what is scheduled, at even distances from the first step to the last: "lr" and, where the schedule sets it, "momentum";
+    what else it multiplies, as factors of what was set ("weight_decay ×").
     """
 
     name: str
@@ -123,7 +124,7 @@ class Plan:
     channels_last: bool
     compile: bool
     memory: Memory
-    learning_rate: tuple[float, ...]
+    schedule: Mapping[str, tuple[float, ...]]
     notes: tuple[str, ...]
 
     @property
@@ -162,7 +163,7 @@ class Plan:
             ("batch", f"{self.batch_size} = {equation}"),
             ("length", f"{self.duration}: {total}, {self.steps_per_epoch} per epoch"),
             ("base lr", self.base_learning_rate_equation),
-            ("lr", learning_rate_text(self.learning_rate, self.total_steps)),
+            *((name, curve_text(values, self.total_steps)) for name, values in self.schedule.items()),
             ("precision", f"{self.precision.name} ({self.precision.reason})"),
             (
                 "format",
@@ -208,6 +209,8 @@ def make_plan(
     compiled, compile_note = _compile(config, hardware, total, degrees)
     found = (*layout_notes, compile_note, _uneven(batch_size, data.train), _too_large(micro, config))
     notes = [note for note in found if note]
+    if getattr(config.sched, "looks_at_validation", False):
+        notes.append("the learning rate is that of the base schedule, scaled by what each evaluation finds")
     notes += config.norm.notes(NormFacts(degrees.data_ranks, batch_size, micro, accumulation, model.batch_norms))
     return Plan(
         name=config.name,
@@ -230,18 +233,24 @@ def make_plan(
         channels_last=channels_last,
         compile=compiled,
         memory=_memory(config, data, model, micro, policy, process_bytes, degrees),
-        learning_rate=_learning_rate(config, data, batch_size, steps_per_epoch, total),
+        schedule=_schedule(config, data, batch_size, steps_per_epoch, total),
         notes=tuple(notes),
     )
 
 
-def learning_rate_text(values: Sequence[float], total_steps: int) -> str:
-    """`▁▅█▆▁ 0.01, 0.1 near step 50, 0.001`: a picture of the schedule, its first, highest and last value."""
-    highest = max(values)
-    at = values.index(highest) / max(len(values) - 1, 1)
-    place = f"step {round(at * (total_steps - 1))}" if total_steps else f"{100 * at:.0f} %"
-    peak = [f"{highest:.3g} near {place}"] if highest not in (values[0], values[-1]) else []
-    return f"{bars(values)} {', '.join([f'{values[0]:.3g}', *peak, f'{values[-1]:.3g}'])}"
+def curve_text(values: Sequence[float], total_steps: int) -> str:
+    """`▁▅█▆▁ 0.01, 0.1 near step 50, 0.001`: a picture of the values; the first, highest and lowest between, and the last."""
+
+    def told(value: float) -> tuple[int, str]:
+        at = values.index(value)
+        share = at / max(len(values) - 1, 1)
+        return (
+            at,
+            f"{value:.3g} near {f'step {round(share * (total_steps - 1))}' if total_steps else f'{100 * share:.0f} %'}",
+        )
+
+    between = sorted(told(value) for value in {max(values), min(values)} - {values[0], values[-1]})
+    return f"{bars(values)} {', '.join([f'{values[0]:.3g}', *(text for _, text in between), f'{values[-1]:.3g}'])}"
 
 
 def bars(values: Sequence[float], most: int = _CURVE_POINTS) -> str:
@@ -252,10 +261,10 @@ def bars(values: Sequence[float], most: int = _CURVE_POINTS) -> str:
     return "".join(_BARS[round((len(_BARS) - 1) * value / highest)] if highest else _BARS[0] for value in kept)
 
 
-def _learning_rate(
+def _schedule(
     config: RunConfig, data: DataFacts, batch_size: int, steps_per_epoch: int, total_steps: int
-) -> tuple[float, ...]:
-    """What the schedule alone makes of `optim.lr`. Raises ConfigError where the schedule does not fit the run."""
+) -> dict[str, tuple[float, ...]]:
+    """What the schedule alone makes of each value. Raises ConfigError where it does not fit the run."""
     context = Context(
         seed=config.seed,
         num_classes=data.num_classes,
@@ -265,9 +274,13 @@ def _learning_rate(
         batch_size=batch_size,
         learning_rate=config.optim.scaled(batch_size).lr,
     )
-    factors = [
-        control.value for control in config.sched.build(context).controls if control.target is Target.LEARNING_RATE
-    ]
+    controls = config.sched.build(context).controls
+    factors = [control.value for control in controls if control.target is Target.LEARNING_RATE]
+    others = {
+        f"{control.target.value}{' ×' if control.relative else ''}": control.value
+        for control in controls
+        if isinstance(control.target, Target) and control.target is not Target.LEARNING_RATE
+    }
     points = min(_CURVE_POINTS, total_steps or _CURVE_POINTS)
     shares = [index / max(points - 1, 1) for index in range(points)]
     moments = [
@@ -275,7 +288,8 @@ def _learning_rate(
         for share in shares
         for step in [round(share * (total_steps - 1))]
     ]
-    return tuple(context.learning_rate * math.prod([value(moment) for value in factors]) for moment in moments)
+    rates = tuple(context.learning_rate * math.prod([value(moment) for value in factors]) for moment in moments)
+    return {"lr": rates, **{name: tuple(value(moment) for moment in moments) for name, value in others.items()}}
 
 
 def ranks_of(config: RunConfig, hardware: Hardware, world: World) -> int:
@@ -396,7 +410,7 @@ def _compile(config: RunConfig, hardware: Hardware, total_steps: int, degrees: D
         return False, ""
     if config.train.compile != "auto":
         return config.train.compile == "on", ""
-    if hardware.device == "cuda" and total_steps >= 2000:
+    if hardware.device == "cuda" and total_steps >= 2000 and "drop_rate" not in scheduled(config):
         return True, "compiled: 2000 steps or more on a GPU repay the compilation"
     return False, ""
 

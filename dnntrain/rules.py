@@ -89,21 +89,14 @@ RULES: tuple[Rule, ...] = (
         "set data.val_fraction=0.1, or another schedule",
     ),
     Rule(
-        lambda c, hardware, ranks: (
-            "momentum" in _scheduled(c) and not (getattr(c.optim, "momentum", 0) or getattr(c.optim, "beta1", 0))
-        ),
-        "sched.param names the momentum, and optim={c.resolved[choices][optim]} has none",
-        "use sched.param=lr, or set a momentum",
-    ),
-    Rule(
-        lambda c, hardware, ranks: "weight_decay" in _scheduled(c) and getattr(c.optim, "weight_decay", None) == 0,
-        "sched.param names the weight decay, and optim.weight_decay=0",
-        "use sched.param=lr, or set optim.weight_decay=0.01",
+        lambda c, hardware, ranks: "drop_rate" in scheduled(c) and c.train.compile == "on",
+        "sched.param names the drop rate, and train.compile=on would compile the network anew for each rate",
+        "use train.compile=off, or leave drop_rate out of sched.param",
     ),
 )
 
 
-def _scheduled(config: RunConfig) -> tuple[str, ...]:
+def scheduled(config: RunConfig) -> tuple[str, ...]:
     """What the schedule multiplies: a name or several."""
     param = getattr(config.sched, "param", ())
     return (param,) if isinstance(param, str) else tuple(param)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dnntrain.build import Prepared, collect, make_context
+from dnntrain.build import Prepared, check_controls, collect, make_context
 from dnntrain.config.run import RunConfig
 from dnntrain.data.source import DataSet
 from dnntrain.data.split import split_validation
@@ -60,7 +60,8 @@ def open_session(config: RunConfig, world: World) -> Session:
     plan = make_plan(config, hardware, world, facts, model_facts(config, facts), resident_bytes())
     session = Session(config, hardware, world, data, plan)
     # What a method refuses is refused here, before a folder is made.
-    collect(config, make_context(config, plan, data, session.device, world, Alone()))
+    parts = collect(config, make_context(config, plan, data, session.device, world, Alone()))
+    check_controls(config, plan, data, parts)
     return session
 
 

@@ -34,6 +34,6 @@ def table(plan: Plan) -> str:
     width = max(40, min(shutil.get_terminal_size().columns, 100))
     lines = []
     for label, text in plan.lines():
-        wrapped = textwrap.wrap(text, width - 12) or [""]
-        lines += [f"{label if number == 0 else '':<11} {line}" for number, line in enumerate(wrapped)]
+        wrapped = textwrap.wrap(text, width - 15) or [""]
+        lines += [f"{label if number == 0 else '':<14} {line}" for number, line in enumerate(wrapped)]
     return "\n".join(lines)

@@ -56,6 +56,12 @@ def throughput(step_s: Sequence[float], examples: int) -> float:
     return examples / max(median(step_s), 1e-9)
 
 
+def examples_at_once(session: Session, size: int) -> int:
+    """Examples of a step in which each data rank computes one micro-batch of `size`, or as many as its pipeline is filled with."""
+    plan = session.plan
+    return size * plan.degrees.data_ranks * (plan.accumulation if plan.degrees.pp > 1 else 1)
+
+
 def batch_test(session: Session, smallest: int, largest: int, steps: int) -> dict[str, Any]:
     """Measures the sizes; the same ones on every rank. Writes nothing.
 
@@ -63,10 +69,10 @@ def batch_test(session: Session, smallest: int, largest: int, steps: int) -> dic
     size as it is) and `ended`.
     """
     measured: list[Measured] = []
-    ranks, ended = session.plan.ranks, f"largest={largest}"
+    share, ended = examples_at_once(session, 1), f"largest={largest}"
     size = smallest
     while size <= largest:
-        if size * ranks > session.plan.data.train:
+        if size * share > session.plan.data.train:
             ended = f"the training part has {session.plan.data.train} examples"
             break
         found = _measure(session, size, steps)
@@ -76,12 +82,11 @@ def batch_test(session: Session, smallest: int, largest: int, steps: int) -> dic
         measured.append(found)
         size *= 2
     best = suggest(measured)
-    share = -(-session.plan.batch_size // ranks)
-    within = [item for item in measured if item.microbatch <= share]
+    within = [item for item in measured if item.microbatch * share <= session.plan.batch_size]
     return {
         "suggestion": best.microbatch,
         "largest": measured[-1].microbatch,
-        "line": f"train.batch_size={best.microbatch * ranks}",
+        "line": f"train.batch_size={best.microbatch * share}",
         "same_batch": f"train.microbatch={suggest(within).microbatch}" if within else None,
         "ended": ended,
         "rows": [vars(item) for item in measured],
@@ -90,8 +95,8 @@ def batch_test(session: Session, smallest: int, largest: int, steps: int) -> dic
 
 def _measure(session: Session, size: int, steps: int) -> Measured | None:
     """None where the size does not fit on some rank."""
-    ranks, device = session.plan.ranks, session.device
-    train = replace(session.config.train, batch_size=size * ranks, microbatch=size)
+    examples, device = examples_at_once(session, size), session.device
+    train = replace(session.config.train, batch_size=examples, microbatch=size)
     config = replace(session.config, train=train)
     facts = data_facts(config, session.data)
     plan = make_plan(
@@ -99,7 +104,7 @@ def _measure(session: Session, size: int, steps: int) -> Measured | None:
     )
     trial = replace(session, config=config, plan=plan)
     on_gpu = device.startswith("cuda")
-    limit = session.hardware.memory_bytes * _MEMORY_SHARE / ranks
+    limit = session.hardware.memory_bytes * _MEMORY_SHARE / plan.ranks
     if any_rank(not on_gpu and limit > 0 and plan.memory.total > limit, device):
         return None
     times: list[float] = []
@@ -123,4 +128,4 @@ def _measure(session: Session, size: int, steps: int) -> Measured | None:
     if any_rank(out_of_memory, device):
         return None
     step_s = [after - before for before, after in zip(times[_WARM_STEPS - 1 :], times[_WARM_STEPS:], strict=False)]
-    return Measured(size, round(throughput(step_s, size * ranks), 1), int(peak))
+    return Measured(size, round(throughput(step_s, examples), 1), int(peak))

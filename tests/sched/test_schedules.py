@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from dnntrain.build import bind_controls
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
 from dnntrain.errors import ConfigError
+from dnntrain.planner import curve_text
 from dnntrain.protocols import Context, Moment, Target
 from dnntrain.sched.constant import Constant
 from dnntrain.sched.cosine import Cosine
@@ -40,7 +42,9 @@ from dnntrain.sched.polynomial import Polynomial
 from dnntrain.sched.schedule import Schedule
 from dnntrain.sched.sequence import Sequence
 from dnntrain.sched.step import Step
+from dnntrain.session import open_session
 from dnntrain.units import Duration
+from dnntrain.world import World
 from tests.short_runs import comparable, trained
 
 TOTAL, PER_EPOCH = 200, 20
@@ -306,6 +310,39 @@ def test_a_parameter_that_nothing_has_is_refused(param: str) -> None:
     parts = Linear(param=param).build(context())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="nothing in this run has one above 0"):
         bind_controls(parts.controls, [optimizer], torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("sched.param=drop_rate",), "the drop rate is scheduled, but nothing in this run has one above 0"),
+        (("optim=sgd", "optim.momentum=0", "sched.param=momentum"), "the momentum is scheduled, but nothing"),
+        (("optim.weight_decay=0", "sched.param=[lr,weight_decay]"), "the weight decay is scheduled, but nothing"),
+        (("+reg=[dropout]", "reg.dropout.before=*", "sched.param=drop_rate", "train.compile=on"), "train.compile=off"),
+        (("sched.warmup=100ep",), "shorten the warm-up"),
+        (("sched=plateau", "data.val_fraction=0"), "looks at the validation part"),
+        (("sched=sequence", "sched.parts=['linear:99ep']"), "leave the duration of one part out"),
+    ],
+)
+def test_a_schedule_without_effect_or_place_is_refused_before_a_folder_is_made(
+    words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        open_session(decode(compose(words)), World())
+
+
+def test_the_plan_holds_and_draws_what_is_scheduled() -> None:
+    words = ("sched=one_cycle", "sched.cycle_momentum=true", "sched.param=[lr,weight_decay]", "optim.lr=0.5")
+    plan = open_session(decode(compose([*words, "train.duration=100step"])), World()).plan
+    assert list(plan.schedule) == ["lr", "weight_decay ×", "momentum"]
+    assert plan.schedule["lr"][0] == pytest.approx(0.5 / 25)
+    assert plan.schedule["lr"][-1] == pytest.approx(0.5 / 25e4)
+    assert max(plan.schedule["lr"]) == pytest.approx(0.5, rel=0.01)
+    assert dict(plan.lines())["lr"].endswith("0.02, 0.5 near step 30, 2e-06")
+
+
+def test_a_curve_is_drawn_by_heights_between_its_first_and_last_value() -> None:
+    assert curve_text([0.5, 1.0, 0.0, 0.25], 4) == "▅█▁▃ 0.5, 1 near step 1, 0 near step 2, 0.25"
 
 
 @pytest.mark.slow

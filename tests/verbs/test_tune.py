@@ -136,10 +136,11 @@ def test_a_trainer_without_a_folder_saves_nothing_and_leaves_the_working_folder_
 
 
 @pytest.mark.slow
-def test_two_ranks_suggest_what_one_process_suggests(dnntrain: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+def test_two_ranks_suggest_what_one_process_suggests(layout: str, dnntrain: Run, tmp_path: Path) -> None:
     one, two = (
         json.loads(dnntrain("tune", "lr", *SMALL, "--json", *words).stdout)
-        for words in ((), ("+parallel=ddp", "launch.nproc=2"))
+        for words in ((), (f"+parallel={layout}", "launch.nproc=2"))
     )
     # Near the explosion any difference grows.
     assert two["losses"][:20] == pytest.approx(one["losses"][:20], rel=1e-5)
