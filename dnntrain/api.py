@@ -45,11 +45,14 @@ def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
     return open_session(decode(compose(list(overrides), config_dir)), World.from_environ()).plan
 
 
-def load(run: str | Path) -> Loaded:
-    """The trained model of a run directory. Raises CheckpointError where its files are damaged."""
-    from dnntrain.verbs.trained import load_run
+def load(run: str | Path, *, trust: bool = False) -> Loaded:
+    """The trained model of a run directory or an export. Raises CheckpointError where its files are damaged.
 
-    trained = load_run(Path(run))
+    `trust` loads a .pt2 file, which is a program, without a manifest that has its checksum.
+    """
+    from dnntrain.verbs.trained import load_trained
+
+    trained = load_trained(Path(run), trust=trust)
     return Loaded(trained.model, trained.class_names, trained.input_shape, trained.mean, trained.std)
 
 
@@ -63,6 +66,6 @@ def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str,
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1) -> list[dict[str, Any]]:
     """The `top` most probable classes of each image file, as the verb `predict` writes them."""
-    from dnntrain.verbs.trained import predict_files
+    from dnntrain.verbs.prediction import predict_files
 
     return list(predict_files(Path(run), [Path(path) for path in paths], top))

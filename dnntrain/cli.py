@@ -37,8 +37,6 @@ def _run(arguments: Arguments) -> int:
         print(usage.verb_help(arguments.verb) if arguments.help and arguments.named_verb else text)
         return 0
     verb = VERBS[arguments.verb]
-    if verb.later:
-        raise ConfigError(f"{arguments.verb} comes in a later release", "dnntrain --help lists what is there")
     if arguments.overrides and not verb.overrides:
         raise ConfigError(
             f"{arguments.verb} takes no settings: {arguments.overrides[0]}", f"dnntrain {arguments.verb} --help"

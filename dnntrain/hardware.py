@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Processor features that matter to training, as Linux names them.
-_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "bf16")
+_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "bf16",
+    "asimddp",
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,11 @@ def detect(device: str = "auto") -> Hardware:
     kind, count, name, capability = _accelerator(device)
     model, features = _processor()
     return Hardware(kind, count, name, capability, model, features, _cores(), _memory_bytes())
+
+
+def has_vnni() -> bool:
+    """True where the processor adds products of 8-bit integers without overflow (VNNI, AMX); elsewhere weights keep 7 bits."""
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(_processor()[1]))
 
 
 def _accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:

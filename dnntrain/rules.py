@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from dnntrain.config.run import RunConfig
 from dnntrain.hardware import Hardware
@@ -92,6 +93,18 @@ RULES: tuple[Rule, ...] = (
         lambda c, hardware, ranks: "drop_rate" in scheduled(c) and c.train.compile == "on",
         "sched.param names the drop rate, and train.compile=on would compile the network anew for each rate",
         "use train.compile=off, or leave drop_rate out of sched.param",
+    ),
+    Rule(
+        lambda c, hardware, ranks: type(c.quant).__name__ == "Float8" and hardware.capability < (8, 9),
+        "quant=float8 computes in 8-bit floating point, which needs a GPU of capability 8.9 or more",
+        "use quant=int8_static",
+    ),
+    Rule(
+        lambda c, hardware, ranks: (
+            getattr(c.quant, "backend", "") == "onnxruntime" and find_spec("onnxruntime") is None
+        ),
+        "quant.backend=onnxruntime needs onnxruntime, which is not installed",
+        "run: pip install 'dnntrain[onnx]', or use quant.backend=inductor",
     ),
 )
 

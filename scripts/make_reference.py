@@ -65,8 +65,7 @@ def page() -> str:
 def _verbs() -> Iterator[str]:
     yield from _table("verb", "does")
     for name, verb in VERBS.items():
-        later = " (in a later release)" if verb.later else ""
-        yield f"| `dnntrain {' '.join(filter(None, (name, verb.words)))}` | {_cell(verb.doc)}{later} |".replace(
+        yield f"| `dnntrain {' '.join(filter(None, (name, verb.words)))}` | {_cell(verb.doc)} |".replace(
             "|zsh|", r"\|zsh\|"
         )
 

@@ -80,8 +80,6 @@ def test_a_refusal_comes_before_torch_is_imported(words: list[str]) -> None:
         (["--info"], "dnntrain config"),
         (["-cn", "x"], "experiment=NAME"),
         (["--config-dir", "/nowhere/at/all", "config"], "is not a folder"),
-        (["export", "x"], "comes in a later release"),
-        (["bench"], "comes in a later release"),
         (["tune"], "takes one of lr, batch"),
         (["tune", "bacth"], "did you mean 'batch'?"),
         (["tune", "lr", "steps=5"], "at least 10"),

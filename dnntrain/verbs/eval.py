@@ -1,4 +1,4 @@
-"""`dnntrain eval RUN [split=…] [overrides]`: metrics of a run's model on a data set."""
+"""`dnntrain eval RUN|EXPORT [split=…] [overrides]`: metrics of a model on a data set."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dnntrain.errors import ConfigError, did_you_mean
 from dnntrain.verbs.arguments import Arguments
+from dnntrain.verbs.words import flag, own_words
 
 SPLITS = ("train", "val", "test")
 
@@ -16,12 +17,11 @@ def run(arguments: Arguments) -> int:
     from dnntrain.verbs.trained import evaluate_run
 
     if not arguments.positional:
-        raise ConfigError("eval needs a run directory", "as in: dnntrain eval runs/NAME/ID split=test")
-    splits = [item.removeprefix("split=") for item in arguments.overrides if item.startswith("split=")]
-    overrides = [item for item in arguments.overrides if not item.startswith("split=")]
-    split = checked_split(splits[-1] if splits else "test")
+        raise ConfigError("eval needs a run directory or an export", "as in: dnntrain eval runs/NAME/ID split=test")
+    own, overrides = own_words(arguments.overrides, ("split", "trust"))
+    split, trust = checked_split(own.get("split", "test")), flag(own, "trust")
     for path in arguments.positional:
-        values = evaluate_run(Path(path), overrides, split)
+        values = evaluate_run(Path(path), overrides, split, trust)
         if arguments.json:
             print(json.dumps({"run": path, "split": split, **values}))
         else:

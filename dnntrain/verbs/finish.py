@@ -10,6 +10,7 @@ from dnntrain.checkpoint.export_model import save_model
 from dnntrain.checkpoint.store import write_json
 from dnntrain.evaluation import predict, summary
 from dnntrain.events import applied
+from dnntrain.quant.post_training import PostTraining
 from dnntrain.whole import whole_network
 from dnntrain.world import World
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def finish(
     session: Session, trainer: Trainer, directory: RunDirectory, result: dict[str, Any], warn: Callable[[str], None]
 ) -> None:
-    """Evaluates the test split once, writes evaluation.json, model.safetensors with config.json, curves.png and report.html."""
+    """Evaluates the test split once, writes evaluation.json, the model, curves.png, report.html, and the export that `quant` asks for."""
     config, dataset = session.config, session.data.dataset
     whole = whole_network(session, trainer, directory)
     if whole.digest is not None:
@@ -62,3 +63,9 @@ def finish(
 
         write_curves(directory.path)
         write_report([directory.path], directory.path / "report.html")
+    if isinstance(config.quant, PostTraining):
+        from dnntrain.verbs.exporting import export_quantised
+
+        # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout.
+        result["export"] = export_quantised(directory.path, config.quant, directory.log)
+        directory.write_result(result)

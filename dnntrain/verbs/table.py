@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Verb:
     """One verb.
 
-    `words` describes its other words ("" where it takes overrides only); `later` where it is not yet there.
+    `words` describes its other words ("" where it takes overrides only).
     """
 
     doc: str
@@ -20,7 +20,6 @@ class Verb:
     examples: tuple[str, ...] = ()
     about: str = ""
     overrides: bool = True
-    later: bool = False
 
 
 VERBS: dict[str, Verb] = {
@@ -54,7 +53,7 @@ VERBS: dict[str, Verb] = {
         about="Layout, batches, steps, parameters, memory, and what was chosen for you and why.",
     ),
     "eval": Verb(
-        "metrics of a run's model on a data set",
+        "metrics of a run's or export's model on a data set",
         "RUN…",
         ("dnntrain eval runs/NAME/ID", "dnntrain eval runs/NAME/ID split=val --json"),
         "split is train, val or test. Other settings compose the run anew, as in data=fashion_mnist.",
@@ -63,7 +62,7 @@ VERBS: dict[str, Verb] = {
         "classes and probabilities for images",
         "RUN PATH…",
         ("dnntrain predict runs/NAME/ID photo.png folder/", "dnntrain predict runs/NAME/ID folder/ --json"),
-        "Prints CSV, or with --json one object a line.",
+        "RUN is a run directory or an export. Prints CSV, or with format=jsonl one object a line; workers=4 decoding processes.",
     ),
     "report": Verb(
         "one self-contained HTML page for runs",
@@ -71,8 +70,24 @@ VERBS: dict[str, Verb] = {
         ("dnntrain report runs/NAME/ID", "dnntrain report runs/a/1 runs/b/1", "dnntrain report runs/NAME/sweep-ID"),
         "One run: its curves, errors and settings. Several, or the folder of a sweep: side by side.",
     ),
-    "export": Verb("portable formats, checked against the source", "RUN", later=True),
-    "bench": Verb("latency, throughput and size on this machine", "RUN…", later=True),
+    "export": Verb(
+        "portable formats, checked against the source",
+        "RUN",
+        (
+            "dnntrain export runs/NAME/ID format=onnx",
+            "dnntrain export runs/NAME/ID format=onnx_int8 quant.batches=16 path=small",
+        ),
+        "format is safetensors, pt2, onnx, onnx_int8, pt2_int8, aoti or auto; path a folder, by default exports/FORMAT of the run.",
+    ),
+    "bench": Verb(
+        "latency, throughput and size on this machine",
+        "RUN…",
+        (
+            "dnntrain bench runs/NAME/ID batches=1,64 threads=2",
+            "dnntrain bench runs/NAME/ID/exports/onnx runs/NAME/ID/exports/onnx_int8 picture=bench.png csv=bench.csv",
+        ),
+        "A run is measured eager and compiled, in float32 and bfloat16, with its exports; an export as it is.",
+    ),
     "sweep": Verb(
         "one run for each combination of values (-m)",
         examples=(

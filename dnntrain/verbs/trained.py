@@ -1,42 +1,40 @@
-"""A finished run as something to use: its model, its metrics on a split, its predictions for images."""
+"""A trained model as something to use, from its run directory or from an export alone: its metrics, its predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode, load_config
 from dnntrain.config.run import RunConfig
-from dnntrain.data.images import IMAGE_SUFFIXES, read_image
 from dnntrain.data.pipeline import evaluation_batches
-from dnntrain.data.shaping import centre_part
-from dnntrain.errors import CheckpointError, DataError
+from dnntrain.data.source import DataSet, Source
+from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.evaluation import evaluate
+from dnntrain.export.network import network
+from dnntrain.export.reading import RunnerModule, is_export, open_export
 from dnntrain.hardware import detect
-from dnntrain.model.shape import ModelShape
-from dnntrain.model.weights import load_weights
+from dnntrain.keys import Index
 from dnntrain.parallel.communicate import reduce_sum
-from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.protocols import Batch
 from dnntrain.run_directory import read_json
 from dnntrain.session import prepare_data, torch_device
 from dnntrain.verbs.arguments import Arguments
 from dnntrain.world import World
 
-#: Images predicted at once.
-_PREDICT_BATCH = 256
-
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's model in eval mode, its configuration and what its input looks like."""
+    """A model in eval mode, the configuration it was trained with, and what its input looks like.
+
+    `autocast` is the precision of its arithmetic, where it is not that of its weights. `format` is that of an export, or "run".
+    """
 
     config: RunConfig
     model: nn.Module
@@ -46,19 +44,31 @@ class Trained:
     std: tuple[float, ...]
     device: str
     autocast: torch.dtype | None
+    format: str = "run"
+
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """float [n, classes] for normalised images [n, channels, height, width]."""
+        kind = self.device.split(":")[0]
+        with torch.autocast(kind, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            found: torch.Tensor = self.model(images.to(self.device))
+        return found
 
     def outputs(self, batch: Batch) -> torch.Tensor:
-        """The outputs [n, classes], in the precision of the run."""
-        kind = self.device.split(":")[0]
-        executor = SpmdExecutor(self.model, lambda outputs, batch: outputs.logits, device=kind, autocast=self.autocast)
-        return executor.outputs(batch)
+        """The logits of a batch."""
+        return self.logits(batch.images)
+
+
+def load_trained(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> Trained:
+    """The model of a run directory, of an export's folder or of a model file. `overrides` may choose another data set or device.
+
+    Raises ConfigError where `path` is none of these, CheckpointError where a file is missing, damaged or not to be trusted.
+    """
+    return load_export(path, overrides, trust) if is_export(path) else load_run(path, overrides)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
-    """The model of the run directory `path`. `overrides` may choose another data set, device or precision.
-
-    Raises ConfigError where `path` is no run, CheckpointError where the model is missing or damaged.
-    """
+    """The model of the run directory `path`. Raises ConfigError where it is no run, CheckpointError where the model is unusable."""
     from dnntrain.verbs.resume import check_run, check_trusted
 
     check_run(path)
@@ -73,8 +83,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
     check_trusted(load_config(path / "config.yaml"), path, overrides)
     config = _config_with(path, overrides)
     channels, height, width = (int(size) for size in pretrained["input_size"])
-    model = config.norm.exported(config.model.build(ModelShape(len(names), channels, height, width)))
-    load_weights(model, str(path / "model.safetensors"), replace_head=False)
+    model = network(config.model, config.norm, path, len(names), (channels, height, width))
     hardware = detect(config.device)
     policy = config.precision.build(hardware)
     device = torch_device(config.device, hardware, World())
@@ -90,9 +99,57 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
     )
 
 
-def evaluate_run(path: Path, overrides: Sequence[str], split: str) -> dict[str, float | int]:
-    """loss, accuracy and examples of the run's model on `split`, in eval mode, without augmentation."""
-    trained = load_run(path, overrides)
+def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> Trained:
+    """The model of an export. Its configuration is data; code that it names runs only where `overrides` name it too."""
+    from dnntrain.verbs.resume import check_trusted
+
+    opened = open_export(path, trust)
+    card = opened.card
+    if card.format == "safetensors":
+        check_trusted(card.config, path, overrides)
+    config = decode(composed_again(card.config, overrides))
+    hardware = detect(config.device)
+    device = torch_device(config.device, hardware, World()) if card.format in ("safetensors", "pt2") else "cpu"
+    policy = config.precision.build(hardware) if card.format == "safetensors" else None
+    return Trained(
+        config=config,
+        model=RunnerModule(opened.load(device)).eval(),
+        class_names=card.class_names,
+        input_shape=card.input_shape,
+        mean=card.mean,
+        std=card.std,
+        device=device,
+        autocast=getattr(torch, policy.autocast) if policy and policy.autocast else None,
+        format=card.format,
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of one split, as the model sees them."""
+
+    name: str
+    dataset: DataSet
+    source: Source
+    index: Index
+
+    def batches(self, trained: Trained, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """The first `limit` examples, or all, on the model's device, unaugmented, in their order."""
+        return evaluation_batches(
+            trained.config.data,
+            # The model knows its own normalisation only, whatever that of another data set is.
+            replace(self.dataset, mean=trained.mean, std=trained.std),
+            self.source,
+            self.index if limit is None else self.index[:limit],
+            batch_size=batch_size,
+            world=World(),
+            device=trained.device,
+            channels_last=False,
+        )
+
+
+def parts_of(trained: Trained) -> dict[str, Part]:
+    """The splits train, val and test of the data set that the configuration names. Raises DataError where it does not fit the model."""
     dataset = trained.config.data.build()
     if len(dataset.class_names) != len(trained.class_names) or dataset.input_shape != trained.input_shape:
         raise DataError(
@@ -101,79 +158,21 @@ def evaluate_run(path: Path, overrides: Sequence[str], split: str) -> dict[str, 
             "evaluate on data of the same classes and size",
         )
     data = prepare_data(trained.config, dataset)
-    parts = {
-        "train": (dataset.train, data.train),
-        "val": (dataset.train, data.val),
-        "test": (dataset.test, data.test),
+    return {
+        "train": Part("train", dataset, dataset.train, data.train),
+        "val": Part("val", dataset, dataset.train, data.val),
+        "test": Part("test", dataset, dataset.test, data.test),
     }
-    source, index = parts[split]
-    if not len(index):
+
+
+def evaluate_run(path: Path, overrides: Sequence[str], split: str, trust: bool = False) -> dict[str, float | int]:
+    """loss, accuracy and examples of the model of a run or export on `split`, in eval mode, without augmentation."""
+    trained = load_trained(path, overrides, trust)
+    part = parts_of(trained)[split]
+    if not len(part.index):
         raise DataError(f"the {split} part is empty", "choose another split=, or set data.val_fraction")
-    batches = evaluation_batches(
-        trained.config.data,
-        # The model knows its own normalisation only, whatever that of another data set is.
-        replace(dataset, mean=trained.mean, std=trained.std),
-        source,
-        index,
-        batch_size=trained.config.eval.batch_size,
-        world=World(),
-        device=trained.device,
-        channels_last=False,
-    )
+    batches = part.batches(trained, trained.config.eval.batch_size)
     return evaluate(trained.model, trained.outputs, batches, reduce_sum, trained.device)
-
-
-def predict_files(path: Path, images: Sequence[Path], top: int, on_error: Any = None) -> Iterator[dict[str, Any]]:
-    """For each image file: {"path", "class", "probability", "top": [[class, probability] …]}, in the order given.
-
-    `on_error(file, DataError)` is called for a file that cannot be read, which is then left out; without it the error is raised.
-    """
-    trained = load_run(path)
-    files = image_files(images)
-    for start in range(0, len(files), _PREDICT_BATCH):
-        yield from _predict_batch(trained, files[start : start + _PREDICT_BATCH], top, on_error)
-
-
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The image files among `paths`, folders searched through. Raises DataError where one is missing or none is found."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(
-                file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES
-            )
-        elif path.exists():
-            files.append(path)
-        else:
-            raise DataError(f"{path} does not exist", "give image files, or folders that hold some")
-    if not files:
-        raise DataError(f"no image in {', '.join(map(str, paths))}", f"formats: {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return files
-
-
-@torch.no_grad()
-def _predict_batch(trained: Trained, files: Sequence[Path], top: int, on_error: Any) -> Iterator[dict[str, Any]]:
-    channels, height, width = trained.input_shape
-    kept, tensors = [], []
-    for file in files:
-        try:
-            tensors.append(read_image(file, channels, lambda picture: centre_part(picture, height, width)))
-            kept.append(file)
-        except DataError as error:
-            if on_error is None:
-                raise
-            on_error(file, error)
-    if not kept:
-        return
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (trained.mean, trained.std))
-    pixels = ((torch.stack(tensors).float() / 255 - mean) / std).to(trained.device)
-    index = np.arange(len(kept))
-    batch = Batch(pixels, torch.zeros(len(kept), dtype=torch.int64), index, index)
-    probabilities = trained.outputs(batch).float().softmax(1).cpu()
-    best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
-    for file, values, classes in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True):
-        ranked = [[trained.class_names[number], round(value, 6)] for number, value in zip(classes, values, strict=True)]
-        yield {"path": str(file), "class": ranked[0][0], "probability": ranked[0][1], "top": ranked}
 
 
 def _config_with(path: Path, overrides: Sequence[str]) -> RunConfig:
@@ -184,3 +183,44 @@ def _config_with(path: Path, overrides: Sequence[str]) -> RunConfig:
 
     again = replayed(path, Arguments(overrides=tuple(overrides)))
     return decode(compose(again.overrides, again.config_dir))
+
+
+#: What of a configuration an export keeps: what its data, its network and their precision are.
+EXPORTED = ("data", "model", "norm", "precision", "eval", "seed", "device")
+
+#: Groups among them.
+_GROUPS = ("data", "model", "norm", "precision")
+
+
+def exported_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's resolved configuration that an export needs. What it was trained with is no part of what it is."""
+    choices = {group: config["choices"][group] for group in _GROUPS}
+    return {**{key: config[key] for key in EXPORTED}, "choices": choices}
+
+
+def composed_again(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A whole configuration from an export's part of one, with other data or another device.
+
+    Knobs that a later version of dnntrain added keep their defaults. Raises ConfigError for what an export cannot change.
+    """
+    for word in overrides:
+        if word.lstrip("+").split("=")[0].split(".")[0] not in EXPORTED or word.startswith("model="):
+            raise ConfigError(
+                f"{word} cannot be set for an export", "its data, device and evaluation can, as in data.root=FOLDER"
+            )
+    given = {word.lstrip("+").split("=")[0] for word in overrides}
+    words = [f"seed={config['seed']}", f"device={config['device']}", *_words("eval", config["eval"])]
+    for group in _GROUPS:
+        if group not in given:
+            # A preset has all its knobs here; what it is a preset of need not know it.
+            custom = config["choices"][group] == "custom"
+            words.append(f"{group}={'custom' if custom else config[group]['name']}")
+            words += [word for word in _words(group, config[group]) if custom or not word.startswith(f"{group}.name=")]
+    return compose([*(word for word in words if word.split("=")[0] not in given), *overrides], None)
+
+
+def _words(prefix: str, values: Mapping[str, Any]) -> list[str]:
+    """Overrides that set every value of a section."""
+    import json
+
+    return [f"{prefix}.{key}={json.dumps(value)}" for key, value in values.items()]

@@ -29,7 +29,7 @@ _CODES = (
 
 def general_help() -> str:
     """Help without a verb: examples first."""
-    verbs = [(name, verb.doc + (" (in a later release)" if verb.later else "")) for name, verb in VERBS.items()]
+    verbs = [(name, verb.doc) for name, verb in VERBS.items()]
     groups = [(name, group.doc) for name, group in GROUPS.items()]
     return "\n".join(
         [
@@ -63,8 +63,6 @@ def general_help() -> str:
 def verb_help(name: str) -> str:
     """Help of one verb: examples first."""
     verb = VERBS[name]
-    if verb.later:
-        return f"dnntrain {name}: {verb.doc}. It comes in a later release."
     line = " ".join(part for part in ("dnntrain", name, verb.words, "[KEY=VALUE …]" if verb.overrides else "") if part)
     about = ["", verb.about] if verb.about else []
     return "\n".join([f"{line}: {verb.doc}", "", "examples:", *(f"  {item}" for item in verb.examples), *about])

@@ -1,0 +1,1 @@
+"""Runs and exports side by side on this machine."""

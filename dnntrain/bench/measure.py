@@ -1,0 +1,114 @@
+"""Times models side by side: each batch size in rounds, in each round every model once, in turning order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from dnntrain.bench.pool import Holder
+from dnntrain.bench.statistics import Interval, median_interval, percentiles, ratio_interval
+from dnntrain.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to time: its name in the table, and what its process is asked to load."""
+
+    name: str
+    request: Mapping[str, Any]
+
+
+@dataclass
+class Timed:
+    """What was measured of one candidate.
+
+    latencies   seconds of each call, by batch size
+    rates       images per second of each round, by batch size
+    """
+
+    name: str
+    loaded: dict[str, Any]
+    latencies: dict[int, list[float]] = field(default_factory=dict)
+    rates: dict[int, list[float]] = field(default_factory=dict)
+    accuracy: float | None = None
+    peak_memory_bytes: int = 0
+    first_call_s: dict[int, float] = field(default_factory=dict)
+
+    def throughput(self, batch: int) -> Interval:
+        return median_interval(self.rates[batch])
+
+    @property
+    def best_batch(self) -> int:
+        return max(self.rates, key=lambda batch: self.throughput(batch).median)
+
+    def ratio(self, base: Timed, batch: int) -> Interval:
+        """Images per second over those of `base`, round by round."""
+        return ratio_interval(self.rates[batch], base.rates[batch])
+
+    def as_json(self, base: Timed) -> dict[str, Any]:
+        batches = {
+            str(batch): {
+                "latency_ms": {name: 1000 * value for name, value in percentiles(self.latencies[batch]).items()},
+                "images_per_s": self.throughput(batch).as_json(),
+                "ratio": self.ratio(base, batch).as_json(),
+                "within_noise": self is not base and self.ratio(base, batch).holds(1.0),
+                "first_call_s": self.first_call_s[batch],
+            }
+            for batch in self.rates
+        }
+        return {
+            "name": self.name,
+            "accuracy": self.accuracy,
+            "size_bytes": self.loaded["size_bytes"],
+            "load_s": self.loaded["load_s"],
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "best_batch": self.best_batch,
+            "batches": batches,
+        }
+
+
+def measure(
+    candidates: Sequence[Candidate],
+    batches: Sequence[int],
+    *,
+    threads: int,
+    rounds: int,
+    seconds: float,
+    accuracy: bool,
+    say: Callable[[str], None],
+) -> list[Timed]:
+    """Times every candidate at every batch size: `rounds` blocks of about `seconds` each, interleaved, after a warm-up.
+
+    Each runs in a process of its own, pinned to the first `threads` cores; only one computes at a time. A candidate that cannot be
+    loaded is left out, aloud. Raises ConfigError where none is left.
+    """
+    timed: list[tuple[Timed, Holder]] = []
+    with ExitStack() as stack:
+        for candidate in candidates:
+            holder = stack.enter_context(Holder(candidate.name, candidate.request, threads))
+            try:
+                found = Timed(candidate.name, holder.load())
+                for batch in batches:
+                    found.first_call_s[batch] = holder.ask({"warm": batch})["first_call_s"]
+                if accuracy:
+                    found.accuracy = holder.ask({"accuracy": True})["accuracy"]
+            except CheckpointError as error:
+                say(f"left out: {error}")
+                continue
+            say(f"{candidate.name}: loaded in {found.loaded['load_s']:.2f} s")
+            timed.append((found, holder))
+        if not timed:
+            raise ConfigError("nothing could be measured", "see the reasons above")
+        for batch in batches:
+            calls = {found.name: holder.ask({"calls": batch, "seconds": seconds})["calls"] for found, holder in timed}
+            for round_number in range(rounds):
+                turn = round_number % len(timed)
+                for found, holder in timed[turn:] + timed[:turn]:
+                    times = holder.ask({"batch": batch, "calls": calls[found.name]})["times"]
+                    found.latencies.setdefault(batch, []).extend(times)
+                    found.rates.setdefault(batch, []).append(batch * len(times) / sum(times))
+        for found, holder in timed:
+            found.peak_memory_bytes = holder.ask({"memory": True})["peak_memory_bytes"]
+    return [found for found, _ in timed]

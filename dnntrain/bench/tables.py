@@ -1,0 +1,117 @@
+"""Measurements as text, CSV and a picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+from dnntrain.bench.measure import Timed
+from dnntrain.bench.statistics import percentiles
+from dnntrain.checkpoint.store import write_bytes, write_text
+from dnntrain.units import format_bytes
+
+
+def text_table(timed: Sequence[Timed]) -> str:
+    """One line a candidate; ratios are to the first one."""
+    base = timed[0]
+    batches = list(base.rates)
+    head = ["model", "accuracy", "size", "load", "memory", "p50 ms", "p95", "p99"]
+    head += [word for batch in batches for word in (f"images/s at {batch}", "ratio")]
+    rows = [head]
+    for found in timed:
+        latency = percentiles(found.latencies[batches[0]])
+        row = [
+            found.name,
+            "" if found.accuracy is None else f"{found.accuracy:.4f}",
+            format_bytes(found.loaded["size_bytes"]),
+            f"{found.loaded['load_s']:.2f} s",
+            format_bytes(found.peak_memory_bytes),
+            *(f"{1000 * value:.3g}" for value in latency.values()),
+        ]
+        for batch in batches:
+            rate, ratio = found.throughput(batch), found.ratio(base, batch)
+            row += [f"{rate.median:.0f} ({rate.low:.0f}-{rate.high:.0f})", _ratio(found is base, ratio.median, ratio)]
+        rows.append(row)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    note = (
+        f"p50, p95, p99: latency at batch {batches[0]}. In brackets: 95 % interval of the median. Ratio to {base.name}."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def _ratio(is_base: bool, median: float, interval: Any) -> str:
+    if is_base:
+        return "1"
+    return f"{median:.2f}× (noise)" if interval.holds(1.0) else f"{median:.2f}×"
+
+
+def write_csv(timed: Sequence[Timed], path: Path) -> None:
+    """One row for each candidate and batch size."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = "model batch accuracy size_bytes load_s peak_memory_bytes p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high"
+    writer.writerow(names.split())
+    for found in timed:
+        for batch in found.rates:
+            rate, ratio = found.throughput(batch), found.ratio(timed[0], batch)
+            latency = [1000 * value for value in percentiles(found.latencies[batch]).values()]
+            writer.writerow(
+                [
+                    found.name,
+                    batch,
+                    found.accuracy,
+                    found.loaded["size_bytes"],
+                    found.loaded["load_s"],
+                    found.peak_memory_bytes,
+                    *latency,
+                    *rate.as_json(),
+                    *ratio.as_json(),
+                ]
+            )
+    write_text(path, text.getvalue())
+
+
+def write_picture(timed: Sequence[Timed], path: Path) -> None:
+    """A PNG: accuracy against latency at the smallest batch, area of each point in proportion to the size on disk."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    batch = min(timed[0].rates)
+    largest = max(found.loaded["size_bytes"] for found in timed)
+    points = sorted(timed, key=lambda found: percentiles(found.latencies[batch])["p50"])
+    for number, found in enumerate(points):
+        latency = 1000 * percentiles(found.latencies[batch])["p50"]
+        accuracy = 100 * (found.accuracy or 0.0)
+        area = 60 + 1200 * found.loaded["size_bytes"] / largest
+        axes.scatter([latency], [accuracy], s=area, alpha=0.55, color=f"C{number}", edgecolor="black", linewidth=0.6)
+        label = f"{found.name} · {format_bytes(found.loaded['size_bytes'])}"
+        axes.plot([], [], "o", color=f"C{number}", label=label)
+    axes.set_xscale("log")
+    ticks = LogLocator(subs=(1, 2, 5))
+    axes.xaxis.set_major_locator(ticks)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(f"latency at batch {batch}, median, ms (log scale)")
+    axes.set_ylabel("accuracy, %")
+    axes.margins(0.15)
+    # A view of at least one point, so that a difference of nothing looks like nothing.
+    middle = sum(axes.get_ylim()) / 2
+    half = max((axes.get_ylim()[1] - axes.get_ylim()[0]) / 2, 0.5)
+    axes.set_ylim(middle - min(half, 50), middle + min(half, 50))
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(
+        title="fastest first; area: size on disk",
+        fontsize=8,
+        title_fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+    )
+    image = BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write_bytes(path, image.getvalue())

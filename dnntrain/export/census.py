@@ -1,0 +1,240 @@
+"""What was executed: the multiply-adds of one forward pass, by the number format that they ran in.
+
+Counted from what a profiler saw run, not from what the file says it holds: a "quantised" model that falls back to floating point
+is found out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnntrain.errors import CheckpointError
+from dnntrain.export.onnx_files import opened, session
+
+#: Images of the pass that is counted.
+_IMAGES = 2
+
+Shape = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Census:
+    """Multiply-adds for one image, by number format (int8, bf16, fp16, fp32), and by the operator that did them."""
+
+    macs: Mapping[str, float]
+    operators: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        return sum(self.macs.values())
+
+    def share(self, kind: str) -> float:
+        """Share of the multiply-adds that ran in `kind`; 0 where none were seen."""
+        return self.macs.get(kind, 0.0) / self.total if self.total else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        shares = {kind: self.share(kind) for kind in sorted(self.macs)}
+        return {"shares": shares, "macs": dict(self.macs), "operators": dict(self.operators)}
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "no multiply-add was seen"
+        found = sorted(self.macs, key=lambda kind: -self.macs[kind])
+        return ", ".join(f"{100 * self.share(kind):.1f} % {kind}" for kind in found) + " of the multiply-adds"
+
+
+def check_share(census: Census, kind: str, least: float, name: str) -> None:
+    """Raises CheckpointError where less than `least` of the multiply-adds ran in `kind`."""
+    if census.share(kind) < least:
+        raise CheckpointError(
+            f"format={name} was asked for {kind} and computes {census}: less than quant.min_share={least}",
+            "this model falls back to floating point here: use another backend, or format=onnx; quant.min_share=0 allows it",
+        )
+
+
+def onnx_census(path: Path, images: Tensor) -> Census:
+    """The census of an ONNX model in ONNX Runtime: what its profiler saw, with weights' shapes from the optimised graph."""
+    images = images[:_IMAGES]
+    with tempfile.TemporaryDirectory() as folder:
+        graph_path = Path(folder) / "optimised.onnx"
+        running = session(
+            path,
+            enable_profiling=True,
+            profile_file_prefix=str(Path(folder) / "profile"),
+            optimized_model_filepath=str(graph_path),
+        )
+        running.run(None, {running.get_inputs()[0].name: images.numpy()})
+        events = json.loads(Path(running.end_profiling()).read_text(encoding="utf-8"))
+        graph = opened(graph_path).graph
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    nodes = {node.name: node for node in graph.node}
+    found = []
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        values = event["args"]
+        kind = values["op_name"]
+        if kind not in _ONNX:
+            continue
+        weight_at = _ONNX[kind]
+        inputs = [next(iter(item.items())) for item in values["input_type_shape"]]
+        output = next(iter(values["output_type_shape"][0].values()))
+        node = nodes.get(event["name"].removesuffix("_kernel_time"))
+        weight = weights.get(node.input[weight_at]) if node is not None and len(node.input) > weight_at else None
+        if weight is None and len(inputs) > weight_at:
+            weight = tuple(inputs[weight_at][1])
+        if kind in ("QLinearConv", "ConvInteger", "Conv", "FusedConv", "NhwcFusedConv"):
+            macs = math.prod(output) * math.prod((weight or (0,))[1:])
+        else:
+            macs = math.prod(output) * inputs[0][1][-1]
+        number = "int8" if kind not in _ONNX_FLOAT else _TYPES.get(inputs[0][0], inputs[0][0])
+        found.append((number, kind, macs))
+    return _counted(found, len(images))
+
+
+#: Operators of ONNX Runtime that multiply and add, and the input that holds the weight.
+_ONNX_FLOAT = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "Gemm": 1, "FusedGemm": 1, "MatMul": 1, "FusedMatMul": 1}
+_ONNX = _ONNX_FLOAT | {
+    "QLinearConv": 3,
+    "ConvInteger": 1,
+    "QGemm": 3,
+    "QLinearMatMul": 3,
+    "MatMulInteger": 1,
+    "MatMulIntegerToFloat": 1,
+    "DynamicQuantizeMatMul": 1,
+}
+
+_TYPES = {
+    "float": "fp32",
+    "double": "fp64",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "c10::BFloat16": "bf16",
+    "c10::Half": "fp16",
+    "unsigned char": "int8",
+    "signed char": "int8",
+    "uint8": "int8",
+    "int8": "int8",
+}
+
+
+def torch_census(run: Callable[[Tensor], Tensor], images: Tensor) -> Census:
+    """The census of a torch function, eager or compiled by Inductor, from the operators that the profiler saw.
+
+    What Inductor fuses into kernels of its own, or AOTInductor calls past the dispatcher, is not seen; small batched products may be.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # read when the profiler is loaded: it notes that there is no GPU
+    from torch.profiler import ProfilerActivity, profile
+
+    images = images[:_IMAGES]
+    with torch.no_grad():
+        run(images)
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+            run(images)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        seen.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    found = []
+    for event in events:
+        arguments = event.get("args", {})
+        if event.get("cat") == "cpu_op" and "Input Dims" in arguments:
+            counted = _torch_macs(event["name"], arguments)
+            if counted is not None:
+                found.append(counted)
+    return _counted(found, len(images))
+
+
+def _torch_macs(name: str, arguments: Mapping[str, Any]) -> tuple[str, str, float] | None:
+    dims, types = arguments["Input Dims"], arguments["Input type"]
+    if name in _TORCH_MATMUL:
+        left, right, transposed = _TORCH_MATMUL[name]
+        number = _TYPES.get(types[left], types[left])
+        columns = dims[right][-2] if transposed else dims[right][-1]
+        return number, name, math.prod(dims[left]) * columns
+    if name in _TORCH_CONV:
+        image, weight, stride = _TORCH_CONV[name]
+        if name.startswith("mkldnn::_convolution_pointwise"):
+            # The overloads that add a second tensor have it before or after the image.
+            inplace = name.endswith("_")
+            binary = inplace or (len(dims) > 3 and len(dims[2]) == 4)
+            image, weight = (1, 2) if inplace else (0, 2) if binary else (0, 1)
+            stride = weight + 3
+        values = [_numbers(value) for value in arguments.get("Concrete Inputs", [])]
+        first = stride if not name.startswith("mkldnn") else stride - 1
+        groups_at = first + (3 if not name.startswith("aten") else 5)
+        strides, padding = values[first], values[first + 1]
+        if name.startswith("mkldnn"):
+            strides, padding = padding, strides
+        dilation = values[first + 2]
+        del groups_at
+        kernel = dims[weight][2:]
+        spatial = [
+            (size + 2 * pad - spread * (width - 1) - 1) // step + 1
+            for size, pad, spread, width, step in zip(
+                dims[image][2:], _wide(padding), _wide(dilation), kernel, _wide(strides), strict=False
+            )
+        ]
+        macs = dims[image][0] * math.prod(dims[weight]) * math.prod(spatial)
+        return _TYPES.get(types[image], types[image]), name, macs
+    if name in _TORCH_ATTENTION:
+        query, key = dims[0], dims[1]
+        macs = 2 * math.prod(query) * key[-2]
+        return _TYPES.get(types[0], types[0]), name, macs
+    return None
+
+
+#: operator → (left, right, whether right is [columns, inner]); each is a leaf, so that nothing counts twice.
+_TORCH_MATMUL = {
+    "aten::mm": (0, 1, False),
+    "aten::addmm": (1, 2, False),
+    "aten::bmm": (0, 1, False),
+    "aten::baddbmm": (1, 2, False),
+    "aten::_int_mm": (0, 1, False),
+    "aten::_scaled_mm": (0, 1, False),
+    "mkldnn::_linear_pointwise": (0, 1, True),
+    "mkl::_mkl_linear": (0, 2, True),
+    "onednn::qlinear_pointwise": (0, 3, False),
+}
+#: operator → (image, weight, stride)
+_TORCH_CONV = {
+    "aten::convolution": (0, 1, 3),
+    "mkldnn::_convolution_pointwise": (0, 1, 4),
+    "mkldnn::_convolution_pointwise_": (1, 2, 5),
+    "onednn::qconv_pointwise": (0, 3, 7),
+    "onednn::qconv2d_pointwise": (0, 3, 8),
+}
+_TORCH_ATTENTION = ("aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_flash_attention_forward")
+
+
+def _numbers(value: Any) -> list[int]:
+    """The whole numbers of a list as the profiler writes it: "[1, 1]"."""
+    text = str(value).strip("[]")
+    try:
+        return [int(item) for item in text.split(",")] if text else []
+    except ValueError:
+        return []
+
+
+def _wide(values: list[int]) -> list[int]:
+    return values * 2 if len(values) == 1 else values
+
+
+def _counted(found: Iterable[tuple[str, str, float]], images: int) -> Census:
+    macs: Counter[str] = Counter()
+    operators: Counter[str] = Counter()
+    for number, operator, count in found:
+        macs[number] += count / images  # type: ignore[assignment]
+        operators[operator] += count / images  # type: ignore[assignment]
+    return Census(dict(macs), dict(operators))

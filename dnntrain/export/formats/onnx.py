@@ -1,0 +1,76 @@
+"""`format=onnx`: one file for ONNX Runtime and others, weights inside, the card in its metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.export.card import EMBEDDED, Card
+from dnntrain.export.formats import Format, Runner, Source, model_file
+from dnntrain.export.onnx_files import check_external_data, session, with_card
+
+FILE = "model.onnx"
+
+
+def write(source: Source, folder: Path) -> dict[str, Any]:
+    """model.onnx, for any number of images."""
+    written(source, folder / FILE)
+    with_card(folder / FILE, EMBEDDED, source.card.text())
+    return {}
+
+
+def written(source: Source, path: Path) -> None:
+    """Writes the float model to `path`. Raises ConfigError where it cannot be traced."""
+    import logging
+    import warnings
+
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            program = torch.onnx.export(
+                source.model,
+                (source.images,),
+                dynamo=True,
+                external_data=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: "batch"},),
+                verbose=False,
+            )
+    except Exception as error:  # the exporter runs the model's own code, which raises whatever it likes
+        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigError(f"the model cannot be exported to ONNX: {line[:300]}", "use format=safetensors") from error
+    if program is None:
+        raise CheckpointError("torch.onnx.export returned no program", "use format=pt2")
+    program.save(str(path), external_data=False)
+
+
+def load(place: Path, card: Card, device: str) -> Runner:
+    """The model in ONNX Runtime, on the CPU."""
+    return runner(model_file(place, FILE))
+
+
+def runner(path: Path) -> Runner:
+    """The model file `path` as a function. Data of it outside its folder are refused."""
+    check_external_data(path)
+    running = session(path)
+    name = running.get_inputs()[0].name
+
+    def run(images: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(running.run(None, {name: images.contiguous().cpu().numpy()})[0])
+
+    return run
+
+
+FORMAT = Format(
+    "onnx",
+    "one file for ONNX Runtime",
+    write,
+    load,
+    suffix=".onnx",
+    requires=("onnx", "onnxscript", "onnxruntime"),
+)

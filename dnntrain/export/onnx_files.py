@@ -1,0 +1,95 @@
+"""ONNX files: opened safely, with the description of the model inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnntrain.errors import CheckpointError
+
+_AGAIN = "export it again with: dnntrain export RUN format=onnx"
+
+
+def session(path: Path, **options: Any) -> Any:
+    """An ONNX Runtime session on the CPU with as many threads as torch has. Raises CheckpointError where the file is damaged."""
+    from importlib import import_module
+
+    onnxruntime: Any = import_module("onnxruntime")
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    for name, value in options.items():
+        setattr(settings, name, value)
+    try:
+        return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has an exception for each way to fail, without a common one
+        raise CheckpointError(f"{path} cannot be read by ONNX Runtime: {_one_line(error)}", _AGAIN) from None
+
+
+def opened(path: Path) -> Any:
+    """The ModelProto of `path`, external data not read. Raises CheckpointError where it is damaged."""
+    import onnx
+
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})", _AGAIN) from None
+    except Exception as error:  # protobuf's DecodeError comes from a module of the implementation's own
+        raise CheckpointError(f"{path} is no ONNX model, or is damaged: {_one_line(error)}", _AGAIN) from None
+
+
+def with_card(path: Path, key: str, text: str) -> None:
+    """Puts `text` under `key` into the metadata of the model `path`."""
+    import onnx
+
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {**{item.key: item.value for item in model.metadata_props}, key: text})
+    onnx.save(model, str(path))
+
+
+def card_text(path: Path, key: str) -> str:
+    """The text under `key` in the model's metadata. Raises CheckpointError where there is none."""
+    found = {item.key: item.value for item in opened(path).metadata_props}
+    if key not in found:
+        raise CheckpointError(
+            f"{path} does not say which classes and normalisation it has: it was not written by dnntrain", _AGAIN
+        )
+    return str(found[key])
+
+
+def check_external_data(path: Path) -> None:
+    """Raises CheckpointError where the model keeps data in a file that is not inside its own folder.
+
+    Such a location would let a model file name any file of the machine to be read.
+    """
+    folder = path.parent.resolve()
+    for tensor in tensors(opened(path).graph):
+        if tensor.data_location != tensor.EXTERNAL:
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        place = (folder / location).resolve()
+        if not location or Path(location).is_absolute() or not place.is_relative_to(folder):
+            raise CheckpointError(
+                f"{path}: {tensor.name} lies in {location!r}, outside the model's folder, and is not read",
+                "put the file beside the model, or export again: dnntrain writes all weights into one file",
+            )
+
+
+def tensors(graph: Any) -> Iterator[Any]:
+    """Every TensorProto of the graph: initializers, and attributes of nodes, inner graphs included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from tensors(inner)
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

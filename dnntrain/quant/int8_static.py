@@ -1,0 +1,35 @@
+"""8-bit integers for weights and activations, with ranges of activations read from training images beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dnntrain.config.fields import Annotated, Literal, PositiveInt, Probability, Range
+from dnntrain.protocols import Context, Parts
+from dnntrain.quant.post_training import PostTraining
+
+
+@dataclass(frozen=True)
+class Int8Static(PostTraining):
+    """q = clamp(round(x / scale) + zero): uint8 activations with one scale a tensor, int8 weights with one a channel.
+
+    The scale is (largest - smallest) / 255 of what the observer saw over `batches` batches of training images. Convolutions, linear
+    layers and residual additions compute in integers. Source: Jacob et al., "Quantization and Training of Neural Networks for
+    Efficient Integer-Arithmetic-Only Inference", 2018; torchao's PT2E flow and ONNX Runtime's quantiser.
+    """
+
+    calibrates: ClassVar[bool] = True
+
+    backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
+    batches: PositiveInt = 8  # batches of training images that ranges are read from
+    batch_size: PositiveInt = 64  # images in each of them
+    observer: Literal["minmax", "histogram", "percentile"] = "minmax"  # how a range follows from the values seen
+    percentile: Annotated[float, Range(above=50, at_most=100)] = (
+        99.99  # share of values kept, in percent; of observer=percentile
+    )
+    per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
+    min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
+
+    def build(self, context: Context) -> Parts:
+        return Parts()

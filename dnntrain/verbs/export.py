@@ -1,0 +1,87 @@
+"""`dnntrain export RUN format=… [path=…]`: a trained model in a portable form, compared with its source."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dnntrain.errors import ConfigError, did_you_mean
+from dnntrain.hardware import detect
+from dnntrain.quant.post_training import PostTraining
+from dnntrain.verbs.arguments import Arguments
+from dnntrain.verbs.words import count, counts, own_words
+
+_WORDS = ("format", "path", "threads", "runtime", "batches")
+
+#: How a program may be run.
+_RUNTIMES = ("eager", "compiled", "compiled_bf16")
+
+
+def run(arguments: Arguments) -> int:
+    """Writes the export to `path`, by default exports/FORMAT in the run directory, and prints where it is."""
+    from dnntrain.verbs.exporting import Subject, export, format_of, report
+    from dnntrain.verbs.trained import load_trained
+
+    if len(arguments.positional) != 1:
+        raise ConfigError(
+            f"export needs one run directory, {len(arguments.positional)} were given",
+            "as in: dnntrain export runs/NAME/ID format=onnx",
+        )
+    run_path = Path(arguments.positional[0]).expanduser()
+    own, others = own_words(arguments.overrides, _WORDS)
+    quantising = [word for word in others if word.lstrip("+").startswith(("quant=", "quant."))]
+    overrides = [word for word in others if word not in quantising]
+    name = own.get("format", "safetensors")
+    threads = count(own, "threads", None)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    found = format_of(name)
+    quant = quantisation(name, quantising) if not found.exact else None
+    if quantising and quant is None:
+        raise ConfigError(f"{quantising[0]} has no effect on format={name}", "use format=onnx_int8 or format=pt2_int8")
+    if "batches" in own and name != "auto":
+        raise ConfigError(f"batches={own['batches']} has no effect on format={name}", "use format=auto")
+    runtime = own.get("runtime", "eager")
+    if runtime not in _RUNTIMES:
+        raise ConfigError(f"runtime={runtime} is none of {', '.join(_RUNTIMES)}", did_you_mean(runtime, _RUNTIMES))
+    if "runtime" in own and name != "pt2":
+        raise ConfigError(f"runtime={runtime} has no effect on format={name}", "use format=pt2")
+    subject = Subject.of(load_trained(run_path, overrides))
+    target = Path(own["path"]).expanduser() if "path" in own else run_path / "exports" / name
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    if quant is not None and name == "auto":
+        from dnntrain.verbs.choosing import export_fastest
+
+        batches = counts(own, "batches", (1, 64))
+        cores = threads or detect("cpu").cores
+        card = export_fastest(subject, target, quant, batches=batches, threads=cores, quantised_only=False, say=say)
+    else:
+        card = export(subject, found, target, quant, say, runtime=runtime)
+    print(json.dumps(report(card, target)) if arguments.json else target)
+    return 0
+
+
+def quantisation(name: str, words: Sequence[str]) -> PostTraining:
+    """The quantisation that `words` choose, for a format that quantises: int8_static unless they say another.
+
+    Raises ConfigError where it is none of those that work on a trained model, or cannot be held by the format.
+    """
+    from dnntrain.config.compose import compose
+    from dnntrain.config.decode import decode
+
+    chosen = any(word.lstrip("+").startswith("quant=") for word in words)
+    config = decode(compose([*([] if chosen else ["quant=int8_static"]), *words], None))
+    quant = config.quant
+    choice = config.resolved["choices"]["quant"]
+    if not isinstance(quant, PostTraining):
+        raise ConfigError(f"quant={choice} does not quantise a trained model", "use quant=int8_static")
+    if name not in (*quant.formats, "auto"):
+        raise ConfigError(f"format={name} cannot hold quant={choice}", f"use format={quant.formats[0]}")
+    return quant

@@ -1,0 +1,88 @@
+"""`format=auto`: ships what was fastest at each batch size, and what it ships works alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from dnntrain.bench.measure import Timed
+from dnntrain.cli import main
+from dnntrain.verbs import choosing
+from dnntrain.verbs.trained import load_trained
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only formats that need no compiling, timed for an instant."""
+    monkeypatch.setattr(choosing, "OPTIONS", [option for option in choosing.OPTIONS if "onnx" in option.name])
+    monkeypatch.setitem(choosing.export_fastest.__kwdefaults__, "rounds", 1)
+    monkeypatch.setitem(choosing.export_fastest.__kwdefaults__, "seconds", 0.01)
+
+
+def won_by(monkeypatch: pytest.MonkeyPatch, winners: dict[int, str]) -> None:
+    """Decides who is the fastest, whatever the clock says."""
+
+    def fastest(timed: list[Timed], batch: int) -> Timed:
+        return next(found for found in timed if found.name == winners[batch])
+
+    monkeypatch.setattr(choosing, "fastest", fastest)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_one_winner_stands_alone(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    won_by(monkeypatch, {1: "onnx_int8", 8: "onnx_int8"})
+    assert main(["export", str(run), "format=auto", "batches=1,8", "threads=1", f"path={tmp_path}/out"]) == 0
+    assert "batch 8: onnx_int8 is the fastest" in capsys.readouterr().err
+    assert sorted(item.name for item in (tmp_path / "out").iterdir()) == ["manifest.json", "model_int8.onnx"]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    measured = {
+        found["name"]: found["batches"]["8"]["images_per_s"] for found in manifest["details"]["auto"]["measured"]
+    }
+    assert measured.keys() == {"onnx", "onnx_int8"}
+    assert main(["eval", f"{tmp_path}/out"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_two_winners_are_shipped_and_each_gets_the_batches_it_won(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    won_by(monkeypatch, {1: "onnx", 8: "onnx_int8"})
+    assert main(["export", str(run), "format=auto", "batches=1,8", "threads=1", f"path={tmp_path}/out"]) == 0
+    auto, floating, integers = (
+        load_trained(path) for path in (tmp_path / "out", tmp_path / "out" / "onnx", tmp_path / "out" / "onnx_int8")
+    )
+    images = torch.randn(9, 1, 8, 8)
+    assert torch.equal(auto.logits(images[:3]), floating.logits(images[:3]))
+    assert torch.equal(auto.logits(images), integers.logits(images))
+    shutil.rmtree(tmp_path / "out" / "onnx")
+    assert main(["eval", f"{tmp_path}/out"]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_what_loses_too_much_accuracy_is_left_out_with_the_reason(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from dnntrain.verbs import exporting
+
+    monkeypatch.setattr(
+        exporting.Subject, "calibration", lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches
+    )
+    assert main(["export", str(run), "format=auto", "batches=1", "threads=1", f"path={tmp_path}/out"]) == 0
+    assert "onnx_int8 is left out" in capsys.readouterr().err
+    assert (tmp_path / "out" / "model.onnx").is_file()
+
+
+def test_settings_without_effect_are_refused(run: Path, capsys: Capture) -> None:
+    assert main(["export", str(run), "format=onnx", "batches=1"]) == 2
+    assert main(["export", str(run), "format=onnx", "runtime=compiled"]) == 2
+    assert main(["export", str(run), "format=pt2", "runtime=compild"]) == 2
+    assert "did you mean 'compiled'" in capsys.readouterr().err
