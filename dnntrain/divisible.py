@@ -9,6 +9,8 @@ A model that tensor parallelism can divide has `tensor_parallel_plan()`: {name o
 
 A model that a pipeline can cut has `sections()`: its forward pass as consecutive sections, each with the names of the modules and
 parameters that it owns, and its function Tensor → Tensor. For torchvision's form (features, avgpool, classifier) they are worked out.
+
+Blocks, whose weights FSDP gathers together and whose activations may be computed anew, are worked out for every model.
 """
 
 from __future__ import annotations
@@ -63,3 +65,19 @@ def divided_sizes(model: nn.Module) -> tuple[tuple[str, int], ...]:
 def stacked(how: str) -> int:
     """Into how many stacked parts the outputs of `columns/N` fall."""
     return int(how.partition("/")[2] or 1)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a model: modules with inner modules of their own and parameters, that stand in a list or a sequence."""
+    units: list[nn.Module] = []
+    for holder in model.modules():
+        if isinstance(holder, nn.Sequential | nn.ModuleList):
+            units += [
+                block
+                for block in holder.children()
+                if not isinstance(block, nn.Sequential | nn.ModuleList)
+                and any(True for _ in block.children())
+                and any(True for _ in block.parameters())
+            ]
+    inner = {id(module) for unit in units for module in unit.modules() if module is not unit}
+    return [unit for unit in units if id(unit) not in inner]

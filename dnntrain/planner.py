@@ -16,10 +16,11 @@ from dnntrain.errors import ConfigError, DataError
 from dnntrain.hardware import Hardware
 from dnntrain.norm.convert import NormFacts
 from dnntrain.parallel.auto import choose
-from dnntrain.parallel.degrees import Degrees, balanced
+from dnntrain.parallel.degrees import Degrees, balanced, uses_fsdp
 from dnntrain.precision.policy import Policy
 from dnntrain.protocols import Context, Moment, Target
 from dnntrain.rules import refusals, scheduled, unmet_needs
+from dnntrain.rules_layout import LayoutFacts, layout_refusals
 from dnntrain.units import format_bytes, format_count
 from dnntrain.world import World
 
@@ -64,6 +65,7 @@ class ModelFacts:
     """Cost of the model: parameters, forward FLOPs, bytes kept for the backward pass and of the largest activation, of one example.
 
     batch_norms       layers of batch normalisation
+    blocks            parts whose activations may be computed anew
     divided           (layer, number that parallel.tp must divide) of its tensor-parallel plan; empty where it has none
     section_flops     cost of each section that a pipeline may be cut at; empty where it cannot be cut
     """
@@ -75,6 +77,7 @@ class ModelFacts:
     largest_activation_bytes: float
     convolutional: bool
     batch_norms: int = 0
+    blocks: int = 0
     divided: tuple[tuple[str, int], ...] = ()
     section_flops: tuple[float, ...] = ()
 
@@ -196,7 +199,8 @@ def make_plan(
             f"use train.batch_size={data.train} or less",
         )
     degrees, stage_bounds, layout_notes = place_model(config, hardware, ranks, model)
-    if reasons := unmet_needs(config, degrees):
+    facts = LayoutFacts(model.convolutional, model.blocks, _contiguous(config, degrees))
+    if reasons := [*layout_refusals(config, hardware, degrees, facts), *unmet_needs(config, degrees)]:
         raise ConfigError.of(reasons)
     micro, accumulation = micro_batches(config, degrees, data.train)
     check_pipeline(config, degrees, model, data.train, accumulation)
@@ -400,9 +404,7 @@ def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, examp
 
 
 def _contiguous(config: RunConfig, degrees: Degrees) -> bool:
-    return (
-        degrees.shard > 1 or degrees.pp > 1 or not degrees.plain or type(config.parallel).__name__ in ("Fsdp", "Hsdp")
-    )
+    return not degrees.plain or uses_fsdp(config.parallel, degrees)
 
 
 def _compile(config: RunConfig, hardware: Hardware, total_steps: int, degrees: Degrees) -> tuple[bool, str]:

@@ -17,7 +17,7 @@ from dnntrain.build import Prepared, check_controls, collect, make_context
 from dnntrain.config.run import RunConfig
 from dnntrain.data.source import DataSet
 from dnntrain.data.split import split_validation
-from dnntrain.divisible import divided_sizes
+from dnntrain.divisible import blocks, divided_sizes
 from dnntrain.hardware import Hardware, detect
 from dnntrain.keys import Index, Key
 from dnntrain.model.cost import (
@@ -133,6 +133,7 @@ def model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
         activation_bytes_per_example=activation_bytes(model, shape, 1, 4),
         largest_activation_bytes=largest_activation_bytes(model, shape, 1, 4),
         batch_norms=sum(isinstance(module, _BatchNorm) for module in model.modules()),
+        blocks=len(blocks(model)),
         convolutional=any(isinstance(module, nn.Conv2d) for module in model.modules()),
         divided=divided_sizes(model),
         section_flops=section_flops(model, shape),

@@ -7,11 +7,12 @@ from typing import Literal
 
 from torch import nn
 
-from dnntrain.parallel.degrees import Arranged, Degrees, Layout, Place
+from dnntrain.divisible import blocks
+from dnntrain.parallel.degrees import Arranged, Degrees, Layout, Place, uses_fsdp
 from dnntrain.parallel.mesh import Mesh
 from dnntrain.parallel.pipeline import Stage, make_stages
 from dnntrain.parallel.tensor import divide
-from dnntrain.parallel.wrap import checkpoint_activations, data_parallel, shard, shard_units
+from dnntrain.parallel.wrap import checkpoint_activations, data_parallel, shard
 
 
 def stage_numbers(place: Place, layout: Layout) -> list[int]:
@@ -35,7 +36,7 @@ def arrange(
     `bounds` are those of the stages, as numbers of sections. Without a `layout` (one process) only activation checkpointing is done.
     """
     if layout is None or mesh is None:
-        checkpoint_activations(shard_units(model), activation_checkpointing)
+        checkpoint_activations(blocks(model), activation_checkpointing)
         return Arranged(model, [outer(model)])
     numbers: Sequence[int] = (0,)
     stages: list[Stage] = []
@@ -44,15 +45,10 @@ def arrange(
     if degrees.pp > 1:
         numbers = stage_numbers(place, layout)
         model, stages = make_stages(model, bounds, numbers)
-    checkpoint_activations(shard_units(model), activation_checkpointing)
+    checkpoint_activations(blocks(model), activation_checkpointing)
     run: list[nn.Module] = list(stages) or [outer(model)]
-    if _is_sharded(layout, degrees):
-        run = [shard(module, shard_units(module), layout, mesh) for module in run]
+    if uses_fsdp(layout, degrees):
+        run = [shard(module, blocks(module), layout, mesh) for module in run]
     elif degrees.plain:
         run = [data_parallel(module, layout) for module in run]
     return Arranged(model, run, numbers)
-
-
-def _is_sharded(layout: Layout, degrees: Degrees) -> bool:
-    """FSDP2 carries shards, and copies beside tensor or pipeline parallelism; a layout that names it uses it at degree 1 too."""
-    return degrees.shard > 1 or (degrees.dp > 1 and not degrees.plain) or type(layout).__name__ in ("Fsdp", "Hsdp")

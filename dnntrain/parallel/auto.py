@@ -14,6 +14,11 @@ class Auto(Layout):
 
     headroom: Fraction = 0.2  # part of a device's memory that is left free
 
+    @property
+    def stated_ranks(self) -> int | None:
+        """No number: all processes that there are."""
+        return None
+
     def build(self, ranks: int) -> Degrees:
         return Degrees(dp=ranks)
 

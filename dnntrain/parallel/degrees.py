@@ -140,6 +140,11 @@ class Layout:
         return None if None in asked else math.prod(asked)
 
 
+def uses_fsdp(layout: object, degrees: Degrees) -> bool:
+    """FSDP2 carries shards, and copies beside tensor or pipeline parallelism; a layout that names it uses it at degree 1 too."""
+    return degrees.shard > 1 or (degrees.dp > 1 and not degrees.plain) or type(layout).__name__ in ("Fsdp", "Hsdp")
+
+
 def _equation(asked: dict[str, int | None]) -> str:
     return (
         " × ".join(f"parallel.{name}={asked[name]}" for name in reversed(DIMENSIONS) if asked[name] not in (None, 1))

@@ -96,22 +96,6 @@ def _shard_dimension(parameter: nn.Parameter) -> Shard | None:
     return Shard(1) if interleaved and parameter.ndim > 1 else None
 
 
-def shard_units(model: nn.Module) -> list[nn.Module]:
-    """The blocks of a model: modules with inner modules of their own and parameters, that stand in a list or a sequence."""
-    units: list[nn.Module] = []
-    for holder in model.modules():
-        if isinstance(holder, nn.Sequential | nn.ModuleList):
-            units += [
-                block
-                for block in holder.children()
-                if not isinstance(block, nn.Sequential | nn.ModuleList)
-                and any(True for _ in block.children())
-                and any(True for _ in block.parameters())
-            ]
-    inner = {id(module) for unit in units for module in unit.modules() if module is not unit}
-    return [unit for unit in units if id(unit) not in inner]
-
-
 def settle(model: nn.Module) -> None:
     """Frees gathered weights, so that the next forward pass gathers what was written into the shards since."""
     for module in model.modules():

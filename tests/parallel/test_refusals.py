@@ -1,0 +1,97 @@
+"""Layouts that cannot be, and settings that one leaves without effect: refused by the plan, with the reason and what works instead."""
+
+from __future__ import annotations
+
+import pytest
+
+from dnntrain import plan
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode
+from dnntrain.errors import ConfigError
+from dnntrain.hardware import Hardware
+from dnntrain.parallel.degrees import Degrees
+from dnntrain.rules_layout import LayoutFacts, layout_refusals
+
+DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "fix"),
+    [
+        # degrees and sizes
+        (("parallel=ddp", "parallel.dp=3"), "3 ranks, but 2 are there", "parallel.dp=2"),
+        ((DDP, "parallel.tp=4"), "does not divide 2 ranks", "launch.nproc=4"),
+        ((DDP, "train.batch_size=1"), "leaves some of 2 ranks without an example", "train.batch_size=2"),
+        ((PP, "model=mlp", "model.hidden=[8]", "launch.nproc=4"), "sections", "parallel.pp=2 or less"),
+        ((PP, "train.microbatch=32"), "1 micro-batches are fewer than the 2 stages", "train.microbatch=16"),
+        (("parallel=tp", "model=mobilenet_v3_small"), "has no plan", "use parallel=ddp or parallel=fsdp"),
+        (("parallel=tp", "model=mlp", "model.hidden=[9]"), "parallel.tp=2 does not divide 9", "parallel.tp=1"),
+        ((FSDP, "optim=muon"), "optim=muon needs", "use parallel=ddp, or do without optim=muon"),
+        (
+            ("parallel=single", "launch.nproc=2", "parallel.dp=2"),
+            "parallel=single has no 'dp'",
+            "conf/parallel/ddp.yaml",
+        ),
+        (("parallel=auto", "parallel.tp=2"), "chooses the degrees itself", "leave parallel.tp out"),
+        # options of another kind of parallelism
+        ((FSDP, "parallel.bucket_mb=10"), "parallel.bucket_mb=10", "leave parallel.bucket_mb out"),
+        ((PP, "parallel.static_graph=true"), "parallel.static_graph=true belongs to plain data", "use parallel=ddp"),
+        ((FSDP, "parallel.compress=bf16"), "belongs to plain data parallelism", "use parallel=ddp"),
+        ((DDP, "parallel.dp=1", "parallel.tp=2", "parallel.compress=bf16"), "belongs to plain data", "parallel=ddp"),
+        ((DDP, "parallel.reshard_after_forward=false"), "belongs to FSDP", "use parallel=fsdp or parallel=hsdp"),
+        ((DDP, "parallel.param_dtype=bf16"), "belongs to FSDP", "parallel=fsdp"),
+        ((DDP, "parallel.schedule=gpipe"), "belongs to a pipeline", "use parallel=pp"),
+        ((FSDP, "parallel.stages_per_rank=2"), "belongs to a pipeline", "use parallel=pp"),
+        ((FSDP, "parallel.cpu_offload=true"), "the device is a CPU", "use parallel.cpu_offload=false"),
+        # pipelines
+        ((PP, "parallel.schedule=interleaved"), "parallel.stages_per_rank=1", "use parallel.stages_per_rank=2"),
+        ((PP, "parallel.stages_per_rank=2", "train.batch_size=64"), "runs one stage", "parallel.schedule=interleaved"),
+        ((PP, "train.compile=on"), "stages of a pipeline are not compiled", "use train.compile=auto"),
+        # memory and format
+        ((FSDP, "model=resnet20", "train.channels_last=on"), "are contiguous", "or parallel=ddp"),
+        ((DDP, "model=mlp", "train.channels_last=on"), "model=mlp has none", "use train.channels_last=auto"),
+        ((DDP, "model=mlp", "train.activation_checkpointing=full"), "model=mlp has none", "checkpointing=none"),
+    ],
+)
+def test_it_is_refused_with_the_reason_and_what_works(words: tuple[str, ...], reason: str, fix: str) -> None:
+    ranks = [] if any(word.startswith("launch.nproc") for word in words) else ["launch.nproc=2"]
+    with pytest.raises(ConfigError) as refused:
+        plan("device=cpu", *ranks, *words)
+    assert reason in str(refused.value)
+    assert fix in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "degrees", "reason", "fix"),
+    [
+        ((DDP, "parallel.compress=fp16"), Degrees(dp=2), "loss scale", "use parallel.compress=bf16 or none"),
+        ((DDP, "parallel.compress=powersgd"), Degrees(dp=2), "loss scale", "or precision=bf16"),
+        ((PP,), Degrees(pp=2), "take no loss scale", "use precision=bf16 or precision=fp32"),
+    ],
+)
+def test_what_a_loss_scale_cannot_be_combined_with_is_refused(
+    words: tuple[str, ...], degrees: Degrees, reason: str, fix: str
+) -> None:
+    config = decode(compose(["precision=fp16", *words]))
+    gpu = Hardware("cuda", 2, capability=(7, 0))
+    (text,) = layout_refusals(config, gpu, degrees, LayoutFacts(True, 1, False))
+    assert reason in text
+    assert fix in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (DDP, "parallel.compress=powersgd", "parallel.bucket_mb=1", "parallel.static_graph=true"),
+        (FSDP, "parallel.reshard_after_forward=false", "parallel.param_dtype=bf16"),
+        (DDP, "parallel.tp=2", "parallel.param_dtype=bf16", "launch.nproc=4"),
+        (PP, "parallel.schedule=gpipe"),
+        (PP, "parallel.schedule=interleaved", "parallel.stages_per_rank=2", "train.batch_size=64"),
+        (FSDP, "model=resnet20", "train.activation_checkpointing=full"),
+        (DDP, "model=resnet20", "train.channels_last=on"),
+        ("parallel=auto",),
+    ],
+)
+def test_each_option_is_taken_where_it_has_an_effect(words: tuple[str, ...]) -> None:
+    ranks = [] if any(word.startswith("launch.nproc") for word in words) else ["launch.nproc=2"]
+    assert plan("device=cpu", *ranks, *words).ranks >= 2
