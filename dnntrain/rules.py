@@ -95,11 +95,6 @@ RULES: tuple[Rule, ...] = (
         "use train.compile=off, or leave drop_rate out of sched.param",
     ),
     Rule(
-        lambda c, hardware, ranks: type(c.quant).__name__ == "Float8" and hardware.capability < (8, 9),
-        "quant=float8 computes in 8-bit floating point, which needs a GPU of capability 8.9 or more",
-        "use quant=int8_static",
-    ),
-    Rule(
         lambda c, hardware, ranks: (
             getattr(c.quant, "backend", "") == "onnxruntime" and find_spec("onnxruntime") is None
         ),

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from dnntrain.config.registry import registry
 from dnntrain.model.shape import ModelShape
 from dnntrain.model.weights import load_weights
+
+
+def choice_of(config: Mapping[str, Any], group: str) -> str:
+    """The choice that `config`[group] holds the knobs of: as typed, or what a preset of the user's own presets."""
+    typed = str(config["choices"][group])
+    return typed if typed in registry().choices(group) else str(config[group]["name"])
+
+
+def has_name(group: str, choice: str) -> bool:
+    """True where `name` is a knob of the choice, and not the choice's own name."""
+    return "name" in registry().choice(group, choice).schema.fields
 
 
 def network(model: Any, norm: Any, folder: Path, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:

@@ -17,7 +17,7 @@ from dnntrain.data.pipeline import evaluation_batches
 from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.evaluation import evaluate
-from dnntrain.export.network import network
+from dnntrain.export.network import choice_of, has_name, network
 from dnntrain.export.reading import RunnerModule, is_export, open_export
 from dnntrain.hardware import detect
 from dnntrain.keys import Index
@@ -212,10 +212,9 @@ def composed_again(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     words = [f"seed={config['seed']}", f"device={config['device']}", *_words("eval", config["eval"])]
     for group in _GROUPS:
         if group not in given:
-            # A preset has all its knobs here; what it is a preset of need not know it.
-            custom = config["choices"][group] == "custom"
-            words.append(f"{group}={'custom' if custom else config[group]['name']}")
-            words += [word for word in _words(group, config[group]) if custom or not word.startswith(f"{group}.name=")]
+            choice = choice_of(config, group)
+            knobs = {key: value for key, value in config[group].items() if key != "name" or has_name(group, choice)}
+            words += [f"{group}={choice}", *_words(group, knobs)]
     return compose([*(word for word in words if word.split("=")[0] not in given), *overrides], None)
 
 

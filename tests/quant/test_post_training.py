@@ -5,19 +5,22 @@ from __future__ import annotations
 import pytest
 from stand_ins import context
 
+from dnntrain import rules
 from dnntrain.cli import main
 from dnntrain.protocols import Parts
-from dnntrain.quant.float8 import Float8
 from dnntrain.quant.int8_dynamic import Int8Dynamic
 from dnntrain.quant.int8_static import Int8Static
 from dnntrain.quant.int8_weight_only import Int8WeightOnly
 
 
-@pytest.mark.parametrize("choice", [Int8Static(), Int8Dynamic(), Int8WeightOnly(), Float8()])
+@pytest.mark.parametrize("choice", [Int8Static(), Int8Dynamic(), Int8WeightOnly()])
 def test_it_fills_no_slot_of_training(choice: Int8Static) -> None:
     assert choice.build(context()) == Parts()
 
 
-def test_float8_without_a_gpu_that_has_it_is_refused_at_plan_time(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "quant=float8", "device=cpu"]) == 2
-    assert "use quant=int8_static" in capsys.readouterr().err
+def test_a_backend_that_is_not_installed_is_refused_at_plan_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    assert main(["plan", "quant=int8_static", "quant.backend=onnxruntime"]) == 2
+    assert "quant.backend=inductor" in capsys.readouterr().err

@@ -20,7 +20,6 @@ from dnntrain.export.compiled import Compiled
 from dnntrain.export.formats import Format, Runner, Source, model_file
 from dnntrain.export.formats.pt2 import FILE, opened, save, traced
 from dnntrain.hardware import has_vnni
-from dnntrain.quant.float8 import Float8
 from dnntrain.quant.int8_static import Int8Static
 from dnntrain.quant.int8_weight_only import Int8WeightOnly
 
@@ -28,10 +27,6 @@ from dnntrain.quant.int8_weight_only import Int8WeightOnly
 def write(source: Source, folder: Path) -> dict[str, Any]:
     """model.pt2, and the census of what ran. Raises CheckpointError where too little ran in integers."""
     knobs = source.quant
-    if isinstance(knobs, Float8):
-        raise ConfigError(
-            "quant=float8 is exported on the GPU that runs it, which is not done yet", "use quant=int8_static"
-        )
     if isinstance(knobs, Int8WeightOnly):
         program, details = _weights_only(source)
     else:

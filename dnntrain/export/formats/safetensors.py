@@ -11,7 +11,7 @@ from dnntrain.checkpoint.export_model import save_model
 from dnntrain.config.decode import decode_choice
 from dnntrain.export.card import Card
 from dnntrain.export.formats import Format, Runner, Source
-from dnntrain.export.network import network
+from dnntrain.export.network import choice_of, network
 
 
 def write(source: Source, folder: Path) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def load(place: Path, card: Card, device: str) -> Runner:
 
 def decoded_network(card: Card, folder: Path) -> nn.Module:
     """The card's network with the weights of `folder`, on the CPU."""
-    choices = card.config["choices"]
-    model, norm = (decode_choice(group, choices[group], card.config[group]) for group in ("model", "norm"))
+    config = card.config
+    model, norm = (decode_choice(group, choice_of(config, group), config[group]) for group in ("model", "norm"))
     return network(model, norm, folder, len(card.class_names), card.input_shape)
 
 
