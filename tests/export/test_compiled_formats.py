@@ -32,6 +32,14 @@ def test_inductor_runs_every_multiply_add_in_integers(exports: Folder) -> None:
 
 
 @pytest.mark.slow
+def test_the_float_weights_are_not_saved_beside_the_integer_ones(exports: Folder) -> None:
+    program = torch.export.load(exports("pt2_int8") / "model.pt2")
+    floats = sum(tensor.numel() for tensor in program.state_dict.values() if tensor.is_floating_point())
+    # Scales and biases, one a channel each; a weight of any layer alone would be more.
+    assert floats <= 4 * (32 + 64 + 128 + 10)
+
+
+@pytest.mark.slow
 def test_an_integer_program_read_back_in_a_new_process_still_runs_in_integers(alone: Folder) -> None:
     census = torch_census(load_trained(alone("pt2_int8")).logits, torch.zeros(2, 1, 8, 8))
     assert census.macs == {"int8": MACS}

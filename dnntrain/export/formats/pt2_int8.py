@@ -65,7 +65,17 @@ def _integers(source: Source) -> torch.export.ExportedProgram:
         with torch.no_grad():
             for images in _calibration(source):
                 prepared(images)
-        return traced(flow.convert_pt2e(prepared), source.images, strict=True)
+        return traced(_without_unused(flow.convert_pt2e(prepared)), source.images, strict=True)
+
+
+def _without_unused(module: Any) -> Any:
+    """The graph module less the tensors that no node reads: the float weights, which would be saved beside the integer ones."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name, _ in [*module.named_parameters(), *module.named_buffers()]:
+        if name not in used:
+            owner, _, leaf = name.rpartition(".")
+            delattr(module.get_submodule(owner), leaf)
+    return module
 
 
 def _calibration(source: Source) -> Sequence[Tensor]:
