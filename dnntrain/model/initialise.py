@@ -78,6 +78,12 @@ def _copy_fresh(model: nn.Module) -> None:
     for name, module in model.named_modules():
         source = _tensors(theirs[name]) if name in theirs else {}
         mine = _tensors(module)
+        # What a transform keeps beside a layer's own tensors, and is not saved with them, starts as it is.
+        mine = {
+            key: tensor
+            for key, tensor in mine.items()
+            if key in source or key not in module._non_persistent_buffers_set
+        }
         if mine.keys() <= source.keys() and all(mine[key].shape == source[key].shape for key in mine):
             for key, tensor in mine.items():
                 tensor.copy_(source[key])

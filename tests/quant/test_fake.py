@@ -1,0 +1,181 @@
+"""Fake quantisation: the formula, its gradients, where it is put, and that it comes out again without a trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dnntrain.errors import ConfigError
+from dnntrain.model.residual import ResidualNetwork
+from dnntrain.model.shape import ModelShape
+from dnntrain.model.wide_resnet import WideResnet
+from dnntrain.norm.sync import Sync
+from dnntrain.norm.weight_standardisation import WeightStandardisation
+from dnntrain.quant.fake import (
+    FakeConv2d,
+    activation_scale,
+    fake_activation,
+    fake_weight,
+    folding_factor,
+    inserted,
+    prepared,
+    restored,
+)
+from dnntrain.quant.flow import watched
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = ResidualNetwork(1, 4, widths=(4, 8), blocks=(1, 1), shortcut="project", small_stem=True, zero_residual=True)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+            nn.init.normal_(module.weight)
+    return model
+
+
+def on(model: nn.Module, name: str) -> None:
+    for module in prepared(model):
+        setattr(module, name, True)
+
+
+def test_an_activation_is_rounded_to_256_values_of_which_0_is_one() -> None:
+    values = torch.tensor([-3.0, -1.0, -0.301, 0.0, 0.012, 2.0, 9.0])
+    smallest, largest = -1.0, 2.0
+    scale = (largest - smallest) / 255
+    zero = round(-smallest / scale)
+    expected = [(min(max(round(value / scale) + zero, 0), 255) - zero) * scale for value in values.tolist()]
+    found = fake_activation(values, torch.tensor([-smallest, largest]))
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    assert found[3] == 0
+
+
+def test_gradients_pass_within_the_range_alone() -> None:
+    values = torch.tensor([-1.5, -0.5, 0.3, 1.9, 2.5], requires_grad=True)
+    fake_activation(values, torch.tensor([1.0, 2.0])).sum().backward()  # type: ignore[no-untyped-call]
+    assert values.grad is not None
+    assert values.grad.tolist() == [0, 1, 1, 1, 0]
+
+
+def test_each_filter_is_rounded_to_255_values_of_its_own() -> None:
+    weight = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.1, 1, 30]).view(
+        -1, 1, 1, 1
+    )
+    found = fake_weight(weight)
+    for filter, rounded in zip(weight, found, strict=True):
+        scale = filter.abs().max().item() / 127
+        assert torch.allclose(rounded, torch.round(filter / scale).clamp(-127, 127) * scale, atol=1e-6 * scale * 127)
+
+
+def test_the_folded_filter_is_what_is_rounded() -> None:
+    norm = nn.BatchNorm2d(2).eval()
+    norm.running_var = torch.tensor([4.0, 0.25])
+    norm.weight.data = torch.tensor([0.5, -3.0])
+    factor = folding_factor(norm)
+    assert factor.tolist() == pytest.approx([0.5 / (4 + 1e-5) ** 0.5, -3 / (0.25 + 1e-5) ** 0.5])
+    weight = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(2))
+    folded = weight * factor.view(-1, 1, 1, 1)
+    assert torch.allclose(fake_weight(weight, factor) * factor.view(-1, 1, 1, 1), fake_weight(folded), atol=1e-6)
+
+
+def test_a_normalisation_of_weight_zero_is_not_divided_by() -> None:
+    norm = nn.BatchNorm2d(3)
+    nn.init.zeros_(norm.weight)
+    assert folding_factor(norm).tolist() == [1, 1, 1]
+
+
+def test_a_model_that_only_observes_computes_what_it_did() -> None:
+    images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    plain, model = network().train(), network().train()
+    inserted(model, (1, 8, 8))
+    on(model, "observes")
+    assert torch.equal(model(images), plain(images))
+
+
+def test_the_rounded_forward_pass_is_that_of_folded_rounded_convolutions() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            found: Tensor = self.norm(self.conv(images))
+            return found
+
+    torch.manual_seed(0)
+    model = Two().eval()
+    nn.init.uniform_(model.norm.running_var, 0.5, 2)  # type: ignore[arg-type]
+    nn.init.normal_(model.norm.running_mean)  # type: ignore[arg-type]
+    flow = inserted(model, (1, 6, 6))
+    assert flow.folded == {"conv": "norm"}
+    images = torch.rand(4, 1, 6, 6)
+    model.conv.input_reach.copy_(torch.tensor([0.0, 1.0]))  # type: ignore[operator, union-attr]
+    plain = model(images)
+    fused = torch.nn.utils.fusion.fuse_conv_bn_eval(
+        nn.Conv2d(1, 3, 3, bias=False).eval().requires_grad_(False), model.norm
+    )
+    factor = model.norm.weight / (model.norm.running_var + model.norm.eps).sqrt()  # type: ignore[operator]
+    folded = model.conv.weight * factor.view(-1, 1, 1, 1)
+    assert torch.allclose(plain, functional.conv2d(images, folded, fused.bias), atol=1e-6)
+    on(model, "quantises")
+    scale = folded.abs().amax((1, 2, 3), keepdim=True) / 127
+    rounded = torch.round(images * 255) / 255
+    expected = functional.conv2d(rounded, torch.round(folded / scale) * scale, fused.bias)
+    assert torch.allclose(model(images), expected, atol=1e-5)
+
+
+def test_operands_of_residual_additions_are_quantised() -> None:
+    flow = watched(network(), (1, 8, 8))
+    assert {name for name in flow.outputs if "stages" in name} == {
+        "stages.0.0.drop_path",
+        "stages.0.0.shortcut",
+        "stages.1.0.drop_path",
+        "stages.1.0.shortcut",
+    }
+
+
+def test_torchvision_blocks_are_quantised_where_they_end() -> None:
+    torchvision = pytest.importorskip("torchvision.models")
+    flow = watched(torchvision.resnet18(num_classes=3), (3, 32, 32))
+    assert {"layer1.0.bn2", "layer1.0", "layer2.0.downsample"} <= set(flow.outputs)
+    assert "layer1.1.conv1" not in flow.inputs  # the block before it gives it rounded numbers
+    assert len(flow.folded) == 20
+
+
+def test_a_normalisation_before_an_activation_is_not_folded_into_what_other_layers_read() -> None:
+    flow = watched(WideResnet(depth=10, widen=1).build(ModelShape(4, 1, 8, 8)), (1, 8, 8))
+    assert "stages.0.0.conv2" not in flow.folded
+    assert flow.folded["stages.0.0.conv1"] == "stages.0.0.norm2"
+
+
+def test_names_and_saved_tensors_stay_and_it_all_comes_out_again() -> None:
+    model = network()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modules = [(name, type(module)) for name, module in model.named_modules()]
+    inserted(model, (1, 8, 8))
+    assert any(isinstance(module, FakeConv2d) for module in model.modules())
+    assert list(model.state_dict()) == list(before)
+    restored(model)
+    assert [(name, type(module)) for name, module in model.named_modules()] == modules
+    assert list(dict(model.named_buffers())) == list(dict(network().named_buffers()))
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_layer_with_a_forward_pass_of_its_own_is_refused() -> None:
+    model = WeightStandardisation().converted(network())
+    with pytest.raises(ConfigError, match="StandardisedConv2d"):
+        inserted(model, (1, 8, 8))
+
+
+def test_other_kinds_of_batch_normalisation_are_folded_too() -> None:
+    assert len(watched(Sync().converted(network()), (1, 8, 8)).folded) == len(watched(network(), (1, 8, 8)).folded)
+
+
+def test_a_tensor_that_is_0_everywhere_stays_0() -> None:
+    scale, zero = activation_scale(torch.zeros(2))
+    assert scale > 0
+    assert zero == 0
+    assert fake_activation(torch.zeros(3), torch.zeros(2)).tolist() == [0, 0, 0]

@@ -1,0 +1,166 @@
+"""Quantisation-aware training: the schedule, ranges that follow, real runs on one process and on two."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from rank_pool import Pool
+from safetensors.torch import load_file
+from short_runs import comparable, environment, result, rows, trained
+from stand_ins import built, context
+from torch import nn
+
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import Moment
+from dnntrain.quant.qat import Qat, followed, reached
+from dnntrain.units import Duration
+
+SMALL = ("model=resnet_cifar", "model.depth=8", "train.limit=160", "train.batch_size=32", "precision=fp32")
+
+
+def moment(step: int, total: int = 100) -> Moment:
+    return Moment(step, step / 10, step / total)
+
+
+def test_ranges_are_moving_averages_and_the_first_is_taken_as_it_is() -> None:
+    reach, known = torch.tensor([[8.0, 8.0], [1.0, 2.0]]), torch.tensor([False, True])
+    reach, known = followed(reach, known, torch.tensor([[-0.5, 3.0], [2.0, 4.0]]), 0.25)
+    assert reach.tolist() == [[0, 3], [1.25, 2.5]]
+    assert known.tolist() == [True, True]
+
+
+def test_what_was_not_seen_or_is_not_finite_changes_no_range() -> None:
+    before = torch.tensor([[8.0, 8.0], [1.0, 2.0]])
+    seen = torch.tensor([[-math.inf, -math.inf], [math.nan, 1.0]])
+    reach, known = followed(before, torch.tensor([False, True]), seen, 0.25)
+    assert torch.equal(reach, before)
+    assert known.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("length", "step"), [("30%", 30), ("3ep", 30), ("30step", 30), ("0%", 0)])
+def test_a_point_of_the_schedule_is_reached_at_its_step(length: str, step: int) -> None:
+    assert reached(Duration.parse(length), moment(step))
+    assert step == 0 or not reached(Duration.parse(length), moment(step - 1))
+
+
+def test_the_schedule_is_a_function_of_the_step() -> None:
+    parts = Qat(start=Duration(20, "%"), freeze_batch_norm=Duration(50, "%"), freeze_observers=Duration(70, "%")).build(
+        context()
+    )
+    observes, rounds, follows = (control.value for control in parts.controls)
+    assert [bool(observes(moment(step))) for step in (0, 69, 70)] == [True, True, False]
+    assert [bool(rounds(moment(step))) for step in (0, 19, 20)] == [False, False, True]
+    assert [bool(follows(moment(step))) for step in (0, 49, 50)] == [True, True, False]
+    # No range is known in the first step.
+    assert not Qat().build(context()).controls[1].value(moment(0))
+    assert Qat().build(context()).controls[1].value(moment(1))
+
+
+def test_frozen_batch_normalisation_keeps_its_statistics_in_training() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    parts = Qat().build(context())
+    model = parts.model[0].apply(model).train()
+    for control in parts.controls:
+        control.target(model)(float(control.value(moment(70))))  # type: ignore[operator]
+    before = model[1].running_mean.clone()
+    model(torch.randn(4, 1, 8, 8))
+    assert torch.equal(model[1].running_mean, before)
+    assert model.training
+
+
+def test_a_step_of_several_micro_batches_is_one_observation() -> None:
+    def after(parts_of: list[torch.Tensor]) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        parts = Qat().build(context())
+        parts.model[0].apply(model)
+        hook = parts.after_step[0]
+        hook.bind(built(model))  # type: ignore[attr-defined]
+        parts.controls[0].target(model)(1.0)  # type: ignore[operator]
+        for part in parts_of:
+            model(part)
+        hook(moment(0))
+        found: torch.Tensor = model[1].input_reach
+        return found
+
+    images = torch.randn(6, 1, 8, 8)
+    assert torch.equal(after([images]), after([images[:2], images[2:]]))
+    assert after([images]).tolist() == [-images.min().item(), images.max().item()]
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"start": Duration(9, "s")}, {"start": Duration(100, "%")}, {"freeze_observers": Duration(0, "ep")}]
+)
+def test_a_schedule_that_cannot_be_is_refused(knobs: dict[str, Duration]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(knobs))):
+        Qat(**knobs).build(context())
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("norm=local", "norm.precise=2"), r"norm\.precise"),
+        (("parallel=fsdp",), "whole model"),
+    ],
+)
+def test_combinations_that_cannot_be_are_refused_before_training(
+    words: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        trained(tmp_path / "run", *SMALL, "quant=qat", *words)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_float_run_starts_it_and_what_it_leaves_has_the_names_of_one(tmp_path: Path) -> None:
+    trained(tmp_path / "float", *SMALL, "train.duration=2ep")
+    trained(tmp_path / "qat", *SMALL, "train.duration=1ep", "quant=qat", f"init_from={tmp_path / 'float'}")
+    names = [set(load_file(tmp_path / run / "model.safetensors")) for run in ("float", "qat")]
+    assert names[0] == names[1]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    pool = Pool(2)
+    yield pool
+    pool.close()
+
+
+TWENTY = (*SMALL, "train.duration=20step", "quant=qat", "norm=sync", "log.every=1step", "log.report=false", "reg=[]")
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_process_does(pool: Pool, tmp_path: Path) -> None:
+    trained(tmp_path / "one", *TWENTY)
+    assert not pool.train(2, [*TWENTY, "parallel=ddp", "display=quiet"], tmp_path / "two").error
+    losses = [[row["loss"] for row in rows(tmp_path / run) if row["split"] == "train"] for run in ("one", "two")]
+    assert len(losses[0]) == 20
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "dnntrain", *words, f"run_dir={folder}", "--quiet"]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [5, 17])
+def test_stopped_and_resumed_it_ends_bitwise_the_same(step: int, tmp_path: Path) -> None:
+    line = (*SMALL, "train.duration=24step", "quant=qat", "log.every=1step", "log.report=false", "train.microbatch=16")
+    trained(tmp_path / "whole", *line)
+    process = start(tmp_path / "parts", *line)
+    metrics = tmp_path / "parts" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= step):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75
+    trained(tmp_path / "parts", *line)
+    assert result(tmp_path / "parts")["digest"] == result(tmp_path / "whole")["digest"]
+    assert comparable(tmp_path / "parts") == comparable(tmp_path / "whole")
