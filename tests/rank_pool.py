@@ -88,6 +88,8 @@ class Pool:
             worker.kill()
         for worker in self._workers:
             worker.wait()
+            assert worker.stdin is not None
+            worker.stdin.close()
         self._workers = []
         self._replies = queue.Queue()
 
@@ -107,9 +109,10 @@ class Pool:
 
     def _listen(self, rank: int, worker: subprocess.Popen[str], replies: queue.Queue[Any]) -> None:
         assert worker.stdout is not None
-        for line in worker.stdout:
-            if line.startswith("{"):
-                replies.put((rank, json.loads(line)))
+        with worker.stdout as lines:
+            for line in lines:
+                if line.startswith("{"):
+                    replies.put((rank, json.loads(line)))
         replies.put((rank, None))
 
 

@@ -55,10 +55,11 @@ def fake_weight(weight: Tensor, factor: Tensor | None = None) -> Tensor:
     result is divided by `factor` again, since the normalisation follows.
     """
     shape = (-1, *[1] * (weight.ndim - 1))
-    folded = weight if factor is None else weight * factor.view(shape)
+    folded = (weight if factor is None else weight * factor.view(shape)).float()
     scale = weight_scale(folded)
     zero = torch.zeros_like(scale, dtype=torch.int32)
     found: Tensor = torch.fake_quantize_per_channel_affine(folded, scale, zero, 0, -WEIGHT_MAX, WEIGHT_MAX)
+    found = found.to(weight.dtype)
     return found if factor is None else found / factor.view(shape)
 
 

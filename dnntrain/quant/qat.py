@@ -185,7 +185,9 @@ class SharedStatistics:
         if self._collect.data_ranks > 1 and self._statistics and self._freezes(moment):
             flat = torch.cat(self._statistics)
             mean = self._collect.data_sum(flat) / self._collect.data_ranks
-            for own, value in zip(self._statistics, torch.split(mean, [len(item) for item in self._statistics]), strict=True):
+            for own, value in zip(
+                self._statistics, torch.split(mean, [len(item) for item in self._statistics]), strict=True
+            ):
                 own.copy_(value)
 
 
