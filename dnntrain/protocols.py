@@ -427,7 +427,10 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a method gives to the trainer; every slot is empty by default. `task_weight`: of the cross-entropy; several multiply."""
+    """What a method gives to the trainer; every slot is empty by default. `task_weight`: of the cross-entropy; several multiply.
+
+    `card`: what is written beside the exported weights, in config.json, found before `export` changes the model.
+    """
 
     model: tuple[ModelTransform, ...] = ()
     first_weights: tuple[FirstWeights, ...] = ()
@@ -441,6 +444,7 @@ class Parts:
     decisions: tuple[Decision, ...] = ()
     guards: tuple[Guard, ...] = ()
     export: tuple[Callable[[Module], Module], ...] = ()
+    card: tuple[Callable[[Module], Mapping[str, Any]], ...] = ()
     captures: tuple[Capture, ...] = ()
     label_smoothing: float = 0.0
     task_weight: float = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -102,7 +102,9 @@ class FakeConv2d(nn.Conv2d):
 
 
 class FakeLinear(nn.Linear):
-    """A linear layer of quantised inputs and weights."""
+    """A linear layer of quantised inputs and weights. Nothing is `folded` in."""
+
+    folded: tuple[nn.Module, ...]
 
     def forward(self, input: Tensor) -> Tensor:
         if hasattr(self, "input_reach"):
@@ -162,6 +164,27 @@ def reaches(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
         for place in PLACES
         if f"{place}_reach" in module._buffers
     }
+
+
+def with_ranges(model: nn.Module, shape: Sequence[int], ranges: Mapping[str, Sequence[float]]) -> nn.Module:
+    """`model`, a float network, as one that rounds with the `ranges` that `ranges_of` gave. Raises ValueError where they are of another."""
+    inserted(model, shape)
+    found = reaches(model)
+    if set(found) != set(ranges):
+        raise ValueError(f"ranges of other layers: {sorted(set(found) ^ set(ranges))[:5]}")
+    for name, (module, place) in found.items():
+        reach: Tensor = getattr(module, f"{place}_reach")
+        reach.copy_(torch.tensor([float(number) for number in ranges[name]]))
+    for module in prepared(model):
+        module.quantises = True  # type: ignore[assignment]
+    return model
+
+
+def ranges_of(model: nn.Module) -> dict[str, list[float]]:
+    """`module.place` → [-smallest, largest] of every tensor that `model` rounds; empty where it does not round."""
+    if not any(module.quantises for module in prepared(model)):
+        return {}
+    return {name: getattr(module, f"{place}_reach").tolist() for name, (module, place) in reaches(model).items()}
 
 
 def restored(model: nn.Module) -> nn.Module:

@@ -15,10 +15,12 @@ class PostTraining:
 
     formats    export formats that can hold it, the one to prefer first
     calibrates true where ranges of activations are read from training images
+    learned    true where they, and the weights, were trained for it
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     formats: ClassVar[tuple[str, ...]] = ("onnx_int8", "pt2_int8")
     calibrates: ClassVar[bool] = False
+    learned: ClassVar[bool] = False
 
     max_drop: Fraction = 0.01  # largest loss of accuracy that is accepted, as a fraction: 0.01 is one point

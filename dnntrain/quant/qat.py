@@ -13,15 +13,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dnntrain.config.fields import Annotated, Duration, Range
+from dnntrain.config.fields import Annotated, Duration, Literal, Probability, Range
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Built, Collectives, Context, Control, ModelStage, ModelTransform, Moment, Need, Parts
-from dnntrain.quant.fake import inserted, prepared, reaches, restored
+from dnntrain.quant.fake import inserted, prepared, ranges_of, reaches, restored
+from dnntrain.quant.post_training import PostTraining
 from dnntrain.units import Duration as Length
 
 
 @dataclass(frozen=True)
-class Qat:
+class Qat(PostTraining):
     """Convolutions, linear layers and residual additions are trained with the rounding of 8-bit integers.
 
     Activations: uint8, one scale a tensor, whose range is a moving average of the extremes of each step's examples on all ranks:
@@ -29,12 +30,17 @@ class Qat:
     The first step measures ranges, so that rounding begins with the second at the earliest.
     """
 
+    learned: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
+
     start: Duration = Duration(0, "%")  # when rounding begins; ranges are measured from the first step on
     freeze_batch_norm: Duration = Duration(66, "%")  # when batch normalisation begins to use its running statistics
     freeze_observers: Duration = Duration(80, "%")  # when ranges are measured no more
     averaging: Annotated[float, Range(above=0, at_most=1)] = 0.05  # share of a step's extremes in the range
-
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
+    backend: Literal["none", "auto", "inductor", "onnxruntime"] = (
+        "none"  # integer export that the run writes at its end
+    )
+    min_share: Probability = 0.5  # least share of multiply-adds that must run in integers in an export; else it fails
 
     def build(self, context: Context) -> Parts:
         for name in ("start", "freeze_batch_norm", "freeze_observers"):
@@ -62,6 +68,7 @@ class Qat:
             ),
             after_step=(ranges, SharedStatistics(partial(self._freezes, context))),
             export=(restored,),
+            card=(_card,),
             state={"quant": ranges},
         )
 
@@ -82,6 +89,12 @@ class Qat:
 def _moment(context: Context, step: int) -> Moment:
     """The moment before step number `step`, from 0."""
     return Moment(step, step / context.steps_per_epoch, step / context.total_steps if context.total_steps else 0.0)
+
+
+def _card(model: nn.Module) -> dict[str, Any]:
+    """The ranges, for what is read from the run's files later: evaluation with rounding, and integer exports."""
+    ranges = ranges_of(model)
+    return {"quantised_ranges": ranges} if ranges else {}
 
 
 def reached(length: Length, moment: Moment) -> bool:

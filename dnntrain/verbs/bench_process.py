@@ -97,9 +97,12 @@ def with_runtime(trained: Any, runtime: str) -> Any:
 
     from dnntrain.export.compiled import Compiled
     from dnntrain.export.reading import RunnerModule
+    from dnntrain.quant.fake import restored
 
     if not runtime:
         return trained
+    # Of a run that was trained with rounding, what floats compute: integers have exports of their own.
+    restored(trained.model)
     mode, _, number = runtime.partition("_")
     autocast = torch.bfloat16 if number == "bf16" else None
     if mode == "eager":

@@ -40,7 +40,8 @@ def run(arguments: Arguments) -> int:
 
         torch.set_num_threads(threads)
     found = format_of(name)
-    quant = quantisation(name, quantising) if not found.exact else None
+    trained = load_trained(run_path, overrides)
+    quant = quantisation(name, quantising, trained.config.quant) if not found.exact else None
     if quantising and quant is None:
         raise ConfigError(f"{quantising[0]} has no effect on format={name}", "use format=onnx_int8 or format=pt2_int8")
     if "batches" in own and name != "auto":
@@ -50,7 +51,7 @@ def run(arguments: Arguments) -> int:
         raise ConfigError(f"runtime={runtime} is none of {', '.join(_RUNTIMES)}", did_you_mean(runtime, _RUNTIMES))
     if "runtime" in own and name != "pt2":
         raise ConfigError(f"runtime={runtime} has no effect on format={name}", "use format=pt2")
-    subject = Subject.of(load_trained(run_path, overrides))
+    subject = Subject.of(trained)
     target = Path(own["path"]).expanduser() if "path" in own else run_path / "exports" / name
 
     def say(text: str) -> None:
@@ -68,16 +69,19 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def quantisation(name: str, words: Sequence[str]) -> PostTraining:
-    """The quantisation that `words` choose, for a format that quantises: int8_static unless they say another.
+def quantisation(name: str, words: Sequence[str], own: object = None) -> PostTraining:
+    """The quantisation that `words` choose, for a format that quantises; else the run's `own` where it learned one, or int8_static.
 
     Raises ConfigError where it is none of those that work on a trained model, or cannot be held by the format.
     """
     from dnntrain.config.compose import compose
     from dnntrain.config.decode import decode
 
+    learned = isinstance(own, PostTraining) and own.learned
+    if isinstance(own, PostTraining) and learned and not words:
+        return own
     chosen = any(word.lstrip("+").startswith("quant=") for word in words)
-    config = decode(compose([*([] if chosen else ["quant=int8_static"]), *words], None))
+    config = decode(compose([*([] if chosen else ["quant=qat" if learned else "quant=int8_static"]), *words], None))
     quant = config.quant
     choice = config.resolved["choices"]["quant"]
     if not isinstance(quant, PostTraining):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from dnntrain.export.formats import Format, Source, check_installed, find
 from dnntrain.export.parity import LEAST_AGREEMENT, Parity, compare
 from dnntrain.export.reading import open_export
 from dnntrain.keys import Key
+from dnntrain.quant.fake import prepared as prepared_modules
+from dnntrain.quant.fake import restored
 from dnntrain.quant.post_training import PostTraining
 from dnntrain.verbs.trained import Part, Trained, exported_config, parts_of
 
@@ -45,6 +48,19 @@ class Subject:
             )
         alone = replace(trained, model=trained.model.cpu().float().eval(), device="cpu", autocast=None)
         return cls(alone, parts_of(alone))
+
+    def source(self, quant: PostTraining | None) -> Trained:
+        """What is exported and compared with: the network that rounds as it was trained to, where `quant` is that; else the float one.
+
+        Raises ConfigError where the run was not trained so.
+        """
+        if not prepared_modules(self.trained.model):
+            if quant is not None and quant.learned:
+                raise ConfigError("the run was not trained with quant=qat", "use quant=int8_static")
+            return self.trained
+        if quant is not None and quant.learned:
+            return self.trained
+        return replace(self.trained, model=restored(copy.deepcopy(self.trained.model)))
 
     @property
     def compared_on(self) -> Part:
@@ -103,15 +119,14 @@ def export(
     images = next(subject.samples())[0]
     if len(images) < 2:
         images = torch.cat([images, images])
-    source = Source(
-        subject.trained.model, replace(subject.card(), format=found.name), images[:2], calibration, quant, runtime
-    )
+    trained = subject.source(quant)
+    source = Source(trained.model, replace(subject.card(), format=found.name), images[:2], calibration, quant, runtime)
     with prepared(target) as folder:
         details = found.write(source, folder)
         files = [file.name for file in folder.iterdir()]
         card = write_manifest(folder, replace(source.card, details=details), files)
         run = open_export(folder).load("cpu")
-        parity = compare(subject.compared_on.name, subject.samples(), subject.trained.logits, run)
+        parity = compare(subject.compared_on.name, subject.samples(), trained.logits, run)
         say(f"{found.name}: {parity}")
         check_parity(found, parity, quant.max_drop if quant else max_drop, found.exact and runtime != "compiled_bf16")
         card = replace(card, details={**details, "parity": parity.as_json()})

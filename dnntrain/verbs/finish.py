@@ -40,6 +40,7 @@ def finish(
             result["test_accuracy"] = values["accuracy"]
         model = whole.model
         remove_adapters(model)
+        written = {name: value for found in whole.parts.card for name, value in found(model).items()}
         for transform in whole.parts.export:
             model = transform(model)
         save_model(
@@ -51,7 +52,7 @@ def finish(
             mean=dataset.mean,
             std=dataset.std,
             model_args=dict(config.resolved["model"]),
-            extra={"dnntrain_config_digest": result.get("config_digest", "")},
+            extra={"dnntrain_config_digest": result.get("config_digest", ""), **written},
         )
     result["status"] = "done"
     directory.write_result(result)
@@ -63,7 +64,7 @@ def finish(
 
         write_curves(directory.path)
         write_report([directory.path], directory.path / "report.html")
-    if isinstance(config.quant, PostTraining):
+    if isinstance(config.quant, PostTraining) and getattr(config.quant, "backend", "") != "none":
         from dnntrain.verbs.exporting import export_quantised
 
         # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout.

@@ -23,6 +23,7 @@ from dnntrain.hardware import detect
 from dnntrain.keys import Index
 from dnntrain.parallel.communicate import reduce_sum
 from dnntrain.protocols import Batch
+from dnntrain.quant.fake import with_ranges
 from dnntrain.run_directory import read_json
 from dnntrain.session import prepare_data, torch_device
 from dnntrain.verbs.arguments import Arguments
@@ -84,6 +85,8 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
     config = _config_with(path, overrides)
     channels, height, width = (int(size) for size in pretrained["input_size"])
     model = network(config.model, config.norm, path, len(names), (channels, height, width))
+    if ranges := card.get("dnntrain", {}).get("quantised_ranges"):
+        model = _rounding(model, (channels, height, width), ranges, path)
     hardware = detect(config.device)
     policy = config.precision.build(hardware)
     device = torch_device(config.device, hardware, World())
@@ -97,6 +100,16 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
         device=device,
         autocast=getattr(torch, policy.autocast) if policy.autocast else None,
     )
+
+
+def _rounding(model: nn.Module, shape: tuple[int, int, int], ranges: Any, path: Path) -> nn.Module:
+    """`model` as it was trained: with the rounding of integers."""
+    try:
+        return with_ranges(model, shape, ranges)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path / 'config.json'}: the ranges of the quantised model are damaged ({error})", "train the run again"
+        ) from None
 
 
 def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> Trained:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +21,10 @@ from stand_ins import built, context
 from torch import nn
 from two_ranks_qat import trained_alone, trained_on_two_ranks
 
+from dnntrain import evaluate
 from dnntrain.checkpoint.state import read
-from dnntrain.errors import ConfigError
+from dnntrain.cli import main
+from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import Moment
 from dnntrain.quant.qat import Qat, followed, reached
 from dnntrain.units import Duration
@@ -178,3 +182,50 @@ def test_stopped_and_resumed_it_ends_bitwise_the_same(step: int, tmp_path: Path)
     assert start(tmp_path / "parts", *line).wait(60) == 0
     assert result(tmp_path / "parts")["digest"] == result(tmp_path / "whole")["digest"]
     assert comparable(tmp_path / "parts") == comparable(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def qat_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("qat") / "run"
+    trained(path, *SMALL, "train.duration=2ep", "quant=qat")
+    return path
+
+
+def test_a_run_is_read_again_with_the_rounding_it_was_tested_with(qat_run: Path) -> None:
+    again = evaluate(str(qat_run))
+    assert again["accuracy"] == pytest.approx(result(qat_run)["value"])
+    assert again["loss"] == pytest.approx(rows(qat_run)[-1]["loss"], rel=1e-3)
+
+
+def test_damaged_ranges_are_said_to_be(qat_run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(qat_run, copied)
+    card = json.loads((copied / "config.json").read_text())
+    del card["dnntrain"]["quantised_ranges"]["head.input"]
+    (copied / "config.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match=r"head\.input"):
+        evaluate(str(copied))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx_int8", "pt2_int8"])
+def test_an_integer_export_uses_the_ranges_that_were_trained(name: str, qat_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    assert main(["export", str(qat_run), f"format={name}", f"path={path}"]) == 0
+    details = json.loads((path / "manifest.json").read_text())["details"]
+    assert details["census"]["shares"]["int8"] > 0.99
+    assert details["parity"]["agreement"] > 0.97
+    assert details["parity"]["drop"] <= 0.01
+
+
+def test_what_was_not_trained_for_integers_is_not_exported_so(
+    short_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(short_run), "format=onnx_int8", "quant=qat"]) == 2
+    assert "quant=int8_static" in capsys.readouterr().err
+
+
+def test_a_float_export_is_of_the_float_network(qat_run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(qat_run), "format=safetensors", f"path={tmp_path / 'out'}"]) == 0
+    weights = [load_file(path / "model.safetensors") for path in (qat_run, tmp_path / "out")]
+    assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())

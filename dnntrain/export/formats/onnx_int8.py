@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -20,12 +21,26 @@ from dnntrain.export.formats.onnx import runner, written
 from dnntrain.export.onnx_files import with_card
 from dnntrain.hardware import has_vnni
 from dnntrain.quant.int8_static import Int8Static
+from dnntrain.quant.integers import converted
 
 FILE = "model_int8.onnx"
 
 
 def write(source: Source, folder: Path) -> dict[str, Any]:
     """model_int8.onnx, and the census of what ran. Raises CheckpointError where too little ran in integers."""
+    knobs: Any = source.quant
+    if knobs.learned:
+        written(replace(source, model=converted(source.model)), folder / FILE)
+    else:
+        _quantised(source, folder)
+    with_card(folder / FILE, EMBEDDED, source.card.text())
+    census = onnx_census(folder / FILE, source.images)
+    check_share(census, "int8", knobs.min_share, "onnx_int8")
+    return {"census": census.as_json()}
+
+
+def _quantised(source: Source, folder: Path) -> None:
+    """The float model, quantised by ONNX Runtime."""
     knobs: Any = source.quant
     floating, prepared = folder / ".float.onnx", folder / ".prepared.onnx"
     written(source, floating)
@@ -44,10 +59,6 @@ def write(source: Source, folder: Path) -> dict[str, Any]:
             ) from error
     floating.unlink()
     prepared.unlink()
-    with_card(folder / FILE, EMBEDDED, source.card.text())
-    census = onnx_census(folder / FILE, source.images)
-    check_share(census, "int8", knobs.min_share, "onnx_int8")
-    return {"census": census.as_json()}
 
 
 def load(place: Path, card: Card, device: str) -> Runner:

@@ -22,6 +22,7 @@ from dnntrain.export.formats.pt2 import FILE, opened, save, traced
 from dnntrain.hardware import has_vnni
 from dnntrain.quant.int8_static import Int8Static
 from dnntrain.quant.int8_weight_only import Int8WeightOnly
+from dnntrain.quant.integers import converted
 
 
 def write(source: Source, folder: Path) -> dict[str, Any]:
@@ -29,6 +30,9 @@ def write(source: Source, folder: Path) -> dict[str, Any]:
     knobs = source.quant
     if isinstance(knobs, Int8WeightOnly):
         program, details = _weights_only(source)
+    elif knobs is not None and knobs.learned:
+        _register()
+        program, details = traced(converted(source.model), source.images, strict=True), {}
     else:
         program, details = _integers(source), {}
     save(program, source.card, folder)

@@ -1,0 +1,64 @@
+"""The integer form of a trained model: its weights are integers, its numbers those of the model that rounds."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dnntrain.model.residual import ResidualNetwork
+from dnntrain.quant.fake import inserted, prepared, ranges_of, reaches, with_ranges
+from dnntrain.quant.integers import converted
+
+
+def rounding_network(images: torch.Tensor) -> nn.Module:
+    """A residual network in eval mode that rounds with the ranges of `images`."""
+    torch.manual_seed(0)
+    model = ResidualNetwork(
+        1, 4, widths=(4, 8), blocks=(1, 1), shortcut="project", small_stem=True, zero_residual=False
+    )
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+            nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    inserted(model.eval(), (1, 8, 8))
+    for module in prepared(model):
+        module.observes = module.training = True  # type: ignore[assignment]
+    model(images)
+    for module, place in reaches(model).values():
+        getattr(module, f"{place}_reach").copy_(getattr(module, f"{place}_seen").clamp_min(0))
+    for module in prepared(model):
+        module.observes, module.quantises = False, True  # type: ignore[assignment]
+    return model.eval()
+
+
+def test_it_computes_what_the_rounding_model_does() -> None:
+    images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    model = rounding_network(images)
+    expected = model(images)
+    found = converted(model)(images)
+    # A last digit may decide which of two integers a number becomes.
+    assert (found - expected).abs().max() < 0.05 * expected.std()
+    assert (found - expected).abs().median() < 1e-3 * expected.std()
+    assert torch.equal(model(images), expected)
+
+
+def test_no_weight_is_kept_as_a_float() -> None:
+    model = converted(rounding_network(torch.randn(4, 1, 8, 8)))
+    assert not list(model.parameters())
+    kinds = {name: tensor.dtype for name, tensor in model.named_buffers() if name.endswith("integers")}
+    assert len(kinds) == 7
+    assert set(kinds.values()) == {torch.int8}
+    assert not any("norm" in name for name, _ in model.named_buffers())
+
+
+def test_ranges_travel_as_numbers() -> None:
+    images = torch.randn(8, 1, 8, 8)
+    model = rounding_network(images)
+    plain = ResidualNetwork(
+        1, 4, widths=(4, 8), blocks=(1, 1), shortcut="project", small_stem=True, zero_residual=False
+    )
+    plain.load_state_dict(model.state_dict())
+    again = with_ranges(plain.eval(), (1, 8, 8), ranges_of(model))
+    assert torch.equal(again(images), model(images))
