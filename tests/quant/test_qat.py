@@ -168,17 +168,22 @@ def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def stopped(folder: Path, step: int, *words: str) -> None:
+    """Starts a run and asks it to stop once it has logged `step` rows."""
+    process = start(folder, *words)
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= step):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 17])
 def test_stopped_and_resumed_it_ends_bitwise_the_same(step: int, tmp_path: Path) -> None:
     line = (*SMALL, "train.duration=24step", "quant=qat", "log.every=1step", "log.report=false", "train.microbatch=16")
     assert start(tmp_path / "whole", *line).wait(60) == 0
-    process = start(tmp_path / "parts", *line)
-    metrics = tmp_path / "parts" / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= step):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75
+    stopped(tmp_path / "parts", step, *line)
     assert start(tmp_path / "parts", *line).wait(60) == 0
     assert result(tmp_path / "parts")["digest"] == result(tmp_path / "whole")["digest"]
     assert comparable(tmp_path / "parts") == comparable(tmp_path / "whole")
@@ -229,3 +234,21 @@ def test_a_float_export_is_of_the_float_network(qat_run: Path, tmp_path: Path) -
     assert main(["export", str(qat_run), "format=safetensors", f"path={tmp_path / 'out'}"]) == 0
     weights = [load_file(path / "model.safetensors") for path in (qat_run, tmp_path / "out")]
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
+
+
+@pytest.mark.slow
+def test_with_averages_a_teacher_mixup_and_two_ranks_it_trains_resumes_and_exports(tmp_path: Path) -> None:
+    trained(tmp_path / "teacher", *SMALL, "train.duration=2ep")
+    line = (
+        *(*SMALL, "train.duration=24step", "quant=qat", "distill=kd", f"distill.teacher={tmp_path / 'teacher'}"),
+        *("reg=[ema,mixup]", "norm=sync", "parallel=ddp", "launch.nproc=2", "log.every=1step", "log.report=false"),
+    )
+    assert start(tmp_path / "whole", *line).wait(120) == 0
+    stopped(tmp_path / "parts", 8, *line)
+    assert start(tmp_path / "parts", *line).wait(120) == 0
+    assert result(tmp_path / "parts")["digest"] == result(tmp_path / "whole")["digest"]
+    assert comparable(tmp_path / "parts") == comparable(tmp_path / "whole")
+    assert evaluate(str(tmp_path / "parts"))["accuracy"] == pytest.approx(result(tmp_path / "parts")["value"], abs=0.01)
+    path = tmp_path / "export"
+    assert main(["export", str(tmp_path / "parts"), "format=onnx_int8", f"path={path}"]) == 0
+    assert json.loads((path / "manifest.json").read_text())["details"]["census"]["shares"]["int8"] > 0.99
