@@ -42,7 +42,7 @@ def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
     """What `train` with these overrides would run."""
     from dnntrain.session import open_session
 
-    return open_session(decode(compose(list(overrides), config_dir)), World.from_environ()).plan
+    return open_session(decode(compose(list(overrides), config_dir)), World.from_environ(), planned=True).plan
 
 
 def load(run: str | Path, *, trust: bool = False) -> Loaded:

@@ -36,7 +36,7 @@ _CHUNK_BYTES = 10 * 2**20
 _LATER_LIBRARIES_BYTES = 270 * 2**20
 
 #: Tensors of the size of the largest activation that a training step holds besides what it keeps: gradients, work space. Measured.
-_TRAINING_WORK = 4.0
+TRAINING_WORK = 4.0
 
 #: The same for a forward pass alone, which holds a layer's input and output. Measured.
 _EVALUATION_WORK = 1.7
@@ -183,13 +183,20 @@ class Plan:
 
 
 def make_plan(
-    config: RunConfig, hardware: Hardware, world: World, data: DataFacts, model: ModelFacts, process_bytes: int
+    config: RunConfig,
+    hardware: Hardware,
+    world: World,
+    data: DataFacts,
+    model: ModelFacts,
+    process_bytes: int,
+    planned: bool = False,
 ) -> Plan:
     """Decides everything or refuses: ConfigError lists every reason, DataError where the data set is too small.
 
-    `process_bytes` is what the process holds with its libraries and the data, before anything is built.
+    `process_bytes` is what the process holds with its libraries and the data, before anything is built. What is only `planned` may have
+    ranks that are not there (`launch.world`).
     """
-    ranks = ranks_of(config, hardware, world)
+    ranks = ranks_of(config, hardware, world, planned)
     if reasons := refusals(config, hardware, ranks):
         raise ConfigError.of(reasons)
     batch_size = config.train.batch_size
@@ -296,8 +303,24 @@ def _schedule(
     return {"lr": rates, **{name: tuple(value(moment) for moment in moments) for name, value in others.items()}}
 
 
-def ranks_of(config: RunConfig, hardware: Hardware, world: World) -> int:
-    """Processes of the run: those that torchrun started, or what the layout wants."""
+def ranks_of(config: RunConfig, hardware: Hardware, world: World, planned: bool = False) -> int:
+    """Processes of the run: those that torchrun started, or what the layout wants; where it is only planned, those it is planned for.
+
+    Raises ConfigError where a run that is to be trained, or `launch.nproc`, has another number than `launch.world`.
+    """
+    stated: int | None = getattr(config.launch, "world", None)
+    if stated is not None and planned and config.launch.nproc in (None, stated):
+        return stated
+    ranks = _ranks_there(config, hardware, world)
+    if stated not in (None, ranks):
+        raise ConfigError(
+            f"launch.world={stated} is for planning, and this run has {ranks} process{'' if ranks == 1 else 'es'}",
+            f"use dnntrain plan without launch.nproc, or leave launch.world out and start {stated} ranks",
+        )
+    return ranks
+
+
+def _ranks_there(config: RunConfig, hardware: Hardware, world: World) -> int:
     if world.launched:
         return world.size
     if config.parallel.processes == "one":
@@ -440,7 +463,7 @@ def _memory(
     half = 0.5 if policy.autocast else 1.0
     kept = model.activation_bytes_per_example * half
     largest = model.largest_activation_bytes * half
-    training = micro * (kept + _TRAINING_WORK * largest)
+    training = micro * (kept + TRAINING_WORK * largest)
     evaluating = min(config.eval.batch_size, max(data.val, data.test)) * _EVALUATION_WORK * largest
     return Memory(
         process=process_bytes - data.bytes + _LATER_LIBRARIES_BYTES,

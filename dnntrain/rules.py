@@ -30,11 +30,6 @@ RULES: tuple[Rule, ...] = (
         "use train.microbatch={c.train.batch_size} or less",
     ),
     Rule(
-        lambda c, hardware, ranks: ranks > c.train.batch_size,
-        "train.batch_size={c.train.batch_size} leaves some of {ranks} ranks without an example",
-        "use train.batch_size={ranks} or more",
-    ),
-    Rule(
         lambda c, hardware, ranks: c.train.duration.value == 0,
         "train.duration={c.train.duration} trains nothing",
         "use train.duration=1step or more",

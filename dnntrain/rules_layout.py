@@ -30,6 +30,13 @@ class LayoutFacts:
 def layout_refusals(config: RunConfig, hardware: Hardware, degrees: Degrees, facts: LayoutFacts) -> list[str]:
     """Every reason to refuse `config` on a layout of these degrees, each with its remedy on a second line."""
     found = [*_memory_and_format(config, degrees, facts)]
+    if degrees.data_ranks > config.train.batch_size:
+        found.append(
+            (
+                f"train.batch_size={config.train.batch_size} leaves some of {degrees.data_ranks} data ranks without an example",
+                f"use train.batch_size={degrees.data_ranks} or more",
+            )
+        )
     layout = config.parallel
     if isinstance(layout, Layout):
         found += [*_without_effect(layout, degrees), *_pipeline(config, hardware, layout, degrees)]
@@ -88,6 +95,12 @@ def _pipeline(config: RunConfig, hardware: Hardware, layout: Layout, degrees: De
             f"parallel.schedule={layout.schedule} runs one stage on each rank, and "
             f"parallel.stages_per_rank={layout.stages_per_rank}",
             "use parallel.schedule=interleaved, or parallel.stages_per_rank=1",
+        )
+    if several and uses_fsdp(layout, degrees):
+        yield (
+            f"parallel.stages_per_rank={layout.stages_per_rank}: several stages of a rank are neither sharded nor copied "
+            f"({degrees})",
+            "use parallel.schedule=1f1b parallel.stages_per_rank=1, or parallel.dp=1 parallel.shard=1",
         )
     if config.train.compile == "on":
         yield "train.compile=on: stages of a pipeline are not compiled", "use train.compile=auto or off"

@@ -50,14 +50,17 @@ class Session:
         return torch_device(self.config.device, self.hardware, self.world)
 
 
-def open_session(config: RunConfig, world: World) -> Session:
-    """Loads the data and makes the plan. Raises ConfigError or DataError where the run cannot be."""
+def open_session(config: RunConfig, world: World, planned: bool = False) -> Session:
+    """Loads the data and makes the plan. Raises ConfigError or DataError where the run cannot be.
+
+    A run that is only `planned` may be one of ranks that are not there.
+    """
     hardware = detect(config.device)
     prepare_host(config)
     dataset = config.data.build()
     data = prepare_data(config, dataset)
     facts = data_facts(config, data)
-    plan = make_plan(config, hardware, world, facts, model_facts(config, facts), resident_bytes())
+    plan = make_plan(config, hardware, world, facts, model_facts(config, facts), resident_bytes(), planned)
     session = Session(config, hardware, world, data, plan)
     # What a method refuses is refused here, before a folder is made.
     parts = collect(config, make_context(config, plan, data, session.device, world, Alone()))

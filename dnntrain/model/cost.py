@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from dnntrain.divisible import sections
 from dnntrain.model.initialise import keyed_generator
 from dnntrain.model.shape import ModelShape
+from dnntrain.shards import local
 
 #: Batch normalisation refuses to train on a single number per channel, so two images are counted.
 _EXAMPLES = 2
@@ -74,11 +75,19 @@ def kept_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> l
     Each storage counts once, parameters not at all; floating-point numbers take `bytes_per_element` (2 under autocast),
     others what they take. Counted on two images and scaled.
     """
+    with one_thread(), keyed_generator(0), _kept(model, bytes_per_element) as kept:
+        model(_images(model, shape, _EXAMPLES))
+    return kept
+
+
+@contextmanager
+def _kept(model: nn.Module, bytes_per_element: int) -> Iterator[list[int]]:
+    """A list that is filled at the end, with what forward passes keep; see `kept_bytes`. Of a layer in parts, the part that is here."""
     kept: dict[int, tuple[Tensor, int]] = {}
-    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    parameters = {local(parameter).untyped_storage()._cdata for parameter in model.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
+        storage = local(tensor).untyped_storage()
         if storage._cdata not in parameters:
             elements = storage.nbytes() // tensor.element_size()
             size = elements * (bytes_per_element if tensor.is_floating_point() else tensor.element_size())
@@ -86,9 +95,57 @@ def kept_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> l
             kept[storage._cdata] = (tensor, size)
         return tensor
 
-    with one_thread(), keyed_generator(0), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(_images(model, shape, _EXAMPLES))
-    return [size for _, size in kept.values()]
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield sizes
+    sizes += [size for _, size in kept.values()]
+
+
+class LayerSizes(NamedTuple):
+    """Bytes for one example: what named layers take (0 where no gradient goes back) and give, and the outputs of each section."""
+
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+    boundaries: list[int]
+
+
+def layer_sizes(model: nn.Module, shape: ModelShape, names: Sequence[str], autocast: torch.dtype | None) -> LayerSizes:
+    """Sizes of a forward pass in the number format that it has under `autocast` (bfloat16 stands for either half)."""
+    found = LayerSizes({}, {}, [])
+    half = 2 if autocast else 4
+
+    def seen(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            found.inputs[name] = inputs[0].nbytes // _EXAMPLES if inputs[0].requires_grad else 0
+            found.outputs[name] = output.numel() * half // _EXAMPLES
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(seen(name)) for name in names]
+    with one_thread(), keyed_generator(0), torch.autocast("cpu", torch.bfloat16, enabled=autocast is not None):
+        features = _images(model, shape, _EXAMPLES)
+        for apply in _parts_of(model):
+            features = apply(features)
+            found.boundaries.append(features.nbytes // _EXAMPLES)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def kept_by_section(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> list[list[int]]:
+    """`kept_bytes` of each of the model's sections, for one image; of the whole model where it states none."""
+    found = []
+    features = _images(model, shape, _EXAMPLES)
+    with one_thread(), keyed_generator(0):
+        for apply in _parts_of(model):
+            with _kept(model, bytes_per_element) as kept:
+                features = apply(features)
+            found.append([size // _EXAMPLES for size in kept])
+    return found
+
+
+def _parts_of(model: nn.Module) -> Sequence[Callable[[Tensor], Tensor]]:
+    return [section.apply for section in sections(model)] or [model]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dnntrain.config.fields import PositiveInt
 from dnntrain.parallel.degrees import Degrees, Layout
@@ -12,8 +12,9 @@ from dnntrain.parallel.degrees import Degrees, Layout
 class Hsdp(Layout):
     """Sharded within groups, such as machines with their fast links; gradients are summed over the groups (Zhao et al., VLDB 2023)."""
 
-    dp: PositiveInt | None = 2  # groups, each with a whole copy of the model
+    dp: PositiveInt | None = None  # groups, each with a whole copy of the model; null: 2, or those left by shard
     shard: PositiveInt | None = None  # ranks of a group; null: the ranks that are left
 
     def build(self, ranks: int) -> Degrees:
-        return self.degrees(ranks)
+        layout = replace(self, dp=2) if self.dp is None and self.shard is None else self
+        return layout.degrees(ranks)

@@ -4,36 +4,42 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
-from dnntrain.planner import Plan
 from dnntrain.verbs.arguments import Arguments
 from dnntrain.world import World
 
 
 def run(arguments: Arguments) -> int:
-    """Prints the plan as a table, or as JSON."""
+    """Prints the plan as a table, or as JSON; of several ranks also what each kind holds and sends, and how long a step takes."""
     from dnntrain.session import open_session
 
     config = decode(compose(arguments.overrides, arguments.config_dir))
-    plan = open_session(config, World.from_environ()).plan
+    session = open_session(config, World.from_environ(), planned=True)
+    foresight = None
+    if session.plan.ranks > 1:
+        from dnntrain.foresight import foresee
+
+        foresight = foresee(session)
     if arguments.json:
-        json.dump(plan.as_json(), sys.stdout, indent=1)
+        foreseen = None if foresight is None else foresight.as_json()
+        json.dump({**session.plan.as_json(), "foresight": foreseen}, sys.stdout, indent=1)
         print()
     else:
-        print(table(plan))
+        print(table([*session.plan.lines(), *(foresight.lines() if foresight else [])]))
     return 0
 
 
-def table(plan: Plan) -> str:
-    """The plan as aligned lines, wrapped to the width of the terminal."""
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """The (label, text) rows of a plan as aligned lines, wrapped to the width of the terminal."""
     import shutil
     import textwrap
 
     width = max(40, min(shutil.get_terminal_size().columns, 100))
     lines = []
-    for label, text in plan.lines():
+    for label, text in rows:
         wrapped = textwrap.wrap(text, width - 15) or [""]
         lines += [f"{label if number == 0 else '':<14} {line}" for number, line in enumerate(wrapped)]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
         # degrees and sizes
         (("parallel=ddp", "parallel.dp=3"), "3 ranks, but 2 are there", "parallel.dp=2"),
         ((DDP, "parallel.tp=4"), "does not divide 2 ranks", "launch.nproc=4"),
-        ((DDP, "train.batch_size=1"), "leaves some of 2 ranks without an example", "train.batch_size=2"),
+        ((DDP, "train.batch_size=1"), "leaves some of 2 data ranks without an example", "train.batch_size=2"),
         ((PP, "model=mlp", "model.hidden=[8]", "launch.nproc=4"), "sections", "parallel.pp=2 or less"),
         ((PP, "train.microbatch=32"), "1 micro-batches are fewer than the 2 stages", "train.microbatch=16"),
         (("parallel=tp", "model=mobilenet_v3_small"), "has no plan", "use parallel=ddp or parallel=fsdp"),
@@ -46,6 +46,11 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
         # pipelines
         ((PP, "parallel.schedule=interleaved"), "parallel.stages_per_rank=1", "use parallel.stages_per_rank=2"),
         ((PP, "parallel.stages_per_rank=2", "train.batch_size=64"), "runs one stage", "parallel.schedule=interleaved"),
+        (
+            (PP, "parallel.schedule=interleaved", "parallel.stages_per_rank=2", "parallel.dp=2", "launch.nproc=4"),
+            "several stages of a rank are neither sharded nor copied",
+            "parallel.stages_per_rank=1, or parallel.dp=1",
+        ),
         ((PP, "train.compile=on"), "stages of a pipeline are not compiled", "use train.compile=auto"),
         # memory and format
         ((FSDP, "model=resnet20", "train.channels_last=on"), "are contiguous", "or parallel=ddp"),
