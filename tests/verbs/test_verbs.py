@@ -17,7 +17,7 @@ Capture = pytest.CaptureFixture[str]
 def test_plan_says_what_would_run_and_why(capsys: Capture) -> None:
     assert main(["plan", "train.batch_size=96", "train.microbatch=32"]) == 0
     text = capsys.readouterr().out
-    assert "96 = 1 ranks × 3 accumulated × 32" in text
+    assert "96 = 1 data ranks × 3 accumulated × 32" in text
     assert "precision" in text
     assert "at the peak" in text
 
