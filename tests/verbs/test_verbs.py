@@ -35,7 +35,7 @@ def test_plan_as_json_holds_the_numbers(capsys: Capture) -> None:
     [
         (["train.microbatch=64"], "more than train.batch_size=32"),
         (["precision=fp16", "device=cpu"], "use precision=bf16"),
-        (["parallel=ddp", "launch.nproc=64"], "leaves some of 64 ranks without"),
+        (["parallel=ddp", "launch.nproc=64"], "leaves some of 64 data ranks without"),
         (["device=cuda:7"], "device=cuda:7"),
     ],
 )
