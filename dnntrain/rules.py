@@ -90,6 +90,11 @@ RULES: tuple[Rule, ...] = (
         "use train.compile=off, or leave drop_rate out of sched.param",
     ),
     Rule(
+        lambda c, hardware, ranks: type(c.quant).__name__ == "Float8Training" and hardware.capability < (8, 9),
+        "quant=float8_training computes in 8-bit floating point, which needs a GPU of compute capability 8.9 or more",
+        "use precision=bf16, or quant=none",
+    ),
+    Rule(
         lambda c, hardware, ranks: (
             getattr(c.quant, "backend", "") == "onnxruntime" and find_spec("onnxruntime") is None
         ),

@@ -145,7 +145,7 @@ def _recomputed(unit: nn.Module, kind: str) -> Callable[[Tensor], Any]:
         if kind == "full":
             return nullcontext(), _still(norms)
         first, again = create_selective_checkpoint_contexts(_policy)  # type: ignore[no-untyped-call]
-        return first, _both(again, _still(norms))
+        return first, _both(_still(norms), again)
 
     def forward(inputs: Tensor) -> Any:
         if not (unit.training and torch.is_grad_enabled()):

@@ -91,14 +91,21 @@ class FakeConv2d(nn.Conv2d):
     """A convolution of quantised inputs and filters. `folded` holds the batch normalisation that follows, or nothing."""
 
     folded: tuple[nn.Module, ...]
+    folding: Tensor
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if hasattr(self, "input_reach"):
             input = passed(self, "input", input)
         if self.quantises:
-            weight = fake_weight(weight, folding_factor(self.folded[0]) if self.folded else None)
+            weight = fake_weight(weight, self._factor())
         outputs: Tensor = super()._conv_forward(input, weight, bias)
         return outputs
+
+    def _factor(self) -> Tensor | None:
+        """While training that of the step's begin: running statistics move with each micro-batch, and before a recomputed forward pass."""
+        if not self.folded:
+            return None
+        return self.folding if self.training else folding_factor(self.folded[0])
 
 
 class FakeLinear(nn.Linear):
@@ -126,6 +133,8 @@ def inserted(model: nn.Module, shape: Sequence[int]) -> Flow:
         _prepare(layer)
         layer.fake_built_as = built_as
         layer.folded = (modules[flow.folded[name]],) if name in flow.folded else ()
+        if layer.folded:
+            layer.register_buffer("folding", folding_factor(layer.folded[0]), persistent=False)
     for place, names in zip(PLACES, (flow.inputs, flow.outputs), strict=True):
         for name in names:
             module = modules[name]
@@ -149,6 +158,14 @@ def _output(place: str, module: nn.Module, inputs: Any, output: Tensor) -> Tenso
 
 
 _HOOK = partial(_output, "output")
+
+
+@torch.no_grad()
+def refold(model: nn.Module) -> None:
+    """Takes the folding factors that training uses from the statistics and weights that there are now."""
+    for layer in model.modules():
+        if isinstance(layer, FakeConv2d) and layer.folded:
+            layer.folding.copy_(folding_factor(layer.folded[0]))
 
 
 def prepared(model: nn.Module) -> list[nn.Module]:
@@ -193,6 +210,8 @@ def restored(model: nn.Module) -> nn.Module:
         if isinstance(module, FakeConv2d | FakeLinear):
             module.__class__ = module.fake_built_as  # type: ignore[assignment]
             del module.fake_built_as, module.folded
+            if "folding" in module._buffers:
+                del module.folding
         for place in PLACES:
             for kind in ("reach", "seen"):
                 if f"{place}_{kind}" in module._buffers:

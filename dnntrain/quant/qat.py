@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dnntrain.config.fields import Annotated, Duration, Literal, Probability, Range
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Built, Collectives, Context, Control, ModelStage, ModelTransform, Moment, Need, Parts
-from dnntrain.quant.fake import inserted, prepared, ranges_of, reaches, restored
+from dnntrain.quant.fake import inserted, prepared, ranges_of, reaches, refold, restored
 from dnntrain.quant.post_training import PostTraining
 from dnntrain.units import Duration as Length
 
@@ -66,7 +66,7 @@ class Qat(PostTraining):
                 Control(quantising, lambda moment: moment.step > 0 and reached(self.start, moment)),
                 Control(normalising, lambda moment: not reached(self.freeze_batch_norm, moment)),
             ),
-            after_step=(ranges, SharedStatistics(partial(self._freezes, context))),
+            after_step=(SharedStatistics(partial(self._freezes, context)), ranges),
             export=(restored,),
             card=(_card,),
             state={"quant": ranges},
@@ -141,6 +141,7 @@ class Ranges:
         self._seen = [getattr(module, f"{place}_seen") for module, place in found.values()]
         device = self._seen[0].device if self._seen else None
         self._known = torch.zeros(len(found), dtype=torch.bool, device=device)
+        refold(built.model)
 
     def observing(self, model: nn.Module) -> Callable[[float], None]:
         """The setter of whether `model` measures."""
@@ -154,6 +155,7 @@ class Ranges:
 
     @torch.no_grad()
     def __call__(self, moment: Moment) -> None:
+        refold(self._model)
         if not self._observing or not self._seen:
             return
         seen = self._collect.data_max(torch.stack(self._seen))
@@ -174,6 +176,7 @@ class Ranges:
             tensor.copy_(state["reach"][name])
         self._known = state["known"].to(self._known.device)
         quantising(self._model)(state["quantises"])
+        refold(self._model)
 
 
 class SharedStatistics:

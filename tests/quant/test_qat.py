@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from dnntrain import evaluate
 from dnntrain.checkpoint.state import read
 from dnntrain.cli import main
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.protocols import Moment
+from dnntrain.protocols import Alone, Moment
 from dnntrain.quant.qat import Qat, followed, reached
 from dnntrain.units import Duration
 
@@ -88,7 +89,7 @@ def test_a_step_of_several_micro_batches_is_one_observation() -> None:
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
         parts = Qat().build(context())
         parts.model[0].apply(model)
-        hook = parts.after_step[0]
+        hook = parts.after_step[1]
         hook.bind(built(model))  # type: ignore[attr-defined]
         parts.controls[0].target(model)(1.0)  # type: ignore[operator]
         for part in parts_of:
@@ -100,6 +101,27 @@ def test_a_step_of_several_micro_batches_is_one_observation() -> None:
     images = torch.randn(6, 1, 8, 8)
     assert torch.equal(after([images]), after([images[:2], images[2:]]))
     assert after([images]).tolist() == [-images.min().item(), images.max().item()]
+
+
+def test_ranks_with_statistics_of_their_own_go_on_with_their_mean() -> None:
+    """The other rank's statistics are 0."""
+    model = nn.Sequential(nn.BatchNorm2d(2))
+    nn.init.constant_(model[0].running_mean, 3.0)
+    hook = Qat(freeze_batch_norm=Duration(50, "%")).build(context()).after_step[0]
+    hook.bind(replace(built(model), collect=Alone(data_ranks=2)))  # type: ignore[attr-defined]
+    hook(moment(48))
+    assert model[0].running_mean.tolist() == [3, 3]
+    hook(moment(49))
+    assert model[0].running_mean.tolist() == [1.5, 1.5]
+    assert model[0].running_var.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("kind", ["full", "selective"])
+def test_recomputed_activations_change_no_weight(kind: str, tmp_path: Path) -> None:
+    line = (*SMALL, "train.duration=6step", "quant=qat")
+    trained(tmp_path / "kept", *line)
+    trained(tmp_path / "again", *line, f"train.activation_checkpointing={kind}")
+    assert result(tmp_path / "again")["digest"] == result(tmp_path / "kept")["digest"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Training with 8-bit floating-point matrix products (Micikevicius et al., "FP8 formats for deep learning", 2022), by torchao."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+from torch import nn
+
+from dnntrain.config.fields import Literal, PositiveInt
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import Context, ModelStage, ModelTransform, Need, Parts
+
+#: Sizes that the matrix units take.
+_MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class Float8Training:
+    """Products of linear layers, forward and backward, in float8 with scales of the values at hand: x / s, s = max|x| / largest float8.
+
+    Inputs and weights are e4m3; gradients e5m2, or e4m3 with `granularity=row`. Weights and optimizer state stay as they are, and what
+    is exported is the plain network. For GPUs of compute capability 8.9 or more.
+    """
+
+    granularity: Literal["tensor", "row"] = (
+        "tensor"  # one scale for each tensor, which is faster, or for each of its rows
+    )
+    smallest: PositiveInt = 256  # fewest inputs and outputs of a layer that is converted: smaller ones would be slower
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
+
+    def build(self, context: Context) -> Parts:
+        return Parts(model=(ModelTransform(ModelStage.QUANTIZE, self.converted),), export=(restored,))
+
+    def converted(self, model: nn.Module, emulate: bool = False) -> nn.Module:
+        """`model` with its large linear layers in float8. Raises ConfigError where there is none.
+
+        With `emulate` the numbers are rounded to float8 and multiplied in float32, on any device: for tests.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            float8: Any = import_module("torchao.float8")
+        recipe = {"tensor": "tensorwise", "row": "rowwise"}[self.granularity]
+        config = float8.Float8LinearConfig.from_recipe_name(recipe)
+        # Sizes of batches that the matrix units do not take are filled up with zeros.
+        object.__setattr__(config, "pad_inner_dim", True)
+        object.__setattr__(config, "emulate", emulate)
+        if not any(self.takes(module) for module in model.modules()):
+            raise ConfigError(
+                f"quant=float8_training: the model has no linear layer of {self.smallest} inputs and outputs in multiples of {_MULTIPLE}",
+                f"set quant.smallest={_MULTIPLE}, or use precision=bf16",
+            )
+        found: nn.Module = float8.convert_to_float8_training(
+            model, module_filter_fn=lambda module, name: self.takes(module), config=config
+        )
+        return found
+
+    def takes(self, module: nn.Module) -> bool:
+        """True for the linear layers that are converted."""
+        if type(module) is not nn.Linear:
+            return False
+        sizes = (module.in_features, module.out_features)
+        return min(sizes) >= self.smallest and not any(size % _MULTIPLE for size in sizes)
+
+
+def restored(model: nn.Module) -> nn.Module:
+    """`model` with plain linear layers that hold the trained weights."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and type(module).__name__ == "Float8Linear":
+            module.__class__ = nn.Linear
+            for name in set(vars(module)) - set(vars(nn.Linear(1, 1))):
+                delattr(module, name)
+    return model
