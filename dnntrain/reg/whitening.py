@@ -27,7 +27,7 @@ class Whitening:
     epsilon: Positive = 0.1  # added to the eigenvalues, so that noise is not blown up
     freeze: bool = True  # keep the filters as they are; false: they are only the first weights
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def build(self, context: Context) -> Parts:
         def whiten(model: nn.Module, images: Tensor) -> None:

@@ -1,0 +1,109 @@
+"""The method table: every method of every group, and the run that each is tried in. A new choice joins by its YAML file alone.
+
+`METHODS` is what `tests/test_composition.py` crosses with `tests/layouts.py`; docs/composition.md is written from the same cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+#: The run of every cell: digits, 2 epochs of 3 steps whose last batch has 8 examples; float32; momentum, so that state matters.
+BASE = (
+    "train.limit=72",
+    "train.batch_size=32",
+    "train.duration=6step",
+    "log.every=1step",
+    "log.report=false",
+    "eval.every=3step",
+    "eval.limit=40",
+    "eval.batch_size=16",
+    "checkpoint.every=3step",
+    "checkpoint.keep=9",
+    "precision=fp32",
+    "reg=[]",
+    "optim=sgd",
+    "optim.lr=0.05",
+)
+
+#: Small networks: four sections and pairs of layers to divide; one with convolutions and batch norm; one with dropping of whole paths.
+MLP = ("model=mlp", "model.hidden=[16,16,16]")
+NORMED = ("model=wide_resnet", "model.depth=10", "model.widen=1", "train.limit=64", "optim.lr=0.01")
+TRANSFORMER = ("model=vit_tiny", "model.dim=16", "model.depth=2", "model.heads=2", "model.patch=2")
+
+#: What a choice needs besides its name.
+SPECIAL: dict[str, tuple[str, ...]] = {
+    "reg.whitening": ("model=seed_cnn", "model.channels=[8,16]", "model.hidden=16"),
+    "reg.drop_path": TRANSFORMER,
+    "reg.dropblock": NORMED,
+    "reg.swa": NORMED,
+    "sched.one_cycle": ("sched.cycle_momentum=true",),
+    "sched.sequence": (),
+}
+
+#: Choices that are the run of BASE itself, or only stand for others.
+LEFT_OUT = {"optim.sgd", "precision.fp32", "precision.auto", "norm.keep", "quant.none", "distill.none", "prune.none"}
+
+#: Settings of `train` that change how a step is computed.
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "train.clip_norm": ("train.clip_norm=0.5",),
+    "train.microbatch": ("train.microbatch=8",),
+    "train.activation_checkpointing=full": (*TRANSFORMER, "train.activation_checkpointing=full"),
+    "train.activation_checkpointing=selective": (*NORMED, "train.activation_checkpointing=selective", "norm=sync"),
+    "data.pipeline=streaming": ("data.pipeline=streaming", "data.workers=0"),
+    "reg=[ema,label_smoothing,mixup] sched=plateau train.clip_norm": (
+        "reg=[ema,label_smoothing,mixup]",
+        "sched=plateau",
+        "train.clip_norm=0.5",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One row of the table: the method's name as it is typed, and the whole line of overrides. `{teacher}` is a trained run."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def line(*words: str) -> tuple[str, ...]:
+    """`words` with each key once: the last one wins. A network that replaces another takes the other's knobs away."""
+    kept: dict[str, str] = {}
+    for word in words:
+        key = word.partition("=")[0]
+        if key == "model" and kept.get("model", word) != word:
+            kept = {other: text for other, text in kept.items() if not other.startswith("model.")}
+        kept[key] = word
+    return tuple(kept.values())
+
+
+def methods() -> list[Tried]:
+    """Every row, in the order of groups and names."""
+    rows = []
+    for group, form in (
+        ("sched", "{}={}"),
+        ("optim", "{}={}"),
+        ("norm", "{}={}"),
+        ("reg", "{}=[{}]"),
+        ("monitor", "{}=[{}]"),
+        ("precision", "{}={}"),
+        ("distill", "{}={}"),
+        ("quant", "{}={}"),
+        ("prune", "{}={}"),
+    ):
+        for file in sorted((CONF / group).glob("*.yaml")):
+            key = f"{group}.{file.stem}"
+            if key in LEFT_OUT:
+                continue
+            extra = (*(NORMED if group == "norm" else ()), *SPECIAL.get(key, ()))
+            if group == "optim":
+                extra = (*extra, "optim.lr=1e-3")
+            if "???" in file.read_text(encoding="utf-8"):
+                extra = (*extra, f"{group}.teacher={{teacher}}")
+            word = form.format(group, file.stem)
+            rows.append(Tried(word, line(*MLP, *BASE, word, *extra)))
+    rows += [Tried(name, line(*MLP, *BASE, *words)) for name, words in SETTINGS.items()]
+    return rows
