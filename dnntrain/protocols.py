@@ -52,6 +52,7 @@ class Need(Enum):
     """What a method needs of the layout; `rules.py` crosses needs with what each layout provides."""
 
     WHOLE_PARAMETER = "each parameter whole in one process"
+    WHOLE_LAYER = "each layer whole while it computes"
     WHOLE_MODEL = "the whole model in one process"
     FEATURES = "outputs of inner modules"
     SECOND_PASS = "a second forward and backward pass in a step"

@@ -146,6 +146,8 @@ def provides(degrees: Degrees) -> frozenset[Need]:
     lacking = set()
     if degrees.sharded:
         lacking |= {Need.WHOLE_PARAMETER, Need.WHOLE_MODEL}
+    if degrees.tp > 1:
+        lacking |= {Need.WHOLE_LAYER}
     if degrees.pp > 1:
         lacking |= {Need.WHOLE_MODEL, Need.FEATURES}
     return frozenset(Need) - lacking

@@ -26,6 +26,8 @@ def full(tensor: Tensor) -> Tensor:
     """The whole tensor, plain. All ranks of its mesh must ask for it, in the same order."""
     if not is_sharded(tensor):
         return tensor
+    if _nested(tensor):
+        return _unnested(tensor)
     whole: Tensor = tensor.detach().full_tensor()  # type: ignore[attr-defined]
     return whole
 
@@ -78,6 +80,36 @@ def fill_named(targets: Mapping[str, Tensor], values: Mapping[str, Any]) -> None
 
 
 def _distributed(value: Tensor, model: Any) -> Tensor:
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-    return distribute_tensor(value, model.device_mesh, model.placements, src_data_rank=None)
+    mesh, placements = model.device_mesh, model.placements
+    if not _nested(model):
+        return distribute_tensor(value, mesh, placements, src_data_rank=None)
+    part = distribute_tensor(value, mesh["tp"], [placements[-1]], src_data_rank=None)._local_tensor
+    shard = distribute_tensor(part, mesh["shard"], [Shard(0)], src_data_rank=None)._local_tensor
+    return DTensor.from_local(shard, mesh, placements, run_check=False, shape=value.shape, stride=value.stride())
+
+
+def _nested(tensor: Any) -> bool:
+    """True for interleaved parts (query, key, value of a tensor-parallel layer) that FSDP has cut again along the same dimension.
+
+    DTensor cannot tell that order from its placements, so that such a tensor, a bias, is put together step by step.
+    """
+    *others, last = tensor.placements
+    return (
+        bool(others)
+        and hasattr(last, "split_factor")
+        and any(getattr(item, "dim", None) == last.dim for item in others)
+    )
+
+
+def _unnested(tensor: Any) -> Tensor:
+    from torch.distributed.tensor import DTensor, Shard
+
+    mesh = tensor.device_mesh
+    size = torch.Size([len(tensor) // mesh["tp"].size(), *tensor.shape[1:]])
+    shard = local(tensor).detach()
+    stacked = DTensor.from_local(shard, mesh["shard"], [Shard(0)], run_check=False, shape=size, stride=shard.stride())
+    part = stacked.full_tensor()
+    whole: Tensor = DTensor.from_local(part, mesh["tp"], [tensor.placements[-1]], run_check=False).full_tensor()
+    return whole

@@ -40,7 +40,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     "reg.dropblock": NORMED,
     "reg.swa": NORMED,
     "sched.one_cycle": ("sched.cycle_momentum=true",),
-    "sched.sequence": (),
+    "norm.ghost": ("norm.size=4",),
 }
 
 #: Choices that are the run of BASE itself, or only stand for others.

@@ -16,7 +16,7 @@ from dnntrain.protocols import Alone, Collectives, Context, ModelStage, ModelTra
 class Layer:
     """Each example is normalised over all channels and pixels of a layer, as group normalisation with one group does."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_LAYER})
     batch_statistics: ClassVar[bool] = False
 
     def build(self, context: Context) -> Parts:

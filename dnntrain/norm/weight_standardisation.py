@@ -28,7 +28,7 @@ class WeightStandardisation:
     smallest: PositiveInt = 4  # fewest channels of a group, where a layer has as many
     epsilon: Positive = 1e-5  # added to the standard deviation of a filter
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_LAYER})
     batch_statistics: ClassVar[bool] = False
 
     def build(self, context: Context) -> Parts:

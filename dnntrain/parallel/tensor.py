@@ -111,6 +111,8 @@ def _shell(module: nn.Module, parts: int, bias: bool) -> nn.Module:
     if isinstance(shell, nn.GroupNorm):
         shell.num_groups //= parts
         shell.num_channels //= parts
+    elif isinstance(shell, nn.modules.batchnorm._BatchNorm):
+        shell.num_features //= parts
     if not bias:
         shell._parameters["bias"] = None
     return shell
