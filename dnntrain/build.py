@@ -128,6 +128,11 @@ def build(
     if plan.compile:
         arranged.run[0].compile()
     # 4. optimizers over the model's own parameters
+    if plan.degrees.pp > 1 and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            f"stage {place.pp} of the pipeline holds no weights that are trained",
+            f"use parallel.pp={plan.degrees.pp - 1}" if plan.degrees.pp > 2 else "use parallel=ddp",
+        )
     optimizers = optim.build(model, settings)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # 5. objective, executor, update

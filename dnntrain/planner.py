@@ -405,6 +405,11 @@ def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, examp
     """Refuses what a pipeline cannot do exactly: too few micro-batches, or padding that batch norm would see."""
     if degrees.pp == 1:
         return
+    if getattr(config.norm, "precise", 0):
+        raise ConfigError(
+            f"norm.precise={config.norm.precise} calls the whole model, of which a pipeline's rank has a stage",
+            "use norm.precise=0, or another layout",
+        )
     stages = degrees.pp * config.parallel.stages_per_rank
     share = config.train.batch_size // degrees.data_ranks
     if count < stages:

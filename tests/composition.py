@@ -111,4 +111,24 @@ def _compared(reference: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Ce
     return Cell("equal" if same and difference <= TOLERANCE else "works", f"{difference:.0e}")
 
 
-__all__ = ["LAYOUTS", "Cell", "Composition"]
+#: How a cell is written in the page.
+SIGNS = {"equal": "=", "works": "works", "refused": "—"}
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "composition.md"
+
+COLUMNS = (*(layout.name for layout in LAYOUTS), "resume")
+
+
+def read_table() -> dict[tuple[str, str], str]:
+    """(method, layout) → equal, works or refused, as docs/composition.md states it."""
+    kinds = {sign: kind for kind, sign in SIGNS.items()}
+    table = {}
+    for row in PAGE.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if row.startswith("| `") and len(cells) == len(COLUMNS) + 1:
+            name = cells[0].strip("`")
+            table |= {(name, column): kinds[cell.split()[0]] for column, cell in zip(COLUMNS, cells[1:], strict=True)}
+    return table
+
+
+__all__ = ["COLUMNS", "LAYOUTS", "PAGE", "SIGNS", "Cell", "Composition", "read_table"]

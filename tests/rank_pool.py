@@ -58,28 +58,22 @@ class Pool:
             pipe.write(json.dumps({**task, "rank": rank, "ranks": ranks, "port": port}) + "\n")
             pipe.flush()
         replies: dict[int, dict[str, Any]] = {}
-        failed = ""
         deadline = time.monotonic() + timeout_s
         while len(replies) < ranks:
             try:
                 rank, reply = self._replies.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                self.close()
                 missing = sorted(set(range(ranks)) - set(replies))
-                first = next((reply for reply in replies.values() if "error" in reply), None)
-                if first is not None:
-                    return Outcome({}, first["error"], first["exit_code"])
-                return Outcome({}, f"ranks {missing} did not answer within {timeout_s} s", 1)
-            if reply is None:
-                self.close()
-                return Outcome({}, f"rank {rank} died", 1)
-            replies[rank] = reply
-            if "error" in reply and not failed:
-                failed = reply["error"]
+                replies |= {rank: _died(f"rank {rank} did not answer within {timeout_s} s") for rank in missing}
+                break
+            replies[rank] = reply or _died(f"rank {rank} died")
+            if "error" in replies[rank]:
                 deadline = min(deadline, time.monotonic() + _GRACE_S)
-        for reply in replies.values():
-            if "error" in reply and reply["error"] == failed:
-                return Outcome({}, failed, reply["exit_code"])
+        if any(reply.get("died") for reply in replies.values()):
+            self.close()
+        errors = [reply for reply in replies.values() if "error" in reply]
+        for error in sorted(errors, key=lambda error: bool(error.get("died"))):
+            return Outcome({}, error["error"], error["exit_code"])
         return Outcome(replies[0]["result"])
 
     def close(self) -> None:
@@ -114,6 +108,10 @@ class Pool:
                 if line.startswith("{"):
                     replies.put((rank, json.loads(line)))
         replies.put((rank, None))
+
+
+def _died(text: str) -> dict[str, Any]:
+    return {"error": text, "exit_code": 1, "died": True}
 
 
 def _free_port() -> int:
