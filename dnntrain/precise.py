@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnntrain.protocols import Built, Moment
+from dnntrain.shards import fill_named, local
 
 
 class PreciseStatistics:
@@ -81,8 +82,8 @@ class PreciseStatistics:
         totals = self._built.collect.data_sum(torch.cat(list(sums.values())))
         for name, total in zip(sums, torch.split(totals, [len(item) for item in sums.values()]), strict=True):
             mean, var = population(total)
-            self._statistics[f"{name}.running_mean"].copy_(mean)
-            self._statistics[f"{name}.running_var"].copy_(var)
+            local(self._statistics[f"{name}.running_mean"]).copy_(mean)
+            local(self._statistics[f"{name}.running_var"]).copy_(var)
 
     @torch.no_grad()
     def _swap_in(self) -> dict[str, Tensor]:
@@ -108,8 +109,7 @@ class PreciseStatistics:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._fresh = bool(state["fresh"])
-        for name, tensor in self._statistics.items():
-            tensor.copy_(state["statistics"][name])
+        fill_named(self._statistics, state["statistics"])
 
 
 def moments(inputs: Tensor) -> Tensor:
@@ -144,4 +144,5 @@ def _add(total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 def _none_of(module: _BatchNorm) -> Tensor:
     """Inputs of a layer without an example."""
     assert module.running_mean is not None
-    return module.running_mean.new_empty(0, module.num_features)
+    channels = local(module.running_mean)
+    return channels.new_empty(0, len(channels))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layouts import LAYOUTS, Arrangement
-from methods import BASE, MLP, Tried, line
+from methods import BASE, Tried, line
 from rank_pool import Pool
 from short_runs import comparable, result
 
@@ -50,13 +50,15 @@ class Composition:
         reference = self._reference(method)
         if isinstance(reference, Cell):
             return reference
-        whole, again = self._run_dir(method, "one"), self._run_dir(method, "resumed")
+        layout = LAYOUTS[0] if method.several else None
+        whole = self._run_dir(method, layout.name if layout else "one")
+        again = self._run_dir(method, "resumed")
         shutil.copytree(whole, again)
         for name in ("result.json", "checkpoints/BEST"):
             (again / name).unlink(missing_ok=True)
         shutil.rmtree(again / "checkpoints" / "step-6")
         (again / "checkpoints" / "LAST").write_text("step-3\n")
-        outcome = self._pool.train(1, self._line(method, None), again)
+        outcome = self._pool.train(layout.ranks if layout else 1, self._line(method, layout), again)
         if outcome.error:
             return _refusal(outcome.exit_code, outcome.error)
         same = result(again)["digest"] == result(whole)["digest"] and comparable(again) == comparable(whole)
@@ -75,15 +77,18 @@ class Composition:
 
     def _line(self, method: Tried, layout: Arrangement | None) -> list[str]:
         words = [
-            word.replace("{teacher}", str(self._teacher())) if "{teacher}" in word else word
+            word.replace("{teacher}", str(self._teacher(method))) if "{teacher}" in word else word
             for word in method.overrides
+            if layout is not None or not (method.several and word == method.name)
         ]
         return [*line(*words, *(layout.overrides if layout else ()))]
 
-    def _teacher(self) -> Path:
-        run = self._folder / "teacher"
+    def _teacher(self, method: Tried) -> Path:
+        """A trained network of the same kind, but with other first weights."""
+        kind = [word for word in method.overrides if word.startswith(("model", "norm"))]
+        run = self._folder / ("teacher-" + "".join(letter for letter in "".join(kind) if letter.isalnum()))
         if not run.exists():
-            outcome = self._pool.train(1, [*MLP, *BASE], run)
+            outcome = self._pool.train(1, line(*BASE, *kind, "seed=1"), run)
             assert not outcome.error, outcome.error
         return run
 

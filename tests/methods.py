@@ -38,13 +38,22 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     "reg.whitening": ("model=seed_cnn", "model.channels=[8,16]", "model.hidden=16"),
     "reg.drop_path": TRANSFORMER,
     "reg.dropblock": NORMED,
-    "reg.swa": NORMED,
+    "reg.swa": (*NORMED, "norm=sync", "reg.swa.start=0.3"),
+    "reg.weight_decay": ("optim.weight_decay=0",),
+    "distill.at": ("distill.layers=[stages.1]", *NORMED, "norm=sync"),
+    "distill.fitnet": ("distill.layers=[layers.1]",),
     "sched.one_cycle": ("sched.cycle_momentum=true",),
     "norm.ghost": ("norm.size=4",),
 }
 
 #: Choices that are the run of BASE itself, or only stand for others.
 LEFT_OUT = {"optim.sgd", "precision.fp32", "precision.auto", "norm.keep", "quant.none", "distill.none", "prune.none"}
+
+#: Choices that act on the finished network alone, in a process of their own: no layout has a part in them (tests/quant, tests/export).
+LEFT_OUT |= {"quant.int8_static", "quant.int8_dynamic", "quant.int8_weight_only"}
+
+#: Choices that only several ranks can make: their run in one process is the run without them, and they are resumed on two ranks.
+SEVERAL = {"monitor.slow_rank"}
 
 #: Settings of `train` that change how a step is computed.
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -63,10 +72,14 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Tried:
-    """One row of the table: the method's name as it is typed, and the whole line of overrides. `{teacher}` is a trained run."""
+    """One row of the table: the method's name as it is typed, and the whole line of overrides. `{teacher}` is a trained run.
+
+    `several`: one process refuses it, and is compared without it.
+    """
 
     name: str
     overrides: tuple[str, ...]
+    several: bool = False
 
 
 def line(*words: str) -> tuple[str, ...]:
@@ -104,6 +117,6 @@ def methods() -> list[Tried]:
             if "???" in file.read_text(encoding="utf-8"):
                 extra = (*extra, f"{group}.teacher={{teacher}}")
             word = form.format(group, file.stem)
-            rows.append(Tried(word, line(*MLP, *BASE, word, *extra)))
+            rows.append(Tried(word, line(*MLP, *BASE, word, *extra), key in SEVERAL))
     rows += [Tried(name, line(*MLP, *BASE, *words)) for name, words in SETTINGS.items()]
     return rows
