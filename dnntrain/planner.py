@@ -207,9 +207,9 @@ def make_plan(
         )
     degrees, stage_bounds, layout_notes = place_model(config, hardware, ranks, model)
     facts = LayoutFacts(model.convolutional, model.blocks, _contiguous(config, degrees))
-    if reasons := [*layout_refusals(config, hardware, degrees, facts), *unmet_needs(config, degrees)]:
-        raise ConfigError.of(reasons)
     micro, accumulation = micro_batches(config, degrees, data.train)
+    if reasons := [*layout_refusals(config, hardware, degrees, facts), *unmet_needs(config, degrees, micro)]:
+        raise ConfigError.of(reasons)
     check_pipeline(config, degrees, model, data.train, accumulation)
     steps_per_epoch = math.ceil(data.train / batch_size)
     duration = config.train.duration
@@ -394,11 +394,17 @@ def micro_batches(config: RunConfig, degrees: Degrees, examples: int) -> tuple[i
     shares = [cut.share(batch_size, rank) for rank in range(degrees.data_ranks)]
     share = max(end - start for start, end in shares)
     stages = degrees.pp * getattr(config.parallel, "stages_per_rank", 1)
-    wanted = config.train.microbatch or (math.ceil(share / (2 * stages)) if degrees.pp > 1 else share)
+    wanted = config.train.microbatch or (_pipelined(share, stages, config.data.pair_block) if degrees.pp > 1 else share)
     schedule = replace(cut, micro_batch_size=min(wanted, share))
     ranges = [schedule.micro_ranges(found) for found in shares]
     largest = max(end - start for found in ranges for start, end in found)
     return largest, max(len(found) for found in ranges)
+
+
+def _pipelined(share: int, stages: int, block: int) -> int:
+    """Examples of a pipeline's micro-batch: two for each stage, or one where that would cut pair blocks."""
+    wanted = math.ceil(share / (2 * stages))
+    return block if wanted < block and share // block >= stages else wanted
 
 
 def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, examples: int, count: int) -> None:

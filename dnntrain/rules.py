@@ -126,7 +126,7 @@ def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
     return broken
 
 
-def unmet_needs(config: RunConfig, degrees: Degrees) -> list[str]:
+def unmet_needs(config: RunConfig, degrees: Degrees, micro_batch_size: int) -> list[str]:
     """What the layout cuts, and each need of a chosen method that it does not provide: no rule is written for a pair."""
     provided = provides(degrees)
     single = ("norm", "optim", "sched", "quant", "distill", "prune")
@@ -134,7 +134,7 @@ def unmet_needs(config: RunConfig, degrees: Degrees) -> list[str]:
     methods |= {
         f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
     }
-    return regularisation_refusals(config, degrees.data_ranks) + [
+    return regularisation_refusals(config, degrees.data_ranks, micro_batch_size) + [
         f"{name} needs {need.value}, which the layout ({degrees}) does not give\n  use parallel=ddp, or do without {name}"
         for name, method in methods.items()
         for need in sorted(getattr(method, "needs", frozenset()) - provided, key=lambda need: need.value)

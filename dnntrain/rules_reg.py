@@ -8,19 +8,20 @@ from dataclasses import fields
 from dnntrain.config.run import RunConfig
 
 
-def regularisation_refusals(config: RunConfig, ranks: int) -> list[str]:
-    """Every reason to refuse the chosen `reg` methods, each with its remedy on a second line."""
-    return [f"{reason}\n  {fix}" for reason, fix in (*_cut_pairs(config, ranks), *_two_owners(config))]
+def regularisation_refusals(config: RunConfig, ranks: int, micro_batch_size: int) -> list[str]:
+    """Every reason to refuse the chosen `reg` methods, each with its remedy on a second line. `micro_batch_size` is the planned one."""
+    found = (*_cut_pairs(config, ranks, micro_batch_size), *_two_owners(config))
+    return [f"{reason}\n  {fix}" for reason, fix in found]
 
 
-def _cut_pairs(config: RunConfig, ranks: int) -> Iterator[tuple[str, str]]:
+def _cut_pairs(config: RunConfig, ranks: int, micro: int) -> Iterator[tuple[str, str]]:
     """Methods that mix examples do so within pair blocks, which no layout may cut."""
     pairing = [f"reg.{name}" for name, method in config.reg.items() if getattr(method, "pairs", False)]
     if getattr(config.distill, "pairs", False):
         pairing.append("distill")
     if not pairing:
         return
-    block, batch, micro = config.data.pair_block, config.train.batch_size, config.train.microbatch
+    block, batch = config.data.pair_block, config.train.batch_size
     mixes = f"{' and '.join(pairing)} mixes examples within blocks of data.pair_block={block}"
     if block == 1:
         yield f"{mixes}, which leaves each alone", "use data.pair_block=8"
@@ -28,9 +29,10 @@ def _cut_pairs(config: RunConfig, ranks: int) -> Iterator[tuple[str, str]]:
         fix = f"train.batch_size={ranks * block} or more"
         smaller = f"data.pair_block={batch // ranks}, or " if batch // ranks > 1 else ""
         yield f"{mixes}, and {ranks} ranks cut them where train.batch_size={batch}", f"use {smaller}{fix}"
-    elif micro is not None and micro < min(block, -(-batch // ranks)):
+    elif micro < min(block, -(-batch // ranks)):
         smaller = f"data.pair_block={micro}, or " if micro > 1 else ""
-        yield f"{mixes}, and train.microbatch={micro} cuts them", f"use {smaller}train.microbatch={block} or more"
+        cause = "train.microbatch" if config.train.microbatch else "the pipeline's micro-batch"
+        yield f"{mixes}, and {cause}={micro} cuts them", f"use {smaller}train.microbatch={block} or more"
 
 
 def _two_owners(config: RunConfig) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,161 @@
+"""Every layout trains the run of one process: 20 steps in float32 with keyed augmentation and a last batch that does not divide."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rank_pool import Pool
+from short_runs import comparable, result
+
+#: EMA, clipping, label smoothing, mixup, plateau and keyed crops at once; 100 examples in batches of 32, so that the last has 4.
+MIX = (
+    "train.limit=100",
+    "train.batch_size=32",
+    "train.duration=20step",
+    "train.clip_norm=0.5",
+    "log.every=1step",
+    "log.report=false",
+    "eval.every=5step",
+    "eval.batch_size=64",
+    "checkpoint.every=10step",
+    "checkpoint.keep=9",
+    "precision=fp32",
+    "data.crop_padding=1",
+    "reg=[ema,label_smoothing,mixup]",
+    "sched=plateau",
+    "sched.patience=1",
+    "optim.lr=2e-3",
+)
+TRANSFORMER = ("model=vit_tiny", "model.dim=32", "model.depth=4", "model.heads=2", "model.patch=2")
+#: Sync batch norm: a network shallow enough that rounding does not grow, and batches that every rank has examples of.
+NORMED = (
+    "model=wide_resnet",
+    "model.depth=10",
+    "model.widen=1",
+    "norm=sync",
+    "train.limit=104",
+    "optim=sgd",
+    "optim.lr=5e-3",
+)
+
+LAYOUTS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "ddp2": (2, ("parallel=ddp",)),
+    "ddp4": (4, ("parallel=ddp",)),
+    "fsdp2": (2, ("parallel=fsdp",)),
+    "hsdp2x2": (4, ("parallel=hsdp",)),
+    "tp2": (2, ("parallel=tp",)),
+    "fsdp2xtp2": (4, ("parallel=fsdp", "parallel.shard=2", "parallel.tp=2")),
+    "ddp2xtp2": (4, ("parallel=ddp", "parallel.dp=2", "parallel.tp=2")),
+    "ddp2xpp2": (4, ("parallel=ddp", "parallel.dp=2", "parallel.pp=2")),
+    "fsdp2xpp2": (4, ("parallel=fsdp", "parallel.shard=2", "parallel.pp=2")),
+    "tp2xpp2": (4, ("parallel=tp", "parallel.tp=2", "parallel.pp=2")),
+    "pp2-gpipe": (2, ("parallel=pp", "parallel.schedule=gpipe")),
+    "pp2-1f1b": (2, ("parallel=pp",)),
+    "pp2-interleaved": (2, ("parallel=pp", "parallel.schedule=interleaved", "parallel.stages_per_rank=2")),
+    "accumulate4": (1, ("train.microbatch=8",)),
+    "ddp2-accumulate2": (2, ("parallel=ddp", "train.microbatch=8")),
+    "fsdp2-recomputed": (2, ("parallel=fsdp", "train.activation_checkpointing=full")),
+    "fsdp1": (1, ("parallel=fsdp", "launch.nproc=1")),
+}
+
+#: What one of each kind shows in the quick run of the tests.
+QUICK = {"ddp2", "fsdp2", "tp2", "pp2-1f1b"}
+
+#: (trained for 10 steps under, gone on with under); "one" is one process.
+CHANGES = (
+    ("one", "ddp2"),
+    ("ddp2", "one"),
+    ("ddp2", "fsdp2"),
+    ("fsdp2", "tp2"),
+    ("tp2", "fsdp2xtp2"),
+    ("fsdp2xtp2", "pp2-1f1b"),
+    ("pp2-1f1b", "one"),
+    ("one", "fsdp2xtp2"),
+    ("pp2-interleaved", "ddp2"),
+    ("hsdp2x2", "tp2"),
+    ("tp2", "hsdp2x2"),
+    ("fsdp2", "one"),
+)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    pool = Pool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def trained(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The folder of a run of (network, layout), made once."""
+    folder = tmp_path_factory.mktemp("layouts")
+
+    def run(name: str, network: tuple[str, ...], layout: str) -> Path:
+        path = folder / f"{name}-{layout}"
+        if not path.exists():
+            ranks, words = LAYOUTS.get(layout, (1, ()))
+            outcome = pool.train(ranks, merged(*MIX, *network, *words), path)
+            assert not outcome.error, outcome.error
+        return path
+
+    return run
+
+
+def merged(*words: str) -> list[str]:
+    """Each key once; the last one wins."""
+    return list({word.partition("=")[0]: word for word in words}.values())
+
+
+def assert_same(path: Path, reference: Path) -> None:
+    """Every loss within 1e-5, every accuracy exactly, the same decisions at the same steps."""
+    ours, theirs = comparable(path), comparable(reference)
+    assert [(row["step"], row["split"]) for row in ours] == [(row["step"], row["split"]) for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        if "loss" in b:
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-5), (a["step"], a["split"])
+        if "grad_norm" in b:
+            # A ReLU whose input is rounded to the other side of zero changes the gradient by more than rounding, and hardly the loss.
+            assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3), a["step"]
+        assert a.get("accuracy") == b.get("accuracy"), a["step"]
+        assert a.get("lr") == b.get("lr")
+    assert result(path)["value"] == result(reference)["value"]
+
+
+def names() -> list[object]:
+    return [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in LAYOUTS]
+
+
+@pytest.mark.parametrize("layout", names())
+def test_a_transformer_trains_as_in_one_process(layout: str, trained: object) -> None:
+    assert callable(trained)
+    assert_same(trained("vit", TRANSFORMER, layout), trained("vit", TRANSFORMER, "one"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ddp2", "ddp4", "fsdp2", "hsdp2x2", "tp2", "fsdp2xtp2", "ddp2xtp2"])
+def test_a_network_with_batch_norm_trains_as_in_one_process(layout: str, trained: object) -> None:
+    assert callable(trained)
+    assert_same(trained("normed", NORMED, layout), trained("normed", NORMED, "one"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_a_run_goes_on_under_another_layout(
+    before: str, after: str, trained: object, pool: Pool, tmp_path: Path
+) -> None:
+    assert callable(trained)
+    whole = trained("vit", TRANSFORMER, "one")
+    run = tmp_path / "run"
+    shutil.copytree(trained("vit", TRANSFORMER, before), run)
+    (run / "result.json").unlink()
+    (run / "checkpoints" / "BEST").unlink()
+    for step in (15, 20):
+        shutil.rmtree(run / "checkpoints" / f"step-{step}", ignore_errors=True)
+    (run / "checkpoints" / "LAST").write_text("step-10\n")
+    ranks, words = LAYOUTS.get(after, (1, ()))
+    outcome = pool.train(ranks, merged(*MIX, *TRANSFORMER, *words), run)
+    assert not outcome.error, outcome.error
+    assert_same(run, whole)
