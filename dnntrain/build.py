@@ -202,13 +202,13 @@ def build(
     def validate() -> Mapping[str, float | int]:
         with applied(parts.evaluation, model):
             if mesh is not None:
-                ready_to_evaluate(model, mesh)
+                ready_to_evaluate(model, arranged.run, mesh)
             batches = batches_of(data.dataset.train, data.val, place.data)
             found = evaluate(
                 model, outputs, batches, reduce_sum, device, counts=place.counts, rounds=rounds, empty=empty
             )
         if mesh is not None:
-            settled(model)
+            settled(arranged.run)
         return found
 
     evaluator = Evaluator(validate, metrics, saver, timer, config.eval.metric)
@@ -361,19 +361,19 @@ def contexts_of(module: nn.Module, plan: Plan) -> Callable[[], AbstractContextMa
     return unsynchronised(module)
 
 
-def ready_to_evaluate(model: nn.Module, mesh: Mesh) -> None:
+def ready_to_evaluate(model: nn.Module, run: Sequence[nn.Module], mesh: Mesh) -> None:
     """All ranks evaluate with the same running statistics, and gather the weights that are in place now."""
     from dnntrain.parallel.wrap import settle, share_buffers
 
     share_buffers(model, mesh)
-    settle(model)
+    settle(run)
 
 
-def settled(model: nn.Module) -> None:
+def settled(run: Sequence[nn.Module]) -> None:
     """After other weights were in place: the next forward pass gathers the live ones."""
     from dnntrain.parallel.wrap import settle
 
-    settle(model)
+    settle(run)
 
 
 def make_context(

@@ -96,11 +96,12 @@ def _shard_dimension(parameter: nn.Parameter) -> Shard | None:
     return Shard(1) if interleaved and parameter.ndim > 1 else None
 
 
-def settle(model: nn.Module) -> None:
-    """Frees gathered weights, so that the next forward pass gathers what was written into the shards since."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+def settle(run: Sequence[nn.Module]) -> None:
+    """Frees the gathered weights of what is called, so that the next forward pass gathers what was written into the shards since."""
+    for root in run:
+        for module in root.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 @contextmanager
