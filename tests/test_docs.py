@@ -39,7 +39,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *so
 #: Added to what trains, so that all examples together take seconds.
 FAST = ("debug=fast", "log.report=false", "train.threads=1")
 
-FILE_TYPES = ("py", "yaml", "md", "safetensors", "txt", "json", "jsonl")
+FILE_TYPES = ("pt2", "onnx", "py", "yaml", "md", "safetensors", "txt", "json", "jsonl")
 
 
 @dataclass(frozen=True)

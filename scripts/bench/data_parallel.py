@@ -2,7 +2,7 @@
 
 python scripts/bench/data_parallel.py [--rounds 3] [--steps 24] [--batch 64] [--model resnet18]
 
-Rounds are interleaved; the figure is the median over rounds of each round's ratio. Images are synthetic, 32x32, float32. Needs two free cores.
+Rounds are interleaved; the figure is the median over rounds of the ratios. Images are synthetic, 32x32, float32. Needs two free cores.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def main() -> None:
     ]
     ways = {
         "one process, 2 threads": lambda: dnntrain([*words, "train.threads=2"], threads=2),
-        "ddp, 2 ranks of 1 thread": lambda: dnntrain([*words, "parallel=ddp", "launch.nproc=2", "train.threads=1"], threads=1),
+        "ddp, 2 ranks of 1 thread": lambda: dnntrain(
+            [*words, "parallel=ddp", "launch.nproc=2", "train.threads=1"], threads=1
+        ),
         "hand-written DDP loop": lambda: by_hand(asked.model, asked.batch, asked.steps),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
@@ -82,7 +84,11 @@ def by_hand(model: str, batch: int, steps: int) -> float:
     """Images per second of the shortest loop that does the same work."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
     found = subprocess.run(
-        [*torchrun, "hand", model, str(batch), str(steps)], env=environment(1), check=True, capture_output=True, text=True
+        [*torchrun, "hand", model, str(batch), str(steps)],
+        env=environment(1),
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return float(found.stdout.split()[-1])
 
