@@ -18,7 +18,6 @@ SEEDS = (0, 1, 2)
 MODELS = {
     "resnet_cifar (depth 8)": ("model=resnet_cifar", "model.depth=8"),
     "mobilenet_v3_small": ("model=mobilenet_v3_small",),
-    "vit_tiny (dim 48, depth 3)": ("model=vit_tiny", "model.dim=48", "model.depth=3"),
 }
 COMMON = ("precision=fp32", "log.report=false", "log.every=1ep", "checkpoint.every=100ep")
 
