@@ -63,7 +63,9 @@ class OptimizerChoice:
                 f"lr_base_batch={self.lr_base_batch} has no effect with lr_scaling=none; use linear or sqrt"
             )
         if self.no_decay and not self.weight_decay:
-            raise ValueError("no_decay has no effect with weight_decay=0; set one, or leave no_decay out")
+            raise ValueError(
+                "no_decay has no effect with weight_decay=0; set optim.weight_decay, or leave optim.no_decay out"
+            )
         for rule in self.groups:
             GroupRule.parse(rule)
 

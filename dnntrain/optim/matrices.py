@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dnntrain.shards import is_sharded, local
+
 
 def as_matrix(tensor: Tensor) -> Tensor:
     """[out, …] → a view [out, -1], in the order of memory."""
@@ -19,21 +21,25 @@ def as_matrix(tensor: Tensor) -> Tensor:
 
 def matrix_gradient(parameter: nn.Parameter) -> Tensor:
     """The parameter's gradient as a matrix whose elements stand where those of the parameter do."""
-    gradient = parameter.grad
-    assert gradient is not None
-    if gradient.stride() != parameter.stride():
-        gradient = torch.empty_like(parameter).copy_(gradient)
+    assert parameter.grad is not None
+    gradient, here = local(parameter.grad), local(parameter.detach())
+    if gradient.stride() != here.stride():
+        gradient = torch.empty_like(here).copy_(gradient)
     return as_matrix(gradient)
 
 
 def matrix_groups(groups: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[nn.Parameter, nn.Parameter]]:
-    """`groups` with every parameter of four dimensions replaced by a two-dimensional one, and {the one that stands in: the real one}."""
+    """`groups` with every parameter of four dimensions replaced by a two-dimensional one, and {the one that stands in: the real one}.
+
+    Copies on several ranks (DTensors that are whole here) are replaced by plain ones.
+    """
     owners: dict[nn.Parameter, nn.Parameter] = {}
     viewed = []
     for group in groups:
         named = []
         for name, parameter in group["params"]:
-            view = nn.Parameter(as_matrix(parameter.detach())) if parameter.ndim == 4 else parameter
+            stands_in = parameter.ndim == 4 or is_sharded(parameter)
+            view = nn.Parameter(as_matrix(local(parameter.detach()))) if stands_in else parameter
             owners[view] = parameter
             named.append((name, view))
         viewed.append({**group, "params": named})

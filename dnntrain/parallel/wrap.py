@@ -46,7 +46,7 @@ _KEPT = {
 
 def data_parallel(model: nn.Module, layout: Layout) -> nn.Module:
     """`model` in DistributedDataParallel over all ranks. Buffers stay each rank's own until `share_buffers`."""
-    wrapped = nn.parallel.DistributedDataParallel(
+    wrapped = _FixedBuckets(
         model,
         bucket_cap_mb=layout.bucket_mb,
         gradient_as_bucket_view=True,
@@ -56,6 +56,23 @@ def data_parallel(model: nn.Module, layout: Layout) -> nn.Module:
     if layout.compress != "none":
         wrapped.register_comm_hook(*_hook(layout.compress))
     return wrapped
+
+
+class _FixedBuckets(nn.parallel.DistributedDataParallel):
+    """DDP whose gradient buckets stay as they are from the first step on: the last parameters' come first.
+
+    torch lays them out anew after a process's first step, and where a gradient lies decides the order in which three ranks or more are
+    summed: a run that is gone on with would round its first step in another way than the run that was never broken off.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.reducer._push_all_rebuilt_params()
+        self.reducer._rebuild_buckets()
+
+    def _build_params_for_reducer(self) -> tuple[list[nn.Parameter], list[bool]]:
+        parameters, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
+        return parameters[::-1], sparse[::-1]
 
 
 def _hook(compress: str) -> tuple[Any, Callable[..., Any]]:

@@ -107,7 +107,8 @@ def distance_in_steps(duration: Duration, context: Context, key: str) -> float:
     """`length_in_steps` of what must be longer than nothing."""
     steps = length_in_steps(duration, context, key)
     if steps <= 0:
-        raise ConfigError(f"{key}={duration} is no step at all", "make it at least 1step")
+        of = f" of the {context.total_steps} steps of train.duration" if duration.unit == "%" else ""
+        raise ConfigError(f"{key}={duration}{of} is no step at all", "make it at least 1step")
     return steps
 
 

@@ -1,0 +1,229 @@
+"""Random combinations of methods, layouts and schedules, from a seed; what each does when it is trained, broken off and gone on with."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import yaml
+from layouts import LAYOUTS, Arrangement
+from methods import BASE, CONF, LEFT_OUT, MLP, TRANSFORMER, line
+from rank_pool import Outcome, Pool
+from short_runs import comparable, result
+
+#: 4 steps over an epoch's border, saved and evaluated after 2.
+SHORT = ("train.duration=4step", "eval.every=2step", "checkpoint.every=2step")
+
+WIDE = ("model=wide_resnet", "model.depth=10", "model.widen=1")
+SEED = ("model=seed_cnn", "model.channels=[8,16]", "model.hidden=16")
+MODELS = (MLP, MLP, WIDE, WIDE, TRANSFORMER, SEED)
+
+ARRANGEMENTS = (
+    Arrangement("one process", 1),
+    Arrangement("one process", 1),
+    *LAYOUTS[:-1],
+    Arrangement("pp 2 × dp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.dp=2")),
+    Arrangement("pp 2 × tp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.tp=2")),
+    Arrangement("pp interleaved", 2, ("parallel=pp", "parallel.schedule=interleaved", "parallel.stages_per_rank=2")),
+    Arrangement("ddp 3", 3, ("parallel=ddp",)),
+    Arrangement("ddp 2 bf16", 2, ("parallel=ddp", "parallel.compress=bf16")),
+)
+
+#: Knobs without which a choice has no effect in so short a run, or cannot be.
+KNOBS: dict[str, tuple[str, ...]] = {
+    "reg.swa": ("reg.swa.start=0.3", "reg.swa.every=1step"),
+    "reg.dropout": ("reg.dropout.before='*'",),
+    "norm.ghost": ("norm.size=4",),
+    "quant.qat": ("quant.freeze_batch_norm=60%", "quant.freeze_observers=80%"),
+    "reg.weight_decay": ("optim.weight_decay=0",),
+    "sched.inverse_sqrt": ("sched.timescale=1step",),
+    "sched.exponential": ("sched.every=1step",),
+    "distill.fitnet": ("distill.layers=[layers.1]",),
+    "distill.at": ("distill.layers=[stages.1]",),
+}
+
+#: Methods that name modules of one network.
+_OF_NETWORK = {"fitnet": MLP, "at": WIDE}
+
+#: Settings besides methods; each run has at most two.
+SETTINGS: tuple[tuple[str, ...], ...] = (
+    ("train.microbatch=8",),
+    ("train.microbatch=5",),
+    ("train.clip_norm=0.5",),
+    ("train.activation_checkpointing=full",),
+    ("train.activation_checkpointing=selective",),
+    ("data.pipeline=streaming", "data.workers=0"),
+    ("data.flip=true",),
+    ("data.pair_block=4",),
+    ("eval.metric=loss",),
+    ("train.channels_last=on",),
+    ("optim.layer_decay=0.8",),
+    ("optim.no_decay=['*.weight']", "optim.weight_decay=0.01"),
+    ("sched.warmup=1step",),
+    ("sched.param=[lr,momentum]",),
+    ("sched.param=[lr,drop_rate]",),
+    ("sched.param=[lr,weight_decay]",),
+)
+
+#: What a message names a setting by.
+_SETTING = re.compile(
+    r"\b(?:train|data|eval|parallel|norm|optim|sched|reg|monitor|precision|distill|quant|model|launch)\b(?:[.=][\w.=\[]+)?"
+)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A run of `ranks` ranks as it is typed. `teacher`: the network that its teacher is, where it has one."""
+
+    number: int
+    ranks: int
+    overrides: tuple[str, ...]
+    teacher: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        words = [word for word in self.overrides if word not in (*BASE, *SHORT)]
+        return f"{self.number}: {self.ranks} ranks, {' '.join(words)}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """`kind` is trained, refused, or failed; `note` the message."""
+
+    kind: str
+    note: str = ""
+
+
+def combination(seed: int, number: int) -> Combination:
+    """The combination of this number: the same for all counts."""
+    draw = Random(f"{seed}/{number}")
+    model = draw.choice(MODELS)
+    layout = draw.choice(ARRANGEMENTS)
+    words = [*model, f"train.limit={draw.choice((72, 64))}"]
+    if model is WIDE:
+        words += _chosen("norm", draw.choice(_names("norm")))
+    words += _chosen("sched", draw.choice(_names("sched")))
+    optim = draw.choice(_names("optim"))
+    words += [f"optim={optim}", f"optim.lr={0.01 if optim in ('sgd', 'nesterov', 'muon', 'lars') else 0.001}"]
+    for group, most in (("reg", 3), ("monitor", 2)):
+        names = draw.sample(_names(group), draw.randint(0, most))
+        words.append(f"{group}=[{','.join(names)}]")
+        words += [word for name in names for word in KNOBS.get(f"{group}.{name}", ())]
+    words.append(f"precision={draw.choices(('fp32', 'bf16', 'auto', 'fp16'), (14, 4, 1, 1))[0]}")
+    method = draw.choices(("none", "distill", "quant"), (11, 6, 3))[0]
+    teacher: tuple[str, ...] = ()
+    if method == "distill":
+        other = {"none", *(name for name, network in _OF_NETWORK.items() if network is not model)}
+        name = draw.choice([name for name in _names("distill") if name not in other])
+        words += _chosen("distill", name)
+        if "???" in (CONF / "distill" / f"{name}.yaml").read_text(encoding="utf-8"):
+            teacher = WIDE if name == "at" else MLP
+            words.append("distill.teacher={teacher}")
+    elif method == "quant":
+        words += _chosen("quant", draw.choice(("qat", "qat", "float8_training")))
+    words += layout.overrides
+    for setting in draw.sample(SETTINGS, draw.randint(0, 2)):
+        words += setting
+    return Combination(number, layout.ranks, line(*BASE, *SHORT, *words), teacher)
+
+
+def _names(group: str) -> list[str]:
+    names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    return names if group != "quant" else [name for name in names if f"quant.{name}" not in LEFT_OUT]
+
+
+def _chosen(group: str, name: str) -> list[str]:
+    return [f"{group}={name}", *KNOBS.get(f"{group}.{name}", ())]
+
+
+class Trial:
+    """Trains combinations in `folder`; the teachers are trained once."""
+
+    def __init__(self, pool: Pool, folder: Path) -> None:
+        self._pool = pool
+        self._folder = folder
+        self._teachers: dict[tuple[str, ...], Path] = {}
+
+    def of(self, tried: Combination) -> Found:
+        """What the combination does: trained means finite, as asked for, and gone on with bit for bit from its second step."""
+        run, again = self._folder / str(tried.number), self._folder / f"{tried.number}-resumed"
+        overrides = [word.replace("{teacher}", str(self._teacher(tried.teacher))) for word in tried.overrides]
+        outcome = self._pool.train(tried.ranks, overrides, run, timeout_s=180)
+        try:
+            if outcome.error:
+                return _refused(outcome, run)
+            if wrong := _not_as_asked(run, tried) or self._differs(tried, overrides, run, again):
+                return Found("failed", wrong)
+            return Found("trained")
+        finally:
+            for path in (run, again):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _differs(self, tried: Combination, overrides: list[str], run: Path, again: Path) -> str:
+        """How the run that is gone on with from its second step differs from the whole one."""
+        if not (run / "checkpoints" / "step-2").is_dir():
+            return "no checkpoint after 2 steps"
+        shutil.copytree(run, again)
+        for name in ("result.json", "checkpoints/BEST"):
+            (again / name).unlink(missing_ok=True)
+        shutil.rmtree(again / "checkpoints" / "step-4", ignore_errors=True)
+        (again / "checkpoints" / "LAST").write_text("step-2\n")
+        outcome = self._pool.train(tried.ranks, overrides, again, timeout_s=180)
+        if outcome.error:
+            return f"resumed: {outcome.error}"
+        if comparable(again) != comparable(run):
+            return "resumed: other rows"
+        if result(again)["digest"] != result(run)["digest"] or _saved(again) != _saved(run):
+            return "resumed: other weights or state"
+        return ""
+
+    def _teacher(self, model: tuple[str, ...]) -> Path:
+        if not model:
+            return Path()
+        if model not in self._teachers:
+            run = self._folder / f"teacher-{len(self._teachers)}"
+            outcome = self._pool.train(1, line(*BASE, *SHORT, *model, "seed=1"), run)
+            assert not outcome.error, outcome.error
+            self._teachers[model] = run
+        return self._teachers[model]
+
+
+def _refused(outcome: Outcome, run: Path) -> Found:
+    """A refusal is one where nothing was begun, and its message names what does not go together."""
+    if outcome.exit_code not in (2, 3):
+        return Found("failed", outcome.error)
+    if (run / "checkpoints").is_dir() and (run / "config.yaml").is_file():
+        return Found("failed", f"refused after the run was begun: {outcome.error}")
+    if len(set(_SETTING.findall(outcome.error))) + outcome.error.count("the layout (") < 2:
+        return Found("failed", f"refused without naming two settings: {outcome.error}")
+    return Found("refused", outcome.error)
+
+
+def _not_as_asked(run: Path, tried: Combination) -> str:
+    """What the run did otherwise than it was asked to; a loss that is not finite."""
+    losses = [row["loss"] for row in comparable(run) if "loss" in row]
+    if not losses or not all(math.isfinite(loss) for loss in losses):
+        return f"losses {losses}"
+    resolved = yaml.safe_load((run / "config.yaml").read_text())
+    plan = json.loads((run / "plan.json").read_text())
+    asked = dict(word.split("=", 1) for word in tried.overrides)
+    for group in ("norm", "sched", "optim", "distill", "quant", "precision"):
+        if group in asked and resolved["choices"][group] != asked[group]:
+            return f"{group}={resolved['choices'][group]} in the place of {asked[group]}"
+    for group in ("reg", "monitor"):
+        if sorted(resolved[group]) != sorted(name for name in asked[group].strip("[]").split(",") if name):
+            return f"{group}={sorted(resolved[group])} in the place of {asked[group]}"
+    if plan["ranks"] != tried.ranks:
+        return f"{plan['ranks']} ranks in the place of {tried.ranks}"
+    return "" if result(run)["steps"] == 4 or "early_stopping" in asked["monitor"] else f"{result(run)['steps']} steps"
+
+
+def _saved(run: Path) -> dict[str, object]:
+    """The digests of the tensors of the last checkpoint: weights, optimizer, methods' state, of every rank."""
+    last = (run / "checkpoints" / "LAST").read_text().strip()
+    files: dict[str, object] = json.loads((run / "checkpoints" / last / "manifest.json").read_text())["files"]
+    return files

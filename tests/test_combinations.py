@@ -1,0 +1,60 @@
+"""Random combinations of methods, layouts and schedules: each trains and is gone on with bit for bit, or is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from combinations import SHORT, Combination, Trial, combination
+from methods import BASE, TRANSFORMER, line
+from rank_pool import Pool
+
+#: Of the 300 of scripts/run_combinations.py.
+_COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    pool = Pool()
+    yield Trial(pool, tmp_path_factory.mktemp("combinations"))
+    pool.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", range(_COUNT))
+def test_a_combination_trains_and_is_gone_on_with_or_is_refused_by_name(number: int, trial: Trial) -> None:
+    tried = combination(0, number)
+    found = trial.of(tried)
+    assert found.kind in ("trained", "refused"), f"{tried}\n{found.note}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        # Three ranks round in an order that depends on where a gradient lies in DDP's buckets.
+        pytest.param(3, (*TRANSFORMER, "parallel=ddp"), id="three ranks of ddp"),
+        # Copies of a pipeline's stage are DTensors, each whole.
+        pytest.param(
+            4, ("optim=muon", "parallel=pp", "parallel.pp=2", "parallel.dp=2"), id="muon on copies of a stage"
+        ),
+    ],
+)
+def test_what_random_combinations_found_stays_mended(ranks: int, words: tuple[str, ...], trial: Trial) -> None:
+    model = () if "model=vit_tiny" in words else ("model=mlp", "model.hidden=[16,16,16]")
+    tried = Combination(1000 + ranks, ranks, line(*BASE, *SHORT, "monitor=[]", "train.limit=64", *model, *words))
+    found = trial.of(tried)
+    assert found.kind == "trained", found.note
+
+
+def test_combinations_follow_from_their_seed() -> None:
+    assert combination(0, 7) == combination(0, 7)
+    assert len({combination(0, number).overrides for number in range(300)}) == 300
+    assert combination(0, 7).overrides != combination(1, 7).overrides
+
+
+def test_the_slow_run_has_every_kind_of_parallelism() -> None:
+    words = {word for number in range(_COUNT) for word in combination(0, number).overrides}
+    assert {"parallel=ddp", "parallel=fsdp", "parallel=hsdp", "parallel=tp", "parallel=pp"} <= words
