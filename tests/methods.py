@@ -42,6 +42,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     "reg.weight_decay": ("optim.weight_decay=0",),
     "distill.at": ("distill.layers=[stages.1]", *NORMED, "norm=sync"),
     "distill.fitnet": ("distill.layers=[layers.1]",),
+    "sched.inverse_sqrt": ("sched.timescale=2step",),
     "sched.one_cycle": ("sched.cycle_momentum=true",),
     "norm.ghost": ("norm.size=4",),
 }

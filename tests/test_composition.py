@@ -25,11 +25,18 @@ def stated() -> dict[tuple[str, str], str]:
     return read_table()
 
 
+#: Of the other methods every so many is tried in each run of the tests, all of them by `pytest -m long`.
+SAMPLED = 6
+
+
 def rows() -> list[object]:
-    return [
-        pytest.param(method, id=method.name, marks=[] if method.name in QUICK else [pytest.mark.slow])
-        for method in methods()
-    ]
+    found = []
+    for number, method in enumerate(methods()):
+        marks = [] if method.name in QUICK else [pytest.mark.slow]
+        if marks and number % SAMPLED:
+            marks.append(pytest.mark.long)
+        found.append(pytest.param(method, id=method.name, marks=marks))
+    return found
 
 
 @pytest.mark.timeout(600)
