@@ -63,6 +63,9 @@ if TYPE_CHECKING:
 #: Seconds between two looks at the display.
 _TICK_S = 0.25
 
+#: Groups of which one method is chosen, and that give parts besides the optimizer's.
+_GROUPS = ("norm", "sched", "quant", "distill", "prune")
+
 #: Images that data-dependent first weights are worked out from.
 _SAMPLE_IMAGES = 1000
 
@@ -406,23 +409,19 @@ def make_context(
 
 def collect(config: RunConfig, context: Context) -> Parts:
     """The parts of every chosen method, joined in the order of the stages."""
-    methods = [
-        config.norm,
-        config.sched,
-        config.quant,
-        config.distill,
-        config.prune,
-        *config.reg.values(),
-        *config.monitor.values(),
-    ]
-    parts = [*(method.build(context) for method in methods), config.optim.parts(context)]
+    choices = config.resolved["choices"]
+    methods = {f"{group}={choices[group]}": getattr(config, group) for group in _GROUPS}
+    methods |= {f"reg.{name}": method for name, method in config.reg.items()}
+    methods |= {f"monitor.{name}": method for name, method in config.monitor.items()}
+    parts = {name: method.build(context) for name, method in methods.items()}
+    parts[f"optim={choices['optim']}"] = config.optim.parts(context)
     if config.train.clip_norm is not None:
-        parts.append(Parts(gradient=(clip_by_norm(config.train.clip_norm, context.collect),)))
+        parts["train.clip_norm"] = Parts(gradient=(clip_by_norm(config.train.clip_norm, context.collect),))
     try:
-        joined = Parts.joined(parts)
+        joined = Parts.joined(parts.values(), list(parts))
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    for method in methods:
+    for method in methods.values():
         if hasattr(method, "check_with"):
             method.check_with(joined)
     return with_recovery(replace(joined, batch=one_mixer(joined.batch)))

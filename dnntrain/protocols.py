@@ -452,27 +452,30 @@ class Parts:
     state: Mapping[str, Stateful] = field(default_factory=dict)
 
     @classmethod
-    def joined(cls, parts: Iterable[Parts]) -> Parts:
-        """All slots of all `parts`, those with stages in the order of the stages. Raises ValueError where two fill one single slot."""
+    def joined(cls, parts: Iterable[Parts], names: Sequence[str] = ()) -> Parts:
+        """All slots of all `parts`, those with stages in the order of the stages. `names`: the setting that gives each.
+
+        Raises ValueError, with both names, where two fill one single slot.
+        """
         parts = list(parts)
+        names = names or [f"method {number}" for number in range(1, len(parts) + 1)]
         joined: dict[str, Any] = {}
         for slot in fields(cls):
             values = [getattr(part, slot.name) for part in parts]
             if slot.name == "update":
-                joined["update"] = _only([value for value in values if value is not None], "update")
+                joined["update"] = _only(values, names, "take the optimizer step")
             elif slot.name == "task_weight":
                 joined["task_weight"] = math.prod(values)
             elif slot.name == "label_smoothing":
-                joined["label_smoothing"] = _only([value for value in values if value], "label_smoothing") or 0.0
+                joined["label_smoothing"] = _only(values, names, "smooth the targets") or 0.0
             elif slot.name == "state":
-                joined["state"] = _united(values)
+                joined["state"] = _united(values, names)
             else:
                 flat = [item for value in values for item in value]
                 joined[slot.name] = tuple(sorted(flat, key=lambda item: getattr(item, "stage", 0)))
-        replaced = [view.replaces for view in joined["evaluation"]]
-        for what in replaced:
-            if replaced.count(what) > 1:
-                raise ValueError(f"two methods give other {what} to evaluate; keep one of them")
+        for what in ("weights", "statistics"):
+            views = [any(view.replaces == what for view in part.evaluation) for part in parts]
+            _only(views, names, f"give other {what} to evaluate")
         joined["evaluation"] = tuple(sorted(joined["evaluation"], key=lambda view: view.replaces != "weights"))
         return cls(**joined)
 
@@ -489,17 +492,20 @@ class Method(Protocol):
     def build(self, context: Context) -> Parts: ...
 
 
-def _only(values: list[Any], slot: str) -> Any:
-    if len(values) > 1:
-        raise ValueError(f"two methods fill the slot {slot!r}, which holds one; keep one of them")
-    return values[0] if values else None
+def _only(values: Sequence[Any], names: Sequence[str], does: str) -> Any:
+    """The one of `values` that is set, or None. Raises ValueError where several are: their methods all do what `does` says."""
+    found = [(name, value) for name, value in zip(names, values, strict=True) if value]
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(name for name, _ in found)} both {does}; keep one of them")
+    return found[0][1] if found else None
 
 
-def _united(states: list[Mapping[str, Stateful]]) -> dict[str, Stateful]:
+def _united(states: Sequence[Mapping[str, Stateful]], names: Sequence[str]) -> dict[str, Stateful]:
     united: dict[str, Stateful] = {}
-    for state in states:
+    owners: dict[str, str] = {}
+    for owner, state in zip(names, states, strict=True):
         for name, stateful in state.items():
             if name in united:
-                raise ValueError(f"two methods keep a state named {name!r}")
-            united[name] = stateful
+                raise ValueError(f"{owners[name]} and {owner} both keep a state named {name!r}; keep one of them")
+            united[name], owners[name] = stateful, owner
     return united

@@ -13,6 +13,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 
 from dnntrain.divisible import sections
 from dnntrain.parallel.mesh import Mesh
+from dnntrain.parallel.replay import RandomNumbers
 from dnntrain.protocols import Batch, Outputs, StepBatch, StepLoss
 
 LossOf = Callable[[Outputs, Batch], Tensor]
@@ -108,7 +109,7 @@ class PipelineExecutor:
         self._padded: list[Batch] = []
         self._losses: dict[int, Tensor] = {}
         self._weight = 1.0
-        self._replayed_from = torch.get_rng_state() if replayable else None
+        self._random = RandomNumbers(device) if replayable else None
         self._evaluation_parts = mesh.degrees.pp
         self._evaluation_size = -(-evaluation_size // self._evaluation_parts)
         self._train = _schedule(schedule, modules, indices, mesh, device, micro_batches, self._loss)
@@ -116,11 +117,11 @@ class PipelineExecutor:
 
     def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
         """Adds this step's gradients; `replay` repeats the random numbers of the call before (dropout)."""
-        if self._replayed_from is not None:
+        if self._random is not None:
             if replay:
-                torch.set_rng_state(self._replayed_from)
+                self._random.again()
             else:
-                self._replayed_from = torch.get_rng_state()
+                self._random.keep()
         self._padded = [*batch.micro]
         self._weight = self._ranks / batch.examples
         self._losses = {}

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from dnntrain.parallel.replay import RandomNumbers
 from dnntrain.protocols import Batch, Outputs, StepBatch, StepLoss
 
 LossOf = Callable[[Outputs, Batch], Tensor]
@@ -45,8 +46,7 @@ class SpmdExecutor:
         self._weights: dict[int, Tensor] = {}
         self._forward = self._full if autocast is None else self._mixed
         self._unsynchronised = unsynchronised
-        self._replayable = replayable
-        self._replayed_from = torch.get_rng_state() if replayable else None
+        self._random = RandomNumbers(device) if replayable else None
 
     def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
         """Adds this step's gradients. `replay` repeats the random numbers of the call before (dropout)."""
@@ -56,8 +56,11 @@ class SpmdExecutor:
             weight = self._weights[count] = torch.tensor(self._ranks / count, device=self._device)
         if self._scaler is not None:
             weight = self._scaler.scale(weight)
-        if self._replayable:
-            self._same_random_numbers(replay)
+        if self._random is not None:
+            if replay:
+                self._random.again()
+            else:
+                self._random.keep()
         if len(micro) < passes and self._empty is not None:
             micro = (*micro, *[self._empty] * (passes - len(micro)))
         if len(micro) == 1:
@@ -73,13 +76,6 @@ class SpmdExecutor:
         """The logits [n, classes] of the model, as it stands."""
         with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
             return _outputs(self._model(batch.images)).logits
-
-    def _same_random_numbers(self, replay: bool) -> None:
-        assert self._replayed_from is not None
-        if replay:
-            torch.set_rng_state(self._replayed_from)
-        else:
-            self._replayed_from = torch.get_rng_state()
 
     def _accumulated(self, micro: Sequence[Batch], weight: Tensor) -> Tensor:
         total = torch.zeros((), device=self._device)
