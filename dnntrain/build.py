@@ -66,6 +66,13 @@ _TICK_S = 0.25
 #: Groups of which one method is chosen, and that give parts besides the optimizer's.
 _GROUPS = ("norm", "sched", "quant", "distill", "prune")
 
+#: What gives a run a value that a schedule may multiply.
+_SETS = {
+    Target.MOMENTUM: "set optim.momentum",
+    Target.WEIGHT_DECAY: "set optim.weight_decay",
+    Target.DROP_RATE: "add reg=[dropout] to a network with dropout, or set model.dropout",
+}
+
 #: Images that data-dependent first weights are worked out from.
 _SAMPLE_IMAGES = 1000
 
@@ -541,7 +548,7 @@ def _places(
     if must_find and (not found or (relative and not any(base for _, base in found))):
         raise ConfigError(
             f"the {target.value.replace('_', ' ')} is scheduled, but nothing in this run has one above 0",
-            f"set one, or leave {target.value} out of sched.param",
+            f"{_SETS[target]}, or leave {target.value} out of sched.param",
         )
     return [(setter, base if relative else None) for setter, base in found]
 

@@ -127,8 +127,16 @@ def combination(seed: int, number: int) -> Combination:
         words += _chosen("quant", draw.choice(("qat", "qat", "float8_training")))
     words += layout.overrides
     for setting in draw.sample(SETTINGS, draw.randint(0, 2)):
-        words += setting
+        words += setting if _known(setting[0], words) else ()
     return Combination(number, layout.ranks, line(*BASE, *SHORT, *words), teacher)
+
+
+def _known(word: str, words: list[str]) -> bool:
+    """Whether the chosen schedule has the knob of `word`; other groups have theirs in every choice."""
+    knob = word.partition("=")[0].partition("sched.")[2]
+    chosen = next(word.partition("=")[2] for word in words if word.startswith("sched="))
+    file = (CONF / "sched" / f"{chosen}.yaml").read_text(encoding="utf-8")
+    return not knob or f"\n{knob}:" in file or "- constant" in file
 
 
 def _names(group: str) -> list[str]:

@@ -30,13 +30,11 @@ class Whitening:
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def build(self, context: Context) -> Parts:
+        if context.student is not None:
+            first_convolution(context.student())
+
         def whiten(model: nn.Module, images: Tensor) -> None:
-            first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-            if first is None:
-                raise ConfigError(
-                    "reg.whitening needs a model that begins with a convolution",
-                    "leave it out, or choose another model",
-                )
+            first = first_convolution(model)
             height, width = first.kernel_size
             filters = whitening_filters(patches(images, height, width), self.epsilon)
             with torch.no_grad():
@@ -46,6 +44,17 @@ class Whitening:
             first.requires_grad_(not self.freeze)
 
         return Parts(first_weights=(whiten,))
+
+
+def first_convolution(model: nn.Module) -> nn.Conv2d:
+    """The layer that is whitened. Raises ConfigError where the model has none."""
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        raise ConfigError(
+            "reg.whitening needs a model that begins with a convolution",
+            "leave reg.whitening out, or choose another network: model=seed_cnn, model=resnet_cifar",
+        )
+    return first
 
 
 def patches(images: Tensor, height: int, width: int) -> Tensor:

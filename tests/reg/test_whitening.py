@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
+from short_runs import trained
 from torch import nn
 
 from dnntrain.data.digits import Digits
+from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context
 from dnntrain.reg.whitening import Whitening, patches, spread, whitening_filters
 
@@ -43,3 +48,9 @@ def test_only_the_first_convolution_is_set_and_frozen() -> None:
     assert not model[0].bias.any()
     assert torch.equal(model[2].weight, second)
     assert model[2].weight.requires_grad
+
+
+def test_a_network_without_convolutions_is_refused_at_plan_time(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"reg\.whitening needs a model that begins with a convolution"):
+        trained(tmp_path / "run", "model=mlp", "reg=[whitening]")
+    assert not (tmp_path / "run").exists()
