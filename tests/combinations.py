@@ -24,8 +24,8 @@ SEED = ("model=seed_cnn", "model.channels=[8,16]", "model.hidden=16")
 MODELS = (MLP, MLP, WIDE, WIDE, TRANSFORMER, SEED)
 
 ARRANGEMENTS = (
-    Arrangement("one process", 1),
-    Arrangement("one process", 1),
+    *(Arrangement("one process", 1),) * 3,
+    *LAYOUTS[:2],
     *LAYOUTS[:-1],
     Arrangement("pp 2 × dp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.dp=2")),
     Arrangement("pp 2 × tp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.tp=2")),
@@ -109,11 +109,11 @@ def combination(seed: int, number: int) -> Combination:
     words += _chosen("sched", draw.choice(_names("sched")))
     optim = draw.choice(_names("optim"))
     words += [f"optim={optim}", f"optim.lr={0.01 if optim in ('sgd', 'nesterov', 'muon', 'lars') else 0.001}"]
-    for group, most in (("reg", 3), ("monitor", 2)):
-        names = draw.sample(_names(group), draw.randint(0, most))
+    for group, weights in (("reg", (2, 3, 3, 2)), ("monitor", (5, 3, 2))):
+        names = draw.sample(_names(group), draw.choices(range(len(weights)), weights)[0])
         words.append(f"{group}=[{','.join(names)}]")
         words += [word for name in names for word in KNOBS.get(f"{group}.{name}", ())]
-    words.append(f"precision={draw.choices(('fp32', 'bf16', 'auto', 'fp16'), (14, 4, 1, 1))[0]}")
+    words.append(f"precision={draw.choices(('fp32', 'bf16', 'auto', 'fp16'), (30, 7, 2, 1))[0]}")
     method = draw.choices(("none", "distill", "quant"), (11, 6, 3))[0]
     teacher: tuple[str, ...] = ()
     if method == "distill":
@@ -124,9 +124,9 @@ def combination(seed: int, number: int) -> Combination:
             teacher = WIDE if name == "at" else MLP
             words.append("distill.teacher={teacher}")
     elif method == "quant":
-        words += _chosen("quant", draw.choice(("qat", "qat", "float8_training")))
+        words += _chosen("quant", draw.choices(("qat", "float8_training"), (7, 1))[0])
     words += layout.overrides
-    for setting in draw.sample(SETTINGS, draw.randint(0, 2)):
+    for setting in draw.sample(SETTINGS, draw.choices((0, 1, 2), (4, 3, 2))[0]):
         words += setting if _known(setting[0], words) else ()
     return Combination(number, layout.ranks, line(*BASE, *SHORT, *words), teacher)
 
