@@ -55,6 +55,6 @@ def test_combinations_follow_from_their_seed() -> None:
     assert combination(0, 7).overrides != combination(1, 7).overrides
 
 
-def test_the_slow_run_has_every_kind_of_parallelism() -> None:
-    words = {word for number in range(_COUNT) for word in combination(0, number).overrides}
+def test_the_300_have_every_kind_of_parallelism() -> None:
+    words = {word for number in range(300) for word in combination(0, number).overrides}
     assert {"parallel=ddp", "parallel=fsdp", "parallel=hsdp", "parallel=tp", "parallel=pp"} <= words
