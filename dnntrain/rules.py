@@ -95,6 +95,12 @@ RULES: tuple[Rule, ...] = (
         "use precision=bf16, or quant=none",
     ),
     Rule(
+        lambda c, hardware, ranks: _named(c.quant) == "Qat" and _named(c.norm) == "WeightStandardisation",
+        "quant=qat cannot quantise layers that compute with their weight in a way of their own, as those of "
+        "norm=weight_standardisation do",
+        "use norm=keep, or quant=int8_static, which quantises what was trained",
+    ),
+    Rule(
         lambda c, hardware, ranks: (
             getattr(c.quant, "backend", "") == "onnxruntime" and find_spec("onnxruntime") is None
         ),
@@ -102,6 +108,10 @@ RULES: tuple[Rule, ...] = (
         "run: pip install 'dnntrain[onnx]', or use quant.backend=inductor",
     ),
 )
+
+
+def _named(choice: object) -> str:
+    return type(choice).__name__
 
 
 def scheduled(config: RunConfig) -> tuple[str, ...]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from combinations import SHORT, Combination, Trial, combination
+from combinations import SHORT, WIDE, Combination, Trial, combination
 from methods import BASE, TRANSFORMER, line
 from rank_pool import Pool
+from short_runs import trained
+
+from dnntrain.errors import ConfigError
 
 #: Of the 300 of scripts/run_combinations.py.
 _COUNT = 40
@@ -58,3 +62,9 @@ def test_combinations_follow_from_their_seed() -> None:
 def test_the_300_have_every_kind_of_parallelism() -> None:
     words = {word for number in range(300) for word in combination(0, number).overrides}
     assert {"parallel=ddp", "parallel=fsdp", "parallel=hsdp", "parallel=tp", "parallel=pp"} <= words
+
+
+def test_qat_with_standardised_filters_is_refused_before_a_run_directory_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"quant=qat cannot quantise .* norm=weight_standardisation"):
+        trained(tmp_path / "run", *WIDE, "norm=weight_standardisation", "quant=qat")
+    assert not (tmp_path / "run").exists()
