@@ -184,6 +184,7 @@ def build(
         device=device,
         channels_last=plan.channels_last,
         transforms=parts.batch,
+        pixels=parts.pixels,
     )
     batches_of = partial(_evaluation_batches, config, data.dataset, device, plan.channels_last)
     # 7. metrics, evaluation, saving

@@ -225,6 +225,12 @@ class BatchTransform:
     apply: Callable[[Batch, Key], Batch]
 
 
+#: A change of the bytes of training images, before they are normalised: `(images uint8 [n, channels, height, width], number [n], key)` →
+#: uint8 of the same shape, a new tensor. `number` is what an example's random choices are keyed by. It may run in a reading process, on
+#: one image: it is picklable, and an image comes out the same alone and among others.
+PixelTransform = Callable[["Tensor", Index, Key], "Tensor"]
+
+
 @dataclass(frozen=True)
 class Capture:
     """Outputs of the inner module called `module` (its exact name), for a loss term to read as `outputs.features[name]`.
@@ -435,6 +441,7 @@ class Parts:
 
     model: tuple[ModelTransform, ...] = ()
     first_weights: tuple[FirstWeights, ...] = ()
+    pixels: tuple[PixelTransform, ...] = ()
     batch: tuple[BatchTransform, ...] = ()
     loss: tuple[LossTerm, ...] = ()
     gradient: tuple[GradientTransform, ...] = ()

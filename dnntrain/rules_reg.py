@@ -55,6 +55,11 @@ def _two_owners(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"optim.weight_decay={decay} and reg.weight_decay.rate={reg['weight_decay'].rate} both shrink the weights",
             "use optim.weight_decay=0",
         )
+    if "randaugment" in reg and "trivial_augment" in reg:
+        yield (
+            "reg.randaugment and reg.trivial_augment both draw operations on each image, from the same list",
+            "leave one of them out: reg=[trivial_augment]",
+        )
     if "ema" in reg and "swa" in reg:
         yield "reg.ema and reg.swa both give the weights that are evaluated", "leave one of them out: reg=[ema]"
     if "swa" in reg and reg["swa"].batches and getattr(config.norm, "precise", 0):

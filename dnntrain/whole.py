@@ -72,6 +72,7 @@ def _loaded(session: Session, states: Any, digest: str) -> Whole:
         device=device,
         channels_last=plan.channels_last,
         transforms=parts.batch,
+        pixels=parts.pixels,
     )
     bind(parts, Built(model, optimizers, partial(training_batches, pipeline), context.collect))
     kept: dict[str, Stateful] = {"model": ModelState(model), "optimizer": OptimizerState(optimizers), **parts.state}

@@ -16,7 +16,7 @@ from dnntrain.data.resident import Gatherer, ResidentPipeline
 from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import DataError
 from dnntrain.keys import Index, Key
-from dnntrain.protocols import Batch, BatchTransform, StepBatch
+from dnntrain.protocols import Batch, BatchTransform, PixelTransform, StepBatch
 from dnntrain.world import World
 
 
@@ -55,10 +55,13 @@ def build_pipeline(
     device: str,
     channels_last: bool,
     transforms: Sequence[BatchTransform] = (),
+    pixels: Sequence[PixelTransform] = (),
 ) -> Pipeline:
     """The pipeline that `options.pipeline` names, over the examples `indices` of the training split.
 
-    `transforms` are in the order of their stages. Raises DataError where `batch_size` is more than there are examples.
+    `pixels` change the augmented bytes of an image; `transforms` the batch, in the order of their stages.
+
+    Raises DataError where `batch_size` is more than there are examples.
     """
     if batch_size > len(indices):
         raise DataError(
@@ -70,11 +73,13 @@ def build_pipeline(
     augmentation = Augmentation(options.crop_padding, options.flip)
     source = dataset.train
     if is_resident(options, source, device):
-        return ResidentPipeline(source, schedule, Gatherer(source, normalise, device, augmentation), transforms)
+        return ResidentPipeline(source, schedule, Gatherer(source, normalise, device, augmentation, pixels), transforms)
     from dnntrain.data.reader import Reader
     from dnntrain.data.streaming import StreamingPipeline
 
-    reader = Reader(source, augmentation, seed, options.on_error == "skip", candidates=indices, training=True)
+    reader = Reader(
+        source, augmentation, seed, options.on_error == "skip", candidates=indices, training=True, pixels=tuple(pixels)
+    )
     return StreamingPipeline(reader, schedule, normalise, options.workers, device, transforms)
 
 

@@ -15,6 +15,7 @@ from dnntrain.data.failures import substitutes
 from dnntrain.data.source import Source
 from dnntrain.errors import DataError
 from dnntrain.keys import Index, Key
+from dnntrain.protocols import PixelTransform
 
 
 @runtime_checkable
@@ -59,6 +60,7 @@ class Reader(Dataset[Reply]):
     skip: bool
     candidates: Index | None
     training: bool
+    pixels: tuple[PixelTransform, ...] = ()
 
     def __getitem__(self, request: Request) -> Reply:
         try:
@@ -107,4 +109,8 @@ class Reader(Dataset[Reply]):
             image = self.source.read_training(example, key)
         else:
             image = self.source.read(example)
-        return augmented_one(image, self.augmentation, example, key) if self.augmentation else image
+        if self.augmentation:
+            image = augmented_one(image, self.augmentation, example, key)
+        for transform in self.pixels:
+            (image,) = transform(image[None], np.array([example]), key)
+        return image

@@ -16,7 +16,7 @@ from dnntrain.data.normalise import Normaliser
 from dnntrain.data.order import Range, Schedule
 from dnntrain.data.source import Source
 from dnntrain.keys import Index, Key
-from dnntrain.protocols import Batch, BatchTransform, StepBatch
+from dnntrain.protocols import Batch, BatchTransform, PixelTransform, StepBatch
 
 #: Float bytes that are prepared at once. Larger blocks leave the cache of a CPU core, smaller ones pay more calls.
 CHUNK_BYTES = 4 * 2**20
@@ -40,7 +40,12 @@ class Gatherer:
     """Takes examples by number from resident bytes as normalised float images."""
 
     def __init__(
-        self, source: Source, normalise: Normaliser, device: str, augmentation: Augmentation = NO_AUGMENTATION
+        self,
+        source: Source,
+        normalise: Normaliser,
+        device: str,
+        augmentation: Augmentation = NO_AUGMENTATION,
+        pixels: Sequence[PixelTransform] = (),
     ) -> None:
         images = images_on(source, device)
         _, channels, height, width = images.shape
@@ -49,6 +54,8 @@ class Gatherer:
         self.labels = torch.from_numpy(source.labels).to(device)
         self.normalise = normalise
         self.augment = RowAugmenter(augmentation, height, width, channels, device) if augmentation else None
+        self.pixels = pixels
+        self._shape = (height, width, channels)
         self._device = device
         self._buffers = Buffers()
 
@@ -61,6 +68,9 @@ class Gatherer:
         rows = torch.index_select(self.rows, 0, where, out=self._buffers.bytes(len(index), self.rows))
         if self.augment is not None:
             rows = self.augment(rows, index, key)
+        for transform in self.pixels:
+            images = transform(rows.view(len(rows), *self._shape).permute(0, 3, 1, 2), index, key)
+            rows = images.permute(0, 2, 3, 1).reshape(len(index), -1)
         return self.normalise(rows, self._buffers.floats(rows)), self.labels.index_select(0, where)
 
 

@@ -1,0 +1,36 @@
+"""What changes the bytes of training images does so alike in both pipelines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from data_files import assert_same, epoch_of, pipeline, random_set
+from stand_ins import context
+
+from dnntrain.data.image_data import ImageData
+from dnntrain.reg.randaugment import RandAugment
+from dnntrain.reg.trivial_augment import TrivialAugment
+
+CONTEXT = replace(context(), input_shape=(3, 9, 9))
+POLICIES = {
+    "randaugment": RandAugment().build(CONTEXT).pixels[0],
+    "trivial_augment": TrivialAugment().build(CONTEXT).pixels[0],
+}
+
+
+@pytest.mark.parametrize("name", ["randaugment", "trivial_augment"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_both_pipelines_give_the_same_bytes_anew_in_each_epoch(name: str, workers: int) -> None:
+    dataset, policy = random_set(channels=3), POLICIES[name]
+    options = ImageData(crop_padding=1, flip=True)
+    streaming = ImageData(crop_padding=1, flip=True, pipeline="streaming", workers=workers)
+    kept = dataset.train.images.clone()
+    resident = [epoch_of(pipeline(dataset, options, pixels=(policy,)), epoch) for epoch in (0, 1)]
+    assert_same(epoch_of(pipeline(dataset, streaming, pixels=(policy,)), 1), resident[1])
+    assert torch.equal(dataset.train.images, kept)
+    pictures = [{int(i): x for b in epoch for i, x in zip(b.index, b.images, strict=True)} for epoch in resident]
+    same = [torch.equal(picture, pictures[1][number]) for number, picture in pictures[0].items()]
+    assert np.mean(same) < 0.1

@@ -1,0 +1,26 @@
+"""TrivialAugment: one operation of any strength for each image; its operations are compared in test_randaugment.py."""
+
+from __future__ import annotations
+
+import numpy as np
+from stand_ins import context
+
+from dnntrain.keys import Key
+from dnntrain.reg.pixel_operations import BINS, Policy
+from dnntrain.reg.trivial_augment import TrivialAugment
+
+
+def test_operation_magnitude_and_sign_are_drawn_evenly_and_apart() -> None:
+    (policy,) = TrivialAugment().build(context()).pixels
+    assert isinstance(policy, Policy)
+    ((which, bins, negated),) = policy.choices(np.arange(43_400), Key(0, "", 1))
+    cells = np.bincount(which * BINS + bins, minlength=14 * BINS)
+    assert 55 < cells.min() <= cells.max() < 150
+    assert abs(np.corrcoef(bins, negated)[0, 1]) < 0.02
+
+
+def test_another_epoch_draws_anew() -> None:
+    (policy,) = TrivialAugment().build(context()).pixels
+    assert isinstance(policy, Policy)
+    first, second = (policy.choices(np.arange(1000), Key(0, "", epoch))[0][0] for epoch in (1, 2))
+    assert 0.04 < (first == second).mean() < 0.11
