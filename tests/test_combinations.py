@@ -68,3 +68,10 @@ def test_qat_with_standardised_filters_is_refused_before_a_run_directory_is_made
     with pytest.raises(ConfigError, match=r"quant=qat cannot quantise .* norm=weight_standardisation"):
         trained(tmp_path / "run", *WIDE, "norm=weight_standardisation", "quant=qat")
     assert not (tmp_path / "run").exists()
+
+
+def test_qat_with_recomputed_statistics_of_swa_names_swa_and_trains_without_them(tmp_path: Path) -> None:
+    words = ("model=mlp", "quant=qat", "reg=[swa]", "reg.swa.every=1step", "train.limit=64", "train.duration=4step")
+    with pytest.raises(ConfigError, match=r"which reg\.swa\.batches would replace\n  use reg\.swa\.batches=0"):
+        trained(tmp_path / "run", *words)
+    assert trained(tmp_path / "run", *words, "reg.swa.batches=0")["status"] == "done"

@@ -80,9 +80,10 @@ class Qat(PostTraining):
     def check_with(self, parts: Parts) -> None:
         """Raises ConfigError where another method replaces the statistics that are folded in."""
         if any(view.replaces == "statistics" for view in parts.evaluation):
+            knob = "reg.swa.batches" if "swa_statistics" in parts.state else "norm.precise"
             raise ConfigError(
-                "quant=qat folds the statistics of batch normalisation, which norm.precise would replace",
-                "use norm.precise=0",
+                f"quant=qat folds the statistics of batch normalisation, which {knob} would replace",
+                f"use {knob}=0",
             )
 
 
