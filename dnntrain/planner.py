@@ -218,7 +218,7 @@ def make_plan(
     # FSDP2 and the pipeline's messages take contiguous tensors only.
     channels_last = model.convolutional and config.train.channels_last != "off" and not _contiguous(config, degrees)
     compiled, compile_note = _compile(config, hardware, total, degrees)
-    found = (*layout_notes, compile_note, _uneven(batch_size, data.train), _too_large(micro, config))
+    found = (*layout_notes, _lossy(config), compile_note, _uneven(batch_size, data.train), _too_large(micro, config))
     notes = [note for note in found if note]
     if getattr(config.sched, "looks_at_validation", False):
         notes.append("the learning rate is that of the base schedule, scaled by what each evaluation finds")
@@ -399,6 +399,12 @@ def micro_batches(config: RunConfig, degrees: Degrees, examples: int) -> tuple[i
     ranges = [schedule.micro_ranges(found) for found in shares]
     largest = max(end - start for found in ranges for start, end in found)
     return largest, max(len(found) for found in ranges)
+
+
+def _lossy(config: RunConfig) -> str:
+    if getattr(config.parallel, "compress", "none") != "powersgd":
+        return ""
+    return "parallel.compress=powersgd keeps an error of its own that is not saved: a run that is gone on with is not bitwise the whole one"
 
 
 def _pipelined(share: int, stages: int, block: int) -> int:
