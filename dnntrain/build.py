@@ -185,6 +185,7 @@ def build(
         channels_last=plan.channels_last,
         transforms=parts.batch,
         pixels=parts.pixels,
+        repeats=parts.repeats,
     )
     batches_of = partial(_evaluation_batches, config, data.dataset, device, plan.channels_last)
     # 7. metrics, evaluation, saving

@@ -17,6 +17,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _STEP = np.uint64(0xD1B54A32D192ED03)
 _MASK = 0xFFFFFFFFFFFFFFFF
 
+#: No data set has 2^40 examples.
+_COPY_BITS = 40
+
 Index = NDArray[np.int64]
 
 
@@ -25,6 +28,11 @@ def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
+
+
+def number_of(index: Index, copy: Index) -> Index:
+    """What random choices about the copy `copy` [n] of each example of `index` [n] are keyed by: of copy 0, the example's own number."""
+    return index + (copy << _COPY_BITS)
 
 
 def derive(seed: int, *names: str | int) -> int:

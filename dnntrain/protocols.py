@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum, IntEnum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from dnntrain.keys import Index, Key
+from dnntrain.keys import Index, Key, number_of
 from dnntrain.world import World
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ class Batch:
 
     images   float [n, channels, height, width], normalised
     targets  int64 [n] class indices, or float [n, classes] probabilities
-    index    int64 [n] number of each example in its data set (numpy, on the host): what random choices are keyed by
+    index    int64 [n] number of each example in its data set (numpy, on the host)
     position int64 [n] place of each example in the epoch's global order (numpy, on the host)
     epoch    which pass over the training part
+    copy     int64 [n] which copy of its example in the step each is, from 0; None where there are no copies (numpy, on the host)
     extras   further tensors with one row an example, by name: what a transform adds for a loss to read (a teacher's outputs)
     """
 
@@ -76,6 +77,12 @@ class Batch:
     position: Index
     epoch: int = 0
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    copy: Index | None = None
+
+    @property
+    def number(self) -> Index:
+        """int64 [n]: what random choices about an example are keyed by; another for each copy."""
+        return self.index if self.copy is None else number_of(self.index, self.copy)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -436,6 +443,7 @@ class Executor(Protocol):
 class Parts:
     """What a method gives to the trainer; every slot is empty by default. `task_weight`: of the cross-entropy; several multiply.
 
+    `repeats`: copies of each example in a step, augmented apart; the step has as many examples as without.
     `card`: what is written beside the exported weights, in config.json, found before `export` changes the model.
     """
 
@@ -456,6 +464,7 @@ class Parts:
     captures: tuple[Capture, ...] = ()
     label_smoothing: float = 0.0
     task_weight: float = 1.0
+    repeats: int = 1
     state: Mapping[str, Stateful] = field(default_factory=dict)
 
     @classmethod
@@ -475,6 +484,9 @@ class Parts:
                 joined["task_weight"] = math.prod(values)
             elif slot.name == "label_smoothing":
                 joined["label_smoothing"] = _only(values, names, "smooth the targets") or 0.0
+            elif slot.name == "repeats":
+                several = [value if value > 1 else 0 for value in values]
+                joined["repeats"] = _only(several, names, "repeat the examples of a step") or 1
             elif slot.name == "state":
                 joined["state"] = _united(values, names)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -10,7 +11,7 @@ from dnntrain.config.run import RunConfig
 
 def regularisation_refusals(config: RunConfig, ranks: int, micro_batch_size: int) -> list[str]:
     """Every reason to refuse the chosen `reg` methods, each with its remedy on a second line. `micro_batch_size` is the planned one."""
-    found = (*_cut_pairs(config, ranks, micro_batch_size), *_two_owners(config))
+    found = (*_cut_pairs(config, ranks, micro_batch_size), *_two_owners(config), *_repeats(config))
     return [f"{reason}\n  {fix}" for reason, fix in found]
 
 
@@ -33,6 +34,25 @@ def _cut_pairs(config: RunConfig, ranks: int, micro: int) -> Iterator[tuple[str,
         smaller = f"data.pair_block={micro}, or " if micro > 1 else ""
         cause = "train.microbatch" if config.train.microbatch else "the pipeline's micro-batch"
         yield f"{mixes}, and {cause}={micro} cuts them", f"use {smaller}train.microbatch={block} or more"
+
+
+def _repeats(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Copies of an example fill the batch evenly, and differ."""
+    if "repeated_augment" not in config.reg:
+        return
+    copies, batch = config.reg["repeated_augment"].copies, config.train.batch_size
+    if batch % copies:
+        yield (
+            f"reg.repeated_augment.copies={copies} does not divide train.batch_size={batch}",
+            f"use train.batch_size={math.ceil(batch / copies) * copies}",
+        )
+    cut = [config.data.flip, config.data.crop_padding, getattr(config.data, "random_resized_crop", False)]
+    varying = [getattr(method, "varies", False) or getattr(method, "pairs", False) for method in config.reg.values()]
+    if not any((*cut, *varying)):
+        yield (
+            f"reg.repeated_augment.copies={copies} repeats examples, and nothing that changes images makes the copies differ",
+            "set data.flip=true or data.crop_padding=4, or add a method: reg=[repeated_augment,randaugment]",
+        )
 
 
 def _two_owners(config: RunConfig) -> Iterator[tuple[str, str]]:

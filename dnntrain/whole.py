@@ -73,6 +73,7 @@ def _loaded(session: Session, states: Any, digest: str) -> Whole:
         channels_last=plan.channels_last,
         transforms=parts.batch,
         pixels=parts.pixels,
+        repeats=parts.repeats,
     )
     bind(parts, Built(model, optimizers, partial(training_batches, pipeline), context.collect))
     kept: dict[str, Stateful] = {"model": ModelState(model), "optimizer": OptimizerState(optimizers), **parts.state}

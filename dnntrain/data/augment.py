@@ -1,4 +1,4 @@
-"""Random crop and mirroring of bytes. What is chosen for an example depends on (seed, epoch, its number) only."""
+"""Random crop and mirroring of bytes. What is chosen for an example depends on (seed, epoch, its number) only; copies have their own."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Augmentation:
     def __bool__(self) -> bool:
         return self.crop_padding > 0 or self.flip
 
-    def choices(self, index: Index, key: Key) -> tuple[Index, Index, NDArray[np.bool_]]:
-        """(top, left, mirrored) for each example of `index` [n]; top and left are pixels in [0, 2 * crop_padding]."""
+    def choices(self, number: Index, key: Key) -> tuple[Index, Index, NDArray[np.bool_]]:
+        """(top, left, mirrored) for each of `number` [n]; top and left are pixels in [0, 2 * crop_padding]."""
         bound = 2 * self.crop_padding + 1
         crop = key.named("crop")
-        mirrored = key.named("flip").uniform(index) < 0.5 if self.flip else np.zeros(len(index), dtype=bool)
-        return crop.integers(index, bound, 0), crop.integers(index, bound, 1), mirrored
+        mirrored = key.named("flip").uniform(number) < 0.5 if self.flip else np.zeros(len(number), dtype=bool)
+        return crop.integers(number, bound, 0), crop.integers(number, bound, 1), mirrored
 
 
 #: Evaluation looks at images as they are.
@@ -54,9 +54,9 @@ class RowAugmenter:
         self._row_mask = _inside(height, padding)[:, :, None, None].expand(shape).flatten(1).to(device)
         self._column_mask = _inside(width, padding)[:, None, :, None].expand(shape).flatten(1).to(device)
 
-    def __call__(self, rows: Tensor, index: Index, key: Key) -> Tensor:
-        """`rows` augmented, as a new tensor; `index` [n] are the examples' numbers."""
-        top, left, mirrored = self.augmentation.choices(index, key)
+    def __call__(self, rows: Tensor, number: Index, key: Key) -> Tensor:
+        """`rows` augmented, as a new tensor; `number` [n] is what their choices are keyed by."""
+        top, left, mirrored = self.augmentation.choices(number, key)
         strip, start = self._strip(rows, mirrored)
         _, width, channels = self.shape
         start = start + (top * width + left) * channels
@@ -86,11 +86,11 @@ class RowAugmenter:
         return strip, place * size
 
 
-def augmented_one(image: Tensor, augmentation: Augmentation, index: int, key: Key) -> Tensor:
+def augmented_one(image: Tensor, augmentation: Augmentation, number: int, key: Key) -> Tensor:
     """One image [channels, height, width] by torchvision's transforms: the choices and bytes of RowAugmenter."""
     functional: Any = import_module("torchvision.transforms.v2.functional")
 
-    (top,), (left,), (mirrored,) = augmentation.choices(np.array([index]), key)
+    (top,), (left,), (mirrored,) = augmentation.choices(np.array([number]), key)
     if mirrored:
         image = functional.horizontal_flip_image(image)
     if augmentation.crop_padding:

@@ -75,6 +75,8 @@ class FileSource:
 class RandomPartSource(FileSource):
     """The same, but a random part of an image is trained on each time; so nothing can be held."""
 
-    def read_training(self, index: int, key: Key) -> Tensor:
-        """uint8 [channels, size, size]: a part chosen by `key` and `index`."""
-        return read_image(self.paths[index], self.channels, lambda picture: random_part(picture, self.size, index, key))
+    def read_training(self, index: int, key: Key, number: int) -> Tensor:
+        """uint8 [channels, size, size]: a part chosen by `key` and `number`."""
+        return read_image(
+            self.paths[index], self.channels, lambda picture: random_part(picture, self.size, number, key)
+        )

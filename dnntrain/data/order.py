@@ -19,6 +19,9 @@ class Schedule:
     The order of an epoch is `indices` sorted by keyed random bits; step b of it covers positions [b * batch_size, (b +
     1) * batch_size), the last one what is left. Shares and micro-batches are contiguous; their bounds, counted from the
     first position of the step, are multiples of `pair_block` wherever each can hold a block.
+
+    With `repeats` = k > 1 a step holds the next batch_size / k examples of the order k times, one round after the other, cut to the
+    step's count. Steps keep their number and sizes; k epochs go once through the order, so that an epoch sees a k-th of the examples.
     """
 
     indices: Index
@@ -27,6 +30,7 @@ class Schedule:
     micro_batch_size: int
     world: World
     pair_block: int
+    repeats: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -42,8 +46,24 @@ class Schedule:
         )
 
     def order(self, epoch: int) -> Index:
-        """All `indices` in the order of one epoch [n]. Two examples' bits never tie, so any sort gives the same."""
-        return self.indices[np.argsort(Key(self.seed, "shuffle", epoch).bits(self.indices))]
+        """The example at each position of one epoch [n]. Two examples' bits never tie, so any sort gives the same."""
+        tour, part = divmod(epoch, self.repeats)
+        order = self.indices[np.argsort(Key(self.seed, "shuffle", tour).bits(self.indices))]
+        if self.repeats == 1:
+            return order
+        step, place = np.divmod(np.arange(len(order)), self.batch_size)
+        distinct = self.batch_size // self.repeats
+        slot = step * distinct + place % distinct
+        # The last of the k parts begins the order anew where a short last step leaves it incomplete.
+        taken: Index = (part * (slot.max() + 1) + slot) % len(order)
+        return order[taken]
+
+    def copies(self, position: Index) -> Index | None:
+        """Which copy of its example in the step is at each position [n], from 0; None where there are none."""
+        if self.repeats == 1:
+            return None
+        copy: Index = position % self.batch_size // (self.batch_size // self.repeats)
+        return copy
 
     def count(self, batch: int) -> int:
         """Examples of step `batch` of an epoch, on all ranks."""

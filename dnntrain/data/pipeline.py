@@ -56,6 +56,7 @@ def build_pipeline(
     channels_last: bool,
     transforms: Sequence[BatchTransform] = (),
     pixels: Sequence[PixelTransform] = (),
+    repeats: int = 1,
 ) -> Pipeline:
     """The pipeline that `options.pipeline` names, over the examples `indices` of the training split.
 
@@ -68,7 +69,7 @@ def build_pipeline(
             f"train.batch_size={batch_size} is more than the {len(indices)} examples of the training part",
             f"use train.batch_size={max(len(indices), 1)} or less, or a smaller data.val_fraction",
         )
-    schedule = Schedule(indices, seed, batch_size, micro_batch_size, world, options.pair_block)
+    schedule = Schedule(indices, seed, batch_size, micro_batch_size, world, options.pair_block, repeats)
     normalise = Normaliser(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
     augmentation = Augmentation(options.crop_padding, options.flip)
     source = dataset.train

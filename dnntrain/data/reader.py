@@ -14,7 +14,7 @@ from dnntrain.data.augment import Augmentation, augmented_one
 from dnntrain.data.failures import substitutes
 from dnntrain.data.source import Source
 from dnntrain.errors import DataError
-from dnntrain.keys import Index, Key
+from dnntrain.keys import Index, Key, number_of
 from dnntrain.protocols import PixelTransform
 
 
@@ -22,17 +22,18 @@ from dnntrain.protocols import PixelTransform
 class TrainingReader(Protocol):
     """A source that reads an image differently each time it is trained on, such as a random part of it."""
 
-    def read_training(self, index: int, key: Key) -> Tensor:
-        """uint8 [channels, height, width]; what is random about it is keyed by `key` and `index`."""
+    def read_training(self, index: int, key: Key, number: int) -> Tensor:
+        """uint8 [channels, height, width]; what is random about it is keyed by `key` and `number`, the copy of the example."""
         ...
 
 
 class Request(NamedTuple):
-    """A micro-batch to read: `examples` [n], by number, at `positions` [n] of the order of `epoch`."""
+    """A micro-batch to read: `examples` [n], by number, at `positions` [n] of the order of `epoch`; `copies` [n], as in Batch."""
 
     examples: Index
     positions: Index
     epoch: int
+    copies: Index | None = None
 
 
 class Reply(NamedTuple):
@@ -48,6 +49,7 @@ class Reply(NamedTuple):
     epoch: int
     failed: dict[int, str]
     refusal: tuple[str, str] | None = None
+    copies: Index | None = None
 
 
 @dataclass(frozen=True)
@@ -73,44 +75,51 @@ class Reader(Dataset[Reply]):
 
     def _reply(self, request: Request) -> Reply:
         key = Key(self.seed, "", request.epoch)
-        rows, index, position = [], [], []
+        rows, index, kept = [], [], []
         failed: dict[int, str] = {}
-        for example, place in zip(request.examples.tolist(), request.positions.tolist(), strict=True):
-            found = self._read(example, key, failed)
+        copies = np.zeros_like(request.examples) if request.copies is None else request.copies
+        for place, (example, copy) in enumerate(zip(request.examples.tolist(), copies.tolist(), strict=True)):
+            found = self._read(example, copy, key, failed)
             if found is not None:
                 image, number = found
                 rows.append(image.permute(1, 2, 0).reshape(-1))
                 index.append(number)
-                position.append(place)
+                kept.append(place)
         stacked = torch.stack(rows) if rows else torch.empty(0, 0, dtype=torch.uint8)
         return Reply(
-            stacked, np.array(index, dtype=np.int64), np.array(position, dtype=np.int64), request.epoch, failed
+            stacked,
+            np.array(index, dtype=np.int64),
+            request.positions[kept],
+            request.epoch,
+            failed,
+            copies=None if request.copies is None else request.copies[kept],
         )
 
-    def _read(self, example: int, key: Key, failed: dict[int, str]) -> tuple[Tensor, int] | None:
+    def _read(self, example: int, copy: int, key: Key, failed: dict[int, str]) -> tuple[Tensor, int] | None:
         """The image of `example` or of its first readable substitute, and that one's number."""
         try:
-            return self._read_one(example, key), example
+            return self._read_one(example, copy, key), example
         except DataError as error:
             if not self.skip:
                 raise
             failed[example] = error.message
         for other in substitutes(example, self.candidates, key) if self.candidates is not None else ():
             try:
-                return self._read_one(other, key), other
+                return self._read_one(other, copy, key), other
             except DataError as error:
                 failed[other] = error.message
         if self.candidates is None:
             return None
         raise DataError(f"no readable image was found in place of {self.source.describe(example)}: {failed[example]}")
 
-    def _read_one(self, example: int, key: Key) -> Tensor:
+    def _read_one(self, example: int, copy: int, key: Key) -> Tensor:
+        number = number_of(np.array([example]), np.array([copy]))
         if self.training and isinstance(self.source, TrainingReader):
-            image = self.source.read_training(example, key)
+            image = self.source.read_training(example, key, int(number[0]))
         else:
             image = self.source.read(example)
         if self.augmentation:
-            image = augmented_one(image, self.augmentation, example, key)
+            image = augmented_one(image, self.augmentation, int(number[0]), key)
         for transform in self.pixels:
-            (image,) = transform(image[None], np.array([example]), key)
+            (image,) = transform(image[None], number, key)
         return image

@@ -15,7 +15,7 @@ from dnntrain.data.failures import with_substitutes
 from dnntrain.data.normalise import Normaliser
 from dnntrain.data.order import Range, Schedule
 from dnntrain.data.source import Source
-from dnntrain.keys import Index, Key
+from dnntrain.keys import Index, Key, number_of
 from dnntrain.protocols import Batch, BatchTransform, PixelTransform, StepBatch
 
 #: Float bytes that are prepared at once. Larger blocks leave the cache of a CPU core, smaller ones pay more calls.
@@ -59,17 +59,18 @@ class Gatherer:
         self._device = device
         self._buffers = Buffers()
 
-    def __call__(self, index: Index, key: Key) -> tuple[Tensor, Tensor]:
-        """(images float32 [n, c, h, w], targets int64 [n]) of the examples `index`.
+    def __call__(self, index: Index, key: Key, copy: Index | None = None) -> tuple[Tensor, Tensor]:
+        """(images float32 [n, c, h, w], targets int64 [n]) of the examples `index`; each `copy` [n] of one is augmented apart.
 
         The images are overwritten by the second call after this one.
         """
         where = torch.from_numpy(index).to(self._device)
         rows = torch.index_select(self.rows, 0, where, out=self._buffers.bytes(len(index), self.rows))
+        number = index if copy is None else number_of(index, copy)
         if self.augment is not None:
-            rows = self.augment(rows, index, key)
+            rows = self.augment(rows, number, key)
         for transform in self.pixels:
-            images = transform(rows.view(len(rows), *self._shape).permute(0, 3, 1, 2), index, key)
+            images = transform(rows.view(len(rows), *self._shape).permute(0, 3, 1, 2), number, key)
             rows = images.permute(0, 2, 3, 1).reshape(len(index), -1)
         return self.normalise(rows, self._buffers.floats(rows)), self.labels.index_select(0, where)
 
@@ -161,8 +162,9 @@ class ResidentPipeline:
         key = Key(self._schedule.seed, "", epoch)
         position = np.concatenate([np.arange(start, end) for start, end in ranges])
         index = with_substitutes(self._order[1][position], self._schedule.indices, self._source.failed, key)
-        images, targets = self._gather(index, key)
-        batch = Batch(images, targets, index, position, epoch)
+        copy = self._schedule.copies(position)
+        images, targets = self._gather(index, key, copy)
+        batch = Batch(images, targets, index, position, epoch, copy=copy)
         sizes = [end - start for start, end in ranges]
         if self._whole:
             return cut(transformed(batch, self._transforms, key), sizes)
@@ -191,6 +193,7 @@ def cut(batch: Batch, sizes: list[int]) -> list[Batch]:
             batch.position[end - size : end],
             batch.epoch,
             {name: tensor[end - size : end] for name, tensor in batch.extras.items()},
+            None if batch.copy is None else batch.copy[end - size : end],
         )
         for images, targets, size, end in zip(
             torch.split(batch.images, sizes), torch.split(batch.targets, sizes), sizes, ends, strict=True

@@ -107,7 +107,7 @@ class Receiver:
         rows = rows.to(self._device, non_blocking=True)
         targets = torch.from_numpy(self._source.labels[reply.examples]).to(self._device, non_blocking=True)
         images = self._normalise(rows, torch.empty(rows.shape, dtype=torch.float32, device=self._device))
-        return Batch(images, targets, reply.examples, reply.positions, reply.epoch)
+        return Batch(images, targets, reply.examples, reply.positions, reply.epoch, copy=reply.copies)
 
 
 class Requests(Sampler[Request]):
@@ -125,7 +125,8 @@ class Requests(Sampler[Request]):
             if epoch != known:
                 known, order = epoch, schedule.order(epoch)
             for start, end in schedule.step_ranges(batch):
-                yield Request(order[start:end], np.arange(start, end), epoch)
+                position = np.arange(start, end)
+                yield Request(order[start:end], position, epoch, schedule.copies(position))
 
 
 def streamed(

@@ -24,11 +24,12 @@ class RandomErasing:
     max_aspect: Positive = 3.3  # longest to shortest side; at least 1
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+    varies: ClassVar[bool] = True
 
     def build(self, context: Context) -> Parts:
         def erase(batch: Batch, key: Key) -> Batch:
             _, _, height, width = batch.images.shape
-            boxes = erasing_boxes(self, key.named("random_erasing"), batch.index, height, width)
+            boxes = erasing_boxes(self, key.named("random_erasing"), batch.number, height, width)
             batch.images = erased(batch.images, boxes)
             return batch
 
