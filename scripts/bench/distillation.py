@@ -1,0 +1,122 @@
+"""What distillation gives a small student on Fashion-MNIST: the tables of docs/benchmarks.md.
+
+    python scripts/bench/distillation.py --seeds 5 [--folder FOLDER]
+
+A wrn_16_2 is trained once. A seed_cnn with 4 and 8 channels is trained alone and with each method, from each seed: the seed chooses its
+images, their order and its first weights, so that the runs of one seed differ by the method only. The test is the t-test for pairs, over
+seeds, of the method against the student alone. The last row's teacher is another student, of the seed after the last.
+
+With --folder runs are kept, and a second call goes on where the first was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import resource
+import statistics
+import tempfile
+from pathlib import Path
+
+from scipy.stats import ttest_rel
+
+import dnntrain
+
+COMMON = (
+    "data=fashion_mnist",
+    "data.val_fraction=0.02",
+    "train.limit=12000",
+    "train.threads=1",
+    "reg=[]",
+    "optim=muon",
+    "sched=linear",
+    "sched.warmup=15%",
+    "eval.every=99ep",
+    "checkpoint.every=99ep",
+    "log.report=false",
+)
+TEACHER = ("model=wrn_16_2", "precision=bf16", "train.batch_size=128", "train.duration=4ep")
+STUDENT = (
+    "model=seed_cnn",
+    "model.channels=[4,8]",
+    "model.hidden=16",
+    "precision=fp32",
+    "train.batch_size=64",
+    "train.duration=5ep",
+)
+TAUGHT = ("distill.teacher_precision=bf16", "distill.cache=disk")
+EQUAL = "kd by an equal"
+METHODS: dict[str, tuple[str, ...]] = {
+    "alone": (),
+    "kd": ("distill=kd",),
+    "dkd": ("distill=dkd",),
+    "dkd, beta=1": ("distill=dkd", "distill.beta=1"),
+    "dist": ("distill=dist", "data.pair_block=32"),
+    "rkd": ("distill=rkd", "data.pair_block=32"),
+    EQUAL: ("distill=kd",),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where runs are kept; without it they are not")
+    arguments = parser.parse_args()
+    if arguments.folder:
+        show(arguments.folder.absolute(), arguments.seeds)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            show(Path(temporary), arguments.seeds)
+
+
+def show(folder: Path, seeds: int) -> None:
+    """Trains what is not there yet, and prints the table; accuracies in percent of the test split."""
+    teacher = accuracy(folder / "teacher", *TEACHER, "seed=0")
+    equal = accuracy(folder / f"alone-{seeds}", *STUDENT, f"seed={seeds}")
+    found: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        for name, words in METHODS.items():
+            source = folder / (f"alone-{seeds}" if name == EQUAL else "teacher")
+            taught = (*TAUGHT, f"distill.teacher={source}", f"distill.cache_dir={source}-outputs") if words else ()
+            run = folder / f"{re.sub('[^a-z0-9]+', '_', name)}-{seed}"
+            found.setdefault(name, []).append(accuracy(run, *STUDENT, *words, *taught, f"seed={seed}"))
+    print(f"Teacher {teacher:.2f} %; the equal {equal:.2f} %; mean and standard deviation over {seeds} seeds.\n")
+    print("| | test accuracy | by seed | gain | p | share of the gap |\n|---|---|---|---|---|---|")
+    for name, values in found.items():
+        print(row(name, values, found["alone"], teacher))
+
+
+def row(name: str, values: list[float], alone: list[float], teacher: float) -> str:
+    """A row of the table: gain over `alone` in points, p of the paired t-test, share of the way from it to the teacher."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    start = (
+        f"| {name} | {statistics.mean(values):.2f} ± {spread:.2f} | {', '.join(f'{value:.2f}' for value in values)} |"
+    )
+    if values is alone:
+        return f"{start} – | – | – |"
+    gain = statistics.mean(values) - statistics.mean(alone)
+    p = float(ttest_rel(values, alone).pvalue) if len(values) > 1 else float("nan")
+    share = "–" if name == EQUAL else f"{gain / (teacher - statistics.mean(alone)):.0%}"
+    return f"{start} {gain:+.2f} | {p:.2g} | {share} |"
+
+
+def accuracy(run: Path, *words: str) -> float:
+    """Test accuracy in percent of a run, which is trained unless its figure is there already."""
+    figure = run.with_suffix(".txt")
+    if not figure.exists():
+        before = processor_s()
+        result = dnntrain.train(*COMMON, *words, f"run_dir={run}", display="quiet")
+        value = 100 * float(result["test_accuracy"])
+        figure.write_text(f"{value}\n")
+        print(f"{run.name}: {value:.2f} %, {processor_s() - before:.1f} s of processor time", flush=True)
+    return float(figure.read_text())
+
+
+def processor_s() -> float:
+    """Seconds of processor time of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main()
