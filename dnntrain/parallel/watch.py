@@ -74,6 +74,10 @@ class Identity:
         return f"process {self.pid} on {self.host}"
 
 
+#: How long a process that is let go on has to write its stacks, and how often the file is looked at.
+_STACKS_S, _STACKS_POLL_S = 1.0, 0.005
+
+
 class Watch:
     """Watches over the ranks of `meeting` from `start` to `close`.
 
@@ -216,13 +220,18 @@ class Watch:
         return failure
 
     def _end_hung(self, process: Identity) -> None:
-        """A stopped process writes its stack once it is let go on; then it is ended, for it would outlive its run."""
-        for number, pause_s in ((STACKS_SIGNAL, 0.0), (signal.SIGCONT, 1.0), (signal.SIGKILL, 0.0)):
-            try:
-                process.send(number)
-            except OSError:
-                return
-            time.sleep(pause_s)
+        """A stopped process writes its stack once it is let go on; then it is ended at once: it would train on, or outlive its run."""
+        written = stacks_file(self._folder, self._next)
+        try:
+            process.send(STACKS_SIGNAL)
+            process.send(signal.SIGCONT)
+            deadline = time.monotonic() + _STACKS_S
+            while time.monotonic() < deadline and not (written.is_file() and written.stat().st_size):
+                time.sleep(_STACKS_POLL_S)
+            time.sleep(_STACKS_POLL_S)
+            process.send(signal.SIGKILL)
+        except OSError:
+            return
 
     def _finish(self, failure: Failure) -> None:
         if failure.kind == "hung":
