@@ -12,6 +12,7 @@ With --folder runs are kept, and a second call goes on where the first was stopp
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import statistics
 import tempfile
@@ -36,10 +37,11 @@ COMMON = (
 MODELS = {
     "resnet20": ("model=resnet20", "optim=muon"),
     "mobilenet_v3_small": ("model=mobilenet_v3_small", "optim=muon"),
-    "vit_tiny": ("model=vit_tiny", "model.dim=96", "model.depth=6", "optim=adamw", "optim.lr=1e-3"),
+    "vit_tiny": ("model=vit_tiny", "model.dim=96", "model.depth=6", "optim=adamw"),
 }
 FIRST = ("precision=bf16", "train.duration=3ep", "sched.warmup=15%")
-#: A fifth of the rates of the first run.
+RATES = {"muon": ("optim.lr=0.1", "optim.adam_lr=3e-3"), "adamw": ("optim.lr=1e-3",)}
+#: A fifth of them.
 THEN = {"muon": ("optim.lr=0.02", "optim.adam_lr=6e-4"), "adamw": ("optim.lr=2e-4",)}
 
 
@@ -51,7 +53,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder.absolute() if arguments.folder else Path(temporary)
-        found = {model: [figures(folder, model, seed) for seed in range(arguments.seeds)] for model in arguments.models}
+        found: dict[str, list[dict[str, float]]] = {}
+        for seed in range(arguments.seeds):
+            for model in arguments.models:
+                found.setdefault(model, []).append(figures(folder, model, seed))
     print("| model | float | int8_static | qat | qat, exported |\n|---|---|---|---|---|")
     for model, rows in found.items():
         print(f"| `{model}` | {' | '.join(cell(rows, name) for name in rows[0])} |")
@@ -61,7 +66,7 @@ def figures(folder: Path, model: str, seed: int) -> dict[str, float]:
     """Test accuracy in percent by name, of one model and seed."""
     words = (*MODELS[model], f"seed={seed}")
     optimizer = next(word.removeprefix("optim=") for word in words if word.startswith("optim="))
-    base = trained(folder / f"{model}-base-{seed}", *words, *FIRST)
+    base = trained(folder / f"{model}-base-{seed}", *words, *FIRST, *RATES[optimizer])
     then = (*words, *THEN[optimizer], "precision=fp32", "train.duration=1ep", f"init_from={base}")
     plain = trained(folder / f"{model}-float-{seed}", *then)
     rounded = trained(folder / f"{model}-qat-{seed}", *then, "quant=qat")
@@ -83,7 +88,8 @@ def cell(rows: list[dict[str, float]], name: str) -> str:
 
 def trained(run: Path, *words: str) -> Path:
     """The run, trained unless it is there already."""
-    if not (run / "result.json").exists():
+    result = run / "result.json"
+    if not result.exists() or json.loads(result.read_text())["status"] != "done":
         usage = resource.getrusage(resource.RUSAGE_SELF)
         dnntrain.train(*COMMON, *words, f"run_dir={run}", display="quiet")
         after = resource.getrusage(resource.RUSAGE_SELF)
