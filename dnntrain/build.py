@@ -167,26 +167,13 @@ def build(
             empty=empty,
             replayable=parts.update is not None,
             counts=place.counts,
-            unsynchronised=contexts_of(arranged.run[0], plan),
+            unsynchronised=contexts_of(arranged.run[0], layout),
         )
         # DDP's own forward pass would wait for ranks that have fewer batches; FSDP's must be called by all, as often.
-        called = model if plan.degrees.plain and not plan.in_step else arranged.run[0]
+        called = arranged.run[0] if plan.in_step else model
         outputs = SpmdExecutor(called, objective, device=device_type, autocast=autocast).outputs
     # 6. batches
-    pipeline = build_pipeline(
-        config.data,
-        data.dataset,
-        data.train,
-        seed=config.seed,
-        batch_size=plan.batch_size,
-        micro_batch_size=plan.micro_batch_size,
-        world=place.data,
-        device=device,
-        channels_last=plan.channels_last,
-        transforms=parts.batch,
-        pixels=parts.pixels,
-        repeats=parts.repeats,
-    )
+    pipeline = training_pipeline(config, plan, data, parts, place.data, device)
     batches_of = partial(_evaluation_batches, config, data.dataset, device, plan.channels_last)
     # 7. metrics, evaluation, saving
     timer = Timer(progress)
@@ -342,8 +329,9 @@ def make_pipeline(
     """The executor of the pipeline's stages on this rank."""
     from dnntrain.parallel.pipeline import PipelineExecutor, autocast_forward
 
-    for stage in arranged.run:
-        autocast_forward(stage, device.split(":")[0], autocast)
+    if autocast is not None:
+        for stage in arranged.run:
+            autocast_forward(stage, device.split(":")[0], autocast)
     return PipelineExecutor(
         arranged.run,
         arranged.stages,
@@ -356,18 +344,15 @@ def make_pipeline(
         input_shape=dataset.input_shape,
         num_classes=len(dataset.class_names),
         device=device,
-        autocast=autocast,
         counts=place.counts,
-        channels_last=plan.channels_last,
         replayable=parts.update is not None,
     )
 
 
-def contexts_of(module: nn.Module, plan: Plan) -> Callable[[], AbstractContextManager[None]]:
+def contexts_of(module: nn.Module, layout: Layout | None) -> Callable[[], AbstractContextManager[None]]:
     """The context of backward passes that only add up this rank's gradients."""
-    if plan.degrees.plain and not plan.in_step:
-        found: Callable[[], AbstractContextManager[None]] = getattr(module, "no_sync", nullcontext)
-        return found
+    if layout is None:
+        return nullcontext
     from dnntrain.parallel.wrap import unsynchronised
 
     return unsynchronised(module)
@@ -461,6 +446,26 @@ def sample_images(config: RunConfig, data: Prepared) -> torch.Tensor:
     index = data.train[:_SAMPLE_IMAGES]
     batches = _evaluation_batches(config, data.dataset, "cpu", False, data.dataset.train, index, World())
     return torch.cat([batch.images.clone() for batch in batches])
+
+
+def training_pipeline(
+    config: RunConfig, plan: Plan, data: Prepared, parts: Parts, world: World, device: str
+) -> Pipeline:
+    """The batches of the rank `world` among those that share a batch."""
+    return build_pipeline(
+        config.data,
+        data.dataset,
+        data.train,
+        seed=config.seed,
+        batch_size=plan.batch_size,
+        micro_batch_size=plan.micro_batch_size,
+        world=world,
+        device=device,
+        channels_last=plan.channels_last,
+        transforms=parts.batch,
+        pixels=parts.pixels,
+        repeats=parts.repeats,
+    )
 
 
 def most_batches(examples: int, ranks: int, batch_size: int) -> int:

@@ -16,7 +16,7 @@ from dnntrain.errors import ConfigError, DataError
 from dnntrain.hardware import Hardware
 from dnntrain.norm.convert import NormFacts
 from dnntrain.parallel.auto import choose
-from dnntrain.parallel.degrees import Degrees, balanced, uses_fsdp
+from dnntrain.parallel.degrees import Degrees, balanced, computes_together, layout_name
 from dnntrain.precision.policy import Policy
 from dnntrain.protocols import Context, Moment, Target
 from dnntrain.rules import refusals, scheduled, unmet_needs
@@ -133,7 +133,7 @@ class Plan:
     @property
     def in_step(self) -> bool:
         """True where all ranks must call the model equally often: a forward pass is work of several ranks."""
-        return not self.degrees.plain or self.layout in ("fsdp", "hsdp")
+        return computes_together(self.layout, self.degrees)
 
     def as_json(self) -> dict[str, Any]:
         """plan.json."""
@@ -206,7 +206,10 @@ def make_plan(
             f"use train.batch_size={data.train} or less",
         )
     degrees, stage_bounds, layout_notes = place_model(config, hardware, ranks, model)
-    facts = LayoutFacts(model.convolutional, model.blocks, _contiguous(config, degrees))
+    layout = layout_name(config.parallel)
+    # FSDP2 and the messages of ranks that compute together take contiguous tensors only.
+    contiguous = computes_together(layout, degrees)
+    facts = LayoutFacts(model.convolutional, model.blocks, contiguous)
     micro, accumulation = micro_batches(config, degrees, data.train)
     if reasons := [*layout_refusals(config, hardware, degrees, facts), *unmet_needs(config, degrees, micro)]:
         raise ConfigError.of(reasons)
@@ -216,7 +219,7 @@ def make_plan(
     total = 0 if duration.unit == "s" else max(1, duration.steps(steps_per_epoch, 0))
     policy: Policy = config.precision.build(hardware)
     # FSDP2 and the pipeline's messages take contiguous tensors only.
-    channels_last = model.convolutional and config.train.channels_last != "off" and not _contiguous(config, degrees)
+    channels_last = model.convolutional and config.train.channels_last != "off" and not contiguous
     compiled, compile_note = _compile(config, hardware, total, degrees)
     found = (*layout_notes, _lossy(config), compile_note, _uneven(batch_size, data.train), _too_large(micro, config))
     notes = [note for note in found if note]
@@ -225,7 +228,7 @@ def make_plan(
     notes += config.norm.notes(NormFacts(degrees.data_ranks, batch_size, micro, accumulation, model.batch_norms))
     return Plan(
         name=config.name,
-        layout=type(config.parallel).__name__.lower(),
+        layout=layout,
         ranks=ranks,
         degrees=degrees,
         stage_bounds=stage_bounds,
@@ -441,10 +444,6 @@ def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, examp
             f"{examples} examples, train.batch_size={config.train.batch_size}, {count} micro-batches on each data rank",
             f"use norm=group, or train.limit={examples - examples % config.train.batch_size} and a batch that divides",
         )
-
-
-def _contiguous(config: RunConfig, degrees: Degrees) -> bool:
-    return not degrees.plain or uses_fsdp(config.parallel, degrees)
 
 
 def _compile(config: RunConfig, hardware: Hardware, total_steps: int, degrees: Degrees) -> tuple[bool, str]:

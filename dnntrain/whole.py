@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dnntrain.build import bind, collect, make_context, make_model, training_batches
+from dnntrain.build import bind, collect, make_context, make_model, training_batches, training_pipeline
 from dnntrain.capture import add_adapters
 from dnntrain.checkpoint.state import pointer, read
 from dnntrain.checkpoint.stateful import ModelState, OptimizerState
-from dnntrain.data.pipeline import build_pipeline
 from dnntrain.errors import CheckpointError
 from dnntrain.objective import build_objective
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.protocols import Alone, Batch, Built, Parts, Stateful
+from dnntrain.session import Session, tensors_digest
 from dnntrain.world import World
 
 if TYPE_CHECKING:
     from dnntrain.build import Trainer
     from dnntrain.run_directory import RunDirectory
-    from dnntrain.session import Session
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def whole_network(session: Session, trainer: Trainer, directory: RunDirectory) -
 
     One process has it already. Of several ranks the main one builds it anew and loads it from the checkpoint, whatever the layout was.
     """
-    if session.plan.ranks == 1 and session.plan.degrees.plain and not session.plan.in_step:
+    if session.plan.ranks == 1 and not session.plan.in_step:
         if session.config.eval.weights == "best":
             _take_best(trainer, directory)
         return Whole(trainer.model, trainer.outputs, trainer.parts)
@@ -51,7 +50,8 @@ def whole_network(session: Session, trainer: Trainer, directory: RunDirectory) -
         raise CheckpointError(f"{directory.checkpoints} holds no checkpoint that the network could be taken from")
     chosen = best if session.config.eval.weights == "best" and best is not None else last
     states = read(directory.checkpoints / chosen).states
-    return _loaded(session, states, _digest_of(read(directory.checkpoints / last).states["model"]))
+    of_last = states if chosen == last else read(directory.checkpoints / last).states
+    return _loaded(session, states, tensors_digest(of_last["model"]))
 
 
 def _loaded(session: Session, states: Any, digest: str) -> Whole:
@@ -61,20 +61,7 @@ def _loaded(session: Session, states: Any, digest: str) -> Whole:
     model = make_model(config, plan, session.data, parts, device)
     add_adapters(model, parts.captures)
     optimizers = config.optim.scaled(plan.batch_size).build(model)
-    pipeline = build_pipeline(
-        config.data,
-        session.data.dataset,
-        session.data.train,
-        seed=config.seed,
-        batch_size=plan.batch_size,
-        micro_batch_size=plan.micro_batch_size,
-        world=World(),
-        device=device,
-        channels_last=plan.channels_last,
-        transforms=parts.batch,
-        pixels=parts.pixels,
-        repeats=parts.repeats,
-    )
+    pipeline = training_pipeline(config, plan, session.data, parts, World(), device)
     bind(parts, Built(model, optimizers, partial(training_batches, pipeline), context.collect))
     kept: dict[str, Stateful] = {"model": ModelState(model), "optimizer": OptimizerState(optimizers), **parts.state}
     for name, state in kept.items():
@@ -83,12 +70,6 @@ def _loaded(session: Session, states: Any, digest: str) -> Whole:
     objective = build_objective(parts.label_smoothing, parts.loss, parts.task_weight)
     executor = SpmdExecutor(model, objective, device=device.split(":")[0], autocast=autocast)
     return Whole(model, executor.outputs, parts, digest)
-
-
-def _digest_of(tensors: Any) -> str:
-    from dnntrain.session import tensors_digest
-
-    return tensors_digest(tensors)
 
 
 def _take_best(trainer: Trainer, directory: RunDirectory) -> None:

@@ -14,7 +14,7 @@ import yaml
 from layouts import LAYOUTS, Arrangement
 from methods import BASE, CONF, LEFT_OUT, MLP, TRANSFORMER, line
 from rank_pool import Outcome, Pool
-from short_runs import comparable, result
+from short_runs import broken_off, comparable, result
 
 #: 4 steps over an epoch's border, saved and evaluated after 2.
 SHORT = ("train.duration=4step", "eval.every=2step", "checkpoint.every=2step")
@@ -175,11 +175,7 @@ class Trial:
         """How the run that is gone on with from its second step differs from the whole one."""
         if not (run / "checkpoints" / "step-2").is_dir():
             return "no checkpoint after 2 steps"
-        shutil.copytree(run, again)
-        for name in ("result.json", "checkpoints/BEST"):
-            (again / name).unlink(missing_ok=True)
-        shutil.rmtree(again / "checkpoints" / "step-4", ignore_errors=True)
-        (again / "checkpoints" / "LAST").write_text("step-2\n")
+        broken_off(run, again, 2)
         outcome = self._pool.train(tried.ranks, overrides, again, timeout_s=180)
         if outcome.error:
             return f"resumed: {outcome.error}"

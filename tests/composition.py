@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from layouts import LAYOUTS, Arrangement
 from methods import BASE, Tried, line
 from rank_pool import Pool
-from short_runs import comparable, result
+from short_runs import broken_off, comparable, result
 
 #: Losses of two layouts agree where their relative difference is at most this.
 TOLERANCE = 1e-5
@@ -53,11 +52,7 @@ class Composition:
         layout = LAYOUTS[0] if method.several else None
         whole = self._run_dir(method, layout.name if layout else "one")
         again = self._run_dir(method, "resumed")
-        shutil.copytree(whole, again)
-        for name in ("result.json", "checkpoints/BEST"):
-            (again / name).unlink(missing_ok=True)
-        shutil.rmtree(again / "checkpoints" / "step-6")
-        (again / "checkpoints" / "LAST").write_text("step-3\n")
+        broken_off(whole, again, 3)
         outcome = self._pool.train(layout.ranks if layout else 1, self._line(method, layout), again)
         if outcome.error:
             return _refusal(outcome.exit_code, outcome.error)

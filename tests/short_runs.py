@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,14 @@ def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:
     given = {word.lstrip("+").split("=")[0] for word in overrides}
     kept = [word for word in SHORT if word.split("=")[0] not in given]
     return train(*kept, *overrides, f"run_dir={run_dir}", display="quiet")
+
+
+def broken_off(whole: Path, again: Path, step: int) -> None:
+    """Makes `again` what the run `whole` was after its checkpoint of step `step`; its rows are cut when it is gone on with."""
+    shutil.copytree(whole, again)
+    for name in ("result.json", "checkpoints/BEST"):
+        (again / name).unlink(missing_ok=True)
+    for path in (again / "checkpoints").glob("step-*"):
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
+    (again / "checkpoints" / "LAST").write_text(f"step-{step}\n")

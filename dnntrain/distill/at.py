@@ -41,13 +41,9 @@ class At(TeacherKnobs):
         teacher = taught(self, context, taps=taps)
         _check_maps(modules, output_shapes(student_of(context), modules, context), "student")
         names = map_names(modules)
-        return Parts(
-            batch=teacher.batch,
-            after_step=teacher.after_step,
-            captures=tuple(Capture(name, module) for name, module in zip(names, modules, strict=True)),
-            loss=(LossTerm("at", partial(_transfer, names), self.weight / 2),),
-            task_weight=self.task_weight,
-        )
+        captures = [Capture(name, module) for name, module in zip(names, modules, strict=True)]
+        term = LossTerm("at", partial(_transfer, names), self.weight / 2)
+        return teacher.parts(self.task_weight, term, captures=captures)
 
 
 def _transfer(names: list[str], outputs: Outputs, batch: Batch) -> Tensor:

@@ -48,12 +48,8 @@ class Dist(TeacherKnobs):
             blocks = (in_blocks(rows, count, context) for rows in probabilities(outputs, batch))
             return square * spread(intra_class(*blocks), outputs.logits, context)
 
-        return Parts(
-            batch=teacher.batch,
-            after_step=teacher.after_step,
-            loss=(LossTerm("dist_inter", inter, self.beta), LossTerm("dist_intra", intra, self.gamma)),
-            task_weight=self.task_weight,
-        )
+        terms = (LossTerm("dist_inter", inter, self.beta), LossTerm("dist_intra", intra, self.gamma))
+        return teacher.parts(self.task_weight, *terms)
 
 
 def inter_class(student: Tensor, teacher: Tensor) -> Tensor:

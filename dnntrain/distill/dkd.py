@@ -36,12 +36,7 @@ class Dkd(TeacherKnobs):
             target = combined(batch.extras[LOGITS], self.ensemble, self.temperature)
             return dkd_loss(outputs.logits, target, batch.targets, self.temperature, self.alpha, self.beta)
 
-        return Parts(
-            batch=teacher.batch,
-            after_step=teacher.after_step,
-            loss=(LossTerm("dkd", term),),
-            task_weight=self.task_weight,
-        )
+        return teacher.parts(self.task_weight, LossTerm("dkd", term))
 
     def check_with(self, parts: Parts) -> None:
         """Refuses targets that are shared among classes, besides what every teacher refuses."""

@@ -47,14 +47,8 @@ class Fitnet(TeacherKnobs):
         for name, module, shape in zip(names, guided, shapes, strict=True):
             with keyed_generator(context.seed, "distill", name):
                 captures.append(Capture(name, module, regressor(module, shape, teacher.shapes[name])))
-        term = partial(_hints, names)
-        return Parts(
-            batch=teacher.batch,
-            after_step=teacher.after_step,
-            captures=tuple(captures),
-            loss=(LossTerm("fitnet", term, self.weight),),
-            task_weight=self.task_weight,
-        )
+        term = LossTerm("fitnet", partial(_hints, names), self.weight)
+        return teacher.parts(self.task_weight, term, captures=captures)
 
 
 def _hints(names: list[str], outputs: Outputs, batch: Batch) -> Tensor:

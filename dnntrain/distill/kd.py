@@ -36,12 +36,7 @@ class Kd(TeacherKnobs):
             target = combined(batch.extras[LOGITS], self.ensemble, self.temperature)
             return kd_loss(outputs.logits, target, self.temperature)
 
-        return Parts(
-            batch=teacher.batch,
-            after_step=teacher.after_step,
-            loss=(LossTerm("kd", term, self.weight),),
-            task_weight=self.task_weight,
-        )
+        return teacher.parts(self.task_weight, LossTerm("kd", term, self.weight))
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

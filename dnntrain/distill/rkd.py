@@ -62,16 +62,11 @@ class Rkd(TeacherKnobs):
             rows, ours, theirs = related(outputs, batch)
             return spread(angle_loss(ours, theirs), rows, context)
 
-        return Parts(
-            batch=teacher.batch,
-            after_step=teacher.after_step,
-            captures=tuple(captures),
-            loss=(
-                LossTerm("rkd_distance", distance, self.distance_weight),
-                LossTerm("rkd_angle", angle, self.angle_weight),
-            ),
-            task_weight=self.task_weight,
+        terms = (
+            LossTerm("rkd_distance", distance, self.distance_weight),
+            LossTerm("rkd_angle", angle, self.angle_weight),
         )
+        return teacher.parts(self.task_weight, *terms, captures=captures)
 
     def _taps(self, teacher: nn.Module) -> list[Tap]:
         if self.layer is None:

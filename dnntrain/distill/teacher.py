@@ -17,7 +17,7 @@ from dnntrain.distill.knobs import TeacherKnobs
 from dnntrain.distill.source import Loaded, load_teacher
 from dnntrain.errors import ConfigError
 from dnntrain.keys import Key
-from dnntrain.protocols import AfterStep, Batch, BatchStage, BatchTransform, Context, Moment
+from dnntrain.protocols import AfterStep, Batch, BatchStage, BatchTransform, Capture, Context, LossTerm, Moment, Parts
 
 #: Name of the teachers' logits beside a batch: [n, teachers, classes].
 LOGITS = "teacher.logits"
@@ -44,6 +44,12 @@ class Taught:
     batch: tuple[BatchTransform, ...]
     after_step: tuple[AfterStep, ...]
     shapes: Mapping[str, tuple[int, ...]]
+
+    def parts(self, task_weight: float, *loss: LossTerm, captures: Sequence[Capture] = ()) -> Parts:
+        """The teacher's transforms, and the terms that compare the student with it."""
+        return Parts(
+            batch=self.batch, after_step=self.after_step, captures=tuple(captures), loss=loss, task_weight=task_weight
+        )
 
 
 def taught(

@@ -116,3 +116,9 @@ def scaling_factor(rule: str, batch_size: int, base: int) -> float:
     """
     ratio = batch_size / base
     return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule]
+
+
+def check_nesterov(nesterov: bool, momentum: float) -> None:
+    """Raises ValueError where the look-ahead form is asked for without momentum."""
+    if nesterov and not momentum:
+        raise ValueError("nesterov=true has no effect without momentum; set momentum=0.9, or nesterov=false")

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from dnntrain.errors import ConfigError, nearest
-from dnntrain.shards import is_sharded
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
@@ -98,7 +97,9 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         setting = settings[name]
-        key = (setting.lr_scale, setting.weight_decay, setting.vector, mesh_of(parameter))
+        # A DTensor has a mesh, a plain tensor has none.
+        mesh = getattr(parameter, "device_mesh", None)
+        key = (setting.lr_scale, setting.weight_decay, setting.vector, mesh)
         group = groups.setdefault(
             key,
             {
@@ -108,16 +109,11 @@ def parameter_groups(
                 "weight_decay": setting.weight_decay,
                 "vector": setting.vector,
                 # Not every fused kernel of torch knows shards; the foreach ones do.
-                **({"fused": False, "foreach": True} if is_sharded(parameter) else {}),
+                **({"fused": False, "foreach": True} if mesh is not None else {}),
             },
         )
         group["params"].append((name, parameter))
     return list(groups.values())
-
-
-def mesh_of(parameter: Tensor) -> object | None:
-    """The device mesh that a parameter is sharded over (a DTensor has one); None for a plain tensor."""
-    return getattr(parameter, "device_mesh", None)
 
 
 def block_depths(named_parameters: NamedParameters) -> dict[str, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dnntrain.config.fields import Fraction, NonNegative, Positive
-from dnntrain.optim.base import OptimizerChoice
+from dnntrain.optim.base import OptimizerChoice, check_nesterov
 from dnntrain.optim.groups import Setting
 from dnntrain.optim.lamb import adapted
 from dnntrain.protocols import Need
@@ -35,8 +35,7 @@ class Lars(OptimizerChoice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov=true has no effect without momentum; set momentum=0.9, or nesterov=false")
+        check_nesterov(self.nesterov, self.momentum)
 
     def build(
         self, model: nn.Module, settings: Mapping[str, Setting] | None = None

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from dnntrain.config.fields import Fraction, NonNegative, Positive
-from dnntrain.optim.base import OptimizerChoice
-from dnntrain.optim.groups import Setting, mesh_of
+from dnntrain.optim.base import OptimizerChoice, check_nesterov
+from dnntrain.optim.groups import Setting
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,17 @@ class Sgd(OptimizerChoice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov=true has no effect without momentum; set momentum=0.9, or nesterov=false")
+        check_nesterov(self.nesterov, self.momentum)
 
     def build(
         self, model: nn.Module, settings: Mapping[str, Setting] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
-        groups = self.grouped(model, settings)
-        # DTensor has no fused SGD (torch 2.14).
-        sharded = any(mesh_of(parameter) is not None for group in groups for _, parameter in group["params"])
-        kernel = {"foreach": True} if sharded else {"fused": True}
-        return (torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, **kernel),)
+        return (
+            torch.optim.SGD(
+                self.grouped(model, settings),
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                fused=True,
+            ),
+        )

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: The dimensions of the device mesh, the slowest first: ranks of one tensor-parallel group are neighbours.
 DIMENSIONS = ("pp", "dp", "shard", "tp")
 
+#: The layouts that use FSDP2 whatever their degrees are.
+_SHARDING = ("fsdp", "hsdp")
+
 
 @dataclass(frozen=True)
 class Degrees:
@@ -142,7 +145,17 @@ class Layout:
 
 def uses_fsdp(layout: object, degrees: Degrees) -> bool:
     """FSDP2 carries shards, and copies beside tensor or pipeline parallelism; a layout that names it uses it at degree 1 too."""
-    return degrees.shard > 1 or (degrees.dp > 1 and not degrees.plain) or type(layout).__name__ in ("Fsdp", "Hsdp")
+    return degrees.shard > 1 or (degrees.dp > 1 and not degrees.plain) or layout_name(layout) in _SHARDING
+
+
+def computes_together(name: str, degrees: Degrees) -> bool:
+    """True where a forward pass is work of several ranks under the layout of this name: not of one process, nor of DDP."""
+    return not degrees.plain or name in _SHARDING
+
+
+def layout_name(layout: object) -> str:
+    """The choice that a layout is an object of, as it is typed."""
+    return type(layout).__name__.lower()
 
 
 def _equation(asked: dict[str, int | None]) -> str:

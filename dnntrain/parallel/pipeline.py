@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -93,17 +92,13 @@ class PipelineExecutor:
         input_shape: tuple[int, int, int],
         num_classes: int,
         device: str,
-        autocast: torch.dtype | None,
         counts: bool,
-        channels_last: bool,
         replayable: bool = False,
     ) -> None:
-        self._modules = modules
         self._objective = objective
         self._micro_batch_size, self._micro_batches = micro_batch_size, micro_batches
         self._input_shape, self._num_classes = input_shape, num_classes
-        self._device, self._autocast = torch.device(device), autocast
-        self._counts, self._channels_last = counts, channels_last
+        self._device, self._counts = torch.device(device), counts
         self._ranks = mesh.degrees.data_ranks
         self._is_first, self._is_last = 0 in indices, (mesh.degrees.pp * len(indices) - 1) in indices
         self._padded: list[Batch] = []
@@ -118,10 +113,7 @@ class PipelineExecutor:
     def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
         """Adds this step's gradients; `replay` repeats the random numbers of the call before (dropout)."""
         if self._random is not None:
-            if replay:
-                self._random.again()
-            else:
-                self._random.keep()
+            self._random.begin(replay)
         self._padded = [*batch.micro]
         self._weight = self._ranks / batch.examples
         self._losses = {}
@@ -160,8 +152,6 @@ class PipelineExecutor:
         if batch is not None and count == size:
             return batch.images
         images = torch.zeros(size, *self._input_shape, device=self._device)
-        if self._channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
         if batch is not None:
             images[:count] = batch.images
         return images
@@ -198,14 +188,12 @@ def _schedule(
     return {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[kind](stages[0], **options)
 
 
-def autocast_forward(module: nn.Module, device_type: str, dtype: torch.dtype | None) -> None:
-    """The module's forward pass under autocast, where `dtype` is one; the schedules call it themselves."""
-    if dtype is None:
-        return
+def autocast_forward(module: nn.Module, device_type: str, dtype: torch.dtype) -> None:
+    """Puts the module's forward pass under autocast; the schedules call it themselves."""
     inner = module.forward
 
     def forward(features: Tensor) -> Any:
-        with torch.autocast(device_type, dtype) if dtype else nullcontext():
+        with torch.autocast(device_type, dtype):
             return inner(features)
 
     module.forward = forward

@@ -12,6 +12,13 @@ class RandomNumbers:
         self._cuda = torch.device(device) if torch.device(device).type == "cuda" else None
         self.keep()
 
+    def begin(self, replay: bool) -> None:
+        """Before a pass: repeats the numbers of the one before, or marks where this one begins."""
+        if replay:
+            self.again()
+        else:
+            self.keep()
+
     def keep(self) -> None:
         """From here on is what `again` repeats."""
         self._host = torch.get_rng_state()

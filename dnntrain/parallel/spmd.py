@@ -57,10 +57,7 @@ class SpmdExecutor:
         if self._scaler is not None:
             weight = self._scaler.scale(weight)
         if self._random is not None:
-            if replay:
-                self._random.again()
-            else:
-                self._random.keep()
+            self._random.begin(replay)
         if len(micro) < passes and self._empty is not None:
             micro = (*micro, *[self._empty] * (passes - len(micro)))
         if len(micro) == 1:

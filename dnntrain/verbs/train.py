@@ -274,7 +274,7 @@ def _result(session: Session, trainer: Trainer) -> dict[str, Any]:
         "peak_memory_mb": round(peak_bytes(session.device) / 2**20, 1),
         "estimated_memory_mb": round(session.plan.memory.total / 2**20, 1),
         "parameters": session.plan.model.parameters,
-        "digest": weights_digest(trainer.model) if session.plan.degrees.plain and not session.plan.in_step else None,
+        "digest": weights_digest(trainer.model) if not session.plan.in_step else None,
     }
 
 

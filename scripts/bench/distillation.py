@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import re
-import resource
 import statistics
 import tempfile
+import time
 from pathlib import Path
 
 from scipy.stats import ttest_rel
@@ -104,18 +104,12 @@ def accuracy(run: Path, *words: str) -> float:
     """Test accuracy in percent of a run, which is trained unless its figure is there already."""
     figure = run.with_suffix(".txt")
     if not figure.exists():
-        before = processor_s()
+        before_s = time.process_time()
         result = dnntrain.train(*COMMON, *words, f"run_dir={run}", display="quiet")
         value = 100 * float(result["test_accuracy"])
         figure.write_text(f"{value}\n")
-        print(f"{run.name}: {value:.2f} %, {processor_s() - before:.1f} s of processor time", flush=True)
+        print(f"{run.name}: {value:.2f} %, {time.process_time() - before_s:.1f} s of processor time", flush=True)
     return float(figure.read_text())
-
-
-def processor_s() -> float:
-    """Seconds of processor time of this process so far."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

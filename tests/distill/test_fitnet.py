@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from short_runs import comparable, trained
-from students import assert_goes_on_bitwise, of_digits, student, taught_by
+from short_runs import trained
+from students import assert_goes_on_bitwise, assert_trains_as_one_process, of_digits, student, taught_by
 
 from dnntrain.capture import Capturing, add_adapters, remove_adapters
 from dnntrain.distill.fitnet import Fitnet, hint_loss, regressor
@@ -124,17 +124,4 @@ def test_captures_are_taken_out_of_what_is_exported(short_run: Path) -> None:
 def test_two_ranks_train_the_run_of_one_process(
     short_run: Path, tmp_path: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    words = [word for word in taught_by(short_run, "fitnet") if not word.startswith("train.")]
-    words += [
-        *LAYERS,
-        "train.limit=100",
-        "train.duration=8step",
-        "log.every=1step",
-        "log.report=false",
-        "precision=fp32",
-    ]
-    for name, layout in (("one", ()), ("two", ("parallel=ddp", "launch.nproc=2"))):
-        done = dnntrain(*words, f"run_dir={name}", *layout)
-        assert done.returncode == 0, done.stderr
-    for ours, theirs in zip(comparable(tmp_path / "two"), comparable(tmp_path / "one"), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    assert_trains_as_one_process(dnntrain, tmp_path, *taught_by(short_run, "fitnet"), *LAYERS)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from short_runs import comparable, trained
-from students import assert_goes_on_bitwise, of_digits, taught_by
+from short_runs import trained
+from students import assert_goes_on_bitwise, assert_trains_as_one_process, of_digits, taught_by
 
 from dnntrain.distill.ensemble import combined
 from dnntrain.distill.kd import Kd, kd_loss
@@ -121,11 +121,4 @@ def test_a_compiled_teacher_says_the_same(short_run: Path) -> None:
 def test_two_ranks_train_the_run_of_one_process(
     short_run: Path, tmp_path: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    # 100 examples: the last batch of an epoch has 4, which leaves the second rank with some or none.
-    words = [word for word in taught_by(short_run, "kd") if not word.startswith("train.")]
-    words += ["train.limit=100", "log.every=1step", "train.duration=20step", "log.report=false"]
-    for name, layout in (("one", ()), ("two", ("parallel=ddp", "launch.nproc=2"))):
-        done = dnntrain(*words, "precision=fp32", f"run_dir={name}", *layout)
-        assert done.returncode == 0, done.stderr
-    for ours, theirs in zip(comparable(tmp_path / "two"), comparable(tmp_path / "one"), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    assert_trains_as_one_process(dnntrain, tmp_path, *taught_by(short_run, "kd"), steps=20)

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from short_runs import comparable
-from students import assert_goes_on_bitwise, of_digits, taught_by
+from students import TWO_RANKS, assert_goes_on_bitwise, assert_trains_as_one_process, of_digits, taught_by
 
 from dnntrain.distill.rkd import Rkd, angle_loss, distance_loss
 from dnntrain.distill.teacher import LOGITS
@@ -99,12 +98,6 @@ def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path,
 def test_two_ranks_and_accumulation_train_the_run_of_one_process(
     short_run: Path, tmp_path: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    words = [word for word in taught_by(short_run, "rkd") if not word.startswith("train.")]
-    words += ["train.limit=100", "train.duration=8step", "log.every=1step", "log.report=false", "precision=fp32"]
-    layouts = {"one": (), "two": ("parallel=ddp", "launch.nproc=2"), "cut": ("train.microbatch=8",)}
-    for name, layout in layouts.items():
-        done = dnntrain(*words, f"run_dir={name}", "distill.layer=hidden", *layout)
-        assert done.returncode == 0, done.stderr
-    for name in ("two", "cut"):
-        for ours, theirs in zip(comparable(tmp_path / name), comparable(tmp_path / "one"), strict=True):
-            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    words = (*taught_by(short_run, "rkd"), "distill.layer=hidden")
+    layouts = {**TWO_RANKS, "cut": ("train.microbatch=8",)}
+    assert_trains_as_one_process(dnntrain, tmp_path, *words, layouts=layouts)

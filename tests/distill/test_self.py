@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from short_runs import comparable, trained
+from short_runs import trained
 from stand_ins import built, context
-from students import SMALL, assert_goes_on_bitwise, student
+from students import SMALL, assert_goes_on_bitwise, assert_trains_as_one_process, student
 
 from dnntrain.distill.kd import kd_loss
 from dnntrain.distill.self import OwnAverage, SelfDistillation
@@ -63,17 +63,4 @@ def test_the_export_is_the_student_alone(tmp_path: Path) -> None:
 def test_two_ranks_train_the_run_of_one_process(
     tmp_path: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    words = [word for word in SMALL if not word.startswith("train.")]
-    words += [
-        "distill=self",
-        "train.limit=100",
-        "train.duration=8step",
-        "log.every=1step",
-        "log.report=false",
-        "precision=fp32",
-    ]
-    for name, layout in (("one", ()), ("two", ("parallel=ddp", "launch.nproc=2"))):
-        done = dnntrain(*words, f"run_dir={name}", *layout)
-        assert done.returncode == 0, done.stderr
-    for ours, theirs in zip(comparable(tmp_path / "two"), comparable(tmp_path / "one"), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    assert_trains_as_one_process(dnntrain, tmp_path, *SMALL, "distill=self")

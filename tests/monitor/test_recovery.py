@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from faults import install
-from short_runs import comparable, result, rows
+from short_runs import broken_off, comparable, result, rows
 
 from dnntrain import train
 from dnntrain.errors import DivergedError, DnntrainError
@@ -97,12 +96,7 @@ def test_a_run_that_is_broken_off_before_or_after_goes_on_bitwise(action: str, l
     words = (*SPIKE, f"monitor.loss_spike.action={action}")
     whole = faulty("whole", *words)
     again = whole.with_name("again")
-    shutil.copytree(whole, again)
-    (again / "result.json").unlink()
-    for path in (again / "checkpoints").glob("step-*"):
-        if int(path.name.removeprefix("step-")) > left:
-            shutil.rmtree(path)
-    (again / "checkpoints" / "LAST").write_text(f"step-{left}\n")
+    broken_off(whole, again, left)
     faulty("again", *words)
     assert comparable(again) == comparable(whole)
     assert result(again)["digest"] == result(whole)["digest"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from methods import line
 from rank_pool import Pool
-from short_runs import comparable, result
+from short_runs import broken_off, comparable, result
 
 #: EMA, clipping, label smoothing, mixup, plateau and keyed crops at once; 100 examples in batches of 32, so that the last has 4.
 MIX = (
@@ -97,16 +97,11 @@ def trained(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> object:
         path = folder / f"{name}-{layout}"
         if not path.exists():
             ranks, words = LAYOUTS.get(layout, (1, ()))
-            outcome = pool.train(ranks, merged(*MIX, *network, *words), path)
+            outcome = pool.train(ranks, line(*MIX, *network, *words), path)
             assert not outcome.error, outcome.error
         return path
 
     return run
-
-
-def merged(*words: str) -> list[str]:
-    """Each key once; the last one wins."""
-    return list({word.partition("=")[0]: word for word in words}.values())
 
 
 def assert_same(path: Path, reference: Path) -> None:
@@ -149,13 +144,8 @@ def test_a_run_goes_on_under_another_layout(
     assert callable(trained)
     whole = trained("vit", TRANSFORMER, "one")
     run = tmp_path / "run"
-    shutil.copytree(trained("vit", TRANSFORMER, before), run)
-    (run / "result.json").unlink()
-    (run / "checkpoints" / "BEST").unlink()
-    for step in (15, 20):
-        shutil.rmtree(run / "checkpoints" / f"step-{step}", ignore_errors=True)
-    (run / "checkpoints" / "LAST").write_text("step-10\n")
+    broken_off(trained("vit", TRANSFORMER, before), run, 10)
     ranks, words = LAYOUTS.get(after, (1, ()))
-    outcome = pool.train(ranks, merged(*MIX, *TRANSFORMER, *words), run)
+    outcome = pool.train(ranks, line(*MIX, *TRANSFORMER, *words), run)
     assert not outcome.error, outcome.error
     assert_same(run, whole)
