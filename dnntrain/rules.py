@@ -107,6 +107,13 @@ RULES: tuple[Rule, ...] = (
         "quant.backend=onnxruntime needs onnxruntime, which is not installed",
         "run: pip install 'dnntrain[onnx]', or use quant.backend=inductor",
     ),
+    Rule(
+        lambda c, hardware, ranks: (
+            getattr(c.quant, "backend", "") == "inductor" and not getattr(c.quant, "per_channel", True)
+        ),
+        "quant.per_channel=false: Inductor's integer layers have a scale a channel",
+        "use quant.per_channel=true, or quant.backend=onnxruntime",
+    ),
 )
 
 

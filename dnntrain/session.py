@@ -31,6 +31,7 @@ from dnntrain.model.cost import (
 from dnntrain.model.shape import ModelShape
 from dnntrain.planner import DataFacts, ModelFacts, Plan, make_plan
 from dnntrain.protocols import Alone
+from dnntrain.quant.post_training import PostTraining
 from dnntrain.world import World
 
 
@@ -65,7 +66,20 @@ def open_session(config: RunConfig, world: World, planned: bool = False) -> Sess
     # What a method refuses is refused here, before a folder is made.
     parts = collect(config, make_context(config, plan, data, session.device, world, Alone()))
     check_controls(config, plan, data, parts)
+    if isinstance(config.quant, PostTraining) and world.is_main:
+        check_integers(config, data)
     return session
+
+
+def check_integers(config: RunConfig, data: Prepared) -> None:
+    """Refuses a run whose `quant` asks for integers that its model or its data cannot become."""
+    from dnntrain.export.foreseen import check_images, check_quantised
+
+    name = config.resolved["choices"]["quant"]
+    check_images(config.quant, name, len(data.train), len(data.val) or len(data.test))
+    shape = ModelShape(len(data.dataset.class_names), *data.dataset.input_shape)
+    model = config.norm.exported(unfilled(lambda: config.model.build(shape)))
+    check_quantised(config.quant, name, model, torch.zeros(2, *data.dataset.input_shape))
 
 
 def prepare_data(config: RunConfig, dataset: DataSet) -> Prepared:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.config.fields import Annotated, Literal, PositiveInt, Probability, Range
+from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Parts
 from dnntrain.quant.post_training import PostTraining
 
@@ -32,4 +33,9 @@ class Int8Static(PostTraining):
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
 
     def build(self, context: Context) -> Parts:
+        if self.observer != "percentile" and self.percentile != type(self).percentile:
+            raise ConfigError(
+                f"quant.percentile={self.percentile} has no effect with quant.observer={self.observer}",
+                "use quant.observer=percentile, or leave percentile out",
+            )
         return Parts()

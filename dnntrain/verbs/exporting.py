@@ -174,13 +174,18 @@ def prepared(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def export_quantised(run: Path, quant: PostTraining, say: Callable[[str], None]) -> dict[str, Any]:
-    """Writes the export that a run's `quant` asks for to exports/FORMAT of its directory; returns what is noted in result.json."""
+def export_quantised(
+    run: Path, quant: PostTraining, say: Callable[[str], None], trusted: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Writes the export that a run's `quant` asks for to exports/FORMAT of its directory; returns what is noted in result.json.
+
+    `trusted`: what names the code of the run's model, if it has any, where that may be run.
+    """
     from dnntrain.hardware import detect
     from dnntrain.verbs.choosing import export_fastest
     from dnntrain.verbs.trained import load_run
 
-    subject = Subject.of(load_run(run))
+    subject = Subject.of(load_run(run, trusted))
     backend = getattr(quant, "backend", "")
     if backend == "auto":
         target = run / "exports" / "int8"

@@ -66,7 +66,10 @@ def finish(
         write_report([directory.path], directory.path / "report.html")
     if isinstance(config.quant, PostTraining) and getattr(config.quant, "backend", "") != "none":
         from dnntrain.verbs.exporting import export_quantised
+        from dnntrain.verbs.resume import code_of
 
-        # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout.
-        result["export"] = export_quantised(directory.path, config.quant, directory.log)
+        # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout. Code of the
+        # user's own has been run all along.
+        trusted = code_of(config.resolved)
+        result["export"] = export_quantised(directory.path, config.quant, directory.log, trusted)
         directory.write_result(result)

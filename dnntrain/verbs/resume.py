@@ -35,11 +35,17 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
+def code_of(saved: Mapping[str, Any]) -> list[str]:
+    """What names the code that a configuration would run, as it is typed: `model.file=net.py`."""
+    model = saved["model"]
+    custom = saved.get("choices", {}).get("model") == "custom"
+    return [f"model.{key}={model[key]}" for key in ("file", "entry_point") if custom and model.get(key)]
+
+
 def check_trusted(saved: Mapping[str, Any], path: Path, given: Sequence[str]) -> None:
     """A run directory is data: code that its configuration names is run only where this command line names it too."""
-    model = saved["model"]
-    named = {f"model.{key}={model[key]}" for key in ("file", "entry_point") if model.get(key)}
-    if saved.get("choices", {}).get("model") == "custom" and not named <= set(given):
+    named = set(code_of(saved))
+    if not named <= set(given):
         raise ConfigError(
             f"{path} was trained with a model of its own, whose code would be run: {' '.join(sorted(named))}",
             f"if you trust it, say so by adding: {' '.join(sorted(named))}",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from short_runs import trained
 from stand_ins import context
 
 from dnntrain import rules
 from dnntrain.cli import main
+from dnntrain.errors import DataError
+from dnntrain.export.foreseen import check_images
 from dnntrain.protocols import Parts
 from dnntrain.quant.int8_dynamic import Int8Dynamic
 from dnntrain.quant.int8_static import Int8Static
@@ -24,3 +29,86 @@ def test_a_backend_that_is_not_installed_is_refused_at_plan_time(
     monkeypatch.setattr(rules, "find_spec", lambda name: None)
     assert main(["plan", "quant=int8_static", "quant.backend=onnxruntime"]) == 2
     assert "quant.backend=inductor" in capsys.readouterr().err
+
+
+NET = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, num_classes, channels, height, width):
+        super().__init__()
+        self.head = torch.nn.Linear(channels * height * width, num_classes)
+
+    def forward(self, images):
+        images = images.flatten(1)
+        {line}
+        return self.head(images)
+"""
+
+
+def custom(folder: Path, line: str) -> list[str]:
+    (folder / "net.py").write_text(NET.format(line=line))
+    return ["model=custom", f"model.file={folder}/net.py"]
+
+
+@pytest.mark.parametrize("quant", ["int8_static", "int8_weight_only", "qat"])
+def test_a_network_that_cannot_be_traced_is_refused_before_training_with_its_line(
+    quant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = custom(tmp_path, "images = images if images.mean() > 0 else -images")
+    assert main(["train", f"quant={quant}", *words, f"run_dir={tmp_path}/run"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"dnntrain: quant={quant}: torch.export cannot trace the network")
+    assert "net.py:12: images = images if images.mean() > 0 else -images" in lines[0]
+    assert lines[1:] == ["  use quant=none, which needs no trace (format=safetensors)"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_only_one_backend_takes_is_refused_with_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = custom(tmp_path, "__import__('random').random()")
+    assert main(["plan", "quant=int8_dynamic", "quant.backend=inductor", *words]) == 2
+    assert "use quant.backend=onnxruntime" in capsys.readouterr().err
+    assert main(["plan", "quant=int8_dynamic", "quant.backend=onnxruntime", *words]) == 0
+
+
+def test_weights_alone_are_refused_where_no_layer_is_linear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef net(num_classes, channels):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, num_classes, 8), nn.Flatten())\n"
+    )
+    words = ["model=custom", f"model.file={tmp_path}/net.py", "model.name=net"]
+    assert main(["plan", "quant=int8_weight_only", *words]) == 2
+    assert "quantises linear layers, and this model has none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "fix"),
+    [
+        (["quant.batch_size=5000"], 3, "use quant.batch_size="),
+        (["quant.batch_size=65", "train.limit=64"], 3, "use quant.batch_size=64"),
+        (["quant.backend=inductor", "quant.per_channel=false"], 2, "use quant.per_channel=true"),
+        (["quant.percentile=99"], 2, "use quant.observer=percentile"),
+    ],
+)
+def test_calibration_that_cannot_be_is_refused_at_plan_time(
+    words: list[str], code: int, fix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "quant=int8_static", "train.batch_size=32", *words]) == code
+    assert fix in capsys.readouterr().err
+
+
+def test_integers_that_could_be_compared_on_no_image_are_refused() -> None:
+    with pytest.raises(DataError, match=r"data\.val_fraction=0\.1"):
+        check_images(Int8Static(), "int8_static", 1000, 0)
+    check_images(Int8Static(), "int8_static", 64, 1)
+
+
+@pytest.mark.slow
+def test_a_network_of_the_users_own_is_trained_and_exported_in_integers(tmp_path: Path) -> None:
+    words = custom(tmp_path, "pass")
+    done = trained(tmp_path / "run", *words, "train.duration=1ep", "quant=int8_static", "quant.backend=onnxruntime")
+    assert done["status"] == "done"
+    assert done["export"]["census"]["shares"]["int8"] > 0.99
