@@ -176,6 +176,29 @@ def test_two_ranks_train_the_run_of_one_process(pool: Pool, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=seed_cnn",),
+        ("model=resnet_cifar", "model.depth=8", "norm=group"),
+        ("model=resnet_cifar", "model.depth=8", "quant.freeze_batch_norm=0%"),
+    ],
+)
+def test_two_ranks_are_bitwise_one_process_that_accumulates_their_micro_batches(
+    words: tuple[str, ...], pool: Pool, tmp_path: Path
+) -> None:
+    """In float32. The statistics of batch normalisation, where they move, are each rank's own, or of both together (norm=sync)."""
+    line = (*words, "train.limit=160", "train.batch_size=32", "train.duration=20step", "precision=fp32", "quant=qat")
+    line = (*line, "log.every=1step", "log.report=false", "eval.every=20step", "eval.test=false")
+    assert not pool.train(1, [*line, "train.microbatch=16"], tmp_path / "one").error
+    assert not pool.train(2, [*line, "parallel=ddp"], tmp_path / "two").error
+    losses = [[row["loss"] for row in rows(tmp_path / run) if row["split"] == "train"] for run in ("one", "two")]
+    assert len(losses[0]) == 20
+    assert losses[1] == losses[0]
+    assert result(tmp_path / "two")["digest"] == result(tmp_path / "one")["digest"]
+
+
+@pytest.mark.slow
 def test_two_ranks_round_convolutions_as_one_process_does(tmp_path: Path) -> None:
     """In float64: in float32 a last digit decides now and then which integer a number becomes, and a network follows."""
     losses, reach = trained_alone()
