@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ from dnntrain.protocols import (
     Control,
     Executor,
     Moment,
+    Once,
     Parts,
     Stateful,
     Target,
@@ -79,12 +80,13 @@ _SAMPLE_IMAGES = 1000
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a run: the set, and the numbers of the examples that train, validate and test."""
+    """The data of a run: the set, the numbers of the examples that train, validate and test, and what methods have loaded besides."""
 
     dataset: DataSet
     train: Index
     val: Index
     test: Index
+    once: Once = field(default_factory=Once)
 
 
 @dataclass(frozen=True)
@@ -398,6 +400,7 @@ def make_context(
         pair_block=config.data.pair_block,
         student=lambda: unfilled(lambda: config.model.build(shape)),
         collect=collect,
+        once=data.once,
     )
 
 

@@ -7,11 +7,11 @@ knows the slots of `Parts` and the order of the stages below; it knows no method
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from enum import Enum, IntEnum, auto
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from dnntrain.keys import Index, Key, number_of
 from dnntrain.world import World
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
+
+Made = TypeVar("Made")
 
 
 class ModelStage(IntEnum):
@@ -157,6 +159,25 @@ class Alone:
         return torch.nn.utils.get_total_norm(tensors).square()
 
 
+class Once:
+    """What is needed twice, to be checked before a run begins and to be used in it, is made once: who asks second takes it away."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
+
+    def __call__(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes, or made for who asked for `key` before."""
+        if key in self._made:
+            taken: Made = self._made.pop(key)
+            return taken
+        self._made[key] = made = make()
+        return made
+
+    def forget(self) -> None:
+        """Nobody will ask again in this process."""
+        self._made.clear()
+
+
 @dataclass(frozen=True)
 class Context:
     """Frozen values that a method may build from; never the configuration.
@@ -173,6 +194,7 @@ class Context:
     micro_batch_size most examples of one forward pass
     pair_block       examples that methods relate to each other: aligned runs of this many positions are never cut where avoidable
     student          builds the model to be trained with weights of zero, before any transform: for names and shapes of its modules
+    once             loads what is large, such as a teacher: methods are built twice, the first time to refuse what cannot work
     """
 
     seed: int
@@ -193,6 +215,7 @@ class Context:
     micro_batch_size: int = 0
     pair_block: int = 8
     student: Callable[[], Module] | None = None
+    once: Once = field(default_factory=Once, compare=False)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,11 @@ def taught(
     cannot work: nothing is computed or written before the first batch.
     """
     _check(knobs, context, one=taps is not None or relations_only)
-    loaded = [load_teacher(source, context, logits and not relations_only) for source in knobs.sources]
+    reads_classes = logits and not relations_only
+    loaded = [
+        context.once(("teacher", source), partial(load_teacher, source, context, reads_classes))
+        for source in knobs.sources
+    ]
     runner = Runner(loaded, context, knobs, taps(loaded[0].model) if taps else (), logits)
     store = open_store(knobs, context, runner.shapes, [*(teacher.digest for teacher in loaded), runner.described])
     teach = Teach(runner, store)

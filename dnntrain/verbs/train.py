@@ -98,6 +98,7 @@ def _launched(
 
     # Refused here, with the exit code of the reason, and before the saved configuration is written over.
     _, finished, _ = _start_of(session, directory.path, lambda text: None)
+    session.data.once.forget()
     return finished if finished is not None else launch(session, directory, display, overrides)
 
 

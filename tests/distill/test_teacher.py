@@ -7,15 +7,17 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from students import of_digits
+from short_runs import trained
+from students import of_digits, taught_by
 
 from dnntrain.distill.kd import Kd
-from dnntrain.distill.source import load_teacher
+from dnntrain.distill.source import Loaded, load_teacher
 from dnntrain.distill.teacher import LOGITS, renormalisation
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.keys import Key
@@ -84,8 +86,6 @@ def test_images_are_renormalised_for_a_teacher_with_other_statistics() -> None:
 
 
 def load_like(mean: tuple[float, ...], std: tuple[float, ...]) -> object:
-    from dnntrain.distill.source import Loaded
-
     return Loaded("x", torch.nn.Identity(), 10, (), mean, std, "")
 
 
@@ -161,6 +161,18 @@ def test_a_model_of_torchvision_teaches_from_its_cached_weights(
     assert loaded.mean == (0.485, 0.456, 0.406)
     with pytest.raises(ConfigError, match="it knows 1000 classes, the data have 10"):
         load_teacher(source, of_digits(input_shape=(3, 32, 32)), True)
+
+
+def test_a_run_loads_its_teacher_once(short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = []
+
+    def counted(source: str, *rest: Any) -> Loaded:
+        sources.append(source)
+        return load_teacher(source, *rest)
+
+    monkeypatch.setattr("dnntrain.distill.teacher.load_teacher", counted)
+    trained(tmp_path / "run", *taught_by(short_run, "kd"))
+    assert sources == [str(short_run)]
 
 
 def test_the_plan_refuses_before_a_folder_is_made(
