@@ -16,6 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from short_runs import environment, trained
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of a session: one for each core, four at most, since each may keep a pool of four ranks."""
+    return min(4, os.cpu_count() or 1)
+
+
 @pytest.fixture
 def dnntrain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command in a process of its own, in the test's folder; one thread, so that tests leave a core to each other."""

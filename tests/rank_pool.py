@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import queue
@@ -114,11 +116,19 @@ def _died(text: str) -> dict[str, Any]:
     return {"error": text, "exit_code": 1, "died": True}
 
 
+#: Below the ports that the system hands out by itself, begun elsewhere in each process: pools side by side do not take each other's.
+_ports = itertools.cycle(range(10000, 32000))
+for _ in range(os.getpid() * 97 % 22000):
+    next(_ports)
+
+
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    for port in _ports:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("ports never end")
 
 
 def _worker() -> None:
