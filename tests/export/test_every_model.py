@@ -19,6 +19,7 @@ MODELS = (
     "wrn_16_2",
     "mobilenet_v3_small",
     "vit_tiny",
+    "airbench",
     "torchvision model.name=shufflenet_v2_x0_5",
 )
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from dnntrain.errors import ConfigError
+from dnntrain.model.airbench import Airbench
 from dnntrain.model.cost import parameter_count, unfilled
 from dnntrain.model.initialise import initialise
 from dnntrain.model.mlp import Mlp
@@ -36,6 +37,7 @@ CHOICES: list[Any] = [
     Resnet18(width=8),
     MobilenetV3Small(width=0.5),
     VitTiny(depth=2, dropout=0.1),
+    Airbench(8, (8, 16, 16)),
 ]
 
 
@@ -87,6 +89,7 @@ def test_a_step_of_training_lowers_the_loss_of_its_batch(choice: Any) -> None:
         (Resnet18(), CIFAR, 11_173_962),
         (Resnet18(small_stem=False), IMAGENET, 11_689_512),  # torchvision's resnet18
         (MobilenetV3Small(stem_stride=2), IMAGENET, 2_542_856),  # torchvision's mobilenet_v3_small
+        (Airbench(24, (64, 256, 256)), CIFAR, 1_973_152 + 10),  # 1.97 M (Jordan, section 3), and our bias
         (VitTiny(), IMAGENET, 5_717_416),  # timm's vit_tiny_patch16_224
     ],
 )

@@ -132,6 +132,7 @@ def test_one_broken_gradient_on_one_rank_is_left_out_by_all(action: str, faulty:
     assert {key: event[key] for key in ("step", "reason")} == {key: events(one)[0][key] for key in ("step", "reason")}
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert result(two)["value"] == result(one)["value"]
+    assert result(one)["value"] == pytest.approx(result(faulty("clean", "train.batch_size=32"))["value"], abs=0.03)
 
 
 @pytest.mark.slow
