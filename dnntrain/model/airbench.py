@@ -75,4 +75,5 @@ class Block(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = functional.gelu(self.norm1(functional.max_pool2d(self.conv1(features), 2)))
-        return pooled + self.drop_path(functional.gelu(self.norm2(self.conv2(pooled))))
+        inner: Tensor = self.drop_path(functional.gelu(self.norm2(self.conv2(pooled))))
+        return pooled + inner
