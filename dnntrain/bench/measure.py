@@ -20,7 +20,7 @@ class Candidate:
     request: Mapping[str, Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Timed:
     """What was measured of one candidate.
 
@@ -44,8 +44,9 @@ class Timed:
         return max(self.rates, key=lambda batch: self.throughput(batch).median)
 
     def ratio(self, base: Timed, batch: int) -> Interval:
-        """Images per second over those of `base`, round by round."""
-        return ratio_interval(self.rates[batch], base.rates[batch])
+        """Images per second over those of `base`, round by round, of the rounds that both took part in: the first ones."""
+        shared = min(len(self.rates[batch]), len(base.rates[batch]))
+        return ratio_interval(self.rates[batch][:shared], base.rates[batch][:shared])
 
     def as_json(self, base: Timed) -> dict[str, Any]:
         batches = {
@@ -55,6 +56,7 @@ class Timed:
                 "ratio": self.ratio(base, batch).as_json(),
                 "within_noise": self is not base and self.ratio(base, batch).holds(1.0),
                 "first_call_s": self.first_call_s[batch],
+                "rounds": len(self.rates[batch]),
             }
             for batch in self.rates
         }
@@ -78,8 +80,11 @@ def measure(
     seconds: float,
     accuracy: bool,
     say: Callable[[str], None],
+    most_rounds: int = 0,
 ) -> list[Timed]:
     """Times every candidate at every batch size: `rounds` blocks of about `seconds` each, interleaved, after a warm-up.
+
+    With `most_rounds`, those that may yet be the fastest go on, up to that many rounds in all, until one is (`contenders`).
 
     Each runs in a process of its own, pinned to the first `threads` cores; only one computes at a time. A candidate that cannot be
     loaded is left out, aloud. Raises ConfigError where none is left.
@@ -103,12 +108,36 @@ def measure(
             raise ConfigError("nothing could be measured", "see the reasons above")
         for batch in batches:
             calls = {found.name: holder.ask({"calls": batch, "seconds": seconds})["calls"] for found, holder in timed}
-            for round_number in range(rounds):
-                turn = round_number % len(timed)
-                for found, holder in timed[turn:] + timed[:turn]:
+            running = timed
+            for round_number in range(max(rounds, most_rounds)):
+                if round_number >= rounds:
+                    kept = contenders([found for found, _ in running], batch)
+                    running = [(found, holder) for found, holder in running if found in kept]
+                    if len(running) == 1:
+                        break
+                turn = round_number % len(running)
+                for found, holder in running[turn:] + running[:turn]:
                     times = holder.ask({"batch": batch, "calls": calls[found.name]})["times"]
                     found.latencies.setdefault(batch, []).extend(times)
                     found.rates.setdefault(batch, []).append(batch * len(times) / sum(times))
         for found, holder in timed:
             found.peak_memory_bytes = holder.ask({"memory": True})["peak_memory_bytes"]
     return [found for found, _ in timed]
+
+
+#: A candidate that is this much faster than the leader at most is not worth another round.
+_WORTH = 1.01
+
+
+def contenders(timed: Sequence[Timed], batch: int) -> list[Timed]:
+    """The leader at `batch`, and those that may be more than 1 % faster: the 95 % interval of the ratio to it reaches beyond 1.01."""
+    leader = fastest(timed, batch)
+    return [found for found in timed if found is leader or found.ratio(leader, batch).high > _WORTH]
+
+
+def fastest(timed: Sequence[Timed], batch: int) -> Timed:
+    """The one with the most images per second, of those that took part in every round."""
+    most = max(len(found.rates[batch]) for found in timed)
+    return max(
+        (found for found in timed if len(found.rates[batch]) == most), key=lambda found: found.throughput(batch).median
+    )

@@ -132,7 +132,8 @@ _TYPES = {
 def torch_census(run: Callable[[Tensor], Tensor], images: Tensor) -> Census:
     """The census of a torch function, eager or compiled by Inductor, from the operators that the profiler saw.
 
-    What Inductor fuses into kernels of its own, or AOTInductor calls past the dispatcher, is not seen; small batched products may be.
+    What Inductor fuses into kernels of its own, such as small batched products, or AOTInductor calls past the dispatcher (see
+    `onednn_census`), is not seen.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # read when the profiler is loaded: it notes that there is no GPU
     from torch.profiler import ProfilerActivity, profile

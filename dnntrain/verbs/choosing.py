@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dnntrain.bench.measure import Candidate, Timed, measure
+from dnntrain.bench.measure import Candidate, Timed, fastest, measure
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.card import MANIFEST, Card, read_manifest, write_manifest
 from dnntrain.hardware import detect
@@ -26,6 +26,8 @@ class Option:
 
 OPTIONS = (
     Option("onnx", "onnx"),
+    Option("pt2", "pt2"),
+    Option("pt2_bf16", "pt2", "eager_bf16"),
     Option("pt2_compiled", "pt2", "compiled"),
     Option("pt2_compiled_bf16", "pt2", "compiled_bf16"),
     Option("aoti", "aoti"),
@@ -46,6 +48,7 @@ def export_fastest(
     threads: int,
     quantised_only: bool,
     rounds: int = 7,
+    most_rounds: int = 25,
     seconds: float = 0.2,
     say: Callable[[str], None],
 ) -> Card:
@@ -65,15 +68,16 @@ def export_fastest(
             batches,
             threads=threads,
             rounds=rounds,
+            most_rounds=most_rounds,
             seconds=seconds,
             accuracy=False,
             say=say,
         )
         choices = {batch: fastest(timed, batch).name for batch in batches}
         for batch, name in choices.items():
-            rates = sorted(timed, key=lambda found: -found.throughput(batch).median)
-            listed = ", ".join(f"{found.name} {found.throughput(batch).median:.0f}" for found in rates)
-            say(f"batch {batch}: {name} is the fastest within quant.max_drop={quant.max_drop} (images/s: {listed})")
+            say(
+                f"batch {batch}: {name} is the fastest within quant.max_drop={quant.max_drop}{_why(timed, batch, name)}"
+            )
         details = {
             "choices": {str(batch): name for batch, name in choices.items()},
             "measured": [found.as_json(timed[0]) for found in timed],
@@ -84,9 +88,19 @@ def export_fastest(
     return read_manifest(target)
 
 
-def fastest(timed: Sequence[Timed], batch: int) -> Timed:
-    """The candidate with the most images per second."""
-    return max(timed, key=lambda found: found.throughput(batch).median)
+def _why(timed: Sequence[Timed], batch: int, name: str) -> str:
+    """What was measured, and how surely: images per second of each, and those that could not be told from the choice."""
+    chosen = next(found for found in timed if found.name == name)
+    others = sorted(
+        (found for found in timed if found is not chosen), key=lambda found: -found.throughput(batch).median
+    )
+    listed = ", ".join(f"{found.name} {found.throughput(batch).median:.0f}" for found in [chosen, *others])
+    ratios = {found.name: found.ratio(chosen, batch) for found in others}
+    near = [
+        f"{other} at {ratio.low:.2f} to {ratio.high:.2f} of it" for other, ratio in ratios.items() if ratio.high >= 1
+    ]
+    apart = f"; within the noise: {', '.join(near)}" if near else ""
+    return f" (images/s: {listed}; {len(chosen.rates[batch])} rounds{apart})"
 
 
 def _made(

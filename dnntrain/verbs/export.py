@@ -16,7 +16,7 @@ from dnntrain.verbs.words import count, counts, own_words
 _WORDS = ("format", "path", "threads", "runtime", "batches")
 
 #: How a program may be run.
-_RUNTIMES = ("eager", "compiled", "compiled_bf16")
+_RUNTIMES = ("eager", "eager_bf16", "compiled", "compiled_bf16")
 
 
 def run(arguments: Arguments) -> int:

@@ -128,7 +128,7 @@ def export(
         run = open_export(folder).load("cpu")
         parity = compare(subject.compared_on.name, subject.samples(), trained.logits, run)
         say(f"{found.name}: {parity}")
-        check_parity(found, parity, quant.max_drop if quant else max_drop, found.exact and runtime != "compiled_bf16")
+        check_parity(found, parity, quant.max_drop if quant else max_drop, found.exact and not runtime.endswith("bf16"))
         card = replace(card, details={**details, "parity": parity.as_json()})
         write_manifest(folder, card, files)
     return read_manifest(target)

@@ -73,6 +73,13 @@ def test_machine_code_gives_the_logits_of_its_run_for_any_number_of_images(alone
 
 
 @pytest.mark.slow
+def test_the_census_of_machine_code_is_of_what_onednn_executed(exports: Folder) -> None:
+    census = details(exports("aoti"))["census"]
+    assert census["macs"] == {"fp32": MACS}
+    assert "onednn convolution" in census["operators"]
+
+
+@pytest.mark.slow
 def test_machine_code_for_another_processor_is_refused(alone: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     folder = alone("aoti")
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -28,7 +28,7 @@ class Source:
     images       [2, channels, height, width] real images, normalised, to trace with
     calibration  batches of training images, normalised; empty where the format needs none
     quant        how to quantise
-    runtime      how a program is to be run: eager, compiled, or compiled_bf16
+    runtime      how a program is to be run: eager, eager_bf16, compiled, or compiled_bf16
     """
 
     model: nn.Module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from torch import Tensor
 
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.card import Card
+from dnntrain.export.census import torch_census
 from dnntrain.export.formats import Format, Runner, Source, model_file
 from dnntrain.export.formats.pt2 import traced
+from dnntrain.export.onednn import onednn_census
 from dnntrain.hardware import detect
 
 FILE = "model_aoti.pt2"
 
 
 def write(source: Source, folder: Path) -> dict[str, Any]:
-    """model_aoti.pt2, with frozen weights, and the machine that it is for."""
+    """model_aoti.pt2, with frozen weights, the machine that it is for, and the census of what ran."""
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         raise ConfigError("format=aoti compiles C++, and there is no compiler", "install g++, or use format=pt2")
     from torch import _inductor as inductor
@@ -29,7 +32,12 @@ def write(source: Source, folder: Path) -> dict[str, Any]:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         inductor.aoti_compile_and_package(program, package_path=str(folder / FILE), inductor_configs={"freezing": True})
-    return {"machine": machine()}
+    details = {"machine": machine()}
+    images = source.images
+    census = onednn_census(
+        load(folder, replace(source.card, details=details), "cpu"), images, torch_census(source.model, images)
+    )
+    return {"census": census.as_json(), **details}
 
 
 def machine() -> dict[str, Any]:

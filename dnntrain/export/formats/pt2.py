@@ -28,14 +28,20 @@ def write(source: Source, folder: Path) -> dict[str, Any]:
 
 
 def load(place: Path, card: Card, device: str) -> Runner:
-    """The program, run operator by operator; with `runtime: compiled` or `compiled_bf16` in its details, compiled by Inductor."""
+    """The program, as `runtime` in its details says: run operator by operator or compiled by Inductor, in float32 or bfloat16."""
     module = opened(model_file(place, FILE), device)
-    runtime = card.details.get("runtime", "eager")
-    if runtime != "eager":
+    mode, _, number = str(card.details.get("runtime", "eager")).partition("_")
+    if mode == "compiled":
         from dnntrain.export.compiled import Compiled
 
-        return Compiled(module, device, torch.bfloat16 if runtime == "compiled_bf16" else None)
-    return lambda images: module(images.to(device))
+        return Compiled(module, device, torch.bfloat16 if number == "bf16" else None)
+
+    def run(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=number == "bf16"):
+            found: torch.Tensor = module(images.to(device))
+        return found.float()
+
+    return run
 
 
 def traced(model: nn.Module, images: torch.Tensor, strict: bool = False) -> torch.export.ExportedProgram:
