@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from dnntrain.batch_sizes import counting
 from dnntrain.capture import Capturing, add_adapters
 from dnntrain.checkpoint.ranks import Ranks
 from dnntrain.checkpoint.state import Digests
@@ -36,7 +37,7 @@ from dnntrain.objective import Objective, build_objective
 from dnntrain.parallel.communicate import any_ranks, gather, gather_bytes, reduce_sum, start
 from dnntrain.parallel.degrees import Arranged, Layout, Place
 from dnntrain.parallel.spmd import SpmdExecutor
-from dnntrain.planner import Plan
+from dnntrain.planner import Plan, known
 from dnntrain.progress import Cadence, Event, Progress, event
 from dnntrain.protocols import (
     Alone,
@@ -125,7 +126,7 @@ def build(
     place = plan.degrees.place(world)
     # What cannot be keyed, such as dropout inside a model, draws from torch's generators, one stream for each share of the batch.
     torch.manual_seed(derive(config.seed, "torch", place.data.rank))
-    progress = Progress(config.train.duration, plan.steps_per_epoch)
+    progress = Progress(config.train.duration, plan.timetable)
     # 1. what each chosen method contributes
     context = make_context(config, plan, data, device, world, collect_ranks)
     parts = collect(config, context)
@@ -381,12 +382,11 @@ def make_context(
     """The frozen values that methods build from."""
     dataset = data.dataset
     shape = ModelShape(len(dataset.class_names), *dataset.input_shape)
-    return Context(
+    context = Context(
         seed=config.seed,
         num_classes=len(dataset.class_names),
         input_shape=dataset.input_shape,
-        steps_per_epoch=plan.steps_per_epoch,
-        total_steps=plan.total_steps,
+        **known(plan.timetable, plan.total_steps),
         batch_size=plan.batch_size,
         learning_rate=plan.base_learning_rate,
         device=device,
@@ -402,6 +402,7 @@ def make_context(
         collect=collect,
         once=data.once,
     )
+    return counting(config, context)
 
 
 def collect(config: RunConfig, context: Context) -> Parts:
@@ -460,7 +461,7 @@ def training_pipeline(
         data.dataset,
         data.train,
         seed=config.seed,
-        batch_size=plan.batch_size,
+        batch_size=plan.timetable.size(0),
         micro_batch_size=plan.micro_batch_size,
         world=world,
         device=device,
@@ -468,6 +469,7 @@ def training_pipeline(
         transforms=parts.batch,
         pixels=parts.pixels,
         repeats=parts.repeats,
+        timetable=plan.timetable,
     )
 
 
@@ -508,7 +510,8 @@ def bind_controls(
     model: nn.Module,
     must_find: bool = True,
 ) -> list[Callable[[Moment], None]]:
-    """One setter for each target that is controlled. Factors of several learning-rate controls are multiplied.
+    """One setter for each target that is controlled. Factors of several learning-rate controls are multiplied; the batch size stands in
+    the plan.
 
     Raises ConfigError where a control finds nothing that it could set or multiply, unless the model is only a part of one.
     """
@@ -520,7 +523,7 @@ def bind_controls(
     for control in controls:
         if not isinstance(control.target, Target):
             setters.append(partial(_set, [(control.target(model), None)], control.value))
-        elif control.target is not Target.LEARNING_RATE:
+        elif control.target not in (Target.LEARNING_RATE, Target.BATCH_SIZE):
             setters.append(
                 partial(_set, _places(control.target, groups, model, control.relative, must_find), control.value)
             )
@@ -587,7 +590,7 @@ def dropouts(model: nn.Module) -> list[tuple[nn.Module, str]]:
 def check_controls(config: RunConfig, plan: Plan, data: Prepared, parts: Parts) -> None:
     """Binds the controls of more than the learning rate to a network without weights. Raises ConfigError where one finds nothing."""
     named = {control.target for control in parts.controls if isinstance(control.target, Target)}
-    if not named - {Target.LEARNING_RATE}:
+    if not named - {Target.LEARNING_RATE, Target.BATCH_SIZE}:
         return
     shape = ModelShape(len(data.dataset.class_names), *data.dataset.input_shape)
     model = unfilled(lambda: config.model.build(shape))

@@ -218,7 +218,7 @@ def _examples(session: Session) -> int:
     plan = session.plan
     if plan.degrees.pp > 1:
         return plan.accumulation * plan.micro_batch_size
-    return math.ceil(plan.batch_size / plan.degrees.data_ranks)
+    return math.ceil(plan.timetable.sizes[-1] / plan.degrees.data_ranks)
 
 
 def _activations(session: Session, facts: _Facts, found: _LaidOut) -> int:

@@ -71,6 +71,7 @@ class Metrics:
         row = {
             "loss": self._sum / self._count,
             "lr": self._learning_rate(),
+            **self._batch_size(step),
             **{name: float(value) for name, value in self._observed.items()},
             "examples_per_s": round((self._examples - self._row_examples) / duration_s, 1),
         }
@@ -78,11 +79,16 @@ class Metrics:
         self._row_examples, self._row_train_s = self._examples, train_s
         self.write("train", step, row)
 
+    def _batch_size(self, step: int) -> dict[str, int]:
+        """That of the interval's last step, where it is scheduled."""
+        timetable = self._progress.timetable
+        return {} if timetable.is_constant else {"batch_size": timetable.size(timetable.place(step - 1)[0])}
+
     def write(self, split: str, step: int, values: Mapping[str, Any]) -> None:
         """Writes one row, tells the listeners, and lets the decisions see it."""
         row = {
             "step": step,
-            "epoch": round(step / self._progress.steps_per_epoch, 4),
+            "epoch": round(self._progress.timetable.epoch_at(step), 4),
             "examples": self.examples,
             "wall_s": round(self._progress.elapsed_s, 3),
             "split": split,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dnntrain.batch_sizes import batch_sizes, counting, schedules_batch_size
 from dnntrain.config.run import RunConfig
 from dnntrain.data.order import Schedule
 from dnntrain.errors import ConfigError, DataError
@@ -21,6 +22,7 @@ from dnntrain.precision.policy import Policy
 from dnntrain.protocols import Context, Moment, Target
 from dnntrain.rules import refusals, scheduled, unmet_needs
 from dnntrain.rules_layout import LayoutFacts, layout_refusals
+from dnntrain.timetable import Timetable
 from dnntrain.units import format_bytes, format_count
 from dnntrain.world import World
 
@@ -103,6 +105,8 @@ class Memory:
 class Plan:
     """What will run. `batch_size` = data ranks * accumulation * micro_batch_size, where that divides; else the last parts are smaller.
 
+    Where the batch size is scheduled, `timetable` has that of each epoch, `batch_size` is what was set, `accumulation` and
+    `micro_batch_size` are those of the largest batch, and `steps_per_epoch` is that of the first epoch.
     `schedule` holds what is scheduled, at even distances from the first step to the last: "lr" and, where the schedule sets it, "momentum";
     what else it multiplies, as factors of what was set ("weight_decay ×").
     """
@@ -119,6 +123,7 @@ class Plan:
     micro_batch_size: int
     accumulation: int
     steps_per_epoch: int
+    timetable: Timetable
     total_steps: int
     duration: str
     base_learning_rate: float
@@ -129,6 +134,17 @@ class Plan:
     memory: Memory
     schedule: Mapping[str, tuple[float, ...]]
     notes: tuple[str, ...]
+
+    @property
+    def _batch(self) -> str:
+        sizes = self.timetable.sizes
+        return str(sizes[-1]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}; {sizes[-1]}"
+
+    @property
+    def _steps(self) -> str:
+        sizes = self.timetable.sizes
+        steps = [-(-self.timetable.examples // size) for size in (sizes[-1], sizes[0])]
+        return str(steps[0]) if len(sizes) == 1 else f"{steps[0]} to {steps[1]}"
 
     @property
     def in_step(self) -> bool:
@@ -163,8 +179,8 @@ class Plan:
                 f"{format_count(self.model.flops_per_example)}FLOPs forward",
             ),
             ("layout", f"{self.layout} on {self.device}" + (f": {self.degrees}" if self.ranks > 1 else "")),
-            ("batch", f"{self.batch_size} = {equation}"),
-            ("length", f"{self.duration}: {total}, {self.steps_per_epoch} per epoch"),
+            ("batch", f"{self._batch} = {equation}"),
+            ("length", f"{self.duration}: {total}, {self._steps} per epoch"),
             ("base lr", self.base_learning_rate_equation),
             *((name, curve_text(values, self.total_steps)) for name, values in self.schedule.items()),
             ("precision", f"{self.precision.name} ({self.precision.reason})"),
@@ -200,32 +216,42 @@ def make_plan(
     if reasons := refusals(config, hardware, ranks):
         raise ConfigError.of(reasons)
     batch_size = config.train.batch_size
-    if batch_size > data.train:
+    if batch_size > data.train and not schedules_batch_size(config):
         raise DataError(
             f"train.batch_size={batch_size} is more than the {data.train} training examples of {data.name}",
             f"use train.batch_size={data.train} or less",
         )
-    degrees, stage_bounds, layout_notes = place_model(config, hardware, ranks, model)
+    blank = _context(config, data)
+    counted = counting(config, blank)
+    sizes = batch_sizes(config, counted, data.train)
+    timetable = sizes.timetable
+    degrees, stage_bounds, layout_notes = place_model(config, hardware, ranks, model, sizes.largest)
     layout = layout_name(config.parallel)
     # FSDP2 and the messages of ranks that compute together take contiguous tensors only.
     contiguous = computes_together(layout, degrees)
     facts = LayoutFacts(model.convolutional, model.blocks, contiguous)
-    micro, accumulation = micro_batches(config, degrees, data.train)
-    if reasons := [*layout_refusals(config, hardware, degrees, facts), *unmet_needs(config, degrees, micro)]:
+    cuts = micro_batches(config, degrees, data.train, timetable)
+    micro, accumulation = (max(numbers) for numbers in zip(*cuts.values(), strict=True))
+    if reasons := [
+        *layout_refusals(config, hardware, degrees, facts, sizes),
+        *unmet_needs(config, degrees, micro, sizes),
+    ]:
         raise ConfigError.of(reasons)
-    check_pipeline(config, degrees, model, data.train, accumulation)
-    steps_per_epoch = math.ceil(data.train / batch_size)
+    check_pipeline(config, degrees, model, timetable, accumulation)
     duration = config.train.duration
-    total = 0 if duration.unit == "s" else max(1, duration.steps(steps_per_epoch, 0))
+    total = 0 if duration.unit == "s" else max(1, timetable.steps_of(duration, 0))
     policy: Policy = config.precision.build(hardware)
     # FSDP2 and the pipeline's messages take contiguous tensors only.
     channels_last = model.convolutional and config.train.channels_last != "off" and not contiguous
     compiled, compile_note = _compile(config, hardware, total, degrees)
-    found = (*layout_notes, _lossy(config), compile_note, _uneven(batch_size, data.train), _too_large(micro, config))
+    found = (*layout_notes, _lossy(config), compile_note, _uneven(timetable), _too_large(micro, config))
     notes = [note for note in found if note]
     if getattr(config.sched, "looks_at_validation", False):
         notes.append("the learning rate is that of the base schedule, scaled by what each evaluation finds")
-    notes += config.norm.notes(NormFacts(degrees.data_ranks, batch_size, micro, accumulation, model.batch_norms))
+    notes += _batch_notes(config, timetable, degrees)
+    for size, cut in cuts.items():
+        found_notes = config.norm.notes(NormFacts(degrees.data_ranks, size, *cut, model.batch_norms))
+        notes += [note for note in found_notes if size == sizes.largest]
     return Plan(
         name=config.name,
         layout=layout,
@@ -238,7 +264,8 @@ def make_plan(
         batch_size=batch_size,
         micro_batch_size=micro,
         accumulation=accumulation,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=timetable.steps(0),
+        timetable=timetable,
         total_steps=total,
         duration=str(duration),
         base_learning_rate=config.optim.scaled(batch_size).lr,
@@ -247,7 +274,7 @@ def make_plan(
         channels_last=channels_last,
         compile=compiled,
         memory=_memory(config, data, model, micro, policy, process_bytes, degrees),
-        schedule=_schedule(config, data, batch_size, steps_per_epoch, total),
+        schedule=_schedule(config, replace(counted, **known(timetable, total)), timetable),
         notes=tuple(notes),
     )
 
@@ -275,35 +302,50 @@ def bars(values: Sequence[float], most: int = _CURVE_POINTS) -> str:
     return "".join(_BARS[round((len(_BARS) - 1) * value / highest)] if highest else _BARS[0] for value in kept)
 
 
-def _schedule(
-    config: RunConfig, data: DataFacts, batch_size: int, steps_per_epoch: int, total_steps: int
-) -> dict[str, tuple[float, ...]]:
-    """What the schedule alone makes of each value. Raises ConfigError where it does not fit the run."""
-    context = Context(
+def _context(config: RunConfig, data: DataFacts) -> Context:
+    """What a schedule is built from, before the length of the run is known."""
+    batch_size = config.train.batch_size
+    return Context(
         seed=config.seed,
         num_classes=data.num_classes,
         input_shape=data.input_shape,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
+        steps_per_epoch=0,
+        total_steps=0,
         batch_size=batch_size,
         learning_rate=config.optim.scaled(batch_size).lr,
     )
+
+
+def known(timetable: Timetable, total_steps: int) -> dict[str, Any]:
+    """What a context has of a run whose timetable is known."""
+    steps_per_epoch = timetable.steps(0) if timetable.is_constant else 0
+    return {"timetable": timetable, "steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
+
+
+def _schedule(config: RunConfig, context: Context, timetable: Timetable) -> dict[str, tuple[float, ...]]:
+    """What the schedule alone makes of each value. Raises ConfigError where it does not fit the run."""
+    total_steps = context.total_steps
     controls = config.sched.build(context).controls
     factors = [control.value for control in controls if control.target is Target.LEARNING_RATE]
     others = {
         f"{control.target.value}{' ×' if control.relative else ''}": control.value
         for control in controls
-        if isinstance(control.target, Target) and control.target is not Target.LEARNING_RATE
+        if isinstance(control.target, Target) and control.target not in (Target.LEARNING_RATE, Target.BATCH_SIZE)
     }
     points = min(_CURVE_POINTS, total_steps or _CURVE_POINTS)
     shares = [index / max(points - 1, 1) for index in range(points)]
     moments = [
-        Moment(step, step / steps_per_epoch, step / total_steps) if total_steps else Moment(0, 0.0, share)
+        Moment(step, timetable.epoch_at(step), step / total_steps) if total_steps else Moment(0, 0.0, share)
         for share in shares
         for step in [round(share * (total_steps - 1))]
     ]
     rates = tuple(context.learning_rate * math.prod([value(moment) for value in factors]) for moment in moments)
-    return {"lr": rates, **{name: tuple(value(moment) for moment in moments) for name, value in others.items()}}
+    sizes = tuple(float(timetable.size(timetable.place(moment.step)[0])) for moment in moments)
+    return {
+        "lr": rates,
+        **{name: tuple(value(moment) for moment in moments) for name, value in others.items()},
+        **({"batch size": sizes} if schedules_batch_size(config) else {}),
+    }
 
 
 def ranks_of(config: RunConfig, hardware: Hardware, world: World, planned: bool = False) -> int:
@@ -336,14 +378,14 @@ def _ranks_there(config: RunConfig, hardware: Hardware, world: World) -> int:
 
 
 def place_model(
-    config: RunConfig, hardware: Hardware, ranks: int, model: ModelFacts
+    config: RunConfig, hardware: Hardware, ranks: int, model: ModelFacts, batch_size: int
 ) -> tuple[Degrees, tuple[int, ...], list[str]]:
     """(degrees, bounds of the pipeline's stages, notes). Raises ConfigError where the model cannot be laid out so."""
     notes: list[str] = []
     degrees: Degrees = config.parallel.build(ranks)
     if type(config.parallel).__name__ == "Auto":
         state = 4 * model.parameters * (2 + config.optim.state_numbers)
-        other = model.activation_bytes_per_example * math.ceil(config.train.batch_size / ranks)
+        other = model.activation_bytes_per_example * math.ceil(batch_size / ranks)
         # On a machine without accelerators its ranks share one memory.
         room = hardware.memory_bytes / (ranks if hardware.device == "cpu" else 1)
         degrees, reason = choose(ranks, state, other, room, config.parallel.headroom)
@@ -387,21 +429,27 @@ def place_model(
     return degrees, bounds, notes
 
 
-def micro_batches(config: RunConfig, degrees: Degrees, examples: int) -> tuple[int, int]:
-    """(examples of the largest micro-batch, how many a data rank computes in a step at most), as the data pipeline will cut them."""
-    batch_size = config.train.batch_size
+def micro_batches(
+    config: RunConfig, degrees: Degrees, examples: int, timetable: Timetable
+) -> dict[int, tuple[int, int]]:
+    """For each batch size (examples of the largest micro-batch, how many a data rank computes in a step at most), as the data pipeline
+    will cut them.
+    """
     # Pair blocks make some shares larger than the even one: without train.microbatch each is one forward pass all the same.
-    cut = Schedule(
-        np.arange(examples), config.seed, batch_size, batch_size, World(0, degrees.data_ranks), config.data.pair_block
-    )
-    shares = [cut.share(batch_size, rank) for rank in range(degrees.data_ranks)]
-    share = max(end - start for start, end in shares)
+    world = World(0, degrees.data_ranks)
+    first = Schedule(np.arange(examples), config.seed, 1, 1, world, config.data.pair_block)
+    cuts = [replace(first, batch_size=size, micro_batch_size=size) for size in timetable.sizes]
+    shares = {cut.batch_size: [cut.share(cut.batch_size, rank) for rank in range(world.size)] for cut in cuts}
+    share = max(end - start for found in shares.values() for start, end in found)
     stages = degrees.pp * getattr(config.parallel, "stages_per_rank", 1)
     wanted = config.train.microbatch or (_pipelined(share, stages, config.data.pair_block) if degrees.pp > 1 else share)
-    schedule = replace(cut, micro_batch_size=min(wanted, share))
-    ranges = [schedule.micro_ranges(found) for found in shares]
-    largest = max(end - start for found in ranges for start, end in found)
-    return largest, max(len(found) for found in ranges)
+    found = {}
+    for cut in cuts:
+        schedule = replace(cut, micro_batch_size=min(wanted, share))
+        ranges = [schedule.micro_ranges(one) for one in shares[cut.batch_size]]
+        largest = max(end - start for one in ranges for start, end in one)
+        found[cut.batch_size] = largest, max(len(one) for one in ranges)
+    return found
 
 
 def _lossy(config: RunConfig) -> str:
@@ -416,7 +464,7 @@ def _pipelined(share: int, stages: int, block: int) -> int:
     return block if wanted < block and share // block >= stages else wanted
 
 
-def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, examples: int, count: int) -> None:
+def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, timetable: Timetable, count: int) -> None:
     """Refuses what a pipeline cannot do exactly: too few micro-batches, or padding that batch norm would see."""
     if degrees.pp == 1:
         return
@@ -426,7 +474,8 @@ def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, examp
             "use norm.precise=0, or another layout",
         )
     stages = degrees.pp * config.parallel.stages_per_rank
-    share = config.train.batch_size // degrees.data_ranks
+    examples, size = timetable.examples, timetable.sizes[-1]
+    share = size // degrees.data_ranks
     if count < stages:
         raise ConfigError(
             f"{count} micro-batches are fewer than the {stages} stages of the pipeline, most of which would wait",
@@ -437,12 +486,18 @@ def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, examp
             f"the interleaved schedule needs a number of micro-batches that parallel.pp={degrees.pp} divides, not {count}",
             f"use train.microbatch={max(1, math.ceil(share / (degrees.pp * math.ceil(count / degrees.pp))))}",
         )
-    uneven = examples % config.train.batch_size or config.train.batch_size % (degrees.data_ranks * count)
+    uneven = examples % size or size % (degrees.data_ranks * count)
+    if not timetable.is_constant and model.batch_norms and getattr(config.norm, "batch_statistics", True):
+        raise ConfigError(
+            "micro-batches of a pipeline have one size and number, so that smaller batches of sched.param=batch_size are padded, and "
+            "batch norm would see the padding",
+            "use norm=group, or leave batch_size out of sched.param",
+        )
     if uneven and model.batch_norms and getattr(config.norm, "batch_statistics", True):
         raise ConfigError(
             "micro-batches of a pipeline have one size, so that uneven ones are padded, and batch norm would see the padding: "
-            f"{examples} examples, train.batch_size={config.train.batch_size}, {count} micro-batches on each data rank",
-            f"use norm=group, or train.limit={examples - examples % config.train.batch_size} and a batch that divides",
+            f"{examples} examples, train.batch_size={size}, {count} micro-batches on each data rank",
+            f"use norm=group, or train.limit={examples - examples % size} and a batch that divides",
         )
 
 
@@ -456,8 +511,22 @@ def _compile(config: RunConfig, hardware: Hardware, total_steps: int, degrees: D
     return False, ""
 
 
-def _uneven(batch_size: int, examples: int) -> str:
-    rest = examples % batch_size
+def _batch_notes(config: RunConfig, timetable: Timetable, degrees: Degrees) -> list[str]:
+    """What follows from a scheduled batch size."""
+    if timetable.is_constant:
+        return []
+    notes = [
+        "the batch size changes between epochs; micro-batches, memory and the batch above are those of the largest"
+    ]
+    if config.optim.lr_scaling != "none":
+        notes.append(f"optim.lr_scaling goes by train.batch_size={config.train.batch_size}, not by the scheduled size")
+    if degrees.pp > 1:
+        notes.append("a pipeline pads smaller batches: each step costs what one of the largest batch does")
+    return notes
+
+
+def _uneven(timetable: Timetable) -> str:
+    rest = timetable.examples % timetable.sizes[-1] if timetable.is_constant else 0
     return f"the last batch of an epoch has {rest} examples; its mean is over those" if rest else ""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnntrain.protocols import Moment
+from dnntrain.timetable import Timetable
 from dnntrain.units import Duration
 
 
@@ -17,10 +18,10 @@ class Progress:
     `total_steps` is 0 where the length is `budget_s` seconds. Time spent evaluating and saving counts in `elapsed_s`, not in `train_s`.
     """
 
-    def __init__(self, duration: Duration, steps_per_epoch: int) -> None:
-        self.steps_per_epoch = steps_per_epoch
+    def __init__(self, duration: Duration, timetable: Timetable) -> None:
+        self.timetable = timetable
         self.budget_s = duration.value if duration.unit == "s" else 0.0
-        self.total_steps = 0 if self.budget_s else max(1, duration.steps(steps_per_epoch, 0))
+        self.total_steps = 0 if self.budget_s else max(1, timetable.steps_of(duration, 0))
         self.step = 0
         self.stop_reason: str | None = None
         self.signal: int | None = None
@@ -59,9 +60,10 @@ class Progress:
 
     def at(self, step: int) -> Moment:
         """The moment before step number `step` (from 0), which is after `step` steps."""
+        epoch = self.timetable.epoch_at(step)
         if self.total_steps:
-            return Moment(step, step / self.steps_per_epoch, step / self.total_steps)
-        return Moment(step, step / self.steps_per_epoch, min(self.elapsed_s / self.budget_s, 1.0))
+            return Moment(step, epoch, step / self.total_steps)
+        return Moment(step, epoch, min(self.elapsed_s / self.budget_s, 1.0))
 
     @property
     def elapsed_s(self) -> float:
@@ -164,4 +166,7 @@ def event(run: Callable[[int], None], every: Duration, progress: Progress) -> Ev
         return Event(run, every_s=every.value)
     if every.unit == "%" and progress.budget_s:
         return Event(run, every_s=every.value / 100 * progress.budget_s)
-    return Event(run, every_steps=max(1, every.steps(progress.steps_per_epoch, progress.total_steps)))
+    timetable = progress.timetable
+    if every.unit == "ep" and not timetable.is_constant:
+        return Event(run, next_step=timetable.multiples(every, progress.total_steps))
+    return Event(run, every_steps=max(1, timetable.steps_of(every, progress.total_steps)))

@@ -11,9 +11,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from enum import Enum, IntEnum, auto
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from dnntrain.keys import Index, Key, number_of
+from dnntrain.timetable import Timetable
 from dnntrain.world import World
 
 if TYPE_CHECKING:
@@ -183,8 +185,9 @@ class Context:
     """Frozen values that a method may build from; never the configuration.
 
     input_shape      (channels, height, width) of one example
+    steps_per_epoch  0 where epochs have different numbers of steps, or it is not known yet: see `times`
     total_steps      optimizer steps of the run; 0 where the run's length is a time
-    batch_size       examples per optimizer step over all ranks
+    batch_size       examples per optimizer step over all ranks, as set in `train.batch_size`
     learning_rate    the base learning rate, as set in `optim.lr`
     collect          what the ranks compute together
     class_names      of the data, in the order of the outputs
@@ -195,6 +198,8 @@ class Context:
     pair_block       examples that methods relate to each other: aligned runs of this many positions are never cut where avoidable
     student          builds the model to be trained with weights of zero, before any transform: for names and shapes of its modules
     once             loads what is large, such as a teacher: methods are built twice, the first time to refuse what cannot work
+    epochs           the run's length where the schedule counts epochs, since it sets the batch size; else 0
+    timetable        the batch size of each epoch; None where all have `batch_size`
     """
 
     seed: int
@@ -216,6 +221,14 @@ class Context:
     pair_block: int = 8
     student: Callable[[], Module] | None = None
     once: Once = field(default_factory=Once, compare=False)
+    epochs: float = 0.0
+    timetable: Timetable | None = None
+
+    @cached_property
+    def times(self) -> Timetable:
+        """When epochs begin, and how many examples their steps have."""
+        examples = self.train_examples or self.steps_per_epoch * self.batch_size
+        return self.timetable or Timetable.constant(examples, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -291,12 +304,16 @@ class GradientTransform:
 
 
 class Target(Enum):
-    """What a control sets. DROP_RATE: the probability of every dropout of the model."""
+    """What a control sets. DROP_RATE: the probability of every dropout of the model.
+
+    BATCH_SIZE: examples of a step; a factor that is asked once for each epoch, when the run is planned.
+    """
 
     LEARNING_RATE = "lr"
     MOMENTUM = "momentum"
     WEIGHT_DECAY = "weight_decay"
     DROP_RATE = "drop_rate"
+    BATCH_SIZE = "batch_size"
 
 
 @dataclass(frozen=True)

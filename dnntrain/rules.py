@@ -11,6 +11,7 @@ from dnntrain.hardware import Hardware
 from dnntrain.parallel.degrees import Degrees
 from dnntrain.protocols import Need
 from dnntrain.rules_reg import regularisation_refusals
+from dnntrain.timetable import BatchSizes
 from dnntrain.units import Duration
 
 
@@ -25,7 +26,11 @@ class Rule:
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        lambda c, hardware, ranks: c.train.microbatch is not None and c.train.microbatch > c.train.batch_size,
+        lambda c, hardware, ranks: (
+            c.train.microbatch is not None
+            and c.train.microbatch > c.train.batch_size
+            and "batch_size" not in scheduled(c)
+        ),
         "train.microbatch={c.train.microbatch} is more than train.batch_size={c.train.batch_size}",
         "use train.microbatch={c.train.batch_size} or less",
     ),
@@ -143,7 +148,7 @@ def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
     return broken
 
 
-def unmet_needs(config: RunConfig, degrees: Degrees, micro_batch_size: int) -> list[str]:
+def unmet_needs(config: RunConfig, degrees: Degrees, micro_batch_size: int, sizes: BatchSizes) -> list[str]:
     """What the layout cuts, and each need of a chosen method that it does not provide: no rule is written for a pair."""
     provided = provides(degrees)
     single = ("norm", "optim", "sched", "quant", "distill", "prune")
@@ -151,7 +156,7 @@ def unmet_needs(config: RunConfig, degrees: Degrees, micro_batch_size: int) -> l
     methods |= {
         f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
     }
-    return regularisation_refusals(config, degrees.data_ranks, micro_batch_size) + [
+    return regularisation_refusals(config, degrees.data_ranks, micro_batch_size, sizes) + [
         f"{name} needs {need.value}, which the layout ({degrees}) does not give\n  use parallel=ddp, or do without {name}"
         for name, method in methods.items()
         for need in sorted(getattr(method, "needs", frozenset()) - provided, key=lambda need: need.value)

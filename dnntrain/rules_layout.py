@@ -9,6 +9,7 @@ from typing import Any
 from dnntrain.config.run import RunConfig
 from dnntrain.hardware import Hardware
 from dnntrain.parallel.degrees import DIMENSIONS, Degrees, Layout, uses_fsdp
+from dnntrain.timetable import BatchSizes
 
 _DDP = ("bucket_mb", "static_graph", "compress")
 _FSDP = ("reshard_after_forward", "param_dtype", "cpu_offload")
@@ -27,14 +28,16 @@ class LayoutFacts:
     contiguous: bool
 
 
-def layout_refusals(config: RunConfig, hardware: Hardware, degrees: Degrees, facts: LayoutFacts) -> list[str]:
+def layout_refusals(
+    config: RunConfig, hardware: Hardware, degrees: Degrees, facts: LayoutFacts, sizes: BatchSizes
+) -> list[str]:
     """Every reason to refuse `config` on a layout of these degrees, each with its remedy on a second line."""
     found = [*_memory_and_format(config, degrees, facts)]
-    if degrees.data_ranks > config.train.batch_size:
+    if degrees.data_ranks > sizes.smallest:
         found.append(
             (
-                f"train.batch_size={config.train.batch_size} leaves some of {degrees.data_ranks} data ranks without an example",
-                f"use train.batch_size={degrees.data_ranks} or more",
+                f"{sizes.stated} leaves some of {degrees.data_ranks} data ranks without an example",
+                f"use {sizes.at_least(degrees.data_ranks)}",
             )
         )
     layout = config.parallel

@@ -7,30 +7,31 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from dnntrain.config.run import RunConfig
+from dnntrain.timetable import BatchSizes
 
 
-def regularisation_refusals(config: RunConfig, ranks: int, micro_batch_size: int) -> list[str]:
+def regularisation_refusals(config: RunConfig, ranks: int, micro_batch_size: int, sizes: BatchSizes) -> list[str]:
     """Every reason to refuse the chosen `reg` methods, each with its remedy on a second line. `micro_batch_size` is the planned one."""
-    found = (*_cut_pairs(config, ranks, micro_batch_size), *_two_owners(config), *_repeats(config))
+    found = (*_cut_pairs(config, ranks, micro_batch_size, sizes), *_two_owners(config), *_repeats(config))
     return [f"{reason}\n  {fix}" for reason, fix in found]
 
 
-def _cut_pairs(config: RunConfig, ranks: int, micro: int) -> Iterator[tuple[str, str]]:
+def _cut_pairs(config: RunConfig, ranks: int, micro: int, sizes: BatchSizes) -> Iterator[tuple[str, str]]:
     """Methods that mix examples do so within pair blocks, which no layout may cut."""
     pairing = [f"reg.{name}" for name, method in config.reg.items() if getattr(method, "pairs", False)]
     if getattr(config.distill, "pairs", False):
         pairing.append("distill")
     if not pairing:
         return
-    block, batch = config.data.pair_block, config.train.batch_size
+    block, batch = config.data.pair_block, sizes.smallest
     mixes = f"{' and '.join(pairing)} mixes examples within blocks of data.pair_block={block}"
     if block == 1:
         yield f"{mixes}, which leaves each alone", "use data.pair_block=8"
     elif ranks > 1 and batch < ranks * block:
-        fix = f"train.batch_size={ranks * block} or more"
+        fix = sizes.at_least(ranks * block)
         smaller = f"data.pair_block={batch // ranks}, or " if batch // ranks > 1 else ""
-        yield f"{mixes}, and {ranks} ranks cut them where train.batch_size={batch}", f"use {smaller}{fix}"
-    elif micro < min(block, -(-batch // ranks)):
+        yield f"{mixes}, and {ranks} ranks cut them where {sizes.stated}", f"use {smaller}{fix}"
+    elif micro < min(block, -(-sizes.largest // ranks)):
         smaller = f"data.pair_block={micro}, or " if micro > 1 else ""
         cause = "train.microbatch" if config.train.microbatch else "the pipeline's micro-batch"
         yield f"{mixes}, and {cause}={micro} cuts them", f"use {smaller}train.microbatch={block} or more"

@@ -63,6 +63,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "train.activation_checkpointing=full": (*TRANSFORMER, "train.activation_checkpointing=full"),
     "train.activation_checkpointing=selective": (*NORMED, "train.activation_checkpointing=selective", "norm=sync"),
     "data.pipeline=streaming": ("data.pipeline=streaming", "data.workers=0"),
+    # Epochs of 3 steps of 32, 2 of 40 and 2 of 50.
+    "sched.param=batch_size": ("sched=step", "sched.param=batch_size", "sched.every=2step", "sched.gamma=1.25"),
     "reg=[ema,label_smoothing,mixup] sched=plateau train.clip_norm": (
         "reg=[ema,label_smoothing,mixup]",
         "sched=plateau",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from dnntrain.progress import Cadence, Event, Progress, event
+from dnntrain.timetable import Timetable
 from dnntrain.units import Duration
 
 
 def test_a_run_of_epochs_counts_every_step_once() -> None:
-    progress = Progress(Duration(2, "ep"), 7)
+    progress = Progress(Duration(2, "ep"), Timetable.constant(7, 1))
     assert [progress.done(step) for step in progress.steps()] == list(range(1, 15))
     assert progress.step == 14
     assert progress.at(7) == (7, 1.0, 0.5)
@@ -17,7 +18,7 @@ def test_a_run_of_epochs_counts_every_step_once() -> None:
 
 def test_a_decision_and_a_signal_end_the_run_after_the_current_step() -> None:
     for stop in ("stop_reason", "signal"):
-        progress = Progress(Duration(100, "step"), 7)
+        progress = Progress(Duration(100, "step"), Timetable.constant(7, 1))
         seen = []
         for step in progress.steps():
             seen.append(step)
@@ -29,17 +30,17 @@ def test_a_decision_and_a_signal_end_the_run_after_the_current_step() -> None:
 
 
 def test_a_restored_run_goes_on_where_it_was() -> None:
-    first = Progress(Duration(10, "step"), 5)
+    first = Progress(Duration(10, "step"), Timetable.constant(5, 1))
     for step in first.steps():
         if first.done(step) == 4:
             first.signal = 15
-    second = Progress(Duration(10, "step"), 5)
+    second = Progress(Duration(10, "step"), Timetable.constant(5, 1))
     second.load_state_dict(first.state_dict())
     assert [second.done(step) for step in second.steps()] == [5, 6, 7, 8, 9, 10]
 
 
 def test_a_run_by_time_ends_when_its_time_is_up() -> None:
-    progress = Progress(Duration(0.05, "s"), 5)
+    progress = Progress(Duration(0.05, "s"), Timetable.constant(5, 1))
     count = sum(bool(progress.done(step)) for step in progress.steps())
     assert count > 10
     assert progress.at(3).fraction == 1.0
@@ -59,7 +60,10 @@ def test_an_event_by_time_comes_about_when_it_is_due() -> None:
     import time
 
     calls: list[int] = []
-    cadence = Cadence([event(calls.append, Duration(0.02, "s"), Progress(Duration(9, "ep"), 9))], last_step=10**9)
+    cadence = Cadence(
+        [event(calls.append, Duration(0.02, "s"), Progress(Duration(9, "ep"), Timetable.constant(9, 1)))],
+        last_step=10**9,
+    )
     started = time.perf_counter()
     step = 0
     while time.perf_counter() - started < 0.2:
@@ -70,11 +74,11 @@ def test_an_event_by_time_comes_about_when_it_is_due() -> None:
 
 
 def test_the_shortest_part_of_an_epoch_is_one_step_as_the_plan_says() -> None:
-    assert Progress(Duration(0.01, "ep"), 10).total_steps == 1
+    assert Progress(Duration(0.01, "ep"), Timetable.constant(10, 1)).total_steps == 1
 
 
 def test_a_percentage_of_a_run_by_time_is_a_time() -> None:
-    made = event(lambda step: None, Duration(10, "%"), Progress(Duration(90, "s"), 10))
+    made = event(lambda step: None, Duration(10, "%"), Progress(Duration(90, "s"), Timetable.constant(10, 1)))
     assert (made.every_steps, made.every_s) == (0, 9.0)
 
 
@@ -83,7 +87,7 @@ def test_ranks_agree_after_eight_steps_or_after_each_where_steps_are_long(monkey
 
     clock = [0.0]
     monkeypatch.setattr(events.time, "perf_counter", lambda: clock[0])
-    progress = Progress(Duration(100, "step"), 10)
+    progress = Progress(Duration(100, "step"), Timetable.constant(10, 1))
     asked: list[tuple[bool, ...]] = []
     watch = events.SignalWatch(progress, lambda flags: asked.append(tuple(flags)) or flags)
     cadence = Cadence([Event(watch.agree, next_step=watch.next_step)], 100)
@@ -101,7 +105,7 @@ def test_ranks_agree_after_eight_steps_or_after_each_where_steps_are_long(monkey
 def test_ranks_agree_at_once_after_a_return_to_an_earlier_step() -> None:
     from dnntrain.events import SignalWatch
 
-    watch = SignalWatch(Progress(Duration(100, "step"), 10), lambda flags: flags)
+    watch = SignalWatch(Progress(Duration(100, "step"), Timetable.constant(10, 1)), lambda flags: flags)
     watch.agree(40)
     assert watch.next_step(41) == 48
     assert watch.next_step(12) == 12

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from dnntrain.keys import Index, Key
+from dnntrain.timetable import Timetable
 from dnntrain.world import World
 
 Range = tuple[int, int]
@@ -36,7 +38,7 @@ class Schedule:
     def steps_per_epoch(self) -> int:
         return -(-len(self.indices) // self.batch_size)
 
-    @property
+    @cached_property
     def aligned(self) -> bool:
         """True where no pair block is ever cut, neither by a step nor by a rank nor by a micro-batch."""
         block = self.pair_block
@@ -96,3 +98,20 @@ class Schedule:
         first = batch * self.batch_size
         share = self.share(self.count(batch), self.world.rank)
         return [(first + start, first + end) for start, end in self.micro_ranges(share)]
+
+
+class Epochs:
+    """The schedule of each epoch: `schedule` with the batch size that `timetable` gives it."""
+
+    def __init__(self, schedule: Schedule, timetable: Timetable) -> None:
+        self.timetable = timetable
+        self._schedules = {schedule.batch_size: schedule}
+        self._any = schedule
+
+    def of(self, epoch: int) -> Schedule:
+        """The schedule that cuts the order of `epoch`."""
+        size = self.timetable.size(epoch)
+        schedule = self._schedules.get(size)
+        if schedule is None:
+            schedule = self._schedules[size] = replace(self._any, batch_size=size)
+        return schedule

@@ -11,17 +11,21 @@ import torch
 from dnntrain.data.augment import Augmentation
 from dnntrain.data.image_data import ImageData
 from dnntrain.data.normalise import Normaliser
-from dnntrain.data.order import Schedule
+from dnntrain.data.order import Epochs, Schedule
 from dnntrain.data.resident import Gatherer, ResidentPipeline
 from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import DataError
 from dnntrain.keys import Index, Key
 from dnntrain.protocols import Batch, BatchTransform, PixelTransform, StepBatch
+from dnntrain.timetable import Timetable
 from dnntrain.world import World
 
 
 class Pipeline(Protocol):
-    """The training part, cut into optimizer steps. The uneven last batch of an epoch is trained on too."""
+    """The training part, cut into optimizer steps. The uneven last batch of an epoch is trained on too.
+
+    `steps_per_epoch`: of the first epoch; of all where the batch size is not scheduled.
+    """
 
     name: str
     steps_per_epoch: int
@@ -57,10 +61,12 @@ def build_pipeline(
     transforms: Sequence[BatchTransform] = (),
     pixels: Sequence[PixelTransform] = (),
     repeats: int = 1,
+    timetable: Timetable | None = None,
 ) -> Pipeline:
     """The pipeline that `options.pipeline` names, over the examples `indices` of the training split.
 
-    `pixels` change the augmented bytes of an image; `transforms` the batch, in the order of their stages.
+    `pixels` change the augmented bytes of an image; `transforms` the batch, in the order of their stages. Without a `timetable` all
+    epochs have batches of `batch_size`.
 
     Raises DataError where `batch_size` is more than there are examples.
     """
@@ -70,18 +76,19 @@ def build_pipeline(
             f"use train.batch_size={max(len(indices), 1)} or less, or a smaller data.val_fraction",
         )
     schedule = Schedule(indices, seed, batch_size, micro_batch_size, world, options.pair_block, repeats)
+    epochs = Epochs(schedule, timetable or Timetable.constant(len(indices), batch_size))
     normalise = Normaliser(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
     augmentation = Augmentation(options.crop_padding, options.flip)
     source = dataset.train
     if is_resident(options, source, device):
-        return ResidentPipeline(source, schedule, Gatherer(source, normalise, device, augmentation, pixels), transforms)
+        return ResidentPipeline(source, epochs, Gatherer(source, normalise, device, augmentation, pixels), transforms)
     from dnntrain.data.reader import Reader
     from dnntrain.data.streaming import StreamingPipeline
 
     reader = Reader(
         source, augmentation, seed, options.on_error == "skip", candidates=indices, training=True, pixels=tuple(pixels)
     )
-    return StreamingPipeline(reader, schedule, normalise, options.workers, device, transforms)
+    return StreamingPipeline(reader, epochs, normalise, options.workers, device, transforms)
 
 
 def is_resident(options: ImageData, source: Source, device: str) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from dnntrain.data.augment import NO_AUGMENTATION, Augmentation, RowAugmenter
 from dnntrain.data.failures import with_substitutes
 from dnntrain.data.normalise import Normaliser
-from dnntrain.data.order import Range, Schedule
+from dnntrain.data.order import Epochs, Range, Schedule
 from dnntrain.data.source import Source
 from dnntrain.keys import Index, Key, number_of
 from dnntrain.protocols import Batch, BatchTransform, PixelTransform, StepBatch
@@ -109,21 +109,18 @@ class ResidentPipeline:
     def __init__(
         self,
         source: Source,
-        schedule: Schedule,
+        epochs: Epochs,
         gather: Gatherer,
         transforms: Sequence[BatchTransform],
     ) -> None:
         self._source = source
-        self._schedule = schedule
+        self._epochs = epochs
         self._gather = gather
         self._transforms = transforms
-        rank_batch = -(-schedule.batch_size // schedule.world.size)
-        self._chunk_steps = max(1, CHUNK_BYTES // (rank_batch * gather.rows.shape[1] * 4))
-        self._whole = not transforms or schedule.aligned
         self._first = 0
         self._steps: list[StepBatch] = []
-        self._order: tuple[int, Index] = (-1, schedule.indices)
-        self.steps_per_epoch = schedule.steps_per_epoch
+        self._order: tuple[int, Index] = (-1, np.empty(0, np.int64))
+        self.steps_per_epoch = epochs.timetable.steps(0)
 
     def take(self, step: int) -> StepBatch:
         """The micro-batches of this rank in optimizer step `step`; valid until the step after the next is taken."""
@@ -141,32 +138,35 @@ class ResidentPipeline:
 
     def _prepare(self, step: int) -> None:
         """Makes the chunk of steps that holds `step`."""
-        schedule = self._schedule
-        epoch, batch = divmod(step, self.steps_per_epoch)
+        epoch, batch = self._epochs.timetable.place(step)
+        schedule = self._epochs.of(epoch)
+        first = step - batch
         if self._order[0] != epoch:
             self._order = (epoch, schedule.order(epoch))
         # Chunks start at fixed steps, also after a resume: where a batch lies in memory can show in the last bit.
-        batch -= batch % self._chunk_steps
-        batches = range(batch, min(batch + self._chunk_steps, self.steps_per_epoch))
+        rank_batch = -(-schedule.batch_size // schedule.world.size)
+        chunk = max(1, CHUNK_BYTES // (rank_batch * self._gather.rows.shape[1] * 4))
+        batch -= batch % chunk
+        batches = range(batch, min(batch + chunk, schedule.steps_per_epoch))
         ranges = [schedule.step_ranges(batch) for batch in batches]
-        micro = iter(self._micro_batches([micro for step_ranges in ranges for micro in step_ranges], epoch))
+        micro = iter(self._micro_batches(schedule, [micro for step_ranges in ranges for micro in step_ranges], epoch))
         self._steps = [
             StepBatch([next(micro) for _ in step_ranges], schedule.count(batch), schedule.passes(batch))
             for batch, step_ranges in zip(batches, ranges, strict=True)
         ]
-        self._first = epoch * self.steps_per_epoch + batch
+        self._first = first + batch
 
-    def _micro_batches(self, ranges: list[Range], epoch: int) -> list[Batch]:
+    def _micro_batches(self, schedule: Schedule, ranges: list[Range], epoch: int) -> list[Batch]:
         if not ranges:
             return []
-        key = Key(self._schedule.seed, "", epoch)
+        key = Key(schedule.seed, "", epoch)
         position = np.concatenate([np.arange(start, end) for start, end in ranges])
-        index = with_substitutes(self._order[1][position], self._schedule.indices, self._source.failed, key)
-        copy = self._schedule.copies(position)
+        index = with_substitutes(self._order[1][position], schedule.indices, self._source.failed, key)
+        copy = schedule.copies(position)
         images, targets = self._gather(index, key, copy)
         batch = Batch(images, targets, index, position, epoch, copy=copy)
         sizes = [end - start for start, end in ranges]
-        if self._whole:
+        if not self._transforms or schedule.aligned:
             return cut(transformed(batch, self._transforms, key), sizes)
         # A pair block that a micro-batch cuts must not find its other half here: the neighbours in memory are chance.
         return [transformed(micro, self._transforms, key) for micro in cut(batch, sizes)]

@@ -20,7 +20,7 @@ from dnntrain.data.augment import NO_AUGMENTATION
 from dnntrain.data.failures import check_limit
 from dnntrain.data.image_data import ImageData
 from dnntrain.data.normalise import Normaliser
-from dnntrain.data.order import Schedule
+from dnntrain.data.order import Epochs
 from dnntrain.data.reader import Reader, Reply, Request
 from dnntrain.data.source import Source
 from dnntrain.errors import DataError
@@ -39,14 +39,16 @@ class StreamingPipeline:
     def __init__(
         self,
         reader: Reader,
-        schedule: Schedule,
+        epochs: Epochs,
         normalise: Normaliser,
         workers: int | None,
         device: str,
         transforms: Sequence[BatchTransform],
     ) -> None:
         self._reader = reader
-        self._schedule = schedule
+        self._epochs = epochs
+        schedule = epochs.of(0)
+        self._seed = schedule.seed
         self._receive = Receiver(reader.source, normalise, device)
         self._workers = worker_count(workers, schedule.world.size)
         self._device = device
@@ -54,7 +56,7 @@ class StreamingPipeline:
         self._replies: Iterator[Reply] | None = None
         self._next = 0
         self._taken: StepBatch | None = None
-        self.steps_per_epoch = schedule.steps_per_epoch
+        self.steps_per_epoch = epochs.timetable.steps(0)
 
     def take(self, step: int) -> StepBatch:
         """The micro-batches of this rank in optimizer step `step`."""
@@ -62,15 +64,16 @@ class StreamingPipeline:
             return self._taken
         if self._replies is None or step != self._next:
             self._replies = None
-            self._replies = read_ahead(self._reader, Requests(self._schedule, step), self._workers, self._device)
-        batch = step % self.steps_per_epoch
+            self._replies = read_ahead(self._reader, Requests(self._epochs, step), self._workers, self._device)
+        epoch, batch = self._epochs.timetable.place(step)
+        schedule = self._epochs.of(epoch)
         try:
-            micro = [self._batch(next(self._replies)) for _ in self._schedule.step_ranges(batch)]
+            micro = [self._batch(next(self._replies)) for _ in schedule.step_ranges(batch)]
         except BaseException:
             # Else the error's traceback would keep the workers.
             self.close()
             raise
-        self._taken = StepBatch(micro, self._schedule.count(batch), self._schedule.passes(batch))
+        self._taken = StepBatch(micro, schedule.count(batch), schedule.passes(batch))
         self._next = step + 1
         return self._taken
 
@@ -82,7 +85,7 @@ class StreamingPipeline:
         self._replies = None
 
     def _batch(self, reply: Reply) -> Batch:
-        batch, key = self._receive(reply), Key(self._schedule.seed, "", reply.epoch)
+        batch, key = self._receive(reply), Key(self._seed, "", reply.epoch)
         with torch.no_grad():
             for transform in self._transforms:
                 batch = transform.apply(batch, key)
@@ -113,16 +116,17 @@ class Receiver:
 class Requests(Sampler[Request]):
     """The micro-batches of one rank from step `first` on, without end: the loader need not know the run's length."""
 
-    def __init__(self, schedule: Schedule, first: int) -> None:
-        self._schedule = schedule
+    def __init__(self, epochs: Epochs, first: int) -> None:
+        self._epochs = epochs
         self._first = first
 
     def __iter__(self) -> Iterator[Request]:
-        schedule = self._schedule
+        place, schedule = self._epochs.timetable.place, self._epochs.of(0)
         known, order = -1, schedule.indices
         for step in count(self._first):
-            epoch, batch = divmod(step, schedule.steps_per_epoch)
+            epoch, batch = place(step)
             if epoch != known:
+                schedule = self._epochs.of(epoch)
                 known, order = epoch, schedule.order(epoch)
             for start, end in schedule.step_ranges(batch):
                 position = np.arange(start, end)

@@ -13,8 +13,10 @@ def block_count(batch: Batch, context: Context) -> int:
 
     The rest of a step that its blocks leave, and a last step of an epoch with fewer examples, are not related: layouts may cut them.
     """
-    uneven = context.train_examples % context.batch_size != 0
-    last = (context.steps_per_epoch - 1) * context.batch_size
+    times = context.times
+    size = times.size(batch.epoch)
+    uneven = context.train_examples % size != 0
+    last = (times.steps(batch.epoch) - 1) * size
     if not len(batch) or (uneven and batch.position[0] >= last):
         return 0
     return len(batch) // context.pair_block

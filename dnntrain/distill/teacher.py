@@ -242,9 +242,9 @@ class _Flush:
     """Writes what is new at the end of each epoch and of the run."""
 
     def __init__(self, store: Store, context: Context) -> None:
-        self._store, self._every, self._last = store, max(context.steps_per_epoch, 1), context.total_steps
+        self._store, self._times, self._last = store, context.times, context.total_steps
 
     def __call__(self, moment: Moment) -> None:
         done = moment.step + 1
-        if done % self._every == 0 or done == self._last:
+        if self._times.place(done)[1] == 0 or done == self._last:
             self._store.flush()

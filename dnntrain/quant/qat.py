@@ -89,7 +89,7 @@ class Qat(PostTraining):
 
 def _moment(context: Context, step: int) -> Moment:
     """The moment before step number `step`, from 0."""
-    return Moment(step, step / context.steps_per_epoch, step / context.total_steps if context.total_steps else 0.0)
+    return Moment(step, context.times.epoch_at(step), step / context.total_steps if context.total_steps else 0.0)
 
 
 def _card(model: nn.Module) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def mixed(batch: Batch, key: Key, alpha: float, probability: float, context: Con
     """`batch` with boxes of the partners' images and soft targets, both new tensors. Boxes are keyed by position."""
     _, _, height, width = batch.images.shape
     boxes = mixing_boxes(batch.position, key.named("cutmix"), alpha, probability, height, width)
-    partner = partners(batch.position, context.batch_size, context.pair_block, key.named("pairs"))
+    partner = partners(batch.position, context.times.size(batch.epoch), context.pair_block, key.named("pairs"))
     rows = torch.from_numpy(partner).to(batch.images.device)
     targets = soft(batch.targets, context.num_classes)
     batch.images = torch.where(inside(boxes, batch.images), batch.images[rows], batch.images)

@@ -38,7 +38,7 @@ def mixed(batch: Batch, key: Key, alpha: float, probability: float, context: Con
     draws = key.named("mixup")
     share = symmetric_beta(alpha, draws, batch.position)
     share = np.where(draws.uniform(batch.position, 2) < probability, share, 1.0)
-    partner = partners(batch.position, context.batch_size, context.pair_block, key.named("pairs"))
+    partner = partners(batch.position, context.times.size(batch.epoch), context.pair_block, key.named("pairs"))
     rows = torch.from_numpy(partner).to(batch.images.device)
     targets = soft(batch.targets, context.num_classes)
     batch.images = blended(batch.images, batch.images[rows], share)

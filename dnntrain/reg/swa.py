@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Swa:
         return frozenset({Need.FEATURES}) if self.batches else frozenset()
 
     def build(self, context: Context) -> Parts:
-        average = TailAverage(self.start, interval(self, context))
+        average = TailAverage(self.start, ends_interval(self, context))
         parts = Parts(after_step=(average,), evaluation=(average,), state={"swa": average})
         if not self.batches:
             return parts
@@ -46,28 +46,32 @@ class Swa:
         )
 
 
-def interval(knobs: Swa, context: Context) -> int:
-    """`every` in steps. Raises ConfigError where no multiple of it lies in the averaged part of the run."""
+def ends_interval(knobs: Swa, context: Context) -> Callable[[int], bool]:
+    """Whether a multiple of `every` is done after so many steps. Raises ConfigError where none lies in the averaged part of the run."""
     total = context.total_steps
     if knobs.every.unit == "s" or (knobs.every.unit == "%" and not total):
         raise ConfigError(f"reg.swa.every={knobs.every} is no number of steps", "use reg.swa.every=1ep or 100step")
-    steps = max(1, knobs.every.steps(context.steps_per_epoch, total))
-    last = total // steps * steps
+    next_end = context.times.multiples(knobs.every, total)
+
+    def due(done: int) -> bool:
+        return next_end(done) == done
+
+    last = next((step for step in range(total, 0, -1) if due(step)), 0)
     if total and (last == 0 or last - 1 < knobs.start * total):
         raise ConfigError(
-            f"reg.swa.every={knobs.every} ({steps} steps) leaves no weights to average between {knobs.start:.0%} and the end "
+            f"reg.swa.every={knobs.every} leaves no weights to average between {knobs.start:.0%} and the end "
             f"of a run of {total} steps",
             "use reg.swa.every=1step, or a longer train.duration",
         )
-    return steps
+    return due
 
 
 class TailAverage(Average):
-    """average = (n * average + weights) / (n + 1), every `every` steps from the part `start` of the run on."""
+    """average = (n * average + weights) / (n + 1), after the steps that `ends` names, from the part `start` of the run on."""
 
-    def __init__(self, start: float, every: int) -> None:
-        super().__init__(0.0, every, warmup=False)
-        self._start = start
+    def __init__(self, start: float, ends: Callable[[int], bool]) -> None:
+        super().__init__(0.0, 1, warmup=False)
+        self._start, self._ends = start, ends
 
     @property
     def taken(self) -> int:
@@ -82,7 +86,7 @@ class TailAverage(Average):
 
     def due(self, moment: Moment) -> bool:
         """True where the step that began at `moment` ends with weights to be averaged."""
-        return moment.fraction >= self._start and (moment.step + 1) % self._every == 0
+        return moment.fraction >= self._start and self._ends(moment.step + 1)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

@@ -20,7 +20,10 @@ _PICTURES = 48
 _PICTURE_BYTES = 24 * 2**10
 _PICTURES_BYTES = 300 * 2**10
 _CONFIG_ROWS = 500
-_KNOWN = {"loss", "accuracy", "lr", "examples_per_s"}
+_KNOWN = {"loss", "accuracy", "lr", "examples_per_s", "batch_size"}
+
+#: Columns that are set, not measured: drawn as they are.
+_SET = ("lr", "batch_size")
 
 
 def heading(run: RunData) -> str:
@@ -114,6 +117,7 @@ def charts(run: RunData) -> str:
         chart("Loss", losses, metric="loss", marks=marks + (starred if best_name == "loss" else [])),
         chart("Accuracy", accuracies, metric="accuracy", marks=marks + (starred if best_name != "loss" else [])),
         chart("Learning rate", [_curve(run, "train", "lr", "learning rate", 2)], metric="lr", marks=marks),
+        chart("Batch size", [_curve(run, "train", "batch_size", "examples of a step", 4)], marks=marks, zero=True),
         chart("Examples per second", [_curve(run, "train", "examples_per_s", "training", 5)], marks=marks, zero=True),
     ]
     others = sorted(
@@ -129,7 +133,7 @@ def charts(run: RunData) -> str:
 
 
 def _curve(run: RunData, split: str, name: str, label: str, tone: int) -> Curve:
-    return curve(label, run.get(split, name), tone, noisy=split == "train" and name != "lr")
+    return curve(label, run.get(split, name), tone, noisy=split == "train" and name not in _SET)
 
 
 def _marks(run: RunData) -> list[Mark]:

@@ -14,7 +14,7 @@ class Exponential(Schedule):
     """factor = gamma ** (done / every), in each step a little (torch's ExponentialLR with gamma ** (1 / every))."""
 
     every: PositiveDuration = Duration(10, "%")  # distance in which the rate falls by gamma: 1000step, 1ep or 10%
-    gamma: Annotated[float, Range(above=0, at_most=1)] = 0.5  # factor of each such distance
+    gamma: Annotated[float, Range(above=0)] = 0.5  # factor of each such distance; above 1 for sched.param=batch_size
 
     def curve(self, context: Context, length: float) -> Curve:
         every = distance_in_steps(self.every, context, "sched.every")

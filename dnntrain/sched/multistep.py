@@ -16,7 +16,7 @@ class Multistep(Schedule):
     """factor = gamma ** (number of milestones <= done) (torch's MultiStepLR)."""
 
     milestones: tuple[Duration, ...] = (Duration(50, "%"), Duration(75, "%"))  # falls, from the end of the warm-up
-    gamma: Annotated[float, Range(above=0, at_most=1)] = 0.1  # factor of each fall
+    gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.param=batch_size
 
     def curve(self, context: Context, length: float) -> Curve:
         steps = [distance_in_steps(item, context, "sched.milestones") for item in self.milestones]

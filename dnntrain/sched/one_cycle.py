@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dnntrain.config.fields import Annotated, Fraction, Literal, Positive, Range
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Control, Moment, Parts, Target
-from dnntrain.sched.schedule import Curve, Schedule, length_in_steps
+from dnntrain.sched.schedule import Curve, Schedule, clock, length_in_steps, run_length
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class OneCycle(Schedule):
 
     def curve(self, context: Context, length: float) -> Curve:
         start, end = 1 / self.div_factor, 1 / (self.div_factor * self.final_div_factor)
-        whole = bool(context.total_steps)
+        whole = run_length(context) > 0
         return lambda done: one_cycle(done, length, self.rise, (start, 1.0, end), self.anneal, whole)
 
     def build(self, context: Context) -> Parts:
@@ -42,15 +42,15 @@ class OneCycle(Schedule):
 
     def _momentum(self, context: Context) -> Callable[[Moment], float]:
         """Against the rate; it stands at its first value during the warm-up, and at that of the cool-down's begin after it."""
-        total = float(context.total_steps)
+        total = run_length(context)
+        done_at = clock(context)
         end = total or 1.0
         warmup = length_in_steps(self.warmup, context, "sched.warmup")
         last = end - length_in_steps(self.cooldown, context, "sched.cooldown")
         momenta = (self.max_momentum, self.base_momentum, self.max_momentum)
 
         def momentum(moment: Moment) -> float:
-            step = float(moment.step) if total else moment.fraction
-            done = max(min(step, last) - warmup, 0.0)
+            done = max(min(done_at(moment), last) - warmup, 0.0)
             return one_cycle(done, end - warmup, self.rise, momenta, self.anneal, whole=bool(total))
 
         return momentum

@@ -11,7 +11,7 @@ from dnntrain.config.fields import Duration, Literal, Probability
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Control, Moment, Need, Parts, Target
 
-#: A factor after `done` steps of the curve; in a run by time, after that fraction of the run.
+#: A factor after `done` steps of the curve; epochs where it sets the batch size, and in a run by time the fraction of the run.
 Curve = Callable[[float], float]
 
 
@@ -30,17 +30,24 @@ class Schedule(WarmUp):
     step < w                  factor = (warmup_from + (1 - warmup_from) * step / w) * curve(0)
     w <= step <= total - c    factor = curve(step - w), a curve of length total - w
     total - c < step          from the value at total - c down to `cooldown_to`, in the shape given, reached at `total`
+
+    Where `param` has the batch size, and train.duration is in epochs, all of this is counted in epochs instead of steps.
     """
 
     cooldown: Duration = Duration(0, "step")  # length of the fall at the end of the run: 500step, 1ep or 20%
     cooldown_to: Probability = 0.0  # factor at the end of the cool-down
     cooldown_shape: Literal["linear", "cos", "sqrt"] = "linear"  # shape of the fall; sqrt: 1 - sqrt(share)
     param: (
-        Literal["lr", "momentum", "weight_decay", "drop_rate"]
-        | tuple[Literal["lr", "momentum", "weight_decay", "drop_rate"], ...]
-    ) = "lr"  # what the factor multiplies: lr, momentum, weight_decay, drop_rate, or a list of them
+        Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"]
+        | tuple[Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"], ...]
+    ) = "lr"  # what the factor multiplies: lr, momentum, weight_decay, drop_rate, batch_size, or a list of them
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+
+    @property
+    def largest_gamma(self) -> float:
+        """What each fall of the curve multiplies it with at most; above 1 it is a rise, which suits the batch size alone."""
+        return float(getattr(self, "gamma", 1.0))
 
     def curve(self, context: Context, length: float) -> Curve:
         """The schedule's own curve over `length` steps (a fraction in a run by time), without warm-up and cool-down."""
@@ -48,17 +55,18 @@ class Schedule(WarmUp):
 
     def factor(self, context: Context) -> Callable[[Moment], float]:
         """The whole schedule as a function of the moment."""
-        total = float(context.total_steps)
+        total = run_length(context)
         end = total or 1.0  # a run by time counts in fractions of itself
+        done_at = clock(context)
         warmup = length_in_steps(self.warmup, context, "sched.warmup")
         cooldown = length_in_steps(self.cooldown, context, "sched.cooldown")
-        _check_lengths(self, warmup, cooldown, end, total)
+        _check_lengths(self, warmup, cooldown, end, total, "epochs" if context.epochs else "steps")
         curve = self.curve(context, end - warmup)
         first, start = curve(0.0), end - cooldown
         at_start = curve(start - warmup)
 
         def value(moment: Moment) -> float:
-            step = float(moment.step) if total else moment.fraction
+            step = done_at(moment)
             if step < warmup:
                 return first * (self.warmup_from + (1 - self.warmup_from) * step / warmup)
             if step <= start or not cooldown:
@@ -72,6 +80,11 @@ class Schedule(WarmUp):
         targets = (self.param,) if isinstance(self.param, str) else self.param
         if not targets or len(set(targets)) < len(targets):
             raise ConfigError(f"sched.param={list(targets)} names none, or one twice", "as in sched.param=lr")
+        if self.largest_gamma > 1 and targets != (Target.BATCH_SIZE.value,):
+            raise ConfigError(
+                f"sched.gamma={self.largest_gamma:g} lets {' and '.join(targets)} grow without end",
+                "use sched.gamma=1 or less, or sched.param=batch_size",
+            )
         value = self.factor(context)
         return Parts(controls=tuple(Control(Target(name), value, relative=True) for name in targets))
 
@@ -87,10 +100,24 @@ def fall(first: float, last: float, share: float, shape: str) -> float:
     return last + (first - last) * left
 
 
+def run_length(context: Context) -> float:
+    """The run in what its schedule counts: steps, or epochs where it sets the batch size; 0 in a run by time."""
+    return context.epochs or float(context.total_steps)
+
+
+def clock(context: Context) -> Callable[[Moment], float]:
+    """How much of `run_length` is done at a moment; in a run by time the fraction."""
+    if context.epochs:
+        return lambda moment: moment.epoch
+    return (lambda moment: float(moment.step)) if context.total_steps else (lambda moment: moment.fraction)
+
+
 def length_in_steps(duration: Duration, context: Context, key: str) -> float:
-    """`duration` in steps; in fractions of the run where its length is a time, which only percentages can be."""
+    """`duration` in what the schedule counts (`run_length`); in a run by time in fractions of it, which only percentages can be."""
     if duration.value == 0:
         return 0.0
+    if context.epochs and duration.unit != "s":
+        return _length_in_epochs(duration, context.epochs, key)
     if context.total_steps == 0:
         if duration.unit != "%":
             raise ConfigError(
@@ -100,7 +127,21 @@ def length_in_steps(duration: Duration, context: Context, key: str) -> float:
         return duration.value / 100
     if duration.unit == "s":
         raise ConfigError(f"{key}={duration} is a time", "give it in steps, epochs or percent: 500step, 1ep, 5%")
+    if duration.unit == "ep" and not context.steps_per_epoch:
+        raise ConfigError(
+            f"{key}={duration} is no number of steps where the batch size is scheduled, and train.duration is in steps",
+            f"give {key} in steps or percent, or train.duration in epochs",
+        )
     return float(duration.steps(context.steps_per_epoch, context.total_steps))
+
+
+def _length_in_epochs(duration: Duration, epochs: float, key: str) -> float:
+    if duration.unit == "step":
+        raise ConfigError(
+            f"{key}={duration} is no number of epochs where the batch size is scheduled, and train.duration is in epochs",
+            f"give {key} in epochs or percent, or train.duration in steps",
+        )
+    return duration.value if duration.unit == "ep" else duration.value / 100 * epochs
 
 
 def distance_in_steps(duration: Duration, context: Context, key: str) -> float:
@@ -112,10 +153,10 @@ def distance_in_steps(duration: Duration, context: Context, key: str) -> float:
     return steps
 
 
-def _check_lengths(schedule: Schedule, warmup: float, cooldown: float, end: float, total: float) -> None:
+def _check_lengths(schedule: Schedule, warmup: float, cooldown: float, end: float, total: float, unit: str) -> None:
     for key, duration, steps in (("warmup", schedule.warmup, warmup), ("cooldown", schedule.cooldown, cooldown)):
         if steps >= end and not (key == "cooldown" and steps == end):
-            length = f"is {steps:g} steps, but the run has {total:g}" if total else "is the whole run"
+            length = f"is {steps:g} {unit}, but the run has {total:g}" if total else "is the whole run"
             word = {"warmup": "warm-up", "cooldown": "cool-down"}[key]
             raise ConfigError(f"sched.{key}={duration} {length}", f"shorten the {word} or lengthen train.duration")
     if warmup + cooldown > end * (1 + 1e-12):

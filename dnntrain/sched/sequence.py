@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dnntrain.config.fields import Annotated, Text
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Parts
-from dnntrain.sched.schedule import Curve, Schedule, length_in_steps
+from dnntrain.sched.schedule import Curve, Schedule, length_in_steps, run_length
 from dnntrain.sched.written import Written, written
 from dnntrain.units import Duration
 
@@ -35,6 +35,10 @@ class Sequence(Schedule):
         if any(isinstance(part.schedule, Sequence) for part in parsed):
             raise ConfigError("sched.parts: a sequence within a sequence", "write its parts into the one list")
 
+    @property
+    def largest_gamma(self) -> float:
+        return max(written(part, "sched.parts", ()).schedule.largest_gamma for part in self.parts)
+
     def curve(self, context: Context, length: float) -> Curve:
         parsed = [written(part, "sched.parts", ()) for part in self.parts]
         starts = _starts(parsed, self.parts, context, length)
@@ -59,16 +63,17 @@ def _starts(parsed: list[Written], texts: tuple[str, ...], context: Context, len
     lengths = [None if part.duration is None else _length(part.duration, context, length) for part in parsed]
     given = sum(item for item in lengths if item is not None)
     open_part = None in lengths
-    tolerance = 1.0 if context.total_steps else 1e-9
+    whole = context.total_steps > 0 and not context.epochs
+    tolerance = 1.0 if whole else 1e-9
     if given - length > tolerance or (open_part and given >= length) or (not open_part and length - given > tolerance):
-        unit = "steps" if context.total_steps else "of the run"
+        unit = "epochs" if context.epochs else "steps" if run_length(context) else "of the run"
         raise ConfigError(
             f"sched.parts=[{', '.join(texts)}] take {given:g} {unit}, and there are {length:g}",
             "leave the duration of one part out: it takes what the others leave",
         )
     starts, at = [], 0.0
     for item in lengths:
-        starts.append(float(round(at)) if context.total_steps else at)
+        starts.append(float(round(at)) if whole else at)
         at += length - given if item is None else item
     return starts
 

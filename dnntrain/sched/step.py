@@ -14,7 +14,7 @@ class Step(Schedule):
     """factor = gamma ** floor(done / every) (torch's StepLR)."""
 
     every: Duration = Duration(30, "%")  # distance between two falls: 5000step, 30ep or 30%
-    gamma: Annotated[float, Range(above=0, at_most=1)] = 0.1  # factor of each fall
+    gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.param=batch_size
 
     def curve(self, context: Context, length: float) -> Curve:
         every = distance_in_steps(self.every, context, "sched.every")

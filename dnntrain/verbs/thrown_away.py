@@ -10,6 +10,7 @@ from dnntrain.build import build
 from dnntrain.checkpoint.state import Digests
 from dnntrain.loop import run
 from dnntrain.session import Session
+from dnntrain.timetable import Timetable
 from dnntrain.units import Duration
 
 
@@ -22,7 +23,12 @@ def trained_rows(session: Session, steps: int, row: Callable[[Mapping[str, Any]]
         train=replace(config.train, duration=Duration(steps, "step")),
         log=replace(config.log, every=one),
     )
-    plan = replace(session.plan, total_steps=steps, duration=f"{steps}step")
+    plan = replace(
+        session.plan,
+        total_steps=steps,
+        duration=f"{steps}step",
+        timetable=Timetable.constant(session.plan.data.train, session.plan.batch_size),
+    )
     data = replace(session.data, val=session.data.val[:0])
     trainer = build(
         config, plan, data, None, session.world, session.device, Digests("", ""), [row], warn=lambda text: None

@@ -170,7 +170,7 @@ def _start_of(
     elif finished is None and config.resume != "never":
         checkpoint = read(_checkpoint_path(config.resume))
     if checkpoint is not None:
-        _check_same(checkpoint, digests, folder, config)
+        _check_same(checkpoint, digests, folder, session)
     return digests, finished, checkpoint
 
 
@@ -267,7 +267,7 @@ def _result(session: Session, trainer: Trainer) -> dict[str, Any]:
         "best_step": trainer.evaluator.best_step,
         "reason": progress.stop_reason,
         "steps": progress.step,
-        "epochs": round(progress.step / progress.steps_per_epoch, 4),
+        "epochs": round(progress.timetable.epoch_at(progress.step), 4),
         "examples_per_s": round(metrics.examples / train_s, 1),
         "step_ms": round(1000 * train_s / max(progress.step, 1), 4),
         "train_s": round(train_s, 3),
@@ -313,7 +313,7 @@ def _checkpoint_path(text: str) -> Path:
     return path / "checkpoints" / last
 
 
-def _check_same(checkpoint: Any, new: Any, folder: Path, config: RunConfig) -> None:
+def _check_same(checkpoint: Any, new: Any, folder: Path, session: Session) -> None:
     """Refuses to go on with other data, or with a configuration in which what cannot change has changed."""
     from dnntrain.config.decode import load_config
     from dnntrain.verbs.changes import refused
@@ -328,9 +328,28 @@ def _check_same(checkpoint: Any, new: Any, folder: Path, config: RunConfig) -> N
         )
     if saved.config == new.config:
         return
-    reasons = refused(load_config(checkpoint.path.parents[1] / "config.yaml"), config.resolved)
+    reasons = refused(load_config(checkpoint.path.parents[1] / "config.yaml"), session.config.resolved)
     if reasons:
         raise ConfigError.of(reasons)
+    _check_same_batches(checkpoint, session)
+
+
+def _check_same_batches(checkpoint: Any, session: Session) -> None:
+    """Refuses a length of the run with which the steps so far would have had other batch sizes: examples would be left out or repeated."""
+    from dnntrain.run_directory import read_json
+    from dnntrain.timetable import Timetable
+
+    saved = read_json(checkpoint.path.parents[1] / "plan.json").get("timetable")
+    if saved is None:
+        return
+    before = Timetable(int(saved["examples"]), tuple((int(epoch), int(size)) for epoch, size in saved["changes"]))
+    if not session.plan.timetable.agrees(before, checkpoint.step):
+        raise ConfigError(
+            f"with train.duration={session.config.train.duration} the {checkpoint.step} steps so far would have had other batch sizes "
+            "(sched.param=batch_size)",
+            "lengths of a schedule of the batch size in epochs, as in sched=step sched.every=2ep, are the same in a longer run; "
+            "or train anew in another run_dir",
+        )
 
 
 def last_line(result: Mapping[str, Any], arguments: Arguments) -> None:

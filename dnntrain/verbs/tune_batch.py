@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
+from dnntrain.batch_sizes import schedules_batch_size
 from dnntrain.errors import DnntrainError
 from dnntrain.parallel.communicate import any_rank
 from dnntrain.planner import make_plan
+from dnntrain.sched.constant import Constant
 from dnntrain.session import Session, data_facts, model_facts, resident_bytes
 from dnntrain.verbs.thrown_away import trained_rows
 
@@ -98,6 +100,8 @@ def _measure(session: Session, size: int, steps: int) -> Measured | None:
     examples, device = examples_at_once(session, size), session.device
     train = replace(session.config.train, batch_size=examples, microbatch=size)
     config = replace(session.config, train=train)
+    if schedules_batch_size(config):
+        config = replace(config, sched=Constant())
     facts = data_facts(config, session.data)
     plan = make_plan(
         config, session.hardware, session.world, facts, model_facts(config, facts), process_bytes=resident_bytes()

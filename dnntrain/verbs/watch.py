@@ -24,7 +24,7 @@ def header(plan: Plan, run_dir: str) -> Header:
         layout=f"{plan.layout}, {plan.precision.name}",
         parameters=plan.model.parameters,
         steps=plan.total_steps,
-        epochs=plan.total_steps / plan.steps_per_epoch,
+        epochs=plan.timetable.epoch_at(plan.total_steps),
         run_dir=run_dir,
     )
 
@@ -66,8 +66,8 @@ class Watch:
             LiveState(
                 step=done,
                 total_steps=total,
-                epoch=done / progress.steps_per_epoch,
-                total_epochs=total / progress.steps_per_epoch,
+                epoch=progress.timetable.epoch_at(done),
+                total_epochs=progress.timetable.epoch_at(total),
                 fraction=fraction,
                 elapsed_s=progress.elapsed_s,
                 eta_s=max(eta_s, 0.0),

@@ -11,6 +11,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.hardware import Hardware
 from dnntrain.parallel.degrees import Degrees
 from dnntrain.rules_layout import LayoutFacts, layout_refusals
+from dnntrain.timetable import BatchSizes, Timetable
 
 DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
 
@@ -79,7 +80,8 @@ def test_what_a_loss_scale_cannot_be_combined_with_is_refused(
 ) -> None:
     config = decode(compose(["precision=fp16", *words]))
     gpu = Hardware("cuda", 2, capability=(7, 0))
-    (text,) = layout_refusals(config, gpu, degrees, LayoutFacts(True, 1, False))
+    sizes = BatchSizes(Timetable.constant(96, 32), 32)
+    (text,) = layout_refusals(config, gpu, degrees, LayoutFacts(True, 1, False), sizes)
     assert reason in text
     assert fix in text
 

@@ -114,7 +114,7 @@ def test_a_network_without_batch_norm_needs_no_pass() -> None:
     ("knobs", "total"), [(Swa(every=Duration(30, "step")), 20), (Swa(start=0.9, every=Duration(15, "step")), 20)]
 )
 def test_a_run_that_would_average_nothing_is_refused(knobs: Swa, total: int) -> None:
-    with pytest.raises(ConfigError, match=r"reg.swa.every=\d+step .* leaves no weights"):
+    with pytest.raises(ConfigError, match=r"reg.swa.every=\d+step leaves no weights"):
         knobs.build(context(total_steps=total))
 
 
