@@ -20,6 +20,7 @@ from dnntrain.checkpoint.ranks import Ranks
 from dnntrain.checkpoint.state import Digests
 from dnntrain.checkpoint.stateful import ModelState, OptimizerState, RandomState, ScalerState
 from dnntrain.config.run import RunConfig
+from dnntrain.data.joint import JointPipeline
 from dnntrain.data.pipeline import Pipeline, build_pipeline, evaluation_batches
 from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import ConfigError
@@ -456,7 +457,8 @@ def training_pipeline(
     config: RunConfig, plan: Plan, data: Prepared, parts: Parts, world: World, device: str
 ) -> Pipeline:
     """The batches of the rank `world` among those that share a batch."""
-    return build_pipeline(
+    joint = [transform for transform in parts.batch if transform.joint]
+    pipeline = build_pipeline(
         config.data,
         data.dataset,
         data.train,
@@ -466,11 +468,12 @@ def training_pipeline(
         world=world,
         device=device,
         channels_last=plan.channels_last,
-        transforms=parts.batch,
+        transforms=[transform for transform in parts.batch if not transform.joint],
         pixels=parts.pixels,
         repeats=parts.repeats,
         timetable=plan.timetable,
     )
+    return JointPipeline(pipeline, joint, no_examples(data.dataset, device, parts), config.seed) if joint else pipeline
 
 
 def most_batches(examples: int, ranks: int, batch_size: int) -> int:

@@ -142,6 +142,18 @@ class Collectives(Protocol):
         """float32 scalar: Σ t² over the *whole* of `tensors`, of which this rank may hold shards, and over all pipeline stages."""
         ...
 
+    @property
+    def shard_ranks(self) -> int:
+        """Ranks among which weights lie in parts; 1 where each holds them whole. They are of one `data` group."""
+        ...
+
+    def shard(self, model: Module, units: Sequence[Module]) -> None:
+        """Cuts the weights of `model`, equal on all ranks, among those. Each of `units` gathers its own while it runs; so does the rest.
+
+        From then on all ranks must call `model` equally often.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -159,6 +171,13 @@ class Alone:
         import torch
 
         return torch.nn.utils.get_total_norm(tensors).square()
+
+    @property
+    def shard_ranks(self) -> int:
+        return 1
+
+    def shard(self, model: Module, units: Sequence[Module]) -> None:
+        """The one process holds it whole."""
 
 
 class Once:
@@ -262,10 +281,15 @@ FirstWeights = Callable[["Module", "Tensor"], None]
 
 @dataclass(frozen=True)
 class BatchTransform:
-    """A change of a batch without gradient. All randomness comes from `Key` and the batch's index or position."""
+    """A change of a batch without gradient. All randomness comes from `Key` and the batch's index or position.
+
+    `joint`: the ranks compute it together. It reads images only, and adds `extras` only; every rank calls it as often, once a step for
+    all of its examples, also where it has none.
+    """
 
     stage: BatchStage
     apply: Callable[[Batch, Key], Batch]
+    joint: bool = False
 
 
 #: A change of the bytes of training images, before they are normalised: `(images uint8 [n, channels, height, width], number [n], key)` →

@@ -40,6 +40,13 @@ def layout_refusals(
                 f"use {sizes.at_least(degrees.data_ranks)}",
             )
         )
+    if getattr(config.distill, "teacher_shard", "auto") == "always" and degrees.shard == 1:
+        found.append(
+            (
+                f"distill.teacher_shard=always: this layout ({degrees}) holds weights whole",
+                "use distill.teacher_shard=auto, or parallel=fsdp",
+            )
+        )
     layout = config.parallel
     if isinstance(layout, Layout):
         found += [*_without_effect(layout, degrees), *_pipeline(config, hardware, layout, degrees)]

@@ -18,6 +18,9 @@ class TeacherKnobs:
     teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the teacher's layers
     teacher_compile: bool = False  # true: the teacher is compiled, which takes a minute at the first batch
     teacher_batch: PositiveInt = 32  # images of each forward pass of the teacher, filled up where there are fewer
+    teacher_shard: Literal["auto", "never", "always"] = (
+        "auto"  # under FSDP the teacher's weights lie in parts, too; auto: where they are 50 million or more
+    )
     cache: Literal["none", "memory", "disk"] = (
         "none"  # keep outputs for views that come again; disk: for later runs too
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from torch import Tensor, nn
 from dnntrain.distill.cache import Store, open_store, view_of
 from dnntrain.distill.knobs import TeacherKnobs
 from dnntrain.distill.source import Loaded, load_teacher
+from dnntrain.divisible import blocks
 from dnntrain.errors import ConfigError
 from dnntrain.keys import Key
 from dnntrain.protocols import AfterStep, Batch, BatchStage, BatchTransform, Capture, Context, LossTerm, Moment, Parts
 
 #: Name of the teachers' logits beside a batch: [n, teachers, classes].
 LOGITS = "teacher.logits"
+
+#: Numbers from which on teachers lie in parts where the layout cuts weights.
+_LARGE = 50_000_000
 
 
 def whole(output: Tensor) -> Tensor:
@@ -75,7 +80,7 @@ def taught(
     store = open_store(knobs, context, runner.shapes, [*(teacher.digest for teacher in loaded), runner.described])
     teach = Teach(runner, store)
     flush = () if store is None or knobs.cache != "disk" else (_Flush(store, context),)
-    return Taught((BatchTransform(BatchStage.TEACHER, teach),), flush, runner.shapes)
+    return Taught((BatchTransform(BatchStage.TEACHER, teach, joint=runner.sharded),), flush, runner.shapes)
 
 
 def check_precision(precision: str, device: str) -> None:
@@ -99,6 +104,11 @@ def _check(knobs: TeacherKnobs, context: Context, one: bool) -> None:
             f"use distill.teacher={knobs.sources[0]}, or distill=kd, which averages outputs",
         )
     check_precision(knobs.teacher_precision, context.device)
+    if knobs.teacher_shard == "always" and knobs.teacher_compile:
+        raise ConfigError(
+            "distill.teacher_compile=true: a teacher in parts is not compiled",
+            "use distill.teacher_compile=false, or distill.teacher_shard=never",
+        )
     if knobs.cache_dir is not None and knobs.cache != "disk":
         raise ConfigError(
             f"distill.cache_dir={knobs.cache_dir} has no effect with distill.cache={knobs.cache}",
@@ -111,6 +121,8 @@ class Runner:
 
     Each forward pass has the same number of images, filled up with zeros, in the same place of memory: so an example's outputs
     do not depend on how many others come with it, and are the same on every layout and from the cache.
+
+    `sharded`: the weights lie in parts on the ranks, which then run it together, each as often as the one with the most images.
     """
 
     def __init__(
@@ -122,6 +134,8 @@ class Runner:
         self._models = [teacher.model for teacher in loaded]
         self._affine = [renormalisation(context, teacher) for teacher in loaded]
         self._convolutional = any(isinstance(module, nn.Conv2d) for model in self._models for module in model.modules())
+        self._collect = context.collect
+        self.sharded = _sharded(knobs, context, self._models)
         self._buffer = torch.empty(0)
         self._ready = False
         self._shape = (knobs.teacher_batch, *context.input_shape)
@@ -138,7 +152,7 @@ class Runner:
             self._prepare()
         size = len(self._buffer)
         found: list[dict[str, Tensor]] = []
-        for start in range(0, len(images), size):
+        for start in range(0, size * self.most(math.ceil(len(images) / size)), size):
             part = images[start : start + size]
             self._buffer[: len(part)].copy_(part)
             self._buffer[len(part) :] = 0
@@ -147,6 +161,12 @@ class Runner:
             return {name: torch.empty(0, *shape, device=self._device) for name, shape in self.shapes.items()}
         return {name: torch.cat([outputs[name] for outputs in found]) for name in self.shapes}
 
+    def most(self, number: int) -> int:
+        """The largest `number` of the ranks that run the teacher together."""
+        if not self.sharded:
+            return number
+        return int(self._collect.data_max(torch.tensor(float(number), device=self._device)))
+
     @torch.no_grad()
     def depends_on_neighbours(self, images: Tensor) -> bool:
         """True where an image's outputs differ in any bit by its place in the batch and the images around it."""
@@ -154,13 +174,17 @@ class Runner:
         images = images[:size]
         alone = self(images)
         shifted = self(torch.cat([images.flip(0), images])[1 : len(images) + 1])
-        moved = torch.arange(len(images) - 2, -1, -1)
+        moved = torch.tensor(range(len(images) - 2, -1, -1), dtype=torch.int64)
         return any(not torch.equal(alone[name][moved], shifted[name][: len(moved)]) for name in self.shapes)
 
     def _prepare(self) -> None:
         memory_format = torch.channels_last if self._convolutional else torch.contiguous_format
         for model in self._models:
-            model.to(self._device).to(memory_format=memory_format)
+            model.to(self._device)
+            if self.sharded:  # parts are contiguous; the format of the images decides how a layer computes
+                self._collect.shard(model, blocks(model))
+            else:
+                model.to(memory_format=memory_format)
             if self._compile:
                 model.compile()
         self._buffer = torch.empty(self._shape, device=self._device, memory_format=memory_format)
@@ -183,6 +207,14 @@ class Runner:
         if self._logits:
             outputs[LOGITS] = torch.stack([rows.float() for rows in logits], 1)
         return outputs
+
+
+def _sharded(knobs: TeacherKnobs, context: Context, models: Sequence[nn.Module]) -> bool:
+    """Whether the teachers' weights are to lie in parts on the ranks."""
+    if context.collect.shard_ranks == 1 or knobs.teacher_shard == "never" or knobs.teacher_compile:
+        return False
+    numbers = sum(parameter.numel() for model in models for parameter in model.parameters())
+    return knobs.teacher_shard == "always" or numbers >= _LARGE
 
 
 def _keep(found: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -214,9 +246,9 @@ class Teach:
         return batch
 
     def _kept(self, images: Tensor, store: Store) -> dict[str, Tensor]:
-        if not self._checked and len(images) > 1:
+        if not self._checked and self._runner.most(len(images)) > 1:
             self._checked = True
-            if self._runner.depends_on_neighbours(images):
+            if self._runner.most(self._runner.depends_on_neighbours(images)):
                 raise ConfigError(
                     "the teacher's outputs for an image depend on the images beside it, so they cannot be kept exactly",
                     "use distill.cache=none",
@@ -224,7 +256,7 @@ class Teach:
         views = view_of(images)
         places = store.find(views)
         missing = np.flatnonzero(places[:, 0] < 0)
-        if not len(missing):
+        if not self._runner.most(len(missing)):
             return store.take(places, images.device)
         computed = self._runner(images[torch.from_numpy(missing).to(images.device)])
         if len(missing) < len(views):

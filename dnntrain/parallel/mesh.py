@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
 
@@ -80,6 +80,16 @@ class Together:
         if self._mesh.degrees.pp > 1:
             dist.all_reduce(total, group=self._mesh.pipeline.get_group())
         return total
+
+    @property
+    def shard_ranks(self) -> int:
+        return self._mesh.degrees.shard
+
+    def shard(self, model: nn.Module, units: Sequence[nn.Module]) -> None:
+        from torch.distributed.fsdp import fully_shard
+
+        for module in (*units, model):
+            fully_shard(module, mesh=self._mesh.whole["shard"], reshard_after_forward=True)
 
 
 def summed(tensor: Tensor, mesh: DeviceMesh) -> Tensor:

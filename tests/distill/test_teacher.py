@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from short_runs import trained
+from rank_pool import Pool
+from short_runs import rows, trained
 from students import of_digits, taught_by
+from two_ranks_teacher import SHARES, outputs_on_two_ranks
 
+from dnntrain.cli import main
 from dnntrain.distill.kd import Kd
 from dnntrain.distill.source import Loaded, load_teacher
 from dnntrain.distill.teacher import LOGITS, renormalisation
@@ -185,3 +188,70 @@ def test_the_plan_refuses_before_a_folder_is_made(
     missing = dnntrain("plan", "distill=kd")
     assert missing.returncode == 2
     assert "distill.teacher: needs a value" in missing.stderr
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher with blocks, convolutions and batch normalisation."""
+    path = tmp_path_factory.mktemp("teacher") / "run"
+    trained(path, "model=wide_resnet", "model.depth=10", "model.widen=1", "train.limit=64", "train.duration=2step")
+    return path
+
+
+@pytest.mark.slow
+def test_in_parts_it_gives_what_it_gives_whole_and_lies_in_parts_between_calls(residual: Path, tmp_path: Path) -> None:
+    for rank, found in enumerate(outputs_on_two_ranks(residual, "stages.1", tmp_path)):
+        assert found["here"] <= 0.51 * found["whole"]
+        for name in ("tapped", LOGITS):
+            assert len(found["always"][name]) == SHARES[rank]
+            assert torch.allclose(found["always"][name], found["never"][name], rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    pool = Pool(2)
+    yield pool
+    pool.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("distill=kd",),
+        ("distill=kd", "distill.cache=disk", "data.crop_padding=0"),
+        ("distill=kd", "train.microbatch=8", "data.pipeline=streaming", "data.workers=0"),
+        ("distill=fitnet", "distill.layers=[stages.1]"),
+        ("distill=at", "distill.layers=[stages.0,stages.1]"),
+    ],
+)
+def test_a_run_with_a_teacher_in_parts_is_that_of_one_process(
+    words: tuple[str, ...], residual: Path, pool: Pool, tmp_path: Path
+) -> None:
+    """Of 72 examples the last step of an epoch has 8, all of them on the first rank."""
+    network = ("model=wide_resnet", "model.depth=10", "model.widen=1", "norm=group")
+    line = [*network, *words, f"distill.teacher={residual}", "train.limit=72", "train.batch_size=32", "optim=sgd"]
+    line += ["train.duration=7step", "optim.lr=0.01", "precision=fp32", "log.every=1step", "eval.test=false"]
+    line += ["log.report=false", "eval.every=7step", "eval.limit=40"]
+    sharded = ["parallel=fsdp", "distill.teacher_shard=always"]
+    for name, ranks, layout in (("one", 1, []), ("two", 2, sharded)):
+        kept = [f"distill.cache_dir={tmp_path / name}-cache"] if "distill.cache=disk" in words else []
+        assert not pool.train(ranks, [*line, *layout, *kept], tmp_path / name).error
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("one", "two")]
+    assert len(losses[0]) >= 8
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["parallel=ddp", "launch.nproc=2"], "use distill.teacher_shard=auto, or parallel=fsdp"),
+        (["distill.teacher_compile=true", "parallel=fsdp", "launch.nproc=2"], "use distill.teacher_compile=false"),
+    ],
+)
+def test_parts_that_cannot_be_are_refused_at_plan_time(
+    words: list[str], fix: str, short_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["plan", "distill=kd", f"distill.teacher={short_run}", "distill.teacher_shard=always", *words]
+    assert main(given) == 2
+    assert fix in capsys.readouterr().err
