@@ -188,7 +188,8 @@ def read_ahead(
                 yield next(replies)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            # A worker that dies with its images half handed over breaks the connection before torch sees that it is gone.
+            except (RuntimeError, EOFError, ConnectionError) as error:
                 raise _worker_error(error) from error
     finally:
         shut_down = getattr(replies, "_shutdown_workers", None)
@@ -228,10 +229,13 @@ def _start_worker(_: int) -> None:
     die_with_parent()
 
 
-def _worker_error(error: RuntimeError) -> Exception:
-    if "exited unexpectedly" in str(error) or "killed by signal" in str(error):
+def _worker_error(error: Exception) -> Exception:
+    text = str(error)
+    # What a worker raised itself is passed on with that word.
+    cut_off = isinstance(error, EOFError | ConnectionError) and not text.startswith("Caught")
+    if cut_off or "exited unexpectedly" in text or "killed by signal" in text:
         return DataError(
-            f"a reading process died ({str(error).splitlines()[0]})",
+            f"a reading process died ({(text or type(error).__name__).splitlines()[0]})",
             "often memory or /dev/shm ran out: use fewer data.workers, or data.workers=0 to see the error itself",
         )
     return error

@@ -1,6 +1,6 @@
 """What each method adds to experiment=fashion_best or costs there: the recipe with one thing changed, at a small budget.
 
-    .venv/bin/python scripts/bench/ablation.py [--width 16] [--steps 844] [--seeds 1] [--only mixup,ema] [--list] [SETTING ...]
+    .venv/bin/python scripts/bench/ablation.py [--width 32] [--steps 844] [--seeds 1] [--only mixup,ema] [--list] [SETTING ...]
 
 Each variant is trained for the same number of steps, or of passes where a step needs two, with one thread, and tested with the weights of
 the last step. One Markdown row each: mean test accuracy, its standard deviation over seeds, the difference from the recipe as it is in
@@ -20,10 +20,11 @@ import torch
 
 import dnntrain
 
-#: The recipe has label smoothing, crops and flips, Muon and a straight fall of the rate; each row changes one thing.
+#: The recipe has whitening, label smoothing, crops and flips, Muon and a straight fall of the rate; each row changes one thing.
 VARIANTS: dict[str, list[str]] = {
     "as it is": [],
-    "less label smoothing": ["reg=[]"],
+    "less whitening": ["reg=[label_smoothing]"],
+    "less label smoothing": ["reg=[whitening]"],
     "less crops": ["data.crop_padding=0"],
     "less crops and flips": ["data.crop_padding=0", "data.flip=false"],
     "AdamW for Muon": ["optim=adamw", "optim.lr=3e-3"],
@@ -39,7 +40,6 @@ VARIANTS: dict[str, list[str]] = {
     "weight_decay": ["+reg=[weight_decay]"],
     "l1": ["+reg=[l1]"],
     "adaptive grad_clip": ["+reg=[grad_clip]", "reg.grad_clip.kind=adaptive"],
-    "whitening": ["+reg=[whitening]"],
     "ema": ["+reg=[ema]"],
     "swa": ["+reg=[swa]", "reg.swa.every=100step"],
     "sam": ["+reg=[sam]"],
@@ -50,7 +50,7 @@ TWO_PASSES = {"sam"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="laid over every variant")
-    parser.add_argument("--width", type=int, default=16, help="channels of the first stage")
+    parser.add_argument("--width", type=int, default=32, help="channels of the first block; the recipe has 64")
     parser.add_argument("--steps", type=int, default=844)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument(
@@ -88,7 +88,8 @@ def budget(width: int, steps: int) -> list[str]:
     length = f"{steps}step"
     return [
         "experiment=fashion_best",
-        f"model.width={width}",
+        f"model.stem={width // 4}",
+        f"model.widths=[{width},{2 * width},{4 * width}]",
         f"train.duration={length}",
         f"eval.every={length}",
         f"checkpoint.every={length}",
