@@ -60,7 +60,7 @@ def _walked(config: RunConfig, context: Context, examples: int) -> BatchSizes:
             + f", and there are {examples} training examples",
             (f"use train.batch_size={most} or less" if most else LEFT_OUT) + ", or a schedule that rises less",
         )
-    return BatchSizes(Timetable(examples, tuple(found)), size, min(factors))
+    return BatchSizes(Timetable(examples, tuple(found)), size, min(factors), max(factors))
 
 
 def schedules_batch_size(config: RunConfig) -> bool:

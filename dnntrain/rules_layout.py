@@ -37,7 +37,7 @@ def layout_refusals(
         found.append(
             (
                 f"{sizes.stated} leaves some of {degrees.data_ranks} data ranks without an example",
-                f"use {sizes.at_least(degrees.data_ranks)}",
+                sizes.at_least(degrees.data_ranks),
             )
         )
     if getattr(config.distill, "teacher_shard", "auto") == "always" and degrees.shard == 1:

@@ -29,8 +29,8 @@ def _cut_pairs(config: RunConfig, ranks: int, micro: int, sizes: BatchSizes) -> 
         yield f"{mixes}, which leaves each alone", "use data.pair_block=8"
     elif ranks > 1 and batch < ranks * block:
         fix = sizes.at_least(ranks * block)
-        smaller = f"data.pair_block={batch // ranks}, or " if batch // ranks > 1 else ""
-        yield f"{mixes}, and {ranks} ranks cut them where {sizes.stated}", f"use {smaller}{fix}"
+        smaller = f"use data.pair_block={batch // ranks}, or " if batch // ranks > 1 else ""
+        yield f"{mixes}, and {ranks} ranks cut them where {sizes.stated}", f"{smaller}{fix}"
     elif micro < min(block, -(-sizes.largest // ranks)):
         smaller = f"data.pair_block={micro}, or " if micro > 1 else ""
         cause = "train.microbatch" if config.train.microbatch else "the pipeline's micro-batch"

@@ -121,11 +121,12 @@ class Timetable:
 
 @dataclass(frozen=True)
 class BatchSizes:
-    """The timetable of a run, and the smallest factor on train.batch_size in it, which is 1 where nothing is scheduled."""
+    """The timetable of a run, and the smallest and largest factor on train.batch_size in it, both 1 where nothing is scheduled."""
 
     timetable: Timetable
     batch_size: int
     lowest: float = 1.0
+    highest: float = 1.0
 
     @property
     def smallest(self) -> int:
@@ -145,7 +146,11 @@ class BatchSizes:
         return f"a batch of {self.smallest} (train.batch_size={self.batch_size} as sched.param=batch_size makes it)"
 
     def at_least(self, examples: int) -> str:
-        """The setting with which no batch is smaller than `examples`."""
-        if self.lowest * 2**20 < 1:
-            return LEFT_OUT
-        return f"train.batch_size={math.ceil(examples / self.lowest)} or more"
+        """What to use so that no batch is smaller than `examples`, nor larger than an epoch."""
+        if self.lowest == self.highest == 1:
+            return f"use train.batch_size={examples} or more"
+        needed = math.ceil(examples / self.lowest) if self.lowest else math.inf
+        fits = needed * self.highest <= self.timetable.examples
+        if fits:
+            return f"use train.batch_size={needed} or more, or {LEFT_OUT}"
+        return LEFT_OUT if self.batch_size >= examples else f"{LEFT_OUT} and use train.batch_size={examples} or more"

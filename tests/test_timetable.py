@@ -98,6 +98,9 @@ def test_two_timetables_agree_up_to_the_step_where_their_sizes_part() -> None:
 
 
 def test_the_batch_size_that_keeps_the_smallest_batch_large_enough() -> None:
-    sizes = BatchSizes(Timetable(100, ((0, 32), (1, 8))), 32, lowest=0.25)
+    sizes = BatchSizes(Timetable(100, ((0, 32), (1, 8))), 32, lowest=0.25, highest=1.0)
     assert (sizes.smallest, sizes.largest) == (8, 32)
-    assert sizes.at_least(10) == "train.batch_size=40 or more"
+    assert sizes.at_least(25).startswith("use train.batch_size=100 or more, or")
+    # 104 examples are more than there are.
+    assert sizes.at_least(26) == "leave batch_size out of sched.param"
+    assert BatchSizes(Timetable.constant(100, 32), 32).at_least(40) == "use train.batch_size=40 or more"

@@ -47,7 +47,7 @@ def _about(run: RunData) -> str:
         f"{plan.get('layout')}{f', {ranks:.0f} ranks' if ranks > 1 else ''}" if plan.get("layout") else None,
         f"on {device}" if device else None,
         precision.get("name") if precision else plan.get("precision"),
-        f"batch {plan.get('batch_size')}" if plan.get("batch_size") else None,
+        _batch_text(plan),
     ]
     return " · ".join(isolated(fact, 80) for fact in facts if fact)
 
@@ -89,6 +89,15 @@ def best_value(run: RunData) -> tuple[str, float, float]:
         return name, math.nan, math.nan
     step, value = (min if name == "loss" else max)(points, key=lambda point: point[1])
     return name, value, step
+
+
+def _batch_text(plan: Mapping[str, Any]) -> str | None:
+    """`batch 128`, or `batch 128 to 512` where the size is scheduled."""
+    changes = _mapping(plan.get("timetable")).get("changes")
+    if isinstance(changes, list) and len(changes) > 1:
+        sizes = [number(change[-1]) for change in changes if isinstance(change, list) and change]
+        return f"batch {min(sizes):.0f} to {max(sizes):.0f}"
+    return f"batch {plan.get('batch_size')}" if plan.get("batch_size") else None
 
 
 def test_value(run: RunData, name: str) -> float:

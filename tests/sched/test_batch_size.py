@@ -16,6 +16,7 @@ from dnntrain import plan
 from dnntrain.checkpoint.state import newest
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Moment, Target
+from dnntrain.report.page import write_report
 from dnntrain.sched.linear import Linear
 from dnntrain.sched.step import Step
 from dnntrain.units import Duration
@@ -73,6 +74,8 @@ def sizes(*words: str) -> list[int]:
         (("sched=step", "sched.every=2ep", "sched.gamma=2"), [16, 16, 32, 32, 64, 64]),
         (("sched=step", "sched.every=50%", "sched.gamma=0.25"), [16, 16, 16, 4, 4, 4]),
         (("sched=linear", "sched.end=4"), [16, 24, 32, 40, 48, 56]),
+        # 16 (1 + 2 e / 2.5)
+        (("sched=linear", "sched.end=3", "train.duration=2.5ep"), [16, 29, 42]),
         (("sched=exponential", "sched.every=1ep", "sched.gamma=0.5", "train.batch_size=50"), [50, 25, 12, 6, 3, 2]),
         (("sched=constant", "sched.warmup=4ep", "sched.warmup_from=0.5"), [8, 10, 12, 14, 16, 16]),
         (("sched=constant", "sched.cooldown=4ep"), [16, 16, 16, 12, 8, 4]),
@@ -128,6 +131,12 @@ def test_the_learning_rate_stays_and_the_rows_show_the_size_and_the_epoch_of_the
         (15, 4.0),
     ]
     assert result(rising)["epochs"] == 4.0
+
+
+def test_the_report_names_and_draws_the_sizes(rising: Path, tmp_path: Path) -> None:
+    page = write_report([rising], tmp_path / "page.html").read_text()
+    assert "batch 24 to 42" in page
+    assert "Batch size" in page
 
 
 def test_a_run_without_it_writes_no_column_and_one_size_is_the_run_of_that_size(tmp_path: Path) -> None:
