@@ -249,6 +249,7 @@ def make_plan(
     if getattr(config.sched, "looks_at_validation", False):
         notes.append("the learning rate is that of the base schedule, scaled by what each evaluation finds")
     notes += _batch_notes(config, timetable, degrees)
+    notes += config.distill.notes(data.num_classes) if hasattr(config.distill, "notes") else ()
     for size, cut in cuts.items():
         found_notes = config.norm.notes(NormFacts(degrees.data_ranks, size, *cut, model.batch_norms))
         notes += [note for note in found_notes if size == sizes.largest]

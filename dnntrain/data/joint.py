@@ -28,7 +28,7 @@ class JointPipeline:
 
     def take(self, step: int) -> StepBatch:
         if self._taken is None or self._taken[0] != step:
-            self._taken = (step, self._joined(self._inner.take(step), step // self.steps_per_epoch))
+            self._taken = (step, self._joined(self._inner.take(step)))
         return self._taken[1]
 
     def skipped(self) -> dict[str, str]:
@@ -38,7 +38,7 @@ class JointPipeline:
         self._taken = None
         self._inner.close()
 
-    def _joined(self, taken: StepBatch, epoch: int) -> StepBatch:
+    def _joined(self, taken: StepBatch) -> StepBatch:
         micro = list(taken.micro) or [self._empty]
         joined = micro[0]
         if len(micro) > 1:
@@ -47,10 +47,10 @@ class JointPipeline:
                 torch.cat([part.targets for part in micro]),
                 np.concatenate([part.index for part in micro]),
                 np.concatenate([part.position for part in micro]),
+                joined.epoch,
             )
-        found = transformed(
-            replace(joined, epoch=epoch, extras={}), self._transforms, Key(self._seed, "", epoch)
-        ).extras
+        key = Key(self._seed, "", joined.epoch)
+        found = transformed(replace(joined, extras={}), self._transforms, key).extras
         start = 0
         for part in micro:
             own = {name: tensor[start : start + len(part)] for name, tensor in found.items()}

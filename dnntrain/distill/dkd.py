@@ -16,6 +16,9 @@ from dnntrain.distill.teacher import LOGITS, taught
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, BatchStage, Context, LossTerm, Need, Outputs, Parts
 
+#: Up to so many classes the plan advises a smaller beta than the default.
+_FEW_CLASSES = 20
+
 
 @dataclass(frozen=True)
 class Dkd(TeacherKnobs):
@@ -37,6 +40,12 @@ class Dkd(TeacherKnobs):
             return dkd_loss(outputs.logits, target, batch.targets, self.temperature, self.alpha, self.beta)
 
         return teacher.parts(self.task_weight, LossTerm("dkd", term))
+
+    def notes(self, num_classes: int) -> tuple[str, ...]:
+        """What the plan says: a beta for many classes does harm with few (docs/benchmarks.md)."""
+        if num_classes > _FEW_CLASSES or self.beta < Dkd.beta:
+            return ()
+        return (f"distill.beta={self.beta:g} is for many classes; with these {num_classes}, try distill.beta=1",)
 
     def check_with(self, parts: Parts) -> None:
         """Refuses targets that are shared among classes, besides what every teacher refuses."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from students import assert_goes_on_bitwise, taught_by
 
+from dnntrain.cli import main
 from dnntrain.distill.dkd import Dkd, dkd_loss
 from dnntrain.distill.kd import kd_loss
 from dnntrain.errors import ConfigError
@@ -39,6 +40,13 @@ def test_the_parts_weighed_by_the_teachers_doubt_are_plain_distillation() -> Non
     assert float(dkd_loss(student, teacher, targets, 2.0, 1.0, doubt)) == pytest.approx(
         float(kd_loss(student, teacher, 2.0)), rel=1e-5
     )
+
+
+def test_the_plan_advises_a_smaller_beta_for_few_classes(short_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for beta, advised in (("8", True), ("1", False)):
+        assert main(["plan", "--json", *taught_by(short_run, "dkd"), f"distill.beta={beta}"]) == 0
+        assert ("try distill.beta=1" in capsys.readouterr().out) is advised
+    assert Dkd(teacher="x").notes(num_classes=100) == ()
 
 
 def test_mixed_targets_are_refused(short_run: Path) -> None:
