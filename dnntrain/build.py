@@ -143,9 +143,11 @@ def build(
         arranged.run[0].compile()
     # 4. optimizers over the model's own parameters
     if plan.degrees.pp > 1 and not any(parameter.requires_grad for parameter in model.parameters()):
+        frozen = " besides those that reg.whitening keeps as they are" if parts.first_weights else ""
+        fewer = f"parallel.pp={plan.degrees.pp - 1}" if plan.degrees.pp > 2 else "parallel=ddp"
         raise ConfigError(
-            f"stage {place.pp} of the pipeline holds no weights that are trained",
-            f"use parallel.pp={plan.degrees.pp - 1}" if plan.degrees.pp > 2 else "use parallel=ddp",
+            f"stage {place.pp} of parallel.pp={plan.degrees.pp} holds no weights that are trained{frozen}",
+            f"use {fewer}" + (", or reg.whitening.freeze=false" if frozen else ""),
         )
     optimizers = optim.build(model, settings)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

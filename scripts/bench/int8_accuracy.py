@@ -24,7 +24,7 @@ from dnntrain.cli import main as command
 COMMON = (
     "data=fashion_mnist",
     "data.val_fraction=0.02",
-    "train.limit=20000",
+    "train.limit=12000",
     "train.batch_size=64",
     "train.threads=1",
     "reg=[]",
@@ -39,7 +39,7 @@ MODELS = {
     "mobilenet_v3_small": ("model=mobilenet_v3_small", "optim=muon"),
     "vit_tiny": ("model=vit_tiny", "model.dim=96", "model.depth=6", "optim=adamw"),
 }
-FIRST = ("precision=bf16", "train.duration=6ep", "sched.warmup=15%")
+FIRST = ("precision=bf16", "train.duration=5ep", "sched.warmup=15%")
 RATES = {"muon": ("optim.lr=0.1", "optim.adam_lr=3e-3"), "adamw": ("optim.lr=1e-3",)}
 #: A twentieth of them, as for a network that is trained.
 THEN = {"muon": ("optim.lr=0.005", "optim.adam_lr=1.5e-4"), "adamw": ("optim.lr=5e-5",)}
