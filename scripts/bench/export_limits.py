@@ -2,13 +2,15 @@
 
     python scripts/bench/export_limits.py RUN --batch 64 --threads 2
 
-Time by kind of operator, of ONNX Runtime's own profiler and of oneDNN's log; the rate of products of the same shapes alone, in fp32, bf16 and
-int8; the bytes that each layer reads and writes over the bandwidth of this machine's memory; the time of an operator that does nothing.
+Time by kind of operator, of ONNX Runtime's own profiler and of oneDNN's log; the rate of products of the same shapes alone, in fp32,
+bf16 and int8; the bytes that each layer reads and writes over the bandwidth of this machine's memory; the time of an operator that
+does nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -187,7 +189,7 @@ def traffic(layers: list[Layer]) -> None:
 def overhead(float_nodes: int, integer_nodes: int) -> None:
     """What a node of ONNX Runtime costs that computes nothing to speak of, times the nodes."""
     names = [f"t{number}" for number in range(201)]
-    nodes = [onnx.helper.make_node("Abs", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    nodes = [onnx.helper.make_node("Abs", [a], [b]) for a, b in itertools.pairwise(names)]
     kind = onnx.TensorProto.FLOAT
     ends = [onnx.helper.make_tensor_value_info(name, kind, [1]) for name in (names[0], names[-1])]
     graph = onnx.helper.make_graph(nodes, "chain", ends[:1], ends[1:])
