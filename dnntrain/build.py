@@ -71,7 +71,7 @@ _GROUPS = ("norm", "sched", "quant", "distill", "prune")
 
 #: What gives a run a value that a schedule may multiply.
 _SETS = {
-    Target.MOMENTUM: "set optim.momentum",
+    Target.MOMENTUM: "choose an optimizer that has it, as in optim=sgd optim.momentum=0.9",
     Target.WEIGHT_DECAY: "set optim.weight_decay",
     Target.DROP_RATE: "add reg=[dropout] to a network with dropout, or set model.dropout",
 }

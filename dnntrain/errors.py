@@ -15,7 +15,11 @@ Exit code 1 is left for bugs of dnntrain itself, which end with a traceback.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
+
+#: Runs that a hint names.
+_RUNS_LISTED = 5
 
 
 class DnntrainError(Exception):
@@ -96,6 +100,19 @@ class Interrupted(Stopped):
 
     exit_code = 130
     status = "interrupted"
+
+
+def nearest_run(path: str | Path, holding: str = "config.yaml") -> str:
+    """A hint that names the run directory under ./runs like `path`, or some that are there. `holding`: a file that each must have."""
+    runs = sorted({str(file.parent) for form in ("*", "*/*") for file in Path("runs").glob(f"{form}/{holding}")})
+    if not runs:
+        return "there are no runs under ./runs"
+    here = f"{Path.cwd()}/"
+    if close := nearest(str(path).removeprefix(here), runs):
+        return f"did you mean {close}?"
+    return f"known: {', '.join(runs[:_RUNS_LISTED])}" + (
+        f" and {len(runs) - _RUNS_LISTED} more" if len(runs) > _RUNS_LISTED else ""
+    )
 
 
 def error_of(exit_code: int, message: str, hint: str = "") -> DnntrainError:

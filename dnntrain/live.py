@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TextIO
 
-from dnntrain.units import format_bytes, format_count, format_seconds
+from dnntrain.units import format_bytes, format_count, format_epochs, format_seconds
 
 Mode = Literal["auto", "quiet", "json"]
 
@@ -245,7 +245,7 @@ class PlainDisplay:
 def about(header: Header) -> str:
     """Model, data and layout in one line."""
     length = f"{header.steps:,} steps" if header.steps else "until its time is over"
-    epochs = f" ({header.epochs:.3g} epochs)" if header.epochs else ""
+    epochs = f" ({format_epochs(header.epochs)} epochs)" if header.epochs else ""
     return (
         f"{header.model} with {format_count(header.parameters)} parameters on {header.data}, {header.layout}, "
         f"{length}{epochs}"

@@ -10,7 +10,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from dnntrain.live import Header, LiveState, number, shown, speed
-from dnntrain.units import format_bytes, format_count, format_seconds
+from dnntrain.units import format_bytes, format_count, format_epochs, format_seconds
 
 Line = list[tuple[str, str]]
 
@@ -127,7 +127,11 @@ def panel(
 
 
 def _where(state: LiveState, room: int) -> str:
-    epochs = f"epoch {state.epoch:.1f}/{state.total_epochs:.3g}" if state.total_epochs else f"epoch {state.epoch:.1f}"
+    epochs = (
+        f"epoch {state.epoch:.1f}/{format_epochs(state.total_epochs)}"
+        if state.total_epochs
+        else f"epoch {state.epoch:.1f}"
+    )
     steps = f"step {state.step}/{state.total_steps}" if state.total_steps else f"step {state.step}"
     both = f"{epochs}  {steps}"
     return both if len(both) <= room // 2 else epochs

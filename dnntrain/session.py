@@ -30,7 +30,7 @@ from dnntrain.model.cost import (
 )
 from dnntrain.model.shape import ModelShape
 from dnntrain.planner import DataFacts, ModelFacts, Plan, make_plan
-from dnntrain.protocols import Alone
+from dnntrain.protocols import Alone, Parts
 from dnntrain.quant.post_training import PostTraining
 from dnntrain.world import World
 
@@ -66,9 +66,22 @@ def open_session(config: RunConfig, world: World, planned: bool = False) -> Sess
     # What a method refuses is refused here, before a folder is made.
     parts = collect(config, make_context(config, plan, data, session.device, world, Alone()))
     check_controls(config, plan, data, parts)
+    if config.init_from is not None:
+        check_first_weights(config, data, parts)
     if isinstance(config.quant, PostTraining) and world.is_main:
         check_integers(config, data)
     return session
+
+
+def check_first_weights(config: RunConfig, data: Prepared, parts: Parts) -> None:
+    """Refuses a run whose `init_from` is missing, damaged, or the weights of another network."""
+    from dnntrain.model.weights import check_weights
+
+    shape = ModelShape(len(data.dataset.class_names), *data.dataset.input_shape)
+    model = unfilled(lambda: config.model.build(shape))
+    for transform in parts.model:
+        model = transform.apply(model)
+    check_weights(model, str(config.init_from), config.init_replace_head)
 
 
 def check_integers(config: RunConfig, data: Prepared) -> None:

@@ -80,6 +80,11 @@ def format_count(count: float) -> str:
     return f"{count:.2f} T"
 
 
+def format_epochs(epochs: float) -> str:
+    """`2.5` → `2.5`, `2000` → `2000`."""
+    return f"{epochs:.3g}" if epochs < 1000 else f"{epochs:.0f}"
+
+
 def format_seconds(seconds: float) -> str:
     """`3725` → `1:02:05`; below a minute `42.1s`."""
     if not math.isfinite(seconds):

@@ -58,7 +58,8 @@ Four of the refusals came too late or without a name at first, were mended, and 
 
 def main(words: list[str]) -> int:
     """Runs the cells and writes the page."""
-    kept = _rows_of_page() if words else {}
+    stated = _rows_of_page() if words else {}
+    kept = {name: cells for name, cells in stated.items() if not any(word in name for word in words)}
     refusals: dict[str, set[str]] = {}
     rows = dict(kept)
     pool = Pool()
@@ -81,7 +82,7 @@ def main(words: list[str]) -> int:
     order = [method.name for method in methods()]
     lines = [f"| `{name}` | {' | '.join(rows[name])} |" for name in order if name in rows]
     head = [f"| method | {' | '.join(COLUMNS)} |", "|" + "---|" * (len(COLUMNS) + 1)]
-    reasons = sorted({*_reasons_of_page(set(rows) & set(kept)), *(f"- {text}" for text in refusals)})
+    reasons = sorted({*_reasons_of_page(set(kept)), *(f"- {text}" for text in refusals)})
     PAGE.write_text(_HEAD + "\n".join([*head, *lines]) + "\n" + _WHY + "\n".join(reasons) + "\n", encoding="utf-8")
     return int(any("FAILED" in cell for row in rows.values() for cell in row))
 

@@ -126,6 +126,18 @@ def test_resume_refuses_what_cannot_change_with_the_reason(
     assert words in capsys.readouterr().err
 
 
+def test_resume_refuses_a_length_that_the_run_has_gone_beyond(
+    short_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dnntrain.cli import main
+
+    assert main(["resume", str(short_run), "train.duration=1ep", "--quiet"]) == 2
+    errors = capsys.readouterr().err
+    assert "train.duration=1ep is 10 steps, and 30 are done" in errors
+    assert "train.duration=30step" in errors
+    assert result(short_run)["steps"] == 30
+
+
 def test_resume_shows_what_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dnntrain.cli import main
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from dnntrain.data.source import digest_of
-from dnntrain.errors import ConfigError, did_you_mean
+from dnntrain.errors import ConfigError, did_you_mean, nearest_run
 from dnntrain.model.cost import unfilled
 from dnntrain.model.exported import load_exported
 from dnntrain.model.foreign import library
@@ -61,10 +61,9 @@ def load_teacher(source: str, context: Context, reads_classes: bool) -> Loaded:
 def _exported(source: str, context: Context) -> Loaded:
     path = Path(source).expanduser()
     if not path.exists():
-        runs = [str(file.parent) for file in Path("runs").glob("*/*/config.json")]
         raise ConfigError(
             "there is no such run directory, export or model",
-            did_you_mean(source, runs) if runs else "give a run directory, torchvision:NAME or timm:NAME",
+            f"{nearest_run(path, 'config.json')}; torchvision:NAME and timm:NAME are others",
         )
     found = load_exported(path)
     if found.input_shape != context.input_shape:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnntrain.errors import CheckpointError
+from dnntrain.errors import CheckpointError, nearest_run
 
 #: A header holds about 100 bytes for each tensor; this is room for 150,000 of them.
 _HEADER_BYTES_AT_MOST = 16 * 2**20
@@ -65,7 +65,10 @@ def _located(path: Path) -> Path:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise CheckpointError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
+            nearest_run(path, "model.safetensors") if isinstance(error, FileNotFoundError) else "",
+        ) from None
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path} is neither a file nor a folder")
     return path

@@ -56,22 +56,35 @@ def load_weights(model: nn.Module, path: str | Path, replace_head: bool) -> Load
     """
     with open_model_file(Path(path).expanduser()) as file:
         targets = model.state_dict()
-        sources = _sources(file, targets)
-        head = tuple(f"{name}." for name in head_modules(model))
-        kept = tuple(
-            name
-            for name in targets
-            if replace_head and head and name.startswith(head) and not _fits(file, sources, name, targets[name])
-        )
-        difference = _difference(file, sources, targets, kept)
-        if difference:
-            raise _refusal(file, sources, targets, difference, head)
+        sources, kept = _matched(file, model, targets, replace_head)
         values = {name: _value(file, sources[name], name) for name in targets if name in sources and name not in kept}
         _refuse_other_numbers(file, values, targets)
         with torch.no_grad():
             for name, value in values.items():
                 targets[name].copy_(value)
     return LoadReport(file.path, tuple(values), kept)
+
+
+def check_weights(model: nn.Module, path: str | Path, replace_head: bool) -> None:
+    """Raises CheckpointError where `load_weights` would for names and shapes; reads no numbers and changes nothing."""
+    with open_model_file(Path(path).expanduser()) as file:
+        _matched(file, model, model.state_dict(), replace_head)
+
+
+def _matched(
+    file: ModelFile, model: nn.Module, targets: Mapping[str, Tensor], replace_head: bool
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """(name in the model → name in the file, names of the head that keep their weights). Raises CheckpointError where others differ."""
+    sources = _sources(file, targets)
+    head = tuple(f"{name}." for name in head_modules(model))
+    kept = tuple(
+        name
+        for name in targets
+        if replace_head and head and name.startswith(head) and not _fits(file, sources, name, targets[name])
+    )
+    if difference := _difference(file, sources, targets, kept):
+        raise _refusal(file, sources, targets, difference, head)
+    return sources, kept
 
 
 def _sources(file: ModelFile, targets: Mapping[str, Tensor]) -> dict[str, str]:

@@ -22,10 +22,12 @@ def run(arguments: Arguments) -> int:
     from dnntrain.bench.measure import measure
     from dnntrain.bench.tables import text_table, write_csv, write_picture
     from dnntrain.hardware import detect
+    from dnntrain.verbs.trained import check_effect
 
     if not arguments.positional:
         raise ConfigError("bench needs run directories or exports", "as in: dnntrain bench runs/NAME/ID batches=1,64")
     own, others = own_words(arguments.overrides, _WORDS)
+    check_effect(others)
     hardware = detect("cpu")
     threads = count(own, "threads", hardware.cores) or 1
     if threads > hardware.cores:

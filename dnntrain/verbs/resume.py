@@ -10,7 +10,7 @@ from typing import Any
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode, load_config
-from dnntrain.errors import ConfigError
+from dnntrain.errors import ConfigError, nearest_run
 from dnntrain.verbs.arguments import Arguments, parse
 from dnntrain.verbs.changes import changes, refused
 from dnntrain.world import World
@@ -67,14 +67,6 @@ def check_run(path: Path) -> None:
     """Raises ConfigError, naming the nearest run, where the folder `path` is none."""
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{path} is not a run directory: it has no config.yaml", nearest_run(path))
-
-
-def nearest_run(path: Path) -> str:
-    """A hint that names an existing run directory like `path`."""
-    from dnntrain.errors import did_you_mean
-
-    runs = [str(file.parent) for file in Path("runs").glob("*/*/config.yaml")]
-    return did_you_mean(str(path), runs) if runs else "there are no runs under ./runs"
 
 
 def replayed(path: Path, new: Arguments) -> Arguments:

@@ -331,7 +331,19 @@ def _check_same(checkpoint: Any, new: Any, folder: Path, session: Session) -> No
     reasons = refused(load_config(checkpoint.path.parents[1] / "config.yaml"), session.config.resolved)
     if reasons:
         raise ConfigError.of(reasons)
+    _check_length(checkpoint.step, session)
     _check_same_batches(checkpoint, session)
+
+
+def _check_length(done: int, session: Session) -> None:
+    """Refuses a length of the run that it has gone beyond: its files would tell of a shorter training than there was."""
+    total = session.plan.total_steps
+    if total and done > total:
+        raise ConfigError(
+            f"train.duration={session.config.train.duration} is {total} steps, and {done} are done",
+            f"train.duration={done}step ends the run as it is; a shorter one is trained anew in another run_dir, "
+            "or from an earlier checkpoint with resume=PATH",
+        )
 
 
 def _check_same_batches(checkpoint: Any, session: Session) -> None:

@@ -192,6 +192,7 @@ def _config_with(path: Path, overrides: Sequence[str]) -> RunConfig:
     """The run's configuration; where there are overrides, composed anew with them after its own."""
     if not overrides:
         return decode(load_config(path / "config.yaml"))
+    check_effect(overrides)
     from dnntrain.verbs.resume import replayed
 
     again = replayed(path, Arguments(overrides=tuple(overrides)))
@@ -201,8 +202,37 @@ def _config_with(path: Path, overrides: Sequence[str]) -> RunConfig:
 #: What of a configuration an export keeps: what its data, its network and their precision are.
 EXPORTED = ("data", "model", "norm", "precision", "eval", "seed", "device")
 
-#: Groups among them.
+#: Groups and sections that end with the training. `train.limit` alone says which part of the data that was.
+_TRAINING = (
+    "optim",
+    "sched",
+    "reg",
+    "monitor",
+    "track",
+    "train",
+    "parallel",
+    "launch",
+    "distill",
+    "checkpoint",
+    "log",
+    "quant",
+    "prune",
+    "init_from",
+)
+
+#: Groups among those of an export.
 _GROUPS = ("data", "model", "norm", "precision")
+
+
+def check_effect(overrides: Sequence[str]) -> None:
+    """Refuses settings of the training, which change nothing in a model that is trained."""
+    for word in overrides:
+        key = word.lstrip("+").split("=")[0]
+        if key.split(".")[0] in _TRAINING and key != "train.limit":
+            raise ConfigError(
+                f"{word} has no effect on a trained model",
+                "its data, device, precision and evaluation can be set, as in eval.batch_size=64",
+            )
 
 
 def exported_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dnntrain.config.values import convert
 from dnntrain.errors import ConfigError, DnntrainError, did_you_mean
 from dnntrain.units import format_bytes
 from dnntrain.verbs.arguments import Arguments
+from dnntrain.verbs.words import own_words
 from dnntrain.world import World
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def run(arguments: Arguments) -> int:
     """Prints the line to use next, or with --json everything that was found."""
     if len(arguments.positional) != 1 or arguments.positional[0] not in _WORDS:
         given = " ".join(arguments.positional)
-        raise ConfigError(f"tune {given}: tune takes one of lr, batch", did_you_mean(given, list(_WORDS)))
+        raise ConfigError(
+            f"tune {given}: tune takes one of lr, batch" if given else "tune takes one of lr, batch",
+            did_you_mean(given, list(_WORDS)) if given else "as in: dnntrain tune lr",
+        )
     what = arguments.positional[0]
     words, overrides = _own_words(what, arguments.overrides)
     config = decode(compose(overrides, arguments.config_dir))
@@ -102,6 +106,7 @@ def _own_words(what: str, overrides: tuple[str, ...]) -> tuple[dict[str, Any], t
     """(the words of tune itself, the settings of the run)."""
     known = _WORDS[what]
     values = {name: default for name, (_, default) in known.items()}
+    own_words(overrides, tuple(known))  # refuses a name that is nearly one of these
     for word in overrides:
         name, _, text = word.partition("=")
         if name in known:

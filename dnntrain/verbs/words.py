@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dnntrain.errors import ConfigError
+from dnntrain.config.groups import GROUPS
+from dnntrain.config.keys import scalar_fields
+from dnntrain.config.run import SECTIONS
+from dnntrain.errors import ConfigError, nearest
 
 
 def own_words(overrides: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """(values of the verb's own settings, the other words). The last of several values stands."""
+    """(values of the verb's own settings, the other words). The last of several values stands.
+
+    Raises ConfigError for a word that is no key of a configuration and looks like one of `names`.
+    """
+    keys = [*names, *GROUPS, *SECTIONS, *scalar_fields()]
     own: dict[str, str] = {}
     others = []
     for word in overrides:
         name, equals, value = word.partition("=")
         if equals and name.lstrip("+") in names:
             own[name.lstrip("+")] = value
+        elif equals and "." not in name and name not in keys and (close := nearest(name, keys)) in names:
+            raise ConfigError(f"{word}: there is no setting {name!r}", f"did you mean {close!r}?")
         else:
             others.append(word)
     return own, others

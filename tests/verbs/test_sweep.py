@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import random
 import signal
@@ -16,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 from short_runs import SHORT, comparable, environment, result, trained
 
 from dnntrain.cli import main
+from dnntrain.model.seed_cnn import SeedCnn
+from dnntrain.model.shape import ModelShape
 from dnntrain.run_directory import RunDirectory
 from dnntrain.sweep.folder import Trial
 from dnntrain.sweep.pool import environment as environment_of_trial
@@ -227,7 +231,10 @@ def test_a_sweep_under_torchrun_is_refused_with_the_fix(word: str, dnntrain: Cal
 @pytest.mark.parametrize("layout", ["single", "ddp"])
 def test_the_exit_code_is_that_of_the_first_trial_that_is_not_done(layout: str, tmp_path: Path) -> None:
     folder, damaged = tmp_path / "a", tmp_path / "damaged.safetensors"
-    damaged.write_bytes(b"no weights")
+    network = SeedCnn().build(
+        ModelShape(10, 1, 8, 8)
+    )  # its names and shapes fit, which is all that is looked at before
+    save_file({name: tensor * math.nan for name, tensor in network.state_dict().items()}, damaged)
     words = [*TINY, f"init_from=null,{damaged}", f"parallel={layout}", "launch.nproc=2", f"run_dir={folder}"]
     assert main(["-q", "-m", *words]) == 5
     assert [row["status"] for row in results(folder)] == ["done", "failed"]

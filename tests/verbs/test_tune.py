@@ -38,6 +38,11 @@ def _in_a_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatc
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 
 
+def test_a_misspelled_word_of_its_own_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "lr", "stesp=10"]) == 2
+    assert "did you mean 'steps'?" in capsys.readouterr().err
+
+
 def fall(rates: np.ndarray, at: float, explodes_at: float) -> list[float]:
     """A loss that falls most steeply at the rate `at`, and explodes."""
     return list(2 - 1 / (1 + np.exp(-3 * np.log(rates / at))) + np.exp(np.log(rates / explodes_at)))

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from short_runs import result
 
 from dnntrain.cli import main
@@ -54,6 +56,47 @@ def test_eval_repeats_the_figures_of_the_run(short_run: Path, capsys: Capture) -
 def test_eval_of_an_unknown_split_names_the_nearest(short_run: Path, capsys: Capture) -> None:
     assert main(["eval", str(short_run), "split=tset"]) == 2
     assert "test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["eval", "splt=val"], "did you mean 'split'?"),
+        (["bench", "bathces=1"], "did you mean 'batches'?"),
+        (["export", "fromat=onnx"], "did you mean 'format'?"),
+        (["eval", "optim.lr=1"], "optim.lr=1 has no effect on a trained model"),
+        (["bench", "train.batch_size=4"], "train.batch_size=4 has no effect on a trained model"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(
+    words: list[str], reason: str, short_run: Path, capsys: Capture
+) -> None:
+    verb, setting = words
+    assert main([verb, str(short_run), setting]) == 2
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["eval", "resume", "bench"])
+def test_a_path_that_is_no_run_names_the_nearest_run(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "rates/1-seed=1"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text("seed: 0\n")
+    assert main([verb, "runs/frist"]) == 2
+    assert "did you mean runs/first?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weights", ["none.safetensors", "other.safetensors"])
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_first_weights_that_are_missing_or_foreign_are_refused_before_a_folder_is_made(
+    verb: str, weights: str, tmp_path: Path, capsys: Capture
+) -> None:
+    save_file({"elsewhere": torch.zeros(3)}, tmp_path / "other.safetensors")
+    assert main([verb, f"init_from={tmp_path / weights}", f"run_dir={tmp_path / 'run'}"]) == 5
+    assert weights in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_eval_on_data_of_another_shape_is_refused(short_run: Path, capsys: Capture) -> None:
