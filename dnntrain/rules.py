@@ -10,6 +10,7 @@ from dnntrain.config.run import RunConfig
 from dnntrain.hardware import Hardware
 from dnntrain.parallel.degrees import Degrees
 from dnntrain.protocols import Need
+from dnntrain.quant.post_training import PostTraining
 from dnntrain.rules_reg import regularisation_refusals
 from dnntrain.timetable import BatchSizes
 from dnntrain.units import Duration
@@ -143,6 +144,8 @@ def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
         for rule in RULES
         if rule.applies(config, hardware, ranks)
     ]
+    if isinstance(config.quant, PostTraining) and (refused := config.quant.refusal(hardware)):
+        broken.append("quant={} {}\n  {}".format(config.resolved["choices"]["quant"], *refused))
     if refused := config.optim.refusal(hardware):
         broken.append("optim={} {}\n  {}".format(config.resolved["choices"]["optim"], *refused))
     return broken

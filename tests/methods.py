@@ -51,7 +51,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
 LEFT_OUT = {"optim.sgd", "precision.fp32", "precision.auto", "norm.keep", "quant.none", "distill.none", "prune.none"}
 
 #: Choices that act on the finished network alone, in a process of their own: no layout has a part in them (tests/quant, tests/export).
-LEFT_OUT |= {"quant.int8_static", "quant.int8_dynamic", "quant.int8_weight_only"}
+LEFT_OUT |= {"quant.int8_static", "quant.int8_dynamic", "quant.int8_weight_only", "quant.float8"}
 
 #: Choices that only several ranks can make: their run in one process is the run without them, and they are resumed on two ranks.
 SEVERAL = {"monitor.slow_rank"}

@@ -30,7 +30,7 @@ Shape = Sequence[int]
 
 @dataclass(frozen=True)
 class Census:
-    """Multiply-adds for one image, by number format (int8, bf16, fp16, fp32), and by the operator that did them."""
+    """Multiply-adds for one image, by number format (int8, fp8, bf16, fp16, fp32), and by the operator that did them."""
 
     macs: Mapping[str, float]
     operators: Mapping[str, float] = field(default_factory=dict)
@@ -126,6 +126,7 @@ _TYPES = {
     "signed char": "int8",
     "uint8": "int8",
     "int8": "int8",
+    "c10::Float8_e4m3fn": "fp8",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import traceback
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from dnntrain.errors import ConfigError, DataError
+from dnntrain.quant.float8 import Float8, check_layers
 from dnntrain.quant.int8_weight_only import Int8WeightOnly
 from dnntrain.quant.post_training import PostTraining
 
@@ -35,6 +37,13 @@ def check_quantised(quant: PostTraining, name: str, model: nn.Module, images: to
         raise ConfigError(
             f"quant={name} quantises linear layers, and this model has none", "use quant=int8_static, or quant=none"
         )
+    if isinstance(quant, Float8):
+        check_layers(model)
+        model, images = copy.deepcopy(model).bfloat16(), images.bfloat16()
+        if (failure := _failing(model, images)) is not None:
+            raise ConfigError(
+                f"quant={name} computes in bfloat16, which the network does not take: {failure}", _TAKES_ANY
+            )
     if type(model).__module__.startswith("dnntrain."):
         return  # built-in networks are known to be traceable, and tracing takes seconds
     backend = getattr(quant, "backend", "auto")
@@ -48,6 +57,20 @@ def check_quantised(quant: PostTraining, name: str, model: nn.Module, images: to
         f"quant={name}: torch.export cannot trace the network, so that it cannot be exported in integers: {failure}",
         "use quant.backend=onnxruntime" if other else "use quant=none, which needs no trace (format=safetensors)",
     )
+
+
+#: What quantises a network whose own code fixes the precision.
+_TAKES_ANY = "use quant=int8_dynamic, or quant=none"
+
+
+def _failing(model: nn.Module, images: torch.Tensor) -> str | None:
+    """Why `model` cannot compute `images`, with the line that stops it; None where it can. Tracing does not compare precisions."""
+    try:
+        with _quiet(), torch.no_grad():
+            model.eval()(images)
+    except Exception as error:  # the model's own code raises whatever it likes
+        return reason(error)
+    return None
 
 
 def check_images(quant: PostTraining, name: str, training: int, compared: int) -> None:

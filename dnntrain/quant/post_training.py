@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.config.fields import Fraction
+from dnntrain.hardware import Hardware
 from dnntrain.protocols import Need
 
 
@@ -24,3 +25,7 @@ class PostTraining:
     learned: ClassVar[bool] = False
 
     max_drop: Fraction = 0.01  # largest loss of accuracy that is accepted, as a fraction: 0.01 is one point
+
+    def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
+        """Why `hardware` cannot run it, to follow the name of the choice, and what to use there; None where it can."""
+        return None

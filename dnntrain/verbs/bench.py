@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dnntrain.errors import ConfigError, did_you_mean
+from dnntrain.errors import ConfigError, DnntrainError, did_you_mean
 from dnntrain.verbs.arguments import Arguments
 from dnntrain.verbs.words import count, counts, flag, own_words
 
@@ -69,13 +69,14 @@ def candidates_of(paths: list[Path], own: dict[str, str], overrides: list[str]) 
         if name not in RUNTIMES:
             raise ConfigError(f"runtimes={name} is none of {', '.join(RUNTIMES)}", did_you_mean(name, RUNTIMES))
     shared = {"trust": flag(own, "trust"), "overrides": [*overrides, "device=cpu"]}
+    own_device = {**shared, "overrides": overrides}
     own.setdefault("exports", "true")
     several = len(paths) > 1
     found = []
     for path in paths:
         label = f"{path.name} " if several else ""
         if is_export(path):
-            found.append(Candidate(str(path), {**shared, "path": str(path)}))
+            found.append(Candidate(str(path), {**(shared if runs_on_cpu(path) else own_device), "path": str(path)}))
             continue
         check_run(path)
         for name in names:
@@ -83,11 +84,22 @@ def candidates_of(paths: list[Path], own: dict[str, str], overrides: list[str]) 
             found.append(Candidate(f"{label}{name.replace('_', ' ')}", request))
         folders = sorted((path / "exports").glob("*/")) if flag(own, "exports") else []
         found += [
-            Candidate(f"{label}{folder.name}", {**shared, "path": str(folder)})
+            Candidate(f"{label}{folder.name}", {**(shared if runs_on_cpu(folder) else own_device), "path": str(folder)})
             for folder in folders
             if is_export(folder)
         ]
     return found
+
+
+def runs_on_cpu(path: Path) -> bool:
+    """True for an export of a format that the processor runs; a damaged one says so when it is loaded."""
+    from dnntrain.export.formats import find
+    from dnntrain.export.reading import open_export
+
+    try:
+        return "cpu" in find(open_export(path, trust=True).card.format).devices
+    except DnntrainError:
+        return True
 
 
 def seconds(own: dict[str, str]) -> float:

@@ -70,7 +70,7 @@ def run(arguments: Arguments) -> int:
 
 
 def quantisation(name: str, words: Sequence[str], own: object = None) -> PostTraining:
-    """The quantisation that `words` choose, for a format that quantises; else the run's `own` where it learned one, or int8_static.
+    """The quantisation that `words` choose, for a format that quantises; else the run's `own` where it learned one, or that of the format.
 
     Raises ConfigError where it is none of those that work on a trained model, or cannot be held by the format.
     """
@@ -78,14 +78,15 @@ def quantisation(name: str, words: Sequence[str], own: object = None) -> PostTra
     from dnntrain.config.decode import decode
 
     learned = isinstance(own, PostTraining) and own.learned
-    if isinstance(own, PostTraining) and learned and not words:
+    if isinstance(own, PostTraining) and learned and not words and name != "pt2_cuda":
         return own
+    default = "quant=float8" if name == "pt2_cuda" else "quant=qat" if learned else "quant=int8_static"
     chosen = any(word.lstrip("+").startswith("quant=") for word in words)
-    config = decode(compose([*([] if chosen else ["quant=qat" if learned else "quant=int8_static"]), *words], None))
+    config = decode(compose([*([] if chosen else [default]), *words], None))
     quant = config.quant
     choice = config.resolved["choices"]["quant"]
     if not isinstance(quant, PostTraining):
         raise ConfigError(f"quant={choice} does not quantise a trained model", "use quant=int8_static")
-    if name not in (*quant.formats, "auto"):
+    if name not in quant.formats and (name != "auto" or quant.formats == ("pt2_cuda",)):
         raise ConfigError(f"format={name} cannot hold quant={choice}", f"use format={quant.formats[0]}")
     return quant

@@ -17,7 +17,7 @@ from torch import Tensor
 from dnntrain.checkpoint.store import fsync
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.export.card import MANIFEST, Card, read_manifest, write_manifest
-from dnntrain.export.formats import Format, Source, check_installed, find
+from dnntrain.export.formats import Format, Source, check_installed, device_of, find, hardware_of
 from dnntrain.export.parity import LEAST_AGREEMENT, Parity, compare
 from dnntrain.export.reading import open_export
 from dnntrain.keys import Key
@@ -111,6 +111,9 @@ def export(
     or computes too little in integers; then `target` is as it was.
     """
     check_installed(found)
+    device = "cpu" if "cpu" in found.devices else device_of(found, subject.trained.config.device)
+    if quant is not None and (refused := quant.refusal(hardware_of(device))):
+        raise ConfigError(f"format={found.name} {refused[0]}", refused[1])
     check_target(target)
     calibration: Sequence[Tensor] = ()
     if quant is not None and quant.calibrates:
@@ -125,16 +128,20 @@ def export(
         details = found.write(source, folder)
         files = [file.name for file in folder.iterdir()]
         card = write_manifest(folder, replace(source.card, details=details), files)
-        run = open_export(folder).load("cpu")
+        run = open_export(folder).load(device)
         parity = compare(subject.compared_on.name, subject.samples(), trained.logits, run)
         say(f"{found.name}: {parity}")
-        check_parity(found, parity, quant.max_drop if quant else max_drop, found.exact and not runtime.endswith("bf16"))
+        exact = found.exact and not runtime.endswith("bf16")
+        advice = (
+            "try quant.observer=percentile, more quant.batches, or " if quant is not None and quant.calibrates else ""
+        )
+        check_parity(found, parity, quant.max_drop if quant else max_drop, exact, advice)
         card = replace(card, details={**details, "parity": parity.as_json()})
         write_manifest(folder, card, files)
     return read_manifest(target)
 
 
-def check_parity(found: Format, parity: Parity, max_drop: float, exact: bool) -> None:
+def check_parity(found: Format, parity: Parity, max_drop: float, exact: bool, advice: str = "") -> None:
     """Raises CheckpointError where an export differs more from its source than its kind may."""
     if exact and parity.agreement < LEAST_AGREEMENT:
         raise CheckpointError(
@@ -146,7 +153,7 @@ def check_parity(found: Format, parity: Parity, max_drop: float, exact: bool) ->
         raise CheckpointError(
             f"format={found.name} loses {100 * parity.drop:.2f} points of accuracy on the {parity.part} part, "
             f"more than quant.max_drop={max_drop}",
-            "try quant.observer=percentile, more quant.batches, or allow it with quant.max_drop",
+            f"{advice}allow it with quant.max_drop",
         )
 
 

@@ -17,6 +17,7 @@ from dnntrain.data.pipeline import evaluation_batches
 from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.evaluation import evaluate
+from dnntrain.export.formats import device_of, find, hardware_of
 from dnntrain.export.network import choice_of, has_name, network
 from dnntrain.export.reading import RunnerModule, is_export, open_export
 from dnntrain.hardware import detect
@@ -121,8 +122,10 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
     if card.format == "safetensors":
         check_trusted(card.config, path, overrides)
     config = decode(composed_again(card.config, overrides))
-    hardware = detect(config.device)
-    device = torch_device(config.device, hardware, World()) if card.format in ("safetensors", "pt2") else "cpu"
+    chosen = any(word.lstrip("+").startswith("device=") for word in overrides)
+    asked = device_of(find(card.format), config.device, chosen)
+    hardware = hardware_of(asked)
+    device = torch_device(asked, hardware, World())
     policy = config.precision.build(hardware) if card.format == "safetensors" else None
     return Trained(
         config=config,

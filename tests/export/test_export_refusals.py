@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from dnntrain.cli import main
 
@@ -18,6 +20,9 @@ from dnntrain.cli import main
         (["format=onnx_int8", "quant=int8_weight_only"], 2, "use format=pt2_int8"),
         (["format=onnx_int8", "quant=none"], 2, "use quant=int8_static"),
         (["format=onnx_int8", "quant.batch_size=2000"], 3, "calibration needs 2000 training images"),
+        (["format=onnx_int8", "quant=float8"], 2, "use format=pt2_cuda"),
+        (["format=auto", "quant=float8"], 2, "use format=pt2_cuda"),
+        (["format=pt2_cuda", "quant=int8_dynamic"], 2, "use format=onnx_int8"),
         (["format=onnx", "data=synthetic"], 3, "the model"),
         (["format=onnx", "threads=0"], 2, "threads=0"),
     ],
@@ -33,3 +38,28 @@ def test_it_says_what_to_use_instead(
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     assert main(["export", str(tmp_path), "format=onnx"]) == 2
     assert main(["export"]) == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("words", [["format=pt2_cuda"], ["format=pt2_cuda", "quant=float8"]])
+def test_float8_is_refused_without_a_gpu_with_what_works_there(
+    words: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(run), f"path={tmp_path}/out", *words]) == 2
+    message = capsys.readouterr().err
+    assert "capability 8.9 or more; here is a CPU" in message
+    assert "use quant=int8_dynamic, or quant=int8_weight_only" in message
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", ["eval", "predict"])
+def test_a_device_that_an_export_does_not_run_on_is_refused_not_put_aside(
+    verb: str, exports: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = exports("onnx")
+    capsys.readouterr()
+    images = [str(tmp_path)] if verb == "predict" else []
+    assert main([verb, str(folder), *images, "device=cuda"]) == 2
+    first, fix = capsys.readouterr().err.splitlines()
+    assert first == "dnntrain: format=onnx runs on device=cpu alone, not on device=cuda"
+    assert fix == "  use device=cpu, or an export of format=pt2"

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError, did_you_mean
 from dnntrain.export.card import Card
+from dnntrain.hardware import Hardware, detect
 from dnntrain.quant.post_training import PostTraining
 
-NAMES = ("safetensors", "pt2", "onnx", "onnx_int8", "pt2_int8", "aoti")
+NAMES = ("safetensors", "pt2", "onnx", "onnx_int8", "pt2_int8", "pt2_cuda", "aoti")
 
 Runner = Callable[[Tensor], Tensor]
 
@@ -47,6 +49,7 @@ class Format:
     load      (folder or model file, card, device) → function of images [n, c, h, w] giving logits [n, classes], for any n
     program   true where the file is code, which runs when it is loaded
     exact     true where the numbers are those of the source but for rounding
+    devices   kinds of device that it runs on, the one to prefer first
     """
 
     name: str
@@ -57,6 +60,28 @@ class Format:
     exact: bool = True
     suffix: str = ""
     requires: tuple[str, ...] = field(default=())
+    devices: tuple[str, ...] = ("cpu",)
+
+
+def device_of(found: Format, asked: str, chosen: bool = False) -> str:
+    """`asked` (auto, cpu, cuda:1, mps), which a configuration names, where the format runs there; else the format's own device.
+
+    Raises ConfigError where it was `chosen` for this command, and is none that the format runs on.
+    """
+    kind = asked.split(":")[0]
+    if kind in found.devices or (kind == "auto" and len(found.devices) > 1):
+        return asked
+    if chosen and kind != "auto":
+        raise ConfigError(
+            f"format={found.name} runs on device={found.devices[0]} alone, not on device={asked}",
+            f"use device={found.devices[0]}, or an export of format={'pt2_int8' if kind == 'cpu' else 'pt2'}",
+        )
+    return found.devices[0]
+
+
+def hardware_of(device: str) -> Hardware:
+    """The hardware of `device`; where that is a CUDA device and there is none, what there is in its place."""
+    return detect("auto" if device.startswith("cuda") and not torch.cuda.is_available() else device)
 
 
 def model_file(place: Path, name: str) -> Path:

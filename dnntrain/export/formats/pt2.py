@@ -99,4 +99,12 @@ def _first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
-FORMAT = Format("pt2", "a program of torch.export", write, load, program=True, suffix=".pt2")
+FORMAT = Format(
+    "pt2",
+    "a program of torch.export",
+    write,
+    load,
+    program=True,
+    suffix=".pt2",
+    devices=("cpu", "cuda", "mps"),
+)

@@ -44,4 +44,4 @@ def decoded_network(card: Card, folder: Path) -> nn.Module:
     return network(model, norm, folder, len(card.class_names), card.input_shape)
 
 
-FORMAT = Format("safetensors", "weights with plain names; no code", write, load)
+FORMAT = Format("safetensors", "weights with plain names; no code", write, load, devices=("cpu", "cuda", "mps"))
