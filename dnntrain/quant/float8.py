@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dnntrain.config.fields import Literal, Probability
 from dnntrain.errors import ConfigError
@@ -19,6 +19,9 @@ from dnntrain.quant.post_training import PostTraining
 
 #: Sizes that the matrix units take.
 MULTIPLE = 16
+
+#: In place of the largest of nothing but zeros, whose scale torchao would divide by: 0 / 0.
+_LEAST = 2.0**-100
 
 #: Least compute capability of a CUDA device that multiplies in float8.
 CAPABILITY = (8, 9)
@@ -85,7 +88,18 @@ def converted(model: nn.Module, granularity: str, device: str) -> nn.Module:
         quantization: Any = import_module("torchao.quantization")
         scales = {"row": quantization.PerRow, "tensor": quantization.PerTensor}[granularity]()
         # torchao's own settings of Inductor hold for the whole process: they are left out.
-        config = quantization.Float8DynamicActivationFloat8WeightConfig(granularity=scales, set_inductor_config=False)
+        config = quantization.Float8DynamicActivationFloat8WeightConfig(
+            granularity=scales, activation_value_lb=_LEAST, set_inductor_config=False
+        )
         found = copy.deepcopy(model).to(device, torch.bfloat16).eval()
+        for module in found.modules():
+            if isinstance(module, nn.Linear) and takes(module):
+                _fill_zero_rows(module.weight)
         quantization.quantize_(found, config, filter_fn=lambda module, name: takes(module))
     return found
+
+
+@torch.no_grad()
+def _fill_zero_rows(weight: Tensor) -> None:
+    """Makes the first weight of outputs that have none but zeros too small to count, so that their scale is no zero."""
+    weight[:, 0].masked_fill_(~weight.any(1), _LEAST)

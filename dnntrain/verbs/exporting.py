@@ -192,7 +192,10 @@ def export_quantised(
     from dnntrain.verbs.choosing import export_fastest
     from dnntrain.verbs.trained import load_run
 
-    subject = Subject.of(load_run(run, trusted))
+    loaded = load_run(run, trusted)
+    if loaded.device != "cpu" and "pt2_cuda" not in quant.formats:
+        say(f"the integer export runs on the processor, not on {loaded.device}; quant=float8 is for GPUs")
+    subject = Subject.of(loaded)
     backend = getattr(quant, "backend", "")
     if backend == "auto":
         target = run / "exports" / "int8"

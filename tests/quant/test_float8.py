@@ -5,10 +5,13 @@ torchao asks for a GPU before it quantises; torch's own float8 product runs on a
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from short_runs import trained
 from stand_ins import context
 from torch import Tensor, nn
 
@@ -18,7 +21,7 @@ from dnntrain.config.decode import decode
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.card import Card
 from dnntrain.export.foreseen import check_quantised
-from dnntrain.export.formats import Source, find
+from dnntrain.export.formats import Source, find, pt2_cuda
 from dnntrain.export.formats.pt2_cuda import running, written
 from dnntrain.hardware import Hardware
 from dnntrain.protocols import Parts
@@ -74,6 +77,22 @@ def test_by_rows_an_image_does_not_depend_on_its_neighbours() -> None:
     assert not torch.equal(alone["tensor"](images)[0], alone["tensor"](louder)[0])
 
 
+@pytest.mark.parametrize("granularity", ["row", "tensor"])
+@pytest.mark.usefixtures("unasked")
+def test_zeros_times_anything_are_the_bias(granularity: str) -> None:
+    plain = nn.Sequential(nn.Linear(32, 16))
+    weight, bias = plain[0].weight, plain[0].bias
+    with torch.no_grad():
+        weight[3] = 0
+        found = converted(plain, granularity, "cpu")(torch.cat([torch.zeros(1, 32), torch.randn(5, 32)]).bfloat16())
+        assert torch.equal(found[0], bias.bfloat16())
+        assert torch.equal(found[:, 3], bias[3].bfloat16().expand(6))
+        assert torch.isfinite(found).all()
+        weight.zero_()
+        nothing = converted(plain, granularity, "cpu")(torch.zeros(2, 32).bfloat16())
+        assert torch.equal(nothing, bias.bfloat16().expand(2, 16))
+
+
 @pytest.mark.usefixtures("unasked")
 def test_layers_of_other_sizes_stay_in_bfloat16_and_the_network_as_it_was() -> None:
     plain = network()
@@ -116,6 +135,25 @@ def test_the_program_holds_float8_weights_runs_in_float8_and_takes_any_number_of
         assert found.dtype == torch.float32
         # Inductor keeps sums in float32 where operators in turn round them to bfloat16, which may end at the next float8.
         assert (found - expected(images.bfloat16()).float()).abs().max() < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unasked")
+def test_a_run_is_exported_at_its_end_and_evaluated_from_the_export_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # On a CPU, which is taken for a device that computes in float8.
+    monkeypatch.setattr(Float8, "refusal", lambda self, hardware: None)
+    monkeypatch.setattr(pt2_cuda, "FORMAT", replace(pt2_cuda.FORMAT, devices=("cpu",)))
+    words = ("model=vit_tiny", "model.dim=32", "model.depth=2", "model.heads=2", "model.patch=2", "train.duration=1ep")
+    done = trained(tmp_path / "run", *words, "quant=float8", "quant.min_share=0.4", "quant.max_drop=0.1")
+    found = done["export"]
+    assert found["format"] == "pt2_cuda"
+    assert found["census"]["shares"]["fp8"] == found["census"]["shares"]["fp32"] > 0.4
+    capsys.readouterr()
+    assert main(["eval", str(tmp_path / "run/exports/pt2_cuda"), "split=val", "--json"]) == 0
+    accuracy = json.loads(capsys.readouterr().out.splitlines()[-1])["accuracy"]
+    assert accuracy == pytest.approx(found["parity"]["accuracy"])
 
 
 @pytest.mark.slow
