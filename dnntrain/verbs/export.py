@@ -21,6 +21,7 @@ _RUNTIMES = ("eager", "eager_bf16", "compiled", "compiled_bf16")
 
 def run(arguments: Arguments) -> int:
     """Writes the export to `path`, by default exports/FORMAT in the run directory, and prints where it is."""
+    from dnntrain.export.formats import device_of
     from dnntrain.verbs.exporting import Subject, export, format_of, report
     from dnntrain.verbs.trained import load_trained
 
@@ -40,6 +41,9 @@ def run(arguments: Arguments) -> int:
 
         torch.set_num_threads(threads)
     found = format_of(name)
+    for word in overrides:
+        if word.lstrip("+").startswith("device="):
+            device_of(found, word.partition("=")[2], chosen=True)
     trained = load_trained(run_path, overrides)
     quant = quantisation(name, quantising, trained.config.quant) if not found.exact else None
     if quantising and quant is None:

@@ -23,6 +23,8 @@ from dnntrain.cli import main
         (["format=onnx_int8", "quant=float8"], 2, "use format=pt2_cuda"),
         (["format=auto", "quant=float8"], 2, "use format=pt2_cuda"),
         (["format=pt2_cuda", "quant=int8_dynamic"], 2, "use format=onnx_int8"),
+        (["format=onnx", "device=cuda"], 2, "format=onnx runs on device=cpu alone"),
+        (["format=pt2_cuda", "device=cpu"], 2, "use device=cuda"),
         (["format=onnx", "data=synthetic"], 3, "the model"),
         (["format=onnx", "threads=0"], 2, "threads=0"),
     ],
