@@ -566,7 +566,8 @@ def _places(
     if must_find and (not found or (relative and not any(base for _, base in found))):
         raise ConfigError(
             f"the {target.value.replace('_', ' ')} is scheduled, but nothing in this run has one above 0",
-            f"{_SETS[target]}, or leave {target.value} out of sched.param",
+            f"{_SETS[target]}, or leave {target.value} out of sched.param"
+            + (" (with sched=one_cycle: sched.cycle_momentum=false)" if target is Target.MOMENTUM else ""),
         )
     return [(setter, base if relative else None) for setter, base in found]
 

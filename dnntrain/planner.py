@@ -393,9 +393,13 @@ def place_model(
         notes.append(f"parallel=auto: {reason}")
     for layer, size in model.divided if degrees.tp > 1 else ():
         if size % degrees.tp:
+            common = math.gcd(*(width for _, width in model.divided))
+            fits = max(degree for degree in range(1, degrees.tp) if common % degree == 0)
             raise ConfigError(
                 f"parallel.tp={degrees.tp} does not divide {size}, the width of {layer} in {model.name}",
-                f"use parallel.tp={math.gcd(degrees.tp, size)}",
+                f"use parallel.tp={fits} launch.nproc={ranks // degrees.tp * fits}"
+                if fits > 1
+                else "use parallel=ddp or parallel=fsdp",
             )
     if degrees.tp > 1 and not model.divided:
         raise ConfigError(

@@ -19,18 +19,24 @@ def regularisation_refusals(config: RunConfig, ranks: int, micro_batch_size: int
 def _cut_pairs(config: RunConfig, ranks: int, micro: int, sizes: BatchSizes) -> Iterator[tuple[str, str]]:
     """Methods that mix examples do so within pair blocks, which no layout may cut."""
     pairing = [f"reg.{name}" for name, method in config.reg.items() if getattr(method, "pairs", False)]
-    if getattr(config.distill, "pairs", False):
+    relates = getattr(config.distill, "pairs", False)
+    if relates:
         pairing.append("distill")
     if not pairing:
         return
     block, batch = config.data.pair_block, sizes.smallest
-    mixes = f"{' and '.join(pairing)} mixes examples within blocks of data.pair_block={block}"
+    mixes = (
+        f"{' and '.join(pairing)} {'relates' if relates else 'mixes'} examples within blocks of data.pair_block={block}"
+    )
     if block == 1:
         yield f"{mixes}, which leaves each alone", "use data.pair_block=8"
     elif ranks > 1 and batch < ranks * block:
         fix = sizes.at_least(ranks * block)
         smaller = f"use data.pair_block={batch // ranks}, or " if batch // ranks > 1 else ""
         yield f"{mixes}, and {ranks} ranks cut them where {sizes.stated}", f"{smaller}{fix}"
+    elif relates and batch < block:
+        smaller = f"use data.pair_block={batch}, or " if batch > 1 else ""
+        yield f"{mixes}, and {sizes.stated} holds none: nothing would be related", f"{smaller}{sizes.at_least(block)}"
     elif micro < min(block, -(-sizes.largest // ranks)):
         smaller = f"data.pair_block={micro}, or " if micro > 1 else ""
         cause = "train.microbatch" if config.train.microbatch else "the pipeline's micro-batch"

@@ -13,6 +13,8 @@ from dnntrain.verbs.words import count, counts, flag, own_words
 
 _WORDS = ("batches", "threads", "rounds", "seconds", "runtimes", "exports", "csv", "picture", "accuracy", "trust")
 
+_SUFFIXES = {"csv": "csv", "picture": "png"}
+
 #: How the model of a run can be run.
 RUNTIMES = ("eager_fp32", "eager_bf16", "compiled_fp32", "compiled_bf16")
 
@@ -36,6 +38,9 @@ def run(arguments: Arguments) -> int:
         )
     candidates = candidates_of([Path(word).expanduser() for word in arguments.positional], own, others)
     own.setdefault("accuracy", "true")
+    for name in _SUFFIXES:
+        if name in own:
+            check_file(name, Path(own[name]))
     timed = measure(
         candidates,
         counts(own, "batches", (1, 64)),
@@ -100,6 +105,14 @@ def runs_on_cpu(path: Path) -> bool:
         return "cpu" in find(open_export(path, trust=True).card.format).devices
     except DnntrainError:
         return True
+
+
+def check_file(name: str, path: Path) -> None:
+    """Refuses a file that could not be written once all is measured."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"{name}={path}: there is no folder {path.parent}", f"make it, or use {name}={path.name}")
+    if path.is_dir():
+        raise ConfigError(f"{name}={path} is a folder", f"name a file, as in {name}={path / 'bench'}.{_SUFFIXES[name]}")
 
 
 def seconds(own: dict[str, str]) -> float:

@@ -89,6 +89,15 @@ def test_blocks_that_a_layout_would_cut_are_refused(
     assert "data.pair_block=4, or train.microbatch=8" in refused.stderr
 
 
+def test_a_batch_without_a_whole_block_to_relate_is_refused(
+    short_run: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    refused = dnntrain("plan", *taught_by(short_run, "rkd"), "train.batch_size=4")
+    assert refused.returncode == 2
+    assert "data.pair_block=8, and train.batch_size=4 holds none" in refused.stderr
+    assert "use data.pair_block=4, or use train.batch_size=8 or more" in refused.stderr
+
+
 @pytest.mark.parametrize("layer", ["null", "hidden"])
 def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path, layer: str) -> None:
     assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "rkd"), f"distill.layer={layer}")

@@ -26,7 +26,8 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
         ((PP, "model=mlp", "model.hidden=[8]", "launch.nproc=4"), "sections", "parallel.pp=2 or less"),
         ((PP, "train.microbatch=32"), "1 micro-batches are fewer than the 2 stages", "train.microbatch=16"),
         (("parallel=tp", "model=mobilenet_v3_small"), "has no plan", "use parallel=ddp or parallel=fsdp"),
-        (("parallel=tp", "model=mlp", "model.hidden=[9]"), "parallel.tp=2 does not divide 9", "parallel.tp=1"),
+        (("parallel=tp", "model=mlp", "model.hidden=[9]"), "parallel.tp=2 does not divide 9", "use parallel=ddp"),
+        (("parallel=tp", "launch.nproc=3"), "does not divide 32", "use parallel.tp=2 launch.nproc=2"),
         ((FSDP, "optim=muon"), "optim=muon needs", "use parallel=ddp, or do without optim=muon"),
         (
             ("parallel=single", "launch.nproc=2", "parallel.dp=2"),

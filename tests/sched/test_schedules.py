@@ -318,6 +318,7 @@ def test_a_parameter_that_nothing_has_is_refused(param: str) -> None:
         (("sched.param=drop_rate",), "the drop rate is scheduled, but nothing in this run has one above 0"),
         (("optim=sgd", "optim.momentum=0", "sched.param=momentum"), "the momentum is scheduled, but nothing"),
         (("optim=adafactor", "sched.param=momentum"), "choose an optimizer that has it, as in optim=sgd"),
+        (("optim=adafactor", "sched=one_cycle", "sched.cycle_momentum=true"), "sched.cycle_momentum=false"),
         (("optim.weight_decay=0", "sched.param=[lr,weight_decay]"), "the weight decay is scheduled, but nothing"),
         (("+reg=[dropout]", "reg.dropout.before=*", "sched.param=drop_rate", "train.compile=on"), "train.compile=off"),
         (("sched.warmup=100ep",), "shorten the warm-up"),
