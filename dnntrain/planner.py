@@ -244,7 +244,14 @@ def make_plan(
     # FSDP2 and the pipeline's messages take contiguous tensors only.
     channels_last = model.convolutional and config.train.channels_last != "off" and not contiguous
     compiled, compile_note = _compile(config, hardware, total, degrees)
-    found = (*layout_notes, _lossy(config), compile_note, _uneven(timetable), _too_large(micro, config))
+    found = (
+        *layout_notes,
+        _lossy(config),
+        compile_note,
+        _uneven(timetable),
+        _too_large(micro, config),
+        _one(config, ranks),
+    )
     notes = [note for note in found if note]
     if getattr(config.sched, "looks_at_validation", False):
         notes.append("the learning rate is that of the base schedule, scaled by what each evaluation finds")
@@ -528,6 +535,18 @@ def _batch_notes(config: RunConfig, timetable: Timetable, degrees: Degrees) -> l
     if degrees.pp > 1:
         notes.append("a pipeline pads smaller batches: each step costs what one of the largest batch does")
     return notes
+
+
+def _one(config: RunConfig, ranks: int) -> str:
+    """What becomes of a number of processes that the layout does not start."""
+    asked = config.launch.nproc
+    started = config.parallel.processes == "one" and ranks == 1 and asked is not None and asked > 1
+    choice = config.resolved["choices"]["parallel"]
+    return (
+        f"launch.nproc={asked} is for layouts of several processes, such as parallel=ddp; parallel={choice} starts one"
+        if started
+        else ""
+    )
 
 
 def _uneven(timetable: Timetable) -> str:

@@ -69,13 +69,14 @@ def _card(path: Path, folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} does not exist", "name a run directory, or the folder of an export")
     file = folder / "config.json"
     if not file.is_file():
-        unfinished = (folder / "config.yaml").is_file()
-        raise ConfigError(
-            f"{path} holds no exported model: {file} is missing",
-            f"finish the run with: dnntrain resume {folder}"
-            if unfinished
-            else "name a run directory, the folder of an export, or a .safetensors with its config.json beside it",
+        hint = (
+            "name a run directory, the folder of a safetensors export, or a .safetensors with its config.json beside it"
         )
+        if (folder / "config.yaml").is_file():
+            hint = f"finish the run with: dnntrain resume {folder}"
+        elif (folder / "manifest.json").is_file():
+            hint = "weights are wanted, not a program: name the run itself, or its export with format=safetensors"
+        raise ConfigError(f"{path} holds no exported model: {file} is missing", hint)
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
         own, images = card["dnntrain"], card["pretrained_cfg"]

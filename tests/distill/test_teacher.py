@@ -110,6 +110,11 @@ def test_a_place_that_holds_no_model_is_refused(short_run: Path, tmp_path: Path)
     assert f"dnntrain resume {tmp_path}" in refused(tmp_path)
 
 
+def test_an_export_that_is_a_program_is_refused_with_what_teaches(short_run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(short_run), "format=onnx", f"path={tmp_path / 'onnx'}"]) == 0
+    assert "its export with format=safetensors" in refused(tmp_path / "onnx")
+
+
 def test_a_teacher_whose_code_would_be_run_is_refused(short_run: Path, tmp_path: Path) -> None:
     folder = exported(short_run, tmp_path / "export")
     card = json.loads((folder / "config.json").read_text())

@@ -24,6 +24,14 @@ def test_plan_says_what_would_run_and_why(capsys: Capture) -> None:
     assert "at the peak" in text
 
 
+def test_plan_says_where_a_number_of_processes_starts_but_one(capsys: Capture) -> None:
+    assert main(["plan", "launch.nproc=2", "--json"]) == 0
+    notes = " ".join(json.loads(capsys.readouterr().out)["notes"])
+    assert (
+        "launch.nproc=2 is for layouts of several processes, such as parallel=ddp; parallel=single starts one" in notes
+    )
+
+
 def test_plan_as_json_holds_the_numbers(capsys: Capture) -> None:
     assert main(["plan", "--json", "parallel=ddp", "launch.nproc=4", "train.batch_size=64"]) == 0
     made = json.loads(capsys.readouterr().out)
