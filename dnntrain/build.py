@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -187,6 +187,7 @@ def build(
         run.path / "metrics.jsonl" if run else None,
         progress,
         learning_rate=lambda: learning_rate(optimizers),
+        scheduled=scheduled_values(parts.controls, optimizers, model),
         reduce=reduce_sum,
         listeners=listeners,
         decisions=parts.decisions,
@@ -507,6 +508,23 @@ def learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float:
     """The learning rate now, before what a group's own factor makes of it."""
     group = optimizers[0].param_groups[0]
     return float(group["lr"]) / float(group["lr_scale"])
+
+
+def scheduled_values(
+    controls: Sequence[Control], optimizers: Sequence[torch.optim.Optimizer], model: nn.Module
+) -> Callable[[], dict[str, float]]:
+    """Reads momentum, weight decay and drop rate as they are now, by name, those that are controlled: of the first place that has one."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    places: dict[Target, Iterable[Callable[[], float]]] = {
+        Target.MOMENTUM: (partial(momentum_of, group) for group in groups if momentum_of(group)),
+        Target.WEIGHT_DECAY: (
+            partial(group.__getitem__, "weight_decay") for group in groups if group.get("weight_decay")
+        ),
+        Target.DROP_RATE: (partial(getattr, module, name) for module, name in dropouts(model) if getattr(module, name)),
+    }
+    named = {control.target for control in controls if isinstance(control.target, Target)}
+    firsts = {target.value: next(iter(found), None) for target, found in places.items() if target in named}
+    return lambda: {name: float(read()) for name, read in firsts.items() if read is not None}
 
 
 def bind_controls(

@@ -25,7 +25,8 @@ Reduce = Callable[[Tensor], Tensor]
 class Metrics:
     """Collects each step's loss on the device and reads it once per row; writes rows; asks the decisions about each.
 
-    `reduce` sums a tensor over all ranks. Only the main rank has a `path` to write to.
+    `scheduled` gives what a schedule sets besides the learning rate. `reduce` sums a tensor over all ranks. Only the main rank has a
+    `path` to write to.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Metrics:
         progress: Progress,
         *,
         learning_rate: Callable[[], float],
+        scheduled: Callable[[], Mapping[str, float]] = dict,
         reduce: Reduce,
         listeners: Sequence[Listener] = (),
         decisions: Sequence[Decision] = (),
@@ -41,6 +43,7 @@ class Metrics:
         self._path = path
         self._progress = progress
         self._learning_rate = learning_rate
+        self._scheduled = scheduled
         self._reduce = reduce
         self._listeners = listeners
         self._decisions = decisions
@@ -62,7 +65,7 @@ class Metrics:
         self._observed.update(numbers)
 
     def train_row(self, step: int) -> None:
-        """Writes the row of the interval that ends with `step`: its mean loss, the learning rate, the speed."""
+        """Writes the row of the interval that ends with `step`: its mean loss, what is scheduled, the speed."""
         self._drain()
         if not self._count:
             return
@@ -71,6 +74,7 @@ class Metrics:
         row = {
             "loss": self._sum / self._count,
             "lr": self._learning_rate(),
+            **self._scheduled(),
             **self._batch_size(step),
             **{name: float(value) for name, value in self._observed.items()},
             "examples_per_s": round((self._examples - self._row_examples) / duration_s, 1),

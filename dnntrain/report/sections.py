@@ -20,10 +20,10 @@ _PICTURES = 48
 _PICTURE_BYTES = 24 * 2**10
 _PICTURES_BYTES = 300 * 2**10
 _CONFIG_ROWS = 500
-_KNOWN = {"loss", "accuracy", "lr", "examples_per_s", "batch_size"}
 
 #: Columns that are set, not measured: drawn as they are.
-_SET = ("lr", "batch_size")
+_SET = ("lr", "batch_size", "momentum", "weight_decay", "drop_rate")
+_KNOWN = {"loss", "accuracy", "examples_per_s", *_SET}
 
 
 def heading(run: RunData) -> str:
@@ -126,6 +126,10 @@ def charts(run: RunData) -> str:
         chart("Loss", losses, metric="loss", marks=marks + (starred if best_name == "loss" else [])),
         chart("Accuracy", accuracies, metric="accuracy", marks=marks + (starred if best_name != "loss" else [])),
         chart("Learning rate", [_curve(run, "train", "lr", "learning rate", 2)], metric="lr", marks=marks),
+        *(
+            chart(name.replace("_", " ").capitalize(), [_curve(run, "train", name, name, 3)], marks=marks, zero=True)
+            for name in ("momentum", "weight_decay", "drop_rate")
+        ),
         chart("Batch size", [_curve(run, "train", "batch_size", "examples of a step", 4)], marks=marks, zero=True),
         chart("Examples per second", [_curve(run, "train", "examples_per_s", "training", 5)], marks=marks, zero=True),
     ]

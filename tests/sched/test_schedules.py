@@ -45,7 +45,7 @@ from dnntrain.sched.step import Step
 from dnntrain.session import open_session
 from dnntrain.units import Duration
 from dnntrain.world import World
-from tests.short_runs import comparable, trained
+from tests.short_runs import comparable, rows, trained
 
 TOTAL, PER_EPOCH = 200, 20
 
@@ -357,3 +357,16 @@ def test_a_run_that_was_made_longer_goes_on_as_the_longer_run_would_have(tmp_pat
     rates = [(row["step"], row["loss"]) for row in comparable(tmp_path / "again") if row["split"] == "train"]
     long = [(row["step"], row["loss"]) for row in comparable(tmp_path / "long") if row["split"] == "train"]
     assert rates[-5:] == long[-5:]
+
+
+def test_what_is_scheduled_besides_the_rate_stands_in_the_rows_and_the_report(tmp_path: Path) -> None:
+    words = ("optim=sgd", "optim.momentum=0.8", "optim.weight_decay=0.1", "+reg=[dropout]", "reg.dropout.rate=0.4")
+    curve = ("sched=linear", "sched.start=1", "sched.end=0.5", "sched.param=[momentum,weight_decay,drop_rate]")
+    trained(tmp_path / "run", *words, *curve, "train.duration=8step", "log.every=2step", "log.report=true")
+    found = [row for row in rows(tmp_path / "run") if row["split"] == "train"]
+    factors = [1 - 0.5 * step / 8 for step in (1, 3, 5, 7)]
+    assert [row["step"] for row in found] == [2, 4, 6, 8]
+    for name, base in (("momentum", 0.8), ("weight_decay", 0.1), ("drop_rate", 0.4)):
+        assert [row[name] for row in found] == pytest.approx([base * factor for factor in factors])
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert all(title in page for title in ("Momentum", "Weight decay", "Drop rate"))
