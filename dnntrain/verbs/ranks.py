@@ -88,8 +88,12 @@ class Ranks:
         return cause
 
     def _record(self, cause: BaseException) -> None:
-        """result.json of a run that ended before it had opened its directory, unless another process works there."""
-        if not self.meeting.world.is_main or (self.folder / "result.json").is_file():
+        """result.json of a run that ended before it had opened its directory, unless another process works there.
+
+        What is told of an earlier run stays; a restart's end is told in place of that of the attempt before it.
+        """
+        known = read_json(self.folder / "result.json")
+        if not self.meeting.world.is_main or known.get("status") == "done" or (known and not restarts()):
             return
         try:
             directory = RunDirectory.open(str(self.folder), self.folder.name)
@@ -199,11 +203,8 @@ def restarts() -> int:
 def _shared(meeting: Meeting, configured: Callable[[], RunConfig]) -> RunConfig:
     """The main rank's configuration and run directory, on every rank."""
     config = meeting.together("configuration", configured)
-
-    def resolved() -> bytes:
-        return json.dumps({**config.resolved, **_place(meeting, config)}).encode()
-
-    received = json.loads(meeting.from_main("configuration", resolved))
+    place = meeting.together("place", lambda: _place(meeting, config) if meeting.world.is_main else {})
+    received = json.loads(meeting.from_main("configuration", lambda: json.dumps({**config.resolved, **place}).encode()))
     return meeting.together("decoding", lambda: decode(received))
 
 
@@ -215,6 +216,11 @@ def _place(meeting: Meeting, config: RunConfig) -> dict[str, str]:
     place = config.run_dir or f"runs/{config.name}/{time.strftime('%Y%m%d-%H%M%S')}"
     if restarts() and meeting.root.check([key]):
         place = meeting.root.get(key).decode()
+    elif restarts() and not config.run_dir:
+        raise ConfigError(
+            "the ranks were started again, and nothing tells which run directory they had: the node that knew it is gone",
+            "set run_dir=FOLDER, one that all nodes see: the ranks then go on from its last checkpoint",
+        )
     folder = Path(place).expanduser().absolute()
     meeting.root.set(key, str(folder))
     begun = restarts() > 0 and (folder / "checkpoints" / "LAST").is_file()

@@ -51,8 +51,11 @@ def train(
 def train_described(
     configured: Callable[[], RunConfig], world: World, *, display: str, overrides: list[str] | tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Trains what `configured` gives: several ranks call it once they have met, so that a mistake of one is told by all."""
-    if world.size == 1:
+    """Trains what `configured` gives: ranks call it once they have met, so that a mistake of one is told by all.
+
+    A rank that is alone is a rank too: it may be what is left of several, and goes on where they were.
+    """
+    if not world.launched:
         return _train(configured(), world, display, overrides, None)
     from dnntrain.verbs.ranks import train_together
 

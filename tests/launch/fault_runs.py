@@ -10,7 +10,7 @@ from pathlib import Path
 
 from short_runs import environment
 
-#: A network that does FAULT in its WHEN-th training pass on RANK 1, once for each file FAULT_ONCE where that is given.
+#: A network that does FAULT in its WHEN-th training pass on rank VICTIM (1), once for each file FAULT_ONCE where that is given.
 NETWORK = """
 import os, signal
 from pathlib import Path
@@ -28,7 +28,7 @@ class Net(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.passes += self.training
-        if os.environ.get("RANK") == "1" and self.passes == int(os.environ.get("WHEN", -1)):
+        if os.environ.get("RANK") == os.environ.get("VICTIM", "1") and self.passes == int(os.environ.get("WHEN", -1)):
             once = os.environ.get("FAULT_ONCE")
             if once is None or not Path(once).exists():
                 if once is not None:

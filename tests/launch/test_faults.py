@@ -62,6 +62,16 @@ def test_a_killed_rank_ends_the_run_and_a_restart_finishes_it_bitwise(tmp_path: 
     assert comparable(tmp_path / "again") == comparable(tmp_path / "whole")
 
 
+def test_a_rank_that_torchrun_starts_again_alone_goes_on_in_its_own_run_directory(tmp_path: Path) -> None:
+    alone = (*TORCHRUN[:4], "--nproc-per-node=1", "--max-restarts=1", *TORCHRUN[5:])
+    words = (*LINE, "model=custom", network(tmp_path), "name=alone")
+    ended = finish(words, tmp_path, alone, FAULT="kill", WHEN="21", FAULT_ONCE=str(tmp_path / "once"), VICTIM="0")
+    assert ended.returncode == 0, ended.stderr
+    (run,) = (tmp_path / "runs" / "alone").iterdir()
+    assert "going on from step" in ended.stderr
+    assert result(run)["steps"] == 40
+
+
 @pytest.mark.parametrize("fault", ["stop", "loop"])
 def test_a_hung_rank_ends_the_run_by_the_deadline_with_the_stacks_of_all(fault: str, tmp_path: Path) -> None:
     words = (*LINE, "model=custom", network(tmp_path), *TWO, "launch.timeout=5s", f"run_dir={tmp_path}/run")

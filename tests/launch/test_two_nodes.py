@@ -6,9 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from short_runs import environment
+from short_runs import environment, result, rows, trained
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,12 +28,20 @@ def namespaces() -> None:
     subprocess.run(["ip", "netns", "del", "dnn-try"], check=True)
 
 
-def two_nodes(mode: str, folder: Path) -> str:
-    command = [str(ROOT / "scripts" / "two_nodes"), mode, str(folder)]
+def two_nodes(mode: str, folder: Path, *settings: str, code: int = 0) -> str:
+    command = [str(ROOT / "scripts" / "two_nodes"), mode, str(folder), *settings]
     environ = {**environment(), "PYTHON": sys.executable}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
+
+
+def undisturbed(folder: Path, *settings: str) -> list[dict[str, Any]]:
+    """The rows of the script's elastic run, of two ranks that stay."""
+    every = [f"{key}.every=20step" for key in ("eval", "checkpoint", "log")]
+    words = ["train.limit=200", "train.batch_size=32", "train.duration=400step", "launch.nproc=2", *every]
+    trained(folder, *words, *settings)
+    return rows(folder)
 
 
 @pytest.mark.usefixtures("namespaces")
@@ -53,3 +62,31 @@ def test_with_the_link_cut_both_nodes_end_within_a_minute_and_a_second_start_goe
     assert "lost touch with the main rank's store" in output
     assert "going on from step" in output
     assert "'status': 'done'" in output
+
+
+@pytest.mark.usefixtures("namespaces")
+@pytest.mark.parametrize(("mode", "layout"), [("kill", "ddp"), ("lose", "fsdp")])
+def test_with_a_node_gone_the_other_goes_on_alone_and_computes_the_same(mode: str, layout: str, tmp_path: Path) -> None:
+    settings = (f"parallel={layout}", "precision=fp32", "data.crop_padding=1", "optim.lr=2e-3")
+    output = two_nodes(mode, tmp_path, *settings)
+    assert "ranks before: 2;" in output
+    assert "node1 ended with 137" in output
+    assert "node0 ended with 0" in output
+    assert "ranks after: 1" in output
+    gone = re.search(r"node1 is gone after step-(\d+)", output)
+    again = re.search(r"going on from step (\d+) of", output)
+    assert gone is not None
+    assert again is not None
+    assert int(gone[1]) <= int(again[1]) < 400
+    assert result(tmp_path / "run")["steps"] == 400
+    found, expected = rows(tmp_path / "run"), undisturbed(tmp_path / "whole", *settings)
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], rel=1e-5)
+
+
+@pytest.mark.usefixtures("namespaces")
+def test_a_layout_that_needs_both_nodes_is_refused_once_one_is_gone(tmp_path: Path) -> None:
+    output = two_nodes("kill", tmp_path, "parallel=fsdp", "parallel.shard=2", code=1)
+    assert "parallel.shard=2 = 2 ranks, but 1 are there" in output
+    assert result(tmp_path / "run")["status"] == "refused"
+    assert (tmp_path / "run" / "checkpoints" / "LAST").is_file()
