@@ -1,4 +1,4 @@
-"""The batch script of a run under Slurm. A pure function of the choice and the run directory."""
+"""The batch script of a run under Slurm, and the line that queues a sweep as one job. Pure functions of the choice and the words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from dnntrain.launch.slurm import Slurm
 
 #: Exit code of a run that was told to stop and has saved.
 _PREEMPTED = 75
+
+#: Settings of launch=slurm that launch=local has, too.
+_OF_BOTH = ("launch.nproc", "launch.timeout")
 
 
 def batch_script(choice: Slurm, name: str, folder: Path, program: Sequence[str]) -> str:
@@ -55,3 +58,29 @@ def batch_script(choice: Slurm, name: str, folder: Path, program: Sequence[str])
             "",
         ]
     )
+
+
+def sweep_job(choice: Slurm, words: Sequence[str]) -> str:
+    """The sbatch line that runs the sweep of `words` within one job of one node: what the trials take, they take of the job.
+
+    sbatch signals dnntrain itself (B:) before the time limit: the trials save, and the same line goes on.
+    """
+    options = {
+        "gpus-per-node": choice.gpus or None,
+        "cpus-per-task": choice.cpus and choice.cpus * choice.tasks,
+        "mem": choice.mem,
+        "time": choice.time,
+        "partition": choice.partition,
+        "account": choice.account,
+        "signal": f"B:TERM@{round(choice.grace)}",
+    }
+    asked = [f"--{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    kept = [
+        word
+        for word, key in zip(words, keys, strict=True)
+        if key != "launch" and (not key.startswith("launch.") or key in _OF_BOTH)
+    ]
+    local = [] if "launch" in keys else ["launch=local"]
+    body = "; ".join([*choice.setup, f"exec {shlex.join(['dnntrain', '-m', *kept, *local])}"])
+    return " ".join(["sbatch", *asked, f"--wrap={shlex.quote(body)}"])

@@ -19,7 +19,6 @@ def main() -> int:
     from dnntrain.world import World
 
     path = Path(sys.argv[1])
-    take_from_slurm(os.environ)
     parent_tells = "DNNTRAIN_RESTART" in os.environ
 
     def body() -> int:
@@ -49,4 +48,6 @@ def take_from_slurm(environ: MutableMapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
+    # Not in main: a sweep within a job of Slurm has its variables too, but its trials are no tasks of srun.
+    take_from_slurm(os.environ)
     sys.exit(main())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def prepare(arguments: Arguments) -> Sweep:
     configs = _composed(parts, arguments)
     _check_different(parts, configs)
     folder = _folder(configs)
+    _check_local(parts, configs, folder, arguments)
     known = names_by_digest(folder)
     trials: list[Trial] = []
     devices: tuple[str, ...] = ()
@@ -166,6 +168,30 @@ def _check_different(parts: Sequence[Combination], configs: Sequence[dict[str, A
             mistakes.append(f"{one} and {other} are the same run\n     name each value once")
     if mistakes:
         raise ConfigError.of(mistakes)
+
+
+def _check_local(
+    parts: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path, arguments: Arguments
+) -> None:
+    """Refuses trials that would only stand in a queue: the sweep waits for its trials, and divides this machine among them."""
+    from dnntrain.launch.slurm_script import sweep_job
+
+    for number, (part, config) in enumerate(zip(parts, configs, strict=True), 1):
+        choice = decode(config).launch
+        if not choice.scheduler:
+            continue
+        flags = [] if arguments.config_dir is None else [f"--config-dir={arguments.config_dir.absolute()}"]
+        words = [word for word in part.words if not word.startswith(("run_dir=", "launch="))]
+        path = folder / folder_name(number, len(parts), part.swept)
+        hint = f"a job for each trial: {shlex.join(['dnntrain', 'slurm', *flags, *words, f'run_dir={path}'])}"
+        if choice.nodes == 1:
+            at_once = [] if arguments.at_once is None else [f"--at-once={arguments.at_once}"]
+            words = [word for word in arguments.overrides if not word.startswith("run_dir=")]
+            line = sweep_job(choice, [*flags, *at_once, *words, f"run_dir={folder}"])
+            hint += f"\n  or one job for all: {line}"
+        raise ConfigError(
+            "launch=slurm is for one run: a sweep waits for its trials, which would wait in Slurm's queue", hint
+        )
 
 
 def _folder(configs: Sequence[dict[str, Any]]) -> Path:
