@@ -106,12 +106,6 @@ def _pipeline(config: RunConfig, hardware: Hardware, layout: Layout, degrees: De
             f"parallel.stages_per_rank={layout.stages_per_rank}",
             "use parallel.schedule=interleaved, or parallel.stages_per_rank=1",
         )
-    if several and uses_fsdp(layout, degrees):
-        yield (
-            f"parallel.stages_per_rank={layout.stages_per_rank}: several stages of a rank are neither sharded nor copied "
-            f"({degrees})",
-            "use parallel.schedule=1f1b parallel.stages_per_rank=1, or parallel.dp=1 parallel.shard=1",
-        )
     if config.train.compile == "on":
         yield "train.compile=on: stages of a pipeline are not compiled", "use train.compile=auto or off"
     if config.precision.build(hardware).scaler:

@@ -10,7 +10,7 @@ from torch import nn
 from dnntrain.divisible import blocks
 from dnntrain.parallel.degrees import Arranged, Degrees, Layout, Place, uses_fsdp
 from dnntrain.parallel.mesh import Mesh
-from dnntrain.parallel.pipeline import Stage, make_stages
+from dnntrain.parallel.pipeline import copies, joined, make_stages
 from dnntrain.parallel.tensor import divide
 from dnntrain.parallel.wrap import checkpoint_activations, data_parallel, shard
 
@@ -38,17 +38,17 @@ def arrange(
     if layout is None or mesh is None:
         checkpoint_activations(blocks(model), activation_checkpointing)
         return Arranged(model, [outer(model)])
-    numbers: Sequence[int] = (0,)
-    stages: list[Stage] = []
+    numbers = stage_numbers(place, layout) if degrees.pp > 1 else [0]
+    parts = copies(model, len(numbers))
     if degrees.tp > 1:
-        divide(model, mesh.tensor)
-    if degrees.pp > 1:
-        numbers = stage_numbers(place, layout)
-        model, stages = make_stages(model, bounds, numbers)
-    checkpoint_activations(blocks(model), activation_checkpointing)
+        for part in parts:
+            divide(part, mesh.tensor)
+    stages = make_stages(model, parts, bounds, numbers) if degrees.pp > 1 else []
+    for part in parts:
+        checkpoint_activations(blocks(part), activation_checkpointing)
     run: list[nn.Module] = list(stages) or [outer(model)]
     if uses_fsdp(layout, degrees):
         run = [shard(module, blocks(module), layout, mesh) for module in run]
     elif degrees.plain:
         run = [data_parallel(module, layout) for module in run]
-    return Arranged(model, run, numbers)
+    return Arranged(joined(model, stages), run, numbers)

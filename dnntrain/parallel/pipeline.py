@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class Stage(nn.Module):
         self.model = model
         self._sections = sections(model)[first:last]
         self._run = [section.apply for section in self._sections]
+        self.owns = [name for section in self._sections for name in section.owns]
 
     def forward(self, features: Tensor) -> Tensor:
         for apply in self._run:
@@ -33,25 +35,49 @@ class Stage(nn.Module):
         return features
 
 
-def make_stages(model: nn.Module, bounds: Sequence[int], mine: Sequence[int]) -> tuple[nn.Module, list[Stage]]:
-    """(the model with this rank's parts only, its stages `mine`), where stage i is sections bounds[i] to bounds[i + 1].
+def copies(model: nn.Module, count: int) -> list[nn.Module]:
+    """`model` itself for one stage, or a copy for each of several; made before anything is bound to its modules (`divide`, `shard`).
 
-    The parts keep their plain names; several stages of one rank share them with the model that is returned.
+    What no section owns (dropout) is one module in all of them.
     """
-    copies = [model, *(copy.deepcopy(model) for _ in mine[1:])]
-    for part, stage in zip(copies, mine, strict=True):
-        _keep_only(part, bounds[stage], bounds[stage + 1])
-    stages = [Stage(part, bounds[stage], bounds[stage + 1]) for part, stage in zip(copies, mine, strict=True)]
-    for part, stage in zip(copies[1:], mine[1:], strict=True):
-        for section in sections(part)[bounds[stage] : bounds[stage + 1]]:
-            for name in section.owns:
-                _graft(model, part, name)
-    return model, stages
+    return [model] if count == 1 else [copy.deepcopy(model, _shared(model)) for _ in range(count)]
 
 
-def _keep_only(model: nn.Module, first: int, last: int) -> None:
+def make_stages(
+    model: nn.Module, parts: Sequence[nn.Module], bounds: Sequence[int], mine: Sequence[int]
+) -> list[Stage]:
+    """The stages `mine` of this rank, made of the `copies` in order, where stage i is sections bounds[i] to bounds[i + 1].
+
+    `model` keeps the parts of this rank only; those of several stages are apart from it and each other until they are `joined`.
+    """
+    for part, stage in zip(parts, mine, strict=True):
+        _keep_only(part, {stage}, bounds)
+    _keep_only(model, set(mine), bounds)
+    return [Stage(part, bounds[stage], bounds[stage + 1]) for part, stage in zip(parts, mine, strict=True)]
+
+
+def joined(model: nn.Module, stages: Sequence[Stage]) -> nn.Module:
+    """`model` with the modules and parameters of its several stages in place of its own, under their plain names."""
+    for stage in stages:
+        if stage.model is not model:
+            for name in stage.owns:
+                _graft(model, stage.model, name)
+    return model
+
+
+def _shared(model: nn.Module) -> dict[int, Any]:
+    """The modules that no section owns, or owns a part of: what a copy of the model holds as they are."""
+    owned = [name for section in sections(model) for name in section.owns]
+    return {
+        id(module): module
+        for path, module in model.named_modules()
+        if path and not any(f"{name}.".startswith(f"{path}.") or f"{path}.".startswith(f"{name}.") for name in owned)
+    }
+
+
+def _keep_only(model: nn.Module, stages: set[int], bounds: Sequence[int]) -> None:
     for number, section in enumerate(sections(model)):
-        if not first <= number < last:
+        if bisect_right(bounds, number) - 1 not in stages:
             for name in section.owns:
                 holder, _, own = name.rpartition(".")
                 parent = model.get_submodule(holder)

@@ -61,6 +61,15 @@ LAYOUTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "fsdp1": (1, ("parallel=fsdp", "launch.nproc=1")),
 }
 
+#: Four stages on two ranks; with two data ranks each has 16 examples of a step, in micro-batches of 4: mixup's blocks are no larger.
+INTERLEAVED = ("parallel.pp=2", "parallel.schedule=interleaved", "parallel.stages_per_rank=2", "data.pair_block=4")
+PRODUCTS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "one": (1, ("data.pair_block=4",)),
+    "ddp2xpp2": (4, ("parallel=ddp", "parallel.dp=2", *INTERLEAVED)),
+    "fsdp2xpp2": (4, ("parallel=fsdp", "parallel.shard=2", *INTERLEAVED)),
+    "tp2xpp2": (4, ("parallel=tp", "parallel.tp=2", *INTERLEAVED)),
+}
+
 #: What one of each kind shows in the quick run of the tests.
 QUICK = {"ddp2", "fsdp2", "tp2", "pp2-1f1b"}
 
@@ -96,7 +105,7 @@ def trained(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> object:
     def run(name: str, network: tuple[str, ...], layout: str) -> Path:
         path = folder / f"{name}-{layout}"
         if not path.exists():
-            ranks, words = LAYOUTS.get(layout, (1, ()))
+            ranks, words = (PRODUCTS if name == "interleaved" else LAYOUTS).get(layout, (1, ()))
             outcome = pool.train(ranks, line(*MIX, *network, *words), path)
             assert not outcome.error, outcome.error
         return path
@@ -130,6 +139,15 @@ def test_a_transformer_trains_as_in_one_process(layout: str, trained: object) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ddp2xpp2", "fsdp2xpp2", "tp2xpp2"])
+def test_an_interleaved_pipeline_together_with_other_parallelism_trains_as_one_process(
+    layout: str, trained: object
+) -> None:
+    assert callable(trained)
+    assert_same(trained("interleaved", TRANSFORMER, layout), trained("interleaved", TRANSFORMER, "one"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["ddp2", "ddp4", "fsdp2", "hsdp2x2", "tp2", "fsdp2xtp2", "ddp2xtp2"])
 def test_a_network_with_batch_norm_trains_as_in_one_process(layout: str, trained: object) -> None:
     assert callable(trained)
@@ -149,3 +167,26 @@ def test_a_run_goes_on_under_another_layout(
     outcome = pool.train(ranks, line(*MIX, *TRANSFORMER, *words), run)
     assert not outcome.error, outcome.error
     assert_same(run, whole)
+
+
+@pytest.mark.slow
+def test_shards_of_an_interleaved_pipeline_go_on_in_one_process(trained: object, pool: Pool, tmp_path: Path) -> None:
+    assert callable(trained)
+    run = tmp_path / "run"
+    broken_off(trained("interleaved", TRANSFORMER, "fsdp2xpp2"), run, 10)
+    outcome = pool.train(1, line(*MIX, *TRANSFORMER, *PRODUCTS["one"][1]), run)
+    assert not outcome.error, outcome.error
+    assert_same(run, trained("interleaved", TRANSFORMER, "one"))
+
+
+@pytest.mark.slow
+def test_stages_of_one_rank_evaluate_without_dropout(pool: Pool, tmp_path: Path) -> None:
+    words = ("train.limit=100", "train.duration=4step", "train.batch_size=32", "eval.every=4step", "log.report=false")
+    words = (*words, "precision=fp32", "model=seed_cnn", "model.dropout=0.5", "optim.lr=1e-9")
+    for name, (ranks, layout) in {"one": (1, ()), "pipeline": LAYOUTS["pp2-interleaved"]}.items():
+        outcome = pool.train(ranks, line(*words, *layout), tmp_path / name)
+        assert not outcome.error, outcome.error
+    one, pipeline = (
+        next(row for row in comparable(tmp_path / name) if row["split"] == "val") for name in ("one", "pipeline")
+    )
+    assert pipeline["loss"] == pytest.approx(one["loss"], rel=1e-5)

@@ -48,11 +48,6 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
         # pipelines
         ((PP, "parallel.schedule=interleaved"), "parallel.stages_per_rank=1", "use parallel.stages_per_rank=2"),
         ((PP, "parallel.stages_per_rank=2", "train.batch_size=64"), "runs one stage", "parallel.schedule=interleaved"),
-        (
-            (PP, "parallel.schedule=interleaved", "parallel.stages_per_rank=2", "parallel.dp=2", "launch.nproc=4"),
-            "several stages of a rank are neither sharded nor copied",
-            "parallel.stages_per_rank=1, or parallel.dp=1",
-        ),
         ((PP, "train.compile=on"), "stages of a pipeline are not compiled", "use train.compile=auto"),
         # memory and format
         ((FSDP, "model=resnet20", "train.channels_last=on"), "are contiguous", "or parallel=ddp"),
