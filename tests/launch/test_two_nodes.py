@@ -85,6 +85,19 @@ def test_with_a_node_gone_the_other_goes_on_alone_and_computes_the_same(mode: st
 
 
 @pytest.mark.usefixtures("namespaces")
+def test_a_node_that_comes_back_is_taken_in_and_both_go_on(tmp_path: Path) -> None:
+    output = two_nodes("return", tmp_path)
+    assert [line for line in output.splitlines() if line.startswith("ranks ")][1:] == [
+        "ranks meanwhile: 1",
+        "ranks after: 2",
+    ]
+    assert output.count("ended with 0") == 2
+    alone, together = map(int, re.findall(r"going on from step (\d+) of", output))
+    assert alone < together < 6000
+    assert result(tmp_path / "run")["steps"] == 6000
+
+
+@pytest.mark.usefixtures("namespaces")
 def test_a_layout_that_needs_both_nodes_is_refused_once_one_is_gone(tmp_path: Path) -> None:
     output = two_nodes("kill", tmp_path, "parallel=fsdp", "parallel.shard=2", code=1)
     assert "parallel.shard=2 = 2 ranks, but 1 are there" in output
