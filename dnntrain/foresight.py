@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from dnntrain.build import collect, make_context, place_on_ranks
 from dnntrain.capture import add_adapters
 from dnntrain.divisible import blocks, parallel_plan, sections
 from dnntrain.launch.local import Local
+from dnntrain.layout import place_on_ranks
+from dnntrain.methods import collect, make_context
 from dnntrain.model.cost import LayerSizes, kept_by_section, layer_sizes, unfilled
 from dnntrain.model.shape import ModelShape
 from dnntrain.parallel.degrees import Degrees, Layout, Place, uses_fsdp

@@ -13,13 +13,15 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dnntrain.build import Prepared, check_controls, collect, make_context
+from dnntrain.batches import Prepared
 from dnntrain.config.run import RunConfig
+from dnntrain.controls import check_controls
 from dnntrain.data.source import DataSet
 from dnntrain.data.split import split_validation
 from dnntrain.divisible import blocks, divided_sizes
 from dnntrain.hardware import Hardware, detect
 from dnntrain.keys import Index, Key
+from dnntrain.methods import collect, make_context
 from dnntrain.model.cost import (
     activation_bytes,
     flops_per_example,

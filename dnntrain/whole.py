@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dnntrain.build import bind, collect, make_context, make_model, training_batches, training_pipeline
+from dnntrain.batches import training_batches, training_pipeline
+from dnntrain.build import make_model
 from dnntrain.capture import add_adapters
 from dnntrain.checkpoint.state import pointer, read
 from dnntrain.checkpoint.stateful import ModelState, OptimizerState
 from dnntrain.errors import CheckpointError
+from dnntrain.methods import bind, collect, make_context
 from dnntrain.objective import build_objective
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.protocols import Alone, Batch, Built, Parts, Stateful

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dnntrain.build import place_on_ranks
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
 from dnntrain.errors import ConfigError
 from dnntrain.foresight import Foresight, foresee, in_flight
+from dnntrain.layout import place_on_ranks
 from dnntrain.model.shape import ModelShape
 from dnntrain.parallel.degrees import Degrees, Layout
 from dnntrain.parallel.fake import one_of

@@ -14,7 +14,7 @@ from stand_ins import context
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dnntrain.build import bind_controls
+from dnntrain.controls import bind_controls
 from dnntrain.model.residual import ResidualNetwork
 from dnntrain.protocols import Alone, Built, Collectives, Moment
 from dnntrain.quant.qat import Qat

@@ -24,9 +24,9 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from dnntrain.build import bind_controls
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
+from dnntrain.controls import bind_controls
 from dnntrain.errors import ConfigError
 from dnntrain.planner import curve_text
 from dnntrain.protocols import Context, Moment, Target
