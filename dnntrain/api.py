@@ -40,9 +40,10 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
     """What `train` with these overrides would run."""
-    from dnntrain.session import open_session
+    from dnntrain.session import as_it_goes_on, open_session
 
-    return open_session(decode(compose(list(overrides), config_dir)), World.from_environ(), planned=True).plan
+    config = as_it_goes_on(decode(compose(list(overrides), config_dir)))
+    return open_session(config, World.from_environ(), planned=True).plan
 
 
 def load(run: str | Path, *, trust: bool = False) -> Loaded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnntrain.batches import Prepared
+from dnntrain.checkpoint.state import by_step
 from dnntrain.config.run import RunConfig
 from dnntrain.controls import check_controls
 from dnntrain.data.source import DataSet
@@ -30,6 +31,7 @@ from dnntrain.model.cost import (
     section_flops,
     unfilled,
 )
+from dnntrain.model.exported import unfetched
 from dnntrain.model.shape import ModelShape
 from dnntrain.planner import DataFacts, ModelFacts, Plan, make_plan
 from dnntrain.protocols import Alone, Parts
@@ -73,6 +75,18 @@ def open_session(config: RunConfig, world: World, planned: bool = False) -> Sess
     if isinstance(config.quant, PostTraining) and world.is_main:
         check_integers(config, data)
     return session
+
+
+def as_it_goes_on(config: RunConfig) -> RunConfig:
+    """`config`; where the run goes on from a checkpoint, without the files that only its first weights were read from: they may be gone."""
+    saved = config.run_dir is not None and by_step(Path(config.run_dir).expanduser() / "checkpoints")
+    begun = config.resume not in ("auto", "never") or (config.resume == "auto" and saved)
+    return with_saved_weights(config) if begun else config
+
+
+def with_saved_weights(config: RunConfig) -> RunConfig:
+    """`config` without the files that first weights are read from: those of a checkpoint take their place."""
+    return replace(config, init_from=None, model=unfetched(config.model))
 
 
 def check_first_weights(config: RunConfig, data: Prepared, parts: Parts) -> None:

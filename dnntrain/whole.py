@@ -20,7 +20,7 @@ from dnntrain.methods import bind, collect, make_context
 from dnntrain.objective import build_objective
 from dnntrain.parallel.spmd import SpmdExecutor
 from dnntrain.protocols import Alone, Batch, Built, Parts, Stateful
-from dnntrain.session import Session, tensors_digest
+from dnntrain.session import Session, tensors_digest, with_saved_weights
 from dnntrain.world import World
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def whole_network(session: Session, trainer: Trainer, directory: RunDirectory) -
 
 
 def _loaded(session: Session, states: Any, digest: str) -> Whole:
-    config, plan, device = session.config, session.plan, session.device
+    config, plan, device = with_saved_weights(session.config), session.plan, session.device
     context = make_context(config, plan, session.data, device, World(), Alone())
     parts = collect(config, context)
     model = make_model(config, plan, session.data, parts, device)

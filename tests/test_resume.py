@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from short_runs import comparable, environment, result, trained
+from short_runs import broken_off, comparable, environment, result, trained
+
+from dnntrain import plan
+from dnntrain.errors import CheckpointError, ConfigError
 
 #: Steps long enough to be hit by a signal; everything that has a state is in it.
 LINE = (
@@ -159,6 +163,47 @@ def test_a_damaged_last_checkpoint_is_passed_over_and_the_run_ends_the_same(tmp_
     finish(tmp_path / "run")
     assert "damaged" in (tmp_path / "run" / "log.txt").read_text()
     assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("words", [(), ("quant=qat",)], ids=["float", "qat"])
+def test_a_run_goes_on_without_the_file_of_its_first_weights(
+    words: tuple[str, ...], short_run: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(short_run, source)
+    line = (f"init_from={source}", "train.duration=8step", "checkpoint.every=4step", *words)
+    trained(tmp_path / "whole", *line)
+    broken_off(tmp_path / "whole", tmp_path / "run", 4)
+    shutil.rmtree(source)
+    assert plan(*line, f"run_dir={tmp_path / 'run'}").total_steps == 8
+    trained(tmp_path / "run", *line)
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+    with pytest.raises(CheckpointError, match="source"):
+        trained(tmp_path / "run", *line, "resume=never")
+
+
+@pytest.mark.slow
+def test_ranks_go_on_and_export_without_the_file_of_their_first_weights(short_run: Path, tmp_path: Path) -> None:
+    """Of a pipeline the main rank builds the whole network at the end once more."""
+    source = tmp_path / "source"
+    shutil.copytree(short_run, source)
+    line = (f"init_from={source}", "train.duration=8step", "checkpoint.every=4step", "parallel=pp", "launch.nproc=2")
+    trained(tmp_path / "whole", *line)
+    broken_off(tmp_path / "whole", tmp_path / "run", 4)
+    shutil.rmtree(source)
+    trained(tmp_path / "run", *line)
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_whose_teacher_is_gone_says_that_it_needs_it(short_run: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(short_run, teacher)
+    line = ("distill=kd", f"distill.teacher={teacher}")
+    trained(tmp_path / "run", *line, "train.duration=8step")
+    shutil.rmtree(teacher)
+    with pytest.raises(ConfigError, match="A run that goes on needs the teacher it began with") as caught:
+        trained(tmp_path / "run", *line, "train.duration=12step")
+    assert f"distill.teacher={teacher}: there is no such run directory" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -63,7 +63,8 @@ def _exported(source: str, context: Context) -> Loaded:
     if not path.exists():
         raise ConfigError(
             "there is no such run directory, export or model",
-            f"{nearest_run(path, 'config.json')}; torchvision:NAME and timm:NAME are others",
+            f"{nearest_run(path, 'config.json')}; torchvision:NAME and timm:NAME are others. A run that goes on needs the teacher it "
+            "began with, too: put it back there, or a link to it",
         )
     found = load_exported(path)
     if found.input_shape != context.input_shape:

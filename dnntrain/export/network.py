@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from dnntrain.config.registry import registry
+from dnntrain.model.exported import unfetched
 from dnntrain.model.shape import ModelShape
 from dnntrain.model.weights import load_weights
 
@@ -29,6 +30,6 @@ def network(model: Any, norm: Any, folder: Path, num_classes: int, input_shape: 
 
     Raises CheckpointError where the file is damaged, or is of another network.
     """
-    built: nn.Module = norm.exported(model.build(ModelShape(num_classes, *input_shape)))
+    built: nn.Module = norm.exported(unfetched(model).build(ModelShape(num_classes, *input_shape)))
     load_weights(built, str(folder / "model.safetensors"), replace_head=False)
     return built

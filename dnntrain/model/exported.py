@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,12 @@ class Exported:
     input_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+def unfetched(choice: Any) -> Any:
+    """The choice of a model without the knobs that fetch weights: for one whose weights come from elsewhere."""
+    defaults = {field.name: field.default for field in fields(choice)}
+    return replace(choice, **{name: value for name, value in _FETCHING.items() if defaults.get(name, ...) == value})
 
 
 def load_exported(path: Path) -> Exported:

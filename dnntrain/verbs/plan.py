@@ -14,10 +14,10 @@ from dnntrain.world import World
 
 def run(arguments: Arguments) -> int:
     """Prints the plan as a table, or as JSON; of several ranks also what each kind holds and sends, and how long a step takes."""
-    from dnntrain.session import open_session
+    from dnntrain.session import as_it_goes_on, open_session
 
     config = decode(compose(arguments.overrides, arguments.config_dir))
-    session = open_session(config, World.from_environ(), planned=True)
+    session = open_session(as_it_goes_on(config), World.from_environ(), planned=True)
     foresight = None
     if session.plan.ranks > 1:
         from dnntrain.foresight import foresee

@@ -205,10 +205,10 @@ def _folder(configs: Sequence[dict[str, Any]]) -> Path:
 
 def _session(config: dict[str, Any]) -> Any:
     """The trial's session: its data are there, and it has a plan."""
-    from dnntrain.session import open_session
+    from dnntrain.session import as_it_goes_on, open_session
 
     try:
-        return open_session(decode(config), World())
+        return open_session(as_it_goes_on(decode(config)), World())
     except ConfigError:
         raise
     except DnntrainError as error:

@@ -66,14 +66,14 @@ def _train(
     config: RunConfig, world: World, display: str, overrides: list[str] | tuple[str, ...], ranks: Ranks | None
 ) -> dict[str, Any]:
     from dnntrain.run_directory import RunDirectory
-    from dnntrain.session import open_session
+    from dnntrain.session import as_it_goes_on, open_session
 
     if config.launch.scheduler and not world.launched:
         from dnntrain.verbs.slurm import submit
 
         return submit(config, overrides)
     together = ranks.meeting.together if ranks is not None else _alone
-    session = together("data and plan", lambda: open_session(config, world))
+    session = together("data and plan", lambda: open_session(as_it_goes_on(config), world))
     if ranks is not None:
         ranks.agree_on_data(session.data.dataset.digest, config)
     directory = together(

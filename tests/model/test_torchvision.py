@@ -10,8 +10,11 @@ import torchvision
 
 from dnntrain.errors import ConfigError
 from dnntrain.model.cost import unfilled
+from dnntrain.model.exported import unfetched
 from dnntrain.model.initialise import initialise
+from dnntrain.model.mlp import Mlp
 from dnntrain.model.shape import ModelShape, head_modules
+from dnntrain.model.timm import Timm
 from dnntrain.model.torchvision import Torchvision, cached_weights, make
 
 GREY = ModelShape(10, 1, 32, 32)
@@ -82,6 +85,17 @@ def test_weights_that_are_not_on_the_machine_are_not_fetched_unasked(
     message = refused(Torchvision(name="resnet18", weights="DEFAULT"))
     assert "resnet18-f37072fd.pth are not on this machine" in message
     assert "model.download=true" in message
+
+
+def test_a_model_whose_weights_come_from_a_checkpoint_is_built_without_those_of_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    choice = unfetched(Torchvision(name="mobilenet_v3_small", weights="DEFAULT", download=True))
+    names = unfilled(lambda: Torchvision(name="mobilenet_v3_small").build(COLOUR)).state_dict().keys()
+    assert unfilled(lambda: choice.build(COLOUR)).state_dict().keys() == names
+    assert unfetched(Timm(name="resnet10t", pretrained=True)) == Timm(name="resnet10t")
+    assert unfetched(Mlp(hidden=(8,))) == Mlp(hidden=(8,))
 
 
 def test_weights_for_colours_are_refused_for_grey_images() -> None:
