@@ -15,6 +15,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.norm.convert import NormFacts, replaced
 from dnntrain.norm.group import group_norm
 from dnntrain.protocols import Alone, Collectives, Context, ModelStage, ModelTransform, Need, Parts
+from dnntrain.strides import own_strides
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class StandardisedConv2d(nn.Conv2d):
 
 def standardised(weight: Tensor, epsilon: float) -> Tensor:
     """(w - mean) / (std + epsilon) of each filter of `weight` [filters, …], std with n - 1."""
+    weight = own_strides(weight)
     rest = list(range(1, weight.ndim))
     std, mean = torch.std_mean(weight, rest, keepdim=True)
     found: Tensor = (weight - mean) / (std + epsilon)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.quant.flow import Flow, watched
+from dnntrain.strides import own_strides
 
 #: Largest integer of a weight; -128 is not used, so that a filter and its negative round alike.
 WEIGHT_MAX = 127
@@ -54,6 +55,7 @@ def fake_weight(weight: Tensor, factor: Tensor | None = None) -> Tensor:
     With `factor` [filters] the filter that is rounded is `factor w`, that of the convolution with batch normalisation folded in; the
     result is divided by `factor` again, since the normalisation follows.
     """
+    weight = own_strides(weight)
     shape = (-1, *[1] * (weight.ndim - 1))
     folded = (weight if factor is None else weight * factor.view(shape)).float()
     scale = weight_scale(folded)

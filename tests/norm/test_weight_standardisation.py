@@ -31,3 +31,11 @@ def test_a_convolution_of_another_kind_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="Own"):
         WeightStandardisation().converted(nn.Sequential(Own(3, 4, 3), nn.BatchNorm2d(4)))
+
+
+def test_the_gradient_of_a_filter_lies_in_memory_as_the_filter_does() -> None:
+    weight = torch.randn(4, 1, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
+    strides = []
+    weight.register_hook(lambda gradient: strides.append(gradient.stride()))  # type: ignore[no-untyped-call]
+    standardised(weight, 1e-5).square().sum().backward()  # type: ignore[no-untyped-call]
+    assert strides == [weight.stride()]

@@ -179,3 +179,20 @@ def test_a_tensor_that_is_0_everywhere_stays_0() -> None:
     assert scale > 0
     assert zero == 0
     assert fake_activation(torch.zeros(3), torch.zeros(2)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 3, 3), (4, 6, 1, 1), (4, 6, 3, 3)])
+@pytest.mark.parametrize("factor", [None, torch.tensor([0.5, 1.0, 2.0, 3.0])])
+def test_the_gradient_of_a_filter_lies_in_memory_as_the_filter_does(
+    shape: tuple[int, ...], factor: Tensor | None
+) -> None:
+    weight = torch.randn(shape).to(memory_format=torch.channels_last).requires_grad_()
+    strides = []
+    weight.register_hook(lambda gradient: strides.append(gradient.stride()))  # type: ignore[no-untyped-call]
+    rounded = fake_weight(weight, factor)
+    rounded.square().sum().backward()  # type: ignore[no-untyped-call]
+    assert rounded.stride() == weight.stride()
+    assert strides == [weight.stride()]
+    # The rounding passes the gradient 2 q of the sum of squares on, and no factor is left of it.
+    assert weight.grad is not None
+    assert torch.allclose(weight.grad, 2 * rounded.detach())

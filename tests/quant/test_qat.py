@@ -297,3 +297,12 @@ def test_with_averages_a_teacher_mixup_and_two_ranks_it_trains_resumes_and_expor
     path = tmp_path / "export"
     assert main(["export", str(tmp_path / "parts"), "format=onnx_int8", f"path={path}"]) == 0
     assert json.loads((path / "manifest.json").read_text())["details"]["census"]["shares"]["int8"] > 0.99
+
+
+@pytest.mark.slow
+def test_gradients_on_two_ranks_lie_as_the_buckets_do(tmp_path: Path) -> None:
+    line = (*SMALL, "train.duration=2step", "quant=qat", "parallel=ddp", "launch.nproc=2", "log.report=false")
+    command = [sys.executable, "-m", "dnntrain", *line, "train.channels_last=on", f"run_dir={tmp_path / 'run'}"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "strides" not in done.stderr
