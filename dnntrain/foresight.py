@@ -45,13 +45,14 @@ class ForeseenRank:
     optimizer: int
     averages: int
     activations: int
+    teacher: int
     flops: float
     traffic: tuple[Traffic, ...]
 
     @property
     def total(self) -> int:
         """Memory, without that of the process and its data."""
-        return self.weights + self.gradients + self.optimizer + self.averages + self.activations
+        return self.weights + self.gradients + self.optimizer + self.averages + self.activations + self.teacher
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,7 @@ def _foreseen(session: Session, facts: _Facts, found: _LaidOut, chunk: int, unit
         optimizer=int(_FLOAT * trained * config.optim.state_numbers),
         averages=_FLOAT * trained if "ema" in config.reg else 0,
         activations=_activations(session, facts, found),
+        teacher=plan.memory.teacher,
         flops=flops * _examples(session) / plan.degrees.tp,
         traffic=(
             *_data_traffic(session, chunk, units),
@@ -364,7 +366,8 @@ def _step(session: Session, rank: ForeseenRank) -> StepTime:
 
 
 def _rank_lines(rank: ForeseenRank) -> list[tuple[str, str]]:
-    held = {name: getattr(rank, name) for name in ("weights", "gradients", "optimizer", "averages", "activations")}
+    names = ("weights", "gradients", "optimizer", "averages", "activations", "teacher")
+    held = {name: getattr(rank, name) for name in names}
     where = f"stage{'s' if len(rank.stages) > 1 else ''} {', '.join(map(str, rank.stages))}, shard {rank.shard}: "
     rows = [
         (

@@ -15,11 +15,12 @@ from dnntrain.config.run import RunConfig
 from dnntrain.data.order import Schedule
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.hardware import Hardware
+from dnntrain.model.cost import FORWARD_WORK
 from dnntrain.norm.convert import NormFacts
 from dnntrain.parallel.auto import choose
 from dnntrain.parallel.degrees import Degrees, balanced, computes_together, layout_name
 from dnntrain.precision.policy import Policy
-from dnntrain.protocols import Context, Moment, Target
+from dnntrain.protocols import Context, Moment, Parts, Target
 from dnntrain.rules import refusals, scheduled, unmet_needs
 from dnntrain.rules_layout import LayoutFacts, layout_refusals
 from dnntrain.timetable import Timetable
@@ -39,9 +40,6 @@ _LATER_LIBRARIES_BYTES = 270 * 2**20
 
 #: Tensors of the size of the largest activation that a training step holds besides what it keeps: gradients, work space. Measured.
 TRAINING_WORK = 4.0
-
-#: The same for a forward pass alone, which holds a layer's input and output. Measured.
-_EVALUATION_WORK = 1.7
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimated peak of one rank, bytes."""
+    """Estimated peak of one rank, bytes. `teacher_…`: of what teaches, on each rank; see `with_teacher`."""
 
     process: int
     weights: int
@@ -95,6 +93,12 @@ class Memory:
     averages: int
     activations: int
     data: int
+    teacher_weights: int = 0
+    teacher_activations: int = 0
+
+    @property
+    def teacher(self) -> int:
+        return self.teacher_weights + self.teacher_activations
 
     @property
     def total(self) -> int:
@@ -151,6 +155,11 @@ class Plan:
         """True where all ranks must call the model equally often: a forward pass is work of several ranks."""
         return computes_together(self.layout, self.degrees)
 
+    @property
+    def _teacher(self) -> str:
+        weights, activations = map(format_bytes, (self.memory.teacher_weights, self.memory.teacher_activations))
+        return f"holds {format_bytes(self.memory.teacher)} of that on each rank: {weights} of weights, {activations} to compute"
+
     def as_json(self) -> dict[str, Any]:
         """plan.json."""
         return {
@@ -192,9 +201,15 @@ class Plan:
             (
                 "memory",
                 f"about {format_bytes(self.memory.total)} at the peak: "
-                + ", ".join(f"{name} {format_bytes(size)}" for name, size in asdict(self.memory).items() if size),
+                + ", ".join(
+                    f"{name.replace('_', ' ')} {format_bytes(size)}"
+                    for name, size in asdict(self.memory).items()
+                    if size
+                ),
             ),
         ]
+        if self.memory.teacher:
+            rows.append(("teacher", self._teacher))
         return rows + [("note", note) for note in self.notes]
 
 
@@ -285,6 +300,17 @@ def make_plan(
         schedule=_schedule(config, replace(counted, **known(timetable, total)), timetable),
         notes=tuple(notes),
     )
+
+
+def with_teacher(plan: Plan, parts: Parts) -> Plan:
+    """`plan` with the memory of what teaches: it is known once the methods are built."""
+    held = [held(plan.degrees.shard) for held in parts.held]
+    memory = replace(
+        plan.memory,
+        teacher_weights=sum(item.weights for item in held),
+        teacher_activations=sum(item.activations for item in held),
+    )
+    return replace(plan, memory=memory)
 
 
 def curve_text(values: Sequence[float], total_steps: int) -> str:
@@ -573,7 +599,7 @@ def _memory(
     kept = model.activation_bytes_per_example * half
     largest = model.largest_activation_bytes * half
     training = micro * (kept + TRAINING_WORK * largest)
-    evaluating = min(config.eval.batch_size, max(data.val, data.test)) * _EVALUATION_WORK * largest
+    evaluating = min(config.eval.batch_size, max(data.val, data.test)) * FORWARD_WORK * largest
     return Memory(
         process=process_bytes - data.bytes + _LATER_LIBRARIES_BYTES,
         weights=weights,

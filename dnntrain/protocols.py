@@ -275,6 +275,13 @@ class ModelTransform:
     apply: Callable[[Module], Module]
 
 
+class Held(NamedTuple):
+    """Bytes that a method holds on a rank besides the model that is trained: of a network's `weights`, and what it computes with."""
+
+    weights: int
+    activations: int
+
+
 #: Sets first weights from data: `(model, images)`, images float [n, channels, height, width] of the training part, normalised.
 FirstWeights = Callable[["Module", "Tensor"], None]
 
@@ -509,6 +516,7 @@ class Parts:
 
     `repeats`: copies of each example in a step, augmented apart; the step has as many examples as without.
     `card`: what is written beside the exported weights, in config.json, found before `export` changes the model.
+    `held`: what the plan's memory counts besides the model, given the number of ranks among which weights lie in parts.
     """
 
     model: tuple[ModelTransform, ...] = ()
@@ -526,6 +534,7 @@ class Parts:
     export: tuple[Callable[[Module], Module], ...] = ()
     card: tuple[Callable[[Module], Mapping[str, Any]], ...] = ()
     captures: tuple[Capture, ...] = ()
+    held: tuple[Callable[[int], Held], ...] = ()
     label_smoothing: float = 0.0
     task_weight: float = 1.0
     repeats: int = 1

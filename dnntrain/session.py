@@ -33,7 +33,7 @@ from dnntrain.model.cost import (
 )
 from dnntrain.model.exported import unfetched
 from dnntrain.model.shape import ModelShape
-from dnntrain.planner import DataFacts, ModelFacts, Plan, make_plan
+from dnntrain.planner import DataFacts, ModelFacts, Plan, make_plan, with_teacher
 from dnntrain.protocols import Alone, Parts
 from dnntrain.quant.post_training import PostTraining
 from dnntrain.world import World
@@ -70,6 +70,7 @@ def open_session(config: RunConfig, world: World, planned: bool = False) -> Sess
     # What a method refuses is refused here, before a folder is made.
     parts = collect(config, make_context(config, plan, data, session.device, world, Alone()))
     check_controls(config, plan, data, parts)
+    session = replace(session, plan=with_teacher(plan, parts))
     if config.init_from is not None:
         check_first_weights(config, data, parts)
     if isinstance(config.quant, PostTraining) and world.is_main:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
 from dnntrain.distill.kd import kd_loss
 from dnntrain.distill.teacher import check_precision, teacher_autocast
-from dnntrain.protocols import Batch, Built, Context, LossTerm, Moment, Need, Outputs, Parts
+from dnntrain.model.cost import forward_bytes
+from dnntrain.model.shape import ModelShape
+from dnntrain.protocols import Batch, Built, Context, Held, LossTerm, Moment, Need, Outputs, Parts
 from dnntrain.reg.ema import decay_at
 
 
@@ -46,7 +49,17 @@ class SelfDistillation:
             after_step=(teacher,),
             state={"self_teacher": teacher},
             task_weight=self.task_weight,
+            held=(partial(self._held, context),),
         )
+
+    def _held(self, context: Context, ranks: int) -> Held:
+        """The average's numbers, and its forward pass of a micro-batch."""
+        assert context.student is not None
+        model = context.student()
+        number = 4 if self.teacher_precision == "fp32" else 2
+        work = forward_bytes(model, ModelShape(context.num_classes, *context.input_shape), number)
+        weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+        return Held(weights, int(context.micro_batch_size * work))
 
 
 class OwnAverage:

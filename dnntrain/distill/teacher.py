@@ -19,7 +19,20 @@ from dnntrain.distill.source import Loaded, load_teacher
 from dnntrain.divisible import blocks
 from dnntrain.errors import ConfigError
 from dnntrain.keys import Key
-from dnntrain.protocols import AfterStep, Batch, BatchStage, BatchTransform, Capture, Context, LossTerm, Moment, Parts
+from dnntrain.model.cost import forward_bytes
+from dnntrain.model.shape import ModelShape
+from dnntrain.protocols import (
+    AfterStep,
+    Batch,
+    BatchStage,
+    BatchTransform,
+    Capture,
+    Context,
+    Held,
+    LossTerm,
+    Moment,
+    Parts,
+)
 
 #: Name of the teachers' logits beside a batch: [n, teachers, classes].
 LOGITS = "teacher.logits"
@@ -49,11 +62,17 @@ class Taught:
     batch: tuple[BatchTransform, ...]
     after_step: tuple[AfterStep, ...]
     shapes: Mapping[str, tuple[int, ...]]
+    held: Callable[[int], Held]
 
     def parts(self, task_weight: float, *loss: LossTerm, captures: Sequence[Capture] = ()) -> Parts:
         """The teacher's transforms, and the terms that compare the student with it."""
         return Parts(
-            batch=self.batch, after_step=self.after_step, captures=tuple(captures), loss=loss, task_weight=task_weight
+            batch=self.batch,
+            after_step=self.after_step,
+            captures=tuple(captures),
+            loss=loss,
+            task_weight=task_weight,
+            held=(self.held,),
         )
 
 
@@ -80,7 +99,31 @@ def taught(
     store = open_store(knobs, context, runner.shapes, [*(teacher.digest for teacher in loaded), runner.described])
     teach = Teach(runner, store)
     flush = () if store is None or knobs.cache != "disk" else (_Flush(store, context),)
-    return Taught((BatchTransform(BatchStage.TEACHER, teach, joint=runner.sharded),), flush, runner.shapes)
+    transform = BatchTransform(BatchStage.TEACHER, teach, joint=runner.sharded)
+    return Taught((transform,), flush, runner.shapes, partial(held, knobs, context, runner))
+
+
+def held(knobs: TeacherKnobs, context: Context, runner: Runner, ranks: int) -> Held:
+    """Bytes on each of `ranks` among which weights may lie in parts.
+
+    weights      4 P of all P numbers; in parts 4 P / ranks, and the largest group that is gathered at once
+    activations  teacher_batch (the images, and `forward_bytes` of the largest teacher, in teacher_precision) + the outputs of a micro-batch
+    """
+    sizes = [_bytes_of(model) for model in runner.models]
+    weights = sum(sizes)
+    if _sharded(knobs, ranks, runner.models):
+        groups = [[_bytes_of(block) for block in blocks(model)] for model in runner.models]
+        rest = [size - sum(group) for size, group in zip(sizes, groups, strict=True)]
+        weights = math.ceil(weights / ranks) + max([*rest, *(size for group in groups for size in group)])
+    shape = ModelShape(context.num_classes, *context.input_shape)
+    number = 4 if knobs.teacher_precision == "fp32" else 2
+    work = 4 * math.prod(context.input_shape) + max(forward_bytes(model, shape, number) for model in runner.models)
+    outputs = 4 * sum(math.prod(output) for output in runner.shapes.values())
+    return Held(weights, int(knobs.teacher_batch * work + context.micro_batch_size * outputs))
+
+
+def _bytes_of(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
 def check_precision(precision: str, device: str) -> None:
@@ -131,11 +174,11 @@ class Runner:
         self._device = context.device
         self._precision = knobs.teacher_precision
         self._taps, self._logits, self._compile = taps, logits, knobs.teacher_compile
-        self._models = [teacher.model for teacher in loaded]
+        self.models = [teacher.model for teacher in loaded]
         self._affine = [renormalisation(context, teacher) for teacher in loaded]
-        self._convolutional = any(isinstance(module, nn.Conv2d) for model in self._models for module in model.modules())
+        self._convolutional = any(isinstance(module, nn.Conv2d) for model in self.models for module in model.modules())
         self._collect = context.collect
-        self.sharded = _sharded(knobs, context, self._models)
+        self.sharded = _sharded(knobs, context.collect.shard_ranks, self.models)
         self._buffer = torch.empty(0)
         self._ready = False
         self._shape = (knobs.teacher_batch, *context.input_shape)
@@ -179,7 +222,7 @@ class Runner:
 
     def _prepare(self) -> None:
         memory_format = torch.channels_last if self._convolutional else torch.contiguous_format
-        for model in self._models:
+        for model in self.models:
             model.to(self._device)
             if self.sharded:  # parts are contiguous; the format of the images decides how a layer computes
                 self._collect.shard(model, blocks(model))
@@ -194,7 +237,7 @@ class Runner:
     def _forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = {}
         logits = []
-        for model, affine in zip(self._models, self._affine, strict=True):
+        for model, affine in zip(self.models, self._affine, strict=True):
             seen = images if affine is None else images * affine[0].to(images.device) + affine[1].to(images.device)
             found: dict[str, Tensor] = {}
             with ExitStack() as stack:
@@ -209,9 +252,9 @@ class Runner:
         return outputs
 
 
-def _sharded(knobs: TeacherKnobs, context: Context, models: Sequence[nn.Module]) -> bool:
-    """Whether the teachers' weights are to lie in parts on the ranks."""
-    if context.collect.shard_ranks == 1 or knobs.teacher_shard == "never" or knobs.teacher_compile:
+def _sharded(knobs: TeacherKnobs, ranks: int, models: Sequence[nn.Module]) -> bool:
+    """Whether the teachers' weights are to lie in parts on the ranks that may share them."""
+    if ranks == 1 or knobs.teacher_shard == "never" or knobs.teacher_compile:
         return False
     numbers = sum(parameter.numel() for model in models for parameter in model.parameters())
     return knobs.teacher_shard == "always" or numbers >= _LARGE

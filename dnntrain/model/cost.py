@@ -24,6 +24,9 @@ from dnntrain.shards import local
 #: Batch normalisation refuses to train on a single number per channel, so two images are counted.
 _EXAMPLES = 2
 
+#: Tensors of the size of the largest activation that a forward pass alone holds: a layer's input and output. Measured.
+FORWARD_WORK = 1.7
+
 
 def unfilled(build: Callable[[], nn.Module]) -> nn.Module:
     """The model that `build` makes, with zeros instead of random weights, which is quicker."""
@@ -67,6 +70,17 @@ def activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_
 def largest_activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
     """Bytes of the largest tensor among those; see `kept_bytes`."""
     return max(kept_bytes(model, shape, bytes_per_element), default=0) * batch // _EXAMPLES
+
+
+def forward_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> float:
+    """Bytes that a forward pass alone of one image holds: `FORWARD_WORK` of the model's largest activation."""
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.requires_grad_(True)  # only what a gradient needs is seen
+    try:
+        return FORWARD_WORK * largest_activation_bytes(model, shape, 1, bytes_per_element)
+    finally:
+        for parameter, requires_grad in trained:
+            parameter.requires_grad_(requires_grad)
 
 
 def kept_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> list[int]:

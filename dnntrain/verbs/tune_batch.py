@@ -106,6 +106,11 @@ def _measure(session: Session, size: int, steps: int) -> Measured | None:
     plan = make_plan(
         config, session.hardware, session.world, facts, model_facts(config, facts), process_bytes=resident_bytes()
     )
+    own, theirs = plan.memory, session.plan.memory
+    plan = replace(
+        plan,
+        memory=replace(own, teacher_weights=theirs.teacher_weights, teacher_activations=theirs.teacher_activations),
+    )
     trial = replace(session, config=config, plan=plan)
     on_gpu = device.startswith("cuda")
     limit = session.hardware.memory_bytes * _MEMORY_SHARE / plan.ranks

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from short_runs import rows, trained
 from students import of_digits, taught_by
 from two_ranks_teacher import SHARES, outputs_on_two_ranks
 
+from dnntrain import plan
 from dnntrain.cli import main
 from dnntrain.distill.kd import Kd
 from dnntrain.distill.source import Loaded, load_teacher
@@ -193,6 +195,51 @@ def test_the_plan_refuses_before_a_folder_is_made(
     missing = dnntrain("plan", "distill=kd")
     assert missing.returncode == 2
     assert "distill.teacher: needs a value" in missing.stderr
+
+
+#: Numbers of model=mlp model.hidden=[16] on digits.
+NUMBERS = 64 * 16 + 16 + 16 * 10 + 10
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher whose size is known."""
+    path = tmp_path_factory.mktemp("small") / "run"
+    trained(path, "model=mlp", "model.hidden=[16]", "train.duration=1step")
+    return path
+
+
+@pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])
+def test_the_plan_counts_the_teachers_weights_and_a_forward_pass_of_its_batch(
+    precision: str, size: int, small: Path
+) -> None:
+    words = ("distill=kd", f"distill.teacher={small}", f"distill.teacher_precision={precision}")
+    made = plan(*words, "distill.teacher_batch=48", "train.batch_size=32", "train.microbatch=8")
+    # Of one image the 64 pixels are the largest activation; of each example of a micro-batch 10 logits stay.
+    assert made.memory.teacher_weights == 4 * NUMBERS
+    assert made.memory.teacher_activations == int(48 * (4 * 64 + 1.7 * size * 64) + 8 * 10 * 4)
+    without = asdict(plan("train.batch_size=32", "train.microbatch=8").memory)
+    rest = {name: value for name, value in asdict(made.memory).items() if not name.startswith("teacher")}
+    assert made.memory.total == sum(rest.values()) + made.memory.teacher
+    assert {**without, "process": 0, "teacher_weights": 0, "teacher_activations": 0} == {
+        **asdict(made.memory),
+        **{"process": 0, "teacher_weights": 0, "teacher_activations": 0},
+    }
+    assert next((label, text[:6]) for label, text in made.lines() if label == "teacher") == ("teacher", "holds ")
+
+
+def test_each_rank_holds_the_teacher_whole_or_its_part_and_what_is_gathered(small: Path) -> None:
+    words = ("distill=kd", f"distill.teacher={small}", "parallel=fsdp", "launch.world=4")
+    assert plan(*words).memory.teacher_weights == 4 * NUMBERS
+    # It has no blocks, so that all of it is gathered at once.
+    assert plan(*words, "distill.teacher_shard=always").memory.teacher_weights == NUMBERS + 4 * NUMBERS
+
+
+def test_of_a_method_without_a_teacher_the_average_counts() -> None:
+    words = ("model=mlp", "model.hidden=[16]", "train.batch_size=32", "train.microbatch=8")
+    made = plan(*words, "distill=self").memory
+    assert (made.teacher_weights, made.teacher_activations) == (4 * NUMBERS, int(8 * 1.7 * 4 * 64))
+    assert plan(*words).memory.teacher == 0
 
 
 @pytest.fixture(scope="module")
