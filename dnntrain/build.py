@@ -30,7 +30,7 @@ from dnntrain.data.source import Source
 from dnntrain.errors import ConfigError
 from dnntrain.evaluation import evaluate
 from dnntrain.events import Evaluator, Saver, SignalWatch, applied
-from dnntrain.guarding import Guarding
+from dnntrain.guarding import Guarding, may_go_back_to
 from dnntrain.keys import Index, derive
 from dnntrain.layout import contexts_of, make_mesh, make_pipeline, place_on_ranks, ready_to_evaluate, settled
 from dnntrain.loop import Loop
@@ -162,6 +162,7 @@ def build(
         timer=timer,
         warn=warn if config.checkpoint.on_error == "warn" else None,
         ranks=Ranks(world.rank, partial(gather_bytes, device=device)) if plan.ranks > 1 else Ranks(),
+        until=partial(may_go_back_to, parts.guards),
     )
     # Where ranks compute together, each calls the model as often as the one with the most batches.
     rounds = most_batches(len(data.val), place.data.size, config.eval.batch_size) if plan.in_step else 0

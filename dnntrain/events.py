@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,10 @@ _AGREE_STEPS, _AGREE_S = 8, 2.0
 
 
 class Saver:
-    """Saves checkpoints of all `states`. Called on every rank, for states may be gathered from all; only one has a `folder`."""
+    """Saves checkpoints of all `states`. Called on every rank, for states may be gathered from all; only one has a `folder`.
+
+    `until` gives steps: the last checkpoint of each, or from before, is kept besides the `keep` newest.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,9 @@ class Saver:
         timer: Timer,
         warn: Callable[[str], None] | None,
         ranks: Ranks | None = None,
+        until: Callable[[], Iterable[int]] = tuple,
     ) -> None:
+        self._until = until
         self._folder = folder
         self._ranks = ranks
         self._states = states
@@ -73,11 +78,13 @@ class Saver:
                 return
             self._saved_step = step
             if self._folder is not None:
-                checkpoint.prune(self._folder, self._keep)
+                checkpoint.prune(self._folder, self._keep, self._until())
 
-    def forget(self) -> None:
-        """The run goes on from an earlier step, and may save the same one again."""
+    def back_to(self, step: int) -> None:
+        """The run goes on from the checkpoint of `step`: later ones are of a way that is left, and may be saved again."""
         self._asked_step = self._saved_step = -1
+        if self._folder is not None:
+            checkpoint.cut_back(self._folder, step)
 
     def best(self, step: int) -> None:
         """Saves, and points BEST to it."""
@@ -136,6 +143,11 @@ class Evaluator:
         # A kill between the best checkpoint and its pointer, or a return to an earlier one, has left another there.
         if self.best is not None:
             self._saver.point_best(self.best_step)
+
+    def back_among(self, checkpoints: Path) -> None:
+        """After a return to an earlier step: where the best state of then is no longer kept, the next one is the best."""
+        if not (checkpoints / f"step-{self.best_step}").is_dir():
+            self.best, self.best_step = None, 0
 
 
 @contextmanager

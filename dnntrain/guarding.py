@@ -50,13 +50,15 @@ class RolledBack(Exception):
 class Recovery:
     """What the reactions have changed for the rest of the run: it is saved, and is not undone by a rollback.
 
-    `factor` is what rollbacks have left of the learning rate; the steps `dropped` are not trained (their numbers, from 1).
+    `factor` is what rollbacks have left of the learning rate; the steps `dropped` are not trained (their numbers, from 1); `told` are
+    the rows of the rollbacks, with the step that each led to.
     """
 
     def __init__(self) -> None:
         self.factor = 1.0
         self.rollbacks = 0
         self.dropped: dict[int, str] = {}
+        self.told: list[tuple[int, Mapping[str, Any]]] = []
         self._skips_in_a_row = 0
         self._logged: dict[str, int] = {}
 
@@ -86,8 +88,14 @@ class Recovery:
             raise DivergedError(f"{alarm.reason}, after {alarm.recoveries} rollbacks", _HINT)
         self.rollbacks += 1
         self.factor *= alarm.cut
-        self.dropped[step] = alarm.event
+        if alarm.good_until is None:
+            self.dropped[step] = alarm.event
         self._skips_in_a_row = 0
+
+    def tell(self, step: int, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The rows to be written for a rollback that led to `step`: `row`, after those of earlier ones that were cut off with the rest."""
+        self.told = [(min(step, led_to), told) for led_to, told in self.told] + [(step, row)]
+        return [told for led_to, told in self.told if led_to == step]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -96,6 +104,7 @@ class Recovery:
             "dropped": {str(step): event for step, event in self.dropped.items()},
             "skips_in_a_row": self._skips_in_a_row,
             "logged": dict(self._logged),
+            "told": {str(number): {"step": step, "row": dict(row)} for number, (step, row) in enumerate(self.told)},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -103,6 +112,8 @@ class Recovery:
         self.dropped = {int(step): str(event) for step, event in state["dropped"].items()}
         self._skips_in_a_row = int(state["skips_in_a_row"])
         self._logged = {str(event): int(step) for event, step in state["logged"].items()}
+        told = [state["told"][str(number)] for number in range(len(state["told"]))]
+        self.told = [(int(item["step"]), item["row"]) for item in told]
 
 
 class Guarding:
@@ -250,6 +261,13 @@ class _Timed:
         batch = self._inner.take(step)
         self._guarding.waited(time.perf_counter() - started_s)
         return batch
+
+
+def may_go_back_to(guards: Sequence[Guard]) -> frozenset[int]:
+    """The steps whose last checkpoint, or the last one from before, a guard may ask to go back to, besides the newest one."""
+    return frozenset(
+        step for guard in guards if guard.action is Action.ROLLBACK for step in getattr(guard, "may_go_back_to", ())
+    )
 
 
 def with_recovery(parts: Parts) -> Parts:

@@ -424,7 +424,8 @@ class Alarm:
     """What a guard has found: written as a row of split "event", and acted upon.
 
     SKIP      the step's gradients are not applied: neither weights nor momentum nor buffers change, on any rank
-    ROLLBACK  back to the last checkpoint, the learning rate times `cut` from there on, the step's examples left out
+    ROLLBACK  back to the last checkpoint, the learning rate times `cut` from there on, the step's examples left out. Where `good_until` is
+              stated, the cause lies in a step after that one: back to the last checkpoint from there or before, and nothing is left out
     STOP      the run ends as diverged, as it does after `recoveries` skips in a row or rollbacks of the run
     """
 
@@ -434,6 +435,7 @@ class Alarm:
     values: Mapping[str, float] = field(default_factory=dict)
     recoveries: int = 0
     cut: float = 1.0
+    good_until: int | None = None
 
 
 class Clock(NamedTuple):
@@ -462,7 +464,8 @@ class Guard(Protocol):
     """Watches each step between gradients and update. Decides from `Seen` and its own state alone, so that all ranks decide the same.
 
     `sees_gradients`: loss and norm are read at every step, for which the host waits for the device; else they are NaN.
-    `action` is the gravest that it may ask for.
+    `action` is the gravest that it may ask for. One whose alarms state `good_until` has an attribute `may_go_back_to`, steps
+    that it may state: their checkpoints are kept.
     """
 
     @property

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dnntrain.checkpoint.state import newest, restore
 from dnntrain.errors import DivergedError
@@ -26,47 +26,37 @@ def run(trainer: Trainer, checkpoints: Path, warn: Callable[[str], None]) -> Non
         return
     # There is always a state to go back to.
     trainer.saver(trainer.loop.progress.step)
-    told: list[tuple[int, Mapping[str, Any]]] = []
     while True:
         try:
             run_loop(trainer.loop)
             return
         except RolledBack as back:
-            roll_back(trainer, checkpoints, back, told, warn)
+            roll_back(trainer, checkpoints, back, warn)
 
 
-def roll_back(
-    trainer: Trainer,
-    checkpoints: Path,
-    back: RolledBack,
-    told: list[tuple[int, Mapping[str, Any]]],
-    warn: Callable[[str], None],
-) -> None:
-    """Restores the newest whole checkpoint, all but the clock and what recovery has decided; writes what happened.
-
-    `told` holds the earlier rollbacks (step they led to, row), for those that led to the same checkpoint were cut off with the rest.
-    """
+def roll_back(trainer: Trainer, checkpoints: Path, back: RolledBack, warn: Callable[[str], None]) -> None:
+    """Restores the newest whole checkpoint from before the fault, all but the clock and what recovery has decided; writes what happened."""
     guarding, progress = trainer.guarding, trainer.loop.progress
     assert guarding is not None
     guarding.recovery.rolled_back(back.step, back.alarm)
     decided, elapsed_s = guarding.recovery.state_dict(), progress.elapsed_s
     with trainer.timer:
-        checkpoint = newest(checkpoints, warn)
+        checkpoint = newest(checkpoints, warn, back.alarm.good_until)
         if checkpoint is None:
             raise DivergedError(f"{back.alarm.reason}, and there is no checkpoint to go back to")
         guarding.forget()
         restore(checkpoint, trainer.states)
         guarding.recovery.load_state_dict(decided)
         progress.keep_time(elapsed_s)
+        trainer.evaluator.back_among(checkpoints)
+        trainer.saver.back_to(progress.step)
     trainer.loop.cadence.rewind()
-    trainer.saver.forget()
     trainer.metrics.start_interval()
-    reason = (
-        f"{back.alarm.reason}: back from step {back.step} to {progress.step}, learning rate × {back.alarm.cut:g}, "
-        f"the examples of step {back.step} are left out"
-    )
+    reason = f"{back.alarm.reason}: back from step {back.step} to {progress.step}, learning rate × {back.alarm.cut:g}"
+    if back.step in guarding.recovery.dropped:
+        reason += f", the examples of step {back.step} are left out"
     values = {"lr_factor": guarding.recovery.factor, "from_step": back.step, "alarm": back.alarm.event}
-    told.append((progress.step, {"event": "rollback", "reason": reason, **values, **back.alarm.values}))
-    for step, row in told:
-        if step == progress.step:
-            trainer.metrics.write("event", step, row)
+    for row in guarding.recovery.tell(
+        progress.step, {"event": "rollback", "reason": reason, **values, **back.alarm.values}
+    ):
+        trainer.metrics.write("event", progress.step, row)

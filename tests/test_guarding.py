@@ -54,6 +54,16 @@ def test_a_skipped_step_changes_neither_weights_nor_momentum_nor_statistics() ->
     assert not torch.equal(before[0], state()[0])
 
 
+def test_the_rows_of_rollbacks_that_a_later_one_cuts_off_are_written_again() -> None:
+    recovery = Recovery()
+    assert recovery.tell(60, {"reason": "first"}) == [{"reason": "first"}]
+    assert recovery.tell(20, {"reason": "second"}) == [{"reason": "first"}, {"reason": "second"}]
+    assert recovery.tell(40, {"reason": "third"}) == [{"reason": "third"}]
+    resumed = Recovery()
+    resumed.load_state_dict(recovery.state_dict())
+    assert [row["reason"] for row in resumed.tell(20, {"reason": "fourth"})] == ["first", "second", "third", "fourth"]
+
+
 def test_without_guards_a_run_has_neither_control_nor_state_of_recovery() -> None:
     assert with_recovery(Parts()) == Parts()
     guarded = with_recovery(Parts(guards=(NonFiniteGuard(NonFinite()),)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,12 +168,24 @@ def mark_best(folder: Path, step: int) -> None:
     write_text(folder / "BEST", f"step-{step}\n")
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Removes all but the `keep` newest checkpoints; never the one that BEST or LAST points to."""
-    pointed = {pointer(folder, "BEST"), pointer(folder, "LAST")}
-    for path in by_step(folder)[keep:]:
-        if path.name not in pointed:
+def prune(folder: Path, keep: int, until: Iterable[int] = ()) -> None:
+    """Removes all but the `keep` newest checkpoints; never those of BEST and LAST, nor the last one of each step of `until` or before."""
+    checkpoints = by_step(folder)
+    kept = {pointer(folder, "BEST"), pointer(folder, "LAST")}
+    kept |= {next((path.name for path in checkpoints if step_of(path) <= step), None) for step in until}
+    for path in checkpoints[keep:]:
+        if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def cut_back(folder: Path, step: int) -> None:
+    """Removes the checkpoints of later steps than `step`, the last first, and points LAST to that one."""
+    for path in by_step(folder):
+        if step_of(path) > step:
+            shutil.rmtree(path)
+    if pointer(folder, "BEST") is None:
+        (folder / "BEST").unlink(missing_ok=True)
+    write_text(folder / "LAST", f"step-{step}\n")
 
 
 def clear(folder: Path) -> None:
@@ -198,7 +210,12 @@ def pointer(folder: Path, name: str) -> str | None:
 def by_step(folder: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
     found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's folder."""
+    return int(path.name.removeprefix("step-"))
 
 
 @dataclass(frozen=True)
@@ -222,15 +239,17 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, manifest["step"], digests, _joined(manifest["values"], tensors))
 
 
-def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+def newest(folder: Path, warn: Callable[[str], None], until: int | None = None) -> Checkpoint | None:
     """The checkpoint LAST points to, or where it is damaged the newest whole one, said through `warn`; None where there is none.
 
-    Raises CheckpointError where there are checkpoints and none is whole.
+    `until`: one of that step or before. Raises CheckpointError where there are checkpoints and none is whole.
     """
     last = pointer(folder, "LAST")
     candidates = by_step(folder)
     if last is not None:
         candidates = [folder / last, *(path for path in candidates if path.name != last)]
+    if until is not None:
+        candidates = [path for path in candidates if step_of(path) <= until]
     faults = []
     for path in candidates:
         try:

@@ -30,6 +30,7 @@ __all__ = [
     "PositiveInt",
     "Probability",
     "Range",
+    "Refused",
     "RunDirectoryName",
     "RunDuration",
     "RunName",
@@ -82,6 +83,14 @@ class Text:
 
     def __str__(self) -> str:
         return self.rule
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Words that one may expect among those of a Literal, and why they are not: a `reason` that names what to use, to follow the word."""
+
+    words: tuple[str, ...]
+    reason: str
 
 
 class Units:

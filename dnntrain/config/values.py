@@ -10,7 +10,7 @@ import math
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from dnntrain.config.fields import Range, Text, Units
+from dnntrain.config.fields import Range, Refused, Text, Units
 from dnntrain.errors import did_you_mean
 from dnntrain.units import Duration
 
@@ -28,6 +28,9 @@ def convert(value: Any, annotation: Any) -> Any:
         raise ValueError("needs a value; it has no default")
     if get_origin(kind) in (Union, UnionType):
         return _convert_union(value, kind)
+    for bound in bounds:
+        if isinstance(bound, Refused) and value in bound.words:
+            raise ValueError(f"{_quoted(value)} {bound.reason}")
     converted = _convert_kind(value, kind, annotation)
     for bound in bounds:
         if not _keeps(converted, bound):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,18 +11,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range
+from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, Refused
+from dnntrain.monitor.reaction import Reaction
 from dnntrain.protocols import Action, Alarm, Built, Clock, Context, Need, Parts, Seen
 
 
 @dataclass(frozen=True)
-class DeadUnits:
+class DeadUnits(Reaction):
     """Counts the inputs of convolutions and linear layers, except the first, that were zero for all examples of all ranks.
 
     An input is a channel of a convolution, a feature of a linear layer. Looks at the last `steps` of every `every` steps.
+    `rollback` goes back to the last checkpoint from before the steps of the last count that found no more of them than `threshold`, or to
+    the run's start; the steps since then are trained again, all of them, at the lower rate: which of them killed units is not known.
     """
 
-    action: Literal["log", "stop"] = "log"  # log or stop: what is done about it
+    action: Annotated[
+        Literal["log", "rollback", "stop"],
+        Refused(
+            ("skip",),
+            "brings no unit back: they have died in steps before the one that is left out; "
+            "use monitor.dead_units.action=rollback",
+        ),
+    ] = "log"  # log, rollback or stop: what is done about it
+    recoveries: PositiveInt = 3  # rollbacks of the run before it ends as diverged
+    cut: Annotated[float, Range(above=0, below=1)] = 0.5  # what a rollback multiplies the learning rate with
     threshold: Annotated[float, Range(above=0, at_most=1)] = 0.5  # share of the units that may be dead
     every: PositiveInt = 100  # steps between two counts
     steps: PositiveInt = 10  # steps that a count looks at
@@ -30,6 +42,7 @@ class DeadUnits:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURES})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps > self.every:
             raise ValueError(f"steps={self.steps} are more than there are between two counts, every={self.every}")
 
@@ -39,15 +52,21 @@ class DeadUnits:
 
 
 class DeadUnitsGuard:
-    """Which units were alive since the last count, by layer."""
+    """Which units were alive since the last count, by layer; up to which step the last good count has seen them alive."""
 
     sees_gradients = False
 
     def __init__(self, knobs: DeadUnits) -> None:
         self._knobs = knobs
         self.action = Action[knobs.action.upper()]
+        self._good_until, self._next = 0, knobs.every - knobs.steps
         self._alive: dict[str, Tensor] = {}
         self._looking = knobs.steps >= knobs.every
+
+    @property
+    def may_go_back_to(self) -> tuple[int, int]:
+        """Steps that the next alarms may go back to: before the steps of the last good count, or of the next one if that is good."""
+        return self._good_until, self._next
 
     def bind(self, built: Built) -> None:
         layers = {name: layer for name, layer in built.model.named_modules() if isinstance(layer, _ConvNd | nn.Linear)}
@@ -63,6 +82,7 @@ class DeadUnitsGuard:
 
     def measure(self, clock: Clock) -> Tensor | None:
         rest = self._knobs.every - clock.step % self._knobs.every
+        self._next = clock.step + rest - self._knobs.steps
         self._looking = rest <= self._knobs.steps
         if clock.step % self._knobs.every or not self._alive:
             return None
@@ -76,15 +96,21 @@ class DeadUnitsGuard:
             return None
         dead = sum(not count for count in seen.sums) / len(seen.sums)
         if dead <= self._knobs.threshold:
+            # A unit that lived in any of the steps that were looked at did so before the first of them.
+            self._good_until = seen.step - self._knobs.steps
             return None
         reason = f"{dead:.0%} of {len(seen.sums)} units gave zero for every example of {self._knobs.steps} steps"
-        return Alarm("dead_units", reason, self.action, {"dead_fraction": dead})
+        return replace(self._knobs.alarm("dead_units", reason, {"dead_fraction": dead}), good_until=self._good_until)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"looking": self._looking, "alive": dict(self._alive)}
+        alive = dict(self._alive)
+        return {"looking": self._looking, "alive": alive, "good_until": self._good_until, "next": self._next}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._looking = bool(state["looking"])
+        # A rollback does not undo what is known of a state that it keeps.
+        self._good_until = max(self._good_until, int(state["good_until"]))
+        self._next = int(state["next"])
         for name, alive in self._alive.items():
             alive.copy_(state["alive"][name])
 

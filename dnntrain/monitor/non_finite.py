@@ -18,7 +18,10 @@ class NonFinite(Reaction):
     With float16, a gradient that overflows where the loss is finite is left to the loss scale.
     """
 
-    action: Literal["skip", "rollback", "stop"] = "skip"  # skip, rollback or stop: what is done about it
+    # As the update is applied, what is only logged mostly ends the run at the next row of metrics: the event says where it began.
+    action: Literal["log", "skip", "rollback", "stop"] = (
+        "skip"  # log (recorded, the step applied as it is), skip, rollback or stop: what is done about it
+    )
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range
+from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, Refused
 from dnntrain.protocols import Action, Alarm, Clock, Context, Need, Parts, Seen
 
 
@@ -21,7 +21,14 @@ class SlowData:
     What it finds depends on the clock: its events, and a stop, are exempt from bitwise resume.
     """
 
-    action: Literal["log", "stop"] = "log"  # log or stop: what is done about it
+    action: Annotated[
+        Literal["log", "stop"],
+        Refused(
+            ("skip", "rollback"),
+            "makes no data arrive sooner: "
+            "a step that is left out or trained again has waited all the same; use monitor.slow_data.action=log or stop",
+        ),
+    ] = "log"  # log or stop: what is done about it
     share: Annotated[float, Range(above=0, below=1)] = 0.3  # part of the time that may be spent waiting
     every: PositiveInt = 50  # steps between two looks
 

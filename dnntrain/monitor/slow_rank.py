@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range
+from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, Refused
 from dnntrain.monitor.slow_data import one_of
 from dnntrain.protocols import Action, Alarm, Built, Clock, Context, Need, Parts, Seen
 
@@ -23,7 +23,14 @@ class SlowRank:
     on the clock: its events, and a stop, are exempt from bitwise resume.
     """
 
-    action: Literal["log", "stop"] = "log"  # log or stop: what is done about it
+    action: Annotated[
+        Literal["log", "stop"],
+        Refused(
+            ("skip", "rollback"),
+            "makes no rank faster: "
+            "all wait for the slowest one in the next step as well; use monitor.slow_rank.action=log or stop",
+        ),
+    ] = "log"  # log or stop: what is done about it
     factor: Annotated[float, Range(above=1)] = 1.5  # how many times as long as the others is too slow
     every: PositiveInt = 50  # steps between two looks
 

@@ -156,6 +156,26 @@ def test_where_all_are_damaged_the_run_is_refused(tmp_path: Path) -> None:
     assert caught.value.exit_code == 5
 
 
+def test_the_last_one_from_before_a_stated_step_is_kept_besides_the_newest(tmp_path: Path) -> None:
+    for step in (0, 10, 20, 30, 40):
+        save(tmp_path, step, x=step)
+    state.prune(tmp_path, 1, until=(5, 25))
+    assert [path.name for path in state.by_step(tmp_path)] == ["step-40", "step-20", "step-0"]
+    found = state.newest(tmp_path, lambda text: None, until=25)
+    assert found is not None
+    assert found.step == 20
+    assert state.newest(tmp_path, lambda text: None, until=-1) is None
+
+
+def test_later_checkpoints_are_removed_with_the_pointers_to_them(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        save(tmp_path, step, x=step)
+    state.mark_best(tmp_path, 15)
+    state.cut_back(tmp_path, 10)
+    assert [path.name for path in state.by_step(tmp_path)] == ["step-10", "step-5"]
+    assert (state.pointer(tmp_path, "LAST"), (tmp_path / "BEST").exists()) == ("step-10", False)
+
+
 @pytest.mark.parametrize("pointer", ["../../etc", "/etc/passwd", "step-99", "", "step-1/../step-1", "\x00"])
 def test_a_pointer_that_leads_elsewhere_is_not_followed(tmp_path: Path, pointer: str) -> None:
     save(tmp_path, 1, x=1)

@@ -9,13 +9,15 @@ import torch
 from stand_ins import built
 from torch import nn
 
+from dnntrain.config.precheck import precheck
+from dnntrain.errors import ConfigError
 from dnntrain.monitor.dead_units import DeadUnits, DeadUnitsGuard, living
 from dnntrain.monitor.gradient_norm import GradientNorm, GradientNormGuard
 from dnntrain.monitor.loss_spike import LossSpike, LossSpikeGuard, robust_score
 from dnntrain.monitor.non_finite import NonFinite, NonFiniteGuard
 from dnntrain.monitor.slow_data import SlowData, SlowDataGuard
 from dnntrain.monitor.slow_rank import slowest
-from dnntrain.protocols import Action, Clock, Seen
+from dnntrain.protocols import Action, Alarm, Clock, Seen
 
 
 def seen(step: int, loss: float = 1.0, norm: float = 1.0, sums: tuple[float, ...] = ()) -> Seen:
@@ -87,6 +89,43 @@ def test_units_that_are_zero_for_all_examples_are_counted() -> None:
     alarm = guard.judge(seen(2, sums=tuple(counts.tolist())))
     assert alarm is not None
     assert alarm.values == {"dead_fraction": 0.75}
+
+
+def counts(guard: DeadUnitsGuard, step: int, *alive: float) -> Alarm | None:
+    return guard.judge(seen(step, sums=alive))
+
+
+def test_dead_units_go_back_to_before_the_steps_of_the_last_good_count_and_leave_none_out() -> None:
+    guard = DeadUnitsGuard(DeadUnits(action="rollback", every=10, steps=3))
+    first = counts(guard, 10, 0.0, 0.0)
+    assert first is not None
+    assert (first.action, first.good_until, first.cut) == (Action.ROLLBACK, 0, 0.5)
+    assert counts(guard, 20, 1.0, 0.0) is None
+    second = counts(guard, 30, 0.0, 0.0)
+    assert second is not None
+    assert second.good_until == 17
+    guard.measure(Clock(30, 0.0))
+    assert guard.may_go_back_to == (17, 37)
+    # The state of an earlier step is restored: what was found good stays so.
+    early = DeadUnitsGuard(DeadUnits(action="rollback", every=10, steps=3)).state_dict()
+    guard.load_state_dict(early)
+    assert guard.may_go_back_to[0] == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "instead"),
+    [
+        ("slow_data", "skip", "monitor.slow_data.action=log"),
+        ("slow_data", "rollback", "monitor.slow_data.action=log"),
+        ("slow_rank", "skip", "monitor.slow_rank.action=log"),
+        ("slow_rank", "rollback", "monitor.slow_rank.action=log"),
+        ("dead_units", "skip", "monitor.dead_units.action=rollback"),
+    ],
+)
+def test_an_action_that_could_not_help_is_refused_with_one_that_works(name: str, action: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=f"monitor.{name}.action={action}: .*; use {instead}"):
+        precheck([f"monitor=[{name}]", f"monitor.{name}.action={action}"])
+    precheck([f"monitor=[{name}]", instead])
 
 
 def test_the_slowest_rank_is_compared_with_the_others() -> None:

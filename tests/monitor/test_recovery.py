@@ -33,6 +33,21 @@ LINE = (
 )
 SPIKE = ("+reg=[fault]", "reg.fault.step=13", "monitor=[loss_spike]")
 NAN = ("+reg=[fault]", "reg.fault.kind=gradient", "reg.fault.step=13", "monitor=[non_finite]")
+#: A step of plain gradient descent on examples that are far too large, which kills most of a small network's units.
+DEATH = (
+    "+reg=[fault]",
+    "reg.fault.step=13",
+    "monitor=[dead_units]",
+    "monitor.dead_units.action=rollback",
+    "monitor.dead_units.every=10",
+    "monitor.dead_units.steps=5",
+    "monitor.dead_units.cut=0.01",
+    "model=mlp",
+    "model.hidden=[32,32]",
+    "optim=sgd",
+    "optim.lr=0.05",
+    "sched=constant",
+)
 DDP = ("parallel=ddp", "launch.nproc=2")
 
 
@@ -50,11 +65,13 @@ def faulty(tmp_path: Path, dnntrain: Run, site: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(str(site))
 
     def run(name: str, *words: str, error: type[DnntrainError] | None = None) -> Path:
+        given = {word.split("=")[0] for word in words}
         line = [word for word in LINE if not word.startswith("monitor.") or "monitor=[loss_spike]" in words]
+        line = [word for word in line if word.split("=")[0] not in given]
         line += [*words, f"run_dir={tmp_path / name}"]
         if DDP[0] in words:
             done = dnntrain(*line, timeout_s=280, PYTHONPATH=f"{ROOT}:{site}")
-            assert done.returncode == 0, done.stderr
+            assert done.returncode == (error.exit_code if error else 0), done.stderr
         else:
             with pytest.raises(error) if error else nullcontext():
                 train(*line, display="quiet")
@@ -102,6 +119,38 @@ def test_a_run_that_is_broken_off_before_or_after_goes_on_bitwise(action: str, l
     assert result(again)["digest"] == result(whole)["digest"]
 
 
+def test_a_gradient_that_is_not_finite_is_only_recorded_where_that_is_asked_for(faulty: Faulty) -> None:
+    folder = faulty("run", *NAN, "monitor.non_finite.action=log", error=DivergedError)
+    (event,) = events(folder)
+    assert (event["event"], event["step"]) == ("non_finite", 13)
+    assert sorted(losses(folder)) == list(range(1, 14))
+    assert "the loss of step 14 is nan" in result(folder)["reason"]
+
+
+def test_where_units_die_the_run_goes_back_to_before_it_at_a_lower_rate(faulty: Faulty) -> None:
+    folder = faulty("run", *DEATH, "eval.every=3step", "checkpoint.keep=1")
+    (event,) = events(folder)
+    assert (event["event"], event["from_step"], event["step"], event["alarm"]) == ("rollback", 20, 5, "dead_units")
+    rates = {row["step"]: row["lr"] for row in rows(folder) if row["split"] == "train"}
+    assert sorted(rates) == list(range(1, 41))
+    assert rates[5] == pytest.approx(0.05)
+    assert rates[6] == rates[40] == pytest.approx(0.0005)
+    # The best state of before was no longer kept, and is not claimed.
+    best = result(folder)["best_step"]
+    assert best > 5
+    assert (folder / "checkpoints" / "BEST").read_text().strip() == f"step-{best}"
+
+
+@pytest.mark.parametrize("left", [5, 15, 25])
+def test_a_run_that_is_broken_off_after_it_went_back_for_dead_units_goes_on_bitwise(left: int, faulty: Faulty) -> None:
+    whole = faulty("whole", *DEATH)
+    again = whole.with_name("again")
+    broken_off(whole, again, left)
+    faulty("again", *DEATH)
+    assert comparable(again) == comparable(whole)
+    assert result(again)["digest"] == result(whole)["digest"]
+
+
 def test_what_lasts_ends_the_run_as_diverged(faulty: Faulty) -> None:
     lasting = "reg.fault.lasting=true"
     skipped = faulty("skipped", *SPIKE, lasting, "monitor.loss_spike.recoveries=2", error=DivergedError)
@@ -133,6 +182,33 @@ def test_one_broken_gradient_on_one_rank_is_left_out_by_all(action: str, faulty:
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert result(two)["value"] == result(one)["value"]
     assert result(one)["value"] == pytest.approx(result(faulty("clean", "train.batch_size=32"))["value"], abs=0.03)
+
+
+@pytest.mark.slow
+def test_a_broken_gradient_on_one_rank_is_recorded_alike(faulty: Faulty) -> None:
+    words = (*NAN, "monitor.non_finite.action=log", "train.batch_size=32")
+    one = faulty("one", *words, error=DivergedError)
+    two = faulty("two", *words, *DDP, "reg.fault.rank=1", error=DivergedError)
+    (event,) = events(two)
+    assert {key: event[key] for key in ("event", "step", "reason")} == {
+        key: events(one)[0][key] for key in ("event", "step", "reason")
+    }
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    assert result(two)["reason"] == result(one)["reason"]
+
+
+@pytest.mark.slow
+def test_units_that_the_examples_of_one_rank_kill_bring_all_ranks_back_and_that_resumes_bitwise(faulty: Faulty) -> None:
+    one, two = faulty("one", *DEATH), faulty("two", *DEATH, *DDP)
+    (event,) = events(two)
+    assert (event["from_step"], event["step"], event["alarm"]) == (20, 5, "dead_units")
+    assert event["reason"] == events(one)[0]["reason"]
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    again = two.with_name("again")
+    broken_off(two, again, 25)
+    faulty("again", *DEATH, *DDP)
+    assert comparable(again) == comparable(two)
+    assert result(again)["digest"] == result(two)["digest"]
 
 
 @pytest.mark.slow
