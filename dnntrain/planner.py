@@ -21,6 +21,7 @@ from dnntrain.parallel.auto import choose
 from dnntrain.parallel.degrees import Degrees, balanced, computes_together, layout_name
 from dnntrain.precision.policy import Policy
 from dnntrain.protocols import Context, Moment, Parts, Target
+from dnntrain.quant.post_training import PostTraining
 from dnntrain.rules import refusals, scheduled, unmet_needs
 from dnntrain.rules_layout import LayoutFacts, layout_refusals
 from dnntrain.timetable import Timetable
@@ -272,6 +273,7 @@ def make_plan(
         notes.append("the learning rate is that of the base schedule, scaled by what each evaluation finds")
     notes += _batch_notes(config, timetable, degrees)
     notes += config.distill.notes(data.num_classes) if hasattr(config.distill, "notes") else ()
+    notes += config.quant.notes(data.train) if isinstance(config.quant, PostTraining) else ()
     for size, cut in cuts.items():
         found_notes = config.norm.notes(NormFacts(degrees.data_ranks, size, *cut, model.batch_norms))
         notes += [note for note in found_notes if size == sizes.largest]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.config.fields import Literal, Probability
+from dnntrain.config.fields import Literal, PositiveInt, Probability
 from dnntrain.protocols import Context, Parts
 from dnntrain.quant.post_training import PostTraining
 
@@ -17,8 +17,10 @@ class Int8Dynamic(PostTraining):
     """
 
     backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
+    auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
     per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
 
     def build(self, context: Context) -> Parts:
+        self.check_backend()
         return Parts()

@@ -23,6 +23,7 @@ class Int8Static(PostTraining):
     calibrates: ClassVar[bool] = True
 
     backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
+    auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
     batches: PositiveInt = 8  # batches of training images that ranges are read from
     batch_size: PositiveInt = 64  # images in each of them
     observer: Literal["minmax", "histogram", "percentile"] = "minmax"  # how a range follows from the values seen
@@ -33,9 +34,21 @@ class Int8Static(PostTraining):
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
 
     def build(self, context: Context) -> Parts:
+        self.check_backend()
         if self.observer != "percentile" and self.percentile != type(self).percentile:
             raise ConfigError(
                 f"quant.percentile={self.percentile} has no effect with quant.observer={self.observer}",
                 "use quant.observer=percentile, or leave percentile out",
             )
         return Parts()
+
+    def cut(self, training: int) -> tuple[str, ...]:
+        """A note where there are fewer `training` images than are to be read."""
+        found = training // self.batch_size
+        if found >= self.batches:
+            return ()
+        made = f"{found} batch{'es' if found != 1 else ''}"
+        return (f"quant.batches={self.batches}: {training} training images make {made} of {self.batch_size}",)
+
+    def notes(self, training: int) -> tuple[str, ...]:
+        return (*super().notes(training), *self.cut(training))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.config.fields import Fraction
+from dnntrain.errors import ConfigError
 from dnntrain.hardware import Hardware
 from dnntrain.protocols import Need
 
@@ -29,3 +30,28 @@ class PostTraining:
     def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
         """Why `hardware` cannot run it, to follow the name of the choice, and what to use there; None where it can."""
         return None
+
+    @property
+    def measured_batches(self) -> tuple[int, ...]:
+        """Batch sizes that exports are measured at where the fastest is wanted: ascending, each once."""
+        return tuple(sorted(set(getattr(self, "auto_batches", (1, 64)))))
+
+    def check_backend(self) -> None:
+        """Raises ConfigError where batch sizes are named that nothing is measured at, or none are."""
+        backend, batches = getattr(self, "backend", "auto"), getattr(self, "auto_batches", None)
+        if batches is None:
+            return
+        if not batches:
+            raise ConfigError("quant.auto_batches=[] names no batch size", "use quant.auto_batches=[1,64]")
+        if backend != "auto" and batches != type(self).auto_batches:  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"quant.auto_batches={list(batches)} has no effect with quant.backend={backend}",
+                "use quant.backend=auto, or leave auto_batches out",
+            )
+
+    def notes(self, training: int) -> tuple[str, ...]:
+        """What the plan says, of a run with so many `training` images."""
+        if getattr(self, "backend", "") != "auto":
+            return ()
+        sizes = ", ".join(map(str, self.measured_batches))
+        return (f"quant.backend=auto: the integer exports are timed at batch sizes {sizes} (quant.auto_batches)",)

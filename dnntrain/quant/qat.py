@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dnntrain.config.fields import Annotated, Duration, Literal, Probability, Range
+from dnntrain.config.fields import Annotated, Duration, Literal, PositiveInt, Probability, Range
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Built, Collectives, Context, Control, ModelStage, ModelTransform, Moment, Need, Parts
 from dnntrain.quant.fake import inserted, prepared, ranges_of, reaches, refold, restored
@@ -40,9 +40,11 @@ class Qat(PostTraining):
     backend: Literal["none", "auto", "inductor", "onnxruntime"] = (
         "none"  # integer export that the run writes at its end
     )
+    auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers in an export; else it fails
 
     def build(self, context: Context) -> Parts:
+        self.check_backend()
         for name in ("start", "freeze_batch_norm", "freeze_observers"):
             if getattr(self, name).unit == "s":
                 raise ConfigError(f"quant.{name}={getattr(self, name)} is a time", "give it in %, ep or step")

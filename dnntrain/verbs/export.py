@@ -12,6 +12,7 @@ from dnntrain.hardware import detect
 from dnntrain.quant.post_training import PostTraining
 from dnntrain.verbs.arguments import Arguments
 from dnntrain.verbs.words import count, counts, own_words
+from dnntrain.world import World
 
 _WORDS = ("format", "path", "threads", "runtime", "batches")
 
@@ -31,6 +32,12 @@ def run(arguments: Arguments) -> int:
             "as in: dnntrain export runs/NAME/ID format=onnx",
         )
     run_path = Path(arguments.positional[0]).expanduser()
+    if (world := World.from_environ()).size > 1:
+        raise ConfigError(
+            f"export works in one process, and this is one of {world.size} (WORLD_SIZE): ranges are read from the same images "
+            "whatever layout trained the run, and each process would write the same files",
+            f"start it without torchrun, as in: dnntrain export {run_path}",
+        )
     own, others = own_words(arguments.overrides, _WORDS)
     quantising = [word for word in others if word.lstrip("+").startswith(("quant=", "quant."))]
     overrides = [word for word in others if word not in quantising]
@@ -48,8 +55,12 @@ def run(arguments: Arguments) -> int:
     quant = quantisation(name, quantising, trained.config.quant) if not found.exact else None
     if quantising and quant is None:
         raise ConfigError(f"{quantising[0]} has no effect on format={name}", "use format=onnx_int8 or format=pt2_int8")
-    if "batches" in own and name != "auto":
-        raise ConfigError(f"batches={own['batches']} has no effect on format={name}", "use format=auto")
+    sizes = [f"batches={own['batches']}"] if "batches" in own else []
+    sizes += [word for word in quantising if word.lstrip("+").startswith("quant.auto_batches=")]
+    if sizes and name != "auto":
+        raise ConfigError(f"{sizes[0]} has no effect on format={name}", "use format=auto")
+    if len(sizes) > 1:
+        raise ConfigError(f"{' and '.join(sizes)} both name the batch sizes to measure at", f"keep {sizes[0]}")
     runtime = own.get("runtime", "eager")
     if runtime not in _RUNTIMES:
         raise ConfigError(f"runtime={runtime} is none of {', '.join(_RUNTIMES)}", did_you_mean(runtime, _RUNTIMES))
@@ -61,10 +72,12 @@ def run(arguments: Arguments) -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
+    for note in subject.notes(quant):
+        say(f"note: {note}")
     if quant is not None and name == "auto":
         from dnntrain.verbs.choosing import export_fastest
 
-        batches = counts(own, "batches", (1, 64))
+        batches = counts(own, "batches", quant.measured_batches)
         cores = threads or detect("cpu").cores
         card = export_fastest(subject, target, quant, batches=batches, threads=cores, quantised_only=False, say=say)
     else:

@@ -23,6 +23,7 @@ from dnntrain.export.reading import open_export
 from dnntrain.keys import Key
 from dnntrain.quant.fake import prepared as prepared_modules
 from dnntrain.quant.fake import restored
+from dnntrain.quant.int8_static import Int8Static
 from dnntrain.quant.post_training import PostTraining
 from dnntrain.verbs.trained import Part, Trained, exported_config, parts_of
 
@@ -87,6 +88,10 @@ class Subject:
         chosen = Key(self.trained.config.seed, "calibration").permutation(part.index)[:wanted]
         found = replace(part, index=chosen).batches(self.trained, batch_size)
         return [batch.images.clone() for batch in found if len(batch) == batch_size]
+
+    def notes(self, quant: PostTraining | None) -> tuple[str, ...]:
+        """What will not be as `quant` asks for it, for a person to read."""
+        return quant.cut(len(self.parts["train"].index)) if isinstance(quant, Int8Static) else ()
 
     def card(self) -> Card:
         """The description of the model, as yet without format."""
@@ -182,10 +187,15 @@ def prepared(target: Path) -> Iterator[Path]:
 
 
 def export_quantised(
-    run: Path, quant: PostTraining, say: Callable[[str], None], trusted: Sequence[str] = ()
+    run: Path,
+    quant: PostTraining,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    trusted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes the export that a run's `quant` asks for to exports/FORMAT of its directory; returns what is noted in result.json.
 
+    `say` is told how it goes on, `warn` what is not as it was asked for.
     `trusted`: what names the code of the run's model, if it has any, where that may be run.
     """
     from dnntrain.hardware import detect
@@ -196,11 +206,15 @@ def export_quantised(
     if loaded.device != "cpu" and "pt2_cuda" not in quant.formats:
         say(f"the integer export runs on the processor, not on {loaded.device}; quant=float8 is for GPUs")
     subject = Subject.of(loaded)
+    for note in subject.notes(quant):
+        warn(f"note: {note}")
     backend = getattr(quant, "backend", "")
     if backend == "auto":
         target = run / "exports" / "int8"
         cores = detect("cpu").cores
-        card = export_fastest(subject, target, quant, batches=(1, 64), threads=cores, quantised_only=True, say=say)
+        card = export_fastest(
+            subject, target, quant, batches=quant.measured_batches, threads=cores, quantised_only=True, say=say
+        )
     else:
         wanted = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8"}.get(backend, quant.formats[0])
         target = run / "exports" / wanted

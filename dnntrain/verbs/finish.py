@@ -71,5 +71,5 @@ def finish(
         # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout. Code of the
         # user's own has been run all along.
         trusted = code_of(config.resolved)
-        result["export"] = export_quantised(directory.path, config.quant, directory.log, trusted)
+        result["export"] = export_quantised(directory.path, config.quant, directory.log, warn, trusted)
         directory.write_result(result)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from short_runs import trained
 
 from dnntrain.bench.measure import Timed
 from dnntrain.cli import main
@@ -86,3 +87,23 @@ def test_settings_without_effect_are_refused(run: Path, capsys: Capture) -> None
     assert main(["export", str(run), "format=onnx", "runtime=compiled"]) == 2
     assert main(["export", str(run), "format=pt2", "runtime=compild"]) == 2
     assert "did you mean 'compiled'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_run_measures_at_the_batch_sizes_that_it_names(tmp_path: Path) -> None:
+    words = ("train.duration=1ep", "quant=int8_static", "quant.max_drop=0.9")
+    done = trained(tmp_path / "run", *words, "quant.auto_batches=[4,2,4]")
+    assert done["export"]["auto"]["choices"].keys() == {"2", "4"}
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["format=onnx_int8", "quant.auto_batches=[8]"], "use format=auto"),
+        (["format=auto", "batches=8", "quant.auto_batches=[8]"], "keep batches=8"),
+    ],
+)
+def test_batch_sizes_without_effect_are_refused(words: list[str], fix: str, short_run: Path, capsys: Capture) -> None:
+    assert main(["export", str(short_run), *words]) == 2
+    assert fix in capsys.readouterr().err

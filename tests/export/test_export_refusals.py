@@ -65,3 +65,14 @@ def test_a_device_that_an_export_does_not_run_on_is_refused_not_put_aside(
     first, fix = capsys.readouterr().err.splitlines()
     assert first == "dnntrain: format=onnx runs on device=cpu alone, not on device=cuda"
     assert fix == "  use device=cpu, or an export of format=pt2"
+
+
+def test_several_processes_would_write_the_same_files(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in world.items():
+        monkeypatch.setenv(name, value)
+    assert main(["export", str(run), "format=onnx_int8", f"path={tmp_path}/out"]) == 2
+    assert "start it without torchrun" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
