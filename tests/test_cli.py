@@ -219,6 +219,16 @@ def test_each_error_has_its_exit_code(error: BaseException, code: int, capsys: p
     assert ("Traceback" in capsys.readouterr().err) == (code == 1)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_and_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> int:
+        with Path("/dev/full").open("wb", buffering=0) as file:
+            return file.write(b"x")
+
+    assert guarded(body) == 5
+    assert capsys.readouterr().err == "dnntrain: No space left on device\n  make room, then give the same line again\n"
+
+
 def test_a_users_folder_is_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "narrow.yaml").write_text(

@@ -89,7 +89,7 @@ def _agreed(ranks: Ranks, work: Callable[[], Any]) -> list[Any]:
     try:
         outcome: dict[str, Any] = {"done": work()}
     except OSError as error:
-        outcome = {"failed": str(error), "errno": error.errno}
+        outcome = {"failed": error.strerror or str(error), "errno": error.errno}
     outcomes = ranks.exchange(outcome)
     for rank, found in enumerate(outcomes):
         if "failed" in found:

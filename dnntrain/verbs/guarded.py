@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
 
-from dnntrain.errors import DnntrainError
+from dnntrain.errors import CheckpointError, DnntrainError
 from dnntrain.live import SafeStream
 
 _PIPE_CLOSED = 128 + 13
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def guarded(body: Callable[[], int], verbose: bool = False) -> int:
     """What `body` returns, or the exit code of the exception that ended it.
 
-    A DnntrainError is the user's to mend: message and hint on stderr; traceback with `verbose` or DNNTRAIN_DEBUG=1.
-    Any other exception is a bug of dnntrain: traceback, exit code 1.
+    A DnntrainError is the user's to mend: message and hint on stderr; traceback with `verbose` or DNNTRAIN_DEBUG=1. So is a full
+    disk, wherever it is met. Any other exception is a bug of dnntrain: traceback, exit code 1.
     """
     try:
         code = body()
@@ -40,7 +42,11 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
         # The reader is gone; without this Python complains once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _PIPE_CLOSED
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL and os.environ.get("DNNTRAIN_DEBUG") != "1":
+            place = f": {error.filename}" if error.filename else ""
+            SafeStream(sys.stderr).line(f"dnntrain: {error.strerror}{place}\n  make room, then give the same line again")
+            return CheckpointError.exit_code
         traceback.print_exc()
         print("dnntrain: this is a bug; please report it with the lines above and `dnntrain doctor`", file=sys.stderr)
         return 1
