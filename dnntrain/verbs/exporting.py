@@ -168,9 +168,26 @@ def check_target(target: Path) -> None:
         raise ConfigError(f"path={target} exists and is no export", "name a folder of its own")
 
 
+def _runs(pid: str) -> bool:
+    """Whether a process of this number runs here."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 @contextmanager
 def prepared(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, which takes its place if the body succeeds, and is removed if not."""
+    """A new folder beside `target`, which takes its place if the body succeeds, and is removed if not.
+
+    What exports of the same target that were killed have left is removed, too.
+    """
+    for left in target.parent.glob(f".{target.name}.tmp-*"):
+        if not _runs(left.suffix.removeprefix(".tmp-")):
+            shutil.rmtree(left, ignore_errors=True)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)

@@ -45,7 +45,9 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _FULL and os.environ.get("DNNTRAIN_DEBUG") != "1":
             place = f": {error.filename}" if error.filename else ""
-            SafeStream(sys.stderr).line(f"dnntrain: {error.strerror}{place}\n  make room, then give the same line again")
+            SafeStream(sys.stderr).line(
+                f"dnntrain: {error.strerror}{place}\n  make room, then give the same line again"
+            )
             return CheckpointError.exit_code
         traceback.print_exc()
         print("dnntrain: this is a bug; please report it with the lines above and `dnntrain doctor`", file=sys.stderr)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +99,16 @@ def test_an_export_takes_the_place_of_an_earlier_one_and_of_nothing_else(run: Pa
     assert main(["export", str(run), "format=safetensors", f"path={tmp_path}/mine"]) == 2
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
     assert sorted(item.name for item in tmp_path.iterdir()) == ["mine", "place"]
+
+
+def test_what_a_killed_export_left_is_removed_and_another_process_keeps_its_own(run: Path, tmp_path: Path) -> None:
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    ).stdout
+    left = tmp_path / f".mine.tmp-{gone.strip()}"
+    working = tmp_path / f".mine.tmp-{os.getppid()}"
+    for folder in (left, working):
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"half")
+    assert main(["export", str(run), "format=safetensors", f"path={tmp_path / 'mine'}"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [working.name, "mine"]
