@@ -82,13 +82,14 @@ class DeadUnitsGuard:
 
     def measure(self, clock: Clock) -> Tensor | None:
         rest = self._knobs.every - clock.step % self._knobs.every
-        self._next = clock.step + rest - self._knobs.steps
         self._looking = rest <= self._knobs.steps
-        if clock.step % self._knobs.every or not self._alive:
-            return None
-        counted = torch.cat(list(self._alive.values())).float()
-        for alive in self._alive.values():
-            alive.zero_()
+        counts = clock.step % self._knobs.every == 0 and bool(self._alive)
+        counted = torch.cat(list(self._alive.values())).float() if counts else None
+        last, self._next = self._next, clock.step + rest - self._knobs.steps
+        # Anew also after a count that was not made, for its step was left out by a rollback.
+        if self._next != last:
+            for alive in self._alive.values():
+                alive.zero_()
         return counted
 
     def judge(self, seen: Seen) -> Alarm | None:

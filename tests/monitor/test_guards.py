@@ -91,6 +91,20 @@ def test_units_that_are_zero_for_all_examples_are_counted() -> None:
     assert alarm.values == {"dead_fraction": 0.75}
 
 
+def test_a_count_that_was_left_out_leaves_nothing_to_the_next_one() -> None:
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
+    guard = DeadUnitsGuard(DeadUnits(every=4, steps=2))
+    guard.bind(built(model))
+    for step in (1, 2, 3, 5, 6, 7, 8):  # 4 is left out
+        with torch.no_grad():
+            model[0].weight.fill_(0.0)  # type: ignore[union-attr, operator]
+            model[0].bias.fill_(1.0 if step < 6 else -1.0)  # type: ignore[union-attr, operator]
+        model(torch.ones(1, 1))
+        counted = guard.measure(Clock(step, 0.0))
+    assert counted is not None
+    assert counted.tolist() == [0.0, 0.0]
+
+
 def counts(guard: DeadUnitsGuard, step: int, *alive: float) -> Alarm | None:
     return guard.judge(seen(step, sums=alive))
 
