@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -128,9 +129,24 @@ def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.startswith(f"dnntrain {verb}")
 
 
-def test_every_line_of_help_fits_a_wide_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--help"])
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_fits_the_terminal(
+    verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    main([*([verb] if verb else []), "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= width
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_example_in_several_lines_is_one_command_to_the_shell(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    main([verb, "--help"])
+    joined = re.sub(r" \\\n +", " ", capsys.readouterr().out)
+    assert all(f"\n  {example}\n" in f"{joined}\n" for example in VERBS[verb].examples)
 
 
 def test_config_and_cfg_job_print_the_same_yaml(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,6 @@ From the YAML files and the modules' source; no hydra, no torch.
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Any
 
 from dnntrain.config.groups import GROUPS
@@ -16,6 +15,7 @@ from dnntrain.config.values import describe, plain
 from dnntrain.config.yamlfile import leaves, shown
 from dnntrain.errors import ConfigError, did_you_mean
 from dnntrain.verbs.arguments import Arguments
+from dnntrain.verbs.wrapping import wrapped
 
 
 def run(arguments: Arguments) -> int:
@@ -44,7 +44,7 @@ def all_groups(known: Registry) -> tuple[list[dict[str, Any]], list[str]]:
         for name, group in GROUPS.items()
     ]
     rows = [(str(row["group"]), ", ".join(row["choices"]) or "(none yet)", str(row["doc"])) for row in found]
-    lines = [line for name, choices, doc in rows for line in _wrapped(f"{name:<10} ", f"{doc}: {choices}")]
+    lines = [line for name, choices, doc in rows for line in wrapped(f"{name:<10} ", f"{doc}: {choices}")]
     return found, [*lines, "", "dnntrain ls GROUP describes the choices, dnntrain ls GROUP CHOICE the knobs"]
 
 
@@ -56,9 +56,9 @@ def one_group(known: Registry, group: str) -> tuple[list[dict[str, Any]], list[s
         for choice in choices
     ]
     width = max((len(choice.name) for choice in choices), default=0)
-    lines = [line for choice in choices for line in _wrapped(f"{choice.name:<{width}}  ", choice.doc)]
+    lines = [line for choice in choices for line in wrapped(f"{choice.name:<{width}}  ", choice.doc)]
     how = f"{group}=NAME" if GROUPS[group].single else f"+{group}=[NAME,…]"
-    return found, [*_wrapped(f"{group}: ", f"{GROUPS[group].doc} ({how})"), "", *(lines or ["(no choices yet)"])]
+    return found, [*wrapped(f"{group}: ", f"{GROUPS[group].doc} ({how})"), "", *(lines or ["(no choices yet)"])]
 
 
 def one_choice(choice: Choice) -> tuple[dict[str, Any], list[str]]:
@@ -69,7 +69,7 @@ def one_choice(choice: Choice) -> tuple[dict[str, Any], list[str]]:
         "doc": choice.doc,
         "file": shown(choice.yaml),
     }
-    head = [*_wrapped(f"{choice.group}={choice.name}: ", choice.doc), f"({shown(choice.yaml)})", ""]
+    head = [*wrapped(f"{choice.group}={choice.name}: ", choice.doc), f"({shown(choice.yaml)})", ""]
     if choice.module_path is None:
         file = choice.chain[-1]
         settings = {".".join(keys): value for keys, value in file.leaves()}
@@ -84,8 +84,8 @@ def one_choice(choice: Choice) -> tuple[dict[str, Any], list[str]]:
     found["knobs"] = knobs
     lines: list[str] = []
     for knob in knobs:
-        lines += _wrapped(f"{choice.key}.{knob['name']}={_text(knob['default'])}", "")
-        lines += _wrapped("    ", "; ".join(part for part in (knob["doc"], knob["type"]) if part))
+        lines += wrapped(f"{choice.key}.{knob['name']}={_text(knob['default'])}", "")
+        lines += wrapped("    ", "; ".join(part for part in (knob["doc"], knob["type"]) if part))
     return found, [*head, *(lines or ["(nothing to set)"])]
 
 
@@ -114,14 +114,3 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _wrapped(head: str, text: str) -> list[str]:
-    """`head` and `text` in lines no wider than the terminal, the text aligned behind the head."""
-    import textwrap
-
-    width = max(40, min(shutil.get_terminal_size().columns, 120))
-    indent = " " * (len(head) if text else 4)
-    return textwrap.wrap(
-        text, width, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    ) or [head.rstrip()]

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from dnntrain.config.groups import GROUPS
 from dnntrain.verbs.table import VERBS
+from dnntrain.verbs.wrapping import columns, command, wrapped
 
 _FLAGS = (
     ("-h, --help", "this text; dnntrain VERB --help: that of a verb"),
@@ -21,9 +22,26 @@ _FLAGS = (
     ("--at-once N", "trials of a sweep that run at once; without it, as many as fit"),
     ("--dry-run", "list the trials of a sweep and train nothing"),
 )
+_KEYS = (
+    "train.duration=10ep|5000step|90s, train.batch_size, optim.lr, eval.every, log.every, checkpoint.every, seed, run_dir, "
+    "resume=auto|never|PATH, init_from=PATH, launch.nproc"
+)
+_EXAMPLES = (
+    ("dnntrain", "the default: digits, in seconds"),
+    ("dnntrain model=resnet20 data=cifar10 train.duration=30ep", "other choices, other values"),
+    ("dnntrain +reg=[ema] reg.ema.decay=0.99", "add to a list of methods"),
+    ("dnntrain plan parallel=ddp launch.nproc=2", "what would run"),
+    ("dnntrain report runs/NAME/ID", "the report of a run"),
+)
 _CODES = (
-    "0 done · 2 refused configuration · 3 data problem · 4 diverged · 5 unusable checkpoint or model file",
-    "75 preempted, saved, resumable · 130 interrupted, saved · 1 a bug in dnntrain",
+    ("0", "done"),
+    ("1", "a bug in dnntrain"),
+    ("2", "refused configuration"),
+    ("3", "data problem"),
+    ("4", "diverged"),
+    ("5", "unusable checkpoint or model file"),
+    ("75", "preempted, saved, resumable"),
+    ("130", "interrupted, saved"),
 )
 
 
@@ -33,29 +51,28 @@ def general_help() -> str:
     groups = [(name, group.doc) for name, group in GROUPS.items()]
     return "\n".join(
         [
-            "dnntrain [VERB] [KEY=VALUE …]: trains a network faster, ships it smaller, and proves both.",
+            *wrapped(
+                "dnntrain [VERB] [KEY=VALUE …]: ",
+                "trains a network faster, ships it smaller, and proves both.",
+                indent=2,
+            ),
             "",
             "examples:",
-            "  dnntrain                                                   the default: digits, in seconds",
-            "  dnntrain model=resnet20 data=cifar10 train.duration=30ep   other choices, other values",
-            "  dnntrain +reg=[ema] reg.ema.decay=0.99                     add to a list of methods",
-            "  dnntrain plan parallel=ddp launch.nproc=2                  what would run",
-            "  dnntrain report runs/NAME/ID                               the report of a run",
+            *columns(_EXAMPLES, commands=True),
             "",
             "verbs (none means train):",
-            *_columns(verbs),
+            *columns(verbs),
             "",
             "groups (dnntrain ls GROUP lists the choices):",
-            *_columns(groups),
+            *columns(groups),
             "",
-            "keys most used: train.duration=10ep|5000step|90s, train.batch_size, optim.lr, eval.every, log.every,",
-            "  checkpoint.every, seed, run_dir, resume=auto|never|PATH, init_from=PATH, launch.nproc",
+            *wrapped("keys most used: ", _KEYS, indent=2),
             "",
             "flags:",
-            *_columns(_FLAGS),
+            *columns(_FLAGS),
             "",
             "exit codes:",
-            *(f"  {line}" for line in _CODES),
+            *columns(_CODES),
         ]
     )
 
@@ -64,8 +81,9 @@ def verb_help(name: str) -> str:
     """Help of one verb: examples first."""
     verb = VERBS[name]
     line = " ".join(part for part in ("dnntrain", name, verb.words, "[KEY=VALUE …]" if verb.overrides else "") if part)
-    about = ["", verb.about] if verb.about else []
-    return "\n".join([f"{line}: {verb.doc}", "", "examples:", *(f"  {item}" for item in verb.examples), *about])
+    about = ["", *wrapped("", verb.about, indent=0)] if verb.about else []
+    examples = [part for item in verb.examples for part in command(item)]
+    return "\n".join([*wrapped(f"{line}: ", verb.doc, indent=2), "", "examples:", *examples, *about])
 
 
 def version_text() -> str:
@@ -77,8 +95,3 @@ def version_text() -> str:
     except PackageNotFoundError:
         torch = "missing"
     return f"dnntrain {__version__} · torch {torch} · python {platform.python_version()}"
-
-
-def _columns(rows: tuple[tuple[str, str], ...] | list[tuple[str, str]]) -> list[str]:
-    width = max(len(name) for name, _ in rows)
-    return [f"  {name:<{width}}  {doc}" for name, doc in rows]

@@ -1,0 +1,51 @@
+"""Lines no wider than the terminal, for help and for what verbs print. Imports neither hydra nor torch."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+
+#: Columns that a text beside a name needs; with fewer it stands below.
+_BESIDE = 24
+
+
+def terminal_width() -> int:
+    """Columns to write in: those of the terminal (80 where there is none), at least 40 and at most 120."""
+    return max(40, min(shutil.get_terminal_size().columns, 120))
+
+
+def wrapped(head: str, text: str, indent: int | None = None) -> list[str]:
+    """`head` and `text` in lines no wider than the terminal; those after the first are indented by `indent`, or aligned behind the head."""
+    if indent is None:
+        indent = len(head) if text else 4
+    return textwrap.wrap(
+        text,
+        terminal_width(),
+        initial_indent=head,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [head.rstrip()]
+
+
+def command(line: str) -> list[str]:
+    """A command in lines that a shell takes as one: each but the last ends with a backslash."""
+    *most, last = textwrap.wrap(
+        line,
+        terminal_width() - 2,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [*(f"{part} \\" for part in most), last]
+
+
+def columns(rows: Sequence[tuple[str, str]], commands: bool = False) -> list[str]:
+    """(name, text) in two columns. `commands`: the names are commands, and where a text has no room beside them it stands below."""
+    width = max(len(name) for name, _ in rows)
+    longest = max(len(text) for _, text in rows)
+    if commands and terminal_width() < width + 4 + min(longest, _BESIDE):
+        return [line for name, text in rows for line in (*command(name), *wrapped("      ", text))]
+    return [line for name, text in rows for line in wrapped(f"  {name:<{width}}  ", text)]
