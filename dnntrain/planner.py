@@ -266,7 +266,6 @@ def make_plan(
         compile_note,
         _uneven(timetable),
         _too_large(micro, config),
-        _one(config, ranks),
     )
     notes = [note for note in found if note]
     if getattr(config.sched, "looks_at_validation", False):
@@ -563,18 +562,6 @@ def _batch_notes(config: RunConfig, timetable: Timetable, degrees: Degrees) -> l
     if degrees.pp > 1:
         notes.append("a pipeline pads smaller batches: each step costs what one of the largest batch does")
     return notes
-
-
-def _one(config: RunConfig, ranks: int) -> str:
-    """What becomes of a number of processes that the layout does not start."""
-    asked = config.launch.nproc
-    started = config.parallel.processes == "one" and ranks == 1 and asked is not None and asked > 1
-    choice = config.resolved["choices"]["parallel"]
-    return (
-        f"launch.nproc={asked} is for layouts of several processes, such as parallel=ddp; parallel={choice} starts one"
-        if started
-        else ""
-    )
 
 
 def _uneven(timetable: Timetable) -> str:

@@ -66,6 +66,12 @@ RULES: tuple[Rule, ...] = (
         "use parallel=ddp, or start one process",
     ),
     Rule(
+        lambda c, hardware, ranks: ranks == 1 and c.parallel.processes == "one" and (c.launch.nproc or 1) > 1,
+        "launch.nproc={c.launch.nproc} is for layouts of several processes, and parallel={c.resolved[choices][parallel]} starts one: "
+        "the others would have nothing to do",
+        "use parallel=ddp, or launch.nproc=1",
+    ),
+    Rule(
         lambda c, hardware, ranks: ranks > 1 and any(length.unit == "s" for length in _lengths(c)),
         "{ranks} ranks have a clock each, and would not end, evaluate or save at the same step by a number of seconds",
         "give train.duration, eval.every, checkpoint.every and log.every in steps or epochs",

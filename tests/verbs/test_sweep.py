@@ -76,7 +76,7 @@ def test_every_mistake_of_every_trial_is_told_before_anything_starts(tmp_path: P
 
 
 def test_a_trial_that_has_no_plan_is_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
-    words = ["-m", "train.microbatch=8,64", "parallel=ddp,single", "launch.nproc=2", f"run_dir={tmp_path / 'a'}"]
+    words = ["-m", "train.microbatch=8,64", "parallel=ddp,single", f"run_dir={tmp_path / 'a'}"]
     assert main(words) == 2
     text = capsys.readouterr().err
     assert "train.microbatch=64 parallel=single: " in text

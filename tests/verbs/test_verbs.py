@@ -24,14 +24,6 @@ def test_plan_says_what_would_run_and_why(capsys: Capture) -> None:
     assert "at the peak" in text
 
 
-def test_plan_says_where_a_number_of_processes_starts_but_one(capsys: Capture) -> None:
-    assert main(["plan", "launch.nproc=2", "--json"]) == 0
-    notes = " ".join(json.loads(capsys.readouterr().out)["notes"])
-    assert (
-        "launch.nproc=2 is for layouts of several processes, such as parallel=ddp; parallel=single starts one" in notes
-    )
-
-
 def test_plan_as_json_holds_the_numbers(capsys: Capture) -> None:
     assert main(["plan", "--json", "parallel=ddp", "launch.nproc=4", "train.batch_size=64"]) == 0
     made = json.loads(capsys.readouterr().out)
@@ -47,6 +39,10 @@ def test_plan_as_json_holds_the_numbers(capsys: Capture) -> None:
         (["precision=fp16", "device=cpu"], "use precision=bf16"),
         (["parallel=ddp", "launch.nproc=64"], "leaves some of 64 data ranks without"),
         (["device=cuda:7"], "device=cuda:7"),
+        (
+            ["launch.nproc=2"],
+            "parallel=single starts one: the others would have nothing to do\n  use parallel=ddp, or launch.nproc=1",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_nearest_that_can(words: list[str], reason: str, capsys: Capture) -> None:
