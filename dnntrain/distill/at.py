@@ -12,7 +12,7 @@ from torch.linalg import vector_norm
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from dnntrain.config.fields import NonNegative
-from dnntrain.distill.knobs import TeacherKnobs
+from dnntrain.distill.knobs import TeacherKnobs, check_weights
 from dnntrain.distill.layers import map_names, output_shapes, paired, student_of
 from dnntrain.distill.teacher import Tap, taught
 from dnntrain.errors import ConfigError
@@ -30,6 +30,7 @@ class At(TeacherKnobs):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURES})
 
     def build(self, context: Context) -> Parts:
+        check_weights(weight=self.weight)
         modules: list[str] = []
 
         def taps(teacher: nn.Module) -> list[Tap]:

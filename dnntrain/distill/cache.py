@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def open_store(
     }
     folder = default_folder(binding) if knobs.cache_dir is None else Path(knobs.cache_dir).expanduser()
     _check_binding(folder, binding)
+    _check_writable(folder)
     return Store(shapes, limit, folder, binding)
 
 
@@ -164,10 +166,7 @@ class Store:
             path = self._folder / f"{_digest(data)}.safetensors"
             write_bytes(path, data)
         except OSError as error:
-            raise ConfigError(
-                f"distill.cache_dir={self._folder} cannot be written: {error}",
-                "name another folder, or use distill.cache=memory",
-            ) from None
+            raise _unwritable(self._folder, error) from None
         loaded = load_file(path)
         return {name: loaded[name] for name in self._shapes}
 
@@ -215,6 +214,27 @@ def _check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
                 f"distill.cache_dir={folder} holds outputs {kind}",
                 "name another folder, or leave cache_dir out: each teacher then gets a folder of its own",
             )
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises ConfigError where no cache can be begun in `folder`: no file can be made there, or in the nearest folder above that there is.
+
+    One that was begun may be full, and only be read.
+    """
+    if (folder / "binding.json").is_file():
+        return
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"distill.cache_dir={folder} cannot be written: {error}", "name another folder, or use distill.cache=memory"
+    )
 
 
 def _device_name(device: str) -> str:

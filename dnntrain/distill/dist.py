@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity, softmax
 
 from dnntrain.config.fields import Literal, NonNegative, Positive
 from dnntrain.distill.ensemble import check_ensemble, combined
-from dnntrain.distill.knobs import TeacherKnobs
+from dnntrain.distill.knobs import TeacherKnobs, check_weights
 from dnntrain.distill.relations import block_count, in_blocks, spread
 from dnntrain.distill.teacher import LOGITS, taught
 from dnntrain.protocols import Batch, Context, LossTerm, Need, Outputs, Parts
@@ -32,6 +32,7 @@ class Dist(TeacherKnobs):
     pairs: ClassVar[bool] = True
 
     def build(self, context: Context) -> Parts:
+        check_weights(beta=self.beta, gamma=self.gamma)
         check_ensemble(self.ensemble, self.sources)
         teacher = taught(self, context, logits=True)
         square = self.temperature**2

@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax
 
 from dnntrain.config.fields import Literal, NonNegative, Positive
 from dnntrain.distill.ensemble import check_ensemble, combined
-from dnntrain.distill.knobs import TeacherKnobs
+from dnntrain.distill.knobs import TeacherKnobs, check_weights
 from dnntrain.distill.teacher import LOGITS, taught
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, BatchStage, Context, LossTerm, Need, Outputs, Parts
@@ -32,6 +32,7 @@ class Dkd(TeacherKnobs):
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def build(self, context: Context) -> Parts:
+        check_weights(alpha=self.alpha, beta=self.beta)
         check_ensemble(self.ensemble, self.sources)
         teacher = taught(self, context, logits=True)
 

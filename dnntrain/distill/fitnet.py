@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.config.fields import NonNegative
-from dnntrain.distill.knobs import TeacherKnobs
+from dnntrain.distill.knobs import TeacherKnobs, check_weights
 from dnntrain.distill.layers import map_names, output_shapes, paired, student_of
 from dnntrain.distill.teacher import Tap, taught
 from dnntrain.errors import ConfigError
@@ -33,6 +33,7 @@ class Fitnet(TeacherKnobs):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURES})
 
     def build(self, context: Context) -> Parts:
+        check_weights(weight=self.weight)
         guided: list[str] = []
 
         def taps(teacher: nn.Module) -> list[Tap]:

@@ -10,7 +10,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from dnntrain.config.fields import Literal, NonNegative, Positive
 from dnntrain.distill.ensemble import check_ensemble, combined
-from dnntrain.distill.knobs import TeacherKnobs
+from dnntrain.distill.knobs import TeacherKnobs, check_weights
 from dnntrain.distill.teacher import LOGITS, taught
 from dnntrain.protocols import Batch, Context, LossTerm, Need, Outputs, Parts
 
@@ -29,6 +29,7 @@ class Kd(TeacherKnobs):
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def build(self, context: Context) -> Parts:
+        check_weights(weight=self.weight)
         check_ensemble(self.ensemble, self.sources)
         teacher = taught(self, context, logits=True)
 

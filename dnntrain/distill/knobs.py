@@ -39,3 +39,13 @@ class TeacherKnobs:
     def sources(self) -> tuple[str, ...]:
         """The teachers as typed."""
         return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
+
+
+def check_weights(**weights: float) -> None:
+    """Raises ConfigError where every weight of the teacher's terms is 0: it would be run for nothing."""
+    if not any(weights.values()):
+        zeros = " and ".join(f"distill.{name}=0" for name in weights)
+        default = next(iter(weights))
+        raise ConfigError(
+            f"{zeros}: the teacher would be run, and change nothing", f"use distill=none, or distill.{default} above 0"
+        )

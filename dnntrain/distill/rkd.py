@@ -11,7 +11,7 @@ from torch.linalg import vector_norm
 from torch.nn.functional import normalize, smooth_l1_loss
 
 from dnntrain.config.fields import NonNegative
-from dnntrain.distill.knobs import TeacherKnobs
+from dnntrain.distill.knobs import TeacherKnobs, check_weights
 from dnntrain.distill.layers import map_names, matching, output_shapes, student_of
 from dnntrain.distill.relations import block_count, in_blocks, spread
 from dnntrain.distill.teacher import LOGITS, Tap, taught
@@ -39,6 +39,7 @@ class Rkd(TeacherKnobs):
         return frozenset({Need.FEATURES}) if self.layer is not None else frozenset()
 
     def build(self, context: Context) -> Parts:
+        check_weights(distance_weight=self.distance_weight, angle_weight=self.angle_weight)
         if self.layer is None and self.teacher_layer is not None:
             raise ConfigError("distill.teacher_layer has no effect without distill.layer", "set both, or neither")
         teacher = taught(self, context, logits=self.layer is None, taps=self._taps, relations_only=True)

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
 from dnntrain.distill.kd import kd_loss
+from dnntrain.distill.knobs import check_weights
 from dnntrain.distill.teacher import check_precision, teacher_autocast
 from dnntrain.model.cost import forward_bytes
 from dnntrain.model.shape import ModelShape
@@ -38,6 +39,7 @@ class SelfDistillation:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
 
     def build(self, context: Context) -> Parts:
+        check_weights(weight=self.weight)
         check_precision(self.teacher_precision, context.device)
         teacher = OwnAverage(self.decay, self.warmup, self.teacher_precision)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from dnntrain.data.source import digest_of
 from dnntrain.errors import ConfigError, did_you_mean, nearest_run
@@ -95,15 +96,13 @@ def _torchvision(source: str, name: str, context: Context, reads_classes: bool) 
     weights = weights or "DEFAULT"
     if weights not in choices:
         raise ConfigError(f"{arch} has no weights {weights!r}; {did_you_mean(weights, list(choices))}")
-    if context.input_shape[0] != 3:
-        raise ConfigError(f"its weights are for colours; the data have {context.input_shape[0]} channels")
     chosen = choices[weights].value
     preset = chosen.transforms()
     classes = len(chosen.meta["categories"])
+    shape = _shape(classes, 3, context)
     if reads_classes:
         _check_number(classes, context)
-    shape = ModelShape(classes, *context.input_shape)
-    model = unfilled(lambda: Torchvision(name=arch, weights=weights).build(shape))
+    model = _for_gray(unfilled(lambda: Torchvision(name=arch, weights=weights).build(shape)), shape, context)
     mean, std = tuple(map(float, preset.mean)), tuple(map(float, preset.std))
     return Loaded(source, model, classes, (), mean, std, _digest(model, [source, str(mean), str(std)]))
 
@@ -115,12 +114,35 @@ def _timm(source: str, name: str, context: Context, reads_classes: bool) -> Load
     config = timm.get_pretrained_cfg(name)
     if config is None or not timm.models.is_model_pretrained(name.partition(".")[0]):
         raise ConfigError(f"timm has no weights for {name!r}", "a teacher must be trained: name a model with weights")
+    shape = _shape(config.num_classes, config.input_size[0], context)
     if reads_classes:
         _check_number(config.num_classes, context)
-    shape = ModelShape(config.num_classes, *context.input_shape)
-    model = unfilled(lambda: Timm(name=name, pretrained=True).build(shape))
+    model = _for_gray(unfilled(lambda: Timm(name=name, pretrained=True).build(shape)), shape, context)
     mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
     return Loaded(source, model, config.num_classes, (), mean, std, _digest(model, [source, str(mean), str(std)]))
+
+
+def _shape(classes: int, channels: int, context: Context) -> ModelShape:
+    """The input of a library's model whose weights are for `channels`. Raises ConfigError where the data cannot be that."""
+    ours = context.input_shape[0]
+    if ours not in (1, channels):
+        raise ConfigError(
+            f"its weights are for {channels} channels; the data have {ours}",
+            "train a teacher on this data, and name its run directory",
+        )
+    return ModelShape(classes, channels, *context.input_shape[1:])
+
+
+def _for_gray(model: nn.Module, shape: ModelShape, context: Context) -> nn.Module:
+    """`model`, which takes the data's gray images for colours that have the same value in each channel."""
+    if context.input_shape[0] != shape.channels:
+        model.register_forward_pre_hook(partial(_repeated, shape.channels))
+    return model
+
+
+def _repeated(channels: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    # Where the data are normalised otherwise, `renormalisation` has made a channel of its own for each already.
+    return (inputs[0].expand(-1, channels, -1, -1), *inputs[1:])
 
 
 def _check_number(classes: int, context: Context) -> None:

@@ -109,6 +109,15 @@ def test_a_folder_with_other_files_is_refused(short_run: Path, tmp_path: Path) -
         Kd(teacher=str(short_run), cache="disk", cache_dir=str(tmp_path)).build(of_digits())
 
 
+def test_a_folder_that_cannot_be_written_is_refused_beforehand(short_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in ("/proc/x", f"{tmp_path}/file/cache"):
+        with pytest.raises(ConfigError, match=r"cannot be written(.|\n)*distill\.cache=memory"):
+            Kd(teacher=str(short_run), cache="disk", cache_dir=folder).build(of_digits())
+    Kd(teacher=str(short_run), cache="disk", cache_dir=f"{tmp_path}/new/cache").build(of_digits())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_damaged_shard_is_found(short_run: Path, tmp_path: Path) -> None:
     (shard,) = filled(short_run, tmp_path / "cache").glob("*.safetensors")
     data = bytearray(shard.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from rank_pool import Pool
@@ -21,6 +23,7 @@ from two_ranks_teacher import SHARES, outputs_on_two_ranks
 
 from dnntrain import plan
 from dnntrain.cli import main
+from dnntrain.distill.at import At
 from dnntrain.distill.kd import Kd
 from dnntrain.distill.source import Loaded, load_teacher
 from dnntrain.distill.teacher import LOGITS, renormalisation
@@ -171,6 +174,51 @@ def test_a_model_of_torchvision_teaches_from_its_cached_weights(
     assert loaded.mean == (0.485, 0.456, 0.406)
     with pytest.raises(ConfigError, match="it knows 1000 classes, the data have 10"):
         load_teacher(source, of_digits(input_shape=(3, 32, 32)), True)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_a_model_for_colours_sees_gray_images_as_colours(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    if library == "torchvision":
+        published = torchvision.models.mobilenet_v3_small()
+        path = (
+            tmp_path / "hub/checkpoints" / torchvision.models.MobileNet_V3_Small_Weights.DEFAULT.url.rpartition("/")[2]
+        )
+        path.parent.mkdir(parents=True)
+        torch.save(published.state_dict(), path)
+        source = "torchvision:mobilenet_v3_small"
+    else:
+        published = timm.create_model("test_resnet")
+        monkeypatch.setattr("dnntrain.model.timm.make", lambda arch, pretrained, arguments: copy.deepcopy(published))
+        source = "timm:test_resnet"
+    gray = of_digits(input_shape=(1, 32, 32), num_classes=1000, class_names=(), mean=(0.3,), std=(0.2,))
+    pixels = torch.rand(4, 1, 32, 32)
+    batch = Batch((pixels - 0.3) / 0.2, torch.zeros(4, dtype=torch.int64), np.arange(4), np.arange(4))
+    taught = Kd(teacher=source).build(gray).batch[0].apply(batch, Key(0))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    if library == "timm":
+        mean, std = (torch.tensor(published.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        expected = published.eval()((pixels.repeat(1, 3, 1, 1) - mean) / std)
+    torch.testing.assert_close(taught.extras[LOGITS][:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_features_of_a_model_for_colours_are_read_for_gray_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = timm.create_model("test_resnet")
+    monkeypatch.setattr("dnntrain.model.timm.make", lambda arch, pretrained, arguments: copy.deepcopy(published))
+    parts = At(teacher="timm:test_resnet", layers="conv1", teacher_layers="layer1").build(of_digits())
+    assert len(parts.captures) == 1
+
+
+def test_images_of_two_channels_have_no_library_teacher() -> None:
+    message = refused("torchvision:resnet18", input_shape=(2, 32, 32))
+    assert "its weights are for 3 channels; the data have 2" in message
+    assert "train a teacher on this data" in message
 
 
 def test_a_run_loads_its_teacher_once(short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

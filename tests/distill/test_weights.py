@@ -1,0 +1,38 @@
+"""A teacher whose every weight is 0 is refused: it would be run for nothing."""
+
+from __future__ import annotations
+
+import pytest
+from students import of_digits
+
+from dnntrain.distill.at import At
+from dnntrain.distill.dist import Dist
+from dnntrain.distill.dkd import Dkd
+from dnntrain.distill.fitnet import Fitnet
+from dnntrain.distill.kd import Kd
+from dnntrain.distill.knobs import check_weights
+from dnntrain.distill.rkd import Rkd
+from dnntrain.distill.self import SelfDistillation
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import Method
+
+
+@pytest.mark.parametrize(
+    ("method", "zeros"),
+    [
+        (Kd(teacher="x", weight=0), "distill.weight=0"),
+        (At(teacher="x", layers="a", weight=0), "distill.weight=0"),
+        (Fitnet(teacher="x", layers="a", weight=0), "distill.weight=0"),
+        (SelfDistillation(weight=0), "distill.weight=0"),
+        (Dkd(teacher="x", alpha=0, beta=0), "distill.alpha=0 and distill.beta=0"),
+        (Dist(teacher="x", beta=0, gamma=0), "distill.beta=0 and distill.gamma=0"),
+        (Rkd(teacher="x", distance_weight=0, angle_weight=0), "distill.distance_weight=0 and distill.angle_weight=0"),
+    ],
+)
+def test_it_is_refused_with_what_trains_alone(method: Method, zeros: str) -> None:
+    with pytest.raises(ConfigError, match=f"{zeros}: (.|\\n)*use distill=none, or distill"):
+        method.build(of_digits())
+
+
+def test_one_of_two_weights_may_be_0() -> None:
+    check_weights(alpha=0.0, beta=2.0)
