@@ -14,6 +14,9 @@ class Arrangement:
     overrides: tuple[str, ...] = ()
 
 
+#: Each rank of a pipeline holds two stages: the first half of the model is on all of them, and so is the second.
+INTERLEAVED = ("parallel.schedule=interleaved", "parallel.stages_per_rank=2")
+
 LAYOUTS = (
     Arrangement("ddp 2", 2, ("parallel=ddp",)),
     Arrangement("ddp 4", 4, ("parallel=ddp",)),
@@ -22,5 +25,6 @@ LAYOUTS = (
     Arrangement("tp 2", 2, ("parallel=tp",)),
     Arrangement("fsdp 2 × tp 2", 4, ("parallel=fsdp", "parallel.shard=2", "parallel.tp=2")),
     Arrangement("pp 2", 2, ("parallel=pp",)),
+    Arrangement("ddp 2 × pp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.dp=2", *INTERLEAVED)),
     Arrangement("accumulate 4", 1, ("train.microbatch=8",)),
 )

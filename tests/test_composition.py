@@ -64,4 +64,4 @@ def test_the_table_has_every_method_and_layout_and_no_cell_that_failed(stated: d
     assert set(stated) == {(method.name, column) for method in methods() for column in columns}
     assert set(stated.values()) <= {"equal", "works", "refused"}
     assert len(methods()) >= 45
-    assert len(LAYOUTS) >= 8
+    assert len(LAYOUTS) >= 9
