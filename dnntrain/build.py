@@ -32,7 +32,7 @@ from dnntrain.evaluation import evaluate
 from dnntrain.events import Evaluator, Saver, SignalWatch, applied
 from dnntrain.guarding import Guarding, may_go_back_to
 from dnntrain.keys import Index, derive
-from dnntrain.layout import contexts_of, make_mesh, make_pipeline, place_on_ranks, ready_to_evaluate, settled
+from dnntrain.layout import contexts_of, make_mesh, make_pipeline, place_on_ranks, ready_to_evaluate, settled, states_of
 from dnntrain.loop import Loop
 from dnntrain.methods import bind, collect, make_context
 from dnntrain.metrics import Listener, Metrics, Timer
@@ -190,6 +190,7 @@ def build(
             "optimizer": OptimizerState(optimizers, part=plan.degrees.pp > 1),
             **scaler_state,
             **parts.state,
+            **states_of(config, arranged.run, world, warn),
             "evaluator": evaluator,
             "progress": progress,
             "metrics": metrics,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from dnntrain.objective import Objective
 from dnntrain.parallel.communicate import start
 from dnntrain.parallel.degrees import Arranged, Layout, Place
 from dnntrain.planner import Plan
-from dnntrain.protocols import Alone, Collectives, Executor, Parts
+from dnntrain.protocols import Alone, Collectives, Executor, Parts, Stateful
 from dnntrain.world import World
 
 if TYPE_CHECKING:
@@ -110,6 +110,17 @@ def contexts_of(module: nn.Module, layout: Layout | None) -> Callable[[], Abstra
     from dnntrain.parallel.wrap import unsynchronised
 
     return unsynchronised(module)
+
+
+def states_of(
+    config: RunConfig, run: Sequence[nn.Module], world: World, warn: Callable[[str], None]
+) -> Mapping[str, Stateful]:
+    """What the layout itself carries from step to step."""
+    if getattr(config.parallel, "compress", "none") != "powersgd":
+        return {}
+    from dnntrain.parallel.powersgd import layout_state
+
+    return layout_state(run, world, warn)
 
 
 def ready_to_evaluate(model: nn.Module, run: Sequence[nn.Module], mesh: Mesh) -> None:

@@ -262,7 +262,6 @@ def make_plan(
     compiled, compile_note = _compile(config, hardware, total, degrees)
     found = (
         *layout_notes,
-        _lossy(config),
         compile_note,
         _uneven(timetable),
         _too_large(micro, config),
@@ -489,12 +488,6 @@ def micro_batches(
         largest = max(end - start for one in ranges for start, end in one)
         found[cut.batch_size] = largest, max(len(one) for one in ranges)
     return found
-
-
-def _lossy(config: RunConfig) -> str:
-    if getattr(config.parallel, "compress", "none") != "powersgd":
-        return ""
-    return "parallel.compress=powersgd keeps an error of its own that is not saved: a run that is gone on with is not bitwise the whole one"
 
 
 def _pipelined(share: int, stages: int, block: int) -> int:

@@ -31,6 +31,9 @@ from dnntrain.shards import local_chunk
 SCHEMA = 2
 _TENSOR = "$tensor"
 
+#: States that a layout brings along: another layout does without them; one that a checkpoint lacks begins from an empty state.
+OF_LAYOUT = frozenset({"powersgd"})
+
 
 @dataclass(frozen=True)
 class Digests:
@@ -264,7 +267,9 @@ def newest(folder: Path, warn: Callable[[str], None], until: int | None = None) 
 
 def restore(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
     """Loads every state, in the order of `states`. Raises CheckpointError where the two lists differ or a state does not fit."""
-    missing, extra = set(states) - set(checkpoint.states), set(checkpoint.states) - set(states)
+    begun = {name: checkpoint.states.get(name, {}) for name in OF_LAYOUT & set(states)}
+    saved = {**{name: state for name, state in checkpoint.states.items() if name not in OF_LAYOUT}, **begun}
+    missing, extra = set(states) - set(saved), set(saved) - set(states)
     if missing or extra:
         raise CheckpointError(
             f"{checkpoint.path}: "
@@ -276,7 +281,7 @@ def restore(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
         )
     for name, state in states.items():
         try:
-            state.load_state_dict(checkpoint.states[name])
+            state.load_state_dict(saved[name])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.path}: the state of {name} does not fit: {error}") from error
 

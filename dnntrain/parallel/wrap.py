@@ -20,9 +20,6 @@ from dnntrain.parallel.degrees import Layout
 from dnntrain.parallel.mesh import Mesh
 from dnntrain.shards import local
 
-#: Gradient buckets of PowerSGD: torch's own defaults, but for the steps before it starts, which short runs would never leave.
-_POWER_SGD_START_STEP = 10
-
 #: Buffers are sent once, when DDP is built, and not before each forward pass. Newer versions of torch have a name of its own for it.
 _OWN_BUFFERS: dict[str, Any] = {
     name: False
@@ -53,8 +50,12 @@ def data_parallel(model: nn.Module, layout: Layout) -> nn.Module:
         static_graph=layout.static_graph,
         **_OWN_BUFFERS,
     )
-    if layout.compress != "none":
-        wrapped.register_comm_hook(*_hook(layout.compress))
+    if layout.compress == "powersgd":
+        from dnntrain.parallel.powersgd import compress
+
+        compress(wrapped)
+    elif layout.compress != "none":
+        wrapped.register_comm_hook(None, _hook(layout.compress))
     return wrapped
 
 
@@ -75,16 +76,14 @@ class _FixedBuckets(nn.parallel.DistributedDataParallel):
         return parameters[::-1], sparse[::-1]
 
 
-def _hook(compress: str) -> tuple[Any, Callable[..., Any]]:
+def _hook(compress: str) -> Callable[..., Any]:
     from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
-    from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 
-    if compress == "powersgd":
-        return PowerSGDState(None, start_powerSGD_iter=_POWER_SGD_START_STEP), powerSGD_hook
-    hook: Callable[..., Any] = {"bf16": default_hooks.bf16_compress_hook, "fp16": default_hooks.fp16_compress_hook}[
-        compress
-    ]
-    return None, hook
+    hooks: dict[str, Callable[..., Any]] = {
+        "bf16": default_hooks.bf16_compress_hook,
+        "fp16": default_hooks.fp16_compress_hook,
+    }
+    return hooks[compress]
 
 
 def shard(model: nn.Module, units: Sequence[nn.Module], layout: Layout, mesh: Mesh) -> nn.Module:
