@@ -269,14 +269,14 @@ def test_a_trial_on_several_nodes_is_no_job_of_one(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["single", "ddp"])
-def test_the_exit_code_is_that_of_the_first_trial_that_is_not_done(layout: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", [("parallel=single",), ("parallel=ddp", "launch.nproc=2")], ids=["single", "ddp"])
+def test_the_exit_code_is_that_of_the_first_trial_that_is_not_done(layout: tuple[str, ...], tmp_path: Path) -> None:
     folder, damaged = tmp_path / "a", tmp_path / "damaged.safetensors"
     network = SeedCnn().build(
         ModelShape(10, 1, 8, 8)
     )  # its names and shapes fit, which is all that is looked at before
     save_file({name: tensor * math.nan for name, tensor in network.state_dict().items()}, damaged)
-    words = [*TINY, f"init_from=null,{damaged}", f"parallel={layout}", "launch.nproc=2", f"run_dir={folder}"]
+    words = [*TINY, f"init_from=null,{damaged}", *layout, f"run_dir={folder}"]
     assert main(["-q", "-m", *words]) == 5
     assert [row["status"] for row in results(folder)] == ["done", "failed"]
 
