@@ -7,6 +7,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnntrain.noise import hide_noise
+
 #: Processor features that matter to training, as Linux names them.
 _FEATURES = (
     "avx2",
@@ -42,6 +44,7 @@ def detect(device: str = "auto") -> Hardware:
 
     Raises ConfigError where the device is absent.
     """
+    hide_noise()
     kind, count, name, capability = _accelerator(device)
     model, features = _processor()
     return Hardware(kind, count, name, capability, model, features, _cores(), _memory_bytes())

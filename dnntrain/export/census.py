@@ -136,7 +136,8 @@ def torch_census(run: Callable[[Tensor], Tensor], images: Tensor) -> Census:
     What Inductor fuses into kernels of its own, such as small batched products, or AOTInductor calls past the dispatcher (see
     `onednn_census`), is not seen.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # read when the profiler is loaded: it notes that there is no GPU
+    # Read when the profiler is loaded: it notes that there is no GPU, and when it starts and stops.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     from torch.profiler import ProfilerActivity, profile
 
     images = images[:_IMAGES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def details(folder: Path) -> dict[str, dict[str, float]]:
 @pytest.mark.slow
 def test_inductor_runs_every_multiply_add_in_integers(exports: Folder) -> None:
     assert details(exports("pt2_int8"))["census"]["macs"] == {"int8": MACS}
+
+
+@pytest.mark.slow
+def test_the_command_says_nothing_but_its_own_lines(
+    run: Path, tmp_path: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    # A toolkit without a GPU is what Inductor has something to say about.
+    done = dnntrain("export", str(run), "format=pt2_int8", f"path={tmp_path}/out", CUDA_HOME=str(tmp_path))
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["calibrating", "pt2_int8:"]
 
 
 @pytest.mark.slow
