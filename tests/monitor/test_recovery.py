@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 
 import pytest
 from faults import install
-from short_runs import broken_off, comparable, result, rows
+from short_runs import broken_off, comparable, environment, result, rows
 
 from dnntrain import train
 from dnntrain.errors import DivergedError, DnntrainError
@@ -51,6 +55,13 @@ DEATH = (
 DDP = ("parallel=ddp", "launch.nproc=2")
 
 
+def line_of(*words: str) -> list[str]:
+    """LINE and `words`, which replace it where they set the same."""
+    given = {word.split("=")[0] for word in words}
+    fitting = [word for word in LINE if not word.startswith("monitor.") or "monitor=[loss_spike]" in words]
+    return [*(word for word in fitting if word.split("=")[0] not in given), *words]
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the plug-in is installed in."""
@@ -65,10 +76,7 @@ def faulty(tmp_path: Path, dnntrain: Run, site: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(str(site))
 
     def run(name: str, *words: str, error: type[DnntrainError] | None = None) -> Path:
-        given = {word.split("=")[0] for word in words}
-        line = [word for word in LINE if not word.startswith("monitor.") or "monitor=[loss_spike]" in words]
-        line = [word for word in line if word.split("=")[0] not in given]
-        line += [*words, f"run_dir={tmp_path / name}"]
+        line = line_of(*words, f"run_dir={tmp_path / name}")
         if DDP[0] in words:
             done = dnntrain(*line, timeout_s=280, PYTHONPATH=f"{ROOT}:{site}")
             assert done.returncode == (error.exit_code if error else 0), done.stderr
@@ -149,6 +157,31 @@ def test_a_run_that_is_broken_off_after_it_went_back_for_dead_units_goes_on_bitw
     faulty("again", *DEATH)
     assert comparable(again) == comparable(whole)
     assert result(again)["digest"] == result(whole)["digest"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [(*SPIKE, "monitor.loss_spike.action=rollback"), DEATH], ids=["loss_spike", "dead_units"]
+)
+def test_a_run_that_is_killed_after_it_went_back_goes_on_bitwise(
+    words: tuple[str, ...], dnntrain: Run, site: Path, tmp_path: Path
+) -> None:
+    line = line_of(*words, "train.duration=60ep", "checkpoint.every=20step", "checkpoint.keep=2")
+    whole, killed, path = tmp_path / "whole", tmp_path / "killed", f"{ROOT}:{site}"
+    assert dnntrain(*line, f"run_dir={whole}", PYTHONPATH=path).returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dnntrain", "-q", *line, f"run_dir={killed}"],
+        env={**environment(), "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+    )
+    file = killed / "metrics.jsonl"
+    while process.poll() is None and not (file.exists() and '"rollback"' in file.read_text()):
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    assert dnntrain(*line, f"run_dir={killed}", PYTHONPATH=path).returncode == 0
+    assert comparable(killed) == comparable(whole)
+    assert result(killed)["digest"] == result(whole)["digest"]
 
 
 def test_what_lasts_ends_the_run_as_diverged(faulty: Faulty) -> None:
