@@ -27,7 +27,6 @@ from dnntrain.config.run import RunConfig
 from dnntrain.controls import bind_controls, learning_rate, scheduled_values
 from dnntrain.data.pipeline import Pipeline
 from dnntrain.data.source import Source
-from dnntrain.errors import ConfigError
 from dnntrain.evaluation import evaluate
 from dnntrain.events import Evaluator, Saver, SignalWatch, applied
 from dnntrain.guarding import Guarding, may_go_back_to
@@ -103,13 +102,6 @@ def build(
     if plan.compile:
         arranged.run[0].compile()
     # 4. optimizers over the model's own parameters
-    if plan.degrees.pp > 1 and not any(parameter.requires_grad for parameter in model.parameters()):
-        frozen = " besides those that reg.whitening keeps as they are" if parts.first_weights else ""
-        fewer = f"parallel.pp={plan.degrees.pp - 1}" if plan.degrees.pp > 2 else "parallel=ddp"
-        raise ConfigError(
-            f"stage {place.pp} of parallel.pp={plan.degrees.pp} holds no weights that are trained{frozen}",
-            f"use {fewer}" + (", or reg.whitening.freeze=false" if frozen else ""),
-        )
     optimizers = optim.build(model, settings)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # 5. objective, executor, update

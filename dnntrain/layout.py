@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from dnntrain.batches import Prepared, sample_images
 from dnntrain.capture import Capturing
 from dnntrain.config.run import RunConfig
 from dnntrain.data.source import DataSet
+from dnntrain.divisible import sections
+from dnntrain.errors import ConfigError
+from dnntrain.model.cost import unfilled
+from dnntrain.model.shape import ModelShape
 from dnntrain.objective import Objective
 from dnntrain.parallel.communicate import start
 from dnntrain.parallel.degrees import Arranged, Layout, Place
@@ -21,6 +26,45 @@ from dnntrain.world import World
 
 if TYPE_CHECKING:
     from dnntrain.parallel.mesh import Mesh
+
+
+def check_stages(config: RunConfig, plan: Plan, data: Prepared, parts: Parts) -> None:
+    """Raises ConfigError where a rank of the pipeline would hold nothing that is trained."""
+    ranks = plan.degrees.pp
+    if ranks == 1:
+        return
+    shape = ModelShape(len(data.dataset.class_names), *data.dataset.input_shape)
+    model = unfilled(lambda: config.model.build(shape))
+    for transform in parts.model:
+        model = transform.apply(model)
+    images = sample_images(config, data) if parts.first_weights else torch.empty(0)
+    for set_weights in parts.first_weights:
+        set_weights(model, images)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    owners = [section.owns for section in sections(model)]
+    parts_of_rank = [
+        [own for stage in range(rank, len(plan.stage_bounds) - 1, ranks) for own in _owned(plan, owners, stage)]
+        for rank in range(ranks)
+    ]
+    for rank, owned in enumerate(parts_of_rank):
+        others = [own for part in parts_of_rank if part is not owned for own in part]
+        if all(_within(name, others) for name in trained):
+            frozen = " besides those that reg.whitening keeps as they are" if parts.first_weights else ""
+            raise ConfigError(
+                f"stage {rank} of parallel.pp={ranks} holds no weights that are trained{frozen}",
+                f"use {f'parallel.pp={ranks - 1}' if ranks > 2 else 'parallel=ddp'}"
+                + (", or reg.whitening.freeze=false" if frozen else ""),
+            )
+
+
+def _owned(plan: Plan, owners: Sequence[Sequence[str]], stage: int) -> Iterator[str]:
+    """Names of the modules and parameters that the sections of this stage own."""
+    for names in owners[plan.stage_bounds[stage] : plan.stage_bounds[stage + 1]]:
+        yield from names
+
+
+def _within(name: str, owners: Sequence[str]) -> bool:
+    return any(name == own or name.startswith(f"{own}.") for own in owners)
 
 
 def make_mesh(

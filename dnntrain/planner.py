@@ -24,7 +24,7 @@ from dnntrain.protocols import Context, Moment, Parts, Target
 from dnntrain.quant.post_training import PostTraining
 from dnntrain.rules import refusals, scheduled, unmet_needs
 from dnntrain.rules_layout import LayoutFacts, layout_refusals
-from dnntrain.timetable import Timetable
+from dnntrain.timetable import LEFT_OUT, Timetable
 from dnntrain.units import format_bytes, format_count
 from dnntrain.world import World
 
@@ -273,7 +273,7 @@ def make_plan(
     notes += config.distill.notes(data.num_classes) if hasattr(config.distill, "notes") else ()
     notes += config.quant.notes(data.train) if isinstance(config.quant, PostTraining) else ()
     for size, cut in cuts.items():
-        found_notes = config.norm.notes(NormFacts(degrees.data_ranks, size, *cut, model.batch_norms))
+        found_notes = _norm_notes(config, NormFacts(degrees.data_ranks, size, *cut, model.batch_norms))
         notes += [note for note in found_notes if size == sizes.largest]
     return Plan(
         name=config.name,
@@ -507,16 +507,15 @@ def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, timet
         )
     stages = degrees.pp * config.parallel.stages_per_rank
     examples, size = timetable.examples, timetable.sizes[-1]
-    share = size // degrees.data_ranks
     if count < stages:
         raise ConfigError(
             f"{count} micro-batches are fewer than the {stages} stages of the pipeline, most of which would wait",
-            f"use train.microbatch={max(1, share // stages)} or less, or a larger train.batch_size",
+            _enough(config, degrees, timetable),
         )
     if config.parallel.schedule == "interleaved" and count % degrees.pp:
         raise ConfigError(
-            f"the interleaved schedule needs a number of micro-batches that parallel.pp={degrees.pp} divides, not {count}",
-            f"use train.microbatch={max(1, math.ceil(share / (degrees.pp * math.ceil(count / degrees.pp))))}",
+            f"parallel.schedule=interleaved needs a number of micro-batches that parallel.pp={degrees.pp} divides, not {count}",
+            f"{_enough(config, degrees, timetable)}, or parallel.schedule=1f1b parallel.stages_per_rank=1",
         )
     uneven = examples % size or size % (degrees.data_ranks * count)
     if not timetable.is_constant and model.batch_norms and getattr(config.norm, "batch_statistics", True):
@@ -533,6 +532,26 @@ def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, timet
         )
 
 
+def _enough(config: RunConfig, degrees: Degrees, timetable: Timetable) -> str:
+    """A train.microbatch that cuts the largest batch into as many micro-batches as the pipeline needs, or a batch that can be.
+
+    The largest that is not above what was asked for, else the next above.
+    """
+    stages = degrees.pp * config.parallel.stages_per_rank
+    multiple = degrees.pp if config.parallel.schedule == "interleaved" else 1
+    share = math.ceil(timetable.sizes[-1] / degrees.data_ranks)
+    asked_size = config.train.microbatch or share
+    sizes = {math.ceil(share / count) for count in range(stages, 4 * stages + 1)}
+    for size in sorted(sizes, key=lambda size: (size > asked_size, abs(size - asked_size))):
+        asked = replace(config, train=replace(config.train, microbatch=size))
+        count = max(cut[1] for cut in micro_batches(asked, degrees, timetable.examples, timetable).values())
+        if count >= stages and count % multiple == 0:
+            return f"use train.microbatch={size}"
+    if schedules_batch_size(config):
+        return LEFT_OUT
+    return f"use train.batch_size={stages * degrees.data_ranks} train.microbatch=1"
+
+
 def _compile(config: RunConfig, hardware: Hardware, total_steps: int, degrees: Degrees) -> tuple[bool, str]:
     if degrees.pp > 1:
         return False, ""
@@ -541,6 +560,18 @@ def _compile(config: RunConfig, hardware: Hardware, total_steps: int, degrees: D
     if hardware.device == "cuda" and total_steps >= 2000 and "drop_rate" not in scheduled(config):
         return True, "compiled: 2000 steps or more on a GPU repay the compilation"
     return False, ""
+
+
+def _norm_notes(config: RunConfig, facts: NormFacts) -> Sequence[str]:
+    """Raises ConfigError where the norm does not do with these batches, and says which they are where the schedule makes them."""
+    try:
+        notes: Sequence[str] = config.norm.notes(facts)
+    except ConfigError as error:
+        if facts.batch_size == config.train.batch_size:
+            raise
+        where = f"in a batch of {facts.batch_size} (train.batch_size={config.train.batch_size} as sched.param=batch_size makes it)"
+        raise ConfigError(f"{error.message}, {where}", f"{error.hint}, or {LEFT_OUT}") from None
+    return notes
 
 
 def _batch_notes(config: RunConfig, timetable: Timetable, degrees: Degrees) -> list[str]:

@@ -22,6 +22,7 @@ from dnntrain.data.split import split_validation
 from dnntrain.divisible import blocks, divided_sizes
 from dnntrain.hardware import Hardware, detect
 from dnntrain.keys import Index, Key
+from dnntrain.layout import check_stages
 from dnntrain.methods import collect, make_context
 from dnntrain.model.cost import (
     activation_bytes,
@@ -70,6 +71,7 @@ def open_session(config: RunConfig, world: World, planned: bool = False) -> Sess
     # What a method refuses is refused here, before a folder is made.
     parts = collect(config, make_context(config, plan, data, session.device, world, Alone()))
     check_controls(config, plan, data, parts)
+    check_stages(config, plan, data, parts)
     session = replace(session, plan=with_teacher(plan, parts))
     if config.init_from is not None:
         check_first_weights(config, data, parts)

@@ -70,6 +70,14 @@ SETTINGS: tuple[tuple[str, ...], ...] = (
     ("sched.param=[lr,weight_decay]",),
 )
 
+#: A quarter of the runs have a schedule of the batch size; it may rise only where it alone is scheduled.
+BATCH_SIZES: tuple[tuple[str, ...], ...] = (
+    ("sched.param=batch_size",),
+    ("sched.param=[lr,batch_size]",),
+    ("sched.param=batch_size", "sched.gamma=1.25"),
+    ("sched.param=batch_size", "sched.end=1.5"),
+)
+
 #: What a message names a setting by.
 _SETTING = re.compile(
     r"\b(?:train|data|eval|parallel|norm|optim|sched|reg|monitor|precision|distill|quant|model|launch)\b(?:[.=][\w.=\[]+)?"
@@ -128,6 +136,8 @@ def combination(seed: int, number: int) -> Combination:
     words += layout.overrides
     for setting in draw.sample(SETTINGS, draw.choices((0, 1, 2), (4, 3, 2))[0]):
         words += setting if _known(setting[0], words) else ()
+    if draw.random() < 0.25:
+        words += [word for word in draw.choice(BATCH_SIZES) if _known(word, words)]
     return Combination(number, layout.ranks, line(*BASE, *SHORT, *words), teacher)
 
 
@@ -135,8 +145,8 @@ def _known(word: str, words: list[str]) -> bool:
     """Whether the chosen schedule has the knob of `word`; other groups have theirs in every choice."""
     knob = word.partition("=")[0].partition("sched.")[2]
     chosen = next(word.partition("=")[2] for word in words if word.startswith("sched="))
-    file = (CONF / "sched" / f"{chosen}.yaml").read_text(encoding="utf-8")
-    return not knob or f"\n{knob}:" in file or "- constant" in file
+    own, common = ((CONF / "sched" / f"{name}.yaml").read_text(encoding="utf-8") for name in (chosen, "constant"))
+    return not knob or f"\n{knob}:" in (own + common if "- constant" in own else own)
 
 
 def _names(group: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dnntrain import plan
@@ -61,6 +63,43 @@ def test_it_is_refused_with_the_reason_and_what_works(words: tuple[str, ...], re
         plan("device=cpu", *ranks, *words)
     assert reason in str(refused.value)
     assert fix in str(refused.value)
+
+
+INTERLEAVED = (
+    PP,
+    "parallel.schedule=interleaved",
+    "parallel.stages_per_rank=2",
+    "model=mlp",
+    "model.hidden=[16,16,16]",
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*INTERLEAVED, "parallel.pp=2", "parallel.dp=2", "launch.nproc=4", "train.batch_size=50"),
+        (*INTERLEAVED, "train.batch_size=64", "train.microbatch=6"),
+        (PP, "launch.nproc=2", "train.microbatch=32"),
+        (*INTERLEAVED, "parallel.pp=2", "parallel.dp=2", "launch.nproc=4", "train.batch_size=6"),
+    ],
+)
+def test_the_number_of_micro_batches_that_a_pipeline_asks_for_is_one_that_it_takes(words: tuple[str, ...]) -> None:
+    words = words if any(word.startswith("launch.nproc") for word in words) else (*words, "launch.nproc=2")
+    with pytest.raises(ConfigError, match="micro-batches") as refused:
+        plan("device=cpu", *words)
+    named = re.findall(r"train\.\w+=\d+", refused.value.hint)
+    keys = {word.split("=")[0] for word in named}
+    assert plan("device=cpu", *named, *(word for word in words if word.split("=")[0] not in keys)).degrees.pp == 2
+
+
+def test_a_stage_of_frozen_filters_alone_is_refused_by_the_plan() -> None:
+    words = ("device=cpu", PP, "launch.nproc=2", "reg=[whitening]", "model.channels=[8,16]", "model.hidden=16")
+    with pytest.raises(
+        ConfigError, match=r"stage 0 of parallel\.pp=2 holds no weights .* that reg\.whitening"
+    ) as refused:
+        plan(*words)
+    assert "use parallel=ddp, or reg.whitening.freeze=false" in str(refused.value)
+    assert plan(*words, "reg.whitening.freeze=false").degrees.pp == 2
 
 
 @pytest.mark.parametrize(

@@ -251,11 +251,20 @@ def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
         ),
         (
             ("sched=linear", "sched.end=0.5", "model=resnet20", "norm=ghost", "norm.size=10"),
-            ("whole micro-batch of 9", "norm.size=4"),
+            (
+                "whole micro-batch of 9",
+                "norm.size=4",
+                "or leave batch_size out",
+                "in a batch of 9 (train.batch_size=16 as sched.param",
+            ),
         ),
         (
             ("sched=linear", "sched.end=2", "model=resnet20", "parallel=pp", "launch.nproc=2"),
             ("batch norm would see the padding", "norm=group"),
+        ),
+        (
+            ("sched=constant", "sched.level=0.0625", "parallel=pp", "launch.nproc=2"),
+            ("1 micro-batches are fewer than the 2 stages", "leave batch_size out of sched.param"),
         ),
     ],
 )
