@@ -233,7 +233,8 @@ def _check_writable(folder: Path) -> None:
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"distill.cache_dir={folder} cannot be written: {error}", "name another folder, or use distill.cache=memory"
+        f"distill.cache_dir={folder} cannot be written: {error.strerror or error}",
+        "name another folder, or use distill.cache=memory",
     )
 
 
