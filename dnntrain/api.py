@@ -11,7 +11,7 @@ from torch import nn
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
-from dnntrain.planner import Plan
+from dnntrain.planned import Plan
 from dnntrain.world import World
 
 

@@ -15,7 +15,7 @@ from dnntrain.data.joint import JointPipeline
 from dnntrain.data.pipeline import Pipeline, build_pipeline, evaluation_batches
 from dnntrain.data.source import DataSet, Source
 from dnntrain.keys import Index, Key
-from dnntrain.planner import Plan
+from dnntrain.planned import Plan
 from dnntrain.protocols import Batch, BatchStage, Once, Parts
 from dnntrain.world import World
 

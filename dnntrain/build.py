@@ -40,7 +40,7 @@ from dnntrain.model.shape import ModelShape
 from dnntrain.objective import build_objective
 from dnntrain.parallel.communicate import any_ranks, gather, gather_bytes, reduce_sum
 from dnntrain.parallel.spmd import SpmdExecutor
-from dnntrain.planner import Plan
+from dnntrain.planned import Plan
 from dnntrain.progress import Cadence, Event, Progress, event
 from dnntrain.protocols import Batch, Built, Executor, Parts, Stateful
 from dnntrain.run_directory import RunDirectory

@@ -16,7 +16,7 @@ from dnntrain.config.run import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.model.cost import unfilled
 from dnntrain.model.shape import ModelShape
-from dnntrain.planner import Plan
+from dnntrain.planned import Plan
 from dnntrain.protocols import Control, Moment, Parts, Target
 
 #: What gives a run a value that a schedule may multiply.

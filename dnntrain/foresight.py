@@ -21,7 +21,7 @@ from dnntrain.model.cost import LayerSizes, kept_by_section, layer_sizes, unfill
 from dnntrain.model.shape import ModelShape
 from dnntrain.parallel.degrees import Degrees, Layout, Place, uses_fsdp
 from dnntrain.parallel.traffic import Links, StepTime, Traffic, all_reduce, half_of_all_reduce, step_time
-from dnntrain.planner import TRAINING_WORK
+from dnntrain.plan_memory import TRAINING_WORK
 from dnntrain.protocols import Alone, Parts
 from dnntrain.session import Session
 from dnntrain.shards import local

@@ -20,7 +20,7 @@ from dnntrain.model.shape import ModelShape
 from dnntrain.objective import Objective
 from dnntrain.parallel.communicate import start
 from dnntrain.parallel.degrees import Arranged, Layout, Place
-from dnntrain.planner import Plan
+from dnntrain.planned import Plan
 from dnntrain.protocols import Alone, Collectives, Executor, Parts, Stateful
 from dnntrain.world import World
 

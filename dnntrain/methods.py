@@ -13,7 +13,8 @@ from dnntrain.guarding import with_recovery
 from dnntrain.mixers import one_mixer
 from dnntrain.model.cost import unfilled
 from dnntrain.model.shape import ModelShape
-from dnntrain.planner import Plan, known
+from dnntrain.planned import Plan
+from dnntrain.planner import known
 from dnntrain.protocols import Built, Collectives, Context, Parts
 from dnntrain.reg.grad_clip import clip_by_norm
 from dnntrain.world import World

@@ -34,7 +34,9 @@ from dnntrain.model.cost import (
 )
 from dnntrain.model.exported import unfetched
 from dnntrain.model.shape import ModelShape
-from dnntrain.planner import DataFacts, ModelFacts, Plan, make_plan, with_teacher
+from dnntrain.plan_memory import with_teacher
+from dnntrain.planned import DataFacts, ModelFacts, Plan
+from dnntrain.planner import make_plan
 from dnntrain.protocols import Alone, Parts
 from dnntrain.quant.post_training import PostTraining
 from dnntrain.world import World

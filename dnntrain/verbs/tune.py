@@ -132,7 +132,7 @@ def _number(text: str) -> int | float | str:
 def _told(what: str, found: Mapping[str, Any]) -> str:
     """How it was found, for a person."""
     if what == "lr":
-        from dnntrain.planner import bars
+        from dnntrain.planned import bars
 
         heights = [value - min(found["smoothed"]) for value in found["smoothed"]]
         return "\n".join(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.run import RunConfig
 from dnntrain.live import Display, Header, LiveState
-from dnntrain.planner import Plan
+from dnntrain.planned import Plan
 from dnntrain.session import peak_bytes
 
 if TYPE_CHECKING:

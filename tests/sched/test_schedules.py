@@ -28,7 +28,7 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
 from dnntrain.controls import bind_controls
 from dnntrain.errors import ConfigError
-from dnntrain.planner import curve_text
+from dnntrain.planned import curve_text
 from dnntrain.protocols import Context, Moment, Target
 from dnntrain.sched.constant import Constant
 from dnntrain.sched.cosine import Cosine
