@@ -1,0 +1,168 @@
+"""What the trainer gives a method: before it is built, and once the trainer stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from dnntrain.protocols.step import Batch
+from dnntrain.timetable import Timetable
+from dnntrain.world import World
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+    from torch.optim import Optimizer
+
+Made = TypeVar("Made")
+
+
+class Collectives(Protocol):
+    """What ranks compute together. In one process each is the plain thing.
+
+    Ranks of one `data` group hold other examples and the same parameters (or other shards of them); the ranks of a model-parallel
+    group hold the same examples.
+    """
+
+    @property
+    def data_ranks(self) -> int:
+        """Ranks among which a batch is divided."""
+        ...
+
+    def data_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the data group, on every rank of it; differentiable: its gradient is the sum of the gradients. Not in place."""
+        ...
+
+    def data_max(self, tensor: Tensor) -> Tensor:
+        """The elementwise maximum over the data group, on every rank of it; not differentiable. Not in place."""
+        ...
+
+    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+        """float32 scalar: Σ t² over the *whole* of `tensors`, of which this rank may hold shards, and over all pipeline stages."""
+        ...
+
+    @property
+    def shard_ranks(self) -> int:
+        """Ranks among which weights lie in parts; 1 where each holds them whole. They are of one `data` group."""
+        ...
+
+    def shard(self, model: Module, units: Sequence[Module]) -> None:
+        """Cuts the weights of `model`, equal on all ranks, among those. Each of `units` gathers its own while it runs; so does the rest.
+
+        From then on all ranks must call `model` equally often.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The collectives of one process."""
+
+    data_ranks: int = 1
+
+    def data_sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def data_max(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+        import torch
+
+        return torch.nn.utils.get_total_norm(tensors).square()
+
+    @property
+    def shard_ranks(self) -> int:
+        return 1
+
+    def shard(self, model: Module, units: Sequence[Module]) -> None:
+        """The one process holds it whole."""
+
+
+class Once:
+    """What is needed twice, to be checked before a run begins and to be used in it, is made once: who asks second takes it away."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
+
+    def __call__(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes, or made for who asked for `key` before."""
+        if key in self._made:
+            taken: Made = self._made.pop(key)
+            return taken
+        self._made[key] = made = make()
+        return made
+
+    def forget(self) -> None:
+        """Nobody will ask again in this process."""
+        self._made.clear()
+
+
+@dataclass(frozen=True)
+class Context:
+    """Frozen values that a method may build from; never the configuration.
+
+    input_shape      (channels, height, width) of one example
+    steps_per_epoch  0 where epochs have different numbers of steps, or it is not known yet: see `times`
+    total_steps      optimizer steps of the run; 0 where the run's length is a time
+    batch_size       examples per optimizer step over all ranks, as set in `train.batch_size`
+    learning_rate    the base learning rate, as set in `optim.lr`
+    collect          what the ranks compute together
+    class_names      of the data, in the order of the outputs
+    mean, std        per channel, what the images are normalised with, of pixels in [0, 1]
+    data_digest      SHA-256 of the data set
+    train_examples   examples of the training part
+    micro_batch_size most examples of one forward pass
+    pair_block       examples that methods relate to each other: aligned runs of this many positions are never cut where avoidable
+    student          builds the model to be trained with weights of zero, before any transform: for names and shapes of its modules
+    once             loads what is large, such as a teacher: methods are built twice, the first time to refuse what cannot work
+    epochs           the run's length where the schedule counts epochs, since it sets the batch size; else 0
+    timetable        the batch size of each epoch; None where all have `batch_size`
+    """
+
+    seed: int
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    steps_per_epoch: int
+    total_steps: int
+    batch_size: int
+    learning_rate: float
+    device: str = "cpu"
+    world: World = field(default_factory=World)
+    collect: Collectives = field(default_factory=Alone)
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    data_digest: str = ""
+    train_examples: int = 0
+    micro_batch_size: int = 0
+    pair_block: int = 8
+    student: Callable[[], Module] | None = None
+    once: Once = field(default_factory=Once, compare=False)
+    epochs: float = 0.0
+    timetable: Timetable | None = None
+
+    @cached_property
+    def times(self) -> Timetable:
+        """When epochs begin, and how many examples their steps have."""
+        examples = self.train_examples or self.steps_per_epoch * self.batch_size
+        return self.timetable or Timetable.constant(examples, self.batch_size)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What stands once the trainer is built; every object in a slot that has a `bind` is given it, once.
+
+    model            the network by its plain names; its parameters may be shards (DTensor), and on a pipeline stage only its own
+    optimizers       those that step
+    training_batches `training_batches(steps)`: this rank's share of the batches of that many steps, prepared as for training (augmented,
+                     mixed), always the same ones: for statistics, such as those of batch norm. As many on all ranks: some may be empty
+    collect          what the ranks compute together
+    """
+
+    model: Module
+    optimizers: Sequence[Optimizer]
+    training_batches: Callable[[int], Iterator[Batch]]
+    collect: Collectives
