@@ -147,7 +147,8 @@ def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, timet
     examples, size = timetable.examples, timetable.sizes[-1]
     if count < stages:
         raise ConfigError(
-            f"{count} micro-batches are fewer than the {stages} stages of the pipeline, most of which would wait",
+            f"{count} micro-batches are fewer than the {stages} stages of the pipeline (parallel.pp={degrees.pp} × "
+            f"parallel.stages_per_rank={config.parallel.stages_per_rank}), most of which would wait",
             _enough(config, degrees, timetable),
         )
     if config.parallel.schedule == "interleaved" and count % degrees.pp:

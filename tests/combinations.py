@@ -70,7 +70,7 @@ SETTINGS: tuple[tuple[str, ...], ...] = (
     ("sched.param=[lr,weight_decay]",),
 )
 
-#: A quarter of the runs have a schedule of the batch size; it may rise only where it alone is scheduled.
+#: A quarter of the runs draw one of these, where their schedule can; the batch may rise only where it alone is scheduled.
 BATCH_SIZES: tuple[tuple[str, ...], ...] = (
     ("sched.param=batch_size",),
     ("sched.param=[lr,batch_size]",),
