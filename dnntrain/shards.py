@@ -62,13 +62,18 @@ def like(value: Any, model: Tensor) -> Any:
     return _distributed(value.to(model.device), model)
 
 
+def part_of(value: Tensor, model: Tensor) -> Tensor:
+    """Of the whole tensor `value`, which every rank holds, the part that this rank has of `model`. Needs no communication."""
+    return local(_distributed(value, model)) if is_sharded(model) else value
+
+
 def fill(target: Tensor, value: Tensor) -> None:
     """Copies the whole tensor `value` into `target`, or this rank's part of it. Raises ValueError where shapes differ."""
     if target.shape != value.shape:
         raise ValueError(f"a tensor of shape {list(value.shape)} does not fit one of {list(target.shape)}")
     with torch.no_grad():
         if is_sharded(target):
-            local(target).copy_(local(_distributed(value.to(target.device), target)))
+            local(target).copy_(part_of(value.to(target.device), target))
         else:
             target.copy_(value)
 

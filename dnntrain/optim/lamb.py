@@ -12,7 +12,7 @@ from torch import nn
 from dnntrain.config.fields import Fraction, NonNegative, Positive
 from dnntrain.optim.base import OptimizerChoice
 from dnntrain.optim.groups import Setting
-from dnntrain.protocols import Built, Context, Need, Parts
+from dnntrain.protocols import Built, Context, Parts
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class Lamb(OptimizerChoice):
     eps: Positive = 1e-6  # added to the root of the second mean
     trust_clip: bool = False  # scale no step up, only down
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_PARAMETER})
     package: ClassVar[str] = "timm"
 
     def build(

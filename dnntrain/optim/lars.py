@@ -13,7 +13,6 @@ from dnntrain.config.fields import Fraction, NonNegative, Positive
 from dnntrain.optim.base import OptimizerChoice, check_nesterov
 from dnntrain.optim.groups import Setting
 from dnntrain.optim.lamb import adapted
-from dnntrain.protocols import Need
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class Lars(OptimizerChoice):
     )
     trust_clip: bool = False  # LARC: at most the step of plain SGD
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_PARAMETER})
     package: ClassVar[str] = "timm"
     state_numbers: ClassVar[float] = 1.0
 

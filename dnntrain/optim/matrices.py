@@ -19,6 +19,14 @@ def as_matrix(tensor: Tensor) -> Tensor:
     return tensor.view(len(tensor), -1)
 
 
+def from_matrix(matrix: Tensor, tensor: Tensor) -> Tensor:
+    """The inverse of `as_matrix`: `matrix`, made of a tensor of the shape and memory format of `tensor`, in that shape."""
+    if tensor.ndim == 4 and not tensor.is_contiguous():
+        out, channels, height, width = tensor.shape
+        return matrix.reshape(out, height, width, channels).permute(0, 3, 1, 2)
+    return matrix.reshape(tensor.shape)
+
+
 def matrix_gradient(parameter: nn.Parameter) -> Tensor:
     """The parameter's gradient as a matrix whose elements stand where those of the parameter do."""
     assert parameter.grad is not None

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive, PositiveInt
 from dnntrain.optim.base import OptimizerChoice
 from dnntrain.optim.groups import Setting, parameter_groups, split
-from dnntrain.optim.matrices import matrix_gradient, matrix_groups
-from dnntrain.protocols import Need
+from dnntrain.optim.matrices import as_matrix, from_matrix
+from dnntrain.shards import full, local, part_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class Muon(OptimizerChoice):
     beta1: Fraction = 0.9  # AdamW's decay of the mean of gradients
     beta2: Fraction = 0.99  # AdamW's decay of the mean of squared gradients
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_PARAMETER})
     rates: ClassVar[tuple[str, ...]] = ("lr", "adam_lr")
     state_numbers: ClassVar[float] = 1.0
     takes_loss_scale: ClassVar[bool] = False
@@ -68,7 +67,8 @@ def orthogonalised(matrix: Tensor, coefficients: tuple[float, float, float], ste
     """The Newton-Schulz iteration of torch.optim.Muon, X ← aX + b(XXᵀ)X + c(XXᵀ)²X from X = M / |M|, worked out on the small Gram matrix.
 
     Every iterate is P(XXᵀ)X with one polynomial P, so P alone is iterated, at [rows, rows] for a matrix with fewer rows than columns, and
-    multiplied by the matrix once: two passes over the wide matrix instead of 3 * steps. Float32, as the Gram matrix needs it.
+    multiplied by the matrix once: two passes over the wide matrix instead of 3 * steps. In float32, as the Gram matrix needs it; and a last
+    product in bfloat16 would turn rounding into steps of 0.4 %, so that layouts would differ.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     identity = torch.eye(len(wide), device=matrix.device)
@@ -84,42 +84,48 @@ def orthogonalised(matrix: Tensor, coefficients: tuple[float, float, float], ste
         if step + 1 < steps:
             gram = polynomial @ gram @ polynomial
     assert product is not None
-    result = (product * squared_norm.rsqrt()).bfloat16() @ wide.bfloat16()
-    return (result if wide is matrix else result.T).float()
+    result = (product * squared_norm.rsqrt()) @ wide
+    return result if wide is matrix else result.T
 
 
 class MatrixMuon(torch.optim.Muon):
-    """torch's Muon over matrix views, so that it also takes convolution weights.
+    """torch's Muon, which also takes convolution weights, as matrices, and parameters of which every rank holds a part.
 
-    Each parameter is seen through a two-dimensional parameter that shares its storage. Orthogonalisation does not depend on the order of
-    columns, so a channels-last weight may be flattened in its own order.
+    Orthogonalisation does not depend on the order of columns, so a channels-last weight is flattened in its own order. Of a parameter in
+    parts the direction is gathered, every rank orthogonalises the whole matrix and keeps its part; the momentum stays in parts.
     """
 
     def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
-        viewed, self._owners = matrix_groups(groups)
-        super().__init__(viewed, **options)
+        # torch checks the knobs, and refuses what is no matrix: its parameters are added after.
+        super().__init__([nn.Parameter(torch.empty(0, 0))], **options)
+        self.param_groups.clear()
+        for group in groups:
+            self.add_param_group(group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; `closure` is not used."""
+        """One step; `closure` is not used. All ranks that share parameters must call it."""
         for group in self.param_groups:
-            for view in group["params"]:
-                if self._owners[view].grad is not None:
-                    self._step(group, view, matrix_gradient(self._owners[view]))
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step(group, parameter)
         return None
 
-    def _step(self, group: dict[str, Any], view: Tensor, gradient: Tensor) -> None:
+    def _step(self, group: dict[str, Any], parameter: Tensor) -> None:
         keep, decay = group["momentum"], 1 - group["lr"] * group["weight_decay"]
-        state = self.state[view]
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
         if not state:
-            state["momentum_buffer"] = torch.zeros_like(view)
+            state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer = state["momentum_buffer"]
         buffer.lerp_(gradient, 1 - keep)
-        direction = gradient.lerp(buffer, keep) if group["nesterov"] else buffer
-        update = orthogonalised(direction, group["ns_coefficients"], group["ns_steps"])
+        direction = full(gradient.lerp(buffer, keep) if group["nesterov"] else buffer)
+        matrix = as_matrix(direction)
+        update = orthogonalised(matrix, group["ns_coefficients"], group["ns_steps"])
+        part = part_of(from_matrix(update, direction), parameter)
         if decay != 1:
-            view.mul_(decay)
-        view.add_(update, alpha=-group["lr"] * shape_factor(group["adjust_lr_fn"], *view.shape))
+            parameter.mul_(decay)
+        local(parameter).add_(part, alpha=-group["lr"] * shape_factor(group["adjust_lr_fn"], *matrix.shape))
 
 
 def shape_factor(rule: str, rows: int, columns: int) -> float:

@@ -41,6 +41,10 @@ NORMED = (
     "optim.lr=5e-3",
 )
 
+#: Optimizers that look at a whole weight, over convolutions that layouts cut by output and by input channels.
+CONVOLUTIONS = ("model=seed_cnn", "model.channels=[8,16]", "model.hidden=16")
+WHOLE_WEIGHTS = {"muon": "optim.lr=0.02", "lamb": "optim.lr=5e-3", "lars": "optim.lr=1"}
+
 LAYOUTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "ddp2": (2, ("parallel=ddp",)),
     "ddp4": (4, ("parallel=ddp",)),
@@ -152,6 +156,32 @@ def test_an_interleaved_pipeline_together_with_other_parallelism_trains_as_one_p
 def test_a_network_with_batch_norm_trains_as_in_one_process(layout: str, trained: object) -> None:
     assert callable(trained)
     assert_same(trained("normed", NORMED, layout), trained("normed", NORMED, "one"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["fsdp2", "fsdp2xtp2"])
+@pytest.mark.parametrize("optim", WHOLE_WEIGHTS)
+def test_an_optimizer_that_looks_at_whole_weights_steps_parts_as_in_one_process(
+    optim: str, layout: str, trained: object
+) -> None:
+    assert callable(trained)
+    words = (*CONVOLUTIONS, f"optim={optim}", WHOLE_WEIGHTS[optim])
+    assert_same(trained(optim, words, layout), trained(optim, words, "one"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [("fsdp2xtp2", "one"), ("one", "fsdp2")])
+def test_muon_goes_on_under_another_layout(
+    before: str, after: str, trained: object, pool: Pool, tmp_path: Path
+) -> None:
+    assert callable(trained)
+    words = (*CONVOLUTIONS, "optim=muon", WHOLE_WEIGHTS["muon"])
+    run = tmp_path / "run"
+    broken_off(trained("muon", words, before), run, 10)
+    ranks, layout = LAYOUTS.get(after, (1, ()))
+    outcome = pool.train(ranks, line(*MIX, *words, *layout), run)
+    assert not outcome.error, outcome.error
+    assert_same(run, trained("muon", words, "one"))
 
 
 @pytest.mark.slow

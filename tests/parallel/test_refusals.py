@@ -30,7 +30,7 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
         (("parallel=tp", "model=mobilenet_v3_small"), "has no plan", "use parallel=ddp or parallel=fsdp"),
         (("parallel=tp", "model=mlp", "model.hidden=[9]"), "parallel.tp=2 does not divide 9", "use parallel=ddp"),
         (("parallel=tp", "launch.nproc=3"), "does not divide 32", "use parallel.tp=2 launch.nproc=2"),
-        ((FSDP, "optim=muon"), "optim=muon needs", "use parallel=ddp, or do without optim=muon"),
+        ((FSDP, "optim=adafactor"), "optim=adafactor needs", "use parallel=ddp, or do without optim=adafactor"),
         (
             ("parallel=single", "launch.nproc=2", "parallel.dp=2"),
             "parallel=single has no 'dp'",
