@@ -38,6 +38,7 @@ class Muon(OptimizerChoice):
     adam_lr: Positive = 3e-3  # base learning rate of AdamW; the schedule multiplies it too
     beta1: Fraction = 0.9  # AdamW's decay of the mean of gradients
     beta2: Fraction = 0.99  # AdamW's decay of the mean of squared gradients
+    product: Literal["fp32", "bf16"] = "fp32"  # of the last product; bf16 is faster, and layouts then differ by 1e-4
 
     rates: ClassVar[tuple[str, ...]] = ("lr", "adam_lr")
     state_numbers: ClassVar[float] = 1.0
@@ -56,6 +57,7 @@ class Muon(OptimizerChoice):
                 momentum=self.momentum,
                 ns_steps=self.ns_steps,
                 adjust_lr_fn=self.adjust_lr,
+                product=torch.bfloat16 if self.product == "bf16" else torch.float32,
             )
             optimizers.append(muon)
         if groups := parameter_groups(rest, known, self.adam_lr):
@@ -63,12 +65,14 @@ class Muon(OptimizerChoice):
         return tuple(optimizers)
 
 
-def orthogonalised(matrix: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+def orthogonalised(
+    matrix: Tensor, coefficients: tuple[float, float, float], steps: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """The Newton-Schulz iteration of torch.optim.Muon, X ← aX + b(XXᵀ)X + c(XXᵀ)²X from X = M / |M|, worked out on the small Gram matrix.
 
     Every iterate is P(XXᵀ)X with one polynomial P, so P alone is iterated, at [rows, rows] for a matrix with fewer rows than columns, and
-    multiplied by the matrix once: two passes over the wide matrix instead of 3 * steps. In float32, as the Gram matrix needs it; and a last
-    product in bfloat16 would turn rounding into steps of 0.4 %, so that layouts would differ.
+    multiplied by the matrix once: two passes over the wide matrix instead of 3 * steps. In float32, as the Gram matrix needs it; the last
+    product in `dtype`: bfloat16 turns rounding into steps of 0.4 %, so that layouts differ.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     identity = torch.eye(len(wide), device=matrix.device)
@@ -84,7 +88,7 @@ def orthogonalised(matrix: Tensor, coefficients: tuple[float, float, float], ste
         if step + 1 < steps:
             gram = polynomial @ gram @ polynomial
     assert product is not None
-    result = (product * squared_norm.rsqrt()) @ wide
+    result = ((product * squared_norm.rsqrt()).to(dtype) @ wide.to(dtype)).float()
     return result if wide is matrix else result.T
 
 
@@ -95,10 +99,11 @@ class MatrixMuon(torch.optim.Muon):
     parts the direction is gathered, every rank orthogonalises the whole matrix and keeps its part; the momentum stays in parts.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
+    def __init__(self, groups: list[dict[str, Any]], product: torch.dtype = torch.float32, **options: Any) -> None:
         # torch checks the knobs, and refuses what is no matrix: its parameters are added after.
         super().__init__([nn.Parameter(torch.empty(0, 0))], **options)
         self.param_groups.clear()
+        self._product = product
         for group in groups:
             self.add_param_group(group)
 
@@ -121,7 +126,7 @@ class MatrixMuon(torch.optim.Muon):
         buffer.lerp_(gradient, 1 - keep)
         direction = full(gradient.lerp(buffer, keep) if group["nesterov"] else buffer)
         matrix = as_matrix(direction)
-        update = orthogonalised(matrix, group["ns_coefficients"], group["ns_steps"])
+        update = orthogonalised(matrix, group["ns_coefficients"], group["ns_steps"], self._product)
         part = part_of(from_matrix(update, direction), parameter)
         if decay != 1:
             parameter.mul_(decay)
