@@ -18,19 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from dnntrain.live import (
-    Header,
-    JsonDisplay,
-    LiveState,
-    Pace,
-    PlainDisplay,
-    QuietDisplay,
-    SafeStream,
-    make_display,
-    shown,
-    speed,
-)
+from dnntrain.display import make_display
+from dnntrain.live import Header, LiveState, Pace, SafeStream, shown, speed
 from dnntrain.live_panel import History, fitted, panel, sparkline, table_head, table_row
+from dnntrain.live_plain import JsonDisplay, PlainDisplay, QuietDisplay
 
 HEADER = Header("seed_cnn-digits", "seed_cnn", "digits", "single, bf16", 421_642, 200, 10.0, "runs/seed_cnn-digits/1")
 STATE = LiveState(50, 200, 2.5, 10.0, 0.25, 12.0, 36.0, 0.123, "accuracy", 0.9731, 0.9810, 1e-3, 41_234.0, 512 * 2**20)
@@ -39,7 +30,8 @@ VAL = {"step": 60, "epoch": 3.0, "examples": 7680, "wall_s": 1.5, "split": "val"
 #: Trains nothing: feeds a display as a run would, in a process of its own.
 SCRIPT = """
 import sys
-from dnntrain.live import Header, LiveState, make_display
+from dnntrain.display import make_display
+from dnntrain.live import Header, LiveState
 display = make_display(sys.argv[1])
 display.start(Header("a run", "seed_cnn", "digits", "single, bf16", 421642, 20, 2.0, "runs/a/1"))
 for step in range(1, 21):
@@ -231,7 +223,9 @@ def test_many_evaluations_do_not_put_the_refresh_off() -> None:
 
 
 def test_rich_is_imported_for_a_terminal_only() -> None:
-    script = "import sys, dnntrain.live as live; live.make_display('auto'); assert 'rich' not in sys.modules"
+    script = (
+        "import sys; from dnntrain.display import make_display; make_display('auto'); assert 'rich' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script], env=child_environ(), stderr=subprocess.PIPE, check=True, timeout=60)
 
 

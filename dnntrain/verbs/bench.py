@@ -67,7 +67,7 @@ def candidates_of(paths: list[Path], own: dict[str, str], overrides: list[str]) 
     """A run in each of its runtimes with its exports after it; an export as it is. Raises ConfigError for what is neither."""
     from dnntrain.bench.measure import Candidate
     from dnntrain.export.reading import is_export
-    from dnntrain.verbs.resume import check_run
+    from dnntrain.verbs.run_given import check_run
 
     names = [name for name in own.get("runtimes", ",".join(RUNTIMES)).strip("[]").split(",") if name]
     for name in names:

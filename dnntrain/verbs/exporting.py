@@ -203,42 +203,6 @@ def prepared(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def export_quantised(
-    run: Path,
-    quant: PostTraining,
-    say: Callable[[str], None],
-    warn: Callable[[str], None],
-    trusted: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Writes the export that a run's `quant` asks for to exports/FORMAT of its directory; returns what is noted in result.json.
-
-    `say` is told how it goes on, `warn` what is not as it was asked for.
-    `trusted`: what names the code of the run's model, if it has any, where that may be run.
-    """
-    from dnntrain.hardware import detect
-    from dnntrain.verbs.choosing import export_fastest
-    from dnntrain.verbs.trained import load_run
-
-    loaded = load_run(run, trusted)
-    if loaded.device != "cpu" and "pt2_cuda" not in quant.formats:
-        say(f"the integer export runs on the processor, not on {loaded.device}; quant=float8 is for GPUs")
-    subject = Subject.of(loaded)
-    for note in subject.notes(quant):
-        warn(f"note: {note}")
-    backend = getattr(quant, "backend", "")
-    if backend == "auto":
-        target = run / "exports" / "int8"
-        cores = detect("cpu").cores
-        card = export_fastest(
-            subject, target, quant, batches=quant.measured_batches, threads=cores, quantised_only=True, say=say
-        )
-    else:
-        wanted = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8"}.get(backend, quant.formats[0])
-        target = run / "exports" / wanted
-        card = export(subject, format_of(wanted), target, quant, say)
-    return report(card, target)
-
-
 def report(card: Card, target: Path) -> dict[str, Any]:
     """What the verb prints: the export's place, size, and what was measured."""
     size = sum((target / name).stat().st_size for name in card.files)

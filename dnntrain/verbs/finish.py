@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.capture import remove_adapters
@@ -65,11 +66,47 @@ def finish(
         write_curves(directory.path)
         write_report([directory.path], directory.path / "report.html")
     if isinstance(config.quant, PostTraining) and getattr(config.quant, "backend", "") != "none":
-        from dnntrain.verbs.exporting import export_quantised
-        from dnntrain.verbs.resume import code_of
+        from dnntrain.verbs.run_given import code_of
 
         # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout. Code of the
         # user's own has been run all along.
         trusted = code_of(config.resolved)
         result["export"] = export_quantised(directory.path, config.quant, directory.log, warn, trusted)
         directory.write_result(result)
+
+
+def export_quantised(
+    run: Path,
+    quant: PostTraining,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    trusted: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Writes the export that a run's `quant` asks for to exports/FORMAT of its directory; returns what is noted in result.json.
+
+    `say` is told how it goes on, `warn` what is not as it was asked for.
+    `trusted`: what names the code of the run's model, if it has any, where that may be run.
+    """
+    from dnntrain.hardware import detect
+    from dnntrain.verbs.choosing import export_fastest
+    from dnntrain.verbs.exporting import Subject, export, format_of, report
+    from dnntrain.verbs.trained import load_run
+
+    loaded = load_run(run, trusted)
+    if loaded.device != "cpu" and "pt2_cuda" not in quant.formats:
+        say(f"the integer export runs on the processor, not on {loaded.device}; quant=float8 is for GPUs")
+    subject = Subject.of(loaded)
+    for note in subject.notes(quant):
+        warn(f"note: {note}")
+    backend = getattr(quant, "backend", "")
+    if backend == "auto":
+        target = run / "exports" / "int8"
+        cores = detect("cpu").cores
+        card = export_fastest(
+            subject, target, quant, batches=quant.measured_batches, threads=cores, quantised_only=True, say=say
+        )
+    else:
+        wanted = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8"}.get(backend, quant.formats[0])
+        target = run / "exports" / wanted
+        card = export(subject, format_of(wanted), target, quant, say)
+    return report(card, target)

@@ -112,8 +112,8 @@ def _train_here(
     overrides: list[str] | tuple[str, ...],
     ranks: Ranks | None,
 ) -> dict[str, Any]:
+    from dnntrain.display import make_display
     from dnntrain.events import ended_by_signals
-    from dnntrain.live import make_display
 
     config = session.config
     display = make_display(display_mode if directory is not None else "quiet")

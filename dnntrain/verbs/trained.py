@@ -71,7 +71,7 @@ def load_trained(path: Path, overrides: Sequence[str] = (), trust: bool = False)
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
     """The model of the run directory `path`. Raises ConfigError where it is no run, CheckpointError where the model is unusable."""
-    from dnntrain.verbs.resume import check_run, check_trusted
+    from dnntrain.verbs.run_given import check_run, check_trusted
 
     check_run(path)
     card = read_json(path / "config.json")
@@ -115,7 +115,7 @@ def _rounding(model: nn.Module, shape: tuple[int, int, int], ranges: Any, path: 
 
 def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> Trained:
     """The model of an export. Its configuration is data; code that it names runs only where `overrides` name it too."""
-    from dnntrain.verbs.resume import check_trusted
+    from dnntrain.verbs.run_given import check_trusted
 
     opened = open_export(path, trust)
     card = opened.card
@@ -196,7 +196,7 @@ def _config_with(path: Path, overrides: Sequence[str]) -> RunConfig:
     if not overrides:
         return decode(load_config(path / "config.yaml"))
     check_effect(overrides)
-    from dnntrain.verbs.resume import replayed
+    from dnntrain.verbs.run_given import replayed
 
     again = replayed(path, Arguments(overrides=tuple(overrides)))
     return decode(compose(again.overrides, again.config_dir))
