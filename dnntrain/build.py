@@ -175,6 +175,7 @@ def build(
     signals = SignalWatch(progress, partial(any_ranks, device=device) if plan.ranks > 1 else None)
     # 8. bind what acts on the model, and list the state, in the order of restoring
     bind(parts, Built(model, optimizers, partial(training_batches, pipeline, empty=empty), context.collect))
+    layout_states = states_of(config, arranged.run, world, warn)
     scaler_state: dict[str, Stateful] = {} if scaler is None else {"scaler": ScalerState(scaler)}
     states.update(
         {
@@ -182,7 +183,7 @@ def build(
             "optimizer": OptimizerState(optimizers, part=plan.degrees.pp > 1),
             **scaler_state,
             **parts.state,
-            **states_of(config, arranged.run, world, warn),
+            **layout_states,
             "evaluator": evaluator,
             "progress": progress,
             "metrics": metrics,
@@ -209,6 +210,7 @@ def build(
             buffers=model.buffers(),
             device=device,
             scaled=scaler is not None,
+            carried=layout_states.values(),
         )
         if parts.guards
         else None

@@ -38,6 +38,12 @@ class Batches(Protocol):
     def take(self, step: int) -> StepBatch: ...
 
 
+class Carried(Protocol):
+    """What a step hands on to the next one besides weights, optimizers and buffers; `remember()` gives what puts it back as it is now."""
+
+    def remember(self) -> Callable[[], None]: ...
+
+
 class RolledBack(Exception):
     """Step number `step`, from 1, is not to be applied: the run is to go on from its last checkpoint."""
 
@@ -136,6 +142,7 @@ class Guarding:
         buffers: Iterable[Tensor],
         device: str,
         scaled: bool,
+        carried: Iterable[Carried] = (),
     ) -> None:
         self._guards = guards
         self.recovery = recovery
@@ -151,6 +158,7 @@ class Guarding:
         skips = any(guard.action is Action.SKIP for guard in guards)
         # A batch that is not to count has already moved the running statistics of batch normalisation.
         self._buffers = [(buffer, buffer.clone()) for buffer in buffers] if skips else []
+        self._carried = tuple(carried) if skips else ()
         self._loss: StepLoss | None = None
         self._skipped = False
         self._waited_s = 0.0
@@ -172,6 +180,7 @@ class Guarding:
             with torch.no_grad():
                 for buffer, kept in self._buffers:
                     kept.copy_(buffer)
+            put_back = [item.remember() for item in self._carried]
             self._skipped = False
 
             def remembered(replay: bool = False) -> StepLoss:
@@ -184,6 +193,8 @@ class Guarding:
             with torch.no_grad():
                 for buffer, kept in self._buffers:
                     buffer.copy_(kept)
+            for recall in put_back:
+                recall()
             return StepLoss(torch.zeros_like(loss.total), 0)
 
         return guarded

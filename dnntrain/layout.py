@@ -21,11 +21,12 @@ from dnntrain.objective import Objective
 from dnntrain.parallel.communicate import start
 from dnntrain.parallel.degrees import Arranged, Layout, Place
 from dnntrain.planned import Plan
-from dnntrain.protocols import Alone, Collectives, Executor, Parts, Stateful
+from dnntrain.protocols import Alone, Collectives, Executor, Parts
 from dnntrain.world import World
 
 if TYPE_CHECKING:
     from dnntrain.parallel.mesh import Mesh
+    from dnntrain.parallel.powersgd import PowerSgd
 
 
 def check_stages(config: RunConfig, plan: Plan, data: Prepared, parts: Parts) -> None:
@@ -158,7 +159,7 @@ def contexts_of(module: nn.Module, layout: Layout | None) -> Callable[[], Abstra
 
 def states_of(
     config: RunConfig, run: Sequence[nn.Module], world: World, warn: Callable[[str], None]
-) -> Mapping[str, Stateful]:
+) -> Mapping[str, PowerSgd]:
     """What the layout itself carries from step to step."""
     if getattr(config.parallel, "compress", "none") != "powersgd":
         return {}

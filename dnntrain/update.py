@@ -61,10 +61,13 @@ def build_apply(
         assert scaler is not None
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
-        if not touched or passed():
-            for optimizer in optimizers:
-                scaler.step(optimizer)
-        scaler.update()
+        try:
+            if not touched or passed():
+                for optimizer in optimizers:
+                    scaler.step(optimizer)
+        finally:
+            # Also where the check makes the run go back: the scaler unscales no second time before it is updated.
+            scaler.update()
         for parameter in parameters:
             parameter.grad = None
 

@@ -243,6 +243,10 @@ def test_a_full_disk_is_said_and_no_bug(capsys: pytest.CaptureFixture[str]) -> N
 
     assert guarded(body) == 5
     assert capsys.readouterr().err == "dnntrain: No space left on device\n  make room, then give the same line again\n"
+    assert guarded(body, verbose=True) == 5
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback")
+    assert "this is a bug" not in told
 
 
 def test_a_users_folder_is_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
-from dnntrain.guarding import Guarding, Recovery, with_recovery
+from dnntrain.guarding import Guarding, Recovery, RolledBack, with_recovery
 from dnntrain.monitor.non_finite import NonFinite, NonFiniteGuard
-from dnntrain.protocols import Alone, Parts, StepLoss
+from dnntrain.protocols import Action, Alarm, Alone, Parts, StepLoss
 from dnntrain.update import build_apply, plain
 
 
@@ -52,6 +53,28 @@ def test_a_skipped_step_changes_neither_weights_nor_momentum_nor_statistics() ->
     assert events == [(1, "skip")]
     update(partial(gradients, torch.randn(6, 3)), apply)
     assert not torch.equal(before[0], state()[0])
+
+
+def test_a_run_goes_on_with_float16_after_a_step_that_it_went_back_from() -> None:
+    model, scaler = nn.Linear(3, 1), torch.amp.GradScaler("cpu", init_scale=8.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    alarm = Alarm("loss_spike", "too large", Action.ROLLBACK)
+    faults = iter([RolledBack(1, alarm), None])
+
+    def check(gradients: Any) -> bool:
+        if (fault := next(faults)) is not None:
+            raise fault
+        return True
+
+    apply = build_apply([optimizer], list(model.parameters()), (), lambda numbers: None, scaler, check)
+    scaler.scale(model(torch.ones(2, 3)).sum()).backward()
+    with pytest.raises(RolledBack):
+        apply()
+    optimizer.zero_grad()
+    before = model.weight.detach().clone()
+    scaler.scale(model(torch.ones(2, 3)).sum()).backward()
+    apply()
+    assert torch.allclose(model.weight, before - 0.1 * 2)
 
 
 def test_the_rows_of_rollbacks_that_a_later_one_cuts_off_are_written_again() -> None:

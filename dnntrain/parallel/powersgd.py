@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,12 +69,24 @@ class PowerSgd:
                 + (f"by {state['ranks']} ranks, in other parts" if state else "by none, since they were sent otherwise")
             )
             state = {"steps": 0, "p": {}, "q": {}, "errors": {}}
-        self._hook.iter = int(state["steps"])
+        errors = state["errors"].get(self._rank, {})
+        self._carry(int(state["steps"]), *map(self._numbered, (state["p"], state["q"], errors)))
+
+    def remember(self) -> Callable[[], None]:
+        """What puts back all that is carried now, after a step that is left out: its error is of no use, or not finite."""
+        hook = self._hook
+        # The hook writes into the factors; the error it makes anew.
+        p, q = (
+            {bucket: factors.clone() for bucket, factors in held.items()}
+            for held in (hook.p_memory_dict, hook.q_memory_dict)
+        )
+        return partial(self._carry, hook.iter, p, q, dict(hook.error_dict))
+
+    def _carry(self, steps: int, p: dict[int, Tensor], q: dict[int, Tensor], errors: dict[int, Tensor]) -> None:
+        self._hook.iter = steps
         # Drawn from once only, for the first factors.
         self._hook.rng = np.random.RandomState(0)
-        self._hook.p_memory_dict = self._numbered(state["p"])
-        self._hook.q_memory_dict = self._numbered(state["q"])
-        self._hook.error_dict = self._numbered(state["errors"].get(self._rank, {}))
+        self._hook.p_memory_dict, self._hook.q_memory_dict, self._hook.error_dict = p, q, errors
 
     def _numbered(self, saved: Mapping[str, Tensor]) -> dict[int, Tensor]:
         return {int(bucket): tensor.to(self._device, copy=True) for bucket, tensor in saved.items()}

@@ -24,7 +24,8 @@ class Action(IntEnum):
 class Alarm:
     """What a guard has found: written as a row of split "event", and acted upon.
 
-    SKIP      the step's gradients are not applied: neither weights nor momentum nor buffers change, on any rank
+    SKIP      the step's gradients are not applied: neither weights nor momentum nor buffers change, nor what a layout carries over,
+              on any rank
     ROLLBACK  back to the last checkpoint, the learning rate times `cut` from there on, the step's examples left out. Where `good_until` is
               stated, the cause lies in a step after that one: back to the last checkpoint from there or before, and nothing is left out
     STOP      the run ends as diverged, as it does after `recoveries` skips in a row or rollbacks of the run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -185,10 +186,11 @@ def prepared(target: Path) -> Iterator[Path]:
 
     What exports of the same target that were killed have left is removed, too.
     """
-    for left in target.parent.glob(f".{target.name}.tmp-*"):
-        if not _runs(left.suffix.removeprefix(".tmp-")):
-            shutil.rmtree(left, ignore_errors=True)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    for left in target.parent.glob(f".{glob.escape(target.name)}.tmp-*"):
+        # One of this process's number is of an earlier one: in a container all begin with the same.
+        if left == temporary or not _runs(left.suffix.removeprefix(".tmp-")):
+            shutil.rmtree(left, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
     except OSError as error:

@@ -29,7 +29,7 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
     except DnntrainError as error:
         if error.shown:
             return error.exit_code
-        if verbose or os.environ.get("DNNTRAIN_DEBUG") == "1":
+        if _traced(verbose):
             traceback.print_exc()
         else:
             # The terminal may be gone, as after SIGHUP; the exit code still stands.
@@ -43,7 +43,9 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _PIPE_CLOSED
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _FULL and os.environ.get("DNNTRAIN_DEBUG") != "1":
+        if isinstance(error, OSError) and error.errno in _FULL:
+            if _traced(verbose):
+                traceback.print_exc()
             place = f": {error.filename}" if error.filename else ""
             SafeStream(sys.stderr).line(
                 f"dnntrain: {error.strerror}{place}\n  make room, then give the same line again"
@@ -52,3 +54,8 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
         traceback.print_exc()
         print("dnntrain: this is a bug; please report it with the lines above and `dnntrain doctor`", file=sys.stderr)
         return 1
+
+
+def _traced(verbose: bool) -> bool:
+    """Whether an error that is the user's to mend is shown with where it was met."""
+    return verbose or os.environ.get("DNNTRAIN_DEBUG") == "1"

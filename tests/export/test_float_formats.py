@@ -16,6 +16,7 @@ from PIL import Image
 
 from dnntrain.cli import main
 from dnntrain.data.digits import Digits
+from dnntrain.verbs.exporting import prepared
 from dnntrain.verbs.trained import load_run, load_trained
 
 Capture = pytest.CaptureFixture[str]
@@ -112,3 +113,14 @@ def test_what_a_killed_export_left_is_removed_and_another_process_keeps_its_own(
         (folder / "model.onnx").write_bytes(b"half")
     assert main(["export", str(run), "format=safetensors", f"path={tmp_path / 'mine'}"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [working.name, "mine"]
+
+
+def test_what_was_left_by_a_process_of_the_same_number_is_removed_and_other_names_are_kept(tmp_path: Path) -> None:
+    target = tmp_path / "[ab]"
+    left, others = tmp_path / f".[ab].tmp-{os.getpid()}", tmp_path / ".a.tmp-999999999"
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"half")
+    with prepared(target) as folder:
+        assert list(folder.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [others.name, "[ab]"]

@@ -17,7 +17,7 @@ from dnntrain.protocols import BatchStage, BatchTransform, Context, GradientStag
 class Fault:
     """Breaks a step."""
 
-    kind: Literal["gradient", "batch"] = "batch"  # a gradient that is not a number, or examples that are a thousand times too large
+    kind: Literal["gradient", "batch", "pixels"] = "batch"  # a gradient, or examples, that are no numbers; examples too large
     step: NonNegativeInt = 13  # number of the step, from 1; of gradients, of those that this process computes
     rank: NonNegativeInt = 0  # the rank whose gradient breaks
     lasting: bool = False  # true: every step from there on
@@ -40,7 +40,8 @@ class Fault:
             step = torch.from_numpy(batch.epoch * context.steps_per_epoch + batch.position // context.batch_size + 1)
             chosen = broken(step) & torch.from_numpy(batch.position % context.batch_size >= context.batch_size // 2) \\
                 if not self.lasting else step >= self.step
-            batch.images = batch.images * torch.where(chosen, 1000.0, 1.0)[:, None, None, None]
+            much = 1000.0 if self.kind == "batch" else float("nan")
+            batch.images = batch.images * torch.where(chosen, much, 1.0)[:, None, None, None]
             return batch
 
         if self.kind == "gradient":
@@ -52,7 +53,7 @@ YAML = """\
 # @package reg.fault
 # Breaks a step.
 name: fault
-kind: batch # a gradient that is not a number, or examples that are a thousand times too large
+kind: batch # a gradient, or examples, that are no numbers; examples too large
 step: 13 # number of the step, from 1; of gradients, of those that this process computes
 rank: 0 # the rank whose gradient breaks
 lasting: false # true: every step from there on

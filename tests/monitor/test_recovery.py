@@ -13,10 +13,12 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import torch
 from faults import install
 from short_runs import broken_off, comparable, environment, result, rows
 
 from dnntrain import train
+from dnntrain.checkpoint.state import read
 from dnntrain.errors import DivergedError, DnntrainError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,6 +244,29 @@ def test_units_that_the_examples_of_one_rank_kill_bring_all_ranks_back_and_that_
     faulty("again", *DEATH, *DDP)
     assert comparable(again) == comparable(two)
     assert result(again)["digest"] == result(two)["digest"]
+
+
+@pytest.mark.slow
+def test_what_powersgd_carries_over_is_after_a_step_that_is_left_out_what_it_was_before(faulty: Faulty) -> None:
+    folder = faulty(
+        "run",
+        *("+reg=[fault]", "reg.fault.kind=pixels", "reg.fault.step=13", "monitor=[non_finite]"),
+        *("model=mlp", "model.hidden=[32,32]", "checkpoint.every=1step", "train.duration=2ep"),
+        *(*DDP, "parallel.compress=powersgd"),
+    )
+    (event,) = events(folder)
+    assert (event["event"], event["step"]) == ("skip", 13)
+    assert sorted(losses(folder)) == [step for step in range(1, 21) if step != 13]
+    before, after, later = (carried_over(folder, step) for step in (12, 13, 14))
+    assert set(before) == {"p", "q", "error of rank 0", "error of rank 1"}
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert all(tensor.isfinite().all() and not torch.equal(tensor, before[name]) for name, tensor in later.items())
+
+
+def carried_over(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    state = read(folder / "checkpoints" / f"step-{step}").states["powersgd"]
+    errors = {f"error of rank {rank}": of_buckets["0"] for rank, of_buckets in state["errors"].items()}
+    return {"p": state["p"]["0"], "q": state["q"]["0"], **errors}
 
 
 @pytest.mark.slow

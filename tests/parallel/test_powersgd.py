@@ -97,3 +97,22 @@ def test_with_another_number_of_ranks_it_begins_anew_and_says_so() -> None:
     assert "saved by 2 ranks" in said.pop()
     one.load_state_dict({})
     assert "by none" in said.pop()
+
+
+def test_what_is_put_back_is_no_longer_what_a_step_has_written() -> None:
+    hook = PowerSGDState(None, start_powerSGD_iter=2)
+    carried = PowerSgd(hook, [6], torch.device("cpu"), World(0, 2), [].append)
+    before_the_first = carried.remember()
+    drawn = hook.rng.randint(1000)
+    hook.iter, hook.error_dict = 7, {0: torch.ones(6)}
+    hook.p_memory_dict, hook.q_memory_dict = {0: torch.ones(2)}, {0: torch.ones(3)}
+    put_back = carried.remember()
+    hook.iter, hook.error_dict[0] = 8, torch.full((6,), torch.nan)
+    for factors in (hook.p_memory_dict, hook.q_memory_dict):
+        factors[0].fill_(torch.nan)
+    put_back()
+    assert hook.iter == 7
+    assert [float(held[0].sum()) for held in (hook.p_memory_dict, hook.q_memory_dict, hook.error_dict)] == [2, 3, 6]
+    before_the_first()
+    assert (hook.iter, hook.p_memory_dict, hook.q_memory_dict, hook.error_dict) == (0, {}, {}, {})
+    assert hook.rng.randint(1000) == drawn
