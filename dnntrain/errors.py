@@ -15,6 +15,7 @@ Exit code 1 is left for bugs of dnntrain itself, which end with a traceback.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import ClassVar
 
@@ -113,6 +114,14 @@ def nearest_run(path: str | Path, holding: str = "config.yaml") -> str:
     return f"known: {', '.join(runs[:_RUNS_LISTED])}" + (
         f" and {len(runs) - _RUNS_LISTED} more" if len(runs) > _RUNS_LISTED else ""
     )
+
+
+def full_disk(error: BaseException) -> CheckpointError | None:
+    """What a person is told where `error` is a full disk, or the end of what a user may store; else None."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    place = f": {error.filename}" if error.filename else ""
+    return CheckpointError(f"{error.strerror}{place}", "make room, then give the same line again")
 
 
 def error_of(exit_code: int, message: str, hint: str = "") -> DnntrainError:

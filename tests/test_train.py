@@ -288,3 +288,8 @@ def test_a_full_disk_has_the_exit_code_of_a_checkpoint(tmp_path: Path, monkeypat
     monkeypatch.setattr("dnntrain.checkpoint.state._write_durably", full)
     with pytest.raises(CheckpointError, match="No space left"):
         trained(tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr("dnntrain.metrics.Metrics.write", full)
+    with pytest.raises(OSError, match="No space left"):
+        trained(tmp_path / "rows")
+    assert (result(tmp_path / "rows")["status"], result(tmp_path / "rows")["exit_code"]) == ("failed", 5)

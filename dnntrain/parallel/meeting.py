@@ -21,7 +21,7 @@ from torch.distributed import DistError, DistNetworkError
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from dnntrain.errors import ConfigError, DnntrainError, RankError, error_of
+from dnntrain.errors import ConfigError, DnntrainError, RankError, error_of, full_disk
 from dnntrain.world import World
 
 Value = TypeVar("Value")
@@ -53,6 +53,7 @@ class Failure:
         import traceback
 
         host = socket.gethostname()
+        error = full_disk(error) or error
         if isinstance(error, DnntrainError):
             kind = "lost" if isinstance(error, RankError) else "error"
             return cls(rank, host, kind, error.exit_code, error.message, error.hint)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
 
-from dnntrain.errors import CheckpointError, DnntrainError
+from dnntrain.errors import DnntrainError, full_disk
 from dnntrain.live import SafeStream
 
 _PIPE_CLOSED = 128 + 13
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def guarded(body: Callable[[], int], verbose: bool = False) -> int:
@@ -27,14 +25,7 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
             sys.stdout.flush()
         return code
     except DnntrainError as error:
-        if error.shown:
-            return error.exit_code
-        if _traced(verbose):
-            traceback.print_exc()
-        else:
-            # The terminal may be gone, as after SIGHUP; the exit code still stands.
-            SafeStream(sys.stderr).line(f"dnntrain: {error}")
-        return error.exit_code
+        return _told(error, verbose)
     except KeyboardInterrupt:
         print("dnntrain: interrupted", file=sys.stderr)
         return 130
@@ -43,19 +34,20 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _PIPE_CLOSED
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            if _traced(verbose):
-                traceback.print_exc()
-            place = f": {error.filename}" if error.filename else ""
-            SafeStream(sys.stderr).line(
-                f"dnntrain: {error.strerror}{place}\n  make room, then give the same line again"
-            )
-            return CheckpointError.exit_code
+        if (full := full_disk(error)) is not None:
+            return _told(full, verbose)
         traceback.print_exc()
         print("dnntrain: this is a bug; please report it with the lines above and `dnntrain doctor`", file=sys.stderr)
         return 1
 
 
-def _traced(verbose: bool) -> bool:
-    """Whether an error that is the user's to mend is shown with where it was met."""
-    return verbose or os.environ.get("DNNTRAIN_DEBUG") == "1"
+def _told(error: DnntrainError, verbose: bool) -> int:
+    """The exit code of `error`, which is shown unless it has been."""
+    if error.shown:
+        return error.exit_code
+    if verbose or os.environ.get("DNNTRAIN_DEBUG") == "1":
+        traceback.print_exc()
+    else:
+        # The terminal may be gone, as after SIGHUP; the exit code still stands.
+        SafeStream(sys.stderr).line(f"dnntrain: {error}")
+    return error.exit_code

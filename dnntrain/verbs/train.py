@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode, digest
 from dnntrain.config.run import RunConfig
-from dnntrain.errors import CheckpointError, ConfigError, DnntrainError, Interrupted, Preempted
+from dnntrain.errors import CheckpointError, ConfigError, DnntrainError, Interrupted, Preempted, full_disk
 from dnntrain.verbs.arguments import Arguments
 from dnntrain.world import World
 
@@ -153,6 +153,7 @@ def _train_here(
 
 
 def _how_it_ended(error: BaseException) -> dict[str, Any]:
+    error = full_disk(error) or error
     if isinstance(error, DnntrainError):
         return {"status": error.status, "reason": error.message, "exit_code": error.exit_code}
     return {"status": "failed", "reason": f"{type(error).__name__}: {error}", "exit_code": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from dnntrain.errors import ConfigError, DataError, RankError
+from dnntrain.errors import CheckpointError, ConfigError, DataError, RankError
 from dnntrain.parallel.meeting import Failure, Meeting
 from dnntrain.world import World
 
@@ -35,6 +36,13 @@ def on_ranks(size: int, body: Callable[[Meeting], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(rank, range(size)))
+
+
+def test_a_full_disk_of_one_rank_is_told_as_one_and_no_bug() -> None:
+    error = Failure.of(OSError(errno.ENOSPC, "No space left on device", "/run/log.txt"), 1).error()
+    assert isinstance(error, CheckpointError)
+    assert error.message.endswith("No space left on device: /run/log.txt")
+    assert isinstance(Failure.of(OSError(errno.EACCES, "Permission denied"), 1).error(), RankError)
 
 
 def test_what_fails_on_one_rank_ends_all_with_its_error(host: TCPStore) -> None:
