@@ -22,5 +22,6 @@ class Int8Dynamic(PostTraining):
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
 
     def build(self, context: Context) -> Parts:
+        self.check()
         self.check_backend()
         return Parts()

@@ -34,13 +34,17 @@ class Int8Static(PostTraining):
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
 
     def build(self, context: Context) -> Parts:
+        self.check()
         self.check_backend()
+        return Parts()
+
+    def check(self) -> None:
+        super().check()
         if self.observer != "percentile" and self.percentile != type(self).percentile:
             raise ConfigError(
                 f"quant.percentile={self.percentile} has no effect with quant.observer={self.observer}",
                 "use quant.observer=percentile, or leave percentile out",
             )
-        return Parts()
 
     def cut(self, training: int) -> tuple[str, ...]:
         """A note where there are fewer `training` images than are to be read."""

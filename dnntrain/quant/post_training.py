@@ -36,13 +36,16 @@ class PostTraining:
         """Batch sizes that exports are measured at where the fastest is wanted: ascending, each once."""
         return tuple(sorted(set(getattr(self, "auto_batches", (1, 64)))))
 
+    def check(self) -> None:
+        """Raises ConfigError where a knob has no effect beside the others, in a run as in an export of one."""
+        if not self.measured_batches:
+            raise ConfigError("quant.auto_batches=[] names no batch size", "use quant.auto_batches=[1,64]")
+
     def check_backend(self) -> None:
-        """Raises ConfigError where batch sizes are named that nothing is measured at, or none are."""
+        """Raises ConfigError where the run's own export is not measured at the batch sizes that are named."""
         backend, batches = getattr(self, "backend", "auto"), getattr(self, "auto_batches", None)
         if batches is None:
             return
-        if not batches:
-            raise ConfigError("quant.auto_batches=[] names no batch size", "use quant.auto_batches=[1,64]")
         if backend != "auto" and batches != type(self).auto_batches:  # type: ignore[attr-defined]
             raise ConfigError(
                 f"quant.auto_batches={list(batches)} has no effect with quant.backend={backend}",

@@ -44,6 +44,7 @@ class Qat(PostTraining):
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers in an export; else it fails
 
     def build(self, context: Context) -> Parts:
+        self.check()
         self.check_backend()
         for name in ("start", "freeze_batch_norm", "freeze_observers"):
             if getattr(self, name).unit == "s":

@@ -104,6 +104,7 @@ def quantisation(name: str, words: Sequence[str], own: object = None) -> PostTra
     choice = config.resolved["choices"]["quant"]
     if not isinstance(quant, PostTraining):
         raise ConfigError(f"quant={choice} does not quantise a trained model", "use quant=int8_static")
+    quant.check()
     if name not in quant.formats and (name != "auto" or quant.formats == ("pt2_cuda",)):
         raise ConfigError(f"format={name} cannot hold quant={choice}", f"use format={quant.formats[0]}")
     return quant

@@ -102,8 +102,12 @@ def test_a_run_measures_at_the_batch_sizes_that_it_names(tmp_path: Path) -> None
     [
         (["format=onnx_int8", "quant.auto_batches=[8]"], "use format=auto"),
         (["format=auto", "batches=8", "quant.auto_batches=[8]"], "keep batches=8"),
+        (["format=auto", "quant.auto_batches=[]"], "use quant.auto_batches=[1,64]"),
+        (["format=onnx_int8", "quant.percentile=99"], "use quant.observer=percentile"),
     ],
 )
-def test_batch_sizes_without_effect_are_refused(words: list[str], fix: str, short_run: Path, capsys: Capture) -> None:
+def test_knobs_of_integers_without_effect_are_refused(
+    words: list[str], fix: str, short_run: Path, capsys: Capture
+) -> None:
     assert main(["export", str(short_run), *words]) == 2
     assert fix in capsys.readouterr().err
