@@ -49,7 +49,7 @@ class Saver:
     ) -> None:
         self._until = until
         self._folder = folder
-        self._ranks = ranks
+        self._ranks = ranks or Ranks()
         self._states = states
         self._digests = digests
         self._keep = keep
@@ -81,7 +81,17 @@ class Saver:
                 checkpoint.prune(self._folder, self._keep, self._until())
 
     def back_to(self, step: int) -> None:
-        """The run goes on from the checkpoint of `step`: later ones are of a way that is left, and may be saved again."""
+        """The run goes on from the checkpoint of `step`: later ones are of a way that is left, and may be saved again.
+
+        All ranks must call it. Raises CheckpointError where they have read checkpoints of different steps.
+        """
+        # None is removed before all have read theirs.
+        steps = self._ranks.exchange(step)
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"the ranks went back to different steps: {', '.join(map(str, steps))}",
+                "put run_dir on a file system that all nodes share",
+            )
         self._asked_step = self._saved_step = -1
         if self._folder is not None:
             checkpoint.cut_back(self._folder, step)

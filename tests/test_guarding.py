@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from dnntrain.checkpoint.ranks import Ranks
+from dnntrain.checkpoint.state import Digests
+from dnntrain.errors import CheckpointError
+from dnntrain.events import Saver
 from dnntrain.guarding import Guarding, Recovery, RolledBack, with_recovery
+from dnntrain.metrics import Timer
 from dnntrain.monitor.non_finite import NonFinite, NonFiniteGuard
+from dnntrain.progress import Progress
 from dnntrain.protocols import Action, Alarm, Alone, Parts, StepLoss
+from dnntrain.timetable import Timetable
+from dnntrain.units import Duration
 from dnntrain.update import build_apply, plain
 
 
@@ -85,6 +94,22 @@ def test_the_rows_of_rollbacks_that_a_later_one_cuts_off_are_written_again() -> 
     resumed = Recovery()
     resumed.load_state_dict(recovery.state_dict())
     assert [row["reason"] for row in resumed.tell(20, {"reason": "fourth"})] == ["first", "second", "third", "fourth"]
+
+
+def test_ranks_that_have_gone_back_to_different_steps_end_and_no_checkpoint_is_removed(tmp_path: Path) -> None:
+    for step in (40, 50, 60):
+        (tmp_path / f"step-{step}").mkdir()
+    timer = Timer(Progress(Duration.parse("1ep"), Timetable.constant(8, 4)))
+
+    def saver(other: bytes) -> Saver:
+        ranks = Ranks(0, lambda own: [own, other])
+        return Saver(tmp_path, {}, Digests("", ""), keep=3, timer=timer, warn=None, ranks=ranks)
+
+    with pytest.raises(CheckpointError, match="different steps: 50, 40"):
+        saver(b"40").back_to(50)
+    assert len(list(tmp_path.glob("step-*"))) == 3
+    saver(b"50").back_to(50)
+    assert not (tmp_path / "step-60").exists()
 
 
 def test_without_guards_a_run_has_neither_control_nor_state_of_recovery() -> None:
