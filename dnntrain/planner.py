@@ -68,7 +68,6 @@ def make_plan(
     duration = config.train.duration
     total = 0 if duration.unit == "s" else max(1, timetable.steps_of(duration, 0))
     policy: Policy = config.precision.build(hardware)
-    # FSDP2 and the pipeline's messages take contiguous tensors only.
     channels_last = model.convolutional and config.train.channels_last != "off" and not contiguous
     compiled, compile_note = _compile(config, hardware, total, degrees)
     found = (

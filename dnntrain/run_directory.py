@@ -88,6 +88,12 @@ class RunDirectory:
 
         clear(self.checkpoints)
 
+    def cut_back(self, step: int) -> None:
+        """Removes the checkpoints of later steps than `step`."""
+        from dnntrain.checkpoint.state import cut_back
+
+        cut_back(self.checkpoints, step)
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:

@@ -165,6 +165,18 @@ def test_a_damaged_last_checkpoint_is_passed_over_and_the_run_ends_the_same(tmp_
     assert_equal_runs(tmp_path / "run", tmp_path / "whole")
 
 
+def test_a_run_that_went_back_to_an_earlier_checkpoint_has_none_of_the_later_ones(tmp_path: Path) -> None:
+    words = ("train.limit=64", "sched=constant", "checkpoint.every=5step", "checkpoint.keep=9", "log.report=false")
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    trained(whole, *words, "train.duration=20step")
+    broken_off(whole, run, 15)
+    first = run / "checkpoints" / "step-5"
+    trained(run, *words, "train.duration=7step", f"resume={first}")
+    assert max(int(path.name.removeprefix("step-")) for path in first.parent.glob("step-*")) == 7
+    trained(run, *words, "train.duration=20step")
+    assert result(run)["digest"] == result(whole)["digest"]
+
+
 @pytest.mark.parametrize("words", [(), ("quant=qat",)], ids=["float", "qat"])
 def test_a_run_goes_on_without_the_file_of_its_first_weights(
     words: tuple[str, ...], short_run: Path, tmp_path: Path

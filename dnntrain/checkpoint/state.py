@@ -28,7 +28,7 @@ from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
 from dnntrain.shards import local_chunk
 
-SCHEMA = 2
+SCHEMA = 3
 _TENSOR = "$tensor"
 
 #: States that a layout brings along: another layout does without them; one that a checkpoint lacks begins from an empty state.

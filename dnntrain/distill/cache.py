@@ -223,8 +223,8 @@ def _check_writable(folder: Path) -> None:
     """
     if (folder / "binding.json").is_file():
         return
-    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     try:
+        nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:

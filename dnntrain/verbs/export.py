@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dnntrain.errors import ConfigError, did_you_mean
@@ -18,6 +18,8 @@ _WORDS = ("format", "path", "threads", "runtime", "batches")
 
 #: How a program may be run.
 _RUNTIMES = ("eager", "eager_bf16", "compiled", "compiled_bf16")
+#: What runs integers, and the format for it.
+_FORMATS = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8"}
 
 
 def run(arguments: Arguments) -> int:
@@ -55,17 +57,8 @@ def run(arguments: Arguments) -> int:
     quant = quantisation(name, quantising, trained.config.quant) if not found.exact else None
     if quantising and quant is None:
         raise ConfigError(f"{quantising[0]} has no effect on format={name}", "use format=onnx_int8 or format=pt2_int8")
-    sizes = [f"batches={own['batches']}"] if "batches" in own else []
-    sizes += [word for word in quantising if word.lstrip("+").startswith("quant.auto_batches=")]
-    if sizes and name != "auto":
-        raise ConfigError(f"{sizes[0]} has no effect on format={name}", "use format=auto")
-    if len(sizes) > 1:
-        raise ConfigError(f"{' and '.join(sizes)} both name the batch sizes to measure at", f"keep {sizes[0]}")
+    _check_words(name, own, quantising)
     runtime = own.get("runtime", "eager")
-    if runtime not in _RUNTIMES:
-        raise ConfigError(f"runtime={runtime} is none of {', '.join(_RUNTIMES)}", did_you_mean(runtime, _RUNTIMES))
-    if "runtime" in own and name != "pt2":
-        raise ConfigError(f"runtime={runtime} has no effect on format={name}", "use format=pt2")
     subject = Subject.of(trained)
     target = Path(own["path"]).expanduser() if "path" in own else run_path / "exports" / name
 
@@ -84,6 +77,27 @@ def run(arguments: Arguments) -> int:
         card = export(subject, found, target, quant, say, runtime=runtime)
     print(json.dumps(report(card, target)) if arguments.json else target)
     return 0
+
+
+def _check_words(name: str, own: Mapping[str, str], quantising: Sequence[str]) -> None:
+    """Raises ConfigError where a word of the line would change nothing of an export to the format `name`."""
+    sizes = [f"batches={own['batches']}"] if "batches" in own else []
+    sizes += [word for word in quantising if word.lstrip("+").startswith("quant.auto_batches=")]
+    if sizes and name != "auto":
+        raise ConfigError(f"{sizes[0]} has no effect on format={name}", "use format=auto")
+    if len(sizes) > 1:
+        raise ConfigError(f"{' and '.join(sizes)} both name the batch sizes to measure at", f"keep {sizes[0]}")
+    backend = next((word for word in quantising if word.lstrip("+").startswith("quant.backend=")), "quant.backend=auto")
+    wanted = _FORMATS.get(backend.partition("=")[2], name)
+    if wanted != name:
+        raise ConfigError(
+            f"{backend} is not what runs format={name}", f"use format={wanted}, or leave quant.backend out"
+        )
+    runtime = own.get("runtime", "eager")
+    if runtime not in _RUNTIMES:
+        raise ConfigError(f"runtime={runtime} is none of {', '.join(_RUNTIMES)}", did_you_mean(runtime, _RUNTIMES))
+    if "runtime" in own and name != "pt2":
+        raise ConfigError(f"runtime={runtime} has no effect on format={name}", "use format=pt2")
 
 
 def quantisation(name: str, words: Sequence[str], own: object = None) -> PostTraining:

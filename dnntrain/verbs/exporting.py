@@ -6,6 +6,7 @@ import copy
 import glob
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -186,10 +187,11 @@ def prepared(target: Path) -> Iterator[Path]:
 
     What exports of the same target that were killed have left is removed, too.
     """
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    for left in target.parent.glob(f".{glob.escape(target.name)}.tmp-*"):
+    host = f".{target.name}.tmp-{socket.gethostname()}"
+    temporary = target.with_name(f"{host}-{os.getpid()}")
+    for left in target.parent.glob(f"{glob.escape(host)}-*"):
         # One of this process's number is of an earlier one: in a container all begin with the same.
-        if left == temporary or not _runs(left.suffix.removeprefix(".tmp-")):
+        if left == temporary or not _runs(left.name.rpartition("-")[2]):
             shutil.rmtree(left, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)

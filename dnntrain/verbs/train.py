@@ -131,6 +131,9 @@ def _train_here(
     if directory is not None:
         if checkpoint is None:
             directory.clear_checkpoints()
+        elif checkpoint.path.parent.samefile(directory.checkpoints) and config.resume != "auto":
+            # The run's rows end at this step from here on; what was saved after it would be gone on with after a kill.
+            directory.cut_back(checkpoint.step)
         directory.write_start(config.resolved, list(overrides), session.plan.as_json())
         (directory.path / "result.json").unlink(missing_ok=True)
     result: dict[str, Any] = {"status": "failed", "run_dir": str(folder)}

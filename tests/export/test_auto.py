@@ -101,6 +101,8 @@ def test_a_run_measures_at_the_batch_sizes_that_it_names(tmp_path: Path) -> None
     ("words", "fix"),
     [
         (["format=onnx_int8", "quant.auto_batches=[8]"], "use format=auto"),
+        (["format=pt2_int8", "quant.backend=onnxruntime"], "use format=onnx_int8"),
+        (["format=auto", "quant.backend=inductor"], "use format=pt2_int8"),
         (["format=auto", "batches=8", "quant.auto_batches=[8]"], "keep batches=8"),
         (["format=auto", "quant.auto_batches=[]"], "use quant.auto_batches=[1,64]"),
         (["format=onnx_int8", "quant.percentile=99"], "use quant.observer=percentile"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,18 +107,19 @@ def test_what_a_killed_export_left_is_removed_and_another_process_keeps_its_own(
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
     ).stdout
-    left = tmp_path / f".mine.tmp-{gone.strip()}"
-    working = tmp_path / f".mine.tmp-{os.getppid()}"
-    for folder in (left, working):
+    left = tmp_path / f".mine.tmp-{socket.gethostname()}-{gone.strip()}"
+    working = tmp_path / f".mine.tmp-{socket.gethostname()}-{os.getppid()}"
+    elsewhere = tmp_path / f".mine.tmp-another-host-{gone.strip()}"
+    for folder in (left, working, elsewhere):
         folder.mkdir()
         (folder / "model.onnx").write_bytes(b"half")
     assert main(["export", str(run), "format=safetensors", f"path={tmp_path / 'mine'}"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [working.name, "mine"]
+    assert {path.name for path in tmp_path.iterdir()} == {working.name, elsewhere.name, "mine"}
 
 
 def test_what_was_left_by_a_process_of_the_same_number_is_removed_and_other_names_are_kept(tmp_path: Path) -> None:
     target = tmp_path / "[ab]"
-    left, others = tmp_path / f".[ab].tmp-{os.getpid()}", tmp_path / ".a.tmp-999999999"
+    left, others = tmp_path / f".[ab].tmp-{socket.gethostname()}-{os.getpid()}", tmp_path / ".a.tmp-999999999"
     for folder in (left, others):
         folder.mkdir()
         (folder / "model.onnx").write_bytes(b"half")
