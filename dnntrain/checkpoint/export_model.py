@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def save_model(
 
     tensors = plain_tensors(model)
     metadata = {"format": "pt", "dnntrain": __version__}
-    write_bytes(directory / "model.safetensors", save(tensors, metadata))
+    data = save(tensors, metadata)
+    write_bytes(directory / "model.safetensors", data)
     name, arguments = getattr(model, "timm_architecture", None) or (architecture, dict(model_args))
     heads = head_modules(model)
     card = {
@@ -53,7 +55,13 @@ def save_model(
             "std": list(std),
             "classifier": heads[0] if len(heads) == 1 else list(heads),
         },
-        "dnntrain": {"version": __version__, "model": architecture, "model_args": dict(model_args), **(extra or {})},
+        "dnntrain": {
+            "version": __version__,
+            "model": architecture,
+            "model_args": dict(model_args),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            **(extra or {}),
+        },
     }
     write_json(directory / "config.json", card)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dnntrain.verbs.words import count, counts, flag, own_words
 _WORDS = ("batches", "threads", "rounds", "seconds", "runtimes", "exports", "csv", "picture", "accuracy", "trust")
 
 _SUFFIXES = {"csv": "csv", "picture": "png"}
+_PICTURES = (".png", ".svg", ".pdf")
 
 #: How the model of a run can be run.
 RUNTIMES = ("eager_fp32", "eager_bf16", "compiled_fp32", "compiled_bf16")
@@ -113,6 +115,17 @@ def check_file(name: str, path: Path) -> None:
         raise ConfigError(f"{name}={path}: there is no folder {path.parent}", f"make it, or use {name}={path.name}")
     if path.is_dir():
         raise ConfigError(f"{name}={path} is a folder", f"name a file, as in {name}={path / 'bench'}.{_SUFFIXES[name]}")
+    if name == "picture" and path.suffix.lower() not in _PICTURES:
+        raise ConfigError(
+            f"picture={path} is none of {', '.join(_PICTURES)}", f"use picture={path.with_suffix('.png')}"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{name}={path}: the folder {path.parent} cannot be written ({error.strerror})", "name a file elsewhere"
+        ) from None
 
 
 def seconds(own: dict[str, str]) -> float:

@@ -17,8 +17,19 @@ from dnntrain.hardware import detect
 from dnntrain.units import format_bytes
 from dnntrain.verbs.arguments import Arguments
 
-_NEEDED = ("torch", "torchvision", "hydra-core", "omegaconf", "rich", "numpy", "safetensors", "pillow", "matplotlib")
-_EXTRAS = ("timm", "tensorboard", "mlflow")
+_NEEDED = (
+    "torch",
+    "torchvision",
+    "hydra-core",
+    "omegaconf",
+    "rich",
+    "numpy",
+    "safetensors",
+    "pillow",
+    "matplotlib",
+    "torchao",
+)
+_EXTRAS = ("onnx", "onnxscript", "onnxruntime", "timm", "tensorboard", "mlflow")
 
 
 @dataclass(frozen=True)

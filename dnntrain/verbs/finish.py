@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from dnntrain.capture import remove_adapters
 from dnntrain.checkpoint.export_model import save_model
 from dnntrain.checkpoint.store import write_json
+from dnntrain.errors import DataError
 from dnntrain.evaluation import predict, summary
 from dnntrain.events import applied
 from dnntrain.quant.post_training import PostTraining
-from dnntrain.whole import whole_network
+from dnntrain.whole import Whole, whole_network
 from dnntrain.world import World
 
 if TYPE_CHECKING:
@@ -22,23 +23,28 @@ if TYPE_CHECKING:
 
 
 def finish(
-    session: Session, trainer: Trainer, directory: RunDirectory, result: dict[str, Any], warn: Callable[[str], None]
+    session: Session,
+    trainer: Trainer,
+    directory: RunDirectory,
+    result: dict[str, Any],
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> None:
-    """Evaluates the test split once, writes evaluation.json, the model, curves.png, report.html, and the export that `quant` asks for."""
+    """Evaluates the test split once, writes evaluation.json, the model, curves.png, report.html, and the export that `quant` asks for.
+
+    Raises DataError where a test image cannot be read; the model is written all the same.
+    """
     config, dataset = session.config, session.data.dataset
     whole = whole_network(session, trainer, directory)
     if whole.digest is not None:
         result["digest"] = whole.digest
     with applied(whole.parts.evaluation, whole.model):
+        unread: DataError | None = None
         if config.eval.test and len(session.data.test):
-            batches = trainer.batches_of(dataset.test, session.data.test, World())
-            predictions = predict(whole.model, whole.outputs, batches)
-            evaluation = summary(predictions, "test", dataset, dataset.test, config.log.samples)
-            write_json(directory.path / "evaluation.json", evaluation)
-            values = {name: evaluation[name] for name in ("loss", "accuracy")}
-            trainer.metrics.write("test", trainer.loop.progress.step, values)
-            result["value"] = values[config.eval.metric]
-            result["test_accuracy"] = values["accuracy"]
+            try:
+                _test(session, trainer, whole, directory, result)
+            except DataError as error:
+                unread = error
         model = whole.model
         remove_adapters(model)
         written = {name: value for found in whole.parts.card for name, value in found(model).items()}
@@ -55,6 +61,11 @@ def finish(
             model_args=dict(config.resolved["model"]),
             extra={"dnntrain_config_digest": result.get("config_digest", ""), **written},
         )
+    if unread is not None:
+        raise DataError(
+            f"{unread.message}; the model is trained and written, but not tested",
+            f"{unread.hint}; then test it with: dnntrain eval {directory.path}",
+        ) from None
     result["status"] = "done"
     directory.write_result(result)
     trainer.metrics.close()
@@ -71,8 +82,20 @@ def finish(
         # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout. Code of the
         # user's own has been run all along.
         trusted = code_of(config.resolved)
-        result["export"] = export_quantised(directory.path, config.quant, directory.log, warn, trusted)
+        result["export"] = export_quantised(directory.path, config.quant, say, warn, trusted)
         directory.write_result(result)
+
+
+def _test(session: Session, trainer: Trainer, whole: Whole, directory: RunDirectory, result: dict[str, Any]) -> None:
+    """Evaluates the test split: evaluation.json, a row of metrics, and the figures of `result`."""
+    config, dataset = session.config, session.data.dataset
+    predictions = predict(whole.model, whole.outputs, trainer.batches_of(dataset.test, session.data.test, World()))
+    evaluation = summary(predictions, "test", dataset, dataset.test, config.log.samples)
+    write_json(directory.path / "evaluation.json", evaluation)
+    values = {name: evaluation[name] for name in ("loss", "accuracy")}
+    trainer.metrics.write("test", trainer.loop.progress.step, values)
+    result["value"] = values[config.eval.metric]
+    result["test_accuracy"] = values["accuracy"]
 
 
 def export_quantised(
@@ -109,4 +132,5 @@ def export_quantised(
         wanted = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8"}.get(backend, quant.formats[0])
         target = run / "exports" / wanted
         card = export(subject, format_of(wanted), target, quant, say)
+    say(f"integer export: {target}")
     return report(card, target)

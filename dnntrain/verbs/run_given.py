@@ -41,6 +41,8 @@ def run_path(positional: Sequence[str]) -> Path:
 
 def check_run(path: Path) -> None:
     """Raises ConfigError, naming the nearest run, where the folder `path` is none."""
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist", nearest_run(path))
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{path} is not a run directory: it has no config.yaml", nearest_run(path))
 

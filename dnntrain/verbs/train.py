@@ -140,7 +140,7 @@ def _train_here(
     ended = ended_by_signals(f"go on with: dnntrain resume {folder}") if ranks is None else nullcontext()
     try:
         with ended:
-            return _trained(session, directory, display, warn, digests, checkpoint, result)
+            return _trained(session, directory, display, (say, warn), digests, checkpoint, result)
     except BaseException as met:
         error = ranks.cause(met) if ranks is not None else met
         result.update(_how_it_ended(error))
@@ -185,7 +185,7 @@ def _trained(
     session: Session,
     directory: RunDirectory | None,
     display: Display,
-    warn: Callable[[str], None],
+    voices: tuple[Callable[[str], None], Callable[[str], None]],
     digests: Any,
     checkpoint: Any,
     result: dict[str, Any],
@@ -196,7 +196,7 @@ def _trained(
     from dnntrain.recovery import run as run_loop
     from dnntrain.verbs.watch import Watch, header
 
-    config, plan = session.config, session.plan
+    (say, warn), config, plan = voices, session.config, session.plan
     trackers = [choice.build() for choice in config.track.values()] if directory is not None else []
     watch = Watch(display, plan, config)
     listeners = [watch.row, *(tracker.row for tracker in trackers)]
@@ -224,7 +224,7 @@ def _trained(
         if directory is not None:
             from dnntrain.verbs.finish import finish
 
-            finish(session, trainer, directory, result, warn)
+            finish(session, trainer, directory, result, say, warn)
         result["status"] = "done"
         return result
     except DnntrainError as error:

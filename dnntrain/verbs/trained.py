@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +84,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
             f"finish it with: dnntrain resume {path}",
         )
     check_trusted(load_config(path / "config.yaml"), path, overrides)
+    _check_unaltered(path / "model.safetensors", card.get("dnntrain", {}).get("sha256"))
     config = _config_with(path, overrides)
     channels, height, width = (int(size) for size in pretrained["input_size"])
     model = network(config.model, config.norm, path, len(names), (channels, height, width))
@@ -101,6 +103,19 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
         device=device,
         autocast=getattr(torch, policy.autocast) if policy.autocast else None,
     )
+
+
+def _check_unaltered(file: Path, stated: str | None) -> None:
+    """Raises CheckpointError where the weights are not those that config.json was written with."""
+    if stated is None or not file.is_file():
+        return
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != stated:
+        raise CheckpointError(
+            f"{file} is damaged: it is not what the run wrote (SHA-256 {found[:12]}…, not {stated[:12]}…)",
+            "restore it from a copy, or train the run again",
+        )
 
 
 def _rounding(model: nn.Module, shape: tuple[int, int, int], ranges: Any, path: Path) -> nn.Module:

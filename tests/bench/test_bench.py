@@ -47,6 +47,8 @@ def test_a_run_and_its_export_are_measured_side_by_side(short_run: Path, tmp_pat
         (["threads=4096"], "more than the"),
         (["seconds=never"], "as in seconds=0.2"),
         (["csv=/nowhere/at/all.csv"], "there is no folder /nowhere/at"),
+        (["csv=/sys/all.csv"], "cannot be written"),
+        (["picture=all.foo"], "use picture=all.png"),
         (["picture=/"], "name a file, as in picture=/bench.png"),
         (["exports=perhaps"], "neither true nor false"),
     ],

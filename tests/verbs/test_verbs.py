@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from short_runs import result
 
@@ -140,13 +143,49 @@ def test_a_folder_that_is_no_run_is_refused(verb: str, tmp_path: Path, capsys: C
 
 
 def test_a_damaged_model_file_has_exit_code_5(short_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    import shutil
-
     copy = shutil.copytree(short_run, tmp_path / "copy")
     data = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(data[: len(data) // 2])
     assert main(["eval", str(copy)]) == 5
     assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_a_model_file_that_was_altered_is_found_by_its_checksum(
+    short_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    copy = shutil.copytree(short_run, tmp_path / "copy")
+    data = bytearray((copy / "model.safetensors").read_bytes())
+    data[-5] ^= 1
+    (copy / "model.safetensors").write_bytes(data)
+    assert main(["eval", str(copy)]) == 5
+    assert "model.safetensors is damaged: it is not what the run wrote" in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_exist_is_said_to(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["eval", str(tmp_path / "nothing")]) == 2
+    assert f"{tmp_path}/nothing does not exist" in capsys.readouterr().err
+
+
+def test_a_test_image_that_cannot_be_read_costs_the_test_and_not_the_model(tmp_path: Path, capsys: Capture) -> None:
+    random = np.random.default_rng(0)
+    for part, count in (("train", 8), ("val", 2), ("test", 2)):
+        for level, name in enumerate(("cats", "dogs")):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 128, (12, 16, 3), dtype=np.uint8) + np.uint8(100 * level)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    damaged = tmp_path / "photos" / "test" / "dogs" / "1.png"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:200])
+    run = tmp_path / "run"
+    words = ["data=image_folder", f"data.root={tmp_path}/photos", "data.image_size=16", "train.duration=2step"]
+    assert main([*words, "train.batch_size=4", "eval.batch_size=4", "log.report=false", f"run_dir={run}"]) == 3
+    assert f"then test it with: dnntrain eval {run}" in capsys.readouterr().err
+    assert result(run)["status"] == "failed"
+    damaged.write_bytes(whole)
+    assert main(["eval", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["examples"] == 4
 
 
 def test_a_run_of_a_users_own_model_runs_its_code_only_where_that_is_asked_for(tmp_path: Path, capsys: Capture) -> None:
