@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from dnntrain.live import Header, LiveState, SafeStream, improves, number, shown, speed
-from dnntrain.units import format_bytes, format_count, format_epochs, format_seconds
+from dnntrain.units import counted, format_bytes, format_count, format_epochs, format_seconds
 
 
 class QuietDisplay:
@@ -97,8 +97,8 @@ class PlainDisplay:
 
 def about(header: Header) -> str:
     """Model, data and layout in one line."""
-    length = f"{header.steps:,} steps" if header.steps else "until its time is over"
-    epochs = f" ({format_epochs(header.epochs)} epochs)" if header.epochs else ""
+    length = counted(f"{header.steps:,}", "step") if header.steps else "until its time is over"
+    epochs = f" ({counted(format_epochs(header.epochs), 'epoch')})" if header.epochs else ""
     return (
         f"{header.model} with {format_count(header.parameters)} parameters on {header.data}, {header.layout}, "
         f"{length}{epochs}"

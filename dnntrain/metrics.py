@@ -90,6 +90,23 @@ class Metrics:
 
     def write(self, split: str, step: int, values: Mapping[str, Any]) -> None:
         """Writes one row, tells the listeners, and lets the decisions see it."""
+        row = self._written(split, step, values)
+        for listener in self._listeners:
+            listener(row)
+        for decision in self._decisions:
+            verdict = decision(row)
+            if isinstance(verdict, Adjusted):
+                self.write("event", step, {"event": verdict.event, "reason": verdict.reason, **verdict.values})
+            elif verdict is not None and self._progress.stop_reason is None:
+                self._progress.stop_reason = verdict.reason
+                self.write("event", step, {"event": "stop", "reason": verdict.reason})
+
+    def put_back(self, split: str, step: int, values: Mapping[str, Any]) -> None:
+        """Writes a row that was cut off with those after it, and that the listeners have heard of."""
+        self._written(split, step, values)
+
+    def _written(self, split: str, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole row, which is in the file."""
         row = {
             "step": step,
             "epoch": round(self._progress.timetable.epoch_at(step), 4),
@@ -101,15 +118,7 @@ class Metrics:
         if self._file is not None:
             self._file.write((json.dumps(plain_json(row), allow_nan=False) + "\n").encode())
             self._file.flush()
-        for listener in self._listeners:
-            listener(row)
-        for decision in self._decisions:
-            verdict = decision(row)
-            if isinstance(verdict, Adjusted):
-                self.write("event", step, {"event": verdict.event, "reason": verdict.reason, **verdict.values})
-            elif verdict is not None and self._progress.stop_reason is None:
-                self._progress.stop_reason = verdict.reason
-                self.write("event", step, {"event": "stop", "reason": verdict.reason})
+        return row
 
     @property
     def examples(self) -> int:

@@ -54,7 +54,11 @@ def place_model(
 ) -> tuple[Degrees, tuple[int, ...], list[str]]:
     """(degrees, bounds of the pipeline's stages, notes). Raises ConfigError where the model cannot be laid out so."""
     notes: list[str] = []
-    degrees: Degrees = config.parallel.build(ranks)
+    count_of_ranks = "launch.nproc" if getattr(config.launch, "world", None) is None else "launch.world"
+    try:
+        degrees: Degrees = config.parallel.build(ranks)
+    except ConfigError as error:
+        raise ConfigError(error.message, error.hint.replace("launch.nproc", count_of_ranks)) from None
     if type(config.parallel).__name__ == "Auto":
         state = 4 * model.parameters * (2 + config.optim.state_numbers)
         other = model.activation_bytes_per_example * math.ceil(batch_size / ranks)
@@ -68,7 +72,7 @@ def place_model(
             fits = max(degree for degree in range(1, degrees.tp) if common % degree == 0)
             raise ConfigError(
                 f"parallel.tp={degrees.tp} does not divide {size}, the width of {layer} in {model.name}",
-                f"use parallel.tp={fits} launch.nproc={ranks // degrees.tp * fits}"
+                f"use parallel.tp={fits} {count_of_ranks}={ranks // degrees.tp * fits}"
                 if fits > 1
                 else "use parallel=ddp or parallel=fsdp",
             )

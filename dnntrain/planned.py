@@ -10,7 +10,7 @@ from typing import Any
 from dnntrain.parallel.degrees import Degrees, computes_together
 from dnntrain.precision.policy import Policy
 from dnntrain.timetable import Timetable
-from dnntrain.units import format_bytes, format_count
+from dnntrain.units import counted, format_bytes, format_count
 
 #: Values of a curve that a plan holds, and the letters that draw them.
 CURVE_POINTS = 40
@@ -146,9 +146,9 @@ class Plan:
 
     def lines(self) -> list[tuple[str, str]]:
         """(label, text) rows for a person."""
-        total = f"{self.total_steps} steps" if self.total_steps else "as many steps as fit"
+        total = counted(self.total_steps, "step") if self.total_steps else "as many steps as fit"
         accumulated = "in the pipeline" if self.degrees.pp > 1 else "accumulated"
-        equation = f"{self.degrees.data_ranks} data ranks × {self.accumulation} {accumulated} × {self.micro_batch_size}"
+        equation = f"{counted(self.degrees.data_ranks, 'data rank')} × {self.accumulation} {accumulated} × {self.micro_batch_size}"
         rows = [
             ("run", self.name),
             ("data", f"{self.data.name}: {self.data.train} train, {self.data.val} val, {self.data.test} test"),

@@ -56,7 +56,9 @@ def roll_back(trainer: Trainer, checkpoints: Path, back: RolledBack, warn: Calla
     if back.step in guarding.recovery.dropped:
         reason += f", the examples of step {back.step} are left out"
     values = {"lr_factor": guarding.recovery.factor, "from_step": back.step, "alarm": back.alarm.event}
-    for row in guarding.recovery.tell(
+    *earlier, row = guarding.recovery.tell(
         progress.step, {"event": "rollback", "reason": reason, **values, **back.alarm.values}
-    ):
-        trainer.metrics.write("event", progress.step, row)
+    )
+    for told in earlier:
+        trainer.metrics.put_back("event", progress.step, told)
+    trainer.metrics.write("event", progress.step, row)

@@ -80,6 +80,11 @@ def format_count(count: float) -> str:
     return f"{count:.2f} T"
 
 
+def counted(number: int | str, noun: str) -> str:
+    """`1 trial`, `2 trials`; a number may be given as its text."""
+    return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
+
+
 def format_epochs(epochs: float) -> str:
     """`2.5` → `2.5`, `2000` → `2000`."""
     return f"{epochs:.3g}" if epochs < 1000 else f"{epochs:.0f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnntrain.units import Duration, format_bytes, format_count, format_epochs, format_seconds
+from dnntrain.units import Duration, counted, format_bytes, format_count, format_epochs, format_seconds
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,13 @@ def test_numbers_are_short_for_people() -> None:
     assert [format_count(999), format_count(1_200_000)] == ["999", "1.20 M"]
     assert [format_seconds(42.06), format_seconds(100), format_seconds(3725)] == ["42.1s", "1:40", "1:02:05"]
     assert [format_epochs(0.125), format_epochs(60), format_epochs(2000)] == ["0.125", "60", "2000"]
+
+
+def test_a_noun_agrees_with_its_number() -> None:
+    assert [counted(number, "epoch") for number in (0, 1, "1", "2.5", "1,000")] == [
+        "0 epochs",
+        "1 epoch",
+        "1 epoch",
+        "2.5 epochs",
+        "1,000 epochs",
+    ]

@@ -35,5 +35,5 @@ class NonFiniteGuard(StepGuard):
     def judge(self, seen: Seen) -> Alarm | None:
         if math.isfinite(seen.loss) and math.isfinite(seen.gradient_norm):
             return None
-        what = "the gradient" if math.isfinite(seen.loss) else "the loss"
-        return self._reaction.alarm("non_finite", f"{what} of step {seen.step} is not finite", {"value": seen.loss})
+        what, value = ("the gradient", seen.gradient_norm) if math.isfinite(seen.loss) else ("the loss", seen.loss)
+        return self._reaction.alarm("non_finite", f"{what} of step {seen.step} is not finite", {"value": value})

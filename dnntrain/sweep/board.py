@@ -17,7 +17,7 @@ from rich.table import Table
 from dnntrain.live import SafeStream, is_live_terminal
 from dnntrain.sweep.folder import Standing, Trial, write_results
 from dnntrain.sweep.pool import Board
-from dnntrain.units import format_seconds
+from dnntrain.units import counted, format_seconds
 
 #: Seconds between two lines about what runs.
 _LINE_EVERY_S = 60.0
@@ -42,7 +42,9 @@ class PlainBoard(Board):
         """Says what will run, and writes the first results.csv."""
         done = sum(found.done for found in self.standings)
         self._write_results()
-        self.say(f"sweep of {len(self.trials)} trials{f', {done} done before' if done else ''}: {self._folder}")
+        self.say(
+            f"sweep of {counted(len(self.trials), 'trial')}{f', {done} done before' if done else ''}: {self._folder}"
+        )
 
     def close(self) -> None:
         """Shows how all trials stand at the end."""
@@ -188,7 +190,7 @@ def progress(trial: Trial, found: Standing) -> str:
 
 def told(trial: Trial, found: Standing) -> str:
     """Steps and figures in a few words."""
-    parts = [f"{found.step} steps"]
+    parts = [counted(found.step, "step")]
     if found.best is not None:
         parts.append(f"val {trial.metric} {number(found.best)}")
     if found.value is not None:

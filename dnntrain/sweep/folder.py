@@ -76,6 +76,7 @@ def standing(trial: Trial) -> Standing:
         return _of_result("done", result, 0)
     found = Standing()
     refresh(found, trial)
+    found.step = _of_result("", result, 0).step or found.step
     if found.step or (trial.folder / "checkpoints" / "LAST").is_file():
         found.status = "broken off"
     return found
@@ -91,7 +92,10 @@ def ended(trial: Trial, code: int) -> Standing:
         status = {2: "refused", 4: "diverged", 75: "preempted", 130: "interrupted"}.get(code, "failed")
         status = "killed" if code < 0 else status
     found = _of_result(status, result, code)
+    # The last row may be of an earlier step than the one that the run has ended after.
+    steps = found.step
     refresh(found, trial)
+    found.step = steps or found.step
     found.reason = found.reason or (f"by signal {-code}" if code < 0 else _last_word(trial.folder / "output.txt"))
     return found
 

@@ -58,25 +58,48 @@ class Change:
 
 
 def changes(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Every key in which two resolved configurations differ."""
+    """Every key in which two resolved configurations differ; a group with another choice is one, for its knobs are others."""
     old_values, new_values = dict(_flat(saved)), dict(_flat(new))
-    return [
-        Change(key, old_values.get(key), new_values.get(key), _reason(key, old_values.get(key), new_values.get(key)))
-        for key in sorted({*old_values, *new_values})
-        if old_values.get(key) != new_values.get(key)
-    ]
+    found: dict[str, Change] = {}
+    for key in sorted({*old_values, *new_values}):
+        old, new_value = old_values.get(key), new_values.get(key)
+        if old == new_value or key.startswith("choices."):
+            continue
+        change = Change(key, old, new_value, _reason(key))
+        chosen = _chosen(key, saved, new)
+        if chosen is not None:
+            change = Change(chosen.key, chosen.old, chosen.new, found.get(chosen.key, change).reason or change.reason)
+        found[change.key] = change
+    return list(found.values())
 
 
 def refused(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One message for each change that a continuation cannot take."""
-    return [
+    """One message for each change that a continuation cannot take; the last one says the way out."""
+    mistakes = [
         f"{change}\n     cannot change in a run that goes on: {change.reason}"
         for change in changes(saved, new)
         if change.reason
     ]
+    if mistakes:
+        mistakes[-1] += "\n  leave it as it was, or train anew in another run_dir"
+    return mistakes
 
 
-def _reason(key: str, old: Any, new: Any) -> str:
+def _chosen(key: str, saved: Mapping[str, Any], new: Mapping[str, Any]) -> Change | None:
+    """The change of choice that the change of `key` is a part of; None where what it belongs to is chosen in both."""
+    group, _, rest = key.partition(".")
+    old, now = (config.get("choices", {}).get(group) for config in (saved, new))
+    if not rest or old == now:
+        return None
+    if isinstance(old, str) or isinstance(now, str):
+        return Change(group, old, now, "")
+    method = rest.partition(".")[0]
+    if (method in saved.get(group, {})) and (method in new.get(group, {})):
+        return None
+    return Change(group, f"[{','.join(old or ())}]", f"[{','.join(now or ())}]", "")
+
+
+def _reason(key: str) -> str:
     if any(key == free or key.startswith(f"{free}.") for free in _FREE):
         return ""
     if key == "optim.lr":

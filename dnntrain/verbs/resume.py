@@ -22,7 +22,7 @@ def run(arguments: Arguments) -> int:
     again = replayed(path, arguments)
     check_trusted(saved, path, arguments.overrides)
     config = decode({**compose(again.overrides, again.config_dir), "run_dir": str(path), "resume": "auto"})
-    found = [change for change in changes(saved, config.resolved) if change.key not in ("run_dir", "resume", "choices")]
+    found = [change for change in changes(saved, config.resolved) if change.key not in ("run_dir", "resume")]
     if reasons := refused(saved, config.resolved):
         raise ConfigError.of(reasons)
     for change in found:

@@ -24,6 +24,7 @@ from dnntrain.errors import ConfigError, DnntrainError, Interrupted, Preempted
 from dnntrain.sweep.folder import Standing, Trial, freeze, names_by_digest, row, standing, write_list
 from dnntrain.sweep.grid import Combination, combinations, folder_name
 from dnntrain.sweep.slots import Need, Slot, divide
+from dnntrain.units import counted
 from dnntrain.verbs.arguments import Arguments
 from dnntrain.verbs.changes import refused
 from dnntrain.world import World
@@ -102,8 +103,9 @@ def listing(sweep: Sweep, as_json: bool) -> str:
         rows = [{**row(*pair), "words": pair[0].words} for pair in zip(sweep.trials, standings, strict=True)]
         return json.dumps({"folder": str(sweep.folder), "at_once": len(sweep.slots), "trials": rows}, indent=1)
     slot = sweep.slots[0]
-    share = f"devices {','.join(slot.devices)}" if slot.devices else f"{len(slot.cores)} of {len(_cores())} cores"
-    lines = [f"{len(sweep.trials)} trials, {len(sweep.slots)} at once, each on {share}: {sweep.folder}"]
+    cores = counted(len(_cores()), "core")
+    share = f"devices {','.join(slot.devices)}" if slot.devices else f"{len(slot.cores)} of {cores}"
+    lines = [f"{counted(len(sweep.trials), 'trial')}, {len(sweep.slots)} at once, each on {share}: {sweep.folder}"]
     width = max(len(trial.label) for trial in sweep.trials)
     for trial, found in zip(sweep.trials, standings, strict=True):
         processes = f"{trial.need.processes} process{'es' if trial.need.processes > 1 else ''}"
@@ -132,7 +134,7 @@ def _run_trials(sweep: Sweep, arguments: Arguments) -> Sequence[Standing]:
         kind = Interrupted if number == signal.SIGINT else Preempted
         done = sum(found.done for found in board.standings)
         raise kind(
-            f"{signal.Signals(number).name}: the sweep was stopped with {done} of {len(sweep.trials)} trials done",
+            f"{signal.Signals(number).name}: the sweep was stopped with {done} of {counted(len(sweep.trials), 'trial')} done",
             "the same line again goes on with it",
         )
     return board.standings

@@ -54,6 +54,9 @@ def test_a_loss_or_gradient_that_is_not_finite_is_told(loss: float, norm: float)
     alarm = guard.judge(seen(2, loss, norm))
     assert alarm is not None
     assert alarm.action is Action.STOP
+    value = alarm.values["value"]
+    assert isinstance(value, float)
+    assert not math.isfinite(value)
 
 
 def test_a_norm_is_compared_with_the_median() -> None:

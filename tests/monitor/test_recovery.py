@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -115,6 +116,20 @@ def test_a_rollback_cuts_the_rate_leaves_the_examples_out_and_goes_on(faulty: Fa
     rates = {row["step"]: row["lr"] for row in rows(folder) if row["split"] == "train"}
     assert rates[10] == pytest.approx(4e-3)
     assert rates[11] == rates[40] == pytest.approx(2e-3)
+
+
+def test_rollbacks_to_the_same_step_are_each_told_once_and_all_are_in_the_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("monitor=[non_finite]", "monitor.non_finite.action=rollback", "optim=sgd", "optim.lr=100")
+    with pytest.raises(DivergedError):
+        train(*line_of(*words, f"run_dir={tmp_path / 'run'}"), display="json")
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [row for row in shown if row.get("split") == "event"]
+    kept = events(tmp_path / "run")
+    assert len({row["step"] for row in kept}) < len(kept)
+    assert [row["reason"] for row in told] == [row["reason"] for row in kept]
+    assert {row["value"] for row in kept} <= {"inf", "nan"}
 
 
 @pytest.mark.parametrize("action", ["skip", "rollback"])

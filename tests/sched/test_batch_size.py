@@ -279,7 +279,7 @@ def test_the_plan_draws_the_sizes_and_estimates_memory_for_the_largest() -> None
     made = plan(*MLP, *SMALL, "sched=step", "sched.every=2ep", "sched.gamma=2", "optim.lr_scaling=linear")
     lines = dict(made.lines())
     assert made.total_steps == 2 * (20 + 10 + 5)
-    assert lines["batch"] == "16 to 64; 64 = 1 data ranks × 1 accumulated × 64"
+    assert lines["batch"] == "16 to 64; 64 = 1 data rank × 1 accumulated × 64"
     assert lines["length"] == "6ep: 70 steps, 5 to 20 per epoch"
     assert lines["batch size"].endswith("16, 64")
     assert any("optim.lr_scaling goes by train.batch_size=16" in note for note in made.notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dnntrain.sweep.board import PlainBoard, progress, shown, table
-from dnntrain.sweep.folder import Standing, Trial
+from dnntrain.sweep.folder import Standing, Trial, ended, standing
 from dnntrain.sweep.slots import Need
 
 
@@ -53,3 +53,14 @@ def test_a_line_tells_where_a_running_trial_is(tmp_path: Path) -> None:
     [trial] = trials(tmp_path, 1)
     assert progress(trial, Standing("running", step=200, metric=0.63194)) == "step 200 of 600, val accuracy 0.6319"
     assert progress(trial, Standing("running")) == "step 0 of 600"
+
+
+def test_a_trial_that_was_broken_off_has_the_steps_of_its_result_and_else_those_of_its_last_row(tmp_path: Path) -> None:
+    (trial,) = trials(tmp_path, 1)
+    trial.folder.mkdir()
+    (trial.folder / "metrics.jsonl").write_text('{"step": 1180, "split": "train", "loss": 0.5}\n')
+    assert ended(trial, -9).step == 1180
+    assert standing(trial).step == 1180
+    (trial.folder / "result.json").write_text('{"status": "interrupted", "steps": 1194}')
+    assert ended(trial, 130).step == 1194
+    assert standing(trial).step == 1194

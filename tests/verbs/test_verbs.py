@@ -22,7 +22,7 @@ Capture = pytest.CaptureFixture[str]
 def test_plan_says_what_would_run_and_why(capsys: Capture) -> None:
     assert main(["plan", "train.batch_size=96", "train.microbatch=32"]) == 0
     text = capsys.readouterr().out
-    assert "96 = 1 data ranks × 3 accumulated × 32" in text
+    assert "96 = 1 data rank × 3 accumulated × 32" in text
     assert "precision" in text
     assert "at the peak" in text
 
@@ -41,6 +41,8 @@ def test_plan_as_json_holds_the_numbers(capsys: Capture) -> None:
         (["train.microbatch=64"], "more than train.batch_size=32"),
         (["precision=fp16", "device=cpu"], "use precision=bf16"),
         (["parallel=ddp", "launch.nproc=64"], "leaves some of 64 data ranks without"),
+        (["parallel=tp", "launch.world=64"], "use parallel.tp=32 launch.world=32"),
+        (["parallel=tp", "parallel.tp=16", "launch.world=64"], "use launch.world=16"),
         (["device=cuda:7"], "device=cuda:7"),
         (
             ["launch.nproc=2"],
