@@ -137,7 +137,7 @@ def export(
         card = write_manifest(folder, replace(source.card, details=details), files)
         run = open_export(folder).load(device)
         parity = compare(subject.compared_on.name, subject.samples(), trained.logits, run)
-        say(f"{found.name}: {parity}")
+        say(f"{found.name}{'' if runtime == 'eager' else f' ({runtime})'}: {parity}")
         exact = found.exact and not runtime.endswith("bf16")
         advice = (
             "try quant.observer=percentile, more quant.batches, or " if quant is not None and quant.calibrates else ""

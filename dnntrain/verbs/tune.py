@@ -134,7 +134,9 @@ def _told(what: str, found: Mapping[str, Any]) -> str:
     if what == "lr":
         from dnntrain.planned import bars
 
-        heights = [value - min(found["smoothed"]) for value in found["smoothed"]]
+        # Cut at the loss of the first steps: beside an explosion the fall before it could not be seen.
+        highest, lowest = found["smoothed"][0], min(found["smoothed"])
+        heights = [min(value, highest) - lowest for value in found["smoothed"]]
         return "\n".join(
             [
                 f"loss from {found['rates'][0]:.2g} to {found['rates'][-1]:.2g}: {bars(heights)}",
