@@ -207,6 +207,25 @@ def test_ranks_go_on_and_export_without_the_file_of_their_first_weights(short_ru
     assert_equal_runs(tmp_path / "run", tmp_path / "whole")
 
 
+def test_a_run_with_relative_paths_goes_on_from_another_working_directory(
+    short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dnntrain.cli import main
+
+    here, elsewhere = tmp_path / "he 'r\\e", tmp_path / "elsewhere"
+    shutil.copytree(short_run, here / "teacher")
+    elsewhere.mkdir()
+    monkeypatch.chdir(here)
+    trained(Path("run"), "distill=kd", "distill.teacher=teacher", "init_from=teacher", "train.duration=8step")
+    monkeypatch.chdir(elsewhere)
+    assert main(["resume", str(Path("..", here.name, "run")), "train.duration=12step", "--quiet"]) == 0
+    changed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("changed")]
+    assert changed == ["changed: train.duration: 8step → 12step"]
+    assert result(here / "run")["steps"] == 12
+    assert main(["resume", str(here / "run"), "train.duration=16step", "--quiet"]) == 0
+    assert result(here / "run")["steps"] == 16
+
+
 def test_a_run_whose_teacher_is_gone_says_that_it_needs_it(short_run: Path, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher"
     shutil.copytree(short_run, teacher)

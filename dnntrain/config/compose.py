@@ -14,6 +14,7 @@ from typing import Any
 
 from dnntrain.config.decode import decode_schema_only
 from dnntrain.config.groups import GROUPS, LISTS
+from dnntrain.config.paths import with_whole_paths
 from dnntrain.config.precheck import Checked, precheck
 from dnntrain.config.selection import Layer, choices_of
 from dnntrain.errors import ConfigError
@@ -22,7 +23,7 @@ from dnntrain.errors import ConfigError
 def compose(
     overrides: Sequence[str] = (), config_dir: str | Path | None = None, *, quiet: bool = False
 ) -> dict[str, Any]:
-    """The resolved configuration that `overrides` describe, as plain containers: what is written to config.yaml.
+    """The resolved configuration that `overrides` describe, as plain containers: what is written to config.yaml. Paths are whole.
 
     `config_dir` is searched for presets and experiments besides dnntrain's own. Raises ConfigError that lists every
     mistake. Notes (values of an experiment that fall away with the choice they were for) go to stderr unless `quiet`.
@@ -31,7 +32,7 @@ def compose(
     if not quiet:
         for note in checked.notes:
             print(f"note: {note}", file=sys.stderr)
-    return decode_schema_only(_resolved(_as_chosen(_composed(checked), checked)), checked.registry)
+    return with_whole_paths(decode_schema_only(_resolved(_as_chosen(_composed(checked), checked)), checked.registry))
 
 
 def _composed(checked: Checked) -> dict[str, Any]:

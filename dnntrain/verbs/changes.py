@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dnntrain.config.paths import with_whole_paths
+
 #: Keys that may change when a run goes on: they steer its length, its bookkeeping and where it runs, not what is learnt so far.
 _FREE = (
     "train.duration",
@@ -59,7 +61,8 @@ class Change:
 
 def changes(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """Every key in which two resolved configurations differ; a group with another choice is one, for its knobs are others."""
-    old_values, new_values = dict(_flat(saved)), dict(_flat(new))
+    # A path may be saved as it was typed.
+    old_values, new_values = dict(_flat(with_whole_paths(saved))), dict(_flat(new))
     found: dict[str, Change] = {}
     for key in sorted({*old_values, *new_values}):
         old, new_value = old_values.get(key), new_values.get(key)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dnntrain.config.decode import load_config
+from dnntrain.config.paths import paths_of
 from dnntrain.errors import ConfigError, nearest_run
 from dnntrain.verbs.arguments import Arguments, parse
 
@@ -48,13 +51,31 @@ def check_run(path: Path) -> None:
 
 
 def replayed(path: Path, new: Arguments) -> Arguments:
-    """The words that the run `path` was started with, less those that `new` gives anew, then those of `new`."""
+    """The words that the run `path` was started with, less those that `new` gives anew, then those of `new`.
+
+    Paths are those of its saved configuration: the words may be relative to another working directory.
+    """
     from dnntrain.run_directory import split_words
 
     saved = parse(split_words((path / "overrides.txt").read_text(encoding="utf-8")))
     given = {_key(item) for item in new.overrides} | {"run_dir", "resume"}
-    kept = [item for item in saved.overrides if _key(item) not in given]
-    return replace(new, overrides=(*kept, *new.overrides), config_dir=new.config_dir or saved.config_dir)
+    paths = {
+        key: f"{key}={_typed(value)}"
+        for key, value in paths_of(load_config(path / "config.yaml"))
+        if not {key, key.partition(".")[0]} & given
+    }
+    kept = [item for item in saved.overrides if _key(item) not in {*given, *paths}]
+    return replace(
+        new, overrides=(*kept, *paths.values(), *new.overrides), config_dir=new.config_dir or saved.config_dir
+    )
+
+
+def _typed(value: str | list[str]) -> str:
+    """A text, or a list of them, as Hydra's grammar reads it: backslashes count double before a quote only."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def _key(override: str) -> str:

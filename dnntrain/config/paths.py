@@ -1,0 +1,48 @@
+"""Settings that name a file or a folder: saved whole, so that a run can be gone on with from any working directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+#: (group or "" for the root, key) of the settings that are paths.
+_PATHS = (("", "init_from"), ("data", "root"), ("distill", "teacher"), ("distill", "cache_dir"))
+
+#: What begins a model of a library where a path may stand, too.
+_LIBRARIES = ("torchvision:", "timm:")
+
+
+def with_whole_paths(container: Mapping[str, Any]) -> dict[str, Any]:
+    """`container`, a resolved configuration, with relative paths as they are from the working directory."""
+    made = dict(container)
+    for group, key in _PATHS:
+        holder = made.get(group) if group else made
+        if isinstance(holder, Mapping) and key in holder:
+            whole = _whole(holder[key])
+            made = {**made, group: {**holder, key: whole}} if group else {**made, key: whole}
+    return made
+
+
+def paths_of(container: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(`distill.teacher`, value) of each setting of `container` that names a path, or a list with one."""
+    for group, key in _PATHS:
+        holder = container.get(group, {}) if group else container
+        value = holder.get(key)
+        if any(map(_is_path, value if isinstance(value, list) else [value])):
+            yield f"{group}.{key}".lstrip("."), value
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and not value.startswith(_LIBRARIES)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if not _is_path(value):
+        return value
+    try:
+        return str(Path(value).expanduser().absolute())
+    except (OSError, RuntimeError):  # no working directory, no such user: what reads the path says so
+        return value

@@ -1,0 +1,31 @@
+"""Paths of a configuration are saved whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import digest
+from dnntrain.config.paths import paths_of
+
+
+def test_relative_paths_are_those_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("distill=kd", "distill.teacher=[runs/a,timm:b,/c]", "init_from=d.pt", "data=image_folder", "data.root=~/e")
+    made = compose(words, quiet=True)
+    assert made["distill"]["teacher"] == [str(tmp_path / "runs/a"), "timm:b", "/c"]
+    assert made["init_from"] == str(tmp_path / "d.pt")
+    assert made["data"]["root"] == str(Path("~/e").expanduser())
+    assert {key for key, _ in paths_of(made)} == {"distill.teacher", "init_from", "data.root"}
+
+
+def test_a_configuration_without_paths_has_the_same_digest_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("distill=kd", "distill.teacher=torchvision:resnet18")
+    here = digest(compose(words, quiet=True))
+    monkeypatch.chdir(tmp_path)
+    assert digest(compose(words, quiet=True)) == here
+    assert not list(paths_of(compose(words, quiet=True)))
