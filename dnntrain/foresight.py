@@ -6,7 +6,7 @@ The formulas are in docs/layout-planning.md, their arithmetic in `parallel/traff
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from dnntrain.model.shape import ModelShape
 from dnntrain.parallel.degrees import Degrees, Layout, Place, uses_fsdp
 from dnntrain.parallel.traffic import Links, StepTime, Traffic, all_reduce, half_of_all_reduce, step_time
 from dnntrain.plan_memory import TRAINING_WORK
+from dnntrain.planned import Memory
 from dnntrain.protocols import Alone, Parts
 from dnntrain.session import Session
 from dnntrain.shards import local
@@ -62,6 +63,18 @@ class Foresight:
     ranks: tuple[ForeseenRank, ...]
     step: StepTime | None
     missing: tuple[str, ...]
+
+    def of_largest(self, memory: Memory) -> Memory:
+        """`memory`, which divides the whole model evenly, with what the rank that holds the most does hold."""
+        rank = max(self.ranks, key=lambda rank: rank.total)
+        return replace(
+            memory,
+            weights=rank.weights,
+            gradients=rank.gradients,
+            optimizer=rank.optimizer,
+            averages=rank.averages,
+            activations=rank.activations,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The key `foresight` of the plan."""

@@ -43,7 +43,8 @@ def memory_of(
         gradients=weights,
         optimizer=int(weights * config.optim.state_numbers),
         averages=weights if "ema" in config.reg else 0,
-        activations=int(training + evaluating),
+        activations=int(training),
+        evaluation=int(evaluating),
         data=data.bytes + min(_CHUNK_BYTES, 4 * data.train * math.prod(data.input_shape)),
     )
 

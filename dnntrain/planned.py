@@ -59,7 +59,10 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimated peak of one rank, bytes. `teacher_…`: of what teaches, on each rank; see `with_teacher`."""
+    """Estimated peak of one rank, bytes: `activations` of a training step, `evaluation` of a forward pass of `eval.batch_size`.
+
+    `teacher_…`: of what teaches, on each rank; see `with_teacher`.
+    """
 
     process: int
     weights: int
@@ -67,6 +70,7 @@ class Memory:
     optimizer: int
     averages: int
     activations: int
+    evaluation: int
     data: int
     teacher_weights: int = 0
     teacher_activations: int = 0

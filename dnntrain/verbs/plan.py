@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
@@ -18,17 +19,19 @@ def run(arguments: Arguments) -> int:
 
     config = decode(compose(arguments.overrides, arguments.config_dir))
     session = open_session(as_it_goes_on(config), World.from_environ(), planned=True)
-    foresight = None
-    if session.plan.ranks > 1:
+    plan, foresight = session.plan, None
+    if plan.ranks > 1:
         from dnntrain.foresight import foresee
 
         foresight = foresee(session)
+    if foresight is not None:
+        plan = replace(plan, memory=foresight.of_largest(plan.memory))
     if arguments.json:
         foreseen = None if foresight is None else foresight.as_json()
-        json.dump({**session.plan.as_json(), "foresight": foreseen}, sys.stdout, indent=1)
+        json.dump({**plan.as_json(), "foresight": foreseen}, sys.stdout, indent=1)
         print()
     else:
-        print(table([*session.plan.lines(), *(foresight.lines() if foresight else [])]))
+        print(table([*plan.lines(), *(foresight.lines() if foresight else [])]))
     return 0
 
 

@@ -74,6 +74,8 @@ def _typed(value: str | list[str]) -> str:
     """A text, or a list of them, as Hydra's grammar reads it: backslashes count double before a quote only."""
     if isinstance(value, list):
         return f"[{','.join(map(_typed, value))}]"
+    if re.fullmatch(r"/[\w./@:+-]*", value):
+        return value
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
     return f"'{escaped}'"
 

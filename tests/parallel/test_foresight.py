@@ -129,6 +129,34 @@ def test_stages_send_activations_on_and_gradients_back() -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        (*MLP, "launch.world=4", "parallel=ddp"),
+        (*VIT, "launch.world=4", "parallel=fsdp"),
+        (*VIT, "launch.world=2", "parallel=tp"),
+        (*VIT, "launch.world=3", "parallel=pp", "train.batch_size=32", "train.microbatch=4"),
+    ],
+)
+def test_the_memory_of_the_plan_is_that_of_the_rank_that_holds_the_most(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(parse(["plan", "train.limit=256", *words, "--json"]))
+    made = json.loads(capsys.readouterr().out)
+    memory = made["memory"]
+    largest = max(made["foresight"]["ranks"], key=lambda rank: int(rank["memory_bytes"]))
+    for name in ("weights", "gradients", "optimizer", "averages", "activations"):
+        assert memory[name] == largest[name]
+    others = memory["process"] + memory["data"] + memory["evaluation"]
+    assert made["memory_bytes"] == largest["memory_bytes"] + others
+
+
+@pytest.mark.parametrize("words", [(*MLP, "launch.world=4", "parallel=ddp"), (*VIT, "launch.world=4", "parallel=ddp")])
+def test_copies_keep_the_activations_that_the_whole_model_does(words: tuple[str, ...]) -> None:
+    (rank,) = foreseen(*words).ranks
+    assert rank.activations == pytest.approx(session(*words).plan.memory.activations, rel=0.05)
+
+
+@pytest.mark.parametrize(
     ("schedule", "several", "alive"),
     [("gpipe", 1, [8, 8, 8, 8]), ("1f1b", 1, [4, 3, 2, 1]), ("interleaved", 2, [11, 9, 7, 5])],
 )
