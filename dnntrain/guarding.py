@@ -28,6 +28,7 @@ from dnntrain.protocols import (
     Target,
     Update,
 )
+from dnntrain.units import counted
 
 _HINT = "lower optim.lr, add a warm-up (sched.warmup=5%) or train.clip_norm=1.0"
 
@@ -86,12 +87,12 @@ class Recovery:
         """A step is skipped. Raises DivergedError where too many in a row are."""
         self._skips_in_a_row += 1
         if self._skips_in_a_row > alarm.recoveries:
-            raise DivergedError(f"{alarm.reason}, after {alarm.recoveries} steps in a row that were skipped", _HINT)
+            raise DivergedError(f"{alarm.reason}, after {counted(alarm.recoveries, 'skipped step')} in a row", _HINT)
 
     def rolled_back(self, step: int, alarm: Alarm) -> None:
         """The run goes back because of step number `step`. Raises DivergedError where it has done so too often."""
         if self.rollbacks >= alarm.recoveries:
-            raise DivergedError(f"{alarm.reason}, after {alarm.recoveries} rollbacks", _HINT)
+            raise DivergedError(f"{alarm.reason}, after {counted(alarm.recoveries, 'rollback')}", _HINT)
         self.rollbacks += 1
         self.factor *= alarm.cut
         if alarm.good_until is None:

@@ -14,7 +14,7 @@ from dnntrain.report.markup import details, escaped, isolated, pairs, section
 from dnntrain.report.matrix import class_names, confusion_of, mistakes
 from dnntrain.report.numbers import metric_text, percent, short
 from dnntrain.report.read import RunData, number
-from dnntrain.units import format_bytes, format_count, format_seconds
+from dnntrain.units import counted, format_bytes, format_count, format_seconds
 
 _PICTURES = 48
 _PICTURE_BYTES = 24 * 2**10
@@ -286,7 +286,10 @@ def _seconds(value: Any) -> str:
 
 def _length(run: RunData) -> str:
     steps, epochs = number(run.result.get("steps")), number(run.result.get("epochs"))
-    parts = [f"{steps:,.0f} steps" if steps >= 0 else "", f"{epochs:.4g} epochs" if epochs >= 0 else ""]
+    parts = [
+        counted(f"{steps:,.0f}", "step") if steps >= 0 else "",
+        counted(f"{epochs:.4g}", "epoch") if epochs >= 0 else "",
+    ]
     return ", ".join(part for part in parts if part)
 
 

@@ -205,7 +205,7 @@ def test_what_lasts_ends_the_run_as_diverged(faulty: Faulty) -> None:
     lasting = "reg.fault.lasting=true"
     skipped = faulty("skipped", *SPIKE, lasting, "monitor.loss_spike.recoveries=2", error=DivergedError)
     assert [event["step"] for event in events(skipped)] == [13, 14, 15]
-    assert "2 steps in a row" in result(skipped)["reason"]
+    assert "2 skipped steps in a row" in result(skipped)["reason"]
     back = faulty(
         "back",
         *SPIKE,
