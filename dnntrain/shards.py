@@ -72,10 +72,7 @@ def fill(target: Tensor, value: Tensor) -> None:
     if target.shape != value.shape:
         raise ValueError(f"a tensor of shape {list(value.shape)} does not fit one of {list(target.shape)}")
     with torch.no_grad():
-        if is_sharded(target):
-            local(target).copy_(part_of(value.to(target.device), target))
-        else:
-            target.copy_(value)
+        local(target).copy_(part_of(value.to(target.device), target))
 
 
 def fill_named(targets: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:

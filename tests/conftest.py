@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 # Threads of tests on a shared machine wait for each other far longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from rank_pool import Pool
 from short_runs import environment, trained
 
 
@@ -51,3 +52,11 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("short") / "run"
     trained(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    """Two rank processes, alive for the tests of a file."""
+    pool = Pool(2)
+    yield pool
+    pool.close()

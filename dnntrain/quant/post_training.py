@@ -10,6 +10,9 @@ from dnntrain.errors import ConfigError
 from dnntrain.hardware import Hardware
 from dnntrain.protocols import Need
 
+#: What runs integers → the export format for it.
+FORMAT_OF_BACKEND = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8"}
+
 
 @dataclass(frozen=True)
 class PostTraining:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dnntrain.errors import ConfigError, did_you_mean
 from dnntrain.hardware import detect
-from dnntrain.quant.post_training import PostTraining
+from dnntrain.quant.post_training import FORMAT_OF_BACKEND, PostTraining
 from dnntrain.verbs.arguments import Arguments
 from dnntrain.verbs.words import count, counts, own_words
 from dnntrain.world import World
@@ -18,8 +18,6 @@ _WORDS = ("format", "path", "threads", "runtime", "batches")
 
 #: How a program may be run.
 _RUNTIMES = ("eager", "eager_bf16", "compiled", "compiled_bf16")
-#: What runs integers, and the format for it.
-_FORMATS = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8"}
 
 
 def run(arguments: Arguments) -> int:
@@ -88,7 +86,7 @@ def _check_words(name: str, own: Mapping[str, str], quantising: Sequence[str]) -
     if len(sizes) > 1:
         raise ConfigError(f"{' and '.join(sizes)} both name the batch sizes to measure at", f"keep {sizes[0]}")
     backend = next((word for word in quantising if word.lstrip("+").startswith("quant.backend=")), "quant.backend=auto")
-    wanted = _FORMATS.get(backend.partition("=")[2], name)
+    wanted = FORMAT_OF_BACKEND.get(backend.partition("=")[2], name)
     if wanted != name:
         raise ConfigError(
             f"{backend} is not what runs format={name}", f"use format={wanted}, or leave quant.backend out"

@@ -12,7 +12,7 @@ from dnntrain.checkpoint.store import write_json
 from dnntrain.errors import DataError
 from dnntrain.evaluation import predict, summary
 from dnntrain.events import applied
-from dnntrain.quant.post_training import PostTraining
+from dnntrain.quant.post_training import FORMAT_OF_BACKEND, PostTraining
 from dnntrain.whole import Whole, whole_network
 from dnntrain.world import World
 
@@ -129,7 +129,7 @@ def export_quantised(
             subject, target, quant, batches=quant.measured_batches, threads=cores, quantised_only=True, say=say
         )
     else:
-        wanted = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8"}.get(backend, quant.formats[0])
+        wanted = FORMAT_OF_BACKEND.get(backend, quant.formats[0])
         target = run / "exports" / wanted
         card = export(subject, format_of(wanted), target, quant, say)
     say(f"integer export: {target}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from dnntrain.data.pipeline import evaluation_batches
 from dnntrain.data.source import DataSet, Source
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.evaluation import evaluate
+from dnntrain.export.card import sha256
 from dnntrain.export.formats import device_of, find, hardware_of
 from dnntrain.export.network import choice_of, has_name, network
 from dnntrain.export.reading import RunnerModule, is_export, open_export
@@ -109,9 +109,7 @@ def _check_unaltered(file: Path, stated: str | None) -> None:
     """Raises CheckpointError where the weights are not those that config.json was written with."""
     if stated is None or not file.is_file():
         return
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if found != stated:
+    if (found := sha256(file)) != stated:
         raise CheckpointError(
             f"{file} is damaged: it is not what the run wrote (SHA-256 {found[:12]}…, not {stated[:12]}…)",
             "restore it from a copy, or train the run again",

@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -305,13 +305,6 @@ def test_in_parts_it_gives_what_it_gives_whole_and_lies_in_parts_between_calls(r
         for name in ("tapped", LOGITS):
             assert len(found["always"][name]) == SHARES[rank]
             assert torch.allclose(found["always"][name], found["never"][name], rtol=1e-6, atol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,6 @@ LINE = line(
     *("model=mlp", "model.hidden=[32,32]", "parallel=ddp", "parallel.compress=powersgd", "train.duration=18step"),
     *("checkpoint.every=7step", "eval.every=7step"),
 )
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.fixture(scope="module")

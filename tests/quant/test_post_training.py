@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -135,13 +134,6 @@ def test_a_run_says_aloud_that_fewer_images_are_read_than_asked_for(
     words = ("train.limit=100", "train.batch_size=32", "train.duration=1ep")
     trained(tmp_path / "run", *words, "quant=int8_static", "quant.batches=99999", "quant.backend=onnxruntime")
     assert "note: quant.batches=99999: 100 training images make 1 batch of 64" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,13 +151,6 @@ def test_a_float_run_starts_it_and_what_it_leaves_has_the_names_of_one(tmp_path:
     trained(tmp_path / "qat", *SMALL, "train.duration=1ep", "quant=qat", f"init_from={tmp_path / 'float'}")
     names = [set(load_file(tmp_path / run / "model.safetensors")) for run in ("float", "qat")]
     assert names[0] == names[1]
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.mark.slow

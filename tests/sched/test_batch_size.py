@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,13 +44,6 @@ RISING = (
     "reg=[mixup]",
 )
 SIZES = [24] * 5 + [30] * 4 + [36] * 3 + [42] * 3
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.fixture(scope="module")
