@@ -1,6 +1,6 @@
 """`python -m dnntrain` is `dnntrain`."""
 
-from dnntrain.cli import entry
+from dnntrain.cli.main import entry
 
 if __name__ == "__main__":
     entry()

@@ -11,8 +11,8 @@ from torch import nn
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
-from dnntrain.planned import Plan
-from dnntrain.world import World
+from dnntrain.planning.plan import Plan
+from dnntrain.utils.world import World
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
 
     `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or CheckpointError, as the exit codes of the verb.
     """
-    from dnntrain.verbs.train import train as train_run
+    from dnntrain.run.runner import train as train_run
 
     config = decode(compose(list(overrides), config_dir))
     words = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
@@ -40,7 +40,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
     """What `train` with these overrides would run."""
-    from dnntrain.session import as_it_goes_on, open_session
+    from dnntrain.run.session import as_it_goes_on, open_session
 
     config = as_it_goes_on(decode(compose(list(overrides), config_dir)))
     return open_session(config, World.from_environ(), planned=True).plan
@@ -51,7 +51,7 @@ def load(run: str | Path, *, trust: bool = False) -> Loaded:
 
     `trust` loads a .pt2 file, which is a program, without a manifest that has its checksum.
     """
-    from dnntrain.verbs.trained import load_trained
+    from dnntrain.inference.load import load_trained
 
     trained = load_trained(Path(run), trust=trust)
     return Loaded(trained.model, trained.class_names, trained.input_shape, trained.mean, trained.std)
@@ -59,14 +59,14 @@ def load(run: str | Path, *, trust: bool = False) -> Loaded:
 
 def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str, float | int]:
     """loss, accuracy and examples of a run's model on `split` (train, val or test) of its data set, or of another `data=`."""
-    from dnntrain.verbs.eval import checked_split
-    from dnntrain.verbs.trained import evaluate_run
+    from dnntrain.cli.commands.eval import checked_split
+    from dnntrain.inference.load import evaluate_run
 
     return evaluate_run(Path(run), list(overrides), checked_split(split))
 
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1) -> list[dict[str, Any]]:
     """The `top` most probable classes of each image file, as the verb `predict` writes them."""
-    from dnntrain.verbs.prediction import predict_files
+    from dnntrain.inference.predict import predict_files
 
     return list(predict_files(Path(run), [Path(path) for path in paths], top))

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dnntrain.data.split import held_out
-from dnntrain.keys import Key
+from dnntrain.input.split import held_out
+from dnntrain.utils.rng import Key
 
 digits = load_digits()
 train, test = held_out(digits.target, 360, Key(1998, "digits test"))
 images, labels = digits.images.astype(np.uint8), digits.target.astype(np.uint8)
 assert (images == digits.images).all()
 np.savez_compressed(
-    Path(__file__).resolve().parents[1] / "dnntrain" / "data" / "digits.npz",
+    Path(__file__).resolve().parents[1] / "dnntrain" / "choices" / "data" / "digits.npz",
     train_images=images[train],
     train_labels=labels[train],
     test_images=images[test],

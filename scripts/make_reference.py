@@ -14,14 +14,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from dnntrain.cli.command_table import VERBS  # noqa: E402
+from dnntrain.cli.commands.ls import one_choice  # noqa: E402
+from dnntrain.config.convert import describe, plain  # noqa: E402
 from dnntrain.config.groups import GROUPS, LISTS  # noqa: E402
-from dnntrain.config.keys import scalar_fields, section_fields  # noqa: E402
+from dnntrain.config.key_table import scalar_fields, section_fields  # noqa: E402
 from dnntrain.config.registry import Choice, Registry, builtin_source  # noqa: E402
-from dnntrain.config.run import SECTIONS  # noqa: E402
+from dnntrain.config.run_config import SECTIONS  # noqa: E402
 from dnntrain.config.schema import FieldSchema  # noqa: E402
-from dnntrain.config.values import describe, plain  # noqa: E402
-from dnntrain.verbs.ls import one_choice  # noqa: E402
-from dnntrain.verbs.table import VERBS  # noqa: E402
 
 TARGET = ROOT / "docs" / "reference.md"
 

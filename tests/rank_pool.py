@@ -160,17 +160,17 @@ def _worker() -> None:
             import traceback
 
             reply = {"error": f"{type(error).__name__}: {error}\n{traceback.format_exc()}", "exit_code": 1}
-        from dnntrain.parallel import communicate
+        from dnntrain.distributed import collectives
 
-        communicate.stop()
+        collectives.stop()
         print(json.dumps(reply, default=str), file=talk, flush=True)
 
 
 def _train(task: dict[str, Any]) -> dict[str, Any]:
     from dnntrain.config.compose import compose
     from dnntrain.config.decode import decode
-    from dnntrain.verbs.train import train
-    from dnntrain.world import World
+    from dnntrain.run.runner import train
+    from dnntrain.utils.world import World
 
     return train(decode(compose(task["overrides"])), World.from_environ(), display="quiet")
 

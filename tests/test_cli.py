@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dnntrain.cli import main
+from dnntrain.cli.command_table import VERBS
+from dnntrain.cli.main import main
+from dnntrain.cli.parser import parse
 from dnntrain.errors import CheckpointError, ConfigError, DataError, Interrupted, Preempted
-from dnntrain.verbs.arguments import parse
-from dnntrain.verbs.guarded import guarded
-from dnntrain.verbs.table import VERBS
+from dnntrain.utils.error_boundary import guarded
 
 
 def run(
@@ -30,7 +30,7 @@ def run(
 
 def imported(*words: str) -> tuple[int, set[str]]:
     """The exit code of a command line, and the modules that it imported."""
-    script = "import sys; from dnntrain.cli import main; print(main(sys.argv[1:]), *sys.modules, file=sys.stderr)"
+    script = "import sys; from dnntrain.cli.main import main; print(main(sys.argv[1:]), *sys.modules, file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
     code, *modules = result.stderr.strip().splitlines()[-1].split()
     return int(code), set(modules)

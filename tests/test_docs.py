@@ -24,14 +24,14 @@ import torch
 from short_runs import environment
 
 import dnntrain
-from dnntrain.cli import main
+from dnntrain.cli.command_table import VERBS
+from dnntrain.cli.main import main
+from dnntrain.cli.parser import parse
 from dnntrain.config.groups import GROUPS
-from dnntrain.config.keys import scalar_fields, section_fields
-from dnntrain.config.precheck import precheck
+from dnntrain.config.key_table import scalar_fields, section_fields
 from dnntrain.config.registry import Registry, builtin_source
-from dnntrain.config.run import SECTIONS
-from dnntrain.verbs.arguments import parse
-from dnntrain.verbs.table import VERBS
+from dnntrain.config.run_config import SECTIONS
+from dnntrain.config.validate import precheck
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.ranks import Ranks
-from dnntrain.checkpoint.state import Digests
+from dnntrain.checkpoint.checkpoint import Digests
+from dnntrain.checkpoint.gather import Ranks
+from dnntrain.choices.monitor.non_finite import NonFinite, NonFiniteGuard
 from dnntrain.errors import CheckpointError
-from dnntrain.events import Saver
-from dnntrain.guarding import Guarding, Recovery, RolledBack, with_recovery
-from dnntrain.metrics import Timer
-from dnntrain.monitor.non_finite import NonFinite, NonFiniteGuard
-from dnntrain.progress import Progress
 from dnntrain.protocols import Action, Alarm, Alone, Parts, StepLoss
-from dnntrain.timetable import Timetable
-from dnntrain.units import Duration
-from dnntrain.update import build_apply, plain
+from dnntrain.training.checkpointer import Saver
+from dnntrain.training.metrics import Timer
+from dnntrain.training.optimizer_step import build_apply, plain
+from dnntrain.training.progress import Progress
+from dnntrain.training.step_guards import Guarding, Recovery, RolledBack, with_recovery
+from dnntrain.utils.epochs import Timetable
+from dnntrain.utils.units import Duration
 
 
 def test_a_skipped_step_changes_neither_weights_nor_momentum_nor_statistics() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dnntrain.keys import Key, derive
+from dnntrain.utils.rng import Key, derive
 
 
 def test_numbers_do_not_depend_on_what_else_is_drawn() -> None:

@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from dnntrain.display import make_display
-from dnntrain.live import Header, LiveState, Pace, SafeStream, shown, speed
-from dnntrain.live_panel import History, fitted, panel, sparkline, table_head, table_row
-from dnntrain.live_plain import JsonDisplay, PlainDisplay, QuietDisplay
+from dnntrain.display.base import Header, LiveState, Pace, shown, speed
+from dnntrain.display.factory import make_display
+from dnntrain.display.panel import History, fitted, panel, sparkline, table_head, table_row
+from dnntrain.display.plain import JsonDisplay, PlainDisplay, QuietDisplay
+from dnntrain.utils.streams import SafeStream
 
 HEADER = Header("seed_cnn-digits", "seed_cnn", "digits", "single, bf16", 421_642, 200, 10.0, "runs/seed_cnn-digits/1")
 STATE = LiveState(50, 200, 2.5, 10.0, 0.25, 12.0, 36.0, 0.123, "accuracy", 0.9731, 0.9810, 1e-3, 41_234.0, 512 * 2**20)
@@ -213,7 +214,7 @@ def test_a_cheap_refresh_comes_four_times_a_second() -> None:
 
 
 def test_many_evaluations_do_not_put_the_refresh_off() -> None:
-    from dnntrain.live_terminal import TerminalDisplay
+    from dnntrain.display.terminal import TerminalDisplay
 
     display = TerminalDisplay(io.StringIO())
     display.start(HEADER)
@@ -223,9 +224,7 @@ def test_many_evaluations_do_not_put_the_refresh_off() -> None:
 
 
 def test_rich_is_imported_for_a_terminal_only() -> None:
-    script = (
-        "import sys; from dnntrain.display import make_display; make_display('auto'); assert 'rich' not in sys.modules"
-    )
+    script = "import sys; from dnntrain.display.factory import make_display; make_display('auto'); assert 'rich' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], env=child_environ(), stderr=subprocess.PIPE, check=True, timeout=60)
 
 

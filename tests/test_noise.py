@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from dnntrain.noise import LINES, hide_noise
+from dnntrain.utils.log_filters import LINES, hide_noise
 
 
 @pytest.mark.parametrize(("name", "words"), LINES.items())

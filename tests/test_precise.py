@@ -11,7 +11,7 @@ from short_runs import comparable, result, trained
 from stand_ins import built
 from torch import nn
 
-from dnntrain.precise import PreciseStatistics
+from dnntrain.nn.precise_bn import PreciseStatistics
 from dnntrain.protocols import Batch, Moment
 
 

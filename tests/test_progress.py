@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dnntrain.progress import Cadence, Event, Progress, event
-from dnntrain.timetable import Timetable
-from dnntrain.units import Duration
+from dnntrain.training.cadence import Cadence, Event, event
+from dnntrain.training.progress import Progress
+from dnntrain.utils.epochs import Timetable
+from dnntrain.utils.units import Duration
 
 
 def test_a_run_of_epochs_counts_every_step_once() -> None:
@@ -83,13 +84,13 @@ def test_a_percentage_of_a_run_by_time_is_a_time() -> None:
 
 
 def test_ranks_agree_after_eight_steps_or_after_each_where_steps_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dnntrain import events
+    from dnntrain.training import checkpointer
 
     clock = [0.0]
-    monkeypatch.setattr(events.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(checkpointer.time, "perf_counter", lambda: clock[0])
     progress = Progress(Duration(100, "step"), Timetable.constant(10, 1))
     asked: list[tuple[bool, ...]] = []
-    watch = events.SignalWatch(progress, lambda flags: asked.append(tuple(flags)) or flags)
+    watch = checkpointer.SignalWatch(progress, lambda flags: asked.append(tuple(flags)) or flags)
     cadence = Cadence([Event(watch.agree, next_step=watch.next_step)], 100)
     agreed = []
     with watch:
@@ -103,7 +104,7 @@ def test_ranks_agree_after_eight_steps_or_after_each_where_steps_are_long(monkey
 
 
 def test_ranks_agree_at_once_after_a_return_to_an_earlier_step() -> None:
-    from dnntrain.events import SignalWatch
+    from dnntrain.training.signals import SignalWatch
 
     watch = SignalWatch(Progress(Duration(100, "step"), Timetable.constant(10, 1)), lambda flags: flags)
     watch.agree(40)

@@ -103,7 +103,7 @@ def test_each_signal_saves_and_ends_with_its_code(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_stopped_by_its_budget_and_extended_by_resume_is_the_longer_run(tmp_path: Path, precision: str) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     common = (f"precision={precision}", "sched=constant")
     trained(tmp_path / "long", *common, "train.duration=3ep")
@@ -124,7 +124,7 @@ def test_a_run_stopped_by_its_budget_and_extended_by_resume_is_the_longer_run(tm
 def test_resume_refuses_what_cannot_change_with_the_reason(
     short_run: Path, capsys: pytest.CaptureFixture[str], override: str, words: str
 ) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     assert main(["resume", str(short_run), override, "--quiet"]) == 2
     assert words in capsys.readouterr().err
@@ -133,7 +133,7 @@ def test_resume_refuses_what_cannot_change_with_the_reason(
 def test_resume_refuses_a_length_that_the_run_has_gone_beyond(
     short_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     assert main(["resume", str(short_run), "train.duration=1ep", "--quiet"]) == 2
     errors = capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_resume_refuses_a_length_that_the_run_has_gone_beyond(
 
 
 def test_resume_shows_what_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     trained(tmp_path / "run")
     assert main(["resume", str(tmp_path / "run"), "train.duration=4ep", "eval.every=2ep", "--quiet"]) == 0
@@ -210,7 +210,7 @@ def test_ranks_go_on_and_export_without_the_file_of_their_first_weights(short_ru
 def test_a_run_with_relative_paths_goes_on_from_another_working_directory(
     short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     here, elsewhere = tmp_path / "he 'r\\e", tmp_path / "elsewhere"
     shutil.copytree(short_run, here / "teacher")

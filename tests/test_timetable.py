@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnntrain.data.order import Epochs, Schedule
-from dnntrain.progress import Cadence, Progress, event
-from dnntrain.timetable import BatchSizes, Timetable
-from dnntrain.units import Duration
-from dnntrain.world import World
+from dnntrain.input.order import Epochs, Schedule
+from dnntrain.training.cadence import Cadence, event
+from dnntrain.training.progress import Progress
+from dnntrain.utils.epochs import BatchSizes, Timetable
+from dnntrain.utils.units import Duration
+from dnntrain.utils.world import World
 
 
 def walked(examples: int, sizes: list[int]) -> list[tuple[int, int, int, int]]:

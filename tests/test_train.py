@@ -149,7 +149,7 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_process_in_one_run_directory_is_refused(tmp_path: Path) -> None:
-    from dnntrain.run_directory import RunDirectory
+    from dnntrain.run.directory import RunDirectory
 
     first = RunDirectory.open(str(tmp_path / "run"), "x")
     try:
@@ -187,7 +187,7 @@ def test_a_loaded_model_gives_the_classes_of_the_run(short_run: Path) -> None:
 def test_images_are_predicted_in_their_order(short_run: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    from dnntrain.data.digits import Digits
+    from dnntrain.choices.data.digits import Digits
 
     test = Digits().build().test
     paths = []
@@ -285,11 +285,11 @@ def test_a_full_disk_has_the_exit_code_of_a_checkpoint(tmp_path: Path, monkeypat
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dnntrain.checkpoint.state._write_durably", full)
+    monkeypatch.setattr("dnntrain.checkpoint.checkpoint._write_durably", full)
     with pytest.raises(CheckpointError, match="No space left"):
         trained(tmp_path / "run")
     monkeypatch.undo()
-    monkeypatch.setattr("dnntrain.metrics.Metrics.write", full)
+    monkeypatch.setattr("dnntrain.training.metrics.Metrics.write", full)
     with pytest.raises(OSError, match="No space left"):
         trained(tmp_path / "rows")
     assert (result(tmp_path / "rows")["status"], result(tmp_path / "rows")["exit_code"]) == ("failed", 5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnntrain.units import Duration, counted, format_bytes, format_count, format_epochs, format_seconds
+from dnntrain.utils.units import Duration, counted, format_bytes, format_count, format_epochs, format_seconds
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dnntrain.errors import ConfigError
-from dnntrain.world import World
+from dnntrain.utils.world import World
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from dnntrain.bench.pool import Holder
 from dnntrain.bench.statistics import Interval, median_interval, percentiles, ratio_interval
+from dnntrain.bench.workers import Holder
 from dnntrain.errors import CheckpointError, ConfigError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from dnntrain.bench.measure import Timed
 from dnntrain.bench.statistics import percentiles
-from dnntrain.checkpoint.store import write_bytes, write_text
-from dnntrain.units import format_bytes
+from dnntrain.utils.files import write_bytes, write_text
+from dnntrain.utils.units import format_bytes
 
 
 def text_table(timed: Sequence[Timed]) -> str:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dnntrain.config.choice_selection import Layer, choices_of
 from dnntrain.config.decode import decode_schema_only
 from dnntrain.config.groups import GROUPS, LISTS
 from dnntrain.config.paths import with_whole_paths
-from dnntrain.config.precheck import Checked, precheck
-from dnntrain.config.selection import Layer, choices_of
+from dnntrain.config.validate import Checked, precheck
 from dnntrain.errors import ConfigError
 
 
@@ -122,8 +122,8 @@ def _resolved(container: dict[str, Any]) -> dict[str, Any]:
 
 def _interpolations(container: dict[str, Any]) -> str:
     """The keys whose values hold interpolations."""
-    from dnntrain.config.trust import has_interpolation
-    from dnntrain.config.yamlfile import leaves
+    from dnntrain.config.safety import has_interpolation
+    from dnntrain.config.yaml_io import leaves
 
     found = [f"{'.'.join(keys)}: {value}" for keys, value in leaves(container) if has_interpolation(value)]
     return "look at " + ", ".join(found)

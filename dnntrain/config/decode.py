@@ -13,15 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dnntrain.config.convert import convert, plain
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
-from dnntrain.config.keys import scalar_fields, section_fields
+from dnntrain.config.key_table import scalar_fields, section_fields
 from dnntrain.config.registry import Choice, Registry, registry
-from dnntrain.config.run import SCALARS, SECTIONS, RunConfig
+from dnntrain.config.run_config import SCALARS, SECTIONS, RunConfig
+from dnntrain.config.safety import refused_key
 from dnntrain.config.schema import FieldSchema
-from dnntrain.config.trust import refused_key
-from dnntrain.config.values import convert, plain
-from dnntrain.config.yamlfile import read_yaml, shown
-from dnntrain.errors import CheckpointError, ConfigError, did_you_mean
+from dnntrain.config.yaml_io import read_yaml, shown
+from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.utils.suggest import did_you_mean
 
 #: Root keys that say where a run is kept and how it is named, not what it computes.
 _NOT_IN_DIGEST = ("choices", "name", "run_dir", "resume")

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from dnntrain.units import Duration
+from dnntrain.utils.units import Duration
 
 __all__ = [
     "Annotated",

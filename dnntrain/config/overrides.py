@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnntrain.config.groups import GROUPS, LISTS
-from dnntrain.config.trust import refused_key, refused_text, refused_value, shortened
+from dnntrain.config.safety import refused_key, refused_text, refused_value, shortened
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z0-9_]\w*)*")
 

@@ -23,8 +23,9 @@ from typing import Any
 
 from dnntrain.config.groups import GROUPS
 from dnntrain.config.schema import ChoiceSchema, read_choice
-from dnntrain.config.yamlfile import YamlFile, read_yaml, shown
-from dnntrain.errors import ConfigError, did_you_mean
+from dnntrain.config.yaml_io import YamlFile, read_yaml, shown
+from dnntrain.errors import ConfigError
+from dnntrain.utils.suggest import did_you_mean
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 
@@ -156,7 +157,7 @@ def builtin_source() -> Source:
     """dnntrain's own modules and YAML files. Raises ConfigError where the installation lacks its `conf` folder."""
     for conf in (PACKAGE_FOLDER / "conf", PACKAGE_FOLDER.parent / "conf"):
         if (conf / "config.yaml").is_file():
-            return Source(conf, "dnntrain", PACKAGE_FOLDER)
+            return Source(conf, "dnntrain.choices", PACKAGE_FOLDER / "choices")
     raise ConfigError(f"the installation is incomplete: {PACKAGE_FOLDER}/conf/config.yaml is missing", "install again")
 
 

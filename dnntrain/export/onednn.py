@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnntrain.export.census import Census
+from dnntrain.export.op_coverage import Census
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,8 @@ knows the slots of `Parts` and the order of the stages below; it knows no method
 
 from __future__ import annotations
 
-from dnntrain.protocols.context import (
-    Alone,
-    Built,
-    Collectives,
-    Context,
-    Once,
-)
-from dnntrain.protocols.guards import (
-    Action,
-    Alarm,
-    Clock,
-    Guard,
-    Seen,
-)
-from dnntrain.protocols.parts import (
-    Method,
-    Parts,
-)
-from dnntrain.protocols.slots import (
+from dnntrain.protocols.context import Alone, Built, Collectives, Context, Once
+from dnntrain.protocols.hook_types import (
     Adjusted,
     AfterStep,
     BatchStage,
@@ -46,16 +29,9 @@ from dnntrain.protocols.slots import (
     Target,
     View,
 )
-from dnntrain.protocols.step import (
-    Batch,
-    Executor,
-    Gradients,
-    Moment,
-    Outputs,
-    StepBatch,
-    StepLoss,
-    Update,
-)
+from dnntrain.protocols.hooks import Method, Parts
+from dnntrain.protocols.step import Batch, Executor, Gradients, Moment, Outputs, StepBatch, StepLoss, Update
+from dnntrain.protocols.step_guard import Action, Alarm, Clock, Guard, Seen
 
 __all__ = [
     "Action",

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dnntrain.protocols.step import Batch
-from dnntrain.timetable import Timetable
-from dnntrain.world import World
+from dnntrain.utils.epochs import Timetable
+from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from dnntrain.keys import Index, number_of
+from dnntrain.utils.rng import Index, number_of
 
 if TYPE_CHECKING:
     from torch import Tensor

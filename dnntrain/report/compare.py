@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from dnntrain.report.chart import Curve, chart, curve
-from dnntrain.report.markup import escaped, isolated, section, table
-from dnntrain.report.numbers import metric_text, percent, short
-from dnntrain.report.read import RunData, number
+from dnntrain.report.format import metric_text, percent, short
+from dnntrain.report.html import escaped, isolated, section, table
+from dnntrain.report.load_run import RunData, number
 from dnntrain.report.sections import best_value, test_value
 from dnntrain.report.style import TONES
-from dnntrain.units import format_bytes, format_count, format_seconds
+from dnntrain.report.svg_chart import Curve, chart, curve
+from dnntrain.utils.units import format_bytes, format_count, format_seconds
 
 _POINTS = 12_000
 _DIFFERENCES = 60

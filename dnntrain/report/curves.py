@@ -10,12 +10,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnntrain.checkpoint.store import write_bytes
 from dnntrain.errors import ConfigError
-from dnntrain.report.numbers import Point, is_share, thinned
-from dnntrain.report.read import Event, RunData, read_run
+from dnntrain.report.format import Point, is_share, thinned
+from dnntrain.report.load_run import Event, RunData, read_run
 from dnntrain.report.sections import best_value, test_value
 from dnntrain.report.style import TONES
+from dnntrain.utils.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dnntrain.checkpoint.store import write_bytes
 from dnntrain.errors import ConfigError
 from dnntrain.report import compare, sections
-from dnntrain.report.markup import escaped
-from dnntrain.report.read import RunData, read_run
+from dnntrain.report.html import escaped
+from dnntrain.report.load_run import RunData, read_run
 from dnntrain.report.style import style_sheet
+from dnntrain.utils.files import write_bytes
 
 _MOST_BYTES = 1_000_000
 _MOST_RUNS = 40

@@ -9,12 +9,12 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from dnntrain.report.chart import Curve, Mark, chart, curve
-from dnntrain.report.markup import details, escaped, isolated, pairs, section
-from dnntrain.report.matrix import class_names, confusion_of, mistakes
-from dnntrain.report.numbers import metric_text, percent, short
-from dnntrain.report.read import RunData, number
-from dnntrain.units import counted, format_bytes, format_count, format_seconds
+from dnntrain.report.confusion import class_names, confusion_of, mistakes
+from dnntrain.report.format import metric_text, percent, short
+from dnntrain.report.html import details, escaped, isolated, pairs, section
+from dnntrain.report.load_run import RunData, number
+from dnntrain.report.svg_chart import Curve, Mark, chart, curve
+from dnntrain.utils.units import counted, format_bytes, format_count, format_seconds
 
 _PICTURES = 48
 _PICTURE_BYTES = 24 * 2**10

@@ -101,8 +101,8 @@ def hand(model_name: str, batch: int, steps: int) -> None:
 
     from dnntrain.config.compose import compose
     from dnntrain.config.decode import decode
-    from dnntrain.model.shape import ModelShape
-    from dnntrain.session import keep_freed_memory
+    from dnntrain.nn.shape import ModelShape
+    from dnntrain.utils.hardware import keep_freed_memory
 
     keep_freed_memory()
     dist.init_process_group("gloo")

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from dnntrain.export.compiled import Compiled
 from dnntrain.export.onednn import executed
 from dnntrain.export.onnx_files import session
-from dnntrain.export.reading import open_export
-from dnntrain.verbs.trained import load_run
+from dnntrain.export.open_export import open_export
+from dnntrain.inference.load import load_run
 
 CALLS = 30
 #: Operators of ONNX Runtime that multiply and add.

@@ -22,11 +22,11 @@ from pathlib import Path
 import dnntrain
 from dnntrain.bench.measure import Timed, measure
 from dnntrain.bench.statistics import Interval
-from dnntrain.cli import main as command
-from dnntrain.export.card import read_manifest
-from dnntrain.hardware import detect
-from dnntrain.units import format_bytes
-from dnntrain.verbs.bench import RUNTIMES, candidates_of
+from dnntrain.cli.commands.bench import RUNTIMES, candidates_of
+from dnntrain.cli.main import main as command
+from dnntrain.export.manifest import read_manifest
+from dnntrain.utils.hardware import detect
+from dnntrain.utils.units import format_bytes
 
 #: Model → side of its images.
 MODELS = {"resnet18": 32, "mobilenet_v3_small": 64, "vit_tiny": 32, "seed_cnn": 32}
@@ -104,10 +104,10 @@ def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
 
 def best_integers(run: Path, threads: int) -> None:
     """What a run with quant.backend=auto writes at its end, to exports/int8."""
-    from dnntrain.verbs.choosing import export_fastest
-    from dnntrain.verbs.export import quantisation
-    from dnntrain.verbs.exporting import Subject
-    from dnntrain.verbs.trained import load_run
+    from dnntrain.bench.fastest_export import export_fastest
+    from dnntrain.cli.commands.export import quantisation
+    from dnntrain.inference.export_run import Subject
+    from dnntrain.inference.load import load_run
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import dnntrain
-from dnntrain.cli import main as command
+from dnntrain.cli.main import main as command
 
 COMMON = (
     "data=fashion_mnist",

@@ -29,14 +29,14 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from dnntrain.bench.statistics import ratio_interval  # noqa: E402
-from dnntrain.build import Trainer, build  # noqa: E402
-from dnntrain.checkpoint.state import Digests  # noqa: E402
+from dnntrain.checkpoint.checkpoint import Digests  # noqa: E402
 from dnntrain.config.compose import compose  # noqa: E402
 from dnntrain.config.decode import decode  # noqa: E402
 from dnntrain.errors import ConfigError  # noqa: E402
-from dnntrain.loop import run  # noqa: E402
-from dnntrain.session import open_session  # noqa: E402
-from dnntrain.world import World  # noqa: E402
+from dnntrain.run.session import open_session  # noqa: E402
+from dnntrain.training.loop import run  # noqa: E402
+from dnntrain.training.trainer import Trainer, build  # noqa: E402
+from dnntrain.utils.world import World  # noqa: E402
 
 #: Overrides of each network, and the steps of a block: about as long on both.
 NETWORKS = {"resnet18": (("model=resnet18",), 10), "mlp": (("model=mlp",), 500)}

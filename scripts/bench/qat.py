@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from dnntrain import evaluate, train
-from dnntrain.cli import main
+from dnntrain.cli.main import main
 
 SEEDS = (0, 1, 2)
 MODELS = {

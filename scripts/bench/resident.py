@@ -14,15 +14,15 @@ import tempfile
 import time
 from dataclasses import replace
 
-from dnntrain.build import build
-from dnntrain.checkpoint.state import Digests
+from dnntrain.checkpoint.checkpoint import Digests
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
-from dnntrain.loop import Loop, run
-from dnntrain.progress import Cadence
 from dnntrain.protocols import StepBatch
-from dnntrain.session import open_session
-from dnntrain.world import World
+from dnntrain.run.session import open_session
+from dnntrain.training.cadence import Cadence
+from dnntrain.training.loop import Loop, run
+from dnntrain.training.trainer import build
+from dnntrain.utils.world import World
 
 
 class Constant:

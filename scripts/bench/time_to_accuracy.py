@@ -124,14 +124,14 @@ def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:
 
 def accuracy_by_step(run_dir: Path) -> dict[int, float]:
     """Test accuracy of every checkpoint of a run, by step."""
-    from dnntrain.checkpoint.state import by_step, read
+    from dnntrain.checkpoint.checkpoint import by_step, read
     from dnntrain.config.decode import decode, load_config
-    from dnntrain.data.pipeline import evaluation_batches
-    from dnntrain.evaluation import evaluate
-    from dnntrain.model.shape import ModelShape
-    from dnntrain.parallel.spmd import SpmdExecutor
-    from dnntrain.session import prepare_data
-    from dnntrain.world import World
+    from dnntrain.distributed.spmd import SpmdExecutor
+    from dnntrain.input.pipeline import evaluation_batches
+    from dnntrain.input.split import prepare_data
+    from dnntrain.nn.shape import ModelShape
+    from dnntrain.training.evaluation import evaluate
+    from dnntrain.utils.world import World
 
     config = decode(load_config(run_dir / "config.yaml"))
     dataset = config.data.build()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dnntrain.cli import main
+from dnntrain.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
 FAST = ("rounds=2", "seconds=0.01", "threads=1")

@@ -11,13 +11,13 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from dnntrain.checkpoint.export_model import plain_tensors, save_model
-from dnntrain.model.initialise import initialise
-from dnntrain.model.resnet_cifar import ResnetCifar
-from dnntrain.model.seed_cnn import SeedCnn
-from dnntrain.model.shape import ModelShape
-from dnntrain.model.vit_tiny import VitTiny
-from dnntrain.model.weights import load_weights
+from dnntrain.checkpoint.save_portable_model import plain_tensors, save_model
+from dnntrain.choices.model.resnet_cifar import ResnetCifar
+from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.vit_tiny import VitTiny
+from dnntrain.nn.init import initialise
+from dnntrain.nn.shape import ModelShape
+from dnntrain.nn.weights import load_weights
 
 SHAPE = ModelShape(3, 1, 8, 8)
 NAMES = ("ant", "bee", "cat")
@@ -105,7 +105,7 @@ def test_shared_tensors_are_written_once_and_views_are_copied(tmp_path: Path) ->
 @pytest.mark.parametrize("kind", ["our vit", "timm's own"])
 def test_timm_loads_what_is_its_own(tmp_path: Path, kind: str) -> None:
     timm = pytest.importorskip("timm")
-    from dnntrain.model.timm import Timm
+    from dnntrain.choices.model.timm import Timm
 
     choice: Any = VitTiny(depth=2) if kind == "our vit" else Timm(name="resnet10t")
     model = choice.build(SHAPE if kind == "our vit" else ModelShape(3, 1, 32, 32))

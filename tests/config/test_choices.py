@@ -10,13 +10,13 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from dnntrain.config.convert import convert, plain
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS
-from dnntrain.config.keys import scalar_fields, section_fields
+from dnntrain.config.key_table import scalar_fields, section_fields
 from dnntrain.config.registry import Choice, builtin_source, registry
-from dnntrain.config.run import SCALARS, SECTIONS, RootSection
+from dnntrain.config.run_config import SCALARS, SECTIONS, RootSection
 from dnntrain.config.schema import REQUIRED, read_choice
-from dnntrain.config.values import convert, plain
-from dnntrain.config.yamlfile import read_yaml
+from dnntrain.config.yaml_io import read_yaml
 
 CHOICES = [
     choice

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from dnntrain.cli.commands.completion import _bash, _fish, _zsh, words_of
 from dnntrain.config.registry import registry
-from dnntrain.verbs.completion import _bash, _fish, _zsh, words_of
 
 WORDS = words_of(registry())
 

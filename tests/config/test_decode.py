@@ -8,9 +8,9 @@ import pytest
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode, decode_schema_only, digest, load_config
-from dnntrain.config.yamlfile import dump_yaml
+from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.units import Duration
+from dnntrain.utils.units import Duration
 from tests.config.plugin import write, write_plugin
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dnntrain.config.compose import compose
 from dnntrain.config.registry import registry
-from dnntrain.config.yamlfile import dump_yaml
+from dnntrain.config.yaml_io import dump_yaml
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnntrain.config.compose import compose
-from dnntrain.config.precheck import precheck
-from dnntrain.config.yamlfile import dump_yaml
+from dnntrain.config.validate import precheck
+from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.errors import ConfigError
 from tests.config.plugin import write
 

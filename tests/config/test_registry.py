@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dnntrain.config.precheck import precheck
 from dnntrain.config.registry import registry
+from dnntrain.config.validate import precheck
 from dnntrain.errors import ConfigError
 from tests.config.plugin import write, write_plugin
 

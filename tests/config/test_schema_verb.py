@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from dnntrain.cli.commands.schema import json_schema
 from dnntrain.config.compose import compose
 from dnntrain.config.registry import registry
-from dnntrain.verbs.schema import json_schema
 
 SCHEMA = json_schema(registry())
 VALIDATOR = Draft202012Validator(SCHEMA)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
-from dnntrain.config.keys import scalar_fields, section_fields
-from dnntrain.config.precheck import precheck
+from dnntrain.config.key_table import scalar_fields, section_fields
 from dnntrain.config.registry import registry
-from dnntrain.config.run import SECTIONS
+from dnntrain.config.run_config import SECTIONS
+from dnntrain.config.validate import precheck
 from dnntrain.errors import ConfigError
 
 _LETTERS = string.ascii_lowercase + "_"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dnntrain.config.convert import convert, describe, plain
 from dnntrain.config.fields import Duration, Fraction, Positive, PositiveInt, Range, RunDuration, RunName
-from dnntrain.config.values import convert, describe, plain
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from dnntrain.config.yamlfile import dump_yaml, load_yaml, read_yaml
+from dnntrain.config.yaml_io import dump_yaml, load_yaml, read_yaml
 from dnntrain.errors import ConfigError
 
 

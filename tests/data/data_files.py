@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dnntrain.data.image_data import ImageData
-from dnntrain.data.pipeline import Pipeline, build_pipeline
-from dnntrain.data.source import ArraySource, DataSet
 from dnntrain.errors import DataError
+from dnntrain.input.options import ImageData
+from dnntrain.input.pipeline import Pipeline, build_pipeline
+from dnntrain.input.source import ArraySource, DataSet
 from dnntrain.protocols import Batch
-from dnntrain.world import World
+from dnntrain.utils.world import World
 
 
 def random_set(count: int = 61, channels: int = 1, size: int = 9) -> DataSet:

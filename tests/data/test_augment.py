@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from dnntrain.data.augment import Augmentation, RowAugmenter, augmented_one
-from dnntrain.keys import Index, Key
+from dnntrain.input.augment import Augmentation, RowAugmenter, augmented_one
+from dnntrain.utils.rng import Index, Key
 
 KEY = Key(7, "", 3)
 

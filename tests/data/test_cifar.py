@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from data_files import refusal
 
-from dnntrain.data import cifar10, cifar100
-from dnntrain.data.cifar10 import Cifar10
-from dnntrain.data.cifar100 import Cifar100
+from dnntrain.choices.data import cifar10, cifar100
+from dnntrain.choices.data.cifar10 import Cifar10
+from dnntrain.choices.data.cifar100 import Cifar100
 
 
 def write_binary(folder: Path, known: object, count: int = 12) -> np.ndarray:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from data_files import refusal
 
-from dnntrain.data import digits
-from dnntrain.data.digits import Digits
+from dnntrain.choices.data import digits
+from dnntrain.choices.data.digits import Digits
 
 
 def test_digits_are_those_of_scikit_learn() -> None:

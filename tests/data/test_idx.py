@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from data_files import idx_bytes, refusal, write_idx
 
-from dnntrain.data import fashion_mnist, mnist
-from dnntrain.data.fashion_mnist import FashionMnist
-from dnntrain.data.idx import read_idx
-from dnntrain.data.mnist import Mnist
+from dnntrain.choices.data import fashion_mnist, mnist
+from dnntrain.choices.data._idx import read_idx
+from dnntrain.choices.data.fashion_mnist import FashionMnist
+from dnntrain.choices.data.mnist import Mnist
 
 Damage = Callable[[Path], object]
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from data_files import assert_same, epoch_of, pipeline, refusal, write_images
 
-from dnntrain.data.image_folder import ImageFolder
-from dnntrain.data.pipeline import evaluation_batches
-from dnntrain.data.source import DataSet
+from dnntrain.choices.data.image_folder import ImageFolder
 from dnntrain.errors import ConfigError
-from dnntrain.world import World
+from dnntrain.input.pipeline import evaluation_batches
+from dnntrain.input.source import DataSet
+from dnntrain.utils.world import World
 
 not_root = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read every file")
 
@@ -263,7 +263,7 @@ def test_more_than_one_percent_skipped_ends_the_run(tmp_path: Path, choice: str,
 
 
 def test_images_too_many_for_memory_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dnntrain.data import image_folder
+    from dnntrain.choices.data import image_folder
 
     write_images(tmp_path, count=10)
     assert options(tmp_path).build().train.resident() is not None

@@ -13,9 +13,9 @@ import torch
 from data_files import refusal
 from PIL import Image
 
-from dnntrain.data.images import decode_image
-from dnntrain.data.shaping import random_box
-from dnntrain.keys import Key
+from dnntrain.input.decode import decode_image
+from dnntrain.input.resize import random_box
+from dnntrain.utils.rng import Key
 
 
 def saved(path: Path, picture: Image.Image, **options: Any) -> Path:

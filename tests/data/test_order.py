@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnntrain.data.order import Schedule
-from dnntrain.data.split import held_out, split_validation
-from dnntrain.keys import Key
-from dnntrain.world import World
+from dnntrain.input.order import Schedule
+from dnntrain.input.split import held_out, split_validation
+from dnntrain.utils.rng import Key
+from dnntrain.utils.world import World
 
 
 def schedule(count: int, batch: int, micro: int, rank: int = 0, ranks: int = 1, block: int = 8) -> Schedule:

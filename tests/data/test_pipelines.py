@@ -9,12 +9,12 @@ import pytest
 import torch
 from data_files import assert_same, epoch_of, pipeline, random_set, refusal
 
-from dnntrain.data import resident
-from dnntrain.data.image_data import ImageData
-from dnntrain.data.pipeline import evaluation_batches
-from dnntrain.keys import Key
+from dnntrain.input import resident
+from dnntrain.input.options import ImageData
+from dnntrain.input.pipeline import evaluation_batches
 from dnntrain.protocols import Batch, BatchStage, BatchTransform
-from dnntrain.world import World
+from dnntrain.utils.rng import Key
+from dnntrain.utils.world import World
 
 AUGMENTED = ImageData(crop_padding=2, flip=True)
 

@@ -10,9 +10,9 @@ import torch
 from data_files import assert_same, epoch_of, pipeline, random_set
 from stand_ins import context
 
-from dnntrain.data.image_data import ImageData
-from dnntrain.reg.randaugment import RandAugment
-from dnntrain.reg.trivial_augment import TrivialAugment
+from dnntrain.choices.reg.randaugment import RandAugment
+from dnntrain.choices.reg.trivial_augment import TrivialAugment
+from dnntrain.input.options import ImageData
 
 CONTEXT = replace(context(), input_shape=(3, 9, 9))
 POLICIES = {

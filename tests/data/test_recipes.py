@@ -9,8 +9,8 @@ import pytest
 from data_files import write_images
 from test_cifar import write_binary
 
-from dnntrain.cli import main
-from dnntrain.data import cifar10, cifar100
+from dnntrain.choices.data import cifar10, cifar100
+from dnntrain.cli.main import main
 
 
 @pytest.mark.parametrize(

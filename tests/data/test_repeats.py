@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins import context
 
-from dnntrain.data.image_data import ImageData
-from dnntrain.data.order import Schedule
-from dnntrain.keys import Key
-from dnntrain.reg.random_erasing import RandomErasing
-from dnntrain.reg.trivial_augment import TrivialAugment
-from dnntrain.world import World
+from dnntrain.choices.reg.random_erasing import RandomErasing
+from dnntrain.choices.reg.trivial_augment import TrivialAugment
+from dnntrain.input.options import ImageData
+from dnntrain.input.order import Schedule
+from dnntrain.utils.rng import Key
+from dnntrain.utils.world import World
 
 OPTIONS = ImageData(crop_padding=2, flip=True)
 STREAMING = replace(OPTIONS, pipeline="streaming", workers=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dnntrain.data.synthetic import Synthetic
+from dnntrain.choices.data.synthetic import Synthetic
 
 
 def test_sizes_are_those_asked_for() -> None:

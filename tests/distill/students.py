@@ -13,9 +13,9 @@ from short_runs import comparable, result, trained
 from stand_ins import context
 from torch import nn
 
-from dnntrain.model.cost import unfilled
-from dnntrain.model.seed_cnn import SeedCnn
-from dnntrain.model.shape import ModelShape
+from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.nn.cost import unfilled
+from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import Context
 
 #: A network with a tenth of the teacher's parameters.
@@ -40,7 +40,7 @@ def taught_by(teacher: Path, method: str) -> tuple[str, ...]:
 
 def assert_goes_on_bitwise(folder: Path, *words: str) -> None:
     """A run that ended after 7 steps and is extended ends as the longer run."""
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     words = ("sched=constant", "train.batch_size=16", *words)
     trained(folder / "long", *words)

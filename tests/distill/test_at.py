@@ -9,10 +9,10 @@ import pytest
 import torch
 from students import assert_goes_on_bitwise, of_digits, taught_by
 
-from dnntrain.distill.at import At, attention, attention_loss
+from dnntrain.choices.distill.at import At, attention, attention_loss
 from dnntrain.errors import ConfigError
-from dnntrain.keys import Key
 from dnntrain.protocols import Batch, Outputs
+from dnntrain.utils.rng import Key
 
 GENERATOR = np.random.default_rng(2)
 STUDENT, TEACHER = GENERATOR.normal(size=(3, 4, 2, 2)), GENERATOR.normal(size=(3, 6, 2, 2))

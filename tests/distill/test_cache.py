@@ -10,12 +10,12 @@ import torch
 from short_runs import trained
 from students import of_digits, taught_by
 
-from dnntrain.distill.cache import Store, view_of
-from dnntrain.distill.kd import Kd
-from dnntrain.distill.teacher import LOGITS
+from dnntrain.choices.distill._teacher_cache import Store, view_of
+from dnntrain.choices.distill._teacher_runner import LOGITS
+from dnntrain.choices.distill.kd import Kd
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.keys import Key
 from dnntrain.protocols import Batch, BatchStage, BatchTransform, Parts
+from dnntrain.utils.rng import Key
 
 
 def batch(images: torch.Tensor) -> Batch:
@@ -41,7 +41,9 @@ def test_outputs_that_are_kept_are_not_computed_again(short_run: Path, monkeypat
     images = torch.rand(10, 1, 8, 8)
     first = teach(batch(images), Key(0)).extras[LOGITS]
     calls = []
-    monkeypatch.setattr("dnntrain.distill.teacher.Runner.__call__", lambda self, images: calls.append(len(images)))
+    monkeypatch.setattr(
+        "dnntrain.choices.distill._teacher_runner.Runner.__call__", lambda self, images: calls.append(len(images))
+    )
     order = torch.randperm(10)
     assert torch.equal(teach(batch(images[order]), Key(0)).extras[LOGITS], first[order])
     assert calls == []

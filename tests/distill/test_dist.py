@@ -9,8 +9,8 @@ import pytest
 import torch
 from students import assert_goes_on_bitwise, of_digits, taught_by
 
-from dnntrain.distill.dist import Dist, inter_class, intra_class
-from dnntrain.distill.teacher import LOGITS
+from dnntrain.choices.distill._teacher_runner import LOGITS
+from dnntrain.choices.distill.dist import Dist, inter_class, intra_class
 from dnntrain.protocols import Batch, Outputs
 
 GENERATOR = np.random.default_rng(0)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from students import assert_goes_on_bitwise, taught_by
 
-from dnntrain.cli import main
-from dnntrain.distill.dkd import Dkd, dkd_loss
-from dnntrain.distill.kd import kd_loss
+from dnntrain.choices.distill.dkd import Dkd, dkd_loss
+from dnntrain.choices.distill.kd import kd_loss
+from dnntrain.cli.main import main
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import BatchStage, BatchTransform, Parts
 

@@ -13,12 +13,12 @@ from safetensors import safe_open
 from short_runs import trained
 from students import assert_goes_on_bitwise, assert_trains_as_one_process, of_digits, student, taught_by
 
-from dnntrain.capture import Capturing, add_adapters, remove_adapters
-from dnntrain.distill.fitnet import Fitnet, hint_loss, regressor
+from dnntrain.choices.distill.fitnet import Fitnet, hint_loss, regressor
 from dnntrain.errors import ConfigError
-from dnntrain.keys import Key
-from dnntrain.model.initialise import initialise
+from dnntrain.nn.feature_capture import Capturing, add_adapters, remove_adapters
+from dnntrain.nn.init import initialise
 from dnntrain.protocols import Batch, Outputs
+from dnntrain.utils.rng import Key
 
 LAYERS = ("distill.layers=[conv2,hidden]",)
 

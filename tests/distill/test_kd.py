@@ -13,13 +13,13 @@ from safetensors import safe_open
 from short_runs import trained
 from students import assert_goes_on_bitwise, assert_trains_as_one_process, of_digits, taught_by
 
-from dnntrain.distill.ensemble import combined
-from dnntrain.distill.kd import Kd, kd_loss
-from dnntrain.distill.teacher import LOGITS
+from dnntrain.choices.distill._ensemble import combined
+from dnntrain.choices.distill._teacher_runner import LOGITS
+from dnntrain.choices.distill.kd import Kd, kd_loss
 from dnntrain.errors import ConfigError
-from dnntrain.keys import Key
-from dnntrain.objective import build_objective
 from dnntrain.protocols import Batch, Outputs
+from dnntrain.training.loss import build_objective
+from dnntrain.utils.rng import Key
 
 STUDENT = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]])
 TEACHER = np.array([[2.0, 0.0, 1.0], [-1.0, 0.5, 2.0]])

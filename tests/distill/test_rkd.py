@@ -12,8 +12,8 @@ import pytest
 import torch
 from students import TWO_RANKS, assert_goes_on_bitwise, assert_trains_as_one_process, of_digits, taught_by
 
-from dnntrain.distill.rkd import Rkd, angle_loss, distance_loss
-from dnntrain.distill.teacher import LOGITS
+from dnntrain.choices.distill._teacher_runner import LOGITS
+from dnntrain.choices.distill.rkd import Rkd, angle_loss, distance_loss
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, Need, Outputs
 

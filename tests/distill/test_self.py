@@ -14,8 +14,8 @@ from short_runs import trained
 from stand_ins import built, context
 from students import SMALL, assert_goes_on_bitwise, assert_trains_as_one_process, student
 
-from dnntrain.distill.kd import kd_loss
-from dnntrain.distill.self import OwnAverage, SelfDistillation
+from dnntrain.choices.distill.kd import kd_loss
+from dnntrain.choices.distill.self import OwnAverage, SelfDistillation
 from dnntrain.protocols import Batch, Moment, Outputs
 
 

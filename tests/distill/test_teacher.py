@@ -22,14 +22,14 @@ from students import of_digits, taught_by
 from two_ranks_teacher import SHARES, outputs_on_two_ranks
 
 from dnntrain import plan
-from dnntrain.cli import main
-from dnntrain.distill.at import At
-from dnntrain.distill.kd import Kd
-from dnntrain.distill.source import Loaded, load_teacher
-from dnntrain.distill.teacher import LOGITS, renormalisation
+from dnntrain.choices.distill._load_teacher import Loaded, load_teacher
+from dnntrain.choices.distill._teacher_runner import LOGITS, renormalisation
+from dnntrain.choices.distill.at import At
+from dnntrain.choices.distill.kd import Kd
+from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.keys import Key
 from dnntrain.protocols import Batch
+from dnntrain.utils.rng import Key
 
 
 def refused(teacher: object, **changes: object) -> str:
@@ -55,7 +55,7 @@ def test_run_directory_export_and_file_are_the_same_teacher(short_run: Path, tmp
 
 
 def test_its_outputs_are_those_of_the_run(short_run: Path) -> None:
-    from dnntrain.verbs.trained import load_run
+    from dnntrain.inference.load import load_run
 
     images, index = torch.rand(5, 1, 8, 8), np.arange(5)
     taught = (
@@ -192,7 +192,9 @@ def test_a_model_for_colours_sees_gray_images_as_colours(
         source = "torchvision:mobilenet_v3_small"
     else:
         published = timm.create_model("test_resnet")
-        monkeypatch.setattr("dnntrain.model.timm.make", lambda arch, pretrained, arguments: copy.deepcopy(published))
+        monkeypatch.setattr(
+            "dnntrain.choices.model.timm.make", lambda arch, pretrained, arguments: copy.deepcopy(published)
+        )
         source = "timm:test_resnet"
     gray = of_digits(input_shape=(1, 32, 32), num_classes=1000, class_names=(), mean=(0.3,), std=(0.2,))
     pixels = torch.rand(4, 1, 32, 32)
@@ -210,7 +212,9 @@ def test_features_of_a_model_for_colours_are_read_for_gray_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = timm.create_model("test_resnet")
-    monkeypatch.setattr("dnntrain.model.timm.make", lambda arch, pretrained, arguments: copy.deepcopy(published))
+    monkeypatch.setattr(
+        "dnntrain.choices.model.timm.make", lambda arch, pretrained, arguments: copy.deepcopy(published)
+    )
     parts = At(teacher="timm:test_resnet", layers="conv1", teacher_layers="layer1").build(of_digits())
     assert len(parts.captures) == 1
 
@@ -228,7 +232,7 @@ def test_a_run_loads_its_teacher_once(short_run: Path, tmp_path: Path, monkeypat
         sources.append(source)
         return load_teacher(source, *rest)
 
-    monkeypatch.setattr("dnntrain.distill.teacher.load_teacher", counted)
+    monkeypatch.setattr("dnntrain.choices.distill._teacher_runner.load_teacher", counted)
     trained(tmp_path / "run", *taught_by(short_run, "kd"))
     assert sources == [str(short_run)]
 

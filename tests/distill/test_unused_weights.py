@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from students import of_digits
 
-from dnntrain.distill.at import At
-from dnntrain.distill.dist import Dist
-from dnntrain.distill.dkd import Dkd
-from dnntrain.distill.fitnet import Fitnet
-from dnntrain.distill.kd import Kd
-from dnntrain.distill.knobs import check_weights
-from dnntrain.distill.rkd import Rkd
-from dnntrain.distill.self import SelfDistillation
+from dnntrain.choices.distill._options import check_weights
+from dnntrain.choices.distill.at import At
+from dnntrain.choices.distill.dist import Dist
+from dnntrain.choices.distill.dkd import Dkd
+from dnntrain.choices.distill.fitnet import Fitnet
+from dnntrain.choices.distill.kd import Kd
+from dnntrain.choices.distill.rkd import Rkd
+from dnntrain.choices.distill.self import SelfDistillation
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Method
 

@@ -13,11 +13,11 @@ import torch.multiprocessing as mp
 from students import of_digits
 from torch.distributed.tensor import DTensor
 
-from dnntrain.distill.knobs import TeacherKnobs
-from dnntrain.distill.source import load_teacher
-from dnntrain.distill.teacher import Runner, Tap
-from dnntrain.parallel.degrees import Degrees
-from dnntrain.parallel.mesh import Mesh, Together
+from dnntrain.choices.distill._load_teacher import load_teacher
+from dnntrain.choices.distill._options import TeacherKnobs
+from dnntrain.choices.distill._teacher_runner import Runner, Tap
+from dnntrain.distributed.mesh import Mesh, Together
+from dnntrain.distributed.parallel_dims import Degrees
 
 #: Images of each rank: three forward passes of the first, none that the second would need.
 SHARES = (70, 0)

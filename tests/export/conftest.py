@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from short_runs import trained
 
-from dnntrain.cli import main
+from dnntrain.cli.main import main
 
 
 @pytest.fixture(scope="session")

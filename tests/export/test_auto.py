@@ -10,10 +10,10 @@ import pytest
 import torch
 from short_runs import trained
 
+from dnntrain.bench import fastest_export
 from dnntrain.bench.measure import Timed
-from dnntrain.cli import main
-from dnntrain.verbs import choosing
-from dnntrain.verbs.trained import load_trained
+from dnntrain.cli.main import main
+from dnntrain.inference.load import load_trained
 
 Capture = pytest.CaptureFixture[str]
 
@@ -21,9 +21,11 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only formats that need no compiling, timed for an instant."""
-    monkeypatch.setattr(choosing, "OPTIONS", [option for option in choosing.OPTIONS if "onnx" in option.name])
-    monkeypatch.setitem(choosing.export_fastest.__kwdefaults__, "rounds", 1)
-    monkeypatch.setitem(choosing.export_fastest.__kwdefaults__, "seconds", 0.01)
+    monkeypatch.setattr(
+        fastest_export, "OPTIONS", [option for option in fastest_export.OPTIONS if "onnx" in option.name]
+    )
+    monkeypatch.setitem(fastest_export.export_fastest.__kwdefaults__, "rounds", 1)
+    monkeypatch.setitem(fastest_export.export_fastest.__kwdefaults__, "seconds", 0.01)
 
 
 def won_by(monkeypatch: pytest.MonkeyPatch, winners: dict[int, str]) -> None:
@@ -32,7 +34,7 @@ def won_by(monkeypatch: pytest.MonkeyPatch, winners: dict[int, str]) -> None:
     def fastest(timed: list[Timed], batch: int) -> Timed:
         return next(found for found in timed if found.name == winners[batch])
 
-    monkeypatch.setattr(choosing, "fastest", fastest)
+    monkeypatch.setattr(fastest_export, "fastest", fastest)
 
 
 @pytest.mark.slow
@@ -72,10 +74,10 @@ def test_two_winners_are_shipped_and_each_gets_the_batches_it_won(
 def test_what_loses_too_much_accuracy_is_left_out_with_the_reason(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    from dnntrain.verbs import exporting
+    from dnntrain.inference import export_run
 
     monkeypatch.setattr(
-        exporting.Subject, "calibration", lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches
+        export_run.Subject, "calibration", lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches
     )
     assert main(["export", str(run), "format=auto", "batches=1", "threads=1", f"path={tmp_path}/out"]) == 0
     assert "onnx_int8 is left out" in capsys.readouterr().err

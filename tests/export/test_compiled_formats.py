@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.cli import main
-from dnntrain.export.census import torch_census
+from dnntrain.cli.main import main
 from dnntrain.export.compiled import Compiled
-from dnntrain.verbs.trained import load_run, load_trained
+from dnntrain.export.op_coverage import torch_census
+from dnntrain.inference.load import load_run, load_trained
 
 Folder = Callable[..., Path]
 

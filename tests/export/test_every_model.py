@@ -10,10 +10,10 @@ import pytest
 import torch
 from short_runs import trained
 
-from dnntrain.cli import main
+from dnntrain.cli.main import main
 from dnntrain.config.registry import registry
 from dnntrain.export.parity import LEAST_AGREEMENT
-from dnntrain.verbs.trained import load_trained
+from dnntrain.inference.load import load_trained
 
 MODELS = (
     "mlp",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnntrain.cli import main
+from dnntrain.cli.main import main
 
 
 @pytest.mark.parametrize(

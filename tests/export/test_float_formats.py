@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dnntrain.cli import main
-from dnntrain.data.digits import Digits
-from dnntrain.verbs.exporting import prepared
-from dnntrain.verbs.trained import load_run, load_trained
+from dnntrain.choices.data.digits import Digits
+from dnntrain.cli.main import main
+from dnntrain.inference.export_run import prepared
+from dnntrain.inference.load import load_run, load_trained
 
 Capture = pytest.CaptureFixture[str]
 Folder = Callable[..., Path]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.export.census import Census, torch_census
 from dnntrain.export.onednn import executed, onednn_census, parsed
+from dnntrain.export.op_coverage import Census, torch_census
 
 DEPTHWISE = (
     "onednn_verbose,v1,primitive,exec,cpu,convolution,brdgmm_dw:avx512_core,forward_inference,src:u8::blocked:acdb::f0 "

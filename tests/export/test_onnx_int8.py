@@ -10,9 +10,9 @@ import pytest
 import torch
 from short_runs import result, trained
 
-from dnntrain.cli import main
+from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError
-from dnntrain.export.census import Census, check_share, onnx_census
+from dnntrain.export.op_coverage import Census, check_share, onnx_census
 
 Folder = Callable[..., Path]
 
@@ -74,11 +74,11 @@ def test_an_export_that_falls_back_to_float_is_refused() -> None:
 def test_more_loss_of_accuracy_than_allowed_fails_with_exit_code_5(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dnntrain.verbs import exporting
+    from dnntrain.inference import export_run
 
     # Calibrated on images that are all zero, the ranges of activations are wrong for any real image.
     monkeypatch.setattr(
-        exporting.Subject, "calibration", lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches
+        export_run.Subject, "calibration", lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches
     )
     assert main(["export", str(run), "format=onnx_int8", f"path={tmp_path}/out"]) == 5
     assert "quant.max_drop" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dnntrain.cli import main
+from dnntrain.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
 Folder = Callable[..., Path]

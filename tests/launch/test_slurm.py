@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dnntrain.cli import main
-from dnntrain.launch.slurm import Slurm
-from dnntrain.launch.slurm_script import batch_script
-from dnntrain.verbs.rank import take_from_slurm
+from dnntrain.choices.launch._slurm_script import batch_script
+from dnntrain.choices.launch.slurm import Slurm
+from dnntrain.cli.main import main
+from dnntrain.run.worker import take_from_slurm
 
 RUN = Path("/runs/a b")
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dnntrain.model.cost import activation_bytes, flops_per_example, parameter_count, unfilled
-from dnntrain.model.mlp import Mlp
-from dnntrain.model.mobilenet_v3_small import MobilenetV3Small
-from dnntrain.model.resnet_cifar import ResnetCifar
-from dnntrain.model.seed_cnn import SeedCnn
-from dnntrain.model.shape import ModelShape
-from dnntrain.model.vit_tiny import VitTiny
+from dnntrain.choices.model.mlp import Mlp
+from dnntrain.choices.model.mobilenet_v3_small import MobilenetV3Small
+from dnntrain.choices.model.resnet_cifar import ResnetCifar
+from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.vit_tiny import VitTiny
+from dnntrain.nn.cost import activation_bytes, flops_per_example, parameter_count, unfilled
+from dnntrain.nn.shape import ModelShape
 
 CIFAR = ModelShape(10, 3, 32, 32)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dnntrain.choices.model.custom import Custom
 from dnntrain.errors import ConfigError
-from dnntrain.model.custom import Custom
-from dnntrain.model.initialise import initialise
-from dnntrain.model.shape import ModelShape
+from dnntrain.nn.init import initialise
+from dnntrain.nn.shape import ModelShape
 
 SHAPE = ModelShape(10, 3, 8, 8)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dnntrain.model.foreign import built_by
-from dnntrain.model.initialise import initialise
-from dnntrain.model.schemes import SCHEMES
-from dnntrain.model.seed_cnn import SeedCnn
-from dnntrain.model.shape import ModelShape
+from dnntrain.choices.model._adapters import built_by
+from dnntrain.choices.model._init_schemes import SCHEMES
+from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.nn.init import initialise
+from dnntrain.nn.shape import ModelShape
 
 
 def weights(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:

@@ -10,18 +10,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dnntrain.choices.model.airbench import Airbench
+from dnntrain.choices.model.mlp import Mlp
+from dnntrain.choices.model.mobilenet_v3_small import MobilenetV3Small
+from dnntrain.choices.model.resnet18 import Resnet18
+from dnntrain.choices.model.resnet_cifar import ResnetCifar
+from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.vit_tiny import VitTiny, choose_patch
+from dnntrain.choices.model.wide_resnet import WideResnet
 from dnntrain.errors import ConfigError
-from dnntrain.model.airbench import Airbench
-from dnntrain.model.cost import parameter_count, unfilled
-from dnntrain.model.initialise import initialise
-from dnntrain.model.mlp import Mlp
-from dnntrain.model.mobilenet_v3_small import MobilenetV3Small
-from dnntrain.model.resnet18 import Resnet18
-from dnntrain.model.resnet_cifar import ResnetCifar
-from dnntrain.model.seed_cnn import SeedCnn
-from dnntrain.model.shape import ModelShape, head_names
-from dnntrain.model.vit_tiny import VitTiny, choose_patch
-from dnntrain.model.wide_resnet import WideResnet
+from dnntrain.nn.cost import parameter_count, unfilled
+from dnntrain.nn.init import initialise
+from dnntrain.nn.shape import ModelShape, head_names
 
 DIGITS = ModelShape(10, 1, 8, 8)
 MNIST = ModelShape(10, 1, 28, 28)
@@ -192,7 +192,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_padded_shortcuts_take_every_second_pixel_and_add_zero_channels() -> None:
-    from dnntrain.model.residual import PaddedShortcut
+    from dnntrain.choices.model._basic_resnet import PaddedShortcut
 
     images = torch.rand(1, 2, 4, 4)
     shortened = PaddedShortcut(2, 4, 2)(images)

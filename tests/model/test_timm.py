@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
+from dnntrain.choices.model.timm import Timm
+from dnntrain.choices.model.vit_tiny import VitTiny
 from dnntrain.errors import ConfigError
-from dnntrain.model.shape import ModelShape, head_modules
-from dnntrain.model.timm import Timm
-from dnntrain.model.vit_tiny import VitTiny
+from dnntrain.nn.shape import ModelShape, head_modules
 
 timm = pytest.importorskip("timm")
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 import torchvision
 
+from dnntrain.checkpoint.portable_model import unfetched
+from dnntrain.choices.model.mlp import Mlp
+from dnntrain.choices.model.timm import Timm
+from dnntrain.choices.model.torchvision import Torchvision, cached_weights, make
 from dnntrain.errors import ConfigError
-from dnntrain.model.cost import unfilled
-from dnntrain.model.exported import unfetched
-from dnntrain.model.initialise import initialise
-from dnntrain.model.mlp import Mlp
-from dnntrain.model.shape import ModelShape, head_modules
-from dnntrain.model.timm import Timm
-from dnntrain.model.torchvision import Torchvision, cached_weights, make
+from dnntrain.nn.cost import unfilled
+from dnntrain.nn.init import initialise
+from dnntrain.nn.shape import ModelShape, head_modules
 
 GREY = ModelShape(10, 1, 32, 32)
 COLOUR = ModelShape(10, 3, 32, 32)

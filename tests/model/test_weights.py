@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dnntrain.choices.model.mlp import Mlp
 from dnntrain.errors import CheckpointError
-from dnntrain.model.mlp import Mlp
-from dnntrain.model.shape import ModelShape
-from dnntrain.model.weights import load_weights
+from dnntrain.nn.shape import ModelShape
+from dnntrain.nn.weights import load_weights
 
 
 def build(num_classes: int = 10, hidden: tuple[int, ...] = (16,)) -> nn.Module:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dnntrain.monitor.early_stopping import Patience
+from dnntrain.choices.monitor.early_stopping import Patience
 
 
 def stops_at(watcher: Patience, values: list[float], metric: str = "accuracy") -> int | None:

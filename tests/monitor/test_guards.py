@@ -9,14 +9,14 @@ import torch
 from stand_ins import built
 from torch import nn
 
-from dnntrain.config.precheck import precheck
+from dnntrain.choices.monitor.dead_units import DeadUnits, DeadUnitsGuard, living
+from dnntrain.choices.monitor.gradient_norm import GradientNorm, GradientNormGuard
+from dnntrain.choices.monitor.loss_spike import LossSpike, LossSpikeGuard, robust_score
+from dnntrain.choices.monitor.non_finite import NonFinite, NonFiniteGuard
+from dnntrain.choices.monitor.slow_data import SlowData, SlowDataGuard
+from dnntrain.choices.monitor.slow_rank import slowest
+from dnntrain.config.validate import precheck
 from dnntrain.errors import ConfigError
-from dnntrain.monitor.dead_units import DeadUnits, DeadUnitsGuard, living
-from dnntrain.monitor.gradient_norm import GradientNorm, GradientNormGuard
-from dnntrain.monitor.loss_spike import LossSpike, LossSpikeGuard, robust_score
-from dnntrain.monitor.non_finite import NonFinite, NonFiniteGuard
-from dnntrain.monitor.slow_data import SlowData, SlowDataGuard
-from dnntrain.monitor.slow_rank import slowest
 from dnntrain.protocols import Action, Alarm, Clock, Seen
 
 

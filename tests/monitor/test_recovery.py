@@ -19,7 +19,7 @@ from faults import install
 from short_runs import broken_off, comparable, environment, result, rows
 
 from dnntrain import train
-from dnntrain.checkpoint.state import read
+from dnntrain.checkpoint.checkpoint import read
 from dnntrain.errors import DivergedError, DnntrainError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from dnntrain.choices.norm.frozen import Frozen
+from dnntrain.choices.norm.ghost import Ghost
+from dnntrain.choices.norm.group import Group
+from dnntrain.choices.norm.layer import Layer
+from dnntrain.choices.norm.local import Local
+from dnntrain.choices.norm.sync import Sync
+from dnntrain.choices.norm.weight_standardisation import WeightStandardisation, baked
 from dnntrain.errors import ConfigError
-from dnntrain.norm.frozen import Frozen
-from dnntrain.norm.ghost import Ghost
-from dnntrain.norm.group import Group
-from dnntrain.norm.layer import Layer
-from dnntrain.norm.local import Local
-from dnntrain.norm.sync import Sync
-from dnntrain.norm.weight_standardisation import WeightStandardisation, baked
 
 BATCH: list[Any] = [Local(), Sync(), Ghost(size=2), Frozen()]
 EXAMPLE: list[Any] = [Group(), Layer(), WeightStandardisation()]

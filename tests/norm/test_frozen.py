@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.norm.frozen import Frozen
+from dnntrain.choices.norm.frozen import Frozen
 
 
 @pytest.mark.parametrize("affine", [False, True])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.norm.group import Group, group_count
-from dnntrain.norm.layer import Layer
+from dnntrain.choices.norm.group import Group, group_count
+from dnntrain.choices.norm.layer import Layer
 
 
 @pytest.mark.parametrize(

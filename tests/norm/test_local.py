@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dnntrain.norm.convert import NormFacts
-from dnntrain.norm.local import Local
+from dnntrain.choices.norm._convert import NormFacts
+from dnntrain.choices.norm.local import Local
 
 
 def test_synchronised_layers_train_locally() -> None:

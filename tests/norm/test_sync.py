@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from two_ranks import computed, inputs, network, on_two_ranks
 
-from dnntrain.norm.convert import NormFacts, restored
-from dnntrain.norm.sync import Sync, SyncNorm, synchronised
+from dnntrain.choices.norm._convert import NormFacts, restored
+from dnntrain.choices.norm.sync import Sync, SyncNorm, synchronised
 from dnntrain.protocols import Alone
 
 

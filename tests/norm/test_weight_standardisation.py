@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from dnntrain.choices.norm.weight_standardisation import StandardisedConv2d, WeightStandardisation, standardised
 from dnntrain.errors import ConfigError
-from dnntrain.norm.weight_standardisation import StandardisedConv2d, WeightStandardisation, standardised
 
 
 def test_each_filter_gets_mean_0_and_deviation_1() -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
-from dnntrain.norm.ghost import Ghost
-from dnntrain.norm.sync import Sync
+from dnntrain.choices.norm.ghost import Ghost
+from dnntrain.choices.norm.sync import Sync
 
 EXAMPLES = 8
 CHOICES = {"sync": Sync(), "ghost": Ghost(size=2)}

@@ -10,7 +10,7 @@ from optimizing import Formula, assert_weights, by_hand, decays, network, optimi
 from short_runs import result, trained
 from torch import Tensor
 
-from dnntrain.optim.adafactor import Adafactor
+from dnntrain.choices.optim.adafactor import Adafactor
 
 
 def rms(tensor: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def test_the_state_of_a_matrix_is_a_row_and_a_column() -> None:
 
 
 def test_a_resumed_run_is_the_run_that_went_on(tmp_path: Path) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     common = ("optim=adafactor", "sched=constant")
     trained(tmp_path / "long", *common, "train.duration=20step")

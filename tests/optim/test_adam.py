@@ -7,7 +7,7 @@ import torch
 from optimizing import Formula, assert_weights, by_hand, decays, network, optimize
 from torch import Tensor
 
-from dnntrain.optim.adam import Adam
+from dnntrain.choices.optim.adam import Adam
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])

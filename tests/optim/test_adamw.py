@@ -6,7 +6,7 @@ import torch
 from optimizing import Formula, assert_weights, by_hand, decays, network, optimize
 from torch import Tensor
 
-from dnntrain.optim.adamw import AdamW
+from dnntrain.choices.optim.adamw import AdamW
 
 
 def test_five_steps_are_the_formula_of_the_paper() -> None:

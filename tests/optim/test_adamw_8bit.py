@@ -10,11 +10,11 @@ from optimizing import give_gradients, optimize
 from short_runs import result, trained
 from torch import nn
 
-from dnntrain.checkpoint import state as checkpoint
-from dnntrain.checkpoint.stateful import OptimizerState
-from dnntrain.hardware import detect
-from dnntrain.optim.adamw import AdamW
-from dnntrain.optim.adamw_8bit import AdamW8bit
+from dnntrain.checkpoint import checkpoint
+from dnntrain.checkpoint.state_dicts import OptimizerState
+from dnntrain.choices.optim.adamw import AdamW
+from dnntrain.choices.optim.adamw_8bit import AdamW8bit
+from dnntrain.utils.hardware import detect
 
 
 def network() -> nn.Sequential:
@@ -104,7 +104,7 @@ def test_it_is_refused_where_it_has_no_kernels() -> None:
 
 
 def test_a_resumed_run_is_the_run_that_went_on(tmp_path: Path) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     common = ("optim=adamw_8bit", "sched=constant")
     trained(tmp_path / "long", *common, "train.duration=20step")

@@ -10,19 +10,19 @@ import torch
 from optimizing import network, optimize
 from short_runs import rows, trained
 
-from dnntrain.checkpoint import state as checkpoint
-from dnntrain.checkpoint.stateful import OptimizerState
+from dnntrain.checkpoint import checkpoint
+from dnntrain.checkpoint.state_dicts import OptimizerState
+from dnntrain.choices.optim._base import OptimizerChoice, scaling_factor
+from dnntrain.choices.optim.adam import Adam
+from dnntrain.choices.optim.adamw import AdamW
+from dnntrain.choices.optim.lion import Lion
+from dnntrain.choices.optim.muon import Muon
+from dnntrain.choices.optim.radam import RAdam
+from dnntrain.choices.optim.sgd import Sgd
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
 from dnntrain.config.registry import registry
 from dnntrain.errors import ConfigError
-from dnntrain.optim.adam import Adam
-from dnntrain.optim.adamw import AdamW
-from dnntrain.optim.base import OptimizerChoice, scaling_factor
-from dnntrain.optim.lion import Lion
-from dnntrain.optim.muon import Muon
-from dnntrain.optim.radam import RAdam
-from dnntrain.optim.sgd import Sgd
 
 
 def test_rates_scale_with_the_batch_by_the_rule() -> None:
@@ -79,7 +79,7 @@ def test_a_run_is_logged_at_the_scaled_rate_whatever_its_groups(tmp_path: Path) 
 
 
 def test_a_pattern_that_matches_nothing_is_refused_by_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     assert main(["plan", "optim.no_decay=['haed.*']"]) == 2
     assert "'haed.*'" in capsys.readouterr().err

@@ -7,10 +7,10 @@ import torch
 from optimizing import network
 from torch import nn
 
+from dnntrain.choices.model.vit_tiny import VitTiny
+from dnntrain.choices.optim._param_groups import GroupRule, block_depths, parameter_groups, parameter_settings
 from dnntrain.errors import ConfigError
-from dnntrain.model.shape import ModelShape
-from dnntrain.model.vit_tiny import VitTiny
-from dnntrain.optim.groups import GroupRule, block_depths, parameter_groups, parameter_settings
+from dnntrain.nn.shape import ModelShape
 
 
 def settings(
@@ -139,7 +139,7 @@ def test_shards_of_different_meshes_and_plain_tensors_are_in_groups_of_their_own
 
 
 def test_steps_of_a_group_are_its_share_of_the_plain_step() -> None:
-    from dnntrain.optim.sgd import Sgd
+    from dnntrain.choices.optim.sgd import Sgd
 
     plain, scaled = network(), network()
     for model, choice in (

@@ -11,7 +11,7 @@ from short_runs import result, trained
 from stand_ins import built, context
 from torch import Tensor
 
-from dnntrain.optim.lamb import Lamb
+from dnntrain.choices.optim.lamb import Lamb
 
 
 @pytest.mark.parametrize("trust_clip", [False, True])
@@ -51,7 +51,7 @@ def test_the_count_of_steps_is_restored_in_every_group() -> None:
 
 
 def test_a_resumed_run_is_the_run_that_went_on(tmp_path: Path) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     common = ("optim=lamb", "sched=constant", "precision=fp32")
     trained(tmp_path / "long", *common, "train.duration=20step")

@@ -7,7 +7,7 @@ import torch
 from optimizing import Formula, assert_weights, by_hand, decays, network, optimize
 from torch import Tensor
 
-from dnntrain.optim.lars import Lars
+from dnntrain.choices.optim.lars import Lars
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])

@@ -9,8 +9,8 @@ import torch
 from optimizing import Formula, assert_weights, by_hand, decays, network, optimize
 from torch import Tensor
 
-from dnntrain.hardware import detect
-from dnntrain.optim.lion import Lion
+from dnntrain.choices.optim.lion import Lion
+from dnntrain.utils.hardware import detect
 
 
 def test_five_steps_are_the_formula_of_the_paper() -> None:
@@ -33,6 +33,6 @@ def test_five_steps_are_the_formula_of_the_paper() -> None:
 def test_without_its_package_it_is_refused_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     hardware = detect("cpu")
     assert Lion().refusal(hardware) is None
-    monkeypatch.setattr("dnntrain.optim.base.find_spec", lambda name: None)
+    monkeypatch.setattr("dnntrain.choices.optim._base.find_spec", lambda name: None)
     assert Lion().refusal(hardware) == ("needs the package timm", "install it: pip install 'dnntrain[timm]'")
     assert importlib.util.find_spec("timm") is not None

@@ -7,7 +7,7 @@ import torch
 from optimizing import network, optimize
 from torch import nn
 
-from dnntrain.optim.muon import MatrixMuon, Muon, orthogonalised, shape_factor
+from dnntrain.choices.optim.muon import MatrixMuon, Muon, orthogonalised, shape_factor
 
 
 def names(optimizer: torch.optim.Optimizer) -> set[str]:

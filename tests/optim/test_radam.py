@@ -9,7 +9,7 @@ import torch
 from optimizing import Formula, assert_weights, by_hand, decays, network, optimize
 from torch import Tensor
 
-from dnntrain.optim.radam import RAdam
+from dnntrain.choices.optim.radam import RAdam
 
 
 @pytest.mark.parametrize("decoupled", [True, False])

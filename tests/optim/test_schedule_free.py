@@ -13,9 +13,9 @@ from short_runs import comparable, result, trained
 from stand_ins import built, context
 from torch import Tensor, nn
 
-from dnntrain.checkpoint import state as checkpoint
+from dnntrain.checkpoint import checkpoint
+from dnntrain.choices.optim.schedule_free import AveragedWeights, ScheduleFree, ScheduleFreeAdamW
 from dnntrain.errors import ConfigError
-from dnntrain.optim.schedule_free import AveragedWeights, ScheduleFree, ScheduleFreeAdamW
 
 #: A warm-up, a plateau, a fall: rates of seven steps.
 RATES = (0.0, 0.005, 0.01, 0.02, 0.02, 0.01, 0.005)
@@ -119,7 +119,7 @@ def test_before_the_first_step_the_average_is_the_model() -> None:
 
 
 def test_a_resumed_run_is_the_run_that_went_on_however_often_either_evaluates(tmp_path: Path) -> None:
-    from dnntrain.cli import main
+    from dnntrain.cli.main import main
 
     common = ("optim=schedule_free", "sched=constant", "sched.warmup=5step", "eval.weights=last")
     trained(tmp_path / "long", *common, "train.duration=20step", "eval.every=20step")

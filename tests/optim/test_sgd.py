@@ -7,9 +7,9 @@ import torch
 from optimizing import Formula, assert_weights, by_hand, decays, network, optimize
 from torch import Tensor
 
+from dnntrain.choices.optim.sgd import Sgd
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
-from dnntrain.optim.sgd import Sgd
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])

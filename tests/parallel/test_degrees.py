@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dnntrain.choices.parallel.auto import Auto, choose
+from dnntrain.choices.parallel.ddp import Ddp
+from dnntrain.choices.parallel.fsdp import Fsdp
+from dnntrain.choices.parallel.hsdp import Hsdp
+from dnntrain.distributed.parallel_dims import Degrees, Layout, balanced
 from dnntrain.errors import ConfigError
-from dnntrain.parallel.auto import Auto, choose
-from dnntrain.parallel.ddp import Ddp
-from dnntrain.parallel.degrees import Degrees, Layout, balanced
-from dnntrain.parallel.fsdp import Fsdp
-from dnntrain.parallel.hsdp import Hsdp
-from dnntrain.world import World
+from dnntrain.utils.world import World
 
 SMALL = st.integers(1, 4)
 

@@ -10,21 +10,21 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dnntrain.cli.commands.plan import run
+from dnntrain.cli.parser import parse
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
+from dnntrain.distributed.comm_cost import Links, Traffic, all_reduce, half_of_all_reduce, neighbours, step_time
+from dnntrain.distributed.fake_group import one_of
+from dnntrain.distributed.mesh import Mesh
+from dnntrain.distributed.parallel_dims import Degrees, Layout
 from dnntrain.errors import ConfigError
-from dnntrain.foresight import Foresight, foresee, in_flight
-from dnntrain.layout import place_on_ranks
-from dnntrain.model.shape import ModelShape
-from dnntrain.parallel.degrees import Degrees, Layout
-from dnntrain.parallel.fake import one_of
-from dnntrain.parallel.mesh import Mesh
-from dnntrain.parallel.traffic import Links, Traffic, all_reduce, half_of_all_reduce, neighbours, step_time
+from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import Parts
-from dnntrain.session import Session, open_session
-from dnntrain.verbs.arguments import parse
-from dnntrain.verbs.plan import run
-from dnntrain.world import World
+from dnntrain.run.layout_estimate import Foresight, foresee, in_flight
+from dnntrain.run.session import Session, open_session
+from dnntrain.training.distribute_model import place_on_ranks
+from dnntrain.utils.world import World
 
 MLP = ("model=mlp", "model.hidden=[8]", "device=cpu", "precision=fp32", "train.threads=1")
 #: 64 · 8 + 8 and 8 · 10 + 10.

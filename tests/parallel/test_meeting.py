@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
+from dnntrain.distributed.rendezvous import Failure, Meeting
 from dnntrain.errors import CheckpointError, ConfigError, DataError, RankError
-from dnntrain.parallel.meeting import Failure, Meeting
-from dnntrain.world import World
+from dnntrain.utils.world import World
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from rank_pool import Pool
 from short_runs import broken_off, comparable, result
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState
 
-from dnntrain.checkpoint.state import read
-from dnntrain.parallel.powersgd import START_STEP, PowerSgd
-from dnntrain.world import World
+from dnntrain.checkpoint.checkpoint import read
+from dnntrain.distributed.powersgd import START_STEP, PowerSgd
+from dnntrain.utils.world import World
 
 #: Layers of 64 × 32, 32 × 32 and 32 × 10 numbers, all large enough to be compressed; it starts with step 10 of 18.
 LINE = line(

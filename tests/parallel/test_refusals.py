@@ -9,11 +9,11 @@ import pytest
 from dnntrain import plan
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
+from dnntrain.distributed.parallel_dims import Degrees
 from dnntrain.errors import ConfigError
-from dnntrain.hardware import Hardware
-from dnntrain.parallel.degrees import Degrees
-from dnntrain.rules_layout import LayoutFacts, layout_refusals
-from dnntrain.timetable import BatchSizes, Timetable
+from dnntrain.planning.checks.parallelism import LayoutFacts, layout_refusals
+from dnntrain.utils.epochs import BatchSizes, Timetable
+from dnntrain.utils.hardware import Hardware
 
 DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dnntrain.parallel.replay import RandomNumbers
+from dnntrain.distributed.rng_replay import RandomNumbers
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.objective import build_objective
-from dnntrain.parallel.spmd import SpmdExecutor
+from dnntrain.choices.reg.grad_clip import clip_by_norm
+from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.protocols import Alone, Batch, LossTerm, StepBatch
-from dnntrain.reg.grad_clip import clip_by_norm
-from dnntrain.update import build_apply
+from dnntrain.training.loss import build_objective
+from dnntrain.training.optimizer_step import build_apply
 
 
 def batch_of(images: torch.Tensor, targets: torch.Tensor) -> Batch:

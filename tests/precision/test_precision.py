@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dnntrain.hardware import Hardware, detect
-from dnntrain.precision.auto import Auto
-from dnntrain.precision.bf16 import Bf16
-from dnntrain.precision.fp16 import Fp16
-from dnntrain.precision.fp32 import Fp32
+from dnntrain.choices.precision.auto import Auto
+from dnntrain.choices.precision.bf16 import Bf16
+from dnntrain.choices.precision.fp16 import Fp16
+from dnntrain.choices.precision.fp32 import Fp32
+from dnntrain.utils.hardware import Hardware, detect
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dnntrain.errors import ConfigError
-from dnntrain.model.residual import ResidualNetwork
-from dnntrain.model.shape import ModelShape
-from dnntrain.model.wide_resnet import WideResnet
-from dnntrain.norm.sync import Sync
-from dnntrain.norm.weight_standardisation import WeightStandardisation
-from dnntrain.quant.fake import (
+from dnntrain.choices.model._basic_resnet import ResidualNetwork
+from dnntrain.choices.model.wide_resnet import WideResnet
+from dnntrain.choices.norm.sync import Sync
+from dnntrain.choices.norm.weight_standardisation import WeightStandardisation
+from dnntrain.choices.quant._fake_quant import (
     FakeConv2d,
     activation_scale,
     fake_activation,
@@ -23,7 +21,9 @@ from dnntrain.quant.fake import (
     prepared,
     restored,
 )
-from dnntrain.quant.flow import watched
+from dnntrain.choices.quant._quant_points import watched
+from dnntrain.errors import ConfigError
+from dnntrain.nn.shape import ModelShape
 
 
 def network() -> nn.Module:

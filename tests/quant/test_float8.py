@@ -15,18 +15,18 @@ from short_runs import trained
 from stand_ins import context
 from torch import Tensor, nn
 
-from dnntrain.cli import main
+from dnntrain.choices.quant.float8 import Float8, check_layers, computes_float8, converted, takes
+from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.card import Card
-from dnntrain.export.foreseen import check_quantised
 from dnntrain.export.formats import Source, find, pt2_cuda
 from dnntrain.export.formats.pt2_cuda import running, written
-from dnntrain.hardware import Hardware
+from dnntrain.export.manifest import Card
+from dnntrain.export.preflight import check_quantised
+from dnntrain.planning.checks.combinations import refusals
 from dnntrain.protocols import Parts
-from dnntrain.quant.float8 import Float8, check_layers, computes_float8, converted, takes
-from dnntrain.rules import refusals
+from dnntrain.utils.hardware import Hardware
 
 
 @pytest.fixture

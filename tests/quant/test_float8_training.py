@@ -9,8 +9,8 @@ import torch
 from short_runs import trained
 from torch import nn
 
+from dnntrain.choices.quant.float8_training import Float8Training, restored
 from dnntrain.errors import ConfigError
-from dnntrain.quant.float8_training import Float8Training, restored
 
 
 def network() -> nn.Module:

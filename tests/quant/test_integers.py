@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dnntrain.model.residual import ResidualNetwork
-from dnntrain.quant.fake import inserted, prepared, ranges_of, reaches, with_ranges
-from dnntrain.quant.integers import converted
+from dnntrain.choices.model._basic_resnet import ResidualNetwork
+from dnntrain.choices.quant._fake_quant import inserted, prepared, ranges_of, reaches, with_ranges
+from dnntrain.choices.quant._int_modules import converted
 
 
 def rounding_network(images: torch.Tensor) -> nn.Module:

@@ -22,12 +22,12 @@ from torch import nn
 from two_ranks_qat import trained_alone, trained_on_two_ranks
 
 from dnntrain import evaluate
-from dnntrain.checkpoint.state import read
-from dnntrain.cli import main
+from dnntrain.checkpoint.checkpoint import read
+from dnntrain.choices.quant.qat import Qat, followed, reached
+from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import Alone, Moment
-from dnntrain.quant.qat import Qat, followed, reached
-from dnntrain.units import Duration
+from dnntrain.utils.units import Duration
 
 SMALL = ("model=resnet_cifar", "model.depth=8", "train.limit=160", "train.batch_size=32", "precision=fp32")
 

@@ -14,11 +14,11 @@ from stand_ins import context
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dnntrain.controls import bind_controls
-from dnntrain.model.residual import ResidualNetwork
+from dnntrain.choices.model._basic_resnet import ResidualNetwork
+from dnntrain.choices.quant.qat import Qat
 from dnntrain.protocols import Alone, Built, Collectives, Moment
-from dnntrain.quant.qat import Qat
-from dnntrain.units import Duration
+from dnntrain.training.scheduled_values import bind_controls
+from dnntrain.utils.units import Duration
 
 EXAMPLES, STEPS = 12, 20
 

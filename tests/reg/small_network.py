@@ -10,7 +10,7 @@ from stand_ins import built
 from torch import nn
 
 from dnntrain.protocols import Parts
-from dnntrain.update import build_apply
+from dnntrain.training.optimizer_step import build_apply
 
 
 def network(seed: int = 0) -> nn.Module:

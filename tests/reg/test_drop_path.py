@@ -9,14 +9,14 @@ from stand_ins import context
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from dnntrain.choices.model.resnet_cifar import ResnetCifar
+from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.torchvision import Torchvision
+from dnntrain.choices.model.vit_tiny import VitTiny
+from dnntrain.choices.model.wide_resnet import WideResnet
+from dnntrain.choices.reg.drop_path import DropPath, places, rates
 from dnntrain.errors import ConfigError
-from dnntrain.model.resnet_cifar import ResnetCifar
-from dnntrain.model.seed_cnn import SeedCnn
-from dnntrain.model.shape import ModelShape
-from dnntrain.model.torchvision import Torchvision
-from dnntrain.model.vit_tiny import VitTiny
-from dnntrain.model.wide_resnet import WideResnet
-from dnntrain.reg.drop_path import DropPath, places, rates
+from dnntrain.nn.shape import ModelShape
 
 SHAPE = ModelShape(10, 1, 8, 8)
 

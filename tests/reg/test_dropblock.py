@@ -7,8 +7,8 @@ import torch
 from stand_ins import context
 from torch import nn
 
+from dnntrain.choices.reg.dropblock import Dropblock
 from dnntrain.errors import ConfigError
-from dnntrain.reg.dropblock import Dropblock
 
 
 def network() -> nn.Module:

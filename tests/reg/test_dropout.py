@@ -7,13 +7,13 @@ import torch
 from stand_ins import context
 from torch import nn
 
+from dnntrain.choices.model.mlp import Mlp
+from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.torchvision import Torchvision
+from dnntrain.choices.model.wide_resnet import WideResnet
+from dnntrain.choices.reg.dropout import Dropout
 from dnntrain.errors import ConfigError
-from dnntrain.model.mlp import Mlp
-from dnntrain.model.seed_cnn import SeedCnn
-from dnntrain.model.shape import ModelShape
-from dnntrain.model.torchvision import Torchvision
-from dnntrain.model.wide_resnet import WideResnet
-from dnntrain.reg.dropout import Dropout
+from dnntrain.nn.shape import ModelShape
 
 SHAPE = ModelShape(10, 1, 8, 8)
 

@@ -6,8 +6,8 @@ import torch
 from stand_ins import built
 from torch import nn
 
+from dnntrain.choices.reg.ema import Average, decay_at
 from dnntrain.protocols import Moment
-from dnntrain.reg.ema import Average, decay_at
 
 
 def network() -> nn.Module:

@@ -12,7 +12,7 @@ from timm.utils.agc import adaptive_clip_grad
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from dnntrain.reg.grad_clip import GradClip
+from dnntrain.choices.reg.grad_clip import GradClip
 
 
 def but_the_head(model: nn.Module) -> list[nn.Parameter]:

@@ -7,8 +7,8 @@ import torch
 from small_network import network, step
 from stand_ins import context
 
+from dnntrain.choices.reg.l1 import L1
 from dnntrain.errors import ConfigError
-from dnntrain.reg.l1 import L1
 
 
 @pytest.mark.parametrize(("where", "penalised"), [("*", {"0.weight", "4.weight", "5.weight"}), ("5.*", {"5.weight"})])

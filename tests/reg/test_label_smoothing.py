@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dnntrain.objective import build_objective
+from dnntrain.choices.reg.label_smoothing import LabelSmoothing
 from dnntrain.protocols import Batch, Context, Outputs
-from dnntrain.reg.label_smoothing import LabelSmoothing
+from dnntrain.training.loss import build_objective
 
 
 def test_loss_equals_cross_entropy_against_smoothed_onehot_targets() -> None:

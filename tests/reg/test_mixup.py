@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from dnntrain.data.order import Schedule
-from dnntrain.keys import Index, Key
-from dnntrain.mixers import one_mixer
+from dnntrain.choices.reg._mixing import one_mixer
+from dnntrain.choices.reg._pairs import partners, symmetric_beta
+from dnntrain.choices.reg.cutmix import Cutmix, mixing_boxes
+from dnntrain.choices.reg.mixup import Mixup
+from dnntrain.input.order import Schedule
 from dnntrain.protocols import Batch, BatchStage, BatchTransform, Context
-from dnntrain.reg.cutmix import Cutmix, mixing_boxes
-from dnntrain.reg.mixup import Mixup
-from dnntrain.reg.pairs import partners, symmetric_beta
-from dnntrain.world import World
+from dnntrain.utils.rng import Index, Key
+from dnntrain.utils.world import World
 
 KEY = Key(3, "", 2)
 

@@ -12,10 +12,10 @@ from short_runs import trained
 from stand_ins import context
 from torchvision.transforms.v2 import InterpolationMode, RandAugment, TrivialAugmentWide
 
+from dnntrain.choices.reg import randaugment, trivial_augment
+from dnntrain.choices.reg._image_ops import BINS, Policy, operated
 from dnntrain.errors import ConfigError
-from dnntrain.keys import Key
-from dnntrain.reg import randaugment, trivial_augment
-from dnntrain.reg.pixel_operations import BINS, Policy, operated
+from dnntrain.utils.rng import Key
 
 KEY = Key(0, "", 3)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dnntrain.keys import Key
-from dnntrain.reg.random_erasing import RandomErasing, erased, erasing_boxes
+from dnntrain.choices.reg.random_erasing import RandomErasing, erased, erasing_boxes
+from dnntrain.utils.rng import Key
 
 
 def test_boxes_lie_inside_the_image_and_keep_probability_and_area() -> None:

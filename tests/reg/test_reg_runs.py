@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from short_runs import rows, trained
 
-from dnntrain.cli import main
+from dnntrain.cli.main import main
 
 #: Few steps, with micro-batches and an uneven last step.
 STEPS = ("train.duration=12step", "train.limit=100", "train.batch_size=32", "train.microbatch=16", "eval.test=false")

@@ -8,9 +8,9 @@ import pytest
 from short_runs import trained
 from stand_ins import context
 
+from dnntrain.choices.reg.repeated_augment import RepeatedAugment
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Parts
-from dnntrain.reg.repeated_augment import RepeatedAugment
 
 
 def test_it_asks_for_its_number_of_copies() -> None:

@@ -9,11 +9,11 @@ from stand_ins import built
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from dnntrain.objective import build_objective
-from dnntrain.parallel.spmd import SpmdExecutor
+from dnntrain.choices.reg.sam import SharpnessAware
+from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.protocols import Batch, StepBatch
-from dnntrain.reg.sam import SharpnessAware
-from dnntrain.update import build_apply
+from dnntrain.training.loss import build_objective
+from dnntrain.training.optimizer_step import build_apply
 
 
 def network(dropout: float = 0.0) -> nn.Sequential:

@@ -15,11 +15,11 @@ from stand_ins import built, context
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from dnntrain.choices.reg.swa import Swa
 from dnntrain.errors import ConfigError
-from dnntrain.events import applied
 from dnntrain.protocols import Batch, Built, Moment, Parts
-from dnntrain.reg.swa import Swa
-from dnntrain.units import Duration
+from dnntrain.training.evaluator import applied
+from dnntrain.utils.units import Duration
 
 
 def network() -> nn.Sequential:

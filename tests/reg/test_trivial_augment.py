@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from stand_ins import context
 
-from dnntrain.keys import Key
-from dnntrain.reg.pixel_operations import BINS, Policy
-from dnntrain.reg.trivial_augment import TrivialAugment
+from dnntrain.choices.reg._image_ops import BINS, Policy
+from dnntrain.choices.reg.trivial_augment import TrivialAugment
+from dnntrain.utils.rng import Key
 
 
 def test_operation_magnitude_and_sign_are_drawn_evenly_and_apart() -> None:

@@ -8,8 +8,8 @@ from small_network import groups, network, step, with_gradients
 from stand_ins import context
 from torch import nn
 
+from dnntrain.choices.reg.weight_decay import WeightDecay, layer_rates
 from dnntrain.errors import ConfigError
-from dnntrain.reg.weight_decay import WeightDecay, layer_rates
 
 
 def adamw(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:

@@ -9,10 +9,10 @@ import torch
 from short_runs import trained
 from torch import nn
 
-from dnntrain.data.digits import Digits
+from dnntrain.choices.data.digits import Digits
+from dnntrain.choices.reg.whitening import Whitening, patches, spread, whitening_filters
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context
-from dnntrain.reg.whitening import Whitening, patches, spread, whitening_filters
 
 
 def images() -> torch.Tensor:

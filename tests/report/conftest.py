@@ -138,7 +138,7 @@ def _write_evaluation(path: Path, class_names: tuple[str, ...], wrong: int, rng:
 
 def _picture(label: int, number: int) -> str:
     """A handwritten digit of the data set that comes with dnntrain, as base64 PNG."""
-    with np.load(Path(__file__).parents[2] / "dnntrain" / "data" / "digits.npz") as file:
+    with np.load(Path(__file__).parents[2] / "dnntrain" / "choices" / "data" / "digits.npz") as file:
         images, labels = (file[key] for key in file.files[:2])
     chosen = images[np.flatnonzero(labels == label % 10)[number % 50]].squeeze().astype(np.float64)
     buffer = BytesIO()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnntrain.report.numbers import log_ticks, metric_text, short, smoothed, thinned, ticks
+from dnntrain.report.format import log_ticks, metric_text, short, smoothed, thinned, ticks
 
 FINITE = st.floats(-1e12, 1e12)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dnntrain.report.matrix import confusion_of, png, worst_pairs
-from dnntrain.report.read import number, read_run
+from dnntrain.report.confusion import confusion_of, png, worst_pairs
+from dnntrain.report.load_run import number, read_run
 from dnntrain.report.series import Series
 
 MakeRun = Callable[..., Path]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dnntrain.choices.sched.adaptive import Adaptive, scale_of
 from dnntrain.protocols import Moment
-from dnntrain.sched.adaptive import Adaptive, scale_of
 from tests.short_runs import rows, trained
 from tests.stand_ins import context
 

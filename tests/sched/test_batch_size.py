@@ -12,13 +12,13 @@ from rank_pool import Pool
 from short_runs import broken_off, comparable, result, rows, trained
 
 from dnntrain import plan
-from dnntrain.checkpoint.state import newest
+from dnntrain.checkpoint.checkpoint import newest
+from dnntrain.choices.sched.linear import Linear
+from dnntrain.choices.sched.step import Step
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Context, Moment, Target
 from dnntrain.report.page import write_report
-from dnntrain.sched.linear import Linear
-from dnntrain.sched.step import Step
-from dnntrain.units import Duration
+from dnntrain.utils.units import Duration
 from tests.stand_ins import context
 
 MLP = ("model=mlp", "model.hidden=[16]", "sched.param=batch_size", "precision=fp32")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from dnntrain.choices.sched.cosine import Cosine
+from dnntrain.choices.sched.plateau import Plateau
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Moment, Target
-from dnntrain.sched.cosine import Cosine
-from dnntrain.sched.plateau import Plateau
 from tests.short_runs import comparable, rows, trained
 from tests.stand_ins import context
 

@@ -24,27 +24,27 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from dnntrain.choices.sched._base import Schedule
+from dnntrain.choices.sched.constant import Constant
+from dnntrain.choices.sched.cosine import Cosine
+from dnntrain.choices.sched.cosine_restarts import CosineRestarts
+from dnntrain.choices.sched.exponential import Exponential
+from dnntrain.choices.sched.inverse_sqrt import InverseSqrt
+from dnntrain.choices.sched.linear import Linear
+from dnntrain.choices.sched.multistep import Multistep
+from dnntrain.choices.sched.one_cycle import OneCycle
+from dnntrain.choices.sched.polynomial import Polynomial
+from dnntrain.choices.sched.sequence import Sequence
+from dnntrain.choices.sched.step import Step
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode
-from dnntrain.controls import bind_controls
 from dnntrain.errors import ConfigError
-from dnntrain.planned import curve_text
+from dnntrain.planning.plan import curve_text
 from dnntrain.protocols import Context, Moment, Target
-from dnntrain.sched.constant import Constant
-from dnntrain.sched.cosine import Cosine
-from dnntrain.sched.cosine_restarts import CosineRestarts
-from dnntrain.sched.exponential import Exponential
-from dnntrain.sched.inverse_sqrt import InverseSqrt
-from dnntrain.sched.linear import Linear
-from dnntrain.sched.multistep import Multistep
-from dnntrain.sched.one_cycle import OneCycle
-from dnntrain.sched.polynomial import Polynomial
-from dnntrain.sched.schedule import Schedule
-from dnntrain.sched.sequence import Sequence
-from dnntrain.sched.step import Step
-from dnntrain.session import open_session
-from dnntrain.units import Duration
-from dnntrain.world import World
+from dnntrain.run.session import open_session
+from dnntrain.training.scheduled_values import bind_controls
+from dnntrain.utils.units import Duration
+from dnntrain.utils.world import World
 from tests.short_runs import comparable, rows, trained
 
 TOTAL, PER_EPOCH = 200, 20

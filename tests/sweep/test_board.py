@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dnntrain.sweep.board import PlainBoard, progress, shown, table
-from dnntrain.sweep.folder import Standing, Trial, ended, standing
-from dnntrain.sweep.slots import Need
+from dnntrain.sweep.progress_table import PlainBoard, progress, shown, table
+from dnntrain.sweep.resources import Need
+from dnntrain.sweep.sweep_directory import Standing, Trial, ended, standing
 
 
 def trials(folder: Path, count: int) -> list[Trial]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dnntrain.errors import ConfigError
-from dnntrain.sweep.slots import Need, Slot, divide
+from dnntrain.sweep.resources import Need, Slot, divide
 
 GIB = 2**30
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from dnntrain.choices.track import mlflow as module
+from dnntrain.choices.track.mlflow import Mlflow
 from dnntrain.errors import ConfigError
-from dnntrain.track import mlflow as module
-from dnntrain.track.mlflow import Mlflow
 
 needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed")
 

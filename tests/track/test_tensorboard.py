@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from dnntrain.choices.track import tensorboard as module
+from dnntrain.choices.track._base import scalars
+from dnntrain.choices.track.tensorboard import TensorBoard
 from dnntrain.errors import ConfigError
-from dnntrain.track import tensorboard as module
-from dnntrain.track.tensorboard import TensorBoard
-from dnntrain.track.tracker import scalars
 
 pytest.importorskip("tensorboard")
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dnntrain.errors import ConfigError, did_you_mean
-from dnntrain.export.card import Card
-from dnntrain.hardware import Hardware, detect
-from dnntrain.quant.post_training import PostTraining
+from dnntrain.choices.quant._post_training import PostTraining
+from dnntrain.errors import ConfigError
+from dnntrain.export.manifest import Card
+from dnntrain.utils.hardware import Hardware, detect
+from dnntrain.utils.suggest import did_you_mean
 
 NAMES = ("safetensors", "pt2", "onnx", "onnx_int8", "pt2_int8", "pt2_cuda", "aoti")
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.card import Card
-from dnntrain.export.census import torch_census
 from dnntrain.export.formats import Format, Runner, Source, model_file
 from dnntrain.export.formats.pt2 import traced
+from dnntrain.export.manifest import Card
 from dnntrain.export.onednn import onednn_census
-from dnntrain.hardware import detect
+from dnntrain.export.op_coverage import torch_census
+from dnntrain.utils.hardware import detect
 
 FILE = "model_aoti.pt2"
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from dnntrain.errors import CheckpointError
-from dnntrain.export.card import MANIFEST, Card, read_manifest, verify
 from dnntrain.export.formats import Format, Runner, Source, check_installed, find
+from dnntrain.export.manifest import MANIFEST, Card, read_manifest, verify
 
 
 def write(source: Source, folder: Path) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.card import EMBEDDED, Card
 from dnntrain.export.formats import Format, Runner, Source, model_file
+from dnntrain.export.manifest import EMBEDDED, Card
 from dnntrain.export.onnx_files import check_external_data, session, with_card
 
 FILE = "model.onnx"

@@ -13,15 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
+from dnntrain.choices.quant._int_modules import converted
+from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.errors import CheckpointError
-from dnntrain.export.card import EMBEDDED, Card
-from dnntrain.export.census import check_share, onnx_census
 from dnntrain.export.formats import Format, Runner, Source, model_file
 from dnntrain.export.formats.onnx import runner, written
+from dnntrain.export.manifest import EMBEDDED, Card
 from dnntrain.export.onnx_files import with_card
-from dnntrain.hardware import has_vnni
-from dnntrain.quant.int8_static import Int8Static
-from dnntrain.quant.integers import converted
+from dnntrain.export.op_coverage import check_share, onnx_census
+from dnntrain.utils.hardware import has_vnni
 
 FILE = "model_int8.onnx"
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.card import EMBEDDED, Card
 from dnntrain.export.formats import Format, Runner, Source, model_file
+from dnntrain.export.manifest import EMBEDDED, Card
 
 FILE = "model.pt2"
 

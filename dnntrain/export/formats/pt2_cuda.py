@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dnntrain.choices.quant.float8 import Float8, converted, takes
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.card import Card
-from dnntrain.export.census import check_share, torch_census
 from dnntrain.export.compiled import Compiled
 from dnntrain.export.formats import Format, Runner, Source, device_of, hardware_of, model_file
 from dnntrain.export.formats.pt2 import FILE, opened, save, traced
-from dnntrain.quant.float8 import Float8, converted, takes
+from dnntrain.export.manifest import Card
+from dnntrain.export.op_coverage import check_share, torch_census
 
 
 def write(source: Source, folder: Path) -> dict[str, Any]:

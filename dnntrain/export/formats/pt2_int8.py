@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dnntrain.choices.quant._int_modules import converted
+from dnntrain.choices.quant.int8_static import Int8Static
+from dnntrain.choices.quant.int8_weight_only import Int8WeightOnly
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.card import Card
-from dnntrain.export.census import check_share, torch_census
 from dnntrain.export.compiled import Compiled
 from dnntrain.export.formats import Format, Runner, Source, model_file
 from dnntrain.export.formats.pt2 import FILE, opened, save, traced
-from dnntrain.hardware import has_vnni
-from dnntrain.quant.int8_static import Int8Static
-from dnntrain.quant.int8_weight_only import Int8WeightOnly
-from dnntrain.quant.integers import converted
+from dnntrain.export.manifest import Card
+from dnntrain.export.op_coverage import check_share, torch_census
+from dnntrain.utils.hardware import has_vnni
 
 
 def write(source: Source, folder: Path) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.checkpoint.export_model import save_model
+from dnntrain.checkpoint.save_portable_model import save_model
 from dnntrain.config.decode import decode_choice
-from dnntrain.export.card import Card
 from dnntrain.export.formats import Format, Runner, Source
-from dnntrain.export.network import choice_of, network
+from dnntrain.export.manifest import Card
+from dnntrain.export.rebuild import choice_of, network
 
 
 def write(source: Source, folder: Path) -> dict[str, Any]:

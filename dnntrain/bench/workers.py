@@ -1,0 +1,77 @@
+"""Processes that each hold one model, asked in turn: so that memory and loading are each model's own, and timings interleave."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from dnntrain.errors import CheckpointError
+
+#: What a child process is started as.
+_MODULE = "dnntrain.bench.worker"
+
+
+class Holder:
+    """One process with one model in it. `ask` sends a request, and waits for the reply."""
+
+    def __init__(self, name: str, request: Mapping[str, Any], threads: int) -> None:
+        self.name = name
+        variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", _MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **variables},
+        )
+        self._first = {**request, "threads": threads}
+        self.loaded: dict[str, Any] = {}
+
+    def load(self) -> dict[str, Any]:
+        """Loads the model; what that took. Raises CheckpointError where it cannot be."""
+        self.loaded = self.ask(self._first)
+        return self.loaded
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The reply to `request`. Raises CheckpointError with the reason where the process failed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        line = ""
+        with suppress(OSError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            raise CheckpointError(f"{self.name}: the measuring process ended with code {code}", "it may lack memory")
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise CheckpointError(f"{self.name}: {reply['error']}", str(reply.get("hint", "")))
+        return reply
+
+    def close(self) -> None:
+        """Ends the process."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Holder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,408 @@
+"""Saving and loading the whole state of a run: the list of what is saved, and its form on disk.
+
+A checkpoint is a folder `step-N` of safetensors files, one for each rank that has something to write, and a `manifest.json`, written last:
+schema version, an index of all tensors by name with their shapes and the chunks that make them up, free of any layout; the plain
+values; the SHA-256 of each file; the digests of configuration and data. The folder is filled beside, made durable and
+renamed; then the pointer LAST is replaced. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from dnntrain.checkpoint.gather import Ranks
+from dnntrain.errors import CheckpointError
+from dnntrain.protocols import Stateful
+from dnntrain.utils.dtensor import local_chunk
+from dnntrain.utils.files import fsync, plain_json, write_json, write_text
+
+SCHEMA = 3
+_TENSOR = "$tensor"
+
+#: States that a layout brings along: another layout does without them; one that a checkpoint lacks begins from an empty state.
+OF_LAYOUT = frozenset({"powersgd"})
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What a checkpoint belongs to: the configuration and the data."""
+
+    config: str
+    data: str
+
+
+def save(
+    folder: Path | None, step: int, states: Mapping[str, Stateful], digests: Digests, ranks: Ranks | None = None
+) -> Path | None:
+    """Writes `folder/step-N` whole or not at all, then LAST. Raises OSError (disk full …) with the old checkpoints intact.
+
+    All ranks must call it: each writes the chunks that it owns into a file of its own, and the main rank the manifest. Where a
+    rank cannot write, all of them raise. A `folder` is only looked at on the main rank, which tells the others; where it has none,
+    nothing is written.
+    """
+    ranks = ranks or Ranks()
+    values, chunks = _split({name: state.state_dict() for name, state in states.items()})
+    place = _agreed(ranks, lambda: _prepared(folder, step))[0]
+    if not place:
+        return None
+    temporary = Path(place)
+    try:
+        # Of chunks that several ranks hold the first of them writes.
+        listed = ranks.exchange([[chunk.name, list(chunk.offset)] for chunk in chunks])
+        taken = {_place(*place) for others in listed[: ranks.rank] for place in others}
+        mine = [chunk for chunk in chunks if _place(chunk.name, chunk.offset) not in taken]
+        written = _agreed(ranks, lambda: _write_chunks(temporary, ranks.rank, mine))
+        everywhere = ranks.exchange(values)
+        _agreed(ranks, lambda: _complete(temporary, step, digests, written, everywhere) if ranks.rank == 0 else None)
+    except BaseException:
+        if ranks.rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return temporary.parent / f"step-{step}"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a tensor that this rank holds: where it begins, and the whole tensor's shape."""
+
+    name: str
+    tensor: Tensor
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+def _place(name: str, offset: Sequence[int]) -> str:
+    return f"{name}@{','.join(map(str, offset))}"
+
+
+def _agreed(ranks: Ranks, work: Callable[[], Any]) -> list[Any]:
+    """`work` on every rank, and each rank's result on all. Raises OSError on every rank where it failed on one."""
+    try:
+        outcome: dict[str, Any] = {"done": work()}
+    except OSError as error:
+        outcome = {"failed": error.strerror or str(error), "errno": error.errno}
+    outcomes = ranks.exchange(outcome)
+    for rank, found in enumerate(outcomes):
+        if "failed" in found:
+            where = f" (rank {rank})" if len(outcomes) > 1 else ""
+            raise OSError(found["errno"], f"{found['failed']}{where}")
+    return [found["done"] for found in outcomes]
+
+
+def _prepared(folder: Path | None, step: int) -> str:
+    """The empty folder that a checkpoint is written into; only the main rank has one to make, others answer with nothing."""
+    if folder is None:
+        return ""
+    temporary = folder / f".step-{step}.tmp-{os.getpid()}"
+    _sweep(folder)
+    temporary.mkdir()
+    return str(temporary)
+
+
+def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """Writes a rank's chunks; returns {"file", "facts", "chunks"} for the manifest; no file where it has none."""
+    if not chunks and rank:
+        return {}
+    name = f"state-{rank}.safetensors"
+    keys = [chunk.name if not any(chunk.offset) else _place(chunk.name, chunk.offset) for chunk in chunks]
+    data = save_tensors({key: chunk.tensor for key, chunk in zip(keys, chunks, strict=True)})
+    _write_durably(folder / name, data)
+    return {
+        "file": name,
+        "facts": {"sha256": _digest(data), "bytes": len(data)},
+        "chunks": [
+            [chunk.name, key, list(chunk.offset), list(chunk.shape), str(chunk.tensor.dtype)]
+            for key, chunk in zip(keys, chunks, strict=True)
+        ],
+    }
+
+
+def _complete(
+    temporary: Path, step: int, digests: Digests, written: Sequence[dict[str, Any]], values: Sequence[Any]
+) -> None:
+    """Writes the manifest, renames the folder, and points LAST to it."""
+    folder, target = temporary.parent, temporary.parent / f"step-{step}"
+    tensors: dict[str, Any] = {}
+    for part in written:
+        for name, key, offset, shape, dtype in part.get("chunks", ()):
+            index = tensors.setdefault(name, {"shape": shape, "dtype": dtype, "chunks": []})
+            index["chunks"].append({"file": part["file"], "key": key, "offset": offset})
+    manifest = {
+        "schema": SCHEMA,
+        "step": step,
+        "config": digests.config,
+        "data": digests.data,
+        "files": {part["file"]: part["facts"] for part in written if part},
+        "tensors": tensors,
+        "values": _merged(values),
+    }
+    write_json(temporary / "manifest.json", {**manifest, "sha256": _manifest_digest(manifest)})
+    if target.exists():
+        target.rename(folder / f".step-{step}.tmp-replaced")
+    temporary.rename(target)
+    _sweep(folder)
+    fsync(folder)
+    write_text(folder / "LAST", target.name + "\n")
+
+
+def _merged(values: Sequence[Any]) -> Any:
+    """The plain values of all ranks in one tree: of pipeline stages each has its own part. What two ranks have is the first one's."""
+    first = values[0]
+    if not isinstance(first, dict) or _TENSOR in first:
+        return first
+    keys = dict.fromkeys(key for value in values if isinstance(value, dict) for key in value)
+    return {key: _merged([value[key] for value in values if isinstance(value, dict) and key in value]) for key in keys}
+
+
+def mark_best(folder: Path, step: int) -> None:
+    """Points BEST to `step-N`."""
+    write_text(folder / "BEST", f"step-{step}\n")
+
+
+def prune(folder: Path, keep: int, until: Iterable[int] = ()) -> None:
+    """Removes all but the `keep` newest checkpoints; never those of BEST and LAST, nor the last one of each step of `until` or before."""
+    checkpoints = by_step(folder)
+    kept = {pointer(folder, "BEST"), pointer(folder, "LAST")}
+    kept |= {next((path.name for path in checkpoints if step_of(path) <= step), None) for step in until}
+    for path in checkpoints[keep:]:
+        if path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def cut_back(folder: Path, step: int) -> None:
+    """Removes the checkpoints of later steps than `step`, the last first, and points LAST to that one."""
+    for path in by_step(folder):
+        if step_of(path) > step:
+            shutil.rmtree(path)
+    if pointer(folder, "BEST") is None:
+        (folder / "BEST").unlink(missing_ok=True)
+    write_text(folder / "LAST", f"step-{step}\n")
+
+
+def clear(folder: Path) -> None:
+    """Removes all checkpoints and pointers, and nothing else."""
+    for name in ("LAST", "BEST"):
+        (folder / name).unlink(missing_ok=True)
+    _sweep(folder)
+    for path in by_step(folder):
+        shutil.rmtree(path)
+
+
+def pointer(folder: Path, name: str) -> str | None:
+    """The checkpoint name in the file BEST or LAST; None where it is missing or is not the name of a checkpoint here."""
+    try:
+        text = (folder / name).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    number = text.removeprefix("step-")
+    return text if text.startswith("step-") and number.isdecimal() and (folder / text).is_dir() else None
+
+
+def by_step(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's folder."""
+    return int(path.name.removeprefix("step-"))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found whole: nested states with tensors in place."""
+
+    path: Path
+    step: int
+    digests: Digests
+    states: Mapping[str, Any]
+
+
+def read(path: Path) -> Checkpoint:
+    """Reads and verifies one checkpoint folder. Raises CheckpointError naming the damaged file."""
+    manifest = _manifest(path)
+    files = {name: _verified(path, name, facts) for name, facts in manifest["files"].items()}
+    tensors = {name: _whole(path, name, index, files) for name, index in manifest["tensors"].items()}
+    if extra := sum(map(len, files.values())) - sum(len(index["chunks"]) for index in manifest["tensors"].values()):
+        raise CheckpointError(f"{path}: {extra} tensors in the files are not in the manifest")
+    digests = Digests(manifest["config"], manifest["data"])
+    return Checkpoint(path, manifest["step"], digests, _joined(manifest["values"], tensors))
+
+
+def newest(folder: Path, warn: Callable[[str], None], until: int | None = None) -> Checkpoint | None:
+    """The checkpoint LAST points to, or where it is damaged the newest whole one, said through `warn`; None where there is none.
+
+    `until`: one of that step or before. Raises CheckpointError where there are checkpoints and none is whole.
+    """
+    last = pointer(folder, "LAST")
+    candidates = by_step(folder)
+    if last is not None:
+        candidates = [folder / last, *(path for path in candidates if path.name != last)]
+    if until is not None:
+        candidates = [path for path in candidates if step_of(path) <= until]
+    faults = []
+    for path in candidates:
+        try:
+            return read(path)
+        except CheckpointError as error:
+            faults.append(error.message)
+            warn(f"checkpoint {path.name} is damaged and passed over: {error.message}")
+    if faults:
+        raise CheckpointError(f"no checkpoint in {folder} is usable: {faults[0]}", "train anew with resume=never")
+    return None
+
+
+def restore(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
+    """Loads every state, in the order of `states`. Raises CheckpointError where the two lists differ or a state does not fit."""
+    begun = {name: checkpoint.states.get(name, {}) for name in OF_LAYOUT & set(states)}
+    saved = {**{name: state for name, state in checkpoint.states.items() if name not in OF_LAYOUT}, **begun}
+    missing, extra = set(states) - set(saved), set(saved) - set(states)
+    if missing or extra:
+        raise CheckpointError(
+            f"{checkpoint.path}: "
+            + "; ".join(
+                [f"no state of {', '.join(sorted(missing))}"] * bool(missing)
+                + [f"a state of {', '.join(sorted(extra))}, which this configuration does not use"] * bool(extra)
+            ),
+            "resume with the configuration it was saved with, or train anew with resume=never",
+        )
+    for name, state in states.items():
+        try:
+            state.load_state_dict(saved[name])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{checkpoint.path}: the state of {name} does not fit: {error}") from error
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
+        raise CheckpointError(f"{file} is not a checkpoint manifest")
+    if manifest["schema"] != SCHEMA:
+        raise CheckpointError(
+            f"{file} has schema {manifest['schema']}; this dnntrain reads {SCHEMA}", "update dnntrain"
+        )
+    stated = manifest.pop("sha256", None)
+    if stated != _manifest_digest(manifest):
+        raise CheckpointError(f"{file} is damaged: its SHA-256 is not the one it states")
+    wanted = {"step": int, "config": str, "data": str, "files": dict, "tensors": dict, "values": dict}
+    for key, kind in wanted.items():
+        if not isinstance(manifest.get(key), kind):
+            raise CheckpointError(f"{file} is damaged: {key!r} is missing or of the wrong kind")
+    return manifest
+
+
+def _manifest_digest(manifest: Mapping[str, Any]) -> str:
+    return _digest(json.dumps(plain_json(manifest), sort_keys=True).encode())
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("a key stands twice")
+    return mapping
+
+
+def _verified(folder: Path, name: str, facts: Any) -> dict[str, Tensor]:
+    file = folder / name
+    if name != file.name or file.is_symlink():
+        raise CheckpointError(f"{file} leaves the checkpoint's folder")
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
+    if not isinstance(facts, dict) or len(data) != facts.get("bytes") or _digest(data) != facts.get("sha256"):
+        raise CheckpointError(f"{file} is damaged: its size or SHA-256 is not that of the manifest")
+    try:
+        return load_tensors(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is not a safetensors file: {error}") from None
+
+
+def _whole(path: Path, name: str, index: Any, files: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+    """One tensor put together from its chunks. Raises CheckpointError where they do not fill it exactly."""
+    try:
+        chunks = [(files[chunk["file"]][chunk["key"]], chunk["offset"]) for chunk in index["chunks"]]
+        shape, dtype = torch.Size(index["shape"]), index["dtype"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: the tensor {name!r} of the manifest is not in the files: {error}") from None
+    fits = all(
+        str(tensor.dtype) == dtype
+        and len(offset) == tensor.ndim == len(shape)
+        and all(at >= 0 and at + size <= whole for at, size, whole in zip(offset, tensor.shape, shape, strict=True))
+        for tensor, offset in chunks
+    )
+    if not fits or sum(tensor.numel() for tensor, _ in chunks) != shape.numel():
+        raise CheckpointError(f"{path}: the chunks of the tensor {name!r} do not make up its shape {list(shape)}")
+    if len(chunks) == 1:
+        return chunks[0][0]
+    whole = torch.empty(shape, dtype=chunks[0][0].dtype)
+    for tensor, offset in chunks:
+        whole[tuple(slice(at, at + size) for at, size in zip(offset, tensor.shape, strict=True))] = tensor
+    return whole
+
+
+def _split(value: Any, path: str = "") -> tuple[Any, list[Chunk]]:
+    """Nested states → (plain values with `{"$tensor": name}` in the tensors' places, the chunks of them that this rank holds)."""
+    if isinstance(value, Tensor):
+        tensor, offset = local_chunk(value)
+        kept = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        chunk = Chunk(path, kept, offset, tuple(value.shape))
+        return {_TENSOR: path}, [chunk] if kept.numel() or not value.numel() else []
+    if isinstance(value, Mapping):
+        plain, chunks = {}, []
+        for key, item in value.items():
+            plain[str(key)], inner = _split(item, f"{path}/{key}" if path else str(key))
+            chunks += inner
+        return plain, chunks
+    if value is None or isinstance(value, bool | int | float | str):
+        return value, []
+    raise TypeError(f"state {path} is {type(value).__name__}; only tensors, mappings and JSON values are saved")
+
+
+def _joined(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_TENSOR}:
+            name = value[_TENSOR]
+            if name not in tensors:
+                raise CheckpointError(f"the manifest names a tensor {name!r} that no file holds")
+            return tensors[name]
+        return {key: _joined(item, tensors) for key, item in value.items()}
+    return value
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what saves that were killed have left."""
+    for path in folder.glob(".step-*.tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _digest(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,115 @@
+"""The states that torch's own objects keep, in the plain form that a checkpoint takes: names, tensors, JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dnntrain.utils.dtensor import fill_named, like
+
+
+class ModelState:
+    """Parameters and buffers by their plain names. Of a pipeline stage they are a `part` of those that are saved."""
+
+    def __init__(self, model: nn.Module, part: bool = False) -> None:
+        self._model = model
+        self._part = part
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._model.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        own = self._model.state_dict(keep_vars=True)
+        if missing := set(own) - set(state):
+            raise ValueError(f"no weights are saved for {sorted(missing)[:5]}")
+        if not self._part and (unknown := set(state) - set(own)):
+            raise ValueError(f"weights of unknown names {sorted(unknown)[:5]}")
+        fill_named(own, state)
+
+
+class OptimizerState:
+    """The state of several optimizers by parameter name. Learning rates are not state: the schedule is a function of the step.
+
+    Restored tensors lie as their parameters do: fused optimizers walk through both in the order of memory.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], part: bool = False) -> None:
+        self._optimizers = optimizers
+        self._part = part
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            f"{number}-{type(optimizer).__name__}": {
+                name: dict(optimizer.state[parameter])
+                for name, parameter in _named(optimizer)
+                if parameter in optimizer.state
+            }
+            for number, optimizer in enumerate(self._optimizers)
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if len(state) != len(self._optimizers):
+            raise ValueError(f"{len(state)} optimizers were saved, {len(self._optimizers)} are used")
+        for place, optimizer in enumerate(self._optimizers):
+            saved = state[f"{place}-{type(optimizer).__name__}"]
+            parameters = dict(_named(optimizer))
+            if not self._part and (unknown := set(saved) - set(parameters)):
+                raise ValueError(f"saved state of unknown parameters {sorted(unknown)[:5]}")
+            # Set in place: optimizer.load_state_dict would replace the parameter groups that the schedule holds on to.
+            for name, parameter in parameters.items():
+                if name in saved:
+                    optimizer.state[parameter] = {key: like(value, parameter) for key, value in saved[name].items()}
+
+
+class ScalerState:
+    """The loss scale of float16, and how long it has held."""
+
+    def __init__(self, scaler: torch.amp.GradScaler) -> None:
+        self._scaler = scaler
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._scaler.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._scaler.load_state_dict(dict(state))
+
+
+class RandomState:
+    """The generators of what cannot be keyed, such as dropout inside a model: the host's and the device's, of every rank.
+
+    `gather` gives a tensor's values on all ranks. A rank that the saved run did not have keeps its own fresh stream.
+    """
+
+    def __init__(
+        self, device: str, rank: int = 0, gather: Callable[[Tensor], list[Tensor]] = lambda own: [own]
+    ) -> None:
+        self._cuda = torch.device(device) if device.startswith("cuda") else None
+        self._rank = rank
+        self._gather = gather
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {"cpu": self._of_ranks(torch.get_rng_state())}
+        if self._cuda is not None:
+            state["cuda"] = self._of_ranks(torch.cuda.get_rng_state(self._cuda))
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        rank = str(self._rank)
+        if rank in state["cpu"]:
+            torch.set_rng_state(state["cpu"][rank])
+        if self._cuda is not None and rank in state.get("cuda", {}):
+            torch.cuda.set_rng_state(state["cuda"][rank], self._cuda)
+
+    def _of_ranks(self, own: Tensor) -> dict[str, Tensor]:
+        return {str(rank): tensor for rank, tensor in enumerate(self._gather(own))}
+
+
+def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.Tensor]]:
+    return [
+        (name, parameter)
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    ]

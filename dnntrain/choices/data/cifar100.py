@@ -1,0 +1,46 @@
+"""CIFAR-100 (Krizhevsky, 2009): 32x32 colour photographs of 100 things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.choices.data._cifar import CifarDataSet, build_cifar
+from dnntrain.config.fields import NonNegativeInt
+from dnntrain.input.options import FileData
+from dnntrain.input.source import DataSet
+
+_CLASS_NAMES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree
+wolf woman worm
+"""
+
+KNOWN = CifarDataSet(
+    name="cifar100",
+    class_names=tuple(_CLASS_NAMES.split()),
+    mean=(0.5071, 0.4865, 0.4409),
+    std=(0.2673, 0.2564, 0.2762),
+    torchvision_class="CIFAR100",
+    binary_folder="cifar-100-binary",
+    train_files=("train.bin",),
+    test_files=("test.bin",),
+    label_bytes=2,
+)
+
+
+@dataclass(frozen=True)
+class Cifar100(FileData):
+    """50,000 training and 10,000 test images in 100 classes, from ROOT/cifar-100-binary or ROOT/cifar-100-python.
+
+    The Python version's files are pickles: they are opened only where their md5 is the published one.
+    """
+
+    crop_padding: NonNegativeInt = 4  # training images are padded by this many zero pixels and cropped back at random
+    flip: bool = True  # training images are mirrored left to right with probability 1/2
+
+    def build(self) -> DataSet:
+        return build_cifar(self, KNOWN)

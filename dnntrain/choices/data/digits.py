@@ -1,0 +1,54 @@
+"""8x8 handwritten digits, shipped with dnntrain (see DIGITS_LICENSE.md): Alpaydin & Kaynak, UCI, 1998."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dnntrain.config.fields import NonNegativeInt
+from dnntrain.errors import DataError
+from dnntrain.input.options import ImageData
+from dnntrain.input.source import ArraySource, DataSet, digest_of
+
+FILE = Path(__file__).with_name("digits.npz")
+
+
+@dataclass(frozen=True)
+class Digits(ImageData):
+    """1,437 training and 360 test images of digits, 8x8 gray pixels; needs no network. The split is fixed."""
+
+    crop_padding: NonNegativeInt = 1  # training images are padded by this many zero pixels and cropped back at random
+
+    def build(self) -> DataSet:
+        parts = _read(FILE)
+        train = ArraySource(*_scaled(parts["train_images"], parts["train_labels"]), "digits train")
+        test = ArraySource(*_scaled(parts["test_images"], parts["test_labels"]), "digits test")
+        return DataSet(
+            train=train,
+            test=test,
+            class_names=tuple("0123456789"),
+            input_shape=(1, 8, 8),
+            mean=(0.3053,),
+            std=(0.3760,),
+            digest=digest_of(["digits", *(parts[name] for name in sorted(parts))]),
+        )
+
+
+def _read(path: Path) -> dict[str, NDArray[np.uint8]]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ("train_images", "train_labels", "test_images", "test_labels")}
+    except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: the shipped data set cannot be read ({error})", "install dnntrain again") from None
+
+
+def _scaled(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[torch.Tensor, NDArray[np.int64]]:
+    """Gray values 0..16 as 0..255, rounded to the nearest; one channel is added."""
+    bytes_ = ((images.astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
+    return torch.from_numpy(bytes_)[:, None], labels.astype(np.int64)

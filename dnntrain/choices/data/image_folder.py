@@ -1,0 +1,83 @@
+"""Your own pictures: one folder for each class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnntrain.choices.data._class_folders import ClassFolders, check_same_classes, find_splits, warn_of_shared
+from dnntrain.choices.data._roots import data_root
+from dnntrain.config.fields import Annotated, Literal, Range
+from dnntrain.errors import ConfigError, DataError
+from dnntrain.input.file_source import FileSource, RandomPartSource
+from dnntrain.input.options import ImageData
+from dnntrain.input.source import DataSet
+from dnntrain.input.split import held_out
+from dnntrain.utils.rng import Key
+
+#: With `pipeline=auto`, splits up to this many bytes at input size are decoded once and held in memory.
+RESIDENT_BYTES = 256 * 2**20
+
+#: Channel means and deviations of ImageNet's training images; for gray, those of its luminance.
+_MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
+_STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
+
+
+@dataclass(frozen=True)
+class ImageFolder(ImageData):
+    """ROOT/train/CLASS/ and ROOT/test/CLASS/ (or val/), or ROOT/CLASS/ alone: a fixed part is kept for the test.
+
+    JPEG, PNG, WebP, BMP, GIF and TIFF files (first frame), found in subfolders of a class too, and behind symbolic
+    links; hidden files and other suffixes are passed over. Classes are the folders' names in alphabetical order.
+    """
+
+    root: str | None = None  # folder with train/ and test/ (or val/), or with the class folders; null: $DNNTRAIN_DATA
+    image_size: Annotated[int, Range(at_least=1, at_most=4096)] = 64  # pixels a side of what the network sees
+    channels: Literal[1, 3] = 3  # 3: colour; 1: gray
+    random_resized_crop: bool = (
+        False  # train on a random part of each image (8 to 100 % of it), resized; always streamed
+    )
+    test_fraction: Annotated[float, Range(above=0, below=1)] = 0.2  # share held out where there is no test split
+
+    def build(self) -> DataSet:
+        if self.random_resized_crop and self.pipeline == "resident":
+            raise ConfigError(
+                "data.random_resized_crop=true reads each image anew, which data.pipeline=resident cannot",
+                "use data.pipeline=streaming or auto",
+            )
+        root = data_root(self.root, "image_folder")
+        train, test = self._splits(root)
+        return DataSet(
+            train=self._source(train, training=True),
+            test=self._source(test, training=False),
+            class_names=train.class_names,
+            input_shape=(self.channels, self.image_size, self.image_size),
+            mean=_MEAN[self.channels],
+            std=_STD[self.channels],
+            digest=ClassFolders.digest([train, test], root),
+        )
+
+    def _splits(self, root: Path) -> tuple[ClassFolders, ClassFolders]:
+        train_folder, test_folder = find_splits(root)
+        train = ClassFolders.scan(train_folder, strict=self.on_error == "raise")
+        if test_folder is not None:
+            test = ClassFolders.scan(test_folder, strict=self.on_error == "raise")
+            check_same_classes(train, test)
+            warn_of_shared(train, test)
+            return train, test
+        kept, held = held_out(
+            train.labels, round(self.test_fraction * len(train.labels)), Key(2012, "image folder test")
+        )
+        if len(held) == 0:
+            raise DataError(
+                f"{train.folder}: data.test_fraction={self.test_fraction:g} of its {len(train.paths)} images is none",
+                "set a larger data.test_fraction, or put test images in ROOT/test/CLASS/",
+            )
+        return train.chosen(kept), train.chosen(held)
+
+    def _source(self, split: ClassFolders, training: bool) -> FileSource:
+        bytes_ = len(split.paths) * self.channels * self.image_size**2
+        is_random = training and self.random_resized_crop
+        hold = not is_random and (self.pipeline == "resident" or (self.pipeline == "auto" and bytes_ <= RESIDENT_BYTES))
+        kind = RandomPartSource if is_random else FileSource
+        return kind(split.paths, split.labels, self.image_size, self.channels, hold, self.on_error == "skip")

@@ -1,0 +1,79 @@
+"""Made-up images: a smooth pattern for each class under noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dnntrain.config.fields import Annotated, NonNegative, NonNegativeInt, PositiveInt, Range
+from dnntrain.input.options import ImageData
+from dnntrain.input.source import ArraySource, DataSet, digest_of
+from dnntrain.utils.rng import Key
+
+#: Images made at a time, so that their floats stay small beside the bytes that are kept.
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Synthetic(ImageData):
+    """Image i, of class i mod classes, is `128 + 64 * pattern + 255 * noise * gaussian`, clipped to bytes.
+
+    A pattern is the product of two waves, along and across, of keyed frequency and phase.
+    """
+
+    train_size: PositiveInt = 2048  # training images
+    test_size: PositiveInt = 512  # test images
+    num_classes: Annotated[int, Range(at_least=2, at_most=10_000)] = 10  # classes, in equal proportion
+    channels: PositiveInt = 1  # values of one pixel
+    image_size: PositiveInt = 16  # pixels a side
+    noise: NonNegative = 0.25  # standard deviation of each pixel's noise, as a share of the range from black to white
+    data_seed: NonNegativeInt = 0  # which patterns; another seed is another data set
+
+    def build(self) -> DataSet:
+        patterns = self._patterns()
+        train = self._source(patterns, "train", self.train_size)
+        test = self._source(patterns, "test", self.test_size)
+        spread = float(np.hypot(64 / 255 * 0.5, self.noise))
+        knobs = [f"{name}={getattr(self, name)}" for name in _DIGEST_KNOBS]
+        return DataSet(
+            train=train,
+            test=test,
+            class_names=tuple(f"class {number}" for number in range(self.num_classes)),
+            input_shape=(self.channels, self.image_size, self.image_size),
+            mean=(128 / 255,) * self.channels,
+            std=(max(spread, 1e-3),) * self.channels,
+            digest=digest_of(["synthetic", *knobs]),
+        )
+
+    def _patterns(self) -> NDArray[np.float32]:
+        """[classes, channels, height, width] in [-1, 1]."""
+        which = np.arange(self.num_classes * self.channels)
+        key = Key(self.data_seed, "synthetic pattern")
+        place = np.linspace(0, 2 * np.pi, self.image_size, endpoint=False)
+        waves = []
+        for axis in range(2):
+            frequency = 1 + key.integers(which, 3, 2 * axis)
+            phase = 2 * np.pi * key.uniform(which, 2 * axis + 1)
+            waves.append(np.sin(frequency[:, None] * place + phase[:, None]))
+        patterns = waves[0][:, :, None] * waves[1][:, None, :]
+        return patterns.reshape(self.num_classes, self.channels, self.image_size, self.image_size).astype(np.float32)
+
+    def _source(self, patterns: NDArray[np.float32], split: str, size: int) -> ArraySource:
+        labels = np.arange(size) % self.num_classes
+        images = np.empty((size, *patterns.shape[1:]), dtype=np.uint8)
+        key = Key(self.data_seed, f"synthetic {split}")
+        values = patterns[0].size
+        for start in range(0, size, _BLOCK):
+            block = slice(start, min(start + _BLOCK, size))
+            pixels = np.arange(block.start * values, block.stop * values)
+            # The sum of four uniform numbers is near enough to a gaussian, and the same on every machine.
+            total = sum(key.uniform(pixels, draw).astype(np.float32) for draw in range(4))
+            gaussian = ((total - 2.0) * np.sqrt(3.0)).astype(np.float32).reshape(-1, *patterns.shape[1:])
+            images[block] = (128 + 64 * patterns[labels[block]] + 255 * self.noise * gaussian).clip(0, 255)
+        return ArraySource(torch.from_numpy(images), labels.astype(np.int64), f"synthetic {split}")
+
+
+_DIGEST_KNOBS = ("train_size", "test_size", "num_classes", "channels", "image_size", "noise", "data_seed")

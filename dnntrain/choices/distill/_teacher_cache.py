@@ -1,0 +1,248 @@
+"""Teacher outputs that were computed once, by the view of the example: found again exactly, in memory or on disk.
+
+A view is known by the bytes of the image as the teacher sees it. That is the example and its augmentation key in one: where crops
+and mirroring make a view that was seen before, in whatever epoch or run, its outputs are there.
+
+A folder holds `binding.json` (digests of teachers and data, and all else that the numbers depend on) and shards, safetensors files
+that are named by the digest of their contents and appear whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dnntrain.choices.distill._options import TeacherKnobs
+from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.protocols import Context
+from dnntrain.utils.files import write_bytes, write_json
+
+#: Bytes of the digest of a view: two of a billion views agree by chance with probability 1e-21.
+_VIEW_BYTES = 16
+
+#: Bytes of outputs that one block holds.
+_BLOCK_BYTES = 32 * 2**20
+
+_VIEWS = "views"
+
+
+def open_store(
+    knobs: TeacherKnobs, context: Context, shapes: Mapping[str, tuple[int, ...]], teachers: Sequence[str]
+) -> Store | None:
+    """The store that `knobs` ask for. Raises ConfigError where it is of another teacher, or would not hold the training part."""
+    if knobs.cache == "none":
+        return None
+    limit = int(knobs.cache_gb * 1e9)
+    row = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+    if row * context.train_examples > limit:
+        needed = row * context.train_examples / 1e9
+        raise ConfigError(
+            f"distill.cache={knobs.cache} needs {needed:.2g} GB for one view of each of {context.train_examples} examples, "
+            f"and distill.cache_gb={knobs.cache_gb:g} are allowed",
+            f"use distill.cache_gb={needed * 1.1:.2g} or more, distill.cache=none, or a layer with fewer outputs",
+        )
+    if knobs.cache == "memory":
+        return Store(shapes, limit)
+    binding = {
+        "format": 1,
+        "teachers": list(teachers),
+        "data": context.data_digest,
+        "torch": torch.__version__,
+        "device": _device_name(context.device),
+        "threads": torch.get_num_threads(),
+    }
+    folder = default_folder(binding) if knobs.cache_dir is None else Path(knobs.cache_dir).expanduser()
+    _check_binding(folder, binding)
+    _check_writable(folder)
+    return Store(shapes, limit, folder, binding)
+
+
+def view_of(images: Tensor) -> list[bytes]:
+    """The digest of each image [n, channels, height, width], whatever its memory format."""
+    rows = images.detach().contiguous().flatten(1).cpu().numpy()
+    return [hashlib.blake2b(row.data, digest_size=_VIEW_BYTES).digest() for row in rows]
+
+
+def default_folder(binding: Mapping[str, Any]) -> Path:
+    """A folder of its own for each binding, under $XDG_CACHE_HOME or ~/.cache."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    text = json.dumps(binding, sort_keys=True)
+    return base / "dnntrain" / "teachers" / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+class Store:
+    """Rows of outputs by view, in blocks; with a `folder`, blocks are written there and read back without loading them whole."""
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        limit_bytes: int,
+        folder: Path | None = None,
+        binding: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._shapes = dict(shapes)
+        self._row_bytes = max(4 * sum(int(np.prod(shape)) for shape in shapes.values()), 1)
+        self._most = limit_bytes // self._row_bytes
+        self._block_rows = max(_BLOCK_BYTES // self._row_bytes, 64)
+        self._folder, self._binding = folder, binding
+        self._opened = folder is None
+        self._blocks: list[dict[str, Tensor]] = []
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self._open: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def find(self, views: Sequence[bytes]) -> NDArray[np.int64]:
+        """[n, 2]: block and row of each view, -1 where it is not known."""
+        if not self._opened:
+            self._read()
+        places = [self._places.get(view, (-1, -1)) for view in views]
+        return np.array(places, np.int64).reshape(-1, 2)
+
+    def take(self, places: NDArray[np.int64], device: torch.device) -> dict[str, Tensor]:
+        """The outputs at `places`, on `device`."""
+        blocks = np.unique(places[:, 0])
+        parts, rows = [], []
+        for block in blocks:
+            where = np.flatnonzero(places[:, 0] == block)
+            row = torch.from_numpy(places[where, 1])
+            parts.append({name: self._blocks[block][name].index_select(0, row) for name in self._shapes})
+            rows.append(where)
+        if not parts:
+            return {name: torch.empty(0, *shape, device=device) for name, shape in self._shapes.items()}
+        order = torch.from_numpy(np.argsort(np.concatenate(rows)))
+        return {name: torch.cat([part[name] for part in parts])[order].to(device) for name in self._shapes}
+
+    def add(self, views: Sequence[bytes], outputs: Mapping[str, Tensor]) -> None:
+        """Keeps `outputs` [n, …] of `views`, as many as the limit leaves room for."""
+        count = min(len(views), self._most - len(self._places))
+        on_host = {name: output[:count].cpu() for name, output in outputs.items()}
+        start = 0
+        while start < count:
+            if not self._open:
+                self._blocks.append(
+                    {name: torch.empty(self._block_rows, *shape) for name, shape in self._shapes.items()}
+                )
+            taken = min(count - start, self._block_rows - len(self._open))
+            at = len(self._open)
+            for name, rows in on_host.items():
+                self._blocks[-1][name][at : at + taken] = rows[start : start + taken]
+            for number, view in enumerate(views[start : start + taken]):
+                self._places[view] = (len(self._blocks) - 1, at + number)
+            self._open += views[start : start + taken]
+            start += taken
+            if len(self._open) == self._block_rows:
+                self.flush()
+
+    def flush(self) -> None:
+        """Closes the open block: it is cut to its length and, where there is a folder, written."""
+        if not self._open:
+            return
+        block = {name: rows[: len(self._open)] for name, rows in self._blocks[-1].items()}
+        self._blocks[-1] = block if self._folder is None else self._written(block)
+        self._open = []
+
+    def _written(self, block: dict[str, Tensor]) -> dict[str, Tensor]:
+        from safetensors.torch import load_file, save
+
+        assert self._folder is not None
+        views = torch.frombuffer(bytearray(b"".join(self._open)), dtype=torch.uint8).view(-1, _VIEW_BYTES)
+        data = save({**{name: rows.contiguous() for name, rows in block.items()}, _VIEWS: views})
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not (self._folder / "binding.json").exists():
+                write_json(self._folder / "binding.json", dict(self._binding or {}))
+            path = self._folder / f"{_digest(data)}.safetensors"
+            write_bytes(path, data)
+        except OSError as error:
+            raise _unwritable(self._folder, error) from None
+        loaded = load_file(path)
+        return {name: loaded[name] for name in self._shapes}
+
+    def _read(self) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        self._opened = True
+        assert self._folder is not None
+        for path in sorted(self._folder.glob("*.safetensors")):
+            again = f"remove {path}; its outputs are then computed anew"
+            try:
+                if _digest(path.read_bytes()) != path.stem:
+                    raise CheckpointError(f"{path} of the teacher's cache is damaged", again)
+                loaded = load_file(path)
+                views = loaded[_VIEWS].numpy()
+                block = {name: loaded[name] for name in self._shapes}
+            except (OSError, SafetensorError, KeyError) as error:
+                raise CheckpointError(f"{path} of the teacher's cache is damaged: {error}", again) from None
+            if len(self._places) + len(views) > self._most:
+                return
+            self._blocks.append(block)
+            for row, view in enumerate(views):
+                self._places[view.tobytes()] = (len(self._blocks) - 1, row)
+
+
+def _check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
+    """Raises ConfigError where `folder` holds something else, or outputs that were computed otherwise."""
+    if not folder.exists():
+        return
+    file = folder / "binding.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise ConfigError(f"distill.cache_dir={folder} is no teacher's cache", "name a new or an empty folder")
+        return
+    told = {"teachers": "of another teacher, or of other outputs of it", "data": "for other data"}
+    for key, value in binding.items():
+        if found.get(key) != value:
+            kind = told.get(key, f"computed with {key} {found.get(key)}, not {value}")
+            raise ConfigError(
+                f"distill.cache_dir={folder} holds outputs {kind}",
+                "name another folder, or leave cache_dir out: each teacher then gets a folder of its own",
+            )
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises ConfigError where no cache can be begun in `folder`: no file can be made there, or in the nearest folder above that there is.
+
+    One that was begun may be full, and only be read.
+    """
+    if (folder / "binding.json").is_file():
+        return
+    try:
+        nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"distill.cache_dir={folder} cannot be written: {error.strerror or error}",
+        "name another folder, or use distill.cache=memory",
+    )
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

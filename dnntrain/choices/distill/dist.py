@@ -1,0 +1,68 @@
+"""Distillation from a stronger teacher by correlations (Huang et al., "Knowledge distillation from a stronger teacher", 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, softmax
+
+from dnntrain.choices.distill._ensemble import check_ensemble, combined
+from dnntrain.choices.distill._options import TeacherKnobs, check_weights
+from dnntrain.choices.distill._pair_blocks import block_count, in_blocks, spread
+from dnntrain.choices.distill._teacher_runner import LOGITS, taught
+from dnntrain.config.fields import Literal, NonNegative, Positive
+from dnntrain.protocols import Batch, Context, LossTerm, Need, Outputs, Parts
+
+
+@dataclass(frozen=True)
+class Dist(TeacherKnobs):
+    """task_weight * cross-entropy + T² (beta * inter-class + gamma * intra-class loss), each 1 - Pearson's correlation.
+
+    The intra-class loss relates the examples of a pair block (`data.pair_block`, 8): larger blocks tell more.
+    """
+
+    temperature: Positive = 1.0  # T: logits are divided by it before the softmax
+    beta: NonNegative = 2.0  # weight of the correlation over classes, for each example
+    gamma: NonNegative = 2.0  # weight of the correlation over examples, for each class
+    ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    pairs: ClassVar[bool] = True
+
+    def build(self, context: Context) -> Parts:
+        check_weights(beta=self.beta, gamma=self.gamma)
+        check_ensemble(self.ensemble, self.sources)
+        teacher = taught(self, context, logits=True)
+        square = self.temperature**2
+
+        def probabilities(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+            target = combined(batch.extras[LOGITS], self.ensemble, self.temperature)
+            return tuple(softmax(logits.float() / self.temperature, 1) for logits in (outputs.logits, target))  # type: ignore[return-value]
+
+        def inter(outputs: Outputs, batch: Batch) -> Tensor:
+            return square * inter_class(*probabilities(outputs, batch))
+
+        def intra(outputs: Outputs, batch: Batch) -> Tensor:
+            count = block_count(batch, context)
+            blocks = (in_blocks(rows, count, context) for rows in probabilities(outputs, batch))
+            return square * spread(intra_class(*blocks), outputs.logits, context)
+
+        terms = (LossTerm("dist_inter", inter, self.beta), LossTerm("dist_intra", intra, self.gamma))
+        return teacher.parts(self.task_weight, *terms)
+
+
+def inter_class(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - correlation over the classes: probabilities [n, classes] → [n]."""
+    return 1 - pearson(student, teacher, 1)
+
+
+def intra_class(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - correlation over the examples of a block, averaged over the classes: [blocks, examples, classes] → [blocks]."""
+    return (1 - pearson(student, teacher, 1)).mean(1)
+
+
+def pearson(left: Tensor, right: Tensor, dim: int) -> Tensor:
+    """Pearson's correlation along `dim`; 0 where one side does not vary."""
+    return cosine_similarity(left - left.mean(dim, keepdim=True), right - right.mean(dim, keepdim=True), dim, eps=1e-8)

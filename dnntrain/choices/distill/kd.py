@@ -1,0 +1,47 @@
+"""Knowledge distillation (Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import kl_div, log_softmax
+
+from dnntrain.choices.distill._ensemble import check_ensemble, combined
+from dnntrain.choices.distill._options import TeacherKnobs, check_weights
+from dnntrain.choices.distill._teacher_runner import LOGITS, taught
+from dnntrain.config.fields import Literal, NonNegative, Positive
+from dnntrain.protocols import Batch, Context, LossTerm, Need, Outputs, Parts
+
+
+@dataclass(frozen=True)
+class Kd(TeacherKnobs):
+    """task_weight * cross-entropy + weight * T² KL(teacher ‖ student), both softened by the temperature T.
+
+    The paper's alpha is task_weight=1-alpha and weight=alpha. T² keeps the gradient's size where T changes (section 2).
+    """
+
+    temperature: Positive = 4.0  # T: logits are divided by it before the softmax
+    weight: NonNegative = 1.0  # weight of the teacher's term
+    ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def build(self, context: Context) -> Parts:
+        check_weights(weight=self.weight)
+        check_ensemble(self.ensemble, self.sources)
+        teacher = taught(self, context, logits=True)
+
+        def term(outputs: Outputs, batch: Batch) -> Tensor:
+            target = combined(batch.extras[LOGITS], self.ensemble, self.temperature)
+            return kd_loss(outputs.logits, target, self.temperature)
+
+        return teacher.parts(self.task_weight, LossTerm("kd", term, self.weight))
+
+
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² Σ_c p_c log(p_c / q_c) with p, q = softmax(teacher / T), softmax(student / T): logits [n, classes] → [n]."""
+    log_p = log_softmax(teacher.float() / temperature, 1)
+    log_q = log_softmax(student.float() / temperature, 1)
+    return temperature**2 * kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)

@@ -1,0 +1,86 @@
+"""The batch script of a run under Slurm, and the line that queues a sweep as one job. Pure functions of the choice and the words."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from dnntrain.choices.launch.slurm import Slurm
+
+#: Exit code of a run that was told to stop and has saved.
+_PREEMPTED = 75
+
+#: Settings of launch=slurm that launch=local has, too.
+_OF_BOTH = ("launch.nproc", "launch.timeout")
+
+
+def batch_script(choice: Slurm, name: str, folder: Path, program: Sequence[str]) -> str:
+    """The text that sbatch takes: one task a rank; the ranks meet at a port that follows from the job's number.
+
+    Slurm signals the tasks before the time limit (USR1) and on preemption (TERM): they save and end with 75, which queues the job again.
+    """
+    options = {
+        "job-name": name,
+        "nodes": choice.nodes,
+        "ntasks-per-node": choice.tasks,
+        "cpus-per-task": choice.cpus,
+        "gpus-per-node": choice.gpus or None,
+        "mem": choice.mem,
+        "time": choice.time,
+        "partition": choice.partition,
+        "account": choice.account,
+        "output": folder / "logs" / "slurm-%j.txt",
+        "open-mode": "append",
+        "signal": f"USR1@{round(choice.grace)}",
+    }
+    head = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
+    head.append("#SBATCH --requeue" if choice.requeue else "#SBATCH --no-requeue")
+    again = [
+        f"if [ $code = {_PREEMPTED} ]; then",
+        '  echo "saved; the job is queued again"',
+        '  scontrol requeue "$SLURM_JOB_ID" && sleep 60',
+        "fi",
+    ]
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *head,
+            *choice.setup,
+            'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
+            "# The shell outlives what Slurm sends to all; the tasks get it themselves.",
+            "trap : TERM USR1",
+            f"srun --kill-on-bad-exit=0 {shlex.join(program)}",
+            "code=$?",
+            *(again if choice.requeue else []),
+            "exit $code",
+            "",
+        ]
+    )
+
+
+def sweep_job(choice: Slurm, words: Sequence[str]) -> str:
+    """The sbatch line that runs the sweep of `words` within one job of one node: what the trials take, they take of the job.
+
+    sbatch signals dnntrain itself (B:) before the time limit: the trials save, and the same line goes on.
+    """
+    options = {
+        "gpus-per-node": choice.gpus or None,
+        "cpus-per-task": choice.cpus and choice.cpus * choice.tasks,
+        "mem": choice.mem,
+        "time": choice.time,
+        "partition": choice.partition,
+        "account": choice.account,
+        "signal": f"B:TERM@{round(choice.grace)}",
+    }
+    asked = [f"--{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    kept = [
+        word
+        for word, key in zip(words, keys, strict=True)
+        if key != "launch" and (not key.startswith("launch.") or key in _OF_BOTH)
+    ]
+    local = [] if "launch" in keys else ["launch=local"]
+    body = "; ".join([*choice.setup, f"exec {shlex.join(['dnntrain', '-m', *kept, *local])}"])
+    return " ".join(["sbatch", *asked, f"--wrap={shlex.quote(body)}"])

@@ -1,0 +1,145 @@
+"""A model of the user's own: a class in a Python file, or one that an installed package offers.
+
+The file is run as code, by the explicit wish of who names it. Its class is called with those of the keyword arguments
+num_classes, channels, height and width that its constructor takes:
+
+    class Net(torch.nn.Module):
+        def __init__(self, num_classes: int, channels: int) -> None: ...
+
+    dnntrain model=custom model.file=net.py model.name=Net
+
+A package offers a class, or a function that returns a module, by an entry point of the group `dnntrain.models`:
+
+    [project.entry-points."dnntrain.models"]
+    net = "my_package.models:Net"
+
+    dnntrain model=custom model.entry_point=net
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from dnntrain.choices.model._adapters import built_by, told
+from dnntrain.errors import ConfigError
+from dnntrain.nn.shape import ModelShape
+from dnntrain.utils.suggest import did_you_mean
+
+ENTRY_POINT_GROUP = "dnntrain.models"
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A torch.nn.Module of the user's: images [n, channels, height, width] → logits [n, classes]."""
+
+    file: str | None = None  # path of a Python file, which is run
+    name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
+    entry_point: str | None = None  # instead of a file: name of an entry point of the group dnntrain.models
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        if (self.file is None) == (self.entry_point is None):
+            raise ConfigError(
+                "model=custom needs either model.file or model.entry_point",
+                "for example: model=custom model.file=net.py model.name=Net",
+            )
+        if self.file is not None:
+            maker, what = class_in_file(Path(self.file).expanduser(), self.name), f"model.file={self.file}"
+        else:
+            maker, what = offered(str(self.entry_point)), f"model.entry_point={self.entry_point}"
+        arguments = accepted(maker, shape, what)
+        return built_by(partial(maker, **arguments), shape, f"{maker.__name__} of {what}")
+
+
+def class_in_file(path: Path, name: str | None) -> Callable[..., Any]:
+    """The class `name` in the Python file `path`, or its only module class. Raises ConfigError with what there is."""
+    module = run_file(path)
+    classes = [
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == module.__name__
+    ]
+    if name is None:
+        if len(classes) != 1:
+            raise ConfigError(
+                f"{path} defines {len(classes)} classes that are a torch.nn.Module: {', '.join(classes) or 'none'}",
+                "name the one to train with model.name",
+            )
+        name = classes[0]
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise ConfigError(f"model.name={name}: {path} defines no such class; {did_you_mean(name, classes)}")
+    maker: Callable[..., Any] = found
+    return maker
+
+
+def run_file(path: Path) -> ModuleType:
+    """The Python file `path` as a module; it is run once for each state of the file."""
+    if not path.is_file():
+        raise ConfigError(f"model.file={path} is not a file")
+    path = path.resolve()
+    name = f"dnntrain_custom_{path.stem}_{path.stat().st_mtime_ns}_{abs(hash(path))}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"model.file={path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"{path} cannot be run: {told(error)}") from error
+    return module
+
+
+def offered(name: str) -> Callable[..., Any]:
+    """What the entry point `name` of an installed package is. Raises ConfigError with the nearest name."""
+    entries = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in entries:
+        raise ConfigError(
+            f"model.entry_point={name}: no installed package offers it; {did_you_mean(name, list(entries))}",
+            f"packages offer models as entry points of the group {ENTRY_POINT_GROUP}",
+        )
+    try:
+        found = entries[name].load()
+    except Exception as error:
+        raise ConfigError(f"model.entry_point={name} cannot be loaded: {told(error)}") from error
+    if not callable(found):
+        raise ConfigError(f"model.entry_point={name} is a {type(found).__name__}, neither a class nor a function")
+    maker: Callable[..., Any] = found
+    return maker
+
+
+def accepted(maker: Callable[..., Any], shape: ModelShape, what: str) -> dict[str, int]:
+    """Those numbers of the shape that `maker` takes by keyword. Raises ConfigError where it needs others."""
+    values: dict[str, int] = asdict(shape)
+    parameters = inspect.signature(maker).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return values
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+        and not (parameter.kind in named and parameter.name in values)
+    ]
+    if needed:
+        raise ConfigError(
+            f"{what}: {maker.__name__} needs the arguments {', '.join(needed)}, which nothing gives",
+            f"give them defaults; it may take {', '.join(values)}",
+        )
+    takes = {parameter.name for parameter in parameters if parameter.kind in named}
+    return {name: value for name, value in values.items() if name in takes}

@@ -1,0 +1,44 @@
+"""MobileNetV3-Small (Howard et al., "Searching for MobileNetV3", 2019), torchvision's, with a stem for small images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from dnntrain.choices.model._adapters import built_by, library, take_channels
+from dnntrain.config.fields import Fraction, Literal, Positive, Probability
+from dnntrain.nn.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class MobilenetV3Small:
+    """Inverted residuals with squeeze-and-excitation; images of at least 8x8 pixels."""
+
+    stem_stride: Literal[1, 2] = 1  # of the first convolution: 1 for images up to about 64 pixels, 2 as published
+    width: Positive = 1.0  # factor on all channels
+    dropout: Fraction = 0.2  # probability of dropping a feature before the last layer
+    norm_momentum: Probability = 0.1  # of the running statistics; the published 0.01 needs thousands of steps
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        shape.require("mobilenet_v3_small", 8)
+        make = partial(make_mobilenet, shape, self.stem_stride, self.width, self.dropout, self.norm_momentum)
+        return built_by(make, shape, "model=mobilenet_v3_small")
+
+
+def make_mobilenet(
+    shape: ModelShape, stem_stride: int, width: float, dropout: float, norm_momentum: float
+) -> nn.Module:
+    """torchvision's model with another stride in the stem and other batch normalisation."""
+    model: nn.Module = library("torchvision.models").mobilenet_v3_small(
+        weights=None,
+        num_classes=shape.num_classes,
+        width_mult=width,
+        dropout=dropout,
+        norm_layer=partial(nn.BatchNorm2d, eps=0.001, momentum=norm_momentum),
+    )
+    take_channels(model, shape.channels)
+    stem = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    stem.stride = (stem_stride, stem_stride)
+    return model

@@ -1,0 +1,37 @@
+"""Residual networks for CIFAR-10 (He et al., "Deep residual learning for image recognition", 2016, section 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dnntrain.choices.model._basic_resnet import ResidualNetwork
+from dnntrain.config.fields import Literal, PositiveInt
+from dnntrain.errors import ConfigError
+from dnntrain.nn.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class ResnetCifar:
+    """Three stages of n basic blocks with 16, 32 and 64 channels: depth 6n + 2; images of at least 4x4 pixels."""
+
+    depth: PositiveInt = 20  # layers with weights: 6n + 2, so 8, 14, 20, 32, 44, 56, 110 …
+    width: PositiveInt = 16  # channels of the first stage; the next ones double them
+    shortcut: Literal["pad", "project"] = "pad"  # where sizes change: zeros (option A) or a 1x1 convolution
+    zero_residual: bool = False  # true: each block begins as its shortcut, for deep networks and large batches
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        if self.depth < 8 or self.depth % 6 != 2:
+            below = max(8, (self.depth - 2) // 6 * 6 + 2)
+            raise ConfigError(f"model.depth={self.depth} is not 6n + 2", f"use model.depth={below} or {below + 6}")
+        shape.require("resnet_cifar", 4)
+        return ResidualNetwork(
+            shape.channels,
+            shape.num_classes,
+            widths=(self.width, 2 * self.width, 4 * self.width),
+            blocks=((self.depth - 2) // 6,) * 3,
+            shortcut=self.shortcut,
+            small_stem=True,
+            zero_residual=self.zero_residual,
+        )

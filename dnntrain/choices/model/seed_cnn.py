@@ -1,0 +1,73 @@
+"""The network of PyTorch's MNIST example: two convolutions, one pooling, two linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dnntrain.choices.model._init_schemes import SCHEMES, Scheme
+from dnntrain.config.fields import Fraction, Literal, PositiveInt
+from dnntrain.nn.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class SeedCnn:
+    """conv 3x3 → ReLU → conv 3x3 → ReLU → max pool 2 → linear → ReLU → linear; images of at least 6x6 pixels."""
+
+    channels: tuple[PositiveInt, PositiveInt] = (32, 64)  # output channels of the two convolutions
+    hidden: PositiveInt = 128  # width of the hidden linear layer
+    dropout: Fraction = 0.0  # probability of dropping a feature before each linear layer
+    init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of first weights
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        shape.require("seed_cnn", 6)
+        return SeedNetwork(shape, self.channels, self.hidden, self.dropout, SCHEMES[self.init])
+
+
+class SeedNetwork(nn.Module):
+    """Images [n, channels, height, width] → logits [n, classes]."""
+
+    def __init__(
+        self, shape: ModelShape, channels: tuple[int, int], hidden: int, dropout: float, weight_scheme: Scheme
+    ) -> None:
+        super().__init__()
+        pooled = channels[1] * ((shape.height - 4) // 2) * ((shape.width - 4) // 2)
+        self.conv1 = nn.Conv2d(shape.channels, channels[0], 3)
+        self.conv2 = nn.Conv2d(channels[0], channels[1], 3)
+        self.hidden = nn.Linear(pooled, hidden)
+        self.head = nn.Linear(hidden, shape.num_classes)
+        self.dropout = nn.Dropout(dropout)
+        self.weight_scheme = weight_scheme
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.connect(self.pool(self.convolve(images))))
+
+    def convolve(self, images: Tensor) -> Tensor:
+        """The first convolution."""
+        return functional.relu(self.conv1(images), inplace=True)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """The second convolution, pooled and flattened."""
+        # ReLU is monotone, so it commutes with the maximum: after pooling it works on a quarter of the numbers.
+        return functional.relu(functional.max_pool2d(self.conv2(features), 2), inplace=True).flatten(1)
+
+    def connect(self, features: Tensor) -> Tensor:
+        """The hidden linear layer."""
+        return functional.relu(self.hidden(self.dropout(features)), inplace=True)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """The last linear layer."""
+        logits: Tensor = self.head(self.dropout(features))
+        return logits
+
+    def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """The forward pass as consecutive sections, for pipeline stages."""
+        functions = {"conv1": self.convolve, "conv2": self.pool, "hidden": self.connect, "head": self.classify}
+        return [((name,), function) for name, function in functions.items()]
+
+    def tensor_parallel_plan(self) -> dict[str, str]:
+        """How layers are divided over tensor-parallel ranks."""
+        return {"conv1": "columns", "conv2": "rows", "hidden": "columns", "head": "rows"}

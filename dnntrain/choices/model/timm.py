@@ -1,0 +1,64 @@
+"""Any model of timm (pytorch-image-models), by name; needs the extra `timm`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from dnntrain.choices.model._adapters import built_by
+from dnntrain.config.fields import Fraction
+from dnntrain.errors import ConfigError
+from dnntrain.nn.shape import ModelShape
+from dnntrain.utils.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class Timm:
+    """timm.create_model(arch), with the data's classes, channels and, where the model fixes it, image size."""
+
+    name: str = "resnet18"  # name of the model, as timm.list_models() gives it, with or without a tag of weights
+    pretrained: bool = False  # true: timm's pretrained weights, from its cache or fetched from its hub
+    drop_path: Fraction | None = None  # probability of dropping a residual branch; null: the model's default
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        try:
+            import timm
+        except ImportError:
+            raise ConfigError("model=timm needs the package timm", "install it: pip install 'dnntrain[timm]'") from None
+
+        name = self.name.partition(".")[0]
+        if not timm.is_model(name):
+            raise ConfigError(
+                f"model.name={self.name}: timm {timm.__version__} has no such model; "
+                + did_you_mean(name, timm.list_models())
+            )
+        if self.pretrained and not timm.models.is_model_pretrained(name):
+            raise ConfigError(f"model.pretrained=true: timm has no weights for {name}", "use model.pretrained=false")
+        arguments = {"num_classes": shape.num_classes, **architecture_arguments(name, shape)}
+        if self.drop_path is not None:
+            arguments["drop_path_rate"] = self.drop_path
+        model = built_by(partial(make, self.name, self.pretrained, arguments), shape, f"model.name={self.name}")
+        model.timm_architecture = (name, architecture_arguments(name, shape))  # type: ignore[assignment]
+        return model
+
+
+def make(arch: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    """The model of timm."""
+    import timm
+
+    model: nn.Module = timm.create_model(arch, pretrained=pretrained, **arguments)
+    return model
+
+
+def architecture_arguments(name: str, shape: ModelShape) -> dict[str, Any]:
+    """Arguments of timm.create_model that follow from the images: channels, and the size where the model fixes it."""
+    import timm
+
+    arguments: dict[str, Any] = {"in_chans": shape.channels}
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        arguments["img_size"] = [shape.height, shape.width]
+    return arguments

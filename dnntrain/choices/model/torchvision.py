@@ -1,0 +1,98 @@
+"""Any classification model of torchvision, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dnntrain.choices.model._adapters import built_by, library, take_channels
+from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.nn.shape import ModelShape
+from dnntrain.nn.weights import load_weights
+from dnntrain.utils.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class Torchvision:
+    """torchvision.models.get_model(arch), with the data's classes and channels. Most are made for 224x224 pixels."""
+
+    name: str = "resnet50"  # name of the model, as torchvision.models.list_models() gives it
+    weights: str | None = None  # pretrained weights, such as DEFAULT or IMAGENET1K_V2; null: new weights
+    download: bool = False  # true: fetch the pretrained weights where they are not in torch's cache
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        torchvision = library("torchvision")
+
+        names = torchvision.models.list_models(module=torchvision.models)
+        if self.name not in names:
+            raise ConfigError(
+                f"model.name={self.name}: torchvision {torchvision.__version__} has no such classification model; "
+                + did_you_mean(self.name, names)
+            )
+        file = None if self.weights is None else self._pretrained(shape)
+        return built_by(partial(make, self.name, shape, file), shape, f"model.name={self.name}")
+
+    def _pretrained(self, shape: ModelShape) -> Path:
+        """The file of the chosen weights in torch's cache."""
+        torchvision = library("torchvision")
+
+        choices = torchvision.models.get_model_weights(self.name).__members__
+        if self.weights is None or self.weights not in choices:
+            raise ConfigError(
+                f"model.weights={self.weights}: {self.name} has no such weights; "
+                + did_you_mean(str(self.weights), list(choices))
+            )
+        if shape.channels != 3:
+            raise ConfigError(
+                f"model.weights={self.weights} is for images of 3 channels; these have {shape.channels}",
+                "use model.weights=null, or data with colours",
+            )
+        return cached_weights(choices[self.weights].value.url, self.download)
+
+
+def make(arch: str, shape: ModelShape, pretrained: Path | None) -> nn.Module:
+    """The model with new weights, or with those of a file in all but the head."""
+    torchvision = library("torchvision")
+    model: nn.Module = torchvision.models.get_model(
+        arch, weights=None, num_classes=shape.num_classes, **_arguments(arch, shape)
+    )
+    take_channels(model, shape.channels)
+    if pretrained is not None:
+        load_weights(model, pretrained, replace_head=True)
+    return model
+
+
+def cached_weights(url: str, download: bool) -> Path:
+    """The file of `url` in torch's cache, fetched only where `download` allows it; its hash is in its name."""
+    name = url.rpartition("/")[2]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    if not download:
+        raise ConfigError(
+            f"the weights {url} are not on this machine",
+            f"set model.download=true, or put the file at {path}",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{url} could not be fetched: {error}", f"put the file at {path}") from None
+    return path
+
+
+def _arguments(arch: str, shape: ModelShape) -> dict[str, Any]:
+    """What some constructors need besides the number of classes."""
+    if arch in ("googlenet", "inception_v3"):
+        # Without their auxiliary classifiers, whose outputs come as a tuple.
+        return {"aux_logits": False, "init_weights": True}
+    if arch.startswith("vit_"):
+        return {"image_size": shape.height}
+    if arch.startswith("maxvit"):
+        return {"input_size": (shape.height, shape.width)}
+    return {}

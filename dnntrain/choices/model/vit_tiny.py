@@ -1,0 +1,203 @@
+"""A vision transformer (Dosovitskiy et al., 2021) of the size of DeiT-Ti (Touvron et al., 2021).
+
+Modules and parameters are named as in timm, so that weights of its `vit_tiny_patch16_224` load here, and these there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dnntrain.choices.model._init_schemes import Scheme
+from dnntrain.config.fields import Fraction, Positive, PositiveInt
+from dnntrain.errors import ConfigError
+from dnntrain.nn.shape import ModelShape
+
+#: A patch size is chosen such that an image has at least this many patches, and refused where it has more than _MOST.
+_ENOUGH, _MOST = 49, 1024
+
+
+@dataclass(frozen=True)
+class VitTiny:
+    """Patches and a class token through pre-norm transformer blocks; learned positions; the class token decides."""
+
+    patch: PositiveInt | None = None  # side of a patch, pixels; null: the largest of 16 or less that gives 49 patches
+    dim: PositiveInt = 192  # width of a token
+    depth: PositiveInt = 12  # transformer blocks
+    heads: PositiveInt = 3  # attention heads; they divide dim
+    mlp_ratio: Positive = 4.0  # hidden width of a block's perceptron, in dims
+    dropout: Fraction = 0.0  # probability of dropping a number after attention and within the perceptron
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        if self.dim % self.heads:
+            raise ConfigError(f"model.dim={self.dim} is not a multiple of model.heads={self.heads}")
+        patch = self.patch or choose_patch(shape.height, shape.width)
+        if shape.height % patch or shape.width % patch:
+            raise ConfigError(
+                f"model.patch={patch} does not divide images of {shape.height}x{shape.width} pixels",
+                f"use model.patch={choose_patch(shape.height, shape.width)}",
+            )
+        patches = (shape.height // patch) * (shape.width // patch)
+        if patches > _MOST:
+            raise ConfigError(
+                f"{shape.height}x{shape.width} pixels give {patches} patches of {patch}x{patch}, more than {_MOST}",
+                "resize the images to sides with a common divisor, or set a larger model.patch",
+            )
+        model = VisionTransformer(
+            shape, patch, patches, self.dim, self.depth, self.heads, int(self.dim * self.mlp_ratio), self.dropout
+        )
+        model.timm_architecture = ("vit_tiny_patch16_224", self.timm_arguments(shape, patch))
+        return model
+
+    def timm_arguments(self, shape: ModelShape, patch: int) -> dict[str, Any]:
+        """What makes timm's model of the same name this one."""
+        return {
+            "in_chans": shape.channels,
+            "img_size": [shape.height, shape.width],
+            "patch_size": patch,
+            "embed_dim": self.dim,
+            "depth": self.depth,
+            "num_heads": self.heads,
+            "mlp_ratio": self.mlp_ratio,
+        }
+
+
+def choose_patch(height: int, width: int) -> int:
+    """The largest patch side up to 16 that divides both sides and gives 49 patches or more; 1 where none does.
+
+    8x8 → 1, 28x28 → 4, 32x32 → 4, 64x64 → 8, 224x224 → 16.
+    """
+    fitting = [side for side in range(1, 17) if height % side == 0 and width % side == 0]
+    return max((side for side in fitting if (height // side) * (width // side) >= _ENOUGH), default=1)
+
+
+class VisionTransformer(nn.Module):
+    """Images [n, channels, height, width] → logits [n, classes]."""
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        patch: int,
+        patches: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, patches + 1, dim))
+        self.patch_embed = PatchEmbedding(shape.channels, dim, patch)
+        self.blocks = nn.Sequential(*(Block(dim, heads, hidden, dropout) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, shape.num_classes)
+        self.weight_scheme: Scheme = small_normal
+        self.timm_architecture: tuple[str, dict[str, Any]] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.blocks(self.embed(images)))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images → tokens [n, 1 + patches, dim]."""
+        patches = self.patch_embed(images)
+        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + self.pos_embed
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Tokens → logits [n, classes], from the class token."""
+        logits: Tensor = self.head(self.norm(tokens[:, 0]))
+        return logits
+
+    def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """The forward pass as consecutive sections, for pipeline stages."""
+        blocks = [((f"blocks.{number}",), block) for number, block in enumerate(self.blocks)]
+        return [(("cls_token", "pos_embed", "patch_embed"), self.embed), *blocks, (("norm", "head"), self.classify)]
+
+    def tensor_parallel_plan(self) -> dict[str, str]:
+        """How layers are divided over tensor-parallel ranks."""
+        inner = {"attn.qkv": "columns/3", "attn.proj": "rows", "mlp.fc1": "columns", "mlp.fc2": "rows"}
+        return {f"blocks.{number}.{name}": how for number in range(len(self.blocks)) for name, how in inner.items()}
+
+    def initialise_own(self) -> None:
+        """Positions of standard deviation 0.02; a class token that is almost zero."""
+        nn.init.normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.cls_token, std=1e-6)
+
+
+class PatchEmbedding(nn.Module):
+    """Images [n, channels, height, width] → tokens [n, patches, dim]: one linear map of each patch."""
+
+    def __init__(self, channels: int, dim: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, patch, patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        projected: Tensor = self.proj(images)
+        return projected.flatten(2).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """x + attention(norm1(x)), then x + perceptron(norm2(x))."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads, dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Perceptron(dim, hidden, dropout)
+        self.drop_path1 = nn.Identity()
+        self.drop_path2 = nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.drop_path1(self.attn(self.norm1(tokens)))
+        inner: Tensor = self.drop_path2(self.mlp(self.norm2(tokens)))
+        return tokens + inner
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens [n, length, dim]."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv.parallel_units = heads  # type: ignore[assignment]  # what tensor parallelism divides
+        self.proj = nn.Linear(dim, dim)
+        self.drop = nn.Dropout(dropout)
+        self.head_width = dim // heads
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        n, length, _ = tokens.shape
+        # A tensor-parallel rank has its part of the heads.
+        stacked = self.qkv(tokens)
+        heads = stacked.shape[-1] // (3 * self.head_width)
+        query, key, value = stacked.view(n, length, 3, heads, self.head_width).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        dropped: Tensor = self.drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        return dropped
+
+
+class Perceptron(nn.Module):
+    """linear → GELU → linear on each token."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        dropped: Tensor = self.drop(self.fc2(self.drop(functional.gelu(self.fc1(tokens)))))
+        return dropped
+
+
+def small_normal(module: nn.Module) -> None:
+    """Linear weights normal with standard deviation 0.02, biases 0. DeiT cuts them at 2, a hundred deviations away."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,92 @@
+"""Wide residual networks (Zagoruyko & Komodakis, 2016): pre-activation, few layers, many channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dnntrain.choices.model._basic_resnet import blocks_of
+from dnntrain.choices.model._init_schemes import Scheme, kaiming
+from dnntrain.config.fields import Fraction, PositiveInt
+from dnntrain.errors import ConfigError
+from dnntrain.nn.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class WideResnet:
+    """Three stages of n blocks with 16k, 32k and 64k channels: depth 6n + 4; images of at least 4x4 pixels."""
+
+    depth: PositiveInt = 16  # layers with weights: 6n + 4, so 10, 16, 22, 28, 40 …
+    widen: PositiveInt = 2  # the factor k on the channels
+    dropout: Fraction = 0.0  # probability of dropping a number between the two convolutions of a block
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        if self.depth < 10 or self.depth % 6 != 4:
+            below = max(10, (self.depth - 4) // 6 * 6 + 4)
+            raise ConfigError(f"model.depth={self.depth} is not 6n + 4", f"use model.depth={below} or {below + 6}")
+        shape.require("wide_resnet", 4)
+        return WideNetwork(shape, (self.depth - 4) // 6, self.widen, self.dropout)
+
+
+class WideNetwork(nn.Module):
+    """stem → stages → norm → ReLU → average → linear; images [n, channels, height, width] → logits [n, classes]."""
+
+    def __init__(self, shape: ModelShape, blocks: int, widen: int, dropout: float) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(shape.channels, 16, 3, 1, 1, bias=False)
+        self.stages = nn.ModuleList()
+        inputs = 16
+        for width, stride in ((16 * widen, 1), (32 * widen, 2), (64 * widen, 2)):
+            first = WideBlock(inputs, width, stride, dropout)
+            self.stages.append(nn.Sequential(first, *(WideBlock(width, width, 1, dropout) for _ in range(blocks - 1))))
+            inputs = width
+        self.norm = nn.BatchNorm2d(inputs)
+        self.head = nn.Linear(inputs, shape.num_classes)
+        self.weight_scheme: Scheme = kaiming
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stem(images)
+        for stage in self.stages:
+            features = stage(features)
+        return self.classify(features)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features [n, channels, height, width] → logits [n, classes]."""
+        features = functional.relu(self.norm(features), inplace=True)
+        logits: Tensor = self.head(features.mean((2, 3)))
+        return logits
+
+    def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """The forward pass as consecutive sections, for pipeline stages."""
+        blocks = [((name,), block) for name, block in blocks_of(self.stages)]
+        return [(("stem",), self.stem), *blocks, (("norm", "head"), self.classify)]
+
+    def tensor_parallel_plan(self) -> dict[str, str]:
+        """How layers are divided over tensor-parallel ranks."""
+        inner = {"conv1": "columns", "norm2": "features", "conv2": "rows"}
+        return {f"{block}.{name}": how for block, _ in blocks_of(self.stages) for name, how in inner.items()}
+
+
+class WideBlock(nn.Module):
+    """x + conv2(relu(norm2(conv1(a)))), a = relu(norm1(x)); where sizes change, x is a 1x1 convolution of `a`."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        same = inputs == outputs and stride == 1
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.drop_path = nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        active = functional.relu(self.norm1(features), inplace=True)
+        inner = self.dropout(functional.relu(self.norm2(self.conv1(active)), inplace=True))
+        kept: Tensor = features if self.shortcut is None else self.shortcut(active)
+        added: Tensor = self.drop_path(self.conv2(inner))
+        return kept + added

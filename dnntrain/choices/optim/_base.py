@@ -1,0 +1,124 @@
+"""What every optimizer choice has: a learning rate and how it follows the batch, weight decay, groups by name and depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import nn
+
+from dnntrain.choices.optim._param_groups import GroupRule, Setting, parameter_groups, parameter_settings
+from dnntrain.config.fields import Annotated, Literal, NonNegative, Positive, PositiveInt, Range, Text
+from dnntrain.protocols import Context, Need, Parts
+from dnntrain.utils.hardware import Hardware
+
+_DEFAULT_BASE_BATCH = 256
+
+Chosen = TypeVar("Chosen", bound="OptimizerChoice")
+
+
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """The knobs that all optimizers share, and what the plan asks of them.
+
+    needs             what of a layout it needs
+    rates             the knobs that are learning rates, which the scaling rule multiplies
+    state_numbers     float32 numbers of state per parameter
+    takes_loss_scale  whether its step may follow a float16 loss scale
+    package           the package that it comes from, where that is an extra of dnntrain
+    """
+
+    lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
+    weight_decay: NonNegative = 0.0  # on weights; biases and norms have none
+    no_decay: tuple[str, ...] = ()  # patterns of parameter names without decay besides, as ["embed.*"]
+    groups: tuple[
+        Annotated[
+            str,
+            Text(
+                r"\S+( (lr_scale|weight_decay)=\d+(\.\d*)?(e[+-]?\d+)?){1,2}",
+                "a pattern of parameter names and what holds for them, as 'head.* lr_scale=10 weight_decay=0'",
+            ),
+        ],
+        ...,
+    ] = ()  # own learning rate (a factor) or decay by pattern of names; a later pattern wins
+    layer_decay: Annotated[float, Range(above=0, at_most=1)] = (
+        1.0  # factor on the learning rate per block before the last
+    )
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # rates times batch_size / lr_base_batch, or its square root
+    lr_base_batch: PositiveInt = 256  # batch size that lr is meant for, where lr_scaling is not none
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    rates: ClassVar[tuple[str, ...]] = ("lr",)
+    state_numbers: ClassVar[float] = 2.0
+    takes_loss_scale: ClassVar[bool] = True
+    package: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        if self.lr_scaling == "none" and self.lr_base_batch != _DEFAULT_BASE_BATCH:
+            raise ValueError(
+                f"lr_base_batch={self.lr_base_batch} has no effect with lr_scaling=none; use linear or sqrt"
+            )
+        if self.no_decay and not self.weight_decay:
+            raise ValueError(
+                "no_decay has no effect with weight_decay=0; set optim.weight_decay, or leave optim.no_decay out"
+            )
+        for rule in self.groups:
+            GroupRule.parse(rule)
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        """The optimizers over the parameters of `model`. `settings` are those of the whole model, where `model` is a part of it."""
+        raise NotImplementedError
+
+    def parts(self, context: Context) -> Parts:
+        """What the choice gives the trainer besides optimizers, which it is bound to through `Built.optimizers`."""
+        return Parts()
+
+    def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
+        """(reason, fix) where this optimizer cannot be used here."""
+        if self.package and find_spec(self.package) is None:
+            return f"needs the package {self.package}", f"install it: pip install 'dnntrain[{self.package}]'"
+        return None
+
+    def scaled(self: Chosen, batch_size: int) -> Chosen:
+        """The same choice with its learning rates for `batch_size` examples a step."""
+        factor = scaling_factor(self.lr_scaling, batch_size, self.lr_base_batch)
+        return replace(self, **{name: getattr(self, name) * factor for name in self.rates}) if factor != 1 else self
+
+    def equation(self, batch_size: int) -> str:
+        """`0.1 × 1024 / 256 = 0.4 (optim.lr_scaling=linear)`: how the learning rate comes about."""
+        if self.lr_scaling == "none":
+            return f"{self.lr:g}"
+        ratio = f"{batch_size} / {self.lr_base_batch}"
+        factor = ratio if self.lr_scaling == "linear" else f"√({ratio})"
+        return f"{self.lr:g} × {factor} = {self.scaled(batch_size).lr:g} (optim.lr_scaling={self.lr_scaling})"
+
+    def settings(self, model: nn.Module) -> dict[str, Setting]:
+        """What holds for each parameter of the whole model. Raises ConfigError where a pattern matches none."""
+        rules = [GroupRule.parse(rule) for rule in self.groups]
+        return parameter_settings(model, self.weight_decay, self.no_decay, rules, self.layer_decay)
+
+    def grouped(self, model: nn.Module, settings: Mapping[str, Setting] | None) -> list[dict[str, Any]]:
+        """All trainable parameters of `model` in groups, at the rate `lr`."""
+        return parameter_groups(model.named_parameters(), settings or self.settings(model), self.lr)
+
+
+def scaling_factor(rule: str, batch_size: int, base: int) -> float:
+    """What a learning rate for `base` examples a step is multiplied with.
+
+    linear: batch_size / base (Goyal et al., "Accurate, large minibatch SGD", 2017); sqrt: its root (Krizhevsky, "One weird trick",
+    2014), the rule for Adam-like optimizers (Malladi et al., 2022).
+    """
+    ratio = batch_size / base
+    return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule]
+
+
+def check_nesterov(nesterov: bool, momentum: float) -> None:
+    """Raises ValueError where the look-ahead form is asked for without momentum."""
+    if nesterov and not momentum:
+        raise ValueError("nesterov=true has no effect without momentum; set momentum=0.9, or nesterov=false")

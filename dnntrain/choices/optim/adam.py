@@ -1,0 +1,39 @@
+"""Adam (Kingma & Ba, 2015; torch.optim.Adam, fused)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dnntrain.choices.optim._base import OptimizerChoice
+from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.config.fields import Fraction, NonNegative, Positive
+
+
+@dataclass(frozen=True)
+class Adam(OptimizerChoice):
+    """m = β1 m + (1 - β1) g, v = β2 v + (1 - β2) g², w = w - lr m̂ / (√v̂ + eps), where m̂ = m / (1 - β1^t), v̂ alike, g with L2 term."""
+
+    lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
+    weight_decay: NonNegative = 0.0  # L2 penalty, added to the gradient; biases and norms have none
+    beta1: Fraction = 0.9  # decay of the mean of gradients
+    beta2: Fraction = 0.999  # decay of the mean of squared gradients
+    eps: Positive = 1e-8  # added to the root of the second mean
+    amsgrad: bool = False  # divide by the largest second mean so far (Reddi et al., 2018)
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        return (
+            torch.optim.Adam(
+                self.grouped(model, settings),
+                lr=self.lr,
+                betas=(self.beta1, self.beta2),
+                eps=self.eps,
+                amsgrad=self.amsgrad,
+                fused=True,
+            ),
+        )

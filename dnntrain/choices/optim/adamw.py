@@ -1,0 +1,33 @@
+"""AdamW: Adam with decoupled weight decay (Loshchilov & Hutter, 2019; torch.optim.AdamW, fused)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dnntrain.choices.optim._base import OptimizerChoice
+from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.config.fields import Fraction, NonNegative, Positive
+
+
+@dataclass(frozen=True)
+class AdamW(OptimizerChoice):
+    """Steps of about lr in every coordinate; weights shrink by lr * weight_decay per step besides."""
+
+    lr: Positive = 2e-3  # base learning rate; the schedule multiplies it
+    weight_decay: NonNegative = 0.01  # on weights; biases and norms have none
+    beta1: Fraction = 0.9  # decay of the mean of gradients
+    beta2: Fraction = 0.999  # decay of the mean of squared gradients
+    eps: Positive = 1e-8  # added to the root of the second mean
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        return (
+            torch.optim.AdamW(
+                self.grouped(model, settings), lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True
+            ),
+        )

@@ -1,0 +1,116 @@
+"""AdamW with its two means in 8 bits (Dettmers et al., "8-bit optimizers via block-wise quantization", 2022; torchao.optim.AdamW8bit)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from dnntrain.choices.optim._base import OptimizerChoice
+from dnntrain.choices.optim._matrix_views import matrix_gradients, matrix_groups
+from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.config.fields import Fraction, NonNegative, Positive
+from dnntrain.protocols import Need
+from dnntrain.utils.hardware import Hardware
+
+#: The means of a parameter, and whether each has a sign.
+_MEANS = {"exp_avg": True, "exp_avg_sq": False}
+
+
+@dataclass(frozen=True)
+class AdamW8bit(OptimizerChoice):
+    """AdamW; means of 4,096 numbers or more are kept as 8-bit codes, each block of 256 with its largest value as its scale."""
+
+    lr: Positive = 2e-3  # base learning rate; the schedule multiplies it
+    weight_decay: NonNegative = 0.01  # on weights; biases and norms have none
+    beta1: Fraction = 0.9  # decay of the mean of gradients
+    beta2: Fraction = 0.999  # decay of the mean of squared gradients
+    eps: Positive = 1e-8  # added to the root of the second mean
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_PARAMETER})
+    state_numbers: ClassVar[float] = 2 * (1 / 4 + 1 / 256)
+    takes_loss_scale: ClassVar[bool] = False
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        groups = self.grouped(model, settings)
+        optimizer: torch.optim.Optimizer = _matrix_adamw_8bit()(
+            groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps
+        )
+        return (optimizer,)
+
+    def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
+        if hardware.device not in ("cpu", "cuda"):
+            return f"has 8-bit kernels for CPU and CUDA, not for {hardware.device}", "use optim=adamw or device=cpu"
+        if find_spec("torchao") is None:
+            return "needs the package torchao", "install it: pip install torchao"
+        return None
+
+
+@cache
+def _matrix_adamw_8bit() -> Any:
+    """The class, made where it is first used: torchao is slow to import."""
+    from torchao.optim import AdamW8bit as TorchaoAdamW8bit
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    class MatrixAdamW8bit(TorchaoAdamW8bit):
+        """torchao's, over matrix views (its blocks need parameters that are contiguous), with a state of plain tensors.
+
+        Between steps each mean is `NAME_codes`, `NAME_scale` and `NAME_qmap`, which a checkpoint takes; torchao's own
+        tensors share their memory. Compiled on a GPU that has Triton; elsewhere a compilation costs more than it gives.
+        """
+
+        def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
+            viewed, self._owners = matrix_groups(groups)
+            super().__init__(viewed, **options)
+
+        def add_param_group(self, param_group: dict[str, Any]) -> None:
+            rate = float(param_group.get("lr", self.defaults["lr"]))
+            super().add_param_group(param_group)
+            # torchao holds a float32 tensor, which schedules would replace by a number; a step makes it one.
+            self.param_groups[-1]["lr"] = rate
+
+        @torch.no_grad()
+        def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+            """One step; `closure` is not used."""
+            rates = [group["lr"] for group in self.param_groups]
+            for group in self.param_groups:
+                group["lr"] = torch.tensor(group["lr"], dtype=torch.float32)
+            for state in self.state.values():
+                _wrap(state, OptimState8bit)
+            with matrix_gradients(self._owners), _stance(self.param_groups):
+                super().step()  # type: ignore[no-untyped-call]
+            for state in self.state.values():
+                _unwrap(state, OptimState8bit)
+            for group, rate in zip(self.param_groups, rates, strict=True):
+                group["lr"] = rate
+            return None
+
+    return MatrixAdamW8bit
+
+
+def _wrap(state: dict[str, Any], kind: Any) -> None:
+    for name, signed in _MEANS.items():
+        if f"{name}_codes" in state:
+            parts = [state.pop(f"{name}_{part}") for part in kind.tensor_attrs]
+            state[name] = kind(*parts, signed, torch.float32)
+
+
+def _unwrap(state: dict[str, Any], kind: Any) -> None:
+    for name in _MEANS:
+        if isinstance(state[name], kind):
+            mean = state.pop(name)
+            state.update({f"{name}_{part}": getattr(mean, part) for part in kind.tensor_attrs})
+
+
+def _stance(groups: list[dict[str, Any]]) -> Any:
+    device = groups[0]["params"][0].device.type if groups else "cpu"
+    compiled = device == "cuda" and find_spec("triton") is not None
+    return nullcontext() if compiled else torch.compiler.set_stance("force_eager")

@@ -1,0 +1,74 @@
+"""LAMB (You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", 2020; timm.optim.Lamb)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from dnntrain.choices.optim._base import OptimizerChoice
+from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.config.fields import Fraction, NonNegative, Positive
+from dnntrain.protocols import Built, Context, Parts
+
+
+@dataclass(frozen=True)
+class Lamb(OptimizerChoice):
+    """u = m̂ / (√v̂ + eps) + weight_decay w; w = w - lr (|w| / |u|) u. Vectors take Adam's step, without the factor."""
+
+    lr: Positive = 5e-3  # base learning rate; the schedule multiplies it
+    weight_decay: NonNegative = 0.02  # on weights, within the scaled step; biases and norms have none
+    beta1: Fraction = 0.9  # decay of the mean of gradients
+    beta2: Fraction = 0.999  # decay of the mean of squared gradients
+    eps: Positive = 1e-6  # added to the root of the second mean
+    trust_clip: bool = False  # scale no step up, only down
+
+    package: ClassVar[str] = "timm"
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        from timm.optim.lamb import Lamb as TimmLamb
+
+        return (
+            TimmLamb(
+                adapted(self.grouped(model, settings)),
+                lr=self.lr,
+                betas=(self.beta1, self.beta2),
+                eps=self.eps,
+                max_grad_norm=None,  # train.clip_norm clips
+                trust_clip=self.trust_clip,
+            ),
+        )
+
+    def parts(self, context: Context) -> Parts:
+        return Parts(state={"lamb": GroupSteps()})
+
+
+def adapted(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups, with steps scaled to the norm of each weight also where nothing decays, and those of vectors left alone."""
+    return [{**group, "always_adapt": not group["vector"]} for group in groups]
+
+
+class GroupSteps:
+    """The number of steps done, which timm keeps once for a group, not for each parameter; it is the same in all groups."""
+
+    def __init__(self) -> None:
+        self._optimizers: Sequence[torch.optim.Optimizer] = ()
+
+    def bind(self, built: Built) -> None:
+        self._optimizers = built.optimizers
+
+    def state_dict(self) -> dict[str, Any]:
+        steps = [int(group["step"]) for group in self._groups() if "step" in group]
+        return {"steps": max(steps, default=0)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for group in self._groups():
+            group["step"] = torch.tensor(float(state["steps"]))
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]

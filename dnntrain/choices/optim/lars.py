@@ -1,0 +1,52 @@
+"""LARS (You et al., "Large batch training of convolutional networks", 2017; timm.optim.Lars)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from dnntrain.choices.optim._base import OptimizerChoice, check_nesterov
+from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.choices.optim.lamb import adapted
+from dnntrain.config.fields import Fraction, NonNegative, Positive
+
+
+@dataclass(frozen=True)
+class Lars(OptimizerChoice):
+    """v = momentum v + r (g + weight_decay w), w = w - lr v, with r = trust |w| / (|g| + weight_decay |w|); r = 1 for vectors."""
+
+    lr: Positive = 2.0  # base learning rate; the schedule multiplies it
+    weight_decay: NonNegative = 5e-5  # L2 penalty on weights; biases and norms have none
+    momentum: Fraction = 0.9  # 0: none
+    nesterov: bool = False  # look-ahead form; needs momentum
+    trust_coefficient: Positive = (
+        0.001  # norm of a weight's step, before lr and momentum, as a share of the weight's norm
+    )
+    trust_clip: bool = False  # LARC: at most the step of plain SGD
+
+    package: ClassVar[str] = "timm"
+    state_numbers: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_nesterov(self.nesterov, self.momentum)
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        from timm.optim.lars import Lars as TimmLars
+
+        return (
+            TimmLars(
+                adapted(self.grouped(model, settings)),
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                trust_coeff=self.trust_coefficient,
+                trust_clip=self.trust_clip,
+            ),
+        )

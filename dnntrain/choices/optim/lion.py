@@ -1,0 +1,35 @@
+"""Lion: the sign of an interpolated momentum (Chen et al., "Symbolic discovery of optimization algorithms", 2023; timm.optim.Lion)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from dnntrain.choices.optim._base import OptimizerChoice
+from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.config.fields import Fraction, NonNegative, Positive
+
+
+@dataclass(frozen=True)
+class Lion(OptimizerChoice):
+    """w = w (1 - lr weight_decay) - lr sign(β1 m + (1 - β1) g); m = β2 m + (1 - β2) g. Half of AdamW's memory."""
+
+    lr: Positive = 2e-4  # base learning rate, 3 to 10 times below AdamW's; the schedule multiplies it
+    weight_decay: NonNegative = 0.1  # on weights, 3 to 10 times AdamW's; biases and norms have none
+    beta1: Fraction = 0.9  # share of the momentum in the step
+    beta2: Fraction = 0.99  # decay of the momentum
+
+    package: ClassVar[str] = "timm"
+    state_numbers: ClassVar[float] = 1.0
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        from timm.optim.lion import Lion as TimmLion
+
+        groups = self.grouped(model, settings)
+        return (TimmLion(groups, lr=self.lr, betas=(self.beta1, self.beta2), foreach=True),)

@@ -1,0 +1,39 @@
+"""RAdam: Adam whose first steps are rectified (Liu et al., "On the variance of the adaptive learning rate", 2020; torch.optim.RAdam)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dnntrain.choices.optim._base import OptimizerChoice
+from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.config.fields import Fraction, NonNegative, Positive
+
+
+@dataclass(frozen=True)
+class RAdam(OptimizerChoice):
+    """Adam's step times a factor that grows to 1 as the second mean becomes reliable; before that, momentum alone. Needs no warm-up."""
+
+    lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
+    weight_decay: NonNegative = 0.0  # on weights; biases and norms have none
+    beta1: Fraction = 0.9  # decay of the mean of gradients
+    beta2: Fraction = 0.999  # decay of the mean of squared gradients
+    eps: Positive = 1e-8  # added to the root of the second mean
+    decoupled: bool = True  # true: weights shrink as in AdamW; false: L2 penalty, added to the gradient
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        return (
+            torch.optim.RAdam(
+                self.grouped(model, settings),
+                lr=self.lr,
+                betas=(self.beta1, self.beta2),
+                eps=self.eps,
+                decoupled_weight_decay=self.decoupled,
+                foreach=True,
+            ),
+        )

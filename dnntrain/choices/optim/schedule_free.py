@@ -1,0 +1,135 @@
+"""Schedule-free AdamW (Defazio et al., "The road less scheduled", 2024).
+
+Three points: z takes the steps, x is the average of all z so far, gradients are taken at y between them. The model holds y while
+it is trained, and x where it is evaluated, exported or averaged.
+
+Written here, and not taken from the package schedulefree, whose step counts and sums stand in parameter groups, and which
+goes from y to x and back by arithmetic: with that, an evaluation changes the last bits of the weights, and a resumed run is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dnntrain.choices.optim._base import OptimizerChoice
+from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.config.fields import Annotated, Fraction, NonNegative, Positive, Range
+from dnntrain.protocols import Built, Context, Parts
+
+
+@dataclass(frozen=True)
+class ScheduleFree(OptimizerChoice):
+    """y = (1 - β1) z + β1 x; z = z - lr (g(y) / (√v̂ + eps) + weight_decay y); x = (1 - c) x + c z, with c = lr_max² / Σ lr_max²."""
+
+    lr: Positive = 2.5e-3  # base learning rate; a warm-up pays, a decay does not
+    weight_decay: NonNegative = 0.0  # on weights, at the point where gradients are taken; biases and norms have none
+    beta1: Annotated[float, Range(above=0, below=1)] = 0.9  # how far towards the average gradients are taken
+    beta2: Fraction = 0.999  # decay of the mean of squared gradients
+    eps: Positive = 1e-8  # added to the root of the second mean
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        return (ScheduleFreeAdamW(self.grouped(model, settings), self.lr, (self.beta1, self.beta2), self.eps),)
+
+    def parts(self, context: Context) -> Parts:
+        average = AveragedWeights()
+        return Parts(evaluation=(average,), state={"schedule_free": average})
+
+
+class ScheduleFreeAdamW(torch.optim.Optimizer):
+    """State of a parameter: `z` and `exp_avg_sq`, of its shape. x is not kept; it is y + (1 - 1/β1) (z - y).
+
+    `progress` are the numbers that all parameters share: steps done, the largest rate so far, the sum of its squares, and the β1
+    that y was made with. Elementwise, so parameters may be shards.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, "lr_scale": 1.0})
+        self.progress = {"steps": 0, "largest_rate": 0.0, "weight_sum": 0.0, "beta1": betas[0]}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; `closure` is not used."""
+        progress = self.progress
+        first = self.param_groups[0]
+        progress["steps"] += 1
+        progress["largest_rate"] = max(progress["largest_rate"], first["lr"] / first["lr_scale"])
+        weight = progress["largest_rate"] ** 2
+        progress["weight_sum"] += weight
+        share = weight / progress["weight_sum"] if progress["weight_sum"] else 0.0
+        for group in self.param_groups:
+            self._step(group, share)
+        progress["beta1"] = first["betas"][0]
+        return None
+
+    def _step(self, group: dict[str, Any], share: float) -> None:
+        points = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if not points:
+            return
+        for parameter in points:
+            if not self.state[parameter]:
+                self.state[parameter] = {"z": parameter.clone(), "exp_avg_sq": torch.zeros_like(parameter)}
+        gradients = [parameter.grad for parameter in points]
+        z = [self.state[parameter]["z"] for parameter in points]
+        squares = [self.state[parameter]["exp_avg_sq"] for parameter in points]
+        beta1, beta2 = group["betas"]
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
+        roots = torch._foreach_sqrt(torch._foreach_div(squares, 1 - beta2 ** self.progress["steps"]))
+        torch._foreach_add_(roots, group["eps"])
+        step = torch._foreach_div(gradients, roots)
+        if group["weight_decay"]:
+            torch._foreach_add_(step, points, alpha=group["weight_decay"])
+        torch._foreach_lerp_(points, z, 1 - 1 / self.progress["beta1"])  # y → x
+        torch._foreach_add_(z, step, alpha=-group["lr"])
+        torch._foreach_lerp_(points, z, share)  # the new x
+        torch._foreach_lerp_(points, z, 1 - beta1)  # the new y
+
+    def averages(self) -> dict[Tensor, Tensor]:
+        """{parameter: x} of all parameters that have been stepped."""
+        weight = 1 - 1 / self.progress["beta1"]
+        return {
+            parameter: torch.lerp(parameter.detach(), state["z"], weight) for parameter, state in self.state.items()
+        }
+
+
+class AveragedWeights:
+    """The model with x in place of y, and the numbers of the average as its state."""
+
+    replaces = "weights"
+
+    def __init__(self) -> None:
+        self._optimizers: list[ScheduleFreeAdamW] = []
+
+    def bind(self, built: Built) -> None:
+        self._optimizers = [item for item in built.optimizers if isinstance(item, ScheduleFreeAdamW)]
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        averages = {item: average for optimizer in self._optimizers for item, average in optimizer.averages().items()}
+        kept = {parameter: parameter.detach().clone() for parameter in averages}
+        _put(averages)
+        try:
+            yield
+        finally:
+            _put(kept)  # copied, not computed: not a bit of y may change
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._optimizers[0].progress)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for optimizer in self._optimizers:
+            optimizer.progress.update(state)
+
+
+@torch.no_grad()
+def _put(values: Mapping[Tensor, Tensor]) -> None:
+    for parameter, value in values.items():
+        parameter.copy_(value)

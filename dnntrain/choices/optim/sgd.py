@@ -1,0 +1,43 @@
+"""Stochastic gradient descent with momentum (torch.optim.SGD, fused where it can be)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from dnntrain.choices.optim._base import OptimizerChoice, check_nesterov
+from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.config.fields import Fraction, NonNegative, Positive
+
+
+@dataclass(frozen=True)
+class Sgd(OptimizerChoice):
+    """v = momentum * v + gradient + weight_decay * w; w = w - lr * v (or the Nesterov form)."""
+
+    lr: Positive = 0.1  # base learning rate; the schedule multiplies it
+    weight_decay: NonNegative = 5e-4  # L2 penalty on weights; biases and norms have none
+    momentum: Fraction = 0.9  # 0: none
+    nesterov: bool = False  # look-ahead form (Nesterov, 1983; Sutskever et al., 2013); needs momentum
+
+    state_numbers: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_nesterov(self.nesterov, self.momentum)
+
+    def build(
+        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        return (
+            torch.optim.SGD(
+                self.grouped(model, settings),
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                fused=True,
+            ),
+        )

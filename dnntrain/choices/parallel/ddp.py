@@ -1,0 +1,18 @@
+"""Data parallelism: each rank computes its share of the batch, gradients are summed (torch's DistributedDataParallel)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.config.fields import PositiveInt
+from dnntrain.distributed.parallel_dims import Degrees, Layout
+
+
+@dataclass(frozen=True)
+class Ddp(Layout):
+    """The model is on every rank; buckets of gradients are reduced while the backward pass still runs (Li et al., VLDB 2020)."""
+
+    dp: PositiveInt | None = None  # copies of the model; null: the ranks that are left
+
+    def build(self, ranks: int) -> Degrees:
+        return self.degrees(ranks)

@@ -1,0 +1,18 @@
+"""Fully sharded data parallelism (torch's FSDP2, `fully_shard`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.config.fields import PositiveInt
+from dnntrain.distributed.parallel_dims import Degrees, Layout
+
+
+@dataclass(frozen=True)
+class Fsdp(Layout):
+    """Weights, gradients and optimizer state lie in parts on all ranks; a block's weights are gathered for it (Zhao et al., VLDB 2023)."""
+
+    shard: PositiveInt | None = None  # ranks that share one copy of the weights; null: the ranks that are left
+
+    def build(self, ranks: int) -> Degrees:
+        return self.degrees(ranks)

@@ -1,0 +1,18 @@
+"""Pipeline parallelism: the depth of the model is divided (Huang et al., "GPipe", 2019; Narayanan et al., "PipeDream", 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.config.fields import PositiveInt
+from dnntrain.distributed.parallel_dims import Degrees, Layout
+
+
+@dataclass(frozen=True)
+class Pp(Layout):
+    """Each rank holds consecutive blocks; micro-batches flow through, so that all ranks work at once. Stages are balanced by cost."""
+
+    pp: PositiveInt | None = None  # ranks that share the depth; null: the ranks that are left
+
+    def build(self, ranks: int) -> Degrees:
+        return self.degrees(ranks)

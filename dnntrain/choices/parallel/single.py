@@ -1,0 +1,23 @@
+"""One process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dnntrain.distributed.parallel_dims import Degrees
+
+
+@dataclass(frozen=True)
+class Single:
+    """The whole model and every batch in one process."""
+
+    processes: ClassVar[str] = "one"
+
+    @property
+    def stated_ranks(self) -> int | None:
+        """One process, whatever the machine has."""
+        return 1
+
+    def build(self, ranks: int) -> Degrees:
+        return Degrees(dp=ranks)

@@ -1,0 +1,17 @@
+"""Mixed precision with bfloat16: products in bf16, weights and sums in float32; needs no loss scaling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.choices.precision._policy import Policy
+from dnntrain.utils.hardware import Hardware
+
+
+@dataclass(frozen=True)
+class Bf16:
+    """torch.autocast in bfloat16 (Micikevicius et al., "Mixed precision training", 2018; Kalamkar et al., 2019)."""
+
+    def build(self, hardware: Hardware) -> Policy:
+        slow = hardware.device == "cpu" and not {"amx_bf16", "avx512_bf16", "bf16"} & set(hardware.cpu_features)
+        return Policy("bfloat16", scaler=False, reason="asked for" + ("; this CPU emulates it, slowly" if slow else ""))

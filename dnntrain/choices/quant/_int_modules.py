@@ -1,0 +1,125 @@
+"""A trained model with integer weights and the rounding of activations as operators, which kernels of integers take the place of."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from dnntrain.choices.quant._fake_quant import (
+    ACTIVATION_MAX,
+    WEIGHT_MAX,
+    FakeConv2d,
+    FakeLinear,
+    activation_scale,
+    reaches,
+    restored,
+    weight_scale,
+)
+
+
+def converted(model: nn.Module) -> nn.Module:
+    """A copy of `model`, which rounds, in the form of PT2E's and ONNX's quantised programs: quantize → dequantize around each layer.
+
+    Weights are int8, q = clamp(round(w / scale), -127, 127), batch normalisation folded in: w γ / sqrt(variance + ε), bias
+    (b - mean) γ / sqrt(variance + ε) + β. The numbers are those of `model` in eval mode but for rounding of floats. `model` is unchanged.
+    """
+    with_operators()
+    model = copy.deepcopy(model).eval()
+    places = {name: (module, place, _qparams(module, place)) for name, (module, place) in reaches(model).items()}
+    layers = [(layer, layer.folded) for layer in model.modules() if isinstance(layer, FakeConv2d | FakeLinear)]
+    restored(model)
+    for layer, folded in layers:
+        _store_integers(layer, *folded)
+    for module, place, (scale, zero) in places.values():
+        if place == "input":
+            module.register_forward_pre_hook(partial(_before, scale, zero))
+        else:
+            module.register_forward_hook(partial(_after, scale, zero))
+    return model
+
+
+def with_operators() -> None:
+    """Registers the operators: torchao does when its integer flow is imported."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+
+
+def _qparams(module: nn.Module, place: str) -> tuple[float, int]:
+    scale, zero = activation_scale(getattr(module, f"{place}_reach"))
+    return float(scale), int(zero)
+
+
+def rounded(values: Tensor, scale: float, zero: int) -> Tensor:
+    """`values` as uint8 and back."""
+    operators: Any = torch.ops.quantized_decomposed
+    integers = operators.quantize_per_tensor.default(values, scale, zero, 0, ACTIVATION_MAX, torch.uint8)
+    found: Tensor = operators.dequantize_per_tensor.default(integers, scale, zero, 0, ACTIVATION_MAX, torch.uint8)
+    return found
+
+
+def _before(scale: float, zero: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (rounded(inputs[0], scale, zero), *inputs[1:])
+
+
+def _after(scale: float, zero: int, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return rounded(output, scale, zero)
+
+
+class IntegerConv2d(nn.Conv2d):
+    """A convolution whose weight is kept as int8."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        outputs: Tensor = self._conv_forward(input, _weight(self), self.bias)
+        return outputs
+
+
+class IntegerLinear(nn.Linear):
+    """A linear layer whose weight is kept as int8."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, _weight(self), self.bias)
+
+
+class FoldedNorm(nn.Module):
+    """What is left of a batch normalisation that is folded: the dropping and the activation that timm's holds."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        for inner in self.children():
+            inputs = inner(inputs)
+        return inputs
+
+
+def _weight(layer: Any) -> Tensor:
+    found: Tensor = torch.ops.quantized_decomposed.dequantize_per_channel.default(
+        layer.integers, layer.scales, layer.zeros, 0, -WEIGHT_MAX, WEIGHT_MAX, torch.int8
+    )
+    return found
+
+
+@torch.no_grad()
+def _store_integers(layer: Any, norm: Any = None) -> None:
+    weight, bias = layer.weight.detach(), layer.bias
+    if norm is not None:
+        weight, bias = fuse_conv_bn_weights(
+            weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            delattr(norm, name)
+        norm.__class__ = FoldedNorm
+    scales = weight_scale(weight)
+    integers = (weight / scales.view(-1, *[1] * (weight.ndim - 1))).round().clamp(-WEIGHT_MAX, WEIGHT_MAX)
+    del layer.weight, layer.bias
+    layer.register_buffer("integers", integers.to(torch.int8))
+    layer.register_buffer("scales", scales)
+    layer.register_buffer("zeros", torch.zeros(len(scales), dtype=torch.int64))
+    layer.register_buffer("bias", None if bias is None else bias.detach())
+    layer.__class__ = IntegerConv2d if isinstance(layer, nn.Conv2d) else IntegerLinear

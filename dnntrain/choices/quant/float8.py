@@ -1,0 +1,105 @@
+"""8-bit floating point for the linear layers of a trained model, on GPUs that multiply in it, by torchao."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dnntrain.choices.quant._post_training import PostTraining
+from dnntrain.config.fields import Literal, Probability
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import Context, Parts
+from dnntrain.utils.hardware import Hardware
+
+#: Sizes that the matrix units take.
+MULTIPLE = 16
+
+#: In place of the largest of nothing but zeros, whose scale torchao would divide by: 0 / 0.
+_LEAST = 2.0**-100
+
+#: Least compute capability of a CUDA device that multiplies in float8.
+CAPABILITY = (8, 9)
+
+
+@dataclass(frozen=True)
+class Float8(PostTraining):
+    """Products of linear layers of x / s and w / s in e4m3, s = max|·| / 448 in bfloat16, as the values are.
+
+    Weights are rounded beforehand, activations at each call. The rest of the network is in bfloat16, and so are layers whose inputs or
+    outputs are no multiple of 16. With `granularity=tensor` the scale of an activation is of the whole batch, so an image's result
+    depends on its neighbours. Source: Micikevicius et al., "FP8 formats for deep learning", 2022; torchao's
+    Float8DynamicActivationFloat8WeightConfig.
+    """
+
+    formats: ClassVar[tuple[str, ...]] = ("pt2_cuda",)
+
+    granularity: Literal["row", "tensor"] = "row"  # a scale for each image or token and each output, or for each tensor
+    min_share: Probability = 0.5  # least share of multiply-adds that must run in float8; else the export fails
+
+    def build(self, context: Context) -> Parts:
+        return Parts()
+
+    def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
+        if computes_float8(hardware):
+            return None
+        found = "a CPU" if hardware.device == "cpu" else hardware.device_name or hardware.device
+        if hardware.device == "cuda":
+            found += " of capability {}.{}".format(*hardware.capability)
+        needed = "{}.{}".format(*CAPABILITY)
+        return (
+            f"computes in 8-bit floating point, which needs a CUDA device of compute capability {needed} or more; here is {found}",
+            "use quant=int8_dynamic, or quant=int8_weight_only",
+        )
+
+
+def computes_float8(hardware: Hardware) -> bool:
+    """True for a CUDA device whose matrix units take float8."""
+    return hardware.device == "cuda" and hardware.capability >= CAPABILITY
+
+
+def takes(module: nn.Module) -> bool:
+    """True for the linear layers that can be converted. A subclass may compute with its weight in a way of its own."""
+    return type(module) is nn.Linear and not (module.in_features % MULTIPLE or module.out_features % MULTIPLE)
+
+
+def check_layers(model: nn.Module) -> None:
+    """Raises ConfigError where no layer of `model` can be converted."""
+    if not any(takes(module) for module in model.modules()):
+        raise ConfigError(
+            f"quant=float8 quantises linear layers of inputs and outputs in multiples of {MULTIPLE}, and this model has none",
+            "use quant=int8_static, or quant=none",
+        )
+
+
+def converted(model: nn.Module, granularity: str, device: str) -> nn.Module:
+    """A copy of `model` on `device`, in bfloat16, with the linear layers that `takes` admits in float8.
+
+    `granularity` is row or tensor. Raises ConfigError where no layer can be converted. `model` is unchanged.
+    """
+    check_layers(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantization: Any = import_module("torchao.quantization")
+        scales = {"row": quantization.PerRow, "tensor": quantization.PerTensor}[granularity]()
+        # torchao's own settings of Inductor hold for the whole process: they are left out.
+        config = quantization.Float8DynamicActivationFloat8WeightConfig(
+            granularity=scales, activation_value_lb=_LEAST, set_inductor_config=False
+        )
+        found = copy.deepcopy(model).to(device, torch.bfloat16).eval()
+        for module in found.modules():
+            if isinstance(module, nn.Linear) and takes(module):
+                _fill_zero_rows(module.weight)
+        quantization.quantize_(found, config, filter_fn=lambda module, name: takes(module))
+    return found
+
+
+@torch.no_grad()
+def _fill_zero_rows(weight: Tensor) -> None:
+    """Makes the first weight of outputs that have none but zeros too small to count, so that their scale is no zero."""
+    weight[:, 0].masked_fill_(~weight.any(1), _LEAST)

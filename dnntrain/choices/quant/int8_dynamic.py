@@ -1,0 +1,27 @@
+"""8-bit integers for weights, and for activations with a range that is found anew for each batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.choices.quant._post_training import PostTraining
+from dnntrain.config.fields import Literal, PositiveInt, Probability
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class Int8Dynamic(PostTraining):
+    """As `int8_static`, but each activation's scale is of the values at hand: no calibration, at some cost in time.
+
+    It pays for large linear layers. Inductor quantises linear layers only, so convolutional networks go to ONNX Runtime.
+    """
+
+    backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
+    auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
+    per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
+    min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
+
+    def build(self, context: Context) -> Parts:
+        self.check()
+        self.check_backend()
+        return Parts()

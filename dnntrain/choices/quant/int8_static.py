@@ -1,0 +1,58 @@
+"""8-bit integers for weights and activations, with ranges of activations read from training images beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dnntrain.choices.quant._post_training import PostTraining
+from dnntrain.config.fields import Annotated, Literal, PositiveInt, Probability, Range
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class Int8Static(PostTraining):
+    """q = clamp(round(x / scale) + zero): uint8 activations with one scale a tensor, int8 weights with one a channel.
+
+    The scale is (largest - smallest) / 255 of what the observer saw over `batches` batches of training images. Convolutions, linear
+    layers and residual additions compute in integers. Source: Jacob et al., "Quantization and Training of Neural Networks for
+    Efficient Integer-Arithmetic-Only Inference", 2018; torchao's PT2E flow and ONNX Runtime's quantiser.
+    """
+
+    calibrates: ClassVar[bool] = True
+
+    backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
+    auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
+    batches: PositiveInt = 8  # batches of training images that ranges are read from
+    batch_size: PositiveInt = 64  # images in each of them
+    observer: Literal["minmax", "histogram", "percentile"] = "minmax"  # how a range follows from the values seen
+    percentile: Annotated[float, Range(above=50, at_most=100)] = (
+        99.99  # share of values kept, in percent; of observer=percentile
+    )
+    per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
+    min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
+
+    def build(self, context: Context) -> Parts:
+        self.check()
+        self.check_backend()
+        return Parts()
+
+    def check(self) -> None:
+        super().check()
+        if self.observer != "percentile" and self.percentile != type(self).percentile:
+            raise ConfigError(
+                f"quant.percentile={self.percentile} has no effect with quant.observer={self.observer}",
+                "use quant.observer=percentile, or leave percentile out",
+            )
+
+    def cut(self, training: int) -> tuple[str, ...]:
+        """A note where there are fewer `training` images than are to be read."""
+        found = training // self.batch_size
+        if found >= self.batches:
+            return ()
+        made = f"{found} batch{'es' if found != 1 else ''}"
+        return (f"quant.batches={self.batches}: {training} training images make {made} of {self.batch_size}",)
+
+    def notes(self, training: int) -> tuple[str, ...]:
+        return (*super().notes(training), *self.cut(training))

@@ -1,0 +1,109 @@
+"""Bounds on the gradient: its norm (Pascanu et al., 2013), its numbers, or each unit's norm against its weights' (Brock et al., 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dnntrain.choices.reg._weight_selection import gradients_of
+from dnntrain.config.fields import Literal, Positive
+from dnntrain.protocols import (
+    Built,
+    Collectives,
+    Context,
+    GradientStage,
+    GradientTransform,
+    ModelStage,
+    ModelTransform,
+    Need,
+    Parts,
+)
+from dnntrain.utils.dtensor import local
+
+#: Weights count as at least this large (Brock et al., "High-performance large-scale image recognition without normalization", section 4.1).
+_LEAST_NORM = 1e-3
+
+
+@dataclass(frozen=True)
+class GradClip:
+    """Norm: all gradients are scaled so that their global L2 norm is at most limit. Value: each number is cut to [-limit, limit].
+    Adaptive: the gradient of each unit (row of a weight) is scaled to at most limit times the norm of its weights; not in the last layer.
+    """
+
+    kind: Literal["norm", "value", "adaptive"] = "norm"  # what is bounded: the norm of all, each number, each unit
+    limit: Positive | None = None  # null: 1 for norm and value, 0.01 for adaptive
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def build(self, context: Context) -> Parts:
+        limit = self.limit or (0.01 if self.kind == "adaptive" else 1.0)
+        if self.kind == "norm":
+            return Parts(gradient=(clip_by_norm(limit, context.collect),))
+        if self.kind == "value":
+            return Parts(gradient=(clip_by_value(limit),))
+        adaptive = AdaptiveClip(limit)
+        return Parts(gradient=(GradientTransform(GradientStage.CLIP, adaptive),), model=(adaptive.survey,))
+
+
+def clip_by_norm(max_norm: float, collect: Collectives) -> GradientTransform:
+    """Scales all gradients so that their global L2 norm is at most `max_norm`; logs the norm before."""
+
+    def clip(gradients: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        norm = collect.sum_of_squares(gradients).sqrt()
+        factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+        for gradient in gradients:
+            local(gradient).mul_(factor)
+        return {"grad_norm": norm}
+
+    return GradientTransform(GradientStage.CLIP, clip)
+
+
+def clip_by_value(limit: float) -> GradientTransform:
+    """Cuts every number of the gradients to [-limit, limit]."""
+
+    def clip(gradients: Sequence[Tensor]) -> None:
+        for gradient in gradients:
+            local(gradient).clamp_(-limit, limit)
+
+    return GradientTransform(GradientStage.CLIP, clip)
+
+
+class AdaptiveClip:
+    """Scales each unit's gradient to at most `limit` times the norm of its weights; not in the last linear layer (as in the paper)."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._last_layer = ""
+        self._parameters: list[nn.Parameter] = []
+
+    @property
+    def survey(self) -> ModelTransform:
+        """Finds the last layer of the whole model, of which a rank may hold a part; changes nothing."""
+        return ModelTransform(ModelStage.QUANTIZE, self._survey)
+
+    def bind(self, built: Built) -> None:
+        named = built.model.named_parameters()
+        self._parameters = [parameter for name, parameter in named if name.rpartition(".")[0] != self._last_layer]
+
+    @torch.no_grad()
+    def __call__(self, gradients: Sequence[Tensor]) -> None:
+        for parameter, gradient in gradients_of(self._parameters):
+            allowed = unit_norms(parameter.detach()).clamp(min=_LEAST_NORM) * self._limit
+            found = unit_norms(gradient)
+            gradient.mul_(torch.where(found < allowed, 1.0, allowed / found.clamp(min=1e-6)))
+
+    def _survey(self, model: nn.Module) -> nn.Module:
+        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        self._last_layer = linear[-1] if linear else ""
+        return model
+
+
+def unit_norms(tensor: Tensor) -> Tensor:
+    """L2 norm of each row of a weight [units, …] as [units, 1, …]; of a vector as a whole."""
+    rows = tuple(range(1, tensor.ndim)) or None
+    norms: Tensor = torch.linalg.vector_norm(tensor, dim=rows, keepdim=rows is not None)
+    return norms

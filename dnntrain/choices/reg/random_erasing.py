@@ -1,0 +1,53 @@
+"""Random erasing (Zhong et al., "Random erasing data augmentation", 2020; called cutout where the patch is a square)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from dnntrain.choices.reg._boxes import inside
+from dnntrain.config.fields import Annotated, Positive, Probability, Range
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, Context, Need, Parts
+from dnntrain.utils.rng import Index, Key
+
+
+@dataclass(frozen=True)
+class RandomErasing:
+    """A rectangle of `min_area` to `max_area` of the image, of aspect up to `max_aspect`, is set to 0, the mean colour."""
+
+    probability: Probability = 0.25  # share of the images that lose a rectangle
+    min_area: Annotated[float, Range(above=0, at_most=1)] = 0.02  # smallest part of the image
+    max_area: Annotated[float, Range(above=0, at_most=1)] = 0.33  # largest part of the image
+    max_aspect: Positive = 3.3  # longest to shortest side; at least 1
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    varies: ClassVar[bool] = True
+
+    def build(self, context: Context) -> Parts:
+        def erase(batch: Batch, key: Key) -> Batch:
+            _, _, height, width = batch.images.shape
+            boxes = erasing_boxes(self, key.named("random_erasing"), batch.number, height, width)
+            batch.images = erased(batch.images, boxes)
+            return batch
+
+        return Parts(batch=(BatchTransform(BatchStage.AUGMENT, erase),))
+
+
+def erasing_boxes(knobs: RandomErasing, key: Key, index: Index, height: int, width: int) -> Index:
+    """[n, 4] boxes (top, left, height, width) in pixels, keyed by example; a box of height 0 erases nothing."""
+    chosen = key.uniform(index, 0) < knobs.probability
+    area = height * width * (knobs.min_area + (knobs.max_area - knobs.min_area) * key.uniform(index, 1))
+    aspect = np.exp((2 * key.uniform(index, 2) - 1) * np.log(max(knobs.max_aspect, 1.0)))
+    tall = np.clip(np.rint(np.sqrt(area * aspect)), 1, height).astype(np.int64)
+    wide = np.clip(np.rint(np.sqrt(area / aspect)), 1, width).astype(np.int64)
+    top = (key.uniform(index, 3) * (height - tall + 1)).astype(np.int64)
+    left = (key.uniform(index, 4) * (width - wide + 1)).astype(np.int64)
+    return np.stack([top, left, tall * chosen, wide], axis=1)
+
+
+def erased(images: Tensor, boxes: Index) -> Tensor:
+    """`images` [n, c, h, w] with each example's box set to 0; a new tensor."""
+    return images.masked_fill(inside(boxes, images), 0.0)

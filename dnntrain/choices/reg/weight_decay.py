@@ -1,0 +1,72 @@
+"""Decoupled weight decay for any optimizer (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019), by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dnntrain.choices.reg._validate import tried
+from dnntrain.choices.reg._weight_selection import Weights
+from dnntrain.config.fields import Positive
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import Built, Context, GradientStage, GradientTransform, Need, Parts
+from dnntrain.utils.dtensor import local
+
+
+@dataclass(frozen=True)
+class WeightDecay:
+    """Before each step w = w * (1 - lr * rate * by_layer^d), d layers before the last one; needs optim.weight_decay=0."""
+
+    rate: Positive = 0.05  # of the last layer; the learning rate of the moment multiplies it
+    by_layer: Positive = 1.0  # factor from each layer to the one before it; below 1 layers near the input decay less
+    where: str = "*"  # pattern of names of the weights that decay; biases and norms never do
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def build(self, context: Context) -> Parts:
+        weights = Weights(self.where, "reg.weight_decay.where")
+        decay = GradientTransform(GradientStage.DECAY, Decay(self.rate, self.by_layer, weights))
+        return Parts(model=(tried(weights.survey, context),), gradient=(decay,))
+
+
+def layer_rates(names: Sequence[str], rate: float, by_layer: float) -> dict[str, float]:
+    """The rate of each weight, named in the order of the layers: rate * by_layer^d. Weights of one module are of one layer."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    depth = {layer: len(layers) - 1 - place for place, layer in enumerate(layers)}
+    return {name: rate * by_layer ** depth[name.rpartition(".")[0]] for name in names}
+
+
+class Decay:
+    """Shrinks the weights where the step begins, as AdamW does; each with the learning rate of its parameter group."""
+
+    def __init__(self, rate: float, by_layer: float, weights: Weights) -> None:
+        self._rate, self._by_layer, self._weights = rate, by_layer, weights
+        self._places: list[tuple[Tensor, dict[str, Any], float]] = []
+
+    def bind(self, built: Built) -> None:
+        self._weights.bind(built)
+        groups = {
+            name: group
+            for optimizer in built.optimizers
+            for group in optimizer.param_groups
+            for name in group["param_names"]
+        }
+        if any(group.get("weight_decay") for group in groups.values()):
+            raise ConfigError(
+                "reg.weight_decay and the optimizer both shrink the weights",
+                "use optim.weight_decay=0 and no weight_decay in optim.groups",
+            )
+        rates = layer_rates(self._weights.names, self._rate, self._by_layer)
+        self._places = [
+            (local(parameter.detach()), groups[name], rates[name])
+            for name, parameter in self._weights.parameters.items()
+        ]
+
+    @torch.no_grad()
+    def __call__(self, gradients: Sequence[Tensor]) -> None:
+        for weight, group, rate in self._places:
+            weight.mul_(1 - group["lr"] * rate)

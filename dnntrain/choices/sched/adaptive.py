@@ -1,0 +1,76 @@
+"""Another schedule, times a function of the validation loss.
+
+The idea is Polyak's ("Introduction to optimization", 1987): the step that gets nearest to the minimum is (f(x) - f*) / |g|², so that the
+rate should fall with the distance that is left. Here the distance is that of the validation loss, as a part of what it was at the first
+evaluation, and the gradient's norm is left out; this form is the project's own, not that of a paper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dnntrain.choices.sched._metric_scaled import Validated
+from dnntrain.config.fields import Literal, NonNegative, Positive, Probability
+from dnntrain.protocols import Adjusted, Context, Parts
+
+
+@dataclass(frozen=True)
+class Adaptive(Validated):
+    """scale = ((loss - floor) / (first - floor)) ** power, between `minimum` and 1; `first` is the loss of the first evaluation.
+
+    A loss that is not finite leaves the scale as it is. Before the first evaluation the scale is 1.
+    """
+
+    floor: NonNegative = 0.0  # loss that cannot be got below; there the scale is `minimum`
+    power: Positive = 1.0  # 0.5: falls later; 2: falls earlier
+    minimum: Probability = 0.01  # smallest scale
+    follow: Literal["best", "last"] = "best"  # lowest validation loss so far, so that the rate never rises; or the last
+
+    def build(self, context: Context) -> Parts:
+        return self.scaled("adaptive", AdaptiveScale(self), context)
+
+
+def scale_of(loss: float, first: float, floor: float, power: float, minimum: float) -> float:
+    """The scale for a validation loss."""
+    if loss <= floor or first <= floor:
+        return minimum
+    share: float = ((loss - floor) / (first - floor)) ** power
+    return min(max(share, minimum), 1.0)
+
+
+class AdaptiveScale:
+    """The scale, the first loss, and the best one since."""
+
+    def __init__(self, knobs: Adaptive) -> None:
+        self._knobs = knobs
+        self._first: float | None = None
+        self._best = math.inf
+        self.scale = 1.0
+
+    def __call__(self, row: Mapping[str, Any]) -> Adjusted | None:
+        if row["split"] != "val" or not math.isfinite(loss := float(row["loss"])):
+            return None
+        knobs = self._knobs
+        self._first = loss if self._first is None else self._first
+        self._best = min(self._best, loss)
+        followed = self._best if knobs.follow == "best" else loss
+        scale = scale_of(followed, self._first, knobs.floor, knobs.power, knobs.minimum)
+        if scale == self.scale:
+            return None
+        reason = (
+            f"{knobs.follow} validation loss {followed:.6g}, the first was {self._first:.6g}: "
+            f"learning rate scale {self.scale:.4g} → {scale:.4g}"
+        )
+        self.scale = scale
+        return Adjusted("adaptive", reason, {"lr_scale": scale})
+
+    def state_dict(self) -> dict[str, Any]:
+        best = self._best if self._first is not None else None
+        return {"first": self._first, "best": best, "scale": self.scale}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._first, self.scale = state["first"], float(state["scale"])
+        self._best = math.inf if state["best"] is None else float(state["best"])

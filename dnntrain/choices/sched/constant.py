@@ -1,0 +1,22 @@
+"""The same learning rate throughout; with a warm-up and a cool-down, a trapezoid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.choices.sched._base import Curve, Schedule
+from dnntrain.config.fields import NonNegative
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """factor = level (torch's ConstantLR)."""
+
+    level: NonNegative = 1.0  # the factor; other than 1 for a part of sched=sequence
+
+    def curve(self, context: Context, length: float) -> Curve:
+        return lambda done: self.level
+
+    def build(self, context: Context) -> Parts:
+        return self.scheduled(context)

@@ -1,0 +1,28 @@
+"""Half a cosine from the base learning rate down to `end` (Loshchilov & Hutter, "SGDR", 2017, without restarts)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dnntrain.choices.sched._base import Curve, Schedule
+from dnntrain.config.fields import NonNegative
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """factor = end + (1 - end) * (1 + cos(pi * done / length)) / 2 (torch's CosineAnnealingLR)."""
+
+    end: NonNegative = 0.0  # factor reached at the end of the run; above 1 it rises
+
+    def curve(self, context: Context, length: float) -> Curve:
+        return lambda done: cosine(done, length, self.end)
+
+    def build(self, context: Context) -> Parts:
+        return self.scheduled(context)
+
+
+def cosine(done: float, length: float, end: float) -> float:
+    """The factor after `done` of `length` steps."""
+    return end + (1 - end) * (1 + math.cos(math.pi * min(done / length, 1.0))) / 2

@@ -1,0 +1,37 @@
+"""Half cosines, one after another, each from the base learning rate again (Loshchilov & Hutter, "SGDR", 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.choices.sched._base import Curve, Schedule, distance_in_steps
+from dnntrain.choices.sched.cosine import cosine
+from dnntrain.config.fields import Annotated, Duration, NonNegative, PositiveDuration, Range
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class CosineRestarts(Schedule):
+    """factor = end + (1 - end) * (1 + cos(pi * t / T)) / 2, t steps into a cosine of T (torch's CosineAnnealingWarmRestarts)."""
+
+    every: PositiveDuration = Duration(25, "%")  # length of the first cosine: 5000step, 10ep or 25%
+    growth: Annotated[float, Range(at_least=1)] = 1.0  # each cosine is this many times as long as the one before
+    end: NonNegative = 0.0  # factor reached at the end of each cosine
+
+    def curve(self, context: Context, length: float) -> Curve:
+        every = distance_in_steps(self.every, context, "sched.every")
+        return lambda done: cosine(*cycle(done, every, self.growth), self.end)
+
+    def build(self, context: Context) -> Parts:
+        return self.scheduled(context)
+
+
+def cycle(done: float, first: float, growth: float) -> tuple[float, float]:
+    """(steps into the cycle, its length) after `done` steps of cycles of lengths first * growth ** n."""
+    if growth == 1:
+        return done % first, first
+    start, length = 0.0, first
+    # Added up, as torch does: a logarithm misses a bound by its rounding.
+    while done >= start + length:
+        start, length = start + length, length * growth
+    return done - start, length

@@ -1,0 +1,24 @@
+"""The learning rate falls by the same share in each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.choices.sched._base import Curve, Schedule, distance_in_steps
+from dnntrain.config.fields import Annotated, Duration, PositiveDuration, Range
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """factor = gamma ** (done / every), in each step a little (torch's ExponentialLR with gamma ** (1 / every))."""
+
+    every: PositiveDuration = Duration(10, "%")  # distance in which the rate falls by gamma: 1000step, 1ep or 10%
+    gamma: Annotated[float, Range(above=0)] = 0.5  # factor of each such distance; above 1 for sched.param=batch_size
+
+    def curve(self, context: Context, length: float) -> Curve:
+        every = distance_in_steps(self.every, context, "sched.every")
+        return lambda done: self.gamma ** (done / every)
+
+    def build(self, context: Context) -> Parts:
+        return self.scheduled(context)

@@ -1,0 +1,28 @@
+"""One over the root of the step (Vaswani et al., "Attention is all you need", 2017; Zhai et al., "Scaling vision transformers", 2022)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dnntrain.choices.sched._base import Curve, Schedule, distance_in_steps
+from dnntrain.config.fields import Duration, PositiveDuration
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class InverseSqrt(Schedule):
+    """factor = sqrt(timescale / (timescale + done)): 1 after the warm-up, 0.5 after three timescales.
+
+    With sched.timescale = sched.warmup it is Vaswani's min(step / w, sqrt(w / step)). It does not depend on the length of
+    the run, which a cool-down may end at any time.
+    """
+
+    timescale: PositiveDuration = Duration(5, "%")  # 10000step, 1ep or 5%
+
+    def curve(self, context: Context, length: float) -> Curve:
+        timescale = distance_in_steps(self.timescale, context, "sched.timescale")
+        return lambda done: math.sqrt(timescale / (timescale + done))
+
+    def build(self, context: Context) -> Parts:
+        return self.scheduled(context)

@@ -1,0 +1,28 @@
+"""A straight line from `start` to `end`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.choices.sched._base import Curve, Schedule
+from dnntrain.config.fields import NonNegative
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """factor = start + (end - start) * done / length (torch's LinearLR)."""
+
+    start: NonNegative = 1.0  # factor after the warm-up
+    end: NonNegative = 0.0  # factor reached at the end of the run
+
+    def curve(self, context: Context, length: float) -> Curve:
+        return lambda done: linear(done, length, self.start, self.end)
+
+    def build(self, context: Context) -> Parts:
+        return self.scheduled(context)
+
+
+def linear(done: float, length: float, start: float, end: float) -> float:
+    """The factor after `done` of `length` steps."""
+    return start + (end - start) * min(done / length, 1.0)

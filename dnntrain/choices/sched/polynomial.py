@@ -1,0 +1,29 @@
+"""A power of what is left of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.choices.sched._base import Curve, Schedule
+from dnntrain.config.fields import NonNegative, Positive
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """factor = end + (1 - end) * (1 - done / length) ** power (torch's PolynomialLR, with `end`)."""
+
+    power: Positive = 2.0  # 1: a straight line; more: low for longer
+    end: NonNegative = 0.0  # factor reached at the end of the run
+
+    def curve(self, context: Context, length: float) -> Curve:
+        return lambda done: polynomial(done, length, self.power, self.end)
+
+    def build(self, context: Context) -> Parts:
+        return self.scheduled(context)
+
+
+def polynomial(done: float, length: float, power: float, end: float) -> float:
+    """The factor after `done` of `length` steps."""
+    left: float = max(1 - done / length, 0.0) ** power
+    return end + (1 - end) * left

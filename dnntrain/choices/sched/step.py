@@ -1,0 +1,24 @@
+"""The learning rate falls by a factor at regular distances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnntrain.choices.sched._base import Curve, Schedule, distance_in_steps
+from dnntrain.config.fields import Annotated, Duration, Range
+from dnntrain.protocols import Context, Parts
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """factor = gamma ** floor(done / every) (torch's StepLR)."""
+
+    every: Duration = Duration(30, "%")  # distance between two falls: 5000step, 30ep or 30%
+    gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.param=batch_size
+
+    def curve(self, context: Context, length: float) -> Curve:
+        every = distance_in_steps(self.every, context, "sched.every")
+        return lambda done: self.gamma ** (done // every)
+
+    def build(self, context: Context) -> Parts:
+        return self.scheduled(context)

@@ -1,0 +1,145 @@
+"""MLflow: parameters and metrics in a tracking server, a database or a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dnntrain.choices.track._base import Tracker, finite, flat, missing, scalars
+from dnntrain.config.fields import PositiveInt
+from dnntrain.errors import ConfigError
+
+#: MLflow's bounds: entries of a batch, letters of a parameter's value.
+_BATCH_PARAMETERS = 100
+_BATCH_METRICS = 1000
+_VALUE_LETTERS = 6000
+
+#: Metrics kept for a server that does not answer.
+_MOST_KEPT = 100_000
+
+_RUN_FILE = "mlflow_run"
+
+
+@dataclass(frozen=True)
+class Mlflow:
+    """The same names as in TensorBoard, by optimizer step; a run that goes on after a stop goes on in MLflow, too."""
+
+    uri: str | None = (
+        None  # where MLflow keeps its runs; null: MLFLOW_TRACKING_URI, else mlflow.db in the run directory
+    )
+    experiment: str = "dnntrain"  # MLflow's name for a collection of runs
+    every_rows: PositiveInt = 20  # rows of metrics that are sent together
+
+    def build(self) -> Tracker:
+        """Raises ConfigError where the package is not installed."""
+        if find_spec("mlflow") is None:
+            raise missing("mlflow", "mlflow")
+        return MlflowRun(self.uri, self.experiment, self.every_rows)
+
+
+class MlflowRun:
+    """One run of MLflow, through its client: nothing global is set. Its ID is kept in the run directory."""
+
+    def __init__(self, uri: str | None, experiment: str, every_rows: int) -> None:
+        self._uri = uri
+        self._experiment = experiment
+        self._every_rows = every_rows
+        self._client: Any = None
+        self._run_id = ""
+        self._metrics: list[Any] = []
+        self._rows = 0
+
+    def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        uri = (
+            self._uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(run_dir).absolute() / 'mlflow.db'}"
+        )
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            if not self._goes_on(Path(run_dir)):
+                self._run_id = self._create(run_dir)
+                (Path(run_dir) / _RUN_FILE).write_text(self._run_id)
+                parameters = [Param(key, value[:_VALUE_LETTERS]) for key, value in flat(config)]
+                for first in range(0, len(parameters), _BATCH_PARAMETERS):
+                    self._client.log_batch(self._run_id, params=parameters[first : first + _BATCH_PARAMETERS])
+        except (MlflowException, OSError) as error:
+            raise ConfigError(
+                f"track.mlflow.uri={uri} cannot be used: {error}", "name a server or a file that can be written"
+            ) from None
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        self._metrics += [Metric(tag, value, now_ms, int(row["step"])) for tag, value in scalars(row)]
+        self._rows += 1
+        if self._rows >= self._every_rows or row.get("split") in ("val", "test"):
+            self._send()
+
+    def close(self, result: Mapping[str, Any]) -> None:
+        if self._client is None:
+            return
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        now_ms, step = int(time.time() * 1000), int(result.get("steps") or 0)
+        self._metrics += [Metric(f"result/{name}", value, now_ms, step) for name, value in finite(result).items()]
+        self._send()
+        status = {"done": "FINISHED", "preempted": "KILLED", "interrupted": "KILLED"}.get(
+            str(result.get("status")), "FAILED"
+        )
+        try:
+            self._client.set_terminated(self._run_id, status=status)
+        except (MlflowException, OSError) as error:
+            warnings.warn(f"MLflow did not take the end of the run: {error}", stacklevel=2)
+
+    def _send(self) -> None:
+        """Sends what is kept. Where that fails, training goes on and the rows are tried again with the next ones."""
+        from mlflow.exceptions import MlflowException
+
+        self._rows = 0
+        while self._metrics:
+            try:
+                self._client.log_batch(self._run_id, metrics=self._metrics[:_BATCH_METRICS])
+            except (MlflowException, OSError) as error:
+                warnings.warn(f"MLflow did not take the metrics, which are kept: {error}", stacklevel=2)
+                del self._metrics[:-_MOST_KEPT]
+                return
+            del self._metrics[:_BATCH_METRICS]
+
+    def _goes_on(self, run_dir: Path) -> bool:
+        """True where the run directory names a run that MLflow knows; it is then running again."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run_id = (run_dir / _RUN_FILE).read_text().strip()
+        except OSError:
+            return False
+        if re.fullmatch(r"[0-9a-f]{32}", run_id) is None:
+            return False
+        try:
+            self._client.set_terminated(run_id, status="RUNNING")
+        except MlflowException:
+            return False
+        self._run_id = run_id
+        return True
+
+    def _create(self, run_dir: str) -> str:
+        found = self._client.get_experiment_by_name(self._experiment)
+        identity = found.experiment_id if found is not None else self._client.create_experiment(self._experiment)
+        path = Path(run_dir)
+        run = self._client.create_run(
+            identity, run_name="/".join(path.parts[-2:]), tags={"dnntrain.run_dir": str(path)}
+        )
+        run_id: str = run.info.run_id
+        return run_id

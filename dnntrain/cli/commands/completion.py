@@ -1,0 +1,138 @@
+"""`dnntrain completion bash|zsh|fish`: a static script that completes verbs, choices and keys. No hydra, no torch.
+
+The words stand in the script itself, so that TAB starts no Python: a line of verbs, one of keys, and for each group
+its choices. Completing `optim=` offers the choices of optim; `optim.` the knobs of all its choices; `opti` both of
+these.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args, get_origin
+
+from dnntrain.cli.command_table import VERBS
+from dnntrain.cli.parser import Arguments
+from dnntrain.config.groups import GROUPS, LISTS
+from dnntrain.config.key_table import scalar_fields, section_fields
+from dnntrain.config.registry import Registry, registry
+from dnntrain.config.run_config import SECTIONS
+from dnntrain.errors import ConfigError
+from dnntrain.utils.suggest import did_you_mean
+
+SHELLS = ("bash", "zsh", "fish")
+_FLAGS = (
+    "--help",
+    "--version",
+    "--quiet",
+    "--verbose",
+    "--json",
+    "--config-dir",
+    "--cfg",
+    "--multirun",
+    "--at-once",
+    "--dry-run",
+)
+
+
+def run(arguments: Arguments) -> int:
+    """Prints the script for one shell."""
+    shell = " ".join(arguments.positional)
+    if shell not in SHELLS:
+        hint = did_you_mean(shell, SHELLS) if shell else "as in: dnntrain completion bash"
+        raise ConfigError(f"completion needs one of {', '.join(SHELLS)}" + (f", not {shell!r}" if shell else ""), hint)
+    words = words_of(registry(arguments.config_dir))
+    print({"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](words))
+    return 0
+
+
+def words_of(known: Registry) -> list[str]:
+    """Every word that can follow: GROUP=CHOICE, KEY= (KEY=VALUE where the values are few), in alphabetical order."""
+    words = [f"{name}=" for name in scalar_fields()]
+    for section in SECTIONS:
+        for name, knob in section_fields(section).items():
+            words += _settings(f"{section}.{name}", knob.type)
+    for group in GROUPS:
+        names = known.names(group)
+        words += [f"+{group}=[{name}]" if group in LISTS else f"{group}={name}" for name in names]
+        for choice in known.choices(group).values():
+            if choice.module_path is not None:
+                for name, knob in choice.schema.fields.items():
+                    words += _settings(f"{choice.key}.{name}", knob.type)
+    return sorted(set(words))
+
+
+def _settings(key: str, annotation: object) -> list[str]:
+    if annotation is bool:
+        return [f"{key}=true", f"{key}=false"]
+    if get_origin(annotation) is Literal:
+        return [f"{key}={option}" for option in get_args(annotation)]
+    return [f"{key}="]
+
+
+def _bash(words: list[str]) -> str:
+    # Readline splits words at `=`, so what stands before it is taken off the candidates again. Keys are completed
+    # part by part, as folders are.
+    return f"""# bash completion of dnntrain: eval "$(dnntrain completion bash)"
+_dnntrain_verbs="{" ".join(VERBS)}"
+_dnntrain_flags="{" ".join(_FLAGS)}"
+_dnntrain_words="{" ".join(words)}"
+_dnntrain() {{
+  local line="${{COMP_LINE:0:COMP_POINT}}" word candidate before rest IFS=$' \\t\\n'
+  word="${{line##*[[:space:]]}}"
+  COMPREPLY=()
+  local candidates="$_dnntrain_words"
+  case "$word" in
+    -*) candidates="$_dnntrain_flags" ;;
+    *) [[ "$line" =~ [[:space:]].*[[:space:]] ]] || candidates="$_dnntrain_verbs $_dnntrain_words" ;;
+  esac
+  if [[ "$line" =~ ^[^[:space:]]+[[:space:]]+completion[[:space:]] ]]; then candidates="{" ".join(SHELLS)}"; fi
+  before=""
+  if [[ "$word" == *=* && "$COMP_WORDBREAKS" == *=* ]]; then before="${{word%%=*}}="; fi
+  local seen=" "
+  local -a list
+  read -r -a list <<< "$candidates"
+  for candidate in "${{list[@]}}"; do
+    [[ "$candidate" == "$word"* ]] || continue
+    if [[ "$word" != *=* && "$candidate" == *=?* ]]; then candidate="${{candidate%%=*}}="; fi
+    rest="${{candidate#"$word"}}"
+    if [[ "$word" != *=* && "$rest" == *.* ]]; then candidate="$word${{rest%%.*}}."; fi
+    [[ "$seen" == *" $candidate "* ]] && continue
+    seen+="$candidate "
+    COMPREPLY+=("${{candidate#"$before"}}")
+  done
+  if [[ ${{#COMPREPLY[@]}} -eq 0 && "$word" != *=* ]]; then
+    while IFS= read -r candidate; do COMPREPLY+=("$candidate"); done < <(compgen -f -- "$word")
+  fi
+  if [[ ${{#COMPREPLY[@]}} -eq 1 && "${{COMPREPLY[0]}}" == *[=.] ]]; then compopt -o nospace 2>/dev/null; fi
+  return 0
+}}
+complete -F _dnntrain dnntrain"""
+
+
+def _zsh(words: list[str]) -> str:
+    return f"""#compdef dnntrain
+# zsh completion of dnntrain: eval "$(dnntrain completion zsh)"
+_dnntrain() {{
+  local -a verbs flags settings shells
+  verbs=({" ".join(VERBS)})
+  flags=({" ".join(_FLAGS)})
+  shells=({" ".join(SHELLS)})
+  settings=({" ".join(f"'{word}'" for word in words)})
+  if [[ "$words[2]" == completion ]]; then compadd -- $shells; return; fi
+  if [[ "$PREFIX" == -* ]]; then compadd -- $flags; return; fi
+  (( CURRENT == 2 )) && compadd -- $verbs
+  compadd -S '' -- $settings
+  _files
+}}
+(( $+functions[compdef] )) && compdef _dnntrain dnntrain"""
+
+
+def _fish(words: list[str]) -> str:
+    lines = ["# fish completion of dnntrain: dnntrain completion fish > ~/.config/fish/completions/dnntrain.fish"]
+    lines += [
+        f"complete -c dnntrain -n __fish_use_subcommand -a {name} -d '{verb.doc.replace(chr(39), '')}'"
+        for name, verb in VERBS.items()
+    ]
+    lines += [f"complete -c dnntrain -n '__fish_seen_subcommand_from completion' -f -a '{' '.join(SHELLS)}'"]
+    lines += [f"complete -c dnntrain -l {flag.removeprefix('--')}" for flag in _FLAGS]
+    lines += [f"complete -c dnntrain -a '{word}'" for word in words]
+    return "\n".join(lines)

@@ -1,0 +1,16 @@
+"""`dnntrain config [overrides]`: the resolved configuration of a run, as YAML or JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+
+from dnntrain.cli.parser import Arguments
+from dnntrain.config.compose import compose
+from dnntrain.config.yaml_io import dump_yaml
+
+
+def run(arguments: Arguments) -> int:
+    """Prints what would be written to config.yaml."""
+    container = compose(arguments.overrides, arguments.config_dir, quiet=arguments.quiet)
+    print(json.dumps(container, indent=1) if arguments.json else dump_yaml(container).rstrip("\n"))
+    return 0

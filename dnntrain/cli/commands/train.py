@@ -1,0 +1,35 @@
+"""`dnntrain train`: trains a run, or goes on with it, and leaves everything in its run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dnntrain.cli.parser import Arguments
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode
+from dnntrain.config.run_config import RunConfig
+from dnntrain.utils.world import World
+
+
+def run(arguments: Arguments) -> int:
+    """Trains what the overrides describe."""
+    from dnntrain.run.runner import train_described
+
+    def configured() -> RunConfig:
+        return decode(compose(arguments.overrides, arguments.config_dir))
+
+    world = World.from_environ()
+    result = train_described(configured, world, display=arguments.display, overrides=arguments.replay)
+    last_line(result, arguments)
+    return 0
+
+
+def last_line(result: Mapping[str, Any], arguments: Arguments) -> None:
+    """The path of the report, last on stdout."""
+    if arguments.json or not World.from_environ().is_main:
+        return
+    path = Path(result["run_dir"])
+    report = path / "report.html"
+    print(report if report.is_file() else path)

@@ -1,0 +1,122 @@
+"""What a person sees while training: a live view on a terminal, plain lines in a pipe, JSON lines, or nearly nothing.
+
+A display has no thread of its own: the training loop calls it, and asks `next_refresh` first. Each refresh is timed,
+and the next one is put off so that all of them together cost at most 0.3 % of the time. A closed pipe never ends the
+training.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+#: Share of the wall time that refreshing may take.
+_COST_SHARE = 0.003
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is said once, at the start. `steps` and `epochs` are 0 where the run's length is a time."""
+
+    title: str
+    model: str
+    data: str
+    layout: str
+    parameters: int
+    steps: int
+    epochs: float
+    run_dir: str
+
+
+@dataclass(slots=True)
+class LiveState:
+    """Where the run stands. Unknown numbers are NaN, `fraction` is in [0, 1]; with no known end `total_steps` is 0."""
+
+    step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    total_epochs: float = 0.0
+    fraction: float = 0.0
+    elapsed_s: float = 0.0
+    eta_s: float = math.nan
+    loss: float = math.nan
+    metric_name: str = "accuracy"
+    metric: float = math.nan
+    best: float = math.nan
+    learning_rate: float = math.nan
+    examples_per_s: float = math.nan
+    memory_bytes: int = 0
+
+
+class Display(Protocol):
+    """Where the state of a run is shown."""
+
+    @property
+    def next_refresh(self) -> float:
+        """The time.perf_counter() before which `refresh` need not be called."""
+
+    def start(self, header: Header) -> None: ...
+
+    def refresh(self, state: LiveState) -> None: ...
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Takes each new row of metrics; rows of an evaluation are shown for good."""
+
+    def message(self, text: str, warning: bool = False) -> None:
+        """Says something for good; a quiet display says warnings only."""
+
+    def close(self, status: str) -> None: ...
+
+
+class Pace:
+    """When to refresh next: not before `at_least_s`, and late enough that refreshing costs its share of time only."""
+
+    def __init__(self, at_least_s: float) -> None:
+        self.at_least_s = at_least_s
+        self.next_s = 0.0
+
+    def spent(self, started_s: float) -> None:
+        """Takes note of a refresh that began at `started_s` and ends now."""
+        now = time.perf_counter()
+        self.next_s = now + max(self.at_least_s, (now - started_s) / _COST_SHARE)
+
+
+def improves(row: Mapping[str, Any], metric_name: str, best: float) -> bool:
+    """True where the row's metric is better than `best`, or is the first one."""
+    value = number(row.get(metric_name))
+    if math.isnan(value):
+        return False
+    return math.isnan(best) or (value < best if metric_name == "loss" else value > best)
+
+
+def number(value: Any, otherwise: float = math.nan) -> float:
+    """`value` as a float, also where it is the text "nan" or "inf"; `otherwise` where it is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
+
+
+def shown(name: str, value: float) -> str:
+    """A metric for people: accuracies in percent, learning rates in three digits; "-" where unknown."""
+    if math.isnan(value):
+        return "-"
+    if name.startswith(("accuracy", "top")) and math.isfinite(value):
+        return f"{100 * value:.2f}%"
+    if name == "lr":
+        return f"{value:.2e}" if value and not 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def speed(examples_per_s: float) -> str:
+    """`41200` → `41.2k ex/s`."""
+    if not math.isfinite(examples_per_s):
+        return "-"
+    for unit in ("", "k", "M"):
+        if examples_per_s < 1000:
+            return f"{examples_per_s:.4g}{unit} ex/s" if not unit else f"{examples_per_s:.1f}{unit} ex/s"
+        examples_per_s /= 1000
+    return f"{examples_per_s:.1f}G ex/s"

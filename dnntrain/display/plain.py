@@ -1,0 +1,135 @@
+"""What a person sees where there is no live view: plain lines, JSON lines, or warnings only."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from dnntrain.display.base import Header, LiveState, improves, number, shown, speed
+from dnntrain.utils.streams import SafeStream
+from dnntrain.utils.units import counted, format_bytes, format_count, format_epochs, format_seconds
+
+
+class QuietDisplay:
+    """Warnings only."""
+
+    next_refresh = math.inf
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = SafeStream(stream)
+
+    def start(self, header: Header) -> None:
+        pass
+
+    def refresh(self, state: LiveState) -> None:
+        pass
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def message(self, text: str, warning: bool = False) -> None:
+        if warning:
+            self._stream.line(text)
+
+    def close(self, status: str) -> None:
+        pass
+
+
+class JsonDisplay(QuietDisplay):
+    """Each row of metrics as one line of JSON; non-finite numbers as strings."""
+
+    def __init__(self, stream: TextIO, output: TextIO) -> None:
+        super().__init__(stream)
+        self._output = SafeStream(output)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        finite = {
+            name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
+        self._output.line(json.dumps(finite, allow_nan=False, default=str))
+
+
+class PlainDisplay:
+    """For pipes and simple terminals: a line every few seconds and one for each evaluation; no control codes.
+
+    Where colour is forced, evaluations that improve are green.
+    """
+
+    def __init__(self, stream: TextIO, coloured: bool = False, every_s: float = 5.0) -> None:
+        self.next_refresh = 0.0
+        self._stream = SafeStream(stream)
+        self._coloured = coloured
+        self._every_s = every_s
+        self._metric_name, self._best = "accuracy", math.nan
+        self._total_steps = 0
+
+    def start(self, header: Header) -> None:
+        self._total_steps = header.steps
+        self._stream.line(f"{header.title}: {about(header)}")
+        self._stream.line(f"run directory: {header.run_dir}")
+        self.next_refresh = time.perf_counter() + min(2.0, self._every_s)
+
+    def refresh(self, state: LiveState) -> None:
+        self._metric_name, self._best = state.metric_name, state.best
+        self._stream.line(state_line(state))
+        # A long run needs no line every five seconds: at most about a hundred for each tenfold of its age.
+        self.next_refresh = time.perf_counter() + min(max(self._every_s, state.elapsed_s / 100), 60.0)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        if row.get("split") == "event":
+            self._stream.line(f"step {row.get('step')}: {row.get('event')}: {row.get('reason', '')}")
+        elif row.get("split") in ("val", "test"):
+            improved = row["split"] == "val" and improves(row, self._metric_name, self._best)
+            if improved:
+                self._best = number(row.get(self._metric_name))
+            line = row_line(row, self._total_steps) + (", best so far" if improved else "")
+            self._stream.line(f"\x1b[32m{line}\x1b[0m" if improved and self._coloured else line)
+
+    def message(self, text: str, warning: bool = False) -> None:
+        self._stream.line(f"\x1b[33m{text}\x1b[0m" if warning and self._coloured else text)
+
+    def close(self, status: str) -> None:
+        self._stream.line(status)
+
+
+def about(header: Header) -> str:
+    """Model, data and layout in one line."""
+    length = counted(f"{header.steps:,}", "step") if header.steps else "until its time is over"
+    epochs = f" ({counted(format_epochs(header.epochs), 'epoch')})" if header.epochs else ""
+    return (
+        f"{header.model} with {format_count(header.parameters)} parameters on {header.data}, {header.layout}, "
+        f"{length}{epochs}"
+    )
+
+
+def state_line(state: LiveState) -> str:
+    """The state in one plain line; what is unknown is left out."""
+    parts = [
+        f"step {state.step}/{state.total_steps}" if state.total_steps else f"step {state.step}",
+        f"{100 * state.fraction:.0f}%",
+        f"epoch {state.epoch:.2f}",
+        f"loss {shown('loss', state.loss)}",
+        f"{state.metric_name} {shown(state.metric_name, state.metric)}",
+        f"best {shown(state.metric_name, state.best)}",
+        f"lr {shown('lr', state.learning_rate)}",
+        speed(state.examples_per_s),
+        format_bytes(state.memory_bytes) if state.memory_bytes else "-",
+        f"eta {format_seconds(state.eta_s)}",
+    ]
+    return "  ".join(part for part in parts if not part.endswith("-"))
+
+
+def row_line(row: Mapping[str, Any], total_steps: int) -> str:
+    """An evaluation in one plain line."""
+    step = f"{row.get('step')}/{total_steps}" if total_steps else f"{row.get('step')}"
+    values = [
+        f"{name} {shown(name, number(value))}"
+        for name, value in row.items()
+        if name not in ("step", "epoch", "examples", "wall_s", "split") and math.isfinite(number(value, math.inf))
+    ]
+    where = f"{row.get('split')} at step {step}, epoch {number(row.get('epoch')):.2f}"
+    return f"{where}: {', '.join(values) or 'no finite value'}"

@@ -1,0 +1,82 @@
+"""Joins a run to its display: rows as they are written, a live state between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dnntrain.config.run_config import RunConfig
+from dnntrain.display.base import Display, Header, LiveState
+from dnntrain.planning.plan import Plan
+from dnntrain.utils.hardware import peak_bytes
+
+if TYPE_CHECKING:
+    from dnntrain.training.trainer import Trainer
+
+
+def header(plan: Plan, run_dir: str) -> Header:
+    """What the display says once, at the start."""
+    return Header(
+        title=plan.name,
+        model=plan.model.name,
+        data=plan.data.name,
+        layout=f"{plan.layout}, {plan.precision.name}",
+        parameters=plan.model.parameters,
+        steps=plan.total_steps,
+        epochs=plan.timetable.epoch_at(plan.total_steps),
+        run_dir=run_dir,
+    )
+
+
+class Watch:
+    """Keeps the newest values of a run and shows them when the display is due, at each row and a few times a second."""
+
+    def __init__(self, display: Display, plan: Plan, config: RunConfig) -> None:
+        self._display = display
+        self._plan = plan
+        self._metric = config.eval.metric
+        self._trainer: Trainer | None = None
+        self._train: Mapping[str, Any] = {}
+        self._val: Mapping[str, Any] = {}
+
+    def attach(self, trainer: Trainer) -> None:
+        """Begins to show `trainer`."""
+        self._trainer = trainer
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Takes a new row of metrics."""
+        if row["split"] == "train":
+            self._train = row
+        elif row["split"] == "val":
+            self._val = row
+        self._display.row(row)
+        self.tick(int(row["step"]))
+
+    def tick(self, step: int) -> None:
+        """Redraws where the display is due."""
+        if time.perf_counter() < self._display.next_refresh or self._trainer is None:
+            return
+        progress = self._trainer.loop.progress
+        done, total = step, progress.total_steps
+        fraction = done / total if total else min(progress.elapsed_s / progress.budget_s, 1.0)
+        session_steps = max(done - progress.started_at_step, 1)
+        eta_s = (total - done) * progress.session_s / session_steps if total else progress.budget_s - progress.elapsed_s
+        self._display.refresh(
+            LiveState(
+                step=done,
+                total_steps=total,
+                epoch=progress.timetable.epoch_at(done),
+                total_epochs=progress.timetable.epoch_at(total),
+                fraction=fraction,
+                elapsed_s=progress.elapsed_s,
+                eta_s=max(eta_s, 0.0),
+                loss=float(self._train.get("loss", float("nan"))),
+                metric_name=self._metric,
+                metric=float(self._val.get(self._metric, float("nan"))),
+                best=self._trainer.evaluator.best if self._trainer.evaluator.best is not None else float("nan"),
+                learning_rate=float(self._train.get("lr", float("nan"))),
+                examples_per_s=float(self._train.get("examples_per_s", float("nan"))),
+                memory_bytes=peak_bytes(self._plan.device),
+            )
+        )

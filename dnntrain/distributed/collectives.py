@@ -1,0 +1,134 @@
+"""The few things that ranks say to each other: sums of tensors, and bytes from the main rank. Without a group they are the identity."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.distributed_c10d import Store
+
+from dnntrain.utils.world import World
+
+#: Linux: the address of a network interface, netdevice(7).
+_SIOCGIFADDR = 0x8915
+
+
+def start(world: World, device: str, store: Store | None = None, timeout_s: float = 600.0, alone: bool = False) -> None:
+    """Joins the process group that torchrun describes: NCCL for CUDA, gloo else.
+
+    One process that torchrun did not start needs none, unless it is to run a layout of degree 1 (`alone`).
+
+    `store` is where the ranks have met already. A collective that not all ranks come to within `timeout_s` fails.
+    """
+    if dist.is_initialized():
+        return
+    if not world.launched:
+        if alone:
+            dist.init_process_group(_backend(device), store=HashStore(), rank=0, world_size=1)
+        return
+    if device.startswith("cuda"):
+        torch.cuda.set_device(world.local_rank)
+    else:
+        choose_interface()
+    given = {} if store is None else {"store": store, "rank": world.rank, "world_size": world.size}
+    dist.init_process_group(_backend(device), timeout=timedelta(seconds=timeout_s), **given)  # type: ignore[arg-type]
+
+
+def choose_interface() -> None:
+    """Has gloo use the interface that leads to the main rank, where none is named: a host's own name may mean loopback."""
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    name = interface_towards(os.environ.get("MASTER_ADDR", ""))
+    if name is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def interface_towards(address: str) -> str | None:
+    """The name of the network interface from which `address` is reached over IPv4; None where that cannot be told."""
+    try:
+        import fcntl
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            own = probe.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                request = struct.pack("256s", name.encode()[:15])
+                try:
+                    found = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+                except OSError:
+                    continue
+                if socket.inet_ntoa(found[20:24]) == own:
+                    return name
+    except (OSError, ImportError):
+        return None
+    return None
+
+
+def _backend(device: str) -> str:
+    # FSDP keeps its collectives of host tensors (checkpoints) apart: both where there is a GPU.
+    return "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+
+
+def stop() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def reduce_sum(tensor: Tensor) -> Tensor:
+    """The sum of `tensor` over all ranks, on every rank."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather(tensor: Tensor, device: str) -> list[Tensor]:
+    """`tensor`, of one shape on all ranks, as each rank has it, in the order of ranks."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [tensor]
+    own = tensor.to(device)
+    found = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, own)
+    return [item.to(tensor.device) for item in found]
+
+
+def any_rank(flag: bool, device: str) -> bool:
+    """True on every rank where `flag` is set on any."""
+    return any_ranks((flag,), device)[0]
+
+
+def any_ranks(flags: Sequence[bool], device: str) -> list[bool]:
+    """For each of `flags`, on every rank, whether it is set on any."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return list(flags)
+    return [count > 0 for count in reduce_sum(torch.tensor(flags, dtype=torch.float32, device=device)).tolist()]
+
+
+def broadcast_bytes(data: bytes, device: str) -> bytes:
+    """The main rank's `data`, on every rank. Bytes, never pickled objects."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return data
+    size = torch.tensor([len(data)], device=device)
+    dist.broadcast(size, 0)
+    buffer = torch.empty(int(size), dtype=torch.uint8, device=device)
+    if dist.get_rank() == 0:
+        buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    dist.broadcast(buffer, 0)
+    return bytes(buffer.cpu().numpy())
+
+
+def gather_bytes(data: bytes, device: str) -> list[bytes]:
+    """Every rank's `data`, in the order of ranks, on every rank. Bytes, never pickled objects."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [data]
+    sizes = [int(size) for size in gather(torch.tensor([len(data)]), device)]
+    padded = torch.zeros(max(sizes), dtype=torch.uint8)
+    padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return [bytes(found[:size].numpy()) for found, size in zip(gather(padded, device), sizes, strict=True)]

@@ -1,0 +1,194 @@
+"""Data parallelism around a model: torch's DDP, or FSDP2 over copies and shards; activation checkpointing below it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from dnntrain.distributed.mesh import Mesh
+from dnntrain.distributed.parallel_dims import Layout
+from dnntrain.utils.dtensor import local
+
+#: Buffers are sent once, when DDP is built, and not before each forward pass. Newer versions of torch have a name of its own for it.
+_OWN_BUFFERS: dict[str, Any] = {
+    name: False
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+}
+if len(_OWN_BUFFERS) > 1:
+    del _OWN_BUFFERS["broadcast_buffers"]
+
+#: What selective activation checkpointing keeps: the results of the expensive operations.
+_KEPT = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.convolution.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+}
+
+
+def data_parallel(model: nn.Module, layout: Layout) -> nn.Module:
+    """`model` in DistributedDataParallel over all ranks. Buffers stay each rank's own until `share_buffers`."""
+    wrapped = _FixedBuckets(
+        model,
+        bucket_cap_mb=layout.bucket_mb,
+        gradient_as_bucket_view=True,
+        static_graph=layout.static_graph,
+        **_OWN_BUFFERS,
+    )
+    if layout.compress == "powersgd":
+        from dnntrain.distributed.powersgd import compress
+
+        compress(wrapped)
+    elif layout.compress != "none":
+        wrapped.register_comm_hook(None, _hook(layout.compress))
+    return wrapped
+
+
+class _FixedBuckets(nn.parallel.DistributedDataParallel):
+    """DDP whose gradient buckets stay as they are from the first step on: the last parameters' come first.
+
+    torch lays them out anew after a process's first step, and where a gradient lies decides the order in which three ranks or more are
+    summed: a run that is gone on with would round its first step in another way than the run that was never broken off.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.reducer._push_all_rebuilt_params()
+        self.reducer._rebuild_buckets()
+
+    def _build_params_for_reducer(self) -> tuple[list[nn.Parameter], list[bool]]:
+        parameters, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
+        return parameters[::-1], sparse[::-1]
+
+
+def _hook(compress: str) -> Callable[..., Any]:
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+    hooks: dict[str, Callable[..., Any]] = {
+        "bf16": default_hooks.bf16_compress_hook,
+        "fp16": default_hooks.fp16_compress_hook,
+    }
+    return hooks[compress]
+
+
+def shard(model: nn.Module, units: Sequence[nn.Module], layout: Layout, mesh: Mesh) -> nn.Module:
+    """FSDP2 in place: each of `units` gathers its weights when it runs; what is left belongs to `model` itself."""
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if layout.param_dtype == "bf16" else None, reduce_dtype=torch.float32
+    )
+    offload = CPUOffloadPolicy() if layout.cpu_offload else OffloadPolicy()
+    for module in (*units, model):
+        fully_shard(
+            module,
+            mesh=mesh.shards,
+            reshard_after_forward=layout.reshard_after_forward,
+            shard_placement_fn=_shard_dimension,
+            mp_policy=policy,
+            offload_policy=offload,
+        )
+    return model
+
+
+def _shard_dimension(parameter: nn.Parameter) -> Shard | None:
+    """Interleaved parts (query, key, value) lie on the first dimension already: shards are cut along the second."""
+    interleaved = isinstance(parameter, DTensor) and any(
+        isinstance(item, _StridedShard) for item in parameter.placements
+    )
+    return Shard(1) if interleaved and parameter.ndim > 1 else None
+
+
+def settle(run: Sequence[nn.Module]) -> None:
+    """Frees the gathered weights of what is called, so that the next forward pass gathers what was written into the shards since."""
+    for root in run:
+        for module in root.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+@contextmanager
+def _local_gradients(model: FSDPModule) -> Iterator[None]:
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
+
+
+def unsynchronised(model: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which backward passes only add up this rank's gradients."""
+    if isinstance(model, FSDPModule):
+        return partial(_local_gradients, model)
+    found: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
+    return found
+
+
+def share_buffers(model: nn.Module, mesh: Mesh) -> None:
+    """Every rank takes the buffers (running statistics) of the first data rank. What that rank has never depends on the others."""
+    group = mesh.data.get_group()
+    for buffer in model.buffers():
+        dist.broadcast(local(buffer), group=group, group_src=0)
+
+
+def checkpoint_activations(units: Sequence[nn.Module], kind: Literal["none", "selective", "full"]) -> None:
+    """Units compute their activations anew in the backward pass instead of keeping them (Chen et al., 2016).
+
+    `selective` keeps the results of matrix products, convolutions and attention. Names and random numbers stay as they are, and batch
+    norm's running statistics are moved once only.
+    """
+    for unit in units if kind != "none" else ():
+        unit.forward = _recomputed(unit, kind)
+
+
+def _recomputed(unit: nn.Module, kind: str) -> Callable[[Tensor], Any]:
+    inner = unit.forward
+    norms = [module for module in unit.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        if kind == "full":
+            return nullcontext(), _still(norms)
+        first, again = create_selective_checkpoint_contexts(_policy)  # type: ignore[no-untyped-call]
+        return first, _both(_still(norms), again)
+
+    def forward(inputs: Tensor) -> Any:
+        if not (unit.training and torch.is_grad_enabled()):
+            return inner(inputs)
+        return checkpoint(inner, inputs, use_reentrant=False, context_fn=contexts)
+
+    return forward
+
+
+def _policy(context: Any, operator: Any, *arguments: Any, **named: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operator in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+@contextmanager
+def _both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]) -> Iterator[None]:
+    with first, second:
+        yield
+
+
+@contextmanager
+def _still(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """Batch norm layers normalise as in training, but leave their running statistics alone."""
+    kept = [[(buffer, buffer.clone()) for buffer in norm.buffers()] for norm in norms]
+    try:
+        yield
+    finally:
+        for buffers in kept:
+            for buffer, before in buffers:
+                buffer.copy_(before)

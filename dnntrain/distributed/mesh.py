@@ -1,0 +1,111 @@
+"""The device mesh, and what its ranks compute together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
+
+from dnntrain.distributed.parallel_dims import DIMENSIONS, Degrees
+from dnntrain.utils.dtensor import local
+
+# A tensor that is sharded twice along one dimension is gathered in two steps, when it is saved; torch warns of it each time.
+logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+
+
+class Mesh:
+    """One device mesh of dimensions pp × dp × shard × tp over all ranks, and the groups that are taken from it."""
+
+    def __init__(self, degrees: Degrees, device_type: str) -> None:
+        sizes = tuple(getattr(degrees, name) for name in DIMENSIONS)
+        self.degrees = degrees
+        self.whole: DeviceMesh = init_device_mesh(device_type, sizes, mesh_dim_names=DIMENSIONS)
+
+    @cached_property
+    def data(self) -> DeviceMesh:
+        """The ranks among which a batch is divided, as one dimension."""
+        return self.whole["dp", "shard"]._flatten("data")
+
+    @property
+    def shards(self) -> DeviceMesh:
+        """What FSDP works on: copies × shards where there are copies, else the shards alone."""
+        return self.whole["dp", "shard"] if self.degrees.dp > 1 else self.whole["shard"]
+
+    @property
+    def tensor(self) -> DeviceMesh:
+        """The ranks that share the width of layers."""
+        return self.whole["tp"]
+
+    @property
+    def pipeline(self) -> DeviceMesh:
+        """The ranks that share the depth."""
+        return self.whole["pp"]
+
+
+class Together:
+    """The collectives of several ranks (`protocols.Collectives`)."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._data = mesh.data
+
+    @property
+    def data_ranks(self) -> int:
+        return self._mesh.degrees.data_ranks
+
+    def data_sum(self, tensor: Tensor) -> Tensor:
+        return summed(tensor, self._data)
+
+    def data_max(self, tensor: Tensor) -> Tensor:
+        found = tensor.detach().clone()
+        dist.all_reduce(found, dist.ReduceOp.MAX, self._data.get_group())
+        return found
+
+    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+        kinds: dict[tuple[dist.ProcessGroup, ...], list[Tensor]] = {}
+        for tensor in tensors:
+            kinds.setdefault(_sharding_groups(tensor), []).append(local(tensor))
+        total = torch.zeros((), device=self._mesh.whole.device_type)
+        for groups, parts in kinds.items():
+            squares = torch.nn.utils.get_total_norm(parts).float().square()
+            for group in groups:
+                dist.all_reduce(squares, group=group)
+            total = total + squares
+        if self._mesh.degrees.pp > 1:
+            dist.all_reduce(total, group=self._mesh.pipeline.get_group())
+        return total
+
+    @property
+    def shard_ranks(self) -> int:
+        return self._mesh.degrees.shard
+
+    def shard(self, model: nn.Module, units: Sequence[nn.Module]) -> None:
+        from torch.distributed.fsdp import fully_shard
+
+        for module in (*units, model):
+            fully_shard(module, mesh=self._mesh.whole["shard"], reshard_after_forward=True)
+
+
+def summed(tensor: Tensor, mesh: DeviceMesh) -> Tensor:
+    """The sum of `tensor` over a mesh of one dimension; the gradient of the result is summed likewise."""
+    partial: list[Placement] = [Partial()]
+    whole = DTensor.from_local(tensor, mesh, partial, run_check=False).redistribute(placements=[Replicate()])
+    return whole.to_local(grad_placements=partial)
+
+
+def _sharding_groups(tensor: Tensor) -> tuple[dist.ProcessGroup, ...]:
+    """The groups over which the parts of a tensor lie; none where this rank holds all of it."""
+    if not isinstance(tensor, DTensor):
+        return ()
+    mesh = tensor.device_mesh
+    return tuple(
+        mesh.get_group(dim)
+        for dim, placement in enumerate(tensor.placements)
+        if not placement.is_replicate() and mesh.size(dim) > 1
+    )

@@ -1,0 +1,96 @@
+"""PowerSGD (Vogels et al., "PowerSGD: practical low-rank gradient compression", 2019): torch's hook, with a state that is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
+
+from dnntrain.utils.world import World
+
+#: Steps before it starts; torch's own 1000 would be all of a short run.
+START_STEP = 10
+
+
+def compress(wrapped: Any) -> None:
+    """The DistributedDataParallel `wrapped` sends its gradients as two factors of rank 1."""
+    wrapped.sent = PowerSGDState(None, start_powerSGD_iter=START_STEP)
+    wrapped.register_comm_hook(wrapped.sent, powerSGD_hook)
+
+
+def layout_state(run: Sequence[nn.Module], world: World, warn: Callable[[str], None]) -> dict[str, PowerSgd]:
+    """What of the layout is saved besides the model: the state of PowerSGD, where gradients are sent so. Call it before training."""
+    module: Any = run[0]
+    if not hasattr(module, "sent"):
+        return {}
+    buckets = [bucket.buffer() for bucket in module.reducer._get_zeros_like_grad_buckets()]
+    return {"powersgd": PowerSgd(module.sent, [len(buffer) for buffer in buckets], buckets[0].device, world, warn)}
+
+
+class PowerSgd:
+    """What torch's hook carries from step to step: the number of steps, the factors P and Q of each bucket, and each rank's own error.
+
+    An error is what the factors left out of a rank's gradients in a bucket, and is added to its next ones. With another number of ranks or
+    other buckets there is none to go on with: the hook begins anew, which `warn` tells.
+    """
+
+    def __init__(
+        self,
+        hook: PowerSGDState,
+        buckets: Sequence[int],
+        device: torch.device,
+        world: World,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._hook, self._device, self._warn = hook, device, warn
+        self._buckets = torch.tensor(buckets)
+        self._ranks, self._rank = world.size, str(world.rank)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "ranks": self._ranks,
+            "buckets": self._buckets,
+            "steps": self._hook.iter,
+            "p": _named(self._hook.p_memory_dict),
+            "q": _named(self._hook.q_memory_dict),
+            "errors": {self._rank: _named(self._hook.error_dict)},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        fits = state.get("ranks") == self._ranks and torch.equal(state["buckets"], self._buckets)
+        if not fits:
+            self._warn(
+                "parallel.compress=powersgd begins anew: what it left out of earlier gradients was saved "
+                + (f"by {state['ranks']} ranks, in other parts" if state else "by none, since they were sent otherwise")
+            )
+            state = {"steps": 0, "p": {}, "q": {}, "errors": {}}
+        errors = state["errors"].get(self._rank, {})
+        self._carry(int(state["steps"]), *map(self._numbered, (state["p"], state["q"], errors)))
+
+    def remember(self) -> Callable[[], None]:
+        """What puts back all that is carried now, after a step that is left out: its error is of no use, or not finite."""
+        hook = self._hook
+        # The hook writes into the factors; the error it makes anew.
+        p, q = (
+            {bucket: factors.clone() for bucket, factors in held.items()}
+            for held in (hook.p_memory_dict, hook.q_memory_dict)
+        )
+        return partial(self._carry, hook.iter, p, q, dict(hook.error_dict))
+
+    def _carry(self, steps: int, p: dict[int, Tensor], q: dict[int, Tensor], errors: dict[int, Tensor]) -> None:
+        self._hook.iter = steps
+        # Drawn from once only, for the first factors.
+        self._hook.rng = np.random.RandomState(0)
+        self._hook.p_memory_dict, self._hook.q_memory_dict, self._hook.error_dict = p, q, errors
+
+    def _numbered(self, saved: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        return {int(bucket): tensor.to(self._device, copy=True) for bucket, tensor in saved.items()}
+
+
+def _named(buckets: Mapping[int, Tensor]) -> dict[str, Tensor]:
+    return {str(bucket): tensor for bucket, tensor in sorted(buckets.items())}

@@ -1,0 +1,284 @@
+"""A trained model as something to use, from its run directory or from an export alone: its metrics, its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dnntrain.choices.quant._fake_quant import with_ranges
+from dnntrain.cli.parser import Arguments
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode, load_config
+from dnntrain.config.run_config import RunConfig
+from dnntrain.distributed.collectives import reduce_sum
+from dnntrain.errors import CheckpointError, ConfigError, DataError
+from dnntrain.export.formats import device_of, find, hardware_of
+from dnntrain.export.manifest import sha256
+from dnntrain.export.open_export import RunnerModule, is_export, open_export
+from dnntrain.export.rebuild import choice_of, has_name, network
+from dnntrain.input.pipeline import evaluation_batches
+from dnntrain.input.source import DataSet, Source
+from dnntrain.input.split import prepare_data
+from dnntrain.protocols import Batch
+from dnntrain.training.evaluation import evaluate
+from dnntrain.utils.files import read_json
+from dnntrain.utils.hardware import detect, torch_device
+from dnntrain.utils.rng import Index
+from dnntrain.utils.world import World
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in eval mode, the configuration it was trained with, and what its input looks like.
+
+    `autocast` is the precision of its arithmetic, where it is not that of its weights. `format` is that of an export, or "run".
+    """
+
+    config: RunConfig
+    model: nn.Module
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: str
+    autocast: torch.dtype | None
+    format: str = "run"
+
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """float [n, classes] for normalised images [n, channels, height, width]."""
+        kind = self.device.split(":")[0]
+        with torch.autocast(kind, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            found: torch.Tensor = self.model(images.to(self.device))
+        return found
+
+    def outputs(self, batch: Batch) -> torch.Tensor:
+        """The logits of a batch."""
+        return self.logits(batch.images)
+
+
+def load_trained(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> Trained:
+    """The model of a run directory, of an export's folder or of a model file. `overrides` may choose another data set or device.
+
+    Raises ConfigError where `path` is none of these, CheckpointError where a file is missing, damaged or not to be trusted.
+    """
+    return load_export(path, overrides, trust) if is_export(path) else load_run(path, overrides)
+
+
+def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
+    """The model of the run directory `path`. Raises ConfigError where it is no run, CheckpointError where the model is unusable."""
+    from dnntrain.inference.run_args import check_run, check_trusted
+
+    check_run(path)
+    card = read_json(path / "config.json")
+    pretrained = card.get("pretrained_cfg")
+    names = card.get("label_names")
+    if not isinstance(pretrained, dict) or not isinstance(names, list):
+        raise CheckpointError(
+            f"{path} holds no finished model: config.json is missing or damaged",
+            f"finish it with: dnntrain resume {path}",
+        )
+    check_trusted(load_config(path / "config.yaml"), path, overrides)
+    _check_unaltered(path / "model.safetensors", card.get("dnntrain", {}).get("sha256"))
+    config = _config_with(path, overrides)
+    channels, height, width = (int(size) for size in pretrained["input_size"])
+    model = network(config.model, config.norm, path, len(names), (channels, height, width))
+    if ranges := card.get("dnntrain", {}).get("quantised_ranges"):
+        model = _rounding(model, (channels, height, width), ranges, path)
+    hardware = detect(config.device)
+    policy = config.precision.build(hardware)
+    device = torch_device(config.device, hardware, World())
+    return Trained(
+        config=config,
+        model=model.to(device).eval(),
+        class_names=tuple(str(name) for name in names),
+        input_shape=(channels, height, width),
+        mean=tuple(float(value) for value in pretrained["mean"]),
+        std=tuple(float(value) for value in pretrained["std"]),
+        device=device,
+        autocast=getattr(torch, policy.autocast) if policy.autocast else None,
+    )
+
+
+def _check_unaltered(file: Path, stated: str | None) -> None:
+    """Raises CheckpointError where the weights are not those that config.json was written with."""
+    if stated is None or not file.is_file():
+        return
+    if (found := sha256(file)) != stated:
+        raise CheckpointError(
+            f"{file} is damaged: it is not what the run wrote (SHA-256 {found[:12]}…, not {stated[:12]}…)",
+            "restore it from a copy, or train the run again",
+        )
+
+
+def _rounding(model: nn.Module, shape: tuple[int, int, int], ranges: Any, path: Path) -> nn.Module:
+    """`model` as it was trained: with the rounding of integers."""
+    try:
+        return with_ranges(model, shape, ranges)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path / 'config.json'}: the ranges of the quantised model are damaged ({error})", "train the run again"
+        ) from None
+
+
+def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> Trained:
+    """The model of an export. Its configuration is data; code that it names runs only where `overrides` name it too."""
+    from dnntrain.inference.run_args import check_trusted
+
+    opened = open_export(path, trust)
+    card = opened.card
+    if card.format == "safetensors":
+        check_trusted(card.config, path, overrides)
+    config = decode(composed_again(card.config, overrides))
+    chosen = any(word.lstrip("+").startswith("device=") for word in overrides)
+    asked = device_of(find(card.format), config.device, chosen)
+    hardware = hardware_of(asked)
+    device = torch_device(asked, hardware, World())
+    policy = config.precision.build(hardware) if card.format == "safetensors" else None
+    return Trained(
+        config=config,
+        model=RunnerModule(opened.load(device)).eval(),
+        class_names=card.class_names,
+        input_shape=card.input_shape,
+        mean=card.mean,
+        std=card.std,
+        device=device,
+        autocast=getattr(torch, policy.autocast) if policy and policy.autocast else None,
+        format=card.format,
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of one split, as the model sees them."""
+
+    name: str
+    dataset: DataSet
+    source: Source
+    index: Index
+
+    def batches(self, trained: Trained, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """The first `limit` examples, or all, on the model's device, unaugmented, in their order."""
+        return evaluation_batches(
+            trained.config.data,
+            # The model knows its own normalisation only, whatever that of another data set is.
+            replace(self.dataset, mean=trained.mean, std=trained.std),
+            self.source,
+            self.index if limit is None else self.index[:limit],
+            batch_size=batch_size,
+            world=World(),
+            device=trained.device,
+            channels_last=False,
+        )
+
+
+def parts_of(trained: Trained) -> dict[str, Part]:
+    """The splits train, val and test of the data set that the configuration names. Raises DataError where it does not fit the model."""
+    dataset = trained.config.data.build()
+    if len(dataset.class_names) != len(trained.class_names) or dataset.input_shape != trained.input_shape:
+        raise DataError(
+            f"the data set has {len(dataset.class_names)} classes of {dataset.input_shape}, "
+            f"the model {len(trained.class_names)} of {trained.input_shape}",
+            "evaluate on data of the same classes and size",
+        )
+    data = prepare_data(trained.config, dataset)
+    return {
+        "train": Part("train", dataset, dataset.train, data.train),
+        "val": Part("val", dataset, dataset.train, data.val),
+        "test": Part("test", dataset, dataset.test, data.test),
+    }
+
+
+def evaluate_run(path: Path, overrides: Sequence[str], split: str, trust: bool = False) -> dict[str, float | int]:
+    """loss, accuracy and examples of the model of a run or export on `split`, in eval mode, without augmentation."""
+    trained = load_trained(path, overrides, trust)
+    part = parts_of(trained)[split]
+    if not len(part.index):
+        raise DataError(f"the {split} part is empty", "choose another split=, or set data.val_fraction")
+    batches = part.batches(trained, trained.config.eval.batch_size)
+    return evaluate(trained.model, trained.outputs, batches, reduce_sum, trained.device)
+
+
+def _config_with(path: Path, overrides: Sequence[str]) -> RunConfig:
+    """The run's configuration; where there are overrides, composed anew with them after its own."""
+    if not overrides:
+        return decode(load_config(path / "config.yaml"))
+    check_effect(overrides)
+    from dnntrain.inference.run_args import replayed
+
+    again = replayed(path, Arguments(overrides=tuple(overrides)))
+    return decode(compose(again.overrides, again.config_dir))
+
+
+#: What of a configuration an export keeps: what its data, its network and their precision are.
+EXPORTED = ("data", "model", "norm", "precision", "eval", "seed", "device")
+
+#: Groups and sections that end with the training. `train.limit` alone says which part of the data that was.
+_TRAINING = (
+    "optim",
+    "sched",
+    "reg",
+    "monitor",
+    "track",
+    "train",
+    "parallel",
+    "launch",
+    "distill",
+    "checkpoint",
+    "log",
+    "quant",
+    "prune",
+    "init_from",
+)
+
+#: Groups among those of an export.
+_GROUPS = ("data", "model", "norm", "precision")
+
+
+def check_effect(overrides: Sequence[str]) -> None:
+    """Refuses settings of the training, which change nothing in a model that is trained."""
+    for word in overrides:
+        key = word.lstrip("+").split("=")[0]
+        if key.split(".")[0] in _TRAINING and key != "train.limit":
+            raise ConfigError(
+                f"{word} has no effect on a trained model",
+                "its data, device, precision and evaluation can be set, as in eval.batch_size=64",
+            )
+
+
+def exported_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's resolved configuration that an export needs. What it was trained with is no part of what it is."""
+    choices = {group: config["choices"][group] for group in _GROUPS}
+    return {**{key: config[key] for key in EXPORTED}, "choices": choices}
+
+
+def composed_again(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A whole configuration from an export's part of one, with other data or another device.
+
+    Knobs that a later version of dnntrain added keep their defaults. Raises ConfigError for what an export cannot change.
+    """
+    for word in overrides:
+        if word.lstrip("+").split("=")[0].split(".")[0] not in EXPORTED or word.startswith("model="):
+            raise ConfigError(
+                f"{word} cannot be set for an export", "its data, device and evaluation can, as in data.root=FOLDER"
+            )
+    given = {word.lstrip("+").split("=")[0] for word in overrides}
+    words = [f"seed={config['seed']}", f"device={config['device']}", *_words("eval", config["eval"])]
+    for group in _GROUPS:
+        if group not in given:
+            choice = choice_of(config, group)
+            knobs = {key: value for key, value in config[group].items() if key != "name" or has_name(group, choice)}
+            words += [f"{group}={choice}", *_words(group, knobs)]
+    return compose([*(word for word in words if word.split("=")[0] not in given), *overrides], None)
+
+
+def _words(prefix: str, values: Mapping[str, Any]) -> list[str]:
+    """Overrides that set every value of a section."""
+    import json
+
+    return [f"{prefix}.{key}={json.dumps(value)}" for key, value in values.items()]

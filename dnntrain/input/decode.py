@@ -1,0 +1,127 @@
+"""Decodes one image file into bytes of one size, safely."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from codecs import getincrementaldecoder
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dnntrain.errors import DataError
+from dnntrain.input.resize import centre_part
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: The formats that are read, first frame only, whatever the file's name says. Pillow knows many more, and their holes.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+#: File names that are taken for images, in lower case.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+#: Most pixels of an image; a file can claim billions in a few bytes.
+MOST_PIXELS = 100_000_000
+
+
+def decode_image(path: Path, channels: int, size: tuple[int, int]) -> Tensor:
+    """uint8 [channels, height, width] of `size` = (height, width): the file's middle part, as evaluation sees it."""
+    return read_image(path, channels, lambda picture: centre_part(picture, *size))
+
+
+def read_image(path: Path, channels: int, shape: Callable[[Image], Image]) -> Tensor:
+    """uint8 [channels, height, width]: the file's picture, upright, in RGB or gray, after `shape` (crop, resize).
+
+    EXIF rotation is applied; CMYK, palettes and 1-bit pixels are converted; 16-bit grays are scaled to 8; what is
+    transparent shows black. Raises DataError, naming the file, for anything that is not a readable picture of the known
+    formats.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    check_regular(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as file:
+                width, height = file.size
+                if width * height > MOST_PIXELS:
+                    raise DataError(
+                        f"{path}: {width}x{height} pixels are more than the {MOST_PIXELS:,} allowed", _REMOVE
+                    )
+                file.load()
+                picture = converted(ImageOps.exif_transpose(file), channels)
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: {_why_unknown(path)}", _REMOVE) from None
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise whatever they stumble over in damaged bytes
+        raise DataError(f"{path}: cannot be decoded ({_one_line(error)})", _REMOVE) from None
+    return _as_tensor(shape(picture), channels)
+
+
+def check_regular(path: Path) -> os.stat_result:
+    """The file's status. Raises DataError where it is missing, empty, unreadable, a pipe or a device."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", _REMOVE) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: is no regular file", _REMOVE)
+    if status.st_size == 0:
+        raise DataError(f"{path}: is empty (0 bytes)", _REMOVE)
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: cannot be read (no permission)", f"run: chmod u+r '{path}', or remove the file")
+    return status
+
+
+def converted(picture: Image, channels: int) -> Image:
+    """`picture` as RGB (`channels` 3) or 8-bit gray (1)."""
+    from PIL import Image as PillowImage
+
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _as_8_bit(picture)
+    if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
+        clear = picture.convert("RGBA")
+        picture = PillowImage.alpha_composite(PillowImage.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
+    return picture.convert("RGB" if channels == 3 else "L")
+
+
+def _as_8_bit(picture: Image) -> Image:
+    """16-bit integers keep their upper half; other wide numbers are taken as they are and clipped to 0..255."""
+    import numpy as np
+    from PIL import Image as PillowImage
+
+    values = np.asarray(picture)
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255):
+        values = values.astype(np.int64) // 257
+    return PillowImage.fromarray(np.nan_to_num(values).clip(0, 255).astype(np.uint8))
+
+
+def _as_tensor(picture: Image, channels: int) -> Tensor:
+    width, height = picture.size
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return pixels.view(height, width, channels).permute(2, 0, 1)
+
+
+def _why_unknown(path: Path) -> str:
+    """What the first bytes of a file that is none of the known formats say."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git-LFS pointer, not the image itself; run: git lfs pull"
+    text = getincrementaldecoder("utf-8")("replace").decode(head)
+    if not any(letter == "\ufffd" or (letter < " " and letter not in "\t\r\n") for letter in text):
+        return f"is text, not an image (begins with {text[:24]!r})"
+    return f"is none of {', '.join(FORMATS)}, or damaged"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+_REMOVE = "remove or replace the file, or set data.on_error=skip"

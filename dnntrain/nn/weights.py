@@ -1,0 +1,231 @@
+"""Weights from a file into a model: all names are compared first, then all are copied, or none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dnntrain.errors import CheckpointError
+from dnntrain.nn.shape import head_modules, place
+from dnntrain.nn.weight_files import ModelFile, open_model_file
+
+#: Prefixes that wrappers put before every name: DataParallel and DDP, Lightning and others.
+_PREFIXES = ("module.", "model.", "net.", "network.")
+
+#: Names listed of each kind of difference.
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded: the file, names that were copied, names of the head that keep their new weights."""
+
+    path: Path
+    loaded: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    def __str__(self) -> str:
+        kept = f"; new weights in {', '.join(self.kept)}" if self.kept else ""
+        return f"{len(self.loaded)} tensors from {self.path}{kept}"
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Names that the file lacks, that only the file has, and those of both with other shapes or kinds of numbers."""
+
+    missing: list[str]
+    unexpected: list[str]
+    misshaped: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshaped)
+
+
+def load_weights(model: nn.Module, path: str | Path, replace_head: bool) -> LoadReport:
+    """Copies the tensors of a run directory, a .safetensors, or a .pt or .pth into `model`, by name.
+
+    With `replace_head`, a final classifier that the file lacks, or has for another number of classes, keeps the weights
+    it has. Wrappers' prefixes (`module.`, `_orig_mod.`) are taken off. Numbers take the type of the model's.
+    Raises CheckpointError where the file is damaged or foreign, or where any other name or shape differs, naming them;
+    `model` is then as before.
+    """
+    with open_model_file(Path(path).expanduser()) as file:
+        targets = model.state_dict()
+        sources, kept = _matched(file, model, targets, replace_head)
+        values = {name: _value(file, sources[name], name) for name in targets if name in sources and name not in kept}
+        _refuse_other_numbers(file, values, targets)
+        with torch.no_grad():
+            for name, value in values.items():
+                targets[name].copy_(value)
+    return LoadReport(file.path, tuple(values), kept)
+
+
+def check_weights(model: nn.Module, path: str | Path, replace_head: bool) -> None:
+    """Raises CheckpointError where `load_weights` would for names and shapes; reads no numbers and changes nothing."""
+    with open_model_file(Path(path).expanduser()) as file:
+        _matched(file, model, model.state_dict(), replace_head)
+
+
+def _matched(
+    file: ModelFile, model: nn.Module, targets: Mapping[str, Tensor], replace_head: bool
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """(name in the model → name in the file, names of the head that keep their weights). Raises CheckpointError where others differ."""
+    sources = _sources(file, targets)
+    head = tuple(f"{name}." for name in head_modules(model))
+    kept = tuple(
+        name
+        for name in targets
+        if replace_head and head and name.startswith(head) and not _fits(file, sources, name, targets[name])
+    )
+    if difference := _difference(file, sources, targets, kept):
+        raise _refusal(file, sources, targets, difference, head)
+    return sources, kept
+
+
+def _sources(file: ModelFile, targets: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name in the model → name in the file."""
+    names = {name.replace("_orig_mod.", ""): name for name in file.shapes}
+    if len(names) < len(file.shapes):
+        raise CheckpointError(f"{file.path} holds names that differ in `_orig_mod.` only")
+    while prefix := _common_prefix(names, targets):
+        names = {name.removeprefix(prefix): inner for name, inner in names.items()}
+    return names
+
+
+def _common_prefix(names: Mapping[str, str], targets: Mapping[str, Tensor]) -> str | None:
+    for prefix in _PREFIXES:
+        if names and all(name.startswith(prefix) for name in names):
+            return None if any(name.startswith(prefix) for name in targets) else prefix
+    return None
+
+
+def _fits(file: ModelFile, sources: Mapping[str, str], name: str, target: Tensor) -> bool:
+    return name in sources and file.shapes[sources[name]] == tuple(target.shape)
+
+
+def _difference(
+    file: ModelFile, sources: Mapping[str, str], targets: Mapping[str, Tensor], kept: tuple[str, ...]
+) -> _Difference:
+    tied = _tied(targets, sources)
+    return _Difference(
+        # Files from before torch 0.4.1 do not count batches; the count has no effect.
+        missing=[
+            name
+            for name in targets
+            if name not in sources
+            and name not in kept
+            and name not in tied
+            and not name.endswith("num_batches_tracked")
+        ],
+        unexpected=[name for name in sources if name not in targets],
+        misshaped=[
+            name
+            for name in targets
+            if name in sources and name not in kept and not _fits(file, sources, name, targets[name])
+        ],
+    )
+
+
+def _tied(targets: Mapping[str, Tensor], sources: Iterable[str]) -> set[str]:
+    """Names whose tensor is loaded under another name, because modules share it."""
+
+    loaded = {place(targets[name]) for name in sources if name in targets}
+    return {name for name, tensor in targets.items() if place(tensor) in loaded}
+
+
+def _value(file: ModelFile, source: str, name: str) -> Tensor:
+    value = file.read(source)
+    if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+        raise CheckpointError(
+            f"{file.path}: {_shown(name)} holds numbers that are not finite", "take an earlier checkpoint"
+        )
+    return value
+
+
+def _refuse_other_numbers(file: ModelFile, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+    """Whole numbers do not become weights, nor complex ones real."""
+    wrong = [
+        f"{_shown(name)}: {_kind(value)} in the file, {_kind(targets[name])} in the model"
+        for name, value in values.items()
+        if (value.is_floating_point(), value.is_complex())
+        != (targets[name].is_floating_point(), targets[name].is_complex())
+    ]
+    if wrong:
+        raise CheckpointError(f"{file.path} does not fit this model: {_list(wrong)}")
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _refusal(
+    file: ModelFile,
+    sources: Mapping[str, str],
+    targets: Mapping[str, Tensor],
+    difference: _Difference,
+    head: tuple[str, ...],
+) -> CheckpointError:
+    unused = [name for name in sources if name not in targets]
+    lines = [
+        _line(
+            "missing",
+            [f"{_shown(name)}{_near(name, unused)}" for name in difference.missing[:_LISTED]],
+            difference.missing,
+        ),
+        _line(
+            "unexpected",
+            [f"{_shown(name)}{_near(name, difference.missing)}" for name in difference.unexpected[:_LISTED]],
+            difference.unexpected,
+        ),
+        _line(
+            "mis-shaped",
+            [
+                f"{_shown(name)}: {_size(file.shapes[sources[name]])} in the file, {_size(targets[name].shape)} here"
+                for name in difference.misshaped[:_LISTED]
+            ],
+            difference.misshaped,
+        ),
+    ]
+    only_head = head and all(name.startswith(head) for name in (*difference.missing, *difference.misshaped))
+    if only_head and difference.misshaped and not difference.unexpected:
+        classes = file.shapes[sources[difference.misshaped[0]]]
+        return CheckpointError(
+            f"{file.path} was trained for {classes[0] if classes else '?'} classes, this model has "
+            f"{targets[difference.misshaped[0]].shape[0]}:\n" + "\n".join(line for line in lines if line),
+            "init_replace_head=true loads the rest and gives the head new weights",
+        )
+    return CheckpointError(
+        f"{file.path} does not fit this model:\n" + "\n".join(line for line in lines if line),
+        "choose the model that the file was saved from, with the same knobs",
+    )
+
+
+def _line(kind: str, listed: list[str], names: list[str]) -> str:
+    more = f" … and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+    return f"  {len(names)} {kind}: {', '.join(listed)}{more}" if names else ""
+
+
+def _list(texts: list[str]) -> str:
+    return ", ".join(texts[:_LISTED]) + (f" … and {len(texts) - _LISTED} more" if len(texts) > _LISTED else "")
+
+
+def _near(name: str, others: list[str]) -> str:
+    """The nearest of `others` with the same last part; looked for among the first 500 only."""
+    last = name.rpartition(".")[2]
+    close = difflib.get_close_matches(name[:200], [other for other in others if other.endswith(last)][:500], 1, 0.6)
+    return f" (nearest: {_shown(close[0])})" if close else ""
+
+
+def _shown(name: str) -> str:
+    """A name from a foreign file, fit for a terminal."""
+    name = name if name.isprintable() and name else repr(name)
+    return name if len(name) <= 80 else f"{name[:79]}…"
+
+
+def _size(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "a single number"

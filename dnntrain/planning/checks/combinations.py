@@ -1,0 +1,184 @@
+"""Which combinations are refused before anything starts: condition, reason, and the nearest override that works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from dnntrain.choices.quant._post_training import PostTraining
+from dnntrain.config.run_config import RunConfig
+from dnntrain.distributed.parallel_dims import Degrees
+from dnntrain.planning.checks.regularization import regularisation_refusals
+from dnntrain.protocols import Need
+from dnntrain.utils.epochs import BatchSizes
+from dnntrain.utils.hardware import Hardware
+from dnntrain.utils.units import Duration
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Refuses where `applies`; `reason` and `fix` are formatted with the configuration as `c`."""
+
+    applies: Callable[[RunConfig, Hardware, int], bool]
+    reason: str
+    fix: str
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        lambda c, hardware, ranks: (
+            c.train.microbatch is not None
+            and c.train.microbatch > c.train.batch_size
+            and "batch_size" not in scheduled(c)
+        ),
+        "train.microbatch={c.train.microbatch} is more than train.batch_size={c.train.batch_size}",
+        "use train.microbatch={c.train.batch_size} or less",
+    ),
+    Rule(
+        lambda c, hardware, ranks: c.train.duration.value == 0,
+        "train.duration={c.train.duration} trains nothing",
+        "use train.duration=1step or more",
+    ),
+    Rule(
+        lambda c, hardware, ranks: c.train.duration.unit == "%",
+        "train.duration={c.train.duration} is a part of itself",
+        "give it as 10ep, 5000step or 90s",
+    ),
+    Rule(
+        lambda c, hardware, ranks: any(every.value == 0 for every in (c.eval.every, c.checkpoint.every, c.log.every)),
+        "eval.every, checkpoint.every and log.every must be longer than nothing",
+        "use 1step or more",
+    ),
+    Rule(
+        lambda c, hardware, ranks: type(c.precision).__name__ == "Fp16" and hardware.device == "cpu",
+        "precision=fp16 is for GPUs; a CPU computes it slowly",
+        "use precision=bf16 or precision=auto",
+    ),
+    Rule(
+        lambda c, hardware, ranks: not c.optim.takes_loss_scale and c.precision.build(hardware).scaler,
+        "optim={c.resolved[choices][optim]} takes no loss scale, which float16 needs",
+        "use precision=bf16 or precision=fp32, or optim=adamw",
+    ),
+    Rule(
+        lambda c, hardware, ranks: ranks > 1 and type(c.parallel).__name__ == "Single",
+        "parallel=single in {ranks} processes would train the same network {ranks} times",
+        "use parallel=ddp, or start one process",
+    ),
+    Rule(
+        lambda c, hardware, ranks: ranks == 1 and c.parallel.processes == "one" and (c.launch.nproc or 1) > 1,
+        "launch.nproc={c.launch.nproc} is for layouts of several processes, and parallel={c.resolved[choices][parallel]} starts one: "
+        "the others would have nothing to do",
+        "use parallel=ddp, or launch.nproc=1",
+    ),
+    Rule(
+        lambda c, hardware, ranks: ranks > 1 and any(length.unit == "s" for length in _lengths(c)),
+        "{ranks} ranks have a clock each, and would not end, evaluate or save at the same step by a number of seconds",
+        "give train.duration, eval.every, checkpoint.every and log.every in steps or epochs",
+    ),
+    Rule(
+        lambda c, hardware, ranks: "early_stopping" in c.monitor and c.data.val_fraction == 0,
+        "monitor=[early_stopping] looks at the validation part, and data.val_fraction=0 leaves it empty",
+        "set data.val_fraction=0.1, or leave early_stopping out",
+    ),
+    Rule(
+        lambda c, hardware, ranks: "slow_rank" in c.monitor and ranks == 1,
+        "monitor=[slow_rank] compares ranks, and this run has one",
+        "leave slow_rank out, or use parallel=ddp",
+    ),
+    Rule(
+        lambda c, hardware, ranks: getattr(c.norm, "precise", 0) > 0 and c.data.val_fraction == 0,
+        "norm.precise={c.norm.precise} recomputes statistics for each evaluation, and data.val_fraction=0 leaves none",
+        "set data.val_fraction=0.1, or norm.precise=0",
+    ),
+    Rule(
+        lambda c, hardware, ranks: getattr(c.sched, "looks_at_validation", False) and c.data.val_fraction == 0,
+        "sched={c.resolved[choices][sched]} looks at the validation part, and data.val_fraction=0 leaves it empty",
+        "set data.val_fraction=0.1, or another schedule",
+    ),
+    Rule(
+        lambda c, hardware, ranks: "drop_rate" in scheduled(c) and c.train.compile == "on",
+        "sched.param names the drop rate, and train.compile=on would compile the network anew for each rate",
+        "use train.compile=off, or leave drop_rate out of sched.param",
+    ),
+    Rule(
+        lambda c, hardware, ranks: type(c.quant).__name__ == "Float8Training" and hardware.capability < (8, 9),
+        "quant=float8_training computes in 8-bit floating point, which needs a GPU of compute capability 8.9 or more",
+        "use precision=bf16, or quant=none",
+    ),
+    Rule(
+        lambda c, hardware, ranks: _named(c.quant) == "Qat" and _named(c.norm) == "WeightStandardisation",
+        "quant=qat cannot quantise layers that compute with their weight in a way of their own, as those of "
+        "norm=weight_standardisation do",
+        "use norm=keep, or quant=int8_static, which quantises what was trained",
+    ),
+    Rule(
+        lambda c, hardware, ranks: (
+            getattr(c.quant, "backend", "") == "onnxruntime" and find_spec("onnxruntime") is None
+        ),
+        "quant.backend=onnxruntime needs onnxruntime, which is not installed",
+        "run: pip install 'dnntrain[onnx]', or use quant.backend=inductor",
+    ),
+    Rule(
+        lambda c, hardware, ranks: (
+            getattr(c.quant, "backend", "") == "inductor" and not getattr(c.quant, "per_channel", True)
+        ),
+        "quant.per_channel=false: Inductor's integer layers have a scale a channel",
+        "use quant.per_channel=true, or quant.backend=onnxruntime",
+    ),
+)
+
+
+def _named(choice: object) -> str:
+    return type(choice).__name__
+
+
+def scheduled(config: RunConfig) -> tuple[str, ...]:
+    """What the schedule multiplies: a name or several."""
+    param = getattr(config.sched, "param", ())
+    return (param,) if isinstance(param, str) else tuple(param)
+
+
+def _lengths(config: RunConfig) -> tuple[Duration, ...]:
+    return (config.train.duration, config.eval.every, config.checkpoint.every, config.log.every)
+
+
+def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
+    """Every reason to refuse this configuration on this hardware with this number of ranks."""
+    broken = [
+        f"{rule.reason}\n  {rule.fix}".format(c=config, ranks=ranks)
+        for rule in RULES
+        if rule.applies(config, hardware, ranks)
+    ]
+    if isinstance(config.quant, PostTraining) and (refused := config.quant.refusal(hardware)):
+        broken.append("quant={} {}\n  {}".format(config.resolved["choices"]["quant"], *refused))
+    if refused := config.optim.refusal(hardware):
+        broken.append("optim={} {}\n  {}".format(config.resolved["choices"]["optim"], *refused))
+    return broken
+
+
+def unmet_needs(config: RunConfig, degrees: Degrees, micro_batch_size: int, sizes: BatchSizes) -> list[str]:
+    """What the layout cuts, and each need of a chosen method that it does not provide: no rule is written for a pair."""
+    provided = provides(degrees)
+    single = ("norm", "optim", "sched", "quant", "distill", "prune")
+    methods = {f"{name}={config.resolved['choices'][name]}": getattr(config, name) for name in single}
+    methods |= {
+        f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
+    }
+    return regularisation_refusals(config, degrees.data_ranks, micro_batch_size, sizes) + [
+        f"{name} needs {need.value}, which the layout ({degrees}) does not give\n  use parallel=ddp, or do without {name}"
+        for name, method in methods.items()
+        for need in sorted(getattr(method, "needs", frozenset()) - provided, key=lambda need: need.value)
+    ]
+
+
+def provides(degrees: Degrees) -> frozenset[Need]:
+    """What methods may need of a layout of these degrees."""
+    lacking = set()
+    if degrees.sharded:
+        lacking |= {Need.WHOLE_PARAMETER, Need.WHOLE_MODEL}
+    if degrees.tp > 1:
+        lacking |= {Need.WHOLE_LAYER}
+    if degrees.pp > 1:
+        lacking |= {Need.WHOLE_MODEL, Need.FEATURES}
+    return frozenset(Need) - lacking

@@ -1,0 +1,215 @@
+"""What a plan is: the facts it is made from, every decision, the memory, and its lines for a person."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dnntrain.choices.precision._policy import Policy
+from dnntrain.distributed.parallel_dims import Degrees, computes_together
+from dnntrain.utils.epochs import Timetable
+from dnntrain.utils.units import counted, format_bytes, format_count
+
+#: Values of a curve that a plan holds, and the letters that draw them.
+CURVE_POINTS = 40
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Sizes of the data set: examples of each part, bytes of one example and of what is held resident."""
+
+    name: str
+    train: int
+    val: int
+    test: int
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    resident: bool
+
+    @property
+    def bytes(self) -> int:
+        """uint8 bytes held in memory: training and test split where resident."""
+        return (self.train + self.val + self.test) * math.prod(self.input_shape) if self.resident else 0
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Cost of the model: parameters, forward FLOPs, bytes kept for the backward pass and of the largest activation, of one example.
+
+    batch_norms       layers of batch normalisation
+    blocks            parts whose activations may be computed anew
+    divided           (layer, number that parallel.tp must divide) of its tensor-parallel plan; empty where it has none
+    section_flops     cost of each section that a pipeline may be cut at; empty where it cannot be cut
+    """
+
+    name: str
+    parameters: int
+    flops_per_example: float
+    activation_bytes_per_example: float
+    largest_activation_bytes: float
+    convolutional: bool
+    batch_norms: int = 0
+    blocks: int = 0
+    divided: tuple[tuple[str, int], ...] = ()
+    section_flops: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated peak of one rank, bytes: `activations` of a training step, `evaluation` of a forward pass of `eval.batch_size`.
+
+    `teacher_…`: of what teaches, on each rank; see `with_teacher`.
+    """
+
+    process: int
+    weights: int
+    gradients: int
+    optimizer: int
+    averages: int
+    activations: int
+    evaluation: int
+    data: int
+    teacher_weights: int = 0
+    teacher_activations: int = 0
+
+    @property
+    def teacher(self) -> int:
+        return self.teacher_weights + self.teacher_activations
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run. `batch_size` = data ranks * accumulation * micro_batch_size, where that divides; else the last parts are smaller.
+
+    Where the batch size is scheduled, `timetable` has that of each epoch, `batch_size` is what was set, `accumulation` and
+    `micro_batch_size` are those of the largest batch, and `steps_per_epoch` is that of the first epoch.
+    `schedule` holds what is scheduled, at even distances from the first step to the last: "lr" and, where the schedule sets it, "momentum";
+    what else it multiplies, as factors of what was set ("weight_decay ×").
+    """
+
+    name: str
+    layout: str
+    ranks: int
+    degrees: Degrees
+    stage_bounds: tuple[int, ...]
+    device: str
+    data: DataFacts
+    model: ModelFacts
+    batch_size: int
+    micro_batch_size: int
+    accumulation: int
+    steps_per_epoch: int
+    timetable: Timetable
+    total_steps: int
+    duration: str
+    base_learning_rate: float
+    base_learning_rate_equation: str
+    precision: Policy
+    channels_last: bool
+    compile: bool
+    memory: Memory
+    schedule: Mapping[str, tuple[float, ...]]
+    notes: tuple[str, ...]
+
+    @property
+    def _batch(self) -> str:
+        sizes = self.timetable.sizes
+        return str(sizes[-1]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}; {sizes[-1]}"
+
+    @property
+    def _steps(self) -> str:
+        sizes = self.timetable.sizes
+        steps = [-(-self.timetable.examples // size) for size in (sizes[-1], sizes[0])]
+        return str(steps[0]) if len(sizes) == 1 else f"{steps[0]} to {steps[1]}"
+
+    @property
+    def in_step(self) -> bool:
+        """True where all ranks must call the model equally often: a forward pass is work of several ranks."""
+        return computes_together(self.layout, self.degrees)
+
+    @property
+    def _teacher(self) -> str:
+        weights, activations = map(format_bytes, (self.memory.teacher_weights, self.memory.teacher_activations))
+        return f"holds {format_bytes(self.memory.teacher)} of that on each rank: {weights} of weights, {activations} to compute"
+
+    def as_json(self) -> dict[str, Any]:
+        """plan.json."""
+        return {
+            **asdict(self),
+            "precision": {"name": self.precision.name, "reason": self.precision.reason},
+            "memory_bytes": self.memory.total,
+            "flops_per_step": 3 * self.model.flops_per_example * self.batch_size,
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(label, text) rows for a person."""
+        total = counted(self.total_steps, "step") if self.total_steps else "as many steps as fit"
+        accumulated = "in the pipeline" if self.degrees.pp > 1 else "accumulated"
+        equation = f"{counted(self.degrees.data_ranks, 'data rank')} × {self.accumulation} {accumulated} × {self.micro_batch_size}"
+        rows = [
+            ("run", self.name),
+            ("data", f"{self.data.name}: {self.data.train} train, {self.data.val} val, {self.data.test} test"),
+            (
+                "",
+                f"{'×'.join(map(str, self.data.input_shape))} pixels, {self.data.num_classes} classes, "
+                f"{'resident' if self.data.resident else 'streaming'}",
+            ),
+            (
+                "model",
+                f"{self.model.name}: {format_count(self.model.parameters)} parameters, "
+                f"{format_count(self.model.flops_per_example)}FLOPs forward",
+            ),
+            ("layout", f"{self.layout} on {self.device}" + (f": {self.degrees}" if self.ranks > 1 else "")),
+            ("batch", f"{self._batch} = {equation}"),
+            ("length", f"{self.duration}: {total}, {self._steps} per epoch"),
+            ("base lr", self.base_learning_rate_equation),
+            *((name, curve_text(values, self.total_steps)) for name, values in self.schedule.items()),
+            ("precision", f"{self.precision.name} ({self.precision.reason})"),
+            (
+                "format",
+                f"{'channels last' if self.channels_last else 'channels first'}, "
+                f"{'compiled' if self.compile else 'not compiled'}",
+            ),
+            (
+                "memory",
+                f"about {format_bytes(self.memory.total)} at the peak: "
+                + ", ".join(
+                    f"{name.replace('_', ' ')} {format_bytes(size)}"
+                    for name, size in asdict(self.memory).items()
+                    if size
+                ),
+            ),
+        ]
+        if self.memory.teacher:
+            rows.append(("teacher", self._teacher))
+        return rows + [("note", note) for note in self.notes]
+
+
+def curve_text(values: Sequence[float], total_steps: int) -> str:
+    """`▁▅█▆▁ 0.01, 0.1 near step 50, 0.001`: a picture of the values; the first, highest and lowest between, and the last."""
+
+    def told(value: float) -> tuple[int, str]:
+        at = values.index(value)
+        share = at / max(len(values) - 1, 1)
+        return (
+            at,
+            f"{value:.3g} near {f'step {round(share * (total_steps - 1))}' if total_steps else f'{100 * share:.0f} %'}",
+        )
+
+    between = sorted(told(value) for value in {max(values), min(values)} - {values[0], values[-1]})
+    return f"{bars(values)} {', '.join([f'{values[0]:.3g}', *(text for _, text in between), f'{values[-1]:.3g}'])}"
+
+
+def bars(values: Sequence[float], most: int = CURVE_POINTS) -> str:
+    """At most `most` of the values, none below 0, as letters whose height is the part of the highest."""
+    points = min(most, len(values))
+    kept = [values[round(index * (len(values) - 1) / max(points - 1, 1))] for index in range(points)]
+    highest = max(kept, default=0.0)
+    return "".join(_BARS[round((len(_BARS) - 1) * value / highest)] if highest else _BARS[0] for value in kept)

@@ -1,0 +1,142 @@
+"""The folder of one run: its name, its lock, its files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from dnntrain.errors import ConfigError
+from dnntrain.run.environment import environment
+from dnntrain.utils.files import write_json, write_text
+from dnntrain.utils.words import join_words
+
+
+class RunDirectory:
+    """A run's folder, locked while this process works in it. Opening a second time is refused, naming who holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: TextIO | None = None
+        self._log: TextIO | None = None
+
+    @classmethod
+    def open(cls, run_dir: str | None, name: str) -> RunDirectory:
+        """The folder `run_dir`, or a new one `runs/NAME/ID`; made, checked for writing, and locked.
+
+        Raises ConfigError where it cannot be made or written, or where another process works in it.
+        """
+        path = Path(run_dir).expanduser().absolute() if run_dir else _new_folder(Path("runs").absolute(), name)
+        if path == Path(path.anchor):
+            raise ConfigError(f"run_dir={run_dir} is the root of the file system", "name a folder of its own")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir(exist_ok=True)
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(f"run_dir={path} cannot be made: {error}", "name a folder that can be written") from None
+        directory = cls(path)
+        directory._acquire()
+        return directory
+
+    def _acquire(self) -> None:
+        self._lock = _locked_file(self.path)
+        self._log = (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
+
+    def log(self, text: str) -> None:
+        """Adds a line to log.txt, with the time."""
+        if self._log is not None:
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            self._log.flush()
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            self._lock.close()
+        if self._log is not None:
+            self._log.close()
+        self._lock = self._log = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def write_start(self, config: Mapping[str, Any], overrides: list[str], plan: Mapping[str, Any]) -> None:
+        """config.yaml, overrides.txt, plan.json and env.json."""
+        from dnntrain.config.yaml_io import dump_yaml
+
+        write_text(self.path / "config.yaml", dump_yaml(dict(config)))
+        write_text(self.path / "overrides.txt", join_words(overrides))
+        write_json(self.path / "plan.json", plan)
+        write_json(self.path / "env.json", environment())
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """result.json."""
+        write_json(self.path / "result.json", dict(result))
+
+    def clear_checkpoints(self) -> None:
+        """Removes the checkpoints that an earlier run has left, and no other file, where a run begins anew in its folder."""
+        from dnntrain.checkpoint.checkpoint import clear
+
+        clear(self.checkpoints)
+
+    def cut_back(self, step: int) -> None:
+        """Removes the checkpoints of later steps than `step`."""
+        from dnntrain.checkpoint.checkpoint import cut_back
+
+        cut_back(self.checkpoints, step)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """The folder `path`, made and locked. Raises ConfigError where it cannot be, or where another process works in it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{path} cannot be made: {error}", "name a folder that can be written") from None
+    with _locked_file(path):
+        yield
+
+
+def _locked_file(path: Path) -> TextIO:
+    """The lock of the folder `path`, held until it is closed; it names this process."""
+    import fcntl
+
+    try:
+        lock = (path / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"run_dir={path} cannot be written: {error}", "name another folder") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise ConfigError(f"{path} is in use by {holder}", "wait for it, or name another run_dir") from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+    # A reading process that outlives a kill of this one by some seconds must not hold the lock on.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lock.close)
+    return lock
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    """A new folder runs/NAME/ID; the ID is the time, and a random part where two runs start in one second."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for identity in (stamp, *(f"{stamp}-{secrets.token_hex(2)}" for _ in range(100))):
+        try:
+            (runs / name / identity).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(
+                f"{runs / name} cannot be made: {error}", "set run_dir to a folder that can be written"
+            ) from None
+        return runs / name / identity
+    raise ConfigError(f"no free name under {runs / name}", "set run_dir")

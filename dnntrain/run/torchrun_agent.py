@@ -1,0 +1,73 @@
+"""torchrun, as dnntrain starts it: `python -m dnntrain.run.torchrun_agent RUN PARENT TORCHRUN_ARGUMENTS…`. Not for people.
+
+It ends with the process that started it, its remarks go to logs/torchrun.log, and it leaves the first rank's end in logs/agent.json.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dnntrain.utils.processes import die_with_parent
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+
+def main() -> int:
+    """Runs torchrun; returns the exit code of the rank that failed first."""
+    folder, parent, *words = sys.argv[1:]
+    die_with_parent(int(parent))
+    logs = Path(folder) / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    from dnntrain.utils.files import write_json
+
+    _log_to(logs / "torchrun.log")
+    started_s = time.time()
+    try:
+        run(parse_args(words))  # type: ignore[no-untyped-call]
+        return 0
+    except ChildFailedError as error:
+        rank, failure = _first(error.failures, started_s)
+        write_json(logs / "agent.json", {"rank": rank, **_facts(failure)})
+        return failure.exitcode if failure.exitcode > 0 else 1
+    except SignalException as error:
+        return 128 + int(error.sigval)
+
+
+def _first(failures: dict[int, ProcessFailure], started_s: float) -> tuple[int, ProcessFailure]:
+    """The rank that ended first: one that was killed, by another signal than torchrun's own, before those that were told so."""
+    killed = {rank: item for rank, item in failures.items() if item.exitcode < 0 and -item.exitcode != signal.SIGTERM}
+    return min((killed or failures).items(), key=lambda pair: (pair[1].timestamp or started_s, pair[0]))
+
+
+def _facts(failure: ProcessFailure) -> dict[str, Any]:
+    name = signal.Signals(-failure.exitcode).name if failure.exitcode < 0 else ""
+    return {"pid": failure.pid, "exit_code": failure.exitcode, "signal": name}
+
+
+def _log_to(path: Path) -> None:
+    """torch's loggers write to stderr by handlers of their own; here they all write to the file."""
+    for name in ("torch", *(name for name in logging.root.manager.loggerDict if name.startswith("torch."))):
+        logger = logging.getLogger(name)
+        for own in [*logger.handlers]:
+            logger.removeHandler(own)
+        logger.propagate = True
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
+if __name__ == "__main__":
+    # torchrun hands its environment on to the ranks.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""One trial of a sweep: `python -m dnntrain.sweep.worker RUN_DIR PARENT CORES`, started by the sweep. Not for people."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def main() -> int:
+    """Trains the frozen configuration of RUN_DIR on CORES, and stops when process PARENT, the sweep, has ended."""
+    from dnntrain.utils.processes import die_with_parent
+
+    _, _, parent, cores = sys.argv
+    # Asked, not killed: it saves first, and ends its ranks well.
+    die_with_parent(int(parent), signal.SIGTERM)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, map(int, cores.split(",")))
+    from dnntrain.run.worker import main as train
+
+    return train()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dnntrain.training.progress import Progress
+from dnntrain.utils.units import Duration
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something done every so many steps, or, where `every_s` is set, about every so many seconds.
+
+    `next_step(step)` is for what says itself at which step it is due next.
+    """
+
+    run: Callable[[int], None]
+    every_steps: int = 0
+    every_s: float = 0.0
+    next_step: Callable[[int], int] | None = None
+
+    def due_at(self, step: int) -> bool:
+        """True where the number of the step alone makes it due."""
+        if self.next_step is not None:
+            return step >= self.next_step(step)
+        return self.every_steps > 0 and step % self.every_steps == 0
+
+
+class Cadence:
+    """Which events are due after a step, in the order given. The last step of a run is due for all of them (`last`)."""
+
+    def __init__(self, events: Sequence[Event], last_step: int) -> None:
+        self._events = events
+        self._last_step = last_step
+        self._next_time = {event: time.perf_counter() + event.every_s for event in events if event.every_s}
+        self._wake_step = 0
+        self._wake_s = min(self._next_time.values(), default=float("inf"))
+
+    def due(self, step: int) -> Sequence[Callable[[int], None]]:
+        """The events due once `step` steps are done."""
+        if step < self._wake_step and time.perf_counter() < self._wake_s:
+            return ()
+        return self._collect(step)
+
+    def rewind(self) -> None:
+        """The run goes on from an earlier step."""
+        self._wake_step = 0
+
+    def _collect(self, step: int) -> list[Callable[[int], None]]:
+        now = time.perf_counter()
+        due = []
+        for event in self._events:
+            if step == self._last_step or event.due_at(step):
+                due.append(event.run)
+            elif event.every_s and now >= self._next_time[event]:
+                due.append(event.run)
+                self._next_time[event] = now + event.every_s
+        self._wake_s = min(self._next_time.values(), default=float("inf"))
+        upcoming = [(step // event.every_steps + 1) * event.every_steps for event in self._events if event.every_steps]
+        upcoming += [max(event.next_step(step), step + 1) for event in self._events if event.next_step is not None]
+        if step < self._last_step:
+            upcoming.append(self._last_step)
+        self._wake_step = min(upcoming, default=1 << 62)
+        return due
+
+
+def event(run: Callable[[int], None], every: Duration, progress: Progress) -> Event:
+    """`run` at the cadence `every`."""
+    if every.unit == "s":
+        return Event(run, every_s=every.value)
+    if every.unit == "%" and progress.budget_s:
+        return Event(run, every_s=every.value / 100 * progress.budget_s)
+    timetable = progress.timetable
+    if every.unit == "ep" and not timetable.is_constant:
+        return Event(run, next_step=timetable.multiples(every, progress.total_steps))
+    return Event(run, every_steps=max(1, timetable.steps_of(every, progress.total_steps)))

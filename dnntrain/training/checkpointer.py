@@ -1,0 +1,91 @@
+"""What happens between steps, at the cadence of the configuration: evaluation, saving, agreement on signals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from dnntrain.checkpoint import checkpoint
+from dnntrain.checkpoint.gather import Ranks
+from dnntrain.errors import CheckpointError
+from dnntrain.protocols import Stateful
+from dnntrain.training.metrics import Timer
+
+
+class Saver:
+    """Saves checkpoints of all `states`. Called on every rank, for states may be gathered from all; only one has a `folder`.
+
+    `until` gives steps: the last checkpoint of each, or from before, is kept besides the `keep` newest.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        states: Mapping[str, Stateful],
+        digests: checkpoint.Digests,
+        *,
+        keep: int,
+        timer: Timer,
+        warn: Callable[[str], None] | None,
+        ranks: Ranks | None = None,
+        until: Callable[[], Iterable[int]] = tuple,
+    ) -> None:
+        self._until = until
+        self._folder = folder
+        self._ranks = ranks or Ranks()
+        self._states = states
+        self._digests = digests
+        self._keep = keep
+        self._timer = timer
+        self._warn = warn
+        self._asked_step = self._saved_step = -1
+
+    def __call__(self, step: int) -> None:
+        """Saves the state after `step` steps, unless that is done.
+
+        Raises CheckpointError where it cannot be written, or warns where the configuration says so.
+        """
+        if step == self._asked_step:
+            return
+        self._asked_step = step
+        with self._timer:
+            try:
+                checkpoint.save(self._folder, step, self._states, self._digests, self._ranks)
+            except OSError as error:
+                if self._warn is None:
+                    raise CheckpointError(
+                        f"the checkpoint of step {step} cannot be saved: {error}",
+                        "make room or set another run_dir; checkpoint.on_error=warn trains on without it",
+                    ) from error
+                self._warn(f"checkpoint of step {step} was not saved: {error}; training goes on")
+                return
+            self._saved_step = step
+            if self._folder is not None:
+                checkpoint.prune(self._folder, self._keep, self._until())
+
+    def back_to(self, step: int) -> None:
+        """The run goes on from the checkpoint of `step`: later ones are of a way that is left, and may be saved again.
+
+        All ranks must call it. Raises CheckpointError where they have read checkpoints of different steps.
+        """
+        # None is removed before all have read theirs.
+        steps = self._ranks.exchange(step)
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"the ranks went back to different steps: {', '.join(map(str, steps))}",
+                "put run_dir on a file system that all nodes share",
+            )
+        self._asked_step = self._saved_step = -1
+        if self._folder is not None:
+            checkpoint.cut_back(self._folder, step)
+
+    def best(self, step: int) -> None:
+        """Saves, and points BEST to it."""
+        self(step)
+        if self._saved_step == step:
+            self.point_best(step)
+
+    def point_best(self, step: int) -> None:
+        """Points BEST to the checkpoint of `step`, where there is one."""
+        if self._folder is not None and (self._folder / f"step-{step}").is_dir():
+            checkpoint.mark_best(self._folder, step)

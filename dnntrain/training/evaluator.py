@@ -1,0 +1,76 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dnntrain.protocols import View
+from dnntrain.training.checkpointer import Saver
+from dnntrain.training.metrics import Metrics, Timer
+
+
+class Evaluator:
+    """Evaluates the validation part, remembers the best value, and has the best state saved."""
+
+    def __init__(
+        self,
+        evaluate: Callable[[], Mapping[str, float | int]],
+        metrics: Metrics,
+        saver: Saver,
+        timer: Timer,
+        metric: str,
+    ) -> None:
+        self._evaluate = evaluate
+        self._metrics = metrics
+        self._saver = saver
+        self._timer = timer
+        self._metric = metric
+        self._sign = 1.0 if metric == "accuracy" else -1.0
+        self._evaluated_step = -1
+        self.best: float | None = None
+        self.best_step = 0
+
+    def __call__(self, step: int) -> None:
+        if step == self._evaluated_step:
+            return
+        with self._timer:
+            values = self._evaluate()
+            self._evaluated_step = step
+            value = float(values[self._metric])
+            # Of equally good states the later one is kept: the schedule has settled further.
+            improved = math.isfinite(value) and (self.best is None or self._sign * value >= self._sign * self.best)
+            if improved:
+                self.best, self.best_step = value, step
+            self._metrics.write("val", step, {name: item for name, item in values.items() if name != "examples"})
+            if improved:
+                self._saver.best(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step, "evaluated_step": self._evaluated_step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best, self.best_step = state["best"], int(state["best_step"])
+        self._evaluated_step = int(state["evaluated_step"])
+        # A kill between the best checkpoint and its pointer, or a return to an earlier one, has left another there.
+        if self.best is not None:
+            self._saver.point_best(self.best_step)
+
+    def back_among(self, checkpoints: Path) -> None:
+        """After a return to an earlier step: where the best state of then is no longer kept, the next one is the best."""
+        if not (checkpoints / f"step-{self.best_step}").is_dir():
+            self.best, self.best_step = None, 0
+
+
+@contextmanager
+def applied(views: Sequence[View], model: nn.Module) -> Iterator[None]:
+    """The model with the weights that are evaluated and exported in place."""
+    with ExitStack() as stack:
+        for view in views:
+            stack.enter_context(view.applied(model))
+        yield

@@ -1,0 +1,220 @@
+"""What a run measures: metrics.jsonl, one flat object a line, each step exactly once also after a resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnntrain.errors import DivergedError
+from dnntrain.protocols import Adjusted, Decision, StepLoss
+from dnntrain.training.progress import Progress
+from dnntrain.utils.files import fsync, plain_json, write_text
+
+Listener = Callable[[Mapping[str, Any]], None]
+Reduce = Callable[[Tensor], Tensor]
+
+
+class Metrics:
+    """Collects each step's loss on the device and reads it once per row; writes rows; asks the decisions about each.
+
+    `scheduled` gives what a schedule sets besides the learning rate. `reduce` sums a tensor over all ranks. Only the main rank has a
+    `path` to write to.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        progress: Progress,
+        *,
+        learning_rate: Callable[[], float],
+        scheduled: Callable[[], Mapping[str, float]] = dict,
+        reduce: Reduce,
+        listeners: Sequence[Listener] = (),
+        decisions: Sequence[Decision] = (),
+    ) -> None:
+        self._path = path
+        self._progress = progress
+        self._learning_rate = learning_rate
+        self._scheduled = scheduled
+        self._reduce = reduce
+        self._listeners = listeners
+        self._decisions = decisions
+        self._file = path.open("ab") if path is not None else None
+        self._totals: list[Tensor] = []
+        self._counts: list[int] = []
+        self._observed: dict[str, Tensor] = {}
+        self._sum, self._count = 0.0, 0
+        self._examples = 0
+        self._row_examples, self._row_train_s = 0, 0.0
+
+    def record(self, loss: StepLoss) -> None:
+        """Keeps the loss of one step; does not wait for the device."""
+        self._totals.append(loss.total)
+        self._counts.append(loss.examples)
+
+    def observe(self, numbers: Mapping[str, Tensor]) -> None:
+        """Keeps further numbers of the step, of which a row shows the last."""
+        self._observed.update(numbers)
+
+    def train_row(self, step: int) -> None:
+        """Writes the row of the interval that ends with `step`: its mean loss, what is scheduled, the speed."""
+        self._drain()
+        if not self._count:
+            return
+        train_s = self._progress.train_s
+        duration_s = max(train_s - self._row_train_s, 1e-9)
+        row = {
+            "loss": self._sum / self._count,
+            "lr": self._learning_rate(),
+            **self._scheduled(),
+            **self._batch_size(step),
+            **{name: float(value) for name, value in self._observed.items()},
+            "examples_per_s": round((self._examples - self._row_examples) / duration_s, 1),
+        }
+        self._sum, self._count = 0.0, 0
+        self._row_examples, self._row_train_s = self._examples, train_s
+        self.write("train", step, row)
+
+    def _batch_size(self, step: int) -> dict[str, int]:
+        """That of the interval's last step, where it is scheduled."""
+        timetable = self._progress.timetable
+        return {} if timetable.is_constant else {"batch_size": timetable.size(timetable.place(step - 1)[0])}
+
+    def write(self, split: str, step: int, values: Mapping[str, Any]) -> None:
+        """Writes one row, tells the listeners, and lets the decisions see it."""
+        row = self._written(split, step, values)
+        for listener in self._listeners:
+            listener(row)
+        for decision in self._decisions:
+            verdict = decision(row)
+            if isinstance(verdict, Adjusted):
+                self.write("event", step, {"event": verdict.event, "reason": verdict.reason, **verdict.values})
+            elif verdict is not None and self._progress.stop_reason is None:
+                self._progress.stop_reason = verdict.reason
+                self.write("event", step, {"event": "stop", "reason": verdict.reason})
+
+    def put_back(self, split: str, step: int, values: Mapping[str, Any]) -> None:
+        """Writes a row that was cut off with those after it, and that the listeners have heard of."""
+        self._written(split, step, values)
+
+    def _written(self, split: str, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole row, which is in the file."""
+        row = {
+            "step": step,
+            "epoch": round(self._progress.timetable.epoch_at(step), 4),
+            "examples": self.examples,
+            "wall_s": round(self._progress.elapsed_s, 3),
+            "split": split,
+            **values,
+        }
+        if self._file is not None:
+            self._file.write((json.dumps(plain_json(row), allow_nan=False) + "\n").encode())
+            self._file.flush()
+        return row
+
+    @property
+    def examples(self) -> int:
+        """Training examples seen, over all ranks and sessions."""
+        return self._examples + sum(self._counts)
+
+    def start_interval(self) -> None:
+        """Begins to measure the speed, with the first step of this session."""
+        self._row_examples, self._row_train_s = self._examples, self._progress.train_s
+
+    def _drain(self) -> None:
+        """Reads the losses kept so far, in one transfer, and adds them in the order of the steps."""
+        if not self._totals:
+            return
+        totals = self._reduce(torch.stack(self._totals)).tolist()
+        for offset, total in enumerate(totals):
+            if not math.isfinite(total):
+                step = self._progress.step - len(totals) + offset + 1
+                raise DivergedError(
+                    f"the loss of step {step} is {total}: training has diverged",
+                    "lower optim.lr, add a warm-up (sched.warmup=5%) or train.clip_norm=1.0",
+                )
+            self._sum += total
+        self._count += sum(self._counts)
+        self._examples += sum(self._counts)
+        self._totals.clear()
+        self._counts.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        self._drain()
+        offset = 0
+        if self._file is not None and self._path is not None:
+            fsync(self._path)
+            offset = self._file.tell()
+        return {"sum": self._sum, "count": self._count, "examples": self._examples, "bytes": offset}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sum, self._count, self._examples = float(state["sum"]), int(state["count"]), int(state["examples"])
+        for pending in (self._totals, self._counts, self._observed):
+            pending.clear()
+        self.cut_back(int(state["bytes"]))
+
+    def cut_back(self, size_bytes: int) -> None:
+        """Forgets the rows after the first `size_bytes`: they were written after the checkpoint that is gone on from."""
+        if self._file is not None:
+            # Of a checkpoint that another run has left there are fewer rows here: a longer file would be filled with zeros.
+            os.ftruncate(self._file.fileno(), min(size_bytes, os.fstat(self._file.fileno()).st_size))
+            self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Closes metrics.jsonl and writes it as results.csv; a second call does nothing."""
+        if self._file is not None and self._path is not None:
+            self._file.close()
+            self._file = None
+            write_csv(self._path, self._path.with_name("results.csv"))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a metrics.jsonl; a torn last line is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def write_csv(source: Path, target: Path) -> None:
+    """metrics.jsonl as a table with one column a name, for spreadsheets."""
+    import csv
+    import io
+
+    rows = read_rows(source)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(target, text.getvalue())
+
+
+class Timer:
+    """Wraps what is not training, so that its time is not counted as such."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._depth = 0
+        self._started_s = 0.0
+
+    def __enter__(self) -> None:
+        if self._depth == 0:
+            self._started_s = time.perf_counter()
+        self._depth += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._progress.pause(time.perf_counter() - self._started_s)

@@ -1,0 +1,142 @@
+"""The batch size: which micro-batches fit, and which trains the most examples a second.
+
+Sizes double from `smallest` up; each trains a few steps of the run's own network, data and layout in a trainer that is
+thrown away. On a GPU a size fits where it does not run out of memory; on a CPU, where the plan's estimate is within the
+memory of the machine, for there the operating system would end the process. Ranks agree on each size.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+
+from dnntrain.choices.sched.constant import Constant
+from dnntrain.distributed.collectives import any_rank
+from dnntrain.errors import DnntrainError
+from dnntrain.planning.batch_size import schedules_batch_size
+from dnntrain.planning.facts import data_facts, model_facts
+from dnntrain.planning.planner import make_plan
+from dnntrain.run.scratch import trained_rows
+from dnntrain.run.session import Session
+from dnntrain.utils.hardware import resident_bytes
+
+#: First steps of a size, which warm up caches and are not timed.
+_WARM_STEPS = 3
+
+#: Throughput within this share of the best counts as the best: the smallest such batch generalises as well or better.
+_NEAR_BEST = 0.95
+
+#: Share of the machine's memory that is used on a CPU.
+_MEMORY_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One size: examples of one rank's micro-batch, examples per second of all ranks, estimated peak of one rank in bytes."""
+
+    microbatch: int
+    examples_per_s: float
+    memory_bytes: int
+
+
+def suggest(measured: Sequence[Measured]) -> Measured:
+    """The smallest size whose throughput is within 5 % of the best. Raises DnntrainError where none fits."""
+    if not measured:
+        raise DnntrainError(
+            "not even the smallest micro-batch fits into memory", "use smallest=1, or a smaller network"
+        )
+    best = max(item.examples_per_s for item in measured)
+    return next(item for item in measured if item.examples_per_s >= _NEAR_BEST * best)
+
+
+def throughput(step_s: Sequence[float], examples: int) -> float:
+    """Examples per second by the median step: one that something else on the machine held up does not count."""
+    return examples / max(median(step_s), 1e-9)
+
+
+def examples_at_once(session: Session, size: int) -> int:
+    """Examples of a step in which each data rank computes one micro-batch of `size`, or as many as its pipeline is filled with."""
+    plan = session.plan
+    return size * plan.degrees.data_ranks * (plan.accumulation if plan.degrees.pp > 1 else 1)
+
+
+def batch_test(session: Session, smallest: int, largest: int, steps: int) -> dict[str, Any]:
+    """Measures the sizes; the same ones on every rank. Writes nothing.
+
+    Returns `rows`, `suggestion` and `largest` (micro-batches), `line`, `same_batch` (the line that leaves the batch
+    size as it is) and `ended`.
+    """
+    measured: list[Measured] = []
+    share, ended = examples_at_once(session, 1), f"largest={largest}"
+    size = smallest
+    while size <= largest:
+        if size * share > session.plan.data.train:
+            ended = f"the training part has {session.plan.data.train} examples"
+            break
+        found = _measure(session, size, steps)
+        if found is None:
+            ended = f"a micro-batch of {size} does not fit into memory"
+            break
+        measured.append(found)
+        size *= 2
+    best = suggest(measured)
+    within = [item for item in measured if item.microbatch * share <= session.plan.batch_size]
+    return {
+        "suggestion": best.microbatch,
+        "largest": measured[-1].microbatch,
+        "line": f"train.batch_size={best.microbatch * share}",
+        "same_batch": f"train.microbatch={suggest(within).microbatch}" if within else None,
+        "ended": ended,
+        "rows": [vars(item) for item in measured],
+    }
+
+
+def _measure(session: Session, size: int, steps: int) -> Measured | None:
+    """None where the size does not fit on some rank."""
+    examples, device = examples_at_once(session, size), session.device
+    train = replace(session.config.train, batch_size=examples, microbatch=size)
+    config = replace(session.config, train=train)
+    if schedules_batch_size(config):
+        config = replace(config, sched=Constant())
+    facts = data_facts(config, session.data)
+    plan = make_plan(
+        config, session.hardware, session.world, facts, model_facts(config, facts), process_bytes=resident_bytes()
+    )
+    own, theirs = plan.memory, session.plan.memory
+    plan = replace(
+        plan,
+        memory=replace(own, teacher_weights=theirs.teacher_weights, teacher_activations=theirs.teacher_activations),
+    )
+    trial = replace(session, config=config, plan=plan)
+    on_gpu = device.startswith("cuda")
+    limit = session.hardware.memory_bytes * _MEMORY_SHARE / plan.ranks
+    if any_rank(not on_gpu and limit > 0 and plan.memory.total > limit, device):
+        return None
+    times: list[float] = []
+
+    def row(values: Mapping[str, Any]) -> None:
+        if values["split"] == "train":
+            times.append(time.perf_counter())
+
+    out_of_memory = False
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        trained_rows(trial, _WARM_STEPS + steps, row)
+    except torch.OutOfMemoryError:
+        out_of_memory = True
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else plan.memory.total
+    # What the trainer held is set free before the next size, also after a failure.
+    gc.collect()
+    if on_gpu:
+        torch.cuda.empty_cache()
+    if any_rank(out_of_memory, device):
+        return None
+    step_s = [after - before for before, after in zip(times[_WARM_STEPS - 1 :], times[_WARM_STEPS:], strict=False)]
+    return Measured(size, round(throughput(step_s, examples), 1), int(peak))

@@ -1,0 +1,152 @@
+"""What this machine has: processor features, cores, memory, accelerators. Detected, never assumed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dnntrain.utils.log_filters import hide_noise
+from dnntrain.utils.world import World
+
+#: Processor features that matter to training, as Linux names them.
+_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "bf16",
+    "asimddp",
+)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """`device` is the type of the training device (cpu, cuda, mps); `capability` a CUDA device's, as (major, minor)."""
+
+    device: str = "cpu"
+    device_count: int = 1
+    device_name: str = ""
+    capability: tuple[int, int] = (0, 0)
+    cpu_model: str = ""
+    cpu_features: tuple[str, ...] = ()
+    cores: int = 1
+    memory_bytes: int = 0
+
+
+def detect(device: str = "auto") -> Hardware:
+    """The hardware of this machine with `device` (auto, cpu, cuda, cuda:1, mps) as the training device.
+
+    Raises ConfigError where the device is absent.
+    """
+    hide_noise()
+    kind, count, name, capability = _accelerator(device)
+    model, features = _processor()
+    return Hardware(kind, count, name, capability, model, features, _cores(), _memory_bytes())
+
+
+def has_vnni() -> bool:
+    """True where the processor adds products of 8-bit integers without overflow (VNNI, AMX); elsewhere weights keep 7 bits."""
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(_processor()[1]))
+
+
+def _accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
+    from dnntrain.errors import ConfigError
+
+    if device == "cpu":
+        return "cpu", 1, "", (0, 0)
+    import torch
+
+    if torch.cuda.is_available() and device.split(":")[0] in ("auto", "cuda"):
+        index = int(device.split(":")[1]) if ":" in device else 0
+        count = torch.cuda.device_count()
+        if index >= count:
+            raise ConfigError(
+                f"device={device}: this machine has {count} CUDA devices", f"use cuda:0 … cuda:{count - 1}"
+            )
+        return "cuda", count, torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    if torch.backends.mps.is_available() and device in ("auto", "mps"):
+        return "mps", 1, "Apple GPU", (0, 0)
+    if device == "auto":
+        return "cpu", 1, "", (0, 0)
+    raise ConfigError(f"device={device} is not on this machine", "use device=cpu or device=auto")
+
+
+def _processor() -> tuple[str, tuple[str, ...]]:
+    """(model name, features) from /proc/cpuinfo; empty features where there is none to read."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine(), ()
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        values.setdefault(key.strip(), value.strip())
+    flags = set((values.get("flags") or values.get("Features") or "").split())
+    return values.get("model name", platform.machine()), tuple(name for name in _FEATURES if name in flags)
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+def keep_freed_memory() -> None:
+    """Asks glibc to keep freed blocks, so that the activations of each step do not fault in fresh pages (mallopt(3)).
+
+    Does nothing on other C libraries.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, mmap_max = -1, -4
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_bytes(device: str) -> int:
+    """The largest memory that this process has held: on the GPU where that is the device, else of the process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def torch_device(asked: str, hardware: Hardware, world: World) -> str:
+    """The torch device of a rank, where `asked` (auto, cpu, cuda:1 …) was found to be `hardware`."""
+    if hardware.device != "cuda":
+        return hardware.device
+    own = asked.split(":")[1] if ":" in asked else "0"
+    return f"cuda:{world.local_rank if world.launched else own}"
