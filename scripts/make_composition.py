@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from composition import COLUMNS, LAYOUTS, PAGE, SIGNS, Cell, Composition  # noqa: E402
 from methods import methods  # noqa: E402

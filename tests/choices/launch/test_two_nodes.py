@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from short_runs import environment, result, rows, trained
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,7 @@ SHORT = (
 
 def environment() -> dict[str, str]:
     """The environment of a child process: this one's, with the project importable and without colours."""
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     names = ("FORCE_COLOR", "DNNTRAIN_DEBUG", "RANK", "WORLD_SIZE")
     kept = {name: value for name, value in os.environ.items() if name not in names}
     return {**kept, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}

@@ -98,7 +98,7 @@ class Pool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**environment(), "PYTHONPATH": f"{_HERE.parents[1]}{os.pathsep}{_HERE.parent}"},
+                env={**environment(), "PYTHONPATH": f"{_HERE.parents[2]}{os.pathsep}{_HERE.parent}"},
             )
             self._workers.append(worker)
             threading.Thread(target=self._listen, args=(rank, worker, self._replies), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Repeated augmentation in real runs: what is refused, and that an epoch keeps its steps. The batches: tests/data/test_repeats.py."""
+"""Repeated augmentation in real runs: what is refused, and that an epoch keeps its steps. The batches: tests/input/test_repeats.py."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from dnntrain import train
 from dnntrain.checkpoint.checkpoint import read
 from dnntrain.errors import DivergedError, DnntrainError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 Run = Callable[..., "CompletedProcess[str]"]
 Faulty = Callable[..., Path]
 

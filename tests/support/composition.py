@@ -114,7 +114,7 @@ def _compared(reference: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Ce
 #: How a cell is written in the page.
 SIGNS = {"equal": "=", "works": "works", "refused": "—"}
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "composition.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "composition.md"
 
 COLUMNS = (*(layout.name for layout in LAYOUTS), "resume")
 

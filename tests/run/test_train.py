@@ -255,7 +255,7 @@ def test_a_regulariser_of_an_installed_package_trains_without_touching_dnntrain(
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-methods\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[dnntrain.plugins]\nmine = my_methods\n")
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     path = f"{root}:{tmp_path / 'site'}"
     done = dnntrain(*SHORT, "+reg=[noise]", "reg.noise.scale=0.5", "run_dir=run", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr

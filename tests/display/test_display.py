@@ -58,7 +58,7 @@ def child_environ(**environ: str) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
     }
-    return {**kept, "PYTHONPATH": str(Path(__file__).parents[1]), "TERM": "xterm-256color", **environ}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm-256color", **environ}
 
 
 def run_in_terminal(columns: int, **environ: str) -> str:

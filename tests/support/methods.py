@@ -1,6 +1,6 @@
 """The method table: every method of every group, and the run that each is tried in. A new choice joins by its YAML file alone.
 
-`METHODS` is what `tests/test_composition.py` crosses with `tests/layouts.py`; docs/composition.md is written from the same cells.
+`METHODS` is what `tests/test_composition.py` crosses with `tests/support/layouts.py`; docs/composition.md is written from the same cells.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 #: The run of every cell: digits, 2 epochs of 3 steps whose last batch has 8 examples; float32; momentum, so that state matters.
 BASE = (
@@ -50,7 +50,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
 #: Choices that are the run of BASE itself, or only stand for others.
 LEFT_OUT = {"optim.sgd", "precision.fp32", "precision.auto", "norm.keep", "quant.none", "distill.none", "prune.none"}
 
-#: Choices that act on the finished network alone, in a process of their own: no layout has a part in them (tests/quant, tests/export).
+#: Choices that act on the finished network alone, in a process of their own: no layout has a part in them (tests/choices/quant, tests/export).
 LEFT_OUT |= {"quant.int8_static", "quant.int8_dynamic", "quant.int8_weight_only", "quant.float8"}
 
 #: Choices that only several ranks can make: their run in one process is the run without them, and they are resumed on two ranks.
