@@ -1,6 +1,6 @@
 """`python -m dnntrain` is `dnntrain`."""
 
-from dnntrain.cli.main import entry
+from dnntrain.cli.main import run_console_script
 
 if __name__ == "__main__":
-    entry()
+    run_console_script()

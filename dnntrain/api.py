@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
+from dnntrain.config.decode import decode_config
 from dnntrain.planning.plan import Plan
 from dnntrain.utils.world import World
 
 
 @dataclass(frozen=True)
-class Loaded:
+class TrainedModel:
     """A trained model in eval mode with what belongs to it: class names, and the settings of its input."""
 
     model: nn.Module
@@ -33,36 +33,38 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
     """
     from dnntrain.run.runner import train as train_run
 
-    config = decode(compose(list(overrides), config_dir))
-    words = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
-    return train_run(config, World.from_environ(), display=display, overrides=[*words, *overrides])
+    config = decode_config(compose(list(overrides), config_dir))
+    dir_option = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
+    return train_run(config, World.from_environ(), display=display, overrides=[*dir_option, *overrides])
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
     """What `train` with these overrides would run."""
-    from dnntrain.run.session import as_it_goes_on, open_session
+    from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
-    config = as_it_goes_on(decode(compose(list(overrides), config_dir)))
-    return open_session(config, World.from_environ(), planned=True).plan
+    config = drop_init_weights_if_resuming(decode_config(compose(list(overrides), config_dir)))
+    return open_session(config, World.from_environ(), plan_only=True).plan
 
 
-def load(run: str | Path, *, trust: bool = False) -> Loaded:
+def load(run: str | Path, *, trust: bool = False) -> TrainedModel:
     """The trained model of a run directory or an export. Raises CheckpointError where its files are damaged.
 
     `trust` loads a .pt2 file, which is a program, without a manifest that has its checksum.
     """
-    from dnntrain.inference.load import load_trained
+    from dnntrain.inference.load import load_model
 
-    trained = load_trained(Path(run), trust=trust)
-    return Loaded(trained.model, trained.class_names, trained.input_shape, trained.mean, trained.std)
+    loaded_model = load_model(Path(run), trust=trust)
+    return TrainedModel(
+        loaded_model.model, loaded_model.class_names, loaded_model.input_shape, loaded_model.mean, loaded_model.std
+    )
 
 
 def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str, float | int]:
     """loss, accuracy and examples of a run's model on `split` (train, val or test) of its data set, or of another `data=`."""
-    from dnntrain.cli.commands.eval import checked_split
+    from dnntrain.cli.commands.eval import check_split
     from dnntrain.inference.load import evaluate_run
 
-    return evaluate_run(Path(run), list(overrides), checked_split(split))
+    return evaluate_run(Path(run), list(overrides), check_split(split))
 
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1) -> list[dict[str, Any]]:

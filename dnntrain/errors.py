@@ -27,7 +27,7 @@ class DnntrainError(Exception):
 
     exit_code: ClassVar[int] = 1
     status: ClassVar[str] = "failed"
-    shown: bool = False  # said by another rank, or in this one's log
+    is_reported: bool = False  # said by another rank, or in this one's log
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -49,12 +49,12 @@ class ConfigError(DnntrainError, ValueError):
         self.mistakes = mistakes or (str(self),)
 
     @classmethod
-    def of(cls, mistakes: list[str]) -> ConfigError:
+    def from_mistakes(cls, mistakes: list[str]) -> ConfigError:
         """One error that lists every mistake, in the order found."""
         if len(mistakes) == 1:
             return cls(mistakes[0])
-        listed = "\n".join(f"  {number}. {text}" for number, text in enumerate(mistakes, 1))
-        return cls(f"{len(mistakes)} mistakes:\n{listed}", mistakes=tuple(mistakes))
+        listing = "\n".join(f"  {number}. {text}" for number, text in enumerate(mistakes, 1))
+        return cls(f"{len(mistakes)} mistakes:\n{listing}", mistakes=tuple(mistakes))
 
 
 class DataError(DnntrainError, ValueError):
@@ -85,7 +85,7 @@ class Stopped(DnntrainError):
 
     exit_code = 75
     status = "preempted"
-    saved: bool = False  # at this signal, by all ranks
+    is_saved: bool = False  # at this signal, by all ranks
 
 
 class Preempted(Stopped):
@@ -99,7 +99,7 @@ class Interrupted(Stopped):
     status = "interrupted"
 
 
-def full_disk(error: BaseException) -> CheckpointError | None:
+def convert_disk_full_error(error: BaseException) -> CheckpointError | None:
     """What a person is told where `error` is a full disk, or the end of what a user may store; else None."""
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
@@ -107,7 +107,7 @@ def full_disk(error: BaseException) -> CheckpointError | None:
     return CheckpointError(f"{error.strerror}{place}", "make room, then give the same line again")
 
 
-def error_of(exit_code: int, message: str, hint: str = "") -> DnntrainError:
+def make_exit_error(exit_code: int, message: str, hint: str = "") -> DnntrainError:
     """The error that another process ended with, by its exit code."""
     kinds = (ConfigError, DataError, DivergedError, CheckpointError, Preempted, Interrupted)
     kind = next((kind for kind in kinds if kind.exit_code == exit_code), RankError)

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dnntrain.input.split import held_out
+from dnntrain.input.split import hold_out_examples
 from dnntrain.utils.rng import Key
 
 digits = load_digits()
-train, test = held_out(digits.target, 360, Key(1998, "digits test"))
+train, test = hold_out_examples(digits.target, 360, Key(1998, "digits test"))
 images, labels = digits.images.astype(np.uint8), digits.target.astype(np.uint8)
 assert (images == digits.images).all()
 np.savez_compressed(

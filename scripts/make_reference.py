@@ -14,12 +14,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dnntrain.cli.command_table import VERBS  # noqa: E402
-from dnntrain.cli.commands.ls import one_choice  # noqa: E402
-from dnntrain.config.convert import describe, plain  # noqa: E402
+from dnntrain.cli.command_table import COMMANDS  # noqa: E402
+from dnntrain.cli.commands.ls import describe_choice  # noqa: E402
+from dnntrain.config.convert import describe_type, to_plain  # noqa: E402
 from dnntrain.config.groups import GROUPS, LISTS  # noqa: E402
-from dnntrain.config.key_table import scalar_fields, section_fields  # noqa: E402
-from dnntrain.config.registry import Choice, Registry, builtin_source  # noqa: E402
+from dnntrain.config.key_table import get_root_fields, get_section_fields  # noqa: E402
+from dnntrain.config.registry import Choice, Registry, get_builtin_source  # noqa: E402
 from dnntrain.config.run_config import SECTIONS  # noqa: E402
 from dnntrain.config.schema import FieldSchema  # noqa: E402
 
@@ -51,12 +51,12 @@ def main(arguments: list[str]) -> int:
 
 def page() -> str:
     """The whole page. Installed plug-ins are left out, so that it is the same everywhere."""
-    known = Registry((builtin_source(),))
+    known = Registry((get_builtin_source(),))
     lines = [_HEAD, "## Verbs", "", *_verbs(), "", "## Keys", ""]
-    lines += ["At the root:", "", *_knobs("", map(_knob, scalar_fields().values()))]
+    lines += ["At the root:", "", *_knobs("", map(_knob, get_root_fields().values()))]
     for section, kind in SECTIONS.items():
         lines += ["", f"`{section}`: {kind.__doc__}", ""]
-        lines += _knobs(f"{section}.", map(_knob, section_fields(section).values()))
+        lines += _knobs(f"{section}.", map(_knob, get_section_fields(section).values()))
     for group in GROUPS:
         lines += ["", f"## {group}", "", *_group(known, group)]
     return "\n".join(lines) + "\n"
@@ -64,14 +64,14 @@ def page() -> str:
 
 def _verbs() -> Iterator[str]:
     yield from _table("verb", "does")
-    for name, verb in VERBS.items():
-        yield f"| `dnntrain {' '.join(filter(None, (name, verb.words)))}` | {_cell(verb.doc)} |".replace(
+    for name, verb in COMMANDS.items():
+        yield f"| `dnntrain {' '.join(filter(None, (name, verb.operands)))}` | {_cell(verb.doc)} |".replace(
             "|zsh|", r"\|zsh\|"
         )
 
 
 def _group(known: Registry, group: str) -> Iterator[str]:
-    choices = list(known.choices(group).values())
+    choices = list(known.get_choices(group).values())
     how = {True: f"`+{group}=[NAME,…]`, a list", False: f"`{group}=NAME`, one"}[group in LISTS]
     yield f"{GROUPS[group].doc.capitalize()} ({how})."
     if not choices:
@@ -81,7 +81,7 @@ def _group(known: Registry, group: str) -> Iterator[str]:
     yield from _table("choice", "is")
     for choice in choices:
         yield f"| `{choice.name}` | {_cell(choice.doc)} |"
-    found = [one_choice(choice)[0] for choice in choices]
+    found = [describe_choice(choice)[0] for choice in choices]
     shared = _shared([facts["knobs"] for facts in found if "knobs" in facts])
     if shared:
         yield from (
@@ -138,7 +138,7 @@ def _same(left: dict[str, Any], right: dict[str, Any]) -> bool:
 
 
 def _knob(field: FieldSchema) -> dict[str, Any]:
-    return {"name": field.name, "default": plain(field.default), "type": describe(field.type), "doc": field.doc}
+    return {"name": field.name, "default": to_plain(field.default), "type": describe_type(field.type), "doc": field.doc}
 
 
 def _knobs(prefix: str, knobs: Iterable[dict[str, Any]]) -> Iterator[str]:

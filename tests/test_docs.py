@@ -24,14 +24,14 @@ import torch
 from short_runs import environment
 
 import dnntrain
-from dnntrain.cli.command_table import VERBS
+from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.main import main
-from dnntrain.cli.parser import parse
+from dnntrain.cli.parser import parse_arguments
 from dnntrain.config.groups import GROUPS
-from dnntrain.config.key_table import scalar_fields, section_fields
-from dnntrain.config.registry import Registry, builtin_source
+from dnntrain.config.key_table import get_root_fields, get_section_fields
+from dnntrain.config.registry import Registry, get_builtin_source
 from dnntrain.config.run_config import SECTIONS
-from dnntrain.config.validate import precheck
+from dnntrain.config.validate import validate_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -164,9 +164,9 @@ def test_the_examples_of_a_page_run_in_a_shell_as_they_stand(page: Path, here: P
 def test_every_command_is_one_that_is_accepted(page: Path, here: Path, plug_in: None) -> None:
     for fence in fences(page):
         for words in fence.commands if fence.language == "bash" else []:
-            arguments = parse(words)
-            if arguments.verb in ("train", "plan", "config", "resume"):
-                precheck(arguments.overrides, arguments.config_dir)
+            arguments = parse_arguments(words)
+            if arguments.command in ("train", "plan", "config", "resume"):
+                validate_overrides(arguments.overrides, arguments.config_dir)
 
 
 @pytest.mark.parametrize("page", REFUSING, ids=name_of)
@@ -209,7 +209,7 @@ def test_verbs_and_keys_that_are_named_exist(page: Path) -> None:
     known = keys()
     for code in re.findall(r"`([^`\n]+)`", without_fences(page)):
         verb = re.match(r"dnntrain ([a-z]+)(?![\w=])", code)
-        assert verb is None or verb[1] in VERBS, code
+        assert verb is None or verb[1] in COMMANDS, code
         key = re.match(r"\+?((?:[a-z_]+\.)+[a-z_0-9]+)(?==|$)", code)
         if key and key[1].partition(".")[0] in {*SECTIONS, *GROUPS} and key[1].rpartition(".")[2] not in FILE_TYPES:
             assert key[1] in known, code
@@ -227,7 +227,7 @@ def test_the_citation_names_this_version() -> None:
 
 def quick(words: list[str]) -> list[str]:
     """The words with FAST added to what trains, as far as they do not say otherwise."""
-    if parse(words).verb != "train":
+    if parse_arguments(words).command != "train":
         return words
     given = {word.partition("=")[0] for word in words}
     return [*words, *(word for word in FAST if word.partition("=")[0] not in given)]
@@ -245,10 +245,10 @@ def anchors(page: Path) -> set[str]:
 
 def keys() -> set[str]:
     """Every key of every choice."""
-    registry = Registry((builtin_source(),))
-    choices = [choice for group in GROUPS for choice in registry.choices(group).values() if choice.module_path]
+    registry = Registry((get_builtin_source(),))
+    choices = [choice for group in GROUPS for choice in registry.get_choices(group).values() if choice.module_path]
     return {
-        *scalar_fields(),
-        *(f"{section}.{name}" for section in SECTIONS for name in section_fields(section)),
+        *get_root_fields(),
+        *(f"{section}.{name}" for section in SECTIONS for name in get_section_fields(section)),
         *(f"{choice.key}.{name}" for choice in choices for name in choice.schema.fields),
     }

@@ -7,16 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dnntrain.bench.measure import Candidate, Timed, fastest, measure
+from dnntrain.bench.measure import BenchResult, Candidate, find_fastest, measure_candidates
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.manifest import MANIFEST, Card, read_manifest, write_manifest
-from dnntrain.inference.export_run import Subject, check_target, export, format_of, prepared
-from dnntrain.utils.hardware import detect
+from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from dnntrain.inference.export_run import (
+    ExportSource,
+    atomic_output_dir,
+    check_target,
+    get_installed_format,
+    write_export,
+)
+from dnntrain.utils.hardware import probe_hardware
 
 
 @dataclass(frozen=True)
-class Option:
+class ExportCandidate:
     """A format, and for a program how it is run."""
 
     name: str
@@ -24,128 +30,132 @@ class Option:
     runtime: str = "eager"
 
 
-OPTIONS = (
-    Option("onnx", "onnx"),
-    Option("pt2", "pt2"),
-    Option("pt2_bf16", "pt2", "eager_bf16"),
-    Option("pt2_compiled", "pt2", "compiled"),
-    Option("pt2_compiled_bf16", "pt2", "compiled_bf16"),
-    Option("aoti", "aoti"),
-    Option("onnx_int8", "onnx_int8"),
-    Option("pt2_int8", "pt2_int8"),
+EXPORT_CANDIDATES = (
+    ExportCandidate("onnx", "onnx"),
+    ExportCandidate("pt2", "pt2"),
+    ExportCandidate("pt2_bf16", "pt2", "eager_bf16"),
+    ExportCandidate("pt2_compiled", "pt2", "compiled"),
+    ExportCandidate("pt2_compiled_bf16", "pt2", "compiled_bf16"),
+    ExportCandidate("aoti", "aoti"),
+    ExportCandidate("onnx_int8", "onnx_int8"),
+    ExportCandidate("pt2_int8", "pt2_int8"),
 )
 
 #: The formats that quantise.
-_QUANTISED = ("onnx_int8", "pt2_int8")
+_QUANTIZED_FORMATS = ("onnx_int8", "pt2_int8")
 
 
 def export_fastest(
-    subject: Subject,
+    subject: ExportSource,
     target: Path,
     quant: PostTraining,
     *,
     batches: Sequence[int],
     threads: int,
-    quantised_only: bool,
+    quantized_only: bool,
     rounds: int = 7,
-    most_rounds: int = 25,
+    max_rounds: int = 25,
     seconds: float = 0.2,
     say: Callable[[str], None],
-) -> Card:
+) -> Manifest:
     """Writes to `target` the fastest export for each of `batches` whose accuracy is within `quant.max_drop`, and says what was measured.
 
     Where one format wins at every batch size, it stands in `target` alone; else each winner in a folder of its own. Raises
     CheckpointError where no export can be made.
     """
     check_target(target)
-    with prepared(target) as folder:
-        made, left_out = _made(subject, folder, quant, quantised_only, say)
-        if not made:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+    with atomic_output_dir(target) as folder:
+        cards, skip_reasons = _export_all(subject, folder, quant, quantized_only, say)
+        if not cards:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in skip_reasons.items())
             raise CheckpointError(f"no export could be made: {reasons}", "use format=safetensors")
-        timed = measure(
-            [Candidate(name, {"path": str(folder / name), "trust": False, "overrides": []}) for name in made],
+        results = measure_candidates(
+            [Candidate(name, {"path": str(folder / name), "trust": False, "overrides": []}) for name in cards],
             batches,
             threads=threads,
             rounds=rounds,
-            most_rounds=most_rounds,
+            max_rounds=max_rounds,
             seconds=seconds,
             accuracy=False,
             say=say,
         )
-        choices = {batch: fastest(timed, batch).name for batch in batches}
+        choices = {batch: find_fastest(results, batch).name for batch in batches}
         for batch, name in choices.items():
             say(
-                f"batch {batch}: {name} is the fastest within quant.max_drop={quant.max_drop}{_why(timed, batch, name)}"
+                f"batch {batch}: {name} is the fastest within quant.max_drop={quant.max_drop}{_format_evidence(results, batch, name)}"
             )
         details = {
             "choices": {str(batch): name for batch, name in choices.items()},
-            "measured": [found.as_json(timed[0]) for found in timed],
-            "left_out": left_out,
-            "machine": {"cpu": detect("cpu").cpu_model, "features": detect("cpu").cpu_features, "threads": threads},
+            "measured": [result.as_json(results[0]) for result in results],
+            "left_out": skip_reasons,
+            "machine": {
+                "cpu": probe_hardware("cpu").cpu_model,
+                "features": probe_hardware("cpu").cpu_features,
+                "threads": threads,
+            },
         }
-        _keep(folder, sorted(set(choices.values())), made, details)
+        _keep_exports(folder, sorted(set(choices.values())), cards, details)
     return read_manifest(target)
 
 
-def _why(timed: Sequence[Timed], batch: int, name: str) -> str:
+def _format_evidence(results: Sequence[BenchResult], batch: int, name: str) -> str:
     """What was measured, and how surely: images per second of each, and those that could not be told from the choice."""
-    chosen = next(found for found in timed if found.name == name)
-    others = sorted(
-        (found for found in timed if found is not chosen), key=lambda found: -found.throughput(batch).median
+    winner = next(result for result in results if result.name == name)
+    rivals = sorted(
+        (result for result in results if result is not winner), key=lambda result: -result.throughput(batch).median
     )
-    listed = ", ".join(f"{found.name} {found.throughput(batch).median:.0f}" for found in [chosen, *others])
-    ratios = {found.name: found.ratio(chosen, batch) for found in others}
-    near = [
+    rates_text = ", ".join(f"{result.name} {result.throughput(batch).median:.0f}" for result in [winner, *rivals])
+    ratios = {result.name: result.ratio(winner, batch) for result in rivals}
+    close_rivals = [
         f"{other} at {ratio.low:.2f} to {ratio.high:.2f} of it" for other, ratio in ratios.items() if ratio.high >= 1
     ]
-    apart = f"; within the noise: {', '.join(near)}" if near else ""
-    return f" (images/s: {listed}; {len(chosen.rates[batch])} rounds{apart})"
+    noise_note = f"; within the noise: {', '.join(close_rivals)}" if close_rivals else ""
+    return f" (images/s: {rates_text}; {len(winner.rates[batch])} rounds{noise_note})"
 
 
-def _made(
-    subject: Subject, folder: Path, quant: PostTraining, quantised_only: bool, say: Callable[[str], None]
-) -> tuple[dict[str, Card], dict[str, str]]:
+def _export_all(
+    subject: ExportSource, folder: Path, quant: PostTraining, quantized_only: bool, say: Callable[[str], None]
+) -> tuple[dict[str, Manifest], dict[str, str]]:
     """The exports that could be made, by option, and the reason for each that could not."""
-    made: dict[str, Card] = {}
-    left_out: dict[str, str] = {}
-    for option in OPTIONS:
-        quantised = option.format in _QUANTISED
-        if (quantised_only and not quantised) or (quantised and option.format not in quant.formats):
+    cards: dict[str, Manifest] = {}
+    skip_reasons: dict[str, str] = {}
+    for candidate in EXPORT_CANDIDATES:
+        is_quantized = candidate.format in _QUANTIZED_FORMATS
+        if (quantized_only and not is_quantized) or (is_quantized and candidate.format not in quant.formats):
             continue
         try:
-            found = format_of(option.format)
-            made[option.name] = export(
+            export_format = get_installed_format(candidate.format)
+            cards[candidate.name] = write_export(
                 subject,
-                found,
-                folder / option.name,
-                quant if quantised else None,
+                export_format,
+                folder / candidate.name,
+                quant if is_quantized else None,
                 say,
-                runtime=option.runtime,
+                runtime=candidate.runtime,
                 max_drop=quant.max_drop,
             )
         except (ConfigError, CheckpointError) as error:
-            left_out[option.name] = error.message
-            say(f"{option.name} is left out: {error.message}")
-    return made, left_out
+            skip_reasons[candidate.name] = error.message
+            say(f"{candidate.name} is left out: {error.message}")
+    return cards, skip_reasons
 
 
-def _keep(folder: Path, kept: Sequence[str], made: dict[str, Card], details: dict[str, Any]) -> None:
+def _keep_exports(folder: Path, kept_names: Sequence[str], cards: dict[str, Manifest], details: dict[str, Any]) -> None:
     """Leaves only the `kept` exports in `folder`: one as it is, several each in a folder of its own."""
     import shutil
 
-    for name in made:
-        if name not in kept:
+    for name in cards:
+        if name not in kept_names:
             shutil.rmtree(folder / name)
-    if len(kept) > 1:
-        first = made[kept[0]]
-        files = [f"{name}/{file}" for name in kept for file in (*made[name].files, MANIFEST)]
-        parity = {name: made[name].details.get("parity") for name in kept}
+    if len(kept_names) > 1:
+        first = cards[kept_names[0]]
+        files = [f"{name}/{file}" for name in kept_names for file in (*cards[name].files, MANIFEST_NAME)]
+        parity = {name: cards[name].details.get("parity") for name in kept_names}
         write_manifest(folder, replace(first, format="auto", details={**details, "parity": parity}), files)
         return
-    card = made[kept[0]]
-    (folder / kept[0] / MANIFEST).unlink()
+    card = cards[kept_names[0]]
+    (folder / kept_names[0] / MANIFEST_NAME).unlink()
     for file in card.files:
-        (folder / kept[0] / file).replace(folder / file)
-    (folder / kept[0]).rmdir()
+        (folder / kept_names[0] / file).replace(folder / file)
+    (folder / kept_names[0]).rmdir()
     write_manifest(folder, replace(card, details={**card.details, "auto": details}), list(card.files))

@@ -8,32 +8,35 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
-from dnntrain.bench.measure import Timed
-from dnntrain.bench.statistics import percentiles
+from dnntrain.bench.measure import BenchResult
+from dnntrain.bench.statistics import compute_percentiles
 from dnntrain.utils.files import write_bytes, write_text
 from dnntrain.utils.units import format_bytes
 
 
-def text_table(timed: Sequence[Timed]) -> str:
+def format_table(results: Sequence[BenchResult]) -> str:
     """One line a candidate; ratios are to the first one."""
-    base = timed[0]
+    base = results[0]
     batches = list(base.rates)
     head = ["model", "accuracy", "size", "load", "memory", "p50 ms", "p95", "p99"]
     head += [word for batch in batches for word in (f"images/s at {batch}", "ratio")]
     rows = [head]
-    for found in timed:
-        latency = percentiles(found.latencies[batches[0]])
+    for result in results:
+        latency = compute_percentiles(result.latencies[batches[0]])
         row = [
-            found.name,
-            "" if found.accuracy is None else f"{found.accuracy:.4f}",
-            format_bytes(found.loaded["size_bytes"]),
-            f"{found.loaded['load_s']:.2f} s",
-            format_bytes(found.peak_memory_bytes),
+            result.name,
+            "" if result.accuracy is None else f"{result.accuracy:.4f}",
+            format_bytes(result.load_info["size_bytes"]),
+            f"{result.load_info['load_s']:.2f} s",
+            format_bytes(result.peak_memory_bytes),
             *(f"{1000 * value:.3g}" for value in latency.values()),
         ]
         for batch in batches:
-            rate, ratio = found.throughput(batch), found.ratio(base, batch)
-            row += [f"{rate.median:.0f} ({rate.low:.0f}-{rate.high:.0f})", _ratio(found is base, ratio.median, ratio)]
+            rate, ratio = result.throughput(batch), result.ratio(base, batch)
+            row += [
+                f"{rate.median:.0f} ({rate.low:.0f}-{rate.high:.0f})",
+                _format_ratio(result is base, ratio.median, ratio),
+            ]
         rows.append(row)
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -43,30 +46,30 @@ def text_table(timed: Sequence[Timed]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def _ratio(is_base: bool, median: float, interval: Any) -> str:
+def _format_ratio(is_base: bool, median: float, interval: Any) -> str:
     if is_base:
         return "1"
-    return f"{median:.2f}× (noise)" if interval.holds(1.0) else f"{median:.2f}×"
+    return f"{median:.2f}× (noise)" if interval.contains(1.0) else f"{median:.2f}×"
 
 
-def write_csv(timed: Sequence[Timed], path: Path) -> None:
+def write_csv(results: Sequence[BenchResult], path: Path) -> None:
     """One row for each candidate and batch size."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = "model batch accuracy size_bytes load_s peak_memory_bytes p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high"
     writer.writerow(names.split())
-    for found in timed:
-        for batch in found.rates:
-            rate, ratio = found.throughput(batch), found.ratio(timed[0], batch)
-            latency = [1000 * value for value in percentiles(found.latencies[batch]).values()]
+    for result in results:
+        for batch in result.rates:
+            rate, ratio = result.throughput(batch), result.ratio(results[0], batch)
+            latency = [1000 * value for value in compute_percentiles(result.latencies[batch]).values()]
             writer.writerow(
                 [
-                    found.name,
+                    result.name,
                     batch,
-                    found.accuracy,
-                    found.loaded["size_bytes"],
-                    found.loaded["load_s"],
-                    found.peak_memory_bytes,
+                    result.accuracy,
+                    result.load_info["size_bytes"],
+                    result.load_info["load_s"],
+                    result.peak_memory_bytes,
                     *latency,
                     *rate.as_json(),
                     *ratio.as_json(),
@@ -75,22 +78,22 @@ def write_csv(timed: Sequence[Timed], path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def write_picture(timed: Sequence[Timed], path: Path) -> None:
+def write_picture(results: Sequence[BenchResult], path: Path) -> None:
     """A PNG: accuracy against latency at the smallest batch, area of each point in proportion to the size on disk."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    batch = min(timed[0].rates)
-    largest = max(found.loaded["size_bytes"] for found in timed)
-    points = sorted(timed, key=lambda found: percentiles(found.latencies[batch])["p50"])
-    for number, found in enumerate(points):
-        latency = 1000 * percentiles(found.latencies[batch])["p50"]
-        accuracy = 100 * (found.accuracy or 0.0)
-        area = 60 + 1200 * found.loaded["size_bytes"] / largest
+    batch = min(results[0].rates)
+    largest = max(result.load_info["size_bytes"] for result in results)
+    points = sorted(results, key=lambda result: compute_percentiles(result.latencies[batch])["p50"])
+    for number, result in enumerate(points):
+        latency = 1000 * compute_percentiles(result.latencies[batch])["p50"]
+        accuracy = 100 * (result.accuracy or 0.0)
+        area = 60 + 1200 * result.load_info["size_bytes"] / largest
         axes.scatter([latency], [accuracy], s=area, alpha=0.55, color=f"C{number}", edgecolor="black", linewidth=0.6)
-        label = f"{found.name} · {format_bytes(found.loaded['size_bytes'])}"
+        label = f"{result.name} · {format_bytes(result.load_info['size_bytes'])}"
         axes.plot([], [], "o", color=f"C{number}", label=label)
     axes.set_xscale("log")
     ticks = LogLocator(subs=(1, 2, 5))

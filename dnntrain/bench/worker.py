@@ -13,108 +13,114 @@ from typing import Any
 from dnntrain.errors import DnntrainError
 
 #: Most images that the accuracy is of.
-_SAMPLES = 2000
+_MAX_IMAGES = 2000
 
 #: Most and fewest calls of one block.
-_MOST_CALLS, _LEAST_CALLS = 2000, 3
+_MAX_CALLS, _MIN_CALLS = 2000, 3
 
 
-class Measured:
+class BenchWorker:
     """The model that was asked for, and what is done with it."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         if hasattr(os, "sched_setaffinity"):
             cores = sorted(os.sched_getaffinity(0))[: request["threads"]]
             os.sched_setaffinity(0, cores)
-        started = time.perf_counter()
+        start_s = time.perf_counter()
         import torch
 
-        from dnntrain.inference.load import load_trained
+        from dnntrain.inference.load import load_model
 
         torch.set_num_threads(request["threads"])
-        imported = time.perf_counter()
+        import_end_s = time.perf_counter()
         path = Path(request["path"])
-        trained = load_trained(path, request.get("overrides", ()), bool(request.get("trust")))
-        self.trained = with_runtime(trained, request.get("runtime", ""))
-        self.load_s = time.perf_counter() - imported
-        self.import_s = imported - started
-        self.size_bytes = size_of(path)
+        source_model = load_model(path, request.get("overrides", ()), bool(request.get("trust")))
+        self.loaded_model = apply_runtime(source_model, request.get("runtime", ""))
+        self.load_s = time.perf_counter() - import_end_s
+        self.import_s = import_end_s - start_s
+        self.size_bytes = measure_size_bytes(path)
         self._images: dict[int, Any] = {}
 
-    def run(self, batch: int) -> Callable[[], object]:
+    def make_call(self, batch: int) -> Callable[[], object]:
         """A call on `batch` images."""
         import torch
 
         if batch not in self._images:
             generator = torch.Generator().manual_seed(0)
-            self._images[batch] = torch.randn(batch, *self.trained.input_shape, generator=generator)
+            self._images[batch] = torch.randn(batch, *self.loaded_model.input_shape, generator=generator)
         images = self._images[batch]
         # From the processor's memory and back to it: so a GPU's time is the whole, and comparable.
-        return lambda: self.trained.logits(images).cpu()
+        return lambda: self.loaded_model.compute_logits(images).cpu()
 
-    def reply(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def answer_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one request."""
         if "warm" in request:
-            started = time.perf_counter()
-            self.run(request["warm"])()
-            first = time.perf_counter() - started
-            timed(self.run(request["warm"]), 5)
-            return {"first_call_s": first}
+            start_s = time.perf_counter()
+            self.make_call(request["warm"])()
+            first_call_s = time.perf_counter() - start_s
+            time_calls(self.make_call(request["warm"]), 5)
+            return {"first_call_s": first_call_s}
         if "seconds" in request:
-            call = self.run(request["calls"])
-            typical = sorted(timed(call, _LEAST_CALLS + 2))[2]
-            return {"calls": min(_MOST_CALLS, max(_LEAST_CALLS, round(request["seconds"] / max(typical, 1e-9))))}
+            call = self.make_call(request["calls"])
+            median_s = sorted(time_calls(call, _MIN_CALLS + 2))[2]
+            return {"calls": min(_MAX_CALLS, max(_MIN_CALLS, round(request["seconds"] / max(median_s, 1e-9))))}
         if "batch" in request:
-            return {"times": timed(self.run(request["batch"]), request["calls"])}
+            return {"times": time_calls(self.make_call(request["batch"]), request["calls"])}
         if "accuracy" in request:
-            return {"accuracy": self.accuracy()}
-        from dnntrain.utils.hardware import peak_bytes
+            return {"accuracy": self.compute_accuracy()}
+        from dnntrain.utils.hardware import read_peak_bytes
 
-        return {"peak_memory_bytes": peak_bytes(self.trained.device)}
+        return {"peak_memory_bytes": read_peak_bytes(self.loaded_model.device)}
 
-    def accuracy(self) -> float:
+    def compute_accuracy(self) -> float:
         """On up to 2,000 images of the test part."""
-        from dnntrain.inference.load import parts_of
+        from dnntrain.inference.load import load_data_splits
         from dnntrain.training.evaluation import evaluate
 
-        batches = parts_of(self.trained)["test"].batches(self.trained, 64, _SAMPLES)
-        found = evaluate(self.trained.model, self.trained.outputs, batches, lambda sums: sums, self.trained.device)
-        return float(found["accuracy"])
+        batches = load_data_splits(self.loaded_model)["test"].make_batches(self.loaded_model, 64, _MAX_IMAGES)
+        metrics = evaluate(
+            self.loaded_model.model,
+            self.loaded_model.compute_outputs,
+            batches,
+            lambda sums: sums,
+            self.loaded_model.device,
+        )
+        return float(metrics["accuracy"])
 
 
-def timed(call: Callable[[], object], calls: int) -> list[float]:
+def time_calls(call: Callable[[], object], calls: int) -> list[float]:
     """Seconds of each of `calls` calls."""
     times = []
     for _ in range(calls):
-        started = time.perf_counter()
+        start_s = time.perf_counter()
         call()
-        times.append(time.perf_counter() - started)
+        times.append(time.perf_counter() - start_s)
     return times
 
 
-def with_runtime(trained: Any, runtime: str) -> Any:
+def apply_runtime(loaded_model: Any, runtime: str) -> Any:
     """The model of a run in float32 or bfloat16, eager or compiled and frozen. An export runs as it is."""
     from dataclasses import replace
 
     import torch
 
-    from dnntrain.choices.quant._fake_quant import restored
-    from dnntrain.export.compiled import Compiled
+    from dnntrain.choices.quant._fake_quant import remove_fake_quantization
+    from dnntrain.export.compiled import CompiledModel
     from dnntrain.export.open_export import RunnerModule
 
     if not runtime:
-        return trained
+        return loaded_model
     # Of a run that was trained with rounding, what floats compute: integers have exports of their own.
-    restored(trained.model)
-    mode, _, number = runtime.partition("_")
-    autocast = torch.bfloat16 if number == "bf16" else None
+    remove_fake_quantization(loaded_model.model)
+    mode, _, dtype_name = runtime.partition("_")
+    autocast = torch.bfloat16 if dtype_name == "bf16" else None
     if mode == "eager":
-        return replace(trained, autocast=autocast)
-    compiled = Compiled(trained.model, trained.device, autocast)
-    return replace(trained, model=RunnerModule(compiled).eval(), autocast=None)
+        return replace(loaded_model, autocast=autocast)
+    compiled = CompiledModel(loaded_model.model, loaded_model.device, autocast)
+    return replace(loaded_model, model=RunnerModule(compiled).eval(), autocast=None)
 
 
-def size_of(path: Path) -> int:
+def measure_size_bytes(path: Path) -> int:
     """Bytes of the model files of a run or export."""
     if path.is_file():
         return path.stat().st_size
@@ -128,19 +134,19 @@ def main() -> None:
     # What libraries print must not stand between the replies.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    measured: Measured | None = None
+    worker: BenchWorker | None = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            if measured is None:
-                measured = Measured(request)
+            if worker is None:
+                worker = BenchWorker(request)
                 reply: dict[str, Any] = {
-                    "load_s": measured.load_s,
-                    "import_s": measured.import_s,
-                    "size_bytes": measured.size_bytes,
+                    "load_s": worker.load_s,
+                    "import_s": worker.import_s,
+                    "size_bytes": worker.size_bytes,
                 }
             else:
-                reply = measured.reply(request)
+                reply = worker.answer_request(request)
         except DnntrainError as error:
             reply = {"error": error.message, "hint": error.hint}
         except Exception as error:  # the asking process says what it was

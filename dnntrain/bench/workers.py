@@ -14,30 +14,30 @@ from typing import Any
 from dnntrain.errors import CheckpointError
 
 #: What a child process is started as.
-_MODULE = "dnntrain.bench.worker"
+_WORKER_MODULE = "dnntrain.bench.worker"
 
 
-class Holder:
+class ModelProcess:
     """One process with one model in it. `ask` sends a request, and waits for the reply."""
 
     def __init__(self, name: str, request: Mapping[str, Any], threads: int) -> None:
         self.name = name
         variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE],
+            [sys.executable, "-m", _WORKER_MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, **variables},
         )
-        self._first = {**request, "threads": threads}
-        self.loaded: dict[str, Any] = {}
+        self._load_request = {**request, "threads": threads}
+        self.load_info: dict[str, Any] = {}
 
     def load(self) -> dict[str, Any]:
         """Loads the model; what that took. Raises CheckpointError where it cannot be."""
-        self.loaded = self.ask(self._first)
-        return self.loaded
+        self.load_info = self.ask(self._load_request)
+        return self.load_info
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The reply to `request`. Raises CheckpointError with the reason where the process failed."""
@@ -68,7 +68,7 @@ class Holder:
             self._process.kill()
             self._process.wait()
 
-    def __enter__(self) -> Holder:
+    def __enter__(self) -> ModelProcess:
         return self
 
     def __exit__(

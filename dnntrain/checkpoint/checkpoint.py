@@ -22,17 +22,17 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from dnntrain.checkpoint.gather import Ranks
+from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
-from dnntrain.utils.dtensor import local_chunk
-from dnntrain.utils.files import fsync, plain_json, write_json, write_text
+from dnntrain.utils.dtensor import get_local_chunk
+from dnntrain.utils.files import sync_to_disk, to_strict_json, write_json, write_text
 
-SCHEMA = 3
-_TENSOR = "$tensor"
+SCHEMA_VERSION = 3
+_TENSOR_KEY = "$tensor"
 
 #: States that a layout brings along: another layout does without them; one that a checkpoint lacks begins from an empty state.
-OF_LAYOUT = frozenset({"powersgd"})
+LAYOUT_STATES = frozenset({"powersgd"})
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Digests:
     data: str
 
 
-def save(
-    folder: Path | None, step: int, states: Mapping[str, Stateful], digests: Digests, ranks: Ranks | None = None
+def save_checkpoint(
+    folder: Path | None, step: int, states: Mapping[str, Stateful], digests: Digests, ranks: RankExchange | None = None
 ) -> Path | None:
     """Writes `folder/step-N` whole or not at all, then LAST. Raises OSError (disk full …) with the old checkpoints intact.
 
@@ -52,20 +52,23 @@ def save(
     rank cannot write, all of them raise. A `folder` is only looked at on the main rank, which tells the others; where it has none,
     nothing is written.
     """
-    ranks = ranks or Ranks()
-    values, chunks = _split({name: state.state_dict() for name, state in states.items()})
-    place = _agreed(ranks, lambda: _prepared(folder, step))[0]
+    ranks = ranks or RankExchange()
+    values, chunks = _split_tensors({name: state.state_dict() for name, state in states.items()})
+    place = _run_on_all_ranks(ranks, lambda: _prepare_folder(folder, step))[0]
     if not place:
         return None
     temporary = Path(place)
     try:
         # Of chunks that several ranks hold the first of them writes.
-        listed = ranks.exchange([[chunk.name, list(chunk.offset)] for chunk in chunks])
-        taken = {_place(*place) for others in listed[: ranks.rank] for place in others}
-        mine = [chunk for chunk in chunks if _place(chunk.name, chunk.offset) not in taken]
-        written = _agreed(ranks, lambda: _write_chunks(temporary, ranks.rank, mine))
-        everywhere = ranks.exchange(values)
-        _agreed(ranks, lambda: _complete(temporary, step, digests, written, everywhere) if ranks.rank == 0 else None)
+        chunks_by_rank = ranks.gather_json([[chunk.name, list(chunk.offset)] for chunk in chunks])
+        earlier_keys = {_make_chunk_key(*place) for others in chunks_by_rank[: ranks.rank] for place in others}
+        rank_chunks = [chunk for chunk in chunks if _make_chunk_key(chunk.name, chunk.offset) not in earlier_keys]
+        rank_files = _run_on_all_ranks(ranks, lambda: _write_chunks(temporary, ranks.rank, rank_chunks))
+        rank_values = ranks.gather_json(values)
+        _run_on_all_ranks(
+            ranks,
+            lambda: _finish_checkpoint(temporary, step, digests, rank_files, rank_values) if ranks.rank == 0 else None,
+        )
     except BaseException:
         if ranks.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -83,30 +86,30 @@ class Chunk:
     shape: tuple[int, ...]
 
 
-def _place(name: str, offset: Sequence[int]) -> str:
+def _make_chunk_key(name: str, offset: Sequence[int]) -> str:
     return f"{name}@{','.join(map(str, offset))}"
 
 
-def _agreed(ranks: Ranks, work: Callable[[], Any]) -> list[Any]:
+def _run_on_all_ranks(ranks: RankExchange, work: Callable[[], Any]) -> list[Any]:
     """`work` on every rank, and each rank's result on all. Raises OSError on every rank where it failed on one."""
     try:
         outcome: dict[str, Any] = {"done": work()}
     except OSError as error:
         outcome = {"failed": error.strerror or str(error), "errno": error.errno}
-    outcomes = ranks.exchange(outcome)
-    for rank, found in enumerate(outcomes):
-        if "failed" in found:
-            where = f" (rank {rank})" if len(outcomes) > 1 else ""
-            raise OSError(found["errno"], f"{found['failed']}{where}")
-    return [found["done"] for found in outcomes]
+    outcomes = ranks.gather_json(outcome)
+    for rank, rank_outcome in enumerate(outcomes):
+        if "failed" in rank_outcome:
+            suffix = f" (rank {rank})" if len(outcomes) > 1 else ""
+            raise OSError(rank_outcome["errno"], f"{rank_outcome['failed']}{suffix}")
+    return [rank_outcome["done"] for rank_outcome in outcomes]
 
 
-def _prepared(folder: Path | None, step: int) -> str:
+def _prepare_folder(folder: Path | None, step: int) -> str:
     """The empty folder that a checkpoint is written into; only the main rank has one to make, others answer with nothing."""
     if folder is None:
         return ""
     temporary = folder / f".step-{step}.tmp-{os.getpid()}"
-    _sweep(folder)
+    _remove_leftovers(folder)
     temporary.mkdir()
     return str(temporary)
 
@@ -116,12 +119,12 @@ def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str,
     if not chunks and rank:
         return {}
     name = f"state-{rank}.safetensors"
-    keys = [chunk.name if not any(chunk.offset) else _place(chunk.name, chunk.offset) for chunk in chunks]
+    keys = [chunk.name if not any(chunk.offset) else _make_chunk_key(chunk.name, chunk.offset) for chunk in chunks]
     data = save_tensors({key: chunk.tensor for key, chunk in zip(keys, chunks, strict=True)})
     _write_durably(folder / name, data)
     return {
         "file": name,
-        "facts": {"sha256": _digest(data), "bytes": len(data)},
+        "facts": {"sha256": _compute_digest(data), "bytes": len(data)},
         "chunks": [
             [chunk.name, key, list(chunk.offset), list(chunk.shape), str(chunk.tensor.dtype)]
             for key, chunk in zip(keys, chunks, strict=True)
@@ -129,41 +132,43 @@ def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str,
     }
 
 
-def _complete(
-    temporary: Path, step: int, digests: Digests, written: Sequence[dict[str, Any]], values: Sequence[Any]
+def _finish_checkpoint(
+    temporary: Path, step: int, digests: Digests, rank_files: Sequence[dict[str, Any]], values: Sequence[Any]
 ) -> None:
     """Writes the manifest, renames the folder, and points LAST to it."""
     folder, target = temporary.parent, temporary.parent / f"step-{step}"
     tensors: dict[str, Any] = {}
-    for part in written:
-        for name, key, offset, shape, dtype in part.get("chunks", ()):
+    for rank_file in rank_files:
+        for name, key, offset, shape, dtype in rank_file.get("chunks", ()):
             index = tensors.setdefault(name, {"shape": shape, "dtype": dtype, "chunks": []})
-            index["chunks"].append({"file": part["file"], "key": key, "offset": offset})
+            index["chunks"].append({"file": rank_file["file"], "key": key, "offset": offset})
     manifest = {
-        "schema": SCHEMA,
+        "schema": SCHEMA_VERSION,
         "step": step,
         "config": digests.config,
         "data": digests.data,
-        "files": {part["file"]: part["facts"] for part in written if part},
+        "files": {rank_file["file"]: rank_file["facts"] for rank_file in rank_files if rank_file},
         "tensors": tensors,
-        "values": _merged(values),
+        "values": _merge_values(values),
     }
-    write_json(temporary / "manifest.json", {**manifest, "sha256": _manifest_digest(manifest)})
+    write_json(temporary / "manifest.json", {**manifest, "sha256": _compute_manifest_digest(manifest)})
     if target.exists():
         target.rename(folder / f".step-{step}.tmp-replaced")
     temporary.rename(target)
-    _sweep(folder)
-    fsync(folder)
+    _remove_leftovers(folder)
+    sync_to_disk(folder)
     write_text(folder / "LAST", target.name + "\n")
 
 
-def _merged(values: Sequence[Any]) -> Any:
+def _merge_values(values: Sequence[Any]) -> Any:
     """The plain values of all ranks in one tree: of pipeline stages each has its own part. What two ranks have is the first one's."""
     first = values[0]
-    if not isinstance(first, dict) or _TENSOR in first:
+    if not isinstance(first, dict) or _TENSOR_KEY in first:
         return first
     keys = dict.fromkeys(key for value in values if isinstance(value, dict) for key in value)
-    return {key: _merged([value[key] for value in values if isinstance(value, dict) and key in value]) for key in keys}
+    return {
+        key: _merge_values([value[key] for value in values if isinstance(value, dict) and key in value]) for key in keys
+    }
 
 
 def mark_best(folder: Path, step: int) -> None:
@@ -171,36 +176,36 @@ def mark_best(folder: Path, step: int) -> None:
     write_text(folder / "BEST", f"step-{step}\n")
 
 
-def prune(folder: Path, keep: int, until: Iterable[int] = ()) -> None:
+def prune_checkpoints(folder: Path, keep: int, keep_steps: Iterable[int] = ()) -> None:
     """Removes all but the `keep` newest checkpoints; never those of BEST and LAST, nor the last one of each step of `until` or before."""
-    checkpoints = by_step(folder)
-    kept = {pointer(folder, "BEST"), pointer(folder, "LAST")}
-    kept |= {next((path.name for path in checkpoints if step_of(path) <= step), None) for step in until}
+    checkpoints = list_checkpoints(folder)
+    kept_names = {read_pointer(folder, "BEST"), read_pointer(folder, "LAST")}
+    kept_names |= {next((path.name for path in checkpoints if get_step(path) <= step), None) for step in keep_steps}
     for path in checkpoints[keep:]:
-        if path.name not in kept:
+        if path.name not in kept_names:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def cut_back(folder: Path, step: int) -> None:
+def truncate_checkpoints(folder: Path, step: int) -> None:
     """Removes the checkpoints of later steps than `step`, the last first, and points LAST to that one."""
-    for path in by_step(folder):
-        if step_of(path) > step:
+    for path in list_checkpoints(folder):
+        if get_step(path) > step:
             shutil.rmtree(path)
-    if pointer(folder, "BEST") is None:
+    if read_pointer(folder, "BEST") is None:
         (folder / "BEST").unlink(missing_ok=True)
     write_text(folder / "LAST", f"step-{step}\n")
 
 
-def clear(folder: Path) -> None:
+def remove_checkpoints(folder: Path) -> None:
     """Removes all checkpoints and pointers, and nothing else."""
     for name in ("LAST", "BEST"):
         (folder / name).unlink(missing_ok=True)
-    _sweep(folder)
-    for path in by_step(folder):
+    _remove_leftovers(folder)
+    for path in list_checkpoints(folder):
         shutil.rmtree(path)
 
 
-def pointer(folder: Path, name: str) -> str | None:
+def read_pointer(folder: Path, name: str) -> str | None:
     """The checkpoint name in the file BEST or LAST; None where it is missing or is not the name of a checkpoint here."""
     try:
         text = (folder / name).read_text(encoding="utf-8").strip()
@@ -210,13 +215,13 @@ def pointer(folder: Path, name: str) -> str | None:
     return text if text.startswith("step-") and number.isdecimal() and (folder / text).is_dir() else None
 
 
-def by_step(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(found, key=step_of, reverse=True)
+    folders = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(folders, key=get_step, reverse=True)
 
 
-def step_of(path: Path) -> int:
+def get_step(path: Path) -> int:
     """The step of a checkpoint's folder."""
     return int(path.name.removeprefix("step-"))
 
@@ -231,32 +236,32 @@ class Checkpoint:
     states: Mapping[str, Any]
 
 
-def read(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Reads and verifies one checkpoint folder. Raises CheckpointError naming the damaged file."""
-    manifest = _manifest(path)
-    files = {name: _verified(path, name, facts) for name, facts in manifest["files"].items()}
-    tensors = {name: _whole(path, name, index, files) for name, index in manifest["tensors"].items()}
+    manifest = _read_manifest(path)
+    files = {name: _read_verified_tensors(path, name, facts) for name, facts in manifest["files"].items()}
+    tensors = {name: _assemble_tensor(path, name, index, files) for name, index in manifest["tensors"].items()}
     if extra := sum(map(len, files.values())) - sum(len(index["chunks"]) for index in manifest["tensors"].values()):
         raise CheckpointError(f"{path}: {extra} tensors in the files are not in the manifest")
     digests = Digests(manifest["config"], manifest["data"])
-    return Checkpoint(path, manifest["step"], digests, _joined(manifest["values"], tensors))
+    return Checkpoint(path, manifest["step"], digests, _insert_tensors(manifest["values"], tensors))
 
 
-def newest(folder: Path, warn: Callable[[str], None], until: int | None = None) -> Checkpoint | None:
+def read_newest_checkpoint(folder: Path, warn: Callable[[str], None], max_step: int | None = None) -> Checkpoint | None:
     """The checkpoint LAST points to, or where it is damaged the newest whole one, said through `warn`; None where there is none.
 
     `until`: one of that step or before. Raises CheckpointError where there are checkpoints and none is whole.
     """
-    last = pointer(folder, "LAST")
-    candidates = by_step(folder)
+    last = read_pointer(folder, "LAST")
+    candidates = list_checkpoints(folder)
     if last is not None:
         candidates = [folder / last, *(path for path in candidates if path.name != last)]
-    if until is not None:
-        candidates = [path for path in candidates if step_of(path) <= until]
+    if max_step is not None:
+        candidates = [path for path in candidates if get_step(path) <= max_step]
     faults = []
     for path in candidates:
         try:
-            return read(path)
+            return read_checkpoint(path)
         except CheckpointError as error:
             faults.append(error.message)
             warn(f"checkpoint {path.name} is damaged and passed over: {error.message}")
@@ -265,11 +270,14 @@ def newest(folder: Path, warn: Callable[[str], None], until: int | None = None) 
     return None
 
 
-def restore(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
+def restore_states(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
     """Loads every state, in the order of `states`. Raises CheckpointError where the two lists differ or a state does not fit."""
-    begun = {name: checkpoint.states.get(name, {}) for name in OF_LAYOUT & set(states)}
-    saved = {**{name: state for name, state in checkpoint.states.items() if name not in OF_LAYOUT}, **begun}
-    missing, extra = set(states) - set(saved), set(saved) - set(states)
+    layout_states = {name: checkpoint.states.get(name, {}) for name in LAYOUT_STATES & set(states)}
+    saved_states = {
+        **{name: state for name, state in checkpoint.states.items() if name not in LAYOUT_STATES},
+        **layout_states,
+    }
+    missing, extra = set(states) - set(saved_states), set(saved_states) - set(states)
     if missing or extra:
         raise CheckpointError(
             f"{checkpoint.path}: "
@@ -281,47 +289,47 @@ def restore(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
         )
     for name, state in states.items():
         try:
-            state.load_state_dict(saved[name])
+            state.load_state_dict(saved_states[name])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.path}: the state of {name} does not fit: {error}") from error
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        manifest = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicate_keys)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
         raise CheckpointError(f"{file} is not a checkpoint manifest")
-    if manifest["schema"] != SCHEMA:
+    if manifest["schema"] != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{file} has schema {manifest['schema']}; this dnntrain reads {SCHEMA}", "update dnntrain"
+            f"{file} has schema {manifest['schema']}; this dnntrain reads {SCHEMA_VERSION}", "update dnntrain"
         )
-    stated = manifest.pop("sha256", None)
-    if stated != _manifest_digest(manifest):
+    stated_digest = manifest.pop("sha256", None)
+    if stated_digest != _compute_manifest_digest(manifest):
         raise CheckpointError(f"{file} is damaged: its SHA-256 is not the one it states")
-    wanted = {"step": int, "config": str, "data": str, "files": dict, "tensors": dict, "values": dict}
-    for key, kind in wanted.items():
+    field_types = {"step": int, "config": str, "data": str, "files": dict, "tensors": dict, "values": dict}
+    for key, kind in field_types.items():
         if not isinstance(manifest.get(key), kind):
             raise CheckpointError(f"{file} is damaged: {key!r} is missing or of the wrong kind")
     return manifest
 
 
-def _manifest_digest(manifest: Mapping[str, Any]) -> str:
-    return _digest(json.dumps(plain_json(manifest), sort_keys=True).encode())
+def _compute_manifest_digest(manifest: Mapping[str, Any]) -> str:
+    return _compute_digest(json.dumps(to_strict_json(manifest), sort_keys=True).encode())
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         raise ValueError("a key stands twice")
     return mapping
 
 
-def _verified(folder: Path, name: str, facts: Any) -> dict[str, Tensor]:
+def _read_verified_tensors(folder: Path, name: str, facts: Any) -> dict[str, Tensor]:
     file = folder / name
     if name != file.name or file.is_symlink():
         raise CheckpointError(f"{file} leaves the checkpoint's folder")
@@ -329,7 +337,7 @@ def _verified(folder: Path, name: str, facts: Any) -> dict[str, Tensor]:
         data = file.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
-    if not isinstance(facts, dict) or len(data) != facts.get("bytes") or _digest(data) != facts.get("sha256"):
+    if not isinstance(facts, dict) or len(data) != facts.get("bytes") or _compute_digest(data) != facts.get("sha256"):
         raise CheckpointError(f"{file} is damaged: its size or SHA-256 is not that of the manifest")
     try:
         return load_tensors(data)
@@ -337,7 +345,7 @@ def _verified(folder: Path, name: str, facts: Any) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is not a safetensors file: {error}") from None
 
 
-def _whole(path: Path, name: str, index: Any, files: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+def _assemble_tensor(path: Path, name: str, index: Any, files: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
     """One tensor put together from its chunks. Raises CheckpointError where they do not fill it exactly."""
     try:
         chunks = [(files[chunk["file"]][chunk["key"]], chunk["offset"]) for chunk in index["chunks"]]
@@ -360,36 +368,36 @@ def _whole(path: Path, name: str, index: Any, files: Mapping[str, Mapping[str, T
     return whole
 
 
-def _split(value: Any, path: str = "") -> tuple[Any, list[Chunk]]:
+def _split_tensors(value: Any, path: str = "") -> tuple[Any, list[Chunk]]:
     """Nested states → (plain values with `{"$tensor": name}` in the tensors' places, the chunks of them that this rank holds)."""
     if isinstance(value, Tensor):
-        tensor, offset = local_chunk(value)
-        kept = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        chunk = Chunk(path, kept, offset, tuple(value.shape))
-        return {_TENSOR: path}, [chunk] if kept.numel() or not value.numel() else []
+        tensor, offset = get_local_chunk(value)
+        host_tensor = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        chunk = Chunk(path, host_tensor, offset, tuple(value.shape))
+        return {_TENSOR_KEY: path}, [chunk] if host_tensor.numel() or not value.numel() else []
     if isinstance(value, Mapping):
         plain, chunks = {}, []
         for key, item in value.items():
-            plain[str(key)], inner = _split(item, f"{path}/{key}" if path else str(key))
-            chunks += inner
+            plain[str(key)], inner_chunks = _split_tensors(item, f"{path}/{key}" if path else str(key))
+            chunks += inner_chunks
         return plain, chunks
     if value is None or isinstance(value, bool | int | float | str):
         return value, []
     raise TypeError(f"state {path} is {type(value).__name__}; only tensors, mappings and JSON values are saved")
 
 
-def _joined(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _insert_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, dict):
-        if set(value) == {_TENSOR}:
-            name = value[_TENSOR]
+        if set(value) == {_TENSOR_KEY}:
+            name = value[_TENSOR_KEY]
             if name not in tensors:
                 raise CheckpointError(f"the manifest names a tensor {name!r} that no file holds")
             return tensors[name]
-        return {key: _joined(item, tensors) for key, item in value.items()}
+        return {key: _insert_tensors(item, tensors) for key, item in value.items()}
     return value
 
 
-def _sweep(folder: Path) -> None:
+def _remove_leftovers(folder: Path) -> None:
     """Removes what saves that were killed have left."""
     for path in folder.glob(".step-*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
@@ -402,7 +410,7 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _digest(data: bytes) -> str:
+def _compute_digest(data: bytes) -> str:
     import hashlib
 
     return hashlib.sha256(data).hexdigest()

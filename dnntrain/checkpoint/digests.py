@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 
-def weights_digest(model: nn.Module) -> str:
+def compute_weights_digest(model: nn.Module) -> str:
     """SHA-256 over names and bytes of all parameters and buffers: equal where two runs are bitwise equal."""
-    return tensors_digest(model.state_dict())
+    return compute_tensors_digest(model.state_dict())
 
 
-def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+def compute_tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over names and bytes of `tensors`."""
     import hashlib
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def _itself(data: bytes) -> list[bytes]:
+def _gather_single(data: bytes) -> list[bytes]:
     return [data]
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankExchange:
     """This rank's number, and how all ranks exchange bytes: `gather(data)` gives each rank's, in the order of ranks, to all."""
 
     rank: int = 0
-    gather: Callable[[bytes], list[bytes]] = _itself
+    gather: Callable[[bytes], list[bytes]] = _gather_single
 
-    def exchange(self, value: Any) -> list[Any]:
+    def gather_json(self, value: Any) -> list[Any]:
         """Every rank's `value`, which JSON can hold, on every rank. All ranks must ask."""
         return [json.loads(data) for data in self.gather(json.dumps(value).encode())]

@@ -12,16 +12,16 @@ from torch import nn
 
 from dnntrain.config.decode import decode_choice
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.nn.cost import unfilled
+from dnntrain.nn.cost import build_with_zero_weights
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
 
 #: Knobs that fetch weights, which the file replaces anyway.
-_FETCHING: dict[str, Any] = {"weights": None, "pretrained": False, "download": False}
+_NO_FETCH_OPTIONS: dict[str, Any] = {"weights": None, "pretrained": False, "download": False}
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """A model with its weights, on the CPU, and what its input and output are. `architecture` is the choice and its knobs."""
 
     path: Path
@@ -33,43 +33,48 @@ class Exported:
     std: tuple[float, ...]
 
 
-def unfetched(choice: Any) -> Any:
+def without_pretrained_weights(choice: Any) -> Any:
     """The choice of a model without the knobs that fetch weights: for one whose weights come from elsewhere."""
     defaults = {field.name: field.default for field in fields(choice)}
-    return replace(choice, **{name: value for name, value in _FETCHING.items() if defaults.get(name, ...) == value})
+    return replace(
+        choice, **{name: value for name, value in _NO_FETCH_OPTIONS.items() if defaults.get(name, ...) == value}
+    )
 
 
-def load_exported(path: Path) -> Exported:
+def load_exported_model(path: Path) -> ExportedModel:
     """The model of a run directory, of an export's folder, or of a .safetensors file with its config.json beside it.
 
     Raises ConfigError where there is none or its architecture would run foreign code, CheckpointError where a file is damaged.
     """
     folder = path if path.is_dir() else path.parent
     weights = path / "model.safetensors" if path.is_dir() else path
-    card = _card(path, folder)
-    own, images = card["dnntrain"], card["pretrained_cfg"]
-    if own["model"] == "custom" or own["model_args"].get("name") == "custom":
+    config = _read_config(path, folder)
+    model_info, image_info = config["dnntrain"], config["pretrained_cfg"]
+    if model_info["model"] == "custom" or model_info["model_args"].get("name") == "custom":
         raise ConfigError(
             f"{path} holds a model of its own code, which would be run", "use a model of dnntrain, torchvision or timm"
         )
-    names = tuple(str(name) for name in card["label_names"])
-    channels, height, width = (int(size) for size in images["input_size"])
-    knobs = {**own["model_args"], **{key: value for key, value in _FETCHING.items() if key in own["model_args"]}}
-    choice = decode_choice("model", own["model"], knobs)
-    model = unfilled(lambda: choice.build(ModelShape(len(names), channels, height, width)))
+    names = tuple(str(name) for name in config["label_names"])
+    channels, height, width = (int(size) for size in image_info["input_size"])
+    options = {
+        **model_info["model_args"],
+        **{key: value for key, value in _NO_FETCH_OPTIONS.items() if key in model_info["model_args"]},
+    }
+    choice = decode_choice("model", model_info["model"], options)
+    model = build_with_zero_weights(lambda: choice.build(ModelShape(len(names), channels, height, width)))
     load_weights(model, str(weights), replace_head=False)
-    return Exported(
+    return ExportedModel(
         path=path,
-        architecture={"model": own["model"], **knobs},
+        architecture={"model": model_info["model"], **options},
         model=model.eval(),
         class_names=names,
         input_shape=(channels, height, width),
-        mean=tuple(float(value) for value in images["mean"]),
-        std=tuple(float(value) for value in images["std"]),
+        mean=tuple(float(value) for value in image_info["mean"]),
+        std=tuple(float(value) for value in image_info["std"]),
     )
 
 
-def _card(path: Path, folder: Path) -> dict[str, Any]:
+def _read_config(path: Path, folder: Path) -> dict[str, Any]:
     """The checked contents of config.json."""
     if not path.exists():
         raise ConfigError(f"{path} does not exist", "name a run directory, or the folder of an export")
@@ -84,17 +89,17 @@ def _card(path: Path, folder: Path) -> dict[str, Any]:
             hint = "weights are wanted, not a program: name the run itself, or its export with format=safetensors"
         raise ConfigError(f"{path} holds no exported model: {file} is missing", hint)
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-        own, images = card["dnntrain"], card["pretrained_cfg"]
-        whole = (
-            isinstance(own["model"], str)
-            and isinstance(own["model_args"], dict)
-            and isinstance(card["label_names"], list)
-            and all(isinstance(images[key], list) for key in ("input_size", "mean", "std"))
-            and len(images["input_size"]) == 3
+        config = json.loads(file.read_text(encoding="utf-8"))
+        model_info, image_info = config["dnntrain"], config["pretrained_cfg"]
+        is_complete = (
+            isinstance(model_info["model"], str)
+            and isinstance(model_info["model_args"], dict)
+            and isinstance(config["label_names"], list)
+            and all(isinstance(image_info[key], list) for key in ("input_size", "mean", "std"))
+            and len(image_info["input_size"]) == 3
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}", "export the model again") from None
-    if not whole:
+    if not is_complete:
         raise CheckpointError(f"{file} is no description of a model of dnntrain", "export the model again")
-    return dict(card)
+    return dict(config)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dnntrain import __version__
-from dnntrain.nn.shape import head_modules, place
+from dnntrain.nn.shape import find_head_modules, get_storage_key
 from dnntrain.utils.files import write_bytes, write_json
 
 
@@ -34,21 +34,21 @@ def save_model(
     """
     from safetensors.torch import save
 
-    tensors = plain_tensors(model)
+    tensors = get_plain_tensors(model)
     metadata = {"format": "pt", "dnntrain": __version__}
     data = save(tensors, metadata)
     write_bytes(directory / "model.safetensors", data)
     name, arguments = getattr(model, "timm_architecture", None) or (architecture, dict(model_args))
-    heads = head_modules(model)
+    heads = find_head_modules(model)
     card = {
         "architecture": name,
         "num_classes": len(label_names),
-        "num_features": _features(model, heads),
+        "num_features": _count_head_features(model, heads),
         "label_names": list(label_names),
         "model_args": dict(arguments),
         "pretrained_cfg": {
             "input_size": list(input_shape),
-            "fixed_input_size": _fixed_size(model),
+            "fixed_input_size": _has_fixed_size(model),
             "interpolation": "bilinear",
             "crop_pct": 1.0,
             "mean": list(mean),
@@ -66,26 +66,26 @@ def save_model(
     write_json(directory / "config.json", card)
 
 
-def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
+def get_plain_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by plain name, on the CPU, contiguous; a shared tensor stands under its first name."""
-    seen: set[tuple[int, int, tuple[int, ...]]] = set()
+    seen_storages: set[tuple[int, int, tuple[int, ...]]] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor):
             raise TypeError(
                 f"{name} of the model's state is a {type(tensor).__name__}, not a tensor; it cannot be exported"
             )
-        if place(tensor) in seen:
+        if get_storage_key(tensor) in seen_storages:
             continue
-        seen.add(place(tensor))
+        seen_storages.add(get_storage_key(tensor))
         # A view of a larger storage is copied, for safetensors refuses storages that overlap.
-        whole = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
+        owns_storage = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
         plain = tensor.detach().cpu().contiguous()
-        tensors[name.replace("_orig_mod.", "")] = plain if whole else plain.clone()
+        tensors[name.replace("_orig_mod.", "")] = plain if owns_storage else plain.clone()
     return tensors
 
 
-def _features(model: nn.Module, heads: tuple[str, ...]) -> int | None:
+def _count_head_features(model: nn.Module, heads: tuple[str, ...]) -> int | None:
     """Numbers that the head gets for each image."""
     head = model.get_submodule(heads[0]) if heads else None
     if isinstance(head, nn.Linear):
@@ -93,7 +93,7 @@ def _features(model: nn.Module, heads: tuple[str, ...]) -> int | None:
     return head.in_channels if isinstance(head, nn.Conv2d) else None
 
 
-def _fixed_size(model: nn.Module) -> bool:
+def _has_fixed_size(model: nn.Module) -> bool:
     """True where images of another size do not fit; a model that does not tell is taken to be so."""
     config = getattr(model, "pretrained_cfg", None)
     return bool(config.get("fixed_input_size", False)) if isinstance(config, dict) else True

@@ -8,26 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dnntrain.utils.dtensor import fill_named, like
+from dnntrain.utils.dtensor import distribute_like, fill_tensors
 
 
 class ModelState:
     """Parameters and buffers by their plain names. Of a pipeline stage they are a `part` of those that are saved."""
 
-    def __init__(self, model: nn.Module, part: bool = False) -> None:
+    def __init__(self, model: nn.Module, is_partial: bool = False) -> None:
         self._model = model
-        self._part = part
+        self._part = is_partial
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._model.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        own = self._model.state_dict(keep_vars=True)
-        if missing := set(own) - set(state):
+        tensors = self._model.state_dict(keep_vars=True)
+        if missing := set(tensors) - set(state):
             raise ValueError(f"no weights are saved for {sorted(missing)[:5]}")
-        if not self._part and (unknown := set(state) - set(own)):
+        if not self._part and (unknown := set(state) - set(tensors)):
             raise ValueError(f"weights of unknown names {sorted(unknown)[:5]}")
-        fill_named(own, state)
+        fill_tensors(tensors, state)
 
 
 class OptimizerState:
@@ -36,15 +36,15 @@ class OptimizerState:
     Restored tensors lie as their parameters do: fused optimizers walk through both in the order of memory.
     """
 
-    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], part: bool = False) -> None:
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], is_partial: bool = False) -> None:
         self._optimizers = optimizers
-        self._part = part
+        self._part = is_partial
 
     def state_dict(self) -> dict[str, Any]:
         return {
             f"{number}-{type(optimizer).__name__}": {
                 name: dict(optimizer.state[parameter])
-                for name, parameter in _named(optimizer)
+                for name, parameter in _list_named_parameters(optimizer)
                 if parameter in optimizer.state
             }
             for number, optimizer in enumerate(self._optimizers)
@@ -53,15 +53,17 @@ class OptimizerState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if len(state) != len(self._optimizers):
             raise ValueError(f"{len(state)} optimizers were saved, {len(self._optimizers)} are used")
-        for place, optimizer in enumerate(self._optimizers):
-            saved = state[f"{place}-{type(optimizer).__name__}"]
-            parameters = dict(_named(optimizer))
-            if not self._part and (unknown := set(saved) - set(parameters)):
+        for number, optimizer in enumerate(self._optimizers):
+            saved_state = state[f"{number}-{type(optimizer).__name__}"]
+            parameters = dict(_list_named_parameters(optimizer))
+            if not self._part and (unknown := set(saved_state) - set(parameters)):
                 raise ValueError(f"saved state of unknown parameters {sorted(unknown)[:5]}")
             # Set in place: optimizer.load_state_dict would replace the parameter groups that the schedule holds on to.
             for name, parameter in parameters.items():
-                if name in saved:
-                    optimizer.state[parameter] = {key: like(value, parameter) for key, value in saved[name].items()}
+                if name in saved_state:
+                    optimizer.state[parameter] = {
+                        key: distribute_like(value, parameter) for key, value in saved_state[name].items()
+                    }
 
 
 class ScalerState:
@@ -91,9 +93,9 @@ class RandomState:
         self._gather = gather
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"cpu": self._of_ranks(torch.get_rng_state())}
+        state = {"cpu": self._gather_by_rank(torch.get_rng_state())}
         if self._cuda is not None:
-            state["cuda"] = self._of_ranks(torch.cuda.get_rng_state(self._cuda))
+            state["cuda"] = self._gather_by_rank(torch.cuda.get_rng_state(self._cuda))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -103,11 +105,11 @@ class RandomState:
         if self._cuda is not None and rank in state.get("cuda", {}):
             torch.cuda.set_rng_state(state["cuda"][rank], self._cuda)
 
-    def _of_ranks(self, own: Tensor) -> dict[str, Tensor]:
-        return {str(rank): tensor for rank, tensor in enumerate(self._gather(own))}
+    def _gather_by_rank(self, rng_state: Tensor) -> dict[str, Tensor]:
+        return {str(rank): tensor for rank, tensor in enumerate(self._gather(rng_state))}
 
 
-def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.Tensor]]:
+def _list_named_parameters(optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.Tensor]]:
     return [
         (name, parameter)
         for group in optimizer.param_groups

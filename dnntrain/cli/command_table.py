@@ -9,21 +9,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Verb:
+class Command:
     """One verb.
 
     `words` describes its other words ("" where it takes overrides only).
     """
 
     doc: str
-    words: str = ""
+    operands: str = ""
     examples: tuple[str, ...] = ()
-    about: str = ""
-    overrides: bool = True
+    details: str = ""
+    takes_overrides: bool = True
 
 
-VERBS: dict[str, Verb] = {
-    "train": Verb(
+COMMANDS: dict[str, Command] = {
+    "train": Command(
         "train a network (also without the word)",
         examples=(
             "dnntrain",
@@ -31,46 +31,46 @@ VERBS: dict[str, Verb] = {
             "dnntrain +reg=[ema,label_smoothing] reg.ema.decay=0.99 precision=bf16",
             "dnntrain experiment=fashion_fast run_dir=runs/first",
         ),
-        about="The same line with the same run_dir goes on where it stopped. The last line is the report's path.",
+        details="The same line with the same run_dir goes on where it stopped. The last line is the report's path.",
     ),
-    "resume": Verb(
+    "resume": Command(
         "go on with a run, with changes shown",
         "RUN",
         ("dnntrain resume runs/seed_cnn-digits/20260101-120000", "dnntrain resume runs/NAME/ID train.duration=60ep"),
         "Duration, evaluation, logging and devices may change; the network, the data and the optimizer may not.",
     ),
-    "slurm": Verb(
+    "slurm": Command(
         "hand a run to Slurm as a batch job",
         examples=(
             "dnntrain slurm parallel=ddp launch.nodes=2 launch.gpus=8 launch.time=4:00:00",
             "dnntrain slurm parallel=ddp launch.nproc=4 launch.partition=short --print",
         ),
-        about="--print shows the batch script and submits nothing. A preempted job is queued again and goes on.",
+        details="--print shows the batch script and submits nothing. A preempted job is queued again and goes on.",
     ),
-    "plan": Verb(
+    "plan": Command(
         "print what would run, and train nothing",
         examples=("dnntrain plan model=resnet20 data=cifar10", "dnntrain plan parallel=ddp launch.nproc=2 --json"),
-        about="Layout, batches, steps, parameters, memory, and what was chosen for you and why.",
+        details="Layout, batches, steps, parameters, memory, and what was chosen for you and why.",
     ),
-    "eval": Verb(
+    "eval": Command(
         "metrics of a run's or export's model on a data set",
         "RUN…",
         ("dnntrain eval runs/NAME/ID", "dnntrain eval runs/NAME/ID split=val --json"),
         "split is train, val or test. Other settings compose the run anew, as in data=fashion_mnist.",
     ),
-    "predict": Verb(
+    "predict": Command(
         "classes and probabilities for images",
         "RUN PATH…",
         ("dnntrain predict runs/NAME/ID photo.png folder/", "dnntrain predict runs/NAME/ID folder/ --json"),
         "RUN is a run directory or an export. Prints CSV, or with format=jsonl one object a line; workers=4 decoding processes.",
     ),
-    "report": Verb(
+    "report": Command(
         "one self-contained HTML page for runs",
         "RUN…",
         ("dnntrain report runs/NAME/ID", "dnntrain report runs/a/1 runs/b/1", "dnntrain report runs/NAME/sweep-ID"),
         "One run: its curves, errors and settings. Several, or the folder of a sweep: side by side.",
     ),
-    "export": Verb(
+    "export": Command(
         "portable formats, checked against the source",
         "RUN",
         (
@@ -79,7 +79,7 @@ VERBS: dict[str, Verb] = {
         ),
         "format is safetensors, pt2, onnx, onnx_int8, pt2_int8, aoti or auto; path a folder, by default exports/FORMAT of the run.",
     ),
-    "bench": Verb(
+    "bench": Command(
         "latency, throughput and size on this machine",
         "RUN…",
         (
@@ -88,16 +88,16 @@ VERBS: dict[str, Verb] = {
         ),
         "A run is measured eager and compiled, in float32 and bfloat16, with its exports; an export as it is.",
     ),
-    "sweep": Verb(
+    "sweep": Command(
         "one run for each combination of values (-m)",
         examples=(
             "dnntrain -m sched=cosine,step optim.lr=0.1,0.01",
             "dnntrain sweep reg=[ema],[label_smoothing] seed=range(0,3) --at-once 2",
             "dnntrain -m optim.lr=0.1,0.01 parallel=ddp run_dir=runs/rates --dry-run",
         ),
-        about="The same line again skips what is done and goes on with what was broken off. --dry-run lists the trials.",
+        details="The same line again skips what is done and goes on with what was broken off. --dry-run lists the trials.",
     ),
-    "tune": Verb(
+    "tune": Command(
         "find the learning rate or the batch size for a run",
         "lr|batch",
         (
@@ -108,36 +108,36 @@ VERBS: dict[str, Verb] = {
         "Takes the settings of the run, trains a network that is thrown away, and prints the line to use next. lr: lowest=, highest=, "
         "steps=. batch: smallest=, largest=, steps=.",
     ),
-    "ls": Verb(
+    "ls": Command(
         "groups, their choices and knobs",
         "[GROUP [CHOICE]]",
         ("dnntrain ls", "dnntrain ls optim", "dnntrain ls reg ema", "dnntrain ls optim sgd --json"),
-        overrides=False,
+        takes_overrides=False,
     ),
-    "config": Verb(
+    "config": Command(
         "print the resolved configuration",
         examples=(
             "dnntrain config",
             "dnntrain config optim=sgd +reg=[ema] > mine.yaml",
             "dnntrain optim=sgd --cfg job",
         ),
-        about="YAML on stdout, or JSON with --json. --config-dir DIR searches your own presets and experiments too.",
+        details="YAML on stdout, or JSON with --json. --config-dir DIR searches your own presets and experiments too.",
     ),
-    "schema": Verb(
+    "schema": Command(
         "JSON Schema of a configuration, for editors",
         examples=("dnntrain schema > schema.json",),
-        about="Put `# yaml-language-server: $schema=schema.json` at the head of a saved config.yaml.",
-        overrides=False,
+        details="Put `# yaml-language-server: $schema=schema.json` at the head of a saved config.yaml.",
+        takes_overrides=False,
     ),
-    "completion": Verb(
+    "completion": Command(
         "shell completion",
         "bash|zsh|fish",
         ('eval "$(dnntrain completion bash)"', "dnntrain completion fish > ~/.config/fish/completions/dnntrain.fish"),
-        overrides=False,
+        takes_overrides=False,
     ),
-    "doctor": Verb(
+    "doctor": Command(
         "versions, devices, processor features, ports, write access",
         examples=("dnntrain doctor", "dnntrain doctor --json"),
-        overrides=False,
+        takes_overrides=False,
     ),
 }

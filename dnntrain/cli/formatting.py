@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 #: Columns that a text beside a name needs; with fewer it stands below.
-_BESIDE = 24
+_MIN_TEXT_COLUMNS = 24
 
 
 def terminal_width() -> int:
@@ -15,7 +15,7 @@ def terminal_width() -> int:
     return max(40, min(shutil.get_terminal_size().columns, 120))
 
 
-def wrapped(head: str, text: str, indent: int | None = None) -> list[str]:
+def wrap_text(head: str, text: str, indent: int | None = None) -> list[str]:
     """`head` and `text` in lines no wider than the terminal; those after the first are indented by `indent`, or aligned behind the head."""
     if indent is None:
         indent = len(head) if text else 4
@@ -29,9 +29,9 @@ def wrapped(head: str, text: str, indent: int | None = None) -> list[str]:
     ) or [head.rstrip()]
 
 
-def command(line: str) -> list[str]:
+def wrap_command(line: str) -> list[str]:
     """A command in lines that a shell takes as one: each but the last ends with a backslash."""
-    *most, last = textwrap.wrap(
+    *first_lines, last = textwrap.wrap(
         line,
         terminal_width() - 2,
         initial_indent="  ",
@@ -39,13 +39,13 @@ def command(line: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return [*(f"{part} \\" for part in most), last]
+    return [*(f"{part} \\" for part in first_lines), last]
 
 
-def columns(rows: Sequence[tuple[str, str]], commands: bool = False) -> list[str]:
+def format_columns(rows: Sequence[tuple[str, str]], commands: bool = False) -> list[str]:
     """(name, text) in two columns. `commands`: the names are commands, and where a text has no room beside them it stands below."""
     width = max(len(name) for name, _ in rows)
     longest = max(len(text) for _, text in rows)
-    if commands and terminal_width() < width + 4 + min(longest, _BESIDE):
-        return [line for name, text in rows for line in (*command(name), *wrapped("      ", text))]
-    return [line for name, text in rows for line in wrapped(f"  {name:<{width}}  ", text)]
+    if commands and terminal_width() < width + 4 + min(longest, _MIN_TEXT_COLUMNS):
+        return [line for name, text in rows for line in (*wrap_command(name), *wrap_text("      ", text))]
+    return [line for name, text in rows for line in wrap_text(f"  {name:<{width}}  ", text)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from dnntrain.cli.command_table import VERBS
-from dnntrain.cli.formatting import columns, command, wrapped
+from dnntrain.cli.command_table import COMMANDS
+from dnntrain.cli.formatting import format_columns, wrap_command, wrap_text
 from dnntrain.config.groups import GROUPS
 
 _FLAGS = (
@@ -45,48 +45,52 @@ _CODES = (
 )
 
 
-def general_help() -> str:
+def format_general_help() -> str:
     """Help without a verb: examples first."""
-    verbs = [(name, verb.doc) for name, verb in VERBS.items()]
+    commands = [(name, table_entry.doc) for name, table_entry in COMMANDS.items()]
     groups = [(name, group.doc) for name, group in GROUPS.items()]
     return "\n".join(
         [
-            *wrapped(
+            *wrap_text(
                 "dnntrain [VERB] [KEY=VALUE …]: ",
                 "trains a network faster, ships it smaller, and proves both.",
                 indent=2,
             ),
             "",
             "examples:",
-            *columns(_EXAMPLES, commands=True),
+            *format_columns(_EXAMPLES, commands=True),
             "",
             "verbs (none means train):",
-            *columns(verbs),
+            *format_columns(commands),
             "",
             "groups (dnntrain ls GROUP lists the choices):",
-            *columns(groups),
+            *format_columns(groups),
             "",
-            *wrapped("keys most used: ", _KEYS, indent=2),
+            *wrap_text("keys most used: ", _KEYS, indent=2),
             "",
             "flags:",
-            *columns(_FLAGS),
+            *format_columns(_FLAGS),
             "",
             "exit codes:",
-            *columns(_CODES),
+            *format_columns(_CODES),
         ]
     )
 
 
-def verb_help(name: str) -> str:
+def format_command_help(name: str) -> str:
     """Help of one verb: examples first."""
-    verb = VERBS[name]
-    line = " ".join(part for part in ("dnntrain", name, verb.words, "[KEY=VALUE …]" if verb.overrides else "") if part)
-    about = ["", *wrapped("", verb.about, indent=0)] if verb.about else []
-    examples = [part for item in verb.examples for part in command(item)]
-    return "\n".join([*wrapped(f"{line}: ", verb.doc, indent=2), "", "examples:", *examples, *about])
+    table_entry = COMMANDS[name]
+    line = " ".join(
+        part
+        for part in ("dnntrain", name, table_entry.operands, "[KEY=VALUE …]" if table_entry.takes_overrides else "")
+        if part
+    )
+    details = ["", *wrap_text("", table_entry.details, indent=0)] if table_entry.details else []
+    examples = [part for item in table_entry.examples for part in wrap_command(item)]
+    return "\n".join([*wrap_text(f"{line}: ", table_entry.doc, indent=2), "", "examples:", *examples, *details])
 
 
-def version_text() -> str:
+def format_version() -> str:
     """`dnntrain 0.1.0 · torch 2.14.1 · python 3.11.2`."""
     from dnntrain import __version__
 

@@ -9,13 +9,13 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from dnntrain.cli.command_table import VERBS
-from dnntrain.cli.parser import Arguments, parse
+from dnntrain.cli.command_table import COMMANDS
+from dnntrain.cli.parser import Arguments, parse_arguments
 from dnntrain.errors import ConfigError
-from dnntrain.utils.error_boundary import guarded
+from dnntrain.utils.error_boundary import run_with_error_boundary
 
 
-def entry() -> None:
+def run_console_script() -> None:
     """The console script `dnntrain`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -25,22 +25,25 @@ def entry() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (by default that of the process) and returns its exit code."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    return guarded(lambda: _run(parse(words)), verbose="-v" in words or "--verbose" in words)
+    argument_words = sys.argv[1:] if argv is None else list(argv)
+    return run_with_error_boundary(
+        lambda: _run_command(parse_arguments(argument_words)),
+        verbose="-v" in argument_words or "--verbose" in argument_words,
+    )
 
 
-def _run(arguments: Arguments) -> int:
+def _run_command(arguments: Arguments) -> int:
     if arguments.help or arguments.version:
         from dnntrain.cli import help
 
-        text = help.version_text() if arguments.version else help.general_help()
-        print(help.verb_help(arguments.verb) if arguments.help and arguments.named_verb else text)
+        text = help.format_version() if arguments.version else help.format_general_help()
+        print(help.format_command_help(arguments.command) if arguments.help and arguments.has_command else text)
         return 0
-    verb = VERBS[arguments.verb]
-    if arguments.overrides and not verb.overrides:
+    command = COMMANDS[arguments.command]
+    if arguments.overrides and not command.takes_overrides:
         raise ConfigError(
-            f"{arguments.verb} takes no settings: {arguments.overrides[0]}", f"dnntrain {arguments.verb} --help"
+            f"{arguments.command} takes no settings: {arguments.overrides[0]}", f"dnntrain {arguments.command} --help"
         )
-    module = importlib.import_module(f"dnntrain.cli.commands.{arguments.verb}")
+    module = importlib.import_module(f"dnntrain.cli.commands.{arguments.command}")
     code: int = module.run(arguments)
     return code

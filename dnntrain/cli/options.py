@@ -5,61 +5,63 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dnntrain.config.groups import GROUPS
-from dnntrain.config.key_table import scalar_fields
+from dnntrain.config.key_table import get_root_fields
 from dnntrain.config.run_config import SECTIONS
 from dnntrain.errors import ConfigError
-from dnntrain.utils.suggest import nearest
+from dnntrain.utils.suggest import find_nearest
 
 
-def own_words(overrides: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def split_command_options(overrides: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """(values of the verb's own settings, the other words). The last of several values stands.
 
     Raises ConfigError for a word that is no key of a configuration and looks like one of `names`.
     """
-    keys = [*names, *GROUPS, *SECTIONS, *scalar_fields()]
-    own: dict[str, str] = {}
-    others = []
+    keys = [*names, *GROUPS, *SECTIONS, *get_root_fields()]
+    options: dict[str, str] = {}
+    overrides_left = []
     for word in overrides:
         name, equals, value = word.partition("=")
         if equals and name.lstrip("+") in names:
-            own[name.lstrip("+")] = value
-        elif equals and "." not in name and name not in keys and (close := nearest(name, keys)) in names:
-            raise ConfigError(f"{word}: there is no setting {name!r}", f"did you mean {close!r}?")
+            options[name.lstrip("+")] = value
+        elif equals and "." not in name and name not in keys and (suggestion := find_nearest(name, keys)) in names:
+            raise ConfigError(f"{word}: there is no setting {name!r}", f"did you mean {suggestion!r}?")
         else:
-            others.append(word)
-    return own, others
+            overrides_left.append(word)
+    return options, overrides_left
 
 
-def flag(own: dict[str, str], name: str) -> bool:
+def get_flag(options: dict[str, str], name: str) -> bool:
     """A setting that is true or false, false where it is not given."""
-    value = own.get(name, "false").lower()
+    value = options.get(name, "false").lower()
     if value not in ("true", "false"):
-        raise ConfigError(f"{name}={own[name]} is neither true nor false", f"use {name}=true")
+        raise ConfigError(f"{name}={options[name]} is neither true nor false", f"use {name}=true")
     return value == "true"
 
 
-def count(own: dict[str, str], name: str, default: int | None, at_least: int = 1) -> int | None:
+def get_int(options: dict[str, str], name: str, default: int | None, at_least: int = 1) -> int | None:
     """A setting that is a whole number."""
-    if name not in own:
+    if name not in options:
         return default
     try:
-        value = int(own[name])
+        value = int(options[name])
     except ValueError:
         value = at_least - 1
     if value < at_least:
-        raise ConfigError(f"{name}={own[name]} is no whole number of at least {at_least}", f"as in {name}={at_least}")
+        raise ConfigError(
+            f"{name}={options[name]} is no whole number of at least {at_least}", f"as in {name}={at_least}"
+        )
     return value
 
 
-def counts(own: dict[str, str], name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+def get_int_list(options: dict[str, str], name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     """A setting that is a list of whole numbers above 0, as in 1,64: ascending, each once."""
-    if name not in own:
+    if name not in options:
         return default
-    items = own[name].strip("[]").split(",")
+    items = options[name].strip("[]").split(",")
     try:
         values = sorted({int(item) for item in items})
     except ValueError:
         values = [0]
     if values[0] < 1:
-        raise ConfigError(f"{name}={own[name]} is no list of whole numbers above 0", f"as in {name}=1,64")
+        raise ConfigError(f"{name}={options[name]} is no list of whole numbers above 0", f"as in {name}=1,64")
     return tuple(values)

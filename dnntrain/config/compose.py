@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.choice_selection import Layer, choices_of
-from dnntrain.config.decode import decode_schema_only
+from dnntrain.config.choice_selection import Overlay, get_choice_names
+from dnntrain.config.decode import decode_to_plain
 from dnntrain.config.groups import GROUPS, LISTS
-from dnntrain.config.paths import with_whole_paths
-from dnntrain.config.validate import Checked, precheck
+from dnntrain.config.paths import make_paths_absolute
+from dnntrain.config.validate import ValidCommandLine, validate_overrides
 from dnntrain.errors import ConfigError
 
 
@@ -28,14 +28,19 @@ def compose(
     `config_dir` is searched for presets and experiments besides dnntrain's own. Raises ConfigError that lists every
     mistake. Notes (values of an experiment that fall away with the choice they were for) go to stderr unless `quiet`.
     """
-    checked = precheck(overrides, None if config_dir is None else Path(config_dir))
+    valid_line = validate_overrides(overrides, None if config_dir is None else Path(config_dir))
     if not quiet:
-        for note in checked.notes:
+        for note in valid_line.notes:
             print(f"note: {note}", file=sys.stderr)
-    return with_whole_paths(decode_schema_only(_resolved(_as_chosen(_composed(checked), checked)), checked.registry))
+    return make_paths_absolute(
+        decode_to_plain(
+            _resolve_interpolations(_drop_replaced_overlay_values(_compose_with_hydra(valid_line), valid_line)),
+            valid_line.registry,
+        )
+    )
 
 
-def _composed(checked: Checked) -> dict[str, Any]:
+def _compose_with_hydra(valid_line: ValidCommandLine) -> dict[str, Any]:
     """Hydra's composition, interpolations unresolved."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -44,63 +49,65 @@ def _composed(checked: Checked) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    folders = [str(source.conf) for source in checked.registry.sources[1:] if source.conf.is_dir()]
-    quoted = ["'file://" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders]
-    search = [f"hydra.searchpath=[{','.join(quoted)}]"] if folders else []
-    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    extra_folders = [str(source.conf) for source in valid_line.registry.sources[1:] if source.conf.is_dir()]
+    search_entries = ["'file://" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in extra_folders]
+    search_overrides = [f"hydra.searchpath=[{','.join(search_entries)}]"] if extra_folders else []
+    outer_hydra, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
-        with initialize_config_dir(str(checked.registry.root.parent), job_name="dnntrain", version_base="1.3"):
-            composed = hydra_compose(checked.registry.root.stem, [*search, *checked.overrides])
-        container = OmegaConf.to_container(composed, resolve=False)
+        with initialize_config_dir(str(valid_line.registry.root.parent), job_name="dnntrain", version_base="1.3"):
+            hydra_config = hydra_compose(
+                valid_line.registry.root.stem, [*search_overrides, *valid_line.hydra_overrides]
+            )
+        container = OmegaConf.to_container(hydra_config, resolve=False)
     except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise ConfigError(f"the configuration cannot be composed: {_first_line(error)}") from None
+        raise ConfigError(f"the configuration cannot be composed: {_get_first_line(error)}") from None
     finally:
-        GlobalHydra.instance().hydra = outer
+        GlobalHydra.instance().hydra = outer_hydra
     assert isinstance(container, dict)
     container.pop("hydra", None)
     return {str(key): value for key, value in container.items()}
 
 
-def _as_chosen(container: dict[str, Any], checked: Checked) -> dict[str, Any]:
+def _drop_replaced_overlay_values(container: dict[str, Any], valid_line: ValidCommandLine) -> dict[str, Any]:
     """The container with `choices`, and without the values of an overlay whose choice was replaced after it."""
-    selection = checked.selection
-    for layer in selection.layers:
+    selection = valid_line.selection
+    for layer in selection.overlays:
         for group, values in layer.file.values.items():
             if group not in GROUPS or not isinstance(values, dict):
                 continue
             if group in LISTS:
                 for name in values:
-                    if not selection.intended(layer, group, name):
-                        _replace(container[group], name, f"{group}.{name}", checked)
-            elif not selection.intended(layer, group, None):
-                _replace(container, group, group, checked)
-    return {**container, "choices": choices_of(selection.picks)}
+                    if not selection.is_in_force(layer, group, name):
+                        _replace_choice_values(container[group], name, f"{group}.{name}", valid_line)
+            elif not selection.is_in_force(layer, group, None):
+                _replace_choice_values(container, group, group, valid_line)
+    return {**container, "choices": get_choice_names(selection.picks)}
 
 
-def _replace(container: dict[str, Any], name: str, key: str, checked: Checked) -> None:
+def _replace_choice_values(container: dict[str, Any], name: str, key: str, valid_line: ValidCommandLine) -> None:
     """Sets `container[name]` to what the choice at `key`, overlays meant for it and the command line say."""
-    choice = checked.selection.keyed.get(key)
+    choice = valid_line.selection.choice_by_key.get(key)
     if choice is None:
         container.pop(name, None)
         return
-    values = choice.values()
-    for layer in checked.selection.layers:
-        if checked.selection.intended(layer, choice.group, choice.base):
-            values.update(_values_of(layer, key))
-    for setting in checked.settings:
+    values = choice.read_values()
+    for layer in valid_line.selection.overlays:
+        if valid_line.selection.is_in_force(layer, choice.group, choice.base):
+            values.update(_get_layer_values(layer, key))
+    for setting in valid_line.overrides:
         if setting.key.startswith(f"{key}."):
             values[setting.keys[-1]] = setting.value
     container[name] = values
 
 
-def _values_of(layer: Layer, key: str) -> dict[str, Any]:
+def _get_layer_values(layer: Overlay, key: str) -> dict[str, Any]:
     values: Any = layer.file.values
-    for part in key.split("."):
-        values = values.get(part) or {}
+    for key_part in key.split("."):
+        values = values.get(key_part) or {}
     return dict(values)
 
 
-def _resolved(container: dict[str, Any]) -> dict[str, Any]:
+def _resolve_interpolations(container: dict[str, Any]) -> dict[str, Any]:
     """Interpolations replaced by what they refer to.
 
     Raises ConfigError naming the key of a cycle or of a missing reference.
@@ -111,28 +118,34 @@ def _resolved(container: dict[str, Any]) -> dict[str, Any]:
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(container), resolve=True)
     except RecursionError:
-        raise ConfigError("interpolations refer to each other in a circle", _interpolations(container)) from None
+        raise ConfigError("interpolations refer to each other in a circle", _list_interpolations(container)) from None
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         if "recursive" in str(error).lower():
-            raise ConfigError("interpolations refer to each other in a circle", _interpolations(container)) from None
-        raise ConfigError(f"an interpolation cannot be resolved: {_first_line(error)}", _where(error)) from None
+            raise ConfigError(
+                "interpolations refer to each other in a circle", _list_interpolations(container)
+            ) from None
+        raise ConfigError(
+            f"an interpolation cannot be resolved: {_get_first_line(error)}", _describe_error_key(error)
+        ) from None
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 
 
-def _interpolations(container: dict[str, Any]) -> str:
+def _list_interpolations(container: dict[str, Any]) -> str:
     """The keys whose values hold interpolations."""
     from dnntrain.config.safety import has_interpolation
-    from dnntrain.config.yaml_io import leaves
+    from dnntrain.config.yaml_io import iterate_leaves
 
-    found = [f"{'.'.join(keys)}: {value}" for keys, value in leaves(container) if has_interpolation(value)]
-    return "look at " + ", ".join(found)
+    interpolations = [
+        f"{'.'.join(keys)}: {value}" for keys, value in iterate_leaves(container) if has_interpolation(value)
+    ]
+    return "look at " + ", ".join(interpolations)
 
 
-def _first_line(error: BaseException) -> str:
+def _get_first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _where(error: BaseException) -> str:
+def _describe_error_key(error: BaseException) -> str:
     key = getattr(error, "full_key", None)
     return f"the key is {key}" if key else ""

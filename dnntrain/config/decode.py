@@ -13,50 +13,50 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.convert import convert, plain
+from dnntrain.config.convert import convert_value, to_plain
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
-from dnntrain.config.key_table import scalar_fields, section_fields
-from dnntrain.config.registry import Choice, Registry, registry
-from dnntrain.config.run_config import SCALARS, SECTIONS, RunConfig
-from dnntrain.config.safety import refused_key
+from dnntrain.config.key_table import get_root_fields, get_section_fields
+from dnntrain.config.registry import Choice, Registry, load_registry
+from dnntrain.config.run_config import ROOT_KEYS, SECTIONS, RunConfig
+from dnntrain.config.safety import find_key_problem
 from dnntrain.config.schema import FieldSchema
-from dnntrain.config.yaml_io import read_yaml, shown
+from dnntrain.config.yaml_io import format_path, read_yaml
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.utils.suggest import did_you_mean
 
 #: Root keys that say where a run is kept and how it is named, not what it computes.
-_NOT_IN_DIGEST = ("choices", "name", "run_dir", "resume")
+_DIGEST_EXCLUDED_KEYS = ("choices", "name", "run_dir", "resume")
 
 
-def decode(container: Mapping[str, Any], known: Registry | None = None) -> RunConfig:
+def decode_config(container: Mapping[str, Any], choice_registry: Registry | None = None) -> RunConfig:
     """The configuration as frozen values. Raises ConfigError that lists every mistake with its path."""
-    decoder = _Decoder(container, known or registry())
-    return decoder.run_config()
+    decoder = _Decoder(container, choice_registry or load_registry())
+    return decoder.make_run_config()
 
 
-def decode_schema_only(container: Mapping[str, Any], known: Registry | None = None) -> dict[str, Any]:
+def decode_to_plain(container: Mapping[str, Any], choice_registry: Registry | None = None) -> dict[str, Any]:
     """The same checks, importing no module of a choice: `container` with every value in plain form, keys in order."""
-    return _Decoder(container, known or registry()).container()
+    return _Decoder(container, choice_registry or load_registry()).to_container()
 
 
-def decode_choice(group: str, name: str, knobs: Mapping[str, Any], known: Registry | None = None) -> Any:
+def decode_choice(group: str, name: str, options: Mapping[str, Any], choice_registry: Registry | None = None) -> Any:
     """One choice of `group` with `knobs` in plain form, as a model's config.json holds them; those that are missing keep their defaults.
 
     Raises ConfigError where there is no such choice, or a knob is unknown or refused.
     """
-    choice = (known or registry()).choice(group, name)
+    choice = (choice_registry or load_registry()).get_choice(group, name)
     fields, values, mistakes = choice.schema.fields, {}, []
-    for knob, value in knobs.items():
-        if knob == "name" and knob not in fields:
+    for option, value in options.items():
+        if option == "name" and option not in fields:
             continue
         try:
-            if knob not in fields:
-                raise ValueError(f"there is no such key; {did_you_mean(str(knob), list(fields))}")
-            values[knob] = convert(value, fields[knob].type)
+            if option not in fields:
+                raise ValueError(f"there is no such key; {did_you_mean(str(option), list(fields))}")
+            values[option] = convert_value(value, fields[option].type)
         except ValueError as error:
-            mistakes.append(f"{group}.{knob}: {error}")
+            mistakes.append(f"{group}.{option}: {error}")
     if mistakes:
-        raise ConfigError.of(mistakes)
+        raise ConfigError.from_mistakes(mistakes)
     assert choice.module is not None
     return getattr(importlib.import_module(choice.module), choice.schema.class_name)(**values)
 
@@ -67,85 +67,85 @@ def load_config(path: Path) -> dict[str, Any]:
     Raises CheckpointError where the file is missing or damaged, ConfigError where a value in it is refused.
     """
     try:
-        saved = read_yaml(path)
+        config_file = read_yaml(path)
     except ConfigError as error:
         raise CheckpointError(f"the saved configuration cannot be used: {error.message}", error.hint) from None
-    if saved.defaults:
-        raise CheckpointError(f"{shown(path)} is no saved configuration: it has a defaults list")
+    if config_file.defaults:
+        raise CheckpointError(f"{format_path(path)} is no saved configuration: it has a defaults list")
     try:
-        return decode_schema_only(saved.values)
+        return decode_to_plain(config_file.values)
     except ConfigError as error:
-        raise ConfigError(f"{shown(path)}: {error.message}", error.hint, error.mistakes) from None
+        raise ConfigError(f"{format_path(path)}: {error.message}", error.hint, error.mistakes) from None
 
 
-def digest(container: Mapping[str, Any]) -> str:
+def compute_digest(container: Mapping[str, Any]) -> str:
     """sha256 of what the run computes: canonical JSON of the container without name, run_dir, resume and choices."""
-    computed = {key: value for key, value in container.items() if key not in _NOT_IN_DIGEST}
-    text = json.dumps(computed, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    digest_values = {key: value for key, value in container.items() if key not in _DIGEST_EXCLUDED_KEYS}
+    text = json.dumps(digest_values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 class _Decoder:
     """Checks a container once; `values` holds the converted knobs by key: "train", "optim", "reg.mixup", "" (root)."""
 
-    def __init__(self, container: Mapping[str, Any], known: Registry) -> None:
-        self.known = known
+    def __init__(self, container: Mapping[str, Any], choice_registry: Registry) -> None:
+        self.registry = choice_registry
         self.mistakes: list[str] = []
         self.values: dict[str, dict[str, Any]] = {}
-        self.chosen: dict[str, Choice] = {}
+        self.choice_by_key: dict[str, Choice] = {}
         self._check_root(container)
         if self.mistakes:
-            raise ConfigError.of(self.mistakes)
-        self.choices = self._choices(container)
+            raise ConfigError.from_mistakes(self.mistakes)
+        self.choice_names = self._list_choice_names(container)
 
-    def container(self) -> dict[str, Any]:
+    def to_container(self) -> dict[str, Any]:
         """The plain form, in the order of RunConfig."""
-        result: dict[str, Any] = {name: plain(value) for name, value in self.values[""].items()}
+        result: dict[str, Any] = {name: to_plain(value) for name, value in self.values[""].items()}
         for section in SECTIONS:
-            result[section] = _plain_fields(self.values[section])
+            result[section] = _fields_to_plain(self.values[section])
         for group in SINGLE:
-            result[group] = self._plain_choice(group)
+            result[group] = self._choice_to_plain(group)
         for group in LISTS:
-            keys = [key for key in self.chosen if key.startswith(f"{group}.")]
-            result[group] = {key.partition(".")[2]: self._plain_choice(key) for key in keys}
-        return {**result, "choices": self.choices}
+            keys = [key for key in self.choice_by_key if key.startswith(f"{group}.")]
+            result[group] = {key.partition(".")[2]: self._choice_to_plain(key) for key in keys}
+        return {**result, "choices": self.choice_names}
 
-    def run_config(self) -> RunConfig:
+    def make_run_config(self) -> RunConfig:
         """The typed form; imports the modules of the chosen choices."""
         values: dict[str, Any] = dict(self.values[""])
-        for section, kind in SECTIONS.items():
-            values[section] = self._construct(section, kind)
+        for section, section_class in SECTIONS.items():
+            values[section] = self._construct_dataclass(section, section_class)
         for group in SINGLE:
-            values[group] = self._build(group)
+            values[group] = self._build_choice(group)
         for group in LISTS:
-            keys = [key for key in self.chosen if key.startswith(f"{group}.")]
-            values[group] = {key.partition(".")[2]: self._build(key) for key in keys}
+            keys = [key for key in self.choice_by_key if key.startswith(f"{group}.")]
+            values[group] = {key.partition(".")[2]: self._build_choice(key) for key in keys}
         if self.mistakes:
-            raise ConfigError.of(self.mistakes)
-        return RunConfig(**values, resolved=self.container())
+            raise ConfigError.from_mistakes(self.mistakes)
+        return RunConfig(**values, resolved=self.to_container())
 
     def _check_root(self, container: Mapping[str, Any]) -> None:
-        known = [*SCALARS, *SECTIONS, *SINGLE, *LISTS, "choices"]
+        known_keys = [*ROOT_KEYS, *SECTIONS, *SINGLE, *LISTS, "choices"]
         for key in container:
-            if reason := refused_key(str(key)):
+            if reason := find_key_problem(str(key)):
                 self.mistakes.append(f"{key}: {reason}")
-            elif key not in known:
-                self.mistakes.append(f"{key}: there is no such key; {did_you_mean(str(key), known)}")
-        scalars = {name: container[name] for name in SCALARS if name in container}
-        self._check_fields("", scalar_fields(), scalars)
+            elif key not in known_keys:
+                self.mistakes.append(f"{key}: there is no such key; {did_you_mean(str(key), known_keys)}")
+        scalars = {name: container[name] for name in ROOT_KEYS if name in container}
+        self._check_fields("", get_root_fields(), scalars)
         for section in SECTIONS:
-            self._check_fields(section, section_fields(section), self._mapping(container, section))
+            self._check_fields(section, get_section_fields(section), self._get_mapping(container, section))
         for group in SINGLE:
-            self._check_choice(group, group, self._mapping(container, group), container)
+            self._check_choice(group, group, self._get_mapping(container, group), container)
         for group in LISTS:
-            for name, values in self._mapping(container, group).items():
+            for name, values in self._get_mapping(container, group).items():
                 key = f"{group}.{name}"
                 if isinstance(values, Mapping):
                     self._check_choice(group, key, values, container)
                 else:
                     self.mistakes.append(f"{key}: {values!r} is not a mapping of knobs")
 
-    def _mapping(self, container: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    def _get_mapping(self, container: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         values = container.get(key, {} if key in LISTS else None)
         if isinstance(values, Mapping):
             return values
@@ -156,29 +156,29 @@ class _Decoder:
         if not values:
             return
         try:
-            choice = self._choice(group, key, values, container)
+            choice = self._find_choice(group, key, values, container)
             fields = choice.schema.fields
         except ConfigError as error:
             self.mistakes.append(str(error).replace("\n  ", "\n     "))
             return
-        self.chosen[key] = choice
-        knobs = {name: value for name, value in values.items() if name != "name" or "name" in fields}
-        self._check_fields(key, fields, knobs)
+        self.choice_by_key[key] = choice
+        options = {name: value for name, value in values.items() if name != "name" or "name" in fields}
+        self._check_fields(key, fields, options)
 
-    def _choice(self, group: str, key: str, values: Mapping[str, Any], container: Mapping[str, Any]) -> Choice:
+    def _find_choice(self, group: str, key: str, values: Mapping[str, Any], container: Mapping[str, Any]) -> Choice:
         """The choice that built `values`: named by `choices` where it is still known, else by `name`."""
-        recorded = container.get("choices")
-        recorded = recorded.get(group) if isinstance(recorded, Mapping) else None
+        recorded_names = container.get("choices")
+        recorded_names = recorded_names.get(group) if isinstance(recorded_names, Mapping) else None
         name = values.get("name")
-        for candidate in recorded if isinstance(recorded, list) else [recorded]:
-            if not isinstance(candidate, str) or candidate not in self.known.names(group):
+        for candidate in recorded_names if isinstance(recorded_names, list) else [recorded_names]:
+            if not isinstance(candidate, str) or candidate not in self.registry.list_names(group):
                 continue
-            choice = self.known.choice(group, candidate)
+            choice = self.registry.get_choice(group, candidate)
             if choice.key == key and (choice.base == name or "name" in choice.schema.fields):
                 return choice
         if not isinstance(name, str):
             raise ConfigError(f"{key}.name: {name!r} does not name a choice of {group}")
-        choice = self.known.choice(group, name)
+        choice = self.registry.get_choice(group, name)
         if choice.key != key or choice.base != name:
             raise ConfigError(f"{key}.name: {name} is not the choice that stands here; it would be {choice.base}")
         return choice
@@ -187,57 +187,60 @@ class _Decoder:
         prefix = f"{key}." if key else ""
         converted: dict[str, Any] = {}
         for name in values:
-            if reason := refused_key(str(name)):
+            if reason := find_key_problem(str(name)):
                 self.mistakes.append(f"{prefix}{name}: {reason}")
             elif name not in fields:
                 self.mistakes.append(f"{prefix}{name}: there is no such key; {did_you_mean(str(name), list(fields))}")
-        for name, knob in fields.items():
+        for name, field_schema in fields.items():
             if name not in values:
-                where = f"{shown(knob.path)}:{knob.line}"
-                self.mistakes.append(f"{prefix}{name}: it is missing; the default is {plain(knob.default)} ({where})")
+                location = f"{format_path(field_schema.path)}:{field_schema.line}"
+                self.mistakes.append(
+                    f"{prefix}{name}: it is missing; the default is {to_plain(field_schema.default)} ({location})"
+                )
                 continue
             try:
-                converted[name] = convert(values[name], knob.type)
+                converted[name] = convert_value(values[name], field_schema.type)
             except ValueError as error:
-                self.mistakes.append(f"{prefix}{name}: {error} ({shown(knob.path)}:{knob.line})")
+                self.mistakes.append(f"{prefix}{name}: {error} ({format_path(field_schema.path)}:{field_schema.line})")
         self.values[key] = converted
 
-    def _choices(self, container: Mapping[str, Any]) -> dict[str, Any]:
+    def _list_choice_names(self, container: Mapping[str, Any]) -> dict[str, Any]:
         """The recorded choices, or what `name` says where none are recorded."""
-        recorded = container.get("choices")
-        recorded = recorded if isinstance(recorded, Mapping) else {}
+        recorded_names = container.get("choices")
+        recorded_names = recorded_names if isinstance(recorded_names, Mapping) else {}
         choices: dict[str, Any] = {}
-        for group, kind in GROUPS.items():
-            if kind.overlay:
-                choices[group] = recorded.get(group)
-            elif kind.single:
-                choices[group] = recorded.get(group, self.chosen[group].name)
+        for group, group_info in GROUPS.items():
+            if group_info.overlay:
+                choices[group] = recorded_names.get(group)
+            elif group_info.single:
+                choices[group] = recorded_names.get(group, self.choice_by_key[group].name)
             else:
                 choices[group] = list(
-                    recorded.get(group) or [key.partition(".")[2] for key in self.chosen if key.startswith(f"{group}.")]
+                    recorded_names.get(group)
+                    or [key.partition(".")[2] for key in self.choice_by_key if key.startswith(f"{group}.")]
                 )
         return choices
 
-    def _plain_choice(self, key: str) -> dict[str, Any]:
-        return {"name": self.chosen[key].base, **_plain_fields(self.values[key])}
+    def _choice_to_plain(self, key: str) -> dict[str, Any]:
+        return {"name": self.choice_by_key[key].base, **_fields_to_plain(self.values[key])}
 
-    def _build(self, key: str) -> Any:
-        choice = self.chosen[key]
+    def _build_choice(self, key: str) -> Any:
+        choice = self.choice_by_key[key]
         assert choice.module is not None
         try:
             module = importlib.import_module(choice.module)
         except ImportError as error:
             self.mistakes.append(f"{choice.group}={choice.name}: its module cannot be imported: {error}")
             return None
-        return self._construct(key, getattr(module, choice.schema.class_name))
+        return self._construct_dataclass(key, getattr(module, choice.schema.class_name))
 
-    def _construct(self, key: str, kind: type) -> Any:
+    def _construct_dataclass(self, key: str, dataclass_type: type) -> Any:
         try:
-            return kind(**self.values[key])
+            return dataclass_type(**self.values[key])
         except ValueError as error:
             self.mistakes.append(f"{key}: {error}")
             return None
 
 
-def _plain_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: plain(value) for name, value in values.items()}
+def _fields_to_plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: to_plain(value) for name, value in values.items()}

@@ -30,7 +30,7 @@ __all__ = [
     "PositiveInt",
     "Probability",
     "Range",
-    "Refused",
+    "RefusedWords",
     "RunDirectoryName",
     "RunDuration",
     "RunName",
@@ -49,7 +49,7 @@ class Range:
     below: float = math.inf
     at_most: float = math.inf
 
-    def holds(self, value: float) -> bool:
+    def contains(self, value: float) -> bool:
         """True where `value` is finite and within the bounds."""
         return (
             math.isfinite(value)
@@ -77,7 +77,7 @@ class Text:
     rule: str
     at_most: int = 4096
 
-    def holds(self, value: str) -> bool:
+    def matches(self, value: str) -> bool:
         """True where the whole of `value` matches and is short enough."""
         return len(value) <= self.at_most and re.fullmatch(self.pattern, value) is not None
 
@@ -86,7 +86,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedWords:
     """Words that one may expect among those of a Literal, and why they are not: a `reason` that names what to use, to follow the word."""
 
     words: tuple[str, ...]
@@ -107,8 +107,8 @@ class Units:
 
     def __str__(self) -> str:
         examples = {"ep": "10ep", "step": "5000step", "s": "90s", "%": "5%"}
-        *most, last = [examples[name] for name in self.names]
-        return f"{', '.join(most)} or {last}" if most else last
+        *first_examples, last = [examples[name] for name in self.names]
+        return f"{', '.join(first_examples)} or {last}" if first_examples else last
 
 
 Positive = Annotated[float, Range(above=0)]

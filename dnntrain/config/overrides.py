@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnntrain.config.groups import GROUPS, LISTS
-from dnntrain.config.safety import refused_key, refused_text, refused_value, shortened
+from dnntrain.config.safety import find_key_problem, find_text_problem, find_value_problem, shorten
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z0-9_]\w*)*")
 
 
 @dataclass(frozen=True)
-class Setting:
+class Override:
     """One override: `sign` is "", "+", "++" or "~"; `value` is a plain value; `place` shows where it was written."""
 
     key: str
     value: Any
     sign: str
-    place: str
-    raw: str = ""
+    location: str
+    raw_text: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -34,72 +34,76 @@ class Setting:
         return self.key in GROUPS
 
     @property
-    def line(self) -> str:
+    def hydra_override(self) -> str:
         """The setting as an override for Hydra that sets the key whether or not it stands already."""
-        return f"++{self.key}={self.raw}"
+        return f"++{self.key}={self.raw_text}"
 
 
-def mistake(place: str, what: str, hint: str = "") -> str:
+def format_mistake(location: str, problem: str, hint: str = "") -> str:
     """One message: the place, what is wrong there, and on a second line the fix."""
-    return f"{place}: {what}\n     {hint}" if hint else f"{place}: {what}"
+    return f"{location}: {problem}\n     {hint}" if hint else f"{location}: {problem}"
 
 
-def read_overrides(words: Sequence[str], mistakes: list[str]) -> list[Setting]:
+def read_overrides(arguments: Sequence[str], mistakes: list[str]) -> list[Override]:
     """The settings that `words` make; what cannot be read is added to `mistakes`."""
-    settings: list[Setting] = []
-    for word in words:
-        setting = _read(word, mistakes)
-        if setting is None:
+    overrides: list[Override] = []
+    for argument in arguments:
+        override = _parse_override(argument, mistakes)
+        if override is None:
             continue
-        earlier = next((other for other in settings if other.key == setting.key), None)
-        if earlier is not None:
+        earlier_override = next((other for other in overrides if other.key == override.key), None)
+        if earlier_override is not None:
             mistakes.append(
-                mistake(setting.place, f"{setting.key} is set twice, first by {earlier.place}", "keep one of them")
+                format_mistake(
+                    override.location,
+                    f"{override.key} is set twice, first by {earlier_override.location}",
+                    "keep one of them",
+                )
             )
             continue
-        settings.append(setting)
-    return settings
+        overrides.append(override)
+    return overrides
 
 
-def _read(word: str, mistakes: list[str]) -> Setting | None:
-    place = shortened(word)
-    if reason := refused_text(word):
-        mistakes.append(mistake(place, reason))
+def _parse_override(argument: str, mistakes: list[str]) -> Override | None:
+    location = shorten(argument)
+    if reason := find_text_problem(argument):
+        mistakes.append(format_mistake(location, reason))
         return None
-    sign, key, raw = _split(word)
-    if reason := refused_key(key):
-        mistakes.append(mistake(place, reason))
+    sign, key, raw = _split_sign(argument)
+    if reason := find_key_problem(key):
+        mistakes.append(format_mistake(location, reason))
         return None
     if not _PLAIN_KEY.fullmatch(key):
-        plain = re.sub(r"\.+", ".", re.sub(r"[^\w.]", ".", key)).strip(".")
-        example = f"{plain}={shortened(raw or 'VALUE', 40)}" if _PLAIN_KEY.fullmatch(plain) else "optim.lr=0.1"
+        plain_key = re.sub(r"\.+", ".", re.sub(r"[^\w.]", ".", key)).strip(".")
+        example = f"{plain_key}={shorten(raw or 'VALUE', 40)}" if _PLAIN_KEY.fullmatch(plain_key) else "optim.lr=0.1"
         hint = f"write KEY=VALUE, as in {example}"
-        mistakes.append(mistake(place, f"{shortened(key, 40)!r} is not a key", hint))
+        mistakes.append(format_mistake(location, f"{shorten(key, 40)!r} is not a key", hint))
         return None
     if sign == "~":
-        return Setting(key, None, sign, place)
+        return Override(key, None, sign, location)
     if raw is None:
-        mistakes.append(mistake(place, "there is no value", f"write {sign}{key}=VALUE"))
+        mistakes.append(format_mistake(location, "there is no value", f"write {sign}{key}=VALUE"))
         return None
     try:
-        value, raw = _value(key, raw)
+        value, raw = _parse_value(key, raw)
     except ValueError as error:
-        mistakes.append(mistake(place, str(error)))
+        mistakes.append(format_mistake(location, str(error)))
         return None
-    if reason := refused_value(value):
-        mistakes.append(mistake(place, reason))
+    if reason := find_value_problem(value):
+        mistakes.append(format_mistake(location, reason))
         return None
-    return Setting(key, value, sign, place, raw)
+    return Override(key, value, sign, location, raw)
 
 
-def _split(word: str) -> tuple[str, str, str | None]:
+def _split_sign(argument: str) -> tuple[str, str, str | None]:
     """`+reg=[mixup]` → ("+", "reg", "[mixup]"); the value is None where there is no equals sign."""
-    match = re.match(r"(\+\+|\+|~)?([^=]*)(?:=(.*))?$", word, re.S)
+    match = re.match(r"(\+\+|\+|~)?([^=]*)(?:=(.*))?$", argument, re.S)
     assert match is not None
     return match[1] or "", match[2].strip(), match[3]
 
 
-def _value(key: str, raw: str) -> tuple[Any, str]:
+def _parse_value(key: str, raw: str) -> tuple[Any, str]:
     """The plain value of `raw` in Hydra's grammar, and the text that Hydra reads as that value. Raises ValueError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

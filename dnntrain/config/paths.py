@@ -13,22 +13,22 @@ _PATHS = (("", "init_from"), ("data", "root"), ("distill", "teacher"), ("distill
 _LIBRARIES = ("torchvision:", "timm:")
 
 
-def with_whole_paths(container: Mapping[str, Any]) -> dict[str, Any]:
+def make_paths_absolute(container: Mapping[str, Any]) -> dict[str, Any]:
     """`container`, a resolved configuration, with relative paths as they are from the working directory."""
-    made = dict(container)
+    result = dict(container)
     for group, key in _PATHS:
-        holder = made.get(group) if group else made
-        if isinstance(holder, Mapping) and key in holder:
-            whole = _whole(holder[key])
-            made = {**made, group: {**holder, key: whole}} if group else {**made, key: whole}
-    return made
+        section = result.get(group) if group else result
+        if isinstance(section, Mapping) and key in section:
+            absolute = _make_absolute(section[key])
+            result = {**result, group: {**section, key: absolute}} if group else {**result, key: absolute}
+    return result
 
 
-def paths_of(container: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def find_paths(container: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """(`distill.teacher`, value) of each setting of `container` that names a path, or a list with one."""
     for group, key in _PATHS:
-        holder = container.get(group, {}) if group else container
-        value = holder.get(key)
+        section = container.get(group, {}) if group else container
+        value = section.get(key)
         if any(map(_is_path, value if isinstance(value, list) else [value])):
             yield f"{group}.{key}".lstrip("."), value
 
@@ -37,9 +37,9 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str) and value != "" and not value.startswith(_LIBRARIES)
 
 
-def _whole(value: Any) -> Any:
+def _make_absolute(value: Any) -> Any:
     if isinstance(value, list):
-        return [_whole(item) for item in value]
+        return [_make_absolute(item) for item in value]
     if not _is_path(value):
         return value
     try:

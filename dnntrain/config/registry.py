@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.groups import GROUPS
-from dnntrain.config.schema import ChoiceSchema, read_choice
-from dnntrain.config.yaml_io import YamlFile, read_yaml, shown
+from dnntrain.config.schema import ChoiceSchema, read_choice_schema
+from dnntrain.config.yaml_io import YamlFile, format_path, read_yaml
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import did_you_mean
 
@@ -31,7 +31,7 @@ PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
-class Source:
+class ChoiceSource:
     """A folder of YAML files, and the package beside it that holds the modules (None for a user's own folder)."""
 
     conf: Path
@@ -70,7 +70,7 @@ class Choice:
         if self.module_path is None:
             raise ConfigError(f"{self.group}={self.name} has no module; it only sets values")
         try:
-            return read_choice(self.module_path)
+            return read_choice_schema(self.module_path)
         except (ValueError, SyntaxError, OSError) as error:
             raise ConfigError(f"{self.group}={self.name} cannot be used: {error}") from None
 
@@ -79,7 +79,7 @@ class Choice:
         """Where the choice's knobs stand: `optim`, or `reg.mixup`."""
         return self.group if GROUPS[self.group].single else f"{self.group}.{self.base}"
 
-    def values(self) -> dict[str, Any]:
+    def read_values(self) -> dict[str, Any]:
         """The value of every knob as the YAML files of the choice set it, interpolations unresolved."""
         merged: dict[str, Any] = {}
         for file in self.chain:
@@ -90,7 +90,7 @@ class Choice:
 class Registry:
     """All choices of all groups in `sources`; earlier sources win."""
 
-    def __init__(self, sources: tuple[Source, ...], problems: tuple[str, ...] = ()) -> None:
+    def __init__(self, sources: tuple[ChoiceSource, ...], problems: tuple[str, ...] = ()) -> None:
         self.sources = sources
         self.problems = problems
 
@@ -99,112 +99,117 @@ class Registry:
         """The root configuration, `config.yaml`."""
         return self.sources[0].conf / "config.yaml"
 
-    def names(self, group: str) -> list[str]:
+    def list_names(self, group: str) -> list[str]:
         """The names of the choices of `group`, in alphabetical order."""
-        return sorted({path.stem for source in self.sources for path in _files(source.conf / group)})
+        return sorted({path.stem for source in self.sources for path in _list_yaml_files(source.conf / group)})
 
-    def choice(self, group: str, name: str) -> Choice:
+    def get_choice(self, group: str, name: str) -> Choice:
         """The choice `name` of `group`.
 
         Raises ConfigError with the nearest name, or naming the file that is at fault.
         """
-        return self._choice(group, name, seen=())
+        return self._build_choice(group, name, parents=())
 
-    def choices(self, group: str) -> dict[str, Choice]:
+    def get_choices(self, group: str) -> dict[str, Choice]:
         """All choices of `group` by name. Raises ConfigError where a file is at fault."""
-        return {name: self.choice(group, name) for name in self.names(group)}
+        return {name: self.get_choice(group, name) for name in self.list_names(group)}
 
-    def _choice(self, group: str, name: str, seen: tuple[str, ...]) -> Choice:
-        path, source = self._locate(group, name)
+    def _build_choice(self, group: str, name: str, parents: tuple[str, ...]) -> Choice:
+        path, source = self._locate_file(group, name)
         file = read_yaml(path)
         if GROUPS[group].overlay:
             return Choice(group, name, name, (file,))
         module_path = None if source.folder is None else source.folder / group / f"{name}.py"
         if module_path is not None and module_path.is_file():
             return Choice(group, name, name, (file,), f"{source.package}.{group}.{name}", module_path)
-        parent = _parent(file, group, name, has_package=source.folder is not None)
-        if parent in (*seen, name):
-            raise ConfigError(f"{shown(path)}: the presets {', '.join((*seen, name))} refer to each other")
-        base = self._choice(group, parent, (*seen, name))
+        parent = _get_parent_name(file, group, name, has_package=source.folder is not None)
+        if parent in (*parents, name):
+            raise ConfigError(f"{format_path(path)}: the presets {', '.join((*parents, name))} refer to each other")
+        base = self._build_choice(group, parent, (*parents, name))
         return Choice(group, name, base.base, (*base.chain, file), base.module, base.module_path)
 
-    def _locate(self, group: str, name: str) -> tuple[Path, Source]:
-        found = [(path, source) for source in self.sources for path in _files(source.conf / group) if path.stem == name]
-        if not found:
-            names = self.names(group)
-            folder = shown(self.sources[0].conf / group)
+    def _locate_file(self, group: str, name: str) -> tuple[Path, ChoiceSource]:
+        matches = [
+            (path, source)
+            for source in self.sources
+            for path in _list_yaml_files(source.conf / group)
+            if path.stem == name
+        ]
+        if not matches:
+            names = self.list_names(group)
+            folder = format_path(self.sources[0].conf / group)
             raise ConfigError(f"{group}={name}: there is no such choice; {did_you_mean(name, names)} (see {folder}/)")
-        if len(found) > 1:
-            files = " and ".join(shown(path) for path, _ in found)
+        if len(matches) > 1:
+            files = " and ".join(format_path(path) for path, _ in matches)
             raise ConfigError(f"{group}={name} is defined twice: {files}", "rename one of them")
-        return found[0]
+        return matches[0]
 
 
-def registry(config_dir: Path | None = None) -> Registry:
+def load_registry(config_dir: Path | None = None) -> Registry:
     """The registry of this installation, its plug-ins and the user's folder.
 
     Raises ConfigError where that is no folder.
     """
-    sources, problems = _installed()
+    sources, problems = _find_sources()
     if config_dir is not None:
         if not config_dir.is_dir():
             raise ConfigError(f"--config-dir {config_dir} is not a folder")
-        sources = (*sources, Source(config_dir.resolve()))
+        sources = (*sources, ChoiceSource(config_dir.resolve()))
     return Registry(sources, problems)
 
 
-def builtin_source() -> Source:
+def get_builtin_source() -> ChoiceSource:
     """dnntrain's own modules and YAML files. Raises ConfigError where the installation lacks its `conf` folder."""
     for conf in (PACKAGE_FOLDER / "conf", PACKAGE_FOLDER.parent / "conf"):
         if (conf / "config.yaml").is_file():
-            return Source(conf, "dnntrain.choices", PACKAGE_FOLDER / "choices")
+            return ChoiceSource(conf, "dnntrain.choices", PACKAGE_FOLDER / "choices")
     raise ConfigError(f"the installation is incomplete: {PACKAGE_FOLDER}/conf/config.yaml is missing", "install again")
 
 
-def _installed() -> tuple[tuple[Source, ...], tuple[str, ...]]:
-    sources, problems = [builtin_source()], []
+def _find_sources() -> tuple[tuple[ChoiceSource, ...], tuple[str, ...]]:
+    sources, problems = [get_builtin_source()], []
     for entry in sorted(entry_points(group="dnntrain.plugins"), key=lambda entry: entry.name):
-        folder = _package_folder(entry.value)
+        folder = _find_package_folder(entry.value)
         if folder is None:
             problems.append(f"plug-in {entry.name}: the package {entry.value!r} was not found")
         else:
-            sources.append(Source(folder / "conf", entry.value, folder))
+            sources.append(ChoiceSource(folder / "conf", entry.value, folder))
     return tuple(sources), tuple(problems)
 
 
-def _package_folder(package: str) -> Path | None:
+def _find_package_folder(package: str) -> Path | None:
     """The folder of `package`, found without importing it or its parents."""
-    first, *rest = package.split(".")
+    first, *subpackages = package.split(".")
     try:
         spec = find_spec(first)
     except (ImportError, ValueError):
         return None
     for location in (spec.submodule_search_locations or ()) if spec else ():
-        folder = Path(location, *rest)
+        folder = Path(location, *subpackages)
         if folder.is_dir():
             return folder
     return None
 
 
-def _files(folder: Path) -> tuple[Path, ...]:
+def _list_yaml_files(folder: Path) -> tuple[Path, ...]:
     try:
-        return _files_at(folder, folder.stat().st_mtime_ns)
+        return _list_yaml_files_at(folder, folder.stat().st_mtime_ns)
     except OSError:
         return ()
 
 
 @cache
-def _files_at(folder: Path, modified: int) -> tuple[Path, ...]:
+def _list_yaml_files_at(folder: Path, modified_ns: int) -> tuple[Path, ...]:
     return tuple(sorted(folder.glob("*.yaml")))
 
 
-def _parent(file: YamlFile, group: str, name: str, has_package: bool) -> str:
+def _get_parent_name(file: YamlFile, group: str, name: str, has_package: bool) -> str:
     """The choice that a preset builds on: the one entry of its defaults list besides `_self_`."""
     entries = [entry for entry in file.defaults if entry != "_self_"]
     if len(entries) == 1 and isinstance(entries[0], str) and file.defaults[0] != "_self_":
         return entries[0].removeprefix(f"/{group}/").partition("@")[0]
     module = f"no module {group}/{name}.py beside it and " if has_package else ""
     raise ConfigError(
-        f"{shown(file.path)}: {group}={name} has {module}no preset's defaults list",
+        f"{format_path(file.path)}: {group}={name} has {module}no preset's defaults list",
         f"a preset begins with `defaults: [CHOICE, _self_]`, where CHOICE is another choice of {group}",
     )

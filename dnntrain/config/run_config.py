@@ -117,4 +117,4 @@ SECTIONS: dict[str, type] = {
 }
 
 #: Root keys that are plain values; their types are those of RootSection.
-SCALARS: tuple[str, ...] = tuple(field.name for field in fields(RootSection))
+ROOT_KEYS: tuple[str, ...] = tuple(field.name for field in fields(RootSection))

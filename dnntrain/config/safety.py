@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-VALUE_BYTES_AT_MOST = 64 * 1024
+MAX_VALUE_BYTES = 64 * 1024
 
 _INSTANTIATE = re.compile(r"_(target|partial|recursive|convert|args)_")
 _INTERPOLATION = re.compile(r"\$\{")
@@ -26,7 +26,7 @@ _HYDRA_REASONS = {
 }
 
 
-def refused_key(key: str) -> str | None:
+def find_key_problem(key: str) -> str | None:
     """Why a configuration may not set `key`, or None where it may."""
     if _INSTANTIATE.search(key):
         return "a configuration is data: it cannot name code to run"
@@ -37,10 +37,10 @@ def refused_key(key: str) -> str | None:
     return None
 
 
-def refused_text(text: str) -> str | None:
+def find_text_problem(text: str) -> str | None:
     """Why `text` may not stand on the command line, or None: size, control characters, bytes that are no text."""
-    if len(text) > VALUE_BYTES_AT_MOST or len(text.encode("utf-8", "replace")) > VALUE_BYTES_AT_MOST:
-        return f"longer than {VALUE_BYTES_AT_MOST // 1024} KiB"
+    if len(text) > MAX_VALUE_BYTES or len(text.encode("utf-8", "replace")) > MAX_VALUE_BYTES:
+        return f"longer than {MAX_VALUE_BYTES // 1024} KiB"
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         return "holds bytes that are not UTF-8"
     if not text.isprintable():
@@ -49,13 +49,13 @@ def refused_text(text: str) -> str | None:
     return None
 
 
-def refused_value(value: Any) -> str | None:
+def find_value_problem(value: Any) -> str | None:
     """Why the interpolations in `value` are refused, or None: only other keys and harmless variables may be named."""
     if isinstance(value, dict):
-        found = [refused_key(str(key)) for key in value] + [refused_value(item) for item in value.values()]
-        return next((reason for reason in found if reason), None)
+        reasons = [find_key_problem(str(key)) for key in value] + [find_value_problem(item) for item in value.values()]
+        return next((reason for reason in reasons if reason), None)
     if isinstance(value, (list, tuple)):
-        return next((reason for item in value if (reason := refused_value(item))), None)
+        return next((reason for item in value if (reason := find_value_problem(item))), None)
     if not isinstance(value, str) or not has_interpolation(value):
         return None
     for resolver in _RESOLVER.findall(value):
@@ -75,7 +75,7 @@ def has_interpolation(value: Any) -> bool:
     return isinstance(value, str) and _INTERPOLATION.search(value) is not None
 
 
-def shortened(text: str, width: int = 80) -> str:
+def shorten(text: str, width: int = 80) -> str:
     """`text` fit to be shown: control characters escaped, cut at `width`."""
     safe = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[: width + 1])
     return safe if len(safe) <= width else f"{safe[: width - 1]}…"

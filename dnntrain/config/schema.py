@@ -44,50 +44,50 @@ class ChoiceSchema:
 
 
 @cache
-def read_choice(path: Path) -> ChoiceSchema:
+def read_choice_schema(path: Path) -> ChoiceSchema:
     """The choice that the module at `path` defines: its one public frozen dataclass with a `build` method.
 
     Raises ValueError, naming the file, where there is none or more than one.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_choice(node)]
-    if len(found) != 1:
-        names = ", ".join(node.name for node in found) or "none"
+    choice_nodes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_choice_class(node)]
+    if len(choice_nodes) != 1:
+        names = ", ".join(node.name for node in choice_nodes) or "none"
         raise ValueError(
             f"{path}: a choice is exactly one public @dataclass(frozen=True) with a build method; found {names}"
         )
-    node = found[0]
-    return ChoiceSchema(node.name, _first_line(node), _fields(node, tree, path), path)
+    node = choice_nodes[0]
+    return ChoiceSchema(node.name, _get_doc_first_line(node), _read_fields(node, tree, path), path)
 
 
-def read_class(path: Path, name: str) -> dict[str, FieldSchema]:
+def read_class_fields(path: Path, name: str) -> dict[str, FieldSchema]:
     """The fields of the dataclass `name` in the module at `path`, those of its base classes first."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return _fields(node, tree, path)
+            return _read_fields(node, tree, path)
     raise ValueError(f"{path} defines no class {name}")
 
 
-def _is_choice(node: ast.ClassDef) -> bool:
+def _is_choice_class(node: ast.ClassDef) -> bool:
     if node.name.startswith("_"):
         return False
-    decorated = any(
+    is_frozen_dataclass = any(
         isinstance(decorator, ast.Call)
         and isinstance(decorator.func, ast.Name)
         and decorator.func.id == "dataclass"
         and any(keyword.arg == "frozen" for keyword in decorator.keywords)
         for decorator in node.decorator_list
     )
-    return decorated and any(isinstance(item, ast.FunctionDef) and item.name == "build" for item in node.body)
+    return is_frozen_dataclass and any(isinstance(item, ast.FunctionDef) and item.name == "build" for item in node.body)
 
 
-def _fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
+def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
     fields: dict[str, FieldSchema] = {}
     for base in node.bases:
         if isinstance(base, ast.Name) and base.id not in ("Protocol",):
-            fields.update(_base_fields(base.id, tree, path))
-    comments = _comments(path)
+            fields.update(_read_base_fields(base.id, tree, path))
+    comments = _read_comments(path)
     for item in node.body:
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
             continue
@@ -95,25 +95,25 @@ def _fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, Field
             continue
         fields[item.target.id] = FieldSchema(
             name=item.target.id,
-            type=_evaluate(item.annotation, path),
-            default=REQUIRED if item.value is None else _evaluate(item.value, path),
-            doc=_comment_of(item, comments),
+            type=_evaluate_expression(item.annotation, path),
+            default=REQUIRED if item.value is None else _evaluate_expression(item.value, path),
+            doc=_get_field_comment(item, comments),
             path=path,
             line=item.lineno,
         )
     return fields
 
 
-def _base_fields(name: str, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
+def _read_base_fields(name: str, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return _fields(node, tree, path)
+            return _read_fields(node, tree, path)
         if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
-            return read_class(_module_path(node.module, path), name)
+            return read_class_fields(_find_module_file(node.module, path), name)
     raise ValueError(f"{path}: base class {name} is neither defined here nor imported by `from … import`")
 
 
-def _module_path(module: str, importer: Path) -> Path:
+def _find_module_file(module: str, importer: Path) -> Path:
     """The file of `module`: found beside the importing package, so that nothing is imported."""
     relative = Path(*module.split(".")).with_suffix(".py")
     for parent in importer.parents:
@@ -125,7 +125,7 @@ def _module_path(module: str, importer: Path) -> Path:
     raise ValueError(f"{importer}: module {module} was not found")
 
 
-def _evaluate(node: ast.expr, path: Path) -> Any:
+def _evaluate_expression(node: ast.expr, path: Path) -> Any:
     source = ast.unparse(node)
     try:
         return eval(compile(source, str(path), "eval"), {"__builtins__": {}}, dict(NAMESPACE))
@@ -135,7 +135,7 @@ def _evaluate(node: ast.expr, path: Path) -> Any:
         ) from None
 
 
-def _comments(path: Path) -> dict[int, str]:
+def _read_comments(path: Path) -> dict[int, str]:
     tokens = tokenize.generate_tokens(StringIO(path.read_text(encoding="utf-8")).readline)
     return {
         token.start[0]: re.sub(r"^#\s*", "", token.string)
@@ -144,11 +144,11 @@ def _comments(path: Path) -> dict[int, str]:
     }
 
 
-def _comment_of(item: ast.AnnAssign, comments: dict[int, str]) -> str:
+def _get_field_comment(item: ast.AnnAssign, comments: dict[int, str]) -> str:
     """The comment at the end of the field's last line that has one."""
     lines = range(item.end_lineno or item.lineno, item.lineno - 1, -1)
     return next((comments[line] for line in lines if line in comments), "")
 
 
-def _first_line(node: ast.ClassDef) -> str:
+def _get_doc_first_line(node: ast.ClassDef) -> str:
     return (ast.get_docstring(node) or "").partition("\n")[0]

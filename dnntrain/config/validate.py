@@ -13,146 +13,162 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.choice_selection import Selection, select
-from dnntrain.config.convert import MISSING, convert
+from dnntrain.config.choice_selection import Selection, select_choices
+from dnntrain.config.convert import MISSING, convert_value
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
 from dnntrain.config.key_table import KeyTable, UnknownKeyError
-from dnntrain.config.overrides import Setting, mistake, read_overrides
-from dnntrain.config.registry import Choice, Registry, registry
-from dnntrain.config.safety import has_interpolation, refused_key, refused_value
-from dnntrain.config.yaml_io import YamlFile, read_yaml, shown
+from dnntrain.config.overrides import Override, format_mistake, read_overrides
+from dnntrain.config.registry import Choice, Registry, load_registry
+from dnntrain.config.safety import find_key_problem, find_value_problem, has_interpolation
+from dnntrain.config.yaml_io import YamlFile, format_path, read_yaml
 from dnntrain.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Checked:
+class ValidCommandLine:
     """A command line without mistakes: its settings (groups excepted), the choices, and notes worth saying aloud."""
 
-    settings: tuple[Setting, ...]
+    overrides: tuple[Override, ...]
     selection: Selection
     registry: Registry
     notes: tuple[str, ...]
 
     @property
-    def overrides(self) -> list[str]:
+    def hydra_overrides(self) -> list[str]:
         """The overrides for Hydra: the choice of every group in full, then the values."""
         picks = {group: pick for group, pick in self.selection.picks.items() if pick is not None}
-        groups = [f"{group}={_written(pick)}" for group, pick in picks.items()]
-        return [*groups, *(setting.line for setting in self.settings)]
+        groups = [f"{group}={_format_pick(pick)}" for group, pick in picks.items()]
+        return [*groups, *(override.hydra_override for override in self.overrides)]
 
 
-def precheck(words: Sequence[str], config_dir: Path | None = None) -> Checked:
+def validate_overrides(arguments: Sequence[str], config_dir: Path | None = None) -> ValidCommandLine:
     """The settings that `words` make.
 
     Raises ConfigError that lists every mistake, with the nearest valid name and its file.
     """
-    known = registry(config_dir)
+    choice_registry = load_registry(config_dir)
     mistakes: list[str] = []
-    settings = read_overrides(words, mistakes)
-    selection = select(known, settings, mistakes)
-    table = KeyTable(known, selection)
-    values = tuple(setting for setting in settings if not setting.is_group)
-    for setting in values:
-        mistakes += check(setting, table)
-    for setting in _file_settings(known, selection, mistakes):
-        mistakes += check(setting, table)
+    overrides = read_overrides(arguments, mistakes)
+    selection = select_choices(choice_registry, overrides, mistakes)
+    table = KeyTable(choice_registry, selection)
+    value_overrides = tuple(override for override in overrides if not override.is_group)
+    for override in value_overrides:
+        mistakes += find_override_mistakes(override, table)
+    for override in _iterate_file_settings(choice_registry, selection, mistakes):
+        mistakes += find_override_mistakes(override, table)
     if mistakes:
-        raise ConfigError.of(list(dict.fromkeys(mistakes)))
-    return Checked(values, selection, known, (*known.problems, *_dropped(selection)))
+        raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+    return ValidCommandLine(
+        value_overrides, selection, choice_registry, (*choice_registry.problems, *_note_dropped_values(selection))
+    )
 
 
-def check(setting: Setting, table: KeyTable) -> list[str]:
+def find_override_mistakes(override: Override, table: KeyTable) -> list[str]:
     """The mistakes of one setting of a value: its key, then the type and bounds of the value."""
-    if reason := refused_key(setting.key):
-        return [mistake(setting.place, reason)]
-    if setting.sign == "~":
-        return [mistake(setting.place, f"{setting.key} cannot be removed", _instead_of_removing(setting.keys))]
+    if reason := find_key_problem(override.key):
+        return [format_mistake(override.location, reason)]
+    if override.sign == "~":
+        return [
+            format_mistake(override.location, f"{override.key} cannot be removed", _suggest_replacement(override.keys))
+        ]
     try:
-        knob = table.find(setting.keys)
+        field_schema = table.find_field(override.keys)
     except UnknownKeyError as error:
-        return [mistake(setting.place, error.what, error.hint)]
-    if reason := refused_value(setting.value):
-        return [mistake(setting.place, reason)]
-    if knob is None or has_interpolation(setting.value) or setting.value == MISSING:
+        return [format_mistake(override.location, error.problem, error.hint)]
+    if reason := find_value_problem(override.value):
+        return [format_mistake(override.location, reason)]
+    if field_schema is None or has_interpolation(override.value) or override.value == MISSING:
         return []
     try:
-        convert(setting.value, knob.type)
+        convert_value(override.value, field_schema.type)
     except ValueError as error:
-        return [mistake(setting.place, str(error), f"{knob.doc} ({shown(knob.path)}:{knob.line})".strip())]
+        return [
+            format_mistake(
+                override.location,
+                str(error),
+                f"{field_schema.doc} ({format_path(field_schema.path)}:{field_schema.line})".strip(),
+            )
+        ]
     return []
 
 
-def _instead_of_removing(keys: tuple[str, ...]) -> str:
+def _suggest_replacement(keys: tuple[str, ...]) -> str:
     if keys[0] in LISTS and len(keys) == 2:
         return f"name those that stay: {keys[0]}=[…], or {keys[0]}=[] for none"
     return "set another value: null where the key allows it"
 
 
-def _file_settings(known: Registry, selection: Selection, mistakes: list[str]) -> Iterator[Setting]:
+def _iterate_file_settings(choice_registry: Registry, selection: Selection, mistakes: list[str]) -> Iterator[Override]:
     """What the files that take part set: the root, the chosen choices, the overlays."""
-    root = read_yaml(known.root)
-    for keys, value in root.leaves():
+    root = read_yaml(choice_registry.root)
+    for keys, value in root.iterate_leaves():
         if keys[0] != "hydra" and not (keys[0] in LISTS and value == {}):
-            yield Setting(".".join(keys), value, "", root.place(keys))
-    for choice in selection.keyed.values():
+            yield Override(".".join(keys), value, "", root.get_location(keys))
+    for choice in selection.choice_by_key.values():
         for file in choice.chain:
-            mistakes += _form_mistakes(choice, file)
-            for keys, value in file.leaves():
+            mistakes += _find_file_mistakes(choice, file)
+            for keys, value in file.iterate_leaves():
                 if keys != ("name",) or "name" in choice.schema.fields:
-                    yield Setting(".".join((choice.key, *keys)), value, "", file.place(keys))
-    for layer in selection.layers:
-        for keys, value in layer.file.leaves():
-            if dotted := next((key for key in keys if "." in key), None):
+                    yield Override(".".join((choice.key, *keys)), value, "", file.get_location(keys))
+    for layer in selection.overlays:
+        for keys, value in layer.file.iterate_leaves():
+            if dotted_key := next((key for key in keys if "." in key), None):
                 hint = "write each part on a line of its own, indented below the one before"
-                mistakes.append(mistake(layer.file.place(keys), f"{dotted!r} is one key in YAML", hint))
+                mistakes.append(
+                    format_mistake(layer.file.get_location(keys), f"{dotted_key!r} is one key in YAML", hint)
+                )
                 continue
             if value == {} and keys[0] in (*LISTS, *SINGLE):
                 continue
             if keys[0] in OVERLAYS or (keys[0] in GROUPS and len(keys) == 1):
                 hint = f"choose it in the defaults list: - override /{keys[0]}: CHOICE"
-                mistakes.append(mistake(layer.file.place(keys), f"{keys[0]} is a group", hint))
-            elif keys[0] not in GROUPS or selection.intended(layer, keys[0], keys[1]):
-                yield Setting(".".join(keys), value, "", layer.file.place(keys))
-            elif keys[0] in LISTS and keys[1] not in _members(known, keys[0], layer.picks[keys[0]]):
+                mistakes.append(format_mistake(layer.file.get_location(keys), f"{keys[0]} is a group", hint))
+            elif keys[0] not in GROUPS or selection.is_in_force(layer, keys[0], keys[1]):
+                yield Override(".".join(keys), value, "", layer.file.get_location(keys))
+            elif keys[0] in LISTS and keys[1] not in _get_member_keys(choice_registry, keys[0], layer.picks[keys[0]]):
                 hint = f"add `- override /{keys[0]}: [{keys[1]}]` to its defaults list"
-                mistakes.append(mistake(layer.file.place(keys), f"{'.'.join(keys[:2])} is not chosen here", hint))
+                mistakes.append(
+                    format_mistake(layer.file.get_location(keys), f"{'.'.join(keys[:2])} is not chosen here", hint)
+                )
 
 
-def _members(known: Registry, group: str, pick: Any) -> set[str]:
+def _get_member_keys(choice_registry: Registry, group: str, pick: Any) -> set[str]:
     """The keys of the members of a list group, that is the names of their bases."""
-    return {known.choice(group, name).base for name in pick or ()}
+    return {choice_registry.get_choice(group, name).base for name in pick or ()}
 
 
-def _form_mistakes(choice: Choice, file: YamlFile) -> list[str]:
+def _find_file_mistakes(choice: Choice, file: YamlFile) -> list[str]:
     """Departures of a choice's file from its form: `# @package` and `name`."""
     mistakes = []
-    wanted = None if GROUPS[choice.group].single else choice.key
-    if file.package not in (wanted, choice.key if wanted is None else wanted):
-        line = f"`# @package {wanted}`" if wanted else "no `# @package` line"
-        mistakes.append(mistake(shown(file.path), f"its head has {line}", "that is where its knobs are looked for"))
+    expected_package = None if GROUPS[choice.group].single else choice.key
+    if file.package not in (expected_package, choice.key if expected_package is None else expected_package):
+        line = f"`# @package {expected_package}`" if expected_package else "no `# @package` line"
+        mistakes.append(
+            format_mistake(format_path(file.path), f"its head has {line}", "that is where its knobs are looked for")
+        )
     name = file.values.get("name", choice.base)
     if name != choice.base and "name" not in choice.schema.fields:
-        mistakes.append(mistake(file.place(("name",)), f"name is {name!r}", f"write name: {choice.base}"))
+        mistakes.append(format_mistake(file.get_location(("name",)), f"name is {name!r}", f"write name: {choice.base}"))
     return mistakes
 
 
-def _dropped(selection: Selection) -> list[str]:
+def _note_dropped_values(selection: Selection) -> list[str]:
     """A note for each overlay whose values for a group fall away, because another choice was made after it."""
     notes = []
-    for layer in selection.layers:
+    for layer in selection.overlays:
         groups = {
             keys[0] if GROUPS[keys[0]].single else ".".join(keys[:2])
-            for keys, _ in layer.file.leaves()
-            if keys[0] in GROUPS and len(keys) > 1 and not selection.intended(layer, keys[0], keys[1])
+            for keys, _ in layer.file.iterate_leaves()
+            if keys[0] in GROUPS and len(keys) > 1 and not selection.is_in_force(layer, keys[0], keys[1])
         }
         if groups:
             notes.append(
-                f"{shown(layer.file.path)}: its values for {', '.join(sorted(groups))} go with the choice they were for"
+                f"{format_path(layer.file.path)}: its values for {', '.join(sorted(groups))} go with the choice they were for"
             )
     return notes
 
 
-def _written(pick: Any) -> str:
+def _format_pick(pick: Any) -> str:
     if isinstance(pick, list):
         return "[" + ",".join(pick) + "]"
     return str(pick)

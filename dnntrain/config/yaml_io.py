@@ -19,9 +19,9 @@ import yaml
 
 from dnntrain.errors import ConfigError
 
-_BYTES_AT_MOST = 1 << 20
-_NODES_AT_MOST = 10_000
-_DEPTH_AT_MOST = 50
+_MAX_BYTES = 1 << 20
+_MAX_NODES = 10_000
+_MAX_DEPTH = 50
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
 _FLOAT = re.compile(
     r"""^(?:[-+]?[0-9]+(?:_[0-9]+)*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
@@ -44,12 +44,12 @@ class _Dumper(_BaseDumper):  # type: ignore[misc]
     """Quotes every text that `_Loader` would read as something else."""
 
 
-for _class in (_Loader, _Dumper):
-    _class.yaml_implicit_resolvers = {
+for _yaml_class in (_Loader, _Dumper):
+    _yaml_class.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float"))]
         for first, resolvers in _BaseLoader.yaml_implicit_resolvers.items()
     }
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+    _yaml_class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class YamlFile:
     values: dict[str, Any]
     lines: dict[tuple[str, ...], int]
 
-    def place(self, key: tuple[str, ...]) -> str:
+    def get_location(self, key: tuple[str, ...]) -> str:
         """`conf/optim/sgd.yaml:4`, the place of `key`."""
         line = self.lines.get(key)
-        return f"{shown(self.path)}:{line}" if line else shown(self.path)
+        return f"{format_path(self.path)}:{line}" if line else format_path(self.path)
 
-    def leaves(self) -> Iterator[tuple[tuple[str, ...], Any]]:
+    def iterate_leaves(self) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Every value that is no mapping, with its keys; an empty mapping counts as a value."""
-        return leaves(self.values)
+        return iterate_leaves(self.values)
 
 
 def read_yaml(path: Path) -> YamlFile:
@@ -78,11 +78,11 @@ def read_yaml(path: Path) -> YamlFile:
     try:
         status = path.stat()
     except OSError as error:
-        raise ConfigError(f"{shown(path)} cannot be read: {error.strerror}") from None
-    return _read(path, status.st_mtime_ns, status.st_size)
+        raise ConfigError(f"{format_path(path)} cannot be read: {error.strerror}") from None
+    return _parse_yaml_file(path, status.st_mtime_ns, status.st_size)
 
 
-def load_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """The mapping that `text` holds, and the line of each key.
 
     Raises ConfigError; `name` stands for the file in messages.
@@ -91,18 +91,18 @@ def load_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str, ...
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        place = f"{name}:{mark.line + 1}" if mark else name
+        location = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
         hint = "indent with spaces, not with tabs" if "'\\t'" in str(problem) else ""
-        raise ConfigError(f"{place}: {problem}", hint) from None
+        raise ConfigError(f"{location}: {problem}", hint) from None
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply") from None
     if node is None:
         return {}, {}
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{name}:1: a configuration file holds `key: value` lines")
-    reader = _Reader(name)
-    values = reader.plain(node, ())
+    reader = _NodeConverter(name)
+    values = reader.to_plain(node, ())
     return values, reader.lines
 
 
@@ -112,16 +112,16 @@ def dump_yaml(values: dict[str, Any]) -> str:
     return text
 
 
-def leaves(values: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def iterate_leaves(values: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every value of nested mappings that is no mapping itself (or an empty one), with its keys."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from leaves(value, (*prefix, str(key)))
+            yield from iterate_leaves(value, (*prefix, str(key)))
         else:
             yield (*prefix, str(key)), value
 
 
-def shown(path: Path) -> str:
+def format_path(path: Path) -> str:
     """`path` as a user would type it: from the working folder, or from the folder that holds `dnntrain` or `conf`."""
     for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
         try:
@@ -132,78 +132,80 @@ def shown(path: Path) -> str:
 
 
 @cache
-def _read(path: Path, modified: int, size_bytes: int) -> YamlFile:
-    if size_bytes > _BYTES_AT_MOST:
-        raise ConfigError(f"{shown(path)} has {size_bytes} bytes; a configuration file has at most {_BYTES_AT_MOST}")
+def _parse_yaml_file(path: Path, modified_ns: int, size_bytes: int) -> YamlFile:
+    if size_bytes > _MAX_BYTES:
+        raise ConfigError(f"{format_path(path)} has {size_bytes} bytes; a configuration file has at most {_MAX_BYTES}")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{shown(path)} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{format_path(path)} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{shown(path)}: byte {error.start} is not UTF-8") from None
+        raise ConfigError(f"{format_path(path)}: byte {error.start} is not UTF-8") from None
     if text.startswith("\ufeff"):
-        raise ConfigError(f"{shown(path)} begins with a byte-order mark", "save it as UTF-8 without BOM")
-    values, lines = load_yaml(text, shown(path))
+        raise ConfigError(f"{format_path(path)} begins with a byte-order mark", "save it as UTF-8 without BOM")
+    values, lines = parse_yaml(text, format_path(path))
     defaults = values.pop("defaults", None)
     if defaults is not None and not isinstance(defaults, list):
-        raise ConfigError(f"{shown(path)}:{lines[('defaults',)]}: defaults is a list")
+        raise ConfigError(f"{format_path(path)}:{lines[('defaults',)]}: defaults is a list")
     head = [line for line in text.splitlines()[:10] if line.startswith("#")]
     package = next((match[1] for line in head if (match := re.match(r"#\s*@package\s+(\S+)", line))), None)
     doc = next((line.lstrip("# ") for line in head if not re.match(r"#\s*(@package|yaml-language-server)", line)), "")
     return YamlFile(path, doc, package, tuple(defaults or ()), values, lines)
 
 
-class _Reader:
+class _NodeConverter:
     """Turns nodes into plain values, counting them so that aliases cannot multiply without end."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.nodes = 0
+        self.node_count = 0
         self.lines: dict[tuple[str, ...], int] = {}
 
-    def plain(self, node: Any, keys: tuple[str, ...]) -> Any:
-        self.nodes += 1
-        if self.nodes > _NODES_AT_MOST or len(keys) > _DEPTH_AT_MOST:
-            raise ConfigError(f"{self._at(node)}: more than {_NODES_AT_MOST} values; are aliases (*name) repeated?")
+    def to_plain(self, node: Any, keys: tuple[str, ...]) -> Any:
+        self.node_count += 1
+        if self.node_count > _MAX_NODES or len(keys) > _MAX_DEPTH:
+            raise ConfigError(
+                f"{self._format_location(node)}: more than {_MAX_NODES} values; are aliases (*name) repeated?"
+            )
         if node.tag not in _PLAIN_TAGS:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             raise ConfigError(
-                f"{self._at(node)}: the tag {tag} is refused", "a configuration is data: plain values only"
+                f"{self._format_location(node)}: the tag {tag} is refused", "a configuration is data: plain values only"
             )
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, keys)
+            return self._convert_mapping(node, keys)
         if isinstance(node, yaml.SequenceNode):
-            return [self.plain(item, (*keys, str(index))) for index, item in enumerate(node.value)]
-        return self._scalar(node)
+            return [self.to_plain(item, (*keys, str(index))) for index, item in enumerate(node.value)]
+        return self._convert_scalar(node)
 
-    def _mapping(self, node: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    def _convert_mapping(self, node: Any, keys: tuple[str, ...]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag != "tag:yaml.org,2002:str":
                 hint = f"quote it: '{key_node.value}':" if isinstance(key_node, yaml.ScalarNode) else ""
-                raise ConfigError(f"{self._at(key_node)}: the key {key_node.value!r} is not text", hint)
+                raise ConfigError(f"{self._format_location(key_node)}: the key {key_node.value!r} is not text", hint)
             key = key_node.value
             if key in values:
-                raise ConfigError(f"{self._at(key_node)}: the key {key!r} stands twice")
+                raise ConfigError(f"{self._format_location(key_node)}: the key {key!r} stands twice")
             self.lines[(*keys, key)] = key_node.start_mark.line + 1
-            values[key] = self.plain(value_node, (*keys, key))
+            values[key] = self.to_plain(value_node, (*keys, key))
         return values
 
-    def _scalar(self, node: Any) -> Any:
-        kind = node.tag.rpartition(":")[2]
+    def _convert_scalar(self, node: Any) -> Any:
+        tag_name = node.tag.rpartition(":")[2]
         text = node.value
         try:
-            if kind == "null":
+            if tag_name == "null":
                 return None
-            if kind == "bool":
+            if tag_name == "bool":
                 return text.lower() in ("yes", "true", "on")
-            if kind == "int":
+            if tag_name == "int":
                 return yaml.SafeLoader("").construct_yaml_int(node)
-            if kind == "float":
+            if tag_name == "float":
                 return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError as error:
-            raise ConfigError(f"{self._at(node)}: {error}") from None
+            raise ConfigError(f"{self._format_location(node)}: {error}") from None
         return text
 
-    def _at(self, node: Any) -> str:
+    def _format_location(self, node: Any) -> str:
         return f"{self.name}:{node.start_mark.line + 1}"

@@ -62,10 +62,10 @@ class Display(Protocol):
 
     def refresh(self, state: LiveState) -> None: ...
 
-    def row(self, row: Mapping[str, Any]) -> None:
+    def show_row(self, row: Mapping[str, Any]) -> None:
         """Takes each new row of metrics; rows of an evaluation are shown for good."""
 
-    def message(self, text: str, warning: bool = False) -> None:
+    def show_message(self, text: str, warning: bool = False) -> None:
         """Says something for good; a quiet display says warnings only."""
 
     def close(self, status: str) -> None: ...
@@ -74,33 +74,33 @@ class Display(Protocol):
 class Pace:
     """When to refresh next: not before `at_least_s`, and late enough that refreshing costs its share of time only."""
 
-    def __init__(self, at_least_s: float) -> None:
-        self.at_least_s = at_least_s
+    def __init__(self, min_interval_s: float) -> None:
+        self.min_interval_s = min_interval_s
         self.next_s = 0.0
 
-    def spent(self, started_s: float) -> None:
+    def record_refresh(self, started_s: float) -> None:
         """Takes note of a refresh that began at `started_s` and ends now."""
         now = time.perf_counter()
-        self.next_s = now + max(self.at_least_s, (now - started_s) / _COST_SHARE)
+        self.next_s = now + max(self.min_interval_s, (now - started_s) / _COST_SHARE)
 
 
-def improves(row: Mapping[str, Any], metric_name: str, best: float) -> bool:
+def is_improvement(row: Mapping[str, Any], metric_name: str, best: float) -> bool:
     """True where the row's metric is better than `best`, or is the first one."""
-    value = number(row.get(metric_name))
+    value = to_float(row.get(metric_name))
     if math.isnan(value):
         return False
     return math.isnan(best) or (value < best if metric_name == "loss" else value > best)
 
 
-def number(value: Any, otherwise: float = math.nan) -> float:
+def to_float(value: Any, default: float = math.nan) -> float:
     """`value` as a float, also where it is the text "nan" or "inf"; `otherwise` where it is no number."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        return otherwise
+        return default
 
 
-def shown(name: str, value: float) -> str:
+def format_metric(name: str, value: float) -> str:
     """A metric for people: accuracies in percent, learning rates in three digits; "-" where unknown."""
     if math.isnan(value):
         return "-"
@@ -111,7 +111,7 @@ def shown(name: str, value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
-def speed(examples_per_s: float) -> str:
+def format_throughput(examples_per_s: float) -> str:
     """`41200` → `41.2k ex/s`."""
     if not math.isfinite(examples_per_s):
         return "-"

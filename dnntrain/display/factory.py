@@ -11,10 +11,12 @@ from dnntrain.display.base import Display
 from dnntrain.display.plain import JsonDisplay, PlainDisplay, QuietDisplay
 from dnntrain.utils.streams import is_live_terminal
 
-Mode = Literal["auto", "quiet", "json"]
+DisplayMode = Literal["auto", "quiet", "json"]
 
 
-def make_display(mode: Mode | str = "auto", stream: TextIO | None = None, output: TextIO | None = None) -> Display:
+def make_display(
+    mode: DisplayMode | str = "auto", stream: TextIO | None = None, output: TextIO | None = None
+) -> Display:
     """The display for `mode` on `stream` (default stderr); `json` writes its rows to `output` (default stdout).
 
     `auto` is the live view where `stream` is a terminal that can move its cursor (TERM is not dumb), else plain lines.
@@ -28,9 +30,9 @@ def make_display(mode: Mode | str = "auto", stream: TextIO | None = None, output
         from dnntrain.display.terminal import TerminalDisplay  # takes rich, which pipes and tests do without
 
         return TerminalDisplay(stream)
-    return PlainDisplay(stream, coloured=_forced_colour(os.environ))
+    return PlainDisplay(stream, use_color=_is_color_forced(os.environ))
 
 
-def _forced_colour(environ: Mapping[str, str]) -> bool:
+def _is_color_forced(environ: Mapping[str, str]) -> bool:
     """FORCE_COLOR asks for colour where there is no terminal; NO_COLOR overrules it (no-color.org, force-color.org)."""
     return environ.get("FORCE_COLOR", "") not in ("", "0") and not environ.get("NO_COLOR")

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from dnntrain.display.base import Header, LiveState, number, shown, speed
+from dnntrain.display.base import Header, LiveState, format_metric, format_throughput, to_float
 from dnntrain.utils.units import format_bytes, format_count, format_epochs, format_seconds
 
 Line = list[tuple[str, str]]
@@ -41,77 +41,79 @@ class History:
             self._every *= 2
 
 
-def opening(header: Header, width: int, ascii_only: bool = False) -> list[Line]:
+def format_opening(header: Header, width: int, ascii_only: bool = False) -> list[Line]:
     """What stands above everything: the model, the data, where the run is kept."""
     dot = " - " if ascii_only else " · "
     facts = dot.join((header.model, f"{format_count(header.parameters)} parameters", header.data, header.layout))
     return [
-        [(fitted(f"  {facts}", width), "plain")],
-        [(fitted(f"  {header.run_dir}", width, from_left=True), "label")],
+        [(fit_text(f"  {facts}", width), "plain")],
+        [(fit_text(f"  {header.run_dir}", width, from_left=True), "label")],
         [],
     ]
 
 
-def table_head(width: int) -> Line:
+def format_table_head(width: int) -> Line:
     """The names of the columns of `table_row`."""
-    return [(_columns(("epoch", "step", "train loss", "val loss", "accuracy", "time"), width), "label")]
+    return [(_format_columns(("epoch", "step", "train loss", "val loss", "accuracy", "time"), width), "label")]
 
 
-def table_row(row: Mapping[str, Any], train_loss: float, improved: bool, width: int, ascii_only: bool = False) -> Line:
+def format_table_row(
+    row: Mapping[str, Any], train_loss: float, is_best: bool, width: int, ascii_only: bool = False
+) -> Line:
     """One evaluation. Columns are left out from the right end of importance where `width` is too small for all."""
     if row["split"] == "test":
         values = (
             "test",
             "",
             "",
-            shown("loss", number(row.get("loss"))),
-            shown("accuracy", number(row.get("accuracy"))),
+            format_metric("loss", to_float(row.get("loss"))),
+            format_metric("accuracy", to_float(row.get("accuracy"))),
             "",
         )
-        return [(_columns(values, width), "good")]
+        return [(_format_columns(values, width), "good")]
     values = (
-        f"{number(row.get('epoch')):.1f}",
+        f"{to_float(row.get('epoch')):.1f}",
         f"{row.get('step')}",
-        shown("loss", train_loss),
-        shown("loss", number(row.get("loss"))),
-        shown("accuracy", number(row.get("accuracy"))),
-        format_seconds(number(row.get("wall_s"))),
+        format_metric("loss", train_loss),
+        format_metric("loss", to_float(row.get("loss"))),
+        format_metric("accuracy", to_float(row.get("accuracy"))),
+        format_seconds(to_float(row.get("wall_s"))),
     )
-    text = _columns(values, width)
+    text = _format_columns(values, width)
     mark = "*" if ascii_only else "★"
-    room = width - len(text) >= 2
-    return [(text, "plain"), (f" {mark}", "good")] if improved and room else [(text, "good" if improved else "plain")]
+    has_room = width - len(text) >= 2
+    return [(text, "plain"), (f" {mark}", "good")] if is_best and has_room else [(text, "good" if is_best else "plain")]
 
 
-def _columns(values: tuple[str, str, str, str, str, str], width: int) -> str:
+def _format_columns(values: tuple[str, str, str, str, str, str], width: int) -> str:
     """Right-aligned columns; the most telling ones where there is no room for all."""
     widths = (8, 9, 12, 11, 11, 9)
     order = (0, 4, 3, 2, 1, 5)
-    kept: set[int] = set()
+    shown_columns: set[int] = set()
     for column in order:
-        if sum(widths[other] for other in kept) + widths[column] > max(width, 19):
+        if sum(widths[shown_column] for shown_column in shown_columns) + widths[column] > max(width, 19):
             break
-        kept.add(column)
-    return "".join(f"{values[column]:>{widths[column]}}" for column in sorted(kept))[:width]
+        shown_columns.add(column)
+    return "".join(f"{values[column]:>{widths[column]}}" for column in sorted(shown_columns))[:width]
 
 
-def panel(
+def format_panel(
     header: Header, state: LiveState, losses: Sequence[float], width: int, height: int = 25, ascii_only: bool = False
 ) -> list[Line]:
     """The panel in lines of (text, role) that are `width` cells wide and at most `height` - 1 many.
 
     From 30 cells on it has a frame; its numbers stand in as many columns as there is room for, at most four.
     """
-    framed = width >= 30 and height >= 7
-    inner = width - 4 if framed else width
+    has_frame = width >= 30 and height >= 7
+    inner = width - 4 if has_frame else width
     columns = max(1, min(4, (inner + _GAP) // (_CELL + _GAP)))
-    room = max(1, height - 2 - (2 if framed else 0))
-    bar = _bar_line(state, inner, ascii_only)
-    lines = [bar, *_grid(_cells(state, losses, ascii_only), columns, inner)][:room]
-    if not framed:
-        return [_padded(line, width) for line in lines]
+    room = max(1, height - 2 - (2 if has_frame else 0))
+    bar = _format_bar(state, inner, ascii_only)
+    lines = [bar, *_arrange_cells(_make_cells(state, losses, ascii_only), columns, inner)][:room]
+    if not has_frame:
+        return [_pad_line(line, width) for line in lines]
     side, corners, rule = ("|", "++++", "-") if ascii_only else ("│", "╭╮╰╯", "─")
-    left, right = f" {fitted(header.title, max(4, inner // 2))} ", f" {_where(state, inner)} "
+    left, right = f" {fit_text(header.title, max(4, inner // 2))} ", f" {_format_position(state, inner)} "
     fill = width - 4 - cell_len(left) - cell_len(right)
     if fill < 0:
         right, fill = "", width - 4 - cell_len(left)
@@ -123,10 +125,10 @@ def panel(
         (rule + corners[1], "border"),
     ]
     bottom: Line = [(corners[2] + rule * (width - 2) + corners[3], "border")]
-    return [top, *([(f"{side} ", "border"), *_padded(line, inner), (f" {side}", "border")] for line in lines), bottom]
+    return [top, *([(f"{side} ", "border"), *_pad_line(line, inner), (f" {side}", "border")] for line in lines), bottom]
 
 
-def _where(state: LiveState, room: int) -> str:
+def _format_position(state: LiveState, room: int) -> str:
     epochs = (
         f"epoch {state.epoch:.1f}/{format_epochs(state.total_epochs)}"
         if state.total_epochs
@@ -137,7 +139,7 @@ def _where(state: LiveState, room: int) -> str:
     return both if len(both) <= room // 2 else epochs
 
 
-def _bar_line(state: LiveState, width: int, ascii_only: bool) -> Line:
+def _format_bar(state: LiveState, width: int, ascii_only: bool) -> Line:
     percent = f"{100 * state.fraction:4.0f}%"
     eta = f"  eta {format_seconds(state.eta_s)}".ljust(13) if width >= 30 and math.isfinite(state.eta_s) else ""
     length = width - len(percent) - len(eta)
@@ -151,28 +153,28 @@ def _bar_line(state: LiveState, width: int, ascii_only: bool) -> Line:
     ]
 
 
-def _cells(state: LiveState, losses: Sequence[float], ascii_only: bool) -> list[Line]:
+def _make_cells(state: LiveState, losses: Sequence[float], ascii_only: bool) -> list[Line]:
     """The numbers, each `_CELL` cells wide, in the order of their importance."""
     name = "val loss" if state.metric_name == "loss" else state.metric_name
     is_best = state.metric == state.best
     return [
-        _cell("loss", shown("loss", state.loss)),
-        _cell(name, shown(state.metric_name, state.metric), "good" if is_best else "value"),
-        _cell("lr", shown("lr", state.learning_rate)),
-        _cell("speed", speed(state.examples_per_s)),
-        [(sparkline(losses, _CELL, ascii_only), "spark")],
-        _cell("best", shown(state.metric_name, state.best)),
-        _cell("time", format_seconds(state.elapsed_s)),
-        _cell("mem", format_bytes(state.memory_bytes) if state.memory_bytes else "-"),
+        _make_cell("loss", format_metric("loss", state.loss)),
+        _make_cell(name, format_metric(state.metric_name, state.metric), "good" if is_best else "value"),
+        _make_cell("lr", format_metric("lr", state.learning_rate)),
+        _make_cell("speed", format_throughput(state.examples_per_s)),
+        [(draw_sparkline(losses, _CELL, ascii_only), "spark")],
+        _make_cell("best", format_metric(state.metric_name, state.best)),
+        _make_cell("time", format_seconds(state.elapsed_s)),
+        _make_cell("mem", format_bytes(state.memory_bytes) if state.memory_bytes else "-"),
     ]
 
 
-def _cell(label: str, value: str, role: str = "value") -> Line:
-    label = fitted(label, max(1, _CELL - len(value) - 1))
+def _make_cell(label: str, value: str, role: str = "value") -> Line:
+    label = fit_text(label, max(1, _CELL - len(value) - 1))
     return [(label, "label"), (" " * (_CELL - cell_len(label) - len(value)), "plain"), (value, role)]
 
 
-def _grid(cells: list[Line], columns: int, width: int) -> list[Line]:
+def _arrange_cells(cells: list[Line], columns: int, width: int) -> list[Line]:
     gap = _GAP if columns == 1 else min(8, (width - columns * _CELL) // (columns - 1))
     lines: list[Line] = []
     for start in range(0, len(cells), columns):
@@ -183,7 +185,7 @@ def _grid(cells: list[Line], columns: int, width: int) -> list[Line]:
     return lines
 
 
-def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
+def draw_sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
     """The course of `values` in `width` characters, the newest on the right; empty where there are fewer than two."""
     if len(values) < 2 or ascii_only:
         return " " * width
@@ -195,7 +197,7 @@ def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> 
     return "".join(_SPARKS[round((mean - low) * scale)] for mean in means).ljust(width)
 
 
-def fitted(text: str, width: int, from_left: bool = False) -> str:
+def fit_text(text: str, width: int, from_left: bool = False) -> str:
     """`text` on one line of at most `width` cells, cut with an ellipsis; control characters become spaces."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     if cell_len(text) <= width:
@@ -207,11 +209,11 @@ def fitted(text: str, width: int, from_left: bool = False) -> str:
     return f"{set_cell_size(text, width - 1)}…"
 
 
-def _padded(line: Line, width: int) -> Line:
+def _pad_line(line: Line, width: int) -> Line:
     """The line in exactly `width` cells."""
-    padded: Line = []
+    spans: Line = []
     for text, role in line:
         text = text if cell_len(text) <= width else set_cell_size(text, width)
         width -= cell_len(text)
-        padded.append((text, role))
-    return [*padded, (" " * width, "plain")]
+        spans.append((text, role))
+    return [*spans, (" " * width, "plain")]

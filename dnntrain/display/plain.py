@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from dnntrain.display.base import Header, LiveState, improves, number, shown, speed
+from dnntrain.display.base import Header, LiveState, format_metric, format_throughput, is_improvement, to_float
 from dnntrain.utils.streams import SafeStream
-from dnntrain.utils.units import counted, format_bytes, format_count, format_epochs, format_seconds
+from dnntrain.utils.units import format_bytes, format_count, format_epochs, format_seconds, pluralize
 
 
 class QuietDisplay:
@@ -27,12 +27,12 @@ class QuietDisplay:
     def refresh(self, state: LiveState) -> None:
         pass
 
-    def row(self, row: Mapping[str, Any]) -> None:
+    def show_row(self, row: Mapping[str, Any]) -> None:
         pass
 
-    def message(self, text: str, warning: bool = False) -> None:
+    def show_message(self, text: str, warning: bool = False) -> None:
         if warning:
-            self._stream.line(text)
+            self._stream.write_line(text)
 
     def close(self, status: str) -> None:
         pass
@@ -45,12 +45,12 @@ class JsonDisplay(QuietDisplay):
         super().__init__(stream)
         self._output = SafeStream(output)
 
-    def row(self, row: Mapping[str, Any]) -> None:
-        finite = {
+    def show_row(self, row: Mapping[str, Any]) -> None:
+        json_row = {
             name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in row.items()
         }
-        self._output.line(json.dumps(finite, allow_nan=False, default=str))
+        self._output.write_line(json.dumps(json_row, allow_nan=False, default=str))
 
 
 class PlainDisplay:
@@ -59,77 +59,77 @@ class PlainDisplay:
     Where colour is forced, evaluations that improve are green.
     """
 
-    def __init__(self, stream: TextIO, coloured: bool = False, every_s: float = 5.0) -> None:
+    def __init__(self, stream: TextIO, use_color: bool = False, every_s: float = 5.0) -> None:
         self.next_refresh = 0.0
         self._stream = SafeStream(stream)
-        self._coloured = coloured
+        self._use_color = use_color
         self._every_s = every_s
         self._metric_name, self._best = "accuracy", math.nan
         self._total_steps = 0
 
     def start(self, header: Header) -> None:
         self._total_steps = header.steps
-        self._stream.line(f"{header.title}: {about(header)}")
-        self._stream.line(f"run directory: {header.run_dir}")
+        self._stream.write_line(f"{header.title}: {describe_run(header)}")
+        self._stream.write_line(f"run directory: {header.run_dir}")
         self.next_refresh = time.perf_counter() + min(2.0, self._every_s)
 
     def refresh(self, state: LiveState) -> None:
         self._metric_name, self._best = state.metric_name, state.best
-        self._stream.line(state_line(state))
+        self._stream.write_line(format_state(state))
         # A long run needs no line every five seconds: at most about a hundred for each tenfold of its age.
         self.next_refresh = time.perf_counter() + min(max(self._every_s, state.elapsed_s / 100), 60.0)
 
-    def row(self, row: Mapping[str, Any]) -> None:
+    def show_row(self, row: Mapping[str, Any]) -> None:
         if row.get("split") == "event":
-            self._stream.line(f"step {row.get('step')}: {row.get('event')}: {row.get('reason', '')}")
+            self._stream.write_line(f"step {row.get('step')}: {row.get('event')}: {row.get('reason', '')}")
         elif row.get("split") in ("val", "test"):
-            improved = row["split"] == "val" and improves(row, self._metric_name, self._best)
-            if improved:
-                self._best = number(row.get(self._metric_name))
-            line = row_line(row, self._total_steps) + (", best so far" if improved else "")
-            self._stream.line(f"\x1b[32m{line}\x1b[0m" if improved and self._coloured else line)
+            is_best = row["split"] == "val" and is_improvement(row, self._metric_name, self._best)
+            if is_best:
+                self._best = to_float(row.get(self._metric_name))
+            line = format_row(row, self._total_steps) + (", best so far" if is_best else "")
+            self._stream.write_line(f"\x1b[32m{line}\x1b[0m" if is_best and self._use_color else line)
 
-    def message(self, text: str, warning: bool = False) -> None:
-        self._stream.line(f"\x1b[33m{text}\x1b[0m" if warning and self._coloured else text)
+    def show_message(self, text: str, warning: bool = False) -> None:
+        self._stream.write_line(f"\x1b[33m{text}\x1b[0m" if warning and self._use_color else text)
 
     def close(self, status: str) -> None:
-        self._stream.line(status)
+        self._stream.write_line(status)
 
 
-def about(header: Header) -> str:
+def describe_run(header: Header) -> str:
     """Model, data and layout in one line."""
-    length = counted(f"{header.steps:,}", "step") if header.steps else "until its time is over"
-    epochs = f" ({counted(format_epochs(header.epochs), 'epoch')})" if header.epochs else ""
+    length = pluralize(f"{header.steps:,}", "step") if header.steps else "until its time is over"
+    epochs = f" ({pluralize(format_epochs(header.epochs), 'epoch')})" if header.epochs else ""
     return (
         f"{header.model} with {format_count(header.parameters)} parameters on {header.data}, {header.layout}, "
         f"{length}{epochs}"
     )
 
 
-def state_line(state: LiveState) -> str:
+def format_state(state: LiveState) -> str:
     """The state in one plain line; what is unknown is left out."""
     parts = [
         f"step {state.step}/{state.total_steps}" if state.total_steps else f"step {state.step}",
         f"{100 * state.fraction:.0f}%",
         f"epoch {state.epoch:.2f}",
-        f"loss {shown('loss', state.loss)}",
-        f"{state.metric_name} {shown(state.metric_name, state.metric)}",
-        f"best {shown(state.metric_name, state.best)}",
-        f"lr {shown('lr', state.learning_rate)}",
-        speed(state.examples_per_s),
+        f"loss {format_metric('loss', state.loss)}",
+        f"{state.metric_name} {format_metric(state.metric_name, state.metric)}",
+        f"best {format_metric(state.metric_name, state.best)}",
+        f"lr {format_metric('lr', state.learning_rate)}",
+        format_throughput(state.examples_per_s),
         format_bytes(state.memory_bytes) if state.memory_bytes else "-",
         f"eta {format_seconds(state.eta_s)}",
     ]
     return "  ".join(part for part in parts if not part.endswith("-"))
 
 
-def row_line(row: Mapping[str, Any], total_steps: int) -> str:
+def format_row(row: Mapping[str, Any], total_steps: int) -> str:
     """An evaluation in one plain line."""
     step = f"{row.get('step')}/{total_steps}" if total_steps else f"{row.get('step')}"
     values = [
-        f"{name} {shown(name, number(value))}"
+        f"{name} {format_metric(name, to_float(value))}"
         for name, value in row.items()
-        if name not in ("step", "epoch", "examples", "wall_s", "split") and math.isfinite(number(value, math.inf))
+        if name not in ("step", "epoch", "examples", "wall_s", "split") and math.isfinite(to_float(value, math.inf))
     ]
-    where = f"{row.get('split')} at step {step}, epoch {number(row.get('epoch')):.2f}"
-    return f"{where}: {', '.join(values) or 'no finite value'}"
+    position = f"{row.get('split')} at step {step}, epoch {to_float(row.get('epoch')):.2f}"
+    return f"{position}: {', '.join(values) or 'no finite value'}"

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from dnntrain.config.run_config import RunConfig
 from dnntrain.display.base import Display, Header, LiveState
 from dnntrain.planning.plan import Plan
-from dnntrain.utils.hardware import peak_bytes
+from dnntrain.utils.hardware import read_peak_bytes
 
 if TYPE_CHECKING:
     from dnntrain.training.trainer import Trainer
 
 
-def header(plan: Plan, run_dir: str) -> Header:
+def make_header(plan: Plan, run_dir: str) -> Header:
     """What the display says once, at the start."""
     return Header(
         title=plan.name,
@@ -29,7 +29,7 @@ def header(plan: Plan, run_dir: str) -> Header:
     )
 
 
-class Watch:
+class RunProgress:
     """Keeps the newest values of a run and shows them when the display is due, at each row and a few times a second."""
 
     def __init__(self, display: Display, plan: Plan, config: RunConfig) -> None:
@@ -44,13 +44,13 @@ class Watch:
         """Begins to show `trainer`."""
         self._trainer = trainer
 
-    def row(self, row: Mapping[str, Any]) -> None:
+    def record_row(self, row: Mapping[str, Any]) -> None:
         """Takes a new row of metrics."""
         if row["split"] == "train":
             self._train = row
         elif row["split"] == "val":
             self._val = row
-        self._display.row(row)
+        self._display.show_row(row)
         self.tick(int(row["step"]))
 
     def tick(self, step: int) -> None:
@@ -60,7 +60,7 @@ class Watch:
         progress = self._trainer.loop.progress
         done, total = step, progress.total_steps
         fraction = done / total if total else min(progress.elapsed_s / progress.budget_s, 1.0)
-        session_steps = max(done - progress.started_at_step, 1)
+        session_steps = max(done - progress.session_start_step, 1)
         eta_s = (total - done) * progress.session_s / session_steps if total else progress.budget_s - progress.elapsed_s
         self._display.refresh(
             LiveState(
@@ -77,6 +77,6 @@ class Watch:
                 best=self._trainer.evaluator.best if self._trainer.evaluator.best is not None else float("nan"),
                 learning_rate=float(self._train.get("lr", float("nan"))),
                 examples_per_s=float(self._train.get("examples_per_s", float("nan"))),
-                memory_bytes=peak_bytes(self._plan.device),
+                memory_bytes=read_peak_bytes(self._plan.device),
             )
         )

@@ -17,8 +17,8 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
-from dnntrain.display.base import Header, LiveState, Pace, improves, number
-from dnntrain.display.panel import History, Line, opening, panel, table_head, table_row
+from dnntrain.display.base import Header, LiveState, Pace, is_improvement, to_float
+from dnntrain.display.panel import History, Line, format_opening, format_panel, format_table_head, format_table_row
 from dnntrain.utils.streams import SafeStream
 
 _STYLES = {
@@ -38,16 +38,16 @@ _STYLES = {
         "bad": "bold red",
     }.items()
 }
-_WIDEST = 100
+_MAX_WIDTH = 100
 
 
 class TerminalDisplay:
     """Draws with rich, on the calling thread only."""
 
     def __init__(self, stream: TextIO) -> None:
-        safe: Any = SafeStream(stream)
-        self._console = Console(file=safe, force_terminal=True, highlight=False, markup=False, emoji=False)
-        self._ascii = not safe.encoding.lower().startswith("utf")
+        safe_stream: Any = SafeStream(stream)
+        self._console = Console(file=safe_stream, force_terminal=True, highlight=False, markup=False, emoji=False)
+        self._ascii = not safe_stream.encoding.lower().startswith("utf")
         self._pace = Pace(0.25)
         self._live: Live | None = None
         self._header = Header("", "", "", "", 0, 0, 0.0, "")
@@ -63,11 +63,13 @@ class TerminalDisplay:
     def start(self, header: Header) -> None:
         self._header = header
         self._state = LiveState(total_steps=header.steps, total_epochs=header.epochs)
-        for line in opening(header, self._width, self._ascii):
+        for line in format_opening(header, self._width, self._ascii):
             self._print(line)
         # Only what goes to this same terminal may be redirected through it.
-        same = sys.stdout is not None and sys.stdout.isatty()
-        self._live = Live(self, console=self._console, auto_refresh=False, redirect_stdout=same, redirect_stderr=True)
+        shares_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._live = Live(
+            self, console=self._console, auto_refresh=False, redirect_stdout=shares_terminal, redirect_stderr=True
+        )
         self._live.start()
 
     def refresh(self, state: LiveState) -> None:
@@ -75,19 +77,19 @@ class TerminalDisplay:
         self._state = state
         if self._live is not None:
             self._live.refresh()
-        self._pace.spent(started)
+        self._pace.record_refresh(started)
 
-    def row(self, row: Mapping[str, Any]) -> None:
+    def show_row(self, row: Mapping[str, Any]) -> None:
         split, state = row.get("split"), self._state
-        state.step = max(state.step, int(number(row.get("step"), 0)))
+        state.step = max(state.step, int(to_float(row.get("step"), 0)))
         if state.total_steps:
             state.fraction = min(state.step / state.total_steps, 1.0)
-        state.epoch = max(state.epoch, number(row.get("epoch"), 0.0))
-        state.elapsed_s = max(state.elapsed_s, number(row.get("wall_s"), 0.0))
+        state.epoch = max(state.epoch, to_float(row.get("epoch"), 0.0))
+        state.elapsed_s = max(state.elapsed_s, to_float(row.get("wall_s"), 0.0))
         if split == "train":
-            state.loss = number(row.get("loss"))
-            state.learning_rate = number(row.get("lr"))
-            state.examples_per_s = number(row.get("examples_per_s"), state.examples_per_s)
+            state.loss = to_float(row.get("loss"))
+            state.learning_rate = to_float(row.get("lr"))
+            state.examples_per_s = to_float(row.get("examples_per_s"), state.examples_per_s)
             self._losses.add(state.loss)
         elif split in ("val", "test"):
             self._print_row(row)
@@ -96,7 +98,7 @@ class TerminalDisplay:
                 [("  ", "plain"), (f"step {row.get('step')}: {row.get('reason') or row.get('event')}", "warning")]
             )
 
-    def message(self, text: str, warning: bool = False) -> None:
+    def show_message(self, text: str, warning: bool = False) -> None:
         for line in text.splitlines() or [""]:
             self._print([(line, "warning" if warning else "label")], crop=False)
 
@@ -110,7 +112,7 @@ class TerminalDisplay:
         self._print([(status, role)], crop=False)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        for line in panel(
+        for line in format_panel(
             self._header, self._state, self._losses.values, self._width, options.size.height, self._ascii
         ):
             yield from (Segment(text, _STYLES[role]) for text, role in line)
@@ -119,21 +121,21 @@ class TerminalDisplay:
     @property
     def _width(self) -> int:
         """Cells of a line; the last column stays free, as some terminals wrap there."""
-        return max(10, min(self._console.width - 1, _WIDEST))
+        return max(10, min(self._console.width - 1, _MAX_WIDTH))
 
     def _print_row(self, row: Mapping[str, Any]) -> None:
         state = self._state
         if row["split"] == "val":
-            improved = improves(row, state.metric_name, state.best)
-            state.metric = number(row.get(state.metric_name))
-            if improved:
+            is_best = is_improvement(row, state.metric_name, state.best)
+            state.metric = to_float(row.get(state.metric_name))
+            if is_best:
                 state.best = state.metric
         else:
-            improved = False
+            is_best = False
         if not self._has_table:
             self._has_table = True
-            self._print(table_head(self._width))
-        self._print(table_row(row, state.loss, improved, self._width, self._ascii))
+            self._print(format_table_head(self._width))
+        self._print(format_table_row(row, state.loss, is_best, self._width, self._ascii))
 
     def _print(self, line: Line, crop: bool = True) -> None:
         renderable: RenderableType = _Segments(line)

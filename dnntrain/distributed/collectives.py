@@ -20,7 +20,9 @@ from dnntrain.utils.world import World
 _SIOCGIFADDR = 0x8915
 
 
-def start(world: World, device: str, store: Store | None = None, timeout_s: float = 600.0, alone: bool = False) -> None:
+def join_process_group(
+    world: World, device: str, store: Store | None = None, timeout_s: float = 600.0, force_group: bool = False
+) -> None:
     """Joins the process group that torchrun describes: NCCL for CUDA, gloo else.
 
     One process that torchrun did not start needs none, unless it is to run a layout of degree 1 (`alone`).
@@ -29,54 +31,54 @@ def start(world: World, device: str, store: Store | None = None, timeout_s: floa
     """
     if dist.is_initialized():
         return
-    if not world.launched:
-        if alone:
-            dist.init_process_group(_backend(device), store=HashStore(), rank=0, world_size=1)
+    if not world.is_launched:
+        if force_group:
+            dist.init_process_group(_select_backend(device), store=HashStore(), rank=0, world_size=1)
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(world.local_rank)
     else:
-        choose_interface()
-    given = {} if store is None else {"store": store, "rank": world.rank, "world_size": world.size}
-    dist.init_process_group(_backend(device), timeout=timedelta(seconds=timeout_s), **given)  # type: ignore[arg-type]
+        set_gloo_interface()
+    rendezvous_options = {} if store is None else {"store": store, "rank": world.rank, "world_size": world.size}
+    dist.init_process_group(_select_backend(device), timeout=timedelta(seconds=timeout_s), **rendezvous_options)  # type: ignore[arg-type]
 
 
-def choose_interface() -> None:
+def set_gloo_interface() -> None:
     """Has gloo use the interface that leads to the main rank, where none is named: a host's own name may mean loopback."""
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return
-    name = interface_towards(os.environ.get("MASTER_ADDR", ""))
+    name = find_interface(os.environ.get("MASTER_ADDR", ""))
     if name is not None:
         os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
-def interface_towards(address: str) -> str | None:
+def find_interface(address: str) -> str | None:
     """The name of the network interface from which `address` is reached over IPv4; None where that cannot be told."""
     try:
         import fcntl
 
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
-            own = probe.getsockname()[0]
+            local_address = probe.getsockname()[0]
             for _, name in socket.if_nameindex():
                 request = struct.pack("256s", name.encode()[:15])
                 try:
-                    found = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+                    reply = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
                 except OSError:
                     continue
-                if socket.inet_ntoa(found[20:24]) == own:
+                if socket.inet_ntoa(reply[20:24]) == local_address:
                     return name
     except (OSError, ImportError):
         return None
     return None
 
 
-def _backend(device: str) -> str:
+def _select_backend(device: str) -> str:
     # FSDP keeps its collectives of host tensors (checkpoints) apart: both where there is a GPU.
     return "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
 
 
-def stop() -> None:
+def leave_process_group() -> None:
     """Leaves the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -89,22 +91,22 @@ def reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def gather(tensor: Tensor, device: str) -> list[Tensor]:
+def gather_tensors(tensor: Tensor, device: str) -> list[Tensor]:
     """`tensor`, of one shape on all ranks, as each rank has it, in the order of ranks."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [tensor]
-    own = tensor.to(device)
-    found = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(found, own)
-    return [item.to(tensor.device) for item in found]
+    device_tensor = tensor.to(device)
+    rank_tensors = [torch.empty_like(device_tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(rank_tensors, device_tensor)
+    return [item.to(tensor.device) for item in rank_tensors]
 
 
-def any_rank(flag: bool, device: str) -> bool:
+def reduce_any(flag: bool, device: str) -> bool:
     """True on every rank where `flag` is set on any."""
-    return any_ranks((flag,), device)[0]
+    return reduce_any_flags((flag,), device)[0]
 
 
-def any_ranks(flags: Sequence[bool], device: str) -> list[bool]:
+def reduce_any_flags(flags: Sequence[bool], device: str) -> list[bool]:
     """For each of `flags`, on every rank, whether it is set on any."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return list(flags)
@@ -128,7 +130,7 @@ def gather_bytes(data: bytes, device: str) -> list[bytes]:
     """Every rank's `data`, in the order of ranks, on every rank. Bytes, never pickled objects."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [data]
-    sizes = [int(size) for size in gather(torch.tensor([len(data)]), device)]
-    padded = torch.zeros(max(sizes), dtype=torch.uint8)
-    padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return [bytes(found[:size].numpy()) for found, size in zip(gather(padded, device), sizes, strict=True)]
+    sizes = [int(size) for size in gather_tensors(torch.tensor([len(data)]), device)]
+    buffer = torch.zeros(max(sizes), dtype=torch.uint8)
+    buffer[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return [bytes(row[:size].numpy()) for row, size in zip(gather_tensors(buffer, device), sizes, strict=True)]

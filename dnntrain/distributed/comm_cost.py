@@ -28,42 +28,42 @@ class Traffic:
     ring: bool = True
 
 
-def all_reduce(
-    name: str, size: float, calls: int, ranks: int, stride: int, beside: Literal["backward", "nothing"]
+def all_reduce_traffic(
+    name: str, size_bytes: float, calls: int, ranks: int, stride: int, beside: Literal["backward", "nothing"]
 ) -> Traffic:
     """A ring all-reduce sends 2(n − 1)/n of the `size` bytes that all its `calls` sum up, in 2(n − 1) hops each."""
-    return Traffic(name, 2 * (ranks - 1) / ranks * size, 2 * (ranks - 1) * calls, ranks, stride, beside)
+    return Traffic(name, 2 * (ranks - 1) / ranks * size_bytes, 2 * (ranks - 1) * calls, ranks, stride, beside)
 
 
-def half_of_all_reduce(
-    name: str, size: float, calls: int, ranks: int, stride: int, beside: Literal["computation", "backward"]
+def gather_or_scatter_traffic(
+    name: str, size_bytes: float, calls: int, ranks: int, stride: int, beside: Literal["computation", "backward"]
 ) -> Traffic:
     """A ring all-gather or reduce-scatter sends (n − 1)/n of the `size` bytes of the whole tensors, in n − 1 hops each."""
-    return Traffic(name, (ranks - 1) / ranks * size, (ranks - 1) * calls, ranks, stride, beside)
+    return Traffic(name, (ranks - 1) / ranks * size_bytes, (ranks - 1) * calls, ranks, stride, beside)
 
 
 @dataclass(frozen=True)
 class Links:
     """Bandwidths in bytes a second and direction: of a rank within its node, and of its part of the link between nodes."""
 
-    rank: float
-    node: float
+    rank_bandwidth: float
+    node_bandwidth: float
     ranks_per_node: int
     latency_s: float
 
-    def seconds(self, traffic: Traffic) -> float:
+    def compute_seconds(self, traffic: Traffic) -> float:
         """bytes / bandwidth + messages · latency."""
-        return traffic.bytes / self.bandwidth(traffic) + traffic.messages * self.latency_s
+        return traffic.bytes / self.compute_bandwidth(traffic) + traffic.messages * self.latency_s
 
-    def bandwidth(self, traffic: Traffic) -> float:
+    def compute_bandwidth(self, traffic: Traffic) -> float:
         """That of a rank where the group is within a node; else what its members in one node share of the node's link, if that is less."""
-        together = neighbours(traffic.ranks, traffic.stride, self.ranks_per_node)
-        if together == traffic.ranks:
-            return self.rank
-        return min(self.rank, self.node * (together if traffic.ring else 1))
+        ranks_in_node = count_node_neighbors(traffic.ranks, traffic.stride, self.ranks_per_node)
+        if ranks_in_node == traffic.ranks:
+            return self.rank_bandwidth
+        return min(self.rank_bandwidth, self.node_bandwidth * (ranks_in_node if traffic.ring else 1))
 
 
-def neighbours(ranks: int, stride: int, ranks_per_node: int) -> int:
+def count_node_neighbors(ranks: int, stride: int, ranks_per_node: int) -> int:
     """The fewest ranks of a group, `stride` apart, that any node holds together; `ranks` where no group crosses nodes."""
     return max(1, math.gcd(ranks * stride, ranks_per_node) // stride)
 
@@ -88,26 +88,26 @@ class StepTime:
         return self.computing + self.blocking + self.idle + self.exposed
 
 
-def step_time(
-    computing: float,
+def estimate_step_time(
+    compute_s: float,
     traffic: Sequence[Traffic],
     links: Links | None,
     *,
     stages: int,
     stages_per_rank: int,
     micro_batches: int,
-    backward: float,
+    backward_share: float,
 ) -> StepTime:
     """The time of a step of a rank that computes for `computing` seconds, of which its backward passes are the part `backward`.
 
     Without `links` nothing is sent.
     """
     seconds: dict[str, float] = {"computation": 0.0, "backward": 0.0, "nothing": 0.0}
-    for item in traffic:
+    for transfer in traffic:
         assert links is not None
-        seconds[item.beside] += links.seconds(item)
-    blocking = seconds["nothing"]
-    idle = (computing + blocking) * (stages - 1) / (micro_batches * stages_per_rank)
-    gathers = max(0.0, seconds["computation"] - computing)
-    sums = max(0.0, seconds["backward"] - backward * computing / micro_batches)
-    return StepTime(computing, blocking, idle, gathers + sums)
+        seconds[transfer.beside] += links.compute_seconds(transfer)
+    blocking_s = seconds["nothing"]
+    idle_s = (compute_s + blocking_s) * (stages - 1) / (micro_batches * stages_per_rank)
+    gather_s = max(0.0, seconds["computation"] - compute_s)
+    reduce_s = max(0.0, seconds["backward"] - backward_share * compute_s / micro_batches)
+    return StepTime(compute_s, blocking_s, idle_s, gather_s + reduce_s)

@@ -17,20 +17,20 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from dnntrain.distributed.mesh import Mesh
-from dnntrain.distributed.parallel_dims import Layout
-from dnntrain.utils.dtensor import local
+from dnntrain.distributed.parallel_dims import ParallelConfig
+from dnntrain.utils.dtensor import local_shard
 
 #: Buffers are sent once, when DDP is built, and not before each forward pass. Newer versions of torch have a name of its own for it.
-_OWN_BUFFERS: dict[str, Any] = {
+_DDP_BUFFER_OPTIONS: dict[str, Any] = {
     name: False
     for name in ("forward_sync_buffers", "broadcast_buffers")
     if name in inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
 }
-if len(_OWN_BUFFERS) > 1:
-    del _OWN_BUFFERS["broadcast_buffers"]
+if len(_DDP_BUFFER_OPTIONS) > 1:
+    del _DDP_BUFFER_OPTIONS["broadcast_buffers"]
 
 #: What selective activation checkpointing keeps: the results of the expensive operations.
-_KEPT = {
+_SAVED_OPERATORS = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,
@@ -41,25 +41,25 @@ _KEPT = {
 }
 
 
-def data_parallel(model: nn.Module, layout: Layout) -> nn.Module:
+def wrap_ddp(model: nn.Module, layout: ParallelConfig) -> nn.Module:
     """`model` in DistributedDataParallel over all ranks. Buffers stay each rank's own until `share_buffers`."""
-    wrapped = _FixedBuckets(
+    ddp_model = _FixedBucketDdp(
         model,
         bucket_cap_mb=layout.bucket_mb,
         gradient_as_bucket_view=True,
         static_graph=layout.static_graph,
-        **_OWN_BUFFERS,
+        **_DDP_BUFFER_OPTIONS,
     )
     if layout.compress == "powersgd":
-        from dnntrain.distributed.powersgd import compress
+        from dnntrain.distributed.powersgd import register_powersgd
 
-        compress(wrapped)
+        register_powersgd(ddp_model)
     elif layout.compress != "none":
-        wrapped.register_comm_hook(None, _hook(layout.compress))
-    return wrapped
+        ddp_model.register_comm_hook(None, _get_compress_hook(layout.compress))
+    return ddp_model
 
 
-class _FixedBuckets(nn.parallel.DistributedDataParallel):
+class _FixedBucketDdp(nn.parallel.DistributedDataParallel):
     """DDP whose gradient buckets stay as they are from the first step on: the last parameters' come first.
 
     torch lays them out anew after a process's first step, and where a gradient lies decides the order in which three ranks or more are
@@ -76,7 +76,7 @@ class _FixedBuckets(nn.parallel.DistributedDataParallel):
         return parameters[::-1], sparse[::-1]
 
 
-def _hook(compress: str) -> Callable[..., Any]:
+def _get_compress_hook(compress: str) -> Callable[..., Any]:
     from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
     hooks: dict[str, Callable[..., Any]] = {
@@ -86,7 +86,7 @@ def _hook(compress: str) -> Callable[..., Any]:
     return hooks[compress]
 
 
-def shard(model: nn.Module, units: Sequence[nn.Module], layout: Layout, mesh: Mesh) -> nn.Module:
+def apply_fsdp(model: nn.Module, units: Sequence[nn.Module], layout: ParallelConfig, mesh: Mesh) -> nn.Module:
     """FSDP2 in place: each of `units` gathers its weights when it runs; what is left belongs to `model` itself."""
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if layout.param_dtype == "bf16" else None, reduce_dtype=torch.float32
@@ -112,16 +112,16 @@ def _shard_dimension(parameter: nn.Parameter) -> Shard | None:
     return Shard(1) if interleaved and parameter.ndim > 1 else None
 
 
-def settle(run: Sequence[nn.Module]) -> None:
+def reshard_modules(run_modules: Sequence[nn.Module]) -> None:
     """Frees the gathered weights of what is called, so that the next forward pass gathers what was written into the shards since."""
-    for root in run:
+    for root in run_modules:
         for module in root.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
 
 
 @contextmanager
-def _local_gradients(model: FSDPModule) -> Iterator[None]:
+def _disable_gradient_sync(model: FSDPModule) -> Iterator[None]:
     model.set_requires_gradient_sync(False)
     try:
         yield
@@ -129,19 +129,19 @@ def _local_gradients(model: FSDPModule) -> Iterator[None]:
         model.set_requires_gradient_sync(True)
 
 
-def unsynchronised(model: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+def get_no_sync(model: nn.Module) -> Callable[[], AbstractContextManager[None]]:
     """A context in which backward passes only add up this rank's gradients."""
     if isinstance(model, FSDPModule):
-        return partial(_local_gradients, model)
-    found: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
-    return found
+        return partial(_disable_gradient_sync, model)
+    no_sync: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
+    return no_sync
 
 
-def share_buffers(model: nn.Module, mesh: Mesh) -> None:
+def broadcast_buffers(model: nn.Module, mesh: Mesh) -> None:
     """Every rank takes the buffers (running statistics) of the first data rank. What that rank has never depends on the others."""
     group = mesh.data.get_group()
     for buffer in model.buffers():
-        dist.broadcast(local(buffer), group=group, group_src=0)
+        dist.broadcast(local_shard(buffer), group=group, group_src=0)
 
 
 def checkpoint_activations(units: Sequence[nn.Module], kind: Literal["none", "selective", "full"]) -> None:
@@ -151,44 +151,44 @@ def checkpoint_activations(units: Sequence[nn.Module], kind: Literal["none", "se
     norm's running statistics are moved once only.
     """
     for unit in units if kind != "none" else ():
-        unit.forward = _recomputed(unit, kind)
+        unit.forward = _make_checkpointed_forward(unit, kind)
 
 
-def _recomputed(unit: nn.Module, kind: str) -> Callable[[Tensor], Any]:
+def _make_checkpointed_forward(unit: nn.Module, kind: str) -> Callable[[Tensor], Any]:
     inner = unit.forward
     norms = [module for module in unit.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
-    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    def make_contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         if kind == "full":
-            return nullcontext(), _still(norms)
-        first, again = create_selective_checkpoint_contexts(_policy)  # type: ignore[no-untyped-call]
-        return first, _both(_still(norms), again)
+            return nullcontext(), _freeze_statistics(norms)
+        forward_context, recompute_context = create_selective_checkpoint_contexts(_select_policy)  # type: ignore[no-untyped-call]
+        return forward_context, _enter_both(_freeze_statistics(norms), recompute_context)
 
     def forward(inputs: Tensor) -> Any:
         if not (unit.training and torch.is_grad_enabled()):
             return inner(inputs)
-        return checkpoint(inner, inputs, use_reentrant=False, context_fn=contexts)
+        return checkpoint(inner, inputs, use_reentrant=False, context_fn=make_contexts)
 
     return forward
 
 
-def _policy(context: Any, operator: Any, *arguments: Any, **named: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operator in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+def _select_policy(context: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operator in _SAVED_OPERATORS else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 @contextmanager
-def _both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]) -> Iterator[None]:
+def _enter_both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]) -> Iterator[None]:
     with first, second:
         yield
 
 
 @contextmanager
-def _still(norms: Sequence[nn.Module]) -> Iterator[None]:
+def _freeze_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
     """Batch norm layers normalise as in training, but leave their running statistics alone."""
-    kept = [[(buffer, buffer.clone()) for buffer in norm.buffers()] for norm in norms]
+    saved_buffers = [[(buffer, buffer.clone()) for buffer in norm.buffers()] for norm in norms]
     try:
         yield
     finally:
-        for buffers in kept:
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        for buffers in saved_buffers:
+            for buffer, original in buffers:
+                buffer.copy_(original)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 
 @contextmanager
-def one_of(ranks: int, rank: int) -> Iterator[None]:
+def fake_process_group(ranks: int, rank: int) -> Iterator[None]:
     """Within it this process is `rank` of `ranks`. Shapes are right, what is received is not. No other group may be there."""
     # The import makes the backend known to torch.
     from torch.testing._internal.distributed.fake_pg import FakeStore

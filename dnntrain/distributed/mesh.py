@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
 
-from dnntrain.distributed.parallel_dims import DIMENSIONS, Degrees
-from dnntrain.utils.dtensor import local
+from dnntrain.distributed.parallel_dims import MESH_DIMS, ParallelDims
+from dnntrain.utils.dtensor import local_shard
 
 # A tensor that is sharded twice along one dimension is gathered in two steps, when it is saved; torch warns of it each time.
 logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
@@ -22,10 +22,10 @@ logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERR
 class Mesh:
     """One device mesh of dimensions pp × dp × shard × tp over all ranks, and the groups that are taken from it."""
 
-    def __init__(self, degrees: Degrees, device_type: str) -> None:
-        sizes = tuple(getattr(degrees, name) for name in DIMENSIONS)
-        self.degrees = degrees
-        self.whole: DeviceMesh = init_device_mesh(device_type, sizes, mesh_dim_names=DIMENSIONS)
+    def __init__(self, dims: ParallelDims, device_type: str) -> None:
+        sizes = tuple(getattr(dims, name) for name in MESH_DIMS)
+        self.degrees = dims
+        self.whole: DeviceMesh = init_device_mesh(device_type, sizes, mesh_dim_names=MESH_DIMS)
 
     @cached_property
     def data(self) -> DeviceMesh:
@@ -48,7 +48,7 @@ class Mesh:
         return self.whole["pp"]
 
 
-class Together:
+class MeshCollectives:
     """The collectives of several ranks (`protocols.Collectives`)."""
 
     def __init__(self, mesh: Mesh) -> None:
@@ -60,20 +60,20 @@ class Together:
         return self._mesh.degrees.data_ranks
 
     def data_sum(self, tensor: Tensor) -> Tensor:
-        return summed(tensor, self._data)
+        return sum_over_mesh(tensor, self._data)
 
     def data_max(self, tensor: Tensor) -> Tensor:
-        found = tensor.detach().clone()
-        dist.all_reduce(found, dist.ReduceOp.MAX, self._data.get_group())
-        return found
+        maximum = tensor.detach().clone()
+        dist.all_reduce(maximum, dist.ReduceOp.MAX, self._data.get_group())
+        return maximum
 
     def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
-        kinds: dict[tuple[dist.ProcessGroup, ...], list[Tensor]] = {}
+        tensors_by_groups: dict[tuple[dist.ProcessGroup, ...], list[Tensor]] = {}
         for tensor in tensors:
-            kinds.setdefault(_sharding_groups(tensor), []).append(local(tensor))
+            tensors_by_groups.setdefault(_get_sharding_groups(tensor), []).append(local_shard(tensor))
         total = torch.zeros((), device=self._mesh.whole.device_type)
-        for groups, parts in kinds.items():
-            squares = torch.nn.utils.get_total_norm(parts).float().square()
+        for groups, local_tensors in tensors_by_groups.items():
+            squares = torch.nn.utils.get_total_norm(local_tensors).float().square()
             for group in groups:
                 dist.all_reduce(squares, group=group)
             total = total + squares
@@ -92,14 +92,14 @@ class Together:
             fully_shard(module, mesh=self._mesh.whole["shard"], reshard_after_forward=True)
 
 
-def summed(tensor: Tensor, mesh: DeviceMesh) -> Tensor:
+def sum_over_mesh(tensor: Tensor, mesh: DeviceMesh) -> Tensor:
     """The sum of `tensor` over a mesh of one dimension; the gradient of the result is summed likewise."""
     partial: list[Placement] = [Partial()]
-    whole = DTensor.from_local(tensor, mesh, partial, run_check=False).redistribute(placements=[Replicate()])
-    return whole.to_local(grad_placements=partial)
+    total = DTensor.from_local(tensor, mesh, partial, run_check=False).redistribute(placements=[Replicate()])
+    return total.to_local(grad_placements=partial)
 
 
-def _sharding_groups(tensor: Tensor) -> tuple[dist.ProcessGroup, ...]:
+def _get_sharding_groups(tensor: Tensor) -> tuple[dist.ProcessGroup, ...]:
     """The groups over which the parts of a tensor lie; none where this rank holds all of it."""
     if not isinstance(tensor, DTensor):
         return ()

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 #: The dimensions of the device mesh, the slowest first: ranks of one tensor-parallel group are neighbours.
-DIMENSIONS = ("pp", "dp", "shard", "tp")
+MESH_DIMS = ("pp", "dp", "shard", "tp")
 
 #: The layouts that use FSDP2 whatever their degrees are.
-_SHARDING = ("fsdp", "hsdp")
+_FSDP_LAYOUTS = ("fsdp", "hsdp")
 
 
 @dataclass(frozen=True)
-class Degrees:
+class ParallelDims:
     """Ranks along each dimension of the device mesh; their product is the number of ranks."""
 
     dp: int = 1
@@ -41,54 +41,54 @@ class Degrees:
         return self.dp * self.shard
 
     @property
-    def sharded(self) -> bool:
+    def is_sharded(self) -> bool:
         """True where a parameter may be in parts on several ranks."""
         return self.shard > 1 or self.tp > 1
 
     @property
-    def plain(self) -> bool:
+    def has_whole_model(self) -> bool:
         """True where every rank holds the whole model: one process, or data parallelism alone."""
-        return not self.sharded and self.pp == 1
+        return not self.is_sharded and self.pp == 1
 
-    def place(self, world: World) -> Place:
+    def locate_rank(self, world: World) -> RankCoords:
         """Where rank `world.rank` stands."""
         rest, tp = divmod(world.rank, self.tp)
         rest, shard = divmod(rest, self.shard)
         pp, dp = divmod(rest, self.dp)
-        data = World(dp * self.shard + shard, self.data_ranks, world.local_rank, world.launched)
-        return Place(self, data, tp, pp)
+        data = World(dp * self.shard + shard, self.data_ranks, world.local_rank, world.is_launched)
+        return RankCoords(self, data, tp, pp)
 
     def __str__(self) -> str:
-        parts = [f"{name} {getattr(self, name)}" for name in reversed(DIMENSIONS) if getattr(self, name) > 1]
-        return " × ".join(parts) or "one process"
+        terms = [f"{name} {getattr(self, name)}" for name in reversed(MESH_DIMS) if getattr(self, name) > 1]
+        return " × ".join(terms) or "one process"
 
 
 @dataclass(frozen=True)
-class Place:
+class RankCoords:
     """One rank's coordinates: which share of a batch (`data`), which slice of a layer (`tp`), which stage (`pp`)."""
 
-    degrees: Degrees
-    data: World
+    dims: ParallelDims
+    data_world: World
     tp: int = 0
     pp: int = 0
 
     @property
-    def counts(self) -> bool:
+    def should_count(self) -> bool:
         """True on the one rank of each data rank whose losses and predictions are counted: it sees the last stage's outputs."""
-        return self.tp == 0 and self.pp == self.degrees.pp - 1
+        return self.tp == 0 and self.pp == self.dims.pp - 1
 
 
 @dataclass(frozen=True)
-class Arranged:
+class ParallelizedModel:
     """`model` has plain names and this rank's part of the parameters. `run` are the modules to call: the model, wrapped, or its stages."""
 
     model: Module
-    run: Sequence[Module]
-    stages: Sequence[int] = (0,)
+    run_modules: Sequence[Module]
+    stage_indices: Sequence[int] = (0,)
 
 
 @dataclass(frozen=True)
-class Layout:
+class ParallelConfig:
     """What all choices of `parallel` share: the degrees, and the options of each kind of parallelism.
 
     A degree of null is what the others leave of the ranks. All layouts lie on one device mesh of dimensions pp × dp × shard × tp.
@@ -112,82 +112,86 @@ class Layout:
     #: Whether the choice means several processes where nothing else says so.
     processes: ClassVar[str] = "many"
 
-    def degrees(self, ranks: int) -> Degrees:
+    def resolve_dims(self, ranks: int) -> ParallelDims:
         """The degrees for `ranks` processes. Raises ConfigError where their product is another number."""
-        asked = {name: getattr(self, name) for name in DIMENSIONS}
-        free = [name for name, degree in asked.items() if degree is None]
-        if len(free) > 1:
+        degree_by_name = {name: getattr(self, name) for name in MESH_DIMS}
+        free_names = [name for name, degree in degree_by_name.items() if degree is None]
+        if len(free_names) > 1:
             raise ConfigError(
-                f"parallel.{free[0]}=null and parallel.{free[1]}=null: only one degree can be what the others leave",
-                f"set parallel.{free[1]}=1 or another number",
+                f"parallel.{free_names[0]}=null and parallel.{free_names[1]}=null: only one degree can be what the others leave",
+                f"set parallel.{free_names[1]}=1 or another number",
             )
-        fixed = math.prod(degree for degree in asked.values() if degree is not None)
-        if free:
-            if ranks % fixed:
+        fixed_product = math.prod(degree for degree in degree_by_name.values() if degree is not None)
+        if free_names:
+            if ranks % fixed_product:
                 raise ConfigError(
-                    f"{_equation(asked)} = {fixed} does not divide {ranks} ranks, so nothing is left for parallel.{free[0]}",
-                    f"use launch.nproc={max(1, ranks // fixed) * fixed}, or degrees whose product divides {ranks}",
+                    f"{_format_product(degree_by_name)} = {fixed_product} does not divide {ranks} ranks, so nothing is left for parallel.{free_names[0]}",
+                    f"use launch.nproc={max(1, ranks // fixed_product) * fixed_product}, or degrees whose product divides {ranks}",
                 )
-            asked[free[0]] = ranks // fixed
-        elif fixed != ranks:
+            degree_by_name[free_names[0]] = ranks // fixed_product
+        elif fixed_product != ranks:
             raise ConfigError(
-                f"{_equation(asked)} = {fixed} ranks, but {ranks} are there",
-                f"use launch.nproc={fixed}, or {_nearest(asked, ranks)}",
+                f"{_format_product(degree_by_name)} = {fixed_product} ranks, but {ranks} are there",
+                f"use launch.nproc={fixed_product}, or {_suggest_dims(degree_by_name, ranks)}",
             )
-        return Degrees(**{name: int(degree or 1) for name, degree in asked.items()})
+        return ParallelDims(**{name: int(degree or 1) for name, degree in degree_by_name.items()})
 
     @property
-    def stated_ranks(self) -> int | None:
+    def required_ranks(self) -> int | None:
         """The number of processes where every degree is given; None where one of them is what is left."""
-        asked = [getattr(self, name) for name in DIMENSIONS]
-        return None if None in asked else math.prod(asked)
+        requested_degrees = [getattr(self, name) for name in MESH_DIMS]
+        return None if None in requested_degrees else math.prod(requested_degrees)
 
 
-def uses_fsdp(layout: object, degrees: Degrees) -> bool:
+def uses_fsdp(layout: object, dims: ParallelDims) -> bool:
     """FSDP2 carries shards, and copies beside tensor or pipeline parallelism; a layout that names it uses it at degree 1 too."""
-    return degrees.shard > 1 or (degrees.dp > 1 and not degrees.plain) or layout_name(layout) in _SHARDING
+    return dims.shard > 1 or (dims.dp > 1 and not dims.has_whole_model) or get_layout_name(layout) in _FSDP_LAYOUTS
 
 
-def computes_together(name: str, degrees: Degrees) -> bool:
+def is_forward_collective(name: str, dims: ParallelDims) -> bool:
     """True where a forward pass is work of several ranks under the layout of this name: not of one process, nor of DDP."""
-    return not degrees.plain or name in _SHARDING
+    return not dims.has_whole_model or name in _FSDP_LAYOUTS
 
 
-def layout_name(layout: object) -> str:
+def get_layout_name(layout: object) -> str:
     """The choice that a layout is an object of, as it is typed."""
     return type(layout).__name__.lower()
 
 
-def _equation(asked: dict[str, int | None]) -> str:
+def _format_product(degree_by_name: dict[str, int | None]) -> str:
     return (
-        " × ".join(f"parallel.{name}={asked[name]}" for name in reversed(DIMENSIONS) if asked[name] not in (None, 1))
+        " × ".join(
+            f"parallel.{name}={degree_by_name[name]}"
+            for name in reversed(MESH_DIMS)
+            if degree_by_name[name] not in (None, 1)
+        )
         or "1"
     )
 
 
-def _nearest(asked: dict[str, int | None], ranks: int) -> str:
+def _suggest_dims(degree_by_name: dict[str, int | None], ranks: int) -> str:
     """The degrees with the data dimension changed so that the product fits, where that can be."""
     for name in ("dp", "shard"):
-        others = math.prod(degree or 1 for other, degree in asked.items() if other != name)
-        if ranks % others == 0:
-            return f"parallel.{name}={ranks // others}"
+        other_product = math.prod(degree or 1 for other_name, degree in degree_by_name.items() if other_name != name)
+        if ranks % other_product == 0:
+            return f"parallel.{name}={ranks // other_product}"
     return f"parallel.dp={ranks} with every other degree 1"
 
 
-def balanced(costs: Sequence[float], parts: int) -> list[int]:
+def partition_costs(costs: Sequence[float], num_parts: int) -> list[int]:
     """Bounds [parts + 1] that cut `costs` into `parts` runs, none of them empty, whose largest sum is least.
 
     Dynamic programming over the last cut, O(parts · n²). Raises ValueError where there are more parts than costs.
     """
     count = len(costs)
-    if not 1 <= parts <= count:
-        raise ValueError(f"{count} pieces cannot be cut into {parts} parts")
+    if not 1 <= num_parts <= count:
+        raise ValueError(f"{count} pieces cannot be cut into {num_parts} parts")
     sums = [0.0]
     for cost in costs:
         sums.append(sums[-1] + cost)
     best = [sums[end] for end in range(count + 1)]
     cuts: list[list[int]] = []
-    for part in range(2, parts + 1):
+    for part in range(2, num_parts + 1):
         previous, best, cut = best, [math.inf] * (count + 1), [0] * (count + 1)
         for end in range(part, count + 1):
             for start in range(part - 1, end):

@@ -7,48 +7,48 @@ from typing import Literal
 
 from torch import nn
 
-from dnntrain.distributed.data_parallel import checkpoint_activations, data_parallel, shard
+from dnntrain.distributed.data_parallel import apply_fsdp, checkpoint_activations, wrap_ddp
 from dnntrain.distributed.mesh import Mesh
-from dnntrain.distributed.parallel_dims import Arranged, Degrees, Layout, Place, uses_fsdp
-from dnntrain.distributed.pipeline_parallel import copies, joined, make_stages
-from dnntrain.distributed.tensor_parallel import divide
-from dnntrain.nn.partition import blocks
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, ParallelizedModel, RankCoords, uses_fsdp
+from dnntrain.distributed.pipeline_parallel import copy_for_stages, make_stages, merge_stages
+from dnntrain.distributed.tensor_parallel import apply_tensor_parallel
+from dnntrain.nn.partition import find_blocks
 
 
-def stage_numbers(place: Place, layout: Layout) -> list[int]:
+def get_stage_indices(coords: RankCoords, layout: ParallelConfig) -> list[int]:
     """The stages of this rank: every pp-th one, where it holds several."""
-    return [place.pp + turn * place.degrees.pp for turn in range(layout.stages_per_rank)]
+    return [coords.pp + turn * coords.dims.pp for turn in range(layout.stages_per_rank)]
 
 
-def arrange(
+def parallelize_model(
     model: nn.Module,
-    layout: Layout | None,
-    degrees: Degrees,
-    place: Place,
+    layout: ParallelConfig | None,
+    dims: ParallelDims,
+    coords: RankCoords,
     mesh: Mesh | None,
     *,
     bounds: Sequence[int] = (),
     activation_checkpointing: Literal["none", "selective", "full"] = "none",
-    outer: Callable[[nn.Module], nn.Module] = lambda model: model,
-) -> Arranged:
+    wrap_model: Callable[[nn.Module], nn.Module] = lambda model: model,
+) -> ParallelizedModel:
     """Places `model`, whose weights are whole and the same on all ranks. `outer` wraps it before data parallelism does.
 
     `bounds` are those of the stages, as numbers of sections. Without a `layout` (one process) only activation checkpointing is done.
     """
     if layout is None or mesh is None:
-        checkpoint_activations(blocks(model), activation_checkpointing)
-        return Arranged(model, [outer(model)])
-    numbers = stage_numbers(place, layout) if degrees.pp > 1 else [0]
-    parts = copies(model, len(numbers))
-    if degrees.tp > 1:
-        for part in parts:
-            divide(part, mesh.tensor)
-    stages = make_stages(model, parts, bounds, numbers) if degrees.pp > 1 else []
-    for part in parts:
-        checkpoint_activations(blocks(part), activation_checkpointing)
-    run: list[nn.Module] = list(stages) or [outer(model)]
-    if uses_fsdp(layout, degrees):
-        run = [shard(module, blocks(module), layout, mesh) for module in run]
-    elif degrees.plain:
-        run = [data_parallel(module, layout) for module in run]
-    return Arranged(joined(model, stages), run, numbers)
+        checkpoint_activations(find_blocks(model), activation_checkpointing)
+        return ParallelizedModel(model, [wrap_model(model)])
+    stage_indices = get_stage_indices(coords, layout) if dims.pp > 1 else [0]
+    stage_models = copy_for_stages(model, len(stage_indices))
+    if dims.tp > 1:
+        for stage_model in stage_models:
+            apply_tensor_parallel(stage_model, mesh.tensor)
+    stages = make_stages(model, stage_models, bounds, stage_indices) if dims.pp > 1 else []
+    for stage_model in stage_models:
+        checkpoint_activations(find_blocks(stage_model), activation_checkpointing)
+    run_modules: list[nn.Module] = list(stages) or [wrap_model(model)]
+    if uses_fsdp(layout, dims):
+        run_modules = [apply_fsdp(module, find_blocks(module), layout, mesh) for module in run_modules]
+    elif dims.has_whole_model:
+        run_modules = [wrap_ddp(module, layout) for module in run_modules]
+    return ParallelizedModel(merge_stages(model, stages), run_modules, stage_indices)

@@ -12,22 +12,22 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 
 from dnntrain.distributed.mesh import Mesh
-from dnntrain.distributed.rng_replay import RandomNumbers
-from dnntrain.nn.partition import sections
-from dnntrain.protocols import Batch, Outputs, StepBatch, StepLoss
+from dnntrain.distributed.rng_replay import RngReplay
+from dnntrain.nn.partition import get_sections
+from dnntrain.protocols import Batch, ModelOutputs, StepBatch, StepLoss
 
-LossOf = Callable[[Outputs, Batch], Tensor]
+LossFunction = Callable[[ModelOutputs, Batch], Tensor]
 
 
-class Stage(nn.Module):
+class StageModule(nn.Module):
     """Sections `first` to `last` (exclusive) of a model whose other parts were taken out."""
 
     def __init__(self, model: nn.Module, first: int, last: int) -> None:
         super().__init__()
         self.model = model
-        self._sections = sections(model)[first:last]
+        self._sections = get_sections(model)[first:last]
         self._run = [section.apply for section in self._sections]
-        self.owns = [name for section in self._sections for name in section.owns]
+        self.owns = [name for section in self._sections for name in section.owned_names]
 
     def forward(self, features: Tensor) -> Tensor:
         for apply in self._run:
@@ -35,28 +35,31 @@ class Stage(nn.Module):
         return features
 
 
-def copies(model: nn.Module, count: int) -> list[nn.Module]:
+def copy_for_stages(model: nn.Module, count: int) -> list[nn.Module]:
     """`model` itself for one stage, or a copy for each of several; made before anything is bound to its modules (`divide`, `shard`).
 
     What no section owns (dropout) is one module in all of them.
     """
-    return [model] if count == 1 else [copy.deepcopy(model, _shared(model)) for _ in range(count)]
+    return [model] if count == 1 else [copy.deepcopy(model, _get_shared_modules(model)) for _ in range(count)]
 
 
 def make_stages(
-    model: nn.Module, parts: Sequence[nn.Module], bounds: Sequence[int], mine: Sequence[int]
-) -> list[Stage]:
+    model: nn.Module, stage_models: Sequence[nn.Module], bounds: Sequence[int], rank_stages: Sequence[int]
+) -> list[StageModule]:
     """The stages `mine` of this rank, made of the `copies` in order, where stage i is sections bounds[i] to bounds[i + 1].
 
     `model` keeps the parts of this rank only; those of several stages are apart from it and each other until they are `joined`.
     """
-    for part, stage in zip(parts, mine, strict=True):
-        _keep_only(part, {stage}, bounds)
-    _keep_only(model, set(mine), bounds)
-    return [Stage(part, bounds[stage], bounds[stage + 1]) for part, stage in zip(parts, mine, strict=True)]
+    for stage_model, stage in zip(stage_models, rank_stages, strict=True):
+        _keep_only_stages(stage_model, {stage}, bounds)
+    _keep_only_stages(model, set(rank_stages), bounds)
+    return [
+        StageModule(stage_model, bounds[stage], bounds[stage + 1])
+        for stage_model, stage in zip(stage_models, rank_stages, strict=True)
+    ]
 
 
-def joined(model: nn.Module, stages: Sequence[Stage]) -> nn.Module:
+def merge_stages(model: nn.Module, stages: Sequence[StageModule]) -> nn.Module:
     """`model` with the modules and parameters of its several stages in place of its own, under their plain names."""
     for stage in stages:
         if stage.model is not model:
@@ -65,35 +68,36 @@ def joined(model: nn.Module, stages: Sequence[Stage]) -> nn.Module:
     return model
 
 
-def _shared(model: nn.Module) -> dict[int, Any]:
+def _get_shared_modules(model: nn.Module) -> dict[int, Any]:
     """The modules that no section owns, or owns a part of: what a copy of the model holds as they are."""
-    owned = [name for section in sections(model) for name in section.owns]
+    owned_names = [name for section in get_sections(model) for name in section.owned_names]
     return {
         id(module): module
         for path, module in model.named_modules()
-        if path and not any(f"{name}.".startswith(f"{path}.") or f"{path}.".startswith(f"{name}.") for name in owned)
+        if path
+        and not any(f"{name}.".startswith(f"{path}.") or f"{path}.".startswith(f"{name}.") for name in owned_names)
     }
 
 
-def _keep_only(model: nn.Module, stages: set[int], bounds: Sequence[int]) -> None:
-    for number, section in enumerate(sections(model)):
-        if bisect_right(bounds, number) - 1 not in stages:
-            for name in section.owns:
-                holder, _, own = name.rpartition(".")
-                parent = model.get_submodule(holder)
-                if own in parent._parameters:
-                    parent.register_parameter(own, None)
+def _keep_only_stages(model: nn.Module, stages: set[int], bounds: Sequence[int]) -> None:
+    for section_index, section in enumerate(get_sections(model)):
+        if bisect_right(bounds, section_index) - 1 not in stages:
+            for name in section.owned_names:
+                parent_name, _, child_name = name.rpartition(".")
+                parent = model.get_submodule(parent_name)
+                if child_name in parent._parameters:
+                    parent.register_parameter(child_name, None)
                 else:
-                    parent.register_module(own, nn.Identity())
+                    parent.register_module(child_name, nn.Identity())
 
 
-def _graft(model: nn.Module, part: nn.Module, name: str) -> None:
-    holder, _, own = name.rpartition(".")
-    parent, source = model.get_submodule(holder), part.get_submodule(holder)
-    if own in source._parameters:
-        parent.register_parameter(own, source._parameters[own])
+def _graft(model: nn.Module, stage_model: nn.Module, name: str) -> None:
+    parent_name, _, child_name = name.rpartition(".")
+    parent, source = model.get_submodule(parent_name), stage_model.get_submodule(parent_name)
+    if child_name in source._parameters:
+        parent.register_parameter(child_name, source._parameters[child_name])
     else:
-        parent.register_module(own, source._modules[own])
+        parent.register_module(child_name, source._modules[child_name])
 
 
 class PipelineExecutor:
@@ -108,7 +112,7 @@ class PipelineExecutor:
         self,
         modules: Sequence[nn.Module],
         indices: Sequence[int],
-        objective: LossOf,
+        objective: LossFunction,
         mesh: Mesh,
         *,
         schedule: str,
@@ -118,89 +122,92 @@ class PipelineExecutor:
         input_shape: tuple[int, int, int],
         num_classes: int,
         device: str,
-        counts: bool,
+        should_count: bool,
         replayable: bool = False,
     ) -> None:
         self._objective = objective
         self._micro_batch_size, self._micro_batches = micro_batch_size, micro_batches
         self._input_shape, self._num_classes = input_shape, num_classes
-        self._device, self._counts = torch.device(device), counts
+        self._device, self._counts = torch.device(device), should_count
         self._ranks = mesh.degrees.data_ranks
         self._is_first, self._is_last = 0 in indices, (mesh.degrees.pp * len(indices) - 1) in indices
         self._padded: list[Batch] = []
         self._losses: dict[int, Tensor] = {}
         self._weight = 1.0
-        self._random = RandomNumbers(device) if replayable else None
+        self._random = RngReplay(device) if replayable else None
         self._evaluation_parts = mesh.degrees.pp
         self._evaluation_size = -(-evaluation_size // self._evaluation_parts)
-        self._train = _schedule(schedule, modules, indices, mesh, device, micro_batches, self._loss)
-        self._eval = _schedule(schedule, modules, indices, mesh, device, self._evaluation_parts, None)
+        self._train = _make_schedule(schedule, modules, indices, mesh, device, micro_batches, self._compute_loss)
+        self._eval = _make_schedule(schedule, modules, indices, mesh, device, self._evaluation_parts, None)
 
-    def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
+    def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
         """Adds this step's gradients; `replay` repeats the random numbers of the call before (dropout)."""
         if self._random is not None:
-            self._random.begin(replay)
-        self._padded = [*batch.micro]
+            self._random.begin_pass(replay)
+        self._padded = [*batch.micro_batches]
         self._weight = self._ranks / batch.examples
         self._losses = {}
         count = self._micro_batches
-        arguments = [(self._images(self._micro(number), self._micro_batch_size),) for number in range(count)]
-        numbers = [torch.tensor(number) for number in range(count)]
+        arguments = [
+            (self._pad_images(self._get_micro_batch(micro_index), self._micro_batch_size),)
+            for micro_index in range(count)
+        ]
+        micro_indices = [torch.tensor(micro_index) for micro_index in range(count)]
         self._train.step(
             arg_mbs=arguments if self._is_first else None,
-            target_mbs=numbers if self._is_last else None,
+            target_mbs=micro_indices if self._is_last else None,
             losses=[] if self._is_last else None,
             return_outputs=False,
         )
         total = torch.zeros((), device=self._device)
         if self._counts:
-            total = torch.stack([self._losses[number] for number in sorted(self._losses)]).sum()
+            total = torch.stack([self._losses[micro_index] for micro_index in sorted(self._losses)]).sum()
         return StepLoss(total, batch.examples)
 
     @torch.no_grad()
-    def outputs(self, batch: Batch) -> Tensor:
+    def compute_outputs(self, batch: Batch) -> Tensor:
         """The logits [n, classes] on the ranks of the last stage; zeros elsewhere."""
         size, count = self._evaluation_size, self._evaluation_parts
-        images = self._images(batch, size * count)
-        parts = [(part,) for part in torch.split(images, size)]
-        found = self._eval.eval(arg_mbs=parts if self._is_first else None)
+        images = self._pad_images(batch, size * count)
+        chunks = [(chunk,) for chunk in torch.split(images, size)]
+        stage_outputs = self._eval.eval(arg_mbs=chunks if self._is_first else None)
         if not self._is_last:
             return torch.zeros(len(batch), self._num_classes, device=self._device)
-        logits: Tensor = found[: len(batch)]
+        logits: Tensor = stage_outputs[: len(batch)]
         return logits
 
-    def _micro(self, number: int) -> Batch | None:
-        return self._padded[number] if number < len(self._padded) else None
+    def _get_micro_batch(self, micro_index: int) -> Batch | None:
+        return self._padded[micro_index] if micro_index < len(self._padded) else None
 
-    def _images(self, batch: Batch | None, size: int) -> Tensor:
+    def _pad_images(self, batch: Batch | None, size: int) -> Tensor:
         """The images of a batch, filled up to `size` examples with zeros."""
         count = 0 if batch is None else len(batch)
         if batch is not None and count == size:
-            return batch.images
+            return batch.inputs
         images = torch.zeros(size, *self._input_shape, device=self._device)
         if batch is not None:
-            images[:count] = batch.images
+            images[:count] = batch.inputs
         return images
 
-    def _loss(self, logits: Tensor, number: Tensor) -> Tensor:
+    def _compute_loss(self, logits: Tensor, micro_index: Tensor) -> Tensor:
         """The weighted loss of micro-batch `number`; zero, but reaching every weight, where it is padding altogether."""
-        part = self._micro(int(number))
-        if part is None or not len(part):
-            self._losses[int(number)] = torch.zeros((), device=self._device)
+        micro_batch = self._get_micro_batch(int(micro_index))
+        if micro_batch is None or not len(micro_batch):
+            self._losses[int(micro_index)] = torch.zeros((), device=self._device)
             return logits.sum() * 0.0
-        loss = self._objective(Outputs(logits[: len(part)], {}), part)
-        self._losses[int(number)] = loss.detach()
+        loss = self._objective(ModelOutputs(logits[: len(micro_batch)], {}), micro_batch)
+        self._losses[int(micro_index)] = loss.detach()
         return loss * self._weight
 
 
-def _schedule(
+def _make_schedule(
     kind: str,
     modules: Sequence[nn.Module],
     indices: Sequence[int],
     mesh: Mesh,
     device: str,
     micro_batches: int,
-    loss: Callable[[Tensor, Tensor], Tensor] | None,
+    loss_fn: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> Any:
     total = mesh.degrees.pp * len(indices)
     group = mesh.pipeline.get_group()
@@ -208,7 +215,7 @@ def _schedule(
         PipelineStage(module, index, total, torch.device(device), group=group)
         for module, index in zip(modules, indices, strict=True)
     ]
-    options: dict[str, Any] = {"n_microbatches": micro_batches, "loss_fn": loss, "scale_grads": False}
+    options: dict[str, Any] = {"n_microbatches": micro_batches, "loss_fn": loss_fn, "scale_grads": False}
     if kind == "interleaved":
         return ScheduleInterleaved1F1B(list(stages), **options)
     return {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[kind](stages[0], **options)

@@ -17,15 +17,17 @@ from dnntrain.utils.world import World
 START_STEP = 10
 
 
-def compress(wrapped: Any) -> None:
+def register_powersgd(ddp_model: Any) -> None:
     """The DistributedDataParallel `wrapped` sends its gradients as two factors of rank 1."""
-    wrapped.sent = PowerSGDState(None, start_powerSGD_iter=START_STEP)
-    wrapped.register_comm_hook(wrapped.sent, powerSGD_hook)
+    ddp_model.sent = PowerSGDState(None, start_powerSGD_iter=START_STEP)
+    ddp_model.register_comm_hook(ddp_model.sent, powerSGD_hook)
 
 
-def layout_state(run: Sequence[nn.Module], world: World, warn: Callable[[str], None]) -> dict[str, PowerSgd]:
+def get_powersgd_state(
+    run_modules: Sequence[nn.Module], world: World, warn: Callable[[str], None]
+) -> dict[str, PowerSgd]:
     """What of the layout is saved besides the model: the state of PowerSGD, where gradients are sent so. Call it before training."""
-    module: Any = run[0]
+    module: Any = run_modules[0]
     if not hasattr(module, "sent"):
         return {}
     buckets = [bucket.buffer() for bucket in module.reducer._get_zeros_like_grad_buckets()]
@@ -56,41 +58,41 @@ class PowerSgd:
             "ranks": self._ranks,
             "buckets": self._buckets,
             "steps": self._hook.iter,
-            "p": _named(self._hook.p_memory_dict),
-            "q": _named(self._hook.q_memory_dict),
-            "errors": {self._rank: _named(self._hook.error_dict)},
+            "p": _with_string_keys(self._hook.p_memory_dict),
+            "q": _with_string_keys(self._hook.q_memory_dict),
+            "errors": {self._rank: _with_string_keys(self._hook.error_dict)},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        fits = state.get("ranks") == self._ranks and torch.equal(state["buckets"], self._buckets)
-        if not fits:
+        is_compatible = state.get("ranks") == self._ranks and torch.equal(state["buckets"], self._buckets)
+        if not is_compatible:
             self._warn(
                 "parallel.compress=powersgd begins anew: what it left out of earlier gradients was saved "
                 + (f"by {state['ranks']} ranks, in other parts" if state else "by none, since they were sent otherwise")
             )
             state = {"steps": 0, "p": {}, "q": {}, "errors": {}}
         errors = state["errors"].get(self._rank, {})
-        self._carry(int(state["steps"]), *map(self._numbered, (state["p"], state["q"], errors)))
+        self._set_state(int(state["steps"]), *map(self._to_device_buckets, (state["p"], state["q"], errors)))
 
-    def remember(self) -> Callable[[], None]:
+    def snapshot(self) -> Callable[[], None]:
         """What puts back all that is carried now, after a step that is left out: its error is of no use, or not finite."""
         hook = self._hook
         # The hook writes into the factors; the error it makes anew.
         p, q = (
-            {bucket: factors.clone() for bucket, factors in held.items()}
-            for held in (hook.p_memory_dict, hook.q_memory_dict)
+            {bucket: factors.clone() for bucket, factors in memory.items()}
+            for memory in (hook.p_memory_dict, hook.q_memory_dict)
         )
-        return partial(self._carry, hook.iter, p, q, dict(hook.error_dict))
+        return partial(self._set_state, hook.iter, p, q, dict(hook.error_dict))
 
-    def _carry(self, steps: int, p: dict[int, Tensor], q: dict[int, Tensor], errors: dict[int, Tensor]) -> None:
+    def _set_state(self, steps: int, p: dict[int, Tensor], q: dict[int, Tensor], errors: dict[int, Tensor]) -> None:
         self._hook.iter = steps
         # Drawn from once only, for the first factors.
         self._hook.rng = np.random.RandomState(0)
         self._hook.p_memory_dict, self._hook.q_memory_dict, self._hook.error_dict = p, q, errors
 
-    def _numbered(self, saved: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    def _to_device_buckets(self, saved: Mapping[str, Tensor]) -> dict[int, Tensor]:
         return {int(bucket): tensor.to(self._device, copy=True) for bucket, tensor in saved.items()}
 
 
-def _named(buckets: Mapping[int, Tensor]) -> dict[str, Tensor]:
+def _with_string_keys(buckets: Mapping[int, Tensor]) -> dict[str, Tensor]:
     return {str(bucket): tensor for bucket, tensor in sorted(buckets.items())}

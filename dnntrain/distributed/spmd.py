@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from dnntrain.distributed.rng_replay import RandomNumbers
-from dnntrain.protocols import Batch, Outputs, StepBatch, StepLoss
+from dnntrain.distributed.rng_replay import RngReplay
+from dnntrain.protocols import Batch, ModelOutputs, StepBatch, StepLoss
 
-LossOf = Callable[[Outputs, Batch], Tensor]
+LossFunction = Callable[[ModelOutputs, Batch], Tensor]
 
 
 class SpmdExecutor:
@@ -24,16 +24,16 @@ class SpmdExecutor:
     def __init__(
         self,
         model: nn.Module,
-        objective: LossOf,
+        objective: LossFunction,
         *,
         device: str,
         autocast: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
         ranks: int = 1,
-        empty: Batch | None = None,
+        empty_batch: Batch | None = None,
         replayable: bool = False,
-        counts: bool = True,
-        unsynchronised: Callable[[], AbstractContextManager[None]] = nullcontext,
+        should_count: bool = True,
+        no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._model = model
         self._objective = objective
@@ -41,59 +41,59 @@ class SpmdExecutor:
         self._autocast = autocast
         self._scaler = scaler
         self._ranks = ranks
-        self._counts = counts
-        self._empty = empty
+        self._counts = should_count
+        self._empty = empty_batch
         self._weights: dict[int, Tensor] = {}
-        self._forward = self._full if autocast is None else self._mixed
-        self._unsynchronised = unsynchronised
-        self._random = RandomNumbers(device) if replayable else None
+        self._forward = self._compute_loss if autocast is None else self._compute_autocast_loss
+        self._unsynchronised = no_sync
+        self._random = RngReplay(device) if replayable else None
 
-    def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
+    def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
         """Adds this step's gradients. `replay` repeats the random numbers of the call before (dropout)."""
-        micro, count, passes = batch
-        weight = self._weights.get(count)
+        micro_batches, examples, passes = batch
+        weight = self._weights.get(examples)
         if weight is None:
-            weight = self._weights[count] = torch.tensor(self._ranks / count, device=self._device)
+            weight = self._weights[examples] = torch.tensor(self._ranks / examples, device=self._device)
         if self._scaler is not None:
             weight = self._scaler.scale(weight)
         if self._random is not None:
-            self._random.begin(replay)
-        if len(micro) < passes and self._empty is not None:
-            micro = (*micro, *[self._empty] * (passes - len(micro)))
-        if len(micro) == 1:
-            loss = self._forward(micro[0])
+            self._random.begin_pass(replay)
+        if len(micro_batches) < passes and self._empty is not None:
+            micro_batches = (*micro_batches, *[self._empty] * (passes - len(micro_batches)))
+        if len(micro_batches) == 1:
+            loss = self._forward(micro_batches[0])
             loss.backward(weight)  # type: ignore[no-untyped-call]
             total = loss.detach()
         else:
-            total = self._accumulated(micro, weight)
+            total = self._accumulate_gradients(micro_batches, weight)
         # Ranks that compute the same examples (tensor parallelism) must not count them twice.
-        return StepLoss(total if self._counts else torch.zeros_like(total), count)
+        return StepLoss(total if self._counts else torch.zeros_like(total), examples)
 
-    def outputs(self, batch: Batch) -> Tensor:
+    def compute_outputs(self, batch: Batch) -> Tensor:
         """The logits [n, classes] of the model, as it stands."""
         with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
-            return _outputs(self._model(batch.images)).logits
+            return _to_outputs(self._model(batch.inputs)).outputs
 
-    def _accumulated(self, micro: Sequence[Batch], weight: Tensor) -> Tensor:
+    def _accumulate_gradients(self, micro_batches: Sequence[Batch], weight: Tensor) -> Tensor:
         total = torch.zeros((), device=self._device)
         with self._unsynchronised():
-            for part in micro[:-1]:
-                loss = self._forward(part)
+            for micro_batch in micro_batches[:-1]:
+                loss = self._forward(micro_batch)
                 loss.backward(weight)  # type: ignore[no-untyped-call]
                 total += loss.detach()
-        loss = self._forward(micro[-1])
+        loss = self._forward(micro_batches[-1])
         loss.backward(weight)  # type: ignore[no-untyped-call]
         return total + loss.detach()
 
-    def _full(self, part: Batch) -> Tensor:
-        return self._objective(_outputs(self._model(part.images)), part)
+    def _compute_loss(self, micro_batch: Batch) -> Tensor:
+        return self._objective(_to_outputs(self._model(micro_batch.inputs)), micro_batch)
 
-    def _mixed(self, part: Batch) -> Tensor:
+    def _compute_autocast_loss(self, micro_batch: Batch) -> Tensor:
         with torch.autocast(self._device, self._autocast):
-            outputs = self._model(part.images)
-        return self._objective(_outputs(outputs), part)
+            outputs = self._model(micro_batch.inputs)
+        return self._objective(_to_outputs(outputs), micro_batch)
 
 
-def _outputs(found: Tensor | tuple[Tensor, dict[str, Tensor]]) -> Outputs:
+def _to_outputs(result: Tensor | tuple[Tensor, dict[str, Tensor]]) -> ModelOutputs:
     """What a model returned: logits, or logits and captured features."""
-    return Outputs(*found) if isinstance(found, tuple) else Outputs(found, {})
+    return ModelOutputs(*result) if isinstance(result, tuple) else ModelOutputs(result, {})

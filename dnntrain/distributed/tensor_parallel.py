@@ -21,102 +21,110 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from torch.func import functional_call
 
 from dnntrain.errors import ConfigError
-from dnntrain.nn.partition import divided_sizes, parallel_plan, stacked
-from dnntrain.utils.dtensor import local
+from dnntrain.nn.partition import count_stacked_outputs, get_divisible_sizes, get_parallel_plan
+from dnntrain.utils.dtensor import local_shard
 
 
-def divide(model: nn.Module, mesh: DeviceMesh) -> None:
+def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
     """Divides the layers of the model's plan over `mesh`, of one dimension, in place. Raises ConfigError where a size does not divide."""
     degree = mesh.size()
-    for name, size in divided_sizes(model):
+    for name, size in get_divisible_sizes(model):
         if size % degree:
             raise ConfigError(
                 f"parallel.tp={degree} does not divide {size}, the width of {name}",
                 f"use parallel.tp={math.gcd(degree, size)}",
             )
-    for name, how in (parallel_plan(model) or {}).items():
-        _divide(model.get_submodule(name), how, mesh)
+    for name, style in (get_parallel_plan(model) or {}).items():
+        _parallelize_layer(model.get_submodule(name), style, mesh)
 
 
-def _divide(module: nn.Module, how: str, mesh: DeviceMesh) -> None:
-    kind = how.partition("/")[0]
-    shell = _shell(module, mesh.size() if kind == "features" else 1, bias=kind != "rows")
-    outputs: Placement = Shard(0) if stacked(how) == 1 else _StridedShard(0, split_factor=stacked(how))
+def _parallelize_layer(module: nn.Module, style: str, mesh: DeviceMesh) -> None:
+    kind = style.partition("/")[0]
+    shell = _make_shell(module, mesh.size() if kind == "features" else 1, bias=kind != "rows")
+    outputs: Placement = (
+        Shard(0) if count_stacked_outputs(style) == 1 else _StridedShard(0, split_factor=count_stacked_outputs(style))
+    )
     for name, parameter in list(module.named_parameters(recurse=False)):
         placement: Placement = outputs
         if kind == "rows":
             placement = Shard(1) if name == "weight" else Replicate()
-        placed = distribute_tensor(parameter.detach(), mesh, [placement], src_data_rank=None)
-        module.register_parameter(name, nn.Parameter(placed, requires_grad=parameter.requires_grad))
+        dtensor = distribute_tensor(parameter.detach(), mesh, [placement], src_data_rank=None)
+        module.register_parameter(name, nn.Parameter(dtensor, requires_grad=parameter.requires_grad))
     for name, buffer in list(module.named_buffers(recurse=False)):
         if buffer.ndim:
             persistent = name not in module._non_persistent_buffers_set
-            placed = distribute_tensor(buffer, mesh, [outputs], src_data_rank=None)
-            module.register_buffer(name, placed, persistent=persistent)
-    forward = {"columns": _columns, "rows": _rows, "features": _features}[kind]
-    module.forward = forward(module, shell, mesh)
+            dtensor = distribute_tensor(buffer, mesh, [outputs], src_data_rank=None)
+            module.register_buffer(name, dtensor, persistent=persistent)
+    make_forward = {"columns": _make_column_forward, "rows": _make_row_forward, "features": _make_feature_forward}[kind]
+    module.forward = make_forward(module, shell, mesh)
 
 
-def _columns(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
+def _make_column_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
     def forward(inputs: Tensor) -> Tensor:
         # Each rank's gradient of the input comes from its own outputs: they are summed on the way back.
-        whole = DTensor.from_local(inputs, mesh, [Replicate()], run_check=False)
-        result: Tensor = functional_call(shell, _local_tensors(module), (whole.to_local(grad_placements=[Partial()]),))
+        full_inputs = DTensor.from_local(inputs, mesh, [Replicate()], run_check=False)
+        result: Tensor = functional_call(
+            shell, _get_local_tensors(module), (full_inputs.to_local(grad_placements=[Partial()]),)
+        )
         return result
 
     return forward
 
 
-def _rows(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
+def _make_row_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
     spatial = module.get_parameter("weight").ndim - 2
 
     def forward(inputs: Tensor) -> Tensor:
-        tensors = _local_tensors(module)
+        tensors = _get_local_tensors(module)
         bias = tensors.pop("bias", None)
-        part: Tensor = functional_call(shell, tensors, (inputs,))
-        whole = DTensor.from_local(part, mesh, [Partial()], run_check=False).redistribute(placements=[Replicate()])
-        result = whole.to_local(grad_placements=[Replicate()])
+        partial_output: Tensor = functional_call(shell, tensors, (inputs,))
+        total = DTensor.from_local(partial_output, mesh, [Partial()], run_check=False).redistribute(
+            placements=[Replicate()]
+        )
+        result = total.to_local(grad_placements=[Replicate()])
         return result if bias is None else result + bias.view(-1, *[1] * spatial)
 
     return forward
 
 
-def _features(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
+def _make_feature_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
     def forward(inputs: Tensor) -> Tensor:
         shell.training = module.training
-        result: Tensor = functional_call(shell, _local_tensors(module), (inputs,))
+        result: Tensor = functional_call(shell, _get_local_tensors(module), (inputs,))
         return result
 
     return forward
 
 
-def _local_tensors(module: nn.Module) -> dict[str, Tensor]:
+def _get_local_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The module's parameters and buffers as the plain parts that this rank holds; gradients flow to the parameters."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in module._parameters.items():
         if tensor is not None:
             tensors[name] = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     # Running statistics are written in place: the memory itself, not a view that autograd made.
-    return tensors | {name: local(buffer) for name, buffer in module._buffers.items() if buffer is not None}
+    return tensors | {name: local_shard(buffer) for name, buffer in module._buffers.items() if buffer is not None}
 
 
-def _shell(module: nn.Module, parts: int, bias: bool) -> nn.Module:
+def _make_shell(module: nn.Module, num_parts: int, bias: bool) -> nn.Module:
     """A copy of the module that keeps its forward and its knobs, but neither numbers nor hooks; group norm gets its part of the groups."""
     shell = copy.copy(module)
     for name, value in vars(shell).items():
         if name.endswith("_hooks"):
             setattr(shell, name, type(value)())
-    shell._parameters = {name: None if value is None else _empty(value) for name, value in module._parameters.items()}
-    shell._buffers = {name: None if value is None else _empty(value) for name, value in module._buffers.items()}
+    shell._parameters = {
+        name: None if value is None else _make_empty(value) for name, value in module._parameters.items()
+    }
+    shell._buffers = {name: None if value is None else _make_empty(value) for name, value in module._buffers.items()}
     if isinstance(shell, nn.GroupNorm):
-        shell.num_groups //= parts
-        shell.num_channels //= parts
+        shell.num_groups //= num_parts
+        shell.num_channels //= num_parts
     elif isinstance(shell, nn.modules.batchnorm._BatchNorm):
-        shell.num_features //= parts
+        shell.num_features //= num_parts
     if not bias:
         shell._parameters["bias"] = None
     return shell
 
 
-def _empty(tensor: Tensor) -> Any:
+def _make_empty(tensor: Tensor) -> Any:
     return torch.empty(0, dtype=tensor.dtype, device=tensor.device).requires_grad_(tensor.requires_grad)

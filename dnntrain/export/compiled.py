@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Compiled:
+class CompiledModel:
     """Runs `module` compiled for fixed numbers of images: one program is several times faster than one for any number.
 
     A batch smaller than one that was met already is padded to it, so that the last batch of a data set compiles nothing.
@@ -26,26 +26,26 @@ class Compiled:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         count = len(images)
-        at = bisect.bisect_left(self._sizes, count)
+        position = bisect.bisect_left(self._sizes, count)
         images = images.to(self._device)
-        if at == len(self._sizes):
-            found = self._compiled(images)
+        if position == len(self._sizes):
+            outputs = self._compile_and_run(images)
             self._sizes.append(count)
-            return found
-        if self._sizes[at] > count:
-            images = torch.cat([images, images.new_zeros(self._sizes[at] - count, *images.shape[1:])])
-        return self._computed(images)[:count]
+            return outputs
+        if self._sizes[position] > count:
+            images = torch.cat([images, images.new_zeros(self._sizes[position] - count, *images.shape[1:])])
+        return self._run_autocast(images)[:count]
 
-    def _computed(self, images: Tensor) -> Tensor:
+    def _run_autocast(self, images: Tensor) -> Tensor:
         with torch.autocast(self._kind, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
-            found: Tensor = self._run(images.contiguous())
-        return found.float()
+            outputs: Tensor = self._run(images.contiguous())
+        return outputs.float()
 
-    def _compiled(self, images: Tensor) -> Tensor:
+    def _compile_and_run(self, images: Tensor) -> Tensor:
         """The first call for this number of images."""
         import torch._dynamo.config as dynamo
         import torch._inductor.config as inductor
 
         with warnings.catch_warnings(), inductor.patch(freezing=True), dynamo.patch(recompile_limit=64):
             warnings.simplefilter("ignore")
-            return self._computed(images)
+            return self._run_autocast(images)

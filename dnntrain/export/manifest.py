@@ -11,21 +11,21 @@ from typing import Any
 
 from dnntrain import __version__
 from dnntrain.errors import CheckpointError
-from dnntrain.utils.files import plain_json, write_json
+from dnntrain.utils.files import to_strict_json, write_json
 
-MANIFEST = "manifest.json"
+MANIFEST_NAME = "manifest.json"
 
 #: The layout of the manifest; one of another number is refused.
-SCHEMA = 1
+SCHEMA_VERSION = 1
 
 #: The key of the card inside an ONNX model's metadata, and of the extra file inside a .pt2 archive.
-EMBEDDED = "dnntrain.json"
+EMBEDDED_NAME = "dnntrain.json"
 
-_AGAIN = "export it again with: dnntrain export RUN"
+_EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN"
 
 
 @dataclass(frozen=True)
-class Card:
+class Manifest:
     """The description of one exported model.
 
     input_shape  (channels, height, width) of one image
@@ -46,9 +46,9 @@ class Card:
 
     def as_json(self) -> dict[str, Any]:
         """The card as strict JSON."""
-        found: dict[str, Any] = plain_json(
+        json_value: dict[str, Any] = to_strict_json(
             {
-                "schema": SCHEMA,
+                "schema": SCHEMA_VERSION,
                 "dnntrain": __version__,
                 "format": self.format,
                 "class_names": self.class_names,
@@ -67,30 +67,31 @@ class Card:
                 "details": dict(self.details),
             }
         )
-        return found
+        return json_value
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """The card as it is put inside a model file: without checksums, which cannot be of the file they stand in."""
         return json.dumps(replace(self, files={}).as_json(), ensure_ascii=False)
 
 
-def parse(text: str | bytes, place: Path) -> Card:
+def parse_manifest(text: str | bytes, path: Path) -> Manifest:
     """The card in `text`. Raises CheckpointError, naming `place`, where it is damaged or of another schema."""
     try:
         value = json.loads(text)
         schema = value["schema"]
-        if schema != SCHEMA:
+        if schema != SCHEMA_VERSION:
             raise CheckpointError(
-                f"{place}: schema {schema!r} of another version of dnntrain; this one reads {SCHEMA}", _AGAIN
+                f"{path}: schema {schema!r} of another version of dnntrain; this one reads {SCHEMA_VERSION}",
+                _EXPORT_AGAIN_HINT,
             )
-        shape = value["input"]
-        channels, height, width = (int(size) for size in shape["shape"][1:])
-        return Card(
+        input_spec = value["input"]
+        channels, height, width = (int(size) for size in input_spec["shape"][1:])
+        return Manifest(
             format=str(value["format"]),
             class_names=tuple(str(name) for name in value["class_names"]),
             input_shape=(channels, height, width),
-            mean=tuple(float(number) for number in shape["mean"]),
-            std=tuple(float(number) for number in shape["std"]),
+            mean=tuple(float(number) for number in input_spec["mean"]),
+            std=tuple(float(number) for number in input_spec["std"]),
             config=dict(value["config"]),
             files={str(name): str(digest) for name, digest in value["files"].items()},
             details=dict(value["details"]),
@@ -98,38 +99,46 @@ def parse(text: str | bytes, place: Path) -> Card:
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{place}: the description of the model is damaged ({error!r})", _AGAIN) from None
+        raise CheckpointError(
+            f"{path}: the description of the model is damaged ({error!r})", _EXPORT_AGAIN_HINT
+        ) from None
 
 
-def read_manifest(folder: Path) -> Card:
+def read_manifest(folder: Path) -> Manifest:
     """The card of the export in `folder`."""
     try:
-        text = (folder / MANIFEST).read_bytes()
+        text = (folder / MANIFEST_NAME).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{folder / MANIFEST} cannot be read ({error.strerror})", _AGAIN) from None
-    return parse(text, folder / MANIFEST)
+        raise CheckpointError(
+            f"{folder / MANIFEST_NAME} cannot be read ({error.strerror})", _EXPORT_AGAIN_HINT
+        ) from None
+    return parse_manifest(text, folder / MANIFEST_NAME)
 
 
-def write_manifest(folder: Path, card: Card, files: Sequence[str]) -> Card:
+def write_manifest(folder: Path, manifest: Manifest, files: Sequence[str]) -> Manifest:
     """Writes manifest.json with the checksums of `files`; to be the last file written. Returns the card with them."""
-    card = replace(card, files={name: sha256(folder / name) for name in sorted(files)})
-    write_json(folder / MANIFEST, card.as_json())
-    return card
+    manifest = replace(manifest, files={name: compute_sha256(folder / name) for name in sorted(files)})
+    write_json(folder / MANIFEST_NAME, manifest.as_json())
+    return manifest
 
 
-def verify(folder: Path, card: Card) -> None:
+def verify_files(folder: Path, manifest: Manifest) -> None:
     """Raises CheckpointError where a file that the manifest lists is missing, or differs from what was written."""
-    for name, digest in card.files.items():
+    for name, digest in manifest.files.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise CheckpointError(f"{folder / MANIFEST} names {name!r}, which is not a file of its own folder", _AGAIN)
+            raise CheckpointError(
+                f"{folder / MANIFEST_NAME} names {name!r}, which is not a file of its own folder", _EXPORT_AGAIN_HINT
+            )
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing", _AGAIN)
-        if sha256(path) != digest:
-            raise CheckpointError(f"{path} is damaged or was altered: its sha256 is not that of {MANIFEST}", _AGAIN)
+            raise CheckpointError(f"{path} is missing", _EXPORT_AGAIN_HINT)
+        if compute_sha256(path) != digest:
+            raise CheckpointError(
+                f"{path} is damaged or was altered: its sha256 is not that of {MANIFEST_NAME}", _EXPORT_AGAIN_HINT
+            )
 
 
-def sha256(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """The checksum of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

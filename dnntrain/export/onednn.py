@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnntrain.export.op_coverage import Census
+from dnntrain.export.op_coverage import OpCoverage
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Primitive:
     """
 
     kind: str
-    number: str
+    number_format: str
     macs: int
-    milliseconds: float
+    duration_ms: float
 
 
-def executed(run: Callable[[Tensor], Tensor], images: Tensor) -> list[Primitive]:
+def trace_primitives(run: Callable[[Tensor], Tensor], images: Tensor) -> list[Primitive]:
     """What oneDNN executed in the second of two calls of `run`; nothing where torch was built without it."""
     backend: Any = torch.backends.mkldnn
     if not backend.is_available():
@@ -42,19 +42,19 @@ def executed(run: Callable[[Tensor], Tensor], images: Tensor) -> list[Primitive]
         sys.stdout.flush()
         with tempfile.TemporaryFile() as log:
             # It writes to the descriptor of stdout, below Python.
-            kept = os.dup(1)
+            stdout_copy = os.dup(1)
             os.dup2(log.fileno(), 1)
             try:
                 with backend.verbose(backend.VERBOSE_ON):
                     run(images)
             finally:
-                os.dup2(kept, 1)
-                os.close(kept)
+                os.dup2(stdout_copy, 1)
+                os.close(stdout_copy)
             log.seek(0)
-            return list(parsed(log.read().decode(errors="replace")))
+            return list(parse_log(log.read().decode(errors="replace")))
 
 
-def parsed(log: str) -> Iterator[Primitive]:
+def parse_log(log: str) -> Iterator[Primitive]:
     """The executed primitives of a log of ONEDNN_VERBOSE=1, version 1.
 
     A line is onednn_verbose,v1,primitive,exec,ENGINE,KIND,IMPLEMENTATION,PROPAGATION,TENSORS,ATTRIBUTES,AUXILIARY,SHAPES,MILLISECONDS.
@@ -64,15 +64,15 @@ def parsed(log: str) -> Iterator[Primitive]:
         fields = line.split(",")
         if fields[:4] == ["onednn_verbose", "v1", "primitive", "exec"] and len(fields) >= 13:
             kind, tensors, shapes = fields[5], fields[8], fields[-2]
-            number = re.search(r"\bsrc(?:_\d+)?:(\w+)", tensors)
-            name = _NUMBERS.get(number[1], number[1]) if number else ""
-            yield Primitive(kind, name, _macs(kind, shapes), float(fields[-1]))
+            format_match = re.search(r"\bsrc(?:_\d+)?:(\w+)", tensors)
+            name = _NUMBER_FORMATS.get(format_match[1], format_match[1]) if format_match else ""
+            yield Primitive(kind, name, _count_macs(kind, shapes), float(fields[-1]))
 
 
-_NUMBERS = {"f32": "fp32", "f16": "fp16", "u8": "int8", "s8": "int8"}
+_NUMBER_FORMATS = {"f32": "fp32", "f16": "fp16", "u8": "int8", "s8": "int8"}
 
 
-def _macs(kind: str, shapes: str) -> int:
+def _count_macs(kind: str, shapes: str) -> int:
     if kind in ("convolution", "inner_product"):
         # As in g16mb2_ic16oc16_ih64oh32kh3sh2dh0ph1_iw64ow32kw3sw2dw0pw1
         size = {name: int(value) for name, value in re.findall(r"([a-z]+)(\d+)", shapes)}
@@ -90,7 +90,9 @@ def _macs(kind: str, shapes: str) -> int:
     return 0
 
 
-def onednn_census(run: Callable[[Tensor], Tensor], images: Tensor, program: Census) -> Census:
+def measure_onednn_coverage(
+    run: Callable[[Tensor], Tensor], images: Tensor, program_coverage: OpCoverage
+) -> OpCoverage:
     """The census of `run` from what oneDNN executed.
 
     Multiply-adds of the `program` that it was compiled from that oneDNN did not see (attention's fused products, a BLAS) are added in the
@@ -98,14 +100,14 @@ def onednn_census(run: Callable[[Tensor], Tensor], images: Tensor, program: Cens
     """
     macs: dict[str, float] = {}
     operators: dict[str, float] = {}
-    for found in executed(run, images):
-        if found.macs:
-            name = f"onednn {found.kind}"
-            macs[found.number] = macs.get(found.number, 0) + found.macs / len(images)
-            operators[name] = operators.get(name, 0) + found.macs / len(images)
-    rest = program.total - sum(macs.values())
-    if rest > 1e-6 * program.total:
-        number = max(program.macs, key=lambda kind: program.macs[kind])
-        macs[number] = macs.get(number, 0) + rest
+    for primitive in trace_primitives(run, images):
+        if primitive.macs:
+            name = f"onednn {primitive.kind}"
+            macs[primitive.number_format] = macs.get(primitive.number_format, 0) + primitive.macs / len(images)
+            operators[name] = operators.get(name, 0) + primitive.macs / len(images)
+    rest = program_coverage.total - sum(macs.values())
+    if rest > 1e-6 * program_coverage.total:
+        number_format = max(program_coverage.macs, key=lambda kind: program_coverage.macs[kind])
+        macs[number_format] = macs.get(number_format, 0) + rest
         operators["outside oneDNN"] = rest
-    return Census(macs, operators)
+    return OpCoverage(macs, operators)

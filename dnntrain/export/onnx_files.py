@@ -10,10 +10,10 @@ import torch
 
 from dnntrain.errors import CheckpointError
 
-_AGAIN = "export it again with: dnntrain export RUN format=onnx"
+_EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN format=onnx"
 
 
-def session(path: Path, **options: Any) -> Any:
+def open_session(path: Path, **options: Any) -> Any:
     """An ONNX Runtime session on the CPU with as many threads as torch has. Raises CheckpointError where the file is damaged."""
     from importlib import import_module
 
@@ -27,22 +27,26 @@ def session(path: Path, **options: Any) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has an exception for each way to fail, without a common one
-        raise CheckpointError(f"{path} cannot be read by ONNX Runtime: {_one_line(error)}", _AGAIN) from None
+        raise CheckpointError(
+            f"{path} cannot be read by ONNX Runtime: {_to_one_line(error)}", _EXPORT_AGAIN_HINT
+        ) from None
 
 
-def opened(path: Path) -> Any:
+def load_onnx(path: Path) -> Any:
     """The ModelProto of `path`, external data not read. Raises CheckpointError where it is damaged."""
     import onnx
 
     try:
         return onnx.load(str(path), load_external_data=False)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})", _AGAIN) from None
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})", _EXPORT_AGAIN_HINT) from None
     except Exception as error:  # protobuf's DecodeError comes from a module of the implementation's own
-        raise CheckpointError(f"{path} is no ONNX model, or is damaged: {_one_line(error)}", _AGAIN) from None
+        raise CheckpointError(
+            f"{path} is no ONNX model, or is damaged: {_to_one_line(error)}", _EXPORT_AGAIN_HINT
+        ) from None
 
 
-def with_card(path: Path, key: str, text: str) -> None:
+def write_metadata(path: Path, key: str, text: str) -> None:
     """Puts `text` under `key` into the metadata of the model `path`."""
     import onnx
 
@@ -51,14 +55,15 @@ def with_card(path: Path, key: str, text: str) -> None:
     onnx.save(model, str(path))
 
 
-def card_text(path: Path, key: str) -> str:
+def read_metadata(path: Path, key: str) -> str:
     """The text under `key` in the model's metadata. Raises CheckpointError where there is none."""
-    found = {item.key: item.value for item in opened(path).metadata_props}
-    if key not in found:
+    metadata = {item.key: item.value for item in load_onnx(path).metadata_props}
+    if key not in metadata:
         raise CheckpointError(
-            f"{path} does not say which classes and normalisation it has: it was not written by dnntrain", _AGAIN
+            f"{path} does not say which classes and normalisation it has: it was not written by dnntrain",
+            _EXPORT_AGAIN_HINT,
         )
-    return str(found[key])
+    return str(metadata[key])
 
 
 def check_external_data(path: Path) -> None:
@@ -67,19 +72,19 @@ def check_external_data(path: Path) -> None:
     Such a location would let a model file name any file of the machine to be read.
     """
     folder = path.parent.resolve()
-    for tensor in tensors(opened(path).graph):
+    for tensor in iterate_tensors(load_onnx(path).graph):
         if tensor.data_location != tensor.EXTERNAL:
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        place = (folder / location).resolve()
-        if not location or Path(location).is_absolute() or not place.is_relative_to(folder):
+        data_path = (folder / location).resolve()
+        if not location or Path(location).is_absolute() or not data_path.is_relative_to(folder):
             raise CheckpointError(
                 f"{path}: {tensor.name} lies in {location!r}, outside the model's folder, and is not read",
                 "put the file beside the model, or export again: dnntrain writes all weights into one file",
             )
 
 
-def tensors(graph: Any) -> Iterator[Any]:
+def iterate_tensors(graph: Any) -> Iterator[Any]:
     """Every TensorProto of the graph: initializers, and attributes of nodes, inner graphs included."""
     yield from graph.initializer
     for node in graph.node:
@@ -88,8 +93,8 @@ def tensors(graph: Any) -> Iterator[Any]:
             if attribute.HasField("t"):
                 yield attribute.t
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from tensors(inner)
+                yield from iterate_tensors(inner)
 
 
-def _one_line(error: Exception) -> str:
+def _to_one_line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 from dnntrain.errors import CheckpointError
-from dnntrain.export.onnx_files import opened, session
+from dnntrain.export.onnx_files import load_onnx, open_session
 
 #: Images of the pass that is counted.
-_IMAGES = 2
+_NUM_IMAGES = 2
 
 Shape = Sequence[int]
 
 
 @dataclass(frozen=True)
-class Census:
+class OpCoverage:
     """Multiply-adds for one image, by number format (int8, fp8, bf16, fp16, fp32), and by the operator that did them."""
 
     macs: Mapping[str, float]
@@ -39,73 +39,83 @@ class Census:
     def total(self) -> float:
         return sum(self.macs.values())
 
-    def share(self, kind: str) -> float:
+    def get_share(self, kind: str) -> float:
         """Share of the multiply-adds that ran in `kind`; 0 where none were seen."""
         return self.macs.get(kind, 0.0) / self.total if self.total else 0.0
 
     def as_json(self) -> dict[str, Any]:
-        shares = {kind: self.share(kind) for kind in sorted(self.macs)}
+        shares = {kind: self.get_share(kind) for kind in sorted(self.macs)}
         return {"shares": shares, "macs": dict(self.macs), "operators": dict(self.operators)}
 
     def __str__(self) -> str:
         if not self.total:
             return "no multiply-add was seen"
-        found = sorted(self.macs, key=lambda kind: -self.macs[kind])
-        return ", ".join(f"{100 * self.share(kind):.1f} % {kind}" for kind in found) + " of the multiply-adds"
+        kinds = sorted(self.macs, key=lambda kind: -self.macs[kind])
+        return ", ".join(f"{100 * self.get_share(kind):.1f} % {kind}" for kind in kinds) + " of the multiply-adds"
 
 
-def check_share(census: Census, kind: str, least: float, name: str) -> None:
+def check_share(coverage: OpCoverage, kind: str, min_share: float, name: str) -> None:
     """Raises CheckpointError where less than `least` of the multiply-adds ran in `kind`."""
-    if census.share(kind) < least:
+    if coverage.get_share(kind) < min_share:
         raise CheckpointError(
-            f"format={name} was asked for {kind} and computes {census}: less than quant.min_share={least}",
+            f"format={name} was asked for {kind} and computes {coverage}: less than quant.min_share={min_share}",
             "this model falls back to floating point here: use another backend, or format=onnx; quant.min_share=0 allows it",
         )
 
 
-def onnx_census(path: Path, images: Tensor) -> Census:
+def measure_onnx_coverage(path: Path, images: Tensor) -> OpCoverage:
     """The census of an ONNX model in ONNX Runtime: what its profiler saw, with weights' shapes from the optimised graph."""
-    images = images[:_IMAGES]
+    images = images[:_NUM_IMAGES]
     with tempfile.TemporaryDirectory() as folder:
         graph_path = Path(folder) / "optimised.onnx"
-        running = session(
+        ort_session = open_session(
             path,
             enable_profiling=True,
             profile_file_prefix=str(Path(folder) / "profile"),
             optimized_model_filepath=str(graph_path),
         )
-        running.run(None, {running.get_inputs()[0].name: images.numpy()})
-        events = json.loads(Path(running.end_profiling()).read_text(encoding="utf-8"))
-        graph = opened(graph_path).graph
+        ort_session.run(None, {ort_session.get_inputs()[0].name: images.numpy()})
+        events = json.loads(Path(ort_session.end_profiling()).read_text(encoding="utf-8"))
+        graph = load_onnx(graph_path).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     nodes = {node.name: node for node in graph.node}
-    found = []
+    op_counts = []
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
         values = event["args"]
         kind = values["op_name"]
-        if kind not in _ONNX:
+        if kind not in _ONNX_WEIGHT_INPUT:
             continue
-        weight_at = _ONNX[kind]
+        weight_index = _ONNX_WEIGHT_INPUT[kind]
         inputs = [next(iter(item.items())) for item in values["input_type_shape"]]
         output = next(iter(values["output_type_shape"][0].values()))
         node = nodes.get(event["name"].removesuffix("_kernel_time"))
-        weight = weights.get(node.input[weight_at]) if node is not None and len(node.input) > weight_at else None
-        if weight is None and len(inputs) > weight_at:
-            weight = tuple(inputs[weight_at][1])
+        weight = weights.get(node.input[weight_index]) if node is not None and len(node.input) > weight_index else None
+        if weight is None and len(inputs) > weight_index:
+            weight = tuple(inputs[weight_index][1])
         if kind in ("QLinearConv", "ConvInteger", "Conv", "FusedConv", "NhwcFusedConv"):
             macs = math.prod(output) * math.prod((weight or (0,))[1:])
         else:
             macs = math.prod(output) * inputs[0][1][-1]
-        number = "int8" if kind not in _ONNX_FLOAT else _TYPES.get(inputs[0][0], inputs[0][0])
-        found.append((number, kind, macs))
-    return _counted(found, len(images))
+        number_format = (
+            "int8" if kind not in _ONNX_FLOAT_WEIGHT_INPUT else _NUMBER_FORMATS.get(inputs[0][0], inputs[0][0])
+        )
+        op_counts.append((number_format, kind, macs))
+    return _sum_coverage(op_counts, len(images))
 
 
 #: Operators of ONNX Runtime that multiply and add, and the input that holds the weight.
-_ONNX_FLOAT = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "Gemm": 1, "FusedGemm": 1, "MatMul": 1, "FusedMatMul": 1}
-_ONNX = _ONNX_FLOAT | {
+_ONNX_FLOAT_WEIGHT_INPUT = {
+    "Conv": 1,
+    "FusedConv": 1,
+    "NhwcFusedConv": 1,
+    "Gemm": 1,
+    "FusedGemm": 1,
+    "MatMul": 1,
+    "FusedMatMul": 1,
+}
+_ONNX_WEIGHT_INPUT = _ONNX_FLOAT_WEIGHT_INPUT | {
     "QLinearConv": 3,
     "ConvInteger": 1,
     "QGemm": 3,
@@ -115,7 +125,7 @@ _ONNX = _ONNX_FLOAT | {
     "DynamicQuantizeMatMul": 1,
 }
 
-_TYPES = {
+_NUMBER_FORMATS = {
     "float": "fp32",
     "double": "fp64",
     "float16": "fp16",
@@ -130,7 +140,7 @@ _TYPES = {
 }
 
 
-def torch_census(run: Callable[[Tensor], Tensor], images: Tensor) -> Census:
+def measure_torch_coverage(run: Callable[[Tensor], Tensor], images: Tensor) -> OpCoverage:
     """The census of a torch function, eager or compiled by Inductor, from the operators that the profiler saw.
 
     What Inductor fuses into kernels of its own, such as small batched products, or AOTInductor calls past the dispatcher (see
@@ -140,32 +150,32 @@ def torch_census(run: Callable[[Tensor], Tensor], images: Tensor) -> Census:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     from torch.profiler import ProfilerActivity, profile
 
-    images = images[:_IMAGES]
+    images = images[:_NUM_IMAGES]
     with torch.no_grad():
         run(images)
-        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
             run(images)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
-        seen.export_chrome_trace(str(trace))
+        profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    found = []
+    op_counts = []
     for event in events:
         arguments = event.get("args", {})
         if event.get("cat") == "cpu_op" and "Input Dims" in arguments:
-            counted = _torch_macs(event["name"], arguments)
-            if counted is not None:
-                found.append(counted)
-    return _counted(found, len(images))
+            op_count = _count_torch_macs(event["name"], arguments)
+            if op_count is not None:
+                op_counts.append(op_count)
+    return _sum_coverage(op_counts, len(images))
 
 
-def _torch_macs(name: str, arguments: Mapping[str, Any]) -> tuple[str, str, float] | None:
+def _count_torch_macs(name: str, arguments: Mapping[str, Any]) -> tuple[str, str, float] | None:
     dims, types = arguments["Input Dims"], arguments["Input type"]
     if name in _TORCH_MATMUL:
         left, right, transposed = _TORCH_MATMUL[name]
-        number = _TYPES.get(types[left], types[left])
+        number_format = _NUMBER_FORMATS.get(types[left], types[left])
         columns = dims[right][-2] if transposed else dims[right][-1]
-        return number, name, math.prod(dims[left]) * columns
+        return number_format, name, math.prod(dims[left]) * columns
     if name in _TORCH_CONV:
         image, weight, stride = _TORCH_CONV[name]
         if name.startswith("mkldnn::_convolution_pointwise"):
@@ -174,7 +184,7 @@ def _torch_macs(name: str, arguments: Mapping[str, Any]) -> tuple[str, str, floa
             binary = inplace or (len(dims) > 3 and len(dims[2]) == 4)
             image, weight = (1, 2) if inplace else (0, 2) if binary else (0, 1)
             stride = weight + 3
-        values = [_numbers(value) for value in arguments.get("Concrete Inputs", [])]
+        values = [_parse_numbers(value) for value in arguments.get("Concrete Inputs", [])]
         first = stride if not name.startswith("mkldnn") else stride - 1
         groups_at = first + (3 if not name.startswith("aten") else 5)
         strides, padding = values[first], values[first + 1]
@@ -186,15 +196,15 @@ def _torch_macs(name: str, arguments: Mapping[str, Any]) -> tuple[str, str, floa
         spatial = [
             (size + 2 * pad - spread * (width - 1) - 1) // step + 1
             for size, pad, spread, width, step in zip(
-                dims[image][2:], _wide(padding), _wide(dilation), kernel, _wide(strides), strict=False
+                dims[image][2:], _to_pair(padding), _to_pair(dilation), kernel, _to_pair(strides), strict=False
             )
         ]
         macs = dims[image][0] * math.prod(dims[weight]) * math.prod(spatial)
-        return _TYPES.get(types[image], types[image]), name, macs
+        return _NUMBER_FORMATS.get(types[image], types[image]), name, macs
     if name in _TORCH_ATTENTION:
         query, key = dims[0], dims[1]
         macs = 2 * math.prod(query) * key[-2]
-        return _TYPES.get(types[0], types[0]), name, macs
+        return _NUMBER_FORMATS.get(types[0], types[0]), name, macs
     return None
 
 
@@ -221,7 +231,7 @@ _TORCH_CONV = {
 _TORCH_ATTENTION = ("aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_flash_attention_forward")
 
 
-def _numbers(value: Any) -> list[int]:
+def _parse_numbers(value: Any) -> list[int]:
     """The whole numbers of a list as the profiler writes it: "[1, 1]"."""
     text = str(value).strip("[]")
     try:
@@ -230,14 +240,14 @@ def _numbers(value: Any) -> list[int]:
         return []
 
 
-def _wide(values: list[int]) -> list[int]:
+def _to_pair(values: list[int]) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
-def _counted(found: Iterable[tuple[str, str, float]], images: int) -> Census:
+def _sum_coverage(op_counts: Iterable[tuple[str, str, float]], images: int) -> OpCoverage:
     macs: Counter[str] = Counter()
     operators: Counter[str] = Counter()
-    for number, operator, count in found:
-        macs[number] += count / images  # type: ignore[assignment]
+    for number_format, operator, count in op_counts:
+        macs[number_format] += count / images  # type: ignore[assignment]
         operators[operator] += count / images  # type: ignore[assignment]
-    return Census(dict(macs), dict(operators))
+    return OpCoverage(dict(macs), dict(operators))

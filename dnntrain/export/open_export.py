@@ -10,25 +10,25 @@ from torch import Tensor, nn
 
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export import onnx_files
-from dnntrain.export.formats import Runner, check_installed, find
-from dnntrain.export.manifest import EMBEDDED, MANIFEST, Card, parse, read_manifest, verify
+from dnntrain.export.formats import Runner, check_installed, get_format
+from dnntrain.export.manifest import EMBEDDED_NAME, MANIFEST_NAME, Manifest, parse_manifest, read_manifest, verify_files
 
 _SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
 
 @dataclass(frozen=True)
-class Opened:
+class ExportHandle:
     """An export that was checked: its folder, its card, and where it was named by a file, that file."""
 
     folder: Path
-    card: Card
+    manifest: Manifest
     file: Path | None = None
 
     def load(self, device: str) -> Runner:
         """The model as a function of images [n, channels, height, width]. Runs its code, where the format is a program."""
-        found = find(self.card.format)
-        check_installed(found)
-        return found.load(self.file or self.folder, self.card, device)
+        export_format = get_format(self.manifest.format)
+        check_installed(export_format)
+        return export_format.load(self.file or self.folder, self.manifest, device)
 
 
 class RunnerModule(nn.Module):
@@ -44,10 +44,10 @@ class RunnerModule(nn.Module):
 
 def is_export(path: Path) -> bool:
     """True for the folder of an export, and for a model file."""
-    return (path.is_dir() and (path / MANIFEST).is_file()) or (path.is_file() and path.suffix in _SUFFIXES)
+    return (path.is_dir() and (path / MANIFEST_NAME).is_file()) or (path.is_file() and path.suffix in _SUFFIXES)
 
 
-def open_export(path: Path, trust: bool = False) -> Opened:
+def open_export(path: Path, trust: bool = False) -> ExportHandle:
     """The export `path`: its folder, or its model file. No code of it has run yet.
 
     Every file is compared with its checksum in manifest.json. A .pt2 file is a program: without a manifest that has its checksum it
@@ -55,35 +55,37 @@ def open_export(path: Path, trust: bool = False) -> Opened:
     export.
     """
     folder = path if path.is_dir() else path.parent
-    if (folder / MANIFEST).is_file():
-        card = read_manifest(folder)
-        if path.is_dir() or path.name in card.files:
+    if (folder / MANIFEST_NAME).is_file():
+        manifest = read_manifest(folder)
+        if path.is_dir() or path.name in manifest.files:
             if not trust:
-                verify(folder, card)
-            found = find(card.format)
-            if found.program and not trust and not card.files:
-                raise CheckpointError(f"{path}: the manifest lists no file", _TRUST)
-            return Opened(folder, card)
+                verify_files(folder, manifest)
+            export_format = get_format(manifest.format)
+            if export_format.is_program and not trust and not manifest.files:
+                raise CheckpointError(f"{path}: the manifest lists no file", _TRUST_HINT)
+            return ExportHandle(folder, manifest)
     if path.is_dir() or not path.is_file():
-        raise ConfigError(f"{path} is no export: it has no {MANIFEST}", "as in: dnntrain export RUN format=onnx")
+        raise ConfigError(f"{path} is no export: it has no {MANIFEST_NAME}", "as in: dnntrain export RUN format=onnx")
     if path.suffix == ".onnx":
-        return Opened(folder, parse(onnx_files.card_text(path, EMBEDDED), path), path)
+        return ExportHandle(folder, parse_manifest(onnx_files.read_metadata(path, EMBEDDED_NAME), path), path)
     if path.suffix == ".pt2":
         if not trust:
-            raise CheckpointError(f"{path} is a program, and no {MANIFEST} beside it has its checksum", _TRUST)
-        return Opened(folder, _embedded(path), path)
+            raise CheckpointError(
+                f"{path} is a program, and no {MANIFEST_NAME} beside it has its checksum", _TRUST_HINT
+            )
+        return ExportHandle(folder, _read_embedded_manifest(path), path)
     raise CheckpointError(
-        f"{path}: no {MANIFEST} beside it describes the file", "name the folder that dnntrain export wrote"
+        f"{path}: no {MANIFEST_NAME} beside it describes the file", "name the folder that dnntrain export wrote"
     )
 
 
-def _embedded(path: Path) -> Card:
+def _read_embedded_manifest(path: Path) -> Manifest:
     """The card inside a .pt2 archive, read without running it."""
     try:
         with zipfile.ZipFile(path) as archive:
-            name = next((name for name in archive.namelist() if name.endswith(EMBEDDED)), None)
+            name = next((name for name in archive.namelist() if name.endswith(EMBEDDED_NAME)), None)
             if name is not None:
-                return parse(archive.read(name), path)
+                return parse_manifest(archive.read(name), path)
     except (OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged ({error})", "export it again: dnntrain export RUN") from None
     raise CheckpointError(
@@ -91,4 +93,4 @@ def _embedded(path: Path) -> Card:
     )
 
 
-_TRUST = "if you trust where it came from, add trust=true: loading it runs its code"
+_TRUST_HINT = "if you trust where it came from, add trust=true: loading it runs its code"

@@ -13,7 +13,7 @@ from dnntrain.errors import CheckpointError
 from dnntrain.export.formats import Runner
 
 #: Least share of images for which an exact format must give the class of its source.
-LEAST_AGREEMENT = 0.999
+MIN_AGREEMENT = 0.999
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,24 @@ class Parity:
 
 
 @torch.no_grad()
-def compare(part: str, samples: Iterable[tuple[Tensor, Tensor]], source: Runner, export: Runner) -> Parity:
+def measure_parity(split: str, samples: Iterable[tuple[Tensor, Tensor]], source: Runner, export: Runner) -> Parity:
     """`samples` are (images [n, c, h, w], labels [n]). Raises CheckpointError where the export's outputs are not finite."""
     error = scale = 0.0
-    images = same = right = source_right = 0
+    images = same_class = correct = source_correct = 0
     for inputs, labels in samples:
-        expected, found = source(inputs).float().cpu(), export(inputs).float().cpu()
-        if found.shape != expected.shape or not torch.isfinite(found).all():
+        expected, actual = source(inputs).float().cpu(), export(inputs).float().cpu()
+        if actual.shape != expected.shape or not torch.isfinite(actual).all():
             raise CheckpointError(
-                f"the export gives {tuple(found.shape)}, not all finite, where its source gives {tuple(expected.shape)}",
+                f"the export gives {tuple(actual.shape)}, not all finite, where its source gives {tuple(expected.shape)}",
                 "use another format; please report it with `dnntrain doctor`",
             )
-        error = max(error, float((expected - found).abs().max()))
+        error = max(error, float((expected - actual).abs().max()))
         scale = max(scale, float(expected.abs().max()))
-        classes, labels = found.argmax(1), labels.cpu()
+        classes, labels = actual.argmax(1), labels.cpu()
         images += len(labels)
-        same += int((classes == expected.argmax(1)).sum())
-        right += int((classes == labels).sum())
-        source_right += int((expected.argmax(1) == labels).sum())
-    return Parity(part, images, error, error / max(scale, 1e-30), same / images, right / images, source_right / images)
+        same_class += int((classes == expected.argmax(1)).sum())
+        correct += int((classes == labels).sum())
+        source_correct += int((expected.argmax(1) == labels).sum())
+    return Parity(
+        split, images, error, error / max(scale, 1e-30), same_class / images, correct / images, source_correct / images
+    )

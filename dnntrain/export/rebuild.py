@@ -8,28 +8,32 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.checkpoint.portable_model import unfetched
-from dnntrain.config.registry import registry
+from dnntrain.checkpoint.portable_model import without_pretrained_weights
+from dnntrain.config.registry import load_registry
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
 
 
-def choice_of(config: Mapping[str, Any], group: str) -> str:
+def get_choice(config: Mapping[str, Any], group: str) -> str:
     """The choice that `config`[group] holds the knobs of: as typed, or what a preset of the user's own presets."""
-    typed = str(config["choices"][group])
-    return typed if typed in registry().choices(group) else str(config[group]["name"])
+    typed_name = str(config["choices"][group])
+    return typed_name if typed_name in load_registry().get_choices(group) else str(config[group]["name"])
 
 
-def has_name(group: str, choice: str) -> bool:
+def has_name_option(group: str, choice: str) -> bool:
     """True where `name` is a knob of the choice, and not the choice's own name."""
-    return "name" in registry().choice(group, choice).schema.fields
+    return "name" in load_registry().get_choice(group, choice).schema.fields
 
 
-def network(model: Any, norm: Any, folder: Path, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+def build_network(
+    model: Any, norm: Any, folder: Path, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
     """What the choices `model` and `norm` build, with the weights of `folder`/model.safetensors, on the CPU.
 
     Raises CheckpointError where the file is damaged, or is of another network.
     """
-    built: nn.Module = norm.exported(unfetched(model).build(ModelShape(num_classes, *input_shape)))
-    load_weights(built, str(folder / "model.safetensors"), replace_head=False)
-    return built
+    module: nn.Module = norm.convert_for_export(
+        without_pretrained_weights(model).build(ModelShape(num_classes, *input_shape))
+    )
+    load_weights(module, str(folder / "model.safetensors"), replace_head=False)
+    return module

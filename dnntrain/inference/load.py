@@ -10,30 +10,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from dnntrain.choices.quant._fake_quant import with_ranges
+from dnntrain.choices.quant._fake_quant import apply_ranges
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode, load_config
+from dnntrain.config.decode import decode_config, load_config
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.collectives import reduce_sum
 from dnntrain.errors import CheckpointError, ConfigError, DataError
-from dnntrain.export.formats import device_of, find, hardware_of
-from dnntrain.export.manifest import sha256
+from dnntrain.export.formats import detect_hardware, get_format, resolve_device
+from dnntrain.export.manifest import compute_sha256
 from dnntrain.export.open_export import RunnerModule, is_export, open_export
-from dnntrain.export.rebuild import choice_of, has_name, network
-from dnntrain.input.pipeline import evaluation_batches
+from dnntrain.export.rebuild import build_network, get_choice, has_name_option
+from dnntrain.input.pipeline import read_evaluation_batches
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import prepare_data
 from dnntrain.protocols import Batch
 from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.files import read_json
-from dnntrain.utils.hardware import detect, torch_device
+from dnntrain.utils.hardware import get_torch_device, probe_hardware
 from dnntrain.utils.rng import Index
 from dnntrain.utils.world import World
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedModel:
     """A model in eval mode, the configuration it was trained with, and what its input looks like.
 
     `autocast` is the precision of its arithmetic, where it is not that of its weights. `format` is that of an export, or "run".
@@ -50,19 +50,19 @@ class Trained:
     format: str = "run"
 
     @torch.no_grad()
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
+    def compute_logits(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, classes] for normalised images [n, channels, height, width]."""
-        kind = self.device.split(":")[0]
-        with torch.autocast(kind, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            found: torch.Tensor = self.model(images.to(self.device))
-        return found
+        device_type = self.device.split(":")[0]
+        with torch.autocast(device_type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            logits_tensor: torch.Tensor = self.model(images.to(self.device))
+        return logits_tensor
 
-    def outputs(self, batch: Batch) -> torch.Tensor:
+    def compute_outputs(self, batch: Batch) -> torch.Tensor:
         """The logits of a batch."""
-        return self.logits(batch.images)
+        return self.compute_logits(batch.inputs)
 
 
-def load_trained(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> Trained:
+def load_model(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> LoadedModel:
     """The model of a run directory, of an export's folder or of a model file. `overrides` may choose another data set or device.
 
     Raises ConfigError where `path` is none of these, CheckpointError where a file is missing, damaged or not to be trusted.
@@ -70,7 +70,7 @@ def load_trained(path: Path, overrides: Sequence[str] = (), trust: bool = False)
     return load_export(path, overrides, trust) if is_export(path) else load_run(path, overrides)
 
 
-def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
+def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
     """The model of the run directory `path`. Raises ConfigError where it is no run, CheckpointError where the model is unusable."""
     from dnntrain.inference.run_args import check_run, check_trusted
 
@@ -84,16 +84,16 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
             f"finish it with: dnntrain resume {path}",
         )
     check_trusted(load_config(path / "config.yaml"), path, overrides)
-    _check_unaltered(path / "model.safetensors", card.get("dnntrain", {}).get("sha256"))
-    config = _config_with(path, overrides)
+    _check_sha256(path / "model.safetensors", card.get("dnntrain", {}).get("sha256"))
+    config = _compose_config(path, overrides)
     channels, height, width = (int(size) for size in pretrained["input_size"])
-    model = network(config.model, config.norm, path, len(names), (channels, height, width))
+    model = build_network(config.model, config.norm, path, len(names), (channels, height, width))
     if ranges := card.get("dnntrain", {}).get("quantised_ranges"):
-        model = _rounding(model, (channels, height, width), ranges, path)
-    hardware = detect(config.device)
+        model = _add_rounding(model, (channels, height, width), ranges, path)
+    hardware = probe_hardware(config.device)
     policy = config.precision.build(hardware)
-    device = torch_device(config.device, hardware, World())
-    return Trained(
+    device = get_torch_device(config.device, hardware, World())
+    return LoadedModel(
         config=config,
         model=model.to(device).eval(),
         class_names=tuple(str(name) for name in names),
@@ -105,44 +105,44 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> Trained:
     )
 
 
-def _check_unaltered(file: Path, stated: str | None) -> None:
+def _check_sha256(file: Path, expected_sha256: str | None) -> None:
     """Raises CheckpointError where the weights are not those that config.json was written with."""
-    if stated is None or not file.is_file():
+    if expected_sha256 is None or not file.is_file():
         return
-    if (found := sha256(file)) != stated:
+    if (actual_sha256 := compute_sha256(file)) != expected_sha256:
         raise CheckpointError(
-            f"{file} is damaged: it is not what the run wrote (SHA-256 {found[:12]}…, not {stated[:12]}…)",
+            f"{file} is damaged: it is not what the run wrote (SHA-256 {actual_sha256[:12]}…, not {expected_sha256[:12]}…)",
             "restore it from a copy, or train the run again",
         )
 
 
-def _rounding(model: nn.Module, shape: tuple[int, int, int], ranges: Any, path: Path) -> nn.Module:
+def _add_rounding(model: nn.Module, shape: tuple[int, int, int], ranges: Any, path: Path) -> nn.Module:
     """`model` as it was trained: with the rounding of integers."""
     try:
-        return with_ranges(model, shape, ranges)
+        return apply_ranges(model, shape, ranges)
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path / 'config.json'}: the ranges of the quantised model are damaged ({error})", "train the run again"
         ) from None
 
 
-def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> Trained:
+def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> LoadedModel:
     """The model of an export. Its configuration is data; code that it names runs only where `overrides` name it too."""
     from dnntrain.inference.run_args import check_trusted
 
-    opened = open_export(path, trust)
-    card = opened.card
+    export_files = open_export(path, trust)
+    card = export_files.manifest
     if card.format == "safetensors":
         check_trusted(card.config, path, overrides)
-    config = decode(composed_again(card.config, overrides))
-    chosen = any(word.lstrip("+").startswith("device=") for word in overrides)
-    asked = device_of(find(card.format), config.device, chosen)
-    hardware = hardware_of(asked)
-    device = torch_device(asked, hardware, World())
+    config = decode_config(compose_from_export(card.config, overrides))
+    has_device = any(word.lstrip("+").startswith("device=") for word in overrides)
+    device_name = resolve_device(get_format(card.format), config.device, has_device)
+    hardware = detect_hardware(device_name)
+    device = get_torch_device(device_name, hardware, World())
     policy = config.precision.build(hardware) if card.format == "safetensors" else None
-    return Trained(
+    return LoadedModel(
         config=config,
-        model=RunnerModule(opened.load(device)).eval(),
+        model=RunnerModule(export_files.load(device)).eval(),
         class_names=card.class_names,
         input_shape=card.input_shape,
         mean=card.mean,
@@ -154,7 +154,7 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
 
 
 @dataclass(frozen=True)
-class Part:
+class DataSplit:
     """Examples of one split, as the model sees them."""
 
     name: str
@@ -162,64 +162,64 @@ class Part:
     source: Source
     index: Index
 
-    def batches(self, trained: Trained, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+    def make_batches(self, loaded_model: LoadedModel, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
         """The first `limit` examples, or all, on the model's device, unaugmented, in their order."""
-        return evaluation_batches(
-            trained.config.data,
+        return read_evaluation_batches(
+            loaded_model.config.data,
             # The model knows its own normalisation only, whatever that of another data set is.
-            replace(self.dataset, mean=trained.mean, std=trained.std),
+            replace(self.dataset, mean=loaded_model.mean, std=loaded_model.std),
             self.source,
             self.index if limit is None else self.index[:limit],
             batch_size=batch_size,
             world=World(),
-            device=trained.device,
+            device=loaded_model.device,
             channels_last=False,
         )
 
 
-def parts_of(trained: Trained) -> dict[str, Part]:
+def load_data_splits(loaded_model: LoadedModel) -> dict[str, DataSplit]:
     """The splits train, val and test of the data set that the configuration names. Raises DataError where it does not fit the model."""
-    dataset = trained.config.data.build()
-    if len(dataset.class_names) != len(trained.class_names) or dataset.input_shape != trained.input_shape:
+    dataset = loaded_model.config.data.build()
+    if len(dataset.class_names) != len(loaded_model.class_names) or dataset.input_shape != loaded_model.input_shape:
         raise DataError(
             f"the data set has {len(dataset.class_names)} classes of {dataset.input_shape}, "
-            f"the model {len(trained.class_names)} of {trained.input_shape}",
+            f"the model {len(loaded_model.class_names)} of {loaded_model.input_shape}",
             "evaluate on data of the same classes and size",
         )
-    data = prepare_data(trained.config, dataset)
+    data = prepare_data(loaded_model.config, dataset)
     return {
-        "train": Part("train", dataset, dataset.train, data.train),
-        "val": Part("val", dataset, dataset.train, data.val),
-        "test": Part("test", dataset, dataset.test, data.test),
+        "train": DataSplit("train", dataset, dataset.train, data.train),
+        "val": DataSplit("val", dataset, dataset.train, data.val),
+        "test": DataSplit("test", dataset, dataset.test, data.test),
     }
 
 
 def evaluate_run(path: Path, overrides: Sequence[str], split: str, trust: bool = False) -> dict[str, float | int]:
     """loss, accuracy and examples of the model of a run or export on `split`, in eval mode, without augmentation."""
-    trained = load_trained(path, overrides, trust)
-    part = parts_of(trained)[split]
-    if not len(part.index):
+    loaded_model = load_model(path, overrides, trust)
+    data_split = load_data_splits(loaded_model)[split]
+    if not len(data_split.index):
         raise DataError(f"the {split} part is empty", "choose another split=, or set data.val_fraction")
-    batches = part.batches(trained, trained.config.eval.batch_size)
-    return evaluate(trained.model, trained.outputs, batches, reduce_sum, trained.device)
+    batches = data_split.make_batches(loaded_model, loaded_model.config.eval.batch_size)
+    return evaluate(loaded_model.model, loaded_model.compute_outputs, batches, reduce_sum, loaded_model.device)
 
 
-def _config_with(path: Path, overrides: Sequence[str]) -> RunConfig:
+def _compose_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     """The run's configuration; where there are overrides, composed anew with them after its own."""
     if not overrides:
-        return decode(load_config(path / "config.yaml"))
+        return decode_config(load_config(path / "config.yaml"))
     check_effect(overrides)
-    from dnntrain.inference.run_args import replayed
+    from dnntrain.inference.run_args import merge_saved_overrides
 
-    again = replayed(path, Arguments(overrides=tuple(overrides)))
-    return decode(compose(again.overrides, again.config_dir))
+    merged_arguments = merge_saved_overrides(path, Arguments(overrides=tuple(overrides)))
+    return decode_config(compose(merged_arguments.overrides, merged_arguments.config_dir))
 
 
 #: What of a configuration an export keeps: what its data, its network and their precision are.
-EXPORTED = ("data", "model", "norm", "precision", "eval", "seed", "device")
+EXPORTED_KEYS = ("data", "model", "norm", "precision", "eval", "seed", "device")
 
 #: Groups and sections that end with the training. `train.limit` alone says which part of the data that was.
-_TRAINING = (
+_TRAINING_KEYS = (
     "optim",
     "sched",
     "reg",
@@ -244,40 +244,42 @@ def check_effect(overrides: Sequence[str]) -> None:
     """Refuses settings of the training, which change nothing in a model that is trained."""
     for word in overrides:
         key = word.lstrip("+").split("=")[0]
-        if key.split(".")[0] in _TRAINING and key != "train.limit":
+        if key.split(".")[0] in _TRAINING_KEYS and key != "train.limit":
             raise ConfigError(
                 f"{word} has no effect on a trained model",
                 "its data, device, precision and evaluation can be set, as in eval.batch_size=64",
             )
 
 
-def exported_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def select_export_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's resolved configuration that an export needs. What it was trained with is no part of what it is."""
     choices = {group: config["choices"][group] for group in _GROUPS}
-    return {**{key: config[key] for key in EXPORTED}, "choices": choices}
+    return {**{key: config[key] for key in EXPORTED_KEYS}, "choices": choices}
 
 
-def composed_again(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def compose_from_export(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A whole configuration from an export's part of one, with other data or another device.
 
     Knobs that a later version of dnntrain added keep their defaults. Raises ConfigError for what an export cannot change.
     """
     for word in overrides:
-        if word.lstrip("+").split("=")[0].split(".")[0] not in EXPORTED or word.startswith("model="):
+        if word.lstrip("+").split("=")[0].split(".")[0] not in EXPORTED_KEYS or word.startswith("model="):
             raise ConfigError(
                 f"{word} cannot be set for an export", "its data, device and evaluation can, as in data.root=FOLDER"
             )
-    given = {word.lstrip("+").split("=")[0] for word in overrides}
-    words = [f"seed={config['seed']}", f"device={config['device']}", *_words("eval", config["eval"])]
+    given_keys = {word.lstrip("+").split("=")[0] for word in overrides}
+    words = [f"seed={config['seed']}", f"device={config['device']}", *_format_overrides("eval", config["eval"])]
     for group in _GROUPS:
-        if group not in given:
-            choice = choice_of(config, group)
-            knobs = {key: value for key, value in config[group].items() if key != "name" or has_name(group, choice)}
-            words += [f"{group}={choice}", *_words(group, knobs)]
-    return compose([*(word for word in words if word.split("=")[0] not in given), *overrides], None)
+        if group not in given_keys:
+            choice = get_choice(config, group)
+            options = {
+                key: value for key, value in config[group].items() if key != "name" or has_name_option(group, choice)
+            }
+            words += [f"{group}={choice}", *_format_overrides(group, options)]
+    return compose([*(word for word in words if word.split("=")[0] not in given_keys), *overrides], None)
 
 
-def _words(prefix: str, values: Mapping[str, Any]) -> list[str]:
+def _format_overrides(prefix: str, values: Mapping[str, Any]) -> list[str]:
     """Overrides that set every value of a section."""
     import json
 

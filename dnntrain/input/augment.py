@@ -24,12 +24,14 @@ class Augmentation:
     def __bool__(self) -> bool:
         return self.crop_padding > 0 or self.flip
 
-    def choices(self, number: Index, key: Key) -> tuple[Index, Index, NDArray[np.bool_]]:
+    def draw_crop_and_flip(self, rng_index: Index, key: Key) -> tuple[Index, Index, NDArray[np.bool_]]:
         """(top, left, mirrored) for each of `number` [n]; top and left are pixels in [0, 2 * crop_padding]."""
         bound = 2 * self.crop_padding + 1
-        crop = key.named("crop")
-        mirrored = key.named("flip").uniform(number) < 0.5 if self.flip else np.zeros(len(number), dtype=bool)
-        return crop.integers(number, bound, 0), crop.integers(number, bound, 1), mirrored
+        crop = key.with_stream("crop")
+        mirrored = (
+            key.with_stream("flip").uniform(rng_index) < 0.5 if self.flip else np.zeros(len(rng_index), dtype=bool)
+        )
+        return crop.integers(rng_index, bound, 0), crop.integers(rng_index, bound, 1), mirrored
 
 
 #: Evaluation looks at images as they are.
@@ -51,13 +53,13 @@ class RowAugmenter:
         padding = augmentation.crop_padding
         self._margin = (padding * width + padding) * channels
         shape = (2 * padding + 1, height, width, channels)
-        self._row_mask = _inside(height, padding)[:, :, None, None].expand(shape).flatten(1).to(device)
-        self._column_mask = _inside(width, padding)[:, None, :, None].expand(shape).flatten(1).to(device)
+        self._row_mask = _make_inside_mask(height, padding)[:, :, None, None].expand(shape).flatten(1).to(device)
+        self._column_mask = _make_inside_mask(width, padding)[:, None, :, None].expand(shape).flatten(1).to(device)
 
-    def __call__(self, rows: Tensor, number: Index, key: Key) -> Tensor:
+    def __call__(self, rows: Tensor, rng_index: Index, key: Key) -> Tensor:
         """`rows` augmented, as a new tensor; `number` [n] is what their choices are keyed by."""
-        top, left, mirrored = self.augmentation.choices(number, key)
-        strip, start = self._strip(rows, mirrored)
+        top, left, mirrored = self.augmentation.draw_crop_and_flip(rng_index, key)
+        strip, start = self._build_strip(rows, mirrored)
         _, width, channels = self.shape
         start = start + (top * width + left) * channels
         size = rows.shape[1]
@@ -68,7 +70,7 @@ class RowAugmenter:
             result &= self._column_mask.index_select(0, torch.from_numpy(left).to(rows.device))
         return result
 
-    def _strip(self, rows: Tensor, mirrored: NDArray[np.bool_]) -> tuple[Tensor, Index]:
+    def _build_strip(self, rows: Tensor, mirrored: NDArray[np.bool_]) -> tuple[Tensor, Index]:
         """All rows and the mirrored ones end to end, margins around; and where window (0, 0) of each begins."""
         count, size = rows.shape
         mirrored_rows = np.flatnonzero(mirrored)
@@ -81,16 +83,16 @@ class RowAugmenter:
                 -1, height, width, channels
             )
             body[count:] = images.flip(2).view(-1, size)
-        place = np.arange(count)
-        place[mirrored_rows] = np.arange(count, count + len(mirrored_rows))
-        return strip, place * size
+        row_slots = np.arange(count)
+        row_slots[mirrored_rows] = np.arange(count, count + len(mirrored_rows))
+        return strip, row_slots * size
 
 
-def augmented_one(image: Tensor, augmentation: Augmentation, number: int, key: Key) -> Tensor:
+def augment_image(image: Tensor, augmentation: Augmentation, rng_index: int, key: Key) -> Tensor:
     """One image [channels, height, width] by torchvision's transforms: the choices and bytes of RowAugmenter."""
     functional: Any = import_module("torchvision.transforms.v2.functional")
 
-    (top,), (left,), (mirrored,) = augmentation.choices(np.array([number]), key)
+    (top,), (left,), (mirrored,) = augmentation.draw_crop_and_flip(np.array([rng_index]), key)
     if mirrored:
         image = functional.horizontal_flip_image(image)
     if augmentation.crop_padding:
@@ -100,7 +102,7 @@ def augmented_one(image: Tensor, augmentation: Augmentation, number: int, key: K
     return image
 
 
-def _inside(size: int, padding: int) -> Tensor:
+def _make_inside_mask(size: int, padding: int) -> Tensor:
     """uint8 [2 * padding + 1, size]: 255 where pixel `i + offset - padding` is the image's, 0 where padding."""
     source = torch.arange(size)[None] + torch.arange(2 * padding + 1)[:, None] - padding
     return ((source >= 0) & (source < size)).to(torch.uint8) * 255

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dnntrain.errors import DataError
-from dnntrain.input.resize import centre_part
+from dnntrain.input.resize import crop_center
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,15 +26,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 #: Most pixels of an image; a file can claim billions in a few bytes.
-MOST_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 
 
 def decode_image(path: Path, channels: int, size: tuple[int, int]) -> Tensor:
     """uint8 [channels, height, width] of `size` = (height, width): the file's middle part, as evaluation sees it."""
-    return read_image(path, channels, lambda picture: centre_part(picture, *size))
+    return read_image(path, channels, lambda picture: crop_center(picture, *size))
 
 
-def read_image(path: Path, channels: int, shape: Callable[[Image], Image]) -> Tensor:
+def read_image(path: Path, channels: int, crop: Callable[[Image], Image]) -> Tensor:
     """uint8 [channels, height, width]: the file's picture, upright, in RGB or gray, after `shape` (crop, resize).
 
     EXIF rotation is applied; CMYK, palettes and 1-bit pixels are converted; 16-bit grays are scaled to 8; what is
@@ -43,55 +43,55 @@ def read_image(path: Path, channels: int, shape: Callable[[Image], Image]) -> Te
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    check_regular(path)
+    check_regular_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as file:
                 width, height = file.size
-                if width * height > MOST_PIXELS:
+                if width * height > MAX_PIXELS:
                     raise DataError(
-                        f"{path}: {width}x{height} pixels are more than the {MOST_PIXELS:,} allowed", _REMOVE
+                        f"{path}: {width}x{height} pixels are more than the {MAX_PIXELS:,} allowed", _REMOVE_HINT
                     )
                 file.load()
-                picture = converted(ImageOps.exif_transpose(file), channels)
+                picture = convert_mode(ImageOps.exif_transpose(file), channels)
     except UnidentifiedImageError:
-        raise DataError(f"{path}: {_why_unknown(path)}", _REMOVE) from None
+        raise DataError(f"{path}: {_describe_unknown_format(path)}", _REMOVE_HINT) from None
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever they stumble over in damaged bytes
-        raise DataError(f"{path}: cannot be decoded ({_one_line(error)})", _REMOVE) from None
-    return _as_tensor(shape(picture), channels)
+        raise DataError(f"{path}: cannot be decoded ({_format_error(error)})", _REMOVE_HINT) from None
+    return _convert_to_tensor(crop(picture), channels)
 
 
-def check_regular(path: Path) -> os.stat_result:
+def check_regular_file(path: Path) -> os.stat_result:
     """The file's status. Raises DataError where it is missing, empty, unreadable, a pipe or a device."""
     try:
         status = path.stat()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", _REMOVE) from None
+        raise DataError(f"{path}: cannot be read ({error.strerror})", _REMOVE_HINT) from None
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path}: is no regular file", _REMOVE)
+        raise DataError(f"{path}: is no regular file", _REMOVE_HINT)
     if status.st_size == 0:
-        raise DataError(f"{path}: is empty (0 bytes)", _REMOVE)
+        raise DataError(f"{path}: is empty (0 bytes)", _REMOVE_HINT)
     if not os.access(path, os.R_OK):
         raise DataError(f"{path}: cannot be read (no permission)", f"run: chmod u+r '{path}', or remove the file")
     return status
 
 
-def converted(picture: Image, channels: int) -> Image:
+def convert_mode(picture: Image, channels: int) -> Image:
     """`picture` as RGB (`channels` 3) or 8-bit gray (1)."""
     from PIL import Image as PillowImage
 
     if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _as_8_bit(picture)
+        picture = _convert_to_8_bit(picture)
     if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
-        clear = picture.convert("RGBA")
-        picture = PillowImage.alpha_composite(PillowImage.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
+        rgba = picture.convert("RGBA")
+        picture = PillowImage.alpha_composite(PillowImage.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     return picture.convert("RGB" if channels == 3 else "L")
 
 
-def _as_8_bit(picture: Image) -> Image:
+def _convert_to_8_bit(picture: Image) -> Image:
     """16-bit integers keep their upper half; other wide numbers are taken as they are and clipped to 0..255."""
     import numpy as np
     from PIL import Image as PillowImage
@@ -102,13 +102,13 @@ def _as_8_bit(picture: Image) -> Image:
     return PillowImage.fromarray(np.nan_to_num(values).clip(0, 255).astype(np.uint8))
 
 
-def _as_tensor(picture: Image, channels: int) -> Tensor:
+def _convert_to_tensor(picture: Image, channels: int) -> Tensor:
     width, height = picture.size
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return pixels.view(height, width, channels).permute(2, 0, 1)
 
 
-def _why_unknown(path: Path) -> str:
+def _describe_unknown_format(path: Path) -> str:
     """What the first bytes of a file that is none of the known formats say."""
     with path.open("rb") as file:
         head = file.read(64)
@@ -120,8 +120,8 @@ def _why_unknown(path: Path) -> str:
     return f"is none of {', '.join(FORMATS)}, or damaged"
 
 
-def _one_line(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-_REMOVE = "remove or replace the file, or set data.on_error=skip"
+_REMOVE_HINT = "remove or replace the file, or set data.on_error=skip"

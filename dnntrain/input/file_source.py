@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dnntrain.errors import DataError
 from dnntrain.input.decode import decode_image, read_image
-from dnntrain.input.resize import random_part
-from dnntrain.input.unreadable import check_limit
+from dnntrain.input.resize import crop_random
+from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.utils.rng import Key
 
 
@@ -23,15 +23,21 @@ class FileSource:
     """Images at `paths`, the middle square at `size` pixels a side. `hold`: all are decoded at first use and kept."""
 
     def __init__(
-        self, paths: Sequence[Path], labels: NDArray[np.int64], size: int, channels: int, hold: bool, skip: bool
+        self,
+        paths: Sequence[Path],
+        labels: NDArray[np.int64],
+        size: int,
+        channels: int,
+        keep_decoded: bool,
+        skip_unreadable: bool,
     ) -> None:
         self.paths = paths
         self.labels = labels
-        self.failed: dict[int, str] = {}
+        self.failures: dict[int, str] = {}
         self.size = size
         self.channels = channels
-        self._hold = hold
-        self._skip = skip
+        self._keep_decoded = keep_decoded
+        self._skip_unreadable = skip_unreadable
         self._images: Tensor | None = None
 
     def __len__(self) -> int:
@@ -40,18 +46,18 @@ class FileSource:
     def read(self, index: int) -> Tensor:
         return decode_image(self.paths[index], self.channels, (self.size, self.size))
 
-    def resident(self) -> Tensor | None:
+    def get_resident_images(self) -> Tensor | None:
         """All images as channels-last bytes, or None. Those skipped are black, and stand in `failed`."""
-        if self._hold and self._images is None:
-            self._images = self._decoded()
+        if self._keep_decoded and self._images is None:
+            self._images = self._decode_all()
         return self._images
 
     def describe(self, index: int) -> str:
         return str(self.paths[index])
 
-    def _decoded(self) -> Tensor:
-        stored = torch.zeros(len(self), self.size, self.size, self.channels, dtype=torch.uint8)
-        images = stored.permute(0, 3, 1, 2)
+    def _decode_all(self) -> Tensor:
+        channels_last_images = torch.zeros(len(self), self.size, self.size, self.channels, dtype=torch.uint8)
+        images = channels_last_images.permute(0, 3, 1, 2)
 
         def decode(index: int) -> DataError | None:
             try:
@@ -64,19 +70,19 @@ class FileSource:
             for index, error in enumerate(pool.map(decode, range(len(self)))):
                 if error is None:
                     continue
-                if not self._skip:
+                if not self._skip_unreadable:
                     pool.shutdown(cancel_futures=True)
                     raise error
-                self.failed[index] = error.message
-        check_limit(self.failed, len(self))
+                self.failures[index] = error.message
+        check_failure_limit(self.failures, len(self))
         return images
 
 
-class RandomPartSource(FileSource):
+class RandomCropSource(FileSource):
     """The same, but a random part of an image is trained on each time; so nothing can be held."""
 
-    def read_training(self, index: int, key: Key, number: int) -> Tensor:
+    def read_for_training(self, index: int, key: Key, rng_index: int) -> Tensor:
         """uint8 [channels, size, size]: a part chosen by `key` and `number`."""
         return read_image(
-            self.paths[index], self.channels, lambda picture: random_part(picture, self.size, number, key)
+            self.paths[index], self.channels, lambda picture: crop_random(picture, self.size, rng_index, key)
         )

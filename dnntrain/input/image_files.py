@@ -14,19 +14,19 @@ from torch import Tensor
 from dnntrain.errors import DataError
 from dnntrain.input.augment import NO_AUGMENTATION
 from dnntrain.input.decode import IMAGE_SUFFIXES, decode_image
-from dnntrain.input.normalize import Normaliser
+from dnntrain.input.normalize import Normalizer
 from dnntrain.input.reader import Reader, Request
 from dnntrain.input.streaming import read_ahead
 
 
-class FileSource:
+class UnlabeledFileSource:
     """Image files as a source: `read` gives the middle part of each, as evaluation sees it."""
 
     def __init__(self, files: Sequence[Path], input_shape: tuple[int, int, int]) -> None:
         self.files = files
         self.shape = input_shape
         self.labels = np.zeros(len(files), np.int64)
-        self.failed: dict[int, str] = {}
+        self.failures: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.files)
@@ -35,22 +35,22 @@ class FileSource:
         channels, height, width = self.shape
         return decode_image(self.files[index], channels, (height, width))
 
-    def resident(self) -> None:
+    def get_resident_images(self) -> None:
         return None
 
     def describe(self, index: int) -> str:
         return str(self.files[index])
 
 
-class Decoded(NamedTuple):
+class DecodedBatch(NamedTuple):
     """A batch of files: those that were read, their images, normalised, and the reason for each that was not."""
 
     files: Sequence[Path]
     images: Tensor
-    failed: dict[Path, str]
+    failures: dict[Path, str]
 
 
-def decoded(
+def decode_in_batches(
     files: Sequence[Path],
     input_shape: tuple[int, int, int],
     mean: tuple[float, ...],
@@ -58,27 +58,27 @@ def decoded(
     *,
     batch_size: int,
     workers: int,
-) -> Iterator[Decoded]:
+) -> Iterator[DecodedBatch]:
     """The `files` in order, `batch_size` at a time, by `workers` processes (0: this one)."""
-    source = FileSource(files, input_shape)
+    source = UnlabeledFileSource(files, input_shape)
     reader = Reader(source, NO_AUGMENTATION, 0, True, candidates=None, training=False)
     index = np.arange(len(files))
     requests = [
         Request(index[start : start + batch_size], index[start : start + batch_size], 0)
         for start in range(0, len(files), batch_size)
     ]
-    normalise = Normaliser(input_shape, mean, std, "cpu", channels_last=False)
+    normalize = Normalizer(input_shape, mean, std, "cpu", channels_last=False)
     with closing(read_ahead(reader, requests, workers, "cpu")) as replies:
         for reply in replies:
-            read = len(reply.examples)
+            read_count = len(reply.examples)
             images = torch.empty(0, *input_shape)
-            if read:
-                images = normalise(reply.rows, torch.empty(reply.rows.shape, dtype=torch.float32))
-            failed = {files[number]: reason for number, reason in reply.failed.items()}
-            yield Decoded([files[number] for number in reply.examples], images, failed)
+            if read_count:
+                images = normalize(reply.rows, torch.empty(reply.rows.shape, dtype=torch.float32))
+            failures = {files[number]: reason for number, reason in reply.failures.items()}
+            yield DecodedBatch([files[number] for number in reply.examples], images, failures)
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
+def find_image_files(paths: Sequence[Path]) -> list[Path]:
     """The image files among `paths`, folders searched through. Raises DataError where one is missing or none is found."""
     files: list[Path] = []
     for path in paths:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from dnntrain.input.pipeline import Pipeline
-from dnntrain.input.resident import transformed
+from dnntrain.input.pipeline import InputPipeline
+from dnntrain.input.resident import apply_transforms
 from dnntrain.protocols import Batch, BatchTransform, StepBatch
 from dnntrain.utils.rng import Key
 
@@ -20,40 +20,40 @@ class JointPipeline:
     All ranks take the same steps in the same order. Only what a transform adds beside the batch is kept: its `extras`.
     """
 
-    def __init__(self, inner: Pipeline, transforms: Sequence[BatchTransform], empty: Batch, seed: int) -> None:
+    def __init__(self, inner: InputPipeline, transforms: Sequence[BatchTransform], empty: Batch, seed: int) -> None:
         self._inner, self._transforms, self._empty, self._seed = inner, transforms, empty, seed
-        self._taken: tuple[int, StepBatch] | None = None
+        self._cached_step: tuple[int, StepBatch] | None = None
         self.name = inner.name
         self.steps_per_epoch = inner.steps_per_epoch
 
     def take(self, step: int) -> StepBatch:
-        if self._taken is None or self._taken[0] != step:
-            self._taken = (step, self._joined(self._inner.take(step)))
-        return self._taken[1]
+        if self._cached_step is None or self._cached_step[0] != step:
+            self._cached_step = (step, self._apply_jointly(self._inner.take(step)))
+        return self._cached_step[1]
 
-    def skipped(self) -> dict[str, str]:
-        return self._inner.skipped()
+    def get_skipped_examples(self) -> dict[str, str]:
+        return self._inner.get_skipped_examples()
 
     def close(self) -> None:
-        self._taken = None
+        self._cached_step = None
         self._inner.close()
 
-    def _joined(self, taken: StepBatch) -> StepBatch:
-        micro = list(taken.micro) or [self._empty]
-        joined = micro[0]
-        if len(micro) > 1:
-            joined = Batch(
-                torch.cat([part.images for part in micro]),
-                torch.cat([part.targets for part in micro]),
-                np.concatenate([part.index for part in micro]),
-                np.concatenate([part.position for part in micro]),
-                joined.epoch,
+    def _apply_jointly(self, step_batch: StepBatch) -> StepBatch:
+        micro_batches = list(step_batch.micro_batches) or [self._empty]
+        whole_batch = micro_batches[0]
+        if len(micro_batches) > 1:
+            whole_batch = Batch(
+                torch.cat([micro_batch.inputs for micro_batch in micro_batches]),
+                torch.cat([micro_batch.targets for micro_batch in micro_batches]),
+                np.concatenate([micro_batch.index for micro_batch in micro_batches]),
+                np.concatenate([micro_batch.position for micro_batch in micro_batches]),
+                whole_batch.epoch,
             )
-        key = Key(self._seed, "", joined.epoch)
-        found = transformed(replace(joined, extras={}), self._transforms, key).extras
+        key = Key(self._seed, "", whole_batch.epoch)
+        extras = apply_transforms(replace(whole_batch, extras={}), self._transforms, key).extras
         start = 0
-        for part in micro:
-            own = {name: tensor[start : start + len(part)] for name, tensor in found.items()}
-            part.extras = {**part.extras, **own}
-            start += len(part)
-        return taken
+        for micro_batch in micro_batches:
+            micro_batch_extras = {name: tensor[start : start + len(micro_batch)] for name, tensor in extras.items()}
+            micro_batch.extras = {**micro_batch.extras, **micro_batch_extras}
+            start += len(micro_batch)
+        return step_batch

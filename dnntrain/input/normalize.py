@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Normaliser:
+class Normalizer:
     """Writes uint8 images as float32 ones, as `(value - 255 * mean) * (1 / (255 * std))`.
 
     These are two operations, each rounded once, so that a value's result does not depend on where it stands in which

@@ -10,18 +10,18 @@ import torch
 
 from dnntrain.errors import DataError
 from dnntrain.input.augment import Augmentation
-from dnntrain.input.normalize import Normaliser
+from dnntrain.input.normalize import Normalizer
 from dnntrain.input.options import ImageData
-from dnntrain.input.order import Epochs, Schedule
+from dnntrain.input.order import BatchSchedule, BatchSchedules
 from dnntrain.input.resident import Gatherer, ResidentPipeline
 from dnntrain.input.source import DataSet, Source
-from dnntrain.protocols import Batch, BatchTransform, PixelTransform, StepBatch
-from dnntrain.utils.epochs import Timetable
+from dnntrain.protocols import Batch, BatchTransform, ImageTransform, StepBatch
+from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
 
 
-class Pipeline(Protocol):
+class InputPipeline(Protocol):
     """The training part, cut into optimizer steps. The uneven last batch of an epoch is trained on too.
 
     `steps_per_epoch`: of the first epoch; of all where the batch size is not scheduled.
@@ -38,7 +38,7 @@ class Pipeline(Protocol):
         """
         ...
 
-    def skipped(self) -> dict[str, str]:
+    def get_skipped_examples(self) -> dict[str, str]:
         """The examples that could not be read so far, with the reason."""
         ...
 
@@ -59,10 +59,10 @@ def build_pipeline(
     device: str,
     channels_last: bool,
     transforms: Sequence[BatchTransform] = (),
-    pixels: Sequence[PixelTransform] = (),
-    repeats: int = 1,
-    timetable: Timetable | None = None,
-) -> Pipeline:
+    image_transforms: Sequence[ImageTransform] = (),
+    augment_copies: int = 1,
+    timetable: EpochSchedule | None = None,
+) -> InputPipeline:
     """The pipeline that `options.pipeline` names, over the examples `indices` of the training split.
 
     `pixels` change the augmented bytes of an image; `transforms` the batch, in the order of their stages. Without a `timetable` all
@@ -75,27 +75,35 @@ def build_pipeline(
             f"train.batch_size={batch_size} is more than the {len(indices)} examples of the training part",
             f"use train.batch_size={max(len(indices), 1)} or less, or a smaller data.val_fraction",
         )
-    schedule = Schedule(indices, seed, batch_size, micro_batch_size, world, options.pair_block, repeats)
-    epochs = Epochs(schedule, timetable or Timetable.constant(len(indices), batch_size))
-    normalise = Normaliser(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
+    schedule = BatchSchedule(indices, seed, batch_size, micro_batch_size, world, options.pair_block, augment_copies)
+    schedules = BatchSchedules(schedule, timetable or EpochSchedule.constant(len(indices), batch_size))
+    normalize = Normalizer(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
     augmentation = Augmentation(options.crop_padding, options.flip)
     source = dataset.train
     if is_resident(options, source, device):
-        return ResidentPipeline(source, epochs, Gatherer(source, normalise, device, augmentation, pixels), transforms)
+        return ResidentPipeline(
+            source, schedules, Gatherer(source, normalize, device, augmentation, image_transforms), transforms
+        )
     from dnntrain.input.reader import Reader
     from dnntrain.input.streaming import StreamingPipeline
 
     reader = Reader(
-        source, augmentation, seed, options.on_error == "skip", candidates=indices, training=True, pixels=tuple(pixels)
+        source,
+        augmentation,
+        seed,
+        options.on_error == "skip",
+        candidates=indices,
+        training=True,
+        image_transforms=tuple(image_transforms),
     )
-    return StreamingPipeline(reader, epochs, normalise, options.workers, device, transforms)
+    return StreamingPipeline(reader, schedules, normalize, options.workers, device, transforms)
 
 
 def is_resident(options: ImageData, source: Source, device: str) -> bool:
     """True where the whole source is to be held on `device`. Raises DataError where it is asked for and cannot be."""
     if options.pipeline == "streaming":
         return False
-    images = source.resident()
+    images = source.get_resident_images()
     if images is None:
         if options.pipeline == "resident":
             raise DataError(
@@ -109,7 +117,7 @@ def is_resident(options: ImageData, source: Source, device: str) -> bool:
     return images.nbytes * 2 < free_bytes
 
 
-def evaluation_batches(
+def read_evaluation_batches(
     options: ImageData,
     dataset: DataSet,
     source: Source,
@@ -124,17 +132,21 @@ def evaluation_batches(
 
     `batch_size` is that of one rank. Unreadable examples are left out under `data.on_error=skip`.
     """
-    normalise = Normaliser(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
+    normalize = Normalizer(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
     positions = np.arange(len(indices) * world.rank // world.size, len(indices) * (world.rank + 1) // world.size)
-    parts = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
-    if source.resident() is None:
-        from dnntrain.input.streaming import streamed
+    position_chunks = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    if source.get_resident_images() is None:
+        from dnntrain.input.streaming import stream_batches
 
-        yield from streamed(options, source, indices, parts, normalise, device, world.size)
+        yield from stream_batches(options, source, indices, position_chunks, normalize, device, world.size)
         return
-    gather = Gatherer(source, normalise, device)
-    for part in parts:
-        part = part[~np.isin(indices[part], list(source.failed))] if source.failed else part
-        if len(part):
-            images, targets = gather(indices[part], Key(0))
-            yield Batch(images, targets, indices[part], part)
+    gather = Gatherer(source, normalize, device)
+    for positions_of_batch in position_chunks:
+        positions_of_batch = (
+            positions_of_batch[~np.isin(indices[positions_of_batch], list(source.failures))]
+            if source.failures
+            else positions_of_batch
+        )
+        if len(positions_of_batch):
+            images, targets = gather(indices[positions_of_batch], Key(0))
+            yield Batch(images, targets, indices[positions_of_batch], positions_of_batch)

@@ -11,18 +11,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dnntrain.errors import DataError
-from dnntrain.input.augment import Augmentation, augmented_one
+from dnntrain.input.augment import Augmentation, augment_image
 from dnntrain.input.source import Source
-from dnntrain.input.unreadable import substitutes
-from dnntrain.protocols import PixelTransform
-from dnntrain.utils.rng import Index, Key, number_of
+from dnntrain.input.unreadable import draw_substitutes
+from dnntrain.protocols import ImageTransform
+from dnntrain.utils.rng import Index, Key, make_rng_index
 
 
 @runtime_checkable
-class TrainingReader(Protocol):
+class TrainingSource(Protocol):
     """A source that reads an image differently each time it is trained on, such as a random part of it."""
 
-    def read_training(self, index: int, key: Key, number: int) -> Tensor:
+    def read_for_training(self, index: int, key: Key, rng_index: int) -> Tensor:
         """uint8 [channels, height, width]; what is random about it is keyed by `key` and `number`, the copy of the example."""
         ...
 
@@ -47,7 +47,7 @@ class Reply(NamedTuple):
     examples: Index
     positions: Index
     epoch: int
-    failed: dict[int, str]
+    failures: dict[int, str]
     refusal: tuple[str, str] | None = None
     copies: Index | None = None
 
@@ -59,67 +59,69 @@ class Reader(Dataset[Reply]):
     source: Source
     augmentation: Augmentation
     seed: int
-    skip: bool
+    skip_unreadable: bool
     candidates: Index | None
     training: bool
-    pixels: tuple[PixelTransform, ...] = ()
+    image_transforms: tuple[ImageTransform, ...] = ()
 
     def __getitem__(self, request: Request) -> Reply:
         try:
-            return self._reply(request)
+            return self._build_reply(request)
         except DataError as error:
-            nothing = torch.empty(0, 0, dtype=torch.uint8)
+            no_rows = torch.empty(0, 0, dtype=torch.uint8)
             return Reply(
-                nothing, request.examples[:0], request.positions[:0], request.epoch, {}, (error.message, error.hint)
+                no_rows, request.examples[:0], request.positions[:0], request.epoch, {}, (error.message, error.hint)
             )
 
-    def _reply(self, request: Request) -> Reply:
+    def _build_reply(self, request: Request) -> Reply:
         key = Key(self.seed, "", request.epoch)
-        rows, index, kept = [], [], []
-        failed: dict[int, str] = {}
+        rows, index, kept_slots = [], [], []
+        failures: dict[int, str] = {}
         copies = np.zeros_like(request.examples) if request.copies is None else request.copies
-        for place, (example, copy) in enumerate(zip(request.examples.tolist(), copies.tolist(), strict=True)):
-            found = self._read(example, copy, key, failed)
-            if found is not None:
-                image, number = found
+        for slot, (example, copy) in enumerate(zip(request.examples.tolist(), copies.tolist(), strict=True)):
+            image_and_example = self._read_or_substitute(example, copy, key, failures)
+            if image_and_example is not None:
+                image, read_example = image_and_example
                 rows.append(image.permute(1, 2, 0).reshape(-1))
-                index.append(number)
-                kept.append(place)
-        stacked = torch.stack(rows) if rows else torch.empty(0, 0, dtype=torch.uint8)
+                index.append(read_example)
+                kept_slots.append(slot)
+        stacked_rows = torch.stack(rows) if rows else torch.empty(0, 0, dtype=torch.uint8)
         return Reply(
-            stacked,
+            stacked_rows,
             np.array(index, dtype=np.int64),
-            request.positions[kept],
+            request.positions[kept_slots],
             request.epoch,
-            failed,
-            copies=None if request.copies is None else request.copies[kept],
+            failures,
+            copies=None if request.copies is None else request.copies[kept_slots],
         )
 
-    def _read(self, example: int, copy: int, key: Key, failed: dict[int, str]) -> tuple[Tensor, int] | None:
+    def _read_or_substitute(
+        self, example: int, copy: int, key: Key, failures: dict[int, str]
+    ) -> tuple[Tensor, int] | None:
         """The image of `example` or of its first readable substitute, and that one's number."""
         try:
-            return self._read_one(example, copy, key), example
+            return self._read_example(example, copy, key), example
         except DataError as error:
-            if not self.skip:
+            if not self.skip_unreadable:
                 raise
-            failed[example] = error.message
-        for other in substitutes(example, self.candidates, key) if self.candidates is not None else ():
+            failures[example] = error.message
+        for substitute in draw_substitutes(example, self.candidates, key) if self.candidates is not None else ():
             try:
-                return self._read_one(other, copy, key), other
+                return self._read_example(substitute, copy, key), substitute
             except DataError as error:
-                failed[other] = error.message
+                failures[substitute] = error.message
         if self.candidates is None:
             return None
-        raise DataError(f"no readable image was found in place of {self.source.describe(example)}: {failed[example]}")
+        raise DataError(f"no readable image was found in place of {self.source.describe(example)}: {failures[example]}")
 
-    def _read_one(self, example: int, copy: int, key: Key) -> Tensor:
-        number = number_of(np.array([example]), np.array([copy]))
-        if self.training and isinstance(self.source, TrainingReader):
-            image = self.source.read_training(example, key, int(number[0]))
+    def _read_example(self, example: int, copy: int, key: Key) -> Tensor:
+        rng_index = make_rng_index(np.array([example]), np.array([copy]))
+        if self.training and isinstance(self.source, TrainingSource):
+            image = self.source.read_for_training(example, key, int(rng_index[0]))
         else:
             image = self.source.read(example)
         if self.augmentation:
-            image = augmented_one(image, self.augmentation, int(number[0]), key)
-        for transform in self.pixels:
-            (image,) = transform(image[None], number, key)
+            image = augment_image(image, self.augmentation, int(rng_index[0]), key)
+        for transform in self.image_transforms:
+            (image,) = transform(image[None], rng_index, key)
         return image

@@ -23,7 +23,7 @@ class Source(Protocol):
     """
 
     labels: NDArray[np.int64]
-    failed: dict[int, str]
+    failures: dict[int, str]
 
     def __len__(self) -> int: ...
 
@@ -31,7 +31,7 @@ class Source(Protocol):
         """uint8 [channels, height, width] at input size. Raises DataError naming the file."""
         ...
 
-    def resident(self) -> Tensor | None:
+    def get_resident_images(self) -> Tensor | None:
         """uint8 [n, channels, height, width] in host memory, or None where the images must be read one by one."""
         ...
 
@@ -68,7 +68,7 @@ class ArraySource:
             images.contiguous(memory_format=torch.channels_last) if images.shape[1] > 1 else images.contiguous()
         )
         self.labels = labels
-        self.failed: dict[int, str] = {}
+        self.failures: dict[int, str] = {}
         self.name = name
 
     def __len__(self) -> int:
@@ -77,37 +77,38 @@ class ArraySource:
     def read(self, index: int) -> Tensor:
         return self.images[index]
 
-    def resident(self) -> Tensor:
+    def get_resident_images(self) -> Tensor:
         return self.images
 
     def describe(self, index: int) -> str:
         return f"{self.name} {index}"
 
 
-def checked_labels(labels: NDArray[Any], classes: int, place: str) -> NDArray[np.int64]:
+def validate_labels(labels: NDArray[Any], num_classes: int, location: str) -> NDArray[np.int64]:
     """`labels` as int64 [n]. Raises DataError, naming `place`, where one is no whole number in [0, classes)."""
     if labels.dtype.kind not in "iu":
         raise DataError(
-            f"{place}: labels are {labels.dtype}, not whole numbers", "store class indices as integers, from 0 upwards"
+            f"{location}: labels are {labels.dtype}, not whole numbers",
+            "store class indices as integers, from 0 upwards",
         )
-    outside = (labels < 0) | (labels >= classes)
+    outside = (labels < 0) | (labels >= num_classes)
     if outside.any():
         first = int(np.argmax(outside))
         raise DataError(
-            f"{place}: label {int(labels[first])} of example {first} is not in 0..{classes - 1}",
-            f"number the {classes} classes from 0 to {classes - 1}, or use the data set that this file belongs to",
+            f"{location}: label {int(labels[first])} of example {first} is not in 0..{num_classes - 1}",
+            f"number the {num_classes} classes from 0 to {num_classes - 1}, or use the data set that this file belongs to",
         )
     return labels.astype(np.int64)
 
 
-def check_classes(labels: NDArray[np.int64], place: str) -> None:
+def check_classes(labels: NDArray[np.int64], location: str) -> None:
     """Raises DataError, naming `place`, where all `labels` are of one class."""
     if len(labels) == 0 or labels.min() == labels.max():
         present = f"class {labels[0]} only" if len(labels) else "no example"
-        raise DataError(f"{place}: holds {present}; at least 2 classes are needed", "use a file with all classes")
+        raise DataError(f"{location}: holds {present}; at least 2 classes are needed", "use a file with all classes")
 
 
-def digest_of(parts: Sequence[str | NDArray[np.generic]]) -> str:
+def compute_digest(parts: Sequence[str | NDArray[np.generic]]) -> str:
     """sha256 over texts and arrays with their shapes, in order."""
     digest = hashlib.sha256()
     for part in parts:

@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.config.run_config import RunConfig
-from dnntrain.input.prepared import Prepared
+from dnntrain.input.prepared import PreparedData
 from dnntrain.input.source import DataSet
 from dnntrain.utils.rng import Index, Key
 
 
 def split_validation(labels: NDArray[np.int64], val_fraction: float, seed: int) -> tuple[Index, Index]:
     """(train, val) indices of the training split, each sorted; stratified by class, keyed by `seed`."""
-    return held_out(labels, round(val_fraction * len(labels)), Key(seed, "validation"))
+    return hold_out_examples(labels, round(val_fraction * len(labels)), Key(seed, "validation"))
 
 
-def held_out(labels: NDArray[np.int64], count: int, key: Key) -> tuple[Index, Index]:
+def hold_out_examples(labels: NDArray[np.int64], count: int, key: Key) -> tuple[Index, Index]:
     """(kept, held) indices, each sorted, with `count` held out and classes in equal proportion.
 
     Each class gives its exact share rounded down; what is missing comes from the classes with the largest remainders. A
@@ -24,9 +24,9 @@ def held_out(labels: NDArray[np.int64], count: int, key: Key) -> tuple[Index, In
     examples of a class are held depends on `key` and their own number only.
     """
     classes, sizes = np.unique(labels, return_counts=True)
-    exact = count * sizes / max(len(labels), 1)
-    shares = np.floor(exact).astype(np.int64)
-    by_remainder = np.argsort(-(exact - shares), kind="stable")
+    exact_shares = count * sizes / max(len(labels), 1)
+    shares = np.floor(exact_shares).astype(np.int64)
+    by_remainder = np.argsort(-(exact_shares - shares), kind="stable")
     shares[by_remainder[: count - int(shares.sum())]] += 1
     shares = np.minimum(shares, sizes - 1)
     is_held = np.zeros(len(labels), dtype=bool)
@@ -35,19 +35,19 @@ def held_out(labels: NDArray[np.int64], count: int, key: Key) -> tuple[Index, In
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def prepare_data(config: RunConfig, dataset: DataSet) -> Prepared:
+def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
     """The parts of `dataset`: training and validation out of its training split, by seed; each cut to the limits that are set."""
     train, val = split_validation(dataset.train.labels, config.data.val_fraction, config.seed)
     test = np.arange(len(dataset.test))
     key = Key(config.seed, "limit")
-    return Prepared(
+    return PreparedData(
         dataset,
-        limited(train, config.train.limit, key),
-        limited(val, config.eval.limit, key),
-        limited(test, config.eval.limit, key),
+        limit_examples(train, config.train.limit, key),
+        limit_examples(val, config.eval.limit, key),
+        limit_examples(test, config.eval.limit, key),
     )
 
 
-def limited(index: Index, limit: int | None, key: Key) -> Index:
+def limit_examples(index: Index, limit: int | None, key: Key) -> Index:
     """`limit` of the examples `index`, chosen by `key`, in ascending order; all of them without a limit."""
     return index if limit is None else np.sort(key.permutation(index)[:limit])

@@ -18,17 +18,17 @@ from torch.utils.data import DataLoader, Sampler
 
 from dnntrain.errors import DataError
 from dnntrain.input.augment import NO_AUGMENTATION
-from dnntrain.input.normalize import Normaliser
+from dnntrain.input.normalize import Normalizer
 from dnntrain.input.options import ImageData
-from dnntrain.input.order import Epochs
+from dnntrain.input.order import BatchSchedules
 from dnntrain.input.reader import Reader, Reply, Request
 from dnntrain.input.source import Source
-from dnntrain.input.unreadable import check_limit
+from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols import Batch, BatchTransform, StepBatch
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.rng import Index, Key
 
-_MOST_WORKERS = 8
+_MAX_WORKERS = 8
 
 
 class StreamingPipeline:
@@ -39,52 +39,52 @@ class StreamingPipeline:
     def __init__(
         self,
         reader: Reader,
-        epochs: Epochs,
-        normalise: Normaliser,
+        schedules: BatchSchedules,
+        normalize: Normalizer,
         workers: int | None,
         device: str,
         transforms: Sequence[BatchTransform],
     ) -> None:
         self._reader = reader
-        self._epochs = epochs
-        schedule = epochs.of(0)
+        self._schedules = schedules
+        schedule = schedules.get_schedule(0)
         self._seed = schedule.seed
-        self._receive = Receiver(reader.source, normalise, device)
-        self._workers = worker_count(workers, schedule.world.size)
+        self._receive = Receiver(reader.source, normalize, device)
+        self._workers = choose_worker_count(workers, schedule.world.size)
         self._device = device
         self._transforms = transforms
         self._replies: Iterator[Reply] | None = None
         self._next = 0
-        self._taken: StepBatch | None = None
-        self.steps_per_epoch = epochs.timetable.steps(0)
+        self._last_batch: StepBatch | None = None
+        self.steps_per_epoch = schedules.timetable.steps_in_epoch(0)
 
     def take(self, step: int) -> StepBatch:
         """The micro-batches of this rank in optimizer step `step`."""
-        if self._taken is not None and step == self._next - 1:
-            return self._taken
+        if self._last_batch is not None and step == self._next - 1:
+            return self._last_batch
         if self._replies is None or step != self._next:
             self._replies = None
-            self._replies = read_ahead(self._reader, Requests(self._epochs, step), self._workers, self._device)
-        epoch, batch = self._epochs.timetable.place(step)
-        schedule = self._epochs.of(epoch)
+            self._replies = read_ahead(self._reader, Requests(self._schedules, step), self._workers, self._device)
+        epoch, batch = self._schedules.timetable.locate_step(step)
+        schedule = self._schedules.get_schedule(epoch)
         try:
-            micro = [self._batch(next(self._replies)) for _ in schedule.step_ranges(batch)]
+            micro_batches = [self._make_batch(next(self._replies)) for _ in schedule.get_step_ranges(batch)]
         except BaseException:
             # Else the error's traceback would keep the workers.
             self.close()
             raise
-        self._taken = StepBatch(micro, schedule.count(batch), schedule.passes(batch))
+        self._last_batch = StepBatch(micro_batches, schedule.count_examples(batch), schedule.count_micro_batches(batch))
         self._next = step + 1
-        return self._taken
+        return self._last_batch
 
-    def skipped(self) -> dict[str, str]:
+    def get_skipped_examples(self) -> dict[str, str]:
         source = self._reader.source
-        return {source.describe(index): reason for index, reason in source.failed.items()}
+        return {source.describe(index): reason for index, reason in source.failures.items()}
 
     def close(self) -> None:
         self._replies = None
 
-    def _batch(self, reply: Reply) -> Batch:
+    def _make_batch(self, reply: Reply) -> Batch:
         batch, key = self._receive(reply), Key(self._seed, "", reply.epoch)
         with torch.no_grad():
             for transform in self._transforms:
@@ -95,58 +95,58 @@ class StreamingPipeline:
 class Receiver:
     """Turns what a worker sent into a batch on the device."""
 
-    def __init__(self, source: Source, normalise: Normaliser, device: str) -> None:
+    def __init__(self, source: Source, normalize: Normalizer, device: str) -> None:
         self._source = source
-        self._normalise = normalise
+        self._normalize = normalize
         self._device = device
 
     def __call__(self, reply: Reply) -> Batch:
         if reply.refusal is not None:
             raise DataError(*reply.refusal)
-        if reply.failed:
-            self._source.failed.update(reply.failed)
-            check_limit(self._source.failed, len(self._source))
-        rows = reply.rows if len(reply.rows) else reply.rows.new_empty(0, math.prod(self._normalise.shape))
+        if reply.failures:
+            self._source.failures.update(reply.failures)
+            check_failure_limit(self._source.failures, len(self._source))
+        rows = reply.rows if len(reply.rows) else reply.rows.new_empty(0, math.prod(self._normalize.shape))
         rows = rows.to(self._device, non_blocking=True)
         targets = torch.from_numpy(self._source.labels[reply.examples]).to(self._device, non_blocking=True)
-        images = self._normalise(rows, torch.empty(rows.shape, dtype=torch.float32, device=self._device))
-        return Batch(images, targets, reply.examples, reply.positions, reply.epoch, copy=reply.copies)
+        images = self._normalize(rows, torch.empty(rows.shape, dtype=torch.float32, device=self._device))
+        return Batch(images, targets, reply.examples, reply.positions, reply.epoch, copy_index=reply.copies)
 
 
 class Requests(Sampler[Request]):
     """The micro-batches of one rank from step `first` on, without end: the loader need not know the run's length."""
 
-    def __init__(self, epochs: Epochs, first: int) -> None:
-        self._epochs = epochs
+    def __init__(self, schedules: BatchSchedules, first: int) -> None:
+        self._schedules = schedules
         self._first = first
 
     def __iter__(self) -> Iterator[Request]:
-        place, schedule = self._epochs.timetable.place, self._epochs.of(0)
-        known, order = -1, schedule.indices
+        locate_step, schedule = self._schedules.timetable.locate_step, self._schedules.get_schedule(0)
+        current_epoch, order = -1, schedule.indices
         for step in count(self._first):
-            epoch, batch = place(step)
-            if epoch != known:
-                schedule = self._epochs.of(epoch)
-                known, order = epoch, schedule.order(epoch)
-            for start, end in schedule.step_ranges(batch):
+            epoch, batch = locate_step(step)
+            if epoch != current_epoch:
+                schedule = self._schedules.get_schedule(epoch)
+                current_epoch, order = epoch, schedule.compute_order(epoch)
+            for start, end in schedule.get_step_ranges(batch):
                 position = np.arange(start, end)
-                yield Request(order[start:end], position, epoch, schedule.copies(position))
+                yield Request(order[start:end], position, epoch, schedule.compute_copies(position))
 
 
-def streamed(
+def stream_batches(
     options: ImageData,
     source: Source,
     indices: Index,
-    parts: Sequence[Index],
-    normalise: Normaliser,
+    position_chunks: Sequence[Index],
+    normalize: Normalizer,
     device: str,
     ranks: int,
 ) -> Iterator[Batch]:
     """Batches for evaluation: the positions `parts` of `indices`; unreadable ones are left out or raise."""
     reader = Reader(source, NO_AUGMENTATION, 0, options.on_error == "skip", candidates=None, training=False)
-    requests = [Request(indices[part], part, 0) for part in parts]
-    receive = Receiver(source, normalise, device)
-    workers = worker_count(options.workers, ranks) if len(requests) > 1 else 0
+    requests = [Request(indices[positions_of_batch], positions_of_batch, 0) for positions_of_batch in position_chunks]
+    receive = Receiver(source, normalize, device)
+    workers = choose_worker_count(options.workers, ranks) if len(requests) > 1 else 0
     with closing(read_ahead(reader, requests, workers, device)) as replies:
         for reply in replies:
             batch = receive(reply)
@@ -172,12 +172,12 @@ def read_ahead(
         num_workers=workers,
         pin_memory=device.startswith("cuda"),
         multiprocessing_context="fork" if hasattr(os, "fork") else None,
-        collate_fn=_unchanged,
+        collate_fn=_return_reply,
         worker_init_fn=_start_worker,
         # A loader draws a seed for its workers, which use none: from torch's own generator it would shift every later dropout mask.
         generator=torch.Generator(),
     )
-    with warnings.catch_warnings(), _kept_signal("SIGCHLD"):
+    with warnings.catch_warnings(), _preserve_signal_handler("SIGCHLD"):
         # Newer Pythons warn of any fork beside threads; the workers take no lock that a thread of ours could hold.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         warnings.filterwarnings("ignore", message=".*worker processes in total.*")
@@ -190,36 +190,36 @@ def read_ahead(
                 return
             # A worker that dies with its images half handed over breaks the connection before torch sees that it is gone.
             except (RuntimeError, EOFError, ConnectionError) as error:
-                raise _worker_error(error) from error
+                raise _translate_worker_error(error) from error
     finally:
         shut_down = getattr(replies, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
 
 
-def worker_count(workers: int | None, ranks: int) -> int:
+def choose_worker_count(workers: int | None, ranks: int) -> int:
     """`workers`, or one for each core that a rank has besides the one it computes on, at least 1, at most 8."""
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST_WORKERS, cores // max(ranks, 1) - 1))
+    return max(1, min(_MAX_WORKERS, cores // max(ranks, 1) - 1))
 
 
-def _unchanged(reply: Any) -> Any:
+def _return_reply(reply: Any) -> Any:
     return reply
 
 
 @contextmanager
-def _kept_signal(name: str) -> Iterator[None]:
+def _preserve_signal_handler(name: str) -> Iterator[None]:
     """Undoes what torch does to a signal: its handler reports a dead worker by an exception wherever we happen to be.
 
     The death is noticed all the same where the next batch is waited for.
     """
-    number = getattr(signal, name, None)
-    before = signal.getsignal(number) if number is not None else None
+    signal_number = getattr(signal, name, None)
+    previous_handler = signal.getsignal(signal_number) if signal_number is not None else None
     yield
-    if number is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(number, before if before is not None else signal.SIG_DFL)
+    if signal_number is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal_number, previous_handler if previous_handler is not None else signal.SIG_DFL)
 
 
 def _start_worker(_: int) -> None:
@@ -229,11 +229,11 @@ def _start_worker(_: int) -> None:
     die_with_parent()
 
 
-def _worker_error(error: Exception) -> Exception:
+def _translate_worker_error(error: Exception) -> Exception:
     text = str(error)
     # What a worker raised itself is passed on with that word.
-    cut_off = isinstance(error, EOFError | ConnectionError) and not text.startswith("Caught")
-    if cut_off or "exited unexpectedly" in text or "killed by signal" in text:
+    is_cut_off = isinstance(error, EOFError | ConnectionError) and not text.startswith("Caught")
+    if is_cut_off or "exited unexpectedly" in text or "killed by signal" in text:
         return DataError(
             f"a reading process died ({(text or type(error).__name__).splitlines()[0]})",
             "often memory or /dev/shm ran out: use fewer data.workers, or data.workers=0 to see the error itself",

@@ -10,35 +10,37 @@ from dnntrain.errors import DataError
 from dnntrain.utils.rng import Index, Key
 
 #: Share of a split that may be unreadable before it counts as damaged.
-LIMIT = 0.01
+MAX_UNREADABLE_SHARE = 0.01
 
 #: Tries to find another example; where 1 % are unreadable, the chance that all fail is 1e-128.
 _TRIES = 64
 
 
-def substitutes(index: int, candidates: Index, key: Key) -> Iterator[int]:
+def draw_substitutes(index: int, candidates: Index, key: Key) -> Iterator[int]:
     """The examples to try in place of `index`, in order: keyed by it, the epoch and the number of the attempt."""
-    drawing = key.named("substitute")
+    substitute_key = key.with_stream("substitute")
     for attempt in range(_TRIES):
-        yield int(candidates[drawing.integers(np.array([index]), len(candidates), attempt)[0]])
+        yield int(candidates[substitute_key.integers(np.array([index]), len(candidates), attempt)[0]])
 
 
-def with_substitutes(index: Index, candidates: Index, failed: Collection[int], key: Key) -> Index:
+def replace_unreadable(index: Index, candidates: Index, unreadable: Collection[int], key: Key) -> Index:
     """`index` [n] with a readable one of `candidates` in place of each unreadable one: batches keep their size."""
-    if not failed:
+    if not unreadable:
         return index
-    replaced = index.copy()
-    for place in np.flatnonzero(np.isin(index, list(failed))):
-        replaced[place] = next(
-            other for other in substitutes(int(index[place]), candidates, key) if other not in failed
+    readable_index = index.copy()
+    for position in np.flatnonzero(np.isin(index, list(unreadable))):
+        readable_index[position] = next(
+            substitute
+            for substitute in draw_substitutes(int(index[position]), candidates, key)
+            if substitute not in unreadable
         )
-    return replaced
+    return readable_index
 
 
-def check_limit(failed: dict[int, str], total: int) -> None:
+def check_failure_limit(failures: dict[int, str], total: int) -> None:
     """Raises DataError where more than 1 % of `total` examples could not be read."""
-    if len(failed) > LIMIT * total:
+    if len(failures) > MAX_UNREADABLE_SHARE * total:
         raise DataError(
-            f"{len(failed)} of {total} images could not be read, more than {LIMIT:.0%}: {next(iter(failed.values()))}",
+            f"{len(failures)} of {total} images could not be read, more than {MAX_UNREADABLE_SHARE:.0%}: {next(iter(failures.values()))}",
             "mend or remove the damaged files; data.on_error=skip is for a few of them",
         )

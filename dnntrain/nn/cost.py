@@ -17,9 +17,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from dnntrain.nn.init import keyed_generator
-from dnntrain.nn.partition import sections
+from dnntrain.nn.partition import get_sections
 from dnntrain.nn.shape import ModelShape
-from dnntrain.utils.dtensor import local
+from dnntrain.utils.dtensor import local_shard
 
 #: Batch normalisation refuses to train on a single number per channel, so two images are counted.
 _EXAMPLES = 2
@@ -28,91 +28,91 @@ _EXAMPLES = 2
 FORWARD_WORK = 1.7
 
 
-def unfilled(build: Callable[[], nn.Module]) -> nn.Module:
+def build_with_zero_weights(build: Callable[[], nn.Module]) -> nn.Module:
     """The model that `build` makes, with zeros instead of random weights, which is quicker."""
-    with _Unfilled(), keyed_generator(0):
+    with _ZeroFill(), keyed_generator(0):
         return build()
 
 
-def parameter_count(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     """Numbers in the model's trainable parameters; a shared one counts once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def flops_per_example(model: nn.Module, shape: ModelShape) -> float:
+def count_flops_per_example(model: nn.Module, shape: ModelShape) -> float:
     """Floating-point operations of the forward pass of one image: a multiply-add counts as two.
 
     Linear layers, convolutions, matrix products and attention are counted; the rest is small. The backward pass takes
     about twice as many.
     """
-    with one_thread(), torch.no_grad(), keyed_generator(0), _Counted() as counted:
-        model(_images(model, shape, _EXAMPLES))
-    return float(counted.flops) / _EXAMPLES
+    with one_thread(), torch.no_grad(), keyed_generator(0), _FlopCounter() as counter:
+        model(_make_zero_images(model, shape, _EXAMPLES))
+    return float(counter.flops) / _EXAMPLES
 
 
-def section_flops(model: nn.Module, shape: ModelShape) -> tuple[float, ...]:
+def count_section_flops(model: nn.Module, shape: ModelShape) -> tuple[float, ...]:
     """Floating-point operations of the forward pass of one image in each of the model's sections; empty where it states none."""
     costs = []
-    features = _images(model, shape, _EXAMPLES)
+    features = _make_zero_images(model, shape, _EXAMPLES)
     with one_thread(), torch.no_grad(), keyed_generator(0):
-        for section in sections(model):
-            with _Counted() as counted:
+        for section in get_sections(model):
+            with _FlopCounter() as counter:
                 features = section.apply(features)
-            costs.append(float(counted.flops) / _EXAMPLES)
+            costs.append(float(counter.flops) / _EXAMPLES)
     return tuple(costs)
 
 
-def activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
+def measure_activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
     """Bytes that the forward pass of `batch` images keeps for the backward pass; see `kept_bytes`."""
-    return sum(kept_bytes(model, shape, bytes_per_element)) * batch // _EXAMPLES
+    return sum(measure_kept_bytes(model, shape, bytes_per_element)) * batch // _EXAMPLES
 
 
-def largest_activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
+def measure_largest_activation(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
     """Bytes of the largest tensor among those; see `kept_bytes`."""
-    return max(kept_bytes(model, shape, bytes_per_element), default=0) * batch // _EXAMPLES
+    return max(measure_kept_bytes(model, shape, bytes_per_element), default=0) * batch // _EXAMPLES
 
 
-def forward_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> float:
+def estimate_forward_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> float:
     """Bytes that a forward pass alone of one image holds: `FORWARD_WORK` of the model's largest activation."""
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    grad_flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.requires_grad_(True)  # only what a gradient needs is seen
     try:
-        return FORWARD_WORK * largest_activation_bytes(model, shape, 1, bytes_per_element)
+        return FORWARD_WORK * measure_largest_activation(model, shape, 1, bytes_per_element)
     finally:
-        for parameter, requires_grad in trained:
+        for parameter, requires_grad in grad_flags:
             parameter.requires_grad_(requires_grad)
 
 
-def kept_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> list[int]:
+def measure_kept_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> list[int]:
     """Sizes of the tensors that the forward pass of two images keeps for the backward pass.
 
     Each storage counts once, parameters not at all; floating-point numbers take `bytes_per_element` (2 under autocast),
     others what they take. Counted on two images and scaled.
     """
-    with one_thread(), keyed_generator(0), _kept(model, bytes_per_element) as kept:
-        model(_images(model, shape, _EXAMPLES))
-    return kept
+    with one_thread(), keyed_generator(0), _record_kept_sizes(model, bytes_per_element) as sizes:
+        model(_make_zero_images(model, shape, _EXAMPLES))
+    return sizes
 
 
 @contextmanager
-def _kept(model: nn.Module, bytes_per_element: int) -> Iterator[list[int]]:
+def _record_kept_sizes(model: nn.Module, bytes_per_element: int) -> Iterator[list[int]]:
     """A list that is filled at the end, with what forward passes keep; see `kept_bytes`. Of a layer in parts, the part that is here."""
-    kept: dict[int, tuple[Tensor, int]] = {}
-    parameters = {local(parameter).untyped_storage()._cdata for parameter in model.parameters()}
+    kept_tensors: dict[int, tuple[Tensor, int]] = {}
+    parameters = {local_shard(parameter).untyped_storage()._cdata for parameter in model.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = local(tensor).untyped_storage()
+        storage = local_shard(tensor).untyped_storage()
         if storage._cdata not in parameters:
             elements = storage.nbytes() // tensor.element_size()
             size = elements * (bytes_per_element if tensor.is_floating_point() else tensor.element_size())
             # The tensor is held, so that no later storage gets the same address.
-            kept[storage._cdata] = (tensor, size)
+            kept_tensors[storage._cdata] = (tensor, size)
         return tensor
 
     sizes: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield sizes
-    sizes += [size for _, size in kept.values()]
+    sizes += [size for _, size in kept_tensors.values()]
 
 
 class LayerSizes(NamedTuple):
@@ -123,43 +123,45 @@ class LayerSizes(NamedTuple):
     boundaries: list[int]
 
 
-def layer_sizes(model: nn.Module, shape: ModelShape, names: Sequence[str], autocast: torch.dtype | None) -> LayerSizes:
+def measure_layer_sizes(
+    model: nn.Module, shape: ModelShape, names: Sequence[str], autocast: torch.dtype | None
+) -> LayerSizes:
     """Sizes of a forward pass in the number format that it has under `autocast` (bfloat16 stands for either half)."""
-    found = LayerSizes({}, {}, [])
-    half = 2 if autocast else 4
+    sizes = LayerSizes({}, {}, [])
+    bytes_per_element = 2 if autocast else 4
 
-    def seen(name: str) -> Callable[..., None]:
+    def make_hook(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            found.inputs[name] = inputs[0].nbytes // _EXAMPLES if inputs[0].requires_grad else 0
-            found.outputs[name] = output.numel() * half // _EXAMPLES
+            sizes.inputs[name] = inputs[0].nbytes // _EXAMPLES if inputs[0].requires_grad else 0
+            sizes.outputs[name] = output.numel() * bytes_per_element // _EXAMPLES
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_hook(seen(name)) for name in names]
+    handles = [model.get_submodule(name).register_forward_hook(make_hook(name)) for name in names]
     with one_thread(), keyed_generator(0), torch.autocast("cpu", torch.bfloat16, enabled=autocast is not None):
-        features = _images(model, shape, _EXAMPLES)
-        for apply in _parts_of(model):
+        features = _make_zero_images(model, shape, _EXAMPLES)
+        for apply in _get_section_functions(model):
             features = apply(features)
-            found.boundaries.append(features.nbytes // _EXAMPLES)
+            sizes.boundaries.append(features.nbytes // _EXAMPLES)
     for handle in handles:
         handle.remove()
-    return found
+    return sizes
 
 
-def kept_by_section(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> list[list[int]]:
+def measure_kept_by_section(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> list[list[int]]:
     """`kept_bytes` of each of the model's sections, for one image; of the whole model where it states none."""
-    found = []
-    features = _images(model, shape, _EXAMPLES)
+    sizes_by_section = []
+    features = _make_zero_images(model, shape, _EXAMPLES)
     with one_thread(), keyed_generator(0):
-        for apply in _parts_of(model):
-            with _kept(model, bytes_per_element) as kept:
+        for apply in _get_section_functions(model):
+            with _record_kept_sizes(model, bytes_per_element) as sizes:
                 features = apply(features)
-            found.append([size // _EXAMPLES for size in kept])
-    return found
+            sizes_by_section.append([size // _EXAMPLES for size in sizes])
+    return sizes_by_section
 
 
-def _parts_of(model: nn.Module) -> Sequence[Callable[[Tensor], Tensor]]:
-    return [section.apply for section in sections(model)] or [model]
+def _get_section_functions(model: nn.Module) -> Sequence[Callable[[Tensor], Tensor]]:
+    return [section.apply for section in get_sections(model)] or [model]
 
 
 @contextmanager
@@ -173,25 +175,25 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _images(model: nn.Module, shape: ModelShape, batch: int) -> Tensor:
+def _make_zero_images(model: nn.Module, shape: ModelShape, batch: int) -> Tensor:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     return torch.zeros(batch, shape.channels, shape.height, shape.width, device=device)
 
 
-class _Unfilled(TorchFunctionMode):
+class _ZeroFill(TorchFunctionMode):
     """Fills with zeros where a tensor would get random numbers: zeros end the loop of a truncated distribution too."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in _FILLING:
+        if func in _FILL_FUNCTIONS:
             tensor: Tensor = args[0] if args else (kwargs or {})["tensor"]
             with torch.no_grad():
                 return tensor.zero_()
         return func(*args, **(kwargs or {}))
 
 
-class _Counted(TorchFunctionMode):
+class _FlopCounter(TorchFunctionMode):
     """Sums the operations of the functions in `_FLOPS`, from their inputs and their result."""
 
     def __init__(self) -> None:
@@ -203,34 +205,34 @@ class _Counted(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func in _FLOPS:
-            self.flops += _FLOPS[func](result, *args, **kwargs)
+        if func in _FLOP_COUNTERS:
+            self.flops += _FLOP_COUNTERS[func](result, *args, **kwargs)
         return result
 
 
-def _linear(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+def _count_linear(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
     return 2 * result.numel() * weight.shape[1]
 
 
-def _convolution(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+def _count_convolution(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
     """Each output is a product over the weight's [in / groups, kernel …]."""
     return 2 * result.numel() * math.prod(weight.shape[1:])
 
 
-def _transposed_convolution(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+def _count_transposed_convolution(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
     """Each input is spread over the weight's [out / groups, kernel …]."""
     return 2 * images.numel() * math.prod(weight.shape[1:])
 
 
-def _product(result: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+def _count_product(result: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
     return 2 * result.numel() * left.shape[-1]
 
 
-def _added_product(result: Tensor, added: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+def _count_added_product(result: Tensor, added: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
     return 2 * result.numel() * left.shape[-1]
 
 
-def _einsum(result: Tensor, equation: Any, *operands: Any, **_: Any) -> int:
+def _count_einsum(result: Tensor, equation: Any, *operands: Any, **_: Any) -> int:
     """One multiply-add for each number of the result and each combination of the indices that are summed over."""
     if not isinstance(equation, str):
         return 0
@@ -241,37 +243,39 @@ def _einsum(result: Tensor, equation: Any, *operands: Any, **_: Any) -> int:
         left, _dots, right = term.partition("...")
         sizes.update(zip(left, tensor.shape, strict=False))
         sizes.update(zip(reversed(right), reversed(tensor.shape), strict=False))
-    summed = [letter for letter in sizes if (letter not in output if arrow else inputs.count(letter) > 1)]
-    return 2 * int(result.numel()) * math.prod(sizes[letter] for letter in summed)
+    summed_letters = [letter for letter in sizes if (letter not in output if arrow else inputs.count(letter) > 1)]
+    return 2 * int(result.numel()) * math.prod(sizes[letter] for letter in summed_letters)
 
 
-def _attention(result: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+def _count_attention(result: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
     """query @ key^T and weights @ value: [.., queries, width] and [.., keys, width]."""
     pairs = math.prod(query.shape[:-1]) * key.shape[-2]
     return 2 * pairs * (query.shape[-1] + value.shape[-1])
 
 
-def _multi_head(result: Any, query: Tensor, key: Tensor, value: Tensor, width: int, *_: Any, **__: Any) -> int:
+def _count_multi_head(result: Any, query: Tensor, key: Tensor, value: Tensor, width: int, *_: Any, **__: Any) -> int:
     """Four projections of [length, batch, width], and the attention between."""
     queries, keys = math.prod(query.shape[:-1]), math.prod(key.shape[:-1])
     projections = 4 * width * width * (queries + keys)
     return projections + 4 * queries * key.shape[0] * width
 
 
-_FLOPS: dict[Any, Callable[..., int]] = {
-    functional.linear: _linear,
-    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),
-    **dict.fromkeys((torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _transposed_convolution),
+_FLOP_COUNTERS: dict[Any, Callable[..., int]] = {
+    functional.linear: _count_linear,
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _count_convolution),
     **dict.fromkeys(
-        (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm), _product
+        (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _count_transposed_convolution
     ),
-    **dict.fromkeys((torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm), _added_product),
-    torch.einsum: _einsum,
-    functional.scaled_dot_product_attention: _attention,
-    functional.multi_head_attention_forward: _multi_head,
+    **dict.fromkeys(
+        (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm), _count_product
+    ),
+    **dict.fromkeys((torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm), _count_added_product),
+    torch.einsum: _count_einsum,
+    functional.scaled_dot_product_attention: _count_attention,
+    functional.multi_head_attention_forward: _count_multi_head,
 }
 
-_FILLING = frozenset(
+_FILL_FUNCTIONS = frozenset(
     {
         *(getattr(Tensor, name) for name in ("uniform_", "normal_", "random_", "bernoulli_", "exponential_")),
         *(getattr(nn.init, name) for name in ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_")),

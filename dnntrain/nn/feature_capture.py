@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Capture
+from dnntrain.protocols import FeatureTap
 
 #: The name under which adapters are kept in the model while it is trained.
 ADAPTERS = "capture_adapters"
 
 
-def add_adapters(model: nn.Module, captures: Sequence[Capture]) -> None:
+def add_adapters(model: nn.Module, taps: Sequence[FeatureTap]) -> None:
     """Keeps the adapters of `captures` in the model, so that they are placed, trained and saved with it."""
-    adapters = {capture.name: capture.adapter for capture in captures if capture.adapter is not None}
+    adapters = {capture.name: capture.adapter for capture in taps if capture.adapter is not None}
     if adapters:
         device = next((parameter.device for parameter in model.parameters()), None)
         model.add_module(ADAPTERS, nn.ModuleDict(adapters).to(device))
@@ -29,36 +29,37 @@ def remove_adapters(model: nn.Module) -> None:
         delattr(model, ADAPTERS)
     for module in model.modules():
         for number, hook in list(module._forward_hooks.items()):
-            if getattr(hook, "func", None) is _keep:
+            if getattr(hook, "func", None) is _store_output:
                 del module._forward_hooks[number]
 
 
-class Capturing(nn.Module):
+class FeatureCapture(nn.Module):
     """Images → (logits, {name of a capture: outputs of its module, through its adapter})."""
 
-    def __init__(self, model: nn.Module, captures: Sequence[Capture]) -> None:
+    def __init__(self, model: nn.Module, taps: Sequence[FeatureTap]) -> None:
         super().__init__()
         self.model = model
-        self._names = [capture.name for capture in captures]
-        self._found: dict[str, Tensor] = {}
+        self._names = [tap.name for tap in taps]
+        self._features: dict[str, Tensor] = {}
         modules = dict(model.named_modules())
-        for capture in captures:
-            if capture.module not in modules:
+        for tap in taps:
+            if tap.module not in modules:
                 raise ConfigError(
-                    f"the model has no module {capture.module!r}",
+                    f"the model has no module {tap.module!r}",
                     f"it has {', '.join(name for name in modules if name)}",
                 )
-            modules[capture.module].register_forward_hook(partial(_keep, self._found, capture.name))
+            modules[tap.module].register_forward_hook(partial(_store_output, self._features, tap.name))
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits: Tensor = self.model(images)
         adapters = getattr(self.model, ADAPTERS, {})
         features = {
-            name: adapters[name](self._found[name]) if name in adapters else self._found[name] for name in self._names
+            name: adapters[name](self._features[name]) if name in adapters else self._features[name]
+            for name in self._names
         }
-        self._found.clear()
+        self._features.clear()
         return logits, features
 
 
-def _keep(found: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    found[name] = output
+def _store_output(features: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    features[name] = output

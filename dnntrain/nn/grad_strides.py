@@ -8,28 +8,29 @@ import torch
 from torch import Tensor
 
 
-def own_strides(weight: Tensor) -> Tensor:
+def keep_grad_strides(weight: Tensor) -> Tensor:
     """`weight`, whose gradient will have its strides.
 
     Elementwise functions choose the stride of a dimension of size 1 anew, so that the gradient of a filter for images of one channel,
     or of one pixel, says that it is contiguous where the filter is channels-last. No number moves; but DDP, whose buckets have the
     weights' strides, warns of it and copies number by number.
     """
-    found: Tensor = _OwnStrides.apply(weight)
-    return found
+    result: Tensor = _KeepGradStrides.apply(weight)
+    return result
 
 
-def as_strided_like(gradient: Tensor, strides: tuple[int, ...]) -> Tensor:
+def match_strides(gradient: Tensor, strides: tuple[int, ...]) -> Tensor:
     """`gradient` with `strides` where they name the same places in memory: they differ in dimensions of size 1 alone."""
-    found = gradient.stride()
-    if found != strides and all(
-        size == 1 or mine == wanted for size, mine, wanted in zip(gradient.shape, found, strides, strict=True)
+    grad_strides = gradient.stride()
+    if grad_strides != strides and all(
+        size == 1 or grad_stride == stride
+        for size, grad_stride, stride in zip(gradient.shape, grad_strides, strides, strict=True)
     ):
         return gradient.as_strided(gradient.shape, strides)
     return gradient
 
 
-class _OwnStrides(torch.autograd.Function):
+class _KeepGradStrides(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor) -> Tensor:
         ctx.strides = weight.stride()
@@ -37,4 +38,4 @@ class _OwnStrides(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return as_strided_like(gradients[0], ctx.strides)
+        return match_strides(gradients[0], ctx.strides)

@@ -19,50 +19,50 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from dnntrain.utils.rng import derive
+from dnntrain.utils.rng import derive_seed
 
 
 @runtime_checkable
-class InitialisesItself(Protocol):
+class SelfInitializer(Protocol):
     """A module with first values of its own, drawn from torch's generator, which is seeded for it."""
 
-    def initialise_own(self) -> None: ...
+    def initialize_own_parameters(self) -> None: ...
 
 
-def initialise(model: nn.Module, seed: int) -> None:
+def initialize_weights(model: nn.Module, seed: int) -> None:
     """Gives every parameter and buffer of `model`, which is on the CPU, its first value.
 
     Parameters of a module that has none of the rules above stay as its constructor left them.
     """
     scheme: Callable[[nn.Module], None] | None = getattr(model, "weight_scheme", None)
-    foreign = tuple(name for name, module in model.named_modules() if hasattr(module, "fresh"))
+    foreign_names = tuple(name for name, module in model.named_modules() if hasattr(module, "fresh"))
     for name, module in model.named_modules():
         with keyed_generator(seed, name), torch.no_grad():
-            if name in foreign:
-                _copy_fresh(module)
-            elif not _inside(name, foreign):
-                _reset(module)
+            if name in foreign_names:
+                _copy_fresh_tensors(module)
+            elif not _is_inside(name, foreign_names):
+                _reset_module(module)
                 if scheme is not None:
                     scheme(module)
     # After every layer, so that the rules of a block have the last word over those of its layers.
     for name, module in model.named_modules():
-        if isinstance(module, InitialisesItself):
+        if isinstance(module, SelfInitializer):
             with keyed_generator(seed, name, "own"), torch.no_grad():
-                module.initialise_own()
+                module.initialize_own_parameters()
 
 
 @contextmanager
 def keyed_generator(seed: int, *names: str) -> Iterator[None]:
     """torch's CPU generator, seeded from `seed` and `names`, and put back afterwards; no other device's is touched."""
-    before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(derive(seed, "init", *names))
+    previous_state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(derive_seed(seed, "init", *names))
     try:
         yield
     finally:
-        torch.default_generator.set_state(before)
+        torch.default_generator.set_state(previous_state)
 
 
-def _reset(module: nn.Module) -> None:
+def _reset_module(module: nn.Module) -> None:
     """The layer's own rule; attention spells it with an underscore."""
     if not any(True for _ in module.parameters(recurse=False)) and not any(True for _ in module.buffers(recurse=False)):
         return
@@ -71,30 +71,32 @@ def _reset(module: nn.Module) -> None:
         reset()
 
 
-def _copy_fresh(model: nn.Module) -> None:
+def _copy_fresh_tensors(model: nn.Module) -> None:
     """Copies what a newly built model holds, by name; a layer that a transform has put in is reset by its own rule."""
-    built: nn.Module = model.fresh()  # type: ignore[operator]
-    theirs = dict(built.named_modules())
+    fresh_model: nn.Module = model.fresh()  # type: ignore[operator]
+    fresh_modules = dict(fresh_model.named_modules())
     for name, module in model.named_modules():
-        source = _tensors(theirs[name]) if name in theirs else {}
-        mine = _tensors(module)
+        fresh_tensors = _get_own_tensors(fresh_modules[name]) if name in fresh_modules else {}
+        own_tensors = _get_own_tensors(module)
         # What a transform keeps beside a layer's own tensors, and is not saved with them, starts as it is.
-        mine = {
+        own_tensors = {
             key: tensor
-            for key, tensor in mine.items()
-            if key in source or key not in module._non_persistent_buffers_set
+            for key, tensor in own_tensors.items()
+            if key in fresh_tensors or key not in module._non_persistent_buffers_set
         }
-        if mine.keys() <= source.keys() and all(mine[key].shape == source[key].shape for key in mine):
-            for key, tensor in mine.items():
-                tensor.copy_(source[key])
+        if own_tensors.keys() <= fresh_tensors.keys() and all(
+            own_tensors[key].shape == fresh_tensors[key].shape for key in own_tensors
+        ):
+            for key, tensor in own_tensors.items():
+                tensor.copy_(fresh_tensors[key])
         else:
-            _reset(module)
+            _reset_module(module)
 
 
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+def _get_own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers that are the module's own."""
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
-def _inside(name: str, prefixes: tuple[str, ...]) -> bool:
+def _is_inside(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(prefix == "" or name.startswith(f"{prefix}.") for prefix in prefixes)

@@ -24,60 +24,60 @@ from torch import Tensor, nn
 class Section(NamedTuple):
     """A part of a forward pass: what it owns, as names of modules and parameters, and its function Tensor → Tensor."""
 
-    owns: tuple[str, ...]
+    owned_names: tuple[str, ...]
     apply: Callable[[Tensor], Tensor]
 
 
-def sections(model: nn.Module) -> list[Section]:
+def get_sections(model: nn.Module) -> list[Section]:
     """The model's sections; empty where it does not state any."""
-    stated: Callable[[], Sequence[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]] | None
-    stated = getattr(model, "sections", None)
-    if stated is not None:
-        return [Section(*section) for section in stated()]
-    parts = [getattr(model, name, None) for name in ("features", "avgpool", "classifier")]
-    return _of_classifier(*parts) if all(isinstance(part, nn.Module) for part in parts) else []  # type: ignore[arg-type]
+    model_sections: Callable[[], Sequence[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]] | None
+    model_sections = getattr(model, "sections", None)
+    if model_sections is not None:
+        return [Section(*section) for section in model_sections()]
+    modules = [getattr(model, name, None) for name in ("features", "avgpool", "classifier")]
+    return _split_classifier(*modules) if all(isinstance(part, nn.Module) for part in modules) else []  # type: ignore[arg-type]
 
 
-def _of_classifier(features: nn.Module, pool: nn.Module, classifier: nn.Module) -> list[Section]:
+def _split_classifier(features: nn.Module, pool: nn.Module, classifier: nn.Module) -> list[Section]:
     blocks = [Section((f"features.{number}",), block) for number, block in enumerate(features.children())]
     return [*blocks, Section(("classifier",), lambda inputs: classifier(pool(inputs).flatten(1)))]
 
 
-def parallel_plan(model: nn.Module) -> Mapping[str, str] | None:
+def get_parallel_plan(model: nn.Module) -> Mapping[str, str] | None:
     """The tensor-parallel plan that the model states; None where it has none."""
-    stated: Callable[[], Mapping[str, str]] | None = getattr(model, "tensor_parallel_plan", None)
-    return None if stated is None else stated()
+    make_plan: Callable[[], Mapping[str, str]] | None = getattr(model, "tensor_parallel_plan", None)
+    return None if make_plan is None else make_plan()
 
 
-def divided_sizes(model: nn.Module) -> tuple[tuple[str, int], ...]:
+def get_divisible_sizes(model: nn.Module) -> tuple[tuple[str, int], ...]:
     """(module, number) pairs of the plan: numbers that the degree must divide. Empty where there is no plan."""
     sizes = []
-    for name, how in (parallel_plan(model) or {}).items():
+    for name, division in (get_parallel_plan(model) or {}).items():
         module = model.get_submodule(name)
-        if how.startswith("columns"):
+        if division.startswith("columns"):
             units: int | None = getattr(module, "parallel_units", None)
-            sizes.append((name, units or len(module.weight) // stacked(how)))  # type: ignore[arg-type]
-        elif how == "features" and isinstance(module, nn.GroupNorm):
+            sizes.append((name, units or len(module.weight) // count_stacked_outputs(division)))  # type: ignore[arg-type]
+        elif division == "features" and isinstance(module, nn.GroupNorm):
             sizes.append((name, module.num_groups))
     return tuple(sizes)
 
 
-def stacked(how: str) -> int:
+def count_stacked_outputs(division: str) -> int:
     """Into how many stacked parts the outputs of `columns/N` fall."""
-    return int(how.partition("/")[2] or 1)
+    return int(division.partition("/")[2] or 1)
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
+def find_blocks(model: nn.Module) -> list[nn.Module]:
     """The blocks of a model: modules with inner modules of their own and parameters, that stand in a list or a sequence."""
-    units: list[nn.Module] = []
-    for holder in model.modules():
-        if isinstance(holder, nn.Sequential | nn.ModuleList):
-            units += [
+    candidates: list[nn.Module] = []
+    for container in model.modules():
+        if isinstance(container, nn.Sequential | nn.ModuleList):
+            candidates += [
                 block
-                for block in holder.children()
+                for block in container.children()
                 if not isinstance(block, nn.Sequential | nn.ModuleList)
                 and any(True for _ in block.children())
                 and any(True for _ in block.parameters())
             ]
-    inner = {id(module) for unit in units for module in unit.modules() if module is not unit}
-    return [unit for unit in units if id(unit) not in inner]
+    inner = {id(module) for unit in candidates for module in unit.modules() if module is not unit}
+    return [unit for unit in candidates if id(unit) not in inner]

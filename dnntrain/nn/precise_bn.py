@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dnntrain.protocols import Built, Moment
-from dnntrain.utils.dtensor import fill_named, local
+from dnntrain.protocols import StepInfo, TrainerHandles
+from dnntrain.utils.dtensor import fill_tensors, local_shard
 
 
 class PreciseStatistics:
@@ -26,15 +26,15 @@ class PreciseStatistics:
 
     def __init__(self, batches: int) -> None:
         self._batches = batches
-        self._fresh = False
+        self._is_fresh = False
         self._statistics: dict[str, Tensor] = {}
         self._layers: dict[str, _BatchNorm] = {}
 
-    def bind(self, built: Built) -> None:
-        self._built = built
+    def bind(self, handles: TrainerHandles) -> None:
+        self._handles = handles
         self._layers = {
             name: module
-            for name, module in built.model.named_modules()
+            for name, module in handles.model.named_modules()
             if isinstance(module, _BatchNorm) and module.running_mean is not None
         }
         self._statistics = {
@@ -43,61 +43,63 @@ class PreciseStatistics:
             for key in ("running_mean", "running_var")
         }
 
-    def __call__(self, moment: Moment) -> None:
-        self._fresh = False
+    def __call__(self, step_info: StepInfo) -> None:
+        self._is_fresh = False
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        if not self._fresh:
+    def swap_in(self, model: nn.Module) -> Iterator[None]:
+        if not self._is_fresh:
             self._recompute(model)
-            self._fresh = True
-        kept = self._swap_in()
+            self._is_fresh = True
+        previous_values = self._exchange_buffers()
         try:
             yield
         finally:
-            self._put(kept)
+            self._fill_buffers(previous_values)
 
     @torch.no_grad()
     def _recompute(self, model: nn.Module) -> None:
-        sums = {name: torch.zeros_like(moments(_none_of(module))) for name, module in self._layers.items()}
-        kept = {
+        sums = {
+            name: torch.zeros_like(compute_moments(_make_empty_inputs(module))) for name, module in self._layers.items()
+        }
+        buffer_backups = {
             module: {key: tensor.clone() for key, tensor in module.named_buffers(recurse=False)}
             for module in self._layers.values()
         }
         was_training = model.training
         with ExitStack() as stack:
             for name, module in self._layers.items():
-                hook = module.register_forward_pre_hook(partial(_add, sums[name]))
+                hook = module.register_forward_pre_hook(partial(_add_moments, sums[name]))
                 stack.callback(hook.remove)
             # Only batch normalisation trains: dropout is off, as in the evaluation, and draws no random numbers.
             model.eval()
             for module in self._layers.values():
                 module.training = True
-            for batch in self._built.training_batches(self._batches):
-                model(batch.images)
+            for batch in self._handles.training_batches(self._batches):
+                model(batch.inputs)
         model.train(was_training)
-        for module, buffers in kept.items():
+        for module, buffers in buffer_backups.items():
             for key, tensor in buffers.items():
                 module.get_buffer(key).copy_(tensor)
-        totals = self._built.collect.data_sum(torch.cat(list(sums.values())))
+        totals = self._handles.collectives.data_sum(torch.cat(list(sums.values())))
         for name, total in zip(sums, torch.split(totals, [len(item) for item in sums.values()]), strict=True):
-            mean, var = population(total)
-            local(self._statistics[f"{name}.running_mean"]).copy_(mean)
-            local(self._statistics[f"{name}.running_var"]).copy_(var)
+            mean, var = compute_population(total)
+            local_shard(self._statistics[f"{name}.running_mean"]).copy_(mean)
+            local_shard(self._statistics[f"{name}.running_var"]).copy_(var)
 
     @torch.no_grad()
-    def _swap_in(self) -> dict[str, Tensor]:
-        live = self._live()
-        kept = {name: tensor.clone() for name, tensor in live.items()}
-        self._put(self._statistics)
-        return kept
+    def _exchange_buffers(self) -> dict[str, Tensor]:
+        live_buffers = self._get_live_buffers()
+        previous_values = {name: tensor.clone() for name, tensor in live_buffers.items()}
+        self._fill_buffers(self._statistics)
+        return previous_values
 
     @torch.no_grad()
-    def _put(self, values: Mapping[str, Tensor]) -> None:
-        for name, tensor in self._live().items():
+    def _fill_buffers(self, values: Mapping[str, Tensor]) -> None:
+        for name, tensor in self._get_live_buffers().items():
             tensor.copy_(values[name])
 
-    def _live(self) -> dict[str, Tensor]:
+    def _get_live_buffers(self) -> dict[str, Tensor]:
         return {
             f"{name}.{key}": module.get_buffer(key)
             for name, module in self._layers.items()
@@ -105,44 +107,44 @@ class PreciseStatistics:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"fresh": self._fresh, "statistics": dict(self._statistics)}
+        return {"fresh": self._is_fresh, "statistics": dict(self._statistics)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._fresh = bool(state["fresh"])
-        fill_named(self._statistics, state["statistics"])
+        self._is_fresh = bool(state["fresh"])
+        fill_tensors(self._statistics, state["statistics"])
 
 
-def moments(inputs: Tensor) -> Tensor:
+def compute_moments(inputs: Tensor) -> Tensor:
     """float64 [2 * channels + 1]: n * mean, n * (var + mean²) of each channel of `inputs` [examples, channels, …], and n.
 
     The sum of it over several tensors holds mean and variance of all their numbers: `population`. Differentiable; zeros for no example.
     """
-    rest = [dim for dim in range(inputs.ndim) if dim != 1]
-    wide = torch.float32 if inputs.device.type == "mps" else torch.float64
+    other_dims = [dim for dim in range(inputs.ndim) if dim != 1]
+    wide_dtype = torch.float32 if inputs.device.type == "mps" else torch.float64
     count = inputs.numel() // max(inputs.shape[1], 1)
     if count == 0:
         # Sums over nothing, which keep the place in the graph: what is computed backward must be so on all ranks.
-        nothing = inputs.sum(rest).to(wide)
-        return torch.cat([nothing, nothing, nothing.new_zeros(1)])
-    var, mean = torch.var_mean(inputs.float(), rest, correction=0)
-    var, mean = var.to(wide), mean.to(wide)
+        zero_sums = inputs.sum(other_dims).to(wide_dtype)
+        return torch.cat([zero_sums, zero_sums, zero_sums.new_zeros(1)])
+    var, mean = torch.var_mean(inputs.float(), other_dims, correction=0)
+    var, mean = var.to(wide_dtype), mean.to(wide_dtype)
     return torch.cat([count * mean, count * (var + mean.square()), mean.new_full((1,), count)])
 
 
-def population(total: Tensor) -> tuple[Tensor, Tensor]:
+def compute_population(total: Tensor) -> tuple[Tensor, Tensor]:
     """(mean, variance), float64 [channels] each, of a sum of `moments`."""
     channels = len(total) // 2
-    first, second, count = total[:channels], total[channels:-1], total[-1]
-    mean = first / count
-    return mean, (second / count - mean.square()).clamp_min(0)
+    mean_sum, square_sum, count = total[:channels], total[channels:-1], total[-1]
+    mean = mean_sum / count
+    return mean, (square_sum / count - mean.square()).clamp_min(0)
 
 
-def _add(total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    total += moments(inputs[0])
+def _add_moments(total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    total += compute_moments(inputs[0])
 
 
-def _none_of(module: _BatchNorm) -> Tensor:
+def _make_empty_inputs(module: _BatchNorm) -> Tensor:
     """Inputs of a layer without an example."""
     assert module.running_mean is not None
-    channels = local(module.running_mean)
+    channels = local_shard(module.running_mean)
     return channels.new_empty(0, len(channels))

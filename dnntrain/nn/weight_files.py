@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from dnntrain.errors import CheckpointError
-from dnntrain.utils.suggest import nearest_run
+from dnntrain.utils.suggest import suggest_run
 
 #: A header holds about 100 bytes for each tensor; this is room for 150,000 of them.
-_HEADER_BYTES_AT_MOST = 16 * 2**20
+_MAX_HEADER_BYTES = 16 * 2**20
 
 #: Under which of these keys a PyTorch file keeps its weights, where it is not a state_dict itself.
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state")
+_STATE_DICT_KEYS = ("state_dict", "model", "model_state_dict", "model_state")
 
 
 @dataclass(frozen=True)
@@ -43,32 +43,32 @@ class ModelFile:
 @contextmanager
 def open_model_file(path: Path) -> Iterator[ModelFile]:
     """Opens the file `path`, or `model.safetensors` in the folder `path`. Raises CheckpointError for others."""
-    path = _located(path)
-    with _readable(path):
-        start = _first_bytes(path)
+    path = _resolve_path(path)
+    with _wrap_read_errors(path):
+        start = _read_first_bytes(path)
     if start[8:9] == b"{" and not start.startswith(b"PK"):
-        yield from _safetensors(path)
+        yield from _open_safetensors(path)
     elif start.startswith(b"PK") or start[:1] == b"\x80":
-        yield _torch_file(path)
+        yield _read_torch_file(path)
     else:
-        raise CheckpointError(f"{path} is not a model file: {_told(start)}", _kinds)
+        raise CheckpointError(f"{path} is not a model file: {_describe_content(start)}", _FILE_KINDS_HINT)
 
 
-def _located(path: Path) -> Path:
+def _resolve_path(path: Path) -> Path:
     if path.is_dir():
-        inner = path / "model.safetensors"
-        if not inner.is_file():
+        weights_path = path / "model.safetensors"
+        if not weights_path.is_file():
             raise CheckpointError(
                 f"{path} holds no model.safetensors, which a run writes at its end",
                 f"finish the run with `dnntrain resume {path}`, or name a model file",
             )
-        return inner
+        return weights_path
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
-            nearest_run(path, "model.safetensors") if isinstance(error, FileNotFoundError) else "",
+            suggest_run(path, "model.safetensors") if isinstance(error, FileNotFoundError) else "",
         ) from None
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path} is neither a file nor a folder")
@@ -76,22 +76,22 @@ def _located(path: Path) -> Path:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _wrap_read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def _first_bytes(path: Path) -> bytes:
+def _read_first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(512)
 
 
-_kinds = "a model file is .safetensors, or a .pt or .pth that holds tensors only"
+_FILE_KINDS_HINT = "a model file is .safetensors, or a .pt or .pth that holds tensors only"
 
 
-def _told(start: bytes) -> str:
+def _describe_content(start: bytes) -> str:
     """What a file that begins with `start` seems to be."""
     text = start.lstrip().lower()
     if not start:
@@ -107,30 +107,30 @@ def _told(start: bytes) -> str:
     return "its first bytes are those of no known format; it may be damaged"
 
 
-def _safetensors(path: Path) -> Iterator[ModelFile]:
+def _open_safetensors(path: Path) -> Iterator[ModelFile]:
     from safetensors import SafetensorError, safe_open
 
-    with _readable(path):
+    with _wrap_read_errors(path):
         _check_header(path)
     try:
         file: Any = safe_open(path, framework="pt", device="cpu")
         # Not a mapping: the handle has no items().
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}", _again) from None
+        raise CheckpointError(f"{path} is damaged: {error}", _FETCH_AGAIN_HINT) from None
 
     def read(name: str) -> Tensor:
         try:
             tensor: Tensor = file.get_tensor(name)
         except SafetensorError as error:
-            raise CheckpointError(f"{path} is damaged at {name!r}: {error}", _again) from None
+            raise CheckpointError(f"{path} is damaged at {name!r}: {error}", _FETCH_AGAIN_HINT) from None
         return tensor
 
     with file:
         yield ModelFile(path, shapes, read)
 
 
-_again = "copy or download it again"
+_FETCH_AGAIN_HINT = "copy or download it again"
 
 
 def _check_header(path: Path) -> None:
@@ -140,18 +140,18 @@ def _check_header(path: Path) -> None:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > size - 8:
             raise CheckpointError(
-                f"{path} is damaged: its header should have {length} bytes, the file has {size}", _again
+                f"{path} is damaged: its header should have {length} bytes, the file has {size}", _FETCH_AGAIN_HINT
             )
-        if length > _HEADER_BYTES_AT_MOST:
-            raise CheckpointError(f"{path}: a header of {length} bytes is more than {_HEADER_BYTES_AT_MOST}")
+        if length > _MAX_HEADER_BYTES:
+            raise CheckpointError(f"{path}: a header of {length} bytes is more than {_MAX_HEADER_BYTES}")
         header = file.read(length)
     try:
-        json.loads(header, object_pairs_hook=_unique)
+        json.loads(header, object_pairs_hook=_reject_duplicates)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: its header is no valid JSON: {error}", _again) from None
+        raise CheckpointError(f"{path} is damaged: its header is no valid JSON: {error}", _FETCH_AGAIN_HINT) from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
@@ -159,7 +159,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _torch_file(path: Path) -> ModelFile:
+def _read_torch_file(path: Path) -> ModelFile:
     """Reads all tensors of a PyTorch file. One that needs code to be run is refused; there is no fallback."""
     _refuse_programs(path)
     try:
@@ -169,28 +169,28 @@ def _torch_file(path: Path) -> ModelFile:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
-        holds = f"names code, {named[1]}" if named else "holds more than tensors, or is damaged"
+        code_match = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
+        problem = f"names code, {code_match[1]}" if code_match else "holds more than tensors, or is damaged"
         raise CheckpointError(
-            f"{path} {holds}; reading it would run code from the file, so it is refused",
+            f"{path} {problem}; reading it would run code from the file, so it is refused",
             "where you trust its origin, load it there and save `model.state_dict()`",
         ) from None
     except Exception as error:
         first_line = str(error).partition("\n")[0][:200]
-        raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {first_line}", _again) from None
-    tensors = _state_dict(path, content)
+        raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {first_line}", _FETCH_AGAIN_HINT) from None
+    tensors = _extract_state_dict(path, content)
     return ModelFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__)
 
 
 def _refuse_programs(path: Path) -> None:
     """TorchScript and exported programs are zip files too, but hold code."""
-    if _first_bytes(path)[:2] != b"PK":
+    if _read_first_bytes(path)[:2] != b"PK":
         return
     try:
-        with _readable(path), zipfile.ZipFile(path) as archive:
+        with _wrap_read_errors(path), zipfile.ZipFile(path) as archive:
             inner = {name.partition("/")[2] for name in archive.namelist()}
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}", _again) from None
+        raise CheckpointError(f"{path} is damaged: {error}", _FETCH_AGAIN_HINT) from None
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         raise CheckpointError(
             f"{path} is a TorchScript program, not a file of weights",
@@ -202,26 +202,26 @@ def _refuse_programs(path: Path) -> None:
         )
 
 
-def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+def _extract_state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """The mapping of names to tensors within what a PyTorch file holds."""
-    for key in _WRAPPERS:
+    for key in _STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path} holds {_article(content)}, not a state_dict", "save `model.state_dict()`")
-    strange = [name for name, value in content.items() if not (isinstance(name, str) and _dense(value))]
-    if strange:
-        listed = ", ".join(repr(name)[:80] for name in strange[:5])
+        raise CheckpointError(f"{path} holds {_describe_type(content)}, not a state_dict", "save `model.state_dict()`")
+    bad_names = [name for name, value in content.items() if not (isinstance(name, str) and _is_dense(value))]
+    if bad_names:
+        name_list = ", ".join(repr(name)[:80] for name in bad_names[:5])
         raise CheckpointError(
-            f"{path} is not a state_dict: {len(strange)} of its {len(content)} entries are not dense tensors: {listed}",
-            f"save `model.state_dict()`, by itself or under one of {', '.join(_WRAPPERS)}",
+            f"{path} is not a state_dict: {len(bad_names)} of its {len(content)} entries are not dense tensors: {name_list}",
+            f"save `model.state_dict()`, by itself or under one of {', '.join(_STATE_DICT_KEYS)}",
         )
     return dict(content)
 
 
-def _dense(value: Any) -> bool:
+def _is_dense(value: Any) -> bool:
     return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized and not value.is_meta
 
 
-def _article(content: Any) -> str:
+def _describe_type(content: Any) -> str:
     return "an empty mapping" if isinstance(content, Mapping) else f"a {type(content).__name__}"

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.errors import CheckpointError
-from dnntrain.nn.shape import head_modules, place
+from dnntrain.nn.shape import find_head_modules, get_storage_key
 from dnntrain.nn.weight_files import ModelFile, open_model_file
 
 #: Prefixes that wrappers put before every name: DataParallel and DDP, Lightning and others.
 _PREFIXES = ("module.", "model.", "net.", "network.")
 
 #: Names listed of each kind of difference.
-_LISTED = 5
+_MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class LoadReport:
 
     path: Path
     loaded: tuple[str, ...]
-    kept: tuple[str, ...]
+    kept_head: tuple[str, ...]
 
     def __str__(self) -> str:
-        kept = f"; new weights in {', '.join(self.kept)}" if self.kept else ""
-        return f"{len(self.loaded)} tensors from {self.path}{kept}"
+        kept_text = f"; new weights in {', '.join(self.kept_head)}" if self.kept_head else ""
+        return f"{len(self.loaded)} tensors from {self.path}{kept_text}"
 
 
 @dataclass(frozen=True)
@@ -56,114 +56,118 @@ def load_weights(model: nn.Module, path: str | Path, replace_head: bool) -> Load
     """
     with open_model_file(Path(path).expanduser()) as file:
         targets = model.state_dict()
-        sources, kept = _matched(file, model, targets, replace_head)
-        values = {name: _value(file, sources[name], name) for name in targets if name in sources and name not in kept}
-        _refuse_other_numbers(file, values, targets)
+        sources, kept_head = _match_names(file, model, targets, replace_head)
+        values = {
+            name: _read_value(file, sources[name], name)
+            for name in targets
+            if name in sources and name not in kept_head
+        }
+        _check_number_kinds(file, values, targets)
         with torch.no_grad():
             for name, value in values.items():
                 targets[name].copy_(value)
-    return LoadReport(file.path, tuple(values), kept)
+    return LoadReport(file.path, tuple(values), kept_head)
 
 
 def check_weights(model: nn.Module, path: str | Path, replace_head: bool) -> None:
     """Raises CheckpointError where `load_weights` would for names and shapes; reads no numbers and changes nothing."""
     with open_model_file(Path(path).expanduser()) as file:
-        _matched(file, model, model.state_dict(), replace_head)
+        _match_names(file, model, model.state_dict(), replace_head)
 
 
-def _matched(
+def _match_names(
     file: ModelFile, model: nn.Module, targets: Mapping[str, Tensor], replace_head: bool
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """(name in the model → name in the file, names of the head that keep their weights). Raises CheckpointError where others differ."""
-    sources = _sources(file, targets)
-    head = tuple(f"{name}." for name in head_modules(model))
-    kept = tuple(
+    sources = _map_names(file, targets)
+    head = tuple(f"{name}." for name in find_head_modules(model))
+    kept_head = tuple(
         name
         for name in targets
-        if replace_head and head and name.startswith(head) and not _fits(file, sources, name, targets[name])
+        if replace_head and head and name.startswith(head) and not _has_same_shape(file, sources, name, targets[name])
     )
-    if difference := _difference(file, sources, targets, kept):
-        raise _refusal(file, sources, targets, difference, head)
-    return sources, kept
+    if difference := _compare_names(file, sources, targets, kept_head):
+        raise _make_mismatch_error(file, sources, targets, difference, head)
+    return sources, kept_head
 
 
-def _sources(file: ModelFile, targets: Mapping[str, Tensor]) -> dict[str, str]:
+def _map_names(file: ModelFile, targets: Mapping[str, Tensor]) -> dict[str, str]:
     """Name in the model → name in the file."""
     names = {name.replace("_orig_mod.", ""): name for name in file.shapes}
     if len(names) < len(file.shapes):
         raise CheckpointError(f"{file.path} holds names that differ in `_orig_mod.` only")
-    while prefix := _common_prefix(names, targets):
-        names = {name.removeprefix(prefix): inner for name, inner in names.items()}
+    while prefix := _find_common_prefix(names, targets):
+        names = {name.removeprefix(prefix): file_name for name, file_name in names.items()}
     return names
 
 
-def _common_prefix(names: Mapping[str, str], targets: Mapping[str, Tensor]) -> str | None:
+def _find_common_prefix(names: Mapping[str, str], targets: Mapping[str, Tensor]) -> str | None:
     for prefix in _PREFIXES:
         if names and all(name.startswith(prefix) for name in names):
             return None if any(name.startswith(prefix) for name in targets) else prefix
     return None
 
 
-def _fits(file: ModelFile, sources: Mapping[str, str], name: str, target: Tensor) -> bool:
+def _has_same_shape(file: ModelFile, sources: Mapping[str, str], name: str, target: Tensor) -> bool:
     return name in sources and file.shapes[sources[name]] == tuple(target.shape)
 
 
-def _difference(
-    file: ModelFile, sources: Mapping[str, str], targets: Mapping[str, Tensor], kept: tuple[str, ...]
+def _compare_names(
+    file: ModelFile, sources: Mapping[str, str], targets: Mapping[str, Tensor], kept_head: tuple[str, ...]
 ) -> _Difference:
-    tied = _tied(targets, sources)
+    tied_names = _find_tied_names(targets, sources)
     return _Difference(
         # Files from before torch 0.4.1 do not count batches; the count has no effect.
         missing=[
             name
             for name in targets
             if name not in sources
-            and name not in kept
-            and name not in tied
+            and name not in kept_head
+            and name not in tied_names
             and not name.endswith("num_batches_tracked")
         ],
         unexpected=[name for name in sources if name not in targets],
         misshaped=[
             name
             for name in targets
-            if name in sources and name not in kept and not _fits(file, sources, name, targets[name])
+            if name in sources and name not in kept_head and not _has_same_shape(file, sources, name, targets[name])
         ],
     )
 
 
-def _tied(targets: Mapping[str, Tensor], sources: Iterable[str]) -> set[str]:
+def _find_tied_names(targets: Mapping[str, Tensor], sources: Iterable[str]) -> set[str]:
     """Names whose tensor is loaded under another name, because modules share it."""
 
-    loaded = {place(targets[name]) for name in sources if name in targets}
-    return {name for name, tensor in targets.items() if place(tensor) in loaded}
+    loaded_keys = {get_storage_key(targets[name]) for name in sources if name in targets}
+    return {name for name, tensor in targets.items() if get_storage_key(tensor) in loaded_keys}
 
 
-def _value(file: ModelFile, source: str, name: str) -> Tensor:
+def _read_value(file: ModelFile, source: str, name: str) -> Tensor:
     value = file.read(source)
     if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
         raise CheckpointError(
-            f"{file.path}: {_shown(name)} holds numbers that are not finite", "take an earlier checkpoint"
+            f"{file.path}: {_format_name(name)} holds numbers that are not finite", "take an earlier checkpoint"
         )
     return value
 
 
-def _refuse_other_numbers(file: ModelFile, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+def _check_number_kinds(file: ModelFile, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
     """Whole numbers do not become weights, nor complex ones real."""
     wrong = [
-        f"{_shown(name)}: {_kind(value)} in the file, {_kind(targets[name])} in the model"
+        f"{_format_name(name)}: {_get_dtype_name(value)} in the file, {_get_dtype_name(targets[name])} in the model"
         for name, value in values.items()
         if (value.is_floating_point(), value.is_complex())
         != (targets[name].is_floating_point(), targets[name].is_complex())
     ]
     if wrong:
-        raise CheckpointError(f"{file.path} does not fit this model: {_list(wrong)}")
+        raise CheckpointError(f"{file.path} does not fit this model: {_join_limited(wrong)}")
 
 
-def _kind(tensor: Tensor) -> str:
+def _get_dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _refusal(
+def _make_mismatch_error(
     file: ModelFile,
     sources: Mapping[str, str],
     targets: Mapping[str, Tensor],
@@ -172,21 +176,24 @@ def _refusal(
 ) -> CheckpointError:
     unused = [name for name in sources if name not in targets]
     lines = [
-        _line(
+        _format_difference(
             "missing",
-            [f"{_shown(name)}{_near(name, unused)}" for name in difference.missing[:_LISTED]],
+            [f"{_format_name(name)}{_suggest_nearest(name, unused)}" for name in difference.missing[:_MAX_LISTED]],
             difference.missing,
         ),
-        _line(
+        _format_difference(
             "unexpected",
-            [f"{_shown(name)}{_near(name, difference.missing)}" for name in difference.unexpected[:_LISTED]],
+            [
+                f"{_format_name(name)}{_suggest_nearest(name, difference.missing)}"
+                for name in difference.unexpected[:_MAX_LISTED]
+            ],
             difference.unexpected,
         ),
-        _line(
+        _format_difference(
             "mis-shaped",
             [
-                f"{_shown(name)}: {_size(file.shapes[sources[name]])} in the file, {_size(targets[name].shape)} here"
-                for name in difference.misshaped[:_LISTED]
+                f"{_format_name(name)}: {_format_shape(file.shapes[sources[name]])} in the file, {_format_shape(targets[name].shape)} here"
+                for name in difference.misshaped[:_MAX_LISTED]
             ],
             difference.misshaped,
         ),
@@ -205,27 +212,29 @@ def _refusal(
     )
 
 
-def _line(kind: str, listed: list[str], names: list[str]) -> str:
+def _format_difference(kind: str, listed: list[str], names: list[str]) -> str:
     more = f" … and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
     return f"  {len(names)} {kind}: {', '.join(listed)}{more}" if names else ""
 
 
-def _list(texts: list[str]) -> str:
-    return ", ".join(texts[:_LISTED]) + (f" … and {len(texts) - _LISTED} more" if len(texts) > _LISTED else "")
+def _join_limited(texts: list[str]) -> str:
+    return ", ".join(texts[:_MAX_LISTED]) + (
+        f" … and {len(texts) - _MAX_LISTED} more" if len(texts) > _MAX_LISTED else ""
+    )
 
 
-def _near(name: str, others: list[str]) -> str:
+def _suggest_nearest(name: str, others: list[str]) -> str:
     """The nearest of `others` with the same last part; looked for among the first 500 only."""
-    last = name.rpartition(".")[2]
-    close = difflib.get_close_matches(name[:200], [other for other in others if other.endswith(last)][:500], 1, 0.6)
-    return f" (nearest: {_shown(close[0])})" if close else ""
+    suffix = name.rpartition(".")[2]
+    matches = difflib.get_close_matches(name[:200], [other for other in others if other.endswith(suffix)][:500], 1, 0.6)
+    return f" (nearest: {_format_name(matches[0])})" if matches else ""
 
 
-def _shown(name: str) -> str:
+def _format_name(name: str) -> str:
     """A name from a foreign file, fit for a terminal."""
     name = name if name.isprintable() and name else repr(name)
     return name if len(name) <= 80 else f"{name[:79]}…"
 
 
-def _size(shape: Iterable[int]) -> str:
+def _format_shape(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape)) or "a single number"

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
-from dnntrain.planning.checks.combinations import scheduled
-from dnntrain.protocols import Context, Moment, Target
-from dnntrain.utils.epochs import LEFT_OUT, BatchSizes, Timetable
+from dnntrain.planning.checks.combinations import get_scheduled_params
+from dnntrain.protocols import BuildContext, ScheduledParam, StepInfo
+from dnntrain.utils.epochs import LEAVE_OUT_HINT, BatchSizeSchedule, EpochSchedule
 
 
-def batch_sizes(config: RunConfig, context: Context, examples: int) -> BatchSizes:
+def build_batch_size_schedule(config: RunConfig, context: BuildContext, examples: int) -> BatchSizeSchedule:
     """size(e) = train.batch_size × the schedule's factor at the beginning of epoch e, rounded to a whole number, at least 1.
 
     Where train.duration is in epochs, the schedule counts epochs; where it is in steps, the steps that the epochs before had.
@@ -22,10 +22,10 @@ def batch_sizes(config: RunConfig, context: Context, examples: int) -> BatchSize
     Raises ConfigError where the schedule does not fit, or a batch is larger than an epoch.
     """
     size = config.train.batch_size
-    if not schedules_batch_size(config):
-        return BatchSizes(Timetable.constant(examples, size), size)
+    if not is_batch_size_scheduled(config):
+        return BatchSizeSchedule(EpochSchedule.constant(examples, size), size)
     try:
-        return _walked(config, context, examples)
+        return _walk_epochs(config, context, examples)
     except OverflowError:
         raise ConfigError(
             "sched.param=batch_size: the factor of the schedule grows beyond any number",
@@ -33,54 +33,57 @@ def batch_sizes(config: RunConfig, context: Context, examples: int) -> BatchSize
         ) from None
 
 
-def _walked(config: RunConfig, context: Context, examples: int) -> BatchSizes:
+def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> BatchSizeSchedule:
     """Goes from epoch to epoch."""
     size = config.train.batch_size
     (factor,) = [
-        control.value for control in config.sched.build(context).controls if control.target is Target.BATCH_SIZE
+        control.value
+        for control in config.sched.build(context).scheduled_values
+        if control.target is ScheduledParam.BATCH_SIZE
     ]
     copies: int = max((getattr(method, "copies", 1) for method in config.reg.values()), default=1)
-    found: list[tuple[int, int]] = []
+    changes: list[tuple[int, int]] = []
     factors: list[float] = []
     epoch = step = 0
-    while epoch < context.epochs if context.epochs else step < context.total_steps:
+    while epoch < context.num_epochs if context.num_epochs else step < context.total_steps:
         if epoch % copies == 0:
-            share = epoch / context.epochs if context.epochs else step / context.total_steps
-            factors.append(factor(Moment(step, float(epoch), share)))
-            wanted = max(1, round(size * factors[-1] / copies)) * copies
-            if not found or found[-1][1] != wanted:
-                found.append((epoch, wanted))
-        step += -(-examples // found[-1][1])
+            fraction = epoch / context.num_epochs if context.num_epochs else step / context.total_steps
+            factors.append(factor(StepInfo(step, float(epoch), fraction)))
+            epoch_size = max(1, round(size * factors[-1] / copies)) * copies
+            if not changes or changes[-1][1] != epoch_size:
+                changes.append((epoch, epoch_size))
+        step += -(-examples // changes[-1][1])
         epoch += 1
-    first_too_large = next(((epoch, wanted) for epoch, wanted in found if wanted > examples), None)
+    first_too_large = next(((epoch, epoch_size) for epoch, epoch_size in changes if epoch_size > examples), None)
     if first_too_large is not None:
-        most = math.floor(examples / max(factors))
+        max_size = math.floor(examples / max(factors))
         raise ConfigError(
             "sched.param=batch_size asks for a batch of {1} in epoch {0}".format(*first_too_large)
             + f", and there are {examples} training examples",
-            (f"use train.batch_size={most} or less" if most else LEFT_OUT) + ", or a schedule that rises less",
+            (f"use train.batch_size={max_size} or less" if max_size else LEAVE_OUT_HINT)
+            + ", or a schedule that rises less",
         )
-    return BatchSizes(Timetable(examples, tuple(found)), size, min(factors), max(factors))
+    return BatchSizeSchedule(EpochSchedule(examples, tuple(changes)), size, min(factors), max(factors))
 
 
-def schedules_batch_size(config: RunConfig) -> bool:
+def is_batch_size_scheduled(config: RunConfig) -> bool:
     """True where the schedule sets the batch size."""
-    return Target.BATCH_SIZE.value in scheduled(config)
+    return ScheduledParam.BATCH_SIZE.value in get_scheduled_params(config)
 
 
-def counting(config: RunConfig, context: Context) -> Context:
+def with_schedule_length(config: RunConfig, context: BuildContext) -> BuildContext:
     """`context` with the length of the run in what its schedule counts, where that sets the batch size.
 
     Raises ConfigError for a run by time, of which no epoch is known beforehand.
     """
-    if not schedules_batch_size(config):
+    if not is_batch_size_scheduled(config):
         return context
     duration = config.train.duration
     if duration.unit == "s":
         raise ConfigError(
             f"sched.param=batch_size needs to know the epochs of the run beforehand, but train.duration={duration} is a time",
-            f"give train.duration in epochs or steps, or {LEFT_OUT}",
+            f"give train.duration in epochs or steps, or {LEAVE_OUT_HINT}",
         )
     if duration.unit == "ep":
-        return replace(context, epochs=duration.value)
+        return replace(context, num_epochs=duration.value)
     return replace(context, total_steps=int(duration.value))

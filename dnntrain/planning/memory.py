@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dnntrain.choices.precision._policy import Policy
+from dnntrain.choices.precision._policy import PrecisionPolicy
 from dnntrain.config.run_config import RunConfig
-from dnntrain.distributed.parallel_dims import Degrees
+from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.nn.cost import FORWARD_WORK
 from dnntrain.planning.plan import DataFacts, Memory, ModelFacts, Plan
-from dnntrain.protocols import Parts
+from dnntrain.protocols import Hooks
 
 #: Examples are prepared in blocks: two of 4 MiB as floats and one of bytes are alive.
 _CHUNK_BYTES = 10 * 2**20
@@ -22,39 +22,39 @@ _LATER_LIBRARIES_BYTES = 270 * 2**20
 TRAINING_WORK = 4.0
 
 
-def memory_of(
+def estimate_memory(
     config: RunConfig,
     data: DataFacts,
     model: ModelFacts,
-    micro: int,
-    policy: Policy,
+    micro_batch_size: int,
+    policy: PrecisionPolicy,
     process_bytes: int,
-    degrees: Degrees,
+    dims: ParallelDims,
 ) -> Memory:
-    weights = 4 * model.parameters // (degrees.shard * degrees.tp * degrees.pp)
-    half = 0.5 if policy.autocast else 1.0
-    kept = model.activation_bytes_per_example * half
-    largest = model.largest_activation_bytes * half
-    training = micro * (kept + TRAINING_WORK * largest)
-    evaluating = min(config.eval.batch_size, max(data.val, data.test)) * FORWARD_WORK * largest
+    weights = 4 * model.parameters // (dims.shard * dims.tp * dims.pp)
+    half_factor = 0.5 if policy.autocast_dtype else 1.0
+    kept_bytes = model.activation_bytes_per_example * half_factor
+    largest_bytes = model.largest_activation_bytes * half_factor
+    training_bytes = micro_batch_size * (kept_bytes + TRAINING_WORK * largest_bytes)
+    evaluation_bytes = min(config.eval.batch_size, max(data.val, data.test)) * FORWARD_WORK * largest_bytes
     return Memory(
-        process=process_bytes - data.bytes + _LATER_LIBRARIES_BYTES,
+        process=process_bytes - data.size_bytes + _LATER_LIBRARIES_BYTES,
         weights=weights,
         gradients=weights,
-        optimizer=int(weights * config.optim.state_numbers),
+        optimizer=int(weights * config.optim.state_floats_per_parameter),
         averages=weights if "ema" in config.reg else 0,
-        activations=int(training),
-        evaluation=int(evaluating),
-        data=data.bytes + min(_CHUNK_BYTES, 4 * data.train * math.prod(data.input_shape)),
+        activations=int(training_bytes),
+        evaluation=int(evaluation_bytes),
+        data=data.size_bytes + min(_CHUNK_BYTES, 4 * data.train * math.prod(data.input_shape)),
     )
 
 
-def with_teacher(plan: Plan, parts: Parts) -> Plan:
+def add_teacher_memory(plan: Plan, hooks: Hooks) -> Plan:
     """`plan` with the memory of what teaches: it is known once the methods are built."""
-    held = [held(plan.degrees.shard) for held in parts.held]
+    memory_uses = [memory_uses(plan.degrees.shard) for memory_uses in hooks.memory_use]
     memory = replace(
         plan.memory,
-        teacher_weights=sum(item.weights for item in held),
-        teacher_activations=sum(item.activations for item in held),
+        teacher_weights=sum(memory_use.weights for memory_use in memory_uses),
+        teacher_activations=sum(memory_use.activations for memory_use in memory_uses),
     )
     return replace(plan, memory=memory)

@@ -8,95 +8,95 @@ from dataclasses import replace
 
 import numpy as np
 
-from dnntrain.choices.parallel.auto import choose
+from dnntrain.choices.parallel.auto import choose_parallel_dims
 from dnntrain.config.run_config import RunConfig
-from dnntrain.distributed.parallel_dims import Degrees, balanced
+from dnntrain.distributed.parallel_dims import ParallelDims, partition_costs
 from dnntrain.errors import ConfigError
-from dnntrain.input.order import Schedule
-from dnntrain.planning.batch_size import schedules_batch_size
+from dnntrain.input.order import BatchSchedule
+from dnntrain.planning.batch_size import is_batch_size_scheduled
 from dnntrain.planning.plan import ModelFacts
-from dnntrain.utils.epochs import LEFT_OUT, Timetable
+from dnntrain.utils.epochs import LEAVE_OUT_HINT, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
 
 
-def ranks_of(config: RunConfig, hardware: Hardware, world: World, planned: bool = False) -> int:
+def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: bool = False) -> int:
     """Processes of the run: those that torchrun started, or what the layout wants; where it is only planned, those it is planned for.
 
     Raises ConfigError where a run that is to be trained, or `launch.nproc`, has another number than `launch.world`.
     """
-    stated: int | None = getattr(config.launch, "world", None)
-    if stated is not None and planned and config.launch.nproc in (None, stated):
-        return stated
-    ranks = _ranks_there(config, hardware, world)
-    if stated not in (None, ranks):
+    planned_ranks: int | None = getattr(config.launch, "world", None)
+    if planned_ranks is not None and plan_only and config.launch.nproc in (None, planned_ranks):
+        return planned_ranks
+    ranks = _count_started_ranks(config, hardware, world)
+    if planned_ranks not in (None, ranks):
         raise ConfigError(
-            f"launch.world={stated} is for planning, and this run has {ranks} process{'' if ranks == 1 else 'es'}",
-            f"use dnntrain plan without launch.nproc, or leave launch.world out and start {stated} ranks",
+            f"launch.world={planned_ranks} is for planning, and this run has {ranks} process{'' if ranks == 1 else 'es'}",
+            f"use dnntrain plan without launch.nproc, or leave launch.world out and start {planned_ranks} ranks",
         )
     return ranks
 
 
-def _ranks_there(config: RunConfig, hardware: Hardware, world: World) -> int:
-    if world.launched:
+def _count_started_ranks(config: RunConfig, hardware: Hardware, world: World) -> int:
+    if world.is_launched:
         return world.size
     if config.parallel.processes == "one":
         return 1
-    if config.launch.nproc is None and config.parallel.stated_ranks is not None:
-        stated: int = config.parallel.stated_ranks
-        return stated
+    if config.launch.nproc is None and config.parallel.required_ranks is not None:
+        stated_ranks: int = config.parallel.required_ranks
+        return stated_ranks
     processes: int = config.launch.build(hardware.device_count if hardware.device == "cuda" else 0)
     return processes
 
 
-def place_model(
+def plan_parallelism(
     config: RunConfig, hardware: Hardware, ranks: int, model: ModelFacts, batch_size: int
-) -> tuple[Degrees, tuple[int, ...], list[str]]:
+) -> tuple[ParallelDims, tuple[int, ...], list[str]]:
     """(degrees, bounds of the pipeline's stages, notes). Raises ConfigError where the model cannot be laid out so."""
     notes: list[str] = []
-    count_of_ranks = "launch.nproc" if getattr(config.launch, "world", None) is None else "launch.world"
+    rank_count_key = "launch.nproc" if getattr(config.launch, "world", None) is None else "launch.world"
     try:
-        degrees: Degrees = config.parallel.build(ranks)
+        dims: ParallelDims = config.parallel.build(ranks)
     except ConfigError as error:
-        raise ConfigError(error.message, error.hint.replace("launch.nproc", count_of_ranks)) from None
+        raise ConfigError(error.message, error.hint.replace("launch.nproc", rank_count_key)) from None
     if type(config.parallel).__name__ == "Auto":
-        state = 4 * model.parameters * (2 + config.optim.state_numbers)
-        other = model.activation_bytes_per_example * math.ceil(batch_size / ranks)
+        state_bytes = 4 * model.parameters * (2 + config.optim.state_floats_per_parameter)
+        other_bytes = model.activation_bytes_per_example * math.ceil(batch_size / ranks)
         # On a machine without accelerators its ranks share one memory.
-        room = hardware.memory_bytes / (ranks if hardware.device == "cpu" else 1)
-        degrees, reason = choose(ranks, state, other, room, config.parallel.headroom)
+        room_bytes = hardware.memory_bytes / (ranks if hardware.device == "cpu" else 1)
+        dims, reason = choose_parallel_dims(ranks, state_bytes, other_bytes, room_bytes, config.parallel.headroom)
         notes.append(f"parallel=auto: {reason}")
-    for layer, size in model.divided if degrees.tp > 1 else ():
-        if size % degrees.tp:
+    for layer, size in model.divided if dims.tp > 1 else ():
+        if size % dims.tp:
             common = math.gcd(*(width for _, width in model.divided))
-            fits = max(degree for degree in range(1, degrees.tp) if common % degree == 0)
+            fits = max(degree for degree in range(1, dims.tp) if common % degree == 0)
             raise ConfigError(
-                f"parallel.tp={degrees.tp} does not divide {size}, the width of {layer} in {model.name}",
-                f"use parallel.tp={fits} {count_of_ranks}={ranks // degrees.tp * fits}"
+                f"parallel.tp={dims.tp} does not divide {size}, the width of {layer} in {model.name}",
+                f"use parallel.tp={fits} {rank_count_key}={ranks // dims.tp * fits}"
                 if fits > 1
                 else "use parallel=ddp or parallel=fsdp",
             )
-    if degrees.tp > 1 and not model.divided:
+    if dims.tp > 1 and not model.divided:
         raise ConfigError(
-            f"parallel.tp={degrees.tp}: {model.name} has no plan that says how its layers are divided",
+            f"parallel.tp={dims.tp}: {model.name} has no plan that says how its layers are divided",
             "use parallel=ddp or parallel=fsdp, or a model with a plan: mlp, vit_tiny, seed_cnn, resnet_cifar, resnet18, wide_resnet",
         )
     bounds: tuple[int, ...] = ()
-    if degrees.pp > 1:
-        stages = degrees.pp * config.parallel.stages_per_rank
+    if dims.pp > 1:
+        stages = dims.pp * config.parallel.stages_per_rank
         count = len(model.section_flops)
         if not count:
             raise ConfigError(
-                f"parallel.pp={degrees.pp}: {model.name} does not state sections that it can be cut at",
+                f"parallel.pp={dims.pp}: {model.name} does not state sections that it can be cut at",
                 "use parallel=ddp or parallel=fsdp",
             )
         if stages > count:
             raise ConfigError(
-                f"parallel.pp={degrees.pp} × parallel.stages_per_rank={config.parallel.stages_per_rank} = {stages} stages, "
+                f"parallel.pp={dims.pp} × parallel.stages_per_rank={config.parallel.stages_per_rank} = {stages} stages, "
                 f"but {model.name} has {count} sections",
                 f"use parallel.pp={count} or less, with one stage a rank",
             )
-        bounds = tuple(balanced(model.section_flops, stages))
+        bounds = tuple(partition_costs(model.section_flops, stages))
         total = sum(model.section_flops) or 1.0
         shares = [sum(model.section_flops[a:b]) / total for a, b in itertools.pairwise(bounds)]
         notes.append(
@@ -106,90 +106,102 @@ def place_model(
                 for (a, b), share in zip(itertools.pairwise(bounds), shares, strict=True)
             )
         )
-    return degrees, bounds, notes
+    return dims, bounds, notes
 
 
-def micro_batches(
-    config: RunConfig, degrees: Degrees, examples: int, timetable: Timetable
+def compute_micro_batches(
+    config: RunConfig, dims: ParallelDims, examples: int, timetable: EpochSchedule
 ) -> dict[int, tuple[int, int]]:
     """For each batch size (examples of the largest micro-batch, how many a data rank computes in a step at most), as the data pipeline
     will cut them.
     """
     # Pair blocks make some shares larger than the even one: without train.microbatch each is one forward pass all the same.
-    world = World(0, degrees.data_ranks)
-    first = Schedule(np.arange(examples), config.seed, 1, 1, world, config.data.pair_block)
-    cuts = [replace(first, batch_size=size, micro_batch_size=size) for size in timetable.sizes]
-    shares = {cut.batch_size: [cut.share(cut.batch_size, rank) for rank in range(world.size)] for cut in cuts}
-    share = max(end - start for found in shares.values() for start, end in found)
-    stages = degrees.pp * getattr(config.parallel, "stages_per_rank", 1)
-    wanted = config.train.microbatch or (_pipelined(share, stages, config.data.pair_block) if degrees.pp > 1 else share)
-    found = {}
-    for cut in cuts:
-        schedule = replace(cut, micro_batch_size=min(wanted, share))
-        ranges = [schedule.micro_ranges(one) for one in shares[cut.batch_size]]
-        largest = max(end - start for one in ranges for start, end in one)
-        found[cut.batch_size] = largest, max(len(one) for one in ranges)
-    return found
+    world = World(0, dims.data_ranks)
+    first_schedule = BatchSchedule(np.arange(examples), config.seed, 1, 1, world, config.data.pair_block)
+    schedules = [replace(first_schedule, batch_size=size, micro_batch_size=size) for size in timetable.sizes]
+    shares = {
+        batch_schedule.batch_size: [
+            batch_schedule.compute_share(batch_schedule.batch_size, rank) for rank in range(world.size)
+        ]
+        for batch_schedule in schedules
+    }
+    share = max(end - start for micro_batch_cuts in shares.values() for start, end in micro_batch_cuts)
+    stages = dims.pp * getattr(config.parallel, "stages_per_rank", 1)
+    micro_batch_size = config.train.microbatch or (
+        _choose_micro_batch_size(share, stages, config.data.pair_block) if dims.pp > 1 else share
+    )
+    micro_batch_cuts = {}
+    for batch_schedule in schedules:
+        schedule = replace(batch_schedule, micro_batch_size=min(micro_batch_size, share))
+        ranges = [schedule.split_micro_batches(rank_range) for rank_range in shares[batch_schedule.batch_size]]
+        largest = max(end - start for rank_range in ranges for start, end in rank_range)
+        micro_batch_cuts[batch_schedule.batch_size] = largest, max(len(rank_range) for rank_range in ranges)
+    return micro_batch_cuts
 
 
-def _pipelined(share: int, stages: int, block: int) -> int:
+def _choose_micro_batch_size(share: int, stages: int, block: int) -> int:
     """Examples of a pipeline's micro-batch: two for each stage, or one where that would cut pair blocks."""
-    wanted = math.ceil(share / (2 * stages))
-    return block if wanted < block and share // block >= stages else wanted
+    size = math.ceil(share / (2 * stages))
+    return block if size < block and share // block >= stages else size
 
 
-def check_pipeline(config: RunConfig, degrees: Degrees, model: ModelFacts, timetable: Timetable, count: int) -> None:
+def check_pipeline(
+    config: RunConfig, dims: ParallelDims, model: ModelFacts, timetable: EpochSchedule, micro_batch_count: int
+) -> None:
     """Refuses what a pipeline cannot do exactly: too few micro-batches, or padding that batch norm would see."""
-    if degrees.pp == 1:
+    if dims.pp == 1:
         return
     if getattr(config.norm, "precise", 0):
         raise ConfigError(
             f"norm.precise={config.norm.precise} calls the whole model, of which a pipeline's rank has a stage",
             "use norm.precise=0, or another layout",
         )
-    stages = degrees.pp * config.parallel.stages_per_rank
+    stages = dims.pp * config.parallel.stages_per_rank
     examples, size = timetable.examples, timetable.sizes[-1]
-    if count < stages:
+    if micro_batch_count < stages:
         raise ConfigError(
-            f"{count} micro-batches are fewer than the {stages} stages of the pipeline (parallel.pp={degrees.pp} × "
+            f"{micro_batch_count} micro-batches are fewer than the {stages} stages of the pipeline (parallel.pp={dims.pp} × "
             f"parallel.stages_per_rank={config.parallel.stages_per_rank}), most of which would wait",
-            _enough(config, degrees, timetable),
+            _suggest_micro_batch(config, dims, timetable),
         )
-    if config.parallel.schedule == "interleaved" and count % degrees.pp:
+    if config.parallel.schedule == "interleaved" and micro_batch_count % dims.pp:
         raise ConfigError(
-            f"parallel.schedule=interleaved needs a number of micro-batches that parallel.pp={degrees.pp} divides, not {count}",
-            f"{_enough(config, degrees, timetable)}, or parallel.schedule=1f1b parallel.stages_per_rank=1",
+            f"parallel.schedule=interleaved needs a number of micro-batches that parallel.pp={dims.pp} divides, not {micro_batch_count}",
+            f"{_suggest_micro_batch(config, dims, timetable)}, or parallel.schedule=1f1b parallel.stages_per_rank=1",
         )
-    uneven = examples % size or size % (degrees.data_ranks * count)
+    is_uneven = examples % size or size % (dims.data_ranks * micro_batch_count)
     if not timetable.is_constant and model.batch_norms and getattr(config.norm, "batch_statistics", True):
         raise ConfigError(
             "micro-batches of a pipeline have one size and number, so that smaller batches of sched.param=batch_size are padded, and "
             "batch norm would see the padding",
             "use norm=group, or leave batch_size out of sched.param",
         )
-    if uneven and model.batch_norms and getattr(config.norm, "batch_statistics", True):
+    if is_uneven and model.batch_norms and getattr(config.norm, "batch_statistics", True):
         raise ConfigError(
             "micro-batches of a pipeline have one size, so that uneven ones are padded, and batch norm would see the padding: "
-            f"{examples} examples, train.batch_size={size}, {count} micro-batches on each data rank",
+            f"{examples} examples, train.batch_size={size}, {micro_batch_count} micro-batches on each data rank",
             f"use norm=group, or train.limit={examples - examples % size} and a batch that divides",
         )
 
 
-def _enough(config: RunConfig, degrees: Degrees, timetable: Timetable) -> str:
+def _suggest_micro_batch(config: RunConfig, dims: ParallelDims, timetable: EpochSchedule) -> str:
     """A train.microbatch that cuts the largest batch into as many micro-batches as the pipeline needs, or a batch that can be.
 
     The largest that is not above what was asked for, else the next above.
     """
-    stages = degrees.pp * config.parallel.stages_per_rank
-    multiple = degrees.pp if config.parallel.schedule == "interleaved" else 1
-    share = math.ceil(timetable.sizes[-1] / degrees.data_ranks)
-    asked_size = config.train.microbatch or share
+    stages = dims.pp * config.parallel.stages_per_rank
+    multiple = dims.pp if config.parallel.schedule == "interleaved" else 1
+    share = math.ceil(timetable.sizes[-1] / dims.data_ranks)
+    requested_size = config.train.microbatch or share
     sizes = {math.ceil(share / count) for count in range(stages, 4 * stages + 1)}
-    for size in sorted(sizes, key=lambda size: (size > asked_size, abs(size - asked_size))):
-        asked = replace(config, train=replace(config.train, microbatch=size))
-        count = max(cut[1] for cut in micro_batches(asked, degrees, timetable.examples, timetable).values())
+    for size in sorted(sizes, key=lambda size: (size > requested_size, abs(size - requested_size))):
+        candidate = replace(config, train=replace(config.train, microbatch=size))
+        count = max(
+            micro_batch_cut[1]
+            for micro_batch_cut in compute_micro_batches(candidate, dims, timetable.examples, timetable).values()
+        )
         if count >= stages and count % multiple == 0:
             return f"use train.microbatch={size}"
-    if schedules_batch_size(config):
-        return LEFT_OUT
-    return f"use train.batch_size={stages * degrees.data_ranks} train.microbatch=1"
+    if is_batch_size_scheduled(config):
+        return LEAVE_OUT_HINT
+    return f"use train.batch_size={stages * dims.data_ranks} train.microbatch=1"

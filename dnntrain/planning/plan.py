@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dnntrain.choices.precision._policy import Policy
-from dnntrain.distributed.parallel_dims import Degrees, computes_together
-from dnntrain.utils.epochs import Timetable
-from dnntrain.utils.units import counted, format_bytes, format_count
+from dnntrain.choices.precision._policy import PrecisionPolicy
+from dnntrain.distributed.parallel_dims import ParallelDims, is_forward_collective
+from dnntrain.utils.epochs import EpochSchedule
+from dnntrain.utils.units import format_bytes, format_count, pluralize
 
 #: Values of a curve that a plan holds, and the letters that draw them.
 CURVE_POINTS = 40
@@ -30,7 +30,7 @@ class DataFacts:
     resident: bool
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """uint8 bytes held in memory: training and test split where resident."""
         return (self.train + self.val + self.test) * math.prod(self.input_shape) if self.resident else 0
 
@@ -97,7 +97,7 @@ class Plan:
     name: str
     layout: str
     ranks: int
-    degrees: Degrees
+    degrees: ParallelDims
     stage_bounds: tuple[int, ...]
     device: str
     data: DataFacts
@@ -106,12 +106,12 @@ class Plan:
     micro_batch_size: int
     accumulation: int
     steps_per_epoch: int
-    timetable: Timetable
+    timetable: EpochSchedule
     total_steps: int
     duration: str
     base_learning_rate: float
     base_learning_rate_equation: str
-    precision: Policy
+    precision: PrecisionPolicy
     channels_last: bool
     compile: bool
     memory: Memory
@@ -119,23 +119,23 @@ class Plan:
     notes: tuple[str, ...]
 
     @property
-    def _batch(self) -> str:
+    def _batch_text(self) -> str:
         sizes = self.timetable.sizes
         return str(sizes[-1]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}; {sizes[-1]}"
 
     @property
-    def _steps(self) -> str:
+    def _steps_text(self) -> str:
         sizes = self.timetable.sizes
         steps = [-(-self.timetable.examples // size) for size in (sizes[-1], sizes[0])]
         return str(steps[0]) if len(sizes) == 1 else f"{steps[0]} to {steps[1]}"
 
     @property
-    def in_step(self) -> bool:
+    def has_collective_forward(self) -> bool:
         """True where all ranks must call the model equally often: a forward pass is work of several ranks."""
-        return computes_together(self.layout, self.degrees)
+        return is_forward_collective(self.layout, self.degrees)
 
     @property
-    def _teacher(self) -> str:
+    def _teacher_text(self) -> str:
         weights, activations = map(format_bytes, (self.memory.teacher_weights, self.memory.teacher_activations))
         return f"holds {format_bytes(self.memory.teacher)} of that on each rank: {weights} of weights, {activations} to compute"
 
@@ -148,11 +148,11 @@ class Plan:
             "flops_per_step": 3 * self.model.flops_per_example * self.batch_size,
         }
 
-    def lines(self) -> list[tuple[str, str]]:
+    def format_rows(self) -> list[tuple[str, str]]:
         """(label, text) rows for a person."""
-        total = counted(self.total_steps, "step") if self.total_steps else "as many steps as fit"
-        accumulated = "in the pipeline" if self.degrees.pp > 1 else "accumulated"
-        equation = f"{counted(self.degrees.data_ranks, 'data rank')} × {self.accumulation} {accumulated} × {self.micro_batch_size}"
+        total = pluralize(self.total_steps, "step") if self.total_steps else "as many steps as fit"
+        accumulation_text = "in the pipeline" if self.degrees.pp > 1 else "accumulated"
+        equation = f"{pluralize(self.degrees.data_ranks, 'data rank')} × {self.accumulation} {accumulation_text} × {self.micro_batch_size}"
         rows = [
             ("run", self.name),
             ("data", f"{self.data.name}: {self.data.train} train, {self.data.val} val, {self.data.test} test"),
@@ -167,10 +167,10 @@ class Plan:
                 f"{format_count(self.model.flops_per_example)}FLOPs forward",
             ),
             ("layout", f"{self.layout} on {self.device}" + (f": {self.degrees}" if self.ranks > 1 else "")),
-            ("batch", f"{self._batch} = {equation}"),
-            ("length", f"{self.duration}: {total}, {self._steps} per epoch"),
+            ("batch", f"{self._batch_text} = {equation}"),
+            ("length", f"{self.duration}: {total}, {self._steps_text} per epoch"),
             ("base lr", self.base_learning_rate_equation),
-            *((name, curve_text(values, self.total_steps)) for name, values in self.schedule.items()),
+            *((name, format_curve(values, self.total_steps)) for name, values in self.schedule.items()),
             ("precision", f"{self.precision.name} ({self.precision.reason})"),
             (
                 "format",
@@ -188,28 +188,30 @@ class Plan:
             ),
         ]
         if self.memory.teacher:
-            rows.append(("teacher", self._teacher))
+            rows.append(("teacher", self._teacher_text))
         return rows + [("note", note) for note in self.notes]
 
 
-def curve_text(values: Sequence[float], total_steps: int) -> str:
+def format_curve(values: Sequence[float], total_steps: int) -> str:
     """`▁▅█▆▁ 0.01, 0.1 near step 50, 0.001`: a picture of the values; the first, highest and lowest between, and the last."""
 
-    def told(value: float) -> tuple[int, str]:
-        at = values.index(value)
-        share = at / max(len(values) - 1, 1)
+    def describe_value(value: float) -> tuple[int, str]:
+        position = values.index(value)
+        share = position / max(len(values) - 1, 1)
         return (
-            at,
+            position,
             f"{value:.3g} near {f'step {round(share * (total_steps - 1))}' if total_steps else f'{100 * share:.0f} %'}",
         )
 
-    between = sorted(told(value) for value in {max(values), min(values)} - {values[0], values[-1]})
-    return f"{bars(values)} {', '.join([f'{values[0]:.3g}', *(text for _, text in between), f'{values[-1]:.3g}'])}"
+    extremes = sorted(describe_value(value) for value in {max(values), min(values)} - {values[0], values[-1]})
+    return (
+        f"{draw_bars(values)} {', '.join([f'{values[0]:.3g}', *(text for _, text in extremes), f'{values[-1]:.3g}'])}"
+    )
 
 
-def bars(values: Sequence[float], most: int = CURVE_POINTS) -> str:
+def draw_bars(values: Sequence[float], max_points: int = CURVE_POINTS) -> str:
     """At most `most` of the values, none below 0, as letters whose height is the part of the highest."""
-    points = min(most, len(values))
-    kept = [values[round(index * (len(values) - 1) / max(points - 1, 1))] for index in range(points)]
-    highest = max(kept, default=0.0)
-    return "".join(_BARS[round((len(_BARS) - 1) * value / highest)] if highest else _BARS[0] for value in kept)
+    points = min(max_points, len(values))
+    samples = [values[round(index * (len(values) - 1) / max(points - 1, 1))] for index in range(points)]
+    highest = max(samples, default=0.0)
+    return "".join(_BARS[round((len(_BARS) - 1) * value / highest)] if highest else _BARS[0] for value in samples)

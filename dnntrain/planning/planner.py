@@ -8,19 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 from dnntrain.choices.norm._convert import NormFacts
-from dnntrain.choices.precision._policy import Policy
+from dnntrain.choices.precision._policy import PrecisionPolicy
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.run_config import RunConfig
-from dnntrain.distributed.parallel_dims import Degrees, computes_together, layout_name
+from dnntrain.distributed.parallel_dims import ParallelDims, get_layout_name, is_forward_collective
 from dnntrain.errors import ConfigError, DataError
-from dnntrain.planning.batch_size import batch_sizes, counting, schedules_batch_size
-from dnntrain.planning.checks.combinations import refusals, scheduled, unmet_needs
-from dnntrain.planning.checks.parallelism import LayoutFacts, layout_refusals
-from dnntrain.planning.memory import memory_of
-from dnntrain.planning.parallelism import check_pipeline, micro_batches, place_model, ranks_of
+from dnntrain.planning.batch_size import build_batch_size_schedule, is_batch_size_scheduled, with_schedule_length
+from dnntrain.planning.checks.combinations import find_refusals, find_unmet_requirements, get_scheduled_params
+from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
+from dnntrain.planning.memory import estimate_memory
+from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
 from dnntrain.planning.plan import CURVE_POINTS, DataFacts, ModelFacts, Plan
-from dnntrain.protocols import Context, Moment, Target
-from dnntrain.utils.epochs import LEFT_OUT, Timetable
+from dnntrain.protocols import BuildContext, ScheduledParam, StepInfo
+from dnntrain.utils.epochs import LEAVE_OUT_HINT, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
 
@@ -32,155 +32,164 @@ def make_plan(
     data: DataFacts,
     model: ModelFacts,
     process_bytes: int,
-    planned: bool = False,
+    plan_only: bool = False,
 ) -> Plan:
     """Decides everything or refuses: ConfigError lists every reason, DataError where the data set is too small.
 
     `process_bytes` is what the process holds with its libraries and the data, before anything is built. What is only `planned` may have
     ranks that are not there (`launch.world`).
     """
-    ranks = ranks_of(config, hardware, world, planned)
-    if reasons := refusals(config, hardware, ranks):
-        raise ConfigError.of(reasons)
+    ranks = count_ranks(config, hardware, world, plan_only)
+    if reasons := find_refusals(config, hardware, ranks):
+        raise ConfigError.from_mistakes(reasons)
     batch_size = config.train.batch_size
-    if batch_size > data.train and not schedules_batch_size(config):
+    if batch_size > data.train and not is_batch_size_scheduled(config):
         raise DataError(
             f"train.batch_size={batch_size} is more than the {data.train} training examples of {data.name}",
             f"use train.batch_size={data.train} or less",
         )
-    blank = _context(config, data)
-    counted = counting(config, blank)
-    sizes = batch_sizes(config, counted, data.train)
+    initial_context = _make_context(config, data)
+    context = with_schedule_length(config, initial_context)
+    sizes = build_batch_size_schedule(config, context, data.train)
     timetable = sizes.timetable
-    degrees, stage_bounds, layout_notes = place_model(config, hardware, ranks, model, sizes.largest)
-    layout = layout_name(config.parallel)
+    dims, stage_bounds, layout_notes = plan_parallelism(config, hardware, ranks, model, sizes.largest)
+    layout = get_layout_name(config.parallel)
     # FSDP2 and the messages of ranks that compute together take contiguous tensors only.
-    contiguous = computes_together(layout, degrees)
-    facts = LayoutFacts(model.convolutional, model.blocks, contiguous)
-    cuts = micro_batches(config, degrees, data.train, timetable)
-    micro, accumulation = (max(numbers) for numbers in zip(*cuts.values(), strict=True))
+    needs_contiguous = is_forward_collective(layout, dims)
+    facts = LayoutFacts(model.convolutional, model.blocks, needs_contiguous)
+    cuts = compute_micro_batches(config, dims, data.train, timetable)
+    micro_batch_size, accumulation = (max(numbers) for numbers in zip(*cuts.values(), strict=True))
     if reasons := [
-        *layout_refusals(config, hardware, degrees, facts, sizes),
-        *unmet_needs(config, degrees, micro, sizes),
+        *find_layout_refusals(config, hardware, dims, facts, sizes),
+        *find_unmet_requirements(config, dims, micro_batch_size, sizes),
     ]:
-        raise ConfigError.of(reasons)
-    check_pipeline(config, degrees, model, timetable, accumulation)
+        raise ConfigError.from_mistakes(reasons)
+    check_pipeline(config, dims, model, timetable, accumulation)
     duration = config.train.duration
-    total = 0 if duration.unit == "s" else max(1, timetable.steps_of(duration, 0))
-    policy: Policy = config.precision.build(hardware)
-    channels_last = model.convolutional and config.train.channels_last != "off" and not contiguous
-    compiled, compile_note = _compile(config, hardware, total, degrees)
-    found = (
+    total_steps = 0 if duration.unit == "s" else max(1, timetable.count_steps(duration, 0))
+    policy: PrecisionPolicy = config.precision.build(hardware)
+    channels_last = model.convolutional and config.train.channels_last != "off" and not needs_contiguous
+    use_compile, compile_note = _choose_compile(config, hardware, total_steps, dims)
+    optional_notes = (
         *layout_notes,
         compile_note,
-        _uneven(timetable),
-        _too_large(micro, config),
+        _note_uneven_batch(timetable),
+        _note_large_micro_batch(micro_batch_size, config),
     )
-    notes = [note for note in found if note]
+    notes = [note for note in optional_notes if note]
     if getattr(config.sched, "looks_at_validation", False):
         notes.append("the learning rate is that of the base schedule, scaled by what each evaluation finds")
-    notes += _batch_notes(config, timetable, degrees)
+    notes += _make_batch_notes(config, timetable, dims)
     notes += config.distill.notes(data.num_classes) if hasattr(config.distill, "notes") else ()
     notes += config.quant.notes(data.train) if isinstance(config.quant, PostTraining) else ()
-    for size, cut in cuts.items():
-        found_notes = _norm_notes(config, NormFacts(degrees.data_ranks, size, *cut, model.batch_norms))
-        notes += [note for note in found_notes if size == sizes.largest]
+    for size, micro_batch_cut in cuts.items():
+        norm_notes = _get_norm_notes(config, NormFacts(dims.data_ranks, size, *micro_batch_cut, model.batch_norms))
+        notes += [note for note in norm_notes if size == sizes.largest]
     return Plan(
         name=config.name,
         layout=layout,
         ranks=ranks,
-        degrees=degrees,
+        degrees=dims,
         stage_bounds=stage_bounds,
         device=hardware.device,
         data=data,
         model=model,
         batch_size=batch_size,
-        micro_batch_size=micro,
+        micro_batch_size=micro_batch_size,
         accumulation=accumulation,
-        steps_per_epoch=timetable.steps(0),
+        steps_per_epoch=timetable.steps_in_epoch(0),
         timetable=timetable,
-        total_steps=total,
+        total_steps=total_steps,
         duration=str(duration),
-        base_learning_rate=config.optim.scaled(batch_size).lr,
-        base_learning_rate_equation=config.optim.equation(batch_size),
+        base_learning_rate=config.optim.adapt_lr(batch_size).lr,
+        base_learning_rate_equation=config.optim.format_lr_equation(batch_size),
         precision=policy,
         channels_last=channels_last,
-        compile=compiled,
-        memory=memory_of(config, data, model, micro, policy, process_bytes, degrees),
-        schedule=_schedule(config, replace(counted, **known(timetable, total)), timetable),
+        compile=use_compile,
+        memory=estimate_memory(config, data, model, micro_batch_size, policy, process_bytes, dims),
+        schedule=_preview_schedule(config, replace(context, **epoch_fields(timetable, total_steps)), timetable),
         notes=tuple(notes),
     )
 
 
-def _context(config: RunConfig, data: DataFacts) -> Context:
+def _make_context(config: RunConfig, data: DataFacts) -> BuildContext:
     """What a schedule is built from, before the length of the run is known."""
     batch_size = config.train.batch_size
-    return Context(
+    return BuildContext(
         seed=config.seed,
         num_classes=data.num_classes,
         input_shape=data.input_shape,
         steps_per_epoch=0,
         total_steps=0,
         batch_size=batch_size,
-        learning_rate=config.optim.scaled(batch_size).lr,
+        learning_rate=config.optim.adapt_lr(batch_size).lr,
     )
 
 
-def known(timetable: Timetable, total_steps: int) -> dict[str, Any]:
+def epoch_fields(timetable: EpochSchedule, total_steps: int) -> dict[str, Any]:
     """What a context has of a run whose timetable is known."""
-    steps_per_epoch = timetable.steps(0) if timetable.is_constant else 0
-    return {"timetable": timetable, "steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
+    steps_per_epoch = timetable.steps_in_epoch(0) if timetable.is_constant else 0
+    return {"explicit_schedule": timetable, "steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
 
 
-def _schedule(config: RunConfig, context: Context, timetable: Timetable) -> dict[str, tuple[float, ...]]:
+def _preview_schedule(
+    config: RunConfig, context: BuildContext, timetable: EpochSchedule
+) -> dict[str, tuple[float, ...]]:
     """What the schedule alone makes of each value. Raises ConfigError where it does not fit the run."""
     total_steps = context.total_steps
-    controls = config.sched.build(context).controls
-    factors = [control.value for control in controls if control.target is Target.LEARNING_RATE]
-    others = {
-        f"{control.target.value}{' ×' if control.relative else ''}": control.value
-        for control in controls
-        if isinstance(control.target, Target) and control.target not in (Target.LEARNING_RATE, Target.BATCH_SIZE)
+    scheduled_values = config.sched.build(context).scheduled_values
+    factors = [
+        scheduled_value.value
+        for scheduled_value in scheduled_values
+        if scheduled_value.target is ScheduledParam.LEARNING_RATE
+    ]
+    other_values = {
+        f"{scheduled_value.target.value}{' ×' if scheduled_value.is_relative else ''}": scheduled_value.value
+        for scheduled_value in scheduled_values
+        if isinstance(scheduled_value.target, ScheduledParam)
+        and scheduled_value.target not in (ScheduledParam.LEARNING_RATE, ScheduledParam.BATCH_SIZE)
     }
     points = min(CURVE_POINTS, total_steps or CURVE_POINTS)
     shares = [index / max(points - 1, 1) for index in range(points)]
-    moments = [
-        Moment(step, timetable.epoch_at(step), step / total_steps) if total_steps else Moment(0, 0.0, share)
+    step_infos = [
+        StepInfo(step, timetable.epoch_at(step), step / total_steps) if total_steps else StepInfo(0, 0.0, share)
         for share in shares
         for step in [round(share * (total_steps - 1))]
     ]
-    rates = tuple(context.learning_rate * math.prod([value(moment) for value in factors]) for moment in moments)
-    sizes = tuple(float(timetable.size(timetable.place(moment.step)[0])) for moment in moments)
+    rates = tuple(
+        context.learning_rate * math.prod([value(step_info) for value in factors]) for step_info in step_infos
+    )
+    sizes = tuple(float(timetable.batch_size_at(timetable.locate_step(step_info.step)[0])) for step_info in step_infos)
     return {
         "lr": rates,
-        **{name: tuple(value(moment) for moment in moments) for name, value in others.items()},
-        **({"batch size": sizes} if schedules_batch_size(config) else {}),
+        **{name: tuple(value(step_info) for step_info in step_infos) for name, value in other_values.items()},
+        **({"batch size": sizes} if is_batch_size_scheduled(config) else {}),
     }
 
 
-def _compile(config: RunConfig, hardware: Hardware, total_steps: int, degrees: Degrees) -> tuple[bool, str]:
-    if degrees.pp > 1:
+def _choose_compile(config: RunConfig, hardware: Hardware, total_steps: int, dims: ParallelDims) -> tuple[bool, str]:
+    if dims.pp > 1:
         return False, ""
     if config.train.compile != "auto":
         return config.train.compile == "on", ""
-    if hardware.device == "cuda" and total_steps >= 2000 and "drop_rate" not in scheduled(config):
+    if hardware.device == "cuda" and total_steps >= 2000 and "drop_rate" not in get_scheduled_params(config):
         return True, "compiled: 2000 steps or more on a GPU repay the compilation"
     return False, ""
 
 
-def _norm_notes(config: RunConfig, facts: NormFacts) -> Sequence[str]:
+def _get_norm_notes(config: RunConfig, facts: NormFacts) -> Sequence[str]:
     """Raises ConfigError where the norm does not do with these batches, and says which they are where the schedule makes them."""
     try:
         notes: Sequence[str] = config.norm.notes(facts)
     except ConfigError as error:
         if facts.batch_size == config.train.batch_size:
             raise
-        where = f"in a batch of {facts.batch_size} (train.batch_size={config.train.batch_size} as sched.param=batch_size makes it)"
-        raise ConfigError(f"{error.message}, {where}", f"{error.hint}, or {LEFT_OUT}") from None
+        batch_text = f"in a batch of {facts.batch_size} (train.batch_size={config.train.batch_size} as sched.param=batch_size makes it)"
+        raise ConfigError(f"{error.message}, {batch_text}", f"{error.hint}, or {LEAVE_OUT_HINT}") from None
     return notes
 
 
-def _batch_notes(config: RunConfig, timetable: Timetable, degrees: Degrees) -> list[str]:
+def _make_batch_notes(config: RunConfig, timetable: EpochSchedule, dims: ParallelDims) -> list[str]:
     """What follows from a scheduled batch size."""
     if timetable.is_constant:
         return []
@@ -189,16 +198,20 @@ def _batch_notes(config: RunConfig, timetable: Timetable, degrees: Degrees) -> l
     ]
     if config.optim.lr_scaling != "none":
         notes.append(f"optim.lr_scaling goes by train.batch_size={config.train.batch_size}, not by the scheduled size")
-    if degrees.pp > 1:
+    if dims.pp > 1:
         notes.append("a pipeline pads smaller batches: each step costs what one of the largest batch does")
     return notes
 
 
-def _uneven(timetable: Timetable) -> str:
-    rest = timetable.examples % timetable.sizes[-1] if timetable.is_constant else 0
-    return f"the last batch of an epoch has {rest} examples; its mean is over those" if rest else ""
+def _note_uneven_batch(timetable: EpochSchedule) -> str:
+    last_size = timetable.examples % timetable.sizes[-1] if timetable.is_constant else 0
+    return f"the last batch of an epoch has {last_size} examples; its mean is over those" if last_size else ""
 
 
-def _too_large(micro: int, config: RunConfig) -> str:
-    asked = config.train.microbatch
-    return f"train.microbatch={asked} is more than a rank's share; {micro} is used" if asked and asked > micro else ""
+def _note_large_micro_batch(micro: int, config: RunConfig) -> str:
+    requested_size = config.train.microbatch
+    return (
+        f"train.microbatch={requested_size} is more than a rank's share; {micro} is used"
+        if requested_size and requested_size > micro
+        else ""
+    )

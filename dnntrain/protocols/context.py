@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dnntrain.protocols.step import Batch
-from dnntrain.utils.epochs import Timetable
+from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from torch.optim import Optimizer
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 class Collectives(Protocol):
@@ -57,7 +57,7 @@ class Collectives(Protocol):
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """The collectives of one process."""
 
     data_ranks: int = 1
@@ -81,27 +81,27 @@ class Alone:
         """The one process holds it whole."""
 
 
-class Once:
+class BuildCache:
     """What is needed twice, to be checked before a run begins and to be used in it, is made once: who asks second takes it away."""
 
     def __init__(self) -> None:
-        self._made: dict[Hashable, Any] = {}
+        self._values: dict[Hashable, Any] = {}
 
-    def __call__(self, key: Hashable, make: Callable[[], Made]) -> Made:
+    def __call__(self, key: Hashable, build: Callable[[], Value]) -> Value:
         """What `make` makes, or made for who asked for `key` before."""
-        if key in self._made:
-            taken: Made = self._made.pop(key)
-            return taken
-        self._made[key] = made = make()
-        return made
+        if key in self._values:
+            value: Value = self._values.pop(key)
+            return value
+        self._values[key] = new_value = build()
+        return new_value
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Nobody will ask again in this process."""
-        self._made.clear()
+        self._values.clear()
 
 
 @dataclass(frozen=True)
-class Context:
+class BuildContext:
     """Frozen values that a method may build from; never the configuration.
 
     input_shape      (channels, height, width) of one example
@@ -131,7 +131,7 @@ class Context:
     learning_rate: float
     device: str = "cpu"
     world: World = field(default_factory=World)
-    collect: Collectives = field(default_factory=Alone)
+    collectives: Collectives = field(default_factory=SingleProcess)
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -139,20 +139,20 @@ class Context:
     train_examples: int = 0
     micro_batch_size: int = 0
     pair_block: int = 8
-    student: Callable[[], Module] | None = None
-    once: Once = field(default_factory=Once, compare=False)
-    epochs: float = 0.0
-    timetable: Timetable | None = None
+    build_model: Callable[[], Module] | None = None
+    cache: BuildCache = field(default_factory=BuildCache, compare=False)
+    num_epochs: float = 0.0
+    explicit_schedule: EpochSchedule | None = None
 
     @cached_property
-    def times(self) -> Timetable:
+    def epoch_schedule(self) -> EpochSchedule:
         """When epochs begin, and how many examples their steps have."""
         examples = self.train_examples or self.steps_per_epoch * self.batch_size
-        return self.timetable or Timetable.constant(examples, self.batch_size)
+        return self.explicit_schedule or EpochSchedule.constant(examples, self.batch_size)
 
 
 @dataclass(frozen=True)
-class Built:
+class TrainerHandles:
     """What stands once the trainer is built; every object in a slot that has a `bind` is given it, once.
 
     model            the network by its plain names; its parameters may be shards (DTensor), and on a pipeline stage only its own
@@ -165,4 +165,4 @@ class Built:
     model: Module
     optimizers: Sequence[Optimizer]
     training_batches: Callable[[int], Iterator[Batch]]
-    collect: Collectives
+    collectives: Collectives

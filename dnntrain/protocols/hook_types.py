@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from dnntrain.protocols.step import Batch, Moment, Outputs
+from dnntrain.protocols.step import Batch, ModelOutputs, StepInfo
 from dnntrain.utils.rng import Index, Key
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class GradientStage(IntEnum):
     DECAY = auto()
 
 
-class Need(Enum):
+class LayoutRequirement(Enum):
     """What a method needs of the layout; `rules.py` crosses needs with what each layout provides."""
 
     WHOLE_PARAMETER = "each parameter whole in one process"
@@ -60,7 +60,7 @@ class ModelTransform:
     apply: Callable[[Module], Module]
 
 
-class Held(NamedTuple):
+class MemoryUse(NamedTuple):
     """Bytes that a method holds on a rank besides the model that is trained: of a network's `weights`, and what it computes with."""
 
     weights: int
@@ -68,7 +68,7 @@ class Held(NamedTuple):
 
 
 #: Sets first weights from data: `(model, images)`, images float [n, channels, height, width] of the training part, normalised.
-FirstWeights = Callable[["Module", "Tensor"], None]
+WeightInit = Callable[["Module", "Tensor"], None]
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,17 @@ class BatchTransform:
 
     stage: BatchStage
     apply: Callable[[Batch, Key], Batch]
-    joint: bool = False
+    is_joint: bool = False
 
 
 #: A change of the bytes of training images, before they are normalised: `(images uint8 [n, channels, height, width], number [n], key)` →
 #: uint8 of the same shape, a new tensor. `number` is what an example's random choices are keyed by. It may run in a reading process, on
 #: one image: it is picklable, and an image comes out the same alone and among others.
-PixelTransform = Callable[["Tensor", Index, Key], "Tensor"]
+ImageTransform = Callable[["Tensor", Index, Key], "Tensor"]
 
 
 @dataclass(frozen=True)
-class Capture:
+class FeatureTap:
     """Outputs of the inner module called `module` (its exact name), for a loss term to read as `outputs.features[name]`.
 
     `adapter`, where there is one, is applied to them and trained with the model, but is no part of what is exported.
@@ -107,7 +107,7 @@ class LossTerm:
     """One term of the objective: `(outputs, batch) → [n]`, times `weight`. `name` is its column in the metrics."""
 
     name: str
-    apply: Callable[[Outputs, Batch], Tensor]
+    apply: Callable[[ModelOutputs, Batch], Tensor]
     weight: float = 1.0
 
 
@@ -119,7 +119,7 @@ class GradientTransform:
     apply: Callable[[Sequence[Tensor]], Mapping[str, Tensor] | None]
 
 
-class Target(Enum):
+class ScheduledParam(Enum):
     """What a control sets. DROP_RATE: the probability of every dropout of the model.
 
     BATCH_SIZE: examples of a step; a factor that is asked once for each epoch, when the run is planned.
@@ -133,7 +133,7 @@ class Target(Enum):
 
 
 @dataclass(frozen=True)
-class Control:
+class ScheduledValue:
     """A value set before each step: `value(moment)` is a pure function, or reads state that is saved and the same on all ranks.
 
     For the learning rate it is a *factor* on each parameter group's base rate; else the value itself, or, where `relative`, a factor
@@ -141,9 +141,9 @@ class Control:
     method's own knob.
     """
 
-    target: Target | Callable[[Module], Callable[[float], None]]
-    value: Callable[[Moment], float]
-    relative: bool = False
+    target: ScheduledParam | Callable[[Module], Callable[[float], None]]
+    value: Callable[[StepInfo], float]
+    is_relative: bool = False
 
 
 @runtime_checkable
@@ -155,13 +155,13 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-class AfterStep(Protocol):
+class AfterStepHook(Protocol):
     """Runs after each optimizer step."""
 
-    def __call__(self, moment: Moment) -> None: ...
+    def __call__(self, step_info: StepInfo) -> None: ...
 
 
-class View(Protocol):
+class EvalWeights(Protocol):
     """Another state to evaluate and export: averaged weights, recomputed statistics … `applied` puts it in place and back out.
 
     `replaces` is "weights" or "statistics": at most one method may give each; weights are put in place first.
@@ -170,18 +170,18 @@ class View(Protocol):
     @property
     def replaces(self) -> str: ...
 
-    def applied(self, model: Module) -> AbstractContextManager[None]: ...
+    def swap_in(self, model: Module) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopTraining:
     """A decision to end the run; it counts as done, with this reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Adjusted:
+class Adjustment:
     """A decision that changed something: written as a row of split "event" with `event`, `reason` and `values`."""
 
     event: str
@@ -189,7 +189,7 @@ class Adjusted:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-class Decision(Protocol):
+class MetricCallback(Protocol):
     """Looks at each row of metrics, which is identical on all ranks, and may stop the run, adjust it, or raise DivergedError."""
 
-    def __call__(self, row: Mapping[str, Any]) -> Stop | Adjusted | None: ...
+    def __call__(self, row: Mapping[str, Any]) -> StopTraining | Adjustment | None: ...

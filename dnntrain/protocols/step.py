@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from dnntrain.utils.rng import Index, number_of
+from dnntrain.utils.rng import Index, make_rng_index
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,21 +25,21 @@ class Batch:
     extras   further tensors with one row an example, by name: what a transform adds for a loss to read (a teacher's outputs)
     """
 
-    images: Tensor
+    inputs: Tensor
     targets: Tensor
     index: Index
     position: Index
     epoch: int = 0
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    copy: Index | None = None
+    copy_index: Index | None = None
 
     @property
-    def number(self) -> Index:
+    def rng_index(self) -> Index:
         """int64 [n]: what random choices about an example are keyed by; another for each copy."""
-        return self.index if self.copy is None else number_of(self.index, self.copy)
+        return self.index if self.copy_index is None else make_rng_index(self.index, self.copy_index)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.inputs)
 
 
 class StepBatch(NamedTuple):
@@ -48,19 +48,19 @@ class StepBatch(NamedTuple):
     `passes`: micro-batches of the rank that has most. A rank with fewer fills up with empty ones: layers may communicate in each pass.
     """
 
-    micro: Sequence[Batch]
+    micro_batches: Sequence[Batch]
     examples: int
-    passes: int = 1
+    num_passes: int = 1
 
 
-class Outputs(NamedTuple):
+class ModelOutputs(NamedTuple):
     """What the model gives for a batch: `logits` [n, classes], and `features`, outputs of inner modules by the name of their capture."""
 
-    logits: Tensor
+    outputs: Tensor
     features: Mapping[str, Tensor]
 
 
-class Moment(NamedTuple):
+class StepInfo(NamedTuple):
     """A point of the run: `step` optimizer steps are done; `fraction` of the run in [0, 1]; `epoch` as a real number."""
 
     step: int
@@ -75,26 +75,26 @@ class StepLoss(NamedTuple):
     examples: int
 
 
-class Gradients(Protocol):
+class ComputeGradients(Protocol):
     """Computes the gradients of the step's batch; `replay` repeats it with the same random numbers (SAM)."""
 
     def __call__(self, replay: bool = False) -> StepLoss: ...
 
 
-class Update(Protocol):
+class OptimizerStep(Protocol):
     """One optimizer step: plain is `loss = gradients(); apply(); return loss`.
 
     An update that asks for the gradients twice replays the first pass's random numbers with `gradients(replay=True)`.
     """
 
-    def __call__(self, gradients: Gradients, apply: Callable[[], None]) -> StepLoss: ...
+    def __call__(self, compute_gradients: ComputeGradients, apply: Callable[[], None]) -> StepLoss: ...
 
 
-class Executor(Protocol):
+class StepExecutor(Protocol):
     """Runs the model on this layout."""
 
-    def gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss: ...
+    def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss: ...
 
-    def outputs(self, batch: Batch) -> Tensor:
+    def compute_outputs(self, batch: Batch) -> Tensor:
         """The logits [n, classes], without features."""
         ...

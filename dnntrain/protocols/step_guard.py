@@ -35,19 +35,19 @@ class Alarm:
     reason: str
     action: Action
     values: Mapping[str, float] = field(default_factory=dict)
-    recoveries: int = 0
-    cut: float = 1.0
-    good_until: int | None = None
+    max_recoveries: int = 0
+    lr_factor: float = 1.0
+    last_good_step: int | None = None
 
 
-class Clock(NamedTuple):
+class StepTiming(NamedTuple):
     """Number of the step, from 1, and the seconds that this rank waited for its batch."""
 
     step: int
-    waited_s: float
+    wait_s: float
 
 
-class Seen(NamedTuple):
+class StepStats(NamedTuple):
     """A step as all ranks see it, before its gradients are applied.
 
     step           its number, from 1
@@ -62,22 +62,22 @@ class Seen(NamedTuple):
     sums: Sequence[float]
 
 
-class Guard(Protocol):
+class StepGuard(Protocol):
     """Watches each step between gradients and update. Decides from `Seen` and its own state alone, so that all ranks decide the same.
 
     `sees_gradients`: loss and norm are read at every step, for which the host waits for the device; else they are NaN.
-    `action` is the gravest that it may ask for. One whose alarms state `good_until` has an attribute `may_go_back_to`, steps
+    `action` is the gravest that it may ask for. One whose alarms state `last_good_step` has an attribute `rollback_steps`, steps
     that it may state: their checkpoints are kept.
     """
 
     @property
-    def sees_gradients(self) -> bool: ...
+    def needs_gradients(self) -> bool: ...
 
     @property
     def action(self) -> Action: ...
 
-    def measure(self, clock: Clock) -> Tensor | None:
+    def measure(self, timing: StepTiming) -> Tensor | None:
         """float [k] on the device, of this rank; None, in the same steps on all ranks, where there is nothing to sum."""
         ...
 
-    def judge(self, seen: Seen) -> Alarm | None: ...
+    def judge(self, stats: StepStats) -> Alarm | None: ...

@@ -8,157 +8,168 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dnntrain.report.format import percent
-from dnntrain.report.html import details, escaped, isolated
+from dnntrain.report.format import format_percent
+from dnntrain.report.html import escape_text, isolate_text, render_details
 
 Matrix = list[list[int]]
 
-_MOST_CLASSES = 1000
+_MAX_CLASSES = 1000
 #: Up to so many classes, the matrix is a table of numbers; beyond that it is a picture.
-_TABLE_CLASSES = 20
+_MAX_TABLE_CLASSES = 20
 _HEAT_PIXELS = 250
-_PAIRS = 15
-_BARS = 20
+_MAX_PAIRS = 15
+_MAX_BARS = 20
 
 
-def confusion_of(evaluation: Mapping[str, Any]) -> tuple[Matrix, list[str]] | None:
+def read_confusion(evaluation: Mapping[str, Any]) -> tuple[Matrix, list[str]] | None:
     """The matrix (rows: true classes, columns: predicted) and the names of its classes; None where it is none."""
     cells = evaluation.get("confusion")
-    if not isinstance(cells, list) or not 2 <= len(cells) <= _MOST_CLASSES:
+    if not isinstance(cells, list) or not 2 <= len(cells) <= _MAX_CLASSES:
         return None
     for row in cells:
         if not isinstance(row, list) or len(row) != len(cells):
             return None
         if not all(isinstance(cell, int) and 0 <= cell < 2**53 for cell in row):
             return None
-    return cells, class_names(evaluation, len(cells))
+    return cells, get_class_names(evaluation, len(cells))
 
 
-def class_names(evaluation: Mapping[str, Any], classes: int) -> list[str]:
+def get_class_names(evaluation: Mapping[str, Any], num_classes: int) -> list[str]:
     """The names of the classes; their numbers where the file has no name for each."""
     names = evaluation.get("class_names")
-    if isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names):
+    if isinstance(names, list) and len(names) == num_classes and all(isinstance(name, str) for name in names):
         return [name if name.strip() else str(number) for number, name in enumerate(names)]
-    return [str(number) for number in range(classes)]
+    return [str(number) for number in range(num_classes)]
 
 
-def mistakes(matrix: Matrix, names: Sequence[str]) -> str:
+def render_mistakes(matrix: Matrix, names: Sequence[str]) -> str:
     """Everything about the matrix, as two panels."""
-    if len(matrix) <= _TABLE_CLASSES:
-        picture = _number_table(matrix, names)
+    if len(matrix) <= _MAX_TABLE_CLASSES:
+        picture = _render_number_table(matrix, names)
     else:
-        picture = _heat_map(matrix)
+        picture = _render_heat_map(matrix)
     left = f'<div class="panel"><h3>Confusion matrix</h3>{picture}</div>'
-    right = f'<div class="panel"><h3>Accuracy by class</h3>{_by_class(matrix, names)}</div>'
-    pairs = f'<div class="panel below"><h3>Most often confused</h3>{_pairs(matrix, names)}</div>'
+    right = f'<div class="panel"><h3>Accuracy by class</h3>{_render_class_bars(matrix, names)}</div>'
+    pairs = f'<div class="panel below"><h3>Most often confused</h3>{_render_confused_pairs(matrix, names)}</div>'
     return f'<div class="pairing">{left}{right}</div>{pairs}'
 
 
-def worst_pairs(matrix: Matrix, most: int = _PAIRS) -> list[tuple[int, int, int]]:
+def find_worst_pairs(matrix: Matrix, max_pairs: int = _MAX_PAIRS) -> list[tuple[int, int, int]]:
     """(count, true class, predicted class) of the largest cells off the diagonal, largest first."""
-    found = [
+    confused_pairs = [
         (count, true, predicted)
         for true, row in enumerate(matrix)
         for predicted, count in enumerate(row)
         if count and true != predicted
     ]
-    return sorted(found, key=lambda pair: (-pair[0], pair[1], pair[2]))[:most]
+    return sorted(confused_pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:max_pairs]
 
 
-def _number_table(matrix: Matrix, names: Sequence[str]) -> str:
+def _render_number_table(matrix: Matrix, names: Sequence[str]) -> str:
     """Cells are coloured by their share of the true class: blue on the diagonal, orange beside it."""
-    short = max(map(len, names)) <= 12
+    is_short = max(map(len, names)) <= 12
     head = "".join(
-        f'<th scope="col" title="{escaped(name)}">{isolated(name if short else number, 12)}</th>'
+        f'<th scope="col" title="{escape_text(name)}">{isolate_text(name if is_short else number, 12)}</th>'
         for number, name in enumerate(names)
     )
     body = []
     for true, row in enumerate(matrix):
         total = sum(row) or 1
         cells = "".join(
-            _cell(count, count / total, names[true], names[predicted], true == predicted)
+            _render_cell(count, count / total, names[true], names[predicted], true == predicted)
             for predicted, count in enumerate(row)
         )
-        label = names[true] if short else f"{true} {names[true]}"
-        body.append(f'<tr><th scope="row" title="{escaped(names[true])}">{isolated(label, 40)}</th>{cells}</tr>')
+        label = names[true] if is_short else f"{true} {names[true]}"
+        body.append(
+            f'<tr><th scope="row" title="{escape_text(names[true])}">{isolate_text(label, 40)}</th>{cells}</tr>'
+        )
     return (
         '<div class="wide"><table class="matrix"><caption>Rows: true class. Columns: predicted class.</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def _cell(count: int, share: float, true: str, predicted: str, right: bool) -> str:
+def _render_cell(count: int, share: float, true: str, predicted: str, is_right: bool) -> str:
     if not count:
         return '<td class="zero">·</td>'
-    bounds = (0.3, 0.6, 0.8, 0.95) if right else (0.01, 0.03, 0.08, 0.2)
+    bounds = (0.3, 0.6, 0.8, 0.95) if is_right else (0.01, 0.03, 0.08, 0.2)
     level = sum(share > bound for bound in bounds)
-    told = f"{true}: right" if right else f"{true}, taken for {predicted}"
-    return f'<td class="{"r" if right else "w"}{level}" title="{escaped(told)}: {percent(share)}">{count}</td>'
+    tooltip = f"{true}: right" if is_right else f"{true}, taken for {predicted}"
+    return f'<td class="{"r" if is_right else "w"}{level}" title="{escape_text(tooltip)}: {format_percent(share)}">{count}</td>'
 
 
-def _heat_map(matrix: Matrix) -> str:
+def _render_heat_map(matrix: Matrix) -> str:
     """Dark where many are: one pixel a cell, or a block of cells where there are many classes."""
-    classes = len(matrix)
-    block = -(-classes // _HEAT_PIXELS)
-    side = -(-classes // block)
+    num_classes = len(matrix)
+    block = -(-num_classes // _HEAT_PIXELS)
+    side = -(-num_classes // block)
     totals = [sum(row) or 1 for row in matrix]
     pixels = bytearray()
     for top in range(side):
         for left in range(side):
-            rows = range(top * block, min(classes, (top + 1) * block))
-            columns = range(left * block, min(classes, (left + 1) * block))
+            rows = range(top * block, min(num_classes, (top + 1) * block))
+            columns = range(left * block, min(num_classes, (left + 1) * block))
             share = max(matrix[row][column] / totals[row] for row in rows for column in columns)
-            colour = (0x25, 0x59, 0xC9) if top == left else (0xC4, 0x48, 0x0A)
+            color = (0x25, 0x59, 0xC9) if top == left else (0xC4, 0x48, 0x0A)
             # The square root shows the few as well as the many.
-            pixels += bytes((*(round(255 + (tone - 255) * share**0.5) for tone in colour),))
-    data = base64.b64encode(png(side, side, bytes(pixels))).decode("ascii")
+            pixels += bytes((*(round(255 + (tone - 255) * share**0.5) for tone in color),))
+    data = base64.b64encode(encode_png(side, side, bytes(pixels))).decode("ascii")
     return (
-        f'<img class="heat" alt="Confusion matrix of {classes} classes; the tables beside it hold its largest cells" '
+        f'<img class="heat" alt="Confusion matrix of {num_classes} classes; the tables beside it hold its largest cells" '
         f'src="data:image/png;base64,{data}">'
         '<p class="note">Rows: true class, from the top. Columns: predicted class. Blue: right. Orange: wrong.</p>'
     )
 
 
-def png(width: int, height: int, rgb: bytes) -> bytes:
+def encode_png(width: int, height: int, rgb: bytes) -> bytes:
     """`rgb` [height, width, 3] as a PNG file (W3C PNG, third edition: IHDR, IDAT, IEND)."""
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
+    def make_chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     rows = b"".join(b"\0" + rgb[start : start + 3 * width] for start in range(0, len(rgb), 3 * width))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
-
-
-def _by_class(matrix: Matrix, names: Sequence[str]) -> str:
-    """A bar for each class, the worst first; where there are many, the rest is folded."""
-    totals = [sum(row) for row in matrix]
-    seen = [number for number, total in enumerate(totals) if total]
-    order = sorted(seen, key=lambda number: (matrix[number][number] / totals[number], number))
-    rows = [_bar(names[number], matrix[number][number], totals[number]) for number in order]
-
-    def as_table(part: list[str], caption: str) -> str:
-        return f'<table class="bars"><caption>{caption}</caption><tbody>{"".join(part)}</tbody></table>'
-
-    shown = as_table(rows[:_BARS], "Lowest first: share and number of examples that are right.")
-    rest = rows[_BARS:]
-    return shown + (details(f"{len(rest)} more classes", as_table(rest, "The rest.")) if rest else "")
-
-
-def _bar(name: str, right: int, total: int) -> str:
     return (
-        f'<tr><th scope="row">{isolated(name, 40)}</th><td>{percent(right / total)}</td>'
-        f"<td>{right} / {total}</td>"
-        f'<td class="bar"><div><i style="width:{100 * right / total:.1f}%"></i></div></td></tr>'
+        b"\x89PNG\r\n\x1a\n"
+        + make_chunk(b"IHDR", header)
+        + make_chunk(b"IDAT", zlib.compress(rows, 9))
+        + make_chunk(b"IEND", b"")
     )
 
 
-def _pairs(matrix: Matrix, names: Sequence[str]) -> str:
+def _render_class_bars(matrix: Matrix, names: Sequence[str]) -> str:
+    """A bar for each class, the worst first; where there are many, the rest is folded."""
+    totals = [sum(row) for row in matrix]
+    nonempty_classes = [number for number, total in enumerate(totals) if total]
+    order = sorted(nonempty_classes, key=lambda number: (matrix[number][number] / totals[number], number))
+    rows = [_render_bar(names[number], matrix[number][number], totals[number]) for number in order]
+
+    def render_bar_table(bars: list[str], caption: str) -> str:
+        return f'<table class="bars"><caption>{caption}</caption><tbody>{"".join(bars)}</tbody></table>'
+
+    first_table = render_bar_table(rows[:_MAX_BARS], "Lowest first: share and number of examples that are right.")
+    other_rows = rows[_MAX_BARS:]
+    return first_table + (
+        render_details(f"{len(other_rows)} more classes", render_bar_table(other_rows, "The rest."))
+        if other_rows
+        else ""
+    )
+
+
+def _render_bar(name: str, right_count: int, total: int) -> str:
+    return (
+        f'<tr><th scope="row">{isolate_text(name, 40)}</th><td>{format_percent(right_count / total)}</td>'
+        f"<td>{right_count} / {total}</td>"
+        f'<td class="bar"><div><i style="width:{100 * right_count / total:.1f}%"></i></div></td></tr>'
+    )
+
+
+def _render_confused_pairs(matrix: Matrix, names: Sequence[str]) -> str:
     """The pairs as a list in as many columns as there is room for."""
     items = "".join(
-        f"<li><span>{isolated(names[true], 40)} → {isolated(names[predicted], 40)}</span>"
-        f"<b>{count}</b><small>{percent(count / (sum(matrix[true]) or 1))}</small></li>"
-        for count, true, predicted in worst_pairs(matrix)
+        f"<li><span>{isolate_text(names[true], 40)} → {isolate_text(names[predicted], 40)}</span>"
+        f"<b>{count}</b><small>{format_percent(count / (sum(matrix[true]) or 1))}</small></li>"
+        for count, true, predicted in find_worst_pairs(matrix)
     )
     if not items:
         return '<p class="note">Nothing was confused.</p>'

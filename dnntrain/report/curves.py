@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnntrain.errors import ConfigError
-from dnntrain.report.format import Point, is_share, thinned
+from dnntrain.report.format import Point, is_share, thin_points
 from dnntrain.report.load_run import Event, RunData, read_run
-from dnntrain.report.sections import best_value, test_value
+from dnntrain.report.sections import get_best_value, get_test_value
 from dnntrain.report.style import TONES
 from dnntrain.utils.files import write_bytes
 
@@ -24,7 +24,7 @@ _INK, _SOFT, _GRID = "#171a21", "#545b69", "#e1e4ea"
 _LOG_SPAN = 40
 
 #: Decisions that are marked, and how far apart, as a share of the picture, two must be to be both named.
-_MOST_MARKS = 20
+_MAX_MARKS = 20
 _NAME_SHARE = 0.03
 
 
@@ -33,13 +33,13 @@ def write_curves(run_dir: Path) -> Path:
     run = read_run(Path(run_dir))
     path = run.path / "curves.png"
     try:
-        write_bytes(path, draw(run))
+        write_bytes(path, draw_curves(run))
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error}") from None
     return path
 
 
-def draw(run: RunData) -> bytes:
+def draw_curves(run: RunData) -> bytes:
     """The picture as PNG, 1500 by 480 pixels, on a light ground; panels without a finite value say so."""
     os.environ.setdefault("MPLBACKEND", "agg")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,13 +48,23 @@ def draw(run: RunData) -> bytes:
     figure = Figure(figsize=(12.5, 4), dpi=120, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
-    _draw_panel(left, "Loss", [("train", 0, _points(run, "train", "loss")), ("val", 1, _points(run, "val", "loss"))])
-    accuracies = [("val", 1, _points(run, "val", "accuracy"))]
-    _draw_panel(middle, "Accuracy", accuracies, share=True, best=best_value(run) if is_share(run.metric) else None)
-    _draw_panel(right, "Learning rate", [("", 2, _points(run, "train", "lr"))])
+    _draw_panel(
+        left, "Loss", [("train", 0, _get_points(run, "train", "loss")), ("val", 1, _get_points(run, "val", "loss"))]
+    )
+    accuracies = [("val", 1, _get_points(run, "val", "accuracy"))]
+    _draw_panel(middle, "Accuracy", accuracies, share=True, best=get_best_value(run) if is_share(run.metric) else None)
+    _draw_panel(right, "Learning rate", [("", 2, _get_points(run, "train", "lr"))])
     for axes in (left, middle, right):
-        _mark_events(axes, run.events[:_MOST_MARKS])
-    figure.suptitle(_plain(_title(run)), fontsize=11, color=_INK, x=0.01, ha="left", weight="bold", parse_math=False)
+        _mark_events(axes, run.events[:_MAX_MARKS])
+    figure.suptitle(
+        _remove_unprintable(_make_title(run)),
+        fontsize=11,
+        color=_INK,
+        x=0.01,
+        ha="left",
+        weight="bold",
+        parse_math=False,
+    )
     buffer = BytesIO()
     with warnings.catch_warnings():
         # A name in letters that the font lacks is drawn as boxes; that is worth no warning at the end of a run.
@@ -84,7 +94,7 @@ def _draw_panel(
         return
     for label, tone, points in lines:
         if points:
-            xs, ys = zip(*thinned(points, 800), strict=True)
+            xs, ys = zip(*thin_points(points, 800), strict=True)
             marker = "o" if len(points) <= 30 else ""
             axes.plot(xs, ys, color=TONES[tone][0], linewidth=1.8, marker=marker, markersize=3.5, label=label)
     if title == "Loss" and min(values) > 0 and max(values) > _LOG_SPAN * min(values):
@@ -115,7 +125,7 @@ def _mark_events(axes: Axes, events: Sequence[Event]) -> None:
             continue
         named_x = event.step
         axes.annotate(
-            _plain(event.name[:16]),
+            _remove_unprintable(event.name[:16]),
             (event.step, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(2, -2),
@@ -128,16 +138,16 @@ def _mark_events(axes: Axes, events: Sequence[Event]) -> None:
         )
 
 
-def _points(run: RunData, split: str, name: str) -> list[Point]:
-    return run.get(split, name).finite()
+def _get_points(run: RunData, split: str, name: str) -> list[Point]:
+    return run.get_series(split, name).get_finite_points()
 
 
-def _title(run: RunData) -> str:
-    test = test_value(run, "accuracy")
+def _make_title(run: RunData) -> str:
+    test = get_test_value(run, "accuracy")
     figure = f": test accuracy {100 * test:.2f}%" if test == test else ""
     return f"{run.name[:80]} ({run.status}){figure}"
 
 
-def _plain(text: str) -> str:
+def _remove_unprintable(text: str) -> str:
     """Letters that a font can draw on one line."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

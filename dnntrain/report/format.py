@@ -11,22 +11,22 @@ Point = tuple[float, float]
 _TIME_STEPS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800]
 
 
-def thinned(points: Sequence[Point], most: int) -> list[Point]:
+def thin_points(points: Sequence[Point], max_points: int) -> list[Point]:
     """At most `most` points, in order: first, last, lowest and highest of equal stretches, so that peaks remain."""
-    if len(points) <= most or most < 4:
-        return list(points[:most]) if len(points) > most else list(points)
-    buckets = most // 4
-    kept: list[Point] = []
+    if len(points) <= max_points or max_points < 4:
+        return list(points[:max_points]) if len(points) > max_points else list(points)
+    buckets = max_points // 4
+    kept_points: list[Point] = []
     for bucket in range(buckets):
         start, end = bucket * len(points) // buckets, (bucket + 1) * len(points) // buckets
         stretch = range(start, end)
         lowest = min(stretch, key=lambda index: points[index][1])
         highest = max(stretch, key=lambda index: points[index][1])
-        kept += [points[index] for index in sorted({start, lowest, highest, end - 1})]
-    return kept
+        kept_points += [points[index] for index in sorted({start, lowest, highest, end - 1})]
+    return kept_points
 
 
-def smoothed(points: Sequence[Point], window: int) -> list[Point]:
+def smooth_points(points: Sequence[Point], window: int) -> list[Point]:
     """The centred mean over `window` points, shorter at both ends; [n] → [n]."""
     sums = [0.0]
     for _, value in points:
@@ -40,32 +40,34 @@ def smoothed(points: Sequence[Point], window: int) -> list[Point]:
     return means
 
 
-def ticks(low: float, high: float, count: int = 5, by_time: bool = False) -> list[float]:
+def compute_ticks(low: float, high: float, count: int = 5, by_time: bool = False) -> list[float]:
     """Round numbers from `low` to `high`, about `count` of them: 1, 2 or 5 times a power of ten apart.
 
     `by_time` takes them as seconds, of which 15, 30, 60 and so on are round.
     """
     if not high > low:
         return [low]
-    rough = (high - low) / max(count, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    steps = _TIME_STEPS if by_time and 10 <= rough <= _TIME_STEPS[-1] else [factor * power for factor in (1, 2, 5, 10)]
-    step = next(step for step in steps if step >= rough * 0.999)
+    rough_step = (high - low) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(rough_step))
+    steps = (
+        _TIME_STEPS if by_time and 10 <= rough_step <= _TIME_STEPS[-1] else [factor * power for factor in (1, 2, 5, 10)]
+    )
+    step = next(step for step in steps if step >= rough_step * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [index * step for index in range(first, min(last, first + 50) + 1)]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def compute_log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten between two positive numbers; powers of ten only where that were many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1, 2, 5) if last - first <= 3 else (1,)
-    every = max(1, (last - first) // 6)
-    powers = range(first, last + 1, every)
+    power_step = max(1, (last - first) // 6)
+    powers = range(first, last + 1, power_step)
     return [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]
 
 
-def short(value: float) -> str:
+def format_short(value: float) -> str:
     """A number in few characters: `0.0312`, `1.2e-05`, `12.5k`."""
     if math.isnan(value):
         return "–"
@@ -80,9 +82,9 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def percent(value: float) -> str:
+def format_percent(value: float) -> str:
     """`0.9861` → `98.61%`."""
-    return f"{100 * value:.2f}%" if math.isfinite(value) else short(value)
+    return f"{100 * value:.2f}%" if math.isfinite(value) else format_short(value)
 
 
 def is_share(name: str) -> bool:
@@ -90,6 +92,6 @@ def is_share(name: str) -> bool:
     return name.startswith(("accuracy", "top"))
 
 
-def metric_text(name: str, value: float) -> str:
+def format_metric(name: str, value: float) -> str:
     """A metric's value for people."""
-    return percent(value) if is_share(name) else short(value)
+    return format_percent(value) if is_share(name) else format_short(value)

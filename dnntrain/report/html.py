@@ -6,59 +6,60 @@ import html
 from collections.abc import Iterable, Sequence
 
 
-def escaped(text: object, most: int = 300) -> str:
+def escape_text(text: object, max_length: int = 300) -> str:
     """`text` for use in HTML, attributes included, cut to `most` letters.
 
     Special letters are escaped, control letters and lone surrogates replaced.
     """
     value = str(text)
-    if len(value) > most:
-        value = f"{value[: most - 1]}…"
-    visible = "".join(letter if _visible(letter) else "\N{REPLACEMENT CHARACTER}" for letter in value)
-    return html.escape(visible, quote=True)
+    if len(value) > max_length:
+        value = f"{value[: max_length - 1]}…"
+    printable = "".join(letter if _is_visible(letter) else "\N{REPLACEMENT CHARACTER}" for letter in value)
+    return html.escape(printable, quote=True)
 
 
-def isolated(text: object, most: int = 120) -> str:
+def isolate_text(text: object, max_length: int = 120) -> str:
     """A name from a file, kept from changing the direction of the text around it."""
-    return f"<bdi>{escaped(text, most)}</bdi>"
+    return f"<bdi>{escape_text(text, max_length)}</bdi>"
 
 
-def section(title: str, body: str, name: str = "") -> str:
+def render_section(title: str, body: str, name: str = "") -> str:
     """A part of the page with a heading; nothing where `body` is empty."""
     kind = f' class="{name}"' if name else ""
-    return f"<section{kind}><h2>{escaped(title)}</h2>{body}</section>" if body else ""
+    return f"<section{kind}><h2>{escape_text(title)}</h2>{body}</section>" if body else ""
 
 
-def details(title: str, body: str) -> str:
+def render_details(title: str, body: str) -> str:
     """A part that is folded until it is asked for; nothing where `body` is empty."""
-    return f"<details><summary>{escaped(title)}</summary>{body}</details>" if body else ""
+    return f"<details><summary>{escape_text(title)}</summary>{body}</details>" if body else ""
 
 
-def pairs(rows: Iterable[tuple[str, str]], caption: str) -> str:
+def render_pairs(rows: Iterable[tuple[str, str]], caption: str) -> str:
     """A table of names and values; `rows` hold plain text."""
     body = "".join(
-        f'<tr><th scope="row">{isolated(name)}</th><td>{isolated(value, 240)}</td></tr>' for name, value in rows
+        f'<tr><th scope="row">{isolate_text(name)}</th><td>{isolate_text(value, 240)}</td></tr>' for name, value in rows
     )
     return (
-        f'<div class="wide"><table class="pairs"><caption>{escaped(caption)}</caption>{body}</table></div>'
+        f'<div class="wide"><table class="pairs"><caption>{escape_text(caption)}</caption>{body}</table></div>'
         if body
         else ""
     )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
     """A table whose cells are HTML already; the first column names the row."""
     if not rows:
         return ""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in other_cells)}</tr>'
+        for first, *other_cells in rows
     )
     return (
-        f'<div class="wide"><table class="data"><caption>{escaped(caption)}</caption>'
+        f'<div class="wide"><table class="data"><caption>{escape_text(caption)}</caption>'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _visible(letter: str) -> bool:
+def _is_visible(letter: str) -> bool:
     return letter in "\t\n" or (letter >= " " and not "\x7f" <= letter <= "\x9f" and not "\ud800" <= letter <= "\udfff")

@@ -15,19 +15,19 @@ from dnntrain.errors import ConfigError
 from dnntrain.report.series import Series
 
 #: Largest sizes that are read, bytes. The rest of a longer metrics.jsonl is left out, and the report says so.
-_JSON_BYTES = 64 * 2**20
-_TEXT_BYTES = 2**18
-_METRICS_BYTES = 2**30
-_LINE_BYTES = 2**16
-_MOST_SERIES = 64
-_MOST_NAMES = 1000
-_MOST_EVENTS = 100
-_MOST_DEPTH = 32
+_MAX_JSON_BYTES = 64 * 2**20
+_MAX_TEXT_BYTES = 2**18
+_MAX_METRICS_BYTES = 2**30
+_MAX_LINE_BYTES = 2**16
+_MAX_SERIES = 64
+_MAX_NAMES = 1000
+_MAX_EVENTS = 100
+_MAX_DEPTH = 32
 
 _AXES = ("step", "epoch", "examples", "wall_s", "split")
 
 #: A folder that holds one of these is a run directory.
-MARKS = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
+MARKER_FILES = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,17 @@ class RunData:
         """The validation metric that chose the best weights."""
         return "loss" if self.result.get("metric") == "loss" else "accuracy"
 
-    def get(self, split: str, name: str) -> Series:
+    def get_series(self, split: str, name: str) -> Series:
         """One series, empty where the run has none."""
         return self.series.get((split, name)) or Series()
 
 
 def read_run(path: Path) -> RunData:
     """Reads a run directory. Raises ConfigError where `path` is none."""
-    if not is_run(path):
-        raise ConfigError(f"{path} is not a run directory", f"one holds {', '.join(MARKS[:-1])} or {MARKS[-1]}")
+    if not is_run_directory(path):
+        raise ConfigError(
+            f"{path} is not a run directory", f"one holds {', '.join(MARKER_FILES[:-1])} or {MARKER_FILES[-1]}"
+        )
     notes: list[str] = []
     series, events, rows = _read_metrics(path / "metrics.jsonl", notes)
     return RunData(
@@ -93,20 +95,20 @@ def read_run(path: Path) -> RunData:
         environment=_read_json(path / "env.json", notes),
         evaluation=_read_json(path / "evaluation.json", notes),
         config=_read_config(path / "config.yaml", notes),
-        overrides=tuple((_read_text(path / "overrides.txt", _TEXT_BYTES) or "").splitlines()),
+        overrides=tuple((_read_text(path / "overrides.txt", _MAX_TEXT_BYTES) or "").splitlines()),
         notes=tuple(notes),
     )
 
 
-def is_run(path: Path) -> bool:
+def is_run_directory(path: Path) -> bool:
     """True where `path` is a folder that holds a file of a run."""
     try:
-        return any((path / mark).is_file() for mark in MARKS)
+        return any((path / marker).is_file() for marker in MARKER_FILES)
     except OSError:
         return False
 
 
-def number(value: Any) -> float:
+def parse_number(value: Any) -> float:
     """`value` as a float; NaN where it is no number. Accepts the texts "nan", "inf" and "-inf" only."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
@@ -118,7 +120,7 @@ def number(value: Any) -> float:
         return math.nan
 
 
-def _open(path: Path) -> int | None:
+def _open_regular_file(path: Path) -> int | None:
     """A descriptor of a regular file, or None; never waits for a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -132,7 +134,7 @@ def _open(path: Path) -> int | None:
 
 def _read_text(path: Path, limit_bytes: int) -> str | None:
     """The file as text, bytes that are no UTF-8 replaced; None where it is missing, no file, or too large."""
-    descriptor = _open(path)
+    descriptor = _open_regular_file(path)
     if descriptor is None:
         return None
     with os.fdopen(descriptor, "rb") as file:
@@ -144,8 +146,8 @@ def _read_text(path: Path, limit_bytes: int) -> str | None:
 
 
 def _read_json(path: Path, notes: list[str]) -> Mapping[str, Any]:
-    text = _read_text(path, _JSON_BYTES)
-    value = None if text is None else _parsed(text)
+    text = _read_text(path, _MAX_JSON_BYTES)
+    value = None if text is None else _parse_json(text)
     if isinstance(value, dict):
         return value
     if path.exists():
@@ -153,7 +155,7 @@ def _read_json(path: Path, notes: list[str]) -> Mapping[str, Any]:
     return {}
 
 
-def _parsed(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     """JSON, or None where it is not: a hostile text may also nest too deep or hold numbers too long."""
     try:
         return json.loads(text)
@@ -164,92 +166,95 @@ def _parsed(text: str) -> Any:
 def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], Series], tuple[Event, ...], int]:
     splits: dict[str, dict[str, Series | None]] = {}
     events: list[Event] = []
-    rows = damaged = kept = 0
-    for line in _lines(path, notes):
-        row = _parsed(line.decode("utf-8", errors="replace"))
-        step = number(row.get("step")) if isinstance(row, dict) else math.nan
+    rows = damaged_count = series_count = 0
+    for line in _read_lines(path, notes):
+        row = _parse_json(line.decode("utf-8", errors="replace"))
+        step = parse_number(row.get("step")) if isinstance(row, dict) else math.nan
         if not isinstance(row, dict) or not math.isfinite(step):
-            damaged += 1
+            damaged_count += 1
             continue
         rows += 1
-        split, wall_s = str(row.get("split"))[:40], number(row.get("wall_s"))
+        split, wall_s = str(row.get("split"))[:40], parse_number(row.get("wall_s"))
         if split == "event":
-            if len(events) < _MOST_EVENTS:
+            if len(events) < _MAX_EVENTS:
                 events.append(Event(step, str(row.get("event", "event"))[:80], str(row.get("reason", ""))[:240]))
             continue
-        known = splits.setdefault(split, dict.fromkeys(_AXES)) if len(splits) < _MOST_SERIES else splits.get(split, {})
+        columns = splits.setdefault(split, dict.fromkeys(_AXES)) if len(splits) < _MAX_SERIES else splits.get(split, {})
         for name, value in row.items():
-            if name not in known:
-                if len(known) >= _MOST_NAMES:
+            if name not in columns:
+                if len(columns) >= _MAX_NAMES:
                     continue
                 # None marks what is no series: an axis, a text, or one too many.
-                known[name] = Series() if kept < _MOST_SERIES and _is_number(value) else None
-                kept += known[name] is not None
-            series = known[name]
+                columns[name] = Series() if series_count < _MAX_SERIES and _is_number(value) else None
+                series_count += columns[name] is not None
+            series = columns[name]
             if series is not None:
-                series.add(step, wall_s, value if type(value) is float else number(value))
-    if damaged:
-        notes.append(f"{damaged} damaged lines of {path.name} are left out")
-    found = {
-        (split, name[:80]): item for split, known in splits.items() for name, item in known.items() if item is not None
+                series.add(step, wall_s, value if type(value) is float else parse_number(value))
+    if damaged_count:
+        notes.append(f"{damaged_count} damaged lines of {path.name} are left out")
+    series_by_key = {
+        (split, name[:80]): item
+        for split, columns in splits.items()
+        for name, item in columns.items()
+        if item is not None
     }
-    for item in found.values():
-        item.settle()
-    return found, tuple(events), rows
+    for item in series_by_key.values():
+        item.flush()
+    return series_by_key, tuple(events), rows
 
 
 def _is_number(value: Any) -> bool:
     """True for numbers, and for what stands where a number is not finite: "nan", null."""
-    return value is None or value == "nan" or isinstance(value, float) or not math.isnan(number(value))
+    return value is None or value == "nan" or isinstance(value, float) or not math.isnan(parse_number(value))
 
 
-def _lines(path: Path, notes: list[str]) -> Iterator[bytes]:
+def _read_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
     """The whole lines of a file; one that is torn at the end is left out, one that is too long is skipped."""
-    descriptor = _open(path)
+    descriptor = _open_regular_file(path)
     if descriptor is None:
         return
     total, inside_long = 0, False
     with os.fdopen(descriptor, "rb") as file:
-        while line := file.readline(_LINE_BYTES):
+        while line := file.readline(_MAX_LINE_BYTES):
             total += len(line)
-            if total > _METRICS_BYTES:
-                notes.append(f"{path.name} is read up to {_METRICS_BYTES >> 20} MiB only")
+            if total > _MAX_METRICS_BYTES:
+                notes.append(f"{path.name} is read up to {_MAX_METRICS_BYTES >> 20} MiB only")
                 return
-            whole = line.endswith(b"\n")
-            if whole and not inside_long and line.strip():
+            is_whole = line.endswith(b"\n")
+            if is_whole and not inside_long and line.strip():
                 yield line
-            inside_long = not whole
+            inside_long = not is_whole
 
 
 def _read_config(path: Path, notes: list[str]) -> tuple[tuple[str, str], ...]:
     """config.yaml as (dotted key, value) pairs; a file that would grow without bound when loaded is left out."""
     import yaml
 
-    text = _read_text(path, _TEXT_BYTES)
+    text = _read_text(path, _MAX_TEXT_BYTES)
     if text is None:
         return ()
     try:
-        _require_plain(yaml.parse(text, Loader=yaml.SafeLoader))
-        return tuple(_flat(yaml.safe_load(text)))[:2000]
+        _check_plain_yaml(yaml.parse(text, Loader=yaml.SafeLoader))
+        return tuple(_flatten(yaml.safe_load(text)))[:2000]
     except (ValueError, RecursionError, yaml.YAMLError):
         notes.append(f"{path.name} cannot be shown")
         return ()
 
 
-def _require_plain(events: Iterator[Any]) -> None:
+def _check_plain_yaml(events: Iterator[Any]) -> None:
     """Raises ValueError for YAML with aliases or deep nesting, as soon as it is met: both can cost without bound."""
     import yaml
 
     depth = 0
     for event in events:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _MOST_DEPTH:
+        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
             raise ValueError("aliases or deep nesting")
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
     elif prefix:
         yield prefix, "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

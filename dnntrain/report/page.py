@@ -8,13 +8,13 @@ from pathlib import Path
 
 from dnntrain.errors import ConfigError
 from dnntrain.report import compare, sections
-from dnntrain.report.html import escaped
+from dnntrain.report.html import escape_text
 from dnntrain.report.load_run import RunData, read_run
-from dnntrain.report.style import style_sheet
+from dnntrain.report.style import build_style_sheet
 from dnntrain.utils.files import write_bytes
 
-_MOST_BYTES = 1_000_000
-_MOST_RUNS = 40
+_MAX_BYTES = 1_000_000
+_MAX_RUNS = 40
 
 
 def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
@@ -23,11 +23,11 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     `output` is by default `report.html` in the run directory, or `comparison.html` in the folder that holds all runs.
     Raises ConfigError where a folder is no run directory or the file cannot be written.
     """
-    if not 1 <= len(run_dirs) <= _MOST_RUNS:
-        raise ConfigError(f"{len(run_dirs)} run directories were named; a report holds 1 to {_MOST_RUNS}")
+    if not 1 <= len(run_dirs) <= _MAX_RUNS:
+        raise ConfigError(f"{len(run_dirs)} run directories were named; a report holds 1 to {_MAX_RUNS}")
     runs = [read_run(Path(path)) for path in run_dirs]
-    page = single(runs[0]) if len(runs) == 1 else comparison(runs)
-    path = output if output is not None else _default_output(runs)
+    page = render_run(runs[0]) if len(runs) == 1 else render_comparison(runs)
+    path = output if output is not None else _get_default_output(runs)
     try:
         write_bytes(path, page)
     except OSError as error:
@@ -37,56 +37,56 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     return path
 
 
-def single(run: RunData) -> bytes:
+def render_run(run: RunData) -> bytes:
     """The report of one run."""
     parts = {
-        "heading": sections.heading(run),
-        "cards": sections.cards(run),
-        "charts": sections.charts(run),
-        "confusion": sections.confusion(run),
-        "gallery": sections.gallery(run),
-        "reproduce": sections.reproduce(run),
-        "facts": sections.facts(run),
-        "footer": sections.footer(run),
+        "heading": sections.render_heading(run),
+        "cards": sections.render_cards(run),
+        "charts": sections.render_charts(run),
+        "confusion": sections.render_confusion(run),
+        "gallery": sections.render_gallery(run),
+        "reproduce": sections.render_reproduction(run),
+        "facts": sections.render_facts(run),
+        "footer": sections.render_footer(run),
     }
-    page = _page(run.name, list(parts.values()))
+    page = _render_page(run.name, list(parts.values()))
     # Each part has bounds of its own; where several are met at once, these can be missed most.
-    for spare in ("gallery", "facts", "confusion"):
-        if len(page) > _MOST_BYTES:
-            del parts[spare]
-            page = _page(run.name, list(parts.values()))
+    for part_name in ("gallery", "facts", "confusion"):
+        if len(page) > _MAX_BYTES:
+            del parts[part_name]
+            page = _render_page(run.name, list(parts.values()))
     return page
 
 
-def comparison(runs: Sequence[RunData]) -> bytes:
+def render_comparison(runs: Sequence[RunData]) -> bytes:
     """The comparison of several runs."""
-    names = compare.labels(runs)
+    names = compare.label_runs(runs)
     title = f"{len(runs)} runs"
     parts = [
         f'<header><p class="kicker">dnntrain comparison</p><div class="title"><h1>{title}</h1></div></header>',
-        compare.figures(runs, names),
-        compare.overlays(runs, names),
-        compare.differences(runs, names),
-        sections.footer(*runs),
+        compare.render_figures(runs, names),
+        compare.render_overlays(runs, names),
+        compare.render_differences(runs, names),
+        sections.render_footer(*runs),
     ]
-    page = _page(title, parts)
-    return page if len(page) <= _MOST_BYTES else _page(title, parts[:3])
+    page = _render_page(title, parts)
+    return page if len(page) <= _MAX_BYTES else _render_page(title, parts[:3])
 
 
-def _page(title: str, parts: Sequence[str]) -> bytes:
+def _render_page(title: str, parts: Sequence[str]) -> bytes:
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="referrer" content="no-referrer">'
-        f"<title>{escaped(title, 100)} · dnntrain</title><style>{style_sheet()}</style></head>"
+        f"<title>{escape_text(title, 100)} · dnntrain</title><style>{build_style_sheet()}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
     return text.encode("utf-8", errors="replace")
 
 
-def _default_output(runs: Sequence[RunData]) -> Path:
+def _get_default_output(runs: Sequence[RunData]) -> Path:
     if len(runs) == 1:
         return runs[0].path / "report.html"
     common = Path(os.path.commonpath([run.path for run in runs]))

@@ -9,195 +9,223 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from dnntrain.report.confusion import class_names, confusion_of, mistakes
-from dnntrain.report.format import metric_text, percent, short
-from dnntrain.report.html import details, escaped, isolated, pairs, section
-from dnntrain.report.load_run import RunData, number
-from dnntrain.report.svg_chart import Curve, Mark, chart, curve
-from dnntrain.utils.units import counted, format_bytes, format_count, format_seconds
+from dnntrain.report.confusion import get_class_names, read_confusion, render_mistakes
+from dnntrain.report.format import format_metric, format_percent, format_short
+from dnntrain.report.html import escape_text, isolate_text, render_details, render_pairs, render_section
+from dnntrain.report.load_run import RunData, parse_number
+from dnntrain.report.svg_chart import Curve, Mark, draw_chart, make_curve
+from dnntrain.utils.units import format_bytes, format_count, format_seconds, pluralize
 
-_PICTURES = 48
-_PICTURE_BYTES = 24 * 2**10
-_PICTURES_BYTES = 300 * 2**10
-_CONFIG_ROWS = 500
+_MAX_PICTURES = 48
+_MAX_PICTURE_BYTES = 24 * 2**10
+_MAX_TOTAL_PICTURE_BYTES = 300 * 2**10
+_MAX_CONFIG_ROWS = 500
 
 #: Columns that are set, not measured: drawn as they are.
-_SET = ("lr", "batch_size", "momentum", "weight_decay", "drop_rate")
-_KNOWN = {"loss", "accuracy", "examples_per_s", *_SET}
+_SETTINGS = ("lr", "batch_size", "momentum", "weight_decay", "drop_rate")
+_KNOWN_COLUMNS = {"loss", "accuracy", "examples_per_s", *_SETTINGS}
 
 
-def heading(run: RunData) -> str:
+def render_heading(run: RunData) -> str:
     """The run's name, how it ended, and what it was."""
     kind = {"done": "good", "failed": "bad", "diverged": "bad", "refused": "bad"}.get(run.status, "")
     reason = run.result.get("reason")
-    told = f'<p class="reason {kind}">{escaped(reason, 600)}</p>' if isinstance(reason, str) and reason else ""
+    reason_html = (
+        f'<p class="reason {kind}">{escape_text(reason, 600)}</p>' if isinstance(reason, str) and reason else ""
+    )
     return (
-        f'<header><p class="kicker">dnntrain report</p><div class="title"><h1>{isolated(run.name)}</h1>'
-        f'<span class="pill {kind}">{escaped(run.status)}</span></div><p class="about">{_about(run)}</p>{told}</header>'
+        f'<header><p class="kicker">dnntrain report</p><div class="title"><h1>{isolate_text(run.name)}</h1>'
+        f'<span class="pill {kind}">{escape_text(run.status)}</span></div><p class="about">{_describe_run(run)}</p>{reason_html}</header>'
     )
 
 
-def _about(run: RunData) -> str:
+def _describe_run(run: RunData) -> str:
     plan = run.plan
-    model, data, precision = (_mapping(plan.get(name)) for name in ("model", "data", "precision"))
-    device, ranks = plan.get("device"), number(plan.get("ranks"))
+    model, data, precision = (_to_mapping(plan.get(name)) for name in ("model", "data", "precision"))
+    device, ranks = plan.get("device"), parse_number(plan.get("ranks"))
     facts = [
         model.get("name") if model else plan.get("model"),
         data.get("name") if data else plan.get("data"),
         f"{plan.get('layout')}{f', {ranks:.0f} ranks' if ranks > 1 else ''}" if plan.get("layout") else None,
         f"on {device}" if device else None,
         precision.get("name") if precision else plan.get("precision"),
-        _batch_text(plan),
+        _format_batch_size(plan),
     ]
-    return " · ".join(isolated(fact, 80) for fact in facts if fact)
+    return " · ".join(isolate_text(fact, 80) for fact in facts if fact)
 
 
-def cards(run: RunData) -> str:
+def render_cards(run: RunData) -> str:
     """The figures that matter, largest first."""
     result = run.result
-    best_name, best, best_step = best_value(run)
-    test = test_value(run, "accuracy")
+    best_name, best, best_step = get_best_value(run)
+    test = get_test_value(run, "accuracy")
     entries = [
-        ("Test accuracy", percent(test) if math.isfinite(test) else "", _test_note(run)),
+        ("Test accuracy", format_percent(test) if math.isfinite(test) else "", _make_test_note(run)),
         (
             f"Best val {best_name}",
-            metric_text(best_name, best) if math.isfinite(best) else "",
-            f"step {short(best_step)}",
+            format_metric(best_name, best) if math.isfinite(best) else "",
+            f"step {format_short(best_step)}",
         ),
-        ("Training time", _seconds(result.get("train_s")), _length(run)),
-        ("Examples a second", _speed(result.get("examples_per_s")), _step_ms(result)),
-        ("Peak memory", _megabytes(result.get("peak_memory_mb")), _estimate(run)),
-        ("Parameters", _parameters(run), _flops(run)),
+        ("Training time", _format_duration(result.get("train_s")), _format_length(run)),
+        ("Examples a second", _format_speed(result.get("examples_per_s")), _format_step_ms(result)),
+        ("Peak memory", _format_megabytes(result.get("peak_memory_mb")), _format_memory_estimate(run)),
+        ("Parameters", _format_parameters(run), _format_flops(run)),
     ]
     body = "".join(
-        f'<div class="card{" main" if label == "Test accuracy" else ""}"><dt>{escaped(label)}</dt>'
-        f"<dd>{escaped(value)}{f'<small>{escaped(note)}</small>' if note else ''}</dd></div>"
+        f'<div class="card{" main" if label == "Test accuracy" else ""}"><dt>{escape_text(label)}</dt>'
+        f"<dd>{escape_text(value)}{f'<small>{escape_text(note)}</small>' if note else ''}</dd></div>"
         for label, value, note in entries
         if value
     )
     return f'<dl class="cards">{body}</dl>' if body else ""
 
 
-def best_value(run: RunData) -> tuple[str, float, float]:
+def get_best_value(run: RunData) -> tuple[str, float, float]:
     """(metric, best validation value, its step): of result.json, else of the metrics; NaN where there is none."""
     name = run.metric
-    value, step = number(run.result.get("best")), number(run.result.get("best_step"))
+    value, step = parse_number(run.result.get("best")), parse_number(run.result.get("best_step"))
     if math.isfinite(value):
         return name, value, step
-    points = run.get("val", name).finite()
+    points = run.get_series("val", name).get_finite_points()
     if not points:
         return name, math.nan, math.nan
     step, value = (min if name == "loss" else max)(points, key=lambda point: point[1])
     return name, value, step
 
 
-def _batch_text(plan: Mapping[str, Any]) -> str | None:
+def _format_batch_size(plan: Mapping[str, Any]) -> str | None:
     """`batch 128`, or `batch 128 to 512` where the size is scheduled."""
-    changes = _mapping(plan.get("timetable")).get("changes")
+    changes = _to_mapping(plan.get("timetable")).get("changes")
     if isinstance(changes, list) and len(changes) > 1:
-        sizes = [number(change[-1]) for change in changes if isinstance(change, list) and change]
+        sizes = [parse_number(change[-1]) for change in changes if isinstance(change, list) and change]
         return f"batch {min(sizes):.0f} to {max(sizes):.0f}"
     return f"batch {plan.get('batch_size')}" if plan.get("batch_size") else None
 
 
-def test_value(run: RunData, name: str) -> float:
+def get_test_value(run: RunData, name: str) -> float:
     """A figure of the test split: of evaluation.json, else of the metrics; NaN where there is none."""
-    value = number(run.evaluation.get(name)) if run.evaluation.get("split", "test") == "test" else math.nan
-    points = run.get("test", name).finite()
+    value = parse_number(run.evaluation.get(name)) if run.evaluation.get("split", "test") == "test" else math.nan
+    points = run.get_series("test", name).get_finite_points()
     return value if math.isfinite(value) or not points else points[-1][1]
 
 
-def charts(run: RunData) -> str:
+def render_charts(run: RunData) -> str:
     """All curves of the run; decisions are marked and numbered as in the list below them."""
-    marks = _marks(run)
-    best_name, best, best_step = best_value(run)
-    starred = (
-        [Mark(best_step, "★", f"best val {best_name}: {metric_text(best_name, best)}")]
+    marks = _make_marks(run)
+    best_name, best, best_step = get_best_value(run)
+    best_marks = (
+        [Mark(best_step, "★", f"best val {best_name}: {format_metric(best_name, best)}")]
         if math.isfinite(best_step)
         else []
     )
-    losses = [_curve(run, "train", "loss", "train", 0), _curve(run, "val", "loss", "val", 1)]
-    accuracies = [_curve(run, "train", "accuracy", "train", 0), _curve(run, "val", "accuracy", "val", 1)]
+    losses = [_make_run_curve(run, "train", "loss", "train", 0), _make_run_curve(run, "val", "loss", "val", 1)]
+    accuracies = [
+        _make_run_curve(run, "train", "accuracy", "train", 0),
+        _make_run_curve(run, "val", "accuracy", "val", 1),
+    ]
     accuracies += [
-        _curve(run, "val", "accuracy_raw", "val, not averaged", 2),
-        _curve(run, "val", "top5", "val top 5", 3),
+        _make_run_curve(run, "val", "accuracy_raw", "val, not averaged", 2),
+        _make_run_curve(run, "val", "top5", "val top 5", 3),
     ]
     figures = [
-        chart("Loss", losses, metric="loss", marks=marks + (starred if best_name == "loss" else [])),
-        chart("Accuracy", accuracies, metric="accuracy", marks=marks + (starred if best_name != "loss" else [])),
-        chart("Learning rate", [_curve(run, "train", "lr", "learning rate", 2)], metric="lr", marks=marks),
+        draw_chart("Loss", losses, metric="loss", marks=marks + (best_marks if best_name == "loss" else [])),
+        draw_chart(
+            "Accuracy", accuracies, metric="accuracy", marks=marks + (best_marks if best_name != "loss" else [])
+        ),
+        draw_chart(
+            "Learning rate", [_make_run_curve(run, "train", "lr", "learning rate", 2)], metric="lr", marks=marks
+        ),
         *(
-            chart(name.replace("_", " ").capitalize(), [_curve(run, "train", name, name, 3)], marks=marks, zero=True)
+            draw_chart(
+                name.replace("_", " ").capitalize(),
+                [_make_run_curve(run, "train", name, name, 3)],
+                marks=marks,
+                from_zero=True,
+            )
             for name in ("momentum", "weight_decay", "drop_rate")
         ),
-        chart("Batch size", [_curve(run, "train", "batch_size", "examples of a step", 4)], marks=marks, zero=True),
-        chart("Examples per second", [_curve(run, "train", "examples_per_s", "training", 5)], marks=marks, zero=True),
+        draw_chart(
+            "Batch size",
+            [_make_run_curve(run, "train", "batch_size", "examples of a step", 4)],
+            marks=marks,
+            from_zero=True,
+        ),
+        draw_chart(
+            "Examples per second",
+            [_make_run_curve(run, "train", "examples_per_s", "training", 5)],
+            marks=marks,
+            from_zero=True,
+        ),
     ]
-    others = sorted(
-        {name for split, name in run.series if split in ("train", "val")} - _KNOWN - {"accuracy_raw", "top5"}
+    other_names = sorted(
+        {name for split, name in run.series if split in ("train", "val")} - _KNOWN_COLUMNS - {"accuracy_raw", "top5"}
     )
-    for name in others[:6]:
-        both = [_curve(run, "train", name, "train", 0), _curve(run, "val", name, "val", 1)]
-        figures.append(chart(name, both, metric=name, marks=marks))
-    drawn = [figure for figure in figures if figure]
-    if not drawn:
-        return section("Curves", '<p class="note">No metrics were written.</p>')
-    return section("Curves", f'<div class="charts">{"".join(drawn)}</div>{_event_list(run)}')
+    for name in other_names[:6]:
+        curves = [_make_run_curve(run, "train", name, "train", 0), _make_run_curve(run, "val", name, "val", 1)]
+        figures.append(draw_chart(name, curves, metric=name, marks=marks))
+    nonempty_figures = [figure for figure in figures if figure]
+    if not nonempty_figures:
+        return render_section("Curves", '<p class="note">No metrics were written.</p>')
+    return render_section("Curves", f'<div class="charts">{"".join(nonempty_figures)}</div>{_render_events(run)}')
 
 
-def _curve(run: RunData, split: str, name: str, label: str, tone: int) -> Curve:
-    return curve(label, run.get(split, name), tone, noisy=split == "train" and name not in _SET)
+def _make_run_curve(run: RunData, split: str, name: str, label: str, tone: int) -> Curve:
+    return make_curve(label, run.get_series(split, name), tone, noisy=split == "train" and name not in _SETTINGS)
 
 
-def _marks(run: RunData) -> list[Mark]:
+def _make_marks(run: RunData) -> list[Mark]:
     return [Mark(event.step, str(index), event.reason or event.name) for index, event in enumerate(run.events[:20], 1)]
 
 
-def _event_list(run: RunData) -> str:
+def _render_events(run: RunData) -> str:
     if not run.events:
         return ""
     items = "".join(
-        f"<li><b>{index}</b>step {short(event.step)}, {escaped(event.name)}: {escaped(event.reason or '-')}</li>"
+        f"<li><b>{index}</b>step {format_short(event.step)}, {escape_text(event.name)}: {escape_text(event.reason or '-')}</li>"
         for index, event in enumerate(run.events, 1)
     )
     return f'<h2>Decisions</h2><ol class="events">{items}</ol>'
 
 
-def confusion(run: RunData) -> str:
+def render_confusion(run: RunData) -> str:
     """The confusion matrix and what follows from it."""
-    found = confusion_of(run.evaluation)
-    return section("Mistakes on the test split", mistakes(*found)) if found else ""
+    matrix_and_names = read_confusion(run.evaluation)
+    return render_section("Mistakes on the test split", render_mistakes(*matrix_and_names)) if matrix_and_names else ""
 
 
-def gallery(run: RunData) -> str:
+def render_gallery(run: RunData) -> str:
     """The most wrong examples as pictures."""
     wrong = run.evaluation.get("wrong")
     if not isinstance(wrong, list):
         return ""
     confusion = run.evaluation.get("confusion")
-    names = class_names(run.evaluation, len(confusion) if isinstance(confusion, list) else 0)
-    figures, left = [], _PICTURES_BYTES
-    for sample in wrong[:_PICTURES]:
-        if not isinstance(sample, dict) or (data := picture(sample.get("image"))) is None or len(data) > left:
+    names = get_class_names(run.evaluation, len(confusion) if isinstance(confusion, list) else 0)
+    figures, bytes_left = [], _MAX_TOTAL_PICTURE_BYTES
+    for sample in wrong[:_MAX_PICTURES]:
+        if (
+            not isinstance(sample, dict)
+            or (data := validate_picture(sample.get("image"))) is None
+            or len(data) > bytes_left
+        ):
             continue
-        left -= len(data)
-        label, predicted = _class(sample.get("label"), names), _class(sample.get("predicted"), names)
-        sure, name = number(sample.get("probability")), sample.get("name", "")
+        bytes_left -= len(data)
+        label, predicted = _get_class_name(sample.get("label"), names), _get_class_name(sample.get("predicted"), names)
+        probability, name = parse_number(sample.get("probability")), sample.get("name", "")
         alt = f"{name}: the true class is {label}, predicted {predicted}"
         figures.append(
-            f'<figure><img alt="{escaped(alt)}" src="data:image/png;base64,{data}"><figcaption>'
-            f"<b>{isolated(label, 40)}</b> → <s>{isolated(predicted, 40)}</s>"
-            f"<small>{percent(sure)} sure</small><small>{isolated(name, 60)}</small></figcaption></figure>"
+            f'<figure><img alt="{escape_text(alt)}" src="data:image/png;base64,{data}"><figcaption>'
+            f"<b>{isolate_text(label, 40)}</b> → <s>{isolate_text(predicted, 40)}</s>"
+            f"<small>{format_percent(probability)} sure</small><small>{isolate_text(name, 60)}</small></figcaption></figure>"
         )
     body = (
         '<p class="note" style="margin:0 0 12px">Of the test split: true class → predicted class, the surest first.</p>'
     )
-    return section("Most wrong", f'{body}<div class="gallery">{"".join(figures)}</div>') if figures else ""
+    return render_section("Most wrong", f'{body}<div class="gallery">{"".join(figures)}</div>') if figures else ""
 
 
-def picture(data: object) -> str | None:
+def validate_picture(data: object) -> str | None:
     """`data` where it is a small PNG in base64, else None."""
-    if not isinstance(data, str) or len(data) > _PICTURE_BYTES:
+    if not isinstance(data, str) or len(data) > _MAX_PICTURE_BYTES:
         return None
     try:
         raw = base64.b64decode(data, validate=True)
@@ -209,50 +237,52 @@ def picture(data: object) -> str | None:
     return base64.b64encode(raw).decode("ascii") if 0 < width <= 256 and 0 < height <= 256 else None
 
 
-def _class(value: object, names: list[str]) -> str:
+def _get_class_name(value: object, names: list[str]) -> str:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else str(value)[:40]
 
 
-def reproduce(run: RunData) -> str:
+def render_reproduction(run: RunData) -> str:
     """The command that trains this again, and the code it ran with."""
-    git = _mapping(run.environment.get("git"))
+    git = _to_mapping(run.environment.get("git"))
     commit = git.get("commit")
     # In the same run directory, a finished run would only be found to be done.
-    kept = [item for item in run.overrides if not item.lstrip("'\"").startswith(("run_dir=", "resume="))]
-    lines = [" ".join(("dnntrain train", *kept))]
+    overrides = [item for item in run.overrides if not item.lstrip("'\"").startswith(("run_dir=", "resume="))]
+    lines = [" ".join(("dnntrain train", *overrides))]
     if isinstance(commit, str) and commit.isalnum():
         lines.insert(0, f"git checkout {commit}")
     dirty = '<p class="note">The code had changes that are not in this commit.</p>' if git.get("dirty") is True else ""
     if not run.overrides and not run.config:
         return ""
-    return section("Reproduce", f"<pre><code>{escaped(chr(10).join(lines), 4000)}</code></pre>{dirty}")
+    return render_section("Reproduce", f"<pre><code>{escape_text(chr(10).join(lines), 4000)}</code></pre>{dirty}")
 
 
-def facts(run: RunData) -> str:
+def render_facts(run: RunData) -> str:
     """Plan, configuration and environment, folded."""
-    config = run.config[:_CONFIG_ROWS]
-    left_out = len(run.config) - len(config)
-    caption = "The resolved configuration" + (f"; {left_out} more keys are in config.yaml" if left_out else "")
+    config = run.config[:_MAX_CONFIG_ROWS]
+    hidden_count = len(run.config) - len(config)
+    caption = "The resolved configuration" + (f"; {hidden_count} more keys are in config.yaml" if hidden_count else "")
     notes = run.plan.get("notes")
-    told = "".join(f"<li>{escaped(note)}</li>" for note in notes[:30]) if isinstance(notes, list) else ""
-    plan = pairs(_rows(run.plan, skip=("notes",)), "What was planned before the run began")
-    body = details(f"Configuration ({len(run.config)} keys)", pairs(config, caption) if config else "")
-    body += details("Plan", plan + (f'<ul class="events">{told}</ul>' if told else "") if run.plan else "")
-    body += details("Environment", pairs(_rows(run.environment), "Where the run took place"))
-    body += details("Result", pairs(_rows(run.result), "result.json"))
-    return section("Details", body)
+    note_items = "".join(f"<li>{escape_text(note)}</li>" for note in notes[:30]) if isinstance(notes, list) else ""
+    plan = render_pairs(_flatten_rows(run.plan, skip=("notes",)), "What was planned before the run began")
+    body = render_details(f"Configuration ({len(run.config)} keys)", render_pairs(config, caption) if config else "")
+    body += render_details(
+        "Plan", plan + (f'<ul class="events">{note_items}</ul>' if note_items else "") if run.plan else ""
+    )
+    body += render_details("Environment", render_pairs(_flatten_rows(run.environment), "Where the run took place"))
+    body += render_details("Result", render_pairs(_flatten_rows(run.result), "result.json"))
+    return render_section("Details", body)
 
 
-def footer(*runs: RunData) -> str:
+def render_footer(*runs: RunData) -> str:
     """Where this came from, and what was left out."""
     lines = [
-        f"<p>{'<br>'.join((f'{run.rows:,} rows of metrics · {isolated(run.path, 300)}', *map(escaped, run.notes)))}</p>"
+        f"<p>{'<br>'.join((f'{run.rows:,} rows of metrics · {isolate_text(run.path, 300)}', *map(escape_text, run.notes)))}</p>"
         for run in runs
     ]
     return f"<footer>{''.join(lines)}</footer>"
 
 
-def _rows(
+def _flatten_rows(
     value: Mapping[str, Any], skip: tuple[str, ...] = (), prefix: str = "", depth: int = 0
 ) -> list[tuple[str, str]]:
     """A nested object as (dotted name, text) rows, 200 at most."""
@@ -261,7 +291,7 @@ def _rows(
         if name in skip:
             continue
         if isinstance(item, dict) and depth < 4:
-            rows += _rows(item, (), f"{prefix}{name}.", depth + 1)
+            rows += _flatten_rows(item, (), f"{prefix}{name}.", depth + 1)
         elif isinstance(item, list):
             rows.append((f"{prefix}{name}", " ".join(str(entry)[:80] for entry in item[:60])))
         else:
@@ -269,58 +299,59 @@ def _rows(
     return rows[:200]
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _to_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _test_note(run: RunData) -> str:
-    loss, count = test_value(run, "loss"), number(run.evaluation.get("examples"))
-    parts = [f"loss {short(loss)}" if math.isfinite(loss) else "", f"{count:,.0f} examples" if count > 0 else ""]
+def _make_test_note(run: RunData) -> str:
+    loss, count = get_test_value(run, "loss"), parse_number(run.evaluation.get("examples"))
+    parts = [f"loss {format_short(loss)}" if math.isfinite(loss) else "", f"{count:,.0f} examples" if count > 0 else ""]
     return ", ".join(part for part in parts if part)
 
 
-def _seconds(value: Any) -> str:
-    seconds = number(value)
+def _format_duration(value: Any) -> str:
+    seconds = parse_number(value)
     return format_seconds(seconds) if math.isfinite(seconds) and seconds >= 0 else ""
 
 
-def _length(run: RunData) -> str:
-    steps, epochs = number(run.result.get("steps")), number(run.result.get("epochs"))
+def _format_length(run: RunData) -> str:
+    steps, epochs = parse_number(run.result.get("steps")), parse_number(run.result.get("epochs"))
     parts = [
-        counted(f"{steps:,.0f}", "step") if steps >= 0 else "",
-        counted(f"{epochs:.4g}", "epoch") if epochs >= 0 else "",
+        pluralize(f"{steps:,.0f}", "step") if steps >= 0 else "",
+        pluralize(f"{epochs:.4g}", "epoch") if epochs >= 0 else "",
     ]
     return ", ".join(part for part in parts if part)
 
 
-def _speed(value: Any) -> str:
-    rate = number(value)
+def _format_speed(value: Any) -> str:
+    rate = parse_number(value)
     return f"{rate:,.0f}" if 0 < rate < 1e15 else ""
 
 
-def _step_ms(result: Mapping[str, Any]) -> str:
-    step_ms = number(result.get("step_ms"))
+def _format_step_ms(result: Mapping[str, Any]) -> str:
+    step_ms = parse_number(result.get("step_ms"))
     return f"{step_ms:.3g} ms a step" if step_ms > 0 else ""
 
 
-def _megabytes(value: Any) -> str:
-    size = number(value)
+def _format_megabytes(value: Any) -> str:
+    size = parse_number(value)
     return format_bytes(size * 2**20) if 0 < size < 1e12 else ""
 
 
-def _estimate(run: RunData) -> str:
-    estimate = number(run.result.get("estimated_memory_mb"))
+def _format_memory_estimate(run: RunData) -> str:
+    estimate = parse_number(run.result.get("estimated_memory_mb"))
     return f"planned {format_bytes(estimate * 2**20)}" if 0 < estimate < 1e12 else ""
 
 
-def _parameters(run: RunData) -> str:
-    model = _mapping(run.plan.get("model"))
+def _format_parameters(run: RunData) -> str:
+    model = _to_mapping(run.plan.get("model"))
     counts = [
-        number(value) for value in (run.result.get("parameters"), model.get("parameters"), run.plan.get("parameters"))
+        parse_number(value)
+        for value in (run.result.get("parameters"), model.get("parameters"), run.plan.get("parameters"))
     ]
     return next((format_count(count) for count in counts if 0 < count < 1e18), "")
 
 
-def _flops(run: RunData) -> str:
-    flops = number(_mapping(run.plan.get("model")).get("flops_per_example", run.plan.get("flops_per_example")))
+def _format_flops(run: RunData) -> str:
+    flops = parse_number(_to_mapping(run.plan.get("model")).get("flops_per_example", run.plan.get("flops_per_example")))
     return f"{format_count(flops)}FLOPs an example" if 0 < flops < 1e18 else ""

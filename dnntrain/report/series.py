@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 #: (step, wall_s, value)
 Reading = tuple[float, float, float]
 
-_MOST_POINTS = 20_000
+_MAX_POINTS = 20_000
 
 
 @dataclass
@@ -34,43 +34,45 @@ class Series:
             self.not_finite += 1
         self._pending.append((step, wall_s, value))
         if len(self._pending) >= self._stretch:
-            self.settle()
+            self.flush()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Puts what is pending in its place."""
-        for step, wall_s, value in _telling(self._pending):
+        for step, wall_s, value in _select_extremes(self._pending):
             self.step.append(step)
             self.wall_s.append(wall_s)
             self.value.append(value)
         self._pending.clear()
-        if len(self.value) >= _MOST_POINTS:
+        if len(self.value) >= _MAX_POINTS:
             self._thin()
 
     def __len__(self) -> int:
         return len(self.value)
 
-    def finite(self) -> list[tuple[float, float]]:
+    def get_finite_points(self) -> list[tuple[float, float]]:
         """The (step, value) pairs whose value is finite."""
         return [(step, value) for step, value in zip(self.step, self.value, strict=True) if math.isfinite(value)]
 
     def _thin(self) -> None:
         """Halves the points, and from now on takes stretches of as many as one kept point now stands for."""
         readings = list(zip(self.step, self.wall_s, self.value, strict=True))
-        kept = [reading for first in range(0, len(readings), 4) for reading in _telling(readings[first : first + 4])]
-        self.step, self.wall_s, self.value = (array("d", column) for column in zip(*kept, strict=True))
+        kept_readings = [
+            reading for first in range(0, len(readings), 4) for reading in _select_extremes(readings[first : first + 4])
+        ]
+        self.step, self.wall_s, self.value = (array("d", column) for column in zip(*kept_readings, strict=True))
         self._stretch = max(4, 2 * self._stretch)
 
 
-def _telling(readings: list[Reading]) -> list[Reading]:
+def _select_extremes(readings: list[Reading]) -> list[Reading]:
     """The lowest, the highest and the first that is not finite, in order."""
     if len(readings) <= 2:
         return readings
     finite = [index for index, reading in enumerate(readings) if math.isfinite(reading[2])]
-    kept = (
+    kept_indices = (
         {min(finite, key=lambda index: readings[index][2]), max(finite, key=lambda index: readings[index][2])}
         if finite
         else set()
     )
     if len(finite) < len(readings):
-        kept.add(next(index for index in range(len(readings)) if index not in set(finite)))
-    return [readings[index] for index in sorted(kept)]
+        kept_indices.add(next(index for index in range(len(readings)) if index not in set(finite)))
+    return [readings[index] for index in sorted(kept_indices)]

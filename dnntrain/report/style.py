@@ -41,10 +41,10 @@ _INK_LIGHT = ("#171a21", "#171a21", "#171a21", "#171a21", "#ffffff")
 _INK_DARK = ("#e9ebf0", "#e9ebf0", "#e9ebf0", "#ffffff", "#101217")
 
 
-def style_sheet() -> str:
+def build_style_sheet() -> str:
     """The whole sheet."""
-    light = f":root{{color-scheme:light dark;{_LIGHT}}}" + _tones(0) + _levels(0, _INK_LIGHT)
-    dark = f":root{{{_DARK}}}" + _tones(1) + _levels(1, _INK_DARK)
+    light = f":root{{color-scheme:light dark;{_LIGHT}}}" + _render_tone_rules(0) + _render_level_rules(0, _INK_LIGHT)
+    dark = f":root{{{_DARK}}}" + _render_tone_rules(1) + _render_level_rules(1, _INK_DARK)
     # Paper is white, whatever the screen was.
     rules = "".join(
         line.strip() for line in Path(__file__).with_name("report.css").read_text(encoding="utf-8").splitlines()
@@ -52,13 +52,13 @@ def style_sheet() -> str:
     return f"{light}{rules}@media screen and (prefers-color-scheme:dark){{{dark}}}"
 
 
-def _tones(scheme: int) -> str:
-    return "".join(f".t{number}{{--tone:{colours[scheme]}}}" for number, colours in enumerate(TONES))
+def _render_tone_rules(scheme: int) -> str:
+    return "".join(f".t{number}{{--tone:{colors[scheme]}}}" for number, colors in enumerate(TONES))
 
 
-def _levels(scheme: int, inks: tuple[str, ...]) -> str:
+def _render_level_rules(scheme: int, inks: tuple[str, ...]) -> str:
     return "".join(
-        f".{kind}{level}{{background:{colours[scheme][level]};color:{inks[level]}}}"
-        for kind, colours in (("r", _RIGHT), ("w", _WRONG))
+        f".{kind}{level}{{background:{colors[scheme][level]};color:{inks[level]}}}"
+        for kind, colors in (("r", _RIGHT), ("w", _WRONG))
         for level in range(5)
     )

@@ -12,15 +12,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from dnntrain.report.format import Point, is_share, log_ticks, metric_text, short, smoothed, thinned, ticks
-from dnntrain.report.html import escaped
+from dnntrain.report.format import (
+    Point,
+    compute_log_ticks,
+    compute_ticks,
+    format_metric,
+    format_short,
+    is_share,
+    smooth_points,
+    thin_points,
+)
+from dnntrain.report.html import escape_text
 from dnntrain.report.series import Series
 from dnntrain.utils.units import format_seconds
 
 #: Units of the drawing in both directions.
 _SIZE = 1000
-_MOST_POINTS = 400
-_MOST_STRIPS = 60
+_MAX_POINTS = 400
+_MAX_STRIPS = 60
 #: Positive values that span more than this factor are drawn on a logarithmic axis.
 _LOG_SPAN = 40
 
@@ -65,14 +74,14 @@ class Axis:
     log: bool = False
     ticks: tuple[float, ...] = field(default=())
 
-    def at(self, value: float) -> float:
+    def project(self, value: float) -> float:
         """Where `value` stands, 0 to `_SIZE`."""
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        place = (math.log(value) if self.log else value) - low
-        return _SIZE * min(max(place / (high - low), 0.0), 1.0)
+        distance = (math.log(value) if self.log else value) - low
+        return _SIZE * min(max(distance / (high - low), 0.0), 1.0)
 
 
-def curve(
+def make_curve(
     label: str, series: Series, tone: int, *, by_time: bool = False, dashed: bool = False, noisy: bool = False
 ) -> Curve:
     """A curve through the points of `series`, by step or by time, with gaps where a value is not finite."""
@@ -87,20 +96,20 @@ def curve(
             gaps.append(x)
             if pieces[-1]:
                 pieces.append([])
-    kept = tuple(tuple(piece) for piece in pieces if piece)
-    return Curve(label, kept, tone, tuple(gaps), series.not_finite, dashed, noisy)
+    finite_pieces = tuple(tuple(piece) for piece in pieces if piece)
+    return Curve(label, finite_pieces, tone, tuple(gaps), series.not_finite, dashed, noisy)
 
 
-def chart(
+def draw_chart(
     title: str,
     curves: Sequence[Curve],
     *,
     metric: str = "",
     x_name: str = "step",
-    x_text: Callable[[float], str] = short,
+    format_x: Callable[[float], str] = format_short,
     marks: Sequence[Mark] = (),
-    most_points: int = _MOST_POINTS,
-    zero: bool = False,
+    max_points: int = _MAX_POINTS,
+    from_zero: bool = False,
 ) -> str:
     """A figure of `curves`; empty where there is nothing to draw.
 
@@ -111,53 +120,55 @@ def chart(
     gaps = [x for item in curves for x in item.gaps]
     if not points and not gaps:
         return ""
-    x_axis = _x_axis([x for x, _ in points] + gaps + [mark.x for mark in marks], by_time=x_text is format_seconds)
-    y_axis = _y_axis([y for _, y in points] + ([0.0] if zero else []), metric)
+    x_axis = _make_x_axis(
+        [x for x, _ in points] + gaps + [mark.x for mark in marks], by_time=format_x is format_seconds
+    )
+    y_axis = _make_y_axis([y for _, y in points] + ([0.0] if from_zero else []), metric)
 
-    def text(value: float) -> str:
-        return metric_text(metric, value)
+    def format_value(value: float) -> str:
+        return format_metric(metric, value)
 
-    drawing = [
-        *(f'<path class="grid" d="M0 {_SIZE - y_axis.at(tick):.0f}H{_SIZE}"/>' for tick in y_axis.ticks),
-        *(f'<path class="gap" d="M{x_axis.at(x):.0f} {_SIZE}V{_SIZE - 30}"/>' for x in _spread(gaps, 60)),
-        *(_drawn(item, x_axis, y_axis, most_points) for item in curves),
-        *(f'<path class="mark" d="M{x_axis.at(mark.x):.0f} 0V{_SIZE}"/>' for mark in marks),
-        *_strips(curves, x_axis, y_axis, x_name, x_text, text),
+    shapes = [
+        *(f'<path class="grid" d="M0 {_SIZE - y_axis.project(tick):.0f}H{_SIZE}"/>' for tick in y_axis.ticks),
+        *(f'<path class="gap" d="M{x_axis.project(x):.0f} {_SIZE}V{_SIZE - 30}"/>' for x in _pick_evenly(gaps, 60)),
+        *(_draw_curve(item, x_axis, y_axis, max_points) for item in curves),
+        *(f'<path class="mark" d="M{x_axis.project(mark.x):.0f} 0V{_SIZE}"/>' for mark in marks),
+        *_draw_strips(curves, x_axis, y_axis, x_name, format_x, format_value),
     ]
     signs = "".join(
-        f'<span class="sign" style="left:{x_axis.at(mark.x) / 10:.1f}%" title="{escaped(mark.meaning)}">'
-        f"{escaped(mark.sign)}</span>"
+        f'<span class="sign" style="left:{x_axis.project(mark.x) / 10:.1f}%" title="{escape_text(mark.meaning)}">'
+        f"{escape_text(mark.sign)}</span>"
         for mark in marks
     )
-    y_labels = _labels(y_axis, "bottom", _tick_text(metric, y_axis))
-    told = f"{title} by {x_name}: {'; '.join(_told(item, text) for item in curves)}"
+    y_labels = _draw_labels(y_axis, "bottom", _make_tick_formatter(metric, y_axis))
+    description = f"{title} by {x_name}: {'; '.join(_describe_curve(item, format_value) for item in curves)}"
     return (
-        f'<figure class="chart"><figcaption><h3>{escaped(title)}</h3>{_legend(curves, text)}</figcaption>'
+        f'<figure class="chart"><figcaption><h3>{escape_text(title)}</h3>{_draw_legend(curves, format_value)}</figcaption>'
         f'<div class="plot"><div class="ys" aria-hidden="true">{y_labels}</div>'
         f'<div class="field"><svg viewBox="0 0 {_SIZE} {_SIZE}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escaped(told, 900)}">{"".join(drawing)}</svg>{signs}</div>'
-        f'<div class="xs" aria-hidden="true">{_labels(x_axis, "left", x_text)}<b>{escaped(x_name)}</b></div></div>'
-        f"{_gap_note(sum(item.not_finite for item in curves), gaps, x_name, x_text)}</figure>"
+        f'aria-label="{escape_text(description, 900)}">{"".join(shapes)}</svg>{signs}</div>'
+        f'<div class="xs" aria-hidden="true">{_draw_labels(x_axis, "left", format_x)}<b>{escape_text(x_name)}</b></div></div>'
+        f"{_make_gap_note(sum(item.not_finite for item in curves), gaps, x_name, format_x)}</figure>"
     )
 
 
-def _x_axis(xs: Sequence[float], by_time: bool) -> Axis:
+def _make_x_axis(xs: Sequence[float], by_time: bool) -> Axis:
     low, high = min(xs), max(xs)
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - 1, high + 1
     # The start of a run belongs to its curves where they begin near it.
     if 0 < low < 0.15 * high:
         low = 0.0
-    return Axis(low, high, ticks=tuple(ticks(low, high, 6, by_time)))
+    return Axis(low, high, ticks=tuple(compute_ticks(low, high, 6, by_time)))
 
 
-def _y_axis(values: Sequence[float], metric: str) -> Axis:
+def _make_y_axis(values: Sequence[float], metric: str) -> Axis:
     if not values:
         return Axis(0.0, 1.0)
     low, high = min(values), max(values)
     if low > 0 and high / low > _LOG_SPAN and not is_share(metric) and metric != "lr":
         low, high = low / 1.1, high * 1.1
-        return Axis(low, high, log=True, ticks=tuple(log_ticks(low, high)))
+        return Axis(low, high, log=True, ticks=tuple(compute_log_ticks(low, high)))
     room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     floor, ceiling = low - room, high + room
     if low >= 0 > floor:
@@ -166,33 +177,36 @@ def _y_axis(values: Sequence[float], metric: str) -> Axis:
         ceiling = 1.0 + 0.02 * (1.0 - floor)
     if not (math.isfinite(ceiling - floor) and ceiling > floor):
         return Axis(0.0, 1.0)
-    return Axis(floor, ceiling, ticks=tuple(tick for tick in ticks(floor, ceiling, 5) if floor <= tick <= ceiling))
+    return Axis(
+        floor, ceiling, ticks=tuple(tick for tick in compute_ticks(floor, ceiling, 5) if floor <= tick <= ceiling)
+    )
 
 
-def _tick_text(metric: str, axis: Axis) -> Callable[[float], str]:
+def _make_tick_formatter(metric: str, axis: Axis) -> Callable[[float], str]:
     """Ticks of shares are whole percents where they are apart by one or more."""
     if not is_share(metric):
-        return short
+        return format_short
     gap = axis.ticks[1] - axis.ticks[0] if len(axis.ticks) > 1 else 1.0
     decimals = 0 if gap > 0.0099 else 1 if gap > 0.00099 else 2
     return lambda value: f"{100 * value:.{decimals}f}%"
 
 
-def _labels(axis: Axis, side: str, text: Callable[[float], str]) -> str:
+def _draw_labels(axis: Axis, side: str, format_value: Callable[[float], str]) -> str:
     return "".join(
-        f'<span style="{side}:{axis.at(tick) / 10:.1f}%">{escaped(text(tick))}</span>' for tick in axis.ticks
+        f'<span style="{side}:{axis.project(tick) / 10:.1f}%">{escape_text(format_value(tick))}</span>'
+        for tick in axis.ticks
     )
 
 
-def _drawn(item: Curve, x_axis: Axis, y_axis: Axis, most_points: int) -> str:
+def _draw_curve(curve: Curve, x_axis: Axis, y_axis: Axis, max_points: int) -> str:
     """The curve's lines, with dots where there are few points."""
-    total = len(item.points)
-    kind = f"t{item.tone}{' dashed' if item.dashed else ''}"
+    total = len(curve.points)
+    kind = f"t{curve.tone}{' dashed' if curve.dashed else ''}"
 
-    def path(pieces: Sequence[Sequence[Point]], names: str) -> str:
+    def draw_path(pieces: Sequence[Sequence[Point]], names: str) -> str:
         data = "".join(
             "".join(
-                f"{'L' if index else 'M'}{x_axis.at(x):.1f} {_SIZE - y_axis.at(y):.1f}"
+                f"{'L' if index else 'M'}{x_axis.project(x):.1f} {_SIZE - y_axis.project(y):.1f}"
                 for index, (x, y) in enumerate(piece)
             )
             + ("h0" if len(piece) == 1 else "")
@@ -200,84 +214,87 @@ def _drawn(item: Curve, x_axis: Axis, y_axis: Axis, most_points: int) -> str:
         )
         return f'<path class="line {names}" d="{data}"/>' if data else ""
 
-    share = [max(4, round(most_points * len(piece) / max(total, 1))) for piece in item.pieces[:200]]
-    pieces = [thinned(piece, most) for piece, most in zip(item.pieces, share, strict=False)]
-    if total < 80 or not item.noisy:
-        dots = "".join(f"M{x_axis.at(x):.1f} {_SIZE - y_axis.at(y):.1f}h0" for x, y in item.points)
-        return path(pieces, kind) + (f'<path class="dots t{item.tone}" d="{dots}"/>' if total <= 30 else "")
+    point_budgets = [max(4, round(max_points * len(piece) / max(total, 1))) for piece in curve.pieces[:200]]
+    pieces = [thin_points(piece, budget) for piece, budget in zip(curve.pieces, point_budgets, strict=False)]
+    if total < 80 or not curve.noisy:
+        dots = "".join(f"M{x_axis.project(x):.1f} {_SIZE - y_axis.project(y):.1f}h0" for x, y in curve.points)
+        return draw_path(pieces, kind) + (f'<path class="dots t{curve.tone}" d="{dots}"/>' if total <= 30 else "")
     means = [
-        thinned(smoothed(piece, max(3, total // 40)), most) for piece, most in zip(item.pieces, share, strict=False)
+        thin_points(smooth_points(piece, max(3, total // 40)), budget)
+        for piece, budget in zip(curve.pieces, point_budgets, strict=False)
     ]
-    return path(pieces, f"{kind} faint") + path(means, kind)
+    return draw_path(pieces, f"{kind} faint") + draw_path(means, kind)
 
 
-def _strips(
+def _draw_strips(
     curves: Sequence[Curve],
     x_axis: Axis,
     y_axis: Axis,
     x_name: str,
-    x_text: Callable[[float], str],
-    text: Callable[[float], str],
+    format_x: Callable[[float], str],
+    format_value: Callable[[float], str],
 ) -> list[str]:
     """Invisible strips that show the values near them while the pointer rests there."""
-    lists = [(item, item.points) for item in curves if item.pieces]
-    if not lists:
+    curve_points = [(item, item.points) for item in curves if item.pieces]
+    if not curve_points:
         return []
-    xs = _spread(sorted({x for _, points in lists for x, _ in points}), _MOST_STRIPS)
-    places = [x_axis.at(x) for x in xs]
-    edges = [0.0, *((left + right) / 2 for left, right in pairwise(places)), float(_SIZE)]
+    xs = _pick_evenly(sorted({x for _, points in curve_points for x, _ in points}), _MAX_STRIPS)
+    centers = [x_axis.project(x) for x in xs]
+    edges = [0.0, *((left + right) / 2 for left, right in pairwise(centers)), float(_SIZE)]
     strips = []
-    for x, place, left, right in zip(xs, places, edges[:-1], edges[1:], strict=True):
-        said, dots = [f"{x_name} {x_text(x)}"], []
-        for item, points in lists:
-            near_x, near_y = _nearest(points, x)
-            if abs(x_axis.at(near_x) - place) <= max(right - left, 1.0):
-                said.append(f"{item.label} {text(near_y)}")
-                dots.append(f'<path class="dots t{item.tone}" d="M{place:.0f} {_SIZE - y_axis.at(near_y):.0f}h0"/>')
+    for x, center, left, right in zip(xs, centers, edges[:-1], edges[1:], strict=True):
+        tooltip_lines, dots = [f"{x_name} {format_x(x)}"], []
+        for item, points in curve_points:
+            near_x, near_y = _find_nearest(points, x)
+            if abs(x_axis.project(near_x) - center) <= max(right - left, 1.0):
+                tooltip_lines.append(f"{item.label} {format_value(near_y)}")
+                dots.append(
+                    f'<path class="dots t{item.tone}" d="M{center:.0f} {_SIZE - y_axis.project(near_y):.0f}h0"/>'
+                )
         strips.append(
-            f'<g class="strip"><title>{escaped(chr(10).join(said), 600)}</title>'
+            f'<g class="strip"><title>{escape_text(chr(10).join(tooltip_lines), 600)}</title>'
             f'<rect x="{left:.0f}" width="{max(right - left, 1):.0f}" height="{_SIZE}"/>'
-            f'<path d="M{place:.0f} 0V{_SIZE}"/>{"".join(dots[:8])}</g>'
+            f'<path d="M{center:.0f} 0V{_SIZE}"/>{"".join(dots[:8])}</g>'
         )
     return strips
 
 
-def _nearest(points: Sequence[Point], x: float) -> Point:
+def _find_nearest(points: Sequence[Point], x: float) -> Point:
     index = bisect_left(points, x, key=lambda point: point[0])
-    around = points[max(0, index - 1) : index + 1]
-    return min(around, key=lambda point: abs(point[0] - x))
+    candidates = points[max(0, index - 1) : index + 1]
+    return min(candidates, key=lambda point: abs(point[0] - x))
 
 
-def _spread(values: Sequence[float], most: int) -> list[float]:
+def _pick_evenly(values: Sequence[float], max_count: int) -> list[float]:
     """At most `most` of the values, evenly chosen, first and last among them."""
-    if len(values) <= most:
+    if len(values) <= max_count:
         return list(values)
-    return [values[round(index * (len(values) - 1) / (most - 1))] for index in range(most)]
+    return [values[round(index * (len(values) - 1) / (max_count - 1))] for index in range(max_count)]
 
 
-def _legend(curves: Sequence[Curve], text: Callable[[float], str]) -> str:
+def _draw_legend(curves: Sequence[Curve], format_value: Callable[[float], str]) -> str:
     entries = "".join(
-        f'<li><i class="t{item.tone}{" dashed" if item.dashed else ""}"></i><bdi>{escaped(item.label, 60)}</bdi> '
-        f"<b>{text(item.points[-1][1]) if item.pieces else '–'}</b></li>"
+        f'<li><i class="t{item.tone}{" dashed" if item.dashed else ""}"></i><bdi>{escape_text(item.label, 60)}</bdi> '
+        f"<b>{format_value(item.points[-1][1]) if item.pieces else '–'}</b></li>"
         for item in curves
     )
     return f'<ul class="legend">{entries}</ul>'
 
 
-def _told(item: Curve, text: Callable[[float], str]) -> str:
+def _describe_curve(curve: Curve, format_value: Callable[[float], str]) -> str:
     """The curve in words, for who cannot see it."""
-    points = item.points
+    points = curve.points
     if not points:
-        return f"{item.label} has no finite value"
+        return f"{curve.label} has no finite value"
     values = [value for _, value in points]
     return (
-        f"{item.label} from {text(values[0])} to {text(values[-1])}, "
-        f"lowest {text(min(values))}, highest {text(max(values))}"
+        f"{curve.label} from {format_value(values[0])} to {format_value(values[-1])}, "
+        f"lowest {format_value(min(values))}, highest {format_value(max(values))}"
     )
 
 
-def _gap_note(count: int, gaps: Sequence[float], x_name: str, x_text: Callable[[float], str]) -> str:
+def _make_gap_note(count: int, gaps: Sequence[float], x_name: str, format_x: Callable[[float], str]) -> str:
     if not gaps:
         return ""
     values = "value is" if count == 1 else "values are"
-    return f'<p class="note">{count} {values} not finite, the first at {escaped(x_name)} {x_text(min(gaps))} (red).</p>'
+    return f'<p class="note">{count} {values} not finite, the first at {escape_text(x_name)} {format_x(min(gaps))} (red).</p>'

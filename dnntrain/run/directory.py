@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dnntrain.errors import ConfigError
-from dnntrain.run.environment import environment
+from dnntrain.run.environment import collect_environment
 from dnntrain.utils.files import write_json, write_text
 from dnntrain.utils.words import join_words
 
@@ -31,7 +31,7 @@ class RunDirectory:
 
         Raises ConfigError where it cannot be made or written, or where another process works in it.
         """
-        path = Path(run_dir).expanduser().absolute() if run_dir else _new_folder(Path("runs").absolute(), name)
+        path = Path(run_dir).expanduser().absolute() if run_dir else _make_run_folder(Path("runs").absolute(), name)
         if path == Path(path.anchor):
             raise ConfigError(f"run_dir={run_dir} is the root of the file system", "name a folder of its own")
         try:
@@ -40,11 +40,11 @@ class RunDirectory:
         except (OSError, RuntimeError) as error:
             raise ConfigError(f"run_dir={path} cannot be made: {error}", "name a folder that can be written") from None
         directory = cls(path)
-        directory._acquire()
+        directory._acquire_lock()
         return directory
 
-    def _acquire(self) -> None:
-        self._lock = _locked_file(self.path)
+    def _acquire_lock(self) -> None:
+        self._lock = _lock_file(self.path)
         self._log = (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
 
     def log(self, text: str) -> None:
@@ -72,7 +72,7 @@ class RunDirectory:
         write_text(self.path / "config.yaml", dump_yaml(dict(config)))
         write_text(self.path / "overrides.txt", join_words(overrides))
         write_json(self.path / "plan.json", plan)
-        write_json(self.path / "env.json", environment())
+        write_json(self.path / "env.json", collect_environment())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """result.json."""
@@ -80,29 +80,29 @@ class RunDirectory:
 
     def clear_checkpoints(self) -> None:
         """Removes the checkpoints that an earlier run has left, and no other file, where a run begins anew in its folder."""
-        from dnntrain.checkpoint.checkpoint import clear
+        from dnntrain.checkpoint.checkpoint import remove_checkpoints
 
-        clear(self.checkpoints)
+        remove_checkpoints(self.checkpoints)
 
-    def cut_back(self, step: int) -> None:
+    def remove_later_checkpoints(self, step: int) -> None:
         """Removes the checkpoints of later steps than `step`."""
-        from dnntrain.checkpoint.checkpoint import cut_back
+        from dnntrain.checkpoint.checkpoint import truncate_checkpoints
 
-        cut_back(self.checkpoints, step)
+        truncate_checkpoints(self.checkpoints, step)
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def lock_folder(path: Path) -> Iterator[None]:
     """The folder `path`, made and locked. Raises ConfigError where it cannot be, or where another process works in it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"{path} cannot be made: {error}", "name a folder that can be written") from None
-    with _locked_file(path):
+    with _lock_file(path):
         yield
 
 
-def _locked_file(path: Path) -> TextIO:
+def _lock_file(path: Path) -> TextIO:
     """The lock of the folder `path`, held until it is closed; it names this process."""
     import fcntl
 
@@ -126,17 +126,17 @@ def _locked_file(path: Path) -> TextIO:
     return lock
 
 
-def _new_folder(runs: Path, name: str) -> Path:
+def _make_run_folder(runs: Path, name: str) -> Path:
     """A new folder runs/NAME/ID; the ID is the time, and a random part where two runs start in one second."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    for identity in (stamp, *(f"{stamp}-{secrets.token_hex(2)}" for _ in range(100))):
+    for run_id in (stamp, *(f"{stamp}-{secrets.token_hex(2)}" for _ in range(100))):
         try:
-            (runs / name / identity).mkdir(parents=True)
+            (runs / name / run_id).mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
             raise ConfigError(
                 f"{runs / name} cannot be made: {error}", "set run_dir to a folder that can be written"
             ) from None
-        return runs / name / identity
+        return runs / name / run_id
     raise ConfigError(f"no free name under {runs / name}", "set run_dir")

@@ -7,35 +7,35 @@ import platform
 import sys
 from typing import Any
 
-from dnntrain.utils.files import plain_json
+from dnntrain.utils.files import to_strict_json
 
-_ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NO_COLOR", "SLURM_JOB_ID", "TORCH_LOGS")
+_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NO_COLOR", "SLURM_JOB_ID", "TORCH_LOGS")
 
 
 _PACKAGES = ("dnntrain", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "safetensors", "pillow", "timm")
 
 
-def environment() -> dict[str, Any]:
+def collect_environment() -> dict[str, Any]:
     """What the result may depend on besides the configuration: code, packages, processor. Variables from an allow-list only."""
-    from dnntrain.utils.hardware import detect
+    from dnntrain.utils.hardware import probe_hardware
 
-    hardware = detect("cpu")
-    found: dict[str, Any] = plain_json(
+    hardware = probe_hardware("cpu")
+    facts: dict[str, Any] = to_strict_json(
         {
             "argv": sys.argv[1:],
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "packages": _versions(),
-            "git": _git(),
+            "packages": _read_versions(),
+            "git": _read_git_state(),
             "cpu": {"model": hardware.cpu_model, "cores": hardware.cores, "features": hardware.cpu_features},
             "memory_bytes": hardware.memory_bytes,
-            "variables": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         }
     )
-    return found
+    return facts
 
 
-def _versions() -> dict[str, str]:
+def _read_versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
@@ -47,15 +47,15 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _git() -> dict[str, Any]:
+def _read_git_state() -> dict[str, Any]:
     """The commit of the working folder, and whether it has uncommitted changes; empty outside a repository."""
     import subprocess
 
-    def ask(*arguments: str) -> str:
+    def run_git(*arguments: str) -> str:
         command = ["git", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+        return {"commit": run_git("rev-parse", "HEAD"), "dirty": bool(run_git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {}

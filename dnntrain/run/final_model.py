@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.checkpoint import pointer, read
-from dnntrain.checkpoint.digests import tensors_digest
+from dnntrain.checkpoint.checkpoint import read_checkpoint, read_pointer
+from dnntrain.checkpoint.digests import compute_tensors_digest
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.errors import CheckpointError
 from dnntrain.nn.feature_capture import add_adapters
-from dnntrain.protocols import Alone, Batch, Built, Parts, Stateful
-from dnntrain.run.session import Session, with_saved_weights
-from dnntrain.training.components import bind, collect, make_context
-from dnntrain.training.data import training_batches, training_pipeline
+from dnntrain.protocols import Batch, Hooks, SingleProcess, Stateful, TrainerHandles
+from dnntrain.run.session import Session, drop_init_weights
+from dnntrain.training.components import bind_hooks, build_hooks, make_build_context
+from dnntrain.training.data import build_training_pipeline, iterate_training_batches
 from dnntrain.training.loss import build_objective
 from dnntrain.training.trainer import make_model
 from dnntrain.utils.world import World
@@ -30,56 +30,62 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Whole:
+class FinalModel:
     """A network in one process, and what evaluates it. `digest` is that of the weights of the run's last step."""
 
     model: nn.Module
     outputs: Callable[[Batch], torch.Tensor]
-    parts: Parts
+    hooks: Hooks
     digest: str | None = None
 
 
-def whole_network(session: Session, trainer: Trainer, directory: RunDirectory) -> Whole:
+def build_final_model(session: Session, trainer: Trainer, directory: RunDirectory) -> FinalModel:
     """The trained network, with the best weights in place where `eval.weights` asks for them.
 
     One process has it already. Of several ranks the main one builds it anew and loads it from the checkpoint, whatever the layout was.
     """
-    if session.plan.ranks == 1 and not session.plan.in_step:
+    if session.plan.ranks == 1 and not session.plan.has_collective_forward:
         if session.config.eval.weights == "best":
-            _take_best(trainer, directory)
-        return Whole(trainer.model, trainer.outputs, trainer.parts)
-    last, best = (pointer(directory.checkpoints, name) for name in ("LAST", "BEST"))
-    if last is None:
+            _load_best(trainer, directory)
+        return FinalModel(trainer.model, trainer.outputs, trainer.hooks)
+    last_name, best_name = (read_pointer(directory.checkpoints, name) for name in ("LAST", "BEST"))
+    if last_name is None:
         raise CheckpointError(f"{directory.checkpoints} holds no checkpoint that the network could be taken from")
-    chosen = best if session.config.eval.weights == "best" and best is not None else last
-    states = read(directory.checkpoints / chosen).states
-    of_last = states if chosen == last else read(directory.checkpoints / last).states
-    return _loaded(session, states, tensors_digest(of_last["model"]))
+    checkpoint_name = best_name if session.config.eval.weights == "best" and best_name is not None else last_name
+    states = read_checkpoint(directory.checkpoints / checkpoint_name).states
+    last_states = states if checkpoint_name == last_name else read_checkpoint(directory.checkpoints / last_name).states
+    return _load_final_model(session, states, compute_tensors_digest(last_states["model"]))
 
 
-def _loaded(session: Session, states: Any, digest: str) -> Whole:
-    config, plan, device = with_saved_weights(session.config), session.plan, session.device
-    context = make_context(config, plan, session.data, device, World(), Alone())
-    parts = collect(config, context)
-    model = make_model(config, plan, session.data, parts, device)
-    add_adapters(model, parts.captures)
-    optimizers = config.optim.scaled(plan.batch_size).build(model)
-    pipeline = training_pipeline(config, plan, session.data, parts, World(), device)
-    bind(parts, Built(model, optimizers, partial(training_batches, pipeline), context.collect))
-    kept: dict[str, Stateful] = {"model": ModelState(model), "optimizer": OptimizerState(optimizers), **parts.state}
-    for name, state in kept.items():
+def _load_final_model(session: Session, states: Any, digest: str) -> FinalModel:
+    config, plan, device = drop_init_weights(session.config), session.plan, session.device
+    context = make_build_context(config, plan, session.data, device, World(), SingleProcess())
+    hooks = build_hooks(config, context)
+    model = make_model(config, plan, session.data, hooks, device)
+    add_adapters(model, hooks.feature_taps)
+    optimizers = config.optim.adapt_lr(plan.batch_size).build(model)
+    pipeline = build_training_pipeline(config, plan, session.data, hooks, World(), device)
+    bind_hooks(
+        hooks, TrainerHandles(model, optimizers, partial(iterate_training_batches, pipeline), context.collectives)
+    )
+    states_by_name: dict[str, Stateful] = {
+        "model": ModelState(model),
+        "optimizer": OptimizerState(optimizers),
+        **hooks.state,
+    }
+    for name, state in states_by_name.items():
         state.load_state_dict(states[name])
-    autocast = getattr(torch, plan.precision.autocast) if plan.precision.autocast else None
-    objective = build_objective(parts.label_smoothing, parts.loss, parts.task_weight)
+    autocast = getattr(torch, plan.precision.autocast_dtype) if plan.precision.autocast_dtype else None
+    objective = build_objective(hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
     executor = SpmdExecutor(model, objective, device=device.split(":")[0], autocast=autocast)
-    return Whole(model, executor.outputs, parts, digest)
+    return FinalModel(model, executor.compute_outputs, hooks, digest)
 
 
-def _take_best(trainer: Trainer, directory: RunDirectory) -> None:
+def _load_best(trainer: Trainer, directory: RunDirectory) -> None:
     """Puts the weights (and averages) of the best evaluation in place, where that is not the last step."""
-    best = pointer(directory.checkpoints, "BEST")
-    if best is None or best == f"step-{trainer.loop.progress.step}":
+    best_name = read_pointer(directory.checkpoints, "BEST")
+    if best_name is None or best_name == f"step-{trainer.loop.progress.step}":
         return
-    states = read(directory.checkpoints / best).states
-    for name in ("model", *trainer.parts.state):
+    states = read_checkpoint(directory.checkpoints / best_name).states
+    for name in ("model", *trainer.hooks.state):
         trainer.states[name].load_state_dict(states[name])

@@ -10,9 +10,9 @@ from dnntrain.checkpoint.save_portable_model import save_model
 from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND, PostTraining
 from dnntrain.errors import DataError
 from dnntrain.nn.feature_capture import remove_adapters
-from dnntrain.run.final_model import Whole, whole_network
-from dnntrain.training.evaluation import predict, summary
-from dnntrain.training.evaluator import applied
+from dnntrain.run.final_model import FinalModel, build_final_model
+from dnntrain.training.evaluation import compute_predictions, summarize_predictions
+from dnntrain.training.evaluator import swap_in_eval_weights
 from dnntrain.utils.files import write_json
 from dnntrain.utils.world import World
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dnntrain.training.trainer import Trainer
 
 
-def finish(
+def finish_run(
     session: Session,
     trainer: Trainer,
     directory: RunDirectory,
@@ -35,20 +35,24 @@ def finish(
     Raises DataError where a test image cannot be read; the model is written all the same.
     """
     config, dataset = session.config, session.data.dataset
-    whole = whole_network(session, trainer, directory)
-    if whole.digest is not None:
-        result["digest"] = whole.digest
-    with applied(whole.parts.evaluation, whole.model):
-        unread: DataError | None = None
+    final_model = build_final_model(session, trainer, directory)
+    if final_model.digest is not None:
+        result["digest"] = final_model.digest
+    with swap_in_eval_weights(final_model.hooks.eval_weights, final_model.model):
+        read_error: DataError | None = None
         if config.eval.test and len(session.data.test):
             try:
-                _test(session, trainer, whole, directory, result)
+                _evaluate_test_split(session, trainer, final_model, directory, result)
             except DataError as error:
-                unread = error
-        model = whole.model
+                read_error = error
+        model = final_model.model
         remove_adapters(model)
-        written = {name: value for found in whole.parts.card for name, value in found(model).items()}
-        for transform in whole.parts.export:
+        metadata = {
+            name: value
+            for make_metadata in final_model.hooks.export_metadata
+            for name, value in make_metadata(model).items()
+        }
+        for transform in final_model.hooks.export_transforms:
             model = transform(model)
         save_model(
             model,
@@ -59,51 +63,57 @@ def finish(
             mean=dataset.mean,
             std=dataset.std,
             model_args=dict(config.resolved["model"]),
-            extra={"dnntrain_config_digest": result.get("config_digest", ""), **written},
+            extra={"dnntrain_config_digest": result.get("config_digest", ""), **metadata},
         )
-    if unread is not None:
+    if read_error is not None:
         raise DataError(
-            f"{unread.message}; the model is trained and written, but not tested",
-            f"{unread.hint}; then test it with: dnntrain eval {directory.path}",
+            f"{read_error.message}; the model is trained and written, but not tested",
+            f"{read_error.hint}; then test it with: dnntrain eval {directory.path}",
         ) from None
     result["status"] = "done"
     directory.write_result(result)
     trainer.metrics.close()
-    if skipped := trainer.pipeline.skipped():
-        warn(f"{len(skipped)} unreadable examples were skipped; the first: {next(iter(skipped.items()))}")
+    if skipped_examples := trainer.pipeline.get_skipped_examples():
+        warn(
+            f"{len(skipped_examples)} unreadable examples were skipped; the first: {next(iter(skipped_examples.items()))}"
+        )
     if config.log.report:
         from dnntrain.report import write_curves, write_report
 
         write_curves(directory.path)
         write_report([directory.path], directory.path / "report.html")
     if isinstance(config.quant, PostTraining) and getattr(config.quant, "backend", "") != "none":
-        from dnntrain.inference.run_args import code_of
+        from dnntrain.inference.run_args import custom_code_refs
 
         # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout. Code of the
         # user's own has been run all along.
-        trusted = code_of(config.resolved)
-        result["export"] = export_quantised(directory.path, config.quant, say, warn, trusted)
+        trusted_code = custom_code_refs(config.resolved)
+        result["export"] = export_quantized_model(directory.path, config.quant, say, warn, trusted_code)
         directory.write_result(result)
 
 
-def _test(session: Session, trainer: Trainer, whole: Whole, directory: RunDirectory, result: dict[str, Any]) -> None:
+def _evaluate_test_split(
+    session: Session, trainer: Trainer, final_model: FinalModel, directory: RunDirectory, result: dict[str, Any]
+) -> None:
     """Evaluates the test split: evaluation.json, a row of metrics, and the figures of `result`."""
     config, dataset = session.config, session.data.dataset
-    predictions = predict(whole.model, whole.outputs, trainer.batches_of(dataset.test, session.data.test, World()))
-    evaluation = summary(predictions, "test", dataset, dataset.test, config.log.samples)
+    predictions = compute_predictions(
+        final_model.model, final_model.outputs, trainer.make_batches(dataset.test, session.data.test, World())
+    )
+    evaluation = summarize_predictions(predictions, "test", dataset, dataset.test, config.log.samples)
     write_json(directory.path / "evaluation.json", evaluation)
     values = {name: evaluation[name] for name in ("loss", "accuracy")}
-    trainer.metrics.write("test", trainer.loop.progress.step, values)
+    trainer.metrics.write_row("test", trainer.loop.progress.step, values)
     result["value"] = values[config.eval.metric]
     result["test_accuracy"] = values["accuracy"]
 
 
-def export_quantised(
+def export_quantized_model(
     run: Path,
     quant: PostTraining,
     say: Callable[[str], None],
     warn: Callable[[str], None],
-    trusted: Sequence[str] = (),
+    trusted_code: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes the export that a run's `quant` asks for to exports/FORMAT of its directory; returns what is noted in result.json.
 
@@ -111,26 +121,26 @@ def export_quantised(
     `trusted`: what names the code of the run's model, if it has any, where that may be run.
     """
     from dnntrain.bench.fastest_export import export_fastest
-    from dnntrain.inference.export_run import Subject, export, format_of, report
+    from dnntrain.inference.export_run import ExportSource, get_installed_format, summarize_export, write_export
     from dnntrain.inference.load import load_run
-    from dnntrain.utils.hardware import detect
+    from dnntrain.utils.hardware import probe_hardware
 
-    loaded = load_run(run, trusted)
-    if loaded.device != "cpu" and "pt2_cuda" not in quant.formats:
-        say(f"the integer export runs on the processor, not on {loaded.device}; quant=float8 is for GPUs")
-    subject = Subject.of(loaded)
+    loaded_model = load_run(run, trusted_code)
+    if loaded_model.device != "cpu" and "pt2_cuda" not in quant.formats:
+        say(f"the integer export runs on the processor, not on {loaded_model.device}; quant=float8 is for GPUs")
+    subject = ExportSource.from_model(loaded_model)
     for note in subject.notes(quant):
         warn(f"note: {note}")
     backend = getattr(quant, "backend", "")
     if backend == "auto":
         target = run / "exports" / "int8"
-        cores = detect("cpu").cores
+        cores = probe_hardware("cpu").cores
         card = export_fastest(
-            subject, target, quant, batches=quant.measured_batches, threads=cores, quantised_only=True, say=say
+            subject, target, quant, batches=quant.timing_batch_sizes, threads=cores, quantized_only=True, say=say
         )
     else:
-        wanted = FORMAT_OF_BACKEND.get(backend, quant.formats[0])
-        target = run / "exports" / wanted
-        card = export(subject, format_of(wanted), target, quant, say)
+        format_name = FORMAT_OF_BACKEND.get(backend, quant.formats[0])
+        target = run / "exports" / format_name
+        card = write_export(subject, get_installed_format(format_name), target, quant, say)
     say(f"integer export: {target}")
-    return report(card, target)
+    return summarize_export(card, target)

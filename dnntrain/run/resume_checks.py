@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dnntrain.config.paths import with_whole_paths
+from dnntrain.config.paths import make_paths_absolute
 
 #: Keys that may change when a run goes on: they steer its length, its bookkeeping and where it runs, not what is learnt so far.
-_FREE = (
+_CHANGEABLE_KEYS = (
     "train.duration",
     "train.threads",
     "train.compile",
@@ -56,31 +56,36 @@ class Change:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {_short(self.old)} → {_short(self.new)}"
+        return f"{self.key}: {_format_value(self.old)} → {_format_value(self.new)}"
 
 
-def changes(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+def find_changes(saved_config: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """Every key in which two resolved configurations differ; a group with another choice is one, for its knobs are others."""
     # A path may be saved as it was typed.
-    old_values, new_values = dict(_flat(with_whole_paths(saved))), dict(_flat(new))
-    found: dict[str, Change] = {}
+    old_values, new_values = dict(_flatten(make_paths_absolute(saved_config))), dict(_flatten(new))
+    changes_by_key: dict[str, Change] = {}
     for key in sorted({*old_values, *new_values}):
         old, new_value = old_values.get(key), new_values.get(key)
         if old == new_value or key.startswith("choices."):
             continue
-        change = Change(key, old, new_value, _reason(key))
-        chosen = _chosen(key, saved, new)
-        if chosen is not None:
-            change = Change(chosen.key, chosen.old, chosen.new, found.get(chosen.key, change).reason or change.reason)
-        found[change.key] = change
-    return list(found.values())
+        change = Change(key, old, new_value, _get_refusal_reason(key))
+        choice_change = _find_choice_change(key, saved_config, new)
+        if choice_change is not None:
+            change = Change(
+                choice_change.key,
+                choice_change.old,
+                choice_change.new,
+                changes_by_key.get(choice_change.key, change).reason or change.reason,
+            )
+        changes_by_key[change.key] = change
+    return list(changes_by_key.values())
 
 
-def refused(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def find_refusals(saved_config: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One message for each change that a continuation cannot take; the last one says the way out."""
     mistakes = [
         f"{change}\n     cannot change in a run that goes on: {change.reason}"
-        for change in changes(saved, new)
+        for change in find_changes(saved_config, new)
         if change.reason
     ]
     if mistakes:
@@ -88,22 +93,22 @@ def refused(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return mistakes
 
 
-def _chosen(key: str, saved: Mapping[str, Any], new: Mapping[str, Any]) -> Change | None:
+def _find_choice_change(key: str, saved_config: Mapping[str, Any], new: Mapping[str, Any]) -> Change | None:
     """The change of choice that the change of `key` is a part of; None where what it belongs to is chosen in both."""
     group, _, rest = key.partition(".")
-    old, now = (config.get("choices", {}).get(group) for config in (saved, new))
+    old, now = (config.get("choices", {}).get(group) for config in (saved_config, new))
     if not rest or old == now:
         return None
     if isinstance(old, str) or isinstance(now, str):
         return Change(group, old, now, "")
     method = rest.partition(".")[0]
-    if (method in saved.get(group, {})) and (method in new.get(group, {})):
+    if (method in saved_config.get(group, {})) and (method in new.get(group, {})):
         return None
     return Change(group, f"[{','.join(old or ())}]", f"[{','.join(now or ())}]", "")
 
 
-def _reason(key: str) -> str:
-    if any(key == free or key.startswith(f"{free}.") for free in _FREE):
+def _get_refusal_reason(key: str) -> str:
+    if any(key == changeable or key.startswith(f"{changeable}.") for changeable in _CHANGEABLE_KEYS):
         return ""
     if key == "optim.lr":
         return ""
@@ -111,13 +116,13 @@ def _reason(key: str) -> str:
     return _REASONS.get(group, "the steps so far were made with the saved value")
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, entry in value.items():
+        if isinstance(entry, Mapping):
+            yield from _flatten(entry, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", item
+            yield f"{prefix}{key}", entry
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "(unset)" if value is None else str(value)

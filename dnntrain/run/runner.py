@@ -7,16 +7,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dnntrain.config.decode import digest
+from dnntrain.config.decode import compute_digest
 from dnntrain.config.run_config import RunConfig
-from dnntrain.errors import CheckpointError, ConfigError, DnntrainError, Interrupted, Preempted, full_disk
+from dnntrain.errors import CheckpointError, ConfigError, DnntrainError, Interrupted, Preempted, convert_disk_full_error
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
     from dnntrain.checkpoint.checkpoint import Checkpoint, Digests
     from dnntrain.display.base import Display
     from dnntrain.run.directory import RunDirectory
-    from dnntrain.run.rank_group import Ranks
+    from dnntrain.run.rank_group import RankGroup
     from dnntrain.run.session import Session
     from dnntrain.training.trainer import Trainer
 
@@ -31,108 +31,108 @@ def train(
     Starts torchrun where the plan wants several processes; under torchrun all ranks use the main rank's configuration.
     Raises the DnntrainError that ended the run, after its state and result.json are written.
     """
-    return train_described(lambda: config, world, display=display, overrides=overrides)
+    return train_from_factory(lambda: config, world, display=display, overrides=overrides)
 
 
-def train_described(
-    configured: Callable[[], RunConfig], world: World, *, display: str, overrides: list[str] | tuple[str, ...] = ()
+def train_from_factory(
+    make_config: Callable[[], RunConfig], world: World, *, display: str, overrides: list[str] | tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Trains what `configured` gives: ranks call it once they have met, so that a mistake of one is told by all.
 
     A rank that is alone is a rank too: it may be what is left of several, and goes on where they were.
     """
-    if not world.launched:
-        return _train(configured(), world, display, overrides, None)
-    from dnntrain.run.rank_group import train_together
+    if not world.is_launched:
+        return _run(make_config(), world, display, overrides, None)
+    from dnntrain.run.rank_group import train_on_ranks
 
-    return train_together(configured, world, lambda config, ranks: _train(config, world, display, overrides, ranks))
+    return train_on_ranks(make_config, world, lambda config, ranks: _run(config, world, display, overrides, ranks))
 
 
-def _train(
-    config: RunConfig, world: World, display: str, overrides: list[str] | tuple[str, ...], ranks: Ranks | None
+def _run(
+    config: RunConfig, world: World, display: str, overrides: list[str] | tuple[str, ...], rank_group: RankGroup | None
 ) -> dict[str, Any]:
     from dnntrain.run.directory import RunDirectory
-    from dnntrain.run.session import as_it_goes_on, open_session
+    from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
-    if config.launch.scheduler and not world.launched:
-        from dnntrain.cli.commands.slurm import submit
+    if config.launch.scheduler and not world.is_launched:
+        from dnntrain.cli.commands.slurm import submit_job
 
-        return submit(config, overrides)
-    together = ranks.meeting.together if ranks is not None else _alone
-    session = together("data and plan", lambda: open_session(as_it_goes_on(config), world))
-    if ranks is not None:
-        ranks.agree_on_data(session.data.dataset.digest, config)
-    directory = together(
+        return submit_job(config, overrides)
+    run_together = rank_group.rendezvous.run_on_all_ranks if rank_group is not None else _run_alone
+    session = run_together("data and plan", lambda: open_session(drop_init_weights_if_resuming(config), world))
+    if rank_group is not None:
+        rank_group.agree_on_data(session.data.dataset.digest, config)
+    directory = run_together(
         "run directory", lambda: RunDirectory.open(config.run_dir, config.name) if world.is_main else None
     )
     try:
-        if session.plan.ranks > 1 and not world.launched:
+        if session.plan.ranks > 1 and not world.is_launched:
             assert directory is not None
-            return _launched(session, directory, display, overrides)
-        return _train_here(session, directory, display, overrides, ranks)
+            return _launch_ranks(session, directory, display, overrides)
+        return _run_in_process(session, directory, display, overrides, rank_group)
     finally:
         if directory is not None:
             directory.close()
 
 
-def _alone(name: str, body: Callable[[], Value]) -> Value:
+def _run_alone(name: str, body: Callable[[], Value]) -> Value:
     """One process has nobody to do `body` together with."""
     return body()
 
 
-def _launched(
+def _launch_ranks(
     session: Session, directory: RunDirectory, display: str, overrides: list[str] | tuple[str, ...]
 ) -> dict[str, Any]:
-    from dnntrain.run.torchrun import launch
+    from dnntrain.run.torchrun import launch_run
 
     # Refused here, with the exit code of the reason, and before the saved configuration is written over.
-    _, finished, _ = _start_of(session, directory.path, lambda text: None)
-    session.data.once.forget()
-    return finished if finished is not None else launch(session, directory, display, overrides)
+    _, finished_result, _ = _find_start(session, directory.path, lambda text: None)
+    session.data.cache.clear()
+    return finished_result if finished_result is not None else launch_run(session, directory, display, overrides)
 
 
-def _train_here(
+def _run_in_process(
     session: Session,
     directory: RunDirectory | None,
     display_mode: str,
     overrides: list[str] | tuple[str, ...],
-    ranks: Ranks | None,
+    rank_group: RankGroup | None,
 ) -> dict[str, Any]:
     from dnntrain.display.factory import make_display
-    from dnntrain.utils.signals import ended_by_signals
+    from dnntrain.utils.signals import exit_on_signals
 
     config = session.config
     display = make_display(display_mode if directory is not None else "quiet")
-    say, warn = _voices(directory, display)
+    say, warn = _make_loggers(directory, display)
     # Every rank looks at the files for itself, and so comes to the same conclusion.
     folder = directory.path if directory is not None else Path(str(config.run_dir))
-    together = ranks.meeting.together if ranks is not None else _alone
-    digests, finished, checkpoint = together("start", lambda: _start_of(session, folder, warn))
-    if ranks is not None:
-        step = "done" if finished is not None else "none" if checkpoint is None else str(checkpoint.step)
-        ranks.meeting.agree("checkpoints", {"step": step})
-    if finished is not None:
+    run_together = rank_group.rendezvous.run_on_all_ranks if rank_group is not None else _run_alone
+    digests, finished_result, checkpoint = run_together("start", lambda: _find_start(session, folder, warn))
+    if rank_group is not None:
+        step = "done" if finished_result is not None else "none" if checkpoint is None else str(checkpoint.step)
+        rank_group.rendezvous.check_agreement("checkpoints", {"step": step})
+    if finished_result is not None:
         say("this run is done; nothing is left to train")
-        return finished
+        return finished_result
     if directory is not None:
         if checkpoint is None:
             directory.clear_checkpoints()
         elif checkpoint.path.parent.samefile(directory.checkpoints) and config.resume != "auto":
             # The run's rows end at this step from here on; what was saved after it would be gone on with after a kill.
-            directory.cut_back(checkpoint.step)
+            directory.remove_later_checkpoints(checkpoint.step)
         directory.write_start(config.resolved, list(overrides), session.plan.as_json())
         (directory.path / "result.json").unlink(missing_ok=True)
     result: dict[str, Any] = {"status": "failed", "run_dir": str(folder)}
-    ended = ended_by_signals(f"go on with: dnntrain resume {folder}") if ranks is None else nullcontext()
+    signal_context = exit_on_signals(f"go on with: dnntrain resume {folder}") if rank_group is None else nullcontext()
     try:
-        with ended:
-            return _trained(session, directory, display, (say, warn), digests, checkpoint, result)
-    except BaseException as met:
-        error = ranks.cause(met) if ranks is not None else met
-        result.update(_how_it_ended(error))
+        with signal_context:
+            return _fit(session, directory, display, (say, warn), digests, checkpoint, result)
+    except BaseException as caught_error:
+        error = rank_group.resolve_cause(caught_error) if rank_group is not None else caught_error
+        result.update(_make_failure_fields(error))
         if directory is not None:
             directory.log(str(error))
-        if error is met:
+        if error is caught_error:
             raise
         raise error from None
     finally:
@@ -141,80 +141,89 @@ def _train_here(
         display.close(f"status: {result['status']}")
 
 
-def _how_it_ended(error: BaseException) -> dict[str, Any]:
-    error = full_disk(error) or error
+def _make_failure_fields(error: BaseException) -> dict[str, Any]:
+    error = convert_disk_full_error(error) or error
     if isinstance(error, DnntrainError):
         return {"status": error.status, "reason": error.message, "exit_code": error.exit_code}
     return {"status": "failed", "reason": f"{type(error).__name__}: {error}", "exit_code": 1}
 
 
-def _start_of(
+def _find_start(
     session: Session, folder: Path, warn: Callable[[str], None]
 ) -> tuple[Digests, dict[str, Any] | None, Checkpoint | None]:
     """(digests, the result where the run is done already, the checkpoint to go on from). Refuses to go on with other data or settings."""
-    from dnntrain.checkpoint.checkpoint import Digests, newest, read
+    from dnntrain.checkpoint.checkpoint import Digests, read_checkpoint, read_newest_checkpoint
 
     config = session.config
-    digests = Digests(digest(config.resolved), session.data.dataset.digest)
-    finished = _already_done(folder, digests, config)
+    digests = Digests(compute_digest(config.resolved), session.data.dataset.digest)
+    finished_result = _read_finished_result(folder, digests, config)
     checkpoint = None
-    if finished is None and config.resume == "auto":
-        checkpoint = newest(folder / "checkpoints", warn)
-    elif finished is None and config.resume != "never":
-        checkpoint = read(_checkpoint_path(config.resume))
+    if finished_result is None and config.resume == "auto":
+        checkpoint = read_newest_checkpoint(folder / "checkpoints", warn)
+    elif finished_result is None and config.resume != "never":
+        checkpoint = read_checkpoint(_resolve_checkpoint(config.resume))
     if checkpoint is not None:
-        _check_same(checkpoint, digests, folder, session)
-    return digests, finished, checkpoint
+        _check_can_resume(checkpoint, digests, folder, session)
+    return digests, finished_result, checkpoint
 
 
-def _trained(
+def _fit(
     session: Session,
     directory: RunDirectory | None,
     display: Display,
-    voices: tuple[Callable[[str], None], Callable[[str], None]],
+    loggers: tuple[Callable[[str], None], Callable[[str], None]],
     digests: Any,
     checkpoint: Any,
     result: dict[str, Any],
 ) -> dict[str, Any]:
     """Builds, restores, trains, and finishes; fills `result` as it goes."""
-    from dnntrain.checkpoint.checkpoint import restore
-    from dnntrain.display.run_progress import Watch, header
-    from dnntrain.training.rollback import run as run_loop
-    from dnntrain.training.trainer import build
+    from dnntrain.checkpoint.checkpoint import restore_states
+    from dnntrain.display.run_progress import RunProgress, make_header
+    from dnntrain.training.rollback import run_with_rollback
+    from dnntrain.training.trainer import build_trainer
 
-    (say, warn), config, plan = voices, session.config, session.plan
+    (say, warn), config, plan = loggers, session.config, session.plan
     trackers = [choice.build() for choice in config.track.values()] if directory is not None else []
-    watch = Watch(display, plan, config)
-    listeners = [watch.row, *(tracker.row for tracker in trackers)]
-    trainer = build(
-        config, plan, session.data, directory, session.world, session.device, digests, listeners, warn, watch.tick
+    run_progress = RunProgress(display, plan, config)
+    listeners = [run_progress.record_row, *(tracker.log_row for tracker in trackers)]
+    trainer = build_trainer(
+        config,
+        plan,
+        session.data,
+        directory,
+        session.world,
+        session.device,
+        digests,
+        listeners,
+        warn,
+        run_progress.tick,
     )
     progress = trainer.loop.progress
     if checkpoint is not None:
-        restore(checkpoint, trainer.states)
-        display.message(f"going on from step {progress.step} of {checkpoint.path}")
+        restore_states(checkpoint, trainer.states)
+        display.show_message(f"going on from step {progress.step} of {checkpoint.path}")
     elif directory is not None:
-        trainer.metrics.cut_back(0)
+        trainer.metrics.truncate_to(0)
     for tracker in trackers:
         tracker.start(result["run_dir"], config.resolved)
-    display.start(header(plan, result["run_dir"]))
+    display.start(make_header(plan, result["run_dir"]))
     try:
         with trainer.signals:
             progress.start()
             trainer.metrics.start_interval()
-            watch.attach(trainer)
-            run_loop(trainer, Path(result["run_dir"] or str(config.run_dir)) / "checkpoints", warn)
-            _finish_training(trainer, plan)
+            run_progress.attach(trainer)
+            run_with_rollback(trainer, Path(result["run_dir"] or str(config.run_dir)) / "checkpoints", warn)
+            _run_last_events(trainer, plan)
         _raise_if_stopped(trainer, result)
-        result.update(_result(session, trainer))
+        result.update(_make_result(session, trainer))
         if directory is not None:
-            from dnntrain.run.finish import finish
+            from dnntrain.run.finish import finish_run
 
-            finish(session, trainer, directory, result, say, warn)
+            finish_run(session, trainer, directory, result, say, warn)
         result["status"] = "done"
         return result
     except DnntrainError as error:
-        result.update({**_result(session, trainer), "status": error.status})
+        result.update({**_make_result(session, trainer), "status": error.status})
         raise
     finally:
         trainer.metrics.close()
@@ -223,39 +232,39 @@ def _trained(
             tracker.close(result)
 
 
-def _finish_training(trainer: Trainer, plan: Any) -> None:
+def _run_last_events(trainer: Trainer, plan: Any) -> None:
     """The events of the last step, where the run ended before its planned last step."""
     step = trainer.loop.progress.step
-    if trainer.loop.progress.complete:
-        trainer.metrics.train_row(step)
+    if trainer.loop.progress.is_complete:
+        trainer.metrics.write_train_row(step)
         if trainer.evaluator.best is not None or plan.data.val:
             trainer.evaluator(step)
-    trainer.saver(step)
+    trainer.checkpointer(step)
 
 
 def _raise_if_stopped(trainer: Trainer, result: dict[str, Any]) -> None:
     import signal
 
-    number = trainer.loop.progress.signal
-    if number is None:
+    signal_number = trainer.loop.progress.signal
+    if signal_number is None:
         return
-    name = signal.Signals(number).name
+    name = signal.Signals(signal_number).name
     text = f"{name}: stopped after step {trainer.loop.progress.step}; saved in {result['run_dir']}"
     hint = f"go on with: dnntrain resume {result['run_dir']}"
-    error = Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
-    error.saved = True
+    error = Interrupted(text, hint) if signal_number == signal.SIGINT else Preempted(text, hint)
+    error.is_saved = True
     raise error
 
 
-def _result(session: Session, trainer: Trainer) -> dict[str, Any]:
-    from dnntrain.checkpoint.digests import weights_digest
-    from dnntrain.utils.hardware import peak_bytes
+def _make_result(session: Session, trainer: Trainer) -> dict[str, Any]:
+    from dnntrain.checkpoint.digests import compute_weights_digest
+    from dnntrain.utils.hardware import read_peak_bytes
 
     progress = trainer.loop.progress
     metrics = trainer.metrics
     train_s = max(progress.train_s, 1e-9)
     return {
-        "config_digest": digest(session.config.resolved),
+        "config_digest": compute_digest(session.config.resolved),
         "metric": session.config.eval.metric,
         "best": trainer.evaluator.best,
         "best_step": trainer.evaluator.best_step,
@@ -266,25 +275,27 @@ def _result(session: Session, trainer: Trainer) -> dict[str, Any]:
         "step_ms": round(1000 * train_s / max(progress.step, 1), 4),
         "train_s": round(train_s, 3),
         "wall_s": round(progress.elapsed_s, 3),
-        "peak_memory_mb": round(peak_bytes(session.device) / 2**20, 1),
+        "peak_memory_mb": round(read_peak_bytes(session.device) / 2**20, 1),
         "estimated_memory_mb": round(session.plan.memory.total / 2**20, 1),
         "parameters": session.plan.model.parameters,
-        "digest": weights_digest(trainer.model) if not session.plan.in_step else None,
+        "digest": compute_weights_digest(trainer.model) if not session.plan.has_collective_forward else None,
     }
 
 
-def _voices(directory: RunDirectory | None, display: Display) -> tuple[Callable[[str], None], Callable[[str], None]]:
+def _make_loggers(
+    directory: RunDirectory | None, display: Display
+) -> tuple[Callable[[str], None], Callable[[str], None]]:
     """(say, warn): both write to log.txt and to the display; a warning is shown also where the display is quiet."""
 
     def say(text: str, warning: bool = False) -> None:
         if directory is not None:
             directory.log(text)
-        display.message(text, warning)
+        display.show_message(text, warning)
 
     return say, lambda text: say(text, True)
 
 
-def _already_done(folder: Path, digests: Any, config: RunConfig) -> dict[str, Any] | None:
+def _read_finished_result(folder: Path, digests: Any, config: RunConfig) -> dict[str, Any] | None:
     """The result of a run directory whose run is done with this very configuration."""
     from dnntrain.utils.files import read_json
 
@@ -294,62 +305,64 @@ def _already_done(folder: Path, digests: Any, config: RunConfig) -> dict[str, An
     return None
 
 
-def _checkpoint_path(text: str) -> Path:
+def _resolve_checkpoint(text: str) -> Path:
     """A checkpoint folder, or the last one of a run directory."""
-    from dnntrain.checkpoint.checkpoint import pointer
+    from dnntrain.checkpoint.checkpoint import read_pointer
 
     path = Path(text).expanduser()
     if (path / "manifest.json").is_file():
         return path
-    last = pointer(path / "checkpoints", "LAST")
+    last = read_pointer(path / "checkpoints", "LAST")
     if last is None:
         raise CheckpointError(f"resume={text} is neither a checkpoint nor a run directory with one")
     return path / "checkpoints" / last
 
 
-def _check_same(checkpoint: Any, new: Any, folder: Path, session: Session) -> None:
+def _check_can_resume(checkpoint: Any, digests: Any, folder: Path, session: Session) -> None:
     """Refuses to go on with other data, or with a configuration in which what cannot change has changed."""
     from dnntrain.config.decode import load_config
-    from dnntrain.run.resume_checks import refused
+    from dnntrain.run.resume_checks import find_refusals
 
-    saved = checkpoint.digests
-    if saved.data != new.data:
+    saved_digests = checkpoint.digests
+    if saved_digests.data != digests.data:
         from dnntrain.errors import DataError
 
         raise DataError(
-            f"the data set has changed since {folder} was trained (digest {saved.data[:12]} → {new.data[:12]})",
+            f"the data set has changed since {folder} was trained (digest {saved_digests.data[:12]} → {digests.data[:12]})",
             "restore the data, or train anew in another run_dir",
         )
-    if saved.config == new.config:
+    if saved_digests.config == digests.config:
         return
-    reasons = refused(load_config(checkpoint.path.parents[1] / "config.yaml"), session.config.resolved)
+    reasons = find_refusals(load_config(checkpoint.path.parents[1] / "config.yaml"), session.config.resolved)
     if reasons:
-        raise ConfigError.of(reasons)
+        raise ConfigError.from_mistakes(reasons)
     _check_length(checkpoint.step, session)
-    _check_same_batches(checkpoint, session)
+    _check_batch_sizes(checkpoint, session)
 
 
-def _check_length(done: int, session: Session) -> None:
+def _check_length(steps_done: int, session: Session) -> None:
     """Refuses a length of the run that it has gone beyond: its files would tell of a shorter training than there was."""
     total = session.plan.total_steps
-    if total and done > total:
+    if total and steps_done > total:
         raise ConfigError(
-            f"train.duration={session.config.train.duration} is {total} steps, and {done} are done",
-            f"train.duration={done}step ends the run as it is; a shorter one is trained anew in another run_dir, "
+            f"train.duration={session.config.train.duration} is {total} steps, and {steps_done} are done",
+            f"train.duration={steps_done}step ends the run as it is; a shorter one is trained anew in another run_dir, "
             "or from an earlier checkpoint with resume=PATH",
         )
 
 
-def _check_same_batches(checkpoint: Any, session: Session) -> None:
+def _check_batch_sizes(checkpoint: Any, session: Session) -> None:
     """Refuses a length of the run with which the steps so far would have had other batch sizes: examples would be left out or repeated."""
-    from dnntrain.utils.epochs import Timetable
+    from dnntrain.utils.epochs import EpochSchedule
     from dnntrain.utils.files import read_json
 
-    saved = read_json(checkpoint.path.parents[1] / "plan.json").get("timetable")
-    if saved is None:
+    saved_schedule = read_json(checkpoint.path.parents[1] / "plan.json").get("timetable")
+    if saved_schedule is None:
         return
-    before = Timetable(int(saved["examples"]), tuple((int(epoch), int(size)) for epoch, size in saved["changes"]))
-    if not session.plan.timetable.agrees(before, checkpoint.step):
+    old_schedule = EpochSchedule(
+        int(saved_schedule["examples"]), tuple((int(epoch), int(size)) for epoch, size in saved_schedule["changes"])
+    )
+    if not session.plan.timetable.is_equal_until(old_schedule, checkpoint.step):
         raise ConfigError(
             f"with train.duration={session.config.train.duration} the {checkpoint.step} steps so far would have had other batch sizes "
             "(sched.param=batch_size)",

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-from dnntrain.checkpoint.checkpoint import by_step
-from dnntrain.checkpoint.portable_model import unfetched
+from dnntrain.checkpoint.checkpoint import list_checkpoints
+from dnntrain.checkpoint.portable_model import without_pretrained_weights
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.run_config import RunConfig
-from dnntrain.input.prepared import Prepared
+from dnntrain.input.prepared import PreparedData
 from dnntrain.input.split import prepare_data
-from dnntrain.planning.facts import data_facts, model_facts
-from dnntrain.planning.memory import with_teacher
+from dnntrain.planning.facts import collect_data_facts, collect_model_facts
+from dnntrain.planning.memory import add_teacher_memory
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import make_plan
-from dnntrain.protocols import Alone
-from dnntrain.run.preflight import check_controls, check_first_weights, check_integers, check_stages
-from dnntrain.training.components import collect, make_context
-from dnntrain.utils.hardware import Hardware, detect, keep_freed_memory, resident_bytes, torch_device
+from dnntrain.protocols import SingleProcess
+from dnntrain.run.preflight import check_init_weights, check_pipeline_stages, check_quantization, check_scheduled_values
+from dnntrain.training.components import build_hooks, make_build_context
+from dnntrain.utils.hardware import Hardware, get_torch_device, keep_freed_memory, probe_hardware, read_resident_bytes
 from dnntrain.utils.world import World
 
 
@@ -31,49 +31,51 @@ class Session:
     config: RunConfig
     hardware: Hardware
     world: World
-    data: Prepared
+    data: PreparedData
     plan: Plan
 
     @property
     def device(self) -> str:
         """The torch device of this rank."""
-        return torch_device(self.config.device, self.hardware, self.world)
+        return get_torch_device(self.config.device, self.hardware, self.world)
 
 
-def open_session(config: RunConfig, world: World, planned: bool = False) -> Session:
+def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Session:
     """Loads the data and makes the plan. Raises ConfigError or DataError where the run cannot be.
 
     A run that is only `planned` may be one of ranks that are not there.
     """
-    hardware = detect(config.device)
+    hardware = probe_hardware(config.device)
     prepare_host(config)
     dataset = config.data.build()
     data = prepare_data(config, dataset)
-    facts = data_facts(config, data)
-    plan = make_plan(config, hardware, world, facts, model_facts(config, facts), resident_bytes(), planned)
+    facts = collect_data_facts(config, data)
+    plan = make_plan(
+        config, hardware, world, facts, collect_model_facts(config, facts), read_resident_bytes(), plan_only
+    )
     session = Session(config, hardware, world, data, plan)
     # What a method refuses is refused here, before a folder is made.
-    parts = collect(config, make_context(config, plan, data, session.device, world, Alone()))
-    check_controls(config, plan, data, parts)
-    check_stages(config, plan, data, parts)
-    session = replace(session, plan=with_teacher(plan, parts))
+    hooks = build_hooks(config, make_build_context(config, plan, data, session.device, world, SingleProcess()))
+    check_scheduled_values(config, plan, data, hooks)
+    check_pipeline_stages(config, plan, data, hooks)
+    session = replace(session, plan=add_teacher_memory(plan, hooks))
     if config.init_from is not None:
-        check_first_weights(config, data, parts)
+        check_init_weights(config, data, hooks)
     if isinstance(config.quant, PostTraining) and world.is_main:
-        check_integers(config, data)
+        check_quantization(config, data)
     return session
 
 
-def as_it_goes_on(config: RunConfig) -> RunConfig:
+def drop_init_weights_if_resuming(config: RunConfig) -> RunConfig:
     """`config`; where the run goes on from a checkpoint, without the files that only its first weights were read from: they may be gone."""
-    saved = config.run_dir is not None and by_step(Path(config.run_dir).expanduser() / "checkpoints")
-    begun = config.resume not in ("auto", "never") or (config.resume == "auto" and saved)
-    return with_saved_weights(config) if begun else config
+    has_checkpoint = config.run_dir is not None and list_checkpoints(Path(config.run_dir).expanduser() / "checkpoints")
+    is_resuming = config.resume not in ("auto", "never") or (config.resume == "auto" and has_checkpoint)
+    return drop_init_weights(config) if is_resuming else config
 
 
-def with_saved_weights(config: RunConfig) -> RunConfig:
+def drop_init_weights(config: RunConfig) -> RunConfig:
     """`config` without the files that first weights are read from: those of a checkpoint take their place."""
-    return replace(config, init_from=None, model=unfetched(config.model))
+    return replace(config, init_from=None, model=without_pretrained_weights(config.model))
 
 
 def prepare_host(config: RunConfig) -> None:

@@ -31,36 +31,40 @@ def main() -> int:
 
     from dnntrain.utils.files import write_json
 
-    _log_to(logs / "torchrun.log")
-    started_s = time.time()
+    _log_to_file(logs / "torchrun.log")
+    start_time_s = time.time()
     try:
         run(parse_args(words))  # type: ignore[no-untyped-call]
         return 0
     except ChildFailedError as error:
-        rank, failure = _first(error.failures, started_s)
-        write_json(logs / "agent.json", {"rank": rank, **_facts(failure)})
+        rank, failure = _find_first_failure(error.failures, start_time_s)
+        write_json(logs / "agent.json", {"rank": rank, **_describe_failure(failure)})
         return failure.exitcode if failure.exitcode > 0 else 1
     except SignalException as error:
         return 128 + int(error.sigval)
 
 
-def _first(failures: dict[int, ProcessFailure], started_s: float) -> tuple[int, ProcessFailure]:
+def _find_first_failure(failures: dict[int, ProcessFailure], started_s: float) -> tuple[int, ProcessFailure]:
     """The rank that ended first: one that was killed, by another signal than torchrun's own, before those that were told so."""
-    killed = {rank: item for rank, item in failures.items() if item.exitcode < 0 and -item.exitcode != signal.SIGTERM}
-    return min((killed or failures).items(), key=lambda pair: (pair[1].timestamp or started_s, pair[0]))
+    killed_ranks = {
+        rank: failure
+        for rank, failure in failures.items()
+        if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM
+    }
+    return min((killed_ranks or failures).items(), key=lambda pair: (pair[1].timestamp or started_s, pair[0]))
 
 
-def _facts(failure: ProcessFailure) -> dict[str, Any]:
+def _describe_failure(failure: ProcessFailure) -> dict[str, Any]:
     name = signal.Signals(-failure.exitcode).name if failure.exitcode < 0 else ""
     return {"pid": failure.pid, "exit_code": failure.exitcode, "signal": name}
 
 
-def _log_to(path: Path) -> None:
+def _log_to_file(path: Path) -> None:
     """torch's loggers write to stderr by handlers of their own; here they all write to the file."""
     for name in ("torch", *(name for name in logging.root.manager.loggerDict if name.startswith("torch."))):
         logger = logging.getLogger(name)
-        for own in [*logger.handlers]:
-            logger.removeHandler(own)
+        for handler_to_remove in [*logger.handlers]:
+            logger.removeHandler(handler_to_remove)
         logger.propagate = True
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -10,37 +10,37 @@ from pathlib import Path
 
 def main() -> int:
     """Trains with the resolved configuration that the parent wrote; the parent says how it ended."""
-    from dnntrain.config.decode import decode, load_config
+    from dnntrain.config.decode import decode_config, load_config
     from dnntrain.config.run_config import RunConfig
     from dnntrain.errors import DnntrainError
-    from dnntrain.run.runner import train_described
-    from dnntrain.utils.error_boundary import guarded
+    from dnntrain.run.runner import train_from_factory
+    from dnntrain.utils.error_boundary import run_with_error_boundary
     from dnntrain.utils.words import split_words
     from dnntrain.utils.world import World
 
     path = Path(sys.argv[1])
-    parent_tells = "DNNTRAIN_RESTART" in os.environ
+    parent_reports = "DNNTRAIN_RESTART" in os.environ
 
-    def body() -> int:
+    def run_rank() -> int:
         overrides = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
 
-        def configured() -> RunConfig:
-            return decode({**load_config(path / "config.yaml"), "run_dir": str(path)})
+        def read_config() -> RunConfig:
+            return decode_config({**load_config(path / "config.yaml"), "run_dir": str(path)})
 
         world = World.from_environ()
         display = os.environ.get("DNNTRAIN_DISPLAY", "auto")
         try:
-            train_described(configured, world, display=display, overrides=overrides)
+            train_from_factory(read_config, world, display=display, overrides=overrides)
         except Exception as error:
-            if not parent_tells or not (path / "logs" / "failure.json").is_file():
+            if not parent_reports or not (path / "logs" / "failure.json").is_file():
                 raise
             return error.exit_code if isinstance(error, DnntrainError) else 1
         return 0
 
-    return guarded(body)
+    return run_with_error_boundary(run_rank)
 
 
-def take_from_slurm(environ: MutableMapping[str, str]) -> None:
+def set_rank_from_slurm(environ: MutableMapping[str, str]) -> None:
     """A task of srun is a rank: its number, by the names that torchrun would give."""
     if "SLURM_PROCID" in environ and "RANK" not in environ:
         names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
@@ -49,5 +49,5 @@ def take_from_slurm(environ: MutableMapping[str, str]) -> None:
 
 if __name__ == "__main__":
     # Not in main: a sweep within a job of Slurm has its variables too, but its trials are no tasks of srun.
-    take_from_slurm(os.environ)
+    set_rank_from_slurm(os.environ)
     sys.exit(main())

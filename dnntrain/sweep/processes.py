@@ -11,15 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 
 #: The environment variable that all processes of a trial inherit. Its value is the trial's folder.
-MARK = "DNNTRAIN_TRIAL"
+MARK_VARIABLE = "DNNTRAIN_TRIAL"
 
 
-def start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+def start_process(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
     """Starts the trial of `folder`; what it says is added to output.txt there."""
     with (folder / "output.txt").open("ab") as output:
         return subprocess.Popen(
             command,
-            env={**environ, MARK: str(folder)},
+            env={**environ, MARK_VARIABLE: str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -27,34 +27,34 @@ def start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> s
         )
 
 
-def marked(folder: Path) -> list[int]:
+def find_processes(folder: Path) -> list[int]:
     """The live processes that bear the mark of `folder`: the trial, its torchrun, its ranks and their readers."""
-    wanted = f"{MARK}={folder}".encode()
-    found = []
+    mark_entry = f"{MARK_VARIABLE}={folder}".encode()
+    process_ids = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if wanted in (entry / "environ").read_bytes().split(b"\0") and int(entry.name) != os.getpid():
-                found.append(int(entry.name))
-    return found
+            if mark_entry in (entry / "environ").read_bytes().split(b"\0") and int(entry.name) != os.getpid():
+                process_ids.append(int(entry.name))
+    return process_ids
 
 
-def end_all(folder: Path, patience_s: Sequence[float] = (0.0, 5.0, 5.0)) -> int:
+def end_processes(folder: Path, patience_s: Sequence[float] = (0.0, 5.0, 5.0)) -> int:
     """Ends what is left of the trial of `folder`, and returns the number of processes that it had to signal.
 
     Waits for them, then sends SIGTERM, then SIGKILL, for as many seconds each.
     """
-    signalled: set[int] = set()
-    for number, seconds in zip((None, signal.SIGTERM, signal.SIGKILL), patience_s, strict=True):
-        if number is not None:
-            for process in marked(folder):
-                signalled.add(process)
+    signaled_ids: set[int] = set()
+    for signal_number, seconds in zip((None, signal.SIGTERM, signal.SIGKILL), patience_s, strict=True):
+        if signal_number is not None:
+            for process_id in find_processes(folder):
+                signaled_ids.add(process_id)
                 with suppress(OSError):
-                    os.kill(process, number)
-        until = time.monotonic() + seconds
-        while left := marked(folder):
-            if time.monotonic() >= until:
+                    os.kill(process_id, signal_number)
+        deadline = time.monotonic() + seconds
+        while remaining_ids := find_processes(folder):
+            if time.monotonic() >= deadline:
                 break
             time.sleep(0.05)
-        if not left:
+        if not remaining_ids:
             break
-    return len(signalled)
+    return len(signaled_ids)

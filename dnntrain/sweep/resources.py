@@ -12,7 +12,7 @@ _MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Need:
+class ResourceDemand:
     """What a trial takes: `processes` ranks of `threads` threads, `memory_bytes` of the host, and `devices` accelerators.
 
     `device` is the number of the one accelerator that its configuration names, as in device=cuda:1.
@@ -26,46 +26,49 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Slot:
+class Resources:
     """A part of the machine: accelerators by name, as in CUDA_VISIBLE_DEVICES, and numbers of cores."""
 
     devices: tuple[str, ...]
     cores: tuple[int, ...]
 
 
-def divide(
-    needs: Sequence[Need],
+def divide_machine(
+    demands: Sequence[ResourceDemand],
     devices: Sequence[str],
     cores: Sequence[int],
     memory_bytes: int,
     at_once: int | None = None,
-) -> list[Slot]:
+) -> list[Resources]:
     """Equal slots for trials with `needs`, as many as fit or `at_once`.
 
     The size of a slot follows from all trials and the machine, not from which trials are left: a trial that goes on has
     as many threads as before, and so the same bits. Each slot holds the largest need; one core for each thread of each
     rank, unless `at_once` asks for more. Raises ConfigError where `at_once` slots do not fit on the accelerators.
     """
-    fitting = len(needs)
-    widest = max(need.devices for need in needs)
-    if widest:
-        fitting = min(fitting, 1 if any(need.device is not None for need in needs) else max(1, len(devices) // widest))
-    memory = max(need.memory_bytes * need.processes for need in needs)
-    if memory and memory_bytes:
-        fitting = min(fitting, max(1, int(_MEMORY_SHARE * memory_bytes) // memory))
-    host = max(need.processes * need.threads for need in needs)
-    most = min(fitting, max(1, len(cores) // host))
-    if at_once is not None and widest and at_once > fitting and at_once <= len(needs):
-        raise ConfigError(
-            f"--at-once {at_once}: {fitting} trials of {widest} devices fit on {len(devices)} at once",
-            f"use --at-once {fitting}, or fewer devices for each trial with launch.nproc",
+    num_fitting = len(demands)
+    max_devices = max(demand.devices for demand in demands)
+    if max_devices:
+        num_fitting = min(
+            num_fitting,
+            1 if any(demand.device is not None for demand in demands) else max(1, len(devices) // max_devices),
         )
-    count = most if at_once is None else min(at_once, len(needs))
-    share = max(1, len(cores) // count)
+    memory = max(demand.memory_bytes * demand.processes for demand in demands)
+    if memory and memory_bytes:
+        num_fitting = min(num_fitting, max(1, int(_MEMORY_SHARE * memory_bytes) // memory))
+    cores_per_trial = max(demand.processes * demand.threads for demand in demands)
+    max_count = min(num_fitting, max(1, len(cores) // cores_per_trial))
+    if at_once is not None and max_devices and at_once > num_fitting and at_once <= len(demands):
+        raise ConfigError(
+            f"--at-once {at_once}: {num_fitting} trials of {max_devices} devices fit on {len(devices)} at once",
+            f"use --at-once {num_fitting}, or fewer devices for each trial with launch.nproc",
+        )
+    count = max_count if at_once is None else min(at_once, len(demands))
+    cores_per_set = max(1, len(cores) // count)
     return [
-        Slot(
-            tuple(devices[number * widest : (number + 1) * widest]),
-            tuple(cores[(number * share + offset) % len(cores)] for offset in range(share)),
+        Resources(
+            tuple(devices[number * max_devices : (number + 1) * max_devices]),
+            tuple(cores[(number * cores_per_set + offset) % len(cores)] for offset in range(cores_per_set)),
         )
         for number in range(count)
     ]

@@ -11,57 +11,62 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dnntrain.sweep.processes import end_all, start
-from dnntrain.sweep.resources import Slot
-from dnntrain.sweep.sweep_directory import Standing, Trial, ended, refresh
-from dnntrain.utils.signals import handled
+from dnntrain.sweep.processes import end_processes, start_process
+from dnntrain.sweep.resources import Resources
+from dnntrain.sweep.sweep_directory import Trial, TrialStatus, status_after_exit, update_status
+from dnntrain.utils.signals import signal_handlers
 
 #: How long trials that were asked to stop have for a long step and a large checkpoint.
 _GRACE_S = 600.0
-_LOOK_EVERY_S = 0.1
-_REFRESH_EVERY_S = 0.5
+_POLL_INTERVAL_S = 0.1
+_REFRESH_INTERVAL_S = 0.5
 
 
-class Board:
+class ProgressTable:
     """The trials of a sweep and how each stands. What shows it or writes it down overrides what it needs."""
 
-    def __init__(self, trials: Sequence[Trial], standings: Sequence[Standing]) -> None:
+    def __init__(self, trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> None:
         self.trials = tuple(trials)
-        self.standings = list(standings)
+        self.statuses = list(statuses)
 
-    def begun(self, index: int) -> None:
+    def on_trial_start(self, index: int) -> None:
         """A trial was started."""
 
-    def over(self, index: int) -> None:
+    def on_trial_end(self, index: int) -> None:
         """A trial has ended."""
 
-    def refreshed(self) -> None:
+    def on_refresh(self) -> None:
         """Steps and metrics of running trials were read."""
 
-    def asked_to_stop(self, number: int) -> None:
+    def on_signal(self, signal_number: int) -> None:
         """The sweep has got a signal."""
 
 
 @dataclass
-class _Running:
+class _RunningTrial:
     index: int
-    slot: Slot
+    resources: Resources
     process: subprocess.Popen[bytes]
 
 
-class Pool:
+class TrialRunner:
     """Runs the trials of `board` that are not done. `command` makes the command of a trial in a slot."""
 
-    def __init__(self, board: Board, slots: Sequence[Slot], command: Callable[[Trial, Slot], list[str]]) -> None:
-        self._board = board
-        self._free = list(slots)
-        self._command = command
-        self._waiting = [index for index, found in enumerate(board.standings) if not found.done]
-        self._running: list[_Running] = []
-        self._signal: int | None = None
-        self._told = False
-        self._until = 0.0
-        self._refresh_at = 0.0
+    def __init__(
+        self,
+        progress_table: ProgressTable,
+        resource_sets: Sequence[Resources],
+        make_command: Callable[[Trial, Resources], list[str]],
+    ) -> None:
+        self._progress_table = progress_table
+        self._free_resources = list(resource_sets)
+        self._make_command = make_command
+        self._waiting_trials = [index for index, status in enumerate(progress_table.statuses) if not status.is_done]
+        self._running_trials: list[_RunningTrial] = []
+        self._signal_number: int | None = None
+        self._has_notified = False
+        self._kill_deadline = 0.0
+        self._next_refresh = 0.0
 
     def run(self) -> int | None:
         """Returns when no trial runs any more: None, or the number of the signal that asked the sweep to stop.
@@ -69,91 +74,99 @@ class Pool:
         The first signal is passed on to all trials, which save and end; a second one, or ten minutes, kills them.
         """
         try:
-            with handled(self._receive):
-                while self._running or (self._waiting and self._signal is None):
-                    self._fill()
-                    self._reap()
-                    self._heed_signal()
-                    self._refresh()
-                    time.sleep(_LOOK_EVERY_S)
+            with signal_handlers(self._receive_signal):
+                while self._running_trials or (self._waiting_trials and self._signal_number is None):
+                    self._start_trials()
+                    self._collect_exits()
+                    self._handle_signal()
+                    self._refresh_statuses()
+                    time.sleep(_POLL_INTERVAL_S)
         finally:
-            self._kill()
-        return self._signal
+            self._kill_trials()
+        return self._signal_number
 
-    def _fill(self) -> None:
-        while self._free and self._waiting and self._signal is None:
-            index, slot = self._waiting.pop(0), self._free.pop(0)
-            trial = self._board.trials[index]
+    def _start_trials(self) -> None:
+        while self._free_resources and self._waiting_trials and self._signal_number is None:
+            index, resources = self._waiting_trials.pop(0), self._free_resources.pop(0)
+            trial = self._progress_table.trials[index]
             # An earlier sweep that was killed may have left processes, which hold the lock of the folder.
-            end_all(trial.folder, patience_s=(3.0, 10.0, 5.0))
+            end_processes(trial.folder, patience_s=(3.0, 10.0, 5.0))
             (trial.folder / "result.json").unlink(missing_ok=True)
-            process = start(self._command(trial, slot), environment(trial, slot, os.environ), trial.folder)
-            self._running.append(_Running(index, slot, process))
-            self._board.standings[index].status = "running"
-            self._board.begun(index)
-            self._pass_on(process)
+            process = start_process(
+                self._make_command(trial, resources), make_environment(trial, resources, os.environ), trial.folder
+            )
+            self._running_trials.append(_RunningTrial(index, resources, process))
+            self._progress_table.statuses[index].status = "running"
+            self._progress_table.on_trial_start(index)
+            self._forward_signal(process)
 
-    def _reap(self) -> None:
-        for item in [item for item in self._running if item.process.poll() is not None]:
-            trial = self._board.trials[item.index]
-            end_all(trial.folder)
-            self._running.remove(item)
-            self._free.append(item.slot)
-            self._board.standings[item.index] = ended(trial, item.process.returncode)
-            self._board.over(item.index)
+    def _collect_exits(self) -> None:
+        for running_trial in [
+            running_trial for running_trial in self._running_trials if running_trial.process.poll() is not None
+        ]:
+            trial = self._progress_table.trials[running_trial.index]
+            end_processes(trial.folder)
+            self._running_trials.remove(running_trial)
+            self._free_resources.append(running_trial.resources)
+            self._progress_table.statuses[running_trial.index] = status_after_exit(
+                trial, running_trial.process.returncode
+            )
+            self._progress_table.on_trial_end(running_trial.index)
 
-    def _refresh(self) -> None:
-        if time.monotonic() < self._refresh_at:
+    def _refresh_statuses(self) -> None:
+        if time.monotonic() < self._next_refresh:
             return
-        for item in self._running:
-            refresh(self._board.standings[item.index], self._board.trials[item.index])
-        self._board.refreshed()
-        self._refresh_at = time.monotonic() + _REFRESH_EVERY_S
+        for running_trial in self._running_trials:
+            update_status(
+                self._progress_table.statuses[running_trial.index], self._progress_table.trials[running_trial.index]
+            )
+        self._progress_table.on_refresh()
+        self._next_refresh = time.monotonic() + _REFRESH_INTERVAL_S
 
-    def _heed_signal(self) -> None:
-        if self._signal is None:
+    def _handle_signal(self) -> None:
+        if self._signal_number is None:
             return
-        if not self._told:
-            self._told = True
-            self._board.asked_to_stop(self._signal)
-        if time.monotonic() > self._until:
-            self._kill()
+        if not self._has_notified:
+            self._has_notified = True
+            self._progress_table.on_signal(self._signal_number)
+        if time.monotonic() > self._kill_deadline:
+            self._kill_trials()
 
-    def _receive(self, number: int, frame: object) -> None:
-        if self._signal is not None:
-            self._until = 0.0
+    def _receive_signal(self, number: int, frame: object) -> None:
+        if self._signal_number is not None:
+            self._kill_deadline = 0.0
             return
-        self._signal = number
-        self._until = time.monotonic() + _GRACE_S
-        for item in self._running:
-            self._pass_on(item.process)
+        self._signal_number = number
+        self._kill_deadline = time.monotonic() + _GRACE_S
+        for running_trial in self._running_trials:
+            self._forward_signal(running_trial.process)
 
-    def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
+    def _forward_signal(self, process: subprocess.Popen[bytes]) -> None:
         """Asks a trial to stop where the sweep was asked to."""
-        if self._signal is None:
+        if self._signal_number is None:
             return
         with suppress(OSError):
-            process.send_signal(signal.SIGINT if self._signal == signal.SIGINT else signal.SIGTERM)
+            process.send_signal(signal.SIGINT if self._signal_number == signal.SIGINT else signal.SIGTERM)
 
-    def _kill(self) -> None:
+    def _kill_trials(self) -> None:
         """Ends what still runs, at once."""
-        for item in self._running:
-            item.process.kill()
-            end_all(self._board.trials[item.index].folder, patience_s=(0.0, 0.0, 5.0))
+        for running_trial in self._running_trials:
+            running_trial.process.kill()
+            end_processes(self._progress_table.trials[running_trial.index].folder, patience_s=(0.0, 0.0, 5.0))
 
 
-def environment(trial: Trial, slot: Slot, environ: Mapping[str, str]) -> dict[str, str]:
+def make_environment(trial: Trial, resources: Resources, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a trial: its devices, and as many threads a rank as its slot has cores for."""
-    threads = max(1, len(slot.cores) // trial.need.processes)
-    asked = environ.get("OMP_NUM_THREADS", "")
-    threads = min(threads, int(asked)) if asked.isdigit() and int(asked) else threads
-    made = {**environ, "OMP_NUM_THREADS": str(threads), "DNNTRAIN_DISPLAY": "auto"}
-    if slot.devices and trial.need.device is None:
-        made["CUDA_VISIBLE_DEVICES"] = ",".join(slot.devices)
-    return made
+    threads = max(1, len(resources.cores) // trial.demand.processes)
+    user_threads = environ.get("OMP_NUM_THREADS", "")
+    threads = min(threads, int(user_threads)) if user_threads.isdigit() and int(user_threads) else threads
+    variables = {**environ, "OMP_NUM_THREADS": str(threads), "DNNTRAIN_DISPLAY": "auto"}
+    if resources.devices and trial.demand.device is None:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(resources.devices)
+    return variables
 
 
-def trial_command(trial: Trial, slot: Slot) -> list[str]:
+def make_trial_command(trial: Trial, resources: Resources) -> list[str]:
     """The command of a trial's process: it trains the frozen configuration on the cores of its slot."""
-    cores = ",".join(map(str, slot.cores))
+    cores = ",".join(map(str, resources.cores))
     return [sys.executable, "-m", "dnntrain.sweep.worker", str(trial.folder), str(os.getpid()), cores]

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.decode import digest
+from dnntrain.config.decode import compute_digest
 from dnntrain.config.yaml_io import dump_yaml
-from dnntrain.sweep.resources import Need
+from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.utils.files import read_json, write_json, write_text
 from dnntrain.utils.words import join_words
 
-LIST = "sweep.json"
-RESULTS = "results.csv"
+LIST_FILE = "sweep.json"
+RESULTS_FILE = "results.csv"
 
 #: Bytes at the end of metrics.jsonl in which the newest rows are looked for.
 _TAIL_BYTES = 2**14
@@ -30,29 +30,29 @@ class Trial:
 
     number: int
     words: tuple[str, ...]
-    swept: tuple[str, ...]
+    swept_words: tuple[str, ...]
     config: Mapping[str, Any]
     folder: Path
-    need: Need
+    demand: ResourceDemand
     total_steps: int = 0
 
     @property
     def label(self) -> str:
         """What distinguishes it: `sched=step optim.lr=0.1`."""
-        return " ".join(self.swept) or "the only trial"
+        return " ".join(self.swept_words) or "the only trial"
 
     @property
     def metric(self) -> str:
-        name: str = self.config["eval"]["metric"]
-        return name
+        metric_name: str = self.config["eval"]["metric"]
+        return metric_name
 
     @property
     def config_digest(self) -> str:
-        return digest(self.config)
+        return compute_digest(self.config)
 
 
 @dataclass
-class Standing:
+class TrialStatus:
     """How a trial stands. `code` is the exit code of its process, None before it has ended."""
 
     status: str = "waiting"
@@ -61,78 +61,82 @@ class Standing:
     best: float | None = None
     value: float | None = None
     wall_s: float | None = None
-    code: int | None = None
+    exit_code: int | None = None
     reason: str = ""
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return self.status == "done"
 
 
-def standing(trial: Trial) -> Standing:
+def read_status(trial: Trial) -> TrialStatus:
     """How `trial` stands by the files of its folder: done, waiting, or broken off at a step."""
     result = read_json(trial.folder / "result.json")
     if result.get("status") == "done" and result.get("config_digest") == trial.config_digest:
-        return _of_result("done", result, 0)
-    found = Standing()
-    refresh(found, trial)
-    found.step = _of_result("", result, 0).step or found.step
-    if found.step or (trial.folder / "checkpoints" / "LAST").is_file():
-        found.status = "broken off"
-    return found
+        return _make_status("done", result, 0)
+    status = TrialStatus()
+    update_status(status, trial)
+    status.step = _make_status("", result, 0).step or status.step
+    if status.step or (trial.folder / "checkpoints" / "LAST").is_file():
+        status.status = "broken off"
+    return status
 
 
-def ended(trial: Trial, code: int) -> Standing:
+def status_after_exit(trial: Trial, exit_code: int) -> TrialStatus:
     """How `trial` stands after its process has ended with `code` (negative: the signal that killed it)."""
     result = read_json(trial.folder / "result.json")
     status = str(result.get("status") or "")
-    if code == 0 and status == "done":
-        return _of_result("done", result, 0)
+    if exit_code == 0 and status == "done":
+        return _make_status("done", result, 0)
     if status in ("", "done"):
-        status = {2: "refused", 4: "diverged", 75: "preempted", 130: "interrupted"}.get(code, "failed")
-        status = "killed" if code < 0 else status
-    found = _of_result(status, result, code)
+        status = {2: "refused", 4: "diverged", 75: "preempted", 130: "interrupted"}.get(exit_code, "failed")
+        status = "killed" if exit_code < 0 else status
+    trial_status = _make_status(status, result, exit_code)
     # The last row may be of an earlier step than the one that the run has ended after.
-    steps = found.step
-    refresh(found, trial)
-    found.step = steps or found.step
-    found.reason = found.reason or (f"by signal {-code}" if code < 0 else _last_word(trial.folder / "output.txt"))
-    return found
+    result_step = trial_status.step
+    update_status(trial_status, trial)
+    trial_status.step = result_step or trial_status.step
+    trial_status.reason = trial_status.reason or (
+        f"by signal {-exit_code}" if exit_code < 0 else _find_last_message(trial.folder / "output.txt")
+    )
+    return trial_status
 
 
-def refresh(found: Standing, trial: Trial) -> None:
+def update_status(status: TrialStatus, trial: Trial) -> None:
     """Takes the newest step and values from metrics.jsonl of the running `trial`."""
-    for row in _newest_rows(trial.folder / "metrics.jsonl"):
+    for row in _read_newest_rows(trial.folder / "metrics.jsonl"):
         step, value = row.get("step"), row.get(trial.metric)
         if isinstance(step, int):
-            found.step = step
+            status.step = step
         if row.get("split") == "val" and isinstance(value, int | float):
-            found.metric = float(value)
+            status.metric = float(value)
 
 
-def freeze(trial: Trial, config_dir: Path | None) -> None:
+def freeze_trial(trial: Trial, config_dir: Path | None) -> None:
     """Makes the folder of `trial` with its configuration: what its process reads, and nothing else."""
     trial.folder.mkdir(parents=True, exist_ok=True)
-    replay = () if config_dir is None else (f"--config-dir={config_dir.absolute()}",)
+    dir_option = () if config_dir is None else (f"--config-dir={config_dir.absolute()}",)
     write_text(trial.folder / "config.yaml", dump_yaml(dict(trial.config)))
-    write_text(trial.folder / "overrides.txt", join_words([*replay, *trial.words]))
+    write_text(trial.folder / "overrides.txt", join_words([*dir_option, *trial.words]))
 
 
-def names_by_digest(folder: Path) -> dict[str, str]:
+def read_names_by_digest(folder: Path) -> dict[str, str]:
     """config digest → folder name of the trials that an earlier line has left in the folder of a sweep."""
-    return {str(item.get("config_digest")): item["trial"] for item in _listed(folder)}
+    return {str(item.get("config_digest")): item["trial"] for item in _read_list(folder)}
 
 
-def trial_folders(folder: Path) -> list[Path] | None:
+def find_trial_folders(folder: Path) -> list[Path] | None:
     """The run directories of the trials of a sweep that have begun, in their order; None where `folder` is no sweep's."""
-    if not (folder / LIST).is_file():
+    if not (folder / LIST_FILE).is_file():
         return None
-    return [folder / item["trial"] for item in _listed(folder) if (folder / item["trial"] / "metrics.jsonl").is_file()]
+    return [
+        folder / item["trial"] for item in _read_list(folder) if (folder / item["trial"] / "metrics.jsonl").is_file()
+    ]
 
 
-def _listed(folder: Path) -> list[dict[str, Any]]:
+def _read_list(folder: Path) -> list[dict[str, Any]]:
     """The trials of sweep.json that name a folder directly below."""
-    trials = read_json(folder / LIST).get("trials")
+    trials = read_json(folder / LIST_FILE).get("trials")
     items = [item for item in trials if isinstance(item, dict)] if isinstance(trials, list) else []
     names = [str(item.get("trial", "")) for item in items]
     return [
@@ -145,54 +149,59 @@ def _listed(folder: Path) -> list[dict[str, Any]]:
 def write_list(folder: Path, trials: Sequence[Trial]) -> None:
     """sweep.json: every trial by the name of its folder."""
     items = [
-        {"trial": trial.folder.name, "swept": trial.swept, "words": trial.words, "config_digest": trial.config_digest}
+        {
+            "trial": trial.folder.name,
+            "swept": trial.swept_words,
+            "words": trial.words,
+            "config_digest": trial.config_digest,
+        }
         for trial in trials
     ]
-    write_json(folder / LIST, {"schema": 1, "trials": items})
+    write_json(folder / LIST_FILE, {"schema": 1, "trials": items})
 
 
-def write_results(folder: Path, trials: Sequence[Trial], standings: Sequence[Standing]) -> None:
+def write_results(folder: Path, trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> None:
     """results.csv: one row a trial; empty cells for what is not known (yet)."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(row(trials[0], standings[0])), lineterminator="\n")
+    writer = csv.DictWriter(text, list(result_row(trials[0], statuses[0])), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row(trial, found) for trial, found in zip(trials, standings, strict=True))
-    write_text(folder / RESULTS, text.getvalue())
+    writer.writerows(result_row(trial, status) for trial, status in zip(trials, statuses, strict=True))
+    write_text(folder / RESULTS_FILE, text.getvalue())
 
 
-def row(trial: Trial, found: Standing) -> dict[str, Any]:
+def result_row(trial: Trial, status: TrialStatus) -> dict[str, Any]:
     """One row of results.csv. `value` is the metric on the test split, `best` the best on the validation split."""
     return {
         "trial": trial.number,
-        "overrides": trial.label if trial.swept else "",
-        "status": found.status,
+        "overrides": trial.label if trial.swept_words else "",
+        "status": status.status,
         "metric": trial.metric,
-        "value": found.value,
-        "best": found.best,
-        "steps": found.step,
-        "time_s": found.wall_s,
+        "value": status.value,
+        "best": status.best,
+        "steps": status.step,
+        "time_s": status.wall_s,
         "run_dir": str(trial.folder),
     }
 
 
-def _of_result(status: str, result: Mapping[str, Any], code: int) -> Standing:
-    def number(name: str) -> float | None:
+def _make_status(status: str, result: Mapping[str, Any], exit_code: int) -> TrialStatus:
+    def get_number(name: str) -> float | None:
         value = result.get(name)
         return float(value) if isinstance(value, int | float) else None
 
     reason = result.get("reason")
-    return Standing(
+    return TrialStatus(
         status=status,
-        step=int(number("steps") or 0),
-        best=number("best"),
-        value=number("value"),
-        wall_s=number("wall_s"),
-        code=code,
+        step=int(get_number("steps") or 0),
+        best=get_number("best"),
+        value=get_number("value"),
+        wall_s=get_number("wall_s"),
+        exit_code=exit_code,
         reason=str(reason) if reason else "",
     )
 
 
-def _newest_rows(path: Path) -> list[dict[str, Any]]:
+def _read_newest_rows(path: Path) -> list[dict[str, Any]]:
     """The whole rows at the end of a file of rows, in their order."""
     try:
         with path.open("rb") as file:
@@ -212,11 +221,11 @@ def _newest_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _last_word(path: Path) -> str:
+def _find_last_message(path: Path) -> str:
     """The last line in which dnntrain says why it ended, else the last line."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace")[-_TAIL_BYTES:].splitlines()
     except OSError:
         return ""
-    said = [line.removeprefix("dnntrain: ") for line in lines if line.startswith("dnntrain: ")]
-    return (said or [line for line in lines if line.strip()] or [""])[-1][:300]
+    messages = [line.removeprefix("dnntrain: ") for line in lines if line.startswith("dnntrain: ")]
+    return (messages or [line for line in lines if line.strip()] or [""])[-1][:300]

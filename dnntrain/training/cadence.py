@@ -22,7 +22,7 @@ class Event:
     every_s: float = 0.0
     next_step: Callable[[int], int] | None = None
 
-    def due_at(self, step: int) -> bool:
+    def is_due_at(self, step: int) -> bool:
         """True where the number of the step alone makes it due."""
         if self.next_step is not None:
             return step >= self.next_step(step)
@@ -39,21 +39,21 @@ class Cadence:
         self._wake_step = 0
         self._wake_s = min(self._next_time.values(), default=float("inf"))
 
-    def due(self, step: int) -> Sequence[Callable[[int], None]]:
+    def get_due(self, step: int) -> Sequence[Callable[[int], None]]:
         """The events due once `step` steps are done."""
         if step < self._wake_step and time.perf_counter() < self._wake_s:
             return ()
-        return self._collect(step)
+        return self._collect_due(step)
 
     def rewind(self) -> None:
         """The run goes on from an earlier step."""
         self._wake_step = 0
 
-    def _collect(self, step: int) -> list[Callable[[int], None]]:
+    def _collect_due(self, step: int) -> list[Callable[[int], None]]:
         now = time.perf_counter()
         due = []
         for event in self._events:
-            if step == self._last_step or event.due_at(step):
+            if step == self._last_step or event.is_due_at(step):
                 due.append(event.run)
             elif event.every_s and now >= self._next_time[event]:
                 due.append(event.run)
@@ -67,7 +67,7 @@ class Cadence:
         return due
 
 
-def event(run: Callable[[int], None], every: Duration, progress: Progress) -> Event:
+def make_event(run: Callable[[int], None], every: Duration, progress: Progress) -> Event:
     """`run` at the cadence `every`."""
     if every.unit == "s":
         return Event(run, every_s=every.value)
@@ -75,5 +75,5 @@ def event(run: Callable[[int], None], every: Duration, progress: Progress) -> Ev
         return Event(run, every_s=every.value / 100 * progress.budget_s)
     timetable = progress.timetable
     if every.unit == "ep" and not timetable.is_constant:
-        return Event(run, next_step=timetable.multiples(every, progress.total_steps))
-    return Event(run, every_steps=max(1, timetable.steps_of(every, progress.total_steps)))
+        return Event(run, next_step=timetable.make_next_multiple(every, progress.total_steps))
+    return Event(run, every_steps=max(1, timetable.count_steps(every, progress.total_steps)))

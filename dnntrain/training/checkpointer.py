@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from dnntrain.checkpoint import checkpoint
-from dnntrain.checkpoint.gather import Ranks
+from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
 from dnntrain.training.metrics import Timer
 
 
-class Saver:
+class Checkpointer:
     """Saves checkpoints of all `states`. Called on every rank, for states may be gathered from all; only one has a `folder`.
 
     `until` gives steps: the last checkpoint of each, or from before, is kept besides the `keep` newest.
@@ -27,30 +27,30 @@ class Saver:
         keep: int,
         timer: Timer,
         warn: Callable[[str], None] | None,
-        ranks: Ranks | None = None,
-        until: Callable[[], Iterable[int]] = tuple,
+        ranks: RankExchange | None = None,
+        get_rollback_targets: Callable[[], Iterable[int]] = tuple,
     ) -> None:
-        self._until = until
+        self._get_rollback_targets = get_rollback_targets
         self._folder = folder
-        self._ranks = ranks or Ranks()
+        self._ranks = ranks or RankExchange()
         self._states = states
         self._digests = digests
         self._keep = keep
         self._timer = timer
         self._warn = warn
-        self._asked_step = self._saved_step = -1
+        self._requested_step = self._saved_step = -1
 
     def __call__(self, step: int) -> None:
         """Saves the state after `step` steps, unless that is done.
 
         Raises CheckpointError where it cannot be written, or warns where the configuration says so.
         """
-        if step == self._asked_step:
+        if step == self._requested_step:
             return
-        self._asked_step = step
+        self._requested_step = step
         with self._timer:
             try:
-                checkpoint.save(self._folder, step, self._states, self._digests, self._ranks)
+                checkpoint.save_checkpoint(self._folder, step, self._states, self._digests, self._ranks)
             except OSError as error:
                 if self._warn is None:
                     raise CheckpointError(
@@ -61,31 +61,31 @@ class Saver:
                 return
             self._saved_step = step
             if self._folder is not None:
-                checkpoint.prune(self._folder, self._keep, self._until())
+                checkpoint.prune_checkpoints(self._folder, self._keep, self._get_rollback_targets())
 
-    def back_to(self, step: int) -> None:
+    def rewind_to(self, step: int) -> None:
         """The run goes on from the checkpoint of `step`: later ones are of a way that is left, and may be saved again.
 
         All ranks must call it. Raises CheckpointError where they have read checkpoints of different steps.
         """
         # None is removed before all have read theirs.
-        steps = self._ranks.exchange(step)
+        steps = self._ranks.gather_json(step)
         if len(set(steps)) > 1:
             raise CheckpointError(
                 f"the ranks went back to different steps: {', '.join(map(str, steps))}",
                 "put run_dir on a file system that all nodes share",
             )
-        self._asked_step = self._saved_step = -1
+        self._requested_step = self._saved_step = -1
         if self._folder is not None:
-            checkpoint.cut_back(self._folder, step)
+            checkpoint.truncate_checkpoints(self._folder, step)
 
-    def best(self, step: int) -> None:
+    def save_best(self, step: int) -> None:
         """Saves, and points BEST to it."""
         self(step)
         if self._saved_step == step:
-            self.point_best(step)
+            self.mark_best(step)
 
-    def point_best(self, step: int) -> None:
+    def mark_best(self, step: int) -> None:
         """Points BEST to the checkpoint of `step`, where there is one."""
         if self._folder is not None and (self._folder / f"step-{step}").is_dir():
             checkpoint.mark_best(self._folder, step)

@@ -11,11 +11,11 @@ import torch
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.joint import JointPipeline
-from dnntrain.input.pipeline import Pipeline, build_pipeline, evaluation_batches
-from dnntrain.input.prepared import Prepared
+from dnntrain.input.pipeline import InputPipeline, build_pipeline, read_evaluation_batches
+from dnntrain.input.prepared import PreparedData
 from dnntrain.input.source import DataSet, Source
 from dnntrain.planning.plan import Plan
-from dnntrain.protocols import Batch, BatchStage, Parts
+from dnntrain.protocols import Batch, BatchStage, Hooks
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
 
@@ -23,54 +23,58 @@ from dnntrain.utils.world import World
 _SAMPLE_IMAGES = 1000
 
 
-def training_pipeline(
-    config: RunConfig, plan: Plan, data: Prepared, parts: Parts, world: World, device: str
-) -> Pipeline:
+def build_training_pipeline(
+    config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks, world: World, device: str
+) -> InputPipeline:
     """The batches of the rank `world` among those that share a batch."""
-    joint = [transform for transform in parts.batch if transform.joint]
+    joint_transforms = [transform for transform in hooks.batch_transforms if transform.is_joint]
     pipeline = build_pipeline(
         config.data,
         data.dataset,
         data.train,
         seed=config.seed,
-        batch_size=plan.timetable.size(0),
+        batch_size=plan.timetable.batch_size_at(0),
         micro_batch_size=plan.micro_batch_size,
         world=world,
         device=device,
         channels_last=plan.channels_last,
-        transforms=[transform for transform in parts.batch if not transform.joint],
-        pixels=parts.pixels,
-        repeats=parts.repeats,
+        transforms=[transform for transform in hooks.batch_transforms if not transform.is_joint],
+        image_transforms=hooks.image_transforms,
+        augment_copies=hooks.augment_copies,
         timetable=plan.timetable,
     )
-    return JointPipeline(pipeline, joint, no_examples(data.dataset, device, parts), config.seed) if joint else pipeline
+    return (
+        JointPipeline(pipeline, joint_transforms, make_empty_batch(data.dataset, device, hooks), config.seed)
+        if joint_transforms
+        else pipeline
+    )
 
 
-def training_batches(pipeline: Pipeline, steps: int, empty: Batch | None = None) -> Iterator[Batch]:
+def iterate_training_batches(pipeline: InputPipeline, steps: int, empty: Batch | None = None) -> Iterator[Batch]:
     """The micro-batches of this rank in the first `steps` steps of the run, as many on all ranks: `empty` fills up."""
     for step in range(min(steps, pipeline.steps_per_epoch)):
-        micro, _, passes = pipeline.take(step)
-        yield from micro
+        micro_batches, _, passes = pipeline.take(step)
+        yield from micro_batches
         if empty is not None:
-            yield from [empty] * (passes - len(micro))
+            yield from [empty] * (passes - len(micro_batches))
 
 
-def no_examples(dataset: DataSet, device: str, parts: Parts) -> Batch:
+def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
     """A batch without examples: what a rank computes in a step that has none for it, so that all ranks reduce together."""
-    none = np.empty(0, np.int64)
+    no_indices = np.empty(0, np.int64)
     images = torch.empty(0, *dataset.input_shape, device=device)
-    batch = Batch(images, torch.empty(0, dtype=torch.int64, device=device), none, none)
-    for transform in parts.batch:
+    batch = Batch(images, torch.empty(0, dtype=torch.int64, device=device), no_indices, no_indices)
+    for transform in hooks.batch_transforms:
         if transform.stage is BatchStage.TEACHER:
             batch = transform.apply(batch, Key(0))
     return batch
 
 
-def unaugmented_batches(
+def make_unaugmented_batches(
     config: RunConfig, dataset: DataSet, device: str, channels_last: bool, source: Source, index: Index, world: World
 ) -> Any:
     """The batches of the rank `world`, as they are evaluated: in order, unaugmented."""
-    return evaluation_batches(
+    return read_evaluation_batches(
         config.data,
         dataset,
         source,
@@ -82,13 +86,13 @@ def unaugmented_batches(
     )
 
 
-def most_batches(examples: int, ranks: int, batch_size: int) -> int:
+def max_batches_per_rank(examples: int, ranks: int, batch_size: int) -> int:
     """Batches of the rank that has the most, where `examples` are divided among `ranks`."""
     return math.ceil(math.ceil(examples / ranks) / batch_size)
 
 
-def sample_images(config: RunConfig, data: Prepared) -> torch.Tensor:
+def load_sample_images(config: RunConfig, data: PreparedData) -> torch.Tensor:
     """Up to 1,000 training images as the model sees them, unaugmented: float [n, channels, height, width]."""
     index = data.train[:_SAMPLE_IMAGES]
-    batches = unaugmented_batches(config, data.dataset, "cpu", False, data.dataset.train, index, World())
+    batches = make_unaugmented_batches(config, data.dataset, "cpu", False, data.dataset.train, index, World())
     return torch.cat([batch.images.clone() for batch in batches])

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from dnntrain.config.run_config import RunConfig
-from dnntrain.distributed.collectives import start
-from dnntrain.distributed.parallel_dims import Arranged, Layout, Place
+from dnntrain.distributed.collectives import join_process_group
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelizedModel, RankCoords
 from dnntrain.input.source import DataSet
-from dnntrain.nn.feature_capture import Capturing
+from dnntrain.nn.feature_capture import FeatureCapture
 from dnntrain.planning.plan import Plan
-from dnntrain.protocols import Alone, Collectives, Executor, Parts
+from dnntrain.protocols import Collectives, Hooks, SingleProcess, StepExecutor
 from dnntrain.training.loss import Objective
 from dnntrain.utils.world import World
 
@@ -26,70 +26,70 @@ if TYPE_CHECKING:
 
 def make_mesh(
     config: RunConfig, plan: Plan, world: World, device: str
-) -> tuple[Layout | None, Mesh | None, Collectives]:
+) -> tuple[ParallelConfig | None, Mesh | None, Collectives]:
     """(the chosen layout, its device mesh, its collectives); of one process that asked for no layout (None, None, the plain ones)."""
     layout = config.parallel
-    if not isinstance(layout, Layout):
-        return None, None, Alone()
-    from dnntrain.distributed.mesh import Mesh, Together
+    if not isinstance(layout, ParallelConfig):
+        return None, None, SingleProcess()
+    from dnntrain.distributed.mesh import Mesh, MeshCollectives
 
-    start(world, device, alone=True)
+    join_process_group(world, device, force_group=True)
     mesh = Mesh(plan.degrees, device.split(":")[0])
-    return layout, mesh, Together(mesh)
+    return layout, mesh, MeshCollectives(mesh)
 
 
-def place_on_ranks(
+def distribute_model(
     config: RunConfig,
     plan: Plan,
     model: nn.Module,
-    parts: Parts,
-    layout: Layout | None,
-    place: Place,
+    hooks: Hooks,
+    layout: ParallelConfig | None,
+    coords: RankCoords,
     mesh: Mesh | None,
-) -> Arranged:
+) -> ParallelizedModel:
     """The model, laid out over the ranks, with what captures its features around it."""
 
-    def outer(model: nn.Module) -> nn.Module:
-        return Capturing(model, parts.captures) if parts.captures else model
+    def wrap_feature_capture(model: nn.Module) -> nn.Module:
+        return FeatureCapture(model, hooks.feature_taps) if hooks.feature_taps else model
 
     checkpointing = config.train.activation_checkpointing
     if layout is None and checkpointing == "none":
-        return Arranged(model, [outer(model)])
-    from dnntrain.distributed.parallelize import arrange
+        return ParallelizedModel(model, [wrap_feature_capture(model)])
+    from dnntrain.distributed.parallelize import parallelize_model
 
-    return arrange(
+    return parallelize_model(
         model,
         layout,
         plan.degrees,
-        place,
+        coords,
         mesh,
         bounds=plan.stage_bounds,
         activation_checkpointing=checkpointing,
-        outer=outer,
+        wrap_model=wrap_feature_capture,
     )
 
 
-def make_pipeline(
+def make_pipeline_executor(
     config: RunConfig,
     plan: Plan,
-    arranged: Arranged,
+    parallel_model: ParallelizedModel,
     objective: Objective,
     mesh: Mesh,
-    place: Place,
+    coords: RankCoords,
     dataset: DataSet,
     device: str,
     autocast: torch.dtype | None,
-    parts: Parts,
-) -> Executor:
+    hooks: Hooks,
+) -> StepExecutor:
     """The executor of the pipeline's stages on this rank."""
     from dnntrain.distributed.pipeline_parallel import PipelineExecutor, autocast_forward
 
     if autocast is not None:
-        for stage in arranged.run:
+        for stage in parallel_model.run_modules:
             autocast_forward(stage, device.split(":")[0], autocast)
     return PipelineExecutor(
-        arranged.run,
-        arranged.stages,
+        parallel_model.run_modules,
+        parallel_model.stage_indices,
         objective,
         mesh,
         schedule=config.parallel.schedule,
@@ -99,41 +99,43 @@ def make_pipeline(
         input_shape=dataset.input_shape,
         num_classes=len(dataset.class_names),
         device=device,
-        counts=place.counts,
-        replayable=parts.update is not None,
+        should_count=coords.should_count,
+        replayable=hooks.optimizer_step is not None,
     )
 
 
-def contexts_of(module: nn.Module, layout: Layout | None) -> Callable[[], AbstractContextManager[None]]:
+def make_no_sync_context(
+    module: nn.Module, layout: ParallelConfig | None
+) -> Callable[[], AbstractContextManager[None]]:
     """The context of backward passes that only add up this rank's gradients."""
     if layout is None:
         return nullcontext
-    from dnntrain.distributed.data_parallel import unsynchronised
+    from dnntrain.distributed.data_parallel import get_no_sync
 
-    return unsynchronised(module)
+    return get_no_sync(module)
 
 
-def states_of(
+def build_parallel_state(
     config: RunConfig, run: Sequence[nn.Module], world: World, warn: Callable[[str], None]
 ) -> Mapping[str, PowerSgd]:
     """What the layout itself carries from step to step."""
     if getattr(config.parallel, "compress", "none") != "powersgd":
         return {}
-    from dnntrain.distributed.powersgd import layout_state
+    from dnntrain.distributed.powersgd import get_powersgd_state
 
-    return layout_state(run, world, warn)
+    return get_powersgd_state(run, world, warn)
 
 
-def ready_to_evaluate(model: nn.Module, run: Sequence[nn.Module], mesh: Mesh) -> None:
+def sync_for_eval(model: nn.Module, run: Sequence[nn.Module], mesh: Mesh) -> None:
     """All ranks evaluate with the same running statistics, and gather the weights that are in place now."""
-    from dnntrain.distributed.data_parallel import settle, share_buffers
+    from dnntrain.distributed.data_parallel import broadcast_buffers, reshard_modules
 
-    share_buffers(model, mesh)
-    settle(run)
+    broadcast_buffers(model, mesh)
+    reshard_modules(run)
 
 
-def settled(run: Sequence[nn.Module]) -> None:
+def reshard(run: Sequence[nn.Module]) -> None:
     """After other weights were in place: the next forward pass gathers the live ones."""
-    from dnntrain.distributed.data_parallel import settle
+    from dnntrain.distributed.data_parallel import reshard_modules
 
-    settle(run)
+    reshard_modules(run)

@@ -15,19 +15,19 @@ from torch.nn.functional import cross_entropy
 from dnntrain.input.source import DataSet, Source
 from dnntrain.protocols import Batch
 
-Outputs = Callable[[Batch], Tensor]
+ComputeOutputs = Callable[[Batch], Tensor]
 Reduce = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    outputs: Outputs,
+    outputs: ComputeOutputs,
     batches: Iterable[Batch],
     reduce: Reduce,
     device: str,
     *,
-    counts: bool = True,
+    should_count: bool = True,
     rounds: int = 0,
     empty: Batch | None = None,
 ) -> dict[str, float | int]:
@@ -38,20 +38,20 @@ def evaluate(
     was_training = model.training
     model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device="cpu" if device == "mps" else device)
-    seen = 0
+    batch_count = 0
     for batch in batches:
-        seen += 1
-        scores = outputs(batch).float()
-        loss = cross_entropy(scores, batch.targets, reduction="sum")
-        correct = (scores.argmax(1) == batch.targets).sum()
+        batch_count += 1
+        logits = outputs(batch).float()
+        loss = cross_entropy(logits, batch.targets, reduction="sum")
+        correct = (logits.argmax(1) == batch.targets).sum()
         sums += torch.stack([loss.double(), correct.double(), torch.full_like(loss, len(batch)).double()]).to(
             sums.device
         )
-    for _ in range(rounds - seen):
+    for _ in range(rounds - batch_count):
         assert empty is not None
         outputs(empty)
     model.train(was_training)
-    loss_sum, correct_sum, count = reduce(sums if counts else torch.zeros_like(sums)).tolist()
+    loss_sum, correct_sum, count = reduce(sums if should_count else torch.zeros_like(sums)).tolist()
     if not count:
         return {"loss": float("nan"), "accuracy": float("nan"), "examples": 0}
     return {"loss": loss_sum / count, "accuracy": correct_sum / count, "examples": int(count)}
@@ -67,7 +67,7 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, outputs: Outputs, batches: Iterable[Batch]) -> Predictions:
+def compute_predictions(model: nn.Module, outputs: ComputeOutputs, batches: Iterable[Batch]) -> Predictions:
     """The log-probabilities of every example, on the host."""
     was_training = model.training
     model.eval()
@@ -80,39 +80,43 @@ def predict(model: nn.Module, outputs: Outputs, batches: Iterable[Batch]) -> Pre
     return Predictions(log_probabilities, labels, index)
 
 
-def confusion(predictions: Predictions, classes: int) -> Tensor:
+def compute_confusion(predictions: Predictions, classes: int) -> Tensor:
     """int64 [classes, classes]: rows are the true classes, columns the predicted ones."""
     cells = predictions.labels * classes + predictions.log_probabilities.argmax(1)
     return torch.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def summary(predictions: Predictions, split: str, dataset: DataSet, source: Source, samples: int) -> dict[str, Any]:
+def summarize_predictions(
+    predictions: Predictions, split: str, dataset: DataSet, source: Source, samples: int
+) -> dict[str, Any]:
     """evaluation.json: loss, accuracy, confusion matrix, and the `samples` most wrong examples as small pictures."""
     probabilities, labels = predictions.log_probabilities.exp(), predictions.labels
-    predicted = probabilities.argmax(1)
-    wrong = (predicted != labels).nonzero()[:, 0]
-    wrong = wrong[probabilities.gather(1, predicted[:, None])[wrong, 0].argsort(descending=True)][:samples]
+    predicted_labels = probabilities.argmax(1)
+    wrong_rows = (predicted_labels != labels).nonzero()[:, 0]
+    wrong_rows = wrong_rows[probabilities.gather(1, predicted_labels[:, None])[wrong_rows, 0].argsort(descending=True)][
+        :samples
+    ]
     return {
         "split": split,
         "examples": len(labels),
         "loss": float(-predictions.log_probabilities.gather(1, labels[:, None]).double().mean()),
-        "accuracy": float((predicted == labels).double().mean()),
+        "accuracy": float((predicted_labels == labels).double().mean()),
         "class_names": list(dataset.class_names),
-        "confusion": confusion(predictions, len(dataset.class_names)).tolist(),
+        "confusion": compute_confusion(predictions, len(dataset.class_names)).tolist(),
         "wrong": [
             {
                 "name": source.describe(int(predictions.index[row])),
                 "label": int(labels[row]),
-                "predicted": int(predicted[row]),
-                "probability": round(float(probabilities[row, predicted[row]]), 6),
-                "image": png_base64(source.read(int(predictions.index[row]))),
+                "predicted": int(predicted_labels[row]),
+                "probability": round(float(probabilities[row, predicted_labels[row]]), 6),
+                "image": encode_png_base64(source.read(int(predictions.index[row]))),
             }
-            for row in wrong.tolist()
+            for row in wrong_rows.tolist()
         ],
     }
 
 
-def png_base64(image: Tensor) -> str:
+def encode_png_base64(image: Tensor) -> str:
     """A uint8 image [c, h, w] with 1 or 3 channels as base64 PNG, at most 96 pixels a side."""
     from PIL import Image
 

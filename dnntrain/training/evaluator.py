@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.protocols import View
-from dnntrain.training.checkpointer import Saver
+from dnntrain.protocols import EvalWeights
+from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.metrics import Metrics, Timer
 
 
@@ -22,13 +22,13 @@ class Evaluator:
         self,
         evaluate: Callable[[], Mapping[str, float | int]],
         metrics: Metrics,
-        saver: Saver,
+        checkpointer: Checkpointer,
         timer: Timer,
         metric: str,
     ) -> None:
         self._evaluate = evaluate
         self._metrics = metrics
-        self._saver = saver
+        self._checkpointer = checkpointer
         self._timer = timer
         self._metric = metric
         self._sign = 1.0 if metric == "accuracy" else -1.0
@@ -44,12 +44,12 @@ class Evaluator:
             self._evaluated_step = step
             value = float(values[self._metric])
             # Of equally good states the later one is kept: the schedule has settled further.
-            improved = math.isfinite(value) and (self.best is None or self._sign * value >= self._sign * self.best)
-            if improved:
+            is_best = math.isfinite(value) and (self.best is None or self._sign * value >= self._sign * self.best)
+            if is_best:
                 self.best, self.best_step = value, step
-            self._metrics.write("val", step, {name: item for name, item in values.items() if name != "examples"})
-            if improved:
-                self._saver.best(step)
+            self._metrics.write_row("val", step, {name: item for name, item in values.items() if name != "examples"})
+            if is_best:
+                self._checkpointer.save_best(step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step, "evaluated_step": self._evaluated_step}
@@ -59,18 +59,18 @@ class Evaluator:
         self._evaluated_step = int(state["evaluated_step"])
         # A kill between the best checkpoint and its pointer, or a return to an earlier one, has left another there.
         if self.best is not None:
-            self._saver.point_best(self.best_step)
+            self._checkpointer.mark_best(self.best_step)
 
-    def back_among(self, checkpoints: Path) -> None:
+    def forget_deleted_best(self, checkpoints: Path) -> None:
         """After a return to an earlier step: where the best state of then is no longer kept, the next one is the best."""
         if not (checkpoints / f"step-{self.best_step}").is_dir():
             self.best, self.best_step = None, 0
 
 
 @contextmanager
-def applied(views: Sequence[View], model: nn.Module) -> Iterator[None]:
+def swap_in_eval_weights(eval_weights: Sequence[EvalWeights], model: nn.Module) -> Iterator[None]:
     """The model with the weights that are evaluated and exported in place."""
     with ExitStack() as stack:
-        for view in views:
-            stack.enter_context(view.applied(model))
+        for weights in eval_weights:
+            stack.enter_context(weights.swap_in(model))
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from dnntrain.protocols import AfterStep, Executor, Moment, StepBatch, StepLoss, Update
+from dnntrain.protocols import AfterStepHook, OptimizerStep, StepBatch, StepExecutor, StepInfo, StepLoss
 from dnntrain.training.cadence import Cadence
 from dnntrain.training.progress import Progress
 
@@ -30,28 +30,34 @@ class Loop:
 
     progress: Progress
     batches: Batches
-    controls: Sequence[Callable[[Moment], None]]
-    executor: Executor
-    update: Update
+    setters: Sequence[Callable[[StepInfo], None]]
+    executor: StepExecutor
+    update: OptimizerStep
     apply: Callable[[], None]
-    after_step: Sequence[AfterStep]
+    after_step: Sequence[AfterStepHook]
     metrics: Recorder
     cadence: Cadence
 
 
-def run(loop: Loop) -> None:
+def run_loop(loop: Loop) -> None:
     """Trains until the run is finished; returns with the last step's events done."""
     progress, batches, executor, metrics = loop.progress, loop.batches, loop.executor, loop.metrics
-    controls, after_step, update, apply, due = loop.controls, loop.after_step, loop.update, loop.apply, loop.cadence.due
+    setters, after_step, update, apply, get_due = (
+        loop.setters,
+        loop.after_step,
+        loop.update,
+        loop.apply,
+        loop.cadence.get_due,
+    )
     for step in progress.steps():
         batch = batches.take(step)
-        moment = progress.at(step)
-        for control in controls:
-            control(moment)
-        loss = update(partial(executor.gradients, batch), apply)
+        step_info = progress.get_step_info(step)
+        for set_value in setters:
+            set_value(step_info)
+        loss = update(partial(executor.compute_gradients, batch), apply)
         for hook in after_step:
-            hook(moment)
+            hook(step_info)
         metrics.record(loss)
-        done = progress.done(step)
-        for event in due(done):
-            event(done)
+        steps_done = progress.mark_done(step)
+        for event in get_due(steps_done):
+            event(steps_done)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dnntrain.protocols import Batch, LossTerm, Outputs
+from dnntrain.protocols import Batch, LossTerm, ModelOutputs
 
-Objective = Callable[[Outputs, Batch], Tensor]
+Objective = Callable[[ModelOutputs, Batch], Tensor]
 
 
 def build_objective(label_smoothing: float, terms: Sequence[LossTerm], task_weight: float = 1.0) -> Objective:
@@ -18,16 +18,18 @@ def build_objective(label_smoothing: float, terms: Sequence[LossTerm], task_weig
     Targets are class indices or probabilities. Outputs in half precision are widened first.
     """
 
-    def task(outputs: Outputs, batch: Batch) -> Tensor:
-        return cross_entropy(outputs.logits.float(), batch.targets, reduction="sum", label_smoothing=label_smoothing)
+    def compute_task_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
+        return cross_entropy(outputs.outputs.float(), batch.targets, reduction="sum", label_smoothing=label_smoothing)
 
     if not terms and task_weight == 1.0:
-        return task
+        return compute_task_loss
 
-    def whole(outputs: Outputs, batch: Batch) -> Tensor:
-        total = task(outputs, batch) if task_weight == 1.0 else task_weight * task(outputs, batch)
+    def compute_total_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
+        total = (
+            compute_task_loss(outputs, batch) if task_weight == 1.0 else task_weight * compute_task_loss(outputs, batch)
+        )
         for term in terms:
             total = total + term.weight * term.apply(outputs, batch).sum()
         return total
 
-    return whole
+    return compute_total_loss

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from dnntrain.errors import DivergedError
-from dnntrain.protocols import Adjusted, Decision, StepLoss
+from dnntrain.protocols import Adjustment, MetricCallback, StepLoss
 from dnntrain.training.progress import Progress
-from dnntrain.utils.files import fsync, plain_json, write_text
+from dnntrain.utils.files import sync_to_disk, to_strict_json, write_text
 
 Listener = Callable[[Mapping[str, Any]], None]
 Reduce = Callable[[Tensor], Tensor]
@@ -35,22 +35,22 @@ class Metrics:
         progress: Progress,
         *,
         learning_rate: Callable[[], float],
-        scheduled: Callable[[], Mapping[str, float]] = dict,
+        read_scheduled: Callable[[], Mapping[str, float]] = dict,
         reduce: Reduce,
         listeners: Sequence[Listener] = (),
-        decisions: Sequence[Decision] = (),
+        decisions: Sequence[MetricCallback] = (),
     ) -> None:
         self._path = path
         self._progress = progress
         self._learning_rate = learning_rate
-        self._scheduled = scheduled
+        self._read_scheduled = read_scheduled
         self._reduce = reduce
         self._listeners = listeners
         self._decisions = decisions
         self._file = path.open("ab") if path is not None else None
         self._totals: list[Tensor] = []
         self._counts: list[int] = []
-        self._observed: dict[str, Tensor] = {}
+        self._step_values: dict[str, Tensor] = {}
         self._sum, self._count = 0.0, 0
         self._examples = 0
         self._row_examples, self._row_train_s = 0, 0.0
@@ -62,11 +62,11 @@ class Metrics:
 
     def observe(self, numbers: Mapping[str, Tensor]) -> None:
         """Keeps further numbers of the step, of which a row shows the last."""
-        self._observed.update(numbers)
+        self._step_values.update(numbers)
 
-    def train_row(self, step: int) -> None:
+    def write_train_row(self, step: int) -> None:
         """Writes the row of the interval that ends with `step`: its mean loss, what is scheduled, the speed."""
-        self._drain()
+        self._drain_losses()
         if not self._count:
             return
         train_s = self._progress.train_s
@@ -74,38 +74,40 @@ class Metrics:
         row = {
             "loss": self._sum / self._count,
             "lr": self._learning_rate(),
-            **self._scheduled(),
-            **self._batch_size(step),
-            **{name: float(value) for name, value in self._observed.items()},
+            **self._read_scheduled(),
+            **self._get_batch_size(step),
+            **{name: float(value) for name, value in self._step_values.items()},
             "examples_per_s": round((self._examples - self._row_examples) / duration_s, 1),
         }
         self._sum, self._count = 0.0, 0
         self._row_examples, self._row_train_s = self._examples, train_s
-        self.write("train", step, row)
+        self.write_row("train", step, row)
 
-    def _batch_size(self, step: int) -> dict[str, int]:
+    def _get_batch_size(self, step: int) -> dict[str, int]:
         """That of the interval's last step, where it is scheduled."""
         timetable = self._progress.timetable
-        return {} if timetable.is_constant else {"batch_size": timetable.size(timetable.place(step - 1)[0])}
+        return (
+            {} if timetable.is_constant else {"batch_size": timetable.batch_size_at(timetable.locate_step(step - 1)[0])}
+        )
 
-    def write(self, split: str, step: int, values: Mapping[str, Any]) -> None:
+    def write_row(self, split: str, step: int, values: Mapping[str, Any]) -> None:
         """Writes one row, tells the listeners, and lets the decisions see it."""
-        row = self._written(split, step, values)
+        row = self._append_row(split, step, values)
         for listener in self._listeners:
             listener(row)
         for decision in self._decisions:
             verdict = decision(row)
-            if isinstance(verdict, Adjusted):
-                self.write("event", step, {"event": verdict.event, "reason": verdict.reason, **verdict.values})
+            if isinstance(verdict, Adjustment):
+                self.write_row("event", step, {"event": verdict.event, "reason": verdict.reason, **verdict.values})
             elif verdict is not None and self._progress.stop_reason is None:
                 self._progress.stop_reason = verdict.reason
-                self.write("event", step, {"event": "stop", "reason": verdict.reason})
+                self.write_row("event", step, {"event": "stop", "reason": verdict.reason})
 
-    def put_back(self, split: str, step: int, values: Mapping[str, Any]) -> None:
+    def rewrite_row(self, split: str, step: int, values: Mapping[str, Any]) -> None:
         """Writes a row that was cut off with those after it, and that the listeners have heard of."""
-        self._written(split, step, values)
+        self._append_row(split, step, values)
 
-    def _written(self, split: str, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _append_row(self, split: str, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
         """The whole row, which is in the file."""
         row = {
             "step": step,
@@ -116,7 +118,7 @@ class Metrics:
             **values,
         }
         if self._file is not None:
-            self._file.write((json.dumps(plain_json(row), allow_nan=False) + "\n").encode())
+            self._file.write((json.dumps(to_strict_json(row), allow_nan=False) + "\n").encode())
             self._file.flush()
         return row
 
@@ -129,7 +131,7 @@ class Metrics:
         """Begins to measure the speed, with the first step of this session."""
         self._row_examples, self._row_train_s = self._examples, self._progress.train_s
 
-    def _drain(self) -> None:
+    def _drain_losses(self) -> None:
         """Reads the losses kept so far, in one transfer, and adds them in the order of the steps."""
         if not self._totals:
             return
@@ -148,20 +150,20 @@ class Metrics:
         self._counts.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        self._drain()
+        self._drain_losses()
         offset = 0
         if self._file is not None and self._path is not None:
-            fsync(self._path)
+            sync_to_disk(self._path)
             offset = self._file.tell()
         return {"sum": self._sum, "count": self._count, "examples": self._examples, "bytes": offset}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._sum, self._count, self._examples = float(state["sum"]), int(state["count"]), int(state["examples"])
-        for pending in (self._totals, self._counts, self._observed):
+        for pending in (self._totals, self._counts, self._step_values):
             pending.clear()
-        self.cut_back(int(state["bytes"]))
+        self.truncate_to(int(state["bytes"]))
 
-    def cut_back(self, size_bytes: int) -> None:
+    def truncate_to(self, size_bytes: int) -> None:
         """Forgets the rows after the first `size_bytes`: they were written after the checkpoint that is gone on from."""
         if self._file is not None:
             # Of a checkpoint that another run has left there are fewer rows here: a longer file would be filled with zeros.
@@ -217,4 +219,4 @@ class Timer:
     def __exit__(self, *exception: object) -> None:
         self._depth -= 1
         if self._depth == 0:
-            self._progress.pause(time.perf_counter() - self._started_s)
+            self._progress.exclude_time(time.perf_counter() - self._started_s)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dnntrain.protocols import Gradients, GradientStage, GradientTransform, StepLoss
+from dnntrain.protocols import ComputeGradients, GradientStage, GradientTransform, StepLoss
 
 Observe = Callable[[Mapping[str, Tensor]], None]
 
 
-def plain(gradients: Gradients, apply: Callable[[], None]) -> StepLoss:
+def run_plain_step(compute_gradients: ComputeGradients, apply: Callable[[], None]) -> StepLoss:
     """One pass, one step."""
-    loss = gradients()
+    loss = compute_gradients()
     apply()
     return loss
 
@@ -32,37 +32,37 @@ def build_apply(
     `check` sees the gradients before they are clipped; where it says False nothing is applied.
     """
     steps = [optimizer.step for optimizer in optimizers]
-    penalties = [item for item in transforms if item.stage <= GradientStage.CHECK]
-    clips = [item for item in transforms if item.stage > GradientStage.CHECK]
-    touched = bool(transforms) or check is not None
+    penalties = [transform for transform in transforms if transform.stage <= GradientStage.CHECK]
+    clips = [transform for transform in transforms if transform.stage > GradientStage.CHECK]
+    has_transforms = bool(transforms) or check is not None
 
-    def run(items: Sequence[GradientTransform], gradients: Sequence[Tensor]) -> None:
-        for item in items:
-            numbers = item.apply(gradients)
+    def apply_transforms(stage_transforms: Sequence[GradientTransform], gradients: Sequence[Tensor]) -> None:
+        for stage_transform in stage_transforms:
+            numbers = stage_transform.apply(gradients)
             if numbers:
                 observe(numbers)
 
-    def passed() -> bool:
+    def should_step() -> bool:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        run(penalties, gradients)
+        apply_transforms(penalties, gradients)
         if check is not None and not check(gradients):
             return False
-        run(clips, gradients)
+        apply_transforms(clips, gradients)
         return True
 
     def apply() -> None:
-        if not touched or passed():
+        if not has_transforms or should_step():
             for step in steps:
                 step()
         for parameter in parameters:
             parameter.grad = None
 
-    def scaled_apply() -> None:
+    def apply_with_scaler() -> None:
         assert scaler is not None
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
         try:
-            if not touched or passed():
+            if not has_transforms or should_step():
                 for optimizer in optimizers:
                     scaler.step(optimizer)
         finally:
@@ -71,4 +71,4 @@ def build_apply(
         for parameter in parameters:
             parameter.grad = None
 
-    return apply if scaler is None else scaled_apply
+    return apply if scaler is None else apply_with_scaler

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dnntrain.protocols import Moment
-from dnntrain.utils.epochs import Timetable
+from dnntrain.protocols import StepInfo
+from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import Duration
 
 
@@ -17,34 +17,34 @@ class Progress:
     `total_steps` is 0 where the length is `budget_s` seconds. Time spent evaluating and saving counts in `elapsed_s`, not in `train_s`.
     """
 
-    def __init__(self, duration: Duration, timetable: Timetable) -> None:
+    def __init__(self, duration: Duration, timetable: EpochSchedule) -> None:
         self.timetable = timetable
         self.budget_s = duration.value if duration.unit == "s" else 0.0
-        self.total_steps = 0 if self.budget_s else max(1, timetable.steps_of(duration, 0))
+        self.total_steps = 0 if self.budget_s else max(1, timetable.count_steps(duration, 0))
         self.step = 0
         self.stop_reason: str | None = None
         self.signal: int | None = None
         self._elapsed_before_s = 0.0
         self._paused_s = 0.0
         self._started_s = time.perf_counter()
-        self.started_at_step = 0
+        self.session_start_step = 0
 
     def start(self) -> None:
         """Begins a session: from here its time counts."""
-        self._started_s, self.started_at_step = time.perf_counter(), self.step
+        self._started_s, self.session_start_step = time.perf_counter(), self.step
 
     def steps(self) -> Iterator[int]:
         """The numbers of the steps to do, from 0; the loop says with `done` when one is."""
-        while not self.finished:
+        while not self.is_finished:
             yield self.step
 
-    def done(self, step: int) -> int:
+    def mark_done(self, step: int) -> int:
         """Counts step number `step` as done, before the events that follow it; returns how many are done now."""
         self.step = step + 1
         return self.step
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """True where no further step is to be done."""
         if self.stop_reason is not None or self.signal is not None:
             return True
@@ -53,16 +53,16 @@ class Progress:
         return self.elapsed_s >= self.budget_s
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """True where the run ended as planned or decided, not by a signal."""
         return self.signal is None
 
-    def at(self, step: int) -> Moment:
+    def get_step_info(self, step: int) -> StepInfo:
         """The moment before step number `step` (from 0), which is after `step` steps."""
         epoch = self.timetable.epoch_at(step)
         if self.total_steps:
-            return Moment(step, epoch, step / self.total_steps)
-        return Moment(step, epoch, min(self.elapsed_s / self.budget_s, 1.0))
+            return StepInfo(step, epoch, step / self.total_steps)
+        return StepInfo(step, epoch, min(self.elapsed_s / self.budget_s, 1.0))
 
     @property
     def elapsed_s(self) -> float:
@@ -79,11 +79,11 @@ class Progress:
         """`elapsed_s` less the time of evaluation and saving."""
         return self.elapsed_s - self._paused_s
 
-    def pause(self, seconds: float) -> None:
+    def exclude_time(self, seconds: float) -> None:
         """Counts `seconds` as not spent on training."""
         self._paused_s += seconds
 
-    def keep_time(self, elapsed_s: float) -> None:
+    def restore_elapsed_time(self, elapsed_s: float) -> None:
         """After a return to an earlier step: `elapsed_s` seconds were spent all the same."""
         self._elapsed_before_s, self._started_s = elapsed_s, time.perf_counter()
 

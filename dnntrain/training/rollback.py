@@ -6,59 +6,59 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnntrain.checkpoint.checkpoint import newest, restore
+from dnntrain.checkpoint.checkpoint import read_newest_checkpoint, restore_states
 from dnntrain.errors import DivergedError
-from dnntrain.training.loop import run as run_loop
-from dnntrain.training.step_guards import RolledBack
+from dnntrain.training.loop import run_loop
+from dnntrain.training.step_guards import RollbackRequest
 
 if TYPE_CHECKING:
     from dnntrain.training.trainer import Trainer
 
 
-def run(trainer: Trainer, checkpoints: Path, warn: Callable[[str], None]) -> None:
+def run_with_rollback(trainer: Trainer, checkpoints: Path, warn: Callable[[str], None]) -> None:
     """Trains until the run is finished. Every rank reads the main rank's folder of `checkpoints`.
 
     Raises DivergedError where what the guards allow for is used up.
     """
-    guarding = trainer.guarding
-    if guarding is None or not guarding.rolls_back:
+    guard_runner = trainer.guard_runner
+    if guard_runner is None or not guard_runner.can_roll_back:
         run_loop(trainer.loop)
         return
     # There is always a state to go back to.
-    trainer.saver(trainer.loop.progress.step)
+    trainer.checkpointer(trainer.loop.progress.step)
     while True:
         try:
             run_loop(trainer.loop)
             return
-        except RolledBack as back:
-            roll_back(trainer, checkpoints, back, warn)
+        except RollbackRequest as request:
+            roll_back(trainer, checkpoints, request, warn)
 
 
-def roll_back(trainer: Trainer, checkpoints: Path, back: RolledBack, warn: Callable[[str], None]) -> None:
+def roll_back(trainer: Trainer, checkpoints: Path, request: RollbackRequest, warn: Callable[[str], None]) -> None:
     """Restores the newest whole checkpoint from before the fault, all but the clock and what recovery has decided; writes what happened."""
-    guarding, progress = trainer.guarding, trainer.loop.progress
-    assert guarding is not None
-    guarding.recovery.rolled_back(back.step, back.alarm)
-    decided, elapsed_s = guarding.recovery.state_dict(), progress.elapsed_s
+    guard_runner, progress = trainer.guard_runner, trainer.loop.progress
+    assert guard_runner is not None
+    guard_runner.recovery.record_rollback(request.step, request.alarm)
+    recovery_state, elapsed_s = guard_runner.recovery.state_dict(), progress.elapsed_s
     with trainer.timer:
-        checkpoint = newest(checkpoints, warn, back.alarm.good_until)
+        checkpoint = read_newest_checkpoint(checkpoints, warn, request.alarm.last_good_step)
         if checkpoint is None:
-            raise DivergedError(f"{back.alarm.reason}, and there is no checkpoint to go back to")
-        guarding.forget()
-        restore(checkpoint, trainer.states)
-        guarding.recovery.load_state_dict(decided)
-        progress.keep_time(elapsed_s)
-        trainer.evaluator.back_among(checkpoints)
-        trainer.saver.back_to(progress.step)
+            raise DivergedError(f"{request.alarm.reason}, and there is no checkpoint to go back to")
+        guard_runner.clear_optimizer_state()
+        restore_states(checkpoint, trainer.states)
+        guard_runner.recovery.load_state_dict(recovery_state)
+        progress.restore_elapsed_time(elapsed_s)
+        trainer.evaluator.forget_deleted_best(checkpoints)
+        trainer.checkpointer.rewind_to(progress.step)
     trainer.loop.cadence.rewind()
     trainer.metrics.start_interval()
-    reason = f"{back.alarm.reason}: back from step {back.step} to {progress.step}, learning rate × {back.alarm.cut:g}"
-    if back.step in guarding.recovery.dropped:
-        reason += f", the examples of step {back.step} are left out"
-    values = {"lr_factor": guarding.recovery.factor, "from_step": back.step, "alarm": back.alarm.event}
-    *earlier, row = guarding.recovery.tell(
-        progress.step, {"event": "rollback", "reason": reason, **values, **back.alarm.values}
+    reason = f"{request.alarm.reason}: back from step {request.step} to {progress.step}, learning rate × {request.alarm.lr_factor:g}"
+    if request.step in guard_runner.recovery.dropped_steps:
+        reason += f", the examples of step {request.step} are left out"
+    values = {"lr_factor": guard_runner.recovery.lr_factor, "from_step": request.step, "alarm": request.alarm.event}
+    *earlier_rows, row = guard_runner.recovery.add_rollback_row(
+        progress.step, {"event": "rollback", "reason": reason, **values, **request.alarm.values}
     )
-    for told in earlier:
-        trainer.metrics.put_back("event", progress.step, told)
-    trainer.metrics.write("event", progress.step, row)
+    for earlier_row in earlier_rows:
+        trainer.metrics.rewrite_row("event", progress.step, earlier_row)
+    trainer.metrics.write_row("event", progress.step, row)

@@ -12,80 +12,92 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Control, Moment, Target
+from dnntrain.protocols import ScheduledParam, ScheduledValue, StepInfo
 
 #: What gives a run a value that a schedule may multiply.
-_SETS = {
-    Target.MOMENTUM: "choose an optimizer that has it, as in optim=sgd optim.momentum=0.9",
-    Target.WEIGHT_DECAY: "set optim.weight_decay",
-    Target.DROP_RATE: "add reg=[dropout] to a network with dropout, or set model.dropout",
+_REMEDIES = {
+    ScheduledParam.MOMENTUM: "choose an optimizer that has it, as in optim=sgd optim.momentum=0.9",
+    ScheduledParam.WEIGHT_DECAY: "set optim.weight_decay",
+    ScheduledParam.DROP_RATE: "add reg=[dropout] to a network with dropout, or set model.dropout",
 }
 
 
-def bind_controls(
-    controls: Sequence[Control],
+def bind_scheduled_values(
+    scheduled_values: Sequence[ScheduledValue],
     optimizers: Sequence[torch.optim.Optimizer],
     model: nn.Module,
     must_find: bool = True,
-) -> list[Callable[[Moment], None]]:
+) -> list[Callable[[StepInfo], None]]:
     """One setter for each target that is controlled. Factors of several learning-rate controls are multiplied; the batch size stands in
     the plan.
 
     Raises ConfigError where a control finds nothing that it could set or multiply, unless the model is only a part of one.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    setters: list[Callable[[Moment], None]] = []
-    factors = [control.value for control in controls if control.target is Target.LEARNING_RATE]
+    setters: list[Callable[[StepInfo], None]] = []
+    factors = [
+        scheduled_value.value
+        for scheduled_value in scheduled_values
+        if scheduled_value.target is ScheduledParam.LEARNING_RATE
+    ]
     if factors:
         setters.append(partial(_set_learning_rate, factors, [(group, group["lr"]) for group in groups]))
-    for control in controls:
-        if not isinstance(control.target, Target):
-            setters.append(partial(_set, [(control.target(model), None)], control.value))
-        elif control.target not in (Target.LEARNING_RATE, Target.BATCH_SIZE):
+    for scheduled_value in scheduled_values:
+        if not isinstance(scheduled_value.target, ScheduledParam):
+            setters.append(partial(_set_scaled_value, [(scheduled_value.target(model), None)], scheduled_value.value))
+        elif scheduled_value.target not in (ScheduledParam.LEARNING_RATE, ScheduledParam.BATCH_SIZE):
             setters.append(
-                partial(_set, _places(control.target, groups, model, control.relative, must_find), control.value)
+                partial(
+                    _set_scaled_value,
+                    _find_setters(scheduled_value.target, groups, model, scheduled_value.is_relative, must_find),
+                    scheduled_value.value,
+                )
             )
     return setters
 
 
 def _set_learning_rate(
-    factors: Sequence[Callable[[Moment], float]], groups: Sequence[tuple[dict[str, Any], float]], moment: Moment
+    factors: Sequence[Callable[[StepInfo], float]], groups: Sequence[tuple[dict[str, Any], float]], step_info: StepInfo
 ) -> None:
-    factor = math.prod([value(moment) for value in factors])
+    factor = math.prod([value(step_info) for value in factors])
     for group, base in groups:
         group["lr"] = base * factor
 
 
-def _set(
-    places: Sequence[tuple[Callable[[float], None], float | None]], value: Callable[[Moment], float], moment: Moment
+def _set_scaled_value(
+    setters: Sequence[tuple[Callable[[float], None], float | None]],
+    value: Callable[[StepInfo], float],
+    step_info: StepInfo,
 ) -> None:
-    number = value(moment)
-    for setter, base in places:
+    number = value(step_info)
+    for setter, base in setters:
         setter(number if base is None else base * number)
 
 
-def _places(
-    target: Target, groups: Sequence[dict[str, Any]], model: nn.Module, relative: bool, must_find: bool
+def _find_setters(
+    target: ScheduledParam, groups: Sequence[dict[str, Any]], model: nn.Module, relative: bool, must_find: bool
 ) -> list[tuple[Callable[[float], None], float | None]]:
     """(setter, base) of everything that `target` names; the base is None where the control's value is the value itself."""
-    found: list[tuple[Callable[[float], None], float]]
-    if target is Target.MOMENTUM:
-        found = [(partial(_set_momentum, group), momentum_of(group)) for group in groups if momentum_of(group)]
-    elif target is Target.WEIGHT_DECAY:
-        decaying = [group for group in groups if group.get("weight_decay")]
-        found = [(partial(group.__setitem__, "weight_decay"), group["weight_decay"]) for group in decaying]
+    setters: list[tuple[Callable[[float], None], float]]
+    if target is ScheduledParam.MOMENTUM:
+        setters = [(partial(_set_momentum, group), get_momentum(group)) for group in groups if get_momentum(group)]
+    elif target is ScheduledParam.WEIGHT_DECAY:
+        decay_groups = [group for group in groups if group.get("weight_decay")]
+        setters = [(partial(group.__setitem__, "weight_decay"), group["weight_decay"]) for group in decay_groups]
     else:
-        found = [(partial(setattr, module, name), float(getattr(module, name))) for module, name in dropouts(model)]
-    if must_find and (not found or (relative and not any(base for _, base in found))):
+        setters = [
+            (partial(setattr, module, name), float(getattr(module, name))) for module, name in find_dropouts(model)
+        ]
+    if must_find and (not setters or (relative and not any(base for _, base in setters))):
         raise ConfigError(
             f"the {target.value.replace('_', ' ')} is scheduled, but nothing in this run has one above 0",
-            f"{_SETS[target]}, or leave {target.value} out of sched.param"
-            + (" (with sched=one_cycle: sched.cycle_momentum=false)" if target is Target.MOMENTUM else ""),
+            f"{_REMEDIES[target]}, or leave {target.value} out of sched.param"
+            + (" (with sched=one_cycle: sched.cycle_momentum=false)" if target is ScheduledParam.MOMENTUM else ""),
         )
-    return [(setter, base if relative else None) for setter, base in found]
+    return [(setter, base if relative else None) for setter, base in setters]
 
 
-def momentum_of(group: Mapping[str, Any]) -> float:
+def get_momentum(group: Mapping[str, Any]) -> float:
     """The momentum of a parameter group, or the first of Adam's betas; 0 where it has none."""
     return float(group["betas"][0]) if "betas" in group else float(group.get("momentum", 0.0))
 
@@ -97,7 +109,7 @@ def _set_momentum(group: dict[str, Any], momentum: float) -> None:
         group["momentum"] = momentum
 
 
-def dropouts(model: nn.Module) -> list[tuple[nn.Module, str]]:
+def find_dropouts(model: nn.Module) -> list[tuple[nn.Module, str]]:
     """Every module of the model that drops numbers, and the attribute with its rate; not those that drop residual branches."""
     return [
         (module, "p" if isinstance(module, _DropoutNd) else "dropout")
@@ -106,24 +118,30 @@ def dropouts(model: nn.Module) -> list[tuple[nn.Module, str]]:
     ]
 
 
-def learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float:
+def get_learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float:
     """The learning rate now, before what a group's own factor makes of it."""
     group = optimizers[0].param_groups[0]
     return float(group["lr"]) / float(group["lr_scale"])
 
 
-def scheduled_values(
-    controls: Sequence[Control], optimizers: Sequence[torch.optim.Optimizer], model: nn.Module
+def make_scheduled_reader(
+    values: Sequence[ScheduledValue], optimizers: Sequence[torch.optim.Optimizer], model: nn.Module
 ) -> Callable[[], dict[str, float]]:
     """Reads momentum, weight decay and drop rate as they are now, by name, those that are controlled: of the first place that has one."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    places: dict[Target, Iterable[Callable[[], float]]] = {
-        Target.MOMENTUM: (partial(momentum_of, group) for group in groups if momentum_of(group)),
-        Target.WEIGHT_DECAY: (
+    readers: dict[ScheduledParam, Iterable[Callable[[], float]]] = {
+        ScheduledParam.MOMENTUM: (partial(get_momentum, group) for group in groups if get_momentum(group)),
+        ScheduledParam.WEIGHT_DECAY: (
             partial(group.__getitem__, "weight_decay") for group in groups if group.get("weight_decay")
         ),
-        Target.DROP_RATE: (partial(getattr, module, name) for module, name in dropouts(model) if getattr(module, name)),
+        ScheduledParam.DROP_RATE: (
+            partial(getattr, module, name) for module, name in find_dropouts(model) if getattr(module, name)
+        ),
     }
-    named = {control.target for control in controls if isinstance(control.target, Target)}
-    firsts = {target.value: next(iter(found), None) for target, found in places.items() if target in named}
-    return lambda: {name: float(read()) for name, read in firsts.items() if read is not None}
+    targets = {control.target for control in values if isinstance(control.target, ScheduledParam)}
+    first_readers = {
+        target.value: next(iter(target_readers), None)
+        for target, target_readers in readers.items()
+        if target in targets
+    }
+    return lambda: {name: float(read()) for name, read in first_readers.items() if read is not None}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from dnntrain.training.progress import Progress
-from dnntrain.utils.signals import SIGNALS, handled
+from dnntrain.utils.signals import SIGNALS, signal_handlers
 
 #: Steps between two agreements of several ranks on whether a signal has come; fewer where they take longer than so many seconds.
 _AGREE_STEPS, _AGREE_S = 8, 2.0
@@ -23,38 +23,38 @@ class SignalWatch:
         self._any_rank = any_rank
         self._agreed_step, self._agreed_s = 0, time.perf_counter()
         self._next_step = 1
-        self._received: int | None = None
-        self._handled = handled(self._receive)
+        self._received_signal: int | None = None
+        self._handlers = signal_handlers(self._handle_signal)
 
     def __enter__(self) -> SignalWatch:
         self._agreed_step, self._agreed_s = self._progress.step, time.perf_counter()
         self._next_step = self._progress.step + 1
-        self._handled.__enter__()
+        self._handlers.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._handled.__exit__(None, None, None)
+        self._handlers.__exit__(None, None, None)
 
-    def agree(self, step: int) -> None:
+    def agree_on_stop(self, step: int) -> None:
         """Between steps, on several ranks: all of them end where one has been asked to. Next after 8 steps, or 1 where those are long."""
         if self._any_rank is None:
             return
         now = time.perf_counter()
         step_s = (now - self._agreed_s) / max(step - self._agreed_step, 1)
-        stop, slow = self._any_rank((self._received is not None, _AGREE_STEPS * step_s > _AGREE_S))
+        stop, slow = self._any_rank((self._received_signal is not None, _AGREE_STEPS * step_s > _AGREE_S))
         self._agreed_step, self._agreed_s = step, now
         self._next_step = step + (1 if slow else _AGREE_STEPS)
         if stop:
-            self._progress.signal = self._received or int(signal.SIGTERM)
+            self._progress.signal = self._received_signal or int(signal.SIGTERM)
 
-    def next_step(self, step: int) -> int:
+    def get_next_step(self, step: int) -> int:
         """The step at which to agree next: the same on all ranks. After a return to an earlier step that is at once."""
         return self._next_step if self._next_step - step <= _AGREE_STEPS else step
 
-    def _receive(self, number: int, frame: object) -> None:
-        if self._received is not None:
+    def _handle_signal(self, number: int, frame: object) -> None:
+        if self._received_signal is not None:
             os._exit(SIGNALS[signal.Signals(number)])
-        self._received = number
+        self._received_signal = number
         if self._any_rank is None:
             self._progress.signal = number
         # Not print: the terminal may be gone (SIGHUP), or in the middle of a line of ours.

@@ -11,51 +11,51 @@ import torch
 from torch import nn
 
 from dnntrain.checkpoint.checkpoint import Digests
-from dnntrain.checkpoint.gather import Ranks
+from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState, RandomState, ScalerState
 from dnntrain.config.run_config import RunConfig
-from dnntrain.distributed.collectives import any_ranks, gather, gather_bytes, reduce_sum
+from dnntrain.distributed.collectives import gather_bytes, gather_tensors, reduce_any_flags, reduce_sum
 from dnntrain.distributed.spmd import SpmdExecutor
-from dnntrain.input.pipeline import Pipeline
-from dnntrain.input.prepared import Prepared
+from dnntrain.input.pipeline import InputPipeline
+from dnntrain.input.prepared import PreparedData
 from dnntrain.input.source import Source
 from dnntrain.nn.feature_capture import add_adapters
-from dnntrain.nn.init import initialise
+from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.plan import Plan
-from dnntrain.protocols import Batch, Built, Executor, Parts, Stateful
+from dnntrain.protocols import Batch, Hooks, Stateful, StepExecutor, TrainerHandles
 from dnntrain.run.directory import RunDirectory
-from dnntrain.training.cadence import Cadence, Event, event
-from dnntrain.training.checkpointer import Saver
-from dnntrain.training.components import bind, collect, make_context
+from dnntrain.training.cadence import Cadence, Event, make_event
+from dnntrain.training.checkpointer import Checkpointer
+from dnntrain.training.components import bind_hooks, build_hooks, make_build_context
 from dnntrain.training.data import (
-    most_batches,
-    no_examples,
-    sample_images,
-    training_batches,
-    training_pipeline,
-    unaugmented_batches,
+    build_training_pipeline,
+    iterate_training_batches,
+    load_sample_images,
+    make_empty_batch,
+    make_unaugmented_batches,
+    max_batches_per_rank,
 )
 from dnntrain.training.distribute_model import (
-    contexts_of,
+    build_parallel_state,
+    distribute_model,
     make_mesh,
-    make_pipeline,
-    place_on_ranks,
-    ready_to_evaluate,
-    settled,
-    states_of,
+    make_no_sync_context,
+    make_pipeline_executor,
+    reshard,
+    sync_for_eval,
 )
 from dnntrain.training.evaluation import evaluate
-from dnntrain.training.evaluator import Evaluator, applied
+from dnntrain.training.evaluator import Evaluator, swap_in_eval_weights
 from dnntrain.training.loop import Loop
 from dnntrain.training.loss import build_objective
 from dnntrain.training.metrics import Listener, Metrics, Timer
-from dnntrain.training.optimizer_step import build_apply, plain
+from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
-from dnntrain.training.scheduled_values import bind_controls, learning_rate, scheduled_values
+from dnntrain.training.scheduled_values import bind_scheduled_values, get_learning_rate, make_scheduled_reader
 from dnntrain.training.signals import SignalWatch
-from dnntrain.training.step_guards import Guarding, may_go_back_to
-from dnntrain.utils.rng import Index, derive
+from dnntrain.training.step_guards import GuardRunner, rollback_targets
+from dnntrain.utils.rng import Index, derive_seed
 from dnntrain.utils.world import World
 
 #: Seconds between two looks at the display.
@@ -69,23 +69,23 @@ class Trainer:
     loop: Loop
     model: nn.Module
     outputs: Callable[[Batch], torch.Tensor]
-    parts: Parts
+    hooks: Hooks
     states: Mapping[str, Stateful]
     metrics: Metrics
     evaluator: Evaluator
-    saver: Saver
+    checkpointer: Checkpointer
     signals: SignalWatch
-    pipeline: Pipeline
+    pipeline: InputPipeline
     timer: Timer
-    batches_of: Callable[[Source, Index, World], Any]
-    guarding: Guarding | None = None
+    make_batches: Callable[[Source, Index, World], Any]
+    guard_runner: GuardRunner | None = None
 
 
-def build(
+def build_trainer(
     config: RunConfig,
     plan: Plan,
-    data: Prepared,
-    run: RunDirectory | None,
+    data: PreparedData,
+    directory: RunDirectory | None,
     world: World,
     device: str,
     digests: Digests,
@@ -94,166 +94,203 @@ def build(
     tick: Callable[[int], None] | None = None,
 ) -> Trainer:
     """Assembles everything in the order below. Only the main rank has a `run`. `tick` is called a few times a second."""
-    layout, mesh, collect_ranks = make_mesh(config, plan, world, device)
-    place = plan.degrees.place(world)
+    layout, mesh, collectives = make_mesh(config, plan, world, device)
+    coords = plan.degrees.locate_rank(world)
     # What cannot be keyed, such as dropout inside a model, draws from torch's generators, one stream for each share of the batch.
-    torch.manual_seed(derive(config.seed, "torch", place.data.rank))
+    torch.manual_seed(derive_seed(config.seed, "torch", coords.data_world.rank))
     progress = Progress(config.train.duration, plan.timetable)
     # 1. what each chosen method contributes
-    context = make_context(config, plan, data, device, world, collect_ranks)
-    parts = collect(config, context)
+    context = make_build_context(config, plan, data, device, world, collectives)
+    hooks = build_hooks(config, context)
     # 2. model: build, norm and structural transforms, quantisation; weights; memory format; device
-    model = make_model(config, plan, data, parts, device)
+    model = make_model(config, plan, data, hooks, device)
     # 3. layout, then compilation
-    add_adapters(model, parts.captures)
-    optim = config.optim.scaled(plan.batch_size)
-    settings = optim.settings(model)
-    arranged = place_on_ranks(config, plan, model, parts, layout, place, mesh)
-    model = arranged.model
+    add_adapters(model, hooks.feature_taps)
+    optim = config.optim.adapt_lr(plan.batch_size)
+    settings = optim.get_parameter_options(model)
+    parallel_model = distribute_model(config, plan, model, hooks, layout, coords, mesh)
+    model = parallel_model.model
     if plan.compile:
-        arranged.run[0].compile()
+        parallel_model.run_modules[0].compile()
     # 4. optimizers over the model's own parameters
     optimizers = optim.build(model, settings)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # 5. objective, executor, update
-    scaler = torch.amp.GradScaler(device.split(":")[0]) if plan.precision.scaler else None
-    autocast = getattr(torch, plan.precision.autocast) if plan.precision.autocast else None
+    scaler = torch.amp.GradScaler(device.split(":")[0]) if plan.precision.uses_loss_scale else None
+    autocast = getattr(torch, plan.precision.autocast_dtype) if plan.precision.autocast_dtype else None
     device_type = device.split(":")[0]
-    objective = build_objective(parts.label_smoothing, parts.loss, parts.task_weight)
-    empty = no_examples(data.dataset, device, parts)
-    executor: Executor
+    objective = build_objective(hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
+    empty_batch = make_empty_batch(data.dataset, device, hooks)
+    executor: StepExecutor
     if plan.degrees.pp > 1:
         assert mesh is not None
-        executor = make_pipeline(config, plan, arranged, objective, mesh, place, data.dataset, device, autocast, parts)
-        outputs = executor.outputs
+        executor = make_pipeline_executor(
+            config, plan, parallel_model, objective, mesh, coords, data.dataset, device, autocast, hooks
+        )
+        outputs = executor.compute_outputs
     else:
         executor = SpmdExecutor(
-            arranged.run[0],
+            parallel_model.run_modules[0],
             objective,
             device=device_type,
             autocast=autocast,
             scaler=scaler,
             ranks=plan.degrees.data_ranks,
-            empty=empty,
-            replayable=parts.update is not None,
-            counts=place.counts,
-            unsynchronised=contexts_of(arranged.run[0], layout),
+            empty_batch=empty_batch,
+            replayable=hooks.optimizer_step is not None,
+            should_count=coords.should_count,
+            no_sync=make_no_sync_context(parallel_model.run_modules[0], layout),
         )
         # DDP's own forward pass would wait for ranks that have fewer batches; FSDP's must be called by all, as often.
-        called = arranged.run[0] if plan.in_step else model
-        outputs = SpmdExecutor(called, objective, device=device_type, autocast=autocast).outputs
+        eval_module = parallel_model.run_modules[0] if plan.has_collective_forward else model
+        outputs = SpmdExecutor(eval_module, objective, device=device_type, autocast=autocast).compute_outputs
     # 6. batches
-    pipeline = training_pipeline(config, plan, data, parts, place.data, device)
-    batches_of = partial(unaugmented_batches, config, data.dataset, device, plan.channels_last)
+    pipeline = build_training_pipeline(config, plan, data, hooks, coords.data_world, device)
+    make_batches = partial(make_unaugmented_batches, config, data.dataset, device, plan.channels_last)
     # 7. metrics, evaluation, saving
     timer = Timer(progress)
     metrics = Metrics(
-        run.path / "metrics.jsonl" if run else None,
+        directory.path / "metrics.jsonl" if directory else None,
         progress,
-        learning_rate=lambda: learning_rate(optimizers),
-        scheduled=scheduled_values(parts.controls, optimizers, model),
+        learning_rate=lambda: get_learning_rate(optimizers),
+        read_scheduled=make_scheduled_reader(hooks.scheduled_values, optimizers, model),
         reduce=reduce_sum,
         listeners=listeners,
-        decisions=parts.decisions,
+        decisions=hooks.metric_callbacks,
     )
     states: dict[str, Stateful] = {}
-    saver = Saver(
-        run.checkpoints if run else None,
+    checkpointer = Checkpointer(
+        directory.checkpoints if directory else None,
         states,
         digests,
         keep=config.checkpoint.keep,
         timer=timer,
         warn=warn if config.checkpoint.on_error == "warn" else None,
-        ranks=Ranks(world.rank, partial(gather_bytes, device=device)) if plan.ranks > 1 else Ranks(),
-        until=partial(may_go_back_to, parts.guards),
+        ranks=RankExchange(world.rank, partial(gather_bytes, device=device)) if plan.ranks > 1 else RankExchange(),
+        get_rollback_targets=partial(rollback_targets, hooks.step_guards),
     )
     # Where ranks compute together, each calls the model as often as the one with the most batches.
-    rounds = most_batches(len(data.val), place.data.size, config.eval.batch_size) if plan.in_step else 0
+    rounds = (
+        max_batches_per_rank(len(data.val), coords.data_world.size, config.eval.batch_size)
+        if plan.has_collective_forward
+        else 0
+    )
 
     def validate() -> Mapping[str, float | int]:
-        with applied(parts.evaluation, model):
+        with swap_in_eval_weights(hooks.eval_weights, model):
             if mesh is not None:
-                ready_to_evaluate(model, arranged.run, mesh)
-            batches = batches_of(data.dataset.train, data.val, place.data)
-            found = evaluate(
-                model, outputs, batches, reduce_sum, device, counts=place.counts, rounds=rounds, empty=empty
+                sync_for_eval(model, parallel_model.run_modules, mesh)
+            batches = make_batches(data.dataset.train, data.val, coords.data_world)
+            val_metrics = evaluate(
+                model,
+                outputs,
+                batches,
+                reduce_sum,
+                device,
+                should_count=coords.should_count,
+                rounds=rounds,
+                empty=empty_batch,
             )
         if mesh is not None:
-            settled(arranged.run)
-        return found
+            reshard(parallel_model.run_modules)
+        return val_metrics
 
-    evaluator = Evaluator(validate, metrics, saver, timer, config.eval.metric)
-    signals = SignalWatch(progress, partial(any_ranks, device=device) if plan.ranks > 1 else None)
+    evaluator = Evaluator(validate, metrics, checkpointer, timer, config.eval.metric)
+    signals = SignalWatch(progress, partial(reduce_any_flags, device=device) if plan.ranks > 1 else None)
     # 8. bind what acts on the model, and list the state, in the order of restoring
-    bind(parts, Built(model, optimizers, partial(training_batches, pipeline, empty=empty), context.collect))
-    layout_states = states_of(config, arranged.run, world, warn)
+    bind_hooks(
+        hooks,
+        TrainerHandles(
+            model, optimizers, partial(iterate_training_batches, pipeline, empty=empty_batch), context.collectives
+        ),
+    )
+    parallel_states = build_parallel_state(config, parallel_model.run_modules, world, warn)
     scaler_state: dict[str, Stateful] = {} if scaler is None else {"scaler": ScalerState(scaler)}
     states.update(
         {
-            "model": ModelState(model, part=plan.degrees.pp > 1),
-            "optimizer": OptimizerState(optimizers, part=plan.degrees.pp > 1),
+            "model": ModelState(model, is_partial=plan.degrees.pp > 1),
+            "optimizer": OptimizerState(optimizers, is_partial=plan.degrees.pp > 1),
             **scaler_state,
-            **parts.state,
-            **layout_states,
+            **hooks.state,
+            **parallel_states,
             "evaluator": evaluator,
             "progress": progress,
             "metrics": metrics,
-            "random": RandomState(device, world.rank, partial(gather, device=device)),
+            "random": RandomState(device, world.rank, partial(gather_tensors, device=device)),
         }
     )
     # 9. the loop
     events = [
-        *([Event(signals.agree, next_step=signals.next_step)] if plan.ranks > 1 else []),
-        event(metrics.train_row, config.log.every, progress),
-        *([event(evaluator, config.eval.every, progress)] if len(data.val) else []),
-        event(saver, config.checkpoint.every, progress),
+        *([Event(signals.agree_on_stop, next_step=signals.get_next_step)] if plan.ranks > 1 else []),
+        make_event(metrics.write_train_row, config.log.every, progress),
+        *([make_event(evaluator, config.eval.every, progress)] if len(data.val) else []),
+        make_event(checkpointer, config.checkpoint.every, progress),
         *([Event(tick, every_s=_TICK_S)] if tick is not None else []),
     ]
-    guarding = (
-        Guarding(
-            parts.guards,
-            parts.state["recovery"],  # type: ignore[arg-type]
+    guard_runner = (
+        GuardRunner(
+            hooks.step_guards,
+            hooks.state["recovery"],  # type: ignore[arg-type]
             step=lambda: progress.step,
-            write=partial(metrics.write, "event"),
+            write=partial(metrics.write_row, "event"),
             reduce=reduce_sum,
-            collect=context.collect,
+            collectives=context.collectives,
             optimizers=optimizers,
             buffers=model.buffers(),
             device=device,
-            scaled=scaler is not None,
-            carried=layout_states.values(),
+            has_scaler=scaler is not None,
+            step_states=parallel_states.values(),
         )
-        if parts.guards
+        if hooks.step_guards
         else None
     )
     loop = Loop(
         progress=progress,
-        batches=guarding.batches(pipeline) if guarding else pipeline,
-        controls=bind_controls(parts.controls, optimizers, model, must_find=plan.degrees.pp == 1),
+        batches=guard_runner.time_batches(pipeline) if guard_runner else pipeline,
+        setters=bind_scheduled_values(hooks.scheduled_values, optimizers, model, must_find=plan.degrees.pp == 1),
         executor=executor,
-        update=guarding.update(parts.update or plain) if guarding else parts.update or plain,
+        update=guard_runner.wrap_update(hooks.optimizer_step or run_plain_step)
+        if guard_runner
+        else hooks.optimizer_step or run_plain_step,
         apply=build_apply(
-            optimizers, trained, parts.gradient, metrics.observe, scaler, guarding.passes if guarding else None
+            optimizers,
+            trainable,
+            hooks.gradient_transforms,
+            metrics.observe,
+            scaler,
+            guard_runner.should_apply if guard_runner else None,
         ),
-        after_step=parts.after_step,
+        after_step=hooks.after_step_hooks,
         metrics=metrics,
         cadence=Cadence(events, progress.total_steps),
     )
     return Trainer(
-        loop, model, outputs, parts, states, metrics, evaluator, saver, signals, pipeline, timer, batches_of, guarding
+        loop,
+        model,
+        outputs,
+        hooks,
+        states,
+        metrics,
+        evaluator,
+        checkpointer,
+        signals,
+        pipeline,
+        timer,
+        make_batches,
+        guard_runner,
     )
 
 
-def make_model(config: RunConfig, plan: Plan, data: Prepared, parts: Parts, device: str) -> nn.Module:
+def make_model(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks, device: str) -> nn.Module:
     """The model with its first weights, on the device."""
     dataset = data.dataset
     model: nn.Module = config.model.build(ModelShape(len(dataset.class_names), *dataset.input_shape))
-    for transform in parts.model:
+    for transform in hooks.model_transforms:
         model = transform.apply(model)
-    initialise(model, config.seed)
-    if parts.first_weights:
-        images = sample_images(config, data)
-        for set_weights in parts.first_weights:
+    initialize_weights(model, config.seed)
+    if hooks.weight_inits:
+        images = load_sample_images(config, data)
+        for set_weights in hooks.weight_inits:
             set_weights(model, images)
     if config.init_from is not None:
         from dnntrain.nn.weights import load_weights

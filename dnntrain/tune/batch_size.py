@@ -17,27 +17,27 @@ from typing import Any
 import torch
 
 from dnntrain.choices.sched.constant import Constant
-from dnntrain.distributed.collectives import any_rank
+from dnntrain.distributed.collectives import reduce_any
 from dnntrain.errors import DnntrainError
-from dnntrain.planning.batch_size import schedules_batch_size
-from dnntrain.planning.facts import data_facts, model_facts
+from dnntrain.planning.batch_size import is_batch_size_scheduled
+from dnntrain.planning.facts import collect_data_facts, collect_model_facts
 from dnntrain.planning.planner import make_plan
-from dnntrain.run.scratch import trained_rows
+from dnntrain.run.scratch import run_scratch_training
 from dnntrain.run.session import Session
-from dnntrain.utils.hardware import resident_bytes
+from dnntrain.utils.hardware import read_resident_bytes
 
 #: First steps of a size, which warm up caches and are not timed.
 _WARM_STEPS = 3
 
 #: Throughput within this share of the best counts as the best: the smallest such batch generalises as well or better.
-_NEAR_BEST = 0.95
+_NEAR_BEST_SHARE = 0.95
 
 #: Share of the machine's memory that is used on a CPU.
 _MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Measured:
+class SizeTiming:
     """One size: examples of one rank's micro-batch, examples per second of all ranks, estimated peak of one rank in bytes."""
 
     microbatch: int
@@ -45,98 +45,105 @@ class Measured:
     memory_bytes: int
 
 
-def suggest(measured: Sequence[Measured]) -> Measured:
+def select_best_size(timings: Sequence[SizeTiming]) -> SizeTiming:
     """The smallest size whose throughput is within 5 % of the best. Raises DnntrainError where none fits."""
-    if not measured:
+    if not timings:
         raise DnntrainError(
             "not even the smallest micro-batch fits into memory", "use smallest=1, or a smaller network"
         )
-    best = max(item.examples_per_s for item in measured)
-    return next(item for item in measured if item.examples_per_s >= _NEAR_BEST * best)
+    best = max(timing.examples_per_s for timing in timings)
+    return next(timing for timing in timings if timing.examples_per_s >= _NEAR_BEST_SHARE * best)
 
 
-def throughput(step_s: Sequence[float], examples: int) -> float:
+def compute_throughput(step_s: Sequence[float], examples: int) -> float:
     """Examples per second by the median step: one that something else on the machine held up does not count."""
     return examples / max(median(step_s), 1e-9)
 
 
-def examples_at_once(session: Session, size: int) -> int:
+def count_step_examples(session: Session, size: int) -> int:
     """Examples of a step in which each data rank computes one micro-batch of `size`, or as many as its pipeline is filled with."""
     plan = session.plan
     return size * plan.degrees.data_ranks * (plan.accumulation if plan.degrees.pp > 1 else 1)
 
 
-def batch_test(session: Session, smallest: int, largest: int, steps: int) -> dict[str, Any]:
+def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -> dict[str, Any]:
     """Measures the sizes; the same ones on every rank. Writes nothing.
 
     Returns `rows`, `suggestion` and `largest` (micro-batches), `line`, `same_batch` (the line that leaves the batch
     size as it is) and `ended`.
     """
-    measured: list[Measured] = []
-    share, ended = examples_at_once(session, 1), f"largest={largest}"
+    timings: list[SizeTiming] = []
+    share, end_reason = count_step_examples(session, 1), f"largest={largest}"
     size = smallest
     while size <= largest:
         if size * share > session.plan.data.train:
-            ended = f"the training part has {session.plan.data.train} examples"
+            end_reason = f"the training part has {session.plan.data.train} examples"
             break
-        found = _measure(session, size, steps)
-        if found is None:
-            ended = f"a micro-batch of {size} does not fit into memory"
+        new_timing = _measure_size(session, size, steps)
+        if new_timing is None:
+            end_reason = f"a micro-batch of {size} does not fit into memory"
             break
-        measured.append(found)
+        timings.append(new_timing)
         size *= 2
-    best = suggest(measured)
-    within = [item for item in measured if item.microbatch * share <= session.plan.batch_size]
+    best = select_best_size(timings)
+    fitting_timings = [timing for timing in timings if timing.microbatch * share <= session.plan.batch_size]
     return {
         "suggestion": best.microbatch,
-        "largest": measured[-1].microbatch,
+        "largest": timings[-1].microbatch,
         "line": f"train.batch_size={best.microbatch * share}",
-        "same_batch": f"train.microbatch={suggest(within).microbatch}" if within else None,
-        "ended": ended,
-        "rows": [vars(item) for item in measured],
+        "same_batch": f"train.microbatch={select_best_size(fitting_timings).microbatch}" if fitting_timings else None,
+        "ended": end_reason,
+        "rows": [vars(timing) for timing in timings],
     }
 
 
-def _measure(session: Session, size: int, steps: int) -> Measured | None:
+def _measure_size(session: Session, size: int, steps: int) -> SizeTiming | None:
     """None where the size does not fit on some rank."""
-    examples, device = examples_at_once(session, size), session.device
+    examples, device = count_step_examples(session, size), session.device
     train = replace(session.config.train, batch_size=examples, microbatch=size)
     config = replace(session.config, train=train)
-    if schedules_batch_size(config):
+    if is_batch_size_scheduled(config):
         config = replace(config, sched=Constant())
-    facts = data_facts(config, session.data)
+    facts = collect_data_facts(config, session.data)
     plan = make_plan(
-        config, session.hardware, session.world, facts, model_facts(config, facts), process_bytes=resident_bytes()
+        config,
+        session.hardware,
+        session.world,
+        facts,
+        collect_model_facts(config, facts),
+        process_bytes=read_resident_bytes(),
     )
-    own, theirs = plan.memory, session.plan.memory
+    new_memory, run_memory = plan.memory, session.plan.memory
     plan = replace(
         plan,
-        memory=replace(own, teacher_weights=theirs.teacher_weights, teacher_activations=theirs.teacher_activations),
+        memory=replace(
+            new_memory, teacher_weights=run_memory.teacher_weights, teacher_activations=run_memory.teacher_activations
+        ),
     )
-    trial = replace(session, config=config, plan=plan)
-    on_gpu = device.startswith("cuda")
+    trial_session = replace(session, config=config, plan=plan)
+    is_on_gpu = device.startswith("cuda")
     limit = session.hardware.memory_bytes * _MEMORY_SHARE / plan.ranks
-    if any_rank(not on_gpu and limit > 0 and plan.memory.total > limit, device):
+    if reduce_any(not is_on_gpu and limit > 0 and plan.memory.total > limit, device):
         return None
     times: list[float] = []
 
-    def row(values: Mapping[str, Any]) -> None:
+    def record_time(values: Mapping[str, Any]) -> None:
         if values["split"] == "train":
             times.append(time.perf_counter())
 
     out_of_memory = False
-    if on_gpu:
+    if is_on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        trained_rows(trial, _WARM_STEPS + steps, row)
+        run_scratch_training(trial_session, _WARM_STEPS + steps, record_time)
     except torch.OutOfMemoryError:
         out_of_memory = True
-    peak = torch.cuda.max_memory_allocated(device) if on_gpu else plan.memory.total
+    peak = torch.cuda.max_memory_allocated(device) if is_on_gpu else plan.memory.total
     # What the trainer held is set free before the next size, also after a failure.
     gc.collect()
-    if on_gpu:
+    if is_on_gpu:
         torch.cuda.empty_cache()
-    if any_rank(out_of_memory, device):
+    if reduce_any(out_of_memory, device):
         return None
     step_s = [after - before for before, after in zip(times[_WARM_STEPS - 1 :], times[_WARM_STEPS:], strict=False)]
-    return Measured(size, round(throughput(step_s, examples), 1), int(peak))
+    return SizeTiming(size, round(compute_throughput(step_s, examples), 1), int(peak))

@@ -16,38 +16,48 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dnntrain.errors import DivergedError, DnntrainError
-from dnntrain.protocols import Context, Control, Moment, Need, Parts, Stop, Target
+from dnntrain.protocols import (
+    BuildContext,
+    Hooks,
+    LayoutRequirement,
+    ScheduledParam,
+    ScheduledValue,
+    StepInfo,
+    StopTraining,
+)
 from dnntrain.run.session import Session
 
 #: The test ends where the loss, averaged over the last steps, is this many times its lowest.
-_EXPLODED = 4.0
-_KEEP = 0.8
+_DIVERGENCE_FACTOR = 4.0
+_SMOOTHING = 0.8
 
 #: Fewer points tell no slope.
-_FEWEST = 10
+_MIN_POINTS = 10
 
 
 @dataclass(frozen=True)
-class RangeTest:
+class LrRangeSchedule:
     """A schedule: the rate rises exponentially from `lowest` to `highest` in `steps` steps, and ends the run where the loss explodes."""
 
     lowest: float
     highest: float
     steps: int
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        control = Control(Target.LEARNING_RATE, lambda moment: self.rate(moment) / context.learning_rate)
-        return Parts(controls=(control,), decisions=(Explosion(),))
+    def build(self, context: BuildContext) -> Hooks:
+        scheduled_rate = ScheduledValue(
+            ScheduledParam.LEARNING_RATE, lambda step_info: self.get_rate(step_info) / context.learning_rate
+        )
+        return Hooks(scheduled_values=(scheduled_rate,), metric_callbacks=(StopOnDivergence(),))
 
-    def rate(self, moment: Moment) -> float:
+    def get_rate(self, step_info: StepInfo) -> float:
         """The learning rate of a step."""
-        share = moment.step / max(self.steps - 1, 1)
-        return float(self.lowest * (self.highest / self.lowest) ** share)
+        fraction = step_info.step / max(self.steps - 1, 1)
+        return float(self.lowest * (self.highest / self.lowest) ** fraction)
 
 
-class Explosion:
+class StopOnDivergence:
     """Ends the test where the mean loss of the last steps is several times its lowest."""
 
     def __init__(self) -> None:
@@ -55,14 +65,14 @@ class Explosion:
         self._weight = 0.0
         self._lowest = math.inf
 
-    def __call__(self, row: Mapping[str, Any]) -> Stop | None:
+    def __call__(self, row: Mapping[str, Any]) -> StopTraining | None:
         if row["split"] != "train":
             return None
-        self._mean = _KEEP * self._mean + (1 - _KEEP) * row["loss"]
-        self._weight = _KEEP * self._weight + (1 - _KEEP)
+        self._mean = _SMOOTHING * self._mean + (1 - _SMOOTHING) * row["loss"]
+        self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
         mean = self._mean / self._weight
         self._lowest = min(self._lowest, mean)
-        return Stop("the loss has exploded") if mean > _EXPLODED * self._lowest else None
+        return StopTraining("the loss has exploded") if mean > _DIVERGENCE_FACTOR * self._lowest else None
 
 
 @dataclass(frozen=True)
@@ -70,17 +80,17 @@ class Suggestion:
     """`rate`: where the smoothed loss falls most steeply; `tenth`: a tenth of the rate with the lowest smoothed loss."""
 
     rate: float
-    tenth: float
+    tenth_of_minimum: float
     smoothed: tuple[float, ...]
 
 
-def suggest(rates: Sequence[float], losses: Sequence[float]) -> Suggestion:
+def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> Suggestion:
     """The suggestion from the losses at rising rates. Raises DnntrainError where there are too few, or the loss never falls."""
-    if len(rates) < _FEWEST:
+    if len(rates) < _MIN_POINTS:
         raise DnntrainError(
             f"the loss exploded after {len(rates)} steps", "begin lower, as in lowest=1e-8, or take more steps=200"
         )
-    smoothed = centred_mean(losses, max(3, len(losses) // 20))
+    smoothed = compute_centered_mean(losses, max(3, len(losses) // 20))
     slopes = np.gradient(smoothed, np.log(rates))
     # What falls after the lowest loss falls from an explosion.
     bottom = int(np.argmin(smoothed))
@@ -93,42 +103,45 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> Suggestion:
     return Suggestion(float(rates[steepest]), float(rates[bottom]) / 10, tuple(float(value) for value in smoothed))
 
 
-def centred_mean(values: Sequence[float], width: int) -> Any:
+def compute_centered_mean(values: Sequence[float], width: int) -> Any:
     """Means over `width` values around each, of fewer at both ends: float64 [n]."""
     reach = width // 2
     return np.array([np.mean(values[max(0, at - reach) : at + reach + 1]) for at in range(len(values))])
 
 
-def range_test(session: Session, lowest: float, highest: float, steps: int) -> dict[str, Any]:
+def run_range_test(session: Session, lowest: float, highest: float, steps: int) -> dict[str, Any]:
     """Runs the test on the session's data, network and layout; the same on every rank. Writes nothing.
 
     Returns `rates`, `losses`, `smoothed`, `suggestion`, `tenth_of_minimum`, `line` and `ended`.
     """
-    from dnntrain.run.scratch import trained_rows
+    from dnntrain.run.scratch import run_scratch_training
 
-    test = RangeTest(lowest, highest, steps)
-    ended = "all steps done"
+    schedule = LrRangeSchedule(lowest, highest, steps)
+    end_reason = "all steps done"
     rows: list[Mapping[str, Any]] = []
     try:
-        ended = trained_rows(replace(session, config=replace(session.config, sched=test)), steps, rows.append) or ended
+        end_reason = (
+            run_scratch_training(replace(session, config=replace(session.config, sched=schedule)), steps, rows.append)
+            or end_reason
+        )
     except DivergedError as error:
-        ended = error.message
+        end_reason = error.message
     rows = [row for row in rows if row["split"] == "train"]
-    rates = [test.rate(Moment(row["step"] - 1, 0.0, 0.0)) for row in rows]
+    rates = [schedule.get_rate(StepInfo(row["step"] - 1, 0.0, 0.0)) for row in rows]
     losses = [float(row["loss"]) for row in rows]
-    found = suggest(rates, losses)
+    suggestion = suggest_rate(rates, losses)
     return {
-        "suggestion": found.rate,
-        "tenth_of_minimum": found.tenth,
-        "line": line_of(session, found.rate),
-        "ended": ended,
+        "suggestion": suggestion.rate,
+        "tenth_of_minimum": suggestion.tenth_of_minimum,
+        "line": format_rate_overrides(session, suggestion.rate),
+        "ended": end_reason,
         "rates": rates,
         "losses": losses,
-        "smoothed": list(found.smoothed),
+        "smoothed": list(suggestion.smoothed),
     }
 
 
-def line_of(session: Session, rate: float) -> str:
+def format_rate_overrides(session: Session, rate: float) -> str:
     """The overrides that set `rate`; the optimizer's other base rates, which rose along with it, keep their proportion."""
     optim = session.config.optim
     scale = rate / session.plan.base_learning_rate

@@ -7,13 +7,13 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from dnntrain.errors import DnntrainError, full_disk
+from dnntrain.errors import DnntrainError, convert_disk_full_error
 from dnntrain.utils.streams import SafeStream
 
 _PIPE_CLOSED = 128 + 13
 
 
-def guarded(body: Callable[[], int], verbose: bool = False) -> int:
+def run_with_error_boundary(body: Callable[[], int], verbose: bool = False) -> int:
     """What `body` returns, or the exit code of the exception that ended it.
 
     A DnntrainError is the user's to mend: message and hint on stderr; traceback with `verbose` or DNNTRAIN_DEBUG=1. So is a full
@@ -25,7 +25,7 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
             sys.stdout.flush()
         return code
     except DnntrainError as error:
-        return _told(error, verbose)
+        return _report_error(error, verbose)
     except KeyboardInterrupt:
         print("dnntrain: interrupted", file=sys.stderr)
         return 130
@@ -34,20 +34,20 @@ def guarded(body: Callable[[], int], verbose: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _PIPE_CLOSED
     except Exception as error:
-        if (full := full_disk(error)) is not None:
-            return _told(full, verbose)
+        if (disk_error := convert_disk_full_error(error)) is not None:
+            return _report_error(disk_error, verbose)
         traceback.print_exc()
         print("dnntrain: this is a bug; please report it with the lines above and `dnntrain doctor`", file=sys.stderr)
         return 1
 
 
-def _told(error: DnntrainError, verbose: bool) -> int:
+def _report_error(error: DnntrainError, verbose: bool) -> int:
     """The exit code of `error`, which is shown unless it has been."""
-    if error.shown:
+    if error.is_reported:
         return error.exit_code
     if verbose or os.environ.get("DNNTRAIN_DEBUG") == "1":
         traceback.print_exc()
     else:
         # The terminal may be gone, as after SIGHUP; the exit code still stands.
-        SafeStream(sys.stderr).line(f"dnntrain: {error}")
+        SafeStream(sys.stderr).write_line(f"dnntrain: {error}")
     return error.exit_code

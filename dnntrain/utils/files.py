@@ -12,7 +12,7 @@ from typing import Any
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes `data` to `path` atomically. Raises OSError; the old file is then intact."""
-    write_with(path, lambda temporary: temporary.write_bytes(data))
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -22,23 +22,23 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes strict JSON (no NaN), indented, atomically."""
-    write_text(path, json.dumps(plain_json(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(to_strict_json(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary file beside `path`, then renames it to `path`, both made durable."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         write(temporary)
-        fsync(temporary)
+        sync_to_disk(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync(path.parent)
+    sync_to_disk(path.parent)
 
 
-def fsync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Makes a file or a folder durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -47,14 +47,14 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def plain_json(value: Any) -> Any:
+def to_strict_json(value: Any) -> Any:
     """`value` with non-finite numbers as strings ("nan", "inf", "-inf") and paths as text, so that it is strict JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {str(key): plain_json(item) for key, item in value.items()}
+        return {str(key): to_strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
+        return [to_strict_json(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value

@@ -43,23 +43,23 @@ class Hardware:
     memory_bytes: int = 0
 
 
-def detect(device: str = "auto") -> Hardware:
+def probe_hardware(device: str = "auto") -> Hardware:
     """The hardware of this machine with `device` (auto, cpu, cuda, cuda:1, mps) as the training device.
 
     Raises ConfigError where the device is absent.
     """
     hide_noise()
-    kind, count, name, capability = _accelerator(device)
-    model, features = _processor()
-    return Hardware(kind, count, name, capability, model, features, _cores(), _memory_bytes())
+    kind, count, name, capability = _detect_accelerator(device)
+    model, features = _detect_processor()
+    return Hardware(kind, count, name, capability, model, features, _count_cores(), _read_memory_bytes())
 
 
 def has_vnni() -> bool:
     """True where the processor adds products of 8-bit integers without overflow (VNNI, AMX); elsewhere weights keep 7 bits."""
-    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(_processor()[1]))
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(_detect_processor()[1]))
 
 
-def _accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
+def _detect_accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
     from dnntrain.errors import ConfigError
 
     if device == "cpu":
@@ -81,7 +81,7 @@ def _accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
     raise ConfigError(f"device={device} is not on this machine", "use device=cpu or device=auto")
 
 
-def _processor() -> tuple[str, tuple[str, ...]]:
+def _detect_processor() -> tuple[str, tuple[str, ...]]:
     """(model name, features) from /proc/cpuinfo; empty features where there is none to read."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -95,14 +95,14 @@ def _processor() -> tuple[str, tuple[str, ...]]:
     return values.get("model name", platform.machine()), tuple(name for name in _FEATURES if name in flags)
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:
         return os.cpu_count() or 1
 
 
-def _memory_bytes() -> int:
+def _read_memory_bytes() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -125,7 +125,7 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2**31 - 1)
 
 
-def resident_bytes() -> int:
+def read_resident_bytes() -> int:
     """Memory that this process holds now."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -134,7 +134,7 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def peak_bytes(device: str) -> int:
+def read_peak_bytes(device: str) -> int:
     """The largest memory that this process has held: on the GPU where that is the device, else of the process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
@@ -144,9 +144,9 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def torch_device(asked: str, hardware: Hardware, world: World) -> str:
+def get_torch_device(device_setting: str, hardware: Hardware, world: World) -> str:
     """The torch device of a rank, where `asked` (auto, cpu, cuda:1 …) was found to be `hardware`."""
     if hardware.device != "cuda":
         return hardware.device
-    own = asked.split(":")[1] if ":" in asked else "0"
-    return f"cuda:{world.local_rank if world.launched else own}"
+    index = device_setting.split(":")[1] if ":" in device_setting else "0"
+    return f"cuda:{world.local_rank if world.is_launched else index}"

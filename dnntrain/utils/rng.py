@@ -23,19 +23,19 @@ _COPY_BITS = 40
 Index = NDArray[np.int64]
 
 
-def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's finaliser: a bijection of 64-bit words, [n] → [n]."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
 
 
-def number_of(index: Index, copy: Index) -> Index:
+def make_rng_index(index: Index, copy: Index) -> Index:
     """What random choices about the copy `copy` [n] of each example of `index` [n] are keyed by: of copy 0, the example's own number."""
     return index + (copy << _COPY_BITS)
 
 
-def derive(seed: int, *names: str | int) -> int:
+def derive_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed that depends on `seed` and every name, the same on every machine and Python."""
     text = "\x1f".join([str(seed), *map(str, names)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
@@ -49,20 +49,20 @@ class Key:
     stream: str = ""
     epoch: int = 0
 
-    def named(self, stream: str) -> Key:
+    def with_stream(self, stream: str) -> Key:
         """The same seed and epoch, another stream."""
         return Key(self.seed, stream, self.epoch)
 
-    def at(self, epoch: int) -> Key:
+    def with_epoch(self, epoch: int) -> Key:
         """The same stream in another epoch."""
         return Key(self.seed, self.stream, epoch)
 
     def bits(self, index: Index, draw: int = 0) -> NDArray[np.uint64]:
         """64 random bits for each entry of `index` [n]; `draw` numbers the choices made for one index. Returns [n]."""
-        base = np.uint64(derive(self.seed, self.stream, self.epoch) & _MASK)
+        base = np.uint64(derive_seed(self.seed, self.stream, self.epoch) & _MASK)
         with np.errstate(over="ignore"):
             counter = index.astype(np.uint64) * _GOLDEN + np.uint64(draw) * _STEP
-            return mix(mix(counter + base) + base)
+            return mix_bits(mix_bits(counter + base) + base)
 
     def uniform(self, index: Index, draw: int = 0) -> NDArray[np.float64]:
         """Uniform in [0, 1), 53 bits, one for each entry of `index`."""

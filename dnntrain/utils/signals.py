@@ -14,19 +14,19 @@ SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGHUP: 75, signal.SIG
 
 
 @contextmanager
-def ended_by_signals(hint: str) -> Iterator[None]:
+def exit_on_signals(hint: str) -> Iterator[None]:
     """Before and after the steps, where there is nothing new to save: a signal ends the run there, with its exit code."""
 
-    def end(number: int, frame: object) -> None:
+    def raise_exit(number: int, frame: object) -> None:
         text = f"{signal.Signals(number).name}: stopped; what was saved before is kept"
         raise Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
 
-    with handled(end):
+    with signal_handlers(raise_exit):
         yield
 
 
 @contextmanager
-def handled(receive: Callable[[int, object], None]) -> Iterator[None]:
+def signal_handlers(receive: Callable[[int, object], None]) -> Iterator[None]:
     """`receive` as the handler of all SIGNALS; in another than the main thread, which may set none, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield

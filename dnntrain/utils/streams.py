@@ -17,11 +17,11 @@ class SafeStream:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
-        self.closed_by_reader = False
+        self.is_closed_by_reader = False
 
     def write(self, text: str) -> int:
         """Writes all of `text`; characters that the stream cannot encode become question marks."""
-        if not self.closed_by_reader:
+        if not self.is_closed_by_reader:
             try:
                 self._stream.write(text.encode(self.encoding, errors="replace").decode(self.encoding))
             except (OSError, ValueError):
@@ -29,7 +29,7 @@ class SafeStream:
         return len(text)
 
     def flush(self) -> None:
-        if not self.closed_by_reader:
+        if not self.is_closed_by_reader:
             try:
                 self._stream.flush()
             except (OSError, ValueError):
@@ -41,14 +41,14 @@ class SafeStream:
     def fileno(self) -> int:
         return self._stream.fileno()
 
-    def line(self, text: str) -> None:
+    def write_line(self, text: str) -> None:
         """Writes one whole line."""
         self.write(f"{text}\n")
         self.flush()
 
     def _give_up(self) -> None:
         """Points the descriptor to the null device, so that Python's own flush at exit meets no broken pipe either."""
-        self.closed_by_reader = True
+        self.is_closed_by_reader = True
         try:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())

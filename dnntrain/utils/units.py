@@ -51,7 +51,7 @@ class Duration:
         value = int(self.value) if self.value == int(self.value) else self.value
         return f"{value}{self.unit}"
 
-    def steps(self, steps_per_epoch: int, total_steps: int) -> int:
+    def to_steps(self, steps_per_epoch: int, total_steps: int) -> int:
         """This length in optimizer steps, rounded to the nearest; a duration in seconds has none and is refused."""
         if self.unit == "step":
             return int(self.value)
@@ -80,7 +80,7 @@ def format_count(count: float) -> str:
     return f"{count:.2f} T"
 
 
-def counted(number: int | str, noun: str) -> str:
+def pluralize(number: int | str, noun: str) -> str:
     """`1 trial`, `2 trials`; a number may be given as its text."""
     return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
 

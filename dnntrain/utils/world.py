@@ -18,7 +18,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    launched: bool = False
+    is_launched: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -44,4 +44,4 @@ class World:
             raise ConfigError(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers: {error}") from None
         if not 0 <= rank < size:
             raise ConfigError(f"RANK={rank} is not below WORLD_SIZE={size}")
-        return cls(rank, size, local_rank, launched=True)
+        return cls(rank, size, local_rank, is_launched=True)

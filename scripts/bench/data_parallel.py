@@ -100,14 +100,14 @@ def hand(model_name: str, batch: int, steps: int) -> None:
     from torch.nn.functional import cross_entropy
 
     from dnntrain.config.compose import compose
-    from dnntrain.config.decode import decode
+    from dnntrain.config.decode import decode_config
     from dnntrain.nn.shape import ModelShape
     from dnntrain.utils.hardware import keep_freed_memory
 
     keep_freed_memory()
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    config = decode(compose([f"model={model_name}", "optim=sgd"], quiet=True))
+    config = decode_config(compose([f"model={model_name}", "optim=sgd"], quiet=True))
     torch.manual_seed(0)
     model = config.model.build(ModelShape(10, 3, 32, 32)).to(memory_format=torch.channels_last)
     wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)

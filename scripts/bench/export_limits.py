@@ -23,9 +23,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from dnntrain.export.compiled import Compiled
-from dnntrain.export.onednn import executed
-from dnntrain.export.onnx_files import session
+from dnntrain.export.compiled import CompiledModel
+from dnntrain.export.onednn import trace_primitives
+from dnntrain.export.onnx_files import open_session
 from dnntrain.export.open_export import open_export
 from dnntrain.inference.load import load_run
 
@@ -50,7 +50,7 @@ def main() -> None:
         floats = onnxruntime_times(exports / "onnx" / "model.onnx", images)
         integers = onnxruntime_times(exports / "onnx_int8" / "model_int8.onnx", images)
         say_onnxruntime(floats, integers)
-        in_onednn("compiled bf16", Compiled(trained.model, "cpu", torch.bfloat16), images)
+        in_onednn("compiled bf16", CompiledModel(trained.model, "cpu", torch.bfloat16), images)
         in_onednn("pt2_int8", open_export(exports / "pt2_int8").load("cpu"), images)
         layers = shapes(trained.model, images)
         products(layers, arguments.batch)
@@ -63,11 +63,11 @@ Times = tuple[Counter[str], Counter[str], float]
 
 def onnxruntime_times(path: Path, images: Tensor) -> Times:
     """(microseconds of a call by operator, nodes by operator, microseconds of a call that is not profiled: the median)."""
-    plain = session(path)
+    plain = open_session(path)
     name = plain.get_inputs()[0].name
     call_us = 1e6 * median_s(lambda: plain.run(None, {name: images.numpy()}))
     with tempfile.TemporaryDirectory() as folder:
-        running = session(path, enable_profiling=True, profile_file_prefix=f"{folder}/profile")
+        running = open_session(path, enable_profiling=True, profile_file_prefix=f"{folder}/profile")
         for _ in range(CALLS + 5):
             running.run(None, {name: images.numpy()})
         events = json.loads(Path(running.end_profiling()).read_text(encoding="utf-8"))
@@ -106,10 +106,10 @@ def split(times: Times) -> tuple[float, float]:
 
 def in_onednn(name: str, run: Callable[[Tensor], Tensor], images: Tensor) -> None:
     """The share of a call that oneDNN's primitives take, and their number."""
-    logs = [executed(run, images) for _ in range(5)]
-    spent = [sum(item.milliseconds for item in log if item.macs) for log in logs]
-    moved = [sum(item.milliseconds for item in log if not item.macs) for log in logs]
-    counted = Counter(item.number for item in logs[0] if item.macs)
+    logs = [trace_primitives(run, images) for _ in range(5)]
+    spent = [sum(item.duration_ms for item in log if item.macs) for log in logs]
+    moved = [sum(item.duration_ms for item in log if not item.macs) for log in logs]
+    counted = Counter(item.number_format for item in logs[0] if item.macs)
     call = 1000 * median_s(lambda: run(images))
     listed = ", ".join(f"{count} {number}" for number, count in counted.items())
     print(
@@ -197,7 +197,7 @@ def overhead(float_nodes: int, integer_nodes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chain.onnx"
         onnx.save(model, str(path))
-        running = session(path)
+        running = open_session(path)
         each_us = 1e6 * median_s(lambda: running.run(None, {names[0]: torch.ones(1).numpy()})) / len(nodes)
     print(
         f"  an empty node costs {each_us:.2f} µs: {float_nodes * each_us:.0f} µs of fp32's call, "

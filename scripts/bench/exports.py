@@ -20,12 +20,12 @@ import tempfile
 from pathlib import Path
 
 import dnntrain
-from dnntrain.bench.measure import Timed, measure
+from dnntrain.bench.measure import BenchResult, measure_candidates
 from dnntrain.bench.statistics import Interval
-from dnntrain.cli.commands.bench import RUNTIMES, candidates_of
+from dnntrain.cli.commands.bench import RUNTIMES, make_candidates
 from dnntrain.cli.main import main as command
 from dnntrain.export.manifest import read_manifest
-from dnntrain.utils.hardware import detect
+from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.units import format_bytes
 
 #: Model → side of its images.
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.2)
     arguments = parser.parse_args()
-    hardware = detect("cpu")
+    hardware = probe_hardware("cpu")
     print(f"{hardware.cpu_model}, {arguments.threads} threads; features: {' '.join(hardware.cpu_features)}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder.absolute() if arguments.folder else Path(temporary)
@@ -83,8 +83,8 @@ def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
     threads = f"threads={arguments.threads}"
     command(["export", str(run), "format=auto", f"batches={batches}", threads, *QUANT])
     best_integers(run, arguments.threads)
-    timed = measure(
-        candidates_of([run], {"runtimes": ",".join(RUNTIMES)}, []),
+    timed = measure_candidates(
+        make_candidates([run], {"runtimes": ",".join(RUNTIMES)}, []),
         BATCHES,
         threads=arguments.threads,
         rounds=arguments.rounds,
@@ -105,25 +105,25 @@ def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
 def best_integers(run: Path, threads: int) -> None:
     """What a run with quant.backend=auto writes at its end, to exports/int8."""
     from dnntrain.bench.fastest_export import export_fastest
-    from dnntrain.cli.commands.export import quantisation
-    from dnntrain.inference.export_run import Subject
+    from dnntrain.cli.commands.export import choose_quantization
+    from dnntrain.inference.export_run import ExportSource
     from dnntrain.inference.load import load_run
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    quant = quantisation("auto", QUANT)
+    quant = choose_quantization("auto", QUANT)
     target = run / "exports" / "int8"
-    subject = Subject.of(load_run(run))
-    export_fastest(subject, target, quant, batches=BATCHES, threads=threads, quantised_only=True, say=say)
+    subject = ExportSource.from_model(load_run(run))
+    export_fastest(subject, target, quant, batches=BATCHES, threads=threads, quantized_only=True, say=say)
 
 
-def table(rows: list[Timed], run: Path) -> str:
+def table(rows: list[BenchResult], run: Path) -> str:
     """Images per second with 95 % intervals, ratios to eager float32, and the census of what ran."""
     head = ["model", "size", *(cell for batch in BATCHES for cell in (f"batch {batch}", "ratio")), "multiply-adds"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for found in rows:
-        cells = [found.name, format_bytes(found.loaded["size_bytes"])]
+        cells = [found.name, format_bytes(found.load_info["size_bytes"])]
         for batch in BATCHES:
             cells += [written(found.throughput(batch)), f"{found.ratio(rows[0], batch).median:.2f}"]
         lines.append(f"| {' | '.join([*cells, census(run, found.name)])} |")
@@ -142,10 +142,10 @@ def census(run: Path, name: str) -> str:
     return ", ".join(f"{100 * share:.0f} % {kind}" for kind, share in shares.items())
 
 
-def verdict(rows: dict[str, Timed], run: Path, batch: int) -> bool:
+def verdict(rows: dict[str, BenchResult], run: Path, batch: int) -> bool:
     """Prints the line of one batch size; true where integers do not pay as they are wanted to."""
 
-    def best(names: list[str]) -> Timed:
+    def best(names: list[str]) -> BenchResult:
         return max((rows[name] for name in names if name in rows), key=lambda found: found.throughput(batch).median)
 
     auto, top = rows["auto"], best([name for name in rows if name not in ("auto", "int8")])
@@ -156,7 +156,7 @@ def verdict(rows: dict[str, Timed], run: Path, batch: int) -> bool:
     return integers.ratio(floats, batch).median < WANTED
 
 
-def ratio(found: Timed, base: Timed, batch: int) -> str:
+def ratio(found: BenchResult, base: BenchResult, batch: int) -> str:
     interval = found.ratio(base, batch)
     return f"{interval.median:.3f} ({interval.low:.3f}-{interval.high:.3f})"
 

@@ -28,14 +28,14 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from dnntrain.bench.statistics import ratio_interval  # noqa: E402
+from dnntrain.bench.statistics import compute_ratio_interval  # noqa: E402
 from dnntrain.checkpoint.checkpoint import Digests  # noqa: E402
 from dnntrain.config.compose import compose  # noqa: E402
-from dnntrain.config.decode import decode  # noqa: E402
+from dnntrain.config.decode import decode_config  # noqa: E402
 from dnntrain.errors import ConfigError  # noqa: E402
 from dnntrain.run.session import open_session  # noqa: E402
-from dnntrain.training.loop import run  # noqa: E402
-from dnntrain.training.trainer import Trainer, build  # noqa: E402
+from dnntrain.training.loop import run_loop  # noqa: E402
+from dnntrain.training.trainer import Trainer, build_trainer  # noqa: E402
 from dnntrain.utils.world import World  # noqa: E402
 
 #: Overrides of each network, and the steps of a block: about as long on both.
@@ -98,10 +98,10 @@ class Runner:
     """One trainer, driven block by block through the project's own loop."""
 
     def __init__(self, overrides: Sequence[str], steps: int) -> None:
-        config = decode(compose([*overrides, f"train.duration={steps}step"]))
+        config = decode_config(compose([*overrides, f"train.duration={steps}step"]))
         session = open_session(config, World())
         data = replace(session.data, val=session.data.val[:0])
-        self.trainer: Trainer = build(
+        self.trainer: Trainer = build_trainer(
             *(config, session.plan, data, None, World(), session.device, Digests("", ""), []), warn=lambda text: None
         )
         self._loop = replace(self.trainer.loop, cadence=self)  # type: ignore[arg-type]
@@ -111,14 +111,14 @@ class Runner:
         """The loop's events, and the end of the block."""
         if step == self._until:
             self.trainer.loop.progress.stop_reason = "the block is done"
-        return self.trainer.loop.cadence.due(step)
+        return self.trainer.loop.cadence.get_due(step)
 
     def block(self, steps: int) -> tuple[float, float]:
         """Seconds of the next `steps` steps by the clock, and of the processor."""
         progress = self.trainer.loop.progress
         self._until, progress.stop_reason = progress.step + steps, None
         wall, worked = time.perf_counter(), time.process_time()
-        run(self._loop)
+        run_loop(self._loop)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         assert progress.step == self._until, progress.stop_reason
@@ -150,7 +150,7 @@ def measure(network: str, names: dict[str, tuple[str, ...]], rounds: int, block:
         runner.close()
     for name in order:
         walls, worked = (
-            ratio_interval([pair[at] for pair in times[name][1:]], [pair[at] for pair in times["none"][1:]])
+            compute_ratio_interval([pair[at] for pair in times[name][1:]], [pair[at] for pair in times["none"][1:]])
             for at in (0, 1)
         )
         step_ms = 1e3 * statistics.median(pair[0] for pair in times[name][1:]) / block

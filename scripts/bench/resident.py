@@ -16,12 +16,12 @@ from dataclasses import replace
 
 from dnntrain.checkpoint.checkpoint import Digests
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
+from dnntrain.config.decode import decode_config
 from dnntrain.protocols import StepBatch
 from dnntrain.run.session import open_session
 from dnntrain.training.cadence import Cadence
-from dnntrain.training.loop import Loop, run
-from dnntrain.training.trainer import build
+from dnntrain.training.loop import Loop, run_loop
+from dnntrain.training.trainer import build_trainer
 from dnntrain.utils.world import World
 
 
@@ -57,22 +57,22 @@ def built(model: str, augment: bool) -> Loop:
     words = ["data=fashion_mnist", f"model={model}", "train.batch_size=128", "train.duration=1000ep"]
     words += ["data.crop_padding=2", "data.flip=true"] if augment else []
     with tempfile.TemporaryDirectory() as folder:
-        config = decode(compose([*words, f"run_dir={folder}"]))
+        config = decode_config(compose([*words, f"run_dir={folder}"]))
         session = open_session(config, World())
-        trainer = build(config, session.plan, session.data, None, World(), "cpu", Digests("", ""), [], print)
+        trainer = build_trainer(config, session.plan, session.data, None, World(), "cpu", Digests("", ""), [], print)
     return replace(trainer.loop, cadence=Cadence([], 1 << 40))
 
 
 def copied(batch: StepBatch) -> StepBatch:
     """The batch in memory of its own."""
-    return StepBatch([replace(micro, images=micro.images.clone()) for micro in batch.micro], batch.examples)
+    return StepBatch([replace(micro, inputs=micro.inputs.clone()) for micro in batch.micro_batches], batch.examples)
 
 
 def timed(loop: Loop, steps: int) -> float:
     """Seconds of `steps` more steps."""
     loop.progress.total_steps = loop.progress.step + steps
     started = time.perf_counter()
-    run(loop)
+    run_loop(loop)
     return time.perf_counter() - started
 
 

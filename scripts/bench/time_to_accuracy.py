@@ -124,25 +124,25 @@ def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:
 
 def accuracy_by_step(run_dir: Path) -> dict[int, float]:
     """Test accuracy of every checkpoint of a run, by step."""
-    from dnntrain.checkpoint.checkpoint import by_step, read
-    from dnntrain.config.decode import decode, load_config
+    from dnntrain.checkpoint.checkpoint import list_checkpoints, read_checkpoint
+    from dnntrain.config.decode import decode_config, load_config
     from dnntrain.distributed.spmd import SpmdExecutor
-    from dnntrain.input.pipeline import evaluation_batches
+    from dnntrain.input.pipeline import read_evaluation_batches
     from dnntrain.input.split import prepare_data
     from dnntrain.nn.shape import ModelShape
     from dnntrain.training.evaluation import evaluate
     from dnntrain.utils.world import World
 
-    config = decode(load_config(run_dir / "config.yaml"))
+    config = decode_config(load_config(run_dir / "config.yaml"))
     dataset = config.data.build()
     model = config.model.build(ModelShape(len(dataset.class_names), *dataset.input_shape))
-    outputs = SpmdExecutor(model, lambda outputs, batch: outputs, device="cpu").outputs
+    outputs = SpmdExecutor(model, lambda outputs, batch: outputs, device="cpu").compute_outputs
     index = prepare_data(config, dataset).test
     accuracies = {}
-    for path in reversed(by_step(run_dir / "checkpoints")):
-        checkpoint = read(path)
+    for path in reversed(list_checkpoints(run_dir / "checkpoints")):
+        checkpoint = read_checkpoint(path)
         model.load_state_dict(checkpoint.states["model"])
-        batches = evaluation_batches(
+        batches = read_evaluation_batches(
             config.data, dataset, dataset.test, index, batch_size=500, world=World(), device="cpu", channels_last=False
         )
         accuracies[checkpoint.step] = float(evaluate(model, outputs, batches, lambda tensor: tensor, "cpu")["accuracy"])

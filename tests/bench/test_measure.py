@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import pytest
 
 from dnntrain.bench import measure as module
-from dnntrain.bench.measure import Candidate, Timed, contenders, fastest, measure
+from dnntrain.bench.measure import BenchResult, Candidate, find_contenders, find_fastest, measure_candidates
 
 
-def timed(name: str, rates: list[float]) -> Timed:
-    return Timed(name, {}, rates={1: rates})
+def timed(name: str, rates: list[float]) -> BenchResult:
+    return BenchResult(name, {}, rates={1: rates})
 
 
 def test_only_those_that_may_be_faster_than_the_leader_go_on() -> None:
@@ -19,13 +19,13 @@ def test_only_those_that_may_be_faster_than_the_leader_go_on() -> None:
     slower = timed("slower", [90.0] * 7)
     unsure = timed("unsure", [80.0, 110.0, 97.0, 95.0, 120.0, 90.0, 99.0])
     same = timed("same", [100.5] * 3 + [99.5] * 4)
-    assert contenders([slower, unsure, leader, same], 1) == [unsure, leader]
+    assert find_contenders([slower, unsure, leader, same], 1) == [unsure, leader]
 
 
 def test_the_choice_is_among_those_of_the_last_round() -> None:
     dropped = timed("dropped", [110.0] * 3)
     kept = timed("kept", [112.0] * 3 + [60.0] * 4)
-    assert fastest([dropped, kept], 1) is kept
+    assert find_fastest([dropped, kept], 1) is kept
     assert dropped.ratio(kept, 1).median == pytest.approx(110 / 112)
 
 
@@ -55,14 +55,14 @@ class Clock:
 
 
 def test_rounds_are_added_for_those_that_are_near_and_only_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Holder", Clock)
+    monkeypatch.setattr(module, "ModelProcess", Clock)
     monkeypatch.setattr(Clock, "paces", {"slow": [0.2], "swinging": [0.08, 0.12, 0.1], "steady": [0.099]})
-    found = measure(
+    found = measure_candidates(
         [Candidate(name, {}) for name in Clock.paces],
         [1],
         threads=1,
         rounds=3,
-        most_rounds=9,
+        max_rounds=9,
         seconds=1,
         accuracy=False,
         say=lambda text: None,

@@ -36,7 +36,7 @@ class Values:
 
 
 def save(folder: Path, step: int, **values: Any) -> Path:
-    return checkpoint.save(folder, step, {"own": Values(**values)}, DIGESTS)
+    return checkpoint.save_checkpoint(folder, step, {"own": Values(**values)}, DIGESTS)
 
 
 def test_tensors_and_values_come_back_bit_for_bit(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_tensors_and_values_come_back_bit_for_bit(tmp_path: Path) -> None:
     }
     values = {"x": 0.1 + 0.2, "n": None, "flag": True, "text": "é\n", "nested": {"t": torch.ones(2)}}
     path = save(tmp_path, 3, **tensors, **values)
-    found = checkpoint.read(path)
+    found = checkpoint.read_checkpoint(path)
     assert found.step == 3
     own = found.states["own"]
     for name, tensor in tensors.items():
@@ -94,10 +94,10 @@ def test_training_goes_on_bitwise_from_a_checkpoint(
 
     model, optimizers, states = build()
     train(model, optimizers, range(5))
-    path = checkpoint.save(tmp_path, 5, states, DIGESTS)
+    path = checkpoint.save_checkpoint(tmp_path, 5, states, DIGESTS)
     train(model, optimizers, range(5, 9))
     other, other_optimizers, other_states = build()
-    checkpoint.restore(checkpoint.read(path), other_states)
+    checkpoint.restore_states(checkpoint.read_checkpoint(path), other_states)
     train(other, other_optimizers, range(5, 9))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
@@ -125,7 +125,7 @@ def test_damage_is_found_and_the_previous_good_one_is_used(tmp_path: Path, file:
     save(tmp_path, 1, t=torch.ones(3))
     DAMAGES[damage](save(tmp_path, 2, t=torch.ones(3) * 2) / file)
     warnings: list[str] = []
-    found = checkpoint.newest(tmp_path, warnings.append)
+    found = checkpoint.read_newest_checkpoint(tmp_path, warnings.append)
     assert found is not None
     assert found.step == 1
     assert "step-2" in warnings[0]
@@ -139,7 +139,7 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_found(tmp_path: Path) -> None
         if json_value(path) == json.loads(whole):
             continue  # white space became other white space
         with pytest.raises(CheckpointError):
-            checkpoint.read(path.parent)
+            checkpoint.read_checkpoint(path.parent)
 
 
 def json_value(path: Path) -> Any:
@@ -152,35 +152,35 @@ def json_value(path: Path) -> Any:
 def test_where_all_are_damaged_the_run_is_refused(tmp_path: Path) -> None:
     flip(save(tmp_path, 1, t=torch.ones(3)) / "state-0.safetensors")
     with pytest.raises(CheckpointError, match="no checkpoint") as caught:
-        checkpoint.newest(tmp_path, lambda text: None)
+        checkpoint.read_newest_checkpoint(tmp_path, lambda text: None)
     assert caught.value.exit_code == 5
 
 
 def test_the_last_one_from_before_a_stated_step_is_kept_besides_the_newest(tmp_path: Path) -> None:
     for step in (0, 10, 20, 30, 40):
         save(tmp_path, step, x=step)
-    checkpoint.prune(tmp_path, 1, until=(5, 25))
-    assert [path.name for path in checkpoint.by_step(tmp_path)] == ["step-40", "step-20", "step-0"]
-    found = checkpoint.newest(tmp_path, lambda text: None, until=25)
+    checkpoint.prune_checkpoints(tmp_path, 1, keep_steps=(5, 25))
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-40", "step-20", "step-0"]
+    found = checkpoint.read_newest_checkpoint(tmp_path, lambda text: None, max_step=25)
     assert found is not None
     assert found.step == 20
-    assert checkpoint.newest(tmp_path, lambda text: None, until=-1) is None
+    assert checkpoint.read_newest_checkpoint(tmp_path, lambda text: None, max_step=-1) is None
 
 
 def test_later_checkpoints_are_removed_with_the_pointers_to_them(tmp_path: Path) -> None:
     for step in (5, 10, 15):
         save(tmp_path, step, x=step)
     checkpoint.mark_best(tmp_path, 15)
-    checkpoint.cut_back(tmp_path, 10)
-    assert [path.name for path in checkpoint.by_step(tmp_path)] == ["step-10", "step-5"]
-    assert (checkpoint.pointer(tmp_path, "LAST"), (tmp_path / "BEST").exists()) == ("step-10", False)
+    checkpoint.truncate_checkpoints(tmp_path, 10)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-10", "step-5"]
+    assert (checkpoint.read_pointer(tmp_path, "LAST"), (tmp_path / "BEST").exists()) == ("step-10", False)
 
 
 @pytest.mark.parametrize("pointer", ["../../etc", "/etc/passwd", "step-99", "", "step-1/../step-1", "\x00"])
 def test_a_pointer_that_leads_elsewhere_is_not_followed(tmp_path: Path, pointer: str) -> None:
     save(tmp_path, 1, x=1)
     (tmp_path / "LAST").write_text(pointer)
-    found = checkpoint.newest(tmp_path, lambda text: None)
+    found = checkpoint.read_newest_checkpoint(tmp_path, lambda text: None)
     assert found is not None
     assert found.path == tmp_path / "step-1"
 
@@ -201,15 +201,15 @@ def test_a_manifest_that_is_not_one_of_ours_is_refused(tmp_path: Path, change: d
     manifest = json.loads((path / "manifest.json").read_text())
     del manifest["sha256"]
     changed = {**manifest, **change}
-    (path / "manifest.json").write_text(json.dumps({**changed, "sha256": checkpoint._manifest_digest(changed)}))
+    (path / "manifest.json").write_text(json.dumps({**changed, "sha256": checkpoint._compute_manifest_digest(changed)}))
     with pytest.raises(CheckpointError):
-        checkpoint.read(path)
+        checkpoint.read_checkpoint(path)
 
 
 def test_states_that_differ_from_those_saved_are_named(tmp_path: Path) -> None:
-    saved = checkpoint.read(save(tmp_path, 1, x=1))
+    saved = checkpoint.read_checkpoint(save(tmp_path, 1, x=1))
     with pytest.raises(CheckpointError, match="ema"):
-        checkpoint.restore(saved, {"own": Values(), "ema": Values()})
+        checkpoint.restore_states(saved, {"own": Values(), "ema": Values()})
 
 
 def test_pruning_keeps_the_newest_and_never_the_best_less(tmp_path: Path) -> None:
@@ -217,8 +217,8 @@ def test_pruning_keeps_the_newest_and_never_the_best_less(tmp_path: Path) -> Non
         save(tmp_path, step, x=step)
         if step == 2:
             checkpoint.mark_best(tmp_path, 2)
-        checkpoint.prune(tmp_path, keep=2)
-    assert [path.name for path in checkpoint.by_step(tmp_path)] == ["step-6", "step-5", "step-2"]
+        checkpoint.prune_checkpoints(tmp_path, keep=2)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-6", "step-5", "step-2"]
 
 
 @pytest.mark.parametrize("call", range(1, 9))
@@ -243,7 +243,7 @@ def test_a_disk_that_fills_up_at_any_write_leaves_the_old_checkpoint(
     except OSError:
         failed = True
     monkeypatch.undo()
-    found = checkpoint.newest(tmp_path, pytest.fail)
+    found = checkpoint.read_newest_checkpoint(tmp_path, pytest.fail)
     assert found is not None
     assert torch.equal(found.states["own"]["t"], torch.ones(1000) * found.step)
     assert failed or found.step == 2
@@ -276,7 +276,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path: Path)
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        found = checkpoint.newest(tmp_path, pytest.fail)
+        found = checkpoint.read_newest_checkpoint(tmp_path, pytest.fail)
         assert found is not None
         assert found.states["own"]["step"] == found.step
         assert found.states["own"]["t"][0] == found.step
@@ -285,7 +285,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path: Path)
 def test_clearing_removes_checkpoints_and_no_other_file(tmp_path: Path) -> None:
     save(tmp_path, 1, x=1)
     (tmp_path / "mine.pt").write_text("")
-    checkpoint.clear(tmp_path)
+    checkpoint.remove_checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
 
 
@@ -294,7 +294,7 @@ def test_a_manifest_cannot_name_a_file_outside_its_folder(tmp_path: Path) -> Non
     path = save(tmp_path, 1, x=1) / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["sha256"]
-    manifest["files"] = {"../outside": {"sha256": checkpoint._digest(b""), "bytes": 0}}
-    path.write_text(json.dumps({**manifest, "sha256": checkpoint._manifest_digest(manifest)}))
+    manifest["files"] = {"../outside": {"sha256": checkpoint._compute_digest(b""), "bytes": 0}}
+    path.write_text(json.dumps({**manifest, "sha256": checkpoint._compute_manifest_digest(manifest)}))
     with pytest.raises(CheckpointError, match="leaves"):
-        checkpoint.read(path.parent)
+        checkpoint.read_checkpoint(path.parent)

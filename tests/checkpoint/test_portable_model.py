@@ -11,11 +11,11 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from dnntrain.checkpoint.save_portable_model import plain_tensors, save_model
+from dnntrain.checkpoint.save_portable_model import get_plain_tensors, save_model
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
-from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.seed_cnn import MnistCnn
 from dnntrain.choices.model.vit_tiny import VitTiny
-from dnntrain.nn.init import initialise
+from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
 
@@ -42,7 +42,7 @@ def save(model: nn.Module, directory: Path, **extra: Any) -> dict[str, Any]:
 
 def test_what_is_saved_loads_again(tmp_path: Path) -> None:
     model, other = (ResnetCifar(depth=8).build(SHAPE) for _ in range(2))
-    initialise(model, 1)
+    initialize_weights(model, 1)
     save(model.to(memory_format=torch.channels_last), tmp_path)  # type: ignore[call-overload]
     load_weights(other, tmp_path, replace_head=False)
     for one, two in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
@@ -50,7 +50,7 @@ def test_what_is_saved_loads_again(tmp_path: Path) -> None:
 
 
 def test_the_card_has_timms_layout(tmp_path: Path) -> None:
-    card = save(SeedCnn().build(SHAPE), tmp_path, digest="abc")
+    card = save(MnistCnn().build(SHAPE), tmp_path, digest="abc")
     assert card["architecture"] == "seed_cnn"
     assert card["num_classes"] == 3
     assert card["num_features"] == 128
@@ -69,10 +69,10 @@ def test_the_card_has_timms_layout(tmp_path: Path) -> None:
 
 
 def test_tensors_are_contiguous_with_plain_names_and_marked_as_torchs(tmp_path: Path) -> None:
-    model = SeedCnn().build(SHAPE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = MnistCnn().build(SHAPE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save(model, tmp_path)
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
-        assert set(file.keys()) == set(SeedCnn().build(SHAPE).state_dict())
+        assert set(file.keys()) == set(MnistCnn().build(SHAPE).state_dict())
         assert file.metadata()["format"] == "pt"
 
 
@@ -82,7 +82,7 @@ def test_a_compiled_model_has_plain_names() -> None:
             super().__init__()
             self._orig_mod = nn.Linear(2, 2)
 
-    assert set(plain_tensors(Compiled())) == {"weight", "bias"}
+    assert set(get_plain_tensors(Compiled())) == {"weight", "bias"}
 
 
 def test_shared_tensors_are_written_once_and_views_are_copied(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_timm_loads_what_is_its_own(tmp_path: Path, kind: str) -> None:
 
     choice: Any = VitTiny(depth=2) if kind == "our vit" else Timm(name="resnet10t")
     model = choice.build(SHAPE if kind == "our vit" else ModelShape(3, 1, 32, 32))
-    initialise(model, 0)
+    initialize_weights(model, 0)
     save(model, tmp_path)
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     size = 8 if kind == "our vit" else 32
@@ -118,7 +118,7 @@ def test_timm_loads_what_is_its_own(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_failed_write_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = SeedCnn().build(SHAPE)
+    model = MnistCnn().build(SHAPE)
     save(model, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -137,4 +137,4 @@ def test_state_that_is_no_tensor_is_not_left_out_silently() -> None:
             return "something"
 
     with pytest.raises(TypeError, match="_extra_state of the model's state is a str"):
-        plain_tensors(Extra())
+        get_plain_tensors(Extra())

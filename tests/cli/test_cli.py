@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dnntrain.cli.command_table import VERBS
+from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.main import main
-from dnntrain.cli.parser import parse
+from dnntrain.cli.parser import parse_arguments
 from dnntrain.errors import CheckpointError, ConfigError, DataError, Interrupted, Preempted
-from dnntrain.utils.error_boundary import guarded
+from dnntrain.utils.error_boundary import run_with_error_boundary
 
 
 def run(
@@ -112,25 +112,32 @@ def test_a_sweep_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_a_line_becomes_a_verb_its_words_and_its_settings() -> None:
-    arguments = parse(["-q", "optim.lr=1", "predict", "runs/a", "split=val", "./a=b.png", "--json", "--", "-x.png"])
-    assert arguments.verb == "predict"
+    arguments = parse_arguments(
+        ["-q", "optim.lr=1", "predict", "runs/a", "split=val", "./a=b.png", "--json", "--", "-x.png"]
+    )
+    assert arguments.command == "predict"
     assert arguments.positional == ("runs/a", "./a=b.png", "-x.png")
     assert arguments.overrides == ("optim.lr=1", "split=val")
     assert (arguments.quiet, arguments.json, arguments.display) == (True, True, "quiet")
 
 
 def test_no_verb_means_train() -> None:
-    assert parse([]).verb == parse(["optim=sgd"]).verb == parse(["train"]).verb == "train"
+    assert (
+        parse_arguments([]).command
+        == parse_arguments(["optim=sgd"]).command
+        == parse_arguments(["train"]).command
+        == "train"
+    )
 
 
 def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in VERBS:
+    for verb in COMMANDS:
         assert main([verb, "--help"]) == 0
         assert capsys.readouterr().out.startswith(f"dnntrain {verb}")
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-@pytest.mark.parametrize("verb", ["", *VERBS])
+@pytest.mark.parametrize("verb", ["", *COMMANDS])
 def test_help_fits_the_terminal(
     verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,14 +146,14 @@ def test_help_fits_the_terminal(
     assert max(map(len, capsys.readouterr().out.splitlines())) <= width
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_an_example_in_several_lines_is_one_command_to_the_shell(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     main([verb, "--help"])
     joined = re.sub(r" \\\n +", " ", capsys.readouterr().out)
-    assert all(f"\n  {example}\n" in f"{joined}\n" for example in VERBS[verb].examples)
+    assert all(f"\n  {example}\n" in f"{joined}\n" for example in COMMANDS[verb].examples)
 
 
 def test_config_and_cfg_job_print_the_same_yaml(capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +238,7 @@ def test_each_error_has_its_exit_code(error: BaseException, code: int, capsys: p
     def body() -> int:
         raise error
 
-    assert guarded(body) == code
+    assert run_with_error_boundary(body) == code
     assert ("Traceback" in capsys.readouterr().err) == (code == 1)
 
 
@@ -241,9 +248,9 @@ def test_a_full_disk_is_said_and_no_bug(capsys: pytest.CaptureFixture[str]) -> N
         with Path("/dev/full").open("wb", buffering=0) as file:
             return file.write(b"x")
 
-    assert guarded(body) == 5
+    assert run_with_error_boundary(body) == 5
     assert capsys.readouterr().err == "dnntrain: No space left on device\n  make room, then give the same line again\n"
-    assert guarded(body, verbose=True) == 5
+    assert run_with_error_boundary(body, verbose=True) == 5
     told = capsys.readouterr().err
     assert told.startswith("Traceback")
     assert "this is a bug" not in told

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dnntrain.cli.commands.report import run
-from dnntrain.cli.parser import parse
+from dnntrain.cli.parser import parse_arguments
 from dnntrain.errors import ConfigError
 
 
@@ -27,14 +27,14 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_path_of_the_report_is_printed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(parse(["report", "runs/mlp-digits/20261124-111111"])) == 0
+    assert run(parse_arguments(["report", "runs/mlp-digits/20261124-111111"])) == 0
     assert capsys.readouterr().out == "runs/mlp-digits/20261124-111111/report.html\n"
     assert (runs / "mlp-digits/20261124-111111/curves.png").is_file()
 
 
 def test_several_runs_make_a_comparison(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["report", "runs/mlp-digits/20261124-111111", "runs/seed_cnn-digits/20261124-101010", "--json"]
-    assert run(parse(words)) == 0
+    assert run(parse_arguments(words)) == 0
     assert json.loads(capsys.readouterr().out) == {"report": str(runs / "comparison.html")}
 
 
@@ -52,24 +52,24 @@ def test_several_runs_make_a_comparison(runs: Path, capsys: pytest.CaptureFixtur
 )
 def test_what_is_no_run_is_refused_with_the_nearest_run(runs: Path, word: str, answer: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        run(parse(["report", word]))
+        run(parse_arguments(["report", word]))
     assert answer in str(caught.value)
 
 
 def test_every_word_that_is_no_run_is_listed(runs: Path) -> None:
     with pytest.raises(ConfigError, match="2 mistakes"):
-        run(parse(["report", "one", "two", "runs/mlp-digits/20261124-111111"]))
+        run(parse_arguments(["report", "one", "two", "runs/mlp-digits/20261124-111111"]))
 
 
 def test_no_word_and_no_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"there are no runs under \./runs"):
-        run(parse(["report"]))
+        run(parse_arguments(["report"]))
 
 
 def test_a_setting_is_refused(runs: Path) -> None:
     with pytest.raises(ConfigError, match=r"'seed=1' is a setting"):
-        run(parse(["report", "runs/mlp-digits/20261124-111111", "seed=1"]))
+        run(parse_arguments(["report", "runs/mlp-digits/20261124-111111", "seed=1"]))
 
 
 def test_a_report_needs_no_torch(runs: Path) -> None:

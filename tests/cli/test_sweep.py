@@ -21,13 +21,13 @@ import pytest
 from safetensors.torch import save_file
 from short_runs import SHORT, comparable, environment, result, trained
 
-from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.seed_cnn import MnistCnn
 from dnntrain.cli.main import main
 from dnntrain.nn.shape import ModelShape
 from dnntrain.run.directory import RunDirectory
-from dnntrain.sweep.processes import MARK, end_all, marked
-from dnntrain.sweep.resources import Need, Slot
-from dnntrain.sweep.runner import environment as environment_of_trial
+from dnntrain.sweep.processes import MARK_VARIABLE, end_processes, find_processes
+from dnntrain.sweep.resources import ResourceDemand, Resources
+from dnntrain.sweep.runner import make_environment as environment_of_trial
 from dnntrain.sweep.sweep_directory import Trial
 
 Capture = pytest.CaptureFixture[str]
@@ -133,15 +133,17 @@ def test_without_run_dir_the_folder_follows_from_what_the_trials_compute(
 def test_an_end_of_processes_reaches_children_in_sessions_of_their_own(tmp_path: Path) -> None:
     sleep = "import time; time.sleep(60)"
     begin = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}], start_new_session=True)"
-    parent = subprocess.Popen([sys.executable, "-c", f"{begin}; {sleep}"], env={**os.environ, MARK: str(tmp_path)})
-    other = subprocess.Popen([sys.executable, "-c", sleep], env={**os.environ, MARK: f"{tmp_path}x"})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"{begin}; {sleep}"], env={**os.environ, MARK_VARIABLE: str(tmp_path)}
+    )
+    other = subprocess.Popen([sys.executable, "-c", sleep], env={**os.environ, MARK_VARIABLE: f"{tmp_path}x"})
     try:
-        while len(marked(tmp_path)) < 2:
+        while len(find_processes(tmp_path)) < 2:
             time.sleep(0.02)
         parent.kill()
         parent.wait()
-        assert end_all(tmp_path) == 1
-        assert marked(tmp_path) == []
+        assert end_processes(tmp_path) == 1
+        assert find_processes(tmp_path) == []
         assert other.poll() is None
     finally:
         other.kill()
@@ -206,18 +208,18 @@ def test_other_settings_in_the_same_folder_are_refused(finished: Path, capsys: C
 
 
 def test_a_trial_has_the_devices_and_cores_of_its_slot(tmp_path: Path) -> None:
-    trial = Trial(1, (), (), {}, tmp_path, Need(2, devices=2))
+    trial = Trial(1, (), (), {}, tmp_path, ResourceDemand(2, devices=2))
     made = environment_of_trial(
-        trial, Slot(("4", "GPU-a"), (0, 1, 2, 3, 4, 5)), {"OMP_NUM_THREADS": "64", "HOME": "/h"}
+        trial, Resources(("4", "GPU-a"), (0, 1, 2, 3, 4, 5)), {"OMP_NUM_THREADS": "64", "HOME": "/h"}
     )
     assert (made["CUDA_VISIBLE_DEVICES"], made["OMP_NUM_THREADS"], made["HOME"]) == ("4,GPU-a", "3", "/h")
-    made = environment_of_trial(trial, Slot((), (0, 1, 2, 3, 4, 5)), {"OMP_NUM_THREADS": "1"})
+    made = environment_of_trial(trial, Resources((), (0, 1, 2, 3, 4, 5)), {"OMP_NUM_THREADS": "1"})
     assert (made.get("CUDA_VISIBLE_DEVICES"), made["OMP_NUM_THREADS"]) == (None, "1")
 
 
 def test_a_trial_that_names_an_accelerator_sees_all(tmp_path: Path) -> None:
-    trial = Trial(1, (), (), {}, tmp_path, Need(1, devices=1, device=1))
-    assert "CUDA_VISIBLE_DEVICES" not in environment_of_trial(trial, Slot(("0",), (0,)), {})
+    trial = Trial(1, (), (), {}, tmp_path, ResourceDemand(1, devices=1, device=1))
+    assert "CUDA_VISIBLE_DEVICES" not in environment_of_trial(trial, Resources(("0",), (0,)), {})
 
 
 @pytest.mark.parametrize("word", ["-m", "sweep"])
@@ -272,7 +274,7 @@ def test_a_trial_on_several_nodes_is_no_job_of_one(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize("layout", [("parallel=single",), ("parallel=ddp", "launch.nproc=2")], ids=["single", "ddp"])
 def test_the_exit_code_is_that_of_the_first_trial_that_is_not_done(layout: tuple[str, ...], tmp_path: Path) -> None:
     folder, damaged = tmp_path / "a", tmp_path / "damaged.safetensors"
-    network = SeedCnn().build(
+    network = MnistCnn().build(
         ModelShape(10, 1, 8, 8)
     )  # its names and shapes fit, which is all that is looked at before
     save_file({name: tensor * math.nan for name, tensor in network.state_dict().items()}, damaged)

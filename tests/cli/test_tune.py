@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.stand_ins import context
 
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
+from dnntrain.config.decode import decode_config
 from dnntrain.errors import DnntrainError
-from dnntrain.protocols import Moment
-from dnntrain.run.scratch import trained_rows
+from dnntrain.protocols import StepInfo
+from dnntrain.run.scratch import run_scratch_training
 from dnntrain.run.session import open_session
-from dnntrain.tune.batch_size import Measured, batch_test, throughput
-from dnntrain.tune.batch_size import suggest as suggest_batch
-from dnntrain.tune.lr_range import Explosion, RangeTest, line_of, suggest
+from dnntrain.tune.batch_size import SizeTiming, compute_throughput, find_batch_size
+from dnntrain.tune.batch_size import select_best_size as suggest_batch
+from dnntrain.tune.lr_range import LrRangeSchedule, StopOnDivergence, format_rate_overrides, suggest_rate
 from dnntrain.utils.world import World
-from tests.stand_ins import context
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -49,19 +49,19 @@ def fall(rates: np.ndarray, at: float, explodes_at: float) -> list[float]:
 
 
 def test_the_suggestion_is_where_the_loss_falls_most_steeply() -> None:
-    found = suggest(RATES, fall(RATES, 1e-2, 30.0))
+    found = suggest_rate(RATES, fall(RATES, 1e-2, 30.0))
     assert found.rate == pytest.approx(1e-2, rel=0.1)
 
 
 def test_besides_it_stands_a_tenth_of_the_rate_with_the_lowest_loss() -> None:
     losses = [abs(math.log10(rate) + 1) for rate in RATES]
-    assert suggest(RATES, losses).tenth == pytest.approx(0.01)
+    assert suggest_rate(RATES, losses).tenth_of_minimum == pytest.approx(0.01)
 
 
 def test_a_fall_after_the_lowest_loss_is_that_of_an_explosion_and_not_suggested() -> None:
     losses = fall(RATES, 1e-3, 1e3)
     losses[110:] = [50.0, 40.0, 30.0, 20.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0]
-    assert suggest(RATES, losses).rate == pytest.approx(1e-3, rel=0.1)
+    assert suggest_rate(RATES, losses).rate == pytest.approx(1e-3, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -70,47 +70,47 @@ def test_a_fall_after_the_lowest_loss_is_that_of_an_explosion_and_not_suggested(
 )
 def test_where_nothing_can_be_suggested_it_says_so(losses: list[float], words: str) -> None:
     with pytest.raises(DnntrainError, match=words):
-        suggest(RATES[: len(losses)], losses)
+        suggest_rate(RATES[: len(losses)], losses)
 
 
 def test_the_rate_rises_exponentially_from_the_lowest_to_the_highest() -> None:
-    test = RangeTest(1e-4, 1.0, 41)
-    (control,) = test.build(context()).controls
-    rates = [control.value(Moment(step, 0.0, 0.0)) * context().learning_rate for step in range(41)]
+    test = LrRangeSchedule(1e-4, 1.0, 41)
+    (control,) = test.build(context()).scheduled_values
+    rates = [control.value(StepInfo(step, 0.0, 0.0)) * context().learning_rate for step in range(41)]
     assert rates == pytest.approx(list(np.logspace(-4, 0, 41)))
 
 
 def test_the_test_ends_where_the_loss_explodes() -> None:
-    explosion = Explosion()
+    explosion = StopOnDivergence()
     verdicts = [explosion({"split": "train", "loss": loss}) for loss in (2.0, 1.0, 1.5, 40.0)]
     assert [verdict is not None for verdict in verdicts] == [False, False, False, True]
 
 
 def test_the_line_keeps_the_proportion_of_the_optimizers_rates() -> None:
-    session = open_session(decode(compose(["optim=muon", "optim.lr=0.1", "optim.adam_lr=3e-3"])), World())
-    assert line_of(session, 0.05) == "optim.lr=0.05 optim.adam_lr=0.0015"
+    session = open_session(decode_config(compose(["optim=muon", "optim.lr=0.1", "optim.adam_lr=3e-3"])), World())
+    assert format_rate_overrides(session, 0.05) == "optim.lr=0.05 optim.adam_lr=0.0015"
 
 
 @pytest.mark.parametrize(("speeds", "size"), [([100, 200, 390, 400, 300], 32), ([400, 300], 8), ([100, 200, 300], 32)])
 def test_the_smallest_batch_that_is_nearly_the_fastest_is_suggested(speeds: list[float], size: int) -> None:
-    measured = [Measured(8 * 2**number, float(speed), 0) for number, speed in enumerate(speeds)]
+    measured = [SizeTiming(8 * 2**number, float(speed), 0) for number, speed in enumerate(speeds)]
     assert suggest_batch(measured).microbatch == size
 
 
 def test_a_step_that_was_held_up_does_not_count() -> None:
-    assert throughput([0.1, 0.1, 9.0], 32) == pytest.approx(320)
+    assert compute_throughput([0.1, 0.1, 9.0], 32) == pytest.approx(320)
 
 
 def test_sizes_end_where_the_estimate_is_above_the_memory_of_the_machine() -> None:
-    session = open_session(decode(compose(["train.limit=320"])), World())
+    session = open_session(decode_config(compose(["train.limit=320"])), World())
     small = replace(session, hardware=replace(session.hardware, memory_bytes=1))
     with pytest.raises(DnntrainError, match="not even the smallest"):
-        batch_test(small, 8, 64, 1)
+        find_batch_size(small, 8, 64, 1)
 
 
 def test_sizes_end_with_the_training_examples_and_the_line_names_all_ranks_together() -> None:
-    session = open_session(decode(compose(["train.limit=40", "train.batch_size=16"])), World())
-    found = batch_test(session, 16, 64, 1)
+    session = open_session(decode_config(compose(["train.limit=40", "train.batch_size=16"])), World())
+    found = find_batch_size(session, 16, 64, 1)
     assert [row["microbatch"] for row in found["rows"]] == [16, 32]
     assert found["ended"] == "the training part has 40 examples"
     assert found["line"] in ("train.batch_size=16", "train.batch_size=32")
@@ -135,8 +135,8 @@ def test_a_trainer_without_a_folder_saves_nothing_and_leaves_the_working_folder_
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept.txt").write_text("kept")
-    session = open_session(decode(compose(["train.limit=64"])), World())
-    trained_rows(session, 3, lambda row: None)
+    session = open_session(decode_config(compose(["train.limit=64"])), World())
+    run_scratch_training(session, 3, lambda row: None)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 

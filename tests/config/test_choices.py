@@ -10,20 +10,20 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from dnntrain.config.convert import convert, plain
+from dnntrain.config.convert import convert_value, to_plain
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS
-from dnntrain.config.key_table import scalar_fields, section_fields
-from dnntrain.config.registry import Choice, builtin_source, registry
-from dnntrain.config.run_config import SCALARS, SECTIONS, RootSection
-from dnntrain.config.schema import REQUIRED, read_choice
+from dnntrain.config.key_table import get_root_fields, get_section_fields
+from dnntrain.config.registry import Choice, get_builtin_source, load_registry
+from dnntrain.config.run_config import ROOT_KEYS, SECTIONS, RootSection
+from dnntrain.config.schema import REQUIRED, read_choice_schema
 from dnntrain.config.yaml_io import read_yaml
 
 CHOICES = [
     choice
     for group in GROUPS
     if group not in OVERLAYS
-    for choice in registry().choices(group).values()
-    if choice.chain[0].path.is_relative_to(builtin_source().conf)
+    for choice in load_registry().get_choices(group).values()
+    if choice.chain[0].path.is_relative_to(get_builtin_source().conf)
 ]
 BASES = [choice for choice in CHOICES if choice.name == choice.base]
 
@@ -35,13 +35,13 @@ def _names(choices: list[Choice]) -> list[str]:
 @pytest.mark.parametrize("choice", BASES, ids=_names(BASES))
 def test_yaml_and_dataclass_have_the_same_knobs_and_defaults(choice: Choice) -> None:
     knobs = choice.schema.fields
-    values = {name: value for name, value in choice.values().items() if name != "name" or "name" in knobs}
+    values = {name: value for name, value in choice.read_values().items() if name != "name" or "name" in knobs}
     assert list(values) == list(knobs)
     for name, knob in knobs.items():
         if knob.default is REQUIRED:
             assert values[name] == "???"
         else:
-            assert convert(values[name], knob.type) == knob.default
+            assert convert_value(values[name], knob.type) == knob.default
 
 
 @pytest.mark.parametrize("choice", BASES, ids=_names(BASES))
@@ -74,21 +74,21 @@ def test_only_members_of_lists_stand_in_a_package(choice: Choice) -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_root_file_has_the_defaults_of_each_section(section: str) -> None:
-    values = read_yaml(registry().root).values[section]
-    assert values == {name: plain(knob.default) for name, knob in section_fields(section).items()}
+    values = read_yaml(load_registry().root).values[section]
+    assert values == {name: to_plain(knob.default) for name, knob in get_section_fields(section).items()}
     assert list(values) == [field.name for field in fields(SECTIONS[section])]
 
 
 def test_the_root_file_has_the_defaults_of_the_plain_values() -> None:
-    root = read_yaml(registry().root).values
+    root = read_yaml(load_registry().root).values
     expected = {field.name: field.default for field in fields(RootSection)} | {"name": root["name"]}
-    assert {name: root[name] for name in SCALARS} == expected
-    assert list(scalar_fields()) == list(SCALARS)
+    assert {name: root[name] for name in ROOT_KEYS} == expected
+    assert list(get_root_fields()) == list(ROOT_KEYS)
 
 
 def test_the_root_file_holds_nothing_else() -> None:
-    root = read_yaml(registry().root).values
-    assert {*root} == {*SCALARS, *SECTIONS, *LISTS, "hydra"}
+    root = read_yaml(load_registry().root).values
+    assert {*root} == {*ROOT_KEYS, *SECTIONS, *LISTS, "hydra"}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_module_that_is_no_choice_is_named(tmp_path: Path, source: str, messag
     path = tmp_path / "a.py"
     path.write_text(source, encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(message)):
-        read_choice(path)
+        read_choice_schema(path)
 
 
 def _default(field: Any) -> Any:

@@ -5,16 +5,16 @@ import subprocess
 
 import pytest
 
-from dnntrain.cli.commands.completion import _bash, _fish, _zsh, words_of
-from dnntrain.config.registry import registry
+from dnntrain.cli.commands.completion import _render_bash, _render_fish, _render_zsh, collect_words
+from dnntrain.config.registry import load_registry
 
-WORDS = words_of(registry())
+WORDS = collect_words(load_registry())
 
 
 def complete(line: str) -> list[str]:
     """What bash offers behind `line`."""
     script = f"""
-{_bash(WORDS)}
+{_render_bash(WORDS)}
 COMP_LINE={line!r}; COMP_POINT=${{#COMP_LINE}}
 _dnntrain
 printf '%s\\n' "${{COMPREPLY[@]}}"
@@ -61,7 +61,7 @@ def test_bash_offers_files_where_no_word_fits(tmp_path_factory: pytest.TempPathF
     assert complete(f"dnntrain report {folder}/fi") == [f"{folder}/first"]
 
 
-@pytest.mark.parametrize(("shell", "script"), [("zsh", _zsh(WORDS)), ("fish", _fish(WORDS))])
+@pytest.mark.parametrize(("shell", "script"), [("zsh", _render_zsh(WORDS)), ("fish", _render_fish(WORDS))])
 def test_another_shell_reads_its_script(shell: str, script: str) -> None:
     assert "optim=sgd" in script
     assert "reg.ema.decay=" in script

@@ -8,11 +8,11 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from tests.config.plugin import write, write_plugin
 
 from dnntrain.config.compose import compose
-from dnntrain.config.registry import registry
+from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
-from tests.config.plugin import write, write_plugin
 
 
 def test_the_default_is_resolved_and_free_of_hydra() -> None:
@@ -127,22 +127,22 @@ def test_a_replaced_choice_keeps_the_values_of_overlays_meant_for_it(folder: Pat
 
 
 def test_a_plugin_composes_and_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dnntrain.config.decode import decode
+    from dnntrain.config.decode import decode_config
 
     monkeypatch.syspath_prepend(str(write_plugin(tmp_path, "my_plugin")))
-    config = decode(compose(["+reg=[loud_noise]"]))
+    config = decode_config(compose(["+reg=[loud_noise]"]))
     assert config.reg["noise"].scale == 9.0
     assert config.resolved["choices"]["reg"] == ["label_smoothing", "loud_noise"]
 
 
 def _every_choice() -> list[str]:
-    known = registry()
+    known = load_registry()
     singles = [
         (group, name)
         for group in ("data", "model", "optim", "sched", "precision", "parallel")
-        for name in known.names(group)
+        for name in known.list_names(group)
     ]
-    lists = [(group, f"[{name}]") for group in ("reg", "monitor", "track") for name in known.names(group)]
+    lists = [(group, f"[{name}]") for group in ("reg", "monitor", "track") for name in known.list_names(group)]
     return [f"{group}={name}" for group, name in (*singles, *lists)]
 
 

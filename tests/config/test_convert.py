@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnntrain.config.convert import convert, describe, plain
+from dnntrain.config.convert import convert_value, describe_type, to_plain
 from dnntrain.config.fields import Duration, Fraction, Positive, PositiveInt, Range, RunDuration, RunName
 
 
@@ -30,7 +30,7 @@ from dnntrain.config.fields import Duration, Fraction, Positive, PositiveInt, Ra
     ],
 )
 def test_a_valid_value_gets_the_type_of_its_field(value: Any, annotation: Any, converted: Any) -> None:
-    result = convert(value, annotation)
+    result = convert_value(value, annotation)
     assert result == converted
     assert type(result) is type(converted)
 
@@ -66,14 +66,14 @@ def test_a_valid_value_gets_the_type_of_its_field(value: Any, annotation: Any, c
 )
 def test_a_refused_value_is_told_with_the_bound_and_the_fix(value: Any, annotation: Any, message: str) -> None:
     with pytest.raises(ValueError) as caught:
-        convert(value, annotation)
+        convert_value(value, annotation)
     assert message in str(caught.value)
     assert str(caught.value).isprintable()
 
 
 def test_a_bound_is_described_in_words() -> None:
     assert (
-        describe(Annotated[int, Range(at_least=1, at_most=9)] | None)
+        describe_type(Annotated[int, Range(at_least=1, at_most=9)] | None)
         == "a whole number at least 1 and at most 9 or null"
     )
 
@@ -108,7 +108,7 @@ _TYPES: list[Any] = [
 @given(_VALUES, st.sampled_from(_TYPES))
 def test_conversion_gives_a_value_that_converts_to_itself_or_a_value_error(value: Any, annotation: Any) -> None:
     try:
-        converted = convert(value, annotation)
+        converted = convert_value(value, annotation)
     except ValueError:
         return
-    assert convert(plain(converted), annotation) == converted
+    assert convert_value(to_plain(converted), annotation) == converted

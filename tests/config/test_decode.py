@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.config.plugin import write, write_plugin
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode, decode_schema_only, digest, load_config
+from dnntrain.config.decode import compute_digest, decode_config, decode_to_plain, load_config
 from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.utils.units import Duration
-from tests.config.plugin import write, write_plugin
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def container() -> dict[str, Any]:
 
 
 def test_a_container_becomes_typed_frozen_values(container: dict[str, Any]) -> None:
-    config = decode(container)
+    config = decode_config(container)
     assert config.train.duration == Duration(60, "ep")
     assert type(config.optim).__name__ == "Sgd"
     assert config.reg["ema"].decay == 0.999
@@ -47,7 +47,7 @@ def test_a_container_becomes_typed_frozen_values(container: dict[str, Any]) -> N
 )
 def test_a_wrong_value_is_named_by_its_path(container: dict[str, Any], key: str, value: Any, message: str) -> None:
     changed = _changed(container, key, value)
-    for check in (decode, decode_schema_only):
+    for check in (decode_config, decode_to_plain):
         with pytest.raises(ConfigError) as caught:
             check(changed)
         assert message in str(caught.value)
@@ -62,13 +62,13 @@ def test_a_missing_key_is_named_by_its_path(container: dict[str, Any], key: str)
         inner = inner[part]
     del inner[last]
     with pytest.raises(ConfigError, match=rf"{key}[:.].*missing"):
-        decode(changed)
+        decode_config(changed)
 
 
 def test_all_mistakes_are_listed_at_once(container: dict[str, Any]) -> None:
     changed = _changed(_changed(container, "optim.lr", -1), "train.batch_size", 0)
     with pytest.raises(ConfigError) as caught:
-        decode(changed)
+        decode_config(changed)
     assert len(caught.value.mistakes) == 2
 
 
@@ -77,23 +77,23 @@ def test_what_the_dataclass_itself_refuses_is_named_by_its_path(
 ) -> None:
     monkeypatch.syspath_prepend(str(write_plugin(tmp_path, "strict_plugin")))
     with pytest.raises(ConfigError, match=r"reg\.noise: scale=101\.0 drowns the targets"):
-        decode(compose(["+reg=[noise]", "reg.noise.scale=101"]))
+        decode_config(compose(["+reg=[noise]", "reg.noise.scale=101"]))
 
 
 def test_equal_values_in_other_words_are_one_plain_form(container: dict[str, Any]) -> None:
     other = _changed(
         _changed(_changed(container, "optim.lr", 1), "train.compile", False), "train.duration", "10 epochs"
     )
-    plain = decode_schema_only(other)
+    plain = decode_to_plain(other)
     assert (plain["optim"]["lr"], plain["train"]["compile"], plain["train"]["duration"]) == (1.0, "off", "10ep")
-    assert decode_schema_only(plain) == plain
+    assert decode_to_plain(plain) == plain
 
 
 def test_the_digest_is_of_what_is_computed(container: dict[str, Any]) -> None:
     same = {**container, "name": "x", "run_dir": "/x", "resume": "never", "choices": {}}
-    assert digest(container) == digest(same) == digest(dict(reversed(container.items())))
-    assert digest(container) != digest(_changed(container, "seed", 1))
-    assert len(digest(container)) == 64
+    assert compute_digest(container) == compute_digest(same) == compute_digest(dict(reversed(container.items())))
+    assert compute_digest(container) != compute_digest(_changed(container, "seed", 1))
+    assert len(compute_digest(container)) == 64
 
 
 def test_a_saved_configuration_reads_back_equal(container: dict[str, Any], tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_a_saved_preset_of_a_folder_that_is_gone_still_loads(tmp_path: Path) -> 
         "# Narrow.\ndefaults: [seed_cnn, _self_]\nhidden: 8\n", encoding="utf-8"
     )
     saved = compose(["model=narrow"], tmp_path)
-    assert decode(saved).model.hidden == 8
-    assert decode_schema_only(saved)["choices"]["model"] == "narrow"
+    assert decode_config(saved).model.hidden == 8
+    assert decode_to_plain(saved)["choices"]["model"] == "narrow"
 
 
 def test_a_choice_whose_knob_is_called_name_is_known_by_what_was_chosen(
@@ -138,8 +138,8 @@ class Named:
     monkeypatch.syspath_prepend(str(tmp_path))
     container = compose(["model=named", "model.name=seed_cnn"])
     assert (container["model"], container["name"]) == ({"name": "seed_cnn"}, "named-digits")
-    assert decode(container).model.build() == "seed_cnn"
-    assert decode(compose(["model=other"])).model.build() == "other"
+    assert decode_config(container).model.build() == "seed_cnn"
+    assert decode_config(compose(["model=other"])).model.build() == "other"
 
 
 @pytest.mark.parametrize(

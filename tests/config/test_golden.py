@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dnntrain.config.compose import compose
-from dnntrain.config.registry import registry
+from dnntrain.config.registry import load_registry
 from dnntrain.config.yaml_io import dump_yaml
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -20,7 +20,7 @@ def lines() -> dict[str, list[str]]:
     """The command line of each golden file, by the file's name."""
     found: dict[str, list[str]] = {"default": []}
     for group in ("experiment", "debug"):
-        found |= {f"{group}-{name}": [f"{group}={name}"] for name in registry().names(group)}
+        found |= {f"{group}-{name}": [f"{group}={name}"] for name in load_registry().list_names(group)}
     return found
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import digest
-from dnntrain.config.paths import paths_of
+from dnntrain.config.decode import compute_digest
+from dnntrain.config.paths import find_paths
 
 
 def test_relative_paths_are_those_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,14 +18,14 @@ def test_relative_paths_are_those_from_the_working_directory(tmp_path: Path, mon
     assert made["distill"]["teacher"] == [str(tmp_path / "runs/a"), "timm:b", "/c"]
     assert made["init_from"] == str(tmp_path / "d.pt")
     assert made["data"]["root"] == str(Path("~/e").expanduser())
-    assert {key for key, _ in paths_of(made)} == {"distill.teacher", "init_from", "data.root"}
+    assert {key for key, _ in find_paths(made)} == {"distill.teacher", "init_from", "data.root"}
 
 
 def test_a_configuration_without_paths_has_the_same_digest_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("distill=kd", "distill.teacher=torchvision:resnet18")
-    here = digest(compose(words, quiet=True))
+    here = compute_digest(compose(words, quiet=True))
     monkeypatch.chdir(tmp_path)
-    assert digest(compose(words, quiet=True)) == here
-    assert not list(paths_of(compose(words, quiet=True)))
+    assert compute_digest(compose(words, quiet=True)) == here
+    assert not list(find_paths(compose(words, quiet=True)))

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from dnntrain.config.registry import registry
-from dnntrain.config.validate import precheck
-from dnntrain.errors import ConfigError
 from tests.config.plugin import write, write_plugin
+
+from dnntrain.config.registry import load_registry
+from dnntrain.config.validate import validate_overrides
+from dnntrain.errors import ConfigError
 
 
 @pytest.fixture
@@ -18,25 +18,25 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_plugin_package_adds_choices_without_being_imported(plugin: Path) -> None:
-    choice = registry().choice("reg", "noise")
+    choice = load_registry().get_choice("reg", "noise")
     assert (choice.module, choice.key, choice.schema.fields["scale"].default) == ("mine.reg.noise", "reg.noise", 0.5)
     assert "mine" not in sys.modules
-    assert "noise" in registry().names("reg")
+    assert "noise" in load_registry().list_names("reg")
 
 
 def test_a_preset_of_a_plugin_follows_its_chain_to_the_base(plugin: Path) -> None:
-    choice = registry().choice("reg", "loud_noise")
-    assert (choice.base, choice.key, choice.values()["scale"]) == ("noise", "reg.noise", 9)
+    choice = load_registry().get_choice("reg", "loud_noise")
+    assert (choice.base, choice.key, choice.read_values()["scale"]) == ("noise", "reg.noise", 9)
 
 
 def test_two_choices_of_one_base_cannot_both_be_chosen(plugin: Path) -> None:
     with pytest.raises(ConfigError, match="noise and loud_noise are both noise"):
-        precheck(["reg=[noise,loud_noise]"])
+        validate_overrides(["reg=[noise,loud_noise]"])
 
 
 def test_a_preset_in_a_list_group_is_set_under_its_base(plugin: Path) -> None:
     with pytest.raises(ConfigError, match=r"write reg\.noise\.scale"):
-        precheck(["reg=[loud_noise]", "reg.loud_noise.scale=1"])
+        validate_overrides(["reg=[loud_noise]", "reg.loud_noise.scale=1"])
 
 
 def test_a_plugin_whose_package_is_gone_is_told_and_does_not_stop_others(
@@ -46,21 +46,21 @@ def test_a_plugin_whose_package_is_gone_is_told_and_does_not_stop_others(
     info = {"METADATA": "Metadata-Version: 2.1\nName: gone\nVersion: 1\n", "entry_points.txt": entry}
     write(tmp_path, {f"gone-1.dist-info/{name}": text for name, text in info.items()})
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert precheck([]).notes == ("plug-in gone: the package 'gone_package' was not found",)
+    assert validate_overrides([]).notes == ("plug-in gone: the package 'gone_package' was not found",)
 
 
 def test_presets_that_refer_to_each_other_are_refused(tmp_path: Path) -> None:
     write(tmp_path, {"model/a.yaml": "defaults: [b, _self_]\n", "model/b.yaml": "defaults: [a, _self_]\n"})
     with pytest.raises(ConfigError, match="refer to each other"):
-        registry(tmp_path).choice("model", "a")
+        load_registry(tmp_path).get_choice("model", "a")
 
 
 def test_a_config_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a folder"):
-        registry(tmp_path / "none")
+        load_registry(tmp_path / "none")
 
 
 def test_a_module_that_is_no_choice_is_refused_with_its_file(plugin: Path) -> None:
     (plugin / "mine" / "reg" / "noise.py").write_text("x = 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"noise\.py: a choice is exactly one"):
-        precheck(["+reg=[noise]"])
+        validate_overrides(["+reg=[noise]"])

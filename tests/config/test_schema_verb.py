@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from dnntrain.cli.commands.schema import json_schema
+from dnntrain.cli.commands.schema import make_json_schema
 from dnntrain.config.compose import compose
-from dnntrain.config.registry import registry
+from dnntrain.config.registry import load_registry
 
-SCHEMA = json_schema(registry())
+SCHEMA = make_json_schema(load_registry())
 VALIDATOR = Draft202012Validator(SCHEMA)
 
 

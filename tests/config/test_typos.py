@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
-from dnntrain.config.key_table import scalar_fields, section_fields
-from dnntrain.config.registry import registry
+from dnntrain.config.key_table import get_root_fields, get_section_fields
+from dnntrain.config.registry import load_registry
 from dnntrain.config.run_config import SECTIONS
-from dnntrain.config.validate import precheck
+from dnntrain.config.validate import validate_overrides
 from dnntrain.errors import ConfigError
 
 _LETTERS = string.ascii_lowercase + "_"
@@ -35,9 +35,9 @@ def _typo(word: str, source: random.Random) -> str:
 
 def _targets() -> Iterator[tuple[str, list[str]]]:
     """Every name that can be typed, and the words of a line with `{}` in its place."""
-    known = registry()
+    known = load_registry()
     for group in GROUPS:
-        names = known.names(group)
+        names = known.list_names(group)
         if names:
             value = f"[{names[0]}]" if group in LISTS else names[0]
             yield group, [f"{{}}={value}"]
@@ -45,21 +45,21 @@ def _targets() -> Iterator[tuple[str, list[str]]]:
             yield name, [f"+{group}=[{{}}]" if group in LISTS else f"{group}={{}}"]
             if group in OVERLAYS:
                 continue
-            choice = known.choice(group, name)
+            choice = known.get_choice(group, name)
             chosen = f"{group}=[{name}]" if group in LISTS else f"{group}={name}"
             for knob in choice.schema.fields:
                 yield f"{choice.key}.{knob}", [chosen, "{}=1"]
     for section in SECTIONS:
-        for name in section_fields(section):
+        for name in get_section_fields(section):
             yield f"{section}.{name}", ["{}=1"]
-    for name in scalar_fields():
+    for name in get_root_fields():
         yield name, ["{}=1"]
 
 
 def test_two_hundred_typos_are_all_refused_and_nine_in_ten_get_the_right_name() -> None:
     source = random.Random(0)
-    known = registry()
-    names = {name for group in GROUPS for name in known.names(group)}
+    known = load_registry()
+    names = {name for group in GROUPS for name in known.list_names(group)}
     valid = {right for right, _ in _targets()} | names
     targets = list(_targets())
     refused = suggested = tried = 0
@@ -72,7 +72,7 @@ def test_two_hundred_typos_are_all_refused_and_nine_in_ten_get_the_right_name() 
         tried += 1
         line = [word.replace("{}", typed) for word in words]
         try:
-            precheck(line)
+            validate_overrides(line)
         except ConfigError as error:
             refused += 1
             if f"'{right}'" in str(error):
@@ -100,10 +100,10 @@ def test_two_hundred_typos_are_all_refused_and_nine_in_ten_get_the_right_name() 
 )
 def test_what_users_are_likely_to_write_is_told_the_right_name(word: str, right: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(right)):
-        precheck([word])
+        validate_overrides([word])
 
 
 @pytest.mark.parametrize("group", SINGLE)
 def test_a_group_is_known_by_its_typo(group: str) -> None:
     with pytest.raises(ConfigError, match=f"'{group}'"):
-        precheck([f"{group}x={registry().names(group)[0]}"])
+        validate_overrides([f"{group}x={load_registry().list_names(group)[0]}"])

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.config.plugin import write
 
 from dnntrain.config.compose import compose
-from dnntrain.config.validate import precheck
+from dnntrain.config.validate import validate_overrides
 from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.errors import ConfigError
-from tests.config.plugin import write
 
 
 def refusal(*words: str, config_dir: Path | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        precheck(words, config_dir)
+        validate_overrides(words, config_dir)
     assert caught.value.exit_code == 2
     return str(caught.value)
 
@@ -155,7 +155,7 @@ def test_a_list_without_brackets_is_told_how_to_write_one() -> None:
 
 def test_all_mistakes_are_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        precheck(["+typo=5", "optim=sdg", "optim.momentm=1", "train.batch_size=0", "reg=[x]"])
+        validate_overrides(["+typo=5", "optim=sdg", "optim.momentm=1", "train.batch_size=0", "reg=[x]"])
     assert len(caught.value.mistakes) == 5
     assert str(caught.value).startswith("5 mistakes:\n  1. optim=sdg")
 
@@ -176,7 +176,7 @@ def test_all_mistakes_are_listed_at_once() -> None:
     ],
 )
 def test_a_group_is_chosen(words: list[str], group: str, pick: object) -> None:
-    assert precheck(words).selection.picks[group] == pick
+    assert validate_overrides(words).selection.picks[group] == pick
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_group_is_chosen(words: list[str], group: str, pick: object) -> None:
     ],
 )
 def test_an_odd_but_good_value_is_taken(word: str) -> None:
-    precheck([word])
+    validate_overrides([word])
 
 
 @pytest.fixture
@@ -248,12 +248,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_experiment_chooses_and_the_command_line_appends(folder: Path) -> None:
-    picks = precheck(["experiment=good", "+reg=[label_smoothing]"], folder).selection.picks
+    picks = validate_overrides(["experiment=good", "+reg=[label_smoothing]"], folder).selection.picks
     assert (picks["optim"], picks["reg"]) == ("sgd", ["ema", "label_smoothing"])
 
 
 def test_an_experiment_may_build_on_another(folder: Path) -> None:
-    picks = precheck(["experiment=child"], folder).selection.picks
+    picks = validate_overrides(["experiment=child"], folder).selection.picks
     assert (picks["optim"], picks["reg"]) == ("muon", ["ema"])
 
 
@@ -290,12 +290,12 @@ def test_a_user_file_out_of_form_is_told_what_is_missing(folder: Path, word: str
 
 
 def test_a_preset_takes_the_knobs_of_its_base(folder: Path) -> None:
-    checked = precheck(["model=narrow", "model.hidden=9"], folder)
-    assert checked.selection.keyed["model"].values()["hidden"] == 8
+    checked = validate_overrides(["model=narrow", "model.hidden=9"], folder)
+    assert checked.selection.choice_by_key["model"].read_values()["hidden"] == 8
 
 
 def test_values_for_a_replaced_choice_are_dropped_with_a_note(folder: Path) -> None:
-    notes = precheck(["experiment=good", "optim=adamw", "reg=[]"], folder).notes
+    notes = validate_overrides(["experiment=good", "optim=adamw", "reg=[]"], folder).notes
     assert len(notes) == 1
     assert notes[0].endswith("good.yaml: its values for optim, reg.ema go with the choice they were for")
 
@@ -315,7 +315,7 @@ _WORDS = st.one_of(
 
 def _words_are_taken_or_refused(words: list[str]) -> None:
     with suppress(ConfigError):
-        precheck(words)
+        validate_overrides(words)
 
 
 test_any_words_are_taken_or_refused_and_nothing_else = settings(max_examples=100, deadline=None)(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from dnntrain.config.yaml_io import dump_yaml, load_yaml, read_yaml
+from dnntrain.config.yaml_io import dump_yaml, parse_yaml, read_yaml
 from dnntrain.errors import ConfigError
 
 
@@ -28,7 +28,7 @@ from dnntrain.errors import ConfigError
 )
 def test_what_is_not_plain_data_is_refused_with_its_line(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match="x") as caught:
-        load_yaml(text, "x")
+        parse_yaml(text, "x")
     assert message in str(caught.value)
 
 
@@ -36,19 +36,19 @@ def test_aliases_cannot_multiply_without_end() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     with pytest.raises(ConfigError, match="are aliases"):
-        load_yaml("\n".join(lines), "bomb")
+        parse_yaml("\n".join(lines), "bomb")
 
 
 def test_an_alias_to_itself_is_refused() -> None:
     with pytest.raises(ConfigError):
-        load_yaml("a: &a [*a]\n", "loop")
+        parse_yaml("a: &a [*a]\n", "loop")
 
 
 @pytest.mark.parametrize(
     "text", ["1e-3", "1.5", "7", "true", "off", "~", "no", "2026-01-01", "1_000", "0x1f", "'1'", ".5"]
 )
 def test_a_scalar_means_what_omegaconf_reads(text: str) -> None:
-    assert load_yaml(f"a: {text}", "x")[0] == OmegaConf.to_container(OmegaConf.create(f"a: {text}"))
+    assert parse_yaml(f"a: {text}", "x")[0] == OmegaConf.to_container(OmegaConf.create(f"a: {text}"))
 
 
 def test_windows_line_ends_are_read(tmp_path: Path) -> None:
@@ -76,4 +76,4 @@ _SCALARS = st.one_of(
 
 @given(st.dictionaries(st.text(), st.one_of(_SCALARS, st.lists(_SCALARS, max_size=3)), max_size=5))
 def test_what_is_written_reads_back_equal(values: dict[str, object]) -> None:
-    assert load_yaml(dump_yaml(values), "x")[0] == values
+    assert parse_yaml(dump_yaml(values), "x")[0] == values

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from dnntrain.display.base import Header, LiveState, Pace, shown, speed
+from dnntrain.display.base import Header, LiveState, Pace, format_metric, format_throughput
 from dnntrain.display.factory import make_display
-from dnntrain.display.panel import History, fitted, panel, sparkline, table_head, table_row
+from dnntrain.display.panel import History, draw_sparkline, fit_text, format_panel, format_table_head, format_table_row
 from dnntrain.display.plain import JsonDisplay, PlainDisplay, QuietDisplay
 from dnntrain.utils.streams import SafeStream
 
@@ -148,8 +148,8 @@ def test_quiet_says_nothing_but_warnings() -> None:
     assert completed.stderr == "a library warns\n"
     stream = io.StringIO()
     display = QuietDisplay(stream)
-    display.message("a note")
-    display.message("a warning", warning=True)
+    display.show_message("a note")
+    display.show_message("a warning", warning=True)
     assert stream.getvalue() == "a warning\n"
 
 
@@ -161,7 +161,7 @@ def test_json_writes_every_row_to_stdout_and_nothing_else() -> None:
 
 def test_json_writes_values_that_are_not_finite_as_text() -> None:
     output = io.StringIO()
-    JsonDisplay(io.StringIO(), output).row({"step": 1, "split": "train", "loss": math.nan, "grad_norm": math.inf})
+    JsonDisplay(io.StringIO(), output).show_row({"step": 1, "split": "train", "loss": math.nan, "grad_norm": math.inf})
     assert json.loads(output.getvalue()) == {"step": 1, "split": "train", "loss": "nan", "grad_norm": "inf"}
 
 
@@ -200,16 +200,16 @@ def test_a_plain_line_leaves_out_what_is_unknown() -> None:
 
 
 def test_a_dear_refresh_puts_the_next_one_off() -> None:
-    pace = Pace(at_least_s=0.25)
+    pace = Pace(min_interval_s=0.25)
     now = time.perf_counter()
-    pace.spent(now - 0.03)  # took 30 ms: at 0.3 % of the time the next one may come after 10 s
+    pace.record_refresh(now - 0.03)  # took 30 ms: at 0.3 % of the time the next one may come after 10 s
     assert pace.next_s - now >= 10
 
 
 def test_a_cheap_refresh_comes_four_times_a_second() -> None:
-    pace = Pace(at_least_s=0.25)
+    pace = Pace(min_interval_s=0.25)
     now = time.perf_counter()
-    pace.spent(now)
+    pace.record_refresh(now)
     assert 0.25 <= pace.next_s - now < 1
 
 
@@ -218,7 +218,7 @@ def test_many_evaluations_do_not_put_the_refresh_off() -> None:
 
     display = TerminalDisplay(io.StringIO())
     display.start(HEADER)
-    display.row(VAL)
+    display.show_row(VAL)
     assert display.next_refresh == 0.0
     display.close("status: done")
 
@@ -229,14 +229,14 @@ def test_rich_is_imported_for_a_terminal_only() -> None:
 
 
 def test_make_display_takes_the_streams_of_the_moment(capsys: pytest.CaptureFixture[str]) -> None:
-    make_display("auto").message("hello")
+    make_display("auto").show_message("hello")
     assert capsys.readouterr().err == "hello\n"
 
 
 def test_letters_that_the_stream_cannot_encode_become_question_marks() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    SafeStream(stream).line("größe ★")
+    SafeStream(stream).write_line("größe ★")
     assert raw.getvalue() == b"gr??e ?\n"
 
 
@@ -255,34 +255,34 @@ def test_every_line_of_the_panel_is_exactly_as_wide_as_asked(
     state = LiveState(
         count, count, 1.0, 2.0, fraction, 5.0, number, number, "accuracy", number, number, number, number, count
     )
-    lines = panel(header, state, [1.0, 0.5], width, height)
+    lines = format_panel(header, state, [1.0, 0.5], width, height)
     assert [sum(cell_len(text) for text, _ in line) for line in lines] == [width] * len(lines)
     assert len(lines) < max(height, 3)
 
 
 def test_the_panel_has_no_letter_beyond_ascii_where_none_can_be_shown() -> None:
-    lines = panel(HEADER, STATE, [3.0, 2.0, 1.0], 79, ascii_only=True)
+    lines = format_panel(HEADER, STATE, [3.0, 2.0, 1.0], 79, ascii_only=True)
     assert "".join(text for line in lines for text, _ in line).isascii()
 
 
 def test_a_run_of_given_time_shows_no_total() -> None:
     state = LiveState(step=5, epoch=1.5, fraction=0.5, eta_s=30.0)
-    text = "".join(text for line in panel(HEADER, state, [], 79) for text, _ in line)
+    text = "".join(text for line in format_panel(HEADER, state, [], 79) for text, _ in line)
     assert "epoch 1.5  step 5 " in text
     assert "50%" in text
 
 
 @pytest.mark.parametrize(("width", "columns"), [(80, 6), (40, 3), (20, 2)])
 def test_the_table_keeps_its_most_telling_columns(width: int, columns: int) -> None:
-    head = "".join(text for text, _ in table_head(width))
-    row = "".join(text for text, _ in table_row(VAL, 0.3, False, width))
+    head = "".join(text for text, _ in format_table_head(width))
+    row = "".join(text for text, _ in format_table_row(VAL, 0.3, False, width))
     assert len(re.split(r"\s{2,}", head.strip())) == columns
     assert len(row) <= width
     assert "99.00%" in row
 
 
 def test_the_sparkline_falls_with_the_loss() -> None:
-    assert sparkline([4.0, 3.0, 2.0, 1.0], 6) == "█▆▃▁  "
+    assert draw_sparkline([4.0, 3.0, 2.0, 1.0], 6) == "█▆▃▁  "
 
 
 def test_the_history_keeps_the_course_of_any_number_of_values() -> None:
@@ -295,7 +295,7 @@ def test_the_history_keeps_the_course_of_any_number_of_values() -> None:
 
 
 def test_control_letters_of_a_name_never_reach_the_terminal() -> None:
-    assert fitted("a\x1b[2Jb\nc", 20) == "a [2Jb c"
+    assert fit_text("a\x1b[2Jb\nc", 20) == "a [2Jb c"
 
 
 @pytest.mark.parametrize(
@@ -312,8 +312,13 @@ def test_control_letters_of_a_name_never_reach_the_terminal() -> None:
     ],
 )
 def test_metrics_are_shown_for_people(name: str, value: float, text: str) -> None:
-    assert shown(name, value) == text
+    assert format_metric(name, value) == text
 
 
 def test_speeds_are_shown_with_a_unit() -> None:
-    assert [speed(rate) for rate in (950.0, 41_234.0, 2.5e6, math.nan)] == ["950 ex/s", "41.2k ex/s", "2.5M ex/s", "-"]
+    assert [format_throughput(rate) for rate in (950.0, 41_234.0, 2.5e6, math.nan)] == [
+        "950 ex/s",
+        "41.2k ex/s",
+        "2.5M ex/s",
+        "-",
+    ]

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnntrain.choices.parallel.auto import Auto, choose
+from dnntrain.choices.parallel.auto import Auto, choose_parallel_dims
 from dnntrain.choices.parallel.ddp import Ddp
 from dnntrain.choices.parallel.fsdp import Fsdp
 from dnntrain.choices.parallel.hsdp import Hsdp
-from dnntrain.distributed.parallel_dims import Degrees, Layout, balanced
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, partition_costs
 from dnntrain.errors import ConfigError
 from dnntrain.utils.world import World
 
@@ -21,67 +21,67 @@ SMALL = st.integers(1, 4)
 
 @given(SMALL, SMALL, SMALL, SMALL)
 def test_every_rank_has_a_place_of_its_own(dp: int, shard: int, tp: int, pp: int) -> None:
-    degrees = Degrees(dp, shard, tp, pp)
-    places = [degrees.place(World(rank, degrees.ranks)) for rank in range(degrees.ranks)]
-    coordinates = {(place.data.rank, place.tp, place.pp) for place in places}
+    degrees = ParallelDims(dp, shard, tp, pp)
+    places = [degrees.locate_rank(World(rank, degrees.ranks)) for rank in range(degrees.ranks)]
+    coordinates = {(place.data_world.rank, place.tp, place.pp) for place in places}
     assert coordinates == set(itertools.product(range(dp * shard), range(tp), range(pp)))
-    assert all(place.data.size == dp * shard for place in places)
+    assert all(place.data_world.size == dp * shard for place in places)
 
 
 def test_tensor_parallel_ranks_are_neighbours_and_stages_the_farthest_apart() -> None:
-    places = [Degrees(dp=2, shard=2, tp=2, pp=2).place(World(rank, 16)) for rank in range(16)]
+    places = [ParallelDims(dp=2, shard=2, tp=2, pp=2).locate_rank(World(rank, 16)) for rank in range(16)]
     assert [place.tp for place in places[:4]] == [0, 1, 0, 1]
-    assert [place.data.rank for place in places[:8]] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [place.data_world.rank for place in places[:8]] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [place.pp for place in places] == [0] * 8 + [1] * 8
 
 
 @given(SMALL, SMALL, SMALL, SMALL)
 def test_one_rank_of_each_share_of_the_batch_counts_its_losses(dp: int, shard: int, tp: int, pp: int) -> None:
-    degrees = Degrees(dp, shard, tp, pp)
-    places = [degrees.place(World(rank, degrees.ranks)) for rank in range(degrees.ranks)]
-    assert sorted(place.data.rank for place in places if place.counts) == list(range(dp * shard))
+    degrees = ParallelDims(dp, shard, tp, pp)
+    places = [degrees.locate_rank(World(rank, degrees.ranks)) for rank in range(degrees.ranks)]
+    assert sorted(place.data_world.rank for place in places if place.should_count) == list(range(dp * shard))
 
 
 @pytest.mark.parametrize(
     ("layout", "ranks", "degrees"),
     [
-        (Ddp(), 4, Degrees(dp=4)),
-        (Ddp(tp=2), 8, Degrees(dp=4, tp=2)),
-        (Fsdp(), 6, Degrees(shard=6)),
-        (Fsdp(dp=None, shard=2), 6, Degrees(dp=3, shard=2)),
-        (Hsdp(), 64, Degrees(dp=2, shard=32)),
-        (Hsdp(shard=8), 64, Degrees(dp=8, shard=8)),
-        (Layout(dp=2, shard=2, tp=2, pp=2), 16, Degrees(2, 2, 2, 2)),
-        (Layout(), 1, Degrees()),
+        (Ddp(), 4, ParallelDims(dp=4)),
+        (Ddp(tp=2), 8, ParallelDims(dp=4, tp=2)),
+        (Fsdp(), 6, ParallelDims(shard=6)),
+        (Fsdp(dp=None, shard=2), 6, ParallelDims(dp=3, shard=2)),
+        (Hsdp(), 64, ParallelDims(dp=2, shard=32)),
+        (Hsdp(shard=8), 64, ParallelDims(dp=8, shard=8)),
+        (ParallelConfig(dp=2, shard=2, tp=2, pp=2), 16, ParallelDims(2, 2, 2, 2)),
+        (ParallelConfig(), 1, ParallelDims()),
     ],
 )
-def test_a_degree_of_null_is_what_the_others_leave(layout: Layout, ranks: int, degrees: Degrees) -> None:
-    assert (layout.build(ranks) if hasattr(layout, "build") else layout.degrees(ranks)) == degrees
+def test_a_degree_of_null_is_what_the_others_leave(layout: ParallelConfig, ranks: int, degrees: ParallelDims) -> None:
+    assert (layout.build(ranks) if hasattr(layout, "build") else layout.resolve_dims(ranks)) == degrees
 
 
 @pytest.mark.parametrize(
     ("layout", "ranks", "reason", "fix"),
     [
-        (Layout(dp=3), 4, "parallel.dp=3 = 3 ranks, but 4 are there", "launch.nproc=3, or parallel.dp=4"),
-        (Layout(dp=2, tp=2), 8, "= 4 ranks, but 8 are there", "launch.nproc=4, or parallel.dp=4"),
-        (Layout(tp=3), 4, "= 3 ranks, but 4", "launch.nproc=3, or parallel.dp=4 with every other degree 1"),
+        (ParallelConfig(dp=3), 4, "parallel.dp=3 = 3 ranks, but 4 are there", "launch.nproc=3, or parallel.dp=4"),
+        (ParallelConfig(dp=2, tp=2), 8, "= 4 ranks, but 8 are there", "launch.nproc=4, or parallel.dp=4"),
+        (ParallelConfig(tp=3), 4, "= 3 ranks, but 4", "launch.nproc=3, or parallel.dp=4 with every other degree 1"),
         (Ddp(tp=3), 8, "does not divide 8 ranks", "launch.nproc=6"),
-        (Layout(dp=None, shard=None), 4, "only one degree", "parallel.shard=1"),
+        (ParallelConfig(dp=None, shard=None), 4, "only one degree", "parallel.shard=1"),
     ],
 )
 def test_a_product_that_is_not_the_ranks_names_the_nearest_that_is(
-    layout: Layout, ranks: int, reason: str, fix: str
+    layout: ParallelConfig, ranks: int, reason: str, fix: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        layout.degrees(ranks)
+        layout.resolve_dims(ranks)
     assert reason in str(refused.value)
     assert fix in str(refused.value)
 
 
 def test_ranks_are_stated_where_every_degree_is() -> None:
-    assert Layout(dp=2, tp=3).stated_ranks == 6
-    assert Ddp().stated_ranks is None
-    assert Auto().stated_ranks is None
+    assert ParallelConfig(dp=2, tp=3).required_ranks == 6
+    assert Ddp().required_ranks is None
+    assert Auto().required_ranks is None
 
 
 def largest(costs: list[int], bounds: tuple[int, ...]) -> int:
@@ -91,7 +91,7 @@ def largest(costs: list[int], bounds: tuple[int, ...]) -> int:
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.data())
 def test_stages_are_as_even_as_any_cut_can_make_them(costs: list[int], data: st.DataObject) -> None:
     parts = data.draw(st.integers(1, len(costs)))
-    bounds = balanced(costs, parts)
+    bounds = partition_costs(costs, parts)
     cuts = itertools.combinations(range(1, len(costs)), parts - 1)
     best = min(largest(costs, (0, *cut, len(costs))) for cut in cuts)
     assert len(bounds) == parts + 1
@@ -102,25 +102,25 @@ def test_stages_are_as_even_as_any_cut_can_make_them(costs: list[int], data: st.
 
 def test_more_stages_than_sections_are_no_cut() -> None:
     with pytest.raises(ValueError, match="2 pieces cannot be cut into 3"):
-        balanced([1.0, 2.0], 3)
+        partition_costs([1.0, 2.0], 3)
 
 
 @pytest.mark.parametrize(
     ("state", "other", "degrees"),
     [
-        (50, 20, Degrees(dp=12)),  # 70 of 80 are free
-        (80, 20, Degrees(dp=6, shard=2)),  # 40 + 20
-        (100, 30, Degrees(dp=6, shard=2)),  # 50 + 30, just
-        (101, 30, Degrees(dp=4, shard=3)),  # 33.7 + 30
-        (600, 30, Degrees(shard=12)),  # 50 + 30, and a sixth would be 100 + 30
-        (9000, 30, Degrees(shard=12)),  # nothing fits: the most that can be saved
+        (50, 20, ParallelDims(dp=12)),  # 70 of 80 are free
+        (80, 20, ParallelDims(dp=6, shard=2)),  # 40 + 20
+        (100, 30, ParallelDims(dp=6, shard=2)),  # 50 + 30, just
+        (101, 30, ParallelDims(dp=4, shard=3)),  # 33.7 + 30
+        (600, 30, ParallelDims(shard=12)),  # 50 + 30, and a sixth would be 100 + 30
+        (9000, 30, ParallelDims(shard=12)),  # nothing fits: the most that can be saved
     ],
 )
-def test_auto_shards_as_little_as_fits_a_device(state: float, other: float, degrees: Degrees) -> None:
-    chosen, reason = choose(12, state, other, device_bytes=100, headroom=0.2)
+def test_auto_shards_as_little_as_fits_a_device(state: float, other: float, degrees: ParallelDims) -> None:
+    chosen, reason = choose_parallel_dims(12, state, other, device_bytes=100, headroom=0.2)
     assert chosen == degrees
     assert reason.split(":")[0].split(" ")[0] in ("ddp", "fsdp", "hsdp")
 
 
 def test_auto_on_one_device_is_one_process() -> None:
-    assert choose(1, 1e12, 0, 1.0, 0.2)[0] == Degrees()
+    assert choose_parallel_dims(1, 1e12, 0, 1.0, 0.2)[0] == ParallelDims()

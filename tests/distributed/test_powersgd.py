@@ -11,7 +11,7 @@ from rank_pool import Pool
 from short_runs import broken_off, comparable, result
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState
 
-from dnntrain.checkpoint.checkpoint import read
+from dnntrain.checkpoint.checkpoint import read_checkpoint
 from dnntrain.distributed.powersgd import START_STEP, PowerSgd
 from dnntrain.utils.world import World
 
@@ -32,7 +32,9 @@ def whole(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def saved_numbers(run: Path, step: int) -> dict[str, dict[str, torch.Tensor]]:
-    errors: dict[str, dict[str, torch.Tensor]] = read(run / "checkpoints" / f"step-{step}").states["powersgd"]["errors"]
+    errors: dict[str, dict[str, torch.Tensor]] = read_checkpoint(run / "checkpoints" / f"step-{step}").states[
+        "powersgd"
+    ]["errors"]
     return errors
 
 
@@ -94,11 +96,11 @@ def test_with_another_number_of_ranks_it_begins_anew_and_says_so() -> None:
 def test_what_is_put_back_is_no_longer_what_a_step_has_written() -> None:
     hook = PowerSGDState(None, start_powerSGD_iter=2)
     carried = PowerSgd(hook, [6], torch.device("cpu"), World(0, 2), [].append)
-    before_the_first = carried.remember()
+    before_the_first = carried.snapshot()
     drawn = hook.rng.randint(1000)
     hook.iter, hook.error_dict = 7, {0: torch.ones(6)}
     hook.p_memory_dict, hook.q_memory_dict = {0: torch.ones(2)}, {0: torch.ones(3)}
-    put_back = carried.remember()
+    put_back = carried.snapshot()
     hook.iter, hook.error_dict[0] = 8, torch.full((6,), torch.nan)
     for factors in (hook.p_memory_dict, hook.q_memory_dict):
         factors[0].fill_(torch.nan)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from dnntrain.distributed.rendezvous import Failure, Meeting
+from dnntrain.distributed.rendezvous import Failure, Rendezvous
 from dnntrain.errors import CheckpointError, ConfigError, DataError, RankError
 from dnntrain.utils.world import World
 
@@ -25,12 +25,12 @@ def host(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
     return store
 
 
-def on_ranks(size: int, body: Callable[[Meeting], Any]) -> list[Any]:
+def on_ranks(size: int, body: Callable[[Rendezvous], Any]) -> list[Any]:
     """What `body` returns or raises on each rank."""
 
     def rank(number: int) -> Any:
         try:
-            return body(Meeting.join(World(number, size, number, launched=True), timeout_s=20))
+            return body(Rendezvous.join(World(number, size, number, is_launched=True), timeout_s=20))
         except Exception as error:
             return error
 
@@ -39,20 +39,20 @@ def on_ranks(size: int, body: Callable[[Meeting], Any]) -> list[Any]:
 
 
 def test_a_full_disk_of_one_rank_is_told_as_one_and_no_bug() -> None:
-    error = Failure.of(OSError(errno.ENOSPC, "No space left on device", "/run/log.txt"), 1).error()
+    error = Failure.from_error(OSError(errno.ENOSPC, "No space left on device", "/run/log.txt"), 1).to_exception()
     assert isinstance(error, CheckpointError)
     assert error.message.endswith("No space left on device: /run/log.txt")
-    assert isinstance(Failure.of(OSError(errno.EACCES, "Permission denied"), 1).error(), RankError)
+    assert isinstance(Failure.from_error(OSError(errno.EACCES, "Permission denied"), 1).to_exception(), RankError)
 
 
 def test_what_fails_on_one_rank_ends_all_with_its_error(host: TCPStore) -> None:
-    def body(meeting: Meeting) -> None:
+    def body(meeting: Rendezvous) -> None:
         def look() -> int:
             if meeting.world.rank == 1:
                 raise DataError("the disk is empty", "fill it")
             return 1
 
-        meeting.together("data", look)
+        meeting.run_on_all_ranks("data", look)
 
     ended = on_ranks(3, body)
     assert [type(error) for error in ended] == [DataError] * 3
@@ -64,17 +64,17 @@ def test_an_error_that_all_ranks_meet_names_no_rank(host: TCPStore) -> None:
     def look() -> None:
         raise ConfigError("no such model")
 
-    ended = on_ranks(2, lambda meeting: meeting.together("plan", look))
+    ended = on_ranks(2, lambda meeting: meeting.run_on_all_ranks("plan", look))
     assert [error.message for error in ended] == ["no such model"] * 2
 
 
 def test_a_bug_of_one_rank_is_shown_with_its_traceback(host: TCPStore) -> None:
-    def body(meeting: Meeting) -> None:
+    def body(meeting: Rendezvous) -> None:
         def look() -> None:
             if meeting.world.rank == 1:
                 raise KeyError("weight")
 
-        meeting.together("model", look)
+        meeting.run_on_all_ranks("model", look)
 
     ended = on_ranks(2, body)
     assert [type(error) for error in ended] == [RankError] * 2
@@ -82,7 +82,9 @@ def test_a_bug_of_one_rank_is_shown_with_its_traceback(host: TCPStore) -> None:
 
 
 def test_ranks_that_differ_are_told_in_what(host: TCPStore) -> None:
-    ended = on_ranks(2, lambda meeting: meeting.agree("versions", {"torch": f"2.{meeting.world.rank}", "python": "3"}))
+    ended = on_ranks(
+        2, lambda meeting: meeting.check_agreement("versions", {"torch": f"2.{meeting.world.rank}", "python": "3"})
+    )
     assert [type(error) for error in ended] == [ConfigError] * 2
     for error in ended:
         assert "torch is 2.0 on rank 0" in error.message
@@ -91,25 +93,25 @@ def test_ranks_that_differ_are_told_in_what(host: TCPStore) -> None:
 
 
 def test_the_main_ranks_value_reaches_all(host: TCPStore) -> None:
-    values = on_ranks(2, lambda meeting: meeting.from_main("x", lambda: b"%d" % meeting.world.rank))
+    values = on_ranks(2, lambda meeting: meeting.broadcast_from_main("x", lambda: b"%d" % meeting.world.rank))
     assert values == [b"0", b"0"]
 
 
 def test_a_restart_reads_nothing_of_the_round_before(host: TCPStore) -> None:
-    first = on_ranks(2, lambda meeting: meeting.fail(Failure(1, "a", "lost", 1, "gone")))
+    first = on_ranks(2, lambda meeting: meeting.report_failure(Failure(1, "a", "lost", 1, "gone")))
     assert [failure.message for failure in first] == ["gone", "gone"]
-    assert on_ranks(2, lambda meeting: meeting.failure()) == [None, None]
+    assert on_ranks(2, lambda meeting: meeting.wait_for_failure()) == [None, None]
 
 
 def test_the_first_failure_stands(host: TCPStore) -> None:
-    def body(meeting: Meeting) -> Failure:
+    def body(meeting: Rendezvous) -> Failure:
         if meeting.world.rank:
-            meeting.failure(wait_s=10)
-        return meeting.fail(Failure(meeting.world.rank, "a", "error", 3, f"by {meeting.world.rank}"))
+            meeting.wait_for_failure(wait_s=10)
+        return meeting.report_failure(Failure(meeting.world.rank, "a", "error", 3, f"by {meeting.world.rank}"))
 
     assert [failure.message for failure in on_ranks(2, body)] == ["by 0", "by 0"]
 
 
 def test_ranks_that_do_not_come_are_named(host: TCPStore) -> None:
     with pytest.raises(RankError, match=r"1 of 2 ranks did not come within 0\.3 s: 1"):
-        Meeting.join(World(0, 2, 0, launched=True), timeout_s=0.3)
+        Rendezvous.join(World(0, 2, 0, is_launched=True), timeout_s=0.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dnntrain.distributed.rng_replay import RandomNumbers
+from dnntrain.distributed.rng_replay import RngReplay
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 
@@ -15,10 +15,10 @@ def test_the_second_pass_draws_what_the_first_drew(device: str) -> None:
     def drawn() -> list[float]:
         return [*torch.rand(3).tolist(), *torch.rand(3, device=device).tolist()]
 
-    numbers = RandomNumbers(device)
+    numbers = RngReplay(device)
     drawn()
-    numbers.keep()
+    numbers.save()
     first = drawn()
-    numbers.again()
+    numbers.restore()
     assert drawn() == first
     assert drawn() != first

@@ -9,7 +9,7 @@ from torch import nn
 
 from dnntrain.choices.reg.grad_clip import clip_by_norm
 from dnntrain.distributed.spmd import SpmdExecutor
-from dnntrain.protocols import Alone, Batch, LossTerm, StepBatch
+from dnntrain.protocols import Batch, LossTerm, SingleProcess, StepBatch
 from dnntrain.training.loss import build_objective
 from dnntrain.training.optimizer_step import build_apply
 
@@ -25,7 +25,7 @@ def gradients(sizes: list[int], terms: tuple[LossTerm, ...] = ()) -> tuple[list[
     images, targets = torch.randn(12, 5), torch.randint(0, 3, (12,))
     executor = SpmdExecutor(model, build_objective(0.1, terms), device="cpu")
     micro = [batch_of(a, b) for a, b in zip(images.split(sizes), targets.split(sizes), strict=True)]
-    loss = executor.gradients(StepBatch(micro, 12))
+    loss = executor.compute_gradients(StepBatch(micro, 12))
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None], float(loss.total)
 
 
@@ -40,7 +40,7 @@ def test_accumulation_over_uneven_micro_batches_equals_the_whole_batch(sizes: li
 
 def test_a_further_loss_term_is_added_with_its_weight() -> None:
     plain, plain_loss = gradients([12])
-    term = LossTerm("square", lambda outputs, batch: outputs.logits.square().sum(1), weight=0.5)
+    term = LossTerm("square", lambda outputs, batch: outputs.outputs.square().sum(1), weight=0.5)
     more, more_loss = gradients([12], (term,))
     assert more_loss > plain_loss
     assert not torch.equal(plain[0], more[0])
@@ -68,7 +68,7 @@ def test_clipping_bounds_the_global_norm_and_reports_it(max_norm: float) -> None
     seen: dict[str, torch.Tensor] = {}
     optimizer = torch.optim.SGD(parameters, lr=1.0)
     start = [parameter.detach().clone() for parameter in parameters]
-    build_apply([optimizer], parameters, [clip_by_norm(max_norm, Alone())], seen.update, None)()
+    build_apply([optimizer], parameters, [clip_by_norm(max_norm, SingleProcess())], seen.update, None)()
     moved = torch.cat([(a - b.detach()).flatten() for a, b in zip(start, parameters, strict=True)]).norm()
     torch.testing.assert_close(seen["grad_norm"], before)
     torch.testing.assert_close(moved, torch.minimum(before, torch.tensor(max_norm)), rtol=1e-4, atol=0)

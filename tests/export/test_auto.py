@@ -11,9 +11,9 @@ import torch
 from short_runs import trained
 
 from dnntrain.bench import fastest_export
-from dnntrain.bench.measure import Timed
+from dnntrain.bench.measure import BenchResult
 from dnntrain.cli.main import main
-from dnntrain.inference.load import load_trained
+from dnntrain.inference.load import load_model
 
 Capture = pytest.CaptureFixture[str]
 
@@ -22,7 +22,9 @@ Capture = pytest.CaptureFixture[str]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only formats that need no compiling, timed for an instant."""
     monkeypatch.setattr(
-        fastest_export, "OPTIONS", [option for option in fastest_export.OPTIONS if "onnx" in option.name]
+        fastest_export,
+        "EXPORT_CANDIDATES",
+        [option for option in fastest_export.EXPORT_CANDIDATES if "onnx" in option.name],
     )
     monkeypatch.setitem(fastest_export.export_fastest.__kwdefaults__, "rounds", 1)
     monkeypatch.setitem(fastest_export.export_fastest.__kwdefaults__, "seconds", 0.01)
@@ -31,10 +33,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def won_by(monkeypatch: pytest.MonkeyPatch, winners: dict[int, str]) -> None:
     """Decides who is the fastest, whatever the clock says."""
 
-    def fastest(timed: list[Timed], batch: int) -> Timed:
+    def fastest(timed: list[BenchResult], batch: int) -> BenchResult:
         return next(found for found in timed if found.name == winners[batch])
 
-    monkeypatch.setattr(fastest_export, "fastest", fastest)
+    monkeypatch.setattr(fastest_export, "find_fastest", fastest)
 
 
 @pytest.mark.slow
@@ -60,11 +62,11 @@ def test_two_winners_are_shipped_and_each_gets_the_batches_it_won(
     won_by(monkeypatch, {1: "onnx", 8: "onnx_int8"})
     assert main(["export", str(run), "format=auto", "batches=1,8", "threads=1", f"path={tmp_path}/out"]) == 0
     auto, floating, integers = (
-        load_trained(path) for path in (tmp_path / "out", tmp_path / "out" / "onnx", tmp_path / "out" / "onnx_int8")
+        load_model(path) for path in (tmp_path / "out", tmp_path / "out" / "onnx", tmp_path / "out" / "onnx_int8")
     )
     images = torch.randn(9, 1, 8, 8)
-    assert torch.equal(auto.logits(images[:3]), floating.logits(images[:3]))
-    assert torch.equal(auto.logits(images), integers.logits(images))
+    assert torch.equal(auto.compute_logits(images[:3]), floating.compute_logits(images[:3]))
+    assert torch.equal(auto.compute_logits(images), integers.compute_logits(images))
     shutil.rmtree(tmp_path / "out" / "onnx")
     assert main(["eval", f"{tmp_path}/out"]) == 5
 
@@ -77,7 +79,9 @@ def test_what_loses_too_much_accuracy_is_left_out_with_the_reason(
     from dnntrain.inference import export_run
 
     monkeypatch.setattr(
-        export_run.Subject, "calibration", lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches
+        export_run.ExportSource,
+        "make_calibration_batches",
+        lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches,
     )
     assert main(["export", str(run), "format=auto", "batches=1", "threads=1", f"path={tmp_path}/out"]) == 0
     assert "onnx_int8 is left out" in capsys.readouterr().err

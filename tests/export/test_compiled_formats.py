@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from dnntrain.cli.main import main
-from dnntrain.export.compiled import Compiled
-from dnntrain.export.op_coverage import torch_census
-from dnntrain.inference.load import load_run, load_trained
+from dnntrain.export.compiled import CompiledModel
+from dnntrain.export.op_coverage import measure_torch_coverage
+from dnntrain.inference.load import load_model, load_run
 
 Folder = Callable[..., Path]
 
@@ -52,7 +52,7 @@ def test_the_float_weights_are_not_saved_beside_the_integer_ones(exports: Folder
 
 @pytest.mark.slow
 def test_an_integer_program_read_back_in_a_new_process_still_runs_in_integers(alone: Folder) -> None:
-    census = torch_census(load_trained(alone("pt2_int8")).logits, torch.zeros(2, 1, 8, 8))
+    census = measure_torch_coverage(load_model(alone("pt2_int8")).compute_logits, torch.zeros(2, 1, 8, 8))
     assert census.macs == {"int8": MACS}
 
 
@@ -76,7 +76,7 @@ def test_dynamic_ranges_of_a_convolutional_network_fall_back_to_float_and_are_re
 
 @pytest.mark.slow
 def test_machine_code_gives_the_logits_of_its_run_for_any_number_of_images(alone: Folder, run: Path) -> None:
-    model, export = load_run(run, ["device=cpu", "precision=fp32"]).model, load_trained(alone("aoti")).model
+    model, export = load_run(run, ["device=cpu", "precision=fp32"]).model, load_model(alone("aoti")).model
     for count in (1, 5):
         images = torch.randn(count, 1, 8, 8)
         with torch.no_grad():
@@ -112,7 +112,7 @@ def test_the_census_counts_float_layers_of_torch() -> None:
     model = nn.Sequential(
         nn.Conv2d(2, 6, 3, stride=2, padding=1, groups=2), nn.Flatten(), nn.Linear(6 * 4 * 4, 5)
     ).eval()
-    census = torch_census(model, torch.zeros(3, 2, 8, 8))
+    census = measure_torch_coverage(model, torch.zeros(3, 2, 8, 8))
     assert census.macs == {"fp32": 6 * 4 * 4 * 9 + 96 * 5}
 
 
@@ -123,13 +123,13 @@ def test_the_census_tells_bfloat16_from_float32() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             return model(images)  # type: ignore[no-any-return]
 
-    assert torch_census(run, torch.zeros(2, 16)).macs == {"bf16": 16 * 8}
+    assert measure_torch_coverage(run, torch.zeros(2, 16)).macs == {"bf16": 16 * 8}
 
 
 @pytest.mark.slow
 def test_a_smaller_batch_than_one_met_compiles_nothing_and_gives_the_same() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
-    run = Compiled(model)
+    run = CompiledModel(model)
     images = torch.randn(6, 3, 2, 2)
     with torch.no_grad():
         whole = run(images)

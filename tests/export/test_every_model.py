@@ -11,9 +11,9 @@ import torch
 from short_runs import trained
 
 from dnntrain.cli.main import main
-from dnntrain.config.registry import registry
-from dnntrain.export.parity import LEAST_AGREEMENT
-from dnntrain.inference.load import load_trained
+from dnntrain.config.registry import load_registry
+from dnntrain.export.parity import MIN_AGREEMENT
+from dnntrain.inference.load import load_model
 
 MODELS = (
     "mlp",
@@ -62,14 +62,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def exported(run: Path, name: str) -> None:
     assert main(["export", str(run), f"format={name}"]) == 0
     folder = run / "exports" / name
-    assert json.loads((folder / "manifest.json").read_text())["details"]["parity"]["agreement"] >= LEAST_AGREEMENT
-    shape = load_trained(folder).input_shape
-    assert load_trained(folder).logits(torch.zeros(3, *shape)).shape == (3, 10)
+    assert json.loads((folder / "manifest.json").read_text())["details"]["parity"]["agreement"] >= MIN_AGREEMENT
+    shape = load_model(folder).input_shape
+    assert load_model(folder).compute_logits(torch.zeros(3, *shape)).shape == (3, 10)
 
 
 def test_no_model_is_left_out() -> None:
-    assert LEAST_AGREEMENT == 0.999
-    assert {model.split()[0] for model in MODELS} == set(registry().names("model")) - {"custom"}
+    assert MIN_AGREEMENT == 0.999
+    assert {model.split()[0] for model in MODELS} == set(load_registry().list_names("model")) - {"custom"}
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ from PIL import Image
 
 from dnntrain.choices.data.digits import Digits
 from dnntrain.cli.main import main
-from dnntrain.inference.export_run import prepared
-from dnntrain.inference.load import load_run, load_trained
+from dnntrain.inference.export_run import atomic_output_dir
+from dnntrain.inference.load import load_model, load_run
 
 Capture = pytest.CaptureFixture[str]
 Folder = Callable[..., Path]
@@ -41,7 +41,7 @@ def test_an_export_gives_the_logits_of_its_run_for_any_number_of_images(
     model = load_run(run, ["device=cpu", "precision=fp32"]).model
     with torch.no_grad():
         expected = model(images(count))
-        found = load_trained(alone(name)).model(images(count))
+        found = load_model(alone(name)).model(images(count))
     assert torch.allclose(found, expected, atol=1e-4)
 
 
@@ -57,7 +57,7 @@ def test_eval_and_predict_need_the_export_alone(name: str, alone: Folder, tmp_pa
     assert main(["predict", str(folder), str(tmp_path), "format=jsonl"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     probabilities = np.array([row["probability"] for row in rows])
-    found = load_trained(folder).logits(images(4)).float().softmax(1).max(1).values.numpy()
+    found = load_model(folder).compute_logits(images(4)).float().softmax(1).max(1).values.numpy()
     assert np.allclose(probabilities, found, atol=2e-6)
 
 
@@ -72,10 +72,10 @@ def test_the_manifest_says_what_was_compared(exports: Folder) -> None:
 def test_an_onnx_file_alone_carries_classes_and_normalisation(exports: Folder, tmp_path: Path) -> None:
     file = tmp_path / "somewhere.onnx"
     file.write_bytes((exports("onnx") / "model.onnx").read_bytes())
-    trained = load_trained(file)
+    trained = load_model(file)
     assert trained.class_names == tuple("0123456789")
     assert trained.mean == Digits().build().mean
-    assert trained.logits(images(3)).shape == (3, 10)
+    assert trained.compute_logits(images(3)).shape == (3, 10)
 
 
 def test_the_weights_of_a_safetensors_export_are_those_of_the_run(exports: Folder, run: Path) -> None:
@@ -123,6 +123,6 @@ def test_what_was_left_by_a_process_of_the_same_number_is_removed_and_other_name
     for folder in (left, others):
         folder.mkdir()
         (folder / "model.onnx").write_bytes(b"half")
-    with prepared(target) as folder:
+    with atomic_output_dir(target) as folder:
         assert list(folder.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [others.name, "[ab]"]

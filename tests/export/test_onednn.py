@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.export.onednn import executed, onednn_census, parsed
-from dnntrain.export.op_coverage import Census, torch_census
+from dnntrain.export.onednn import measure_onednn_coverage, parse_log, trace_primitives
+from dnntrain.export.op_coverage import OpCoverage, measure_torch_coverage
 
 DEPTHWISE = (
     "onednn_verbose,v1,primitive,exec,cpu,convolution,brdgmm_dw:avx512_core,forward_inference,src:u8::blocked:acdb::f0 "
@@ -29,19 +29,19 @@ REORDER = (
 
 
 def test_a_line_of_the_log_gives_multiply_adds_and_their_number_format() -> None:
-    found = list(parsed("\n".join(["onednn_verbose,v1,info,cpu,isa:AVX-512", DEPTHWISE, LINEAR, MATMUL, REORDER])))
-    assert [(item.kind, item.number, item.macs) for item in found] == [
+    found = list(parse_log("\n".join(["onednn_verbose,v1,info,cpu,isa:AVX-512", DEPTHWISE, LINEAR, MATMUL, REORDER])))
+    assert [(item.kind, item.number_format, item.macs) for item in found] == [
         ("convolution", "int8", 2 * 16 * 32 * 32 * 9),
         ("inner_product", "bf16", 2 * 128 * 10),
         ("matmul", "fp32", 3 * 64 * 32 * 10),
         ("reorder", "fp32", 0),
     ]
-    assert found[0].milliseconds == 0.018
+    assert found[0].duration_ms == 0.018
 
 
 def test_a_convolution_that_runs_is_seen_and_stdout_is_given_back(capfd: pytest.CaptureFixture[str]) -> None:
     layer = nn.Conv2d(4, 8, 3, padding=1).eval()
-    found = executed(layer, torch.randn(2, 4, 10, 10))
+    found = trace_primitives(layer, torch.randn(2, 4, 10, 10))
     print("after")
     assert sum(item.macs for item in found) == 2 * 8 * 10 * 10 * 4 * 9
     assert capfd.readouterr().out == "after\n"
@@ -50,9 +50,9 @@ def test_a_convolution_that_runs_is_seen_and_stdout_is_given_back(capfd: pytest.
 def test_what_onednn_did_not_run_is_counted_as_the_program_has_it() -> None:
     images = torch.randn(2, 4, 10, 10)
     model = nn.Conv2d(4, 8, 3, padding=1).eval()
-    program = torch_census(model, images)
-    twice = Census({"fp32": 2 * program.total})
-    assert onednn_census(model, images, program).operators == {"onednn convolution": program.total}
-    found = onednn_census(model, images, twice)
+    program = measure_torch_coverage(model, images)
+    twice = OpCoverage({"fp32": 2 * program.total})
+    assert measure_onednn_coverage(model, images, program).operators == {"onednn convolution": program.total}
+    found = measure_onednn_coverage(model, images, twice)
     assert found.operators == {"onednn convolution": program.total, "outside oneDNN": program.total}
-    assert found.share("fp32") == 1
+    assert found.get_share("fp32") == 1

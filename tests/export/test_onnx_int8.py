@@ -12,7 +12,7 @@ from short_runs import result, trained
 
 from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError
-from dnntrain.export.op_coverage import Census, check_share, onnx_census
+from dnntrain.export.op_coverage import OpCoverage, check_share, measure_onnx_coverage
 
 Folder = Callable[..., Path]
 
@@ -41,7 +41,7 @@ def test_all_multiply_adds_run_in_integers_and_their_number_is_that_of_the_layer
 
 
 def test_a_float_model_counts_as_float(exports: Folder) -> None:
-    census = onnx_census(exports("onnx") / "model.onnx", torch.zeros(2, 1, 8, 8))
+    census = measure_onnx_coverage(exports("onnx") / "model.onnx", torch.zeros(2, 1, 8, 8))
     assert census.macs == {"fp32": CONVOLUTIONS + LINEAR}
 
 
@@ -65,7 +65,7 @@ def test_calibration_images_come_from_the_training_part_by_seed(run: Path, tmp_p
 
 
 def test_an_export_that_falls_back_to_float_is_refused() -> None:
-    census = Census({"fp32": 900.0, "int8": 100.0})
+    census = OpCoverage({"fp32": 900.0, "int8": 100.0})
     check_share(census, "int8", 0.1, "onnx_int8")
     with pytest.raises(CheckpointError, match=r"10.0 % int8.*less than quant.min_share=0.5"):
         check_share(census, "int8", 0.5, "onnx_int8")
@@ -78,7 +78,9 @@ def test_more_loss_of_accuracy_than_allowed_fails_with_exit_code_5(
 
     # Calibrated on images that are all zero, the ranges of activations are wrong for any real image.
     monkeypatch.setattr(
-        export_run.Subject, "calibration", lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches
+        export_run.ExportSource,
+        "make_calibration_batches",
+        lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches,
     )
     assert main(["export", str(run), "format=onnx_int8", f"path={tmp_path}/out"]) == 5
     assert "quant.max_drop" in capsys.readouterr().err

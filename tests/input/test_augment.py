@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from dnntrain.input.augment import Augmentation, RowAugmenter, augmented_one
+from dnntrain.input.augment import Augmentation, RowAugmenter, augment_image
 from dnntrain.utils.rng import Index, Key
 
 KEY = Key(7, "", 3)
@@ -31,7 +31,7 @@ def test_rows_are_mirrored_padded_and_cropped_as_chosen(channels: int, padding: 
     pictures, index = images(50, channels, 6, 7), np.arange(100, 150)
     augmentation = Augmentation(padding, flip)
     result = augmented(pictures, augmentation, index)
-    choices = zip(pictures, *augmentation.choices(index, KEY), strict=True)
+    choices = zip(pictures, *augmentation.draw_crop_and_flip(index, KEY), strict=True)
     for row, (picture, top, left, mirrored) in enumerate(choices):
         whole = pad(picture.flip(2) if mirrored else picture, (padding,) * 4)
         assert torch.equal(result[row], whole[:, top : top + 6, left : left + 7])
@@ -41,19 +41,19 @@ def test_rows_are_mirrored_padded_and_cropped_as_chosen(channels: int, padding: 
 def test_torchvision_gives_the_same_bytes(padding: int, flip: bool) -> None:
     pictures, index = images(20, 3, 8, 8), np.arange(20)
     augmentation = Augmentation(padding, flip)
-    one_by_one = [augmented_one(pictures[i], augmentation, i, KEY) for i in index.tolist()]
+    one_by_one = [augment_image(pictures[i], augmentation, i, KEY) for i in index.tolist()]
     assert torch.equal(augmented(pictures, augmentation, index), torch.stack(one_by_one))
 
 
 def test_choices_depend_on_the_example_not_on_its_neighbours() -> None:
     augmentation = Augmentation(4, True)
-    together = augmentation.choices(np.arange(100), KEY)
-    alone = augmentation.choices(np.array([42]), KEY)
+    together = augmentation.draw_crop_and_flip(np.arange(100), KEY)
+    alone = augmentation.draw_crop_and_flip(np.array([42]), KEY)
     assert [column[42] for column in together] == [column[0] for column in alone]
 
 
 def test_choices_are_spread_evenly() -> None:
-    top, left, mirrored = Augmentation(4, True).choices(np.arange(9000), KEY)
+    top, left, mirrored = Augmentation(4, True).draw_crop_and_flip(np.arange(9000), KEY)
     for offsets in (top, left):
         assert np.abs(np.bincount(offsets, minlength=9) - 1000).max() < 150
     assert abs(mirrored.mean() - 0.5) < 0.03

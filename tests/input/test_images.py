@@ -14,7 +14,7 @@ from data_files import refusal
 from PIL import Image
 
 from dnntrain.input.decode import decode_image
-from dnntrain.input.resize import random_box
+from dnntrain.input.resize import draw_crop_box
 from dnntrain.utils.rng import Key
 
 
@@ -157,7 +157,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 def test_a_random_part_lies_within_the_picture_and_has_the_area_asked_for() -> None:
     shares = []
     for index in range(300):
-        left, top, right, bottom = random_box(40, 30, index, Key(0, "resized_crop"))
+        left, top, right, bottom = draw_crop_box(40, 30, index, Key(0, "resized_crop"))
         assert 0 <= left < right <= 40
         assert 0 <= top < bottom <= 30
         shares.append((right - left) * (bottom - top) / 1200)

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnntrain.input.order import Schedule
-from dnntrain.input.split import held_out, split_validation
+from dnntrain.input.order import BatchSchedule
+from dnntrain.input.split import hold_out_examples, split_validation
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
 
 
-def schedule(count: int, batch: int, micro: int, rank: int = 0, ranks: int = 1, block: int = 8) -> Schedule:
-    return Schedule(np.arange(count), 5, batch, micro, World(rank, ranks), block)
+def schedule(count: int, batch: int, micro: int, rank: int = 0, ranks: int = 1, block: int = 8) -> BatchSchedule:
+    return BatchSchedule(np.arange(count), 5, batch, micro, World(rank, ranks), block)
 
 
 @settings(max_examples=200, deadline=None)
@@ -25,7 +25,7 @@ def test_all_ranks_together_cover_each_position_once(
     seen: list[int] = []
     for step in range(schedule(count, batch, micro).steps_per_epoch):
         for rank in range(ranks):
-            for start, end in schedule(count, batch, micro, rank, ranks, block).step_ranges(step):
+            for start, end in schedule(count, batch, micro, rank, ranks, block).get_step_ranges(step):
                 assert 0 < end - start <= micro
                 seen += range(start, end)
     assert seen == list(range(count))
@@ -35,32 +35,32 @@ def test_all_ranks_together_cover_each_position_once(
 def test_bounds_are_multiples_of_the_pair_block_where_they_can_be(batch: int, micro: int, ranks: int) -> None:
     for rank in range(ranks):
         part = schedule(1000, batch, micro, rank, ranks)
-        assert part.aligned
-        assert all(start % 8 == 0 for start, _ in part.step_ranges(1))
+        assert part.is_aligned
+        assert all(start % 8 == 0 for start, _ in part.get_step_ranges(1))
 
 
 def test_a_batch_that_cuts_pair_blocks_is_not_aligned() -> None:
-    assert not schedule(1000, 100, 100).aligned
-    assert not schedule(1000, 128, 4).aligned
+    assert not schedule(1000, 100, 100).is_aligned
+    assert not schedule(1000, 128, 4).is_aligned
 
 
 def test_a_step_with_fewer_examples_than_ranks_gives_some_rank_nothing() -> None:
-    shares = [schedule(17, 16, 8, rank, 4).step_ranges(1) for rank in range(4)]
+    shares = [schedule(17, 16, 8, rank, 4).get_step_ranges(1) for rank in range(4)]
     assert sum(len(share) for share in shares) == 1
 
 
 def test_passes_are_those_of_the_rank_that_has_most_micro_batches() -> None:
     # Five blocks of 8 on two ranks: 16 examples, and 24, which are cut into 16 and 8.
     ranks = [schedule(40, 40, 20, rank, ranks=2) for rank in range(2)]
-    assert [len(rank.step_ranges(0)) for rank in ranks] == [1, 2]
-    assert [rank.passes(0) for rank in ranks] == [2, 2]
+    assert [len(rank.get_step_ranges(0)) for rank in ranks] == [1, 2]
+    assert [rank.count_micro_batches(0) for rank in ranks] == [2, 2]
 
 
 def test_the_order_is_the_keyed_permutation_and_changes_with_the_epoch() -> None:
     part = schedule(500, 16, 16)
-    assert (part.order(2) == Key(5, "shuffle", 2).permutation(np.arange(500))).all()
-    assert (part.order(2) != part.order(3)).any()
-    assert sorted(part.order(3)) == list(range(500))
+    assert (part.compute_order(2) == Key(5, "shuffle", 2).permutation(np.arange(500))).all()
+    assert (part.compute_order(2) != part.compute_order(3)).any()
+    assert sorted(part.compute_order(3)) == list(range(500))
 
 
 def test_validation_is_stratified_disjoint_and_keyed_by_the_seed() -> None:
@@ -83,6 +83,6 @@ def test_no_validation_part_where_none_is_asked_for() -> None:
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.floats(0, 0.99))
 def test_every_class_keeps_an_example_to_train_on(sizes: list[int], fraction: float) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    kept, held = held_out(labels, round(fraction * len(labels)), Key(1, "held"))
+    kept, held = hold_out_examples(labels, round(fraction * len(labels)), Key(1, "held"))
     assert len(kept) + len(held) == len(labels)
     assert set(labels[kept]) == set(range(len(sizes)))

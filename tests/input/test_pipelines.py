@@ -11,7 +11,7 @@ from data_files import assert_same, epoch_of, pipeline, random_set, refusal
 
 from dnntrain.input import resident
 from dnntrain.input.options import ImageData
-from dnntrain.input.pipeline import evaluation_batches
+from dnntrain.input.pipeline import read_evaluation_batches
 from dnntrain.protocols import Batch, BatchStage, BatchTransform
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
@@ -27,7 +27,7 @@ def test_streaming_gives_the_batches_of_resident(workers: int, channels: int, ch
     expected = epoch_of(pipeline(dataset, AUGMENTED, channels_last=channels_last))
     found = epoch_of(pipeline(dataset, streaming, channels_last=channels_last))
     assert_same(found, expected)
-    assert [batch.images.stride() for batch in found] == [batch.images.stride() for batch in expected]
+    assert [batch.inputs.stride() for batch in found] == [batch.inputs.stride() for batch in expected]
 
 
 @pytest.mark.parametrize("options", [AUGMENTED, replace(AUGMENTED, pipeline="streaming", workers=0)])
@@ -40,10 +40,12 @@ def test_the_ranks_together_give_the_batches_of_one_process(options: ImageData, 
         expected = whole.take(step)
         taken = [part.take(step) for part in parts]
         assert {part.examples for part in taken} == {expected.examples}
-        micro = [batch for part in taken for batch in part.micro]
-        assert torch.equal(torch.cat([batch.images for batch in micro]), expected.micro[0].images)
-        assert torch.equal(torch.cat([batch.targets for batch in micro]), expected.micro[0].targets)
-        assert np.concatenate([batch.position for batch in micro]).tolist() == expected.micro[0].position.tolist()
+        micro = [batch for part in taken for batch in part.micro_batches]
+        assert torch.equal(torch.cat([batch.inputs for batch in micro]), expected.micro_batches[0].inputs)
+        assert torch.equal(torch.cat([batch.targets for batch in micro]), expected.micro_batches[0].targets)
+        assert (
+            np.concatenate([batch.position for batch in micro]).tolist() == expected.micro_batches[0].position.tolist()
+        )
 
 
 @pytest.mark.parametrize("workers", [None, 0, 2])
@@ -54,7 +56,7 @@ def test_any_step_can_be_taken_without_those_before(workers: int | None, monkeyp
     whole = epoch_of(pipeline(dataset, options), epoch=1)
     feed = pipeline(dataset, options)
     for step in (6, 7, 5, 5):
-        assert_same(feed.take(step).micro, [whole[step - feed.steps_per_epoch]])
+        assert_same(feed.take(step).micro_batches, [whole[step - feed.steps_per_epoch]])
     feed.close()
 
 
@@ -76,18 +78,18 @@ def test_the_uneven_last_batch_is_trained_on_with_its_own_count() -> None:
 
 def test_pixels_are_normalised_by_channel() -> None:
     dataset = random_set(channels=3)
-    batch = pipeline(dataset, ImageData()).take(0).micro[0]
+    batch = pipeline(dataset, ImageData()).take(0).micro_batches[0]
     mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (dataset.mean, dataset.std))
-    expected = (dataset.train.images[batch.index] / 255.0 - mean) / std
-    torch.testing.assert_close(batch.images.double(), expected, atol=2e-6, rtol=1e-5)
+    expected = (dataset.train.inputs[batch.index] / 255.0 - mean) / std
+    torch.testing.assert_close(batch.inputs.double(), expected, atol=2e-6, rtol=1e-5)
     assert batch.targets.tolist() == dataset.train.labels[batch.index].tolist()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_last_shows_in_the_strides(channels: int) -> None:
     dataset = random_set(channels=channels)
-    last = pipeline(dataset, ImageData(), channels_last=True).take(0).micro[0].images
-    first = pipeline(dataset, ImageData()).take(0).micro[0].images
+    last = pipeline(dataset, ImageData(), channels_last=True).take(0).micro_batches[0].inputs
+    first = pipeline(dataset, ImageData()).take(0).micro_batches[0].inputs
     assert last.stride() == (81 * channels, 1, 9 * channels, channels)
     assert first.stride() == (81 * channels, 81, 9, 1)
     assert torch.equal(last, first)
@@ -97,17 +99,17 @@ def test_no_float_copy_of_the_data_set_is_held() -> None:
     dataset = random_set(3000)
     feed = pipeline(dataset, ImageData())
     gather = feed._gather  # type: ignore[attr-defined]
-    assert gather.rows.data_ptr() == dataset.train.images.data_ptr()
+    assert gather.rows.data_ptr() == dataset.train.inputs.data_ptr()
     assert gather.rows.dtype == torch.uint8
 
 
 def test_a_batch_outlives_the_taking_of_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "CHUNK_BYTES", 1)  # each step is a chunk of its own
     feed = pipeline(random_set(), ImageData())
-    batch = feed.take(0).micro[0]
-    before = batch.images.clone()
+    batch = feed.take(0).micro_batches[0]
+    before = batch.inputs.clone()
     feed.take(1)
-    assert torch.equal(batch.images, before)
+    assert torch.equal(batch.inputs, before)
 
 
 @pytest.mark.parametrize("batch_size", [16, 12])
@@ -117,8 +119,8 @@ def test_transforms_are_keyed_and_see_whole_pair_blocks(options: ImageData, batc
 
     def add_noise(batch: Batch, key: Key) -> Batch:
         seen.append(batch)
-        noise = torch.from_numpy(key.named("noise").uniform(batch.index)).float()
-        batch.images = batch.images + noise[:, None, None, None]
+        noise = torch.from_numpy(key.with_stream("noise").uniform(batch.index)).float()
+        batch.inputs = batch.inputs + noise[:, None, None, None]
         return batch
 
     dataset = random_set()
@@ -127,7 +129,7 @@ def test_transforms_are_keyed_and_see_whole_pair_blocks(options: ImageData, batc
     noisy = epoch_of(pipeline(dataset, options, batch_size=batch_size, transforms=transforms), epoch=1)
     for one, other in zip(plain, noisy, strict=True):
         noise = torch.from_numpy(Key(3, "noise", 1).uniform(one.index)).float()
-        assert torch.equal(one.images + noise[:, None, None, None], other.images)
+        assert torch.equal(one.inputs + noise[:, None, None, None], other.inputs)
     for batch in seen if batch_size % 8 == 0 else ():
         assert batch.position[0] % 8 == 0
     assert all(len(batch) <= batch_size for batch in seen) or batch_size % 8 == 0
@@ -140,7 +142,7 @@ def test_evaluation_sees_each_example_once_and_unaugmented(options: ImageData, r
     indices = np.arange(5, 60)
     seen = []
     for rank in range(ranks):
-        for batch in evaluation_batches(
+        for batch in read_evaluation_batches(
             options,
             dataset,
             dataset.test,
@@ -152,8 +154,8 @@ def test_evaluation_sees_each_example_once_and_unaugmented(options: ImageData, r
         ):
             assert len(batch) <= 10
             mean, std = dataset.mean[0], dataset.std[0]
-            expected = (dataset.test.images[batch.index].double() / 255 - mean) / std
-            torch.testing.assert_close(batch.images.double(), expected, atol=2e-6, rtol=1e-5)
+            expected = (dataset.test.inputs[batch.index].double() / 255 - mean) / std
+            torch.testing.assert_close(batch.inputs.double(), expected, atol=2e-6, rtol=1e-5)
             seen += batch.index.tolist()
     assert seen == indices.tolist()
 

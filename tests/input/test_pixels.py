@@ -16,8 +16,8 @@ from dnntrain.input.options import ImageData
 
 CONTEXT = replace(context(), input_shape=(3, 9, 9))
 POLICIES = {
-    "randaugment": RandAugment().build(CONTEXT).pixels[0],
-    "trivial_augment": TrivialAugment().build(CONTEXT).pixels[0],
+    "randaugment": RandAugment().build(CONTEXT).image_transforms[0],
+    "trivial_augment": TrivialAugment().build(CONTEXT).image_transforms[0],
 }
 
 

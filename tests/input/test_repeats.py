@@ -15,7 +15,7 @@ from stand_ins import context
 from dnntrain.choices.reg.random_erasing import RandomErasing
 from dnntrain.choices.reg.trivial_augment import TrivialAugment
 from dnntrain.input.options import ImageData
-from dnntrain.input.order import Schedule
+from dnntrain.input.order import BatchSchedule
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
 
@@ -30,12 +30,12 @@ def test_a_step_holds_its_part_of_the_order_in_rounds_and_all_epochs_of_a_tour_h
 ) -> None:
     batch = distinct * repeats
     count += batch
-    part = Schedule(np.arange(count), 5, batch, batch, World(), 8, repeats)
+    part = BatchSchedule(np.arange(count), 5, batch, batch, World(), 8, repeats)
     seen: list[int] = []
     for epoch in range(repeats, 2 * repeats):
-        order = part.order(epoch)
+        order = part.compute_order(epoch)
         assert len(order) == count
-        copies = part.copies(np.arange(count))
+        copies = part.compute_copies(np.arange(count))
         assert copies is not None
         for step in range(part.steps_per_epoch):
             mine, copy = order[step * batch : (step + 1) * batch], copies[step * batch : (step + 1) * batch]
@@ -50,17 +50,17 @@ def test_a_step_holds_its_part_of_the_order_in_rounds_and_all_epochs_of_a_tour_h
 
 
 def test_without_repeats_order_and_numbers_are_unchanged() -> None:
-    part = Schedule(np.arange(40), 5, 16, 16, World(), 8)
-    assert part.order(3).tolist() == Key(5, "shuffle", 3).permutation(np.arange(40)).tolist()
-    assert part.copies(np.arange(40)) is None
+    part = BatchSchedule(np.arange(40), 5, 16, 16, World(), 8)
+    assert part.compute_order(3).tolist() == Key(5, "shuffle", 3).permutation(np.arange(40)).tolist()
+    assert part.compute_copies(np.arange(40)) is None
     (batch, *_) = epoch_of(pipeline(random_set(), OPTIONS))
     assert batch.number is batch.index
 
 
 @pytest.mark.parametrize("options", [OPTIONS, STREAMING])
 def test_copies_of_an_example_are_augmented_apart_by_every_method(options: ImageData) -> None:
-    (policy,) = TrivialAugment().build(replace(context(), input_shape=(1, 9, 9))).pixels
-    erase = RandomErasing(probability=1.0).build(context()).batch
+    (policy,) = TrivialAugment().build(replace(context(), input_shape=(1, 9, 9))).image_transforms
+    erase = RandomErasing(probability=1.0).build(context()).batch_transforms
     for feed in (
         pipeline(random_set(), options, repeats=2),
         pipeline(random_set(), replace(options, crop_padding=0, flip=False), repeats=2, pixels=(policy,)),
@@ -69,7 +69,7 @@ def test_copies_of_an_example_are_augmented_apart_by_every_method(options: Image
         batch = epoch_of(feed)[0]
         assert batch.index[:8].tolist() == batch.index[8:].tolist()
         assert batch.targets[:8].tolist() == batch.targets[8:].tolist()
-        same = [torch.equal(one, other) for one, other in zip(batch.images[:8], batch.images[8:], strict=True)]
+        same = [torch.equal(one, other) for one, other in zip(batch.inputs[:8], batch.inputs[8:], strict=True)]
         assert sum(same) <= 2
 
 
@@ -77,19 +77,19 @@ def test_the_first_copy_is_the_image_that_would_be_there_without_copies() -> Non
     pictures = {
         int(number): image
         for batch in epoch_of(pipeline(random_set(), OPTIONS))
-        for number, image in zip(batch.index, batch.images, strict=True)
+        for number, image in zip(batch.index, batch.inputs, strict=True)
     }
     batch = epoch_of(pipeline(random_set(), OPTIONS, repeats=2))[0]
     for row in range(8):
-        assert torch.equal(batch.images[row], pictures[int(batch.index[row])])
+        assert torch.equal(batch.inputs[row], pictures[int(batch.index[row])])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_streaming_gives_the_batches_of_resident(workers: int) -> None:
     dataset = random_set(channels=3)
     streaming = replace(STREAMING, workers=workers)
-    (policy,) = TrivialAugment().build(replace(context(), input_shape=(3, 9, 9))).pixels
-    erase = RandomErasing(probability=0.5).build(context()).batch
+    (policy,) = TrivialAugment().build(replace(context(), input_shape=(3, 9, 9))).image_transforms
+    erase = RandomErasing(probability=0.5).build(context()).batch_transforms
     feeds = [
         pipeline(dataset, options, repeats=4, pixels=(policy,), transforms=erase) for options in (OPTIONS, streaming)
     ]
@@ -98,7 +98,7 @@ def test_streaming_gives_the_batches_of_resident(workers: int) -> None:
 
 @pytest.mark.parametrize("options", [OPTIONS, STREAMING])
 def test_ranks_and_micro_batches_give_the_batches_of_one_process(options: ImageData) -> None:
-    erase = RandomErasing(probability=0.5).build(context()).batch
+    erase = RandomErasing(probability=0.5).build(context()).batch_transforms
     feeds = [
         pipeline(random_set(), options, repeats=2, transforms=erase),
         *(
@@ -116,7 +116,7 @@ def test_ranks_and_micro_batches_give_the_batches_of_one_process(options: ImageD
     ]
     whole, *parts = feeds
     for step in (0, 3):
-        (expected,) = whole.take(step).micro
-        micro = [batch for part in parts for batch in part.take(step).micro]
-        assert torch.equal(torch.cat([batch.images for batch in micro]), expected.images)
+        (expected,) = whole.take(step).micro_batches
+        micro = [batch for part in parts for batch in part.take(step).micro_batches]
+        assert torch.equal(torch.cat([batch.inputs for batch in micro]), expected.inputs)
         assert np.concatenate([batch.number for batch in micro]).tolist() == expected.number.tolist()

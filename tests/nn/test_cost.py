@@ -13,9 +13,14 @@ from torch import Tensor, nn
 from dnntrain.choices.model.mlp import Mlp
 from dnntrain.choices.model.mobilenet_v3_small import MobilenetV3Small
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
-from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.seed_cnn import MnistCnn
 from dnntrain.choices.model.vit_tiny import VitTiny
-from dnntrain.nn.cost import activation_bytes, flops_per_example, parameter_count, unfilled
+from dnntrain.nn.cost import (
+    build_with_zero_weights,
+    count_flops_per_example,
+    count_parameters,
+    measure_activation_bytes,
+)
 from dnntrain.nn.shape import ModelShape
 
 CIFAR = ModelShape(10, 3, 32, 32)
@@ -45,7 +50,7 @@ class Products(nn.Module):
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: SeedCnn().build(CIFAR),
+        lambda: MnistCnn().build(CIFAR),
         lambda: Mlp((32, 16)).build(CIFAR),
         lambda: ResnetCifar(depth=8).build(CIFAR),
         lambda: VitTiny(depth=2).build(CIFAR),
@@ -59,37 +64,37 @@ def test_operations_are_those_that_torch_counts(build: Any) -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = unfilled(build).eval()
+    model = build_with_zero_weights(build).eval()
     # torch's counter does not see into the fused kernels of the CPU.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             model(torch.zeros(2, 3, 32, 32))
-        assert flops_per_example(model, CIFAR) == counter.get_total_flops() / 2
+        assert count_flops_per_example(model, CIFAR) == counter.get_total_flops() / 2
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
 
 
 def test_kept_bytes_of_a_perceptron_are_its_inputs_and_hidden_layers() -> None:
     model = Mlp((32, 16)).build(CIFAR)
-    assert activation_bytes(model, CIFAR, 4, 4) == 4 * 4 * (3072 + 32 + 16)
-    assert activation_bytes(model, CIFAR, 4, 2) == 4 * 2 * (3072 + 32 + 16)
+    assert measure_activation_bytes(model, CIFAR, 4, 4) == 4 * 4 * (3072 + 32 + 16)
+    assert measure_activation_bytes(model, CIFAR, 4, 2) == 4 * 2 * (3072 + 32 + 16)
 
 
 def test_kept_bytes_of_seed_cnn_are_counted_by_hand() -> None:
     shape = ModelShape(10, 1, 8, 8)
-    model = SeedCnn().build(shape)
+    model = MnistCnn().build(shape)
     # images, first features, second features, their pooled maximum, places of the maximum (int64), hidden
     floats = 64 + 32 * 36 + 64 * 16 + 64 * 4 + 128
-    assert activation_bytes(model, shape, 1, 4) == 4 * floats + 8 * 64 * 4
+    assert measure_activation_bytes(model, shape, 1, 4) == 4 * floats + 8 * 64 * 4
 
 
 def test_counting_leaves_the_generator_and_the_threads_as_they_were() -> None:
-    model = SeedCnn(dropout=0.5).build(CIFAR)
+    model = MnistCnn(dropout=0.5).build(CIFAR)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    flops_per_example(model, CIFAR)
-    activation_bytes(model, CIFAR, 2, 4)
-    unfilled(lambda: SeedCnn().build(CIFAR))
+    count_flops_per_example(model, CIFAR)
+    measure_activation_bytes(model, CIFAR, 2, 4)
+    build_with_zero_weights(lambda: MnistCnn().build(CIFAR))
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -104,7 +109,7 @@ def test_models_are_built_with_zeros_where_random_numbers_would_stand() -> None:
             self.other = nn.Parameter(torch.empty(4))
             self.other = nn.init.uniform_(self.other)
 
-    model: Any = unfilled(Net)
+    model: Any = build_with_zero_weights(Net)
     assert not any(tensor.any() for tensor in (model.linear.weight, model.linear.bias, model.token, model.other))
     assert (model.norm.weight == 1).all()
 
@@ -113,7 +118,7 @@ def test_frozen_and_shared_parameters_are_not_counted_twice() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
     model[1].bias.requires_grad = False
-    assert parameter_count(model) == 20
+    assert count_parameters(model) == 20
 
 
 def test_costs_are_counted_without_importing_torchs_compiler() -> None:

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.model._adapters import built_by
-from dnntrain.choices.model._init_schemes import SCHEMES
-from dnntrain.choices.model.seed_cnn import SeedCnn
-from dnntrain.nn.init import initialise
+from dnntrain.choices.model._adapters import build_and_check
+from dnntrain.choices.model._init_schemes import INIT_SCHEMES
+from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 
 
 def weights(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
-    initialise(model, seed)
+    initialize_weights(model, seed)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
@@ -53,9 +53,9 @@ def test_seeds_differ() -> None:
 
 
 def test_torchs_generator_is_as_before() -> None:
-    model = SeedCnn(init="orthogonal").build(ModelShape(10, 1, 8, 8))
+    model = MnistCnn(init="orthogonal").build(ModelShape(10, 1, 8, 8))
     before = torch.get_rng_state()
-    initialise(model, 0)
+    initialize_weights(model, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -74,7 +74,7 @@ def test_bare_parameters_are_set_by_their_modules_own_rule() -> None:
             self.token = nn.Parameter(torch.zeros(4))
             self.linear = nn.Linear(2, 2)
 
-        def initialise_own(self) -> None:
+        def initialize_own_parameters(self) -> None:
             nn.init.normal_(self.token)
             nn.init.zeros_(self.linear.weight)
 
@@ -101,7 +101,7 @@ class Library(nn.Module):
 def test_models_of_libraries_keep_the_rules_of_their_constructors() -> None:
     def build(global_seed: int) -> nn.Module:
         torch.manual_seed(global_seed)
-        return built_by(Library, ModelShape(10, 1, 1, 2), "the model")
+        return build_and_check(Library, ModelShape(10, 1, 1, 2), "the model")
 
     first, second = weights(build(1)), weights(build(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -112,20 +112,20 @@ def test_models_of_libraries_keep_the_rules_of_their_constructors() -> None:
 
 
 def test_layers_that_a_transform_puts_into_a_librarys_model_are_reset_by_their_own_rule() -> None:
-    model: Any = built_by(Library, ModelShape(10, 1, 1, 2), "the model")
+    model: Any = build_and_check(Library, ModelShape(10, 1, 1, 2), "the model")
     model.linear = nn.Linear(3, 10)
-    initialise(model, 0)
+    initialize_weights(model, 0)
     replaced = model.linear.weight.clone()
     model.linear.weight.data.fill_(9)
-    initialise(model, 0)
+    initialize_weights(model, 0)
     assert torch.equal(model.linear.weight, replaced)
 
 
-@pytest.mark.parametrize("scheme", [name for name in SCHEMES if name != "default"])
+@pytest.mark.parametrize("scheme", [name for name in INIT_SCHEMES if name != "default"])
 def test_schemes_keep_the_size_of_activations_through_rectifiers(scheme: str) -> None:
     model = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(256, 256), nn.ReLU())))
-    model.weight_scheme = SCHEMES[scheme]  # type: ignore[assignment]
-    initialise(model, 0)
+    model.weight_scheme = INIT_SCHEMES[scheme]  # type: ignore[assignment]
+    initialize_weights(model, 0)
     inputs = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert 0.3 < float(model(inputs).norm() / inputs.norm()) < 3
@@ -133,7 +133,7 @@ def test_schemes_keep_the_size_of_activations_through_rectifiers(scheme: str) ->
 
 
 def test_orthogonal_weights_are_orthogonal() -> None:
-    model: Any = SeedCnn(init="orthogonal").build(ModelShape(10, 1, 8, 8))
-    initialise(model, 0)
+    model: Any = MnistCnn(init="orthogonal").build(ModelShape(10, 1, 8, 8))
+    initialize_weights(model, 0)
     matrix = model.conv2.weight.flatten(1) / math.sqrt(2)
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(64), atol=1e-5, rtol=0)

@@ -12,7 +12,7 @@ from stand_ins import built
 from torch import nn
 
 from dnntrain.nn.precise_bn import PreciseStatistics
-from dnntrain.protocols import Batch, Moment
+from dnntrain.protocols import Batch, StepInfo
 
 
 def batches(sizes: list[int]) -> list[Batch]:
@@ -35,13 +35,13 @@ def test_statistics_are_those_of_all_examples_together() -> None:
     view.bind(built(model, batches=data))
     live = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
-    with view.applied(model):
-        seen = torch.cat([batch.images for batch in data[:2]]).transpose(0, 1).flatten(1)
+    with view.swap_in(model):
+        seen = torch.cat([batch.inputs for batch in data[:2]]).transpose(0, 1).flatten(1)
         torch.testing.assert_close(model[1].running_mean, seen.mean(1))  # type: ignore[index]
         torch.testing.assert_close(model[1].running_var, seen.var(1, correction=0))  # type: ignore[index]
         # The second layer sees each batch as the first has normalised it with that batch's own statistics.
         plain = nn.Sequential(nn.BatchNorm2d(3), model[2])  # type: ignore[index]
-        inner = torch.cat([plain(batch.images) for batch in data[:2]]).transpose(0, 1).flatten(1)
+        inner = torch.cat([plain(batch.inputs) for batch in data[:2]]).transpose(0, 1).flatten(1)
         torch.testing.assert_close(model[3].running_mean, inner.mean(1))  # type: ignore[index]
         torch.testing.assert_close(model[3].running_var, inner.var(1, correction=0))  # type: ignore[index]
     assert all(torch.equal(tensor, live[name]) for name, tensor in model.state_dict().items())
@@ -53,18 +53,18 @@ def test_they_are_recomputed_only_after_a_step_and_are_part_of_the_state() -> No
     model, data = network(), batches([4])
     view = PreciseStatistics(1)
     view.bind(built(model, batches=data))
-    with view.applied(model):
+    with view.swap_in(model):
         first = model[1].running_mean.clone()  # type: ignore[index, union-attr]
-    data[0].images += 1
-    with view.applied(model):
+    data[0].inputs += 1
+    with view.swap_in(model):
         assert torch.equal(model[1].running_mean, first)  # type: ignore[index]
     other = PreciseStatistics(1)
     other.bind(built(model, batches=data))
     other.load_state_dict(view.state_dict())
-    with other.applied(model):
+    with other.swap_in(model):
         assert torch.equal(model[1].running_mean, first)  # type: ignore[index]
-    other(Moment(0, 0.0, 0.0))
-    with other.applied(model):
+    other(StepInfo(0, 0.0, 0.0))
+    with other.swap_in(model):
         torch.testing.assert_close(model[1].running_mean, first + 1)  # type: ignore[index]
 
 

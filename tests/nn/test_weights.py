@@ -153,13 +153,13 @@ def test_the_head_keeps_its_new_weights_when_asked(tmp_path: Path, source: dict[
     report = load_weights(model, tmp_path / "m.safetensors", replace_head=True)
     assert torch.equal(model.state_dict()["head.weight"], head)
     assert torch.equal(model.state_dict()["layers.0.weight"], source["layers.0.weight"])
-    assert report.kept == ("head.weight", "head.bias")
+    assert report.kept_head == ("head.weight", "head.bias")
 
 
 def test_a_head_that_fits_is_loaded_also_where_it_might_be_replaced(tmp_path: Path, source: dict[str, Tensor]) -> None:
     save_file(source, tmp_path / "m.safetensors")
     model = build()
-    assert load_weights(model, tmp_path / "m.safetensors", replace_head=True).kept == ()
+    assert load_weights(model, tmp_path / "m.safetensors", replace_head=True).kept_head == ()
     assert equal(model, source)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnntrain.protocols import Parts
+from dnntrain.protocols import Hooks
 
 
 class Kept:
@@ -18,15 +18,15 @@ class Kept:
 @pytest.mark.parametrize(
     "parts",
     [
-        [Parts(label_smoothing=0.1), Parts(), Parts(label_smoothing=0.2)],
-        [Parts(state={"x": Kept()}), Parts(), Parts(state={"x": Kept()})],
+        [Hooks(label_smoothing=0.1), Hooks(), Hooks(label_smoothing=0.2)],
+        [Hooks(state={"x": Kept()}), Hooks(), Hooks(state={"x": Kept()})],
         [
-            Parts(update=lambda gradients, apply: gradients()),
-            Parts(),
-            Parts(update=lambda gradients, apply: gradients()),
+            Hooks(optimizer_step=lambda gradients, apply: gradients()),
+            Hooks(),
+            Hooks(optimizer_step=lambda gradients, apply: gradients()),
         ],
     ],
 )
-def test_two_owners_of_one_slot_are_named(parts: list[Parts]) -> None:
+def test_two_owners_of_one_slot_are_named(parts: list[Hooks]) -> None:
     with pytest.raises(ValueError, match=r"reg\.a and reg\.c both"):
-        Parts.joined(parts, ["reg.a", "reg.b", "reg.c"])
+        Hooks.merge(parts, ["reg.a", "reg.b", "reg.c"])

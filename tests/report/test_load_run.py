@@ -11,8 +11,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dnntrain.report.confusion import confusion_of, png, worst_pairs
-from dnntrain.report.load_run import number, read_run
+from dnntrain.report.confusion import encode_png, find_worst_pairs, read_confusion
+from dnntrain.report.load_run import parse_number, read_run
 from dnntrain.report.series import Series
 
 MakeRun = Callable[..., Path]
@@ -27,20 +27,20 @@ def test_values_that_are_not_finite_keep_their_place(make_run: MakeRun) -> None:
     write_rows(
         run, *({"step": step, "split": "train", "loss": value} for step, value in enumerate((1.0, "nan", "inf", 0.5)))
     )
-    series = read_run(run).get("train", "loss")
+    series = read_run(run).get_series("train", "loss")
     assert len(series) == 4
-    assert series.finite() == [(0, 1.0), (3, 0.5)]
+    assert series.get_finite_points() == [(0, 1.0), (3, 0.5)]
 
 
 def test_a_long_series_keeps_its_extremes_and_counts_what_is_lost() -> None:
     series = Series()
     for step in range(200_000):
         series.add(float(step), 0.0, {70_001: 9.0, 150_003: -9.0}.get(step, math.nan if step % 1000 == 0 else 1.0))
-    series.settle()
+    series.flush()
     assert 5_000 < len(series) < 20_000
     assert max(after - before for before, after in pairwise(series.step)) < 200
-    assert (70_001, 9.0) in series.finite()
-    assert (150_003, -9.0) in series.finite()
+    assert (70_001, 9.0) in series.get_finite_points()
+    assert (150_003, -9.0) in series.get_finite_points()
     assert list(series.step) == sorted(series.step)
     assert series.not_finite == 200
 
@@ -87,21 +87,24 @@ def test_any_bytes_are_read_without_an_error(make_run: MakeRun, tmp_path: Path, 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists))
 def test_any_value_is_a_number_or_none(value: object) -> None:
-    assert isinstance(number(value), float)
+    assert isinstance(parse_number(value), float)
 
 
 def test_only_two_texts_are_numbers() -> None:
-    assert number("inf") == math.inf
-    assert math.isnan(number("1.5"))
-    assert math.isnan(number(True))
+    assert parse_number("inf") == math.inf
+    assert math.isnan(parse_number("1.5"))
+    assert math.isnan(parse_number(True))
 
 
 def test_the_worst_pairs_come_first() -> None:
-    assert worst_pairs([[5, 1, 0], [4, 5, 0], [0, 1, 9]]) == [(4, 1, 0), (1, 0, 1), (1, 2, 1)]
+    assert find_worst_pairs([[5, 1, 0], [4, 5, 0], [0, 1, 9]]) == [(4, 1, 0), (1, 0, 1), (1, 2, 1)]
 
 
 def test_a_matrix_without_names_is_numbered() -> None:
-    assert confusion_of({"confusion": [[1, 0], [0, 1]], "class_names": ["only one"]}) == ([[1, 0], [0, 1]], ["0", "1"])
+    assert read_confusion({"confusion": [[1, 0], [0, 1]], "class_names": ["only one"]}) == (
+        [[1, 0], [0, 1]],
+        ["0", "1"],
+    )
 
 
 def test_the_picture_of_a_matrix_is_a_png() -> None:
@@ -109,5 +112,5 @@ def test_the_picture_of_a_matrix_is_a_png() -> None:
 
     from PIL import Image
 
-    with Image.open(BytesIO(png(2, 1, bytes((255, 0, 0, 0, 0, 255))))) as picture:
+    with Image.open(BytesIO(encode_png(2, 1, bytes((255, 0, 0, 0, 0, 255))))) as picture:
         assert [picture.getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (0, 0, 255)]

@@ -51,7 +51,7 @@ def test_numbers_of_the_matrix_are_legible_on_their_cells(scheme: str) -> None:
 
 
 def test_the_sheet_loads_nothing_and_knows_dark_and_paper() -> None:
-    sheet = style.style_sheet()
+    sheet = style.build_style_sheet()
     assert "url(" not in sheet
     assert "@import" not in sheet
     assert "@media screen and (prefers-color-scheme:dark)" in sheet

@@ -11,19 +11,26 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dnntrain.cli.commands.plan import run
-from dnntrain.cli.parser import parse
+from dnntrain.cli.parser import parse_arguments
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
-from dnntrain.distributed.comm_cost import Links, Traffic, all_reduce, half_of_all_reduce, neighbours, step_time
-from dnntrain.distributed.fake_group import one_of
+from dnntrain.config.decode import decode_config
+from dnntrain.distributed.comm_cost import (
+    Links,
+    Traffic,
+    all_reduce_traffic,
+    count_node_neighbors,
+    estimate_step_time,
+    gather_or_scatter_traffic,
+)
+from dnntrain.distributed.fake_group import fake_process_group
 from dnntrain.distributed.mesh import Mesh
-from dnntrain.distributed.parallel_dims import Degrees, Layout
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import Parts
-from dnntrain.run.layout_estimate import Foresight, foresee, in_flight
+from dnntrain.protocols import Hooks
+from dnntrain.run.layout_estimate import LayoutEstimate, count_in_flight, estimate_layout
 from dnntrain.run.session import Session, open_session
-from dnntrain.training.distribute_model import place_on_ranks
+from dnntrain.training.distribute_model import distribute_model
 from dnntrain.utils.world import World
 
 MLP = ("model=mlp", "model.hidden=[8]", "device=cpu", "precision=fp32", "train.threads=1")
@@ -33,16 +40,16 @@ VIT = ("model=vit_tiny", "model.depth=2", "model.dim=16", "model.heads=2", "devi
 
 
 def session(*words: str) -> Session:
-    return open_session(decode(compose(["train.limit=256", *words])), World(), planned=True)
+    return open_session(decode_config(compose(["train.limit=256", *words])), World(), plan_only=True)
 
 
-def foreseen(*words: str) -> Foresight:
-    found = foresee(session(*words))
+def foreseen(*words: str) -> LayoutEstimate:
+    found = estimate_layout(session(*words))
     assert found is not None
     return found
 
 
-def sent(found: Foresight) -> dict[str, float]:
+def sent(found: LayoutEstimate) -> dict[str, float]:
     return {item.name: item.bytes for item in found.ranks[0].traffic}
 
 
@@ -94,12 +101,12 @@ def recorded(opened: Session, micro: int) -> dict[str, int]:
     """The collectives that torch calls in a real forward and backward pass of rank 0."""
     plan, config = opened.plan, opened.config
     data = plan.data
-    with one_of(plan.ranks, 0):
+    with fake_process_group(plan.ranks, 0):
         model = config.model.build(ModelShape(data.num_classes, *data.input_shape))
-        place = plan.degrees.place(World(0, plan.ranks))
-        arranged = place_on_ranks(config, plan, model, Parts(), config.parallel, place, Mesh(plan.degrees, "cpu"))
+        place = plan.degrees.locate_rank(World(0, plan.ranks))
+        arranged = distribute_model(config, plan, model, Hooks(), config.parallel, place, Mesh(plan.degrees, "cpu"))
         with _Recorded() as seen:
-            arranged.run[0](torch.zeros(micro, *data.input_shape)).sum().backward()
+            arranged.run_modules[0](torch.zeros(micro, *data.input_shape)).sum().backward()
     return seen.bytes
 
 
@@ -140,7 +147,7 @@ def test_stages_send_activations_on_and_gradients_back() -> None:
 def test_the_memory_of_the_plan_is_that_of_the_rank_that_holds_the_most(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(parse(["plan", "train.limit=256", *words, "--json"]))
+    run(parse_arguments(["plan", "train.limit=256", *words, "--json"]))
     made = json.loads(capsys.readouterr().out)
     memory = made["memory"]
     largest = max(made["foresight"]["ranks"], key=lambda rank: int(rank["memory_bytes"]))
@@ -163,8 +170,8 @@ def test_copies_keep_the_activations_that_the_whole_model_does(words: tuple[str,
 def test_activations_under_way_are_those_before_the_first_backward_pass(
     schedule: Any, several: int, alive: list[int]
 ) -> None:
-    layout = Layout(pp=4, schedule=schedule, stages_per_rank=several)
-    assert [in_flight(layout, Degrees(pp=4), stage, 8) for stage in range(4)] == alive
+    layout = ParallelConfig(pp=4, schedule=schedule, stages_per_rank=several)
+    assert [count_in_flight(layout, ParallelDims(pp=4), stage, 8) for stage in range(4)] == alive
 
 
 @pytest.mark.parametrize(
@@ -174,26 +181,26 @@ def test_activations_under_way_are_those_before_the_first_backward_pass(
 def test_a_group_crosses_nodes_where_a_node_does_not_hold_it(
     ranks: int, stride: int, per_node: int, together: int
 ) -> None:
-    assert neighbours(ranks, stride, per_node) == together
+    assert count_node_neighbors(ranks, stride, per_node) == together
 
 
 def test_a_transfer_takes_the_slowest_link_and_the_latency_of_each_hop() -> None:
-    links = Links(rank=100.0, node=10.0, ranks_per_node=4, latency_s=0.5)
-    within = all_reduce("a", 200.0, calls=1, ranks=2, stride=1, beside="nothing")
-    assert links.seconds(within) == 200 / 100 + 2 * 0.5
-    across = half_of_all_reduce("b", 160.0, calls=2, ranks=8, stride=1, beside="computation")
-    assert links.seconds(across) == 140 / 40 + 14 * 0.5
-    assert links.bandwidth(Traffic("c", 1.0, 1, 2, 4, "nothing", ring=False)) == 10
+    links = Links(rank_bandwidth=100.0, node_bandwidth=10.0, ranks_per_node=4, latency_s=0.5)
+    within = all_reduce_traffic("a", 200.0, calls=1, ranks=2, stride=1, beside="nothing")
+    assert links.compute_seconds(within) == 200 / 100 + 2 * 0.5
+    across = gather_or_scatter_traffic("b", 160.0, calls=2, ranks=8, stride=1, beside="computation")
+    assert links.compute_seconds(across) == 140 / 40 + 14 * 0.5
+    assert links.compute_bandwidth(Traffic("c", 1.0, 1, 2, 4, "nothing", ring=False)) == 10
 
 
 def test_a_step_is_computing_blocking_idle_and_what_nothing_hides() -> None:
-    links = Links(rank=1.0, node=1.0, ranks_per_node=4, latency_s=0.0)
+    links = Links(rank_bandwidth=1.0, node_bandwidth=1.0, ranks_per_node=4, latency_s=0.0)
     traffic = [
         Traffic("layers", 2.0, 0, 2, 1, "nothing"),
         Traffic("gathers", 9.0, 0, 2, 1, "computation"),
         Traffic("sums", 3.0, 0, 2, 1, "backward"),
     ]
-    found = step_time(6.0, traffic, links, stages=3, stages_per_rank=2, micro_batches=4, backward=2 / 3)
+    found = estimate_step_time(6.0, traffic, links, stages=3, stages_per_rank=2, micro_batches=4, backward_share=2 / 3)
     assert (found.computing, found.blocking, found.idle) == (6.0, 2.0, 8 * 2 / 8)
     assert found.exposed == pytest.approx((9 - 6) + (3 - 2 / 3 * 6 / 4))
     assert found.total == pytest.approx(6 + 2 + 2 + 5)
@@ -201,14 +208,14 @@ def test_a_step_is_computing_blocking_idle_and_what_nothing_hides() -> None:
 
 def test_the_command_prints_it_and_tells_which_figures_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", *MLP, "launch.world=64", "+parallel=hsdp", "parallel.shard=8", "train.batch_size=64"]
-    assert run(parse(words)) == 0
+    assert run(parse_arguments(words)) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "shard 8 × dp 8" in text
     assert "not predicted: state launch.device_tflops=N, launch.link_gbps=N, launch.ranks_per_node=N" in text
     figures = ["launch.device_tflops=100", "launch.link_gbps=100", "launch.ranks_per_node=8"]
-    assert run(parse([*words, *figures, "--json"])) == 0
+    assert run(parse_arguments([*words, *figures, "--json"])) == 0
     assert json.loads(capsys.readouterr().out)["foresight"]["missing"] == ["launch.node_link_gbps=N"]
-    assert run(parse([*words, *figures, "launch.node_link_gbps=50", "--json"])) == 0
+    assert run(parse_arguments([*words, *figures, "launch.node_link_gbps=50", "--json"])) == 0
     step = json.loads(capsys.readouterr().out)["foresight"]["step_s"]
     # Two forward passes' worth back: 3 · 2 · (64 · 8 + 8 · 10) operations for the one example of each rank.
     assert step["computing"] == pytest.approx(3 * 2 * 592 / (100e12 * 0.4))
@@ -220,6 +227,6 @@ def test_what_does_not_divide_is_refused_without_the_ranks() -> None:
 
 
 def test_ranks_that_are_not_there_train_nothing() -> None:
-    config = decode(compose([*MLP, "launch.world=64", "parallel=ddp", "train.batch_size=64"]))
+    config = decode_config(compose([*MLP, "launch.world=64", "parallel=ddp", "train.batch_size=64"]))
     with pytest.raises(ConfigError, match=r"launch\.world=64 is for planning, and this run has 2 processes"):
         open_session(config, World())

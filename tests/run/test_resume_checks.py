@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dnntrain.config.compose import compose
-from dnntrain.run.resume_checks import changes, refused
+from dnntrain.run.resume_checks import find_changes, find_refusals
 
 
 def composed(*words: str) -> dict[str, Any]:
@@ -14,23 +14,26 @@ def composed(*words: str) -> dict[str, Any]:
 
 def test_another_choice_of_a_group_is_one_change_whatever_knobs_it_has() -> None:
     saved, new = composed("distill=kd", "distill.teacher=there"), composed()
-    assert [str(change) for change in changes(saved, new)] == ["distill: kd → none"]
-    assert [str(change) for change in changes(composed("parallel=ddp"), composed())] == ["parallel: ddp → single"]
+    assert [str(change) for change in find_changes(saved, new)] == ["distill: kd → none"]
+    assert [str(change) for change in find_changes(composed("parallel=ddp"), composed())] == ["parallel: ddp → single"]
 
 
 def test_a_knob_of_the_same_choice_is_a_change_of_its_own() -> None:
     saved, new = composed("distill=kd", "distill.teacher=there"), composed("distill=kd", "distill.teacher=[a,b]")
-    assert {change.key for change in changes(saved, new)} == {"distill.teacher"}
+    assert {change.key for change in find_changes(saved, new)} == {"distill.teacher"}
 
 
 def test_a_method_that_is_left_out_of_a_list_is_one_change_and_knobs_of_the_others_are_told() -> None:
     saved, new = composed("reg=[ema,mixup]"), composed("reg=[ema]", "reg.ema.decay=0.9")
-    assert {str(change) for change in changes(saved, new)} == {"reg: [ema,mixup] → [ema]", "reg.ema.decay: 0.999 → 0.9"}
+    assert {str(change) for change in find_changes(saved, new)} == {
+        "reg: [ema,mixup] → [ema]",
+        "reg.ema.decay: 0.999 → 0.9",
+    }
 
 
 def test_a_group_is_refused_where_one_of_its_knobs_is_and_the_way_out_is_told_once() -> None:
     saved = composed("distill=kd", "distill.teacher=there")
-    assert refused(saved, composed("parallel=ddp", "distill=kd", "distill.teacher=there")) == []
-    mistakes = refused(saved, composed("optim=sgd"))
+    assert find_refusals(saved, composed("parallel=ddp", "distill=kd", "distill.teacher=there")) == []
+    mistakes = find_refusals(saved, composed("optim=sgd"))
     assert [mistake.splitlines()[0] for mistake in mistakes] == ["distill: kd → none", "optim: adamw → sgd"]
     assert "".join(mistakes).count("another run_dir") == 1

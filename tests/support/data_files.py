@@ -17,7 +17,7 @@ from PIL import Image
 
 from dnntrain.errors import DataError
 from dnntrain.input.options import ImageData
-from dnntrain.input.pipeline import Pipeline, build_pipeline
+from dnntrain.input.pipeline import InputPipeline, build_pipeline
 from dnntrain.input.source import ArraySource, DataSet
 from dnntrain.protocols import Batch
 from dnntrain.utils.world import World
@@ -32,7 +32,7 @@ def random_set(count: int = 61, channels: int = 1, size: int = 9) -> DataSet:
     return DataSet(source, source, tuple("abcde"), shape, (0.2, 0.4, 0.6)[:channels], (0.3, 0.5, 0.7)[:channels], "")
 
 
-def pipeline(dataset: DataSet, options: ImageData, **changes: Any) -> Pipeline:
+def pipeline(dataset: DataSet, options: ImageData, **changes: Any) -> InputPipeline:
     """A pipeline over the whole training split."""
     arguments: dict[str, Any] = {
         "seed": 3,
@@ -46,12 +46,12 @@ def pipeline(dataset: DataSet, options: ImageData, **changes: Any) -> Pipeline:
     return build_pipeline(options, dataset, np.arange(len(dataset.train)), **{**arguments, **changes})
 
 
-def epoch_of(feed: Pipeline, epoch: int = 0) -> list[Batch]:
+def epoch_of(feed: InputPipeline, epoch: int = 0) -> list[Batch]:
     """Copies of all micro-batches of one epoch; the pipeline is closed afterwards."""
     first = epoch * feed.steps_per_epoch
     batches = []
     for step in range(first, first + feed.steps_per_epoch):
-        batches += [replace(micro, images=micro.images.clone()) for micro in feed.take(step).micro]
+        batches += [replace(micro, inputs=micro.inputs.clone()) for micro in feed.take(step).micro_batches]
     feed.close()
     return batches
 
@@ -61,7 +61,7 @@ def assert_same(left: Sequence[Batch], right: Sequence[Batch]) -> None:
     assert [batch.index.tolist() for batch in left] == [batch.index.tolist() for batch in right]
     assert [batch.position.tolist() for batch in left] == [batch.position.tolist() for batch in right]
     for one, other in zip(left, right, strict=True):
-        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.inputs, other.inputs)
         assert torch.equal(one.targets, other.targets)
 
 
@@ -113,7 +113,7 @@ def adding(value: float) -> Callable[[Batch, Any], Batch]:
     """A batch transform's function that adds to all pixels."""
 
     def apply(batch: Batch, key: Any) -> Batch:
-        batch.images = batch.images + value
+        batch.inputs = batch.inputs + value
         return batch
 
     return apply

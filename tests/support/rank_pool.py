@@ -162,17 +162,17 @@ def _worker() -> None:
             reply = {"error": f"{type(error).__name__}: {error}\n{traceback.format_exc()}", "exit_code": 1}
         from dnntrain.distributed import collectives
 
-        collectives.stop()
+        collectives.leave_process_group()
         print(json.dumps(reply, default=str), file=talk, flush=True)
 
 
 def _train(task: dict[str, Any]) -> dict[str, Any]:
     from dnntrain.config.compose import compose
-    from dnntrain.config.decode import decode
+    from dnntrain.config.decode import decode_config
     from dnntrain.run.runner import train
     from dnntrain.utils.world import World
 
-    return train(decode(compose(task["overrides"])), World.from_environ(), display="quiet")
+    return train(decode_config(compose(task["overrides"])), World.from_environ(), display="quiet")
 
 
 _TASKS = {"train": _train}

@@ -9,7 +9,7 @@ import torch
 from stand_ins import built
 from torch import nn
 
-from dnntrain.protocols import Parts
+from dnntrain.protocols import Hooks
 from dnntrain.training.optimizer_step import build_apply
 
 
@@ -38,13 +38,13 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def step(model: nn.Module, parts: Parts, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+def step(model: nn.Module, parts: Hooks, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
     """One step as the trainer makes it, with the method's transforms; returns what they logged."""
-    for transform in parts.model:
+    for transform in parts.model_transforms:
         transform.apply(model)
-    for item in parts.gradient:
+    for item in parts.gradient_transforms:
         if hasattr(item.apply, "bind"):
             item.apply.bind(built(model, optimizers))
     seen: dict[str, torch.Tensor] = {}
-    build_apply(optimizers, list(model.parameters()), parts.gradient, seen.update, None)()
+    build_apply(optimizers, list(model.parameters()), parts.gradient_transforms, seen.update, None)()
     return seen

@@ -13,10 +13,10 @@ from short_runs import comparable, result, trained
 from stand_ins import context
 from torch import nn
 
-from dnntrain.choices.model.seed_cnn import SeedCnn
-from dnntrain.nn.cost import unfilled
+from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.nn.cost import build_with_zero_weights
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import Context
+from dnntrain.protocols import BuildContext
 
 #: A network with a tenth of the teacher's parameters.
 SMALL = ("model.channels=[8,16]", "model.hidden=32", "train.duration=2ep", "train.limit=160", "eval.test=false")
@@ -25,10 +25,10 @@ DIGITS = tuple("0123456789")
 
 
 def student() -> nn.Module:
-    return unfilled(lambda: SeedCnn(channels=(8, 16), hidden=32).build(ModelShape(10, 1, 8, 8)))
+    return build_with_zero_weights(lambda: MnistCnn(channels=(8, 16), hidden=32).build(ModelShape(10, 1, 8, 8)))
 
 
-def of_digits(**changes: Any) -> Context:
+def of_digits(**changes: Any) -> BuildContext:
     """The context of a run of digits."""
     values = {"class_names": DIGITS, "train_examples": 64, "data_digest": "data", "student": student, **changes}
     return replace(context(), **values)

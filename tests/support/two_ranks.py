@@ -82,7 +82,7 @@ def _rank(rank: int, folder: str, choice: str, sizes: list[int]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    model = CHOICES[choice].converted(network(), TwoRanks())  # type: ignore[attr-defined]
+    model = CHOICES[choice].convert(network(), TwoRanks())  # type: ignore[attr-defined]
     share = inputs().split(sizes)[rank]
     torch.save(computed(DistributedDataParallel(model), share, scale=2.0), f"{folder}/{rank}.pt")
     dist.destroy_process_group()

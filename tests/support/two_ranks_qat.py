@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from dnntrain.choices.model._basic_resnet import ResidualNetwork
 from dnntrain.choices.quant.qat import Qat
-from dnntrain.protocols import Alone, Built, Collectives, Moment
-from dnntrain.training.scheduled_values import bind_controls
+from dnntrain.protocols import Collectives, SingleProcess, StepInfo, TrainerHandles
+from dnntrain.training.scheduled_values import bind_scheduled_values
 from dnntrain.utils.units import Duration
 
 EXAMPLES, STEPS = 12, 20
@@ -48,15 +48,15 @@ def losses_and_ranges(share: slice, collect: Collectives) -> tuple[list[float], 
     model = ResidualNetwork(1, 4, widths=(4, 8), blocks=(1, 1), shortcut="pad", small_stem=True, zero_residual=False)
     images = torch.randn(EXAMPLES, 1, 8, 8, dtype=torch.float64)[share]
     labels = torch.arange(EXAMPLES)[share] % 4
-    parts = Qat(freeze_batch_norm=Duration(0, "%")).build(replace(context(total_steps=STEPS), collect=collect))
-    model = parts.model[0].apply(model).double().train()  # type: ignore[assignment]
+    parts = Qat(freeze_batch_norm=Duration(0, "%")).build(replace(context(total_steps=STEPS), collectives=collect))
+    model = parts.model_transforms[0].apply(model).double().train()  # type: ignore[assignment]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for hook in parts.after_step:
-        hook.bind(Built(model, [optimizer], lambda steps: iter(()), collect))  # type: ignore[attr-defined]
-    controls = bind_controls(parts.controls, [optimizer], model)
+    for hook in parts.after_step_hooks:
+        hook.bind(TrainerHandles(model, [optimizer], lambda steps: iter(()), collect))  # type: ignore[attr-defined]
+    controls = bind_scheduled_values(parts.scheduled_values, [optimizer], model)
     losses = []
     for step in range(STEPS):
-        moment = Moment(step, step / 10, step / STEPS)
+        moment = StepInfo(step, step / 10, step / STEPS)
         for control in controls:
             control(moment)
         loss = cross_entropy(model(images), labels, reduction="sum") / EXAMPLES
@@ -66,14 +66,14 @@ def losses_and_ranges(share: slice, collect: Collectives) -> tuple[list[float], 
             assert parameter.grad is not None
             parameter.grad = collect.data_sum(parameter.grad)
         optimizer.step()
-        for after in parts.after_step:
+        for after in parts.after_step_hooks:
             after(moment)
         losses.append(collect.data_sum(loss.detach()).item())
     return losses, torch.stack(list(parts.state["quant"].state_dict()["reach"].values()))
 
 
 def trained_alone() -> tuple[list[float], Tensor]:
-    return losses_and_ranges(slice(None), Alone())
+    return losses_and_ranges(slice(None), SingleProcess())
 
 
 def trained_on_two_ranks(folder: Path) -> list[tuple[list[float], Tensor]]:

@@ -14,10 +14,10 @@ from students import of_digits
 from torch.distributed.tensor import DTensor
 
 from dnntrain.choices.distill._load_teacher import load_teacher
-from dnntrain.choices.distill._options import TeacherKnobs
-from dnntrain.choices.distill._teacher_runner import Runner, Tap
-from dnntrain.distributed.mesh import Mesh, Together
-from dnntrain.distributed.parallel_dims import Degrees
+from dnntrain.choices.distill._options import TeacherOptions
+from dnntrain.choices.distill._teacher_runner import TeacherRunner, TeacherTap
+from dnntrain.distributed.mesh import Mesh, MeshCollectives
+from dnntrain.distributed.parallel_dims import ParallelDims
 
 #: Images of each rank: three forward passes of the first, none that the second would need.
 SHARES = (70, 0)
@@ -33,14 +33,14 @@ def _rank(rank: int, teacher: str, tapped: str, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    context = replace(of_digits(), collect=Together(Mesh(Degrees(shard=2), "cpu")))
+    context = replace(of_digits(), collectives=MeshCollectives(Mesh(ParallelDims(shard=2), "cpu")))
     images = torch.randn(sum(SHARES), 1, 8, 8, generator=torch.Generator().manual_seed(0))
     images = images.split(SHARES)[rank]
     found = {}
     for kind in ("never", "always"):
-        knobs = TeacherKnobs(teacher=teacher, teacher_shard=kind)
+        knobs = TeacherOptions(teacher=teacher, teacher_shard=kind)
         loaded = load_teacher(teacher, context, True)
-        runner = Runner([loaded], context, knobs, [Tap("tapped", tapped)], True)
+        runner = TeacherRunner([loaded], context, knobs, [TeacherTap("tapped", tapped)], True)
         found[kind] = runner(images)
     weights = list(loaded.model.parameters())
     here = sum(weight.to_local().numel() if isinstance(weight, DTensor) else weight.numel() for weight in weights)

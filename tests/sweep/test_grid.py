@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from dnntrain.errors import ConfigError
-from dnntrain.sweep.grid import combinations, folder_name
+from dnntrain.sweep.grid import make_combinations, make_folder_name
 
 CHOICES = {"model": ("mlp", "resnet18", "resnet20"), "reg": ("ema", "mixup")}
 
 
 def trials(*words: str) -> list[str]:
     """The words of each trial, as one text."""
-    return [" ".join(part.words) for part in combinations(words, lambda group: CHOICES.get(group, ()))]
+    return [" ".join(part.words) for part in make_combinations(words, lambda group: CHOICES.get(group, ()))]
 
 
 def test_every_combination_is_a_trial_and_the_last_word_varies_fastest() -> None:
@@ -47,9 +47,9 @@ def test_values_are_read_by_hydras_grammar(word: str, expected: list[str]) -> No
 
 
 def test_only_words_with_several_values_distinguish_the_trials() -> None:
-    parts = combinations(["seed=1", "optim.lr=0.1,0.01"], lambda group: ())
-    assert [part.swept for part in parts] == [("optim.lr=0.1",), ("optim.lr=0.01",)]
-    assert combinations(["seed=1"], lambda group: ())[0].swept == ()
+    parts = make_combinations(["seed=1", "optim.lr=0.1,0.01"], lambda group: ())
+    assert [part.swept_words for part in parts] == [("optim.lr=0.1",), ("optim.lr=0.01",)]
+    assert make_combinations(["seed=1"], lambda group: ())[0].swept_words == ()
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_a_product_of_too_many_trials_is_refused_with_its_factors() -> None:
 
 
 def test_folder_names_follow_from_number_and_values() -> None:
-    assert folder_name(2, 6, ["sched=step", "optim.lr=0.1"]) == "2-sched=step,optim.lr=0.1"
-    assert folder_name(2, 12, ["+reg=[ema,mixup]"]) == "02-reg=ema,mixup"
-    assert folder_name(1, 1, []) == "1-only"
+    assert make_folder_name(2, 6, ["sched=step", "optim.lr=0.1"]) == "2-sched=step,optim.lr=0.1"
+    assert make_folder_name(2, 12, ["+reg=[ema,mixup]"]) == "02-reg=ema,mixup"
+    assert make_folder_name(1, 1, []) == "1-only"
 
 
 def test_folder_names_are_plain_and_short() -> None:
-    name = folder_name(1, 2, ["data.root='/a b/../c'", "name=" + "x" * 300])
+    name = make_folder_name(1, 2, ["data.root='/a b/../c'", "name=" + "x" * 300])
     assert len(name) <= 100
     assert not set(name) & set("/ '*[]")
-    assert name != folder_name(1, 2, ["data.root='/a b/../c'", "name=" + "x" * 301])
+    assert name != make_folder_name(1, 2, ["data.root='/a b/../c'", "name=" + "x" * 301])

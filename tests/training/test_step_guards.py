@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from dnntrain.checkpoint.checkpoint import Digests
-from dnntrain.checkpoint.gather import Ranks
+from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.choices.monitor.non_finite import NonFinite, NonFiniteGuard
 from dnntrain.errors import CheckpointError
-from dnntrain.protocols import Action, Alarm, Alone, Parts, StepLoss
-from dnntrain.training.checkpointer import Saver
+from dnntrain.protocols import Action, Alarm, Hooks, SingleProcess, StepLoss
+from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.metrics import Timer
-from dnntrain.training.optimizer_step import build_apply, plain
+from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
-from dnntrain.training.step_guards import Guarding, Recovery, RolledBack, with_recovery
-from dnntrain.utils.epochs import Timetable
+from dnntrain.training.step_guards import GuardRunner, Recovery, RollbackRequest, add_recovery
+from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import Duration
 
 
@@ -29,20 +29,20 @@ def test_a_skipped_step_changes_neither_weights_nor_momentum_nor_statistics() ->
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     events: list[Any] = []
-    guarding = Guarding(
+    guarding = GuardRunner(
         [NonFiniteGuard(NonFinite())],
         Recovery(),
         step=lambda: len(events),
         write=lambda step, values: events.append((step, values["event"])),
         reduce=lambda tensor: tensor,
-        collect=Alone(),
+        collectives=SingleProcess(),
         optimizers=[optimizer],
         buffers=model.buffers(),
         device="cpu",
-        scaled=False,
+        has_scaler=False,
     )
-    apply = build_apply([optimizer], list(model.parameters()), (), lambda numbers: None, None, guarding.passes)
-    update = guarding.update(plain)
+    apply = build_apply([optimizer], list(model.parameters()), (), lambda numbers: None, None, guarding.should_apply)
+    update = guarding.wrap_update(run_plain_step)
 
     def gradients(images: torch.Tensor, replay: bool = False) -> StepLoss:
         loss = model(images).sum()
@@ -68,7 +68,7 @@ def test_a_run_goes_on_with_float16_after_a_step_that_it_went_back_from() -> Non
     model, scaler = nn.Linear(3, 1), torch.amp.GradScaler("cpu", init_scale=8.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     alarm = Alarm("loss_spike", "too large", Action.ROLLBACK)
-    faults = iter([RolledBack(1, alarm), None])
+    faults = iter([RollbackRequest(1, alarm), None])
 
     def check(gradients: Any) -> bool:
         if (fault := next(faults)) is not None:
@@ -77,7 +77,7 @@ def test_a_run_goes_on_with_float16_after_a_step_that_it_went_back_from() -> Non
 
     apply = build_apply([optimizer], list(model.parameters()), (), lambda numbers: None, scaler, check)
     scaler.scale(model(torch.ones(2, 3)).sum()).backward()
-    with pytest.raises(RolledBack):
+    with pytest.raises(RollbackRequest):
         apply()
     optimizer.zero_grad()
     before = model.weight.detach().clone()
@@ -88,32 +88,37 @@ def test_a_run_goes_on_with_float16_after_a_step_that_it_went_back_from() -> Non
 
 def test_the_rows_of_rollbacks_that_a_later_one_cuts_off_are_written_again() -> None:
     recovery = Recovery()
-    assert recovery.tell(60, {"reason": "first"}) == [{"reason": "first"}]
-    assert recovery.tell(20, {"reason": "second"}) == [{"reason": "first"}, {"reason": "second"}]
-    assert recovery.tell(40, {"reason": "third"}) == [{"reason": "third"}]
+    assert recovery.add_rollback_row(60, {"reason": "first"}) == [{"reason": "first"}]
+    assert recovery.add_rollback_row(20, {"reason": "second"}) == [{"reason": "first"}, {"reason": "second"}]
+    assert recovery.add_rollback_row(40, {"reason": "third"}) == [{"reason": "third"}]
     resumed = Recovery()
     resumed.load_state_dict(recovery.state_dict())
-    assert [row["reason"] for row in resumed.tell(20, {"reason": "fourth"})] == ["first", "second", "third", "fourth"]
+    assert [row["reason"] for row in resumed.add_rollback_row(20, {"reason": "fourth"})] == [
+        "first",
+        "second",
+        "third",
+        "fourth",
+    ]
 
 
 def test_ranks_that_have_gone_back_to_different_steps_end_and_no_checkpoint_is_removed(tmp_path: Path) -> None:
     for step in (40, 50, 60):
         (tmp_path / f"step-{step}").mkdir()
-    timer = Timer(Progress(Duration.parse("1ep"), Timetable.constant(8, 4)))
+    timer = Timer(Progress(Duration.parse("1ep"), EpochSchedule.constant(8, 4)))
 
-    def saver(other: bytes) -> Saver:
-        ranks = Ranks(0, lambda own: [own, other])
-        return Saver(tmp_path, {}, Digests("", ""), keep=3, timer=timer, warn=None, ranks=ranks)
+    def saver(other: bytes) -> Checkpointer:
+        ranks = RankExchange(0, lambda own: [own, other])
+        return Checkpointer(tmp_path, {}, Digests("", ""), keep=3, timer=timer, warn=None, ranks=ranks)
 
     with pytest.raises(CheckpointError, match="different steps: 50, 40"):
-        saver(b"40").back_to(50)
+        saver(b"40").rewind_to(50)
     assert len(list(tmp_path.glob("step-*"))) == 3
-    saver(b"50").back_to(50)
+    saver(b"50").rewind_to(50)
     assert not (tmp_path / "step-60").exists()
 
 
 def test_without_guards_a_run_has_neither_control_nor_state_of_recovery() -> None:
-    assert with_recovery(Parts()) == Parts()
-    guarded = with_recovery(Parts(guards=(NonFiniteGuard(NonFinite()),)))
-    assert len(guarded.controls) == 1
+    assert add_recovery(Hooks()) == Hooks()
+    guarded = add_recovery(Hooks(step_guards=(NonFiniteGuard(NonFinite()),)))
+    assert len(guarded.scheduled_values) == 1
     assert set(guarded.state) == {"recovery"}

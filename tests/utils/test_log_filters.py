@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from dnntrain.utils.log_filters import LINES, hide_noise
+from dnntrain.utils.log_filters import NOISE_LINES, hide_noise
 
 
-@pytest.mark.parametrize(("name", "words"), LINES.items())
+@pytest.mark.parametrize(("name", "words"), NOISE_LINES.items())
 def test_a_known_line_is_hidden_and_another_of_the_same_logger_is_not(
     name: str, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:

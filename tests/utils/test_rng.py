@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dnntrain.utils.rng import Key, derive
+from dnntrain.utils.rng import Key, derive_seed
 
 
 def test_numbers_do_not_depend_on_what_else_is_drawn() -> None:
@@ -18,13 +18,18 @@ def test_numbers_do_not_depend_on_what_else_is_drawn() -> None:
 def test_seed_stream_epoch_and_draw_each_change_every_number() -> None:
     index = np.arange(1000)
     base = Key(0, "crop", 0)
-    others = [Key(1, "crop", 0).bits(index), Key(0, "flip", 0).bits(index), base.at(1).bits(index), base.bits(index, 1)]
+    others = [
+        Key(1, "crop", 0).bits(index),
+        Key(0, "flip", 0).bits(index),
+        base.with_epoch(1).bits(index),
+        base.bits(index, 1),
+    ]
     for other in others:
         assert not np.any(base.bits(index) == other)
 
 
 def test_values_are_the_same_on_every_machine() -> None:
-    assert derive(0, "init", "conv1") == derive(0, "init", "conv1")
+    assert derive_seed(0, "init", "conv1") == derive_seed(0, "init", "conv1")
     assert Key(0, "shuffle", 0).bits(np.arange(2)).tolist() == [3201699782957677027, 1975082508583024751]
 
 

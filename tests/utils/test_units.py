@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnntrain.utils.units import Duration, counted, format_bytes, format_count, format_epochs, format_seconds
+from dnntrain.utils.units import Duration, format_bytes, format_count, format_epochs, format_seconds, pluralize
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,10 @@ def test_a_duration_reads_back_as_written() -> None:
 
 
 def test_lengths_in_steps() -> None:
-    assert Duration(2, "ep").steps(11, 110) == 22
-    assert Duration(5, "%").steps(11, 110) == 6
+    assert Duration(2, "ep").to_steps(11, 110) == 22
+    assert Duration(5, "%").to_steps(11, 110) == 6
     with pytest.raises(ValueError, match="is a time"):
-        Duration(5, "s").steps(11, 110)
+        Duration(5, "s").to_steps(11, 110)
 
 
 def test_numbers_are_short_for_people() -> None:
@@ -50,7 +50,7 @@ def test_numbers_are_short_for_people() -> None:
 
 
 def test_a_noun_agrees_with_its_number() -> None:
-    assert [counted(number, "epoch") for number in (0, 1, "1", "2.5", "1,000")] == [
+    assert [pluralize(number, "epoch") for number in (0, 1, "1", "2.5", "1,000")] == [
         "0 epochs",
         "1 epoch",
         "1 epoch",

@@ -11,11 +11,11 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "1
 
 
 def test_without_torchrun_there_is_one_process() -> None:
-    assert World.from_environ({"MASTER_PORT": "1"}) == World(0, 1, 0, launched=False)
+    assert World.from_environ({"MASTER_PORT": "1"}) == World(0, 1, 0, is_launched=False)
 
 
 def test_torchruns_variables_are_taken() -> None:
-    assert World.from_environ(TORCHRUN) == World(1, 2, 1, launched=True)
+    assert World.from_environ(TORCHRUN) == World(1, 2, 1, is_launched=True)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
-from dnntrain.input.decode import IMAGE_SUFFIXES, check_regular
-from dnntrain.input.source import digest_of
+from dnntrain.input.decode import IMAGE_SUFFIXES, check_regular_file
+from dnntrain.input.source import compute_digest
 from dnntrain.utils.rng import Index
 
 #: Up to this many bytes, the digest of a folder covers the contents of its files; above, their names and sizes.
-_CONTENT_BYTES = 64 * 2**20
+_MAX_CONTENT_BYTES = 64 * 2**20
 
-_LAYOUT = "put pictures in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/"
+_LAYOUT_HINT = "put pictures in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/"
 
 
 @dataclass(frozen=True)
@@ -35,45 +35,46 @@ class ClassFolders:
     @classmethod
     def scan(cls, folder: Path, strict: bool) -> ClassFolders:
         """The split in `folder`. Raises DataError naming what is missing and, where `strict`, an empty file."""
-        classes = [path for path in _entries(folder) if path.is_dir()]
+        classes = [path for path in _list_entries(folder) if path.is_dir()]
         if not classes:
-            raise DataError(f"{folder}: holds no class folder", _LAYOUT)
+            raise DataError(f"{folder}: holds no class folder", _LAYOUT_HINT)
         if len(classes) == 1:
             raise DataError(
-                f"{folder}: holds one class only ({shown(classes[0].name)}); at least 2 are needed", _LAYOUT
+                f"{folder}: holds one class only ({format_folder_name(classes[0].name)}); at least 2 are needed",
+                _LAYOUT_HINT,
             )
         paths: list[Path] = []
         labels: list[int] = []
         for label, class_folder in enumerate(classes):
-            found = sorted(_images(class_folder))
-            if not found:
+            class_images = sorted(_find_images(class_folder))
+            if not class_images:
                 raise DataError(
-                    f"{class_folder}: class {shown(class_folder.name)} has no images",
+                    f"{class_folder}: class {format_folder_name(class_folder.name)} has no images",
                     f"add files of the kinds {', '.join(sorted(IMAGE_SUFFIXES))}, or remove the folder",
                 )
-            paths += found
-            labels += [label] * len(found)
+            paths += class_images
+            labels += [label] * len(class_images)
         if strict:
             for path in paths:
-                check_regular(path)
-        names = tuple(shown(path.name) for path in classes)
+                check_regular_file(path)
+        names = tuple(format_folder_name(path.name) for path in classes)
         return cls(folder, names, tuple(paths), np.array(labels, dtype=np.int64))
 
-    def chosen(self, index: Index) -> ClassFolders:
+    def select_images(self, index: Index) -> ClassFolders:
         """The images `index` of this split, as a split with the same classes."""
         return ClassFolders(self.folder, self.class_names, tuple(self.paths[i] for i in index), self.labels[index])
 
     @staticmethod
-    def digest(splits: list[ClassFolders], root: Path) -> str:
+    def compute_splits_digest(splits: list[ClassFolders], root: Path) -> str:
         """sha256 over class names, labels, names and sizes of all files, and their contents where those are small."""
         paths = [path for split in splits for path in split.paths]
-        sizes = [_size_bytes(path) for path in paths]
-        parts: list[str | NDArray[np.generic]] = ["image_folder", *splits[0].class_names]
-        parts += [split.labels for split in splits]
-        parts += [f"{path.relative_to(root)}:{size}" for path, size in zip(paths, sizes, strict=True)]
-        if sum(sizes) <= _CONTENT_BYTES:
-            parts += [_content(path) for path, size in zip(paths, sizes, strict=True) if size > 0]
-        return digest_of(parts)
+        sizes = [_get_size_bytes(path) for path in paths]
+        digest_parts: list[str | NDArray[np.generic]] = ["image_folder", *splits[0].class_names]
+        digest_parts += [split.labels for split in splits]
+        digest_parts += [f"{path.relative_to(root)}:{size}" for path, size in zip(paths, sizes, strict=True)]
+        if sum(sizes) <= _MAX_CONTENT_BYTES:
+            digest_parts += [_hash_content(path) for path, size in zip(paths, sizes, strict=True) if size > 0]
+        return compute_digest(digest_parts)
 
 
 def find_splits(root: Path) -> tuple[Path, Path | None]:
@@ -82,8 +83,8 @@ def find_splits(root: Path) -> tuple[Path, Path | None]:
         raise DataError(f"{root}: there is no such folder", "set data.root to the folder of your images")
     if not root.is_dir():
         raise DataError(f"{root}: is no folder", "set data.root to the folder of your images")
-    if not _entries(root):
-        raise DataError(f"{root}: the folder is empty", _LAYOUT)
+    if not _list_entries(root):
+        raise DataError(f"{root}: the folder is empty", _LAYOUT_HINT)
     if not (root / "train").is_dir():
         return root, None
     return root / "train", next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
@@ -95,34 +96,38 @@ def check_same_classes(train: ClassFolders, test: ClassFolders) -> None:
         return
     only_train = sorted(set(train.class_names) - set(test.class_names))
     only_test = sorted(set(test.class_names) - set(train.class_names))
-    parts = [(train.folder, only_train), (test.folder, only_test)]
-    listed = "; ".join(f"only in {folder}: {', '.join(names[:5])}" for folder, names in parts if names)
-    raise DataError(f"the splits have different classes: {listed}", "give both splits the same class folders")
+    folder_classes = [(train.folder, only_train), (test.folder, only_test)]
+    difference_text = "; ".join(
+        f"only in {folder}: {', '.join(names[:5])}" for folder, names in folder_classes if names
+    )
+    raise DataError(f"the splits have different classes: {difference_text}", "give both splits the same class folders")
 
 
-def warn_of_shared(train: ClassFolders, test: ClassFolders) -> None:
+def warn_of_shared_images(train: ClassFolders, test: ClassFolders) -> None:
     """Warns of test images that are training images too: the same file, or the same name with the same bytes."""
-    known = {_identity(path) for path in train.paths}
-    by_name = {(path.name, _size_bytes(path)): path for path in train.paths}
-    shared = []
+    train_identities = {_get_file_identity(path) for path in train.paths}
+    train_path_by_name = {(path.name, _get_size_bytes(path)): path for path in train.paths}
+    shared_paths = []
     for path in test.paths:
-        twin = by_name.get((path.name, _size_bytes(path)))
-        if _identity(path) in known or (twin is not None and _content(path) == _content(twin)):
-            shared.append(path)
-    if shared:
+        twin = train_path_by_name.get((path.name, _get_size_bytes(path)))
+        if _get_file_identity(path) in train_identities or (
+            twin is not None and _hash_content(path) == _hash_content(twin)
+        ):
+            shared_paths.append(path)
+    if shared_paths:
         warnings.warn(
-            f"{len(shared)} of {len(test.paths)} test images are training images too, such as {shared[0]}: "
+            f"{len(shared_paths)} of {len(test.paths)} test images are training images too, such as {shared_paths[0]}: "
             "the test figures will be too good",
             stacklevel=2,
         )
 
 
-def shown(name: str) -> str:
+def format_folder_name(name: str) -> str:
     """A folder's name as text: bytes that are no UTF-8 are replaced, so that it can be written to any file."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _entries(folder: Path) -> list[Path]:
+def _list_entries(folder: Path) -> list[Path]:
     """What `folder` holds, sorted by name, without hidden entries."""
     try:
         return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
@@ -130,26 +135,26 @@ def _entries(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})", f"run: chmod u+rx '{folder}'") from None
 
 
-def _images(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+def _find_images(folder: Path, parent_folders: frozenset[str] = frozenset()) -> Iterator[Path]:
     """Files with an image's suffix in `folder` and below. A folder that a link leads back to is not entered again."""
-    real = os.path.realpath(folder)
-    if real in above:
+    real_folder = os.path.realpath(folder)
+    if real_folder in parent_folders:
         return
-    for path in _entries(folder):
+    for path in _list_entries(folder):
         if path.is_dir():
-            yield from _images(path, above | {real})
+            yield from _find_images(path, parent_folders | {real_folder})
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             yield path
 
 
-def _size_bytes(path: Path) -> int:
+def _get_size_bytes(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
         return -1
 
 
-def _identity(path: Path) -> tuple[int, int] | Path:
+def _get_file_identity(path: Path) -> tuple[int, int] | Path:
     try:
         status = path.stat()
         return status.st_dev, status.st_ino
@@ -157,10 +162,10 @@ def _identity(path: Path) -> tuple[int, int] | Path:
         return path
 
 
-def _content(path: Path) -> str:
+def _hash_content(path: Path) -> str:
     """sha256 of a regular file's bytes; empty where it cannot be read."""
     try:
-        check_regular(path)
+        check_regular_file(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (DataError, OSError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from dnntrain.errors import DataError
 
 
-def data_root(root: str | None, name: str, environ: Mapping[str, str] | None = None) -> Path:
+def find_data_root(root: str | None, name: str, environ: Mapping[str, str] | None = None) -> Path:
     """`root` where it is set, else $DNNTRAIN_DATA, else $XDG_DATA_HOME/dnntrain (~/.local/share/dnntrain)."""
     environ = os.environ if environ is None else environ
     if root:
@@ -23,7 +23,7 @@ def data_root(root: str | None, name: str, environ: Mapping[str, str] | None = N
     return (Path(home) if home else Path("~/.local/share").expanduser()) / "dnntrain"
 
 
-def downloaded(root: Path, torchvision_class: str) -> None:
+def download_data_set(root: Path, torchvision_class: str) -> None:
     """Fetches the data set into `root` through torchvision, which checks the md5 of what it fetched.
 
     Several processes may ask at once: one fetches, the others wait for it. Raises DataError where it cannot be fetched.
@@ -32,7 +32,7 @@ def downloaded(root: Path, torchvision_class: str) -> None:
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / ".download.lock"):
+        with _exclusive_lock(root / ".download.lock"):
             getattr(datasets, torchvision_class)(str(root), train=False, download=True)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[-1] if str(error) else type(error).__name__
@@ -43,7 +43,7 @@ def downloaded(root: Path, torchvision_class: str) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _exclusive_lock(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on `path` where the system has such locks."""
     try:
         import fcntl

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.data._cifar import CifarDataSet, build_cifar
+from dnntrain.choices.data._cifar import CifarSpec, build_cifar
 from dnntrain.config.fields import NonNegativeInt
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
 
-KNOWN = CifarDataSet(
+SPEC = CifarSpec(
     name="cifar10",
     class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     mean=(0.4914, 0.4822, 0.4465),
@@ -33,4 +33,4 @@ class Cifar10(FileData):
     flip: bool = True  # training images are mirrored left to right with probability 1/2
 
     def build(self) -> DataSet:
-        return build_cifar(self, KNOWN)
+        return build_cifar(self, SPEC)

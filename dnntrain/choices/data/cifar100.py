@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.data._cifar import CifarDataSet, build_cifar
+from dnntrain.choices.data._cifar import CifarSpec, build_cifar
 from dnntrain.config.fields import NonNegativeInt
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
@@ -19,7 +19,7 @@ sunflower sweet_pepper table tank telephone television tiger tractor train trout
 wolf woman worm
 """
 
-KNOWN = CifarDataSet(
+SPEC = CifarSpec(
     name="cifar100",
     class_names=tuple(_CLASS_NAMES.split()),
     mean=(0.5071, 0.4865, 0.4409),
@@ -43,4 +43,4 @@ class Cifar100(FileData):
     flip: bool = True  # training images are mirrored left to right with probability 1/2
 
     def build(self) -> DataSet:
-        return build_cifar(self, KNOWN)
+        return build_cifar(self, SPEC)

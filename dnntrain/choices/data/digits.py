@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dnntrain.config.fields import NonNegativeInt
 from dnntrain.errors import DataError
 from dnntrain.input.options import ImageData
-from dnntrain.input.source import ArraySource, DataSet, digest_of
+from dnntrain.input.source import ArraySource, DataSet, compute_digest
 
 FILE = Path(__file__).with_name("digits.npz")
 
@@ -26,9 +26,9 @@ class Digits(ImageData):
     crop_padding: NonNegativeInt = 1  # training images are padded by this many zero pixels and cropped back at random
 
     def build(self) -> DataSet:
-        parts = _read(FILE)
-        train = ArraySource(*_scaled(parts["train_images"], parts["train_labels"]), "digits train")
-        test = ArraySource(*_scaled(parts["test_images"], parts["test_labels"]), "digits test")
+        arrays = _read_arrays(FILE)
+        train = ArraySource(*_scale_to_bytes(arrays["train_images"], arrays["train_labels"]), "digits train")
+        test = ArraySource(*_scale_to_bytes(arrays["test_images"], arrays["test_labels"]), "digits test")
         return DataSet(
             train=train,
             test=test,
@@ -36,11 +36,11 @@ class Digits(ImageData):
             input_shape=(1, 8, 8),
             mean=(0.3053,),
             std=(0.3760,),
-            digest=digest_of(["digits", *(parts[name] for name in sorted(parts))]),
+            digest=compute_digest(["digits", *(arrays[name] for name in sorted(arrays))]),
         )
 
 
-def _read(path: Path) -> dict[str, NDArray[np.uint8]]:
+def _read_arrays(path: Path) -> dict[str, NDArray[np.uint8]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in ("train_images", "train_labels", "test_images", "test_labels")}
@@ -48,7 +48,7 @@ def _read(path: Path) -> dict[str, NDArray[np.uint8]]:
         raise DataError(f"{path}: the shipped data set cannot be read ({error})", "install dnntrain again") from None
 
 
-def _scaled(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[torch.Tensor, NDArray[np.int64]]:
+def _scale_to_bytes(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[torch.Tensor, NDArray[np.int64]]:
     """Gray values 0..16 as 0..255, rounded to the nearest; one channel is added."""
-    bytes_ = ((images.astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
-    return torch.from_numpy(bytes_)[:, None], labels.astype(np.int64)
+    pixels = ((images.astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
+    return torch.from_numpy(pixels)[:, None], labels.astype(np.int64)

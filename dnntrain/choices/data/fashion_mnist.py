@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnntrain.choices.data._idx_dataset import IdxDataSet, build_idx
+from dnntrain.choices.data._idx_dataset import IdxSpec, build_idx
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
 
 #: Where Debian's package dataset-fashion-mnist puts its files.
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
-KNOWN = IdxDataSet(
+SPEC = IdxSpec(
     name="fashion_mnist",
     class_names=(
         "T-shirt/top",
@@ -42,4 +42,4 @@ class FashionMnist(FileData):
     """
 
     def build(self) -> DataSet:
-        return build_idx(self, KNOWN)
+        return build_idx(self, SPEC)

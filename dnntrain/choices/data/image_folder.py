@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnntrain.choices.data._class_folders import ClassFolders, check_same_classes, find_splits, warn_of_shared
-from dnntrain.choices.data._roots import data_root
+from dnntrain.choices.data._class_folders import ClassFolders, check_same_classes, find_splits, warn_of_shared_images
+from dnntrain.choices.data._roots import find_data_root
 from dnntrain.config.fields import Annotated, Literal, Range
 from dnntrain.errors import ConfigError, DataError
-from dnntrain.input.file_source import FileSource, RandomPartSource
+from dnntrain.input.file_source import FileSource, RandomCropSource
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import DataSet
-from dnntrain.input.split import held_out
+from dnntrain.input.split import hold_out_examples
 from dnntrain.utils.rng import Key
 
 #: With `pipeline=auto`, splits up to this many bytes at input size are decoded once and held in memory.
@@ -45,39 +45,43 @@ class ImageFolder(ImageData):
                 "data.random_resized_crop=true reads each image anew, which data.pipeline=resident cannot",
                 "use data.pipeline=streaming or auto",
             )
-        root = data_root(self.root, "image_folder")
-        train, test = self._splits(root)
+        root = find_data_root(self.root, "image_folder")
+        train, test = self._scan_splits(root)
         return DataSet(
-            train=self._source(train, training=True),
-            test=self._source(test, training=False),
+            train=self._build_source(train, training=True),
+            test=self._build_source(test, training=False),
             class_names=train.class_names,
             input_shape=(self.channels, self.image_size, self.image_size),
             mean=_MEAN[self.channels],
             std=_STD[self.channels],
-            digest=ClassFolders.digest([train, test], root),
+            digest=ClassFolders.compute_splits_digest([train, test], root),
         )
 
-    def _splits(self, root: Path) -> tuple[ClassFolders, ClassFolders]:
+    def _scan_splits(self, root: Path) -> tuple[ClassFolders, ClassFolders]:
         train_folder, test_folder = find_splits(root)
         train = ClassFolders.scan(train_folder, strict=self.on_error == "raise")
         if test_folder is not None:
             test = ClassFolders.scan(test_folder, strict=self.on_error == "raise")
             check_same_classes(train, test)
-            warn_of_shared(train, test)
+            warn_of_shared_images(train, test)
             return train, test
-        kept, held = held_out(
+        train_index, test_index = hold_out_examples(
             train.labels, round(self.test_fraction * len(train.labels)), Key(2012, "image folder test")
         )
-        if len(held) == 0:
+        if len(test_index) == 0:
             raise DataError(
                 f"{train.folder}: data.test_fraction={self.test_fraction:g} of its {len(train.paths)} images is none",
                 "set a larger data.test_fraction, or put test images in ROOT/test/CLASS/",
             )
-        return train.chosen(kept), train.chosen(held)
+        return train.select_images(train_index), train.select_images(test_index)
 
-    def _source(self, split: ClassFolders, training: bool) -> FileSource:
-        bytes_ = len(split.paths) * self.channels * self.image_size**2
+    def _build_source(self, split: ClassFolders, training: bool) -> FileSource:
+        size_bytes = len(split.paths) * self.channels * self.image_size**2
         is_random = training and self.random_resized_crop
-        hold = not is_random and (self.pipeline == "resident" or (self.pipeline == "auto" and bytes_ <= RESIDENT_BYTES))
-        kind = RandomPartSource if is_random else FileSource
-        return kind(split.paths, split.labels, self.image_size, self.channels, hold, self.on_error == "skip")
+        keep_decoded = not is_random and (
+            self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= RESIDENT_BYTES)
+        )
+        source_class = RandomCropSource if is_random else FileSource
+        return source_class(
+            split.paths, split.labels, self.image_size, self.channels, keep_decoded, self.on_error == "skip"
+        )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.data._idx_dataset import IdxDataSet, build_idx
+from dnntrain.choices.data._idx_dataset import IdxSpec, build_idx
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
 
-KNOWN = IdxDataSet(
-    name="mnist", class_names=tuple("0123456789"), mean=(0.1307,), std=(0.3081,), torchvision_class="MNIST"
-)
+SPEC = IdxSpec(name="mnist", class_names=tuple("0123456789"), mean=(0.1307,), std=(0.3081,), torchvision_class="MNIST")
 
 
 @dataclass(frozen=True)
@@ -21,4 +19,4 @@ class Mnist(FileData):
     """
 
     def build(self) -> DataSet:
-        return build_idx(self, KNOWN)
+        return build_idx(self, SPEC)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dnntrain.config.fields import Annotated, NonNegative, NonNegativeInt, PositiveInt, Range
 from dnntrain.input.options import ImageData
-from dnntrain.input.source import ArraySource, DataSet, digest_of
+from dnntrain.input.source import ArraySource, DataSet, compute_digest
 from dnntrain.utils.rng import Key
 
 #: Images made at a time, so that their floats stay small beside the bytes that are kept.
@@ -33,35 +33,35 @@ class Synthetic(ImageData):
     data_seed: NonNegativeInt = 0  # which patterns; another seed is another data set
 
     def build(self) -> DataSet:
-        patterns = self._patterns()
-        train = self._source(patterns, "train", self.train_size)
-        test = self._source(patterns, "test", self.test_size)
-        spread = float(np.hypot(64 / 255 * 0.5, self.noise))
-        knobs = [f"{name}={getattr(self, name)}" for name in _DIGEST_KNOBS]
+        patterns = self._make_patterns()
+        train = self._make_source(patterns, "train", self.train_size)
+        test = self._make_source(patterns, "test", self.test_size)
+        pixel_std = float(np.hypot(64 / 255 * 0.5, self.noise))
+        option_texts = [f"{name}={getattr(self, name)}" for name in _DIGEST_OPTIONS]
         return DataSet(
             train=train,
             test=test,
             class_names=tuple(f"class {number}" for number in range(self.num_classes)),
             input_shape=(self.channels, self.image_size, self.image_size),
             mean=(128 / 255,) * self.channels,
-            std=(max(spread, 1e-3),) * self.channels,
-            digest=digest_of(["synthetic", *knobs]),
+            std=(max(pixel_std, 1e-3),) * self.channels,
+            digest=compute_digest(["synthetic", *option_texts]),
         )
 
-    def _patterns(self) -> NDArray[np.float32]:
+    def _make_patterns(self) -> NDArray[np.float32]:
         """[classes, channels, height, width] in [-1, 1]."""
-        which = np.arange(self.num_classes * self.channels)
+        pattern_index = np.arange(self.num_classes * self.channels)
         key = Key(self.data_seed, "synthetic pattern")
-        place = np.linspace(0, 2 * np.pi, self.image_size, endpoint=False)
+        angles = np.linspace(0, 2 * np.pi, self.image_size, endpoint=False)
         waves = []
         for axis in range(2):
-            frequency = 1 + key.integers(which, 3, 2 * axis)
-            phase = 2 * np.pi * key.uniform(which, 2 * axis + 1)
-            waves.append(np.sin(frequency[:, None] * place + phase[:, None]))
+            frequency = 1 + key.integers(pattern_index, 3, 2 * axis)
+            phase = 2 * np.pi * key.uniform(pattern_index, 2 * axis + 1)
+            waves.append(np.sin(frequency[:, None] * angles + phase[:, None]))
         patterns = waves[0][:, :, None] * waves[1][:, None, :]
         return patterns.reshape(self.num_classes, self.channels, self.image_size, self.image_size).astype(np.float32)
 
-    def _source(self, patterns: NDArray[np.float32], split: str, size: int) -> ArraySource:
+    def _make_source(self, patterns: NDArray[np.float32], split: str, size: int) -> ArraySource:
         labels = np.arange(size) % self.num_classes
         images = np.empty((size, *patterns.shape[1:]), dtype=np.uint8)
         key = Key(self.data_seed, f"synthetic {split}")
@@ -76,4 +76,4 @@ class Synthetic(ImageData):
         return ArraySource(torch.from_numpy(images), labels.astype(np.int64), f"synthetic {split}")
 
 
-_DIGEST_KNOBS = ("train_size", "test_size", "num_classes", "channels", "image_size", "noise", "data_seed")
+_DIGEST_OPTIONS = ("train_size", "test_size", "num_classes", "channels", "image_size", "noise", "data_seed")

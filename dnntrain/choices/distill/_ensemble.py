@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax
 from dnntrain.errors import ConfigError
 
 
-def combined(logits: Tensor, ensemble: str, temperature: float) -> Tensor:
+def combine_logits(logits: Tensor, ensemble: str, temperature: float) -> Tensor:
     """Logits of all teachers [n, teachers, classes] → of one [n, classes].
 
     "logits": their mean. "probabilities": T log of the mean of softmax(logits / T), whose softened softmax is that mean.

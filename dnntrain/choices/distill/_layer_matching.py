@@ -13,54 +13,58 @@ from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
 from dnntrain.nn.cost import one_thread
-from dnntrain.protocols import Context
+from dnntrain.protocols import BuildContext
 
 Patterns = str | tuple[str, ...]
 
 
-def matching(patterns: Patterns, model: nn.Module, knob: str) -> tuple[str, ...]:
+def match_modules(patterns: Patterns, model: nn.Module, option: str) -> tuple[str, ...]:
     """Names of the modules that fit one of `patterns`, in the order of the model.
 
     `*` and `?` stand for letters of one part of a name, not for its dots: `stages.*` is every stage and nothing within one.
     Raises ConfigError, naming the nearest modules, where a pattern fits none.
     """
     names = [name for name, _ in model.named_modules() if name]
-    wanted = (patterns,) if isinstance(patterns, str) else patterns
-    if not wanted:
-        raise ConfigError(f"{knob}=[] names no module", f"there are {', '.join(names[:10])}")
-    for pattern in wanted:
-        if not any(_fits(name, pattern) for name in names):
-            near = difflib.get_close_matches(pattern, names, 5, 0.4) or names[:10]
-            raise ConfigError(f"{knob}={pattern} is no module of {type(model).__name__}", f"nearest: {', '.join(near)}")
-    return tuple(name for name in names if any(_fits(name, pattern) for pattern in wanted))
+    pattern_list = (patterns,) if isinstance(patterns, str) else patterns
+    if not pattern_list:
+        raise ConfigError(f"{option}=[] names no module", f"there are {', '.join(names[:10])}")
+    for pattern in pattern_list:
+        if not any(_is_match(name, pattern) for name in names):
+            nearest = difflib.get_close_matches(pattern, names, 5, 0.4) or names[:10]
+            raise ConfigError(
+                f"{option}={pattern} is no module of {type(model).__name__}", f"nearest: {', '.join(nearest)}"
+            )
+    return tuple(name for name in names if any(_is_match(name, pattern) for pattern in pattern_list))
 
 
-def paired(
-    context: Context, layers: Patterns, teacher: nn.Module, teacher_layers: Patterns | None
+def pair_modules(
+    context: BuildContext, layers: Patterns, teacher: nn.Module, teacher_layers: Patterns | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(modules of the student, modules of the teacher), one for one. Raises ConfigError where their numbers differ."""
-    ours = matching(layers, student_of(context), "distill.layers")
-    knob = "distill.layers" if teacher_layers is None else "distill.teacher_layers"
-    theirs = matching(layers if teacher_layers is None else teacher_layers, teacher, f"the teacher's {knob}")
-    if len(ours) != len(theirs):
+    student_modules = match_modules(layers, build_student(context), "distill.layers")
+    option = "distill.layers" if teacher_layers is None else "distill.teacher_layers"
+    teacher_modules = match_modules(
+        layers if teacher_layers is None else teacher_layers, teacher, f"the teacher's {option}"
+    )
+    if len(student_modules) != len(teacher_modules):
         raise ConfigError(
-            f"distill.layers are {len(ours)} modules of the student ({', '.join(ours[:5])}), and {len(theirs)} of the teacher "
-            f"({', '.join(theirs[:5])})",
+            f"distill.layers are {len(student_modules)} modules of the student ({', '.join(student_modules[:5])}), and {len(teacher_modules)} of the teacher "
+            f"({', '.join(teacher_modules[:5])})",
             "name as many of each in distill.layers and distill.teacher_layers: they are compared in order",
         )
-    return ours, theirs
+    return student_modules, teacher_modules
 
 
-def student_of(context: Context) -> nn.Module:
+def build_student(context: BuildContext) -> nn.Module:
     """The student with weights of zero, in eval mode."""
-    assert context.student is not None, "the trainer gives a student to every method"
-    return context.student().eval()
+    assert context.build_model is not None, "the trainer gives a student to every method"
+    return context.build_model().eval()
 
 
-def output_shapes(model: nn.Module, names: Sequence[str], context: Context) -> list[tuple[int, ...]]:
+def compute_output_shapes(model: nn.Module, names: Sequence[str], context: BuildContext) -> list[tuple[int, ...]]:
     """The shape of each module's output for one image, without the first dimension. Raises ConfigError where it is no tensor."""
-    found: dict[str, Any] = {}
-    hooks = [model.get_submodule(name).register_forward_hook(partial(_keep, found, name)) for name in names]
+    outputs: dict[str, Any] = {}
+    hooks = [model.get_submodule(name).register_forward_hook(partial(_store_output, outputs, name)) for name in names]
     try:
         with one_thread(), torch.no_grad():
             model(torch.zeros(1, *context.input_shape))
@@ -68,21 +72,21 @@ def output_shapes(model: nn.Module, names: Sequence[str], context: Context) -> l
         for hook in hooks:
             hook.remove()
     for name in names:
-        if not isinstance(found.get(name), Tensor):
-            kind = type(found[name]).__name__ if name in found else "nothing: it is not called"
+        if not isinstance(outputs.get(name), Tensor):
+            kind = type(outputs[name]).__name__ if name in outputs else "nothing: it is not called"
             raise ConfigError(f"the module {name} gives {kind}, not a tensor", "name another one in distill.layers")
-    return [tuple(found[name].shape[1:]) for name in names]
+    return [tuple(outputs[name].shape[1:]) for name in names]
 
 
-def map_names(names: Sequence[str]) -> list[str]:
+def make_tap_names(names: Sequence[str]) -> list[str]:
     """Names for what is captured of modules `names`: plain words, for adapters are kept under them."""
     return [f"distill_{number}" for number in range(len(names))]
 
 
-def _fits(name: str, pattern: str) -> bool:
+def _is_match(name: str, pattern: str) -> bool:
     parts, patterns = name.split("."), pattern.split(".")
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
-def _keep(found: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    found[name] = output
+def _store_output(outputs: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    outputs[name] = output

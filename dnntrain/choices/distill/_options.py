@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from dnntrain.config.fields import Literal, NonNegative, Positive, PositiveInt
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BatchStage, Parts
+from dnntrain.protocols import BatchStage, Hooks
 
 
 @dataclass(frozen=True)
-class TeacherKnobs:
+class TeacherOptions:
     """Who teaches, how its outputs are computed, and where they are kept."""
 
     teacher: str | tuple[str, ...]  # run directory, export, torchvision:NAME[:WEIGHTS] or timm:NAME; or a list of them
@@ -27,9 +27,9 @@ class TeacherKnobs:
     cache_dir: str | None = None  # folder of cache=disk; null: one for each teacher and data set in the user's cache
     cache_gb: Positive = 4.0  # most GB that are kept; outputs beyond are computed each time
 
-    def check_with(self, parts: Parts) -> None:
+    def check_with(self, hooks: Hooks) -> None:
         """Refuses a cache where examples are mixed before the teacher sees them."""
-        if self.cache != "none" and any(transform.stage is BatchStage.MIX for transform in parts.batch):
+        if self.cache != "none" and any(transform.stage is BatchStage.MIX for transform in hooks.batch_transforms):
             raise ConfigError(
                 f"distill.cache={self.cache} would never be read: mixed images are new in every epoch",
                 "use distill.cache=none, or leave the mixing method out of reg",

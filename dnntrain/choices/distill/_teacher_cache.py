@@ -22,65 +22,65 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dnntrain.choices.distill._options import TeacherKnobs
+from dnntrain.choices.distill._options import TeacherOptions
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.protocols import Context
+from dnntrain.protocols import BuildContext
 from dnntrain.utils.files import write_bytes, write_json
 
 #: Bytes of the digest of a view: two of a billion views agree by chance with probability 1e-21.
-_VIEW_BYTES = 16
+_DIGEST_BYTES = 16
 
 #: Bytes of outputs that one block holds.
 _BLOCK_BYTES = 32 * 2**20
 
-_VIEWS = "views"
+_DIGESTS_KEY = "views"
 
 
-def open_store(
-    knobs: TeacherKnobs, context: Context, shapes: Mapping[str, tuple[int, ...]], teachers: Sequence[str]
-) -> Store | None:
+def open_cache(
+    options: TeacherOptions, context: BuildContext, shapes: Mapping[str, tuple[int, ...]], teachers: Sequence[str]
+) -> TeacherCache | None:
     """The store that `knobs` ask for. Raises ConfigError where it is of another teacher, or would not hold the training part."""
-    if knobs.cache == "none":
+    if options.cache == "none":
         return None
-    limit = int(knobs.cache_gb * 1e9)
-    row = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
-    if row * context.train_examples > limit:
-        needed = row * context.train_examples / 1e9
+    limit_bytes = int(options.cache_gb * 1e9)
+    row_bytes = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+    if row_bytes * context.train_examples > limit_bytes:
+        needed_gb = row_bytes * context.train_examples / 1e9
         raise ConfigError(
-            f"distill.cache={knobs.cache} needs {needed:.2g} GB for one view of each of {context.train_examples} examples, "
-            f"and distill.cache_gb={knobs.cache_gb:g} are allowed",
-            f"use distill.cache_gb={needed * 1.1:.2g} or more, distill.cache=none, or a layer with fewer outputs",
+            f"distill.cache={options.cache} needs {needed_gb:.2g} GB for one view of each of {context.train_examples} examples, "
+            f"and distill.cache_gb={options.cache_gb:g} are allowed",
+            f"use distill.cache_gb={needed_gb * 1.1:.2g} or more, distill.cache=none, or a layer with fewer outputs",
         )
-    if knobs.cache == "memory":
-        return Store(shapes, limit)
+    if options.cache == "memory":
+        return TeacherCache(shapes, limit_bytes)
     binding = {
         "format": 1,
         "teachers": list(teachers),
         "data": context.data_digest,
         "torch": torch.__version__,
-        "device": _device_name(context.device),
+        "device": _get_device_name(context.device),
         "threads": torch.get_num_threads(),
     }
-    folder = default_folder(binding) if knobs.cache_dir is None else Path(knobs.cache_dir).expanduser()
+    folder = get_default_folder(binding) if options.cache_dir is None else Path(options.cache_dir).expanduser()
     _check_binding(folder, binding)
     _check_writable(folder)
-    return Store(shapes, limit, folder, binding)
+    return TeacherCache(shapes, limit_bytes, folder, binding)
 
 
-def view_of(images: Tensor) -> list[bytes]:
+def digest_images(images: Tensor) -> list[bytes]:
     """The digest of each image [n, channels, height, width], whatever its memory format."""
     rows = images.detach().contiguous().flatten(1).cpu().numpy()
-    return [hashlib.blake2b(row.data, digest_size=_VIEW_BYTES).digest() for row in rows]
+    return [hashlib.blake2b(row.data, digest_size=_DIGEST_BYTES).digest() for row in rows]
 
 
-def default_folder(binding: Mapping[str, Any]) -> Path:
+def get_default_folder(binding: Mapping[str, Any]) -> Path:
     """A folder of its own for each binding, under $XDG_CACHE_HOME or ~/.cache."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     text = json.dumps(binding, sort_keys=True)
     return base / "dnntrain" / "teachers" / hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-class Store:
+class TeacherCache:
     """Rows of outputs by view, in blocks; with a `folder`, blocks are written there and read back without loading them whole."""
 
     def __init__(
@@ -103,30 +103,30 @@ class Store:
     def __len__(self) -> int:
         return len(self._places)
 
-    def find(self, views: Sequence[bytes]) -> NDArray[np.int64]:
+    def locate(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
         """[n, 2]: block and row of each view, -1 where it is not known."""
         if not self._opened:
-            self._read()
-        places = [self._places.get(view, (-1, -1)) for view in views]
+            self._read_blocks()
+        places = [self._places.get(view, (-1, -1)) for view in digests]
         return np.array(places, np.int64).reshape(-1, 2)
 
-    def take(self, places: NDArray[np.int64], device: torch.device) -> dict[str, Tensor]:
+    def read_rows(self, places: NDArray[np.int64], device: torch.device) -> dict[str, Tensor]:
         """The outputs at `places`, on `device`."""
         blocks = np.unique(places[:, 0])
-        parts, rows = [], []
+        block_rows, rows = [], []
         for block in blocks:
-            where = np.flatnonzero(places[:, 0] == block)
-            row = torch.from_numpy(places[where, 1])
-            parts.append({name: self._blocks[block][name].index_select(0, row) for name in self._shapes})
-            rows.append(where)
-        if not parts:
+            positions = np.flatnonzero(places[:, 0] == block)
+            row = torch.from_numpy(places[positions, 1])
+            block_rows.append({name: self._blocks[block][name].index_select(0, row) for name in self._shapes})
+            rows.append(positions)
+        if not block_rows:
             return {name: torch.empty(0, *shape, device=device) for name, shape in self._shapes.items()}
         order = torch.from_numpy(np.argsort(np.concatenate(rows)))
-        return {name: torch.cat([part[name] for part in parts])[order].to(device) for name in self._shapes}
+        return {name: torch.cat([outputs[name] for outputs in block_rows])[order].to(device) for name in self._shapes}
 
-    def add(self, views: Sequence[bytes], outputs: Mapping[str, Tensor]) -> None:
+    def add(self, digests: Sequence[bytes], outputs: Mapping[str, Tensor]) -> None:
         """Keeps `outputs` [n, …] of `views`, as many as the limit leaves room for."""
-        count = min(len(views), self._most - len(self._places))
+        count = min(len(digests), self._most - len(self._places))
         on_host = {name: output[:count].cpu() for name, output in outputs.items()}
         start = 0
         while start < count:
@@ -134,14 +134,14 @@ class Store:
                 self._blocks.append(
                     {name: torch.empty(self._block_rows, *shape) for name, shape in self._shapes.items()}
                 )
-            taken = min(count - start, self._block_rows - len(self._open))
-            at = len(self._open)
+            num_rows = min(count - start, self._block_rows - len(self._open))
+            offset = len(self._open)
             for name, rows in on_host.items():
-                self._blocks[-1][name][at : at + taken] = rows[start : start + taken]
-            for number, view in enumerate(views[start : start + taken]):
-                self._places[view] = (len(self._blocks) - 1, at + number)
-            self._open += views[start : start + taken]
-            start += taken
+                self._blocks[-1][name][offset : offset + num_rows] = rows[start : start + num_rows]
+            for number, view in enumerate(digests[start : start + num_rows]):
+                self._places[view] = (len(self._blocks) - 1, offset + number)
+            self._open += digests[start : start + num_rows]
+            start += num_rows
             if len(self._open) == self._block_rows:
                 self.flush()
 
@@ -150,42 +150,42 @@ class Store:
         if not self._open:
             return
         block = {name: rows[: len(self._open)] for name, rows in self._blocks[-1].items()}
-        self._blocks[-1] = block if self._folder is None else self._written(block)
+        self._blocks[-1] = block if self._folder is None else self._write_block(block)
         self._open = []
 
-    def _written(self, block: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _write_block(self, block: dict[str, Tensor]) -> dict[str, Tensor]:
         from safetensors.torch import load_file, save
 
         assert self._folder is not None
-        views = torch.frombuffer(bytearray(b"".join(self._open)), dtype=torch.uint8).view(-1, _VIEW_BYTES)
-        data = save({**{name: rows.contiguous() for name, rows in block.items()}, _VIEWS: views})
+        views = torch.frombuffer(bytearray(b"".join(self._open)), dtype=torch.uint8).view(-1, _DIGEST_BYTES)
+        data = save({**{name: rows.contiguous() for name, rows in block.items()}, _DIGESTS_KEY: views})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not (self._folder / "binding.json").exists():
                 write_json(self._folder / "binding.json", dict(self._binding or {}))
-            path = self._folder / f"{_digest(data)}.safetensors"
+            path = self._folder / f"{_compute_digest(data)}.safetensors"
             write_bytes(path, data)
         except OSError as error:
-            raise _unwritable(self._folder, error) from None
-        loaded = load_file(path)
-        return {name: loaded[name] for name in self._shapes}
+            raise _make_unwritable_error(self._folder, error) from None
+        tensors = load_file(path)
+        return {name: tensors[name] for name in self._shapes}
 
-    def _read(self) -> None:
+    def _read_blocks(self) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         self._opened = True
         assert self._folder is not None
         for path in sorted(self._folder.glob("*.safetensors")):
-            again = f"remove {path}; its outputs are then computed anew"
+            hint = f"remove {path}; its outputs are then computed anew"
             try:
-                if _digest(path.read_bytes()) != path.stem:
-                    raise CheckpointError(f"{path} of the teacher's cache is damaged", again)
-                loaded = load_file(path)
-                views = loaded[_VIEWS].numpy()
-                block = {name: loaded[name] for name in self._shapes}
+                if _compute_digest(path.read_bytes()) != path.stem:
+                    raise CheckpointError(f"{path} of the teacher's cache is damaged", hint)
+                tensors = load_file(path)
+                views = tensors[_DIGESTS_KEY].numpy()
+                block = {name: tensors[name] for name in self._shapes}
             except (OSError, SafetensorError, KeyError) as error:
-                raise CheckpointError(f"{path} of the teacher's cache is damaged: {error}", again) from None
+                raise CheckpointError(f"{path} of the teacher's cache is damaged: {error}", hint) from None
             if len(self._places) + len(views) > self._most:
                 return
             self._blocks.append(block)
@@ -199,17 +199,17 @@ def _check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
         return
     file = folder / "binding.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        stored_binding = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
+        stored_binding = None
+    if not isinstance(stored_binding, dict):
         if not folder.is_dir() or any(folder.iterdir()):
             raise ConfigError(f"distill.cache_dir={folder} is no teacher's cache", "name a new or an empty folder")
         return
-    told = {"teachers": "of another teacher, or of other outputs of it", "data": "for other data"}
+    descriptions = {"teachers": "of another teacher, or of other outputs of it", "data": "for other data"}
     for key, value in binding.items():
-        if found.get(key) != value:
-            kind = told.get(key, f"computed with {key} {found.get(key)}, not {value}")
+        if stored_binding.get(key) != value:
+            kind = descriptions.get(key, f"computed with {key} {stored_binding.get(key)}, not {value}")
             raise ConfigError(
                 f"distill.cache_dir={folder} holds outputs {kind}",
                 "name another folder, or leave cache_dir out: each teacher then gets a folder of its own",
@@ -224,25 +224,25 @@ def _check_writable(folder: Path) -> None:
     if (folder / "binding.json").is_file():
         return
     try:
-        nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        nearest = next(candidate for candidate in (folder.absolute(), *folder.absolute().parents) if candidate.exists())
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise _make_unwritable_error(folder, error) from None
 
 
-def _unwritable(folder: Path, error: OSError) -> ConfigError:
+def _make_unwritable_error(folder: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"distill.cache_dir={folder} cannot be written: {error.strerror or error}",
         "name another folder, or use distill.cache=memory",
     )
 
 
-def _device_name(device: str) -> str:
+def _get_device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{device} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _digest(data: bytes) -> str:
+def _compute_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

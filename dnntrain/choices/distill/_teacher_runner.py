@@ -13,24 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.distill._load_teacher import Loaded, load_teacher
-from dnntrain.choices.distill._options import TeacherKnobs
-from dnntrain.choices.distill._teacher_cache import Store, open_store, view_of
+from dnntrain.choices.distill._load_teacher import TeacherModel, load_teacher
+from dnntrain.choices.distill._options import TeacherOptions
+from dnntrain.choices.distill._teacher_cache import TeacherCache, digest_images, open_cache
 from dnntrain.errors import ConfigError
-from dnntrain.nn.cost import forward_bytes
-from dnntrain.nn.partition import blocks
+from dnntrain.nn.cost import estimate_forward_bytes
+from dnntrain.nn.partition import find_blocks
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import (
-    AfterStep,
+    AfterStepHook,
     Batch,
     BatchStage,
     BatchTransform,
-    Capture,
-    Context,
-    Held,
+    BuildContext,
+    FeatureTap,
+    Hooks,
     LossTerm,
-    Moment,
-    Parts,
+    MemoryUse,
+    StepInfo,
 )
 from dnntrain.utils.rng import Key
 
@@ -38,91 +38,95 @@ from dnntrain.utils.rng import Key
 LOGITS = "teacher.logits"
 
 #: Numbers from which on teachers lie in parts where the layout cuts weights.
-_LARGE = 50_000_000
+_SHARD_MIN_PARAMETERS = 50_000_000
 
 
-def whole(output: Tensor) -> Tensor:
+def identity(output: Tensor) -> Tensor:
     """All of it."""
     return output
 
 
 @dataclass(frozen=True)
-class Tap:
+class TeacherTap:
     """What is kept of an inner module of the teacher: `reduce` of its output, under `name`."""
 
     name: str
     module: str
-    reduce: Callable[[Tensor], Tensor] = whole
+    reduce: Callable[[Tensor], Tensor] = identity
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherHooks:
     """What a method with a teacher fills its slots with; `shapes` of the teacher's outputs, of one example."""
 
-    batch: tuple[BatchTransform, ...]
-    after_step: tuple[AfterStep, ...]
+    batch_transforms: tuple[BatchTransform, ...]
+    after_step: tuple[AfterStepHook, ...]
     shapes: Mapping[str, tuple[int, ...]]
-    held: Callable[[int], Held]
+    memory_use: Callable[[int], MemoryUse]
 
-    def parts(self, task_weight: float, *loss: LossTerm, captures: Sequence[Capture] = ()) -> Parts:
+    def to_hooks(self, task_weight: float, *loss: LossTerm, captures: Sequence[FeatureTap] = ()) -> Hooks:
         """The teacher's transforms, and the terms that compare the student with it."""
-        return Parts(
-            batch=self.batch,
-            after_step=self.after_step,
-            captures=tuple(captures),
-            loss=loss,
-            task_weight=task_weight,
-            held=(self.held,),
+        return Hooks(
+            batch_transforms=self.batch_transforms,
+            after_step_hooks=self.after_step,
+            feature_taps=tuple(captures),
+            loss_terms=loss,
+            main_loss_weight=task_weight,
+            memory_use=(self.memory_use,),
         )
 
 
-def taught(
-    knobs: TeacherKnobs,
-    context: Context,
+def build_teacher_hooks(
+    options: TeacherOptions,
+    context: BuildContext,
     *,
     logits: bool = False,
-    taps: Callable[[nn.Module], Sequence[Tap]] | None = None,
+    taps: Callable[[nn.Module], Sequence[TeacherTap]] | None = None,
     relations_only: bool = False,
-) -> Taught:
+) -> TeacherHooks:
     """Loads and checks the teachers, and the transform that adds their `logits`, or what is tapped of the only one.
 
     `relations_only`: the logits are compared among examples, so that their classes do not matter. Raises ConfigError for whatever
     cannot work: nothing is computed or written before the first batch.
     """
-    _check(knobs, context, one=taps is not None or relations_only)
+    _check_options(options, context, single_teacher=taps is not None or relations_only)
     reads_classes = logits and not relations_only
-    loaded = [
-        context.once(("teacher", source), partial(load_teacher, source, context, reads_classes))
-        for source in knobs.sources
+    teachers = [
+        context.cache(("teacher", source), partial(load_teacher, source, context, reads_classes))
+        for source in options.sources
     ]
-    runner = Runner(loaded, context, knobs, taps(loaded[0].model) if taps else (), logits)
-    store = open_store(knobs, context, runner.shapes, [*(teacher.digest for teacher in loaded), runner.described])
-    teach = Teach(runner, store)
-    flush = () if store is None or knobs.cache != "disk" else (_Flush(store, context),)
-    transform = BatchTransform(BatchStage.TEACHER, teach, joint=runner.sharded)
-    return Taught((transform,), flush, runner.shapes, partial(held, knobs, context, runner))
+    runner = TeacherRunner(teachers, context, options, taps(teachers[0].model) if taps else (), logits)
+    store = open_cache(options, context, runner.shapes, [*(teacher.digest for teacher in teachers), runner.described])
+    teacher_transform = TeacherTransform(runner, store)
+    flush = () if store is None or options.cache != "disk" else (_CacheFlusher(store, context),)
+    transform = BatchTransform(BatchStage.TEACHER, teacher_transform, is_joint=runner.sharded)
+    return TeacherHooks((transform,), flush, runner.shapes, partial(estimate_teacher_memory, options, context, runner))
 
 
-def held(knobs: TeacherKnobs, context: Context, runner: Runner, ranks: int) -> Held:
+def estimate_teacher_memory(
+    options: TeacherOptions, context: BuildContext, runner: TeacherRunner, ranks: int
+) -> MemoryUse:
     """Bytes on each of `ranks` among which weights may lie in parts.
 
     weights      4 P of all P numbers; in parts 4 P / ranks, and the largest group that is gathered at once
     activations  teacher_batch (the images, and `forward_bytes` of the largest teacher, in teacher_precision) + the outputs of a micro-batch
     """
-    sizes = [_bytes_of(model) for model in runner.models]
+    sizes = [_count_model_bytes(model) for model in runner.models]
     weights = sum(sizes)
-    if _sharded(knobs, ranks, runner.models):
-        groups = [[_bytes_of(block) for block in blocks(model)] for model in runner.models]
+    if _should_shard(options, ranks, runner.models):
+        groups = [[_count_model_bytes(block) for block in find_blocks(model)] for model in runner.models]
         rest = [size - sum(group) for size, group in zip(sizes, groups, strict=True)]
         weights = math.ceil(weights / ranks) + max([*rest, *(size for group in groups for size in group)])
     shape = ModelShape(context.num_classes, *context.input_shape)
-    number = 4 if knobs.teacher_precision == "fp32" else 2
-    work = 4 * math.prod(context.input_shape) + max(forward_bytes(model, shape, number) for model in runner.models)
+    bytes_per_number = 4 if options.teacher_precision == "fp32" else 2
+    bytes_per_image = 4 * math.prod(context.input_shape) + max(
+        estimate_forward_bytes(model, shape, bytes_per_number) for model in runner.models
+    )
     outputs = 4 * sum(math.prod(output) for output in runner.shapes.values())
-    return Held(weights, int(knobs.teacher_batch * work + context.micro_batch_size * outputs))
+    return MemoryUse(weights, int(options.teacher_batch * bytes_per_image + context.micro_batch_size * outputs))
 
 
-def _bytes_of(model: nn.Module) -> int:
+def _count_model_bytes(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
@@ -138,28 +142,28 @@ def teacher_autocast(precision: str, device: str) -> torch.autocast:
     return torch.autocast(device.split(":")[0], dtype, enabled=precision != "fp32")
 
 
-def _check(knobs: TeacherKnobs, context: Context, one: bool) -> None:
-    if not knobs.sources:
+def _check_options(options: TeacherOptions, context: BuildContext, single_teacher: bool) -> None:
+    if not options.sources:
         raise ConfigError("distill.teacher=[] names no teacher", "name a run directory, or use distill=self")
-    if one and len(knobs.sources) > 1:
+    if single_teacher and len(options.sources) > 1:
         raise ConfigError(
-            f"distill.teacher names {len(knobs.sources)} teachers, whose features cannot be averaged",
-            f"use distill.teacher={knobs.sources[0]}, or distill=kd, which averages outputs",
+            f"distill.teacher names {len(options.sources)} teachers, whose features cannot be averaged",
+            f"use distill.teacher={options.sources[0]}, or distill=kd, which averages outputs",
         )
-    check_precision(knobs.teacher_precision, context.device)
-    if knobs.teacher_shard == "always" and knobs.teacher_compile:
+    check_precision(options.teacher_precision, context.device)
+    if options.teacher_shard == "always" and options.teacher_compile:
         raise ConfigError(
             "distill.teacher_compile=true: a teacher in parts is not compiled",
             "use distill.teacher_compile=false, or distill.teacher_shard=never",
         )
-    if knobs.cache_dir is not None and knobs.cache != "disk":
+    if options.cache_dir is not None and options.cache != "disk":
         raise ConfigError(
-            f"distill.cache_dir={knobs.cache_dir} has no effect with distill.cache={knobs.cache}",
+            f"distill.cache_dir={options.cache_dir} has no effect with distill.cache={options.cache}",
             "use distill.cache=disk, or leave cache_dir out",
         )
 
 
-class Runner:
+class TeacherRunner:
     """Images → outputs of the teachers, in eval mode and without gradient.
 
     Each forward pass has the same number of images, filled up with zeros, in the same place of memory: so an example's outputs
@@ -169,63 +173,75 @@ class Runner:
     """
 
     def __init__(
-        self, loaded: Sequence[Loaded], context: Context, knobs: TeacherKnobs, taps: Sequence[Tap], logits: bool
+        self,
+        teachers: Sequence[TeacherModel],
+        context: BuildContext,
+        options: TeacherOptions,
+        taps: Sequence[TeacherTap],
+        logits: bool,
     ) -> None:
         self._device = context.device
-        self._precision = knobs.teacher_precision
-        self._taps, self._logits, self._compile = taps, logits, knobs.teacher_compile
-        self.models = [teacher.model for teacher in loaded]
-        self._affine = [renormalisation(context, teacher) for teacher in loaded]
+        self._precision = options.teacher_precision
+        self._taps, self._logits, self._compile = taps, logits, options.teacher_compile
+        self.models = [teacher.model for teacher in teachers]
+        self._affine = [compute_renormalization(context, teacher) for teacher in teachers]
         self._convolutional = any(isinstance(module, nn.Conv2d) for model in self.models for module in model.modules())
-        self._collect = context.collect
-        self.sharded = _sharded(knobs, context.collect.shard_ranks, self.models)
+        self._collect = context.collectives
+        self.sharded = _should_shard(options, context.collectives.shard_ranks, self.models)
         self._buffer = torch.empty(0)
         self._ready = False
-        self._shape = (knobs.teacher_batch, *context.input_shape)
+        self._shape = (options.teacher_batch, *context.input_shape)
         self.shapes = {
             name: tuple(output.shape[1:]) for name, output in self._forward(torch.zeros(1, *self._shape[1:])).items()
         }
-        tapped = ", ".join(f"{tap.name}={tap.module} by {getattr(tap.reduce, '__name__', '')}" for tap in taps)
-        self.described = f"{knobs.teacher_precision} {knobs.teacher_compile} {knobs.teacher_batch} {logits} {tapped}"
+        tap_text = ", ".join(f"{tap.name}={tap.module} by {getattr(tap.reduce, '__name__', '')}" for tap in taps)
+        self.described = (
+            f"{options.teacher_precision} {options.teacher_compile} {options.teacher_batch} {logits} {tap_text}"
+        )
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs by name, float32 [n, …]."""
         if not self._ready:
-            self._prepare()
+            self._move_to_device()
         size = len(self._buffer)
-        found: list[dict[str, Tensor]] = []
-        for start in range(0, size * self.most(math.ceil(len(images) / size)), size):
-            part = images[start : start + size]
-            self._buffer[: len(part)].copy_(part)
-            self._buffer[len(part) :] = 0
-            found.append({name: output[: len(part)].clone() for name, output in self._forward(self._buffer).items()})
-        if not found:
+        chunk_outputs: list[dict[str, Tensor]] = []
+        for start in range(0, size * self.max_over_ranks(math.ceil(len(images) / size)), size):
+            chunk = images[start : start + size]
+            self._buffer[: len(chunk)].copy_(chunk)
+            self._buffer[len(chunk) :] = 0
+            chunk_outputs.append(
+                {name: output[: len(chunk)].clone() for name, output in self._forward(self._buffer).items()}
+            )
+        if not chunk_outputs:
             return {name: torch.empty(0, *shape, device=self._device) for name, shape in self.shapes.items()}
-        return {name: torch.cat([outputs[name] for outputs in found]) for name in self.shapes}
+        return {name: torch.cat([outputs[name] for outputs in chunk_outputs]) for name in self.shapes}
 
-    def most(self, number: int) -> int:
+    def max_over_ranks(self, value: int) -> int:
         """The largest `number` of the ranks that run the teacher together."""
         if not self.sharded:
-            return number
-        return int(self._collect.data_max(torch.tensor(float(number), device=self._device)))
+            return value
+        return int(self._collect.data_max(torch.tensor(float(value), device=self._device)))
 
     @torch.no_grad()
-    def depends_on_neighbours(self, images: Tensor) -> bool:
+    def depends_on_neighbors(self, images: Tensor) -> bool:
         """True where an image's outputs differ in any bit by its place in the batch and the images around it."""
         size = self._shape[0]
         images = images[:size]
-        alone = self(images)
-        shifted = self(torch.cat([images.flip(0), images])[1 : len(images) + 1])
-        moved = torch.tensor(range(len(images) - 2, -1, -1), dtype=torch.int64)
-        return any(not torch.equal(alone[name][moved], shifted[name][: len(moved)]) for name in self.shapes)
+        single_outputs = self(images)
+        shifted_outputs = self(torch.cat([images.flip(0), images])[1 : len(images) + 1])
+        shifted_rows = torch.tensor(range(len(images) - 2, -1, -1), dtype=torch.int64)
+        return any(
+            not torch.equal(single_outputs[name][shifted_rows], shifted_outputs[name][: len(shifted_rows)])
+            for name in self.shapes
+        )
 
-    def _prepare(self) -> None:
+    def _move_to_device(self) -> None:
         memory_format = torch.channels_last if self._convolutional else torch.contiguous_format
         for model in self.models:
             model.to(self._device)
             if self.sharded:  # parts are contiguous; the format of the images decides how a layer computes
-                self._collect.shard(model, blocks(model))
+                self._collect.shard(model, find_blocks(model))
             else:
                 model.to(memory_format=memory_format)
             if self._compile:
@@ -238,88 +254,94 @@ class Runner:
         outputs: dict[str, Tensor] = {}
         logits = []
         for model, affine in zip(self.models, self._affine, strict=True):
-            seen = images if affine is None else images * affine[0].to(images.device) + affine[1].to(images.device)
-            found: dict[str, Tensor] = {}
+            teacher_images = (
+                images if affine is None else images * affine[0].to(images.device) + affine[1].to(images.device)
+            )
+            features: dict[str, Tensor] = {}
             with ExitStack() as stack:
                 for tap in self._taps:
-                    hook = model.get_submodule(tap.module).register_forward_hook(partial(_keep, found, tap.name))
+                    hook = model.get_submodule(tap.module).register_forward_hook(
+                        partial(_store_output, features, tap.name)
+                    )
                     stack.callback(hook.remove)
                 stack.enter_context(teacher_autocast(self._precision, images.device.type))
-                logits.append(model(seen))
-            outputs |= {tap.name: tap.reduce(found[tap.name].float()) for tap in self._taps}
+                logits.append(model(teacher_images))
+            outputs |= {tap.name: tap.reduce(features[tap.name].float()) for tap in self._taps}
         if self._logits:
             outputs[LOGITS] = torch.stack([rows.float() for rows in logits], 1)
         return outputs
 
 
-def _sharded(knobs: TeacherKnobs, ranks: int, models: Sequence[nn.Module]) -> bool:
+def _should_shard(options: TeacherOptions, ranks: int, models: Sequence[nn.Module]) -> bool:
     """Whether the teachers' weights are to lie in parts on the ranks that may share them."""
-    if ranks == 1 or knobs.teacher_shard == "never" or knobs.teacher_compile:
+    if ranks == 1 or options.teacher_shard == "never" or options.teacher_compile:
         return False
-    numbers = sum(parameter.numel() for model in models for parameter in model.parameters())
-    return knobs.teacher_shard == "always" or numbers >= _LARGE
+    num_parameters = sum(parameter.numel() for model in models for parameter in model.parameters())
+    return options.teacher_shard == "always" or num_parameters >= _SHARD_MIN_PARAMETERS
 
 
-def _keep(found: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+def _store_output(features: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
     # Not a copy: where the next operation works in place, the student's features are those after it, too.
-    found[name] = output
+    features[name] = output
 
 
-def renormalisation(context: Context, teacher: Loaded) -> tuple[Tensor, Tensor] | None:
+def compute_renormalization(context: BuildContext, teacher: TeacherModel) -> tuple[Tensor, Tensor] | None:
     """(scale, shift) [channels, 1, 1] from images as the data normalise them to those of the teacher; None where they agree."""
     if not context.mean or (context.mean, context.std) == (teacher.mean, teacher.std):
         return None
-    mean, std, own_mean, own_std = (
+    mean, std, teacher_mean, teacher_std = (
         torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
         for values in (context.mean, context.std, teacher.mean, teacher.std)
     )
-    return (std / own_std).float(), ((mean - own_mean) / own_std).float()
+    return (std / teacher_std).float(), ((mean - teacher_mean) / teacher_std).float()
 
 
-class Teach:
+class TeacherTransform:
     """The batch transform: computes the teacher's outputs, or takes those that are kept."""
 
-    def __init__(self, runner: Runner, store: Store | None) -> None:
+    def __init__(self, runner: TeacherRunner, store: TeacherCache | None) -> None:
         self._runner, self._store = runner, store
         self._checked = store is None
 
     def __call__(self, batch: Batch, key: Key) -> Batch:
-        outputs = self._runner(batch.images) if self._store is None else self._kept(batch.images, self._store)
+        outputs = (
+            self._runner(batch.inputs) if self._store is None else self._compute_or_read(batch.inputs, self._store)
+        )
         batch.extras = {**batch.extras, **outputs}
         return batch
 
-    def _kept(self, images: Tensor, store: Store) -> dict[str, Tensor]:
-        if not self._checked and self._runner.most(len(images)) > 1:
+    def _compute_or_read(self, images: Tensor, store: TeacherCache) -> dict[str, Tensor]:
+        if not self._checked and self._runner.max_over_ranks(len(images)) > 1:
             self._checked = True
-            if self._runner.most(self._runner.depends_on_neighbours(images)):
+            if self._runner.max_over_ranks(self._runner.depends_on_neighbors(images)):
                 raise ConfigError(
                     "the teacher's outputs for an image depend on the images beside it, so they cannot be kept exactly",
                     "use distill.cache=none",
                 )
-        views = view_of(images)
-        places = store.find(views)
-        missing = np.flatnonzero(places[:, 0] < 0)
-        if not self._runner.most(len(missing)):
-            return store.take(places, images.device)
-        computed = self._runner(images[torch.from_numpy(missing).to(images.device)])
-        if len(missing) < len(views):
-            known = np.flatnonzero(places[:, 0] >= 0)
-            kept = store.take(places[known], images.device)
-            order = torch.from_numpy(np.argsort(np.concatenate([missing, known]))).to(images.device)
-            outputs = {name: torch.cat([computed[name], kept[name]])[order] for name in computed}
+        digests = digest_images(images)
+        places = store.locate(digests)
+        missing_rows = np.flatnonzero(places[:, 0] < 0)
+        if not self._runner.max_over_ranks(len(missing_rows)):
+            return store.read_rows(places, images.device)
+        new_outputs = self._runner(images[torch.from_numpy(missing_rows).to(images.device)])
+        if len(missing_rows) < len(digests):
+            known_rows = np.flatnonzero(places[:, 0] >= 0)
+            known_outputs = store.read_rows(places[known_rows], images.device)
+            order = torch.from_numpy(np.argsort(np.concatenate([missing_rows, known_rows]))).to(images.device)
+            outputs = {name: torch.cat([new_outputs[name], known_outputs[name]])[order] for name in new_outputs}
         else:
-            outputs = computed
-        store.add([views[row] for row in missing], computed)
+            outputs = new_outputs
+        store.add([digests[row] for row in missing_rows], new_outputs)
         return outputs
 
 
-class _Flush:
+class _CacheFlusher:
     """Writes what is new at the end of each epoch and of the run."""
 
-    def __init__(self, store: Store, context: Context) -> None:
-        self._store, self._times, self._last = store, context.times, context.total_steps
+    def __init__(self, store: TeacherCache, context: BuildContext) -> None:
+        self._store, self._times, self._last = store, context.epoch_schedule, context.total_steps
 
-    def __call__(self, moment: Moment) -> None:
-        done = moment.step + 1
-        if self._times.place(done)[1] == 0 or done == self._last:
+    def __call__(self, step_info: StepInfo) -> None:
+        steps_done = step_info.step + 1
+        if self._times.locate_step(steps_done)[1] == 0 or steps_done == self._last:
             self._store.flush()

@@ -11,48 +11,51 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from dnntrain.choices.distill._layer_matching import map_names, output_shapes, paired, student_of
-from dnntrain.choices.distill._options import TeacherKnobs, check_weights
-from dnntrain.choices.distill._teacher_runner import Tap, taught
+from dnntrain.choices.distill._layer_matching import build_student, compute_output_shapes, make_tap_names, pair_modules
+from dnntrain.choices.distill._options import TeacherOptions, check_weights
+from dnntrain.choices.distill._teacher_runner import TeacherTap, build_teacher_hooks
 from dnntrain.config.fields import NonNegative
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Batch, Capture, Context, LossTerm, Need, Outputs, Parts
+from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutRequirement, LossTerm, ModelOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
-class At(TeacherKnobs):
+class At(TeacherOptions):
     """task_weight * cross-entropy + weight / 2 * Σ over layers of ‖Q_S / ‖Q_S‖ - Q_T / ‖Q_T‖‖, where Q is the attention map."""
 
     layers: str | tuple[str, ...]  # modules of the student that give maps: names or patterns such as stages.*
     teacher_layers: str | tuple[str, ...] | None = None  # modules of the teacher, one for each; null: as layers
     weight: NonNegative = 10.0  # the paper's beta
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURES})
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         check_weights(weight=self.weight)
         modules: list[str] = []
 
-        def taps(teacher: nn.Module) -> list[Tap]:
-            ours, theirs = paired(context, self.layers, teacher, self.teacher_layers)
-            modules.extend(ours)
-            _check_maps(theirs, output_shapes(teacher, theirs, context), "teacher")
-            return [Tap(name, module, attention) for name, module in zip(map_names(ours), theirs, strict=True)]
+        def select_taps(teacher: nn.Module) -> list[TeacherTap]:
+            student_modules, teacher_modules = pair_modules(context, self.layers, teacher, self.teacher_layers)
+            modules.extend(student_modules)
+            _check_maps(teacher_modules, compute_output_shapes(teacher, teacher_modules, context), "teacher")
+            return [
+                TeacherTap(name, module, attention_map)
+                for name, module in zip(make_tap_names(student_modules), teacher_modules, strict=True)
+            ]
 
-        teacher = taught(self, context, taps=taps)
-        _check_maps(modules, output_shapes(student_of(context), modules, context), "student")
-        names = map_names(modules)
-        captures = [Capture(name, module) for name, module in zip(names, modules, strict=True)]
-        term = LossTerm("at", partial(_transfer, names), self.weight / 2)
-        return teacher.parts(self.task_weight, term, captures=captures)
+        teacher = build_teacher_hooks(self, context, taps=select_taps)
+        _check_maps(modules, compute_output_shapes(build_student(context), modules, context), "student")
+        names = make_tap_names(modules)
+        captures = [FeatureTap(name, module) for name, module in zip(names, modules, strict=True)]
+        term = LossTerm("at", partial(_compute_transfer_loss, names), self.weight / 2)
+        return teacher.to_hooks(self.task_weight, term, captures=captures)
 
 
-def _transfer(names: list[str], outputs: Outputs, batch: Batch) -> Tensor:
-    terms = [attention_loss(attention(outputs.features[name].float()), batch.extras[name]) for name in names]
+def _compute_transfer_loss(names: list[str], outputs: ModelOutputs, batch: Batch) -> Tensor:
+    terms = [attention_loss(attention_map(outputs.features[name].float()), batch.extras[name]) for name in names]
     return torch.stack(terms).sum(0)
 
 
-def attention(features: Tensor) -> Tensor:
+def attention_map(features: Tensor) -> Tensor:
     """Σ over channels of the squared features: [n, channels, height, width] → [n, height, width]."""
     return features.square().sum(1)
 
@@ -66,10 +69,10 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return distance
 
 
-def _check_maps(modules: tuple[str, ...] | list[str], shapes: list[tuple[int, ...]], whose: str) -> None:
+def _check_maps(modules: tuple[str, ...] | list[str], shapes: list[tuple[int, ...]], owner: str) -> None:
     for module, shape in zip(modules, shapes, strict=True):
         if len(shape) != 3:
             raise ConfigError(
-                f"distill=at needs maps, and {module} of the {whose} gives {'x'.join(map(str, shape))} for an image",
+                f"distill=at needs maps, and {module} of the {owner} gives {'x'.join(map(str, shape))} for an image",
                 "name convolutional modules, or use distill=fitnet",
             )

@@ -8,16 +8,16 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, softmax
 
-from dnntrain.choices.distill._ensemble import check_ensemble, combined
-from dnntrain.choices.distill._options import TeacherKnobs, check_weights
-from dnntrain.choices.distill._pair_blocks import block_count, in_blocks, spread
-from dnntrain.choices.distill._teacher_runner import LOGITS, taught
+from dnntrain.choices.distill._ensemble import check_ensemble, combine_logits
+from dnntrain.choices.distill._options import TeacherOptions, check_weights
+from dnntrain.choices.distill._pair_blocks import count_blocks, split_into_blocks, spread_over_examples
+from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
 from dnntrain.config.fields import Literal, NonNegative, Positive
-from dnntrain.protocols import Batch, Context, LossTerm, Need, Outputs, Parts
+from dnntrain.protocols import Batch, BuildContext, Hooks, LayoutRequirement, LossTerm, ModelOutputs
 
 
 @dataclass(frozen=True)
-class Dist(TeacherKnobs):
+class Dist(TeacherOptions):
     """task_weight * cross-entropy + T² (beta * inter-class + gamma * intra-class loss), each 1 - Pearson's correlation.
 
     The intra-class loss relates the examples of a pair block (`data.pair_block`, 8): larger blocks tell more.
@@ -28,41 +28,41 @@ class Dist(TeacherKnobs):
     gamma: NonNegative = 2.0  # weight of the correlation over examples, for each class
     ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
     pairs: ClassVar[bool] = True
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         check_weights(beta=self.beta, gamma=self.gamma)
         check_ensemble(self.ensemble, self.sources)
-        teacher = taught(self, context, logits=True)
+        teacher = build_teacher_hooks(self, context, logits=True)
         square = self.temperature**2
 
-        def probabilities(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-            target = combined(batch.extras[LOGITS], self.ensemble, self.temperature)
-            return tuple(softmax(logits.float() / self.temperature, 1) for logits in (outputs.logits, target))  # type: ignore[return-value]
+        def compute_probabilities(outputs: ModelOutputs, batch: Batch) -> tuple[Tensor, Tensor]:
+            target = combine_logits(batch.extras[LOGITS], self.ensemble, self.temperature)
+            return tuple(softmax(logits.float() / self.temperature, 1) for logits in (outputs.outputs, target))  # type: ignore[return-value]
 
-        def inter(outputs: Outputs, batch: Batch) -> Tensor:
-            return square * inter_class(*probabilities(outputs, batch))
+        def inter_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
+            return square * inter_class_loss(*compute_probabilities(outputs, batch))
 
-        def intra(outputs: Outputs, batch: Batch) -> Tensor:
-            count = block_count(batch, context)
-            blocks = (in_blocks(rows, count, context) for rows in probabilities(outputs, batch))
-            return square * spread(intra_class(*blocks), outputs.logits, context)
+        def intra_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
+            count = count_blocks(batch, context)
+            blocks = (split_into_blocks(rows, count, context) for rows in compute_probabilities(outputs, batch))
+            return square * spread_over_examples(intra_class_loss(*blocks), outputs.outputs, context)
 
-        terms = (LossTerm("dist_inter", inter, self.beta), LossTerm("dist_intra", intra, self.gamma))
-        return teacher.parts(self.task_weight, *terms)
+        terms = (LossTerm("dist_inter", inter_loss, self.beta), LossTerm("dist_intra", intra_loss, self.gamma))
+        return teacher.to_hooks(self.task_weight, *terms)
 
 
-def inter_class(student: Tensor, teacher: Tensor) -> Tensor:
+def inter_class_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - correlation over the classes: probabilities [n, classes] → [n]."""
-    return 1 - pearson(student, teacher, 1)
+    return 1 - pearson_correlation(student, teacher, 1)
 
 
-def intra_class(student: Tensor, teacher: Tensor) -> Tensor:
+def intra_class_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - correlation over the examples of a block, averaged over the classes: [blocks, examples, classes] → [blocks]."""
-    return (1 - pearson(student, teacher, 1)).mean(1)
+    return (1 - pearson_correlation(student, teacher, 1)).mean(1)
 
 
-def pearson(left: Tensor, right: Tensor, dim: int) -> Tensor:
+def pearson_correlation(left: Tensor, right: Tensor, dim: int) -> Tensor:
     """Pearson's correlation along `dim`; 0 where one side does not vary."""
     return cosine_similarity(left - left.mean(dim, keepdim=True), right - right.mean(dim, keepdim=True), dim, eps=1e-8)

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from dnntrain.choices.distill._ensemble import check_ensemble, combined
-from dnntrain.choices.distill._options import TeacherKnobs, check_weights
-from dnntrain.choices.distill._teacher_runner import LOGITS, taught
+from dnntrain.choices.distill._ensemble import check_ensemble, combine_logits
+from dnntrain.choices.distill._options import TeacherOptions, check_weights
+from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
 from dnntrain.config.fields import Literal, NonNegative, Positive
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Batch, BatchStage, Context, LossTerm, Need, Outputs, Parts
+from dnntrain.protocols import Batch, BatchStage, BuildContext, Hooks, LayoutRequirement, LossTerm, ModelOutputs
 
 #: Up to so many classes the plan advises a smaller beta than the default.
 _FEW_CLASSES = 20
 
 
 @dataclass(frozen=True)
-class Dkd(TeacherKnobs):
+class Dkd(TeacherOptions):
     """task_weight * cross-entropy + T² (alpha * target-class part + beta * part of the other classes)."""
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
@@ -29,18 +29,18 @@ class Dkd(TeacherKnobs):
     beta: NonNegative = 8.0  # weight of the others among themselves; the paper's is 2 to 8 on CIFAR-100
     ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         check_weights(alpha=self.alpha, beta=self.beta)
         check_ensemble(self.ensemble, self.sources)
-        teacher = taught(self, context, logits=True)
+        teacher = build_teacher_hooks(self, context, logits=True)
 
-        def term(outputs: Outputs, batch: Batch) -> Tensor:
-            target = combined(batch.extras[LOGITS], self.ensemble, self.temperature)
-            return dkd_loss(outputs.logits, target, batch.targets, self.temperature, self.alpha, self.beta)
+        def compute_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
+            target = combine_logits(batch.extras[LOGITS], self.ensemble, self.temperature)
+            return dkd_loss(outputs.outputs, target, batch.targets, self.temperature, self.alpha, self.beta)
 
-        return teacher.parts(self.task_weight, LossTerm("dkd", term))
+        return teacher.to_hooks(self.task_weight, LossTerm("dkd", compute_loss))
 
     def notes(self, num_classes: int) -> tuple[str, ...]:
         """What the plan says: a beta for many classes does harm with few (docs/benchmarks.md)."""
@@ -48,10 +48,10 @@ class Dkd(TeacherKnobs):
             return ()
         return (f"distill.beta={self.beta:g} is for many classes; with these {num_classes}, try distill.beta=1",)
 
-    def check_with(self, parts: Parts) -> None:
+    def check_with(self, hooks: Hooks) -> None:
         """Refuses targets that are shared among classes, besides what every teacher refuses."""
-        super().check_with(parts)
-        if any(transform.stage in (BatchStage.MIX, BatchStage.TARGET) for transform in parts.batch):
+        super().check_with(hooks)
+        if any(transform.stage in (BatchStage.MIX, BatchStage.TARGET) for transform in hooks.batch_transforms):
             raise ConfigError(
                 "distill=dkd takes the target class apart from the others, and mixed examples have several",
                 "use distill=kd, or leave the mixing method out of reg",
@@ -65,14 +65,14 @@ def dkd_loss(
 
     b: probabilities of the target class and of all others together; p̂: softmax over the classes that are not the target.
     """
-    log_q, rest_q, hat_q = _decoupled(student.float() / temperature, targets)
-    log_p, rest_p, hat_p = _decoupled(teacher.float() / temperature, targets)
-    target_part = log_p.exp() * (log_p - log_q) + rest_p.exp() * (rest_p - rest_q)
-    other_part = (hat_p.exp() * (hat_p - hat_q)).sum(1)
-    return temperature**2 * (alpha * target_part + beta * other_part)
+    log_q, rest_q, hat_q = _decouple_probabilities(student.float() / temperature, targets)
+    log_p, rest_p, hat_p = _decouple_probabilities(teacher.float() / temperature, targets)
+    target_loss = log_p.exp() * (log_p - log_q) + rest_p.exp() * (rest_p - rest_q)
+    other_loss = (hat_p.exp() * (hat_p - hat_q)).sum(1)
+    return temperature**2 * (alpha * target_loss + beta * other_loss)
 
 
-def _decoupled(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _decouple_probabilities(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithms of: the target's probability [n], that of all others [n], softmax among the others [n, classes - 1]."""
     others = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
     others = others + (others >= targets[:, None])

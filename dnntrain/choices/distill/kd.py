@@ -8,15 +8,15 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from dnntrain.choices.distill._ensemble import check_ensemble, combined
-from dnntrain.choices.distill._options import TeacherKnobs, check_weights
-from dnntrain.choices.distill._teacher_runner import LOGITS, taught
+from dnntrain.choices.distill._ensemble import check_ensemble, combine_logits
+from dnntrain.choices.distill._options import TeacherOptions, check_weights
+from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
 from dnntrain.config.fields import Literal, NonNegative, Positive
-from dnntrain.protocols import Batch, Context, LossTerm, Need, Outputs, Parts
+from dnntrain.protocols import Batch, BuildContext, Hooks, LayoutRequirement, LossTerm, ModelOutputs
 
 
 @dataclass(frozen=True)
-class Kd(TeacherKnobs):
+class Kd(TeacherOptions):
     """task_weight * cross-entropy + weight * T² KL(teacher ‖ student), both softened by the temperature T.
 
     The paper's alpha is task_weight=1-alpha and weight=alpha. T² keeps the gradient's size where T changes (section 2).
@@ -26,18 +26,18 @@ class Kd(TeacherKnobs):
     weight: NonNegative = 1.0  # weight of the teacher's term
     ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         check_weights(weight=self.weight)
         check_ensemble(self.ensemble, self.sources)
-        teacher = taught(self, context, logits=True)
+        teacher = build_teacher_hooks(self, context, logits=True)
 
-        def term(outputs: Outputs, batch: Batch) -> Tensor:
-            target = combined(batch.extras[LOGITS], self.ensemble, self.temperature)
-            return kd_loss(outputs.logits, target, self.temperature)
+        def compute_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
+            target = combine_logits(batch.extras[LOGITS], self.ensemble, self.temperature)
+            return kd_loss(outputs.outputs, target, self.temperature)
 
-        return teacher.parts(self.task_weight, LossTerm("kd", term, self.weight))
+        return teacher.to_hooks(self.task_weight, LossTerm("kd", compute_loss, self.weight))
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import normalize, smooth_l1_loss
 
-from dnntrain.choices.distill._layer_matching import map_names, matching, output_shapes, student_of
-from dnntrain.choices.distill._options import TeacherKnobs, check_weights
-from dnntrain.choices.distill._pair_blocks import block_count, in_blocks, spread
-from dnntrain.choices.distill._teacher_runner import LOGITS, Tap, taught
+from dnntrain.choices.distill._layer_matching import build_student, compute_output_shapes, make_tap_names, match_modules
+from dnntrain.choices.distill._options import TeacherOptions, check_weights
+from dnntrain.choices.distill._pair_blocks import count_blocks, split_into_blocks, spread_over_examples
+from dnntrain.choices.distill._teacher_runner import LOGITS, TeacherTap, build_teacher_hooks
 from dnntrain.config.fields import NonNegative
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Batch, Capture, Context, LossTerm, Need, Outputs, Parts
+from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutRequirement, LossTerm, ModelOutputs
 
 
 @dataclass(frozen=True)
-class Rkd(TeacherKnobs):
+class Rkd(TeacherOptions):
     """task_weight * cross-entropy + distance_weight * L_D + angle_weight * L_A: distances and angles among examples agree.
 
     The examples of a pair block (`data.pair_block`, 8) are related to each other; larger blocks tell more. The teacher's classes or
@@ -35,45 +35,51 @@ class Rkd(TeacherKnobs):
     pairs: ClassVar[bool] = True
 
     @property
-    def needs(self) -> frozenset[Need]:
-        return frozenset({Need.FEATURES}) if self.layer is not None else frozenset()
+    def needs(self) -> frozenset[LayoutRequirement]:
+        return frozenset({LayoutRequirement.FEATURES}) if self.layer is not None else frozenset()
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         check_weights(distance_weight=self.distance_weight, angle_weight=self.angle_weight)
         if self.layer is None and self.teacher_layer is not None:
             raise ConfigError("distill.teacher_layer has no effect without distill.layer", "set both, or neither")
-        teacher = taught(self, context, logits=self.layer is None, taps=self._taps, relations_only=True)
-        name, captures = LOGITS, list[Capture]()
+        teacher = build_teacher_hooks(
+            self, context, logits=self.layer is None, taps=self._select_taps, relations_only=True
+        )
+        name, captures = LOGITS, list[FeatureTap]()
         if self.layer is not None:
-            (name,) = map_names((self.layer,))
-            module = _only(self.layer, student_of(context), "distill.layer")
-            output_shapes(student_of(context), (module,), context)
-            captures.append(Capture(name, module))
+            (name,) = make_tap_names((self.layer,))
+            module = _match_single(self.layer, build_student(context), "distill.layer")
+            compute_output_shapes(build_student(context), (module,), context)
+            captures.append(FeatureTap(name, module))
 
-        def related(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-            rows = outputs.logits if self.layer is None else outputs.features[name]
-            count = block_count(batch, context)
-            return rows, in_blocks(rows, count, context), in_blocks(batch.extras[name], count, context)
+        def get_block_rows(outputs: ModelOutputs, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+            rows = outputs.outputs if self.layer is None else outputs.features[name]
+            count = count_blocks(batch, context)
+            return rows, split_into_blocks(rows, count, context), split_into_blocks(batch.extras[name], count, context)
 
-        def distance(outputs: Outputs, batch: Batch) -> Tensor:
-            rows, ours, theirs = related(outputs, batch)
-            return spread(distance_loss(ours, theirs), rows, context)
+        def compute_distance_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
+            rows, student_blocks, teacher_blocks = get_block_rows(outputs, batch)
+            return spread_over_examples(distance_loss(student_blocks, teacher_blocks), rows, context)
 
-        def angle(outputs: Outputs, batch: Batch) -> Tensor:
-            rows, ours, theirs = related(outputs, batch)
-            return spread(angle_loss(ours, theirs), rows, context)
+        def compute_angle_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
+            rows, student_blocks, teacher_blocks = get_block_rows(outputs, batch)
+            return spread_over_examples(angle_loss(student_blocks, teacher_blocks), rows, context)
 
         terms = (
-            LossTerm("rkd_distance", distance, self.distance_weight),
-            LossTerm("rkd_angle", angle, self.angle_weight),
+            LossTerm("rkd_distance", compute_distance_loss, self.distance_weight),
+            LossTerm("rkd_angle", compute_angle_loss, self.angle_weight),
         )
-        return teacher.parts(self.task_weight, *terms, captures=captures)
+        return teacher.to_hooks(self.task_weight, *terms, captures=captures)
 
-    def _taps(self, teacher: nn.Module) -> list[Tap]:
+    def _select_taps(self, teacher: nn.Module) -> list[TeacherTap]:
         if self.layer is None:
             return []
         pattern = self.layer if self.teacher_layer is None else self.teacher_layer
-        return [Tap(map_names((pattern,))[0], _only(pattern, teacher, "the teacher's distill.teacher_layer"))]
+        return [
+            TeacherTap(
+                make_tap_names((pattern,))[0], _match_single(pattern, teacher, "the teacher's distill.teacher_layer")
+            )
+        ]
 
 
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -81,13 +87,13 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     psi(a, b) = ‖a - b‖ divided by the mean of that over the block's pairs; Huber's bound is 1. The paper sums over pairs.
     """
-    one, other = torch.triu_indices(student.shape[1], student.shape[1], 1, device=student.device)
+    first, second = torch.triu_indices(student.shape[1], student.shape[1], 1, device=student.device)
 
-    def distances(rows: Tensor) -> Tensor:
-        found: Tensor = vector_norm(rows[:, one] - rows[:, other], dim=2)
-        return found / found.mean(1, keepdim=True).clamp_min(1e-12)
+    def compute_distances(rows: Tensor) -> Tensor:
+        lengths: Tensor = vector_norm(rows[:, first] - rows[:, second], dim=2)
+        return lengths / lengths.mean(1, keepdim=True).clamp_min(1e-12)
 
-    return smooth_l1_loss(distances(student), distances(teacher), reduction="none").mean(1)
+    return smooth_l1_loss(compute_distances(student), compute_distances(teacher), reduction="none").mean(1)
 
 
 def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -96,20 +102,20 @@ def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     The angle is at j, and i, j, k are three examples. The paper sums over triples.
     """
     size = student.shape[1]
-    place = torch.arange(size, device=student.device)
-    middle, one, other = torch.meshgrid(place, place, place, indexing="ij")
-    distinct = ((middle != one) & (middle != other) & (one < other)).float()
+    indices = torch.arange(size, device=student.device)
+    middle, first, second = torch.meshgrid(indices, indices, indices, indexing="ij")
+    distinct = ((middle != first) & (middle != second) & (first < second)).float()
 
-    def cosines(rows: Tensor) -> Tensor:
+    def compute_cosines(rows: Tensor) -> Tensor:
         arms = normalize(rows[:, None] - rows[:, :, None], dim=3, eps=1e-12)
         return arms @ arms.transpose(2, 3)
 
-    loss = smooth_l1_loss(cosines(student), cosines(teacher), reduction="none") * distinct
+    loss = smooth_l1_loss(compute_cosines(student), compute_cosines(teacher), reduction="none") * distinct
     return loss.sum((1, 2, 3)) / distinct.sum().clamp_min(1)
 
 
-def _only(pattern: str, model: nn.Module, knob: str) -> str:
-    found = matching(pattern, model, knob)
-    if len(found) > 1:
-        raise ConfigError(f"{knob}={pattern} names {len(found)} modules: {', '.join(found[:5])}", "name one of them")
-    return found[0]
+def _match_single(pattern: str, model: nn.Module, option: str) -> str:
+    names = match_modules(pattern, model, option)
+    if len(names) > 1:
+        raise ConfigError(f"{option}={pattern} names {len(names)} modules: {', '.join(names[:5])}", "name one of them")
+    return names[0]

@@ -15,15 +15,25 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from dnntrain.choices.distill._options import check_weights
 from dnntrain.choices.distill._teacher_runner import check_precision, teacher_autocast
 from dnntrain.choices.distill.kd import kd_loss
-from dnntrain.choices.reg.ema import decay_at
+from dnntrain.choices.reg.ema import compute_decay
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
-from dnntrain.nn.cost import forward_bytes
+from dnntrain.nn.cost import estimate_forward_bytes
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import Batch, Built, Context, Held, LossTerm, Moment, Need, Outputs, Parts
+from dnntrain.protocols import (
+    Batch,
+    BuildContext,
+    Hooks,
+    LayoutRequirement,
+    LossTerm,
+    MemoryUse,
+    ModelOutputs,
+    StepInfo,
+    TrainerHandles,
+)
 
 
 @dataclass(frozen=True)
-class SelfDistillation:
+class MeanTeacher:
     """task_weight * cross-entropy + weight * T² KL(average ‖ student); average = decay * average + (1 - decay) * weights after a step.
 
     The average is computed in eval mode on the very images of the student, and is saved with the run.
@@ -36,35 +46,37 @@ class SelfDistillation:
     warmup: bool = True  # at step t use at most (1 + t) / (10 + t), so that early weights are soon forgotten
     teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the average's layers
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         check_weights(weight=self.weight)
         check_precision(self.teacher_precision, context.device)
-        teacher = OwnAverage(self.decay, self.warmup, self.teacher_precision)
+        teacher = EmaTeacher(self.decay, self.warmup, self.teacher_precision)
 
-        def term(outputs: Outputs, batch: Batch) -> Tensor:
-            return kd_loss(outputs.logits, teacher.logits(batch.images), self.temperature)
+        def compute_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
+            return kd_loss(outputs.outputs, teacher.compute_logits(batch.inputs), self.temperature)
 
-        return Parts(
-            loss=(LossTerm("self", term, self.weight),),
-            after_step=(teacher,),
+        return Hooks(
+            loss_terms=(LossTerm("self", compute_loss, self.weight),),
+            after_step_hooks=(teacher,),
             state={"self_teacher": teacher},
-            task_weight=self.task_weight,
-            held=(partial(self._held, context),),
+            main_loss_weight=self.task_weight,
+            memory_use=(partial(self._estimate_memory, context),),
         )
 
-    def _held(self, context: Context, ranks: int) -> Held:
+    def _estimate_memory(self, context: BuildContext, ranks: int) -> MemoryUse:
         """The average's numbers, and its forward pass of a micro-batch."""
-        assert context.student is not None
-        model = context.student()
-        number = 4 if self.teacher_precision == "fp32" else 2
-        work = forward_bytes(model, ModelShape(context.num_classes, *context.input_shape), number)
+        assert context.build_model is not None
+        model = context.build_model()
+        bytes_per_number = 4 if self.teacher_precision == "fp32" else 2
+        forward_size = estimate_forward_bytes(
+            model, ModelShape(context.num_classes, *context.input_shape), bytes_per_number
+        )
         weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-        return Held(weights, int(context.micro_batch_size * work))
+        return MemoryUse(weights, int(context.micro_batch_size * forward_size))
 
 
-class OwnAverage:
+class EmaTeacher:
     """A frozen copy of the model that holds the running average of its parameters and buffers."""
 
     def __init__(self, decay: float, warmup: bool, precision: str) -> None:
@@ -73,26 +85,26 @@ class OwnAverage:
         self._model: nn.Module = nn.Identity()
         self._pairs: list[tuple[Tensor, Tensor]] = []
 
-    def bind(self, built: Built) -> None:
-        self._model = copy.deepcopy(built.model).eval().requires_grad_(False)
-        live = {name: tensor.detach() for name, tensor in built.model.state_dict(keep_vars=True).items()}
+    def bind(self, handles: TrainerHandles) -> None:
+        self._model = copy.deepcopy(handles.model).eval().requires_grad_(False)
+        live = {name: tensor.detach() for name, tensor in handles.model.state_dict(keep_vars=True).items()}
         self._pairs = [(tensor, live[name]) for name, tensor in self._model.state_dict().items()]
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
+    def compute_logits(self, images: Tensor) -> Tensor:
         """The average's logits [n, classes], float32."""
         with teacher_autocast(self._precision, images.device.type):
-            found: Tensor = self._model(images)
-        return found.float()
+            outputs: Tensor = self._model(images)
+        return outputs.float()
 
     @torch.no_grad()
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, step_info: StepInfo) -> None:
         floats = [pair for pair in self._pairs if pair[0].is_floating_point()]
-        average = get_ema_multi_avg_fn(decay_at(self._updates, self._decay, 1, self._warmup))  # type: ignore[no-untyped-call]
+        average = get_ema_multi_avg_fn(compute_decay(self._updates, self._decay, 1, self._warmup))  # type: ignore[no-untyped-call]
         average([pair[0] for pair in floats], [pair[1] for pair in floats], None)
-        for own, live in self._pairs:
-            if not own.is_floating_point():
-                own.copy_(live)
+        for average_tensor, live in self._pairs:
+            if not average_tensor.is_floating_point():
+                average_tensor.copy_(live)
         self._updates += 1
 
     def state_dict(self) -> dict[str, Any]:

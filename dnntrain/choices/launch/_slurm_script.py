@@ -6,16 +6,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from dnntrain.choices.launch.slurm import Slurm
+from dnntrain.choices.launch.slurm import SlurmLaunch
 
 #: Exit code of a run that was told to stop and has saved.
-_PREEMPTED = 75
+_PREEMPTED_EXIT_CODE = 75
 
 #: Settings of launch=slurm that launch=local has, too.
-_OF_BOTH = ("launch.nproc", "launch.timeout")
+_SHARED_KEYS = ("launch.nproc", "launch.timeout")
 
 
-def batch_script(choice: Slurm, name: str, folder: Path, program: Sequence[str]) -> str:
+def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Sequence[str]) -> str:
     """The text that sbatch takes: one task a rank; the ranks meet at a port that follows from the job's number.
 
     Slurm signals the tasks before the time limit (USR1) and on preemption (TERM): they save and end with 75, which queues the job again.
@@ -23,7 +23,7 @@ def batch_script(choice: Slurm, name: str, folder: Path, program: Sequence[str])
     options = {
         "job-name": name,
         "nodes": choice.nodes,
-        "ntasks-per-node": choice.tasks,
+        "ntasks-per-node": choice.tasks_per_node,
         "cpus-per-task": choice.cpus,
         "gpus-per-node": choice.gpus or None,
         "mem": choice.mem,
@@ -36,8 +36,8 @@ def batch_script(choice: Slurm, name: str, folder: Path, program: Sequence[str])
     }
     head = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
     head.append("#SBATCH --requeue" if choice.requeue else "#SBATCH --no-requeue")
-    again = [
-        f"if [ $code = {_PREEMPTED} ]; then",
+    requeue_lines = [
+        f"if [ $code = {_PREEMPTED_EXIT_CODE} ]; then",
         '  echo "saved; the job is queued again"',
         '  scontrol requeue "$SLURM_JOB_ID" && sleep 60',
         "fi",
@@ -53,34 +53,34 @@ def batch_script(choice: Slurm, name: str, folder: Path, program: Sequence[str])
             "trap : TERM USR1",
             f"srun --kill-on-bad-exit=0 {shlex.join(program)}",
             "code=$?",
-            *(again if choice.requeue else []),
+            *(requeue_lines if choice.requeue else []),
             "exit $code",
             "",
         ]
     )
 
 
-def sweep_job(choice: Slurm, words: Sequence[str]) -> str:
+def make_sweep_command(choice: SlurmLaunch, arguments: Sequence[str]) -> str:
     """The sbatch line that runs the sweep of `words` within one job of one node: what the trials take, they take of the job.
 
     sbatch signals dnntrain itself (B:) before the time limit: the trials save, and the same line goes on.
     """
     options = {
         "gpus-per-node": choice.gpus or None,
-        "cpus-per-task": choice.cpus and choice.cpus * choice.tasks,
+        "cpus-per-task": choice.cpus and choice.cpus * choice.tasks_per_node,
         "mem": choice.mem,
         "time": choice.time,
         "partition": choice.partition,
         "account": choice.account,
         "signal": f"B:TERM@{round(choice.grace)}",
     }
-    asked = [f"--{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
-    keys = [word.lstrip("+").partition("=")[0] for word in words]
-    kept = [
-        word
-        for word, key in zip(words, keys, strict=True)
-        if key != "launch" and (not key.startswith("launch.") or key in _OF_BOTH)
+    sbatch_options = [f"--{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
+    keys = [argument.lstrip("+").partition("=")[0] for argument in arguments]
+    sweep_arguments = [
+        argument
+        for argument, key in zip(arguments, keys, strict=True)
+        if key != "launch" and (not key.startswith("launch.") or key in _SHARED_KEYS)
     ]
     local = [] if "launch" in keys else ["launch=local"]
-    body = "; ".join([*choice.setup, f"exec {shlex.join(['dnntrain', '-m', *kept, *local])}"])
-    return " ".join(["sbatch", *asked, f"--wrap={shlex.quote(body)}"])
+    body = "; ".join([*choice.setup, f"exec {shlex.join(['dnntrain', '-m', *sweep_arguments, *local])}"])
+    return " ".join(["sbatch", *sbatch_options, f"--wrap={shlex.quote(body)}"])

@@ -9,7 +9,7 @@ from dnntrain.config.fields import Annotated, Duration, NonNegative, NonNegative
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalLaunch:
     """`nproc` processes where the layout wants more than one: one per accelerator, or two on a machine without any."""
 
     nproc: PositiveInt | None = None  # processes on this machine; null: one per accelerator, or two without any

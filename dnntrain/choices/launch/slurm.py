@@ -9,7 +9,7 @@ from dnntrain.config.fields import Annotated, Duration, NonNegative, PositiveInt
 
 
 @dataclass(frozen=True)
-class Slurm:
+class SlurmLaunch:
     """`nodes` × `nproc` tasks, each one rank. A job that is preempted or comes to its time limit saves, and is queued again."""
 
     nodes: PositiveInt = 1  # nodes of the job
@@ -33,9 +33,9 @@ class Slurm:
 
     def build(self, accelerators: int) -> int:
         """The number of ranks of the job."""
-        return self.nodes * self.tasks
+        return self.nodes * self.tasks_per_node
 
     @property
-    def tasks(self) -> int:
+    def tasks_per_node(self) -> int:
         """Ranks on each node."""
         return self.nproc or self.gpus or 1

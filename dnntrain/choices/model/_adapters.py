@@ -16,39 +16,39 @@ from dnntrain.nn.init import keyed_generator
 from dnntrain.nn.shape import ModelShape
 
 
-def built_by(make: Callable[[], nn.Module], shape: ModelShape, what: str) -> nn.Module:
+def build_and_check(make: Callable[[], nn.Module], shape: ModelShape, model_name: str) -> nn.Module:
     """`make()`, marked so that `initialise` respects its constructor's first weights, and tried.
 
     Raises ConfigError, which calls the model `what`, where its constructor or a forward pass fails, or where that gives
     anything but [1, classes].
     """
-    model = _made(make, what)
-    _try(model, shape, what)
+    model = _call_constructor(make, model_name)
+    _check_forward(model, shape, model_name)
     model.fresh = make  # type: ignore[assignment]
     return model
 
 
-def library(name: str) -> Any:
+def import_library(name: str) -> Any:
     """A library that is imported only where a model of it is chosen; its types are not checked."""
     return import_module(name)
 
 
-def take_channels(model: nn.Module, channels: int) -> None:
+def adapt_input_channels(model: nn.Module, channels: int) -> None:
     """Replaces the first convolution by one for images of `channels` channels, where it has another number."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             if module.in_channels != channels:
-                replace_module(model, name, _with_inputs(module, channels))
+                replace_module(model, name, _make_input_layer(module, channels))
             return
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     """Puts `module` in the place of the inner module `name`."""
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, module)
+    parent, _, child_name = name.rpartition(".")
+    setattr(model.get_submodule(parent), child_name, module)
 
 
-def _with_inputs(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
+def _make_input_layer(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
     if layer.groups != 1:
         raise ConfigError(f"the first convolution has {layer.groups} groups and cannot take {channels} channels")
     return nn.Conv2d(
@@ -63,19 +63,19 @@ def _with_inputs(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
     )
 
 
-def _made(make: Callable[[], nn.Module], what: str) -> nn.Module:
+def _call_constructor(make: Callable[[], nn.Module], model_name: str) -> nn.Module:
     try:
         model = make()
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"{what} cannot be built: {told(error)}") from error
+        raise ConfigError(f"{model_name} cannot be built: {describe_error(error)}") from error
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"{what} is a {type(model).__name__}, not a torch.nn.Module")
+        raise ConfigError(f"{model_name} is a {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
-def _try(model: nn.Module, shape: ModelShape, what: str) -> None:
+def _check_forward(model: nn.Module, shape: ModelShape, model_name: str) -> None:
     """One image through the model in eval mode; a model on the meta device is not tried."""
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         return
@@ -86,20 +86,22 @@ def _try(model: nn.Module, shape: ModelShape, what: str) -> None:
             outputs = model(torch.zeros(1, shape.channels, shape.height, shape.width))
     except Exception as error:
         raise ConfigError(
-            f"{what} does not take images of {shape.channels}x{shape.height}x{shape.width}: {told(error)}",
+            f"{model_name} does not take images of {shape.channels}x{shape.height}x{shape.width}: {describe_error(error)}",
             "many models need larger images or fixed sizes; resize the data, or choose another model",
         ) from error
     finally:
         model.train(training)
     if not isinstance(outputs, Tensor) or outputs.shape != (1, shape.num_classes):
-        found = f"of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        output_text = (
+            f"of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        )
         raise ConfigError(
-            f"{what} must give one row of {shape.num_classes} outputs for one image, but gives {found}",
+            f"{model_name} must give one row of {shape.num_classes} outputs for one image, but gives {output_text}",
             "end it with a linear layer of num_classes outputs, and return that tensor alone",
         )
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """`TypeError: … (model.py:12)`: the first line of the error, and where it came from."""
     line = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
     trace = error.__traceback__

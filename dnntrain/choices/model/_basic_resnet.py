@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dnntrain.choices.model._init_schemes import Scheme, kaiming
+from dnntrain.choices.model._init_schemes import InitScheme, initialize_kaiming
 
 #: pad: option A of the paper, without parameters; project: option B, a 1x1 convolution.
 Shortcut = Literal["pad", "project"]
@@ -39,11 +39,13 @@ class ResidualNetwork(nn.Module):
             strides = [1 if stage == 0 else 2, *[1] * (count - 1)]
             sizes = zip([inputs, *[width] * (count - 1)], strides, strict=True)
             self.stages.append(
-                nn.Sequential(*(BasicBlock(before, width, stride, shortcut, zero_residual) for before, stride in sizes))
+                nn.Sequential(
+                    *(BasicBlock(width_in, width, stride, shortcut, zero_residual) for width_in, stride in sizes)
+                )
             )
             inputs = width
         self.head = nn.Linear(inputs, num_classes)
-        self.weight_scheme: Scheme = kaiming
+        self.weight_scheme: InitScheme = initialize_kaiming
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.stem(images)
@@ -58,16 +60,16 @@ class ResidualNetwork(nn.Module):
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
         """The forward pass as consecutive sections, for pipeline stages."""
-        blocks = [((name,), block) for name, block in blocks_of(self.stages)]
+        blocks = [((name,), block) for name, block in list_blocks(self.stages)]
         return [(("stem",), self.stem), *blocks, (("head",), self.classify)]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
         """How layers are divided over tensor-parallel ranks."""
         inner = {"conv1": "columns", "norm1": "features", "conv2": "rows"}
-        return {f"{block}.{name}": how for block, _ in blocks_of(self.stages) for name, how in inner.items()}
+        return {f"{block}.{name}": style for block, _ in list_blocks(self.stages) for name, style in inner.items()}
 
 
-def blocks_of(stages: nn.ModuleList) -> list[tuple[str, nn.Module]]:
+def list_blocks(stages: nn.ModuleList) -> list[tuple[str, nn.Module]]:
     """(name in the network, block) of every block of the sequences `stages`, in order."""
     return [
         (f"stages.{stage}.{number}", block)
@@ -108,7 +110,7 @@ class BasicBlock(nn.Module):
         inner = functional.relu(self.norm1(self.conv1(features)), inplace=True)
         return functional.relu(self.drop_path(self.norm2(self.conv2(inner))) + self.shortcut(features), inplace=True)
 
-    def initialise_own(self) -> None:
+    def initialize_own_parameters(self) -> None:
         """The block begins as its shortcut (Goyal et al., "Accurate, large minibatch SGD", 2017, section 5.1)."""
         if self.zero_residual and getattr(self.norm2, "weight", None) is not None:
             nn.init.zeros_(self.norm2.weight)
@@ -119,12 +121,14 @@ class PaddedShortcut(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.added = outputs - inputs
+        self.extra_channels = outputs - inputs
         self.stride = stride
 
     def forward(self, features: Tensor) -> Tensor:
-        half = self.added // 2
-        return functional.pad(features[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, self.added - half))
+        half = self.extra_channels // 2
+        return functional.pad(
+            features[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, self.extra_channels - half)
+        )
 
 
 class ProjectedShortcut(nn.Module):

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from torch import nn
 
 
-def kaiming(module: nn.Module) -> None:
+def initialize_kaiming(module: nn.Module) -> None:
     """Keeps the variance of activations through ReLU layers."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         _zero_bias(module)
 
 
-def orthogonal(module: nn.Module) -> None:
+def initialize_orthogonal(module: nn.Module) -> None:
     """Keeps the norm of activations through ReLU layers; a convolution counts as the matrix [out, in * kh * kw]."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.orthogonal_(module.weight, gain=math.sqrt(2.0))
@@ -33,10 +33,10 @@ def _zero_bias(module: nn.Linear | nn.Conv2d) -> None:
 
 
 #: None: the layers' own rules.
-Scheme = Callable[[nn.Module], None] | None
+InitScheme = Callable[[nn.Module], None] | None
 
-SCHEMES: dict[str, Scheme] = {
+INIT_SCHEMES: dict[str, InitScheme] = {
     "default": None,
-    "kaiming": kaiming,
-    "orthogonal": orthogonal,
+    "kaiming": initialize_kaiming,
+    "orthogonal": initialize_orthogonal,
 }

@@ -27,7 +27,7 @@ class Airbench:
     widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256)  # channels of the three blocks
 
     def build(self, shape: ModelShape) -> nn.Module:
-        shape.require("airbench", 8)
+        shape.check_min_size("airbench", 8)
         return AirbenchNetwork(shape, self.stem, self.widths)
 
 
@@ -38,16 +38,18 @@ class AirbenchNetwork(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(shape.channels, stem, 3, padding=1)
         inputs = (stem, *widths[:-1])
-        self.blocks = nn.ModuleList(Block(before, width) for before, width in zip(inputs, widths, strict=True))
+        self.blocks = nn.ModuleList(
+            AirbenchBlock(width_in, width) for width_in, width in zip(inputs, widths, strict=True)
+        )
         self.head = nn.Linear(widths[-1], shape.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.begin(images)
+        features = self.apply_stem(images)
         for block in self.blocks:
             features = block(features)
         return self.classify(features)
 
-    def begin(self, images: Tensor) -> Tensor:
+    def apply_stem(self, images: Tensor) -> Tensor:
         """The first convolution."""
         return functional.gelu(self.stem(images))
 
@@ -59,10 +61,10 @@ class AirbenchNetwork(nn.Module):
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
         """The forward pass as consecutive sections, for pipeline stages."""
         blocks = [((f"blocks.{number}",), block) for number, block in enumerate(self.blocks)]
-        return [(("stem",), self.begin), *blocks, (("head",), self.classify)]
+        return [(("stem",), self.apply_stem), *blocks, (("head",), self.classify)]
 
 
-class Block(nn.Module):
+class AirbenchBlock(nn.Module):
     """y = gelu(norm1(pool(conv1(x)))); y + gelu(norm2(conv2(y))), at half the height and width of x."""
 
     def __init__(self, inputs: int, outputs: int) -> None:

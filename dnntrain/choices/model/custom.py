@@ -31,7 +31,7 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.choices.model._adapters import built_by, told
+from dnntrain.choices.model._adapters import build_and_check, describe_error
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.utils.suggest import did_you_mean
@@ -54,16 +54,16 @@ class Custom:
                 "for example: model=custom model.file=net.py model.name=Net",
             )
         if self.file is not None:
-            maker, what = class_in_file(Path(self.file).expanduser(), self.name), f"model.file={self.file}"
+            maker, source_name = load_class(Path(self.file).expanduser(), self.name), f"model.file={self.file}"
         else:
-            maker, what = offered(str(self.entry_point)), f"model.entry_point={self.entry_point}"
-        arguments = accepted(maker, shape, what)
-        return built_by(partial(maker, **arguments), shape, f"{maker.__name__} of {what}")
+            maker, source_name = load_entry_point(str(self.entry_point)), f"model.entry_point={self.entry_point}"
+        arguments = select_arguments(maker, shape, source_name)
+        return build_and_check(partial(maker, **arguments), shape, f"{maker.__name__} of {source_name}")
 
 
-def class_in_file(path: Path, name: str | None) -> Callable[..., Any]:
+def load_class(path: Path, name: str | None) -> Callable[..., Any]:
     """The class `name` in the Python file `path`, or its only module class. Raises ConfigError with what there is."""
-    module = run_file(path)
+    module = run_python_file(path)
     classes = [
         key
         for key, value in vars(module).items()
@@ -76,14 +76,14 @@ def class_in_file(path: Path, name: str | None) -> Callable[..., Any]:
                 "name the one to train with model.name",
             )
         name = classes[0]
-    found = getattr(module, name, None)
-    if not callable(found):
+    candidate = getattr(module, name, None)
+    if not callable(candidate):
         raise ConfigError(f"model.name={name}: {path} defines no such class; {did_you_mean(name, classes)}")
-    maker: Callable[..., Any] = found
+    maker: Callable[..., Any] = candidate
     return maker
 
 
-def run_file(path: Path) -> ModuleType:
+def run_python_file(path: Path) -> ModuleType:
     """The Python file `path` as a module; it is run once for each state of the file."""
     if not path.is_file():
         raise ConfigError(f"model.file={path} is not a file")
@@ -100,11 +100,11 @@ def run_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise ConfigError(f"{path} cannot be run: {told(error)}") from error
+        raise ConfigError(f"{path} cannot be run: {describe_error(error)}") from error
     return module
 
 
-def offered(name: str) -> Callable[..., Any]:
+def load_entry_point(name: str) -> Callable[..., Any]:
     """What the entry point `name` of an installed package is. Raises ConfigError with the nearest name."""
     entries = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in entries:
@@ -113,33 +113,33 @@ def offered(name: str) -> Callable[..., Any]:
             f"packages offer models as entry points of the group {ENTRY_POINT_GROUP}",
         )
     try:
-        found = entries[name].load()
+        candidate = entries[name].load()
     except Exception as error:
-        raise ConfigError(f"model.entry_point={name} cannot be loaded: {told(error)}") from error
-    if not callable(found):
-        raise ConfigError(f"model.entry_point={name} is a {type(found).__name__}, neither a class nor a function")
-    maker: Callable[..., Any] = found
+        raise ConfigError(f"model.entry_point={name} cannot be loaded: {describe_error(error)}") from error
+    if not callable(candidate):
+        raise ConfigError(f"model.entry_point={name} is a {type(candidate).__name__}, neither a class nor a function")
+    maker: Callable[..., Any] = candidate
     return maker
 
 
-def accepted(maker: Callable[..., Any], shape: ModelShape, what: str) -> dict[str, int]:
+def select_arguments(maker: Callable[..., Any], shape: ModelShape, source_name: str) -> dict[str, int]:
     """Those numbers of the shape that `maker` takes by keyword. Raises ConfigError where it needs others."""
     values: dict[str, int] = asdict(shape)
     parameters = inspect.signature(maker).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return values
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    needed = [
+    keyword_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    missing_names = [
         parameter.name
         for parameter in parameters
         if parameter.default is inspect.Parameter.empty
         and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
-        and not (parameter.kind in named and parameter.name in values)
+        and not (parameter.kind in keyword_kinds and parameter.name in values)
     ]
-    if needed:
+    if missing_names:
         raise ConfigError(
-            f"{what}: {maker.__name__} needs the arguments {', '.join(needed)}, which nothing gives",
+            f"{source_name}: {maker.__name__} needs the arguments {', '.join(missing_names)}, which nothing gives",
             f"give them defaults; it may take {', '.join(values)}",
         )
-    takes = {parameter.name for parameter in parameters if parameter.kind in named}
-    return {name: value for name, value in values.items() if name in takes}
+    parameter_names = {parameter.name for parameter in parameters if parameter.kind in keyword_kinds}
+    return {name: value for name, value in values.items() if name in parameter_names}

@@ -10,7 +10,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dnntrain.choices.model._init_schemes import SCHEMES, Scheme
+from dnntrain.choices.model._init_schemes import INIT_SCHEMES, InitScheme
 from dnntrain.config.fields import Fraction, Literal, PositiveInt
 from dnntrain.nn.shape import ModelShape
 
@@ -24,13 +24,13 @@ class Mlp:
     init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of first weights
 
     def build(self, shape: ModelShape) -> nn.Module:
-        return Perceptron((shape.inputs, *self.hidden), shape.num_classes, self.dropout, SCHEMES[self.init])
+        return Perceptron((shape.num_inputs, *self.hidden), shape.num_classes, self.dropout, INIT_SCHEMES[self.init])
 
 
 class Perceptron(nn.Module):
     """Images [n, …] → logits [n, classes]; `widths` holds the number of inputs, then the width of each hidden layer."""
 
-    def __init__(self, widths: tuple[int, ...], num_classes: int, dropout: float, weight_scheme: Scheme) -> None:
+    def __init__(self, widths: tuple[int, ...], num_classes: int, dropout: float, weight_scheme: InitScheme) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths))
         self.head = nn.Linear(widths[-1], num_classes)
@@ -40,22 +40,24 @@ class Perceptron(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features = images.flatten(1)
         for layer in self.layers:
-            features = self.activated(layer, features)
+            features = self.apply_hidden_layer(layer, features)
         logits: Tensor = self.head(features)
         return logits
 
-    def activated(self, layer: nn.Module, features: Tensor) -> Tensor:
+    def apply_hidden_layer(self, layer: nn.Module, features: Tensor) -> Tensor:
         """One hidden layer; flattens its input, which for the first is an image."""
-        activated: Tensor = self.dropout(functional.relu(layer(features.flatten(1)), inplace=True))
-        return activated
+        activations: Tensor = self.dropout(functional.relu(layer(features.flatten(1)), inplace=True))
+        return activations
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
         """The forward pass as consecutive sections, for pipeline stages."""
-        hidden = [((f"layers.{number}",), partial(self.activated, layer)) for number, layer in enumerate(self.layers)]
+        hidden = [
+            ((f"layers.{number}",), partial(self.apply_hidden_layer, layer)) for number, layer in enumerate(self.layers)
+        ]
         return [*hidden, (("head",), lambda features: self.head(features.flatten(1)))]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
         """How layers are divided over tensor-parallel ranks."""
         names = [*(f"layers.{number}" for number in range(len(self.layers))), "head"]
         pairs = zip(names[::2], names[1::2], strict=False)
-        return {name: how for pair in pairs for name, how in zip(pair, ("columns", "rows"), strict=True)}
+        return {name: style for pair in pairs for name, style in zip(pair, ("columns", "rows"), strict=True)}

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from dnntrain.choices.model._adapters import built_by, library, take_channels
+from dnntrain.choices.model._adapters import adapt_input_channels, build_and_check, import_library
 from dnntrain.config.fields import Fraction, Literal, Positive, Probability
 from dnntrain.nn.shape import ModelShape
 
@@ -22,23 +22,23 @@ class MobilenetV3Small:
     norm_momentum: Probability = 0.1  # of the running statistics; the published 0.01 needs thousands of steps
 
     def build(self, shape: ModelShape) -> nn.Module:
-        shape.require("mobilenet_v3_small", 8)
+        shape.check_min_size("mobilenet_v3_small", 8)
         make = partial(make_mobilenet, shape, self.stem_stride, self.width, self.dropout, self.norm_momentum)
-        return built_by(make, shape, "model=mobilenet_v3_small")
+        return build_and_check(make, shape, "model=mobilenet_v3_small")
 
 
 def make_mobilenet(
     shape: ModelShape, stem_stride: int, width: float, dropout: float, norm_momentum: float
 ) -> nn.Module:
     """torchvision's model with another stride in the stem and other batch normalisation."""
-    model: nn.Module = library("torchvision.models").mobilenet_v3_small(
+    model: nn.Module = import_library("torchvision.models").mobilenet_v3_small(
         weights=None,
         num_classes=shape.num_classes,
         width_mult=width,
         dropout=dropout,
         norm_layer=partial(nn.BatchNorm2d, eps=0.001, momentum=norm_momentum),
     )
-    take_channels(model, shape.channels)
+    adapt_input_channels(model, shape.channels)
     stem = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     stem.stride = (stem_stride, stem_stride)
     return model

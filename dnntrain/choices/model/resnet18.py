@@ -20,7 +20,7 @@ class Resnet18:
     zero_residual: bool = True  # each block begins as its shortcut
 
     def build(self, shape: ModelShape) -> nn.Module:
-        shape.require("resnet18", 8 if self.small_stem else 32)
+        shape.check_min_size("resnet18", 8 if self.small_stem else 32)
         return ResidualNetwork(
             shape.channels,
             shape.num_classes,

@@ -25,7 +25,7 @@ class ResnetCifar:
         if self.depth < 8 or self.depth % 6 != 2:
             below = max(8, (self.depth - 2) // 6 * 6 + 2)
             raise ConfigError(f"model.depth={self.depth} is not 6n + 2", f"use model.depth={below} or {below + 6}")
-        shape.require("resnet_cifar", 4)
+        shape.check_min_size("resnet_cifar", 4)
         return ResidualNetwork(
             shape.channels,
             shape.num_classes,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dnntrain.choices.model._init_schemes import SCHEMES, Scheme
+from dnntrain.choices.model._init_schemes import INIT_SCHEMES, InitScheme
 from dnntrain.config.fields import Fraction, Literal, PositiveInt
 from dnntrain.nn.shape import ModelShape
 
 
 @dataclass(frozen=True)
-class SeedCnn:
+class MnistCnn:
     """conv 3x3 → ReLU → conv 3x3 → ReLU → max pool 2 → linear → ReLU → linear; images of at least 6x6 pixels."""
 
     channels: tuple[PositiveInt, PositiveInt] = (32, 64)  # output channels of the two convolutions
@@ -23,21 +23,21 @@ class SeedCnn:
     init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of first weights
 
     def build(self, shape: ModelShape) -> nn.Module:
-        shape.require("seed_cnn", 6)
-        return SeedNetwork(shape, self.channels, self.hidden, self.dropout, SCHEMES[self.init])
+        shape.check_min_size("seed_cnn", 6)
+        return MnistNetwork(shape, self.channels, self.hidden, self.dropout, INIT_SCHEMES[self.init])
 
 
-class SeedNetwork(nn.Module):
+class MnistNetwork(nn.Module):
     """Images [n, channels, height, width] → logits [n, classes]."""
 
     def __init__(
-        self, shape: ModelShape, channels: tuple[int, int], hidden: int, dropout: float, weight_scheme: Scheme
+        self, shape: ModelShape, channels: tuple[int, int], hidden: int, dropout: float, weight_scheme: InitScheme
     ) -> None:
         super().__init__()
-        pooled = channels[1] * ((shape.height - 4) // 2) * ((shape.width - 4) // 2)
+        pooled_size = channels[1] * ((shape.height - 4) // 2) * ((shape.width - 4) // 2)
         self.conv1 = nn.Conv2d(shape.channels, channels[0], 3)
         self.conv2 = nn.Conv2d(channels[0], channels[1], 3)
-        self.hidden = nn.Linear(pooled, hidden)
+        self.hidden = nn.Linear(pooled_size, hidden)
         self.head = nn.Linear(hidden, shape.num_classes)
         self.dropout = nn.Dropout(dropout)
         self.weight_scheme = weight_scheme

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.choices.model._adapters import built_by
+from dnntrain.choices.model._adapters import build_and_check
 from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
@@ -37,15 +37,17 @@ class Timm:
             )
         if self.pretrained and not timm.models.is_model_pretrained(name):
             raise ConfigError(f"model.pretrained=true: timm has no weights for {name}", "use model.pretrained=false")
-        arguments = {"num_classes": shape.num_classes, **architecture_arguments(name, shape)}
+        arguments = {"num_classes": shape.num_classes, **get_architecture_arguments(name, shape)}
         if self.drop_path is not None:
             arguments["drop_path_rate"] = self.drop_path
-        model = built_by(partial(make, self.name, self.pretrained, arguments), shape, f"model.name={self.name}")
-        model.timm_architecture = (name, architecture_arguments(name, shape))  # type: ignore[assignment]
+        model = build_and_check(
+            partial(create_timm_model, self.name, self.pretrained, arguments), shape, f"model.name={self.name}"
+        )
+        model.timm_architecture = (name, get_architecture_arguments(name, shape))  # type: ignore[assignment]
         return model
 
 
-def make(arch: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+def create_timm_model(arch: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     """The model of timm."""
     import timm
 
@@ -53,7 +55,7 @@ def make(arch: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     return model
 
 
-def architecture_arguments(name: str, shape: ModelShape) -> dict[str, Any]:
+def get_architecture_arguments(name: str, shape: ModelShape) -> dict[str, Any]:
     """Arguments of timm.create_model that follow from the images: channels, and the size where the model fixes it."""
     import timm
 

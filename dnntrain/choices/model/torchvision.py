@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dnntrain.choices.model._adapters import built_by, library, take_channels
+from dnntrain.choices.model._adapters import adapt_input_channels, build_and_check, import_library
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
@@ -26,7 +26,7 @@ class Torchvision:
     download: bool = False  # true: fetch the pretrained weights where they are not in torch's cache
 
     def build(self, shape: ModelShape) -> nn.Module:
-        torchvision = library("torchvision")
+        torchvision = import_library("torchvision")
 
         names = torchvision.models.list_models(module=torchvision.models)
         if self.name not in names:
@@ -34,12 +34,14 @@ class Torchvision:
                 f"model.name={self.name}: torchvision {torchvision.__version__} has no such classification model; "
                 + did_you_mean(self.name, names)
             )
-        file = None if self.weights is None else self._pretrained(shape)
-        return built_by(partial(make, self.name, shape, file), shape, f"model.name={self.name}")
+        file = None if self.weights is None else self._find_pretrained_file(shape)
+        return build_and_check(
+            partial(create_torchvision_model, self.name, shape, file), shape, f"model.name={self.name}"
+        )
 
-    def _pretrained(self, shape: ModelShape) -> Path:
+    def _find_pretrained_file(self, shape: ModelShape) -> Path:
         """The file of the chosen weights in torch's cache."""
-        torchvision = library("torchvision")
+        torchvision = import_library("torchvision")
 
         choices = torchvision.models.get_model_weights(self.name).__members__
         if self.weights is None or self.weights not in choices:
@@ -52,22 +54,22 @@ class Torchvision:
                 f"model.weights={self.weights} is for images of 3 channels; these have {shape.channels}",
                 "use model.weights=null, or data with colours",
             )
-        return cached_weights(choices[self.weights].value.url, self.download)
+        return get_weights_file(choices[self.weights].value.url, self.download)
 
 
-def make(arch: str, shape: ModelShape, pretrained: Path | None) -> nn.Module:
+def create_torchvision_model(arch: str, shape: ModelShape, pretrained: Path | None) -> nn.Module:
     """The model with new weights, or with those of a file in all but the head."""
-    torchvision = library("torchvision")
+    torchvision = import_library("torchvision")
     model: nn.Module = torchvision.models.get_model(
-        arch, weights=None, num_classes=shape.num_classes, **_arguments(arch, shape)
+        arch, weights=None, num_classes=shape.num_classes, **_get_extra_arguments(arch, shape)
     )
-    take_channels(model, shape.channels)
+    adapt_input_channels(model, shape.channels)
     if pretrained is not None:
         load_weights(model, pretrained, replace_head=True)
     return model
 
 
-def cached_weights(url: str, download: bool) -> Path:
+def get_weights_file(url: str, download: bool) -> Path:
     """The file of `url` in torch's cache, fetched only where `download` allows it; its hash is in its name."""
     name = url.rpartition("/")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -86,7 +88,7 @@ def cached_weights(url: str, download: bool) -> Path:
     return path
 
 
-def _arguments(arch: str, shape: ModelShape) -> dict[str, Any]:
+def _get_extra_arguments(arch: str, shape: ModelShape) -> dict[str, Any]:
     """What some constructors need besides the number of classes."""
     if arch in ("googlenet", "inception_v3"):
         # Without their auxiliary classifiers, whose outputs come as a tuple.

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dnntrain.choices.model._init_schemes import Scheme
+from dnntrain.choices.model._init_schemes import InitScheme
 from dnntrain.config.fields import Fraction, Positive, PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 
 #: A patch size is chosen such that an image has at least this many patches, and refused where it has more than _MOST.
-_ENOUGH, _MOST = 49, 1024
+_MIN_PATCHES, _MAX_PATCHES = 49, 1024
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class VitTiny:
                 f"use model.patch={choose_patch(shape.height, shape.width)}",
             )
         patches = (shape.height // patch) * (shape.width // patch)
-        if patches > _MOST:
+        if patches > _MAX_PATCHES:
             raise ConfigError(
-                f"{shape.height}x{shape.width} pixels give {patches} patches of {patch}x{patch}, more than {_MOST}",
+                f"{shape.height}x{shape.width} pixels give {patches} patches of {patch}x{patch}, more than {_MAX_PATCHES}",
                 "resize the images to sides with a common divisor, or set a larger model.patch",
             )
         model = VisionTransformer(
             shape, patch, patches, self.dim, self.depth, self.heads, int(self.dim * self.mlp_ratio), self.dropout
         )
-        model.timm_architecture = ("vit_tiny_patch16_224", self.timm_arguments(shape, patch))
+        model.timm_architecture = ("vit_tiny_patch16_224", self.get_timm_arguments(shape, patch))
         return model
 
-    def timm_arguments(self, shape: ModelShape, patch: int) -> dict[str, Any]:
+    def get_timm_arguments(self, shape: ModelShape, patch: int) -> dict[str, Any]:
         """What makes timm's model of the same name this one."""
         return {
             "in_chans": shape.channels,
@@ -72,8 +72,8 @@ def choose_patch(height: int, width: int) -> int:
 
     8x8 → 1, 28x28 → 4, 32x32 → 4, 64x64 → 8, 224x224 → 16.
     """
-    fitting = [side for side in range(1, 17) if height % side == 0 and width % side == 0]
-    return max((side for side in fitting if (height // side) * (width // side) >= _ENOUGH), default=1)
+    divisors = [side for side in range(1, 17) if height % side == 0 and width % side == 0]
+    return max((side for side in divisors if (height // side) * (width // side) >= _MIN_PATCHES), default=1)
 
 
 class VisionTransformer(nn.Module):
@@ -94,10 +94,10 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, patches + 1, dim))
         self.patch_embed = PatchEmbedding(shape.channels, dim, patch)
-        self.blocks = nn.Sequential(*(Block(dim, heads, hidden, dropout) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(TransformerBlock(dim, heads, hidden, dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, shape.num_classes)
-        self.weight_scheme: Scheme = small_normal
+        self.weight_scheme: InitScheme = initialize_small_normal
         self.timm_architecture: tuple[str, dict[str, Any]] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -121,9 +121,9 @@ class VisionTransformer(nn.Module):
     def tensor_parallel_plan(self) -> dict[str, str]:
         """How layers are divided over tensor-parallel ranks."""
         inner = {"attn.qkv": "columns/3", "attn.proj": "rows", "mlp.fc1": "columns", "mlp.fc2": "rows"}
-        return {f"blocks.{number}.{name}": how for number in range(len(self.blocks)) for name, how in inner.items()}
+        return {f"blocks.{number}.{name}": style for number in range(len(self.blocks)) for name, style in inner.items()}
 
-    def initialise_own(self) -> None:
+    def initialize_own_parameters(self) -> None:
         """Positions of standard deviation 0.02; a class token that is almost zero."""
         nn.init.normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
@@ -141,7 +141,7 @@ class PatchEmbedding(nn.Module):
         return projected.flatten(2).transpose(1, 2)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """x + attention(norm1(x)), then x + perceptron(norm2(x))."""
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
@@ -149,7 +149,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, heads, dropout)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Perceptron(dim, hidden, dropout)
+        self.mlp = TokenPerceptron(dim, hidden, dropout)
         self.drop_path1 = nn.Identity()
         self.drop_path2 = nn.Identity()
 
@@ -173,15 +173,15 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         n, length, _ = tokens.shape
         # A tensor-parallel rank has its part of the heads.
-        stacked = self.qkv(tokens)
-        heads = stacked.shape[-1] // (3 * self.head_width)
-        query, key, value = stacked.view(n, length, 3, heads, self.head_width).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-        dropped: Tensor = self.drop(self.proj(mixed.transpose(1, 2).flatten(2)))
-        return dropped
+        qkv = self.qkv(tokens)
+        heads = qkv.shape[-1] // (3 * self.head_width)
+        query, key, value = qkv.view(n, length, 3, heads, self.head_width).permute(2, 0, 3, 1, 4)
+        attention = functional.scaled_dot_product_attention(query, key, value)
+        outputs: Tensor = self.drop(self.proj(attention.transpose(1, 2).flatten(2)))
+        return outputs
 
 
-class Perceptron(nn.Module):
+class TokenPerceptron(nn.Module):
     """linear → GELU → linear on each token."""
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
@@ -191,11 +191,11 @@ class Perceptron(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        dropped: Tensor = self.drop(self.fc2(self.drop(functional.gelu(self.fc1(tokens)))))
-        return dropped
+        outputs: Tensor = self.drop(self.fc2(self.drop(functional.gelu(self.fc1(tokens)))))
+        return outputs
 
 
-def small_normal(module: nn.Module) -> None:
+def initialize_small_normal(module: nn.Module) -> None:
     """Linear weights normal with standard deviation 0.02, biases 0. DeiT cuts them at 2, a hundred deviations away."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dnntrain.choices.model._basic_resnet import blocks_of
-from dnntrain.choices.model._init_schemes import Scheme, kaiming
+from dnntrain.choices.model._basic_resnet import list_blocks
+from dnntrain.choices.model._init_schemes import InitScheme, initialize_kaiming
 from dnntrain.config.fields import Fraction, PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
@@ -27,7 +27,7 @@ class WideResnet:
         if self.depth < 10 or self.depth % 6 != 4:
             below = max(10, (self.depth - 4) // 6 * 6 + 4)
             raise ConfigError(f"model.depth={self.depth} is not 6n + 4", f"use model.depth={below} or {below + 6}")
-        shape.require("wide_resnet", 4)
+        shape.check_min_size("wide_resnet", 4)
         return WideNetwork(shape, (self.depth - 4) // 6, self.widen, self.dropout)
 
 
@@ -45,7 +45,7 @@ class WideNetwork(nn.Module):
             inputs = width
         self.norm = nn.BatchNorm2d(inputs)
         self.head = nn.Linear(inputs, shape.num_classes)
-        self.weight_scheme: Scheme = kaiming
+        self.weight_scheme: InitScheme = initialize_kaiming
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.stem(images)
@@ -61,13 +61,13 @@ class WideNetwork(nn.Module):
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
         """The forward pass as consecutive sections, for pipeline stages."""
-        blocks = [((name,), block) for name, block in blocks_of(self.stages)]
+        blocks = [((name,), block) for name, block in list_blocks(self.stages)]
         return [(("stem",), self.stem), *blocks, (("norm", "head"), self.classify)]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
         """How layers are divided over tensor-parallel ranks."""
         inner = {"conv1": "columns", "norm2": "features", "conv2": "rows"}
-        return {f"{block}.{name}": how for block, _ in blocks_of(self.stages) for name, how in inner.items()}
+        return {f"{block}.{name}": style for block, _ in list_blocks(self.stages) for name, style in inner.items()}
 
 
 class WideBlock(nn.Module):
@@ -79,14 +79,14 @@ class WideBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        same = inputs == outputs and stride == 1
-        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        is_same_shape = inputs == outputs and stride == 1
+        self.shortcut = None if is_same_shape else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.drop_path = nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
         active = functional.relu(self.norm1(features), inplace=True)
         inner = self.dropout(functional.relu(self.norm2(self.conv1(active)), inplace=True))
-        kept: Tensor = features if self.shortcut is None else self.shortcut(active)
-        added: Tensor = self.drop_path(self.conv2(inner))
-        return kept + added
+        shortcut: Tensor = features if self.shortcut is None else self.shortcut(active)
+        residual: Tensor = self.drop_path(self.conv2(inner))
+        return shortcut + residual

@@ -12,7 +12,7 @@ from dnntrain.protocols import Action, Alarm
 
 
 @dataclass(frozen=True)
-class Reaction:
+class AlarmReaction:
     """`log` writes it down; `skip` leaves the step out; `rollback` goes back to the last checkpoint; `stop` ends the run with code 4."""
 
     action: Literal["log", "skip", "rollback", "stop"] = "skip"  # log, skip, rollback or stop: what is done about it
@@ -20,26 +20,26 @@ class Reaction:
     cut: Annotated[float, Range(above=0, at_most=1)] = 0.5  # what a rollback multiplies the learning rate with
 
     def __post_init__(self) -> None:
-        defaults = {item.name: item.default for item in fields(self)}
-        for knob, actions in (("cut", ("rollback",)), ("recoveries", ("skip", "rollback"))):
-            if self.action not in actions and getattr(self, knob) != defaults[knob]:
-                raise ValueError(f"{knob}={getattr(self, knob)} has no effect with action={self.action}")
+        defaults = {option_field.name: option_field.default for option_field in fields(self)}
+        for option, actions in (("cut", ("rollback",)), ("recoveries", ("skip", "rollback"))):
+            if self.action not in actions and getattr(self, option) != defaults[option]:
+                raise ValueError(f"{option}={getattr(self, option)} has no effect with action={self.action}")
 
-    def alarm(self, event: str, reason: str, values: Mapping[str, float]) -> Alarm:
+    def make_alarm(self, event: str, reason: str, values: Mapping[str, float]) -> Alarm:
         """The alarm that asks for what is set here."""
         return Alarm(event, reason, Action[self.action.upper()], values, self.recoveries, self.cut)
 
 
-class StepGuard:
+class GradientGuard:
     """A guard that looks at loss and gradients and measures nothing itself."""
 
-    sees_gradients = True
+    needs_gradients = True
 
-    def __init__(self, reaction: Reaction) -> None:
+    def __init__(self, reaction: AlarmReaction) -> None:
         self._reaction = reaction
         self.action = Action[reaction.action.upper()]
 
-    def measure(self, clock: Any) -> None:
+    def measure(self, timing: Any) -> None:
         return None
 
 
@@ -51,7 +51,7 @@ class Window:
         self.values: list[float] = []
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """True from half of the size on: with fewer values a median says little."""
         return len(self.values) >= max(2, self._size // 2)
 

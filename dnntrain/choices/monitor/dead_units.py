@@ -11,13 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from dnntrain.choices.monitor._reactions import Reaction
-from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, Refused
-from dnntrain.protocols import Action, Alarm, Built, Clock, Context, Need, Parts, Seen
+from dnntrain.choices.monitor._reactions import AlarmReaction
+from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, RefusedWords
+from dnntrain.protocols import (
+    Action,
+    Alarm,
+    BuildContext,
+    Hooks,
+    LayoutRequirement,
+    StepStats,
+    StepTiming,
+    TrainerHandles,
+)
 
 
 @dataclass(frozen=True)
-class DeadUnits(Reaction):
+class DeadUnits(AlarmReaction):
     """Counts the inputs of convolutions and linear layers, except the first, that were zero for all examples of all ranks.
 
     An input is a channel of a convolution, a feature of a linear layer. Looks at the last `steps` of every `every` steps.
@@ -27,7 +36,7 @@ class DeadUnits(Reaction):
 
     action: Annotated[
         Literal["log", "rollback", "stop"],
-        Refused(
+        RefusedWords(
             ("skip",),
             "brings no unit back: they have died in steps before the one that is left out; "
             "use monitor.dead_units.action=rollback",
@@ -39,76 +48,80 @@ class DeadUnits(Reaction):
     every: PositiveInt = 100  # steps between two counts
     steps: PositiveInt = 10  # steps that a count looks at
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURES})
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps > self.every:
             raise ValueError(f"steps={self.steps} are more than there are between two counts, every={self.every}")
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         guard = DeadUnitsGuard(self)
-        return Parts(guards=(guard,), state={"dead_units": guard})
+        return Hooks(step_guards=(guard,), state={"dead_units": guard})
 
 
 class DeadUnitsGuard:
     """Which units were alive since the last count, by layer; up to which step the last good count has seen them alive."""
 
-    sees_gradients = False
+    needs_gradients = False
 
-    def __init__(self, knobs: DeadUnits) -> None:
-        self._knobs = knobs
-        self.action = Action[knobs.action.upper()]
-        self._good_until, self._next = 0, knobs.every - knobs.steps
+    def __init__(self, options: DeadUnits) -> None:
+        self._options = options
+        self.action = Action[options.action.upper()]
+        self._good_until, self._next = 0, options.every - options.steps
         self._alive: dict[str, Tensor] = {}
-        self._looking = knobs.steps >= knobs.every
+        self._is_recording = options.steps >= options.every
 
     @property
-    def may_go_back_to(self) -> tuple[int, int]:
+    def rollback_steps(self) -> tuple[int, int]:
         """Steps that the next alarms may go back to: before the steps of the last good count, or of the next one if that is good."""
         return self._good_until, self._next
 
-    def bind(self, built: Built) -> None:
-        layers = {name: layer for name, layer in built.model.named_modules() if isinstance(layer, _ConvNd | nn.Linear)}
+    def bind(self, handles: TrainerHandles) -> None:
+        layers = {
+            name: layer for name, layer in handles.model.named_modules() if isinstance(layer, _ConvNd | nn.Linear)
+        }
         for name, layer in list(layers.items())[1:]:
             units = layer.in_channels if isinstance(layer, _ConvNd) else layer.in_features
             self._alive[name] = torch.zeros(units, dtype=torch.bool, device=layer.weight.device)
-            layer.register_forward_pre_hook(partial(self._look, self._alive[name]))
+            layer.register_forward_pre_hook(partial(self._record_living_units, self._alive[name]))
 
     @torch.no_grad()
-    def _look(self, alive: Tensor, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if self._looking and layer.training:
-            alive |= living(inputs[0], 1 if isinstance(layer, _ConvNd) else inputs[0].ndim - 1)
+    def _record_living_units(self, alive: Tensor, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self._is_recording and layer.training:
+            alive |= find_living_units(inputs[0], 1 if isinstance(layer, _ConvNd) else inputs[0].ndim - 1)
 
-    def measure(self, clock: Clock) -> Tensor | None:
-        rest = self._knobs.every - clock.step % self._knobs.every
-        self._looking = rest <= self._knobs.steps
-        counts = clock.step % self._knobs.every == 0 and bool(self._alive)
-        counted = torch.cat(list(self._alive.values())).float() if counts else None
-        last, self._next = self._next, clock.step + rest - self._knobs.steps
+    def measure(self, timing: StepTiming) -> Tensor | None:
+        steps_left = self._options.every - timing.step % self._options.every
+        self._is_recording = steps_left <= self._options.steps
+        is_count_due = timing.step % self._options.every == 0 and bool(self._alive)
+        living_units = torch.cat(list(self._alive.values())).float() if is_count_due else None
+        previous_next, self._next = self._next, timing.step + steps_left - self._options.steps
         # Anew also after a count that was not made, for its step was left out by a rollback.
-        if self._next != last:
+        if self._next != previous_next:
             for alive in self._alive.values():
                 alive.zero_()
-        return counted
+        return living_units
 
-    def judge(self, seen: Seen) -> Alarm | None:
-        if not seen.sums:
+    def judge(self, stats: StepStats) -> Alarm | None:
+        if not stats.sums:
             return None
-        dead = sum(not count for count in seen.sums) / len(seen.sums)
-        if dead <= self._knobs.threshold:
+        dead = sum(not count for count in stats.sums) / len(stats.sums)
+        if dead <= self._options.threshold:
             # A unit that lived in any of the steps that were looked at did so before the first of them.
-            self._good_until = seen.step - self._knobs.steps
+            self._good_until = stats.step - self._options.steps
             return None
-        reason = f"{dead:.0%} of {len(seen.sums)} units gave zero for every example of {self._knobs.steps} steps"
-        return replace(self._knobs.alarm("dead_units", reason, {"dead_fraction": dead}), good_until=self._good_until)
+        reason = f"{dead:.0%} of {len(stats.sums)} units gave zero for every example of {self._options.steps} steps"
+        return replace(
+            self._options.make_alarm("dead_units", reason, {"dead_fraction": dead}), last_good_step=self._good_until
+        )
 
     def state_dict(self) -> dict[str, Any]:
         alive = dict(self._alive)
-        return {"looking": self._looking, "alive": alive, "good_until": self._good_until, "next": self._next}
+        return {"looking": self._is_recording, "alive": alive, "good_until": self._good_until, "next": self._next}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._looking = bool(state["looking"])
+        self._is_recording = bool(state["looking"])
         # A rollback does not undo what is known of a state that it keeps.
         self._good_until = max(self._good_until, int(state["good_until"]))
         self._next = int(state["next"])
@@ -116,7 +129,7 @@ class DeadUnitsGuard:
             alive.copy_(state["alive"][name])
 
 
-def living(inputs: Tensor, dim: int) -> Tensor:
+def find_living_units(inputs: Tensor, dim: int) -> Tensor:
     """bool [units]: which units, along `dim` of `inputs`, are not zero somewhere."""
-    rest = [axis for axis in range(inputs.ndim) if axis != dim]
-    return (inputs != 0).any(dim=rest) if rest else inputs != 0
+    other_axes = [axis for axis in range(inputs.ndim) if axis != dim]
+    return (inputs != 0).any(dim=other_axes) if other_axes else inputs != 0

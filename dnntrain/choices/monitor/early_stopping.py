@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dnntrain.config.fields import Literal, NonNegative, PositiveInt
-from dnntrain.protocols import Context, Need, Parts, Stop
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, StopTraining
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class EarlyStopping:
     patience: PositiveInt = 5  # evaluations without improvement
     threshold: NonNegative = 0.0  # an improvement is more than this
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        watcher = Patience(self.metric, self.patience, self.threshold)
-        return Parts(decisions=(watcher,), state={"early_stopping": watcher})
+    def build(self, context: BuildContext) -> Hooks:
+        watcher = PatienceCounter(self.metric, self.patience, self.threshold)
+        return Hooks(metric_callbacks=(watcher,), state={"early_stopping": watcher})
 
 
-class Patience:
+class PatienceCounter:
     """Counts evaluations since the best one."""
 
     def __init__(self, metric: str, patience: int, threshold: float) -> None:
@@ -35,7 +35,7 @@ class Patience:
         self._best: float | None = None
         self._since_best = 0
 
-    def __call__(self, row: Mapping[str, Any]) -> Stop | None:
+    def __call__(self, row: Mapping[str, Any]) -> StopTraining | None:
         if row["split"] != "val":
             return None
         value = self._sign * float(row[self._metric])
@@ -46,7 +46,7 @@ class Patience:
         if self._since_best < self._patience:
             return None
         best = "nan" if self._best is None else f"{self._sign * self._best:.4f}"
-        return Stop(
+        return StopTraining(
             f"early stopping: validation {self._metric} has not improved on {best} for {self._patience} evaluations"
         )
 

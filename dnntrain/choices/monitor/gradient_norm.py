@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
-from dnntrain.choices.monitor._reactions import Reaction, StepGuard, Window
+from dnntrain.choices.monitor._reactions import AlarmReaction, GradientGuard, Window
 from dnntrain.config.fields import Annotated, Range
-from dnntrain.protocols import Action, Alarm, Context, Need, Parts, Seen
+from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, LayoutRequirement, StepStats
 
 
 @dataclass(frozen=True)
-class GradientNorm(Reaction):
+class GradientNorm(AlarmReaction):
     """Alarm where the global L2 norm, before clipping, is above `factor` times the median of the last `window` steps.
 
     Begins once half of the window is filled. A norm that is not finite is one at any time.
@@ -21,30 +21,30 @@ class GradientNorm(Reaction):
     window: Annotated[int, Range(at_least=4)] = 50  # steps that a norm is compared with
     factor: Annotated[float, Range(above=1)] = 20.0  # how many times the median is too much
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         guard = GradientNormGuard(self)
-        return Parts(guards=(guard,), state={"gradient_norm": guard.window})
+        return Hooks(step_guards=(guard,), state={"gradient_norm": guard.window})
 
 
-class GradientNormGuard(StepGuard):
+class GradientNormGuard(GradientGuard):
     """Keeps the last norms."""
 
-    def __init__(self, knobs: GradientNorm) -> None:
-        super().__init__(knobs)
-        self._factor = knobs.factor
-        self.window = Window(knobs.window)
+    def __init__(self, options: GradientNorm) -> None:
+        super().__init__(options)
+        self._factor = options.factor
+        self.window = Window(options.window)
 
-    def judge(self, seen: Seen) -> Alarm | None:
-        norm = seen.gradient_norm
-        bound = self._factor * median(self.window.values) if self.window.ready else float("inf")
+    def judge(self, stats: StepStats) -> Alarm | None:
+        norm = stats.gradient_norm
+        bound = self._factor * median(self.window.values) if self.window.is_ready else float("inf")
         if norm < float("inf") and norm <= bound:
             self.window.add(norm)
             return None
-        reason = f"the gradient norm of step {seen.step} is {norm:.4g}"
-        if self.window.ready:
+        reason = f"the gradient norm of step {stats.step} is {norm:.4g}"
+        if self.window.is_ready:
             reason += f", and {self._factor:g} times the median is {bound:.4g}"
         if self.action is Action.LOG:
             self.window.add(norm)
-        return self._reaction.alarm("gradient_norm", reason, {"value": norm})
+        return self._reaction.make_alarm("gradient_norm", reason, {"value": norm})

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
-from dnntrain.choices.monitor._reactions import Reaction, StepGuard, Window
+from dnntrain.choices.monitor._reactions import AlarmReaction, GradientGuard, Window
 from dnntrain.config.fields import Annotated, Positive, Range
-from dnntrain.protocols import Action, Alarm, Context, Need, Parts, Seen
+from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, LayoutRequirement, StepStats
 
 #: The standard deviation of a normal distribution, in median absolute deviations.
-_DEVIATION = 1.4826
+_MADS_PER_STD = 1.4826
 
 #: Least deviation, as a part of the median: losses that hardly differ make no spike of the next one.
-_LEAST = 0.05
+_MIN_DEVIATION_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class LossSpike(Reaction):
+class LossSpike(AlarmReaction):
     """Alarm where (loss - median) / max(1.4826 * MAD, 0.05 * median) of the last `window` steps is above `threshold`.
 
     Begins once half of the window is filled. A loss that is not finite is a spike at any time. What is skipped or rolled back does not
@@ -30,38 +30,38 @@ class LossSpike(Reaction):
     window: Annotated[int, Range(at_least=4)] = 50  # steps that a loss is compared with
     threshold: Positive = 10.0  # robust standard deviations above the median
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         guard = LossSpikeGuard(self)
-        return Parts(guards=(guard,), state={"loss_spike": guard.window})
+        return Hooks(step_guards=(guard,), state={"loss_spike": guard.window})
 
 
-class LossSpikeGuard(StepGuard):
+class LossSpikeGuard(GradientGuard):
     """Keeps the last losses."""
 
-    def __init__(self, knobs: LossSpike) -> None:
-        super().__init__(knobs)
-        self._threshold = knobs.threshold
-        self.window = Window(knobs.window)
+    def __init__(self, options: LossSpike) -> None:
+        super().__init__(options)
+        self._threshold = options.threshold
+        self.window = Window(options.window)
 
-    def judge(self, seen: Seen) -> Alarm | None:
-        score = robust_score(self.window.values, seen.loss) if self.window.ready else 0.0
-        if math.isfinite(seen.loss) and score <= self._threshold:
-            self.window.add(seen.loss)
+    def judge(self, stats: StepStats) -> Alarm | None:
+        score = compute_robust_score(self.window.values, stats.loss) if self.window.is_ready else 0.0
+        if math.isfinite(stats.loss) and score <= self._threshold:
+            self.window.add(stats.loss)
             return None
-        reason = f"the loss of step {seen.step} is {seen.loss:.4g}"
-        if self.window.ready:
+        reason = f"the loss of step {stats.step} is {stats.loss:.4g}"
+        if self.window.is_ready:
             reason += f", {score:.1f} robust deviations above the median of {median(self.window.values):.4g}"
         if self.action is Action.LOG:
-            self.window.add(seen.loss)
-        return self._reaction.alarm("loss_spike", reason, {"value": seen.loss, "score": score})
+            self.window.add(stats.loss)
+        return self._reaction.make_alarm("loss_spike", reason, {"value": stats.loss, "score": score})
 
 
-def robust_score(values: Sequence[float], value: float) -> float:
+def compute_robust_score(values: Sequence[float], value: float) -> float:
     """(value - median) / max(1.4826 * median absolute deviation, 0.05 * |median|) of `values`; infinite where `value` is not finite."""
     if not math.isfinite(value):
         return math.inf
-    middle = median(values)
-    deviation = _DEVIATION * median(abs(item - middle) for item in values)
-    return (value - middle) / max(deviation, _LEAST * abs(middle), 1e-12)
+    center = median(values)
+    deviation = _MADS_PER_STD * median(abs(item - center) for item in values)
+    return (value - center) / max(deviation, _MIN_DEVIATION_SHARE * abs(center), 1e-12)

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.choices.monitor._reactions import Reaction, StepGuard
+from dnntrain.choices.monitor._reactions import AlarmReaction, GradientGuard
 from dnntrain.config.fields import Literal
-from dnntrain.protocols import Alarm, Context, Need, Parts, Seen
+from dnntrain.protocols import Alarm, BuildContext, Hooks, LayoutRequirement, StepStats
 
 
 @dataclass(frozen=True)
-class NonFinite(Reaction):
+class NonFinite(AlarmReaction):
     """Looks at the mean loss and the global gradient norm of each step, before the step is applied.
 
     With float16, a gradient that overflows where the loss is finite is left to the loss scale.
@@ -23,17 +23,21 @@ class NonFinite(Reaction):
         "skip"  # log (recorded, the step applied as it is), skip, rollback or stop: what is done about it
     )
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        return Parts(guards=(NonFiniteGuard(self),))
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks(step_guards=(NonFiniteGuard(self),))
 
 
-class NonFiniteGuard(StepGuard):
+class NonFiniteGuard(GradientGuard):
     """Has no state."""
 
-    def judge(self, seen: Seen) -> Alarm | None:
-        if math.isfinite(seen.loss) and math.isfinite(seen.gradient_norm):
+    def judge(self, stats: StepStats) -> Alarm | None:
+        if math.isfinite(stats.loss) and math.isfinite(stats.gradient_norm):
             return None
-        what, value = ("the gradient", seen.gradient_norm) if math.isfinite(seen.loss) else ("the loss", seen.loss)
-        return self._reaction.alarm("non_finite", f"{what} of step {seen.step} is not finite", {"value": value})
+        quantity, value = (
+            ("the gradient", stats.gradient_norm) if math.isfinite(stats.loss) else ("the loss", stats.loss)
+        )
+        return self._reaction.make_alarm(
+            "non_finite", f"{quantity} of step {stats.step} is not finite", {"value": value}
+        )

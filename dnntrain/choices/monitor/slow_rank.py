@@ -10,9 +10,18 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dnntrain.choices.monitor.slow_data import one_of
-from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, Refused
-from dnntrain.protocols import Action, Alarm, Built, Clock, Context, Need, Parts, Seen
+from dnntrain.choices.monitor.slow_data import place_at_rank
+from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, RefusedWords
+from dnntrain.protocols import (
+    Action,
+    Alarm,
+    BuildContext,
+    Hooks,
+    LayoutRequirement,
+    StepStats,
+    StepTiming,
+    TrainerHandles,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,7 @@ class SlowRank:
 
     action: Annotated[
         Literal["log", "stop"],
-        Refused(
+        RefusedWords(
             ("skip", "rollback"),
             "makes no rank faster: "
             "all wait for the slowest one in the next step as well; use monitor.slow_rank.action=log or stop",
@@ -35,55 +44,57 @@ class SlowRank:
     every: PositiveInt = 50  # steps between two looks
 
     # Where layers are shared, ranks wait for each other in the forward pass.
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
-    def build(self, context: Context) -> Parts:
-        return Parts(guards=(SlowRankGuard(self, context.world.rank, context.world.size),))
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks(step_guards=(SlowRankGuard(self, context.world.rank, context.world.size),))
 
 
 class SlowRankGuard:
     """Adds up this rank's own time since the last look."""
 
-    sees_gradients = False
+    needs_gradients = False
 
-    def __init__(self, knobs: SlowRank, rank: int, ranks: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._knobs = knobs
+    def __init__(
+        self, options: SlowRank, rank: int, ranks: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._options = options
         self._rank, self._ranks = rank, ranks
         self._clock = clock
-        self.action = Action[knobs.action.upper()]
+        self.action = Action[options.action.upper()]
         self._own_s = 0.0
         self._started_s = 0.0
 
-    def bind(self, built: Built) -> None:
-        built.model.register_forward_pre_hook(self._start)
-        built.model.register_forward_hook(self._end)
+    def bind(self, handles: TrainerHandles) -> None:
+        handles.model.register_forward_pre_hook(self._start_timer)
+        handles.model.register_forward_hook(self._stop_timer)
 
-    def _start(self, model: nn.Module, inputs: Any) -> None:
+    def _start_timer(self, model: nn.Module, inputs: Any) -> None:
         self._started_s = self._clock()
 
-    def _end(self, model: nn.Module, inputs: Any, outputs: Any) -> None:
+    def _stop_timer(self, model: nn.Module, inputs: Any, outputs: Any) -> None:
         if model.training:
             self._own_s += self._clock() - self._started_s
 
-    def measure(self, clock: Clock) -> Tensor | None:
-        self._own_s += clock.waited_s
-        if clock.step % self._knobs.every:
+    def measure(self, timing: StepTiming) -> Tensor | None:
+        self._own_s += timing.wait_s
+        if timing.step % self._options.every:
             return None
         own_s, self._own_s = self._own_s, 0.0
-        return one_of(own_s, self._rank, self._ranks)
+        return place_at_rank(own_s, self._rank, self._ranks)
 
-    def judge(self, seen: Seen) -> Alarm | None:
-        if len(seen.sums) < 2:
+    def judge(self, stats: StepStats) -> Alarm | None:
+        if len(stats.sums) < 2:
             return None
-        rank, ratio = slowest(seen.sums)
-        if ratio <= self._knobs.factor:
+        rank, ratio = find_slowest_rank(stats.sums)
+        if ratio <= self._options.factor:
             return None
         reason = f"rank {rank} takes {ratio:.1f} times as long as the others"
         return Alarm("slow_rank", reason, self.action, {"rank": float(rank), "ratio": ratio})
 
 
-def slowest(times_s: Sequence[float]) -> tuple[int, float]:
+def find_slowest_rank(times_s: Sequence[float]) -> tuple[int, float]:
     """(the rank that takes longest, its time over the median of the others')."""
     rank = max(range(len(times_s)), key=times_s.__getitem__)
-    others = [time_s for other, time_s in enumerate(times_s) if other != rank]
-    return rank, times_s[rank] / max(median(others), 1e-9)
+    other_times_s = [time_s for other_rank, time_s in enumerate(times_s) if other_rank != rank]
+    return rank, times_s[rank] / max(median(other_times_s), 1e-9)

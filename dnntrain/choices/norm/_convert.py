@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dnntrain.config.fields import NonNegativeInt
 from dnntrain.errors import ConfigError
 from dnntrain.nn.precise_bn import PreciseStatistics
-from dnntrain.protocols import Alone, Collectives, Context, ModelStage, ModelTransform, Parts
+from dnntrain.protocols import BuildContext, Collectives, Hooks, ModelStage, ModelTransform, SingleProcess
 
 
 @dataclass(frozen=True)
@@ -27,45 +27,51 @@ class NormFacts:
 
 
 @dataclass(frozen=True)
-class BatchChoice:
+class BatchNormChoice:
     """What choices share that keep batch normalisation and change its statistics. The exported model is the one that was built."""
 
     precise: NonNegativeInt = (
         0  # training batches from which statistics are recomputed before evaluation; 0: as they ran
     )
 
-    def converted(self, model: nn.Module, collect: Collectives = Alone()) -> nn.Module:
+    def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
         """`model` with its batch normalisation changed in place. Raises ConfigError where it has none."""
         raise NotImplementedError
 
-    def exported(self, model: nn.Module) -> nn.Module:
+    def convert_for_export(self, model: nn.Module) -> nn.Module:
         """A newly built `model` in the form in which this choice exports it."""
         return model
 
-    def parts(self, context: Context, name: str) -> Parts:
+    def build_hooks(self, context: BuildContext, name: str) -> Hooks:
         """The conversion, its way back for the export, and recomputed statistics where asked for."""
-        transform = ModelTransform(ModelStage.NORM, lambda model: self.converted(model, context.collect))
+        transform = ModelTransform(ModelStage.NORM, lambda model: self.convert(model, context.collectives))
         if not self.precise:
-            return Parts(model=(transform,), export=(restored,))
+            return Hooks(model_transforms=(transform,), export_transforms=(restore_batch_norms,))
         view = PreciseStatistics(self.precise)
-        return Parts(model=(transform,), export=(restored,), evaluation=(view,), after_step=(view,), state={name: view})
+        return Hooks(
+            model_transforms=(transform,),
+            export_transforms=(restore_batch_norms,),
+            eval_weights=(view,),
+            after_step_hooks=(view,),
+            state={name: view},
+        )
 
 
-class BatchStatistics(_BatchNorm):
+class BatchNormVariant(_BatchNorm):
     """Batch normalisation with another rule for its statistics: `normalised`. What a layer adds after it (timm) stays.
 
     A layer becomes one by a change of its class, so that parameters, buffers, names and hooks stay as they are.
     """
 
-    built_as: type[_BatchNorm]
+    original_class: type[_BatchNorm]
 
-    def normalised(self, inputs: Tensor) -> Tensor:
+    def normalize(self, inputs: Tensor) -> Tensor:
         raise NotImplementedError
 
     def forward(self, input: Tensor) -> Tensor:
-        return finished(self, self.normalised(input))
+        return apply_drop_and_act(self, self.normalize(input))
 
-    def plain(self, inputs: Tensor) -> Tensor:
+    def apply_torch_norm(self, inputs: Tensor) -> Tensor:
         """Torch's own batch normalisation in the layer's mode, running statistics included."""
         return super().forward(inputs)
 
@@ -73,7 +79,7 @@ class BatchStatistics(_BatchNorm):
         """Any number of pixel dimensions."""
 
     @torch.no_grad()
-    def follow(self, mean: Tensor, var: Tensor, updates: Tensor | int = 1) -> None:
+    def update_running_stats(self, mean: Tensor, var: Tensor, updates: Tensor | int = 1) -> None:
         """Moves the running statistics towards `mean` and unbiased `var` [channels] as `updates` updates by the momentum would."""
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
@@ -86,7 +92,7 @@ class BatchStatistics(_BatchNorm):
         self.running_var.lerp_(var.detach().to(self.running_var.dtype), share)
 
 
-def finished(layer: nn.Module, outputs: Tensor) -> Tensor:
+def apply_drop_and_act(layer: nn.Module, outputs: Tensor) -> Tensor:
     """`outputs` after the dropping and the activation that a layer of timm holds, in this order."""
     for name in ("drop", "act"):
         inner = layer._modules.get(name)
@@ -95,44 +101,46 @@ def finished(layer: nn.Module, outputs: Tensor) -> Tensor:
     return outputs
 
 
-def batch_norms(model: nn.Module, choice: str) -> dict[str, _BatchNorm]:
+def find_batch_norms(model: nn.Module, choice: str) -> dict[str, _BatchNorm]:
     """The layers of batch normalisation by name. Raises ConfigError where there is none, or one with a forward pass of its own."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
-    if not found:
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    if not layers:
         raise ConfigError(
             f"norm={choice} changes batch normalisation, and this model has none",
             "use norm=keep, or a model with batch normalisation, such as model=resnet20",
         )
-    for name, module in found.items():
+    for name, module in layers.items():
         if not _is_known(module):
             raise ConfigError(
                 f"norm={choice} cannot change {name}: {type(module).__name__} has a forward pass of its own",
                 "use norm=keep",
             )
-    return found
+    return layers
 
 
-def restated(model: nn.Module, choice: str, kind: type[BatchStatistics], **values: object) -> nn.Module:
+def change_layer_class(
+    model: nn.Module, choice: str, layer_class: type[BatchNormVariant], **values: object
+) -> nn.Module:
     """`model` with each layer of batch normalisation turned into a `kind`, in place; `values` become its attributes."""
-    for module in batch_norms(model, choice).values():
-        built_as = type(module)
-        module.__class__ = kind
-        for name, value in {"built_as": built_as, **values}.items():
+    for module in find_batch_norms(model, choice).values():
+        original_class = type(module)
+        module.__class__ = layer_class
+        for name, value in {"original_class": original_class, **values}.items():
             setattr(module, name, value)
     return model
 
 
-def restored(model: nn.Module) -> nn.Module:
+def restore_batch_norms(model: nn.Module) -> nn.Module:
     """`model` with its layers of batch normalisation as they were built."""
     for module in model.modules():
-        if isinstance(module, BatchStatistics):
-            module.__class__ = module.built_as  # type: ignore[assignment]
+        if isinstance(module, BatchNormVariant):
+            module.__class__ = module.original_class  # type: ignore[assignment]
     return model
 
 
-def replaced(model: nn.Module, choice: str, make: Callable[[_BatchNorm], nn.GroupNorm]) -> nn.Module:
+def replace_batch_norms(model: nn.Module, choice: str, make: Callable[[_BatchNorm], nn.GroupNorm]) -> nn.Module:
     """`model` with `make(layer)` in the place of each layer of batch normalisation, which takes over its weight and bias."""
-    for name, old in batch_norms(model, choice).items():
+    for name, old in find_batch_norms(model, choice).items():
         new = make(old)
         if old.affine:
             new.weight, new.bias = old.weight, old.bias
@@ -140,30 +148,30 @@ def replaced(model: nn.Module, choice: str, make: Callable[[_BatchNorm], nn.Grou
             if inner in old._modules:
                 new.add_module(inner, old._modules[inner])
         new.train(old.training)
-        _put(model, name, old, new)
+        _replace_everywhere(model, name, old, new)
     # The architecture is no longer one of timm's own.
     model.timm_architecture = None  # type: ignore[assignment]
     return model
 
 
-def micro_batch_note(facts: NormFacts) -> tuple[str, ...]:
+def make_micro_batch_note(facts: NormFacts) -> tuple[str, ...]:
     """What is to be said where a step has several forward passes."""
     if facts.accumulation == 1:
         return ()
     return (f"batch normalisation: each micro-batch of {facts.micro_batch_size} examples has statistics of its own",)
 
 
-def local_note(facts: NormFacts) -> tuple[str, ...]:
+def make_local_note(facts: NormFacts) -> tuple[str, ...]:
     """What is to be said where each rank has statistics of its own."""
     if facts.ranks == 1:
-        return micro_batch_note(facts)
+        return make_micro_batch_note(facts)
     return (
         f"batch normalisation: each rank has statistics of its own {facts.micro_batch_size} examples, "
         "so losses differ from those of one process; norm=sync shares them",
     )
 
 
-def _put(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> None:
+def _replace_everywhere(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> None:
     """Replaces `old`, called `name`, at every place that holds it."""
     for parent in model.modules():
         for key, child in parent._modules.items():
@@ -175,5 +183,5 @@ def _put(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> None:
 
 def _is_known(module: _BatchNorm) -> bool:
     """Torch's own forward pass, or timm's, which is the same with what `finished` does."""
-    known = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    return type(module).forward in known or {"drop", "act"} <= module._modules.keys()
+    torch_forwards = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return type(module).forward in torch_forwards or {"drop", "act"} <= module._modules.keys()

@@ -7,8 +7,22 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from dnntrain.choices.norm._convert import BatchStatistics, NormFacts, batch_norms, restated, restored
-from dnntrain.protocols import Alone, Collectives, Context, ModelStage, ModelTransform, Need, Parts
+from dnntrain.choices.norm._convert import (
+    BatchNormVariant,
+    NormFacts,
+    change_layer_class,
+    find_batch_norms,
+    restore_batch_norms,
+)
+from dnntrain.protocols import (
+    BuildContext,
+    Collectives,
+    Hooks,
+    LayoutRequirement,
+    ModelStage,
+    ModelTransform,
+    SingleProcess,
+)
 
 
 @dataclass(frozen=True)
@@ -17,20 +31,22 @@ class Frozen:
 
     affine: bool = False  # true: weight and bias are trained; false: they stay as they are
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
     batch_statistics: ClassVar[bool] = False
 
-    def build(self, context: Context) -> Parts:
-        return Parts(model=(ModelTransform(ModelStage.NORM, self.converted),), export=(restored,))
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks(
+            model_transforms=(ModelTransform(ModelStage.NORM, self.convert),), export_transforms=(restore_batch_norms,)
+        )
 
-    def converted(self, model: nn.Module, collect: Collectives = Alone()) -> nn.Module:
+    def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
         """`model` with its batch normalisation fixed. Raises ConfigError where it has none."""
-        for layer in batch_norms(model, "frozen").values():
+        for layer in find_batch_norms(model, "frozen").values():
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(self.affine and parameter.requires_grad)
-        return restated(model, "frozen", FrozenNorm)
+        return change_layer_class(model, "frozen", FrozenNorm)
 
-    def exported(self, model: nn.Module) -> nn.Module:
+    def convert_for_export(self, model: nn.Module) -> nn.Module:
         """A newly built `model` in the form in which this choice exports it."""
         return model
 
@@ -41,10 +57,10 @@ class Frozen:
         )
 
 
-class FrozenNorm(BatchStatistics):
+class FrozenNorm(BatchNormVariant):
     """Batch normalisation that never looks at the batch."""
 
-    def normalised(self, inputs: Tensor) -> Tensor:
+    def normalize(self, inputs: Tensor) -> Tensor:
         return nn.functional.batch_norm(
             inputs,
             self.running_mean,

@@ -7,27 +7,27 @@ from typing import ClassVar
 
 from torch import nn
 
-from dnntrain.choices.norm._convert import NormFacts, local_note
-from dnntrain.protocols import Alone, Collectives, Context, Need, Parts
+from dnntrain.choices.norm._convert import NormFacts, make_local_note
+from dnntrain.protocols import BuildContext, Collectives, Hooks, LayoutRequirement, SingleProcess
 
 
 @dataclass(frozen=True)
-class Keep:
+class NoConversion:
     """Normalisation layers as the model defines them. Fills no slot."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        return Parts()
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks()
 
-    def converted(self, model: nn.Module, collect: Collectives = Alone()) -> nn.Module:
+    def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
         """`model` as it is."""
         return model
 
-    def exported(self, model: nn.Module) -> nn.Module:
+    def convert_for_export(self, model: nn.Module) -> nn.Module:
         """`model` as it is."""
         return model
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """What the plan says."""
-        return local_note(facts) if facts.batch_norms else ()
+        return make_local_note(facts) if facts.batch_norms else ()

@@ -7,28 +7,36 @@ from typing import ClassVar
 
 from torch import nn
 
-from dnntrain.choices.norm._convert import NormFacts, replaced
-from dnntrain.choices.norm.group import group_norm
-from dnntrain.protocols import Alone, Collectives, Context, ModelStage, ModelTransform, Need, Parts
+from dnntrain.choices.norm._convert import NormFacts, replace_batch_norms
+from dnntrain.choices.norm.group import make_group_norm
+from dnntrain.protocols import (
+    BuildContext,
+    Collectives,
+    Hooks,
+    LayoutRequirement,
+    ModelStage,
+    ModelTransform,
+    SingleProcess,
+)
 
 
 @dataclass(frozen=True)
 class Layer:
     """Each example is normalised over all channels and pixels of a layer, as group normalisation with one group does."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_LAYER})
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_LAYER})
     batch_statistics: ClassVar[bool] = False
 
-    def build(self, context: Context) -> Parts:
-        return Parts(model=(ModelTransform(ModelStage.NORM, self.converted),))
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks(model_transforms=(ModelTransform(ModelStage.NORM, self.convert),))
 
-    def converted(self, model: nn.Module, collect: Collectives = Alone()) -> nn.Module:
+    def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
         """`model` with layer normalisation. Raises ConfigError where it has no batch normalisation."""
-        return replaced(model, "layer", lambda layer: group_norm(layer, 1, 1))
+        return replace_batch_norms(model, "layer", lambda layer: make_group_norm(layer, 1, 1))
 
-    def exported(self, model: nn.Module) -> nn.Module:
+    def convert_for_export(self, model: nn.Module) -> nn.Module:
         """A newly built `model` in the form in which this choice exports it."""
-        return self.converted(model)
+        return self.convert(model)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """What the plan says."""

@@ -7,29 +7,35 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from dnntrain.choices.norm._convert import BatchChoice, BatchStatistics, NormFacts, local_note, restated
-from dnntrain.protocols import Alone, Collectives, Context, Need, Parts
+from dnntrain.choices.norm._convert import (
+    BatchNormChoice,
+    BatchNormVariant,
+    NormFacts,
+    change_layer_class,
+    make_local_note,
+)
+from dnntrain.protocols import BuildContext, Collectives, Hooks, LayoutRequirement, SingleProcess
 
 
 @dataclass(frozen=True)
-class Local(BatchChoice):
+class Local(BatchNormChoice):
     """Each rank normalises with its own examples: nothing is sent; other layouts give other numbers. Synchronised layers become local."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        return self.parts(context, "norm_local")
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context, "norm_local")
 
-    def converted(self, model: nn.Module, collect: Collectives = Alone()) -> nn.Module:
-        return restated(model, "local", LocalNorm)
+    def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
+        return change_layer_class(model, "local", LocalNorm)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """What the plan says."""
-        return local_note(facts)
+        return make_local_note(facts)
 
 
-class LocalNorm(BatchStatistics):
+class LocalNorm(BatchNormVariant):
     """Torch's batch normalisation, whatever the layer was."""
 
-    def normalised(self, inputs: Tensor) -> Tensor:
-        return self.plain(inputs)
+    def normalize(self, inputs: Tensor) -> Tensor:
+        return self.apply_torch_norm(inputs)

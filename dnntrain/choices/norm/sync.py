@@ -7,56 +7,62 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from dnntrain.choices.norm._convert import BatchChoice, BatchStatistics, NormFacts, micro_batch_note, restated
-from dnntrain.nn.precise_bn import moments, population
-from dnntrain.protocols import Alone, Collectives, Context, Need, Parts
+from dnntrain.choices.norm._convert import (
+    BatchNormChoice,
+    BatchNormVariant,
+    NormFacts,
+    change_layer_class,
+    make_micro_batch_note,
+)
+from dnntrain.nn.precise_bn import compute_moments, compute_population
+from dnntrain.protocols import BuildContext, Collectives, Hooks, LayoutRequirement, SingleProcess
 
 
 @dataclass(frozen=True)
-class Sync(BatchChoice):
+class Sync(BatchNormChoice):
     """Mean and variance are those of the whole micro-batch over all ranks, uneven shares included: the numbers of one process.
 
     One sum over the ranks for each layer, forward and backward. On one rank it is plain batch normalisation.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        return self.parts(context, "norm_sync")
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context, "norm_sync")
 
-    def converted(self, model: nn.Module, collect: Collectives = Alone()) -> nn.Module:
-        return restated(model, "sync", SyncNorm, collect=collect)
+    def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
+        return change_layer_class(model, "sync", SyncNorm, collect=collectives)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """What the plan says."""
-        alone = ("norm=sync on one rank is plain batch normalisation",) if facts.ranks == 1 else ()
-        return alone + micro_batch_note(facts)
+        single_rank_notes = ("norm=sync on one rank is plain batch normalisation",) if facts.ranks == 1 else ()
+        return single_rank_notes + make_micro_batch_note(facts)
 
 
-class SyncNorm(BatchStatistics):
+class SyncNorm(BatchNormVariant):
     """Differs from nn.SyncBatchNorm in that it runs on any device, and over the data ranks of any layout."""
 
-    collect: Collectives
+    collectives: Collectives
 
-    def normalised(self, inputs: Tensor) -> Tensor:
+    def normalize(self, inputs: Tensor) -> Tensor:
         # Evaluation never communicates: the ranks need not have as many batches.
-        if not self.training or self.collect.data_ranks == 1:
-            return self.plain(inputs)
-        outputs, mean, var, count = synchronised(inputs, self.weight, self.bias, self.eps, self.collect)
-        self.follow(mean, var * (count / (count - 1).clamp_min(1)))
+        if not self.training or self.collectives.data_ranks == 1:
+            return self.apply_torch_norm(inputs)
+        outputs, mean, var, count = normalize_over_ranks(inputs, self.weight, self.bias, self.eps, self.collectives)
+        self.update_running_stats(mean, var * (count / (count - 1).clamp_min(1)))
         return outputs
 
 
-def synchronised(
-    inputs: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, collect: Collectives
+def normalize_over_ranks(
+    inputs: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, collectives: Collectives
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(outputs, mean [c], biased variance [c], count): (x - mean) / sqrt(var + eps) * weight + bias over the `inputs` of all ranks.
 
     inputs [n, c, …], n may differ between ranks and be 0. One differentiable sum of each rank's moments, in float64, in which merging
     them loses nothing of float32.
     """
-    total = collect.data_sum(moments(inputs))
-    mean, var = population(total)
+    total = collectives.data_sum(compute_moments(inputs))
+    mean, var = compute_population(total)
     shape = (1, -1, *[1] * (inputs.ndim - 2))
     scale = (var + eps).rsqrt().float()
     if weight is not None:

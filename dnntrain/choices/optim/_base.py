@@ -11,14 +11,14 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
-from dnntrain.choices.optim._param_groups import GroupRule, Setting, parameter_groups, parameter_settings
+from dnntrain.choices.optim._param_groups import GroupRule, ParameterOptions, make_param_groups, make_parameter_options
 from dnntrain.config.fields import Annotated, Literal, NonNegative, Positive, PositiveInt, Range, Text
-from dnntrain.protocols import Context, Need, Parts
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
 from dnntrain.utils.hardware import Hardware
 
 _DEFAULT_BASE_BATCH = 256
 
-Chosen = TypeVar("Chosen", bound="OptimizerChoice")
+OptimizerT = TypeVar("OptimizerT", bound="OptimizerChoice")
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class OptimizerChoice:
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # rates times batch_size / lr_base_batch, or its square root
     lr_base_batch: PositiveInt = 256  # batch size that lr is meant for, where lr_scaling is not none
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    rates: ClassVar[tuple[str, ...]] = ("lr",)
-    state_numbers: ClassVar[float] = 2.0
-    takes_loss_scale: ClassVar[bool] = True
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    lr_fields: ClassVar[tuple[str, ...]] = ("lr",)
+    state_floats_per_parameter: ClassVar[float] = 2.0
+    supports_loss_scale: ClassVar[bool] = True
     package: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -70,14 +70,14 @@ class OptimizerChoice:
             GroupRule.parse(rule)
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
         """The optimizers over the parameters of `model`. `settings` are those of the whole model, where `model` is a part of it."""
         raise NotImplementedError
 
-    def parts(self, context: Context) -> Parts:
+    def build_hooks(self, context: BuildContext) -> Hooks:
         """What the choice gives the trainer besides optimizers, which it is bound to through `Built.optimizers`."""
-        return Parts()
+        return Hooks()
 
     def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
         """(reason, fix) where this optimizer cannot be used here."""
@@ -85,30 +85,32 @@ class OptimizerChoice:
             return f"needs the package {self.package}", f"install it: pip install 'dnntrain[{self.package}]'"
         return None
 
-    def scaled(self: Chosen, batch_size: int) -> Chosen:
+    def adapt_lr(self: OptimizerT, batch_size: int) -> OptimizerT:
         """The same choice with its learning rates for `batch_size` examples a step."""
-        factor = scaling_factor(self.lr_scaling, batch_size, self.lr_base_batch)
-        return replace(self, **{name: getattr(self, name) * factor for name in self.rates}) if factor != 1 else self
+        factor = compute_lr_scale(self.lr_scaling, batch_size, self.lr_base_batch)
+        return replace(self, **{name: getattr(self, name) * factor for name in self.lr_fields}) if factor != 1 else self
 
-    def equation(self, batch_size: int) -> str:
+    def format_lr_equation(self, batch_size: int) -> str:
         """`0.1 × 1024 / 256 = 0.4 (optim.lr_scaling=linear)`: how the learning rate comes about."""
         if self.lr_scaling == "none":
             return f"{self.lr:g}"
         ratio = f"{batch_size} / {self.lr_base_batch}"
         factor = ratio if self.lr_scaling == "linear" else f"√({ratio})"
-        return f"{self.lr:g} × {factor} = {self.scaled(batch_size).lr:g} (optim.lr_scaling={self.lr_scaling})"
+        return f"{self.lr:g} × {factor} = {self.adapt_lr(batch_size).lr:g} (optim.lr_scaling={self.lr_scaling})"
 
-    def settings(self, model: nn.Module) -> dict[str, Setting]:
+    def get_parameter_options(self, model: nn.Module) -> dict[str, ParameterOptions]:
         """What holds for each parameter of the whole model. Raises ConfigError where a pattern matches none."""
         rules = [GroupRule.parse(rule) for rule in self.groups]
-        return parameter_settings(model, self.weight_decay, self.no_decay, rules, self.layer_decay)
+        return make_parameter_options(model, self.weight_decay, self.no_decay, rules, self.layer_decay)
 
-    def grouped(self, model: nn.Module, settings: Mapping[str, Setting] | None) -> list[dict[str, Any]]:
+    def make_param_groups(
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None
+    ) -> list[dict[str, Any]]:
         """All trainable parameters of `model` in groups, at the rate `lr`."""
-        return parameter_groups(model.named_parameters(), settings or self.settings(model), self.lr)
+        return make_param_groups(model.named_parameters(), options or self.get_parameter_options(model), self.lr)
 
 
-def scaling_factor(rule: str, batch_size: int, base: int) -> float:
+def compute_lr_scale(rule: str, batch_size: int, base: int) -> float:
     """What a learning rate for `base` examples a step is multiplied with.
 
     linear: batch_size / base (Goyal et al., "Accurate, large minibatch SGD", 2017); sqrt: its root (Krizhevsky, "One weird trick",

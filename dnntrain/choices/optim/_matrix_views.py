@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dnntrain.utils.dtensor import is_sharded, local
+from dnntrain.utils.dtensor import is_sharded, local_shard
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
@@ -27,39 +27,39 @@ def from_matrix(matrix: Tensor, tensor: Tensor) -> Tensor:
     return matrix.reshape(tensor.shape)
 
 
-def matrix_gradient(parameter: nn.Parameter) -> Tensor:
+def get_matrix_gradient(parameter: nn.Parameter) -> Tensor:
     """The parameter's gradient as a matrix whose elements stand where those of the parameter do."""
     assert parameter.grad is not None
-    gradient, here = local(parameter.grad), local(parameter.detach())
-    if gradient.stride() != here.stride():
-        gradient = torch.empty_like(here).copy_(gradient)
+    gradient, local_parameter = local_shard(parameter.grad), local_shard(parameter.detach())
+    if gradient.stride() != local_parameter.stride():
+        gradient = torch.empty_like(local_parameter).copy_(gradient)
     return as_matrix(gradient)
 
 
-def matrix_groups(groups: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[nn.Parameter, nn.Parameter]]:
+def make_matrix_groups(groups: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[nn.Parameter, nn.Parameter]]:
     """`groups` with every parameter of four dimensions replaced by a two-dimensional one, and {the one that stands in: the real one}.
 
     Copies on several ranks (DTensors that are whole here) are replaced by plain ones.
     """
-    owners: dict[nn.Parameter, nn.Parameter] = {}
-    viewed = []
+    parameter_by_view: dict[nn.Parameter, nn.Parameter] = {}
+    view_groups = []
     for group in groups:
-        named = []
+        named_views = []
         for name, parameter in group["params"]:
-            stands_in = parameter.ndim == 4 or is_sharded(parameter)
-            view = nn.Parameter(as_matrix(local(parameter.detach()))) if stands_in else parameter
-            owners[view] = parameter
-            named.append((name, view))
-        viewed.append({**group, "params": named})
-    return viewed, owners
+            needs_view = parameter.ndim == 4 or is_sharded(parameter)
+            view = nn.Parameter(as_matrix(local_shard(parameter.detach()))) if needs_view else parameter
+            parameter_by_view[view] = parameter
+            named_views.append((name, view))
+        view_groups.append({**group, "params": named_views})
+    return view_groups, parameter_by_view
 
 
 @contextmanager
-def matrix_gradients(owners: Mapping[nn.Parameter, nn.Parameter]) -> Iterator[None]:
+def swap_in_matrix_gradients(parameter_by_view: Mapping[nn.Parameter, nn.Parameter]) -> Iterator[None]:
     """The gradients of the real parameters at those that stand in for them, while a step is made."""
-    views = [(view, owner) for view, owner in owners.items() if view is not owner]
+    views = [(view, owner) for view, owner in parameter_by_view.items() if view is not owner]
     for view, owner in views:
-        view.grad = None if owner.grad is None else matrix_gradient(owner)
+        view.grad = None if owner.grad is None else get_matrix_gradient(owner)
     yield
     for view, _ in views:
         view.grad = None

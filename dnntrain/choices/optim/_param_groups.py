@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dnntrain.errors import ConfigError
-from dnntrain.utils.suggest import nearest
+from dnntrain.utils.suggest import find_nearest
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
-class Setting(NamedTuple):
+class ParameterOptions(NamedTuple):
     """How one parameter is stepped.
 
     lr_scale      factor on the learning rate
@@ -40,9 +40,9 @@ class GroupRule(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> GroupRule:
         """From `PATTERN lr_scale=NUMBER weight_decay=NUMBER`, of which one number may be missing. Raises ValueError."""
-        pattern, *words = text.split()
-        numbers = dict(word.split("=") for word in words)
-        if len(numbers) != len(words):
+        pattern, *assignments = text.split()
+        numbers = dict(assignment.split("=") for assignment in assignments)
+        if len(numbers) != len(assignments):
             raise ValueError(f"groups: {text!r} sets a number twice")
         values = {name: float(number) for name, number in numbers.items()}
         if values.get("lr_scale") == 0:
@@ -50,13 +50,13 @@ class GroupRule(NamedTuple):
         return cls(pattern, values.get("lr_scale"), values.get("weight_decay"))
 
 
-def parameter_settings(
+def make_parameter_options(
     model: nn.Module,
     weight_decay: float,
     no_decay: Sequence[str] = (),
     rules: Sequence[GroupRule] = (),
     layer_decay: float = 1.0,
-) -> dict[str, Setting]:
+) -> dict[str, ParameterOptions]:
     """The setting of every parameter of the *whole* `model`, by name.
 
     Weights decay; vectors do not, as decaying gains and biases only costs accuracy (He et al., "Bag of tricks", 2019,
@@ -69,25 +69,27 @@ def parameter_settings(
     for key, patterns in (("no_decay", no_decay), ("groups", [rule.pattern for rule in rules])):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in parameters):
-                raise ConfigError(f"optim.{key}: no parameter is called {pattern!r}; {_advice(pattern, parameters)}")
-    depths, hidden = block_depths(parameters.items()), hidden_matrices(model)
+                raise ConfigError(
+                    f"optim.{key}: no parameter is called {pattern!r}; {_suggest_parameter(pattern, parameters)}"
+                )
+    depths, hidden = compute_block_depths(parameters.items()), find_hidden_matrices(model)
     deepest = max(depths.values(), default=0)
-    settings = {}
+    options_by_name = {}
     for name, parameter in parameters.items():
         vector = parameter.ndim < 2 or _is_embedding(name)
         decay = 0.0 if vector or any(fnmatchcase(name, pattern) for pattern in no_decay) else weight_decay
-        setting = Setting(layer_decay ** (deepest - depths[name]), decay, vector, name in hidden)
-        own_scale = 1.0
+        options = ParameterOptions(layer_decay ** (deepest - depths[name]), decay, vector, name in hidden)
+        rule_lr_scale = 1.0
         for rule in rules:
             if fnmatchcase(name, rule.pattern):
-                own_scale = own_scale if rule.lr_scale is None else rule.lr_scale
+                rule_lr_scale = rule_lr_scale if rule.lr_scale is None else rule.lr_scale
                 decay = decay if rule.weight_decay is None else rule.weight_decay
-        settings[name] = setting._replace(lr_scale=setting.lr_scale * own_scale, weight_decay=decay)
-    return settings
+        options_by_name[name] = options._replace(lr_scale=options.lr_scale * rule_lr_scale, weight_decay=decay)
+    return options_by_name
 
 
-def parameter_groups(
-    named_parameters: NamedParameters, settings: Mapping[str, Setting], lr: float
+def make_param_groups(
+    named_parameters: NamedParameters, options_by_name: Mapping[str, ParameterOptions], lr: float
 ) -> list[dict[str, Any]]:
     """Groups of named trainable parameters that are alike: same lr_scale, weight decay and kind; `lr` times lr_scale is their rate.
 
@@ -97,18 +99,18 @@ def parameter_groups(
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
-        setting = settings[name]
+        options = options_by_name[name]
         # A DTensor has a mesh, a plain tensor has none.
         mesh = getattr(parameter, "device_mesh", None)
-        key = (setting.lr_scale, setting.weight_decay, setting.vector, mesh)
+        key = (options.lr_scale, options.weight_decay, options.vector, mesh)
         group = groups.setdefault(
             key,
             {
                 "params": [],
-                "lr": lr * setting.lr_scale,
-                "lr_scale": setting.lr_scale,
-                "weight_decay": setting.weight_decay,
-                "vector": setting.vector,
+                "lr": lr * options.lr_scale,
+                "lr_scale": options.lr_scale,
+                "weight_decay": options.weight_decay,
+                "vector": options.vector,
                 # Not every fused kernel of torch knows shards; the foreach ones do.
                 **({"fused": False, "foreach": True} if mesh is not None else {}),
             },
@@ -117,7 +119,7 @@ def parameter_groups(
     return list(groups.values())
 
 
-def block_depths(named_parameters: NamedParameters) -> dict[str, int]:
+def compute_block_depths(named_parameters: NamedParameters) -> dict[str, int]:
     """The depth of each parameter's block, from 0, in the order in which the model registers its modules.
 
     A block is the shortest module path that ends in a number (`blocks.3`, `layer1.0`), else the first part of the path (`stem`,
@@ -127,7 +129,7 @@ def block_depths(named_parameters: NamedParameters) -> dict[str, int]:
     blocks: dict[str, list[str]] = {}
     with_matrix: set[str] = set()
     for name, parameter in named_parameters:
-        block = _block(name)
+        block = _get_block_name(name)
         blocks.setdefault(block, []).append(name)
         if parameter.ndim >= 2:
             with_matrix.add(block)
@@ -139,7 +141,7 @@ def block_depths(named_parameters: NamedParameters) -> dict[str, int]:
     return depths
 
 
-def hidden_matrices(model: nn.Module) -> set[str]:
+def find_hidden_matrices(model: nn.Module) -> set[str]:
     """Names of the weights of linear and convolution layers except the last linear one."""
     last_linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
     return {
@@ -149,28 +151,28 @@ def hidden_matrices(model: nn.Module) -> set[str]:
     }
 
 
-def split(
-    named_parameters: NamedParameters, chosen: Callable[[str], bool]
+def split_parameters(
+    named_parameters: NamedParameters, is_first: Callable[[str], bool]
 ) -> tuple[list[tuple[str, nn.Parameter]], list[tuple[str, nn.Parameter]]]:
     """(those whose name is chosen, the rest)."""
-    named = list(named_parameters)
-    return [item for item in named if chosen(item[0])], [item for item in named if not chosen(item[0])]
+    named_pairs = list(named_parameters)
+    return [item for item in named_pairs if is_first(item[0])], [item for item in named_pairs if not is_first(item[0])]
 
 
-def _block(name: str) -> str:
+def _get_block_name(name: str) -> str:
     module = name.rpartition(".")[0]
-    numbered = re.match(r"(?:[^.]+\.)*?\d+(?=\.|$)", module)
-    return numbered.group() if numbered else module.partition(".")[0]
+    numbered_prefix = re.match(r"(?:[^.]+\.)*?\d+(?=\.|$)", module)
+    return numbered_prefix.group() if numbered_prefix else module.partition(".")[0]
 
 
 def _is_embedding(name: str) -> bool:
     return name.endswith(("position_embedding", "pos_embed", "class_token", "cls_token"))
 
 
-def _advice(pattern: str, parameters: Mapping[str, nn.Parameter]) -> str:
+def _suggest_parameter(pattern: str, parameters: Mapping[str, nn.Parameter]) -> str:
     names = list(parameters)
-    close = nearest(pattern, names)
-    if close is not None:
-        return f"did you mean {close!r}?"
-    shown = ", ".join(names[:8])
-    return f"they are {shown}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    nearest_name = find_nearest(pattern, names)
+    if nearest_name is not None:
+        return f"did you mean {nearest_name!r}?"
+    first_names = ", ".join(names[:8])
+    return f"they are {first_names}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")

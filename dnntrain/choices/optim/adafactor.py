@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
-from dnntrain.choices.optim._matrix_views import matrix_gradients, matrix_groups
-from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.choices.optim._matrix_views import make_matrix_groups, swap_in_matrix_gradients
+from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import NonNegative, Positive, Range
-from dnntrain.protocols import Need
+from dnntrain.protocols import LayoutRequirement
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class Adafactor(OptimizerChoice):
     eps: Positive = 1e-3  # least size of a weight that a step is relative to
     clip_threshold: Annotated[float, Range(at_least=1)] = 1.0  # largest root mean square of a step before lr
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_PARAMETER})
-    state_numbers: ClassVar[float] = 0.0
-    takes_loss_scale: ClassVar[bool] = False
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_PARAMETER})
+    state_floats_per_parameter: ClassVar[float] = 0.0
+    supports_loss_scale: ClassVar[bool] = False
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
         return (
             MatrixAdafactor(
-                self.grouped(model, settings),
+                self.make_param_groups(model, options),
                 lr=self.lr,
                 beta2_decay=self.beta2_decay,
                 eps=(None, self.eps),
@@ -54,12 +54,12 @@ class MatrixAdafactor(torch.optim.Adafactor):
     """torch's Adafactor over matrix views: it factors the last two dimensions, which of a 3x3 convolution saves a third only."""
 
     def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
-        viewed, self._owners = matrix_groups(groups)
-        super().__init__(viewed, **options)
+        view_groups, self._parameter_by_view = make_matrix_groups(groups)
+        super().__init__(view_groups, **options)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; `closure` is not used."""
-        with matrix_gradients(self._owners):
+        with swap_in_matrix_gradients(self._parameter_by_view):
             super().step()  # type: ignore[no-untyped-call]
         return None

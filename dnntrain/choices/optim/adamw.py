@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
-from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 
@@ -24,10 +24,14 @@ class AdamW(OptimizerChoice):
     eps: Positive = 1e-8  # added to the root of the second mean
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
         return (
             torch.optim.AdamW(
-                self.grouped(model, settings), lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True
+                self.make_param_groups(model, options),
+                lr=self.lr,
+                betas=(self.beta1, self.beta2),
+                eps=self.eps,
+                fused=True,
             ),
         )

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
-from dnntrain.choices.optim._matrix_views import matrix_gradients, matrix_groups
-from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.choices.optim._matrix_views import make_matrix_groups, swap_in_matrix_gradients
+from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Fraction, NonNegative, Positive
-from dnntrain.protocols import Need
+from dnntrain.protocols import LayoutRequirement
 from dnntrain.utils.hardware import Hardware
 
 #: The means of a parameter, and whether each has a sign.
@@ -33,15 +33,15 @@ class AdamW8bit(OptimizerChoice):
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
     eps: Positive = 1e-8  # added to the root of the second mean
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_PARAMETER})
-    state_numbers: ClassVar[float] = 2 * (1 / 4 + 1 / 256)
-    takes_loss_scale: ClassVar[bool] = False
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_PARAMETER})
+    state_floats_per_parameter: ClassVar[float] = 2 * (1 / 4 + 1 / 256)
+    supports_loss_scale: ClassVar[bool] = False
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
-        groups = self.grouped(model, settings)
-        optimizer: torch.optim.Optimizer = _matrix_adamw_8bit()(
+        groups = self.make_param_groups(model, options)
+        optimizer: torch.optim.Optimizer = _make_matrix_adamw_8bit()(
             groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps
         )
         return (optimizer,)
@@ -55,7 +55,7 @@ class AdamW8bit(OptimizerChoice):
 
 
 @cache
-def _matrix_adamw_8bit() -> Any:
+def _make_matrix_adamw_8bit() -> Any:
     """The class, made where it is first used: torchao is slow to import."""
     from torchao.optim import AdamW8bit as TorchaoAdamW8bit
     from torchao.optim.subclass_8bit import OptimState8bit
@@ -68,8 +68,8 @@ def _matrix_adamw_8bit() -> Any:
         """
 
         def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
-            viewed, self._owners = matrix_groups(groups)
-            super().__init__(viewed, **options)
+            view_groups, self._parameter_by_view = make_matrix_groups(groups)
+            super().__init__(view_groups, **options)
 
         def add_param_group(self, param_group: dict[str, Any]) -> None:
             rate = float(param_group.get("lr", self.defaults["lr"]))
@@ -84,11 +84,11 @@ def _matrix_adamw_8bit() -> Any:
             for group in self.param_groups:
                 group["lr"] = torch.tensor(group["lr"], dtype=torch.float32)
             for state in self.state.values():
-                _wrap(state, OptimState8bit)
-            with matrix_gradients(self._owners), _stance(self.param_groups):
+                _wrap_state(state, OptimState8bit)
+            with swap_in_matrix_gradients(self._parameter_by_view), _get_compiler_stance(self.param_groups):
                 super().step()  # type: ignore[no-untyped-call]
             for state in self.state.values():
-                _unwrap(state, OptimState8bit)
+                _unwrap_state(state, OptimState8bit)
             for group, rate in zip(self.param_groups, rates, strict=True):
                 group["lr"] = rate
             return None
@@ -96,21 +96,21 @@ def _matrix_adamw_8bit() -> Any:
     return MatrixAdamW8bit
 
 
-def _wrap(state: dict[str, Any], kind: Any) -> None:
+def _wrap_state(state: dict[str, Any], state_class: Any) -> None:
     for name, signed in _MEANS.items():
         if f"{name}_codes" in state:
-            parts = [state.pop(f"{name}_{part}") for part in kind.tensor_attrs]
-            state[name] = kind(*parts, signed, torch.float32)
+            attributes = [state.pop(f"{name}_{attribute}") for attribute in state_class.tensor_attrs]
+            state[name] = state_class(*attributes, signed, torch.float32)
 
 
-def _unwrap(state: dict[str, Any], kind: Any) -> None:
+def _unwrap_state(state: dict[str, Any], state_class: Any) -> None:
     for name in _MEANS:
-        if isinstance(state[name], kind):
+        if isinstance(state[name], state_class):
             mean = state.pop(name)
-            state.update({f"{name}_{part}": getattr(mean, part) for part in kind.tensor_attrs})
+            state.update({f"{name}_{attribute}": getattr(mean, attribute) for attribute in state_class.tensor_attrs})
 
 
-def _stance(groups: list[dict[str, Any]]) -> Any:
+def _get_compiler_stance(groups: list[dict[str, Any]]) -> Any:
     device = groups[0]["params"][0].device.type if groups else "cpu"
-    compiled = device == "cuda" and find_spec("triton") is not None
-    return nullcontext() if compiled else torch.compiler.set_stance("force_eager")
+    can_compile = device == "cuda" and find_spec("triton") is not None
+    return nullcontext() if can_compile else torch.compiler.set_stance("force_eager")

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
-from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Fraction, NonNegative, Positive
-from dnntrain.protocols import Built, Context, Parts
+from dnntrain.protocols import BuildContext, Hooks, TrainerHandles
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Lamb(OptimizerChoice):
     package: ClassVar[str] = "timm"
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
         from timm.optim.lamb import Lamb as TimmLamb
 
         return (
             TimmLamb(
-                adapted(self.grouped(model, settings)),
+                mark_adaptive_groups(self.make_param_groups(model, options)),
                 lr=self.lr,
                 betas=(self.beta1, self.beta2),
                 eps=self.eps,
@@ -44,31 +44,31 @@ class Lamb(OptimizerChoice):
             ),
         )
 
-    def parts(self, context: Context) -> Parts:
-        return Parts(state={"lamb": GroupSteps()})
+    def build_hooks(self, context: BuildContext) -> Hooks:
+        return Hooks(state={"lamb": StepCountState()})
 
 
-def adapted(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def mark_adaptive_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The groups, with steps scaled to the norm of each weight also where nothing decays, and those of vectors left alone."""
     return [{**group, "always_adapt": not group["vector"]} for group in groups]
 
 
-class GroupSteps:
+class StepCountState:
     """The number of steps done, which timm keeps once for a group, not for each parameter; it is the same in all groups."""
 
     def __init__(self) -> None:
         self._optimizers: Sequence[torch.optim.Optimizer] = ()
 
-    def bind(self, built: Built) -> None:
-        self._optimizers = built.optimizers
+    def bind(self, handles: TrainerHandles) -> None:
+        self._optimizers = handles.optimizers
 
     def state_dict(self) -> dict[str, Any]:
-        steps = [int(group["step"]) for group in self._groups() if "step" in group]
+        steps = [int(group["step"]) for group in self._get_groups() if "step" in group]
         return {"steps": max(steps, default=0)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for group in self._groups():
+        for group in self._get_groups():
             group["step"] = torch.tensor(float(state["steps"]))
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def _get_groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]

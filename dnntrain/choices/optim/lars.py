@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice, check_nesterov
-from dnntrain.choices.optim._param_groups import Setting
-from dnntrain.choices.optim.lamb import adapted
+from dnntrain.choices.optim._param_groups import ParameterOptions
+from dnntrain.choices.optim.lamb import mark_adaptive_groups
 from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 
@@ -29,20 +29,20 @@ class Lars(OptimizerChoice):
     trust_clip: bool = False  # LARC: at most the step of plain SGD
 
     package: ClassVar[str] = "timm"
-    state_numbers: ClassVar[float] = 1.0
+    state_floats_per_parameter: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_nesterov(self.nesterov, self.momentum)
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
         from timm.optim.lars import Lars as TimmLars
 
         return (
             TimmLars(
-                adapted(self.grouped(model, settings)),
+                mark_adaptive_groups(self.make_param_groups(model, options)),
                 lr=self.lr,
                 momentum=self.momentum,
                 nesterov=self.nesterov,

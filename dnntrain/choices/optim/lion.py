@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
-from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 
@@ -24,12 +24,12 @@ class Lion(OptimizerChoice):
     beta2: Fraction = 0.99  # decay of the momentum
 
     package: ClassVar[str] = "timm"
-    state_numbers: ClassVar[float] = 1.0
+    state_floats_per_parameter: ClassVar[float] = 1.0
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
         from timm.optim.lion import Lion as TimmLion
 
-        groups = self.grouped(model, settings)
+        groups = self.make_param_groups(model, options)
         return (TimmLion(groups, lr=self.lr, betas=(self.beta1, self.beta2), foreach=True),)

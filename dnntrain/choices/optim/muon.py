@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
 from dnntrain.choices.optim._matrix_views import as_matrix, from_matrix
-from dnntrain.choices.optim._param_groups import Setting, parameter_groups, split
+from dnntrain.choices.optim._param_groups import ParameterOptions, make_param_groups, split_parameters
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive, PositiveInt
-from dnntrain.utils.dtensor import full, local, part_of
+from dnntrain.utils.dtensor import gather_full, local_shard, shard_of
 
 
 @dataclass(frozen=True)
@@ -42,32 +42,32 @@ class Muon(OptimizerChoice):
         "fp32"  # of the last product; bf16 is faster, and losses of two layouts differ by up to 1e-3
     )
 
-    rates: ClassVar[tuple[str, ...]] = ("lr", "adam_lr")
-    state_numbers: ClassVar[float] = 1.0
-    takes_loss_scale: ClassVar[bool] = False
+    lr_fields: ClassVar[tuple[str, ...]] = ("lr", "adam_lr")
+    state_floats_per_parameter: ClassVar[float] = 1.0
+    supports_loss_scale: ClassVar[bool] = False
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
-        known = settings or self.settings(model)
-        matrices, rest = split(model.named_parameters(), lambda name: known[name].hidden)
+        options_by_name = options or self.get_parameter_options(model)
+        matrices, rest = split_parameters(model.named_parameters(), lambda name: options_by_name[name].hidden)
         optimizers: list[torch.optim.Optimizer] = []
-        if groups := parameter_groups(matrices, known, self.lr):
+        if groups := make_param_groups(matrices, options_by_name, self.lr):
             muon = MatrixMuon(
                 groups,
                 lr=self.lr,
                 momentum=self.momentum,
                 ns_steps=self.ns_steps,
                 adjust_lr_fn=self.adjust_lr,
-                product=torch.bfloat16 if self.product == "bf16" else torch.float32,
+                matmul_dtype=torch.bfloat16 if self.product == "bf16" else torch.float32,
             )
             optimizers.append(muon)
-        if groups := parameter_groups(rest, known, self.adam_lr):
+        if groups := make_param_groups(rest, options_by_name, self.adam_lr):
             optimizers.append(torch.optim.AdamW(groups, lr=self.adam_lr, betas=(self.beta1, self.beta2), fused=True))
         return tuple(optimizers)
 
 
-def orthogonalised(
+def orthogonalize(
     matrix: Tensor, coefficients: tuple[float, float, float], steps: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """The Newton-Schulz iteration of torch.optim.Muon, X ← aX + b(XXᵀ)X + c(XXᵀ)²X from X = M / |M|, worked out on the small Gram matrix.
@@ -101,11 +101,11 @@ class MatrixMuon(torch.optim.Muon):
     parts the direction is gathered, every rank orthogonalises the whole matrix and keeps its part; the momentum stays in parts.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], product: torch.dtype = torch.float32, **options: Any) -> None:
+    def __init__(self, groups: list[dict[str, Any]], matmul_dtype: torch.dtype = torch.float32, **options: Any) -> None:
         # torch checks the knobs, and refuses what is no matrix: its parameters are added after.
         super().__init__([nn.Parameter(torch.empty(0, 0))], **options)
         self.param_groups.clear()
-        self._product = product
+        self._matmul_dtype = matmul_dtype
         for group in groups:
             self.add_param_group(group)
 
@@ -115,27 +115,29 @@ class MatrixMuon(torch.optim.Muon):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._step(group, parameter)
+                    self._step_parameter(group, parameter)
         return None
 
-    def _step(self, group: dict[str, Any], parameter: Tensor) -> None:
-        keep, decay = group["momentum"], 1 - group["lr"] * group["weight_decay"]
+    def _step_parameter(self, group: dict[str, Any], parameter: Tensor) -> None:
+        momentum, decay_factor = group["momentum"], 1 - group["lr"] * group["weight_decay"]
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer = state["momentum_buffer"]
-        buffer.lerp_(gradient, 1 - keep)
-        direction = full(gradient.lerp(buffer, keep) if group["nesterov"] else buffer)
+        buffer.lerp_(gradient, 1 - momentum)
+        direction = gather_full(gradient.lerp(buffer, momentum) if group["nesterov"] else buffer)
         matrix = as_matrix(direction)
-        update = orthogonalised(matrix, group["ns_coefficients"], group["ns_steps"], self._product)
-        part = part_of(from_matrix(update, direction), parameter)
-        if decay != 1:
-            parameter.mul_(decay)
-        local(parameter).add_(part, alpha=-group["lr"] * shape_factor(group["adjust_lr_fn"], *matrix.shape))
+        update = orthogonalize(matrix, group["ns_coefficients"], group["ns_steps"], self._matmul_dtype)
+        local_update = shard_of(from_matrix(update, direction), parameter)
+        if decay_factor != 1:
+            parameter.mul_(decay_factor)
+        local_shard(parameter).add_(
+            local_update, alpha=-group["lr"] * compute_shape_factor(group["adjust_lr_fn"], *matrix.shape)
+        )
 
 
-def shape_factor(rule: str, rows: int, columns: int) -> float:
+def compute_shape_factor(rule: str, rows: int, columns: int) -> float:
     """What torch.optim.Muon multiplies the learning rate of a [rows, columns] matrix with."""
     factors = {
         "original": math.sqrt(max(1.0, rows / columns)),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
-from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 
@@ -25,11 +25,11 @@ class RAdam(OptimizerChoice):
     decoupled: bool = True  # true: weights shrink as in AdamW; false: L2 penalty, added to the gradient
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
         return (
             torch.optim.RAdam(
-                self.grouped(model, settings),
+                self.make_param_groups(model, options),
                 lr=self.lr,
                 betas=(self.beta1, self.beta2),
                 eps=self.eps,

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
-from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Annotated, Fraction, NonNegative, Positive, Range
-from dnntrain.protocols import Built, Context, Parts
+from dnntrain.protocols import BuildContext, Hooks, TrainerHandles
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class ScheduleFree(OptimizerChoice):
     eps: Positive = 1e-8  # added to the root of the second mean
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
-        return (ScheduleFreeAdamW(self.grouped(model, settings), self.lr, (self.beta1, self.beta2), self.eps),)
+        return (ScheduleFreeAdamW(self.make_param_groups(model, options), self.lr, (self.beta1, self.beta2), self.eps),)
 
-    def parts(self, context: Context) -> Parts:
-        average = AveragedWeights()
-        return Parts(evaluation=(average,), state={"schedule_free": average})
+    def build_hooks(self, context: BuildContext) -> Hooks:
+        average_weights = AverageWeights()
+        return Hooks(eval_weights=(average_weights,), state={"schedule_free": average_weights})
 
 
 class ScheduleFreeAdamW(torch.optim.Optimizer):
@@ -58,18 +58,18 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; `closure` is not used."""
         progress = self.progress
-        first = self.param_groups[0]
+        first_group = self.param_groups[0]
         progress["steps"] += 1
-        progress["largest_rate"] = max(progress["largest_rate"], first["lr"] / first["lr_scale"])
+        progress["largest_rate"] = max(progress["largest_rate"], first_group["lr"] / first_group["lr_scale"])
         weight = progress["largest_rate"] ** 2
         progress["weight_sum"] += weight
         share = weight / progress["weight_sum"] if progress["weight_sum"] else 0.0
         for group in self.param_groups:
-            self._step(group, share)
-        progress["beta1"] = first["betas"][0]
+            self._step_group(group, share)
+        progress["beta1"] = first_group["betas"][0]
         return None
 
-    def _step(self, group: dict[str, Any], share: float) -> None:
+    def _step_group(self, group: dict[str, Any], share: float) -> None:
         points = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not points:
             return
@@ -92,7 +92,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         torch._foreach_lerp_(points, z, share)  # the new x
         torch._foreach_lerp_(points, z, 1 - beta1)  # the new y
 
-    def averages(self) -> dict[Tensor, Tensor]:
+    def compute_averages(self) -> dict[Tensor, Tensor]:
         """{parameter: x} of all parameters that have been stepped."""
         weight = 1 - 1 / self.progress["beta1"]
         return {
@@ -100,7 +100,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         }
 
 
-class AveragedWeights:
+class AverageWeights:
     """The model with x in place of y, and the numbers of the average as its state."""
 
     replaces = "weights"
@@ -108,18 +108,20 @@ class AveragedWeights:
     def __init__(self) -> None:
         self._optimizers: list[ScheduleFreeAdamW] = []
 
-    def bind(self, built: Built) -> None:
-        self._optimizers = [item for item in built.optimizers if isinstance(item, ScheduleFreeAdamW)]
+    def bind(self, handles: TrainerHandles) -> None:
+        self._optimizers = [item for item in handles.optimizers if isinstance(item, ScheduleFreeAdamW)]
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        averages = {item: average for optimizer in self._optimizers for item, average in optimizer.averages().items()}
-        kept = {parameter: parameter.detach().clone() for parameter in averages}
-        _put(averages)
+    def swap_in(self, model: nn.Module) -> Iterator[None]:
+        averages = {
+            item: average for optimizer in self._optimizers for item, average in optimizer.compute_averages().items()
+        }
+        training_values = {parameter: parameter.detach().clone() for parameter in averages}
+        _copy_values(averages)
         try:
             yield
         finally:
-            _put(kept)  # copied, not computed: not a bit of y may change
+            _copy_values(training_values)  # copied, not computed: not a bit of y may change
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._optimizers[0].progress)
@@ -130,6 +132,6 @@ class AveragedWeights:
 
 
 @torch.no_grad()
-def _put(values: Mapping[Tensor, Tensor]) -> None:
+def _copy_values(values: Mapping[Tensor, Tensor]) -> None:
     for parameter, value in values.items():
         parameter.copy_(value)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice, check_nesterov
-from dnntrain.choices.optim._param_groups import Setting
+from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 
@@ -23,18 +23,18 @@ class Sgd(OptimizerChoice):
     momentum: Fraction = 0.9  # 0: none
     nesterov: bool = False  # look-ahead form (Nesterov, 1983; Sutskever et al., 2013); needs momentum
 
-    state_numbers: ClassVar[float] = 1.0
+    state_floats_per_parameter: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_nesterov(self.nesterov, self.momentum)
 
     def build(
-        self, model: nn.Module, settings: Mapping[str, Setting] | None = None
+        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
         return (
             torch.optim.SGD(
-                self.grouped(model, settings),
+                self.make_param_groups(model, options),
                 lr=self.lr,
                 momentum=self.momentum,
                 nesterov=self.nesterov,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnntrain.config.fields import PositiveInt
-from dnntrain.distributed.parallel_dims import Degrees, Layout
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 
 
 @dataclass(frozen=True)
-class Ddp(Layout):
+class Ddp(ParallelConfig):
     """The model is on every rank; buckets of gradients are reduced while the backward pass still runs (Li et al., VLDB 2020)."""
 
     dp: PositiveInt | None = None  # copies of the model; null: the ranks that are left
 
-    def build(self, ranks: int) -> Degrees:
-        return self.degrees(ranks)
+    def build(self, ranks: int) -> ParallelDims:
+        return self.resolve_dims(ranks)

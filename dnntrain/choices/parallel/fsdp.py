@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnntrain.config.fields import PositiveInt
-from dnntrain.distributed.parallel_dims import Degrees, Layout
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 
 
 @dataclass(frozen=True)
-class Fsdp(Layout):
+class Fsdp(ParallelConfig):
     """Weights, gradients and optimizer state lie in parts on all ranks; a block's weights are gathered for it (Zhao et al., VLDB 2023)."""
 
     shard: PositiveInt | None = None  # ranks that share one copy of the weights; null: the ranks that are left
 
-    def build(self, ranks: int) -> Degrees:
-        return self.degrees(ranks)
+    def build(self, ranks: int) -> ParallelDims:
+        return self.resolve_dims(ranks)

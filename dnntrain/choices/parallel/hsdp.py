@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dnntrain.config.fields import PositiveInt
-from dnntrain.distributed.parallel_dims import Degrees, Layout
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 
 
 @dataclass(frozen=True)
-class Hsdp(Layout):
+class Hsdp(ParallelConfig):
     """Sharded within groups, such as machines with their fast links; gradients are summed over the groups (Zhao et al., VLDB 2023)."""
 
     dp: PositiveInt | None = None  # groups, each with a whole copy of the model; null: 2, or those left by shard
     shard: PositiveInt | None = None  # ranks of a group; null: the ranks that are left
 
-    def build(self, ranks: int) -> Degrees:
+    def build(self, ranks: int) -> ParallelDims:
         layout = replace(self, dp=2) if self.dp is None and self.shard is None else self
-        return layout.degrees(ranks)
+        return layout.resolve_dims(ranks)

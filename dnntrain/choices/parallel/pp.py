@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnntrain.config.fields import PositiveInt
-from dnntrain.distributed.parallel_dims import Degrees, Layout
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 
 
 @dataclass(frozen=True)
-class Pp(Layout):
+class Pp(ParallelConfig):
     """Each rank holds consecutive blocks; micro-batches flow through, so that all ranks work at once. Stages are balanced by cost."""
 
     pp: PositiveInt | None = None  # ranks that share the depth; null: the ranks that are left
 
-    def build(self, ranks: int) -> Degrees:
-        return self.degrees(ranks)
+    def build(self, ranks: int) -> ParallelDims:
+        return self.resolve_dims(ranks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.distributed.parallel_dims import Degrees
+from dnntrain.distributed.parallel_dims import ParallelDims
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Single:
     processes: ClassVar[str] = "one"
 
     @property
-    def stated_ranks(self) -> int | None:
+    def required_ranks(self) -> int | None:
         """One process, whatever the machine has."""
         return 1
 
-    def build(self, ranks: int) -> Degrees:
-        return Degrees(dp=ranks)
+    def build(self, ranks: int) -> ParallelDims:
+        return ParallelDims(dp=ranks)

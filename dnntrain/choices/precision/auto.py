@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.precision._policy import Policy
+from dnntrain.choices.precision._policy import PrecisionPolicy
 from dnntrain.utils.hardware import Hardware
 
 
 @dataclass(frozen=True)
-class Auto:
+class AutoPrecision:
     """bf16 on a GPU of capability 8.0 or more and on a CPU with AMX or AVX512-bf16; fp16 on older GPUs; else fp32."""
 
-    def build(self, hardware: Hardware) -> Policy:
+    def build(self, hardware: Hardware) -> PrecisionPolicy:
         if hardware.device == "cuda":
             major, minor = hardware.capability
             if major >= 8:
-                return Policy(
+                return PrecisionPolicy(
                     "bfloat16", False, f"auto: {hardware.device_name} computes bf16 (capability {major}.{minor})"
                 )
             if major >= 7:
-                return Policy("float16", True, f"auto: {hardware.device_name} computes fp16, not bf16")
-            return Policy(None, False, f"auto: capability {major}.{minor} has no fast half precision")
+                return PrecisionPolicy("float16", True, f"auto: {hardware.device_name} computes fp16, not bf16")
+            return PrecisionPolicy(None, False, f"auto: capability {major}.{minor} has no fast half precision")
         if hardware.device == "cpu":
-            fast = [name for name in ("amx_bf16", "avx512_bf16") if name in hardware.cpu_features]
-            if fast:
-                return Policy("bfloat16", False, f"auto: this CPU computes bf16 ({fast[0]})")
-            return Policy(None, False, "auto: this CPU has neither AMX nor AVX512-bf16")
-        return Policy(None, False, f"auto: fp32 on {hardware.device}")
+            bf16_features = [name for name in ("amx_bf16", "avx512_bf16") if name in hardware.cpu_features]
+            if bf16_features:
+                return PrecisionPolicy("bfloat16", False, f"auto: this CPU computes bf16 ({bf16_features[0]})")
+            return PrecisionPolicy(None, False, "auto: this CPU has neither AMX nor AVX512-bf16")
+        return PrecisionPolicy(None, False, f"auto: fp32 on {hardware.device}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.precision._policy import Policy
+from dnntrain.choices.precision._policy import PrecisionPolicy
 from dnntrain.utils.hardware import Hardware
 
 
@@ -12,6 +12,10 @@ from dnntrain.utils.hardware import Hardware
 class Bf16:
     """torch.autocast in bfloat16 (Micikevicius et al., "Mixed precision training", 2018; Kalamkar et al., 2019)."""
 
-    def build(self, hardware: Hardware) -> Policy:
-        slow = hardware.device == "cpu" and not {"amx_bf16", "avx512_bf16", "bf16"} & set(hardware.cpu_features)
-        return Policy("bfloat16", scaler=False, reason="asked for" + ("; this CPU emulates it, slowly" if slow else ""))
+    def build(self, hardware: Hardware) -> PrecisionPolicy:
+        is_slow = hardware.device == "cpu" and not {"amx_bf16", "avx512_bf16", "bf16"} & set(hardware.cpu_features)
+        return PrecisionPolicy(
+            "bfloat16",
+            uses_loss_scale=False,
+            reason="asked for" + ("; this CPU emulates it, slowly" if is_slow else ""),
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.precision._policy import Policy
+from dnntrain.choices.precision._policy import PrecisionPolicy
 from dnntrain.utils.hardware import Hardware
 
 
@@ -12,5 +12,5 @@ from dnntrain.utils.hardware import Hardware
 class Fp16:
     """torch.autocast in float16 with torch.amp.GradScaler (Micikevicius et al., "Mixed precision training", 2018)."""
 
-    def build(self, hardware: Hardware) -> Policy:
-        return Policy("float16", scaler=True, reason="asked for")
+    def build(self, hardware: Hardware) -> PrecisionPolicy:
+        return PrecisionPolicy("float16", uses_loss_scale=True, reason="asked for")

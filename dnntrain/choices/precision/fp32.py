@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.precision._policy import Policy
+from dnntrain.choices.precision._policy import PrecisionPolicy
 from dnntrain.utils.hardware import Hardware
 
 
@@ -12,5 +12,5 @@ from dnntrain.utils.hardware import Hardware
 class Fp32:
     """Every number is float32."""
 
-    def build(self, hardware: Hardware) -> Policy:
-        return Policy(None, scaler=False, reason="asked for")
+    def build(self, hardware: Hardware) -> PrecisionPolicy:
+        return PrecisionPolicy(None, uses_loss_scale=False, reason="asked for")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.protocols import Context, Need, Parts
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
 
 
 @dataclass(frozen=True)
-class Nothing:
+class NoPruning:
     """No pruning. Fills no slot."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        return Parts()
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks()

@@ -16,35 +16,37 @@ from dnntrain.choices.quant._fake_quant import (
     WEIGHT_MAX,
     FakeConv2d,
     FakeLinear,
-    activation_scale,
-    reaches,
-    restored,
-    weight_scale,
+    compute_activation_scale,
+    compute_weight_scale,
+    map_reaches,
+    remove_fake_quantization,
 )
 
 
-def converted(model: nn.Module) -> nn.Module:
+def convert_to_integers(model: nn.Module) -> nn.Module:
     """A copy of `model`, which rounds, in the form of PT2E's and ONNX's quantised programs: quantize → dequantize around each layer.
 
     Weights are int8, q = clamp(round(w / scale), -127, 127), batch normalisation folded in: w γ / sqrt(variance + ε), bias
     (b - mean) γ / sqrt(variance + ε) + β. The numbers are those of `model` in eval mode but for rounding of floats. `model` is unchanged.
     """
-    with_operators()
+    register_operators()
     model = copy.deepcopy(model).eval()
-    places = {name: (module, place, _qparams(module, place)) for name, (module, place) in reaches(model).items()}
+    places = {
+        name: (module, place, _get_qparams(module, place)) for name, (module, place) in map_reaches(model).items()
+    }
     layers = [(layer, layer.folded) for layer in model.modules() if isinstance(layer, FakeConv2d | FakeLinear)]
-    restored(model)
+    remove_fake_quantization(model)
     for layer, folded in layers:
         _store_integers(layer, *folded)
     for module, place, (scale, zero) in places.values():
         if place == "input":
-            module.register_forward_pre_hook(partial(_before, scale, zero))
+            module.register_forward_pre_hook(partial(_round_input, scale, zero))
         else:
-            module.register_forward_hook(partial(_after, scale, zero))
+            module.register_forward_hook(partial(_round_output, scale, zero))
     return model
 
 
-def with_operators() -> None:
+def register_operators() -> None:
     """Registers the operators: torchao does when its integer flow is imported."""
     import warnings
 
@@ -53,32 +55,32 @@ def with_operators() -> None:
         import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
 
 
-def _qparams(module: nn.Module, place: str) -> tuple[float, int]:
-    scale, zero = activation_scale(getattr(module, f"{place}_reach"))
+def _get_qparams(module: nn.Module, place: str) -> tuple[float, int]:
+    scale, zero = compute_activation_scale(getattr(module, f"{place}_reach"))
     return float(scale), int(zero)
 
 
-def rounded(values: Tensor, scale: float, zero: int) -> Tensor:
+def quantize_dequantize(values: Tensor, scale: float, zero: int) -> Tensor:
     """`values` as uint8 and back."""
     operators: Any = torch.ops.quantized_decomposed
     integers = operators.quantize_per_tensor.default(values, scale, zero, 0, ACTIVATION_MAX, torch.uint8)
-    found: Tensor = operators.dequantize_per_tensor.default(integers, scale, zero, 0, ACTIVATION_MAX, torch.uint8)
-    return found
+    result: Tensor = operators.dequantize_per_tensor.default(integers, scale, zero, 0, ACTIVATION_MAX, torch.uint8)
+    return result
 
 
-def _before(scale: float, zero: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (rounded(inputs[0], scale, zero), *inputs[1:])
+def _round_input(scale: float, zero: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (quantize_dequantize(inputs[0], scale, zero), *inputs[1:])
 
 
-def _after(scale: float, zero: int, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    return rounded(output, scale, zero)
+def _round_output(scale: float, zero: int, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return quantize_dequantize(output, scale, zero)
 
 
 class IntegerConv2d(nn.Conv2d):
     """A convolution whose weight is kept as int8."""
 
     def forward(self, input: Tensor) -> Tensor:
-        outputs: Tensor = self._conv_forward(input, _weight(self), self.bias)
+        outputs: Tensor = self._conv_forward(input, _dequantize_weight(self), self.bias)
         return outputs
 
 
@@ -86,7 +88,7 @@ class IntegerLinear(nn.Linear):
     """A linear layer whose weight is kept as int8."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return nn.functional.linear(input, _weight(self), self.bias)
+        return nn.functional.linear(input, _dequantize_weight(self), self.bias)
 
 
 class FoldedNorm(nn.Module):
@@ -98,11 +100,11 @@ class FoldedNorm(nn.Module):
         return inputs
 
 
-def _weight(layer: Any) -> Tensor:
-    found: Tensor = torch.ops.quantized_decomposed.dequantize_per_channel.default(
+def _dequantize_weight(layer: Any) -> Tensor:
+    result: Tensor = torch.ops.quantized_decomposed.dequantize_per_channel.default(
         layer.integers, layer.scales, layer.zeros, 0, -WEIGHT_MAX, WEIGHT_MAX, torch.int8
     )
-    return found
+    return result
 
 
 @torch.no_grad()
@@ -115,7 +117,7 @@ def _store_integers(layer: Any, norm: Any = None) -> None:
         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             delattr(norm, name)
         norm.__class__ = FoldedNorm
-    scales = weight_scale(weight)
+    scales = compute_weight_scale(weight)
     integers = (weight / scales.view(-1, *[1] * (weight.ndim - 1))).round().clamp(-WEIGHT_MAX, WEIGHT_MAX)
     del layer.weight, layer.bias
     layer.register_buffer("integers", integers.to(torch.int8))

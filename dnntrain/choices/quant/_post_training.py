@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Need
+from dnntrain.protocols import LayoutRequirement
 from dnntrain.utils.hardware import Hardware
 
 #: What runs integers → the export format for it.
@@ -23,10 +23,10 @@ class PostTraining:
     learned    true where they, and the weights, were trained for it
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
     formats: ClassVar[tuple[str, ...]] = ("onnx_int8", "pt2_int8")
-    calibrates: ClassVar[bool] = False
-    learned: ClassVar[bool] = False
+    needs_calibration: ClassVar[bool] = False
+    is_quantization_aware: ClassVar[bool] = False
 
     max_drop: Fraction = 0.01  # largest loss of accuracy that is accepted, as a fraction: 0.01 is one point
 
@@ -35,13 +35,13 @@ class PostTraining:
         return None
 
     @property
-    def measured_batches(self) -> tuple[int, ...]:
+    def timing_batch_sizes(self) -> tuple[int, ...]:
         """Batch sizes that exports are measured at where the fastest is wanted: ascending, each once."""
         return tuple(sorted(set(getattr(self, "auto_batches", (1, 64)))))
 
-    def check(self) -> None:
+    def check_options(self) -> None:
         """Raises ConfigError where a knob has no effect beside the others, in a run as in an export of one."""
-        if not self.measured_batches:
+        if not self.timing_batch_sizes:
             raise ConfigError("quant.auto_batches=[] names no batch size", "use quant.auto_batches=[1,64]")
 
     def check_backend(self) -> None:
@@ -55,9 +55,9 @@ class PostTraining:
                 "use quant.backend=auto, or leave auto_batches out",
             )
 
-    def notes(self, training: int) -> tuple[str, ...]:
+    def notes(self, num_training: int) -> tuple[str, ...]:
         """What the plan says, of a run with so many `training` images."""
         if getattr(self, "backend", "") != "auto":
             return ()
-        sizes = ", ".join(map(str, self.measured_batches))
+        sizes = ", ".join(map(str, self.timing_batch_sizes))
         return (f"quant.backend=auto: the integer exports are timed at batch sizes {sizes} (quant.auto_batches)",)

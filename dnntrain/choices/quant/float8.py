@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.fields import Literal, Probability
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 from dnntrain.utils.hardware import Hardware
 
 #: Sizes that the matrix units take.
-MULTIPLE = 16
+SIZE_MULTIPLE = 16
 
 #: In place of the largest of nothing but zeros, whose scale torchao would divide by: 0 / 0.
-_LEAST = 2.0**-100
+_MIN_VALUE = 2.0**-100
 
 #: Least compute capability of a CUDA device that multiplies in float8.
-CAPABILITY = (8, 9)
+MIN_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True)
@@ -42,42 +42,42 @@ class Float8(PostTraining):
     granularity: Literal["row", "tensor"] = "row"  # a scale for each image or token and each output, or for each tensor
     min_share: Probability = 0.5  # least share of multiply-adds that must run in float8; else the export fails
 
-    def build(self, context: Context) -> Parts:
-        return Parts()
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks()
 
     def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
-        if computes_float8(hardware):
+        if can_compute_float8(hardware):
             return None
-        found = "a CPU" if hardware.device == "cpu" else hardware.device_name or hardware.device
+        hardware_name = "a CPU" if hardware.device == "cpu" else hardware.device_name or hardware.device
         if hardware.device == "cuda":
-            found += " of capability {}.{}".format(*hardware.capability)
-        needed = "{}.{}".format(*CAPABILITY)
+            hardware_name += " of capability {}.{}".format(*hardware.capability)
+        capability = "{}.{}".format(*MIN_CAPABILITY)
         return (
-            f"computes in 8-bit floating point, which needs a CUDA device of compute capability {needed} or more; here is {found}",
+            f"computes in 8-bit floating point, which needs a CUDA device of compute capability {capability} or more; here is {hardware_name}",
             "use quant=int8_dynamic, or quant=int8_weight_only",
         )
 
 
-def computes_float8(hardware: Hardware) -> bool:
+def can_compute_float8(hardware: Hardware) -> bool:
     """True for a CUDA device whose matrix units take float8."""
-    return hardware.device == "cuda" and hardware.capability >= CAPABILITY
+    return hardware.device == "cuda" and hardware.capability >= MIN_CAPABILITY
 
 
-def takes(module: nn.Module) -> bool:
+def is_convertible(module: nn.Module) -> bool:
     """True for the linear layers that can be converted. A subclass may compute with its weight in a way of its own."""
-    return type(module) is nn.Linear and not (module.in_features % MULTIPLE or module.out_features % MULTIPLE)
+    return type(module) is nn.Linear and not (module.in_features % SIZE_MULTIPLE or module.out_features % SIZE_MULTIPLE)
 
 
 def check_layers(model: nn.Module) -> None:
     """Raises ConfigError where no layer of `model` can be converted."""
-    if not any(takes(module) for module in model.modules()):
+    if not any(is_convertible(module) for module in model.modules()):
         raise ConfigError(
-            f"quant=float8 quantises linear layers of inputs and outputs in multiples of {MULTIPLE}, and this model has none",
+            f"quant=float8 quantises linear layers of inputs and outputs in multiples of {SIZE_MULTIPLE}, and this model has none",
             "use quant=int8_static, or quant=none",
         )
 
 
-def converted(model: nn.Module, granularity: str, device: str) -> nn.Module:
+def convert_to_float8(model: nn.Module, granularity: str, device: str) -> nn.Module:
     """A copy of `model` on `device`, in bfloat16, with the linear layers that `takes` admits in float8.
 
     `granularity` is row or tensor. Raises ConfigError where no layer can be converted. `model` is unchanged.
@@ -89,17 +89,17 @@ def converted(model: nn.Module, granularity: str, device: str) -> nn.Module:
         scales = {"row": quantization.PerRow, "tensor": quantization.PerTensor}[granularity]()
         # torchao's own settings of Inductor hold for the whole process: they are left out.
         config = quantization.Float8DynamicActivationFloat8WeightConfig(
-            granularity=scales, activation_value_lb=_LEAST, set_inductor_config=False
+            granularity=scales, activation_value_lb=_MIN_VALUE, set_inductor_config=False
         )
-        found = copy.deepcopy(model).to(device, torch.bfloat16).eval()
-        for module in found.modules():
-            if isinstance(module, nn.Linear) and takes(module):
+        result = copy.deepcopy(model).to(device, torch.bfloat16).eval()
+        for module in result.modules():
+            if isinstance(module, nn.Linear) and is_convertible(module):
                 _fill_zero_rows(module.weight)
-        quantization.quantize_(found, config, filter_fn=lambda module, name: takes(module))
-    return found
+        quantization.quantize_(result, config, filter_fn=lambda module, name: is_convertible(module))
+    return result
 
 
 @torch.no_grad()
 def _fill_zero_rows(weight: Tensor) -> None:
     """Makes the first weight of outputs that have none but zeros too small to count, so that their scale is no zero."""
-    weight[:, 0].masked_fill_(~weight.any(1), _LEAST)
+    weight[:, 0].masked_fill_(~weight.any(1), _MIN_VALUE)

@@ -11,10 +11,10 @@ from torch import nn
 
 from dnntrain.config.fields import Literal, PositiveInt
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, ModelStage, ModelTransform, Need, Parts
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ModelStage, ModelTransform
 
 #: Sizes that the matrix units take.
-_MULTIPLE = 16
+_SIZE_MULTIPLE = 16
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,15 @@ class Float8Training:
     )
     smallest: PositiveInt = 256  # fewest inputs and outputs of a layer that is converted: smaller ones would be slower
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
-    def build(self, context: Context) -> Parts:
-        return Parts(model=(ModelTransform(ModelStage.QUANTIZE, self.converted),), export=(restored,))
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks(
+            model_transforms=(ModelTransform(ModelStage.QUANTIZE, self.convert_model),),
+            export_transforms=(restore_linear_layers,),
+        )
 
-    def converted(self, model: nn.Module, emulate: bool = False) -> nn.Module:
+    def convert_model(self, model: nn.Module, emulate: bool = False) -> nn.Module:
         """`model` with its large linear layers in float8. Raises ConfigError where there is none.
 
         With `emulate` the numbers are rounded to float8 and multiplied in float32, on any device: for tests.
@@ -48,25 +51,25 @@ class Float8Training:
         # Sizes of batches that the matrix units do not take are filled up with zeros.
         object.__setattr__(config, "pad_inner_dim", True)
         object.__setattr__(config, "emulate", emulate)
-        if not any(self.takes(module) for module in model.modules()):
+        if not any(self.is_convertible(module) for module in model.modules()):
             raise ConfigError(
-                f"quant=float8_training: the model has no linear layer of {self.smallest} inputs and outputs in multiples of {_MULTIPLE}",
-                f"set quant.smallest={_MULTIPLE}, or use precision=bf16",
+                f"quant=float8_training: the model has no linear layer of {self.smallest} inputs and outputs in multiples of {_SIZE_MULTIPLE}",
+                f"set quant.smallest={_SIZE_MULTIPLE}, or use precision=bf16",
             )
-        found: nn.Module = float8.convert_to_float8_training(
-            model, module_filter_fn=lambda module, name: self.takes(module), config=config
+        result: nn.Module = float8.convert_to_float8_training(
+            model, module_filter_fn=lambda module, name: self.is_convertible(module), config=config
         )
-        return found
+        return result
 
-    def takes(self, module: nn.Module) -> bool:
+    def is_convertible(self, module: nn.Module) -> bool:
         """True for the linear layers that are converted."""
         if type(module) is not nn.Linear:
             return False
         sizes = (module.in_features, module.out_features)
-        return min(sizes) >= self.smallest and not any(size % _MULTIPLE for size in sizes)
+        return min(sizes) >= self.smallest and not any(size % _SIZE_MULTIPLE for size in sizes)
 
 
-def restored(model: nn.Module) -> nn.Module:
+def restore_linear_layers(model: nn.Module) -> nn.Module:
     """`model` with plain linear layers that hold the trained weights."""
     for module in model.modules():
         if isinstance(module, nn.Linear) and type(module).__name__ == "Float8Linear":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.fields import Literal, PositiveInt, Probability
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Int8Dynamic(PostTraining):
     per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
 
-    def build(self, context: Context) -> Parts:
-        self.check()
+    def build(self, context: BuildContext) -> Hooks:
+        self.check_options()
         self.check_backend()
-        return Parts()
+        return Hooks()

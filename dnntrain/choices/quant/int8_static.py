@@ -8,7 +8,7 @@ from typing import ClassVar
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.fields import Annotated, Literal, PositiveInt, Probability, Range
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Int8Static(PostTraining):
     Efficient Integer-Arithmetic-Only Inference", 2018; torchao's PT2E flow and ONNX Runtime's quantiser.
     """
 
-    calibrates: ClassVar[bool] = True
+    needs_calibration: ClassVar[bool] = True
 
     backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
     auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
@@ -33,26 +33,28 @@ class Int8Static(PostTraining):
     per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
 
-    def build(self, context: Context) -> Parts:
-        self.check()
+    def build(self, context: BuildContext) -> Hooks:
+        self.check_options()
         self.check_backend()
-        return Parts()
+        return Hooks()
 
-    def check(self) -> None:
-        super().check()
+    def check_options(self) -> None:
+        super().check_options()
         if self.observer != "percentile" and self.percentile != type(self).percentile:
             raise ConfigError(
                 f"quant.percentile={self.percentile} has no effect with quant.observer={self.observer}",
                 "use quant.observer=percentile, or leave percentile out",
             )
 
-    def cut(self, training: int) -> tuple[str, ...]:
+    def note_missing_batches(self, num_training: int) -> tuple[str, ...]:
         """A note where there are fewer `training` images than are to be read."""
-        found = training // self.batch_size
-        if found >= self.batches:
+        num_batches = num_training // self.batch_size
+        if num_batches >= self.batches:
             return ()
-        made = f"{found} batch{'es' if found != 1 else ''}"
-        return (f"quant.batches={self.batches}: {training} training images make {made} of {self.batch_size}",)
+        batches_text = f"{num_batches} batch{'es' if num_batches != 1 else ''}"
+        return (
+            f"quant.batches={self.batches}: {num_training} training images make {batches_text} of {self.batch_size}",
+        )
 
-    def notes(self, training: int) -> tuple[str, ...]:
-        return (*super().notes(training), *self.cut(training))
+    def notes(self, num_training: int) -> tuple[str, ...]:
+        return (*super().notes(num_training), *self.note_missing_batches(num_training))

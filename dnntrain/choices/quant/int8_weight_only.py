@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.choices.quant._post_training import PostTraining
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -18,5 +18,5 @@ class Int8WeightOnly(PostTraining):
 
     formats: ClassVar[tuple[str, ...]] = ("pt2_int8",)
 
-    def build(self, context: Context) -> Parts:
-        return Parts()
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks()

@@ -13,11 +13,28 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.quant._fake_quant import inserted, prepared, ranges_of, reaches, refold, restored
+from dnntrain.choices.quant._fake_quant import (
+    get_ranges,
+    insert_fake_quantization,
+    list_fake_modules,
+    map_reaches,
+    remove_fake_quantization,
+    update_folding_factors,
+)
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.fields import Annotated, Duration, Literal, PositiveInt, Probability, Range
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Built, Collectives, Context, Control, ModelStage, ModelTransform, Moment, Need, Parts
+from dnntrain.protocols import (
+    BuildContext,
+    Collectives,
+    Hooks,
+    LayoutRequirement,
+    ModelStage,
+    ModelTransform,
+    ScheduledValue,
+    StepInfo,
+    TrainerHandles,
+)
 from dnntrain.utils.units import Duration as Length
 
 
@@ -30,8 +47,8 @@ class Qat(PostTraining):
     The first step measures ranges, so that rounding begins with the second at the earliest.
     """
 
-    learned: ClassVar[bool] = True
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WHOLE_MODEL})
+    is_quantization_aware: ClassVar[bool] = True
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
     start: Duration = Duration(0, "%")  # when rounding begins; ranges are measured from the first step on
     freeze_batch_norm: Duration = Duration(66, "%")  # when batch normalisation begins to use its running statistics
@@ -43,77 +60,85 @@ class Qat(PostTraining):
     auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
     min_share: Probability = 0.5  # least share of multiply-adds that must run in integers in an export; else it fails
 
-    def build(self, context: Context) -> Parts:
-        self.check()
+    def build(self, context: BuildContext) -> Hooks:
+        self.check_options()
         self.check_backend()
         for name in ("start", "freeze_batch_norm", "freeze_observers"):
             if getattr(self, name).unit == "s":
                 raise ConfigError(f"quant.{name}={getattr(self, name)} is a time", "give it in %, ep or step")
-        if reached(self.freeze_observers, Moment(0, 0.0, 0.0)):
+        if has_reached(self.freeze_observers, StepInfo(0, 0.0, 0.0)):
             raise ConfigError(
                 f"quant.freeze_observers={self.freeze_observers}: no range is ever measured",
                 "use quant.freeze_observers=80%",
             )
-        if context.total_steps and not reached(self.start, _moment(context, context.total_steps - 1)):
+        if context.total_steps and not has_reached(self.start, _make_step_info(context, context.total_steps - 1)):
             raise ConfigError(f"quant.start={self.start}: no step is trained with rounding", "use quant.start=0%")
-        ranges = Ranges(self.averaging, context.collect)
+        ranges = ActivationRanges(self.averaging, context.collectives)
 
-        def transform(model: nn.Module) -> nn.Module:
-            inserted(model, context.input_shape)
+        def insert_rounding(model: nn.Module) -> nn.Module:
+            insert_fake_quantization(model, context.input_shape)
             return model
 
-        return Parts(
-            model=(ModelTransform(ModelStage.QUANTIZE, transform),),
-            controls=(
-                Control(ranges.observing, lambda moment: not reached(self.freeze_observers, moment)),
-                Control(quantising, lambda moment: moment.step > 0 and reached(self.start, moment)),
-                Control(normalising, lambda moment: not reached(self.freeze_batch_norm, moment)),
+        return Hooks(
+            model_transforms=(ModelTransform(ModelStage.QUANTIZE, insert_rounding),),
+            scheduled_values=(
+                ScheduledValue(
+                    ranges.make_observer_setter, lambda step_info: not has_reached(self.freeze_observers, step_info)
+                ),
+                ScheduledValue(
+                    make_rounding_setter, lambda step_info: step_info.step > 0 and has_reached(self.start, step_info)
+                ),
+                ScheduledValue(
+                    make_batch_norm_setter, lambda step_info: not has_reached(self.freeze_batch_norm, step_info)
+                ),
             ),
-            after_step=(SharedStatistics(partial(self._freezes, context)), ranges),
-            export=(restored,),
-            card=(_card,),
+            after_step_hooks=(SharedStatistics(partial(self._is_freeze_step, context)), ranges),
+            export_transforms=(remove_fake_quantization,),
+            export_metadata=(_get_export_metadata,),
             state={"quant": ranges},
         )
 
-    def _freezes(self, context: Context, moment: Moment) -> bool:
+    def _is_freeze_step(self, context: BuildContext, step_info: StepInfo) -> bool:
         """True where statistics are frozen from the step after that of `moment` on, and were not before."""
-        after = _moment(context, moment.step + 1)
-        return reached(self.freeze_batch_norm, after) and not reached(self.freeze_batch_norm, moment)
+        next_step = _make_step_info(context, step_info.step + 1)
+        return has_reached(self.freeze_batch_norm, next_step) and not has_reached(self.freeze_batch_norm, step_info)
 
-    def check_with(self, parts: Parts) -> None:
+    def check_with(self, hooks: Hooks) -> None:
         """Raises ConfigError where another method replaces the statistics that are folded in."""
-        if any(view.replaces == "statistics" for view in parts.evaluation):
-            knob = "reg.swa.batches" if "swa_statistics" in parts.state else "norm.precise"
+        if any(view.replaces == "statistics" for view in hooks.eval_weights):
+            knob = "reg.swa.batches" if "swa_statistics" in hooks.state else "norm.precise"
             raise ConfigError(
                 f"quant=qat folds the statistics of batch normalisation, which {knob} would replace",
                 f"use {knob}=0",
             )
 
 
-def _moment(context: Context, step: int) -> Moment:
+def _make_step_info(context: BuildContext, step: int) -> StepInfo:
     """The moment before step number `step`, from 0."""
-    return Moment(step, context.times.epoch_at(step), step / context.total_steps if context.total_steps else 0.0)
+    return StepInfo(
+        step, context.epoch_schedule.epoch_at(step), step / context.total_steps if context.total_steps else 0.0
+    )
 
 
-def _card(model: nn.Module) -> dict[str, Any]:
+def _get_export_metadata(model: nn.Module) -> dict[str, Any]:
     """The ranges, for what is read from the run's files later: evaluation with rounding, and integer exports."""
-    ranges = ranges_of(model)
+    ranges = get_ranges(model)
     return {"quantised_ranges": ranges} if ranges else {}
 
 
-def reached(length: Length, moment: Moment) -> bool:
+def has_reached(length: Length, step_info: StepInfo) -> bool:
     """True where `length` of the run is done at `moment`."""
     if length.unit == "%":
-        return moment.fraction * 100 >= length.value
-    return (moment.epoch if length.unit == "ep" else moment.step) >= length.value
+        return step_info.fraction * 100 >= length.value
+    return (step_info.epoch if length.unit == "ep" else step_info.step) >= length.value
 
 
-def quantising(model: nn.Module) -> Callable[[float], None]:
+def make_rounding_setter(model: nn.Module) -> Callable[[float], None]:
     """The setter of whether `model` rounds."""
-    return partial(_set_all, prepared(model), "quantises")
+    return partial(_set_all, list_fake_modules(model), "quantises")
 
 
-def normalising(model: nn.Module) -> Callable[[float], None]:
+def make_batch_norm_setter(model: nn.Module) -> Callable[[float], None]:
     """The setter of whether the batch normalisation of `model` uses the statistics of the batch, and follows them."""
     norms: list[nn.Module] = [
         module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -126,7 +151,7 @@ def _set_all(modules: list[nn.Module], name: str, value: float) -> None:
         setattr(module, name, bool(value))
 
 
-class Ranges:
+class ActivationRanges:
     """The ranges of all activations that are quantised. What was seen in a step is taken in after it, in one transfer for all."""
 
     def __init__(self, averaging: float, collect: Collectives) -> None:
@@ -138,40 +163,40 @@ class Ranges:
         self._known = torch.zeros(0, dtype=torch.bool)
         self._model: nn.Module = nn.Identity()
 
-    def bind(self, built: Built) -> None:
-        self._model = built.model
-        found = reaches(built.model)
-        self._reach = {name: getattr(module, f"{place}_reach") for name, (module, place) in found.items()}
-        self._seen = [getattr(module, f"{place}_seen") for module, place in found.values()]
+    def bind(self, handles: TrainerHandles) -> None:
+        self._model = handles.model
+        reach_places = map_reaches(handles.model)
+        self._reach = {name: getattr(module, f"{place}_reach") for name, (module, place) in reach_places.items()}
+        self._seen = [getattr(module, f"{place}_seen") for module, place in reach_places.values()]
         device = self._seen[0].device if self._seen else None
-        self._known = torch.zeros(len(found), dtype=torch.bool, device=device)
-        refold(built.model)
+        self._known = torch.zeros(len(reach_places), dtype=torch.bool, device=device)
+        update_folding_factors(handles.model)
 
-    def observing(self, model: nn.Module) -> Callable[[float], None]:
+    def make_observer_setter(self, model: nn.Module) -> Callable[[float], None]:
         """The setter of whether `model` measures."""
-        modules = prepared(model)
+        modules = list_fake_modules(model)
 
-        def observe(value: float) -> None:
+        def set_observing(value: float) -> None:
             self._observing = bool(value)
             _set_all(modules, "observes", value)
 
-        return observe
+        return set_observing
 
     @torch.no_grad()
-    def __call__(self, moment: Moment) -> None:
-        refold(self._model)
+    def __call__(self, step_info: StepInfo) -> None:
+        update_folding_factors(self._model)
         if not self._observing or not self._seen:
             return
-        seen = self._collect.data_max(torch.stack(self._seen))
+        extremes = self._collect.data_max(torch.stack(self._seen))
         reach = list(self._reach.values())
-        new, self._known = followed(torch.stack(reach), self._known, seen, self._averaging)
-        for own, value, kept in zip(reach, new, self._seen, strict=True):
-            own.copy_(value)
-            kept.fill_(-math.inf)
+        new, self._known = update_ranges(torch.stack(reach), self._known, extremes, self._averaging)
+        for range_tensor, value, seen_tensor in zip(reach, new, self._seen, strict=True):
+            range_tensor.copy_(value)
+            seen_tensor.fill_(-math.inf)
 
     def state_dict(self) -> dict[str, Any]:
-        rounding = any(module.quantises for module in prepared(self._model))
-        return {"reach": dict(self._reach), "known": self._known, "quantises": rounding}
+        is_rounding = any(module.quantises for module in list_fake_modules(self._model))
+        return {"reach": dict(self._reach), "known": self._known, "quantises": is_rounding}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if set(state["reach"]) != set(self._reach):
@@ -179,44 +204,44 @@ class Ranges:
         for name, tensor in self._reach.items():
             tensor.copy_(state["reach"][name])
         self._known = state["known"].to(self._known.device)
-        quantising(self._model)(state["quantises"])
-        refold(self._model)
+        make_rounding_setter(self._model)(state["quantises"])
+        update_folding_factors(self._model)
 
 
 class SharedStatistics:
     """Where each rank has statistics of its own: all go on with their mean once they are frozen, so that all train one network."""
 
-    def __init__(self, freezes: Callable[[Moment], bool]) -> None:
-        self._freezes = freezes
+    def __init__(self, is_freeze_step: Callable[[StepInfo], bool]) -> None:
+        self._freezes = is_freeze_step
         self._statistics: list[Tensor] = []
 
-    def bind(self, built: Built) -> None:
-        self._collect = built.collect
+    def bind(self, handles: TrainerHandles) -> None:
+        self._collect = handles.collectives
         self._statistics = [
             buffer
-            for module in built.model.modules()
+            for module in handles.model.modules()
             if isinstance(module, nn.modules.batchnorm._BatchNorm)
             for buffer in (module.running_mean, module.running_var)
             if buffer is not None
         ]
 
     @torch.no_grad()
-    def __call__(self, moment: Moment) -> None:
-        if self._collect.data_ranks > 1 and self._statistics and self._freezes(moment):
+    def __call__(self, step_info: StepInfo) -> None:
+        if self._collect.data_ranks > 1 and self._statistics and self._freezes(step_info):
             flat = torch.cat(self._statistics)
             mean = self._collect.data_sum(flat) / self._collect.data_ranks
-            for own, value in zip(
+            for statistic, value in zip(
                 self._statistics, torch.split(mean, [len(item) for item in self._statistics]), strict=True
             ):
-                own.copy_(value)
+                statistic.copy_(value)
 
 
-def followed(reach: Tensor, known: Tensor, seen: Tensor, averaging: float) -> tuple[Tensor, Tensor]:
+def update_ranges(reach: Tensor, known: Tensor, extremes: Tensor, averaging: float) -> tuple[Tensor, Tensor]:
     """The new (reach, known) of [k] tensors: reach [k, 2] moved towards what was `seen` [k, 2] = (-smallest, largest).
 
     The first that is seen is taken as it is. A tensor that was not seen, or held a number that is not finite, keeps its range.
     """
-    usable = seen.isfinite().all(1, keepdim=True)
-    seen = torch.where(usable, seen, reach).clamp_min(0)
-    moved = torch.where(known[:, None], reach.lerp(seen, averaging), seen)
-    return torch.where(usable, moved, reach), known | usable[:, 0]
+    usable = extremes.isfinite().all(1, keepdim=True)
+    extremes = torch.where(usable, extremes, reach).clamp_min(0)
+    new_reach = torch.where(known[:, None], reach.lerp(extremes, averaging), extremes)
+    return torch.where(usable, new_reach, reach), known | usable[:, 0]

@@ -8,12 +8,12 @@ from torch import Tensor
 from dnntrain.utils.rng import Index
 
 
-def inside(boxes: Index, images: Tensor) -> Tensor:
+def make_box_mask(boxes: Index, images: Tensor) -> Tensor:
     """bool [n, 1, h, w]: the pixels of each of `images` [n, c, h, w] that lie in its box of `boxes` [n, 4]: top, left, height, width."""
     height, width = images.shape[2:]
-    top, left, tall, wide = torch.from_numpy(boxes).to(images.device).T[:, :, None]
+    top, left, box_height, box_width = torch.from_numpy(boxes).to(images.device).T[:, :, None]
     rows, columns = (torch.arange(size, device=images.device)[None] for size in (height, width))
-    in_rows = (rows >= top) & (rows < top + tall)
-    in_columns = (columns >= left) & (columns < left + wide)
+    in_rows = (rows >= top) & (rows < top + box_height)
+    in_columns = (columns >= left) & (columns < left + box_width)
     in_both: Tensor = in_rows[:, :, None] & in_columns[:, None, :]
     return in_both[:, None]

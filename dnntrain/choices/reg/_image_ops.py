@@ -20,44 +20,44 @@ BINS = 31
 
 
 @dataclass(frozen=True)
-class Operation:
+class ImageOperation:
     """`magnitudes` [31] in the operation's own unit, empty where it has none; `signed`: half of them are negated."""
 
     name: str
     magnitudes: tuple[float, ...] = ()
-    signed: bool = False
+    is_signed: bool = False
 
 
-def operations(
+def make_operations(
     *, shear: float, across: float, down: float, degrees: float, enhance: float, fewest_bits: int
-) -> tuple[Operation, ...]:
+) -> tuple[ImageOperation, ...]:
     """The 14 operations in torchvision's order, with their strongest magnitudes.
 
     shear (tangent of the angle), across and down (pixels, cut to whole ones), degrees of rotation, enhance (a factor of 1 ± it on
     brightness, colour, contrast, sharpness), fewest_bits that are left of a byte. Solarise inverts what is at least 255 to 0.
     """
     bits = (8 - torch.arange(BINS) / ((BINS - 1) / (8 - fewest_bits))).round().tolist()
-    enhanced = ("Brightness", "Color", "Contrast", "Sharpness")
+    enhance_names = ("Brightness", "Color", "Contrast", "Sharpness")
     return (
-        Operation("Identity"),
-        *(Operation(name, _steps(0.0, shear), signed=True) for name in ("ShearX", "ShearY")),
-        Operation("TranslateX", _steps(0.0, across), signed=True),
-        Operation("TranslateY", _steps(0.0, down), signed=True),
-        Operation("Rotate", _steps(0.0, degrees), signed=True),
-        *(Operation(name, _steps(0.0, enhance), signed=True) for name in enhanced),
-        Operation("Posterize", tuple(bits)),
-        Operation("Solarize", _steps(1.0, 0.0)),
-        Operation("AutoContrast"),
-        Operation("Equalize"),
+        ImageOperation("Identity"),
+        *(ImageOperation(name, _make_magnitudes(0.0, shear), is_signed=True) for name in ("ShearX", "ShearY")),
+        ImageOperation("TranslateX", _make_magnitudes(0.0, across), is_signed=True),
+        ImageOperation("TranslateY", _make_magnitudes(0.0, down), is_signed=True),
+        ImageOperation("Rotate", _make_magnitudes(0.0, degrees), is_signed=True),
+        *(ImageOperation(name, _make_magnitudes(0.0, enhance), is_signed=True) for name in enhance_names),
+        ImageOperation("Posterize", tuple(bits)),
+        ImageOperation("Solarize", _make_magnitudes(1.0, 0.0)),
+        ImageOperation("AutoContrast"),
+        ImageOperation("Equalize"),
     )
 
 
-def _steps(first: float, last: float) -> tuple[float, ...]:
+def _make_magnitudes(first: float, last: float) -> tuple[float, ...]:
     return tuple(torch.linspace(first, last, BINS).tolist())
 
 
 @dataclass(frozen=True)
-class Policy:
+class AugmentPolicy:
     """`count` operations in turn, each drawn evenly among `operations`; their magnitude is number `bin`, or drawn where that is None.
 
     Called with images uint8 [n, channels, height, width], [n] the numbers that their choices are keyed by, and the epoch's key;
@@ -65,88 +65,94 @@ class Policy:
     """
 
     stream: str
-    operations: tuple[Operation, ...]
+    operations: tuple[ImageOperation, ...]
     count: int
-    bin: int | None
+    bin_index: int | None
 
     def __call__(self, images: Tensor, number: Index, key: Key) -> Tensor:
-        for which, bins, negated in self.choices(number, key):
-            images = applied(images, self.operations, which, bins, negated)
+        for operation_indices, bins, is_negated in self.draw_choices(number, key):
+            images = apply_operations(images, self.operations, operation_indices, bins, is_negated)
         return images
 
-    def choices(self, number: Index, key: Key) -> list[tuple[Index, Index, NDArray[np.bool_]]]:
+    def draw_choices(self, number: Index, key: Key) -> list[tuple[Index, Index, NDArray[np.bool_]]]:
         """For each operation in turn: (which of `operations`, bin of its magnitude, whether that is negated), each [n]."""
-        key = key.named(self.stream)
+        key = key.with_stream(self.stream)
         return [
             (
                 key.integers(number, len(self.operations), 3 * turn),
-                key.integers(number, BINS, 3 * turn + 1) if self.bin is None else np.full(len(number), self.bin),
+                key.integers(number, BINS, 3 * turn + 1)
+                if self.bin_index is None
+                else np.full(len(number), self.bin_index),
                 key.uniform(number, 3 * turn + 2) < 0.5,
             )
             for turn in range(self.count)
         ]
 
 
-def applied(
-    images: Tensor, operations: tuple[Operation, ...], which: Index, bins: Index, negated: NDArray[np.bool_]
+def apply_operations(
+    images: Tensor,
+    operations: tuple[ImageOperation, ...],
+    operation_indices: Index,
+    bins: Index,
+    is_negated: NDArray[np.bool_],
 ) -> Tensor:
     """`images` uint8 [n, c, h, w], each after its own operation; a new tensor. What shares operation and magnitude is done at once."""
     result = images.clone()
-    signed = np.array([operation.signed for operation in operations])[which]
-    graded = np.array([bool(operation.magnitudes) for operation in operations])[which]
-    groups = np.stack([which, bins * graded, negated & signed], axis=1)
+    is_signed = np.array([operation.is_signed for operation in operations])[operation_indices]
+    has_magnitudes = np.array([bool(operation.magnitudes) for operation in operations])[operation_indices]
+    groups = np.stack([operation_indices, bins * has_magnitudes, is_negated & is_signed], axis=1)
     kinds, member = np.unique(groups, axis=0, return_inverse=True)
-    for number, (chosen, bin_, negative) in enumerate(kinds.tolist()):
-        operation = operations[chosen]
+    for number, (operation_index, bin_index, is_negative) in enumerate(kinds.tolist()):
+        operation = operations[operation_index]
         if operation.name == "Identity":
             continue
-        magnitude = operation.magnitudes[bin_] if operation.magnitudes else 0.0
+        magnitude = operation.magnitudes[bin_index] if operation.magnitudes else 0.0
         rows = torch.from_numpy(np.flatnonzero(member.reshape(-1) == number)).to(images.device)
         # One memory layout: kernels of another one may round otherwise.
         part = images.index_select(0, rows).contiguous()
-        result[rows] = operated(part, operation.name, -magnitude if negative else magnitude)
+        result[rows] = apply_operation(part, operation.name, -magnitude if is_negative else magnitude)
     return result
 
 
-def operated(images: Tensor, name: str, magnitude: float) -> Tensor:
+def apply_operation(images: Tensor, name: str, magnitude: float) -> Tensor:
     """`images` uint8 [n, c, h, w] after one operation; pixels from outside are black, moved ones the nearest."""
     functional: Any = import_module("torchvision.transforms.v2.functional")
     if name in ("ShearX", "ShearY", "TranslateX", "TranslateY"):
-        moves = name.startswith("Translate")
-        amount = int(magnitude) if moves else math.degrees(math.atan(magnitude))
+        is_translation = name.startswith("Translate")
+        amount = int(magnitude) if is_translation else math.degrees(math.atan(magnitude))
         pair = [amount, 0] if name.endswith("X") else [0, amount]
-        return _tensor(
+        return _as_tensor(
             functional.affine(
                 images,
                 angle=0.0,
-                translate=pair if moves else [0, 0],
+                translate=pair if is_translation else [0, 0],
                 scale=1.0,
-                shear=[0.0, 0.0] if moves else [float(angle) for angle in pair],
+                shear=[0.0, 0.0] if is_translation else [float(angle) for angle in pair],
                 # Shearing is about the upper left corner, as in the papers' code.
-                center=None if moves else [0, 0],
+                center=None if is_translation else [0, 0],
             )
         )
     if name == "Rotate":
-        return _tensor(functional.rotate(images, angle=magnitude))
+        return _as_tensor(functional.rotate(images, angle=magnitude))
     if name == "Posterize":
-        return _tensor(functional.posterize(images, bits=int(magnitude)))
+        return _as_tensor(functional.posterize(images, bits=int(magnitude)))
     if name == "Solarize":
-        return _tensor(functional.solarize(images, threshold=255 * magnitude))
-    enhance = {
+        return _as_tensor(functional.solarize(images, threshold=255 * magnitude))
+    enhance_functions = {
         "Brightness": functional.adjust_brightness,
         "Color": functional.adjust_saturation,
         "Contrast": functional.adjust_contrast,
         "Sharpness": functional.adjust_sharpness,
     }
-    if name in enhance:
-        return _tensor(enhance[name](images, 1.0 + magnitude))
-    whole = {"AutoContrast": functional.autocontrast, "Equalize": functional.equalize}
-    return _tensor(whole[name](images))
+    if name in enhance_functions:
+        return _as_tensor(enhance_functions[name](images, 1.0 + magnitude))
+    value_functions = {"AutoContrast": functional.autocontrast, "Equalize": functional.equalize}
+    return _as_tensor(value_functions[name](images))
 
 
-def _tensor(found: Tensor) -> Tensor:
+def _as_tensor(value: Tensor) -> Tensor:
     """torchvision is not typed."""
-    return found
+    return value
 
 
 def check_channels(name: str, channels: int) -> None:

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 from dnntrain.utils.rng import Index, Key
 
 
-def partners(position: Index, batch_size: int, block: int, key: Key) -> Index:
+def find_partners(position: Index, batch_size: int, block: int, key: Key) -> Index:
     """The row of each example's partner [n]: the next one in a keyed cycle through the examples of its block.
 
     A block holds the `block` positions from a multiple of `block` on, counted from the first of its step (b * `batch_size`). Layouts cut
@@ -20,8 +20,8 @@ def partners(position: Index, batch_size: int, block: int, key: Key) -> Index:
     count = len(position)
     if count == 0:
         return position
-    step, place = np.divmod(position, batch_size)
-    block_number = step * -(-batch_size // block) + place // block
+    step, position_in_step = np.divmod(position, batch_size)
+    block_number = step * -(-batch_size // block) + position_in_step // block
     cycle = np.lexsort((key.bits(position), block_number))
     ordered = block_number[cycle]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -32,7 +32,7 @@ def partners(position: Index, batch_size: int, block: int, key: Key) -> Index:
     return partner
 
 
-def symmetric_beta(alpha: float, key: Key, index: Index) -> NDArray[np.float64]:
+def draw_symmetric_beta(alpha: float, key: Key, index: Index) -> NDArray[np.float64]:
     """Numbers of Beta(alpha, alpha), one for each entry of `index`: (1 + T / sqrt(2 alpha + T²)) / 2, where T is Student's t of 2 alpha
     degrees of freedom, T² = 2 alpha (U^(-1 / alpha) - 1) cos²(2 pi V) (Bailey, "Polar generation of random variates with the
     t-distribution", 1994). Exact for every alpha > 0, from two uniform numbers (draws 0 and 1).
@@ -44,12 +44,12 @@ def symmetric_beta(alpha: float, key: Key, index: Index) -> NDArray[np.float64]:
     return numbers
 
 
-def soft(targets: Tensor, num_classes: int) -> Tensor:
+def to_soft_targets(targets: Tensor, num_classes: int) -> Tensor:
     """float32 [n, classes]: class indices as onehot rows; probabilities as they are."""
     return targets if targets.is_floating_point() else one_hot(targets, num_classes).float()
 
 
-def blended(own: Tensor, other: Tensor, share: NDArray[np.float64]) -> Tensor:
+def blend_rows(first: Tensor, second: Tensor, share: NDArray[np.float64]) -> Tensor:
     """share * own + (1 - share) * other, row by row; written into `other`, which is a copy."""
-    weight = torch.from_numpy(share.astype(np.float32)).to(own.device, own.dtype)
-    return other.lerp_(own, weight.view(-1, *[1] * (own.ndim - 1)))
+    weight = torch.from_numpy(share.astype(np.float32)).to(first.device, first.dtype)
+    return second.lerp_(first, weight.view(-1, *[1] * (first.ndim - 1)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dnntrain.protocols import Context, ModelTransform
+from dnntrain.protocols import BuildContext, ModelTransform
 
 
-def tried(transform: ModelTransform, context: Context) -> ModelTransform:
+def validate_transform(transform: ModelTransform, context: BuildContext) -> ModelTransform:
     """`transform`, once it has been applied to a copy of the model that is not trained: its ConfigError comes at plan time."""
-    if context.student is not None:
-        transform.apply(context.student())
+    if context.build_model is not None:
+        transform.apply(context.build_model())
     return transform

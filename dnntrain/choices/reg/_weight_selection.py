@@ -8,13 +8,13 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Built, ModelStage, ModelTransform
+from dnntrain.protocols import ModelStage, ModelTransform, TrainerHandles
 
 #: Endings of the names of parameters that are no weights of a layer, whatever their shape.
 _EMBEDDINGS = ("position_embedding", "pos_embed", "class_token", "cls_token")
 
 
-class Weights:
+class WeightSelection:
     """The weights (of two or more dimensions) whose names match `where`: `names` in the order of the layers, `parameters` by name.
 
     The names are read off the whole model once all transforms are done, for a rank may hold a part of it only.
@@ -26,15 +26,17 @@ class Weights:
         self.parameters: dict[str, nn.Parameter] = {}
 
     @property
-    def survey(self) -> ModelTransform:
+    def survey_transform(self) -> ModelTransform:
         """Reads the names; changes nothing."""
-        return ModelTransform(ModelStage.QUANTIZE, self._survey)
+        return ModelTransform(ModelStage.QUANTIZE, self._select_names)
 
-    def bind(self, built: Built) -> None:
-        held = dict(built.model.named_parameters())
-        self.parameters = {name: held[name] for name in self.names if name in held and held[name].requires_grad}
+    def bind(self, handles: TrainerHandles) -> None:
+        parameters = dict(handles.model.named_parameters())
+        self.parameters = {
+            name: parameters[name] for name in self.names if name in parameters and parameters[name].requires_grad
+        }
 
-    def _survey(self, model: nn.Module) -> nn.Module:
+    def _select_names(self, model: nn.Module) -> nn.Module:
         weights = [name for name, parameter in model.named_parameters() if is_weight(name, parameter)]
         self.names = [name for name in weights if fnmatchcase(name, self._where)]
         if not self.names:
@@ -50,6 +52,6 @@ def is_weight(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and not name.endswith(_EMBEDDINGS)
 
 
-def gradients_of(parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:
+def get_gradients(parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:
     """(parameter, gradient) where there is one."""
     return [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]

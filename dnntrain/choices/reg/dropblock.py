@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dnntrain.choices.reg._validate import tried
-from dnntrain.choices.reg.dropout import listed
+from dnntrain.choices.reg._validate import validate_transform
+from dnntrain.choices.reg.dropout import format_names
 from dnntrain.config.fields import Fraction, PositiveInt
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, ModelStage, ModelTransform, Need, Parts
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ModelStage, ModelTransform
 
 
 @dataclass(frozen=True)
@@ -25,39 +25,39 @@ class Dropblock:
     block: PositiveInt = 7  # side of a square, an odd number; on smaller maps the largest odd one that fits
     where: str | None = None  # names of modules whose outputs lose squares; null: convolutions of the second half
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         if self.block % 2 == 0:
             raise ConfigError(
                 f"reg.dropblock.block={self.block} is even, and a square is laid around a pixel",
                 f"use reg.dropblock.block={self.block + 1} or {self.block - 1}",
             )
-        transform = ModelTransform(ModelStage.STRUCTURE, partial(with_dropblock, self))
-        return Parts(model=(tried(transform, context),))
+        transform = ModelTransform(ModelStage.STRUCTURE, partial(apply_dropblock, self))
+        return Hooks(model_transforms=(validate_transform(transform, context),))
 
 
-def with_dropblock(knobs: Dropblock, model: nn.Module) -> nn.Module:
+def apply_dropblock(options: Dropblock, model: nn.Module) -> nn.Module:
     """`model` with hooks that drop squares; modules and parameters stay as they are. Raises ConfigError where nothing matches."""
     modules = {name: module for name, module in model.named_modules() if name}
     convolutions = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
-    if knobs.where is None:
-        found = convolutions[len(convolutions) // 2 :]
+    if options.where is None:
+        names = convolutions[len(convolutions) // 2 :]
     else:
-        found = [name for name in modules if fnmatchcase(name, knobs.where)]
-    if not found:
+        names = [name for name in modules if fnmatchcase(name, options.where)]
+    if not names:
         raise ConfigError(
-            f"reg.dropblock.where={knobs.where} matches no module of the model, which has {listed(modules)}"
+            f"reg.dropblock.where={options.where} matches no module of the model, which has {format_names(modules)}"
             if convolutions
             else "reg.dropblock drops squares of feature maps, and the model has no convolution",
             "correct the pattern" if convolutions else "use reg=[dropout], or a convolutional model",
         )
-    for name in found:
-        modules[name].register_forward_hook(DroppingBlocks(knobs.rate, knobs.block))
+    for name in names:
+        modules[name].register_forward_hook(DropBlockHook(options.rate, options.block))
     return model
 
 
-class DroppingBlocks:
+class DropBlockHook:
     """A forward hook: drops squares of the output [n, channels, height, width] of a module that is training."""
 
     def __init__(self, rate: float, block: int) -> None:
@@ -68,5 +68,5 @@ class DroppingBlocks:
         if not module.training or not len(output):
             return output
         side = min(self._block, *output.shape[2:])
-        dropped: Tensor = self._drop(output, self._rate, side if side % 2 else side - 1)
-        return dropped
+        result: Tensor = self._drop(output, self._rate, side if side % 2 else side - 1)
+        return result

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from dnntrain.choices.reg._validate import tried
+from dnntrain.choices.reg._validate import validate_transform
 from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, ModelStage, ModelTransform, Need, Parts
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ModelStage, ModelTransform
 
 
 @dataclass(frozen=True)
@@ -26,39 +26,43 @@ class Dropout:
     where: str | None = "*"  # names of dropout modules whose rate is set: *, classifier.*; null: none
     before: str | None = None  # names of linear and convolution layers that get a dropout of their inputs
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        transform = ModelTransform(ModelStage.STRUCTURE, partial(with_dropout, self))
-        return Parts(model=(tried(transform, context),))
+    def build(self, context: BuildContext) -> Hooks:
+        transform = ModelTransform(ModelStage.STRUCTURE, partial(apply_dropout, self))
+        return Hooks(model_transforms=(validate_transform(transform, context),))
 
 
-def with_dropout(knobs: Dropout, model: nn.Module) -> nn.Module:
+def apply_dropout(options: Dropout, model: nn.Module) -> nn.Module:
     """`model` with the rates set. Parameters keep their names. Raises ConfigError where a pattern matches nothing."""
-    present = {
+    dropout_modules = {
         name: module for name, module in model.named_modules() if isinstance(module, _DropoutNd | nn.MultiheadAttention)
     }
-    found = [name for name in present if knobs.where is not None and fnmatchcase(name, knobs.where)]
-    layers = dict(plain_layers(model))
-    followed = [name for name in layers if knobs.before is not None and fnmatchcase(name, knobs.before)]
-    if knobs.before is not None and not followed:
+    dropout_names = [name for name in dropout_modules if options.where is not None and fnmatchcase(name, options.where)]
+    layers = dict(iterate_plain_layers(model))
+    layer_names = [name for name in layers if options.before is not None and fnmatchcase(name, options.before)]
+    if options.before is not None and not layer_names:
         raise ConfigError(
-            f"reg.dropout.before={knobs.before} is no linear or convolution layer of the model, which has {listed(layers)}"
+            f"reg.dropout.before={options.before} is no linear or convolution layer of the model, which has {format_names(layers)}"
         )
-    if not found and (knobs.where not in ("*", None) or not followed):
+    if not dropout_names and (options.where not in ("*", None) or not layer_names):
         raise ConfigError(
-            f"reg.dropout.where={knobs.where} is no dropout module of the model, which has {listed(present)}",
+            f"reg.dropout.where={options.where} is no dropout module of the model, which has {format_names(dropout_modules)}",
             f"correct it, or put one before a layer: reg.dropout.before={list(layers)[-1] if layers else 'head'}",
         )
-    for name in found:
+    for name in dropout_names:
         # torch's attention keeps the rate of its weights as a number of another name.
-        setattr(present[name], "dropout" if isinstance(present[name], nn.MultiheadAttention) else "p", knobs.rate)
-    for name in followed:
-        put_before(layers[name], nn.Dropout(knobs.rate))
+        setattr(
+            dropout_modules[name],
+            "dropout" if isinstance(dropout_modules[name], nn.MultiheadAttention) else "p",
+            options.rate,
+        )
+    for name in layer_names:
+        insert_before(layers[name], nn.Dropout(options.rate))
     return model
 
 
-def plain_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def iterate_plain_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The linear and convolution layers that are called as such: not those whose weights an attention module uses itself."""
     attentions = tuple(
         f"{name}." for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
@@ -68,7 +72,7 @@ def plain_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def put_before(layer: nn.Module, dropout: nn.Dropout) -> None:
+def insert_before(layer: nn.Module, dropout: nn.Dropout) -> None:
     """Lets the inputs of `layer`, a leaf, pass through `dropout`, which becomes its child."""
     layer.add_module("input_dropout", dropout)
     layer.register_forward_pre_hook(_drop_inputs)
@@ -78,7 +82,7 @@ def _drop_inputs(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (layer.get_submodule("input_dropout")(inputs[0]), *inputs[1:])
 
 
-def listed(names: Any, most: int = 12) -> str:
+def format_names(names: Any, limit: int = 12) -> str:
     """The first names, for an error message."""
     names = [name for name in names if name]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "none"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnntrain.config.fields import Fraction, PositiveInt
-from dnntrain.protocols import Built, Context, Moment, Need, Parts
-from dnntrain.utils.dtensor import fill_named, local
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, StepInfo, TrainerHandles
+from dnntrain.utils.dtensor import fill_tensors, local_shard
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,20 @@ class Ema:
     every: PositiveInt = 1  # steps between two updates; the decay is adapted to it
     warmup: bool = True  # at step t use at most (1 + t) / (10 + t), so that early weights are soon forgotten
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        average = Average(self.decay, self.every, self.warmup)
-        return Parts(after_step=(average,), evaluation=(average,), state={"ema": average})
+    def build(self, context: BuildContext) -> Hooks:
+        average = WeightAverage(self.decay, self.every, self.warmup)
+        return Hooks(after_step_hooks=(average,), eval_weights=(average,), state={"ema": average})
 
 
-def decay_at(update: int, decay: float, every: int, warmup: bool) -> float:
+def compute_decay(update: int, decay: float, every: int, warmup: bool) -> float:
     """The share of the old average kept at the `update`-th update (from 0), for updates `every` steps apart."""
-    kept: float = decay**every
-    return min(kept, (1 + update) / (10 + update)) if warmup else kept
+    old_share: float = decay**every
+    return min(old_share, (1 + update) / (10 + update)) if warmup else old_share
 
 
-class Average:
+class WeightAverage:
     """The running average of a model's parameters and buffers; swapped with them while evaluating."""
 
     def __init__(self, decay: float, every: int, warmup: bool) -> None:
@@ -52,29 +52,29 @@ class Average:
 
     replaces = "weights"
 
-    def bind(self, built: Built) -> None:
-        self._live = {name: tensor.detach() for name, tensor in built.model.state_dict(keep_vars=True).items()}
+    def bind(self, handles: TrainerHandles) -> None:
+        self._live = {name: tensor.detach() for name, tensor in handles.model.state_dict(keep_vars=True).items()}
         self._average = {name: tensor.clone() for name, tensor in self._live.items()}
-        pairs = [(local(self._average[name]), local(live)) for name, live in self._live.items()]
+        pairs = [(local_shard(self._average[name]), local_shard(live)) for name, live in self._live.items()]
         floats = [pair for pair in pairs if pair[1].is_floating_point()]
-        whole = [pair for pair in pairs if not pair[1].is_floating_point()]
+        integer_pairs = [pair for pair in pairs if not pair[1].is_floating_point()]
         averages, lives = [average for average, _ in floats], [live for _, live in floats]
 
         def update(decay: float) -> None:
             get_ema_multi_avg_fn(decay)(averages, lives, None)  # type: ignore[no-untyped-call]
-            for average, live in whole:
+            for average, live in integer_pairs:
                 average.copy_(live)
 
         self._update = update
 
     @torch.no_grad()
-    def __call__(self, moment: Moment) -> None:
-        if moment.step % self._every == 0:
-            self._update(decay_at(self._updates, self._decay, self._every, self._warmup))
+    def __call__(self, step_info: StepInfo) -> None:
+        if step_info.step % self._every == 0:
+            self._update(compute_decay(self._updates, self._decay, self._every, self._warmup))
             self._updates += 1
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
+    def swap_in(self, model: nn.Module) -> Iterator[None]:
         self._swap()
         try:
             yield
@@ -84,14 +84,14 @@ class Average:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, tensor in self._live.items():
-            live, average = local(tensor), local(self._average[name])
-            kept = live.clone()
+            live, average = local_shard(tensor), local_shard(self._average[name])
+            original = live.clone()
             live.copy_(average)
-            average.copy_(kept)
+            average.copy_(original)
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self._updates, "average": dict(self._average)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._updates = int(state["updates"])
-        fill_named(self._average, state["average"])
+        fill_tensors(self._average, state["average"])

@@ -9,23 +9,23 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.reg._weight_selection import gradients_of
+from dnntrain.choices.reg._weight_selection import get_gradients
 from dnntrain.config.fields import Literal, Positive
 from dnntrain.protocols import (
-    Built,
+    BuildContext,
     Collectives,
-    Context,
     GradientStage,
     GradientTransform,
+    Hooks,
+    LayoutRequirement,
     ModelStage,
     ModelTransform,
-    Need,
-    Parts,
+    TrainerHandles,
 )
-from dnntrain.utils.dtensor import local
+from dnntrain.utils.dtensor import local_shard
 
 #: Weights count as at least this large (Brock et al., "High-performance large-scale image recognition without normalization", section 4.1).
-_LEAST_NORM = 1e-3
+_MIN_NORM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,19 @@ class GradClip:
     kind: Literal["norm", "value", "adaptive"] = "norm"  # what is bounded: the norm of all, each number, each unit
     limit: Positive | None = None  # null: 1 for norm and value, 0.01 for adaptive
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         limit = self.limit or (0.01 if self.kind == "adaptive" else 1.0)
         if self.kind == "norm":
-            return Parts(gradient=(clip_by_norm(limit, context.collect),))
+            return Hooks(gradient_transforms=(clip_by_norm(limit, context.collectives),))
         if self.kind == "value":
-            return Parts(gradient=(clip_by_value(limit),))
+            return Hooks(gradient_transforms=(clip_by_value(limit),))
         adaptive = AdaptiveClip(limit)
-        return Parts(gradient=(GradientTransform(GradientStage.CLIP, adaptive),), model=(adaptive.survey,))
+        return Hooks(
+            gradient_transforms=(GradientTransform(GradientStage.CLIP, adaptive),),
+            model_transforms=(adaptive.survey_transform,),
+        )
 
 
 def clip_by_norm(max_norm: float, collect: Collectives) -> GradientTransform:
@@ -56,7 +59,7 @@ def clip_by_norm(max_norm: float, collect: Collectives) -> GradientTransform:
         norm = collect.sum_of_squares(gradients).sqrt()
         factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
         for gradient in gradients:
-            local(gradient).mul_(factor)
+            local_shard(gradient).mul_(factor)
         return {"grad_norm": norm}
 
     return GradientTransform(GradientStage.CLIP, clip)
@@ -67,7 +70,7 @@ def clip_by_value(limit: float) -> GradientTransform:
 
     def clip(gradients: Sequence[Tensor]) -> None:
         for gradient in gradients:
-            local(gradient).clamp_(-limit, limit)
+            local_shard(gradient).clamp_(-limit, limit)
 
     return GradientTransform(GradientStage.CLIP, clip)
 
@@ -81,28 +84,28 @@ class AdaptiveClip:
         self._parameters: list[nn.Parameter] = []
 
     @property
-    def survey(self) -> ModelTransform:
+    def survey_transform(self) -> ModelTransform:
         """Finds the last layer of the whole model, of which a rank may hold a part; changes nothing."""
-        return ModelTransform(ModelStage.QUANTIZE, self._survey)
+        return ModelTransform(ModelStage.QUANTIZE, self._find_last_layer)
 
-    def bind(self, built: Built) -> None:
-        named = built.model.named_parameters()
+    def bind(self, handles: TrainerHandles) -> None:
+        named = handles.model.named_parameters()
         self._parameters = [parameter for name, parameter in named if name.rpartition(".")[0] != self._last_layer]
 
     @torch.no_grad()
     def __call__(self, gradients: Sequence[Tensor]) -> None:
-        for parameter, gradient in gradients_of(self._parameters):
-            allowed = unit_norms(parameter.detach()).clamp(min=_LEAST_NORM) * self._limit
-            found = unit_norms(gradient)
-            gradient.mul_(torch.where(found < allowed, 1.0, allowed / found.clamp(min=1e-6)))
+        for parameter, gradient in get_gradients(self._parameters):
+            max_norms = compute_unit_norms(parameter.detach()).clamp(min=_MIN_NORM) * self._limit
+            gradient_norms = compute_unit_norms(gradient)
+            gradient.mul_(torch.where(gradient_norms < max_norms, 1.0, max_norms / gradient_norms.clamp(min=1e-6)))
 
-    def _survey(self, model: nn.Module) -> nn.Module:
+    def _find_last_layer(self, model: nn.Module) -> nn.Module:
         linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
         self._last_layer = linear[-1] if linear else ""
         return model
 
 
-def unit_norms(tensor: Tensor) -> Tensor:
+def compute_unit_norms(tensor: Tensor) -> Tensor:
     """L2 norm of each row of a weight [units, …] as [units, 1, …]; of a vector as a whole."""
     rows = tuple(range(1, tensor.ndim)) or None
     norms: Tensor = torch.linalg.vector_norm(tensor, dim=rows, keepdim=rows is not None)

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dnntrain.choices.reg._validate import tried
-from dnntrain.choices.reg._weight_selection import Weights, gradients_of
+from dnntrain.choices.reg._validate import validate_transform
+from dnntrain.choices.reg._weight_selection import WeightSelection, get_gradients
 from dnntrain.config.fields import Positive
-from dnntrain.protocols import Built, Context, GradientStage, GradientTransform, Need, Parts
-from dnntrain.utils.dtensor import local
+from dnntrain.protocols import BuildContext, GradientStage, GradientTransform, Hooks, LayoutRequirement, TrainerHandles
+from dnntrain.utils.dtensor import local_shard
 
 
 @dataclass(frozen=True)
@@ -23,24 +23,26 @@ class L1:
     strength: Positive = 1e-5  # factor on the sum of the weights' sizes
     where: str = "*"  # pattern of names of the weights; biases and norms never have a penalty
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        weights = Weights(self.where, "reg.l1.where")
+    def build(self, context: BuildContext) -> Hooks:
+        weights = WeightSelection(self.where, "reg.l1.where")
         penalty = GradientTransform(GradientStage.PENALTY, L1Penalty(self.strength, weights))
-        return Parts(model=(tried(weights.survey, context),), gradient=(penalty,))
+        return Hooks(
+            model_transforms=(validate_transform(weights.survey_transform, context),), gradient_transforms=(penalty,)
+        )
 
 
 class L1Penalty:
     """Adds the term after the reduction over ranks, to the parts of gradients that are here: the same on every layout."""
 
-    def __init__(self, strength: float, weights: Weights) -> None:
+    def __init__(self, strength: float, weights: WeightSelection) -> None:
         self._strength, self._weights = strength, weights
 
-    def bind(self, built: Built) -> None:
-        self._weights.bind(built)
+    def bind(self, handles: TrainerHandles) -> None:
+        self._weights.bind(handles)
 
     @torch.no_grad()
     def __call__(self, gradients: Sequence[Tensor]) -> None:
-        for parameter, gradient in gradients_of(list(self._weights.parameters.values())):
-            local(gradient).add_(local(parameter).sign(), alpha=self._strength)
+        for parameter, gradient in get_gradients(list(self._weights.parameters.values())):
+            local_shard(gradient).add_(local_shard(parameter).sign(), alpha=self._strength)

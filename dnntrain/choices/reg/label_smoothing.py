@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.config.fields import Fraction
-from dnntrain.protocols import Context, Need, Parts
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class LabelSmoothing:
 
     smoothing: Fraction = 0.1  # probability mass spread evenly over all classes
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        return Parts(label_smoothing=self.smoothing)
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks(label_smoothing=self.smoothing)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from dnntrain.choices.reg._pairs import blended, partners, soft, symmetric_beta
+from dnntrain.choices.reg._pairs import blend_rows, draw_symmetric_beta, find_partners, to_soft_targets
 from dnntrain.config.fields import Positive, Probability
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, Context, Need, Parts
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, LayoutRequirement
 from dnntrain.utils.rng import Key
 
 
@@ -23,24 +23,26 @@ class Mixup:
     )
     probability: Probability = 1.0  # share of the examples that are mixed
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
     pairs: ClassVar[bool] = True
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         def mix(batch: Batch, key: Key) -> Batch:
-            return mixed(batch, key, self.alpha, self.probability, context)
+            return apply_mixup(batch, key, self.alpha, self.probability, context)
 
-        return Parts(batch=(BatchTransform(BatchStage.MIX, mix),))
+        return Hooks(batch_transforms=(BatchTransform(BatchStage.MIX, mix),))
 
 
-def mixed(batch: Batch, key: Key, alpha: float, probability: float, context: Context) -> Batch:
+def apply_mixup(batch: Batch, key: Key, alpha: float, probability: float, context: BuildContext) -> Batch:
     """`batch` with mixed images and soft targets, both new tensors. Shares are keyed by position."""
-    draws = key.named("mixup")
-    share = symmetric_beta(alpha, draws, batch.position)
+    draws = key.with_stream("mixup")
+    share = draw_symmetric_beta(alpha, draws, batch.position)
     share = np.where(draws.uniform(batch.position, 2) < probability, share, 1.0)
-    partner = partners(batch.position, context.times.size(batch.epoch), context.pair_block, key.named("pairs"))
-    rows = torch.from_numpy(partner).to(batch.images.device)
-    targets = soft(batch.targets, context.num_classes)
-    batch.images = blended(batch.images, batch.images[rows], share)
-    batch.targets = blended(targets, targets[rows], share)
+    partner = find_partners(
+        batch.position, context.epoch_schedule.batch_size_at(batch.epoch), context.pair_block, key.with_stream("pairs")
+    )
+    rows = torch.from_numpy(partner).to(batch.inputs.device)
+    targets = to_soft_targets(batch.targets, context.num_classes)
+    batch.inputs = blend_rows(batch.inputs, batch.inputs[rows], share)
+    batch.targets = blend_rows(targets, targets[rows], share)
     return batch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.choices.reg._image_ops import Policy, check_channels, operations
+from dnntrain.choices.reg._image_ops import AugmentPolicy, check_channels, make_operations
 from dnntrain.config.fields import Annotated, PositiveInt, Range
-from dnntrain.protocols import Context, Need, Parts
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class RandAugment:
     operations: PositiveInt = 2  # operations that an image goes through, one after the other; 1 to 3 in the paper
     magnitude: Annotated[int, Range(at_least=0, at_most=30)] = 9  # their strength: 0 hardly any, 30 the strongest
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
     varies: ClassVar[bool] = True
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         channels, height, width = context.input_shape
         check_channels("randaugment", channels)
-        space = operations(
+        space = make_operations(
             shear=0.3,
             across=150.0 / 331.0 * width,
             down=150.0 / 331.0 * height,
@@ -34,4 +34,4 @@ class RandAugment:
             enhance=0.9,
             fewest_bits=4,
         )
-        return Parts(pixels=(Policy("randaugment", space, self.operations, self.magnitude),))
+        return Hooks(image_transforms=(AugmentPolicy("randaugment", space, self.operations, self.magnitude),))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.config.fields import Annotated, Range
-from dnntrain.protocols import Context, Need, Parts
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class RepeatedAugment:
 
     copies: Annotated[int, Range(at_least=2)] = 2  # of each example in a step; must divide train.batch_size
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        return Parts(repeats=self.copies)
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks(augment_copies=self.copies)

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.reg._weight_selection import gradients_of
+from dnntrain.choices.reg._weight_selection import get_gradients
 from dnntrain.config.fields import Positive
-from dnntrain.protocols import Built, Context, Gradients, Need, Parts, StepLoss
-from dnntrain.utils.dtensor import local
+from dnntrain.protocols import BuildContext, ComputeGradients, Hooks, LayoutRequirement, StepLoss, TrainerHandles
+from dnntrain.utils.dtensor import local_shard
 
 #: Added to the sizes of weights in the adaptive form (eta of Kwon et al., section 4).
 _ETA = 0.01
@@ -28,13 +28,13 @@ class Sam:
     rho: Positive = 0.05  # radius of the neighbourhood; the adaptive form wants about ten times as much
     adaptive: bool = False  # true: ASAM, the neighbourhood scales with the weights
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.SECOND_PASS})
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.SECOND_PASS})
 
-    def build(self, context: Context) -> Parts:
-        return Parts(update=SharpnessAware(self.rho, self.adaptive))
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks(optimizer_step=SharpnessAwareStep(self.rho, self.adaptive))
 
 
-class SharpnessAware:
+class SharpnessAwareStep:
     """Two passes over the same batch with the same random numbers. Buffers, such as running statistics, keep what the first left."""
 
     def __init__(self, rho: float, adaptive: bool) -> None:
@@ -42,36 +42,36 @@ class SharpnessAware:
         self._parameters: list[nn.Parameter] = []
         self._buffers: list[Tensor] = []
 
-    def bind(self, built: Built) -> None:
-        self._parameters = [parameter for parameter in built.model.parameters() if parameter.requires_grad]
-        self._buffers = list(built.model.buffers())
-        self._collect = built.collect
+    def bind(self, handles: TrainerHandles) -> None:
+        self._parameters = [parameter for parameter in handles.model.parameters() if parameter.requires_grad]
+        self._buffers = list(handles.model.buffers())
+        self._collect = handles.collectives
 
-    def __call__(self, gradients: Gradients, apply: Callable[[], None]) -> StepLoss:
-        loss = gradients()
+    def __call__(self, compute_gradients: ComputeGradients, apply: Callable[[], None]) -> StepLoss:
+        loss = compute_gradients()
         buffers = [buffer.clone() for buffer in self._buffers]
-        weights = self._climb()
-        gradients(replay=True)
+        weights = self._perturb_weights()
+        compute_gradients(replay=True)
         with torch.no_grad():
             for parameter, weight in weights:
-                local(parameter).copy_(weight)
-            for buffer, kept in zip(self._buffers, buffers, strict=True):
-                buffer.copy_(kept)
+                local_shard(parameter).copy_(weight)
+            for buffer, original in zip(self._buffers, buffers, strict=True):
+                buffer.copy_(original)
         apply()
         return loss
 
     @torch.no_grad()
-    def _climb(self) -> Sequence[tuple[nn.Parameter, Tensor]]:
+    def _perturb_weights(self) -> Sequence[tuple[nn.Parameter, Tensor]]:
         """Adds e to the weights, sets the gradients free, and returns each parameter with what it was."""
-        pairs = gradients_of(self._parameters)
-        weights = [(parameter, local(parameter).clone()) for parameter, _ in pairs]
+        pairs = get_gradients(self._parameters)
+        weights = [(parameter, local_shard(parameter).clone()) for parameter, _ in pairs]
         if self._adaptive:
             for parameter, gradient in pairs:
-                local(gradient).mul_(local(parameter).abs() + _ETA)
+                local_shard(gradient).mul_(local_shard(parameter).abs() + _ETA)
         norm = self._collect.sum_of_squares([gradient for _, gradient in pairs]).sqrt()
         for parameter, gradient in pairs:
             if self._adaptive:
-                local(gradient).mul_(local(parameter).abs() + _ETA)
-            local(parameter).add_(local(gradient) * (self._rho / (norm + 1e-12)))
+                local_shard(gradient).mul_(local_shard(parameter).abs() + _ETA)
+            local_shard(parameter).add_(local_shard(gradient) * (self._rho / (norm + 1e-12)))
             parameter.grad = None
         return weights

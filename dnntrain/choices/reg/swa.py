@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dnntrain.choices.reg.ema import Average
+from dnntrain.choices.reg.ema import WeightAverage
 from dnntrain.config.fields import Duration, Fraction, NonNegativeInt, PositiveDuration
 from dnntrain.errors import ConfigError
 from dnntrain.nn.precise_bn import PreciseStatistics
-from dnntrain.protocols import Context, Moment, Need, Parts
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, StepInfo
 
 
 @dataclass(frozen=True)
@@ -29,71 +29,71 @@ class Swa:
     batches: NonNegativeInt = 100  # training batches for the statistics of batch norm; 0: the mean of those that ran
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[LayoutRequirement]:
         """Recomputed statistics look at the inputs of inner modules."""
-        return frozenset({Need.FEATURES}) if self.batches else frozenset()
+        return frozenset({LayoutRequirement.FEATURES}) if self.batches else frozenset()
 
-    def build(self, context: Context) -> Parts:
-        average = TailAverage(self.start, ends_interval(self, context))
-        parts = Parts(after_step=(average,), evaluation=(average,), state={"swa": average})
+    def build(self, context: BuildContext) -> Hooks:
+        average = TailAverage(self.start, make_interval_check(self, context))
+        hooks = Hooks(after_step_hooks=(average,), eval_weights=(average,), state={"swa": average})
         if not self.batches:
-            return parts
+            return hooks
         statistics = AveragedStatistics(self.batches, average)
-        return Parts(
-            after_step=(average, statistics),
-            evaluation=(average, statistics),
+        return Hooks(
+            after_step_hooks=(average, statistics),
+            eval_weights=(average, statistics),
             state={"swa": average, "swa_statistics": statistics},
         )
 
 
-def ends_interval(knobs: Swa, context: Context) -> Callable[[int], bool]:
+def make_interval_check(options: Swa, context: BuildContext) -> Callable[[int], bool]:
     """Whether a multiple of `every` is done after so many steps. Raises ConfigError where none lies in the averaged part of the run."""
     total = context.total_steps
-    if knobs.every.unit == "s" or (knobs.every.unit == "%" and not total):
-        raise ConfigError(f"reg.swa.every={knobs.every} is no number of steps", "use reg.swa.every=1ep or 100step")
-    next_end = context.times.multiples(knobs.every, total)
+    if options.every.unit == "s" or (options.every.unit == "%" and not total):
+        raise ConfigError(f"reg.swa.every={options.every} is no number of steps", "use reg.swa.every=1ep or 100step")
+    next_end = context.epoch_schedule.make_next_multiple(options.every, total)
 
-    def due(done: int) -> bool:
-        return next_end(done) == done
+    def is_due(steps_done: int) -> bool:
+        return next_end(steps_done) == steps_done
 
-    last = next((step for step in range(total, 0, -1) if due(step)), 0)
-    if total and (last == 0 or last - 1 < knobs.start * total):
+    last = next((step for step in range(total, 0, -1) if is_due(step)), 0)
+    if total and (last == 0 or last - 1 < options.start * total):
         raise ConfigError(
-            f"reg.swa.every={knobs.every} leaves no weights to average between {knobs.start:.0%} and the end "
+            f"reg.swa.every={options.every} leaves no weights to average between {options.start:.0%} and the end "
             f"of a run of {total} steps",
             "use reg.swa.every=1step, or a longer train.duration",
         )
-    return due
+    return is_due
 
 
-class TailAverage(Average):
+class TailAverage(WeightAverage):
     """average = (n * average + weights) / (n + 1), after the steps that `ends` names, from the part `start` of the run on."""
 
-    def __init__(self, start: float, ends: Callable[[int], bool]) -> None:
+    def __init__(self, start: float, is_interval_end: Callable[[int], bool]) -> None:
         super().__init__(0.0, 1, warmup=False)
-        self._start, self._ends = start, ends
+        self._start, self._ends = start, is_interval_end
 
     @property
-    def taken(self) -> int:
+    def average_count(self) -> int:
         """How many weights are in the average."""
         return self._updates
 
     @torch.no_grad()
-    def __call__(self, moment: Moment) -> None:
-        if self.due(moment):
+    def __call__(self, step_info: StepInfo) -> None:
+        if self.is_due(step_info):
             self._update(self._updates / (self._updates + 1))
             self._updates += 1
 
-    def due(self, moment: Moment) -> bool:
+    def is_due(self, step_info: StepInfo) -> bool:
         """True where the step that began at `moment` ends with weights to be averaged."""
-        return moment.fraction >= self._start and self._ends(moment.step + 1)
+        return step_info.fraction >= self._start and self._ends(step_info.step + 1)
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
+    def swap_in(self, model: nn.Module) -> Iterator[None]:
         if not self._updates:
             yield
             return
-        with super().applied(model):
+        with super().swap_in(model):
             yield
 
 
@@ -104,14 +104,14 @@ class AveragedStatistics(PreciseStatistics):
         super().__init__(batches)
         self._average = average
 
-    def __call__(self, moment: Moment) -> None:
-        if self._average.due(moment):
-            super().__call__(moment)
+    def __call__(self, step_info: StepInfo) -> None:
+        if self._average.is_due(step_info):
+            super().__call__(step_info)
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        if not self._average.taken or not self._layers:
+    def swap_in(self, model: nn.Module) -> Iterator[None]:
+        if not self._average.average_count or not self._layers:
             yield
             return
-        with super().applied(model):
+        with super().swap_in(model):
             yield

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.choices.reg._image_ops import Policy, check_channels, operations
-from dnntrain.protocols import Context, Need, Parts
+from dnntrain.choices.reg._image_ops import AugmentPolicy, check_channels, make_operations
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class TrivialAugment:
     Operations and magnitudes are those of the paper's wide space, as in torchvision. It comes after mirroring and cropping, on the bytes.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
     varies: ClassVar[bool] = True
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         check_channels("trivial_augment", context.input_shape[0])
-        space = operations(shear=0.99, across=32.0, down=32.0, degrees=135.0, enhance=0.99, fewest_bits=2)
-        return Parts(pixels=(Policy("trivial_augment", space, 1, None),))
+        space = make_operations(shear=0.99, across=32.0, down=32.0, degrees=135.0, enhance=0.99, fewest_bits=2)
+        return Hooks(image_transforms=(AugmentPolicy("trivial_augment", space, 1, None),))

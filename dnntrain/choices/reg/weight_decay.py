@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dnntrain.choices.reg._validate import tried
-from dnntrain.choices.reg._weight_selection import Weights
+from dnntrain.choices.reg._validate import validate_transform
+from dnntrain.choices.reg._weight_selection import WeightSelection
 from dnntrain.config.fields import Positive
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Built, Context, GradientStage, GradientTransform, Need, Parts
-from dnntrain.utils.dtensor import local
+from dnntrain.protocols import BuildContext, GradientStage, GradientTransform, Hooks, LayoutRequirement, TrainerHandles
+from dnntrain.utils.dtensor import local_shard
 
 
 @dataclass(frozen=True)
@@ -25,33 +25,35 @@ class WeightDecay:
     by_layer: Positive = 1.0  # factor from each layer to the one before it; below 1 layers near the input decay less
     where: str = "*"  # pattern of names of the weights that decay; biases and norms never do
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        weights = Weights(self.where, "reg.weight_decay.where")
-        decay = GradientTransform(GradientStage.DECAY, Decay(self.rate, self.by_layer, weights))
-        return Parts(model=(tried(weights.survey, context),), gradient=(decay,))
+    def build(self, context: BuildContext) -> Hooks:
+        weights = WeightSelection(self.where, "reg.weight_decay.where")
+        decay = GradientTransform(GradientStage.DECAY, DecoupledDecay(self.rate, self.by_layer, weights))
+        return Hooks(
+            model_transforms=(validate_transform(weights.survey_transform, context),), gradient_transforms=(decay,)
+        )
 
 
-def layer_rates(names: Sequence[str], rate: float, by_layer: float) -> dict[str, float]:
+def compute_layer_rates(names: Sequence[str], rate: float, by_layer: float) -> dict[str, float]:
     """The rate of each weight, named in the order of the layers: rate * by_layer^d. Weights of one module are of one layer."""
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-    depth = {layer: len(layers) - 1 - place for place, layer in enumerate(layers)}
+    depth = {layer: len(layers) - 1 - position for position, layer in enumerate(layers)}
     return {name: rate * by_layer ** depth[name.rpartition(".")[0]] for name in names}
 
 
-class Decay:
+class DecoupledDecay:
     """Shrinks the weights where the step begins, as AdamW does; each with the learning rate of its parameter group."""
 
-    def __init__(self, rate: float, by_layer: float, weights: Weights) -> None:
+    def __init__(self, rate: float, by_layer: float, weights: WeightSelection) -> None:
         self._rate, self._by_layer, self._weights = rate, by_layer, weights
         self._places: list[tuple[Tensor, dict[str, Any], float]] = []
 
-    def bind(self, built: Built) -> None:
-        self._weights.bind(built)
+    def bind(self, handles: TrainerHandles) -> None:
+        self._weights.bind(handles)
         groups = {
             name: group
-            for optimizer in built.optimizers
+            for optimizer in handles.optimizers
             for group in optimizer.param_groups
             for name in group["param_names"]
         }
@@ -60,9 +62,9 @@ class Decay:
                 "reg.weight_decay and the optimizer both shrink the weights",
                 "use optim.weight_decay=0 and no weight_decay in optim.groups",
             )
-        rates = layer_rates(self._weights.names, self._rate, self._by_layer)
+        rates = compute_layer_rates(self._weights.names, self._rate, self._by_layer)
         self._places = [
-            (local(parameter.detach()), groups[name], rates[name])
+            (local_shard(parameter.detach()), groups[name], rates[name])
             for name, parameter in self._weights.parameters.items()
         ]
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from dnntrain.config.fields import Positive
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, Need, Parts
-from dnntrain.utils.rng import derive
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
+from dnntrain.utils.rng import derive_seed
 
 
 @dataclass(frozen=True)
@@ -27,37 +27,39 @@ class Whitening:
     epsilon: Positive = 0.1  # added to the eigenvalues, so that noise is not blown up
     freeze: bool = True  # keep the filters as they are; false: they are only the first weights
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
-        if context.student is not None:
-            first_convolution(context.student())
+    def build(self, context: BuildContext) -> Hooks:
+        if context.build_model is not None:
+            find_first_convolution(context.build_model())
 
         def whiten(model: nn.Module, images: Tensor) -> None:
-            first = first_convolution(model)
-            height, width = first.kernel_size
-            filters = whitening_filters(patches(images, height, width), self.epsilon)
+            convolution = find_first_convolution(model)
+            height, width = convolution.kernel_size
+            filters = compute_whitening_filters(extract_patches(images, height, width), self.epsilon)
             with torch.no_grad():
-                first.weight.copy_(spread(filters, first.out_channels, context.seed).view_as(first.weight))
-                if first.bias is not None:
-                    first.bias.zero_()
-            first.requires_grad_(not self.freeze)
+                convolution.weight.copy_(
+                    extend_filters(filters, convolution.out_channels, context.seed).view_as(convolution.weight)
+                )
+                if convolution.bias is not None:
+                    convolution.bias.zero_()
+            convolution.requires_grad_(not self.freeze)
 
-        return Parts(first_weights=(whiten,))
+        return Hooks(weight_inits=(whiten,))
 
 
-def first_convolution(model: nn.Module) -> nn.Conv2d:
+def find_first_convolution(model: nn.Module) -> nn.Conv2d:
     """The layer that is whitened. Raises ConfigError where the model has none."""
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is None:
+    convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if convolution is None:
         raise ConfigError(
             "reg.whitening needs a model that begins with a convolution",
             "leave reg.whitening out, or choose another network: model=seed_cnn, model=resnet_cifar",
         )
-    return first
+    return convolution
 
 
-def patches(images: Tensor, height: int, width: int) -> Tensor:
+def extract_patches(images: Tensor, height: int, width: int) -> Tensor:
     """Every seventh patch of `images` [n, c, h, w] as rows [m, c * height * width]."""
     return (
         functional.unfold(images, (height, width))[:, :, ::7]
@@ -66,16 +68,16 @@ def patches(images: Tensor, height: int, width: int) -> Tensor:
     )
 
 
-def whitening_filters(rows: Tensor, epsilon: float) -> Tensor:
+def compute_whitening_filters(rows: Tensor, epsilon: float) -> Tensor:
     """[k, k] filters W with cov(rows @ W.T) = diag(e / (e + epsilon)), where e are the eigenvalues of the patches' second moment."""
     values, vectors = torch.linalg.eigh(rows.double().T @ rows.double() / len(rows))
     filters: Tensor = (vectors / torch.sqrt(values.clamp_min(0) + epsilon)).T
     return filters.float()
 
 
-def spread(filters: Tensor, channels: int, seed: int) -> Tensor:
+def extend_filters(filters: Tensor, channels: int, seed: int) -> Tensor:
     """`channels` filters: all of `filters` [k, k], largest eigenvalue first, their negatives, then keyed random mixtures of norm 1."""
-    generator = torch.Generator().manual_seed(derive(seed, "whitening"))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "whitening"))
     mixtures = functional.normalize(torch.randn(channels, len(filters), generator=generator), dim=1)
-    ordered = filters.flip(0)
-    return torch.cat([ordered, -ordered, mixtures @ filters])[:channels]
+    sorted_filters = filters.flip(0)
+    return torch.cat([sorted_filters, -sorted_filters, mixtures @ filters])[:channels]

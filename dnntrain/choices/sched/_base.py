@@ -9,14 +9,14 @@ from typing import ClassVar
 
 from dnntrain.config.fields import Duration, Literal, Probability
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, Control, Moment, Need, Parts, Target
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ScheduledParam, ScheduledValue, StepInfo
 
 #: A factor after `done` steps of the curve; epochs where it sets the batch size, and in a run by time the fraction of the run.
 Curve = Callable[[float], float]
 
 
 @dataclass(frozen=True)
-class WarmUp:
+class WarmupSchedule:
     """`warmup` raises the factor linearly from `warmup_from` of the curve's first value to all of it (torch's LinearLR)."""
 
     warmup: Duration = Duration(0, "step")  # length of the linear rise: 500step, 1ep or 5%
@@ -24,7 +24,7 @@ class WarmUp:
 
 
 @dataclass(frozen=True)
-class Schedule(WarmUp):
+class Schedule(WarmupSchedule):
     """The warm-up, then the curve, over all that is left of the run; the cool-down replaces the end of it by a fall.
 
     step < w                  factor = (warmup_from + (1 - warmup_from) * step / w) * curve(0)
@@ -42,54 +42,58 @@ class Schedule(WarmUp):
         | tuple[Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"], ...]
     ) = "lr"  # what the factor multiplies: lr, momentum, weight_decay, drop_rate, batch_size, or a list of them
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     @property
-    def largest_gamma(self) -> float:
+    def max_gamma(self) -> float:
         """What each fall of the curve multiplies it with at most; above 1 it is a rise, which suits the batch size alone."""
         return float(getattr(self, "gamma", 1.0))
 
-    def curve(self, context: Context, length: float) -> Curve:
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
         """The schedule's own curve over `length` steps (a fraction in a run by time), without warm-up and cool-down."""
         raise NotImplementedError
 
-    def factor(self, context: Context) -> Callable[[Moment], float]:
+    def make_factor(self, context: BuildContext) -> Callable[[StepInfo], float]:
         """The whole schedule as a function of the moment."""
-        total = run_length(context)
+        total = get_run_length(context)
         end = total or 1.0  # a run by time counts in fractions of itself
-        done_at = clock(context)
-        warmup = length_in_steps(self.warmup, context, "sched.warmup")
-        cooldown = length_in_steps(self.cooldown, context, "sched.cooldown")
-        _check_lengths(self, warmup, cooldown, end, total, "epochs" if context.epochs else "steps")
-        curve = self.curve(context, end - warmup)
+        get_progress = make_progress_clock(context)
+        warmup = convert_to_steps(self.warmup, context, "sched.warmup")
+        cooldown = convert_to_steps(self.cooldown, context, "sched.cooldown")
+        _check_lengths(self, warmup, cooldown, end, total, "epochs" if context.num_epochs else "steps")
+        curve = self.make_curve(context, end - warmup)
         first, start = curve(0.0), end - cooldown
-        at_start = curve(start - warmup)
+        value_at_start = curve(start - warmup)
 
-        def value(moment: Moment) -> float:
-            step = done_at(moment)
+        def value(step_info: StepInfo) -> float:
+            step = get_progress(step_info)
             if step < warmup:
                 return first * (self.warmup_from + (1 - self.warmup_from) * step / warmup)
             if step <= start or not cooldown:
                 return curve(step - warmup)
-            return fall(at_start, self.cooldown_to, min((step - start) / cooldown, 1.0), self.cooldown_shape)
+            return compute_decline(
+                value_at_start, self.cooldown_to, min((step - start) / cooldown, 1.0), self.cooldown_shape
+            )
 
         return value
 
-    def scheduled(self, context: Context) -> Parts:
+    def build_hooks(self, context: BuildContext) -> Hooks:
         """One control for each of `param`: its own base value times the factor."""
         targets = (self.param,) if isinstance(self.param, str) else self.param
         if not targets or len(set(targets)) < len(targets):
             raise ConfigError(f"sched.param={list(targets)} names none, or one twice", "as in sched.param=lr")
-        if self.largest_gamma > 1 and targets != (Target.BATCH_SIZE.value,):
+        if self.max_gamma > 1 and targets != (ScheduledParam.BATCH_SIZE.value,):
             raise ConfigError(
-                f"sched.gamma={self.largest_gamma:g} lets {' and '.join(targets)} grow without end",
+                f"sched.gamma={self.max_gamma:g} lets {' and '.join(targets)} grow without end",
                 "use sched.gamma=1 or less, or sched.param=batch_size",
             )
-        value = self.factor(context)
-        return Parts(controls=tuple(Control(Target(name), value, relative=True) for name in targets))
+        value = self.make_factor(context)
+        return Hooks(
+            scheduled_values=tuple(ScheduledValue(ScheduledParam(name), value, is_relative=True) for name in targets)
+        )
 
 
-def fall(first: float, last: float, share: float, shape: str) -> float:
+def compute_decline(first: float, last: float, share: float, shape: str) -> float:
     """From `first` to `last` as `share` goes from 0 to 1.
 
     linear  1 - share
@@ -100,24 +104,24 @@ def fall(first: float, last: float, share: float, shape: str) -> float:
     return last + (first - last) * left
 
 
-def run_length(context: Context) -> float:
+def get_run_length(context: BuildContext) -> float:
     """The run in what its schedule counts: steps, or epochs where it sets the batch size; 0 in a run by time."""
-    return context.epochs or float(context.total_steps)
+    return context.num_epochs or float(context.total_steps)
 
 
-def clock(context: Context) -> Callable[[Moment], float]:
+def make_progress_clock(context: BuildContext) -> Callable[[StepInfo], float]:
     """How much of `run_length` is done at a moment; in a run by time the fraction."""
-    if context.epochs:
-        return lambda moment: moment.epoch
-    return (lambda moment: float(moment.step)) if context.total_steps else (lambda moment: moment.fraction)
+    if context.num_epochs:
+        return lambda step_info: step_info.epoch
+    return (lambda step_info: float(step_info.step)) if context.total_steps else (lambda step_info: step_info.fraction)
 
 
-def length_in_steps(duration: Duration, context: Context, key: str) -> float:
+def convert_to_steps(duration: Duration, context: BuildContext, key: str) -> float:
     """`duration` in what the schedule counts (`run_length`); in a run by time in fractions of it, which only percentages can be."""
     if duration.value == 0:
         return 0.0
-    if context.epochs and duration.unit != "s":
-        return _length_in_epochs(duration, context.epochs, key)
+    if context.num_epochs and duration.unit != "s":
+        return _convert_to_epochs(duration, context.num_epochs, key)
     if context.total_steps == 0:
         if duration.unit != "%":
             raise ConfigError(
@@ -132,10 +136,10 @@ def length_in_steps(duration: Duration, context: Context, key: str) -> float:
             f"{key}={duration} is no number of steps where the batch size is scheduled, and train.duration is in steps",
             f"give {key} in steps or percent, or train.duration in epochs",
         )
-    return float(duration.steps(context.steps_per_epoch, context.total_steps))
+    return float(duration.to_steps(context.steps_per_epoch, context.total_steps))
 
 
-def _length_in_epochs(duration: Duration, epochs: float, key: str) -> float:
+def _convert_to_epochs(duration: Duration, epochs: float, key: str) -> float:
     if duration.unit == "step":
         raise ConfigError(
             f"{key}={duration} is no number of epochs where the batch size is scheduled, and train.duration is in epochs",
@@ -144,12 +148,12 @@ def _length_in_epochs(duration: Duration, epochs: float, key: str) -> float:
     return duration.value if duration.unit == "ep" else duration.value / 100 * epochs
 
 
-def distance_in_steps(duration: Duration, context: Context, key: str) -> float:
+def convert_to_positive_steps(duration: Duration, context: BuildContext, key: str) -> float:
     """`length_in_steps` of what must be longer than nothing."""
-    steps = length_in_steps(duration, context, key)
+    steps = convert_to_steps(duration, context, key)
     if steps <= 0:
-        of = f" of the {context.total_steps} steps of train.duration" if duration.unit == "%" else ""
-        raise ConfigError(f"{key}={duration}{of} is no step at all", "make it at least 1step")
+        total_text = f" of the {context.total_steps} steps of train.duration" if duration.unit == "%" else ""
+        raise ConfigError(f"{key}={duration}{total_text} is no step at all", "make it at least 1step")
     return steps
 
 

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
-from dnntrain.choices.sched._base import Schedule, WarmUp
-from dnntrain.choices.sched._schedule_string import written
+from dnntrain.choices.sched._base import Schedule, WarmupSchedule
+from dnntrain.choices.sched._schedule_string import parse_schedule
 from dnntrain.config.fields import Annotated, Text
-from dnntrain.protocols import Adjusted, Context, Control, Need, Parts, Target
+from dnntrain.protocols import Adjustment, BuildContext, Hooks, LayoutRequirement, ScheduledParam, ScheduledValue
 
 
-class Scale(Protocol):
+class MetricScale(Protocol):
     """A factor that rows of metrics change: a decision whose state is saved."""
 
     @property
     def scale(self) -> float: ...
 
-    def __call__(self, row: Mapping[str, Any]) -> Adjusted | None: ...
+    def __call__(self, row: Mapping[str, Any]) -> Adjustment | None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -26,26 +26,31 @@ class Scale(Protocol):
 
 
 @dataclass(frozen=True)
-class Validated(WarmUp):
+class MetricScaledSchedule(WarmupSchedule):
     """factor = that of `base` at the step, times a scale that each evaluation of the validation part may change."""
 
     base: Annotated[
         str, Text(r"[a-z]\w*(:\w+=[^:\s]+)*", "a schedule such as cosine, or cosine:end=0.1:cooldown=5%", 200)
     ] = "constant"  # NAME:KNOB=VALUE…, the schedule that is scaled
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    looks_at_validation: ClassVar[bool] = True
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    uses_validation: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        self.beneath()
+        self.make_base_schedule()
 
-    def beneath(self) -> Schedule:
+    def make_base_schedule(self) -> Schedule:
         """The schedule `base`, with the warm-up."""
-        schedule = written(self.base, "sched.base", ("warmup", "param")).schedule
+        schedule = parse_schedule(self.base, "sched.base", ("warmup", "param")).schedule
         return replace(schedule, warmup=self.warmup, warmup_from=self.warmup_from)
 
-    def scaled(self, name: str, scale: Scale, context: Context) -> Parts:
+    def build_scaled_hooks(self, name: str, scale: MetricScale, context: BuildContext) -> Hooks:
         """The parts of `base` with the learning rate scaled; `name` is that of the saved state."""
-        parts: Parts = self.beneath().build(context)  # type: ignore[attr-defined]
-        control = Control(Target.LEARNING_RATE, lambda moment: scale.scale)
-        return replace(parts, controls=(*parts.controls, control), decisions=(scale,), state={name: scale})
+        hooks: Hooks = self.make_base_schedule().build(context)  # type: ignore[attr-defined]
+        scheduled_value = ScheduledValue(ScheduledParam.LEARNING_RATE, lambda step_info: scale.scale)
+        return replace(
+            hooks,
+            scheduled_values=(*hooks.scheduled_values, scheduled_value),
+            metric_callbacks=(scale,),
+            state={name: scale},
+        )

@@ -12,55 +12,55 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 from dnntrain.choices.sched._base import Schedule
-from dnntrain.config.convert import convert
-from dnntrain.config.registry import registry
+from dnntrain.config.convert import convert_value
+from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.units import Duration
 
 
 @dataclass(frozen=True)
-class Written:
+class ParsedSchedule:
     """The schedule that a text describes, and its length where one is given."""
 
     schedule: Schedule
     duration: Duration | None
 
 
-def written(text: str, key: str, without: tuple[str, ...]) -> Written:
+def parse_schedule(text: str, key: str, excluded_prefixes: tuple[str, ...]) -> ParsedSchedule:
     """Reads one text. Knobs whose names begin with one of `without` are the whole schedule's, and refused.
 
     Raises ConfigError, naming `key`, for a schedule, knob or value that cannot be.
     """
-    name, *words = text.split(":")
+    name, *option_texts = text.split(":")
     try:
-        choice = registry().choice("sched", name)
+        choice = load_registry().get_choice("sched", name)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error.message}", error.hint) from None
     if choice.module is None or choice.name != choice.base:
         raise ConfigError(f"{key}: {name} is a preset of {choice.base}", f"write {choice.base} with its knobs")
-    kind = getattr(importlib.import_module(choice.module), choice.schema.class_name)
-    if not issubclass(kind, Schedule):
+    schedule_class = getattr(importlib.import_module(choice.module), choice.schema.class_name)
+    if not issubclass(schedule_class, Schedule):
         raise ConfigError(f"{key}: {name} has no curve of its own", "use a schedule that depends on progress alone")
     duration: Duration | None = None
-    knobs: dict[str, Any] = {}
-    for number, word in enumerate(words):
-        knob, equals, value = word.partition("=")
+    options: dict[str, Any] = {}
+    for number, option_text in enumerate(option_texts):
+        option, equals, value = option_text.partition("=")
         try:
             if not equals and number == 0:
-                duration = Duration.parse(word)
+                duration = Duration.parse(option_text)
                 continue
-            allowed = [item for item in choice.schema.fields if not item.startswith(without)]
-            if not equals or knob not in allowed:
-                raise ValueError(f"{knob!r} is no knob here; {did_you_mean(knob, allowed)}")
-            annotation = choice.schema.fields[knob].type
-            knobs[knob] = convert(_plain(value, annotation), annotation)
+            allowed_options = [item for item in choice.schema.fields if not item.startswith(excluded_prefixes)]
+            if not equals or option not in allowed_options:
+                raise ValueError(f"{option!r} is no knob here; {did_you_mean(option, allowed_options)}")
+            annotation = choice.schema.fields[option].type
+            options[option] = convert_value(_parse_plain_value(value, annotation), annotation)
         except ValueError as error:
             raise ConfigError(f"{key}: {text}: {error}") from None
-    return Written(kind(**knobs), duration)
+    return ParsedSchedule(schedule_class(**options), duration)
 
 
-def _plain(text: str, annotation: Any) -> Any:
+def _parse_plain_value(text: str, annotation: Any) -> Any:
     """The value as YAML would give it."""
     if get_origin(annotation) is tuple:
         return text.split("/")

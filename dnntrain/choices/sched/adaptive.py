@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dnntrain.choices.sched._metric_scaled import Validated
+from dnntrain.choices.sched._metric_scaled import MetricScaledSchedule
 from dnntrain.config.fields import Literal, NonNegative, Positive, Probability
-from dnntrain.protocols import Adjusted, Context, Parts
+from dnntrain.protocols import Adjustment, BuildContext, Hooks
 
 
 @dataclass(frozen=True)
-class Adaptive(Validated):
+class Adaptive(MetricScaledSchedule):
     """scale = ((loss - floor) / (first - floor)) ** power, between `minimum` and 1; `first` is the loss of the first evaluation.
 
     A loss that is not finite leaves the scale as it is. Before the first evaluation the scale is 1.
@@ -29,11 +29,11 @@ class Adaptive(Validated):
     minimum: Probability = 0.01  # smallest scale
     follow: Literal["best", "last"] = "best"  # lowest validation loss so far, so that the rate never rises; or the last
 
-    def build(self, context: Context) -> Parts:
-        return self.scaled("adaptive", AdaptiveScale(self), context)
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_scaled_hooks("adaptive", AdaptiveScale(self), context)
 
 
-def scale_of(loss: float, first: float, floor: float, power: float, minimum: float) -> float:
+def compute_scale(loss: float, first: float, floor: float, power: float, minimum: float) -> float:
     """The scale for a validation loss."""
     if loss <= floor or first <= floor:
         return minimum
@@ -44,33 +44,33 @@ def scale_of(loss: float, first: float, floor: float, power: float, minimum: flo
 class AdaptiveScale:
     """The scale, the first loss, and the best one since."""
 
-    def __init__(self, knobs: Adaptive) -> None:
-        self._knobs = knobs
-        self._first: float | None = None
-        self._best = math.inf
+    def __init__(self, options: Adaptive) -> None:
+        self._options = options
+        self._first_loss: float | None = None
+        self._best_loss = math.inf
         self.scale = 1.0
 
-    def __call__(self, row: Mapping[str, Any]) -> Adjusted | None:
+    def __call__(self, row: Mapping[str, Any]) -> Adjustment | None:
         if row["split"] != "val" or not math.isfinite(loss := float(row["loss"])):
             return None
-        knobs = self._knobs
-        self._first = loss if self._first is None else self._first
-        self._best = min(self._best, loss)
-        followed = self._best if knobs.follow == "best" else loss
-        scale = scale_of(followed, self._first, knobs.floor, knobs.power, knobs.minimum)
+        options = self._options
+        self._first_loss = loss if self._first_loss is None else self._first_loss
+        self._best_loss = min(self._best_loss, loss)
+        reference_loss = self._best_loss if options.follow == "best" else loss
+        scale = compute_scale(reference_loss, self._first_loss, options.floor, options.power, options.minimum)
         if scale == self.scale:
             return None
         reason = (
-            f"{knobs.follow} validation loss {followed:.6g}, the first was {self._first:.6g}: "
+            f"{options.follow} validation loss {reference_loss:.6g}, the first was {self._first_loss:.6g}: "
             f"learning rate scale {self.scale:.4g} → {scale:.4g}"
         )
         self.scale = scale
-        return Adjusted("adaptive", reason, {"lr_scale": scale})
+        return Adjustment("adaptive", reason, {"lr_scale": scale})
 
     def state_dict(self) -> dict[str, Any]:
-        best = self._best if self._first is not None else None
-        return {"first": self._first, "best": best, "scale": self.scale}
+        best = self._best_loss if self._first_loss is not None else None
+        return {"first": self._first_loss, "best": best, "scale": self.scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._first, self.scale = state["first"], float(state["scale"])
-        self._best = math.inf if state["best"] is None else float(state["best"])
+        self._first_loss, self.scale = state["first"], float(state["scale"])
+        self._best_loss = math.inf if state["best"] is None else float(state["best"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dnntrain.choices.sched._base import Curve, Schedule
 from dnntrain.config.fields import NonNegative
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Constant(Schedule):
 
     level: NonNegative = 1.0  # the factor; other than 1 for a part of sched=sequence
 
-    def curve(self, context: Context, length: float) -> Curve:
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
         return lambda done: self.level
 
-    def build(self, context: Context) -> Parts:
-        return self.scheduled(context)
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context)

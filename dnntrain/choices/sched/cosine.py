@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dnntrain.choices.sched._base import Curve, Schedule
 from dnntrain.config.fields import NonNegative
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Cosine(Schedule):
 
     end: NonNegative = 0.0  # factor reached at the end of the run; above 1 it rises
 
-    def curve(self, context: Context, length: float) -> Curve:
-        return lambda done: cosine(done, length, self.end)
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
+        return lambda done: cosine_factor(done, length, self.end)
 
-    def build(self, context: Context) -> Parts:
-        return self.scheduled(context)
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context)
 
 
-def cosine(done: float, length: float, end: float) -> float:
+def cosine_factor(done: float, length: float, end: float) -> float:
     """The factor after `done` of `length` steps."""
     return end + (1 - end) * (1 + math.cos(math.pi * min(done / length, 1.0))) / 2

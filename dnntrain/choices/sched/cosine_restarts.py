@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.sched._base import Curve, Schedule, distance_in_steps
-from dnntrain.choices.sched.cosine import cosine
+from dnntrain.choices.sched._base import Curve, Schedule, convert_to_positive_steps
+from dnntrain.choices.sched.cosine import cosine_factor
 from dnntrain.config.fields import Annotated, Duration, NonNegative, PositiveDuration, Range
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,15 @@ class CosineRestarts(Schedule):
     growth: Annotated[float, Range(at_least=1)] = 1.0  # each cosine is this many times as long as the one before
     end: NonNegative = 0.0  # factor reached at the end of each cosine
 
-    def curve(self, context: Context, length: float) -> Curve:
-        every = distance_in_steps(self.every, context, "sched.every")
-        return lambda done: cosine(*cycle(done, every, self.growth), self.end)
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
+        first_length = convert_to_positive_steps(self.every, context, "sched.every")
+        return lambda done: cosine_factor(*locate_in_cycle(done, first_length, self.growth), self.end)
 
-    def build(self, context: Context) -> Parts:
-        return self.scheduled(context)
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context)
 
 
-def cycle(done: float, first: float, growth: float) -> tuple[float, float]:
+def locate_in_cycle(done: float, first: float, growth: float) -> tuple[float, float]:
     """(steps into the cycle, its length) after `done` steps of cycles of lengths first * growth ** n."""
     if growth == 1:
         return done % first, first

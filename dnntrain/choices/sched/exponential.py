@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.sched._base import Curve, Schedule, distance_in_steps
+from dnntrain.choices.sched._base import Curve, Schedule, convert_to_positive_steps
 from dnntrain.config.fields import Annotated, Duration, PositiveDuration, Range
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Exponential(Schedule):
     every: PositiveDuration = Duration(10, "%")  # distance in which the rate falls by gamma: 1000step, 1ep or 10%
     gamma: Annotated[float, Range(above=0)] = 0.5  # factor of each such distance; above 1 for sched.param=batch_size
 
-    def curve(self, context: Context, length: float) -> Curve:
-        every = distance_in_steps(self.every, context, "sched.every")
-        return lambda done: self.gamma ** (done / every)
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
+        step_size = convert_to_positive_steps(self.every, context, "sched.every")
+        return lambda done: self.gamma ** (done / step_size)
 
-    def build(self, context: Context) -> Parts:
-        return self.scheduled(context)
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context)

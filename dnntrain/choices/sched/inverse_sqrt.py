@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dnntrain.choices.sched._base import Curve, Schedule, distance_in_steps
+from dnntrain.choices.sched._base import Curve, Schedule, convert_to_positive_steps
 from dnntrain.config.fields import Duration, PositiveDuration
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class InverseSqrt(Schedule):
 
     timescale: PositiveDuration = Duration(5, "%")  # 10000step, 1ep or 5%
 
-    def curve(self, context: Context, length: float) -> Curve:
-        timescale = distance_in_steps(self.timescale, context, "sched.timescale")
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
+        timescale = convert_to_positive_steps(self.timescale, context, "sched.timescale")
         return lambda done: math.sqrt(timescale / (timescale + done))
 
-    def build(self, context: Context) -> Parts:
-        return self.scheduled(context)
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dnntrain.choices.sched._base import Curve, Schedule
 from dnntrain.config.fields import NonNegative
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Linear(Schedule):
     start: NonNegative = 1.0  # factor after the warm-up
     end: NonNegative = 0.0  # factor reached at the end of the run
 
-    def curve(self, context: Context, length: float) -> Curve:
-        return lambda done: linear(done, length, self.start, self.end)
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
+        return lambda done: linear_factor(done, length, self.start, self.end)
 
-    def build(self, context: Context) -> Parts:
-        return self.scheduled(context)
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context)
 
 
-def linear(done: float, length: float, start: float, end: float) -> float:
+def linear_factor(done: float, length: float, start: float, end: float) -> float:
     """The factor after `done` of `length` steps."""
     return start + (end - start) * min(done / length, 1.0)

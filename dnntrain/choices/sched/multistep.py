@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from dnntrain.choices.sched._base import Curve, Schedule, distance_in_steps
+from dnntrain.choices.sched._base import Curve, Schedule, convert_to_positive_steps
 from dnntrain.config.fields import Annotated, Duration, Range
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Multistep(Schedule):
     milestones: tuple[Duration, ...] = (Duration(50, "%"), Duration(75, "%"))  # falls, from the end of the warm-up
     gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.param=batch_size
 
-    def curve(self, context: Context, length: float) -> Curve:
-        steps = [distance_in_steps(item, context, "sched.milestones") for item in self.milestones]
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
+        steps = [convert_to_positive_steps(item, context, "sched.milestones") for item in self.milestones]
         if not steps or steps != sorted(steps):
-            listed = ",".join(map(str, self.milestones))
-            raise ConfigError(f"sched.milestones=[{listed}] do not rise", "as in sched.milestones=[30ep,60ep]")
+            milestone_list = ",".join(map(str, self.milestones))
+            raise ConfigError(f"sched.milestones=[{milestone_list}] do not rise", "as in sched.milestones=[30ep,60ep]")
         return lambda done: self.gamma ** bisect_right(steps, done)
 
-    def build(self, context: Context) -> Parts:
-        return self.scheduled(context)
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dnntrain.choices.sched._base import Curve, Schedule, clock, length_in_steps, run_length
+from dnntrain.choices.sched._base import Curve, Schedule, convert_to_steps, get_run_length, make_progress_clock
 from dnntrain.config.fields import Annotated, Fraction, Literal, Positive, Range
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, Control, Moment, Parts, Target
+from dnntrain.protocols import BuildContext, Hooks, ScheduledParam, ScheduledValue, StepInfo
 
 
 @dataclass(frozen=True)
@@ -24,51 +24,57 @@ class OneCycle(Schedule):
     base_momentum: Fraction = 0.85  # momentum where the rate is highest
     max_momentum: Fraction = 0.95  # momentum where the rate is lowest
 
-    def curve(self, context: Context, length: float) -> Curve:
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
         start, end = 1 / self.div_factor, 1 / (self.div_factor * self.final_div_factor)
-        whole = run_length(context) > 0
-        return lambda done: one_cycle(done, length, self.rise, (start, 1.0, end), self.anneal, whole)
+        has_whole_steps = get_run_length(context) > 0
+        return lambda done: one_cycle_factor(done, length, self.rise, (start, 1.0, end), self.anneal, has_whole_steps)
 
-    def build(self, context: Context) -> Parts:
-        parts = self.scheduled(context)
+    def build(self, context: BuildContext) -> Hooks:
+        hooks = self.build_hooks(context)
         if not self.cycle_momentum:
-            return parts
-        if any(control.target is Target.MOMENTUM for control in parts.controls):
+            return hooks
+        if any(scheduled_value.target is ScheduledParam.MOMENTUM for scheduled_value in hooks.scheduled_values):
             raise ConfigError(
                 "sched.cycle_momentum=true and momentum in sched.param both set the momentum",
                 "set sched.cycle_momentum=false, or sched.param=lr",
             )
-        return replace(parts, controls=(*parts.controls, Control(Target.MOMENTUM, self._momentum(context))))
+        return replace(
+            hooks,
+            scheduled_values=(
+                *hooks.scheduled_values,
+                ScheduledValue(ScheduledParam.MOMENTUM, self._make_momentum(context)),
+            ),
+        )
 
-    def _momentum(self, context: Context) -> Callable[[Moment], float]:
+    def _make_momentum(self, context: BuildContext) -> Callable[[StepInfo], float]:
         """Against the rate; it stands at its first value during the warm-up, and at that of the cool-down's begin after it."""
-        total = run_length(context)
-        done_at = clock(context)
+        total = get_run_length(context)
+        get_progress = make_progress_clock(context)
         end = total or 1.0
-        warmup = length_in_steps(self.warmup, context, "sched.warmup")
-        last = end - length_in_steps(self.cooldown, context, "sched.cooldown")
+        warmup = convert_to_steps(self.warmup, context, "sched.warmup")
+        last = end - convert_to_steps(self.cooldown, context, "sched.cooldown")
         momenta = (self.max_momentum, self.base_momentum, self.max_momentum)
 
-        def momentum(moment: Moment) -> float:
-            done = max(min(done_at(moment), last) - warmup, 0.0)
-            return one_cycle(done, end - warmup, self.rise, momenta, self.anneal, whole=bool(total))
+        def momentum(step_info: StepInfo) -> float:
+            done = max(min(get_progress(step_info), last) - warmup, 0.0)
+            return one_cycle_factor(done, end - warmup, self.rise, momenta, self.anneal, has_whole_steps=bool(total))
 
         return momentum
 
 
-def one_cycle(
-    done: float, length: float, rise: float, values: tuple[float, float, float], anneal: str, whole: bool
+def one_cycle_factor(
+    done: float, length: float, pct_start: float, values: tuple[float, float, float], anneal: str, has_whole_steps: bool
 ) -> float:
     """The value after `done` of `length` steps: first → peak → last. `whole`: lengths are whole steps, the last one being length - 1."""
     first, peak, last = values
-    end_of_rise = rise * length - whole
-    end_of_run = length - whole
+    end_of_rise = pct_start * length - has_whole_steps
+    end_of_run = length - has_whole_steps
     if done <= end_of_rise and end_of_rise > 0:
-        return _between(first, peak, done / end_of_rise, anneal)
-    return _between(peak, last, min((done - end_of_rise) / (end_of_run - end_of_rise), 1.0), anneal)
+        return _anneal_between(first, peak, done / end_of_rise, anneal)
+    return _anneal_between(peak, last, min((done - end_of_rise) / (end_of_run - end_of_rise), 1.0), anneal)
 
 
-def _between(start: float, end: float, share: float, anneal: str) -> float:
+def _anneal_between(start: float, end: float, share: float, anneal: str) -> float:
     if anneal == "cos":
         return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
     return start + (end - start) * share

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dnntrain.choices.sched._base import Curve, Schedule
 from dnntrain.config.fields import NonNegative, Positive
-from dnntrain.protocols import Context, Parts
+from dnntrain.protocols import BuildContext, Hooks
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Polynomial(Schedule):
     power: Positive = 2.0  # 1: a straight line; more: low for longer
     end: NonNegative = 0.0  # factor reached at the end of the run
 
-    def curve(self, context: Context, length: float) -> Curve:
-        return lambda done: polynomial(done, length, self.power, self.end)
+    def make_curve(self, context: BuildContext, length: float) -> Curve:
+        return lambda done: polynomial_factor(done, length, self.power, self.end)
 
-    def build(self, context: Context) -> Parts:
-        return self.scheduled(context)
+    def build(self, context: BuildContext) -> Hooks:
+        return self.build_hooks(context)
 
 
-def polynomial(done: float, length: float, power: float, end: float) -> float:
+def polynomial_factor(done: float, length: float, power: float, end: float) -> float:
     """The factor after `done` of `length` steps."""
     left: float = max(1 - done / length, 0.0) ** power
     return end + (1 - end) * left

@@ -21,14 +21,14 @@ class Tracker(Protocol):
     def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
         """Begins, or goes on with, the run that is kept in `run_dir`; `config` is resolved."""
 
-    def row(self, row: Mapping[str, Any]) -> None:
+    def log_row(self, row: Mapping[str, Any]) -> None:
         """Takes a row of metrics, as it stands in metrics.jsonl."""
 
     def close(self, result: Mapping[str, Any]) -> None:
         """Ends with the result of the run so far, as it stands in result.json."""
 
 
-def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def iterate_scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The (tag, value) pairs of a row: `train/loss`, `val/accuracy`, `perf/examples_per_s`. Events have none."""
     split = row.get("split", "train")
     if split == "event":
@@ -43,16 +43,16 @@ def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield (f"perf/{name}" if name in _PERFORMANCE else f"{split}/{name}"), number
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flatten_config(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """A configuration as (dotted key, text) pairs."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten_config(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", str(value)
 
 
-def finite(values: Mapping[str, Any]) -> dict[str, float]:
+def select_finite(values: Mapping[str, Any]) -> dict[str, float]:
     """The entries that are finite numbers."""
     return {
         name: float(value)
@@ -61,7 +61,7 @@ def finite(values: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def missing(package: str, choice: str) -> ConfigError:
+def make_missing_package_error(package: str, choice: str) -> ConfigError:
     """The error of a choice whose package is not installed."""
     return ConfigError(
         f"track={choice} needs the package {package}, which is not installed", 'pip install "dnntrain[track]"'

@@ -12,17 +12,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dnntrain.choices.track._base import Tracker, finite, flat, missing, scalars
+from dnntrain.choices.track._base import (
+    Tracker,
+    flatten_config,
+    iterate_scalars,
+    make_missing_package_error,
+    select_finite,
+)
 from dnntrain.config.fields import PositiveInt
 from dnntrain.errors import ConfigError
 
 #: MLflow's bounds: entries of a batch, letters of a parameter's value.
-_BATCH_PARAMETERS = 100
-_BATCH_METRICS = 1000
-_VALUE_LETTERS = 6000
+_MAX_BATCH_PARAMETERS = 100
+_MAX_BATCH_METRICS = 1000
+_MAX_VALUE_LENGTH = 6000
 
 #: Metrics kept for a server that does not answer.
-_MOST_KEPT = 100_000
+_MAX_BUFFERED_METRICS = 100_000
 
 _RUN_FILE = "mlflow_run"
 
@@ -40,11 +46,11 @@ class Mlflow:
     def build(self) -> Tracker:
         """Raises ConfigError where the package is not installed."""
         if find_spec("mlflow") is None:
-            raise missing("mlflow", "mlflow")
-        return MlflowRun(self.uri, self.experiment, self.every_rows)
+            raise make_missing_package_error("mlflow", "mlflow")
+        return MlflowTracker(self.uri, self.experiment, self.every_rows)
 
 
-class MlflowRun:
+class MlflowTracker:
     """One run of MLflow, through its client: nothing global is set. Its ID is kept in the run directory."""
 
     def __init__(self, uri: str | None, experiment: str, every_rows: int) -> None:
@@ -54,7 +60,7 @@ class MlflowRun:
         self._client: Any = None
         self._run_id = ""
         self._metrics: list[Any] = []
-        self._rows = 0
+        self._buffered_rows = 0
 
     def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -66,25 +72,25 @@ class MlflowRun:
         )
         try:
             self._client = MlflowClient(tracking_uri=uri)
-            if not self._goes_on(Path(run_dir)):
-                self._run_id = self._create(run_dir)
+            if not self._resume_run(Path(run_dir)):
+                self._run_id = self._create_run(run_dir)
                 (Path(run_dir) / _RUN_FILE).write_text(self._run_id)
-                parameters = [Param(key, value[:_VALUE_LETTERS]) for key, value in flat(config)]
-                for first in range(0, len(parameters), _BATCH_PARAMETERS):
-                    self._client.log_batch(self._run_id, params=parameters[first : first + _BATCH_PARAMETERS])
+                parameters = [Param(key, value[:_MAX_VALUE_LENGTH]) for key, value in flatten_config(config)]
+                for first in range(0, len(parameters), _MAX_BATCH_PARAMETERS):
+                    self._client.log_batch(self._run_id, params=parameters[first : first + _MAX_BATCH_PARAMETERS])
         except (MlflowException, OSError) as error:
             raise ConfigError(
                 f"track.mlflow.uri={uri} cannot be used: {error}", "name a server or a file that can be written"
             ) from None
 
-    def row(self, row: Mapping[str, Any]) -> None:
+    def log_row(self, row: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        self._metrics += [Metric(tag, value, now_ms, int(row["step"])) for tag, value in scalars(row)]
-        self._rows += 1
-        if self._rows >= self._every_rows or row.get("split") in ("val", "test"):
-            self._send()
+        self._metrics += [Metric(tag, value, now_ms, int(row["step"])) for tag, value in iterate_scalars(row)]
+        self._buffered_rows += 1
+        if self._buffered_rows >= self._every_rows or row.get("split") in ("val", "test"):
+            self._send_metrics()
 
     def close(self, result: Mapping[str, Any]) -> None:
         if self._client is None:
@@ -93,8 +99,10 @@ class MlflowRun:
         from mlflow.exceptions import MlflowException
 
         now_ms, step = int(time.time() * 1000), int(result.get("steps") or 0)
-        self._metrics += [Metric(f"result/{name}", value, now_ms, step) for name, value in finite(result).items()]
-        self._send()
+        self._metrics += [
+            Metric(f"result/{name}", value, now_ms, step) for name, value in select_finite(result).items()
+        ]
+        self._send_metrics()
         status = {"done": "FINISHED", "preempted": "KILLED", "interrupted": "KILLED"}.get(
             str(result.get("status")), "FAILED"
         )
@@ -103,21 +111,21 @@ class MlflowRun:
         except (MlflowException, OSError) as error:
             warnings.warn(f"MLflow did not take the end of the run: {error}", stacklevel=2)
 
-    def _send(self) -> None:
+    def _send_metrics(self) -> None:
         """Sends what is kept. Where that fails, training goes on and the rows are tried again with the next ones."""
         from mlflow.exceptions import MlflowException
 
-        self._rows = 0
+        self._buffered_rows = 0
         while self._metrics:
             try:
-                self._client.log_batch(self._run_id, metrics=self._metrics[:_BATCH_METRICS])
+                self._client.log_batch(self._run_id, metrics=self._metrics[:_MAX_BATCH_METRICS])
             except (MlflowException, OSError) as error:
                 warnings.warn(f"MLflow did not take the metrics, which are kept: {error}", stacklevel=2)
-                del self._metrics[:-_MOST_KEPT]
+                del self._metrics[:-_MAX_BUFFERED_METRICS]
                 return
-            del self._metrics[:_BATCH_METRICS]
+            del self._metrics[:_MAX_BATCH_METRICS]
 
-    def _goes_on(self, run_dir: Path) -> bool:
+    def _resume_run(self, run_dir: Path) -> bool:
         """True where the run directory names a run that MLflow knows; it is then running again."""
         from mlflow.exceptions import MlflowException
 
@@ -134,12 +142,14 @@ class MlflowRun:
         self._run_id = run_id
         return True
 
-    def _create(self, run_dir: str) -> str:
-        found = self._client.get_experiment_by_name(self._experiment)
-        identity = found.experiment_id if found is not None else self._client.create_experiment(self._experiment)
+    def _create_run(self, run_dir: str) -> str:
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        experiment_id = (
+            experiment.experiment_id if experiment is not None else self._client.create_experiment(self._experiment)
+        )
         path = Path(run_dir)
         run = self._client.create_run(
-            identity, run_name="/".join(path.parts[-2:]), tags={"dnntrain.run_dir": str(path)}
+            experiment_id, run_name="/".join(path.parts[-2:]), tags={"dnntrain.run_dir": str(path)}
         )
         run_id: str = run.info.run_id
         return run_id

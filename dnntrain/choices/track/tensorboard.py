@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.choices.track._base import Tracker, flat, missing, scalars
+from dnntrain.choices.track._base import Tracker, flatten_config, iterate_scalars, make_missing_package_error
 from dnntrain.config.fields import Annotated, PositiveInt, Text
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ class TensorBoard:
     def build(self) -> Tracker:
         """Raises ConfigError where the package is not installed."""
         if find_spec("tensorboard") is None:
-            raise missing("tensorboard", "tensorboard")
-        return EventFiles(self.folder, self.flush_s)
+            raise make_missing_package_error("tensorboard", "tensorboard")
+        return TensorBoardTracker(self.folder, self.flush_s)
 
 
-class EventFiles:
+class TensorBoardTracker:
     """Writes one event file for each session of a run."""
 
     def __init__(self, folder: str, flush_s: int) -> None:
@@ -42,10 +42,10 @@ class EventFiles:
     def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
         self._path, self._config = Path(run_dir) / self._folder, config
 
-    def row(self, row: Mapping[str, Any]) -> None:
+    def log_row(self, row: Mapping[str, Any]) -> None:
         step = int(row["step"])
-        writer = self._open(step)
-        for tag, value in scalars(row):
+        writer = self._open_writer(step)
+        for tag, value in iterate_scalars(row):
             writer.add_scalar(tag, value, global_step=step)
         if row.get("split") == "event":
             writer.add_text("events", f"{row.get('event')}: {row.get('reason', '')}", global_step=step)
@@ -55,12 +55,12 @@ class EventFiles:
             self._writer.close()
             self._writer = None
 
-    def _open(self, step: int) -> SummaryWriter:
+    def _open_writer(self, step: int) -> SummaryWriter:
         """Opens the file with the first row: what an earlier session wrote from that step on is then hidden."""
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
             self._writer = SummaryWriter(str(self._path), flush_secs=self._flush_s, purge_step=step)
-            lines = "".join(f"    {key}: {value}\n" for key, value in flat(self._config))
+            lines = "".join(f"    {key}: {value}\n" for key, value in flatten_config(self._config))
             self._writer.add_text("config", lines, global_step=step)
         return self._writer

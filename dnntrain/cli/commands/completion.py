@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Literal, get_args, get_origin
 
-from dnntrain.cli.command_table import VERBS
+from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.groups import GROUPS, LISTS
-from dnntrain.config.key_table import scalar_fields, section_fields
-from dnntrain.config.registry import Registry, registry
+from dnntrain.config.key_table import get_root_fields, get_section_fields
+from dnntrain.config.registry import Registry, load_registry
 from dnntrain.config.run_config import SECTIONS
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import did_you_mean
@@ -39,28 +39,28 @@ def run(arguments: Arguments) -> int:
     if shell not in SHELLS:
         hint = did_you_mean(shell, SHELLS) if shell else "as in: dnntrain completion bash"
         raise ConfigError(f"completion needs one of {', '.join(SHELLS)}" + (f", not {shell!r}" if shell else ""), hint)
-    words = words_of(registry(arguments.config_dir))
-    print({"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](words))
+    words = collect_words(load_registry(arguments.config_dir))
+    print({"bash": _render_bash, "zsh": _render_zsh, "fish": _render_fish}[shell](words))
     return 0
 
 
-def words_of(known: Registry) -> list[str]:
+def collect_words(choice_registry: Registry) -> list[str]:
     """Every word that can follow: GROUP=CHOICE, KEY= (KEY=VALUE where the values are few), in alphabetical order."""
-    words = [f"{name}=" for name in scalar_fields()]
+    words = [f"{name}=" for name in get_root_fields()]
     for section in SECTIONS:
-        for name, knob in section_fields(section).items():
-            words += _settings(f"{section}.{name}", knob.type)
+        for name, option in get_section_fields(section).items():
+            words += _format_settings(f"{section}.{name}", option.type)
     for group in GROUPS:
-        names = known.names(group)
+        names = choice_registry.list_names(group)
         words += [f"+{group}=[{name}]" if group in LISTS else f"{group}={name}" for name in names]
-        for choice in known.choices(group).values():
+        for choice in choice_registry.get_choices(group).values():
             if choice.module_path is not None:
-                for name, knob in choice.schema.fields.items():
-                    words += _settings(f"{choice.key}.{name}", knob.type)
+                for name, option in choice.schema.fields.items():
+                    words += _format_settings(f"{choice.key}.{name}", option.type)
     return sorted(set(words))
 
 
-def _settings(key: str, annotation: object) -> list[str]:
+def _format_settings(key: str, annotation: object) -> list[str]:
     if annotation is bool:
         return [f"{key}=true", f"{key}=false"]
     if get_origin(annotation) is Literal:
@@ -68,11 +68,11 @@ def _settings(key: str, annotation: object) -> list[str]:
     return [f"{key}="]
 
 
-def _bash(words: list[str]) -> str:
+def _render_bash(words: list[str]) -> str:
     # Readline splits words at `=`, so what stands before it is taken off the candidates again. Keys are completed
     # part by part, as folders are.
     return f"""# bash completion of dnntrain: eval "$(dnntrain completion bash)"
-_dnntrain_verbs="{" ".join(VERBS)}"
+_dnntrain_verbs="{" ".join(COMMANDS)}"
 _dnntrain_flags="{" ".join(_FLAGS)}"
 _dnntrain_words="{" ".join(words)}"
 _dnntrain() {{
@@ -108,12 +108,12 @@ _dnntrain() {{
 complete -F _dnntrain dnntrain"""
 
 
-def _zsh(words: list[str]) -> str:
+def _render_zsh(words: list[str]) -> str:
     return f"""#compdef dnntrain
 # zsh completion of dnntrain: eval "$(dnntrain completion zsh)"
 _dnntrain() {{
   local -a verbs flags settings shells
-  verbs=({" ".join(VERBS)})
+  verbs=({" ".join(COMMANDS)})
   flags=({" ".join(_FLAGS)})
   shells=({" ".join(SHELLS)})
   settings=({" ".join(f"'{word}'" for word in words)})
@@ -126,11 +126,11 @@ _dnntrain() {{
 (( $+functions[compdef] )) && compdef _dnntrain dnntrain"""
 
 
-def _fish(words: list[str]) -> str:
+def _render_fish(words: list[str]) -> str:
     lines = ["# fish completion of dnntrain: dnntrain completion fish > ~/.config/fish/completions/dnntrain.fish"]
     lines += [
-        f"complete -c dnntrain -n __fish_use_subcommand -a {name} -d '{verb.doc.replace(chr(39), '')}'"
-        for name, verb in VERBS.items()
+        f"complete -c dnntrain -n __fish_use_subcommand -a {name} -d '{command.doc.replace(chr(39), '')}'"
+        for name, command in COMMANDS.items()
     ]
     lines += [f"complete -c dnntrain -n '__fish_seen_subcommand_from completion' -f -a '{' '.join(SHELLS)}'"]
     lines += [f"complete -c dnntrain -l {flag.removeprefix('--')}" for flag in _FLAGS]

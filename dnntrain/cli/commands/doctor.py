@@ -14,10 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
-from dnntrain.utils.hardware import detect
+from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.units import format_bytes
 
-_NEEDED = (
+_REQUIRED_PACKAGES = (
     "torch",
     "torchvision",
     "hydra-core",
@@ -29,11 +29,11 @@ _NEEDED = (
     "matplotlib",
     "torchao",
 )
-_EXTRAS = ("onnx", "onnxscript", "onnxruntime", "timm", "tensorboard", "mlflow")
+_OPTIONAL_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "timm", "tensorboard", "mlflow")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was looked at: `level` is ok, note or fault."""
 
     level: str
@@ -43,93 +43,101 @@ class Finding:
 
 def run(arguments: Arguments) -> int:
     """Prints every finding; exit code 1 where there is a fault."""
-    findings = examine()
+    checks = run_checks()
     if arguments.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        print(json.dumps([asdict(check) for check in checks], indent=1))
     else:
-        for finding in findings:
-            mark = {"ok": "  ", "note": "- ", "fault": "! "}[finding.level]
-            print(f"{mark}{finding.topic:<14} {finding.text}")
-    return int(any(finding.level == "fault" for finding in findings))
+        for check in checks:
+            mark = {"ok": "  ", "note": "- ", "fault": "! "}[check.level]
+            print(f"{mark}{check.topic:<14} {check.text}")
+    return int(any(check.level == "fault" for check in checks))
 
 
-def examine() -> list[Finding]:
+def run_checks() -> list[Check]:
     """All findings, in the order of a person's questions: what is installed, what computes, what can be written."""
-    checks: list[Callable[[], list[Finding]]] = [_versions, _devices, _processor, _memory, _folders, _ports, _data]
-    return [finding for check in checks for finding in check()]
+    probes: list[Callable[[], list[Check]]] = [
+        _check_versions,
+        _check_devices,
+        _check_processor,
+        _check_memory,
+        _check_folders,
+        _check_ports,
+        _check_data,
+    ]
+    return [result for probe in probes for result in probe()]
 
 
-def _versions() -> list[Finding]:
+def _check_versions() -> list[Check]:
     from dnntrain import __version__
 
-    findings = [Finding("ok", "dnntrain", __version__), Finding("ok", "python", platform.python_version())]
-    for package in (*_NEEDED, *_EXTRAS):
+    checks = [Check("ok", "dnntrain", __version__), Check("ok", "python", platform.python_version())]
+    for package in (*_REQUIRED_PACKAGES, *_OPTIONAL_PACKAGES):
         try:
-            findings.append(Finding("ok", package, version(package)))
+            checks.append(Check("ok", package, version(package)))
         except PackageNotFoundError:
-            level, text = ("fault", "missing") if package in _NEEDED else ("note", "not installed (optional)")
-            findings.append(Finding(level, package, text))
-    return findings
+            level, text = (
+                ("fault", "missing") if package in _REQUIRED_PACKAGES else ("note", "not installed (optional)")
+            )
+            checks.append(Check(level, package, text))
+    return checks
 
 
-def _devices() -> list[Finding]:
+def _check_devices() -> list[Check]:
     import torch
 
-    hardware = detect("auto")
+    hardware = probe_hardware("auto")
     name = hardware.device_name or "no accelerator: training runs on the processor"
     count = f"{hardware.device_count} × " if hardware.device == "cuda" else ""
     distributed = "gloo" if torch.distributed.is_available() else "none"
     if hardware.device == "cuda" and torch.distributed.is_nccl_available():
         distributed += ", nccl"
-    return [Finding("ok", "device", f"{hardware.device}: {count}{name}"), Finding("ok", "distributed", distributed)]
+    return [Check("ok", "device", f"{hardware.device}: {count}{name}"), Check("ok", "distributed", distributed)]
 
 
-def _processor() -> list[Finding]:
-    from dnntrain.choices.precision.auto import Auto
+def _check_processor() -> list[Check]:
+    from dnntrain.choices.precision.auto import AutoPrecision
 
-    hardware = detect("auto")
-    policy = Auto().build(hardware)
+    hardware = probe_hardware("auto")
+    policy = AutoPrecision().build(hardware)
     return [
-        Finding("ok", "processor", f"{hardware.cpu_model}, {hardware.cores} cores"),
-        Finding("ok", "features", " ".join(hardware.cpu_features) or "none known"),
-        Finding("ok", "precision", f"{policy.name} ({policy.reason})"),
+        Check("ok", "processor", f"{hardware.cpu_model}, {hardware.cores} cores"),
+        Check("ok", "features", " ".join(hardware.cpu_features) or "none known"),
+        Check("ok", "precision", f"{policy.name} ({policy.reason})"),
     ]
 
 
-def _memory() -> list[Finding]:
+def _check_memory() -> list[Check]:
     free = shutil.disk_usage(Path.cwd()).free
     level = "fault" if free < 2**26 else "ok"
     return [
-        Finding("ok", "memory", format_bytes(detect("cpu").memory_bytes)),
-        Finding(level, "free disk", f"{format_bytes(free)} here"),
+        Check("ok", "memory", format_bytes(probe_hardware("cpu").memory_bytes)),
+        Check(level, "free disk", f"{format_bytes(free)} here"),
     ]
 
 
-def _folders() -> list[Finding]:
-    findings = []
+def _check_folders() -> list[Check]:
+    checks = []
     for topic, folder in (("runs", Path.cwd()), ("temporary", Path(tempfile.gettempdir()))):
         try:
             with tempfile.NamedTemporaryFile(dir=folder):
-                findings.append(Finding("ok", topic, f"{folder} can be written"))
+                checks.append(Check("ok", topic, f"{folder} can be written"))
         except OSError as error:
-            findings.append(
-                Finding("fault", topic, f"{folder} cannot be written: {error.strerror}; set run_dir or TMPDIR")
-            )
-    return findings
+            checks.append(Check("fault", topic, f"{folder} cannot be written: {error.strerror}; set run_dir or TMPDIR"))
+    return checks
 
 
-def _ports() -> list[Finding]:
+def _check_ports() -> list[Check]:
     try:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
-            return [Finding("ok", "ports", "a free one on 127.0.0.1")]
+            return [Check("ok", "ports", "a free one on 127.0.0.1")]
     except OSError as error:
-        return [Finding("fault", "ports", f"none on 127.0.0.1: {error.strerror}; several processes cannot meet")]
+        return [Check("fault", "ports", f"none on 127.0.0.1: {error.strerror}; several processes cannot meet")]
 
 
-def _data() -> list[Finding]:
-    named = os.environ.get("DNNTRAIN_DATA")
-    if named is None:
-        return [Finding("note", "data", "DNNTRAIN_DATA is not set; digits comes with dnntrain")]
-    level = "ok" if Path(named).is_dir() else "fault"
-    return [Finding(level, "data", f"DNNTRAIN_DATA={named}" + ("" if level == "ok" else " is not a folder"))]
+def _check_data() -> list[Check]:
+    data_dir = os.environ.get("DNNTRAIN_DATA")
+    if data_dir is None:
+        return [Check("note", "data", "DNNTRAIN_DATA is not set; digits comes with dnntrain")]
+    level = "ok" if Path(data_dir).is_dir() else "fault"
+    return [Check(level, "data", f"DNNTRAIN_DATA={data_dir}" + ("" if level == "ok" else " is not a folder"))]

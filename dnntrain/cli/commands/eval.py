@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dnntrain.cli.options import flag, own_words
+from dnntrain.cli.options import get_flag, split_command_options
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import did_you_mean
@@ -19,8 +19,8 @@ def run(arguments: Arguments) -> int:
 
     if not arguments.positional:
         raise ConfigError("eval needs a run directory or an export", "as in: dnntrain eval runs/NAME/ID split=test")
-    own, overrides = own_words(arguments.overrides, ("split", "trust"))
-    split, trust = checked_split(own.get("split", "test")), flag(own, "trust")
+    options, overrides = split_command_options(arguments.overrides, ("split", "trust"))
+    split, trust = check_split(options.get("split", "test")), get_flag(options, "trust")
     for path in arguments.positional:
         values = evaluate_run(Path(path), overrides, split, trust)
         if arguments.json:
@@ -32,7 +32,7 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def checked_split(name: str) -> str:
+def check_split(name: str) -> str:
     """`name` where it is a split. Raises ConfigError with the nearest where it is none."""
     if name not in SPLITS:
         raise ConfigError(f"split={name} is none of {', '.join(SPLITS)}", did_you_mean(name, SPLITS))

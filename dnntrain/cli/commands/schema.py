@@ -7,11 +7,11 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from dnntrain.cli.parser import Arguments
-from dnntrain.config.convert import plain
+from dnntrain.config.convert import to_plain
 from dnntrain.config.fields import Duration, Range, Text, Units
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
-from dnntrain.config.key_table import scalar_fields, section_fields
-from dnntrain.config.registry import Choice, Registry, registry
+from dnntrain.config.key_table import get_root_fields, get_section_fields
+from dnntrain.config.registry import Choice, Registry, load_registry
 from dnntrain.config.run_config import SECTIONS
 from dnntrain.config.schema import REQUIRED, FieldSchema
 
@@ -20,20 +20,20 @@ _UNITS = {"step": "steps?", "ep": "(ep|epochs?)", "s": "(s|sec)", "%": "%"}
 
 def run(arguments: Arguments) -> int:
     """Prints the schema of the choices that are installed."""
-    print(json.dumps(json_schema(registry(arguments.config_dir)), indent=1))
+    print(json.dumps(make_json_schema(load_registry(arguments.config_dir)), indent=1))
     return 0
 
 
-def json_schema(known: Registry) -> dict[str, Any]:
+def make_json_schema(choice_registry: Registry) -> dict[str, Any]:
     """The schema of config.yaml; each group is one of its choices, told apart by `name`."""
-    properties = {name: _field(knob) for name, knob in scalar_fields().items()}
+    properties = {name: _make_field_schema(option) for name, option in get_root_fields().items()}
     for section, kind in SECTIONS.items():
-        properties[section] = {"description": kind.__doc__, **_object(section_fields(section))}
+        properties[section] = {"description": kind.__doc__, **_make_object_schema(get_section_fields(section))}
     for group in SINGLE:
-        bases = _bases(known, group)
-        properties[group] = {"description": GROUPS[group].doc, "oneOf": [_choice(base) for base in bases]}
+        bases = _list_base_choices(choice_registry, group)
+        properties[group] = {"description": GROUPS[group].doc, "oneOf": [_make_choice_schema(base) for base in bases]}
     for group in LISTS:
-        members = {base.name: _choice(base) for base in _bases(known, group)}
+        members = {base.name: _make_choice_schema(base) for base in _list_base_choices(choice_registry, group)}
         properties[group] = {
             "description": GROUPS[group].doc,
             "type": "object",
@@ -54,18 +54,18 @@ def json_schema(known: Registry) -> dict[str, Any]:
     }
 
 
-def json_type(annotation: Any) -> dict[str, Any]:
+def make_type_schema(annotation: Any) -> dict[str, Any]:
     """The schema of values that `convert` accepts for `annotation`, in their plain form."""
     bounds: tuple[Any, ...] = ()
     if get_origin(annotation) is Annotated:
         annotation, *rest = get_args(annotation)
         bounds = tuple(rest)
     if get_origin(annotation) in (Union, UnionType):
-        return {"anyOf": [json_type(part) for part in get_args(annotation)]}
+        return {"anyOf": [make_type_schema(part) for part in get_args(annotation)]}
     if get_origin(annotation) is Literal:
-        return {"enum": [plain(option) for option in get_args(annotation)]}
+        return {"enum": [to_plain(option) for option in get_args(annotation)]}
     if get_origin(annotation) is tuple:
-        return _tuple(get_args(annotation))
+        return _make_tuple_schema(get_args(annotation))
     if annotation is Duration:
         units = next((bound.names for bound in bounds if isinstance(bound, Units)), tuple(_UNITS))
         pattern = "|".join(_UNITS[unit] for unit in units)
@@ -73,50 +73,50 @@ def json_type(annotation: Any) -> dict[str, Any]:
     names = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
     schema: dict[str, Any] = {"type": names[annotation]}
     for bound in bounds:
-        schema.update(_bound(bound))
+        schema.update(_make_bound_schema(bound))
     return schema
 
 
-def _bases(known: Registry, group: str) -> list[Choice]:
-    return [choice for choice in known.choices(group).values() if choice.name == choice.base]
+def _list_base_choices(choice_registry: Registry, group: str) -> list[Choice]:
+    return [choice for choice in choice_registry.get_choices(group).values() if choice.name == choice.base]
 
 
-def _choice(choice: Choice) -> dict[str, Any]:
+def _make_choice_schema(choice: Choice) -> dict[str, Any]:
     """The object of one choice. Where a knob is itself called `name`, any text may stand there."""
     fields = choice.schema.fields
-    schema = {"title": choice.name, "description": choice.doc, **_object(fields)}
+    schema = {"title": choice.name, "description": choice.doc, **_make_object_schema(fields)}
     if "name" not in fields:
         schema["properties"] = {"name": {"const": choice.name}, **schema["properties"]}
         schema["required"] = ["name", *schema["required"]]
     return schema
 
 
-def _object(fields: dict[str, FieldSchema]) -> dict[str, Any]:
+def _make_object_schema(fields: dict[str, FieldSchema]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {name: _field(knob) for name, knob in fields.items()},
+        "properties": {name: _make_field_schema(option) for name, option in fields.items()},
         "required": list(fields),
         "additionalProperties": False,
     }
 
 
-def _field(knob: FieldSchema) -> dict[str, Any]:
-    default = {} if knob.default is REQUIRED else {"default": plain(knob.default)}
-    return {"description": knob.doc, **json_type(knob.type), **default}
+def _make_field_schema(option: FieldSchema) -> dict[str, Any]:
+    default = {} if option.default is REQUIRED else {"default": to_plain(option.default)}
+    return {"description": option.doc, **make_type_schema(option.type), **default}
 
 
-def _tuple(parts: tuple[Any, ...]) -> dict[str, Any]:
-    if len(parts) == 2 and parts[1] is Ellipsis:
-        return {"type": "array", "items": json_type(parts[0])}
+def _make_tuple_schema(item_types: tuple[Any, ...]) -> dict[str, Any]:
+    if len(item_types) == 2 and item_types[1] is Ellipsis:
+        return {"type": "array", "items": make_type_schema(item_types[0])}
     return {
         "type": "array",
-        "prefixItems": [json_type(part) for part in parts],
-        "minItems": len(parts),
-        "maxItems": len(parts),
+        "prefixItems": [make_type_schema(item_type) for item_type in item_types],
+        "minItems": len(item_types),
+        "maxItems": len(item_types),
     }
 
 
-def _bound(bound: Any) -> dict[str, Any]:
+def _make_bound_schema(bound: Any) -> dict[str, Any]:
     """The bounds that a number's Range or a text's rule sets."""
     if isinstance(bound, Text):
         return {"maxLength": bound.at_most, "description": str(bound)}

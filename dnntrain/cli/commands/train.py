@@ -8,25 +8,25 @@ from typing import Any
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
+from dnntrain.config.decode import decode_config
 from dnntrain.config.run_config import RunConfig
 from dnntrain.utils.world import World
 
 
 def run(arguments: Arguments) -> int:
     """Trains what the overrides describe."""
-    from dnntrain.run.runner import train_described
+    from dnntrain.run.runner import train_from_factory
 
-    def configured() -> RunConfig:
-        return decode(compose(arguments.overrides, arguments.config_dir))
+    def make_config() -> RunConfig:
+        return decode_config(compose(arguments.overrides, arguments.config_dir))
 
     world = World.from_environ()
-    result = train_described(configured, world, display=arguments.display, overrides=arguments.replay)
-    last_line(result, arguments)
+    result = train_from_factory(make_config, world, display=arguments.display, overrides=arguments.replay_overrides)
+    print_last_line(result, arguments)
     return 0
 
 
-def last_line(result: Mapping[str, Any], arguments: Arguments) -> None:
+def print_last_line(result: Mapping[str, Any], arguments: Arguments) -> None:
     """The path of the report, last on stdout."""
     if arguments.json or not World.from_environ().is_main:
         return

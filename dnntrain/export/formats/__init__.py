@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.errors import ConfigError
-from dnntrain.export.manifest import Card
-from dnntrain.utils.hardware import Hardware, detect
+from dnntrain.export.manifest import Manifest
+from dnntrain.utils.hardware import Hardware, probe_hardware
 from dnntrain.utils.suggest import did_you_mean
 
-NAMES = ("safetensors", "pt2", "onnx", "onnx_int8", "pt2_int8", "pt2_cuda", "aoti")
+FORMAT_NAMES = ("safetensors", "pt2", "onnx", "onnx_int8", "pt2_int8", "pt2_cuda", "aoti")
 
 Runner = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportRequest:
     """What is exported.
 
     model        in eval mode, float32, on the CPU
@@ -35,7 +35,7 @@ class Source:
     """
 
     model: nn.Module
-    card: Card
+    manifest: Manifest
     images: Tensor
     calibration: Iterable[Tensor] = ()
     quant: PostTraining | None = None
@@ -43,7 +43,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Format:
+class ExportFormat:
     """One portable form.
 
     write     (source, folder) → details for the manifest; fills `folder` with files
@@ -55,60 +55,63 @@ class Format:
 
     name: str
     doc: str
-    write: Callable[[Source, Path], dict[str, Any]]
-    load: Callable[[Path, Card, str], Runner]
-    program: bool = False
-    exact: bool = True
+    write: Callable[[ExportRequest, Path], dict[str, Any]]
+    load: Callable[[Path, Manifest, str], Runner]
+    is_program: bool = False
+    is_exact: bool = True
     suffix: str = ""
     requires: tuple[str, ...] = field(default=())
     devices: tuple[str, ...] = ("cpu",)
 
 
-def device_of(found: Format, asked: str, chosen: bool = False) -> str:
+def resolve_device(export_format: ExportFormat, device: str, is_explicit: bool = False) -> str:
     """`asked` (auto, cpu, cuda:1, mps), which a configuration names, where the format runs there; else the format's own device.
 
     Raises ConfigError where it was `chosen` for this command, and is none that the format runs on.
     """
-    kind = asked.split(":")[0]
-    if kind in found.devices or (kind == "auto" and len(found.devices) > 1):
-        return asked
-    if chosen and kind != "auto":
+    kind = device.split(":")[0]
+    if kind in export_format.devices or (kind == "auto" and len(export_format.devices) > 1):
+        return device
+    if is_explicit and kind != "auto":
         raise ConfigError(
-            f"format={found.name} runs on device={found.devices[0]} alone, not on device={asked}",
-            f"use device={found.devices[0]}, or an export of format={'pt2_int8' if kind == 'cpu' else 'pt2'}",
+            f"format={export_format.name} runs on device={export_format.devices[0]} alone, not on device={device}",
+            f"use device={export_format.devices[0]}, or an export of format={'pt2_int8' if kind == 'cpu' else 'pt2'}",
         )
-    return found.devices[0]
+    return export_format.devices[0]
 
 
-def hardware_of(device: str) -> Hardware:
+def detect_hardware(device: str) -> Hardware:
     """The hardware of `device`; where that is a CUDA device and there is none, what there is in its place."""
-    return detect("auto" if device.startswith("cuda") and not torch.cuda.is_available() else device)
+    return probe_hardware("auto" if device.startswith("cuda") and not torch.cuda.is_available() else device)
 
 
-def model_file(place: Path, name: str) -> Path:
+def resolve_model_file(path: Path, name: str) -> Path:
     """The model file of an export that was named by its folder, or by a file of any name."""
-    return place / name if place.is_dir() else place
+    return path / name if path.is_dir() else path
 
 
-def find(name: str) -> Format:
+def get_format(name: str) -> ExportFormat:
     """The format called `name`. Raises ConfigError with the nearest, or what to use in its place."""
     if name in ("torchscript", "jit", "pt"):
         raise ConfigError(
             f"format={name} is refused: TorchScript is deprecated in torch and its files are code",
             "use format=pt2, which torch.export writes and torch.export.load reads, or format=onnx",
         )
-    if name not in (*NAMES, "auto"):
-        raise ConfigError(f"format={name} is none of {', '.join(NAMES)}, auto", did_you_mean(name, [*NAMES, "auto"]))
-    found: Format = importlib.import_module(f"dnntrain.export.formats.{name}").FORMAT
-    return found
+    if name not in (*FORMAT_NAMES, "auto"):
+        raise ConfigError(
+            f"format={name} is none of {', '.join(FORMAT_NAMES)}, auto", did_you_mean(name, [*FORMAT_NAMES, "auto"])
+        )
+    export_format: ExportFormat = importlib.import_module(f"dnntrain.export.formats.{name}").FORMAT
+    return export_format
 
 
-def check_installed(found: Format) -> None:
+def check_installed(export_format: ExportFormat) -> None:
     """Raises ConfigError where a package that the format needs is missing."""
     from importlib.util import find_spec
 
-    missing = [name for name in found.requires if find_spec(name) is None]
+    missing = [name for name in export_format.requires if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"format={found.name} needs {', '.join(missing)}", "run: pip install 'dnntrain[onnx]', or use format=pt2"
+            f"format={export_format.name} needs {', '.join(missing)}",
+            "run: pip install 'dnntrain[onnx]', or use format=pt2",
         )

@@ -12,60 +12,66 @@ import torch
 from torch import Tensor
 
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.formats import Format, Runner, Source, model_file
-from dnntrain.export.formats.pt2 import traced
-from dnntrain.export.manifest import Card
-from dnntrain.export.onednn import onednn_census
-from dnntrain.export.op_coverage import torch_census
-from dnntrain.utils.hardware import detect
+from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
+from dnntrain.export.formats.pt2 import trace_model
+from dnntrain.export.manifest import Manifest
+from dnntrain.export.onednn import measure_onednn_coverage
+from dnntrain.export.op_coverage import measure_torch_coverage
+from dnntrain.utils.hardware import probe_hardware
 
-FILE = "model_aoti.pt2"
+FILE_NAME = "model_aoti.pt2"
 
 
-def write(source: Source, folder: Path) -> dict[str, Any]:
+def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """model_aoti.pt2, with frozen weights, the machine that it is for, and the census of what ran."""
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         raise ConfigError("format=aoti compiles C++, and there is no compiler", "install g++, or use format=pt2")
     from torch import _inductor as inductor
 
-    program = traced(source.model, source.images)
+    program = trace_model(source.model, source.images)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        inductor.aoti_compile_and_package(program, package_path=str(folder / FILE), inductor_configs={"freezing": True})
-    details = {"machine": machine()}
+        inductor.aoti_compile_and_package(
+            program, package_path=str(folder / FILE_NAME), inductor_configs={"freezing": True}
+        )
+    details = {"machine": describe_machine()}
     images = source.images
-    census = onednn_census(
-        load(folder, replace(source.card, details=details), "cpu"), images, torch_census(source.model, images)
+    coverage = measure_onednn_coverage(
+        load(folder, replace(source.manifest, details=details), "cpu"),
+        images,
+        measure_torch_coverage(source.model, images),
     )
-    return {"census": census.as_json(), **details}
+    return {"census": coverage.as_json(), **details}
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """What the code depends on."""
-    return {"torch": torch.__version__, "features": list(detect("cpu").cpu_features)}
+    return {"torch": torch.__version__, "features": list(probe_hardware("cpu").cpu_features)}
 
 
-def load(place: Path, card: Card, device: str) -> Runner:
+def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """The compiled code. Raises CheckpointError where it is for another processor or another torch."""
-    made, here = dict(card.details.get("machine", {})), machine()
-    missing = sorted(set(made.get("features", [])) - set(here["features"]))
-    if made.get("torch") != here["torch"] or missing:
-        found = f"a processor with {', '.join(missing)}" if missing else f"torch {made.get('torch')}"
-        raise CheckpointError(f"{place} was compiled for {found}", "export it again on this machine, or use format=pt2")
+    saved_machine, this_machine = dict(manifest.details.get("machine", {})), describe_machine()
+    missing = sorted(set(saved_machine.get("features", [])) - set(this_machine["features"]))
+    if saved_machine.get("torch") != this_machine["torch"] or missing:
+        requirement = f"a processor with {', '.join(missing)}" if missing else f"torch {saved_machine.get('torch')}"
+        raise CheckpointError(
+            f"{export_path} was compiled for {requirement}", "export it again on this machine, or use format=pt2"
+        )
     from torch import _inductor as inductor
 
-    path = model_file(place, FILE)
+    path = resolve_model_file(export_path, FILE_NAME)
     try:
-        compiled = inductor.aoti_load_package(str(path))
+        package = inductor.aoti_load_package(str(path))
     except Exception as error:  # the loader raises whatever it stumbles over
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(f"{path} cannot be loaded: {line[:300]}", "export it again") from None
 
     def run(images: Tensor) -> Tensor:
-        found: Tensor = compiled(images.contiguous().cpu())
-        return found
+        outputs: Tensor = package(images.contiguous().cpu())
+        return outputs
 
     return run
 
 
-FORMAT = Format("aoti", "machine code for this processor", write, load, program=True, suffix=".pt2")
+FORMAT = ExportFormat("aoti", "machine code for this processor", write, load, is_program=True, suffix=".pt2")

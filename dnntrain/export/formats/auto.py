@@ -8,33 +8,33 @@ from typing import Any
 from torch import Tensor
 
 from dnntrain.errors import CheckpointError
-from dnntrain.export.formats import Format, Runner, Source, check_installed, find
-from dnntrain.export.manifest import MANIFEST, Card, read_manifest, verify
+from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, check_installed, get_format
+from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, verify_files
 
 
-def write(source: Source, folder: Path) -> dict[str, Any]:
+def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """Not written by itself: `verbs/choosing.py` measures first."""
     raise AssertionError("format=auto is a choice among exports")
 
 
-def load(place: Path, card: Card, device: str) -> Runner:
+def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """Hands each batch to the format that won the largest batch size measured that is not larger, or the smallest."""
     runners: dict[str, Runner] = {}
-    choices = {int(batch): str(name) for batch, name in card.details["choices"].items()}
+    choices = {int(batch): str(name) for batch, name in manifest.details["choices"].items()}
     for name in set(choices.values()):
-        if f"{name}/{MANIFEST}" not in card.files:
-            raise CheckpointError(f"{place}: the manifest does not list {name}", "export it again")
-        inner = read_manifest(place / name)
-        verify(place / name, inner)
-        found = find(inner.format)
-        check_installed(found)
-        runners[name] = found.load(place / name, inner, device)
+        if f"{name}/{MANIFEST_NAME}" not in manifest.files:
+            raise CheckpointError(f"{export_path}: the manifest does not list {name}", "export it again")
+        inner_manifest = read_manifest(export_path / name)
+        verify_files(export_path / name, inner_manifest)
+        export_format = get_format(inner_manifest.format)
+        check_installed(export_format)
+        runners[name] = export_format.load(export_path / name, inner_manifest, device)
 
     def run(images: Tensor) -> Tensor:
-        fitting = [batch for batch in choices if batch <= len(images)] or [min(choices)]
-        return runners[choices[max(fitting)]](images)
+        fitting_batches = [batch for batch in choices if batch <= len(images)] or [min(choices)]
+        return runners[choices[max(fitting_batches)]](images)
 
     return run
 
 
-FORMAT = Format("auto", "the fastest on this machine", write, load, program=True, exact=False)
+FORMAT = ExportFormat("auto", "the fastest on this machine", write, load, is_program=True, is_exact=False)

@@ -8,21 +8,21 @@ from typing import Any
 import torch
 
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.formats import Format, Runner, Source, model_file
-from dnntrain.export.manifest import EMBEDDED, Card
-from dnntrain.export.onnx_files import check_external_data, session, with_card
+from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
+from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
+from dnntrain.export.onnx_files import check_external_data, open_session, write_metadata
 
-FILE = "model.onnx"
+FILE_NAME = "model.onnx"
 
 
-def write(source: Source, folder: Path) -> dict[str, Any]:
+def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """model.onnx, for any number of images."""
-    written(source, folder / FILE)
-    with_card(folder / FILE, EMBEDDED, source.card.text())
+    export_onnx(source, folder / FILE_NAME)
+    write_metadata(folder / FILE_NAME, EMBEDDED_NAME, source.manifest.to_text())
     return {}
 
 
-def written(source: Source, path: Path) -> None:
+def export_onnx(source: ExportRequest, path: Path) -> None:
     """Writes the float model to `path`. Raises ConfigError where it cannot be traced."""
     import logging
     import warnings
@@ -49,24 +49,24 @@ def written(source: Source, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
-def load(place: Path, card: Card, device: str) -> Runner:
+def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """The model in ONNX Runtime, on the CPU."""
-    return runner(model_file(place, FILE))
+    return make_runner(resolve_model_file(export_path, FILE_NAME))
 
 
-def runner(path: Path) -> Runner:
+def make_runner(path: Path) -> Runner:
     """The model file `path` as a function. Data of it outside its folder are refused."""
     check_external_data(path)
-    running = session(path)
-    name = running.get_inputs()[0].name
+    ort_session = open_session(path)
+    name = ort_session.get_inputs()[0].name
 
     def run(images: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(running.run(None, {name: images.contiguous().cpu().numpy()})[0])
+        return torch.from_numpy(ort_session.run(None, {name: images.contiguous().cpu().numpy()})[0])
 
     return run
 
 
-FORMAT = Format(
+FORMAT = ExportFormat(
     "onnx",
     "one file for ONNX Runtime",
     write,

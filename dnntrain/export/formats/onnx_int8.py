@@ -13,64 +13,64 @@ from typing import Any
 
 from torch import Tensor
 
-from dnntrain.choices.quant._int_modules import converted
+from dnntrain.choices.quant._int_modules import convert_to_integers
 from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.errors import CheckpointError
-from dnntrain.export.formats import Format, Runner, Source, model_file
-from dnntrain.export.formats.onnx import runner, written
-from dnntrain.export.manifest import EMBEDDED, Card
-from dnntrain.export.onnx_files import with_card
-from dnntrain.export.op_coverage import check_share, onnx_census
+from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
+from dnntrain.export.formats.onnx import export_onnx, make_runner
+from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
+from dnntrain.export.onnx_files import write_metadata
+from dnntrain.export.op_coverage import check_share, measure_onnx_coverage
 from dnntrain.utils.hardware import has_vnni
 
-FILE = "model_int8.onnx"
+FILE_NAME = "model_int8.onnx"
 
 
-def write(source: Source, folder: Path) -> dict[str, Any]:
+def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """model_int8.onnx, and the census of what ran. Raises CheckpointError where too little ran in integers."""
-    knobs: Any = source.quant
-    if knobs.learned:
-        written(replace(source, model=converted(source.model)), folder / FILE)
+    options: Any = source.quant
+    if options.is_quantization_aware:
+        export_onnx(replace(source, model=convert_to_integers(source.model)), folder / FILE_NAME)
     else:
-        _quantised(source, folder)
-    with_card(folder / FILE, EMBEDDED, source.card.text())
-    census = onnx_census(folder / FILE, source.images)
-    check_share(census, "int8", knobs.min_share, "onnx_int8")
-    return {"census": census.as_json()}
+        _quantize_onnx(source, folder)
+    write_metadata(folder / FILE_NAME, EMBEDDED_NAME, source.manifest.to_text())
+    coverage = measure_onnx_coverage(folder / FILE_NAME, source.images)
+    check_share(coverage, "int8", options.min_share, "onnx_int8")
+    return {"census": coverage.as_json()}
 
 
-def _quantised(source: Source, folder: Path) -> None:
+def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
     """The float model, quantised by ONNX Runtime."""
-    knobs: Any = source.quant
-    floating, prepared = folder / ".float.onnx", folder / ".prepared.onnx"
-    written(source, floating)
-    with _quiet():
+    options: Any = source.quant
+    float_path, prepared_path = folder / ".float.onnx", folder / ".prepared.onnx"
+    export_onnx(source, float_path)
+    with _silence_output():
         try:
             shapes = import_module("onnxruntime.quantization.shape_inference")
-            shapes.quant_pre_process(str(floating), str(prepared), skip_symbolic_shape=True)
-            if isinstance(knobs, Int8Static):
-                _static(prepared, folder / FILE, knobs, list(source.calibration))
+            shapes.quant_pre_process(str(float_path), str(prepared_path), skip_symbolic_shape=True)
+            if isinstance(options, Int8Static):
+                _quantize_static(prepared_path, folder / FILE_NAME, options, list(source.calibration))
             else:
-                _dynamic(prepared, folder / FILE, knobs.per_channel)
+                _quantize_dynamic(prepared_path, folder / FILE_NAME, options.per_channel)
         except Exception as error:  # ONNX Runtime has an exception for each way to fail, without a common one
             line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise CheckpointError(
                 f"ONNX Runtime cannot quantise this model: {line[:300]}", "use format=pt2_int8, or format=onnx"
             ) from error
-    floating.unlink()
-    prepared.unlink()
+    float_path.unlink()
+    prepared_path.unlink()
 
 
-def load(place: Path, card: Card, device: str) -> Runner:
+def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """The model in ONNX Runtime, on the CPU."""
-    return runner(model_file(place, FILE))
+    return make_runner(resolve_model_file(export_path, FILE_NAME))
 
 
-def _static(model: Path, target: Path, knobs: Int8Static, batches: Sequence[Tensor]) -> None:
+def _quantize_static(model_path: Path, target_path: Path, options: Int8Static, batches: Sequence[Tensor]) -> None:
     quantization: Any = import_module("onnxruntime.quantization")
     calibrate: Any = import_module("onnxruntime.quantization.calibrate")
 
-    class Reader(calibrate.CalibrationDataReader):  # type: ignore[misc]
+    class CalibrationReader(calibrate.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._rest = iter(batches)
 
@@ -78,26 +78,26 @@ def _static(model: Path, target: Path, knobs: Int8Static, batches: Sequence[Tens
             batch = next(self._rest, None)
             return None if batch is None else {"images": batch.numpy()}
 
-    method = {"minmax": "MinMax", "histogram": "Entropy", "percentile": "Percentile"}[knobs.observer]
+    method = {"minmax": "MinMax", "histogram": "Entropy", "percentile": "Percentile"}[options.observer]
     quantization.quantize_static(
-        str(model),
-        str(target),
-        Reader(),
+        str(model_path),
+        str(target_path),
+        CalibrationReader(),
         quant_format=quantization.QuantFormat.QDQ,
-        per_channel=knobs.per_channel,
+        per_channel=options.per_channel,
         reduce_range=not has_vnni(),
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         calibrate_method=quantization.CalibrationMethod[method],
-        extra_options={"CalibPercentile": knobs.percentile} if knobs.observer == "percentile" else {},
+        extra_options={"CalibPercentile": options.percentile} if options.observer == "percentile" else {},
     )
 
 
-def _dynamic(model: Path, target: Path, per_channel: bool) -> None:
+def _quantize_dynamic(model_path: Path, target_path: Path, per_channel: bool) -> None:
     quantization: Any = import_module("onnxruntime.quantization")
     quantization.quantize_dynamic(
-        str(model),
-        str(target),
+        str(model_path),
+        str(target_path),
         per_channel=per_channel,
         reduce_range=not has_vnni(),
         # ONNX Runtime's integer convolution takes unsigned weights only.
@@ -106,23 +106,23 @@ def _dynamic(model: Path, target: Path, per_channel: bool) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_output() -> Iterator[None]:
     """Without the quantiser's notes on the root logger and on stdout, which is for our own output."""
-    before = logging.root.manager.disable
+    previous_level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(StringIO()):
             yield
     finally:
-        logging.disable(before)
+        logging.disable(previous_level)
 
 
-FORMAT = Format(
+FORMAT = ExportFormat(
     "onnx_int8",
     "8-bit integers in ONNX Runtime",
     write,
     load,
-    exact=False,
+    is_exact=False,
     suffix=".onnx",
     requires=("onnx", "onnxscript", "onnxruntime"),
 )

@@ -9,75 +9,89 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.quant.float8 import Float8, converted, takes
+from dnntrain.choices.quant.float8 import Float8, convert_to_float8, is_convertible
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.compiled import Compiled
-from dnntrain.export.formats import Format, Runner, Source, device_of, hardware_of, model_file
-from dnntrain.export.formats.pt2 import FILE, opened, save, traced
-from dnntrain.export.manifest import Card
-from dnntrain.export.op_coverage import check_share, torch_census
+from dnntrain.export.compiled import CompiledModel
+from dnntrain.export.formats import (
+    ExportFormat,
+    ExportRequest,
+    Runner,
+    detect_hardware,
+    resolve_device,
+    resolve_model_file,
+)
+from dnntrain.export.formats.pt2 import FILE_NAME, load_program, save_program, trace_model
+from dnntrain.export.manifest import Manifest
+from dnntrain.export.op_coverage import check_share, measure_torch_coverage
 
 
-def write(source: Source, folder: Path) -> dict[str, Any]:
+def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """model.pt2, and the census of what ran. Raises CheckpointError where too little ran in float8."""
-    device = device_of(FORMAT, str(source.card.config.get("device", "auto")))
-    check(device)
-    return written(source, folder, device)
+    device = resolve_device(FORMAT, str(source.manifest.config.get("device", "auto")))
+    check_device(device)
+    return write_on_device(source, folder, device)
 
 
-def written(source: Source, folder: Path, device: str) -> dict[str, Any]:
+def write_on_device(source: ExportRequest, folder: Path, device: str) -> dict[str, Any]:
     """As `write`, for `device` as it is."""
-    knobs = source.quant
-    assert isinstance(knobs, Float8)
-    program = traced_program(converted(source.model, knobs.granularity, device), source.images.to(device))
-    save(program, source.card, folder)
-    census = torch_census(running(folder, device), source.images)
-    check_share(census, "fp8", knobs.min_share, FORMAT.name)
-    modules = [module for module in source.model.modules() if isinstance(module, nn.Linear) and takes(module)]
+    options = source.quant
+    assert isinstance(options, Float8)
+    program = trace_quantized_model(
+        convert_to_float8(source.model, options.granularity, device), source.images.to(device)
+    )
+    save_program(program, source.manifest, folder)
+    coverage = measure_torch_coverage(make_runner(folder, device), source.images)
+    check_share(coverage, "fp8", options.min_share, FORMAT.name)
+    linear_layers = [
+        module for module in source.model.modules() if isinstance(module, nn.Linear) and is_convertible(module)
+    ]
     weights = sum(parameter.numel() for parameter in source.model.parameters())
-    return {"census": census.as_json(), "float8_weights": sum(module.weight.numel() for module in modules) / weights}
+    return {
+        "census": coverage.as_json(),
+        "float8_weights": sum(module.weight.numel() for module in linear_layers) / weights,
+    }
 
 
-def traced_program(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+def trace_quantized_model(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     """The program of a quantised model for images [n, channels, height, width] in bfloat16. Raises CheckpointError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return traced(model, images.bfloat16())
+            return trace_model(model, images.bfloat16())
     except ConfigError as error:
         raise CheckpointError(
             f"torchao's weights cannot be exported: {error.message}", "use quant=int8_dynamic"
         ) from error
 
 
-def load(place: Path, card: Card, device: str) -> Runner:
+def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """The program on the GPU `device`, compiled by Inductor. Raises ConfigError where the GPU does not compute in float8."""
-    check(device)
-    return running(place, device)
+    check_device(device)
+    return make_runner(export_path, device)
 
 
-def running(place: Path, device: str) -> Runner:
+def make_runner(export_path: Path, device: str) -> Runner:
     """The program as a function of images of any precision giving float32."""
     import torchao.quantization  # noqa: F401  # whose classes the weights are of
 
-    compiled = Compiled(opened(model_file(place, FILE), device), device)
-    return lambda images: compiled(images.bfloat16())
+    compiled_model = CompiledModel(load_program(resolve_model_file(export_path, FILE_NAME), device), device)
+    return lambda images: compiled_model(images.bfloat16())
 
 
-def check(device: str) -> None:
+def check_device(device: str) -> None:
     """Raises ConfigError where `device` does not compute in float8."""
-    if refused := Float8().refusal(hardware_of(device)):
-        reason, fix = refused
+    if refusal := Float8().refusal(detect_hardware(device)):
+        reason, fix = refusal
         raise ConfigError(f"format={FORMAT.name} {reason}", fix)
 
 
-FORMAT = Format(
+FORMAT = ExportFormat(
     "pt2_cuda",
     "8-bit floating point on a GPU",
     write,
     load,
-    program=True,
-    exact=False,
+    is_program=True,
+    is_exact=False,
     suffix=".pt2",
     devices=("cuda",),
 )

@@ -9,39 +9,39 @@ from torch import nn
 
 from dnntrain.checkpoint.save_portable_model import save_model
 from dnntrain.config.decode import decode_choice
-from dnntrain.export.formats import Format, Runner, Source
-from dnntrain.export.manifest import Card
-from dnntrain.export.rebuild import choice_of, network
+from dnntrain.export.formats import ExportFormat, ExportRequest, Runner
+from dnntrain.export.manifest import Manifest
+from dnntrain.export.rebuild import build_network, get_choice
 
 
-def write(source: Source, folder: Path) -> dict[str, Any]:
+def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """model.safetensors and config.json."""
-    card = source.card
-    arguments = dict(card.config["model"])
+    manifest = source.manifest
+    arguments = dict(manifest.config["model"])
     save_model(
         source.model,
         folder,
-        architecture=str(card.config.get("choices", {}).get("model") or arguments["name"]),
-        label_names=card.class_names,
-        input_shape=card.input_shape,
-        mean=card.mean,
-        std=card.std,
+        architecture=str(manifest.config.get("choices", {}).get("model") or arguments["name"]),
+        label_names=manifest.class_names,
+        input_shape=manifest.input_shape,
+        mean=manifest.mean,
+        std=manifest.std,
         model_args=arguments,
     )
     return {}
 
 
-def load(place: Path, card: Card, device: str) -> Runner:
+def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """The network that the configuration names, with these weights."""
-    model = decoded_network(card, place if place.is_dir() else place.parent).to(device).eval()
+    model = build_from_manifest(manifest, export_path if export_path.is_dir() else export_path.parent).to(device).eval()
     return lambda images: model(images.to(device))
 
 
-def decoded_network(card: Card, folder: Path) -> nn.Module:
+def build_from_manifest(manifest: Manifest, folder: Path) -> nn.Module:
     """The card's network with the weights of `folder`, on the CPU."""
-    config = card.config
-    model, norm = (decode_choice(group, choice_of(config, group), config[group]) for group in ("model", "norm"))
-    return network(model, norm, folder, len(card.class_names), card.input_shape)
+    config = manifest.config
+    model, norm = (decode_choice(group, get_choice(config, group), config[group]) for group in ("model", "norm"))
+    return build_network(model, norm, folder, len(manifest.class_names), manifest.input_shape)
 
 
-FORMAT = Format("safetensors", "weights with plain names; no code", write, load, devices=("cpu", "cuda", "mps"))
+FORMAT = ExportFormat("safetensors", "weights with plain names; no code", write, load, devices=("cpu", "cuda", "mps"))

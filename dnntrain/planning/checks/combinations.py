@@ -8,10 +8,10 @@ from importlib.util import find_spec
 
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.run_config import RunConfig
-from dnntrain.distributed.parallel_dims import Degrees
-from dnntrain.planning.checks.regularization import regularisation_refusals
-from dnntrain.protocols import Need
-from dnntrain.utils.epochs import BatchSizes
+from dnntrain.distributed.parallel_dims import ParallelDims
+from dnntrain.planning.checks.regularization import find_regularization_refusals
+from dnntrain.protocols import LayoutRequirement
+from dnntrain.utils.epochs import BatchSizeSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.units import Duration
 
@@ -30,7 +30,7 @@ RULES: tuple[Rule, ...] = (
         lambda c, hardware, ranks: (
             c.train.microbatch is not None
             and c.train.microbatch > c.train.batch_size
-            and "batch_size" not in scheduled(c)
+            and "batch_size" not in get_scheduled_params(c)
         ),
         "train.microbatch={c.train.microbatch} is more than train.batch_size={c.train.batch_size}",
         "use train.microbatch={c.train.batch_size} or less",
@@ -56,7 +56,7 @@ RULES: tuple[Rule, ...] = (
         "use precision=bf16 or precision=auto",
     ),
     Rule(
-        lambda c, hardware, ranks: not c.optim.takes_loss_scale and c.precision.build(hardware).scaler,
+        lambda c, hardware, ranks: not c.optim.supports_loss_scale and c.precision.build(hardware).uses_loss_scale,
         "optim={c.resolved[choices][optim]} takes no loss scale, which float16 needs",
         "use precision=bf16 or precision=fp32, or optim=adamw",
     ),
@@ -72,7 +72,7 @@ RULES: tuple[Rule, ...] = (
         "use parallel=ddp, or launch.nproc=1",
     ),
     Rule(
-        lambda c, hardware, ranks: ranks > 1 and any(length.unit == "s" for length in _lengths(c)),
+        lambda c, hardware, ranks: ranks > 1 and any(length.unit == "s" for length in _get_durations(c)),
         "{ranks} ranks have a clock each, and would not end, evaluate or save at the same step by a number of seconds",
         "give train.duration, eval.every, checkpoint.every and log.every in steps or epochs",
     ),
@@ -97,7 +97,7 @@ RULES: tuple[Rule, ...] = (
         "set data.val_fraction=0.1, or another schedule",
     ),
     Rule(
-        lambda c, hardware, ranks: "drop_rate" in scheduled(c) and c.train.compile == "on",
+        lambda c, hardware, ranks: "drop_rate" in get_scheduled_params(c) and c.train.compile == "on",
         "sched.param names the drop rate, and train.compile=on would compile the network anew for each rate",
         "use train.compile=off, or leave drop_rate out of sched.param",
     ),
@@ -107,7 +107,9 @@ RULES: tuple[Rule, ...] = (
         "use precision=bf16, or quant=none",
     ),
     Rule(
-        lambda c, hardware, ranks: _named(c.quant) == "Qat" and _named(c.norm) == "WeightStandardisation",
+        lambda c, hardware, ranks: (
+            _get_class_name(c.quant) == "Qat" and _get_class_name(c.norm) == "WeightStandardisation"
+        ),
         "quant=qat cannot quantise layers that compute with their weight in a way of their own, as those of "
         "norm=weight_standardisation do",
         "use norm=keep, or quant=int8_static, which quantises what was trained",
@@ -129,56 +131,60 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _named(choice: object) -> str:
+def _get_class_name(choice: object) -> str:
     return type(choice).__name__
 
 
-def scheduled(config: RunConfig) -> tuple[str, ...]:
+def get_scheduled_params(config: RunConfig) -> tuple[str, ...]:
     """What the schedule multiplies: a name or several."""
     param = getattr(config.sched, "param", ())
     return (param,) if isinstance(param, str) else tuple(param)
 
 
-def _lengths(config: RunConfig) -> tuple[Duration, ...]:
+def _get_durations(config: RunConfig) -> tuple[Duration, ...]:
     return (config.train.duration, config.eval.every, config.checkpoint.every, config.log.every)
 
 
-def refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
+def find_refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str]:
     """Every reason to refuse this configuration on this hardware with this number of ranks."""
-    broken = [
+    reasons = [
         f"{rule.reason}\n  {rule.fix}".format(c=config, ranks=ranks)
         for rule in RULES
         if rule.applies(config, hardware, ranks)
     ]
-    if isinstance(config.quant, PostTraining) and (refused := config.quant.refusal(hardware)):
-        broken.append("quant={} {}\n  {}".format(config.resolved["choices"]["quant"], *refused))
-    if refused := config.optim.refusal(hardware):
-        broken.append("optim={} {}\n  {}".format(config.resolved["choices"]["optim"], *refused))
-    return broken
+    if isinstance(config.quant, PostTraining) and (refusal := config.quant.refusal(hardware)):
+        reasons.append("quant={} {}\n  {}".format(config.resolved["choices"]["quant"], *refusal))
+    if refusal := config.optim.refusal(hardware):
+        reasons.append("optim={} {}\n  {}".format(config.resolved["choices"]["optim"], *refusal))
+    return reasons
 
 
-def unmet_needs(config: RunConfig, degrees: Degrees, micro_batch_size: int, sizes: BatchSizes) -> list[str]:
+def find_unmet_requirements(
+    config: RunConfig, dims: ParallelDims, micro_batch_size: int, sizes: BatchSizeSchedule
+) -> list[str]:
     """What the layout cuts, and each need of a chosen method that it does not provide: no rule is written for a pair."""
-    provided = provides(degrees)
-    single = ("norm", "optim", "sched", "quant", "distill", "prune")
-    methods = {f"{name}={config.resolved['choices'][name]}": getattr(config, name) for name in single}
+    met_requirements = get_met_requirements(dims)
+    single_groups = ("norm", "optim", "sched", "quant", "distill", "prune")
+    methods = {f"{name}={config.resolved['choices'][name]}": getattr(config, name) for name in single_groups}
     methods |= {
         f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
     }
-    return regularisation_refusals(config, degrees.data_ranks, micro_batch_size, sizes) + [
-        f"{name} needs {need.value}, which the layout ({degrees}) does not give\n  use parallel=ddp, or do without {name}"
+    return find_regularization_refusals(config, dims.data_ranks, micro_batch_size, sizes) + [
+        f"{name} needs {requirement.value}, which the layout ({dims}) does not give\n  use parallel=ddp, or do without {name}"
         for name, method in methods.items()
-        for need in sorted(getattr(method, "needs", frozenset()) - provided, key=lambda need: need.value)
+        for requirement in sorted(
+            getattr(method, "needs", frozenset()) - met_requirements, key=lambda requirement: requirement.value
+        )
     ]
 
 
-def provides(degrees: Degrees) -> frozenset[Need]:
+def get_met_requirements(dims: ParallelDims) -> frozenset[LayoutRequirement]:
     """What methods may need of a layout of these degrees."""
-    lacking = set()
-    if degrees.sharded:
-        lacking |= {Need.WHOLE_PARAMETER, Need.WHOLE_MODEL}
-    if degrees.tp > 1:
-        lacking |= {Need.WHOLE_LAYER}
-    if degrees.pp > 1:
-        lacking |= {Need.WHOLE_MODEL, Need.FEATURES}
-    return frozenset(Need) - lacking
+    missing = set()
+    if dims.is_sharded:
+        missing |= {LayoutRequirement.WHOLE_PARAMETER, LayoutRequirement.WHOLE_MODEL}
+    if dims.tp > 1:
+        missing |= {LayoutRequirement.WHOLE_LAYER}
+    if dims.pp > 1:
+        missing |= {LayoutRequirement.WHOLE_MODEL, LayoutRequirement.FEATURES}
+    return frozenset(LayoutRequirement) - missing

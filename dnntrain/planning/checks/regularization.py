@@ -7,43 +7,55 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from dnntrain.config.run_config import RunConfig
-from dnntrain.utils.epochs import BatchSizes
+from dnntrain.utils.epochs import BatchSizeSchedule
 
 
-def regularisation_refusals(config: RunConfig, ranks: int, micro_batch_size: int, sizes: BatchSizes) -> list[str]:
+def find_regularization_refusals(
+    config: RunConfig, ranks: int, micro_batch_size: int, sizes: BatchSizeSchedule
+) -> list[str]:
     """Every reason to refuse the chosen `reg` methods, each with its remedy on a second line. `micro_batch_size` is the planned one."""
-    found = (*_cut_pairs(config, ranks, micro_batch_size, sizes), *_two_owners(config), *_repeats(config))
-    return [f"{reason}\n  {fix}" for reason, fix in found]
+    refusals = (
+        *_find_cut_pairs(config, ranks, micro_batch_size, sizes),
+        *_find_double_owners(config),
+        *_find_repeat_conflicts(config),
+    )
+    return [f"{reason}\n  {fix}" for reason, fix in refusals]
 
 
-def _cut_pairs(config: RunConfig, ranks: int, micro: int, sizes: BatchSizes) -> Iterator[tuple[str, str]]:
+def _find_cut_pairs(
+    config: RunConfig, ranks: int, micro_batch_size: int, sizes: BatchSizeSchedule
+) -> Iterator[tuple[str, str]]:
     """Methods that mix examples do so within pair blocks, which no layout may cut."""
-    pairing = [f"reg.{name}" for name, method in config.reg.items() if getattr(method, "pairs", False)]
-    relates = getattr(config.distill, "pairs", False)
-    if relates:
-        pairing.append("distill")
-    if not pairing:
+    pairing_methods = [f"reg.{name}" for name, method in config.reg.items() if getattr(method, "pairs", False)]
+    distill_relates = getattr(config.distill, "pairs", False)
+    if distill_relates:
+        pairing_methods.append("distill")
+    if not pairing_methods:
         return
     block, batch = config.data.pair_block, sizes.smallest
-    mixes = (
-        f"{' and '.join(pairing)} {'relates' if relates else 'mixes'} examples within blocks of data.pair_block={block}"
-    )
+    statement = f"{' and '.join(pairing_methods)} {'relates' if distill_relates else 'mixes'} examples within blocks of data.pair_block={block}"
     if block == 1:
-        yield f"{mixes}, which leaves each alone", "use data.pair_block=8"
+        yield f"{statement}, which leaves each alone", "use data.pair_block=8"
     elif ranks > 1 and batch < ranks * block:
-        fix = sizes.at_least(ranks * block)
-        smaller = f"use data.pair_block={batch // ranks}, or " if batch // ranks > 1 else ""
-        yield f"{mixes}, and {ranks} ranks cut them where {sizes.stated}", f"{smaller}{fix}"
-    elif relates and batch < block:
-        smaller = f"use data.pair_block={batch}, or " if batch > 1 else ""
-        yield f"{mixes}, and {sizes.stated} holds none: nothing would be related", f"{smaller}{sizes.at_least(block)}"
-    elif micro < min(block, -(-sizes.largest // ranks)):
-        smaller = f"data.pair_block={micro}, or " if micro > 1 else ""
+        fix = sizes.suggest_at_least(ranks * block)
+        smaller_fix = f"use data.pair_block={batch // ranks}, or " if batch // ranks > 1 else ""
+        yield f"{statement}, and {ranks} ranks cut them where {sizes.description}", f"{smaller_fix}{fix}"
+    elif distill_relates and batch < block:
+        smaller_fix = f"use data.pair_block={batch}, or " if batch > 1 else ""
+        yield (
+            f"{statement}, and {sizes.description} holds none: nothing would be related",
+            f"{smaller_fix}{sizes.suggest_at_least(block)}",
+        )
+    elif micro_batch_size < min(block, -(-sizes.largest // ranks)):
+        smaller_fix = f"data.pair_block={micro_batch_size}, or " if micro_batch_size > 1 else ""
         cause = "train.microbatch" if config.train.microbatch else "the pipeline's micro-batch"
-        yield f"{mixes}, and {cause}={micro} cuts them", f"use {smaller}train.microbatch={block} or more"
+        yield (
+            f"{statement}, and {cause}={micro_batch_size} cuts them",
+            f"use {smaller_fix}train.microbatch={block} or more",
+        )
 
 
-def _repeats(config: RunConfig) -> Iterator[tuple[str, str]]:
+def _find_repeat_conflicts(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Copies of an example fill the batch evenly, and differ."""
     if "repeated_augment" not in config.reg:
         return
@@ -53,20 +65,22 @@ def _repeats(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"reg.repeated_augment.copies={copies} does not divide train.batch_size={batch}",
             f"use train.batch_size={math.ceil(batch / copies) * copies}",
         )
-    cut = [config.data.flip, config.data.crop_padding, getattr(config.data, "random_resized_crop", False)]
-    varying = [getattr(method, "varies", False) or getattr(method, "pairs", False) for method in config.reg.values()]
-    if not any((*cut, *varying)):
+    image_changes = [config.data.flip, config.data.crop_padding, getattr(config.data, "random_resized_crop", False)]
+    method_changes = [
+        getattr(method, "varies", False) or getattr(method, "pairs", False) for method in config.reg.values()
+    ]
+    if not any((*image_changes, *method_changes)):
         yield (
             f"reg.repeated_augment.copies={copies} repeats examples, and nothing that changes images makes the copies differ",
             "set data.flip=true or data.crop_padding=4, or add a method: reg=[repeated_augment,randaugment]",
         )
 
 
-def _two_owners(config: RunConfig) -> Iterator[tuple[str, str]]:
+def _find_double_owners(config: RunConfig) -> Iterator[tuple[str, str]]:
     """One knob has one owner."""
     reg = config.reg
-    built_with = {field.name: field.default for field in fields(config.model)}
-    if "dropout" in reg and getattr(config.model, "dropout", None) != built_with.get("dropout"):
+    model_defaults = {field.name: field.default for field in fields(config.model)}
+    if "dropout" in reg and getattr(config.model, "dropout", None) != model_defaults.get("dropout"):
         yield (
             f"model.dropout={config.model.dropout} and reg.dropout.rate={reg['dropout'].rate} both set the rate of dropout",
             "leave model.dropout out, or reg.dropout",

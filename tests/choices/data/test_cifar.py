@@ -30,7 +30,7 @@ def write_binary(folder: Path, known: object, count: int = 12) -> np.ndarray:
 
 @pytest.mark.parametrize("below", ["", "cifar-10-batches-bin"])
 def test_the_binary_version_of_cifar10_is_read(tmp_path: Path, below: str) -> None:
-    pixels = write_binary(tmp_path / "root" / below, cifar10.KNOWN)
+    pixels = write_binary(tmp_path / "root" / below, cifar10.SPEC)
     dataset = Cifar10(root=str(tmp_path / "root")).build()
     assert (len(dataset.train), len(dataset.test), dataset.input_shape) == (60, 12, (3, 32, 32))
     assert (dataset.train.read(5).numpy().reshape(-1) == pixels[5]).all()
@@ -39,7 +39,7 @@ def test_the_binary_version_of_cifar10_is_read(tmp_path: Path, below: str) -> No
 
 def test_the_fine_label_of_cifar100_is_the_class(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-100-binary"
-    write_binary(folder, cifar100.KNOWN)
+    write_binary(folder, cifar100.SPEC)
     records = np.fromfile(folder / "train.bin", dtype=np.uint8).reshape(-1, 3074)
     records[:, 1] += 90
     records.tofile(folder / "train.bin")
@@ -50,14 +50,14 @@ def test_the_fine_label_of_cifar100_is_the_class(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
-    write_binary(tmp_path / "root", cifar10.KNOWN)
+    write_binary(tmp_path / "root", cifar10.SPEC)
     path = tmp_path / "root" / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:-1])
     refusal(Cifar10(root=str(tmp_path / "root")).build, path)
 
 
 def test_a_label_out_of_range_is_named(tmp_path: Path) -> None:
-    write_binary(tmp_path / "root", cifar10.KNOWN)
+    write_binary(tmp_path / "root", cifar10.SPEC)
     path = tmp_path / "root" / "test_batch.bin"
     records = np.fromfile(path, dtype=np.uint8)
     records[0] = 10
@@ -66,7 +66,7 @@ def test_a_label_out_of_range_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    write_binary(tmp_path / "root", cifar10.KNOWN)
+    write_binary(tmp_path / "root", cifar10.SPEC)
     (tmp_path / "root" / "data_batch_2.bin").unlink()
     refusal(Cifar10(root=str(tmp_path / "root")).build, "data_batch_2.bin")
 
@@ -110,7 +110,7 @@ def test_pickles_with_the_published_checksums_are_read(tmp_path: Path, monkeypat
     monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", written("data_batch_1", batch)]])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", written("test_batch", batch)]])
     meta = {"filename": "batches.meta", "key": "label_names"}
-    names = {"label_names": list(cifar10.KNOWN.class_names)}
+    names = {"label_names": list(cifar10.SPEC.class_names)}
     monkeypatch.setattr(CIFAR10, "meta", {**meta, "md5": written("batches.meta", names)})
     dataset = Cifar10(root=str(tmp_path)).build()
     assert (dataset.train.read(2).numpy().reshape(-1) == pixels[2]).all()

@@ -44,8 +44,8 @@ def test_root_is_before_the_variables_and_those_before_the_system(
 ) -> None:
     for name, train in (("root", 40), ("variable", 50), ("home/dnntrain", 60), ("system", 70)):
         write_idx(tmp_path / name, train=train)
-    system = type(fashion_mnist.KNOWN)(**{**vars(fashion_mnist.KNOWN), "system_folder": tmp_path / "system"})
-    monkeypatch.setattr(fashion_mnist, "KNOWN", system)
+    system = type(fashion_mnist.SPEC)(**{**vars(fashion_mnist.SPEC), "system_folder": tmp_path / "system"})
+    monkeypatch.setattr(fashion_mnist, "SPEC", system)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DNNTRAIN_DATA", str(tmp_path / "variable"))
     assert len(FashionMnist(root=str(tmp_path / "root")).build().train) == 40
@@ -138,5 +138,5 @@ def test_a_failed_download_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from torchvision.datasets import MNIST
 
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
-    error = refusal(Mnist(root=str(tmp_path), download=True).build, tmp_path, mnist.KNOWN.torchvision_class)
+    error = refusal(Mnist(root=str(tmp_path), download=True).build, tmp_path, mnist.SPEC.torchvision_class)
     assert "network" in error.hint

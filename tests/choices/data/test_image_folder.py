@@ -15,7 +15,7 @@ from data_files import assert_same, epoch_of, pipeline, refusal, write_images
 
 from dnntrain.choices.data.image_folder import ImageFolder
 from dnntrain.errors import ConfigError
-from dnntrain.input.pipeline import evaluation_batches
+from dnntrain.input.pipeline import read_evaluation_batches
 from dnntrain.input.source import DataSet
 from dnntrain.utils.world import World
 
@@ -208,7 +208,7 @@ def seen(knobs: ImageFolder, split: str) -> list[Any]:
 
 
 def evaluated(dataset: DataSet, knobs: ImageFolder) -> Any:
-    return evaluation_batches(
+    return read_evaluation_batches(
         knobs,
         dataset,
         dataset.test,
@@ -241,8 +241,8 @@ def test_skipped_images_are_replaced_counted_and_the_same_in_both_pipelines(tmp_
     assert_same(batches[0], batches[2])
     assert sum(len(batch) for batch in batches[0]) == 200
     for feed in feeds:
-        assert set(feed.skipped()) == {str(path) for path in damaged[:2]}
-        assert all(path in reason for path, reason in feed.skipped().items())
+        assert set(feed.get_skipped_examples()) == {str(path) for path in damaged[:2]}
+        assert all(path in reason for path, reason in feed.get_skipped_examples().items())
 
 
 @pytest.mark.parametrize(("choice", "workers"), [("resident", 0), ("streaming", 0), ("streaming", 2)])
@@ -266,10 +266,10 @@ def test_images_too_many_for_memory_are_streamed(tmp_path: Path, monkeypatch: py
     from dnntrain.choices.data import image_folder
 
     write_images(tmp_path, count=10)
-    assert options(tmp_path).build().train.resident() is not None
+    assert options(tmp_path).build().train.get_resident_images() is not None
     monkeypatch.setattr(image_folder, "RESIDENT_BYTES", 1000)
     knobs = options(tmp_path, workers=0)
-    assert knobs.build().train.resident() is None
+    assert knobs.build().train.get_resident_images() is None
     assert pipeline(knobs.build(), knobs).name == "streaming"
     assert pipeline(options(tmp_path, pipeline="resident").build(), options(tmp_path)).name == "resident"
 
@@ -306,7 +306,7 @@ def test_a_file_that_is_no_image_is_told_by_what_it_holds(tmp_path: Path) -> Non
     knobs = options(tmp_path)
     dataset = knobs.build()
     sources = {source.describe(i): source for source in (dataset.train, dataset.test) for i in range(len(source))}
-    refusal(sources[str(path)].resident, path, "Git-LFS")
+    refusal(sources[str(path)].get_resident_images, path, "Git-LFS")
 
 
 def test_a_test_part_of_no_image_is_refused(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from dnntrain.cli.main import main
 @pytest.mark.parametrize(
     ("recipe", "known", "folder", "parameters"),
     [
-        ("cifar10", cifar10.KNOWN, "cifar-10-batches-bin", 11_173_962),  # ResNet-18 as on CIFAR
-        ("cifar100", cifar100.KNOWN, "cifar-100-binary", 36_536_884),  # the paper: 36.5 M
+        ("cifar10", cifar10.SPEC, "cifar-10-batches-bin", 11_173_962),  # ResNet-18 as on CIFAR
+        ("cifar100", cifar100.SPEC, "cifar-100-binary", 36_536_884),  # the paper: 36.5 M
     ],
 )
 def test_recipes_for_cifar_can_be_planned(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from students import assert_goes_on_bitwise, of_digits, taught_by
 
-from dnntrain.choices.distill.at import At, attention, attention_loss
+from dnntrain.choices.distill.at import At, attention_loss, attention_map
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Batch, Outputs
+from dnntrain.protocols import Batch, ModelOutputs
 from dnntrain.utils.rng import Key
 
 GENERATOR = np.random.default_rng(2)
@@ -24,19 +24,19 @@ def by_hand(student: np.ndarray, teacher: np.ndarray) -> float:
 
 
 def test_the_loss_is_the_distance_of_normalised_attention_maps() -> None:
-    found = attention_loss(attention(torch.tensor(STUDENT)), attention(torch.tensor(TEACHER)))
+    found = attention_loss(attention_map(torch.tensor(STUDENT)), attention_map(torch.tensor(TEACHER)))
     assert found.numpy() == pytest.approx([by_hand(s, t) for s, t in zip(STUDENT, TEACHER, strict=True)], rel=1e-6)
 
 
 def test_the_larger_map_is_averaged_to_the_smaller() -> None:
-    small = attention(torch.tensor(TEACHER))
+    small = attention_map(torch.tensor(TEACHER))
     large = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
     assert attention_loss(large, small).numpy() == pytest.approx(np.zeros(3), abs=1e-6)
 
 
 def test_equal_maps_give_no_gradient_that_is_not_finite() -> None:
     features = torch.tensor(STUDENT, requires_grad=True)
-    attention_loss(attention(features), attention(torch.tensor(STUDENT))).sum().backward()
+    attention_loss(attention_map(features), attention_map(torch.tensor(STUDENT))).sum().backward()
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
 
@@ -44,10 +44,10 @@ def test_equal_maps_give_no_gradient_that_is_not_finite() -> None:
 def test_the_term_is_half_of_beta_times_the_sum_over_layers(short_run: Path) -> None:
     parts = At(teacher=str(short_run), layers="conv*", weight=6.0).build(of_digits())
     index, images = np.arange(3), torch.rand(3, 1, 8, 8)
-    batch = parts.batch[0].apply(Batch(images, torch.zeros(3, dtype=torch.int64), index, index), Key(0))
-    features = {capture.name: torch.rand(3, 8, 6 - 2 * n, 6 - 2 * n) for n, capture in enumerate(parts.captures)}
-    assert [capture.module for capture in parts.captures] == ["conv1", "conv2"]
-    found = parts.loss[0].weight * parts.loss[0].apply(Outputs(torch.zeros(3, 10), features), batch)
+    batch = parts.batch_transforms[0].apply(Batch(images, torch.zeros(3, dtype=torch.int64), index, index), Key(0))
+    features = {capture.name: torch.rand(3, 8, 6 - 2 * n, 6 - 2 * n) for n, capture in enumerate(parts.feature_taps)}
+    assert [capture.module for capture in parts.feature_taps] == ["conv1", "conv2"]
+    found = parts.loss_terms[0].weight * parts.loss_terms[0].apply(ModelOutputs(torch.zeros(3, 10), features), batch)
     maps = [(features[name].square().sum(1), batch.extras[name]) for name in features]
     expected = 3.0 * sum(
         (

@@ -10,11 +10,11 @@ import torch
 from short_runs import trained
 from students import of_digits, taught_by
 
-from dnntrain.choices.distill._teacher_cache import Store, view_of
+from dnntrain.choices.distill._teacher_cache import TeacherCache, digest_images
 from dnntrain.choices.distill._teacher_runner import LOGITS
 from dnntrain.choices.distill.kd import Kd
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, Parts
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, Hooks
 from dnntrain.utils.rng import Key
 
 
@@ -37,12 +37,13 @@ def test_a_run_with_a_cache_ends_with_the_same_bits(short_run: Path, tmp_path: P
 
 
 def test_outputs_that_are_kept_are_not_computed_again(short_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    teach = Kd(teacher=str(short_run), cache="memory", teacher_batch=4).build(of_digits()).batch[0].apply
+    teach = Kd(teacher=str(short_run), cache="memory", teacher_batch=4).build(of_digits()).batch_transforms[0].apply
     images = torch.rand(10, 1, 8, 8)
     first = teach(batch(images), Key(0)).extras[LOGITS]
     calls = []
     monkeypatch.setattr(
-        "dnntrain.choices.distill._teacher_runner.Runner.__call__", lambda self, images: calls.append(len(images))
+        "dnntrain.choices.distill._teacher_runner.TeacherRunner.__call__",
+        lambda self, images: calls.append(len(images)),
     )
     order = torch.randperm(10)
     assert torch.equal(teach(batch(images[order]), Key(0)).extras[LOGITS], first[order])
@@ -50,7 +51,7 @@ def test_outputs_that_are_kept_are_not_computed_again(short_run: Path, monkeypat
 
 
 def test_an_image_gets_the_same_bits_in_any_company(short_run: Path) -> None:
-    teach = Kd(teacher=str(short_run)).build(of_digits()).batch[0].apply
+    teach = Kd(teacher=str(short_run)).build(of_digits()).batch_transforms[0].apply
     images = torch.rand(70, 1, 8, 8)
     whole = teach(batch(images), Key(0)).extras[LOGITS]
     for chosen in (torch.tensor([69]), torch.tensor([40, 3, 3, 12, 68]), torch.arange(1, 67)):
@@ -61,18 +62,20 @@ def test_two_views_of_one_example_are_told_apart() -> None:
     images = torch.rand(3, 2, 5, 5)
     images[1] = images[0]
     images[1, 1, 4, 4] += 1e-6
-    views = view_of(images)
+    views = digest_images(images)
     assert len(set(views)) == 3
-    assert view_of(images.contiguous(memory_format=torch.channels_last)) == views
+    assert digest_images(images.contiguous(memory_format=torch.channels_last)) == views
 
 
 def test_the_limit_is_kept_and_what_is_beyond_is_computed_anew(tmp_path: Path) -> None:
-    store = Store({"y": (4,)}, limit_bytes=16 * 5)
-    views = view_of(torch.rand(8, 1, 2, 2))
+    store = TeacherCache({"y": (4,)}, limit_bytes=16 * 5)
+    views = digest_images(torch.rand(8, 1, 2, 2))
     store.add(views, {"y": torch.arange(32.0).view(8, 4)})
     assert len(store) == 5
-    assert (store.find(views)[:, 0] >= 0).tolist() == [True] * 5 + [False] * 3
-    assert torch.equal(store.take(store.find(views)[[4, 1]], torch.device("cpu"))["y"][:, 0], torch.tensor([16.0, 4.0]))
+    assert (store.locate(views)[:, 0] >= 0).tolist() == [True] * 5 + [False] * 3
+    assert torch.equal(
+        store.read_rows(store.locate(views)[[4, 1]], torch.device("cpu"))["y"][:, 0], torch.tensor([16.0, 4.0])
+    )
 
 
 def test_a_training_part_that_does_not_fit_is_refused_with_the_size_that_does(short_run: Path) -> None:
@@ -125,13 +128,18 @@ def test_a_damaged_shard_is_found(short_run: Path, tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
-    teach = Kd(teacher=str(short_run), cache="disk", cache_dir=f"{tmp_path}/cache").build(of_digits()).batch[0].apply
+    teach = (
+        Kd(teacher=str(short_run), cache="disk", cache_dir=f"{tmp_path}/cache")
+        .build(of_digits())
+        .batch_transforms[0]
+        .apply
+    )
     with pytest.raises(CheckpointError, match="is damaged"):
         teach(batch(torch.rand(2, 1, 8, 8)), Key(0))
 
 
 def test_a_cache_is_refused_where_examples_are_mixed(short_run: Path) -> None:
-    mixed = Parts(batch=(BatchTransform(BatchStage.MIX, lambda batch, key: batch),))
+    mixed = Hooks(batch_transforms=(BatchTransform(BatchStage.MIX, lambda batch, key: batch),))
     with pytest.raises(ConfigError, match=r"would never be read(.|\n)*distill.cache=none"):
         Kd(teacher=str(short_run), cache="memory").check_with(mixed)
     Kd(teacher=str(short_run)).check_with(mixed)
@@ -145,8 +153,8 @@ def test_a_folder_without_a_cache_on_disk_is_refused(short_run: Path) -> None:
 def filled(teacher: Path, folder: Path) -> Path:
     """A folder with the outputs of 20 images."""
     parts = Kd(teacher=str(teacher), cache="disk", cache_dir=str(folder)).build(of_digits())
-    parts.batch[0].apply(batch(torch.rand(20, 1, 8, 8)), Key(0))
-    from dnntrain.protocols import Moment
+    parts.batch_transforms[0].apply(batch(torch.rand(20, 1, 8, 8)), Key(0))
+    from dnntrain.protocols import StepInfo
 
-    parts.after_step[0](Moment(99, 10.0, 1.0))
+    parts.after_step_hooks[0](StepInfo(99, 10.0, 1.0))
     return folder

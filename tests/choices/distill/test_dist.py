@@ -10,21 +10,21 @@ import torch
 from students import assert_goes_on_bitwise, of_digits, taught_by
 
 from dnntrain.choices.distill._teacher_runner import LOGITS
-from dnntrain.choices.distill.dist import Dist, inter_class, intra_class
-from dnntrain.protocols import Batch, Outputs
+from dnntrain.choices.distill.dist import Dist, inter_class_loss, intra_class_loss
+from dnntrain.protocols import Batch, ModelOutputs
 
 GENERATOR = np.random.default_rng(0)
 STUDENT, TEACHER = GENERATOR.dirichlet(np.ones(5), (2, 8)), GENERATOR.dirichlet(np.ones(5), (2, 8))
 
 
 def test_inter_class_is_one_less_the_correlation_over_classes() -> None:
-    found = inter_class(torch.tensor(STUDENT[0]), torch.tensor(TEACHER[0]))
+    found = inter_class_loss(torch.tensor(STUDENT[0]), torch.tensor(TEACHER[0]))
     expected = [1 - np.corrcoef(STUDENT[0, row], TEACHER[0, row])[0, 1] for row in range(8)]
     assert found.numpy() == pytest.approx(expected, rel=1e-5)
 
 
 def test_intra_class_is_one_less_the_correlation_over_the_examples_of_a_block() -> None:
-    found = intra_class(torch.tensor(STUDENT), torch.tensor(TEACHER))
+    found = intra_class_loss(torch.tensor(STUDENT), torch.tensor(TEACHER))
     expected = [
         np.mean([1 - np.corrcoef(STUDENT[block, :, c], TEACHER[block, :, c])[0, 1] for c in range(5)])
         for block in range(2)
@@ -48,7 +48,7 @@ def test_the_terms_do_not_depend_on_how_a_step_is_cut(short_run: Path) -> None:
             0,
             {LOGITS: taught[start:end]},
         )
-        return torch.stack([term.apply(Outputs(logits[start:end], {}), batch) for term in parts.loss])
+        return torch.stack([term.apply(ModelOutputs(logits[start:end], {}), batch) for term in parts.loss_terms])
 
     whole = losses(0, 20)
     assert torch.allclose(torch.cat([losses(0, 8), losses(8, 20)], 1), whole, atol=1e-6)

@@ -13,7 +13,7 @@ from dnntrain.choices.distill.dkd import Dkd, dkd_loss
 from dnntrain.choices.distill.kd import kd_loss
 from dnntrain.cli.main import main
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BatchStage, BatchTransform, Parts
+from dnntrain.protocols import BatchStage, BatchTransform, Hooks
 
 STUDENT = np.array([[1.0, 2.0, 0.5, -1.0], [0.0, -1.0, 3.0, 0.3]])
 TEACHER = np.array([[2.0, 0.0, 1.0, 0.4], [-1.0, 0.5, 2.0, 1.0]])
@@ -50,7 +50,7 @@ def test_the_plan_advises_a_smaller_beta_for_few_classes(short_run: Path, capsys
 
 
 def test_mixed_targets_are_refused(short_run: Path) -> None:
-    mixed = Parts(batch=(BatchTransform(BatchStage.MIX, lambda batch, key: batch),))
+    mixed = Hooks(batch_transforms=(BatchTransform(BatchStage.MIX, lambda batch, key: batch),))
     with pytest.raises(ConfigError, match=r"have several(.|\n)*distill=kd"):
         Dkd(teacher=str(short_run)).check_with(mixed)
 

@@ -13,11 +13,11 @@ from safetensors import safe_open
 from short_runs import trained
 from students import assert_goes_on_bitwise, assert_trains_as_one_process, of_digits, student, taught_by
 
-from dnntrain.choices.distill.fitnet import Fitnet, hint_loss, regressor
+from dnntrain.choices.distill.fitnet import Fitnet, hint_loss, make_regressor
 from dnntrain.errors import ConfigError
-from dnntrain.nn.feature_capture import Capturing, add_adapters, remove_adapters
-from dnntrain.nn.init import initialise
-from dnntrain.protocols import Batch, Outputs
+from dnntrain.nn.feature_capture import FeatureCapture, add_adapters, remove_adapters
+from dnntrain.nn.init import initialize_weights
+from dnntrain.protocols import Batch, ModelOutputs
 from dnntrain.utils.rng import Key
 
 LAYERS = ("distill.layers=[conv2,hidden]",)
@@ -34,7 +34,7 @@ def test_the_loss_is_half_the_squared_distance() -> None:
     [((4, 8, 8), (16, 8, 8)), ((4, 8, 8), (6, 4, 4)), ((4, 3, 3), (6, 7, 7)), ((5,), (9,)), ((6, 4), (6, 8))],
 )
 def test_a_regressor_gives_the_shape_of_the_hint(ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
-    assert regressor("m", ours, theirs)(torch.rand(2, *ours)).shape == (2, *theirs)
+    assert make_regressor("m", ours, theirs)(torch.rand(2, *ours)).shape == (2, *theirs)
 
 
 def test_a_map_and_a_vector_are_refused(short_run: Path) -> None:
@@ -45,12 +45,14 @@ def test_a_map_and_a_vector_are_refused(short_run: Path) -> None:
 def test_gradients_reach_student_and_regressors_only(short_run: Path) -> None:
     parts = Fitnet(teacher=str(short_run), layers=("conv2", "hidden")).build(of_digits())
     model = student()
-    initialise(model, 0)
-    add_adapters(model, parts.captures)
+    initialize_weights(model, 0)
+    add_adapters(model, parts.feature_taps)
     index = np.arange(4)
     batch = Batch(torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64), index, index)
-    batch = parts.batch[0].apply(batch, Key(0))
-    parts.loss[0].apply(Outputs(*Capturing(model, parts.captures)(batch.images)), batch).sum().backward()
+    batch = parts.batch_transforms[0].apply(batch, Key(0))
+    parts.loss_terms[0].apply(
+        ModelOutputs(*FeatureCapture(model, parts.feature_taps)(batch.inputs)), batch
+    ).sum().backward()
     with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert with_gradient == {name for name, _ in model.named_parameters() if not name.startswith("head")}
     assert not any(tensor.requires_grad for tensor in batch.extras.values())
@@ -60,7 +62,7 @@ def test_first_weights_of_regressors_follow_from_the_seed(short_run: Path) -> No
     weights = []
     for seed in (0, 0, 1):
         torch.rand(3)
-        (capture,) = Fitnet(teacher=str(short_run), layers="hidden").build(of_digits(seed=seed)).captures
+        (capture,) = Fitnet(teacher=str(short_run), layers="hidden").build(of_digits(seed=seed)).feature_taps
         assert capture.adapter is not None
         weights.append(capture.adapter.state_dict()["weight"])
     assert torch.equal(weights[0], weights[1])
@@ -101,9 +103,9 @@ def test_a_run_that_was_stopped_goes_on_bitwise_with_its_regressors(short_run: P
 def test_what_is_captured_is_the_same_in_a_compiled_graph(short_run: Path) -> None:
     parts = Fitnet(teacher=str(short_run), layers=("conv2", "hidden")).build(of_digits())
     model = student()
-    initialise(model, 0)
-    add_adapters(model, parts.captures)
-    capturing, images = Capturing(model, parts.captures), torch.rand(3, 1, 8, 8)
+    initialize_weights(model, 0)
+    add_adapters(model, parts.feature_taps)
+    capturing, images = FeatureCapture(model, parts.feature_taps), torch.rand(3, 1, 8, 8)
     logits, features = capturing(images)
     compiled_logits, compiled = torch.compile(capturing, backend="aot_eager")(images)
     assert torch.allclose(logits, compiled_logits, atol=1e-6)
@@ -113,8 +115,8 @@ def test_what_is_captured_is_the_same_in_a_compiled_graph(short_run: Path) -> No
 def test_captures_are_taken_out_of_what_is_exported(short_run: Path) -> None:
     parts = Fitnet(teacher=str(short_run), layers="hidden").build(of_digits())
     model = student()
-    add_adapters(model, parts.captures)
-    Capturing(model, parts.captures)
+    add_adapters(model, parts.feature_taps)
+    FeatureCapture(model, parts.feature_taps)
     remove_adapters(model)
     assert set(model.state_dict()) == set(student().state_dict())
     assert not any(module._forward_hooks for module in model.modules())

@@ -13,11 +13,11 @@ from safetensors import safe_open
 from short_runs import trained
 from students import assert_goes_on_bitwise, assert_trains_as_one_process, of_digits, taught_by
 
-from dnntrain.choices.distill._ensemble import combined
+from dnntrain.choices.distill._ensemble import combine_logits
 from dnntrain.choices.distill._teacher_runner import LOGITS
 from dnntrain.choices.distill.kd import Kd, kd_loss
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Batch, Outputs
+from dnntrain.protocols import Batch, ModelOutputs
 from dnntrain.training.loss import build_objective
 from dnntrain.utils.rng import Key
 
@@ -50,8 +50,8 @@ def test_alpha_weighs_labels_against_teacher(short_run: Path) -> None:
     parts = Kd(teacher=str(short_run), task_weight=0.1, weight=0.9, temperature=2.0).build(of_digits())
     student, teacher = np.linspace(-1, 1, 20).reshape(2, 10), np.cos(np.arange(20.0)).reshape(2, 10)
     labelled = batch([3, 7], {LOGITS: torch.tensor(teacher, dtype=torch.float32)[:, None]})
-    found = build_objective(0.0, parts.loss, parts.task_weight)(
-        Outputs(torch.tensor(student, dtype=torch.float32), {}), labelled
+    found = build_objective(0.0, parts.loss_terms, parts.main_loss_weight)(
+        ModelOutputs(torch.tensor(student, dtype=torch.float32), {}), labelled
     )
     cross_entropy = -np.log(softmax(student))[[0, 1], [3, 7]].sum()
     expected = 0.1 * cross_entropy + 0.9 * 4 * kl(softmax(teacher / 2), softmax(student / 2)).sum()
@@ -60,9 +60,9 @@ def test_alpha_weighs_labels_against_teacher(short_run: Path) -> None:
 
 def test_several_teachers_are_averaged_as_logits_or_as_probabilities() -> None:
     both = torch.tensor(np.stack([TEACHER, STUDENT], 1))
-    assert softmax(combined(both, "logits", 4.0).numpy()) == pytest.approx(softmax((TEACHER + STUDENT) / 2))
+    assert softmax(combine_logits(both, "logits", 4.0).numpy()) == pytest.approx(softmax((TEACHER + STUDENT) / 2))
     mean = (softmax(TEACHER / 4) + softmax(STUDENT / 4)) / 2
-    assert softmax(combined(both, "probabilities", 4.0).numpy() / 4) == pytest.approx(mean)
+    assert softmax(combine_logits(both, "probabilities", 4.0).numpy() / 4) == pytest.approx(mean)
 
 
 def test_probabilities_of_one_teacher_are_refused(short_run: Path) -> None:
@@ -73,13 +73,13 @@ def test_probabilities_of_one_teacher_are_refused(short_run: Path) -> None:
 def test_gradients_reach_the_student_only(short_run: Path) -> None:
     parts = Kd(teacher=str(short_run)).build(of_digits())
     seen = batch([3, 7], {})
-    seen.images = torch.rand(2, 1, 8, 8, requires_grad=True)
-    taught = parts.batch[0].apply(seen, Key(0))
+    seen.inputs = torch.rand(2, 1, 8, 8, requires_grad=True)
+    taught = parts.batch_transforms[0].apply(seen, Key(0))
     logits = torch.zeros(2, 10, requires_grad=True)
-    parts.loss[0].apply(Outputs(logits, {}), taught).sum().backward()
+    parts.loss_terms[0].apply(ModelOutputs(logits, {}), taught).sum().backward()
     assert logits.grad is not None
     assert logits.grad.abs().sum() > 0
-    assert seen.images.grad is None
+    assert seen.inputs.grad is None
     assert not taught.extras[LOGITS].requires_grad
 
 
@@ -109,10 +109,10 @@ def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path)
 def test_a_compiled_teacher_says_the_same(short_run: Path) -> None:
     said = []
     for compiled in (False, True):
-        teach = Kd(teacher=str(short_run), teacher_compile=compiled).build(of_digits()).batch[0].apply
+        teach = Kd(teacher=str(short_run), teacher_compile=compiled).build(of_digits()).batch_transforms[0].apply
         torch.manual_seed(0)
         seen = batch([0] * 40, {})
-        seen.images = torch.rand(40, 1, 8, 8)
+        seen.inputs = torch.rand(40, 1, 8, 8)
         said.append(teach(seen, Key(0)).extras[LOGITS])
     assert torch.allclose(said[0], said[1], atol=1e-5)
 

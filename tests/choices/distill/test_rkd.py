@@ -15,7 +15,7 @@ from students import TWO_RANKS, assert_goes_on_bitwise, assert_trains_as_one_pro
 from dnntrain.choices.distill._teacher_runner import LOGITS
 from dnntrain.choices.distill.rkd import Rkd, angle_loss, distance_loss
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Batch, Need, Outputs
+from dnntrain.protocols import Batch, LayoutRequirement, ModelOutputs
 
 GENERATOR = np.random.default_rng(1)
 STUDENT, TEACHER = GENERATOR.normal(size=(2, 5, 3)), 3 * GENERATOR.normal(size=(2, 5, 7))
@@ -66,14 +66,14 @@ def test_an_uneven_last_step_is_left_out_for_layouts_cut_it(short_run: Path) -> 
         index = np.arange(start, start + 8)
         batch = Batch(torch.zeros(8, 1, 8, 8), torch.zeros(8), index, index, 0, {LOGITS: torch.randn(8, 1, 10)})
         logits = torch.randn(8, 10, requires_grad=True)
-        loss = parts.loss[0].apply(Outputs(logits, {}), batch)
+        loss = parts.loss_terms[0].apply(ModelOutputs(logits, {}), batch)
         loss.sum().backward()
         assert bool((loss > 0).all()) is related
 
 
 def test_features_need_a_layout_that_gives_them() -> None:
     assert Rkd(teacher="x").needs == frozenset()
-    assert Rkd(teacher="x", layer="hidden").needs == {Need.FEATURES}
+    assert Rkd(teacher="x", layer="hidden").needs == {LayoutRequirement.FEATURES}
 
 
 def test_a_layer_of_the_teacher_alone_is_refused(short_run: Path) -> None:

@@ -15,25 +15,25 @@ from stand_ins import built, context
 from students import SMALL, assert_goes_on_bitwise, assert_trains_as_one_process, student
 
 from dnntrain.choices.distill.kd import kd_loss
-from dnntrain.choices.distill.self import OwnAverage, SelfDistillation
-from dnntrain.protocols import Batch, Moment, Outputs
+from dnntrain.choices.distill.self import EmaTeacher, MeanTeacher
+from dnntrain.protocols import Batch, ModelOutputs, StepInfo
 
 
 def test_the_teacher_is_the_average_of_the_weights_so_far() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    average = OwnAverage(decay=0.75, warmup=False, precision="fp32")
+    average = EmaTeacher(decay=0.75, warmup=False, precision="fp32")
     torch.nn.init.constant_(model.weight, 1.0)
     average.bind(built(model))
     for step, weight in enumerate((3.0, 5.0)):
         torch.nn.init.constant_(model.weight, weight)
-        average(Moment(step, 0.0, 0.0))
+        average(StepInfo(step, 0.0, 0.0))
     # 1 → 0.75 + 0.25 · 3 = 1.5 → 0.75 · 1.5 + 0.25 · 5 = 2.375
-    assert float(average.logits(torch.ones(1, 1))) == pytest.approx(2.375)
+    assert float(average.compute_logits(torch.ones(1, 1))) == pytest.approx(2.375)
 
 
 def test_the_term_is_the_divergence_from_the_average_and_reaches_the_student_only() -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    parts = SelfDistillation(temperature=2.0).build(context())
+    parts = MeanTeacher(temperature=2.0).build(context())
     teacher = parts.state["self_teacher"]
     teacher.bind(built(model))  # type: ignore[attr-defined]
     index, images = np.arange(3), torch.rand(3, 1, 8, 8)
@@ -41,7 +41,7 @@ def test_the_term_is_the_divergence_from_the_average_and_reaches_the_student_onl
         expected_teacher = model(images)
         model[1].weight.add_(0.1 * torch.randn(10, 64))
     logits = model(images)
-    loss = parts.loss[0].apply(Outputs(logits, {}), Batch(images, torch.zeros(3), index, index))
+    loss = parts.loss_terms[0].apply(ModelOutputs(logits, {}), Batch(images, torch.zeros(3), index, index))
     assert torch.allclose(loss, kd_loss(logits, expected_teacher, 2.0))
     loss.sum().backward()
     assert all(parameter.grad is None for parameter in teacher._model.parameters())  # type: ignore[attr-defined]

@@ -22,8 +22,8 @@ from students import of_digits, taught_by
 from two_ranks_teacher import SHARES, outputs_on_two_ranks
 
 from dnntrain import plan
-from dnntrain.choices.distill._load_teacher import Loaded, load_teacher
-from dnntrain.choices.distill._teacher_runner import LOGITS, renormalisation
+from dnntrain.choices.distill._load_teacher import TeacherModel, load_teacher
+from dnntrain.choices.distill._teacher_runner import LOGITS, compute_renormalization
 from dnntrain.choices.distill.at import At
 from dnntrain.choices.distill.kd import Kd
 from dnntrain.cli.main import main
@@ -61,7 +61,7 @@ def test_its_outputs_are_those_of_the_run(short_run: Path) -> None:
     taught = (
         Kd(teacher=str(short_run))
         .build(of_digits())
-        .batch[0]
+        .batch_transforms[0]
         .apply(Batch(images, torch.zeros(5, dtype=torch.int64), index, index), Key(0))
     )
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_half_precision_is_that_of_the_teacher_alone(short_run: Path) -> None:
     logits = [
         Kd(teacher=str(short_run), teacher_precision=precision)
         .build(of_digits())
-        .batch[0]
+        .batch_transforms[0]
         .apply(Batch(images, torch.zeros(5, dtype=torch.int64), index, index), Key(0))
         .extras[LOGITS]
         for precision in ("fp32", "bf16")
@@ -88,13 +88,13 @@ def test_images_are_renormalised_for_a_teacher_with_other_statistics() -> None:
     pixels = torch.rand(2, 1, 3, 3)
     context = of_digits(mean=(0.3,), std=(0.2,))
     teacher = load_like(mean=(0.5,), std=(0.4,))
-    scale, shift = renormalisation(context, teacher) or (torch.ones(1), torch.zeros(1))
+    scale, shift = compute_renormalization(context, teacher) or (torch.ones(1), torch.zeros(1))
     assert torch.allclose((pixels - 0.3) / 0.2 * scale + shift, (pixels - 0.5) / 0.4, atol=1e-6)
-    assert renormalisation(of_digits(mean=(0.5,), std=(0.4,)), teacher) is None
+    assert compute_renormalization(of_digits(mean=(0.5,), std=(0.4,)), teacher) is None
 
 
 def load_like(mean: tuple[float, ...], std: tuple[float, ...]) -> object:
-    return Loaded("x", torch.nn.Identity(), 10, (), mean, std, "")
+    return TeacherModel("x", torch.nn.Identity(), 10, (), mean, std, "")
 
 
 def test_a_teacher_with_other_classes_is_refused_with_what_works(short_run: Path) -> None:
@@ -193,13 +193,14 @@ def test_a_model_for_colours_sees_gray_images_as_colours(
     else:
         published = timm.create_model("test_resnet")
         monkeypatch.setattr(
-            "dnntrain.choices.model.timm.make", lambda arch, pretrained, arguments: copy.deepcopy(published)
+            "dnntrain.choices.model.timm.create_timm_model",
+            lambda arch, pretrained, arguments: copy.deepcopy(published),
         )
         source = "timm:test_resnet"
     gray = of_digits(input_shape=(1, 32, 32), num_classes=1000, class_names=(), mean=(0.3,), std=(0.2,))
     pixels = torch.rand(4, 1, 32, 32)
     batch = Batch((pixels - 0.3) / 0.2, torch.zeros(4, dtype=torch.int64), np.arange(4), np.arange(4))
-    taught = Kd(teacher=source).build(gray).batch[0].apply(batch, Key(0))
+    taught = Kd(teacher=source).build(gray).batch_transforms[0].apply(batch, Key(0))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     if library == "timm":
         mean, std = (torch.tensor(published.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
@@ -213,10 +214,10 @@ def test_features_of_a_model_for_colours_are_read_for_gray_images(
 ) -> None:
     published = timm.create_model("test_resnet")
     monkeypatch.setattr(
-        "dnntrain.choices.model.timm.make", lambda arch, pretrained, arguments: copy.deepcopy(published)
+        "dnntrain.choices.model.timm.create_timm_model", lambda arch, pretrained, arguments: copy.deepcopy(published)
     )
     parts = At(teacher="timm:test_resnet", layers="conv1", teacher_layers="layer1").build(of_digits())
-    assert len(parts.captures) == 1
+    assert len(parts.feature_taps) == 1
 
 
 def test_images_of_two_channels_have_no_library_teacher() -> None:
@@ -228,7 +229,7 @@ def test_images_of_two_channels_have_no_library_teacher() -> None:
 def test_a_run_loads_its_teacher_once(short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = []
 
-    def counted(source: str, *rest: Any) -> Loaded:
+    def counted(source: str, *rest: Any) -> TeacherModel:
         sources.append(source)
         return load_teacher(source, *rest)
 
@@ -277,7 +278,7 @@ def test_the_plan_counts_the_teachers_weights_and_a_forward_pass_of_its_batch(
         **asdict(made.memory),
         **{"process": 0, "teacher_weights": 0, "teacher_activations": 0},
     }
-    assert next((label, text[:6]) for label, text in made.lines() if label == "teacher") == ("teacher", "holds ")
+    assert next((label, text[:6]) for label, text in made.format_rows() if label == "teacher") == ("teacher", "holds ")
 
 
 def test_each_rank_holds_the_teacher_whole_or_its_part_and_what_is_gathered(small: Path) -> None:

@@ -12,7 +12,7 @@ from dnntrain.choices.distill.dkd import Dkd
 from dnntrain.choices.distill.fitnet import Fitnet
 from dnntrain.choices.distill.kd import Kd
 from dnntrain.choices.distill.rkd import Rkd
-from dnntrain.choices.distill.self import SelfDistillation
+from dnntrain.choices.distill.self import MeanTeacher
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Method
 
@@ -23,7 +23,7 @@ from dnntrain.protocols import Method
         (Kd(teacher="x", weight=0), "distill.weight=0"),
         (At(teacher="x", layers="a", weight=0), "distill.weight=0"),
         (Fitnet(teacher="x", layers="a", weight=0), "distill.weight=0"),
-        (SelfDistillation(weight=0), "distill.weight=0"),
+        (MeanTeacher(weight=0), "distill.weight=0"),
         (Dkd(teacher="x", alpha=0, beta=0), "distill.alpha=0 and distill.beta=0"),
         (Dist(teacher="x", beta=0, gamma=0), "distill.beta=0 and distill.gamma=0"),
         (Rkd(teacher="x", distance_weight=0, angle_weight=0), "distill.distance_weight=0 and distill.angle_weight=0"),

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from dnntrain.choices.launch._slurm_script import batch_script
-from dnntrain.choices.launch.slurm import Slurm
+from dnntrain.choices.launch._slurm_script import make_batch_script
+from dnntrain.choices.launch.slurm import SlurmLaunch
 from dnntrain.cli.main import main
-from dnntrain.run.worker import take_from_slurm
+from dnntrain.run.worker import set_rank_from_slurm
 
 RUN = Path("/runs/a b")
 
 
 def script(**knobs: object) -> str:
-    return batch_script(Slurm(**knobs), "name", RUN, ["python", "-m", "rank", str(RUN)])  # type: ignore[arg-type]
+    return make_batch_script(SlurmLaunch(**knobs), "name", RUN, ["python", "-m", "rank", str(RUN)])  # type: ignore[arg-type]
 
 
 def test_the_script_is_one_that_a_shell_accepts() -> None:
@@ -39,7 +39,7 @@ def test_a_preempted_run_is_queued_again_unless_not_wanted() -> None:
 
 def test_a_task_of_srun_is_a_rank() -> None:
     environ = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}
-    take_from_slurm(environ)
+    set_rank_from_slurm(environ)
     assert {name: environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")} == {
         "RANK": "3",
         "WORLD_SIZE": "4",

@@ -13,7 +13,7 @@ import torch
 
 from dnntrain.choices.model.custom import Custom
 from dnntrain.errors import ConfigError
-from dnntrain.nn.init import initialise
+from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 
 SHAPE = ModelShape(10, 3, 8, 8)
@@ -78,8 +78,8 @@ def test_first_weights_follow_from_the_seed_and_keep_the_constructors_rules(writ
     first = custom.build(SHAPE)
     torch.manual_seed(2)
     second = custom.build(SHAPE)
-    initialise(first, 0)
-    initialise(second, 0)
+    initialize_weights(first, 0)
+    initialize_weights(second, 0)
     for one, two in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, two)
     assert (first.linear.bias == 0.5).all()  # type: ignore[union-attr]

@@ -15,13 +15,13 @@ from dnntrain.choices.model.mlp import Mlp
 from dnntrain.choices.model.mobilenet_v3_small import MobilenetV3Small
 from dnntrain.choices.model.resnet18 import Resnet18
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
-from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.seed_cnn import MnistCnn
 from dnntrain.choices.model.vit_tiny import VitTiny, choose_patch
 from dnntrain.choices.model.wide_resnet import WideResnet
 from dnntrain.errors import ConfigError
-from dnntrain.nn.cost import parameter_count, unfilled
-from dnntrain.nn.init import initialise
-from dnntrain.nn.shape import ModelShape, head_names
+from dnntrain.nn.cost import build_with_zero_weights, count_parameters
+from dnntrain.nn.init import initialize_weights
+from dnntrain.nn.shape import ModelShape, find_head_parameters
 
 DIGITS = ModelShape(10, 1, 8, 8)
 MNIST = ModelShape(10, 1, 28, 28)
@@ -29,7 +29,7 @@ CIFAR = ModelShape(10, 3, 32, 32)
 IMAGENET = ModelShape(1000, 3, 224, 224)
 
 CHOICES: list[Any] = [
-    SeedCnn(dropout=0.1),
+    MnistCnn(dropout=0.1),
     Mlp(dropout=0.1),
     ResnetCifar(depth=8),
     ResnetCifar(depth=8, shortcut="project", zero_residual=True),
@@ -57,7 +57,7 @@ def test_images_of_every_small_data_set_give_one_row_of_logits_each(choice: Any,
 def test_a_step_of_training_lowers_the_loss_of_its_batch(choice: Any) -> None:
     torch.manual_seed(0)
     model = choice.build(MNIST)
-    initialise(model, 0)
+    initialize_weights(model, 0)
     images, targets = torch.rand(16, 1, 28, 28), torch.arange(16) % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
 
@@ -78,8 +78,8 @@ def test_a_step_of_training_lowers_the_loss_of_its_batch(choice: Any) -> None:
 @pytest.mark.parametrize(
     ("choice", "shape", "parameters"),
     [
-        (SeedCnn(), MNIST, 1_199_882),  # PyTorch's MNIST example
-        (SeedCnn(), DIGITS, 320 + 18_496 + (64 * 2 * 2 + 1) * 128 + 1_290),
+        (MnistCnn(), MNIST, 1_199_882),  # PyTorch's MNIST example
+        (MnistCnn(), DIGITS, 320 + 18_496 + (64 * 2 * 2 + 1) * 128 + 1_290),
         (Mlp(), MNIST, 785 * 64 + 650),
         (ResnetCifar(depth=20), CIFAR, 269_722),  # 0.27 M (He et al., table 6)
         (ResnetCifar(depth=56), CIFAR, 853_018),  # 0.85 M
@@ -94,7 +94,7 @@ def test_a_step_of_training_lowers_the_loss_of_its_batch(choice: Any) -> None:
     ],
 )
 def test_parameter_counts_are_the_published_ones(choice: Any, shape: ModelShape, parameters: int) -> None:
-    assert parameter_count(unfilled(lambda: choice.build(shape))) == parameters
+    assert count_parameters(build_with_zero_weights(lambda: choice.build(shape))) == parameters
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=name)
@@ -110,7 +110,7 @@ def test_first_weights_follow_from_the_seed_alone(choice: Any) -> None:
     def weights(seed: int, global_seed: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(global_seed)
         model = choice.build(CIFAR)
-        initialise(model, seed)
+        initialize_weights(model, seed)
         return model.state_dict()
 
     one, same, other = weights(0, 1), weights(0, 2), weights(1, 1)
@@ -122,14 +122,14 @@ def test_first_weights_follow_from_the_seed_alone(choice: Any) -> None:
 @pytest.mark.parametrize("choice", CHOICES, ids=name)
 def test_the_head_is_found(choice: Any) -> None:
     model = choice.build(CIFAR)
-    weight, bias = (dict(model.named_parameters())[key] for key in head_names(model))
+    weight, bias = (dict(model.named_parameters())[key] for key in find_head_parameters(model))
     assert (len(weight), tuple(bias.shape)) == (10, (10,))
 
 
 @pytest.mark.parametrize(
     ("choice", "shape", "told"),
     [
-        (SeedCnn(), ModelShape(10, 1, 5, 28), r"seed_cnn needs images of at least 6x6 pixels; these have 5x28"),
+        (MnistCnn(), ModelShape(10, 1, 5, 28), r"seed_cnn needs images of at least 6x6 pixels; these have 5x28"),
         (ResnetCifar(), ModelShape(10, 1, 3, 3), "at least 4x4"),
         (WideResnet(), ModelShape(10, 1, 3, 3), "at least 4x4"),
         (Resnet18(), ModelShape(10, 3, 7, 7), "at least 8x8"),
@@ -155,13 +155,13 @@ def test_what_does_not_fit_is_refused_with_the_number_and_the_fix(
 
 
 def test_the_smallest_images_that_are_promised_do_train() -> None:
-    for choice, size in ((SeedCnn(), 6), (ResnetCifar(8), 4), (WideResnet(10), 4), (Resnet18(8), 8), (Mlp(), 1)):
+    for choice, size in ((MnistCnn(), 6), (ResnetCifar(8), 4), (WideResnet(10), 4), (Resnet18(8), 8), (Mlp(), 1)):
         model = choice.build(ModelShape(3, 1, size, size))  # type: ignore[attr-defined]
         assert model(torch.rand(2, 1, size, size)).shape == (2, 3)
 
 
 def test_seed_cnn_is_the_function_of_the_textbook() -> None:
-    model: Any = SeedCnn().build(MNIST)
+    model: Any = MnistCnn().build(MNIST)
     textbook = nn.Sequential(
         model.conv1,
         nn.ReLU(),
@@ -184,7 +184,7 @@ def test_a_perceptron_without_hidden_layers_is_logistic_regression() -> None:
 
 
 def test_dropout_acts_in_training_only() -> None:
-    model = SeedCnn(dropout=0.5).build(DIGITS)
+    model = MnistCnn(dropout=0.5).build(DIGITS)
     images = torch.rand(2, 1, 8, 8)
     assert not torch.equal(model(images), model(images))
     model.eval()
@@ -202,7 +202,7 @@ def test_padded_shortcuts_take_every_second_pixel_and_add_zero_channels() -> Non
 
 def test_zero_residual_makes_each_block_its_shortcut_at_first() -> None:
     model: Any = ResnetCifar(depth=8, zero_residual=True).build(CIFAR)
-    initialise(model, 0)
+    initialize_weights(model, 0)
     features = torch.rand(2, 16, 8, 8)
     torch.testing.assert_close(model.stages[0][0](features), features)
 

@@ -10,7 +10,7 @@ import torch
 from dnntrain.choices.model.timm import Timm
 from dnntrain.choices.model.vit_tiny import VitTiny
 from dnntrain.errors import ConfigError
-from dnntrain.nn.shape import ModelShape, head_modules
+from dnntrain.nn.shape import ModelShape, find_head_modules
 
 timm = pytest.importorskip("timm")
 
@@ -23,7 +23,7 @@ GREY = ModelShape(10, 1, 32, 32)
 def test_models_take_the_datas_channels_classes_and_size_and_their_head_is_found(arch: str, head: str) -> None:
     model = Timm(name=arch).build(GREY).eval()
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
-    assert head_modules(model) == (head,)
+    assert find_head_modules(model) == (head,)
 
 
 @pytest.mark.parametrize(

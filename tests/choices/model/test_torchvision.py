@@ -8,14 +8,14 @@ import pytest
 import torch
 import torchvision
 
-from dnntrain.checkpoint.portable_model import unfetched
+from dnntrain.checkpoint.portable_model import without_pretrained_weights
 from dnntrain.choices.model.mlp import Mlp
 from dnntrain.choices.model.timm import Timm
-from dnntrain.choices.model.torchvision import Torchvision, cached_weights, make
+from dnntrain.choices.model.torchvision import Torchvision, create_torchvision_model, get_weights_file
 from dnntrain.errors import ConfigError
-from dnntrain.nn.cost import unfilled
-from dnntrain.nn.init import initialise
-from dnntrain.nn.shape import ModelShape, head_modules
+from dnntrain.nn.cost import build_with_zero_weights
+from dnntrain.nn.init import initialize_weights
+from dnntrain.nn.shape import ModelShape, find_head_modules
 
 GREY = ModelShape(10, 1, 32, 32)
 COLOUR = ModelShape(10, 3, 32, 32)
@@ -41,19 +41,19 @@ def refused(choice: Torchvision, shape: ModelShape = COLOUR) -> str:
     ],
 )
 def test_models_take_the_datas_channels_and_classes_and_their_head_is_found(arch: str, head: str) -> None:
-    model = unfilled(lambda: Torchvision(name=arch).build(GREY)).eval()
+    model = build_with_zero_weights(lambda: Torchvision(name=arch).build(GREY)).eval()
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
-    assert head_modules(model) == (head,)
+    assert find_head_modules(model) == (head,)
 
 
 def test_auxiliary_outputs_are_left_out() -> None:
-    model = unfilled(lambda: Torchvision(name="googlenet").build(COLOUR))
+    model = build_with_zero_weights(lambda: Torchvision(name="googlenet").build(COLOUR))
     assert isinstance(model(torch.zeros(2, 3, 32, 32)), torch.Tensor)
 
 
 def test_first_weights_are_those_of_torchvisions_own_rules() -> None:
     model = Torchvision(name="resnet18").build(COLOUR)
-    initialise(model, 0)
+    initialize_weights(model, 0)
     published = torchvision.models.resnet18(num_classes=10)
     # Its convolutions are drawn with the variance of their fan-out, which no layer's own reset does.
     mine, theirs = (dict(net.named_parameters())["layer4.0.conv1.weight"].detach().std() for net in (model, published))
@@ -91,11 +91,11 @@ def test_a_model_whose_weights_come_from_a_checkpoint_is_built_without_those_of_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    choice = unfetched(Torchvision(name="mobilenet_v3_small", weights="DEFAULT", download=True))
-    names = unfilled(lambda: Torchvision(name="mobilenet_v3_small").build(COLOUR)).state_dict().keys()
-    assert unfilled(lambda: choice.build(COLOUR)).state_dict().keys() == names
-    assert unfetched(Timm(name="resnet10t", pretrained=True)) == Timm(name="resnet10t")
-    assert unfetched(Mlp(hidden=(8,))) == Mlp(hidden=(8,))
+    choice = without_pretrained_weights(Torchvision(name="mobilenet_v3_small", weights="DEFAULT", download=True))
+    names = build_with_zero_weights(lambda: Torchvision(name="mobilenet_v3_small").build(COLOUR)).state_dict().keys()
+    assert build_with_zero_weights(lambda: choice.build(COLOUR)).state_dict().keys() == names
+    assert without_pretrained_weights(Timm(name="resnet10t", pretrained=True)) == Timm(name="resnet10t")
+    assert without_pretrained_weights(Mlp(hidden=(8,))) == Mlp(hidden=(8,))
 
 
 def test_weights_for_colours_are_refused_for_grey_images() -> None:
@@ -108,7 +108,7 @@ def test_pretrained_weights_fill_all_but_the_head(tmp_path: Path, monkeypatch: p
     path.parent.mkdir(parents=True)
     published = torchvision.models.mobilenet_v3_small()
     torch.save(published.state_dict(), path)
-    found = cached_weights("https://example.org/models/mobilenet_v3_small-00000000.pth", download=False)
-    model = make("mobilenet_v3_small", COLOUR, found)
+    found = get_weights_file("https://example.org/models/mobilenet_v3_small-00000000.pth", download=False)
+    model = create_torchvision_model("mobilenet_v3_small", COLOUR, found)
     assert torch.equal(model.features[0][0].weight, published.features[0][0].weight)  # type: ignore[index]
     assert model.classifier[3].weight.shape == (10, 1024)  # type: ignore[index]

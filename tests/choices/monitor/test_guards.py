@@ -9,26 +9,26 @@ import torch
 from stand_ins import built
 from torch import nn
 
-from dnntrain.choices.monitor.dead_units import DeadUnits, DeadUnitsGuard, living
+from dnntrain.choices.monitor.dead_units import DeadUnits, DeadUnitsGuard, find_living_units
 from dnntrain.choices.monitor.gradient_norm import GradientNorm, GradientNormGuard
-from dnntrain.choices.monitor.loss_spike import LossSpike, LossSpikeGuard, robust_score
+from dnntrain.choices.monitor.loss_spike import LossSpike, LossSpikeGuard, compute_robust_score
 from dnntrain.choices.monitor.non_finite import NonFinite, NonFiniteGuard
 from dnntrain.choices.monitor.slow_data import SlowData, SlowDataGuard
-from dnntrain.choices.monitor.slow_rank import slowest
-from dnntrain.config.validate import precheck
+from dnntrain.choices.monitor.slow_rank import find_slowest_rank
+from dnntrain.config.validate import validate_overrides
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Action, Alarm, Clock, Seen
+from dnntrain.protocols import Action, Alarm, StepStats, StepTiming
 
 
-def seen(step: int, loss: float = 1.0, norm: float = 1.0, sums: tuple[float, ...] = ()) -> Seen:
-    return Seen(step, loss, norm, sums)
+def seen(step: int, loss: float = 1.0, norm: float = 1.0, sums: tuple[float, ...] = ()) -> StepStats:
+    return StepStats(step, loss, norm, sums)
 
 
 def test_the_robust_score_counts_deviations_from_the_median() -> None:
     # Median 3, absolute deviations 2 1 0 1 2: their median is 1.
-    assert robust_score([1, 2, 3, 4, 5], 6.0) == pytest.approx(3 / 1.4826)
-    assert robust_score([2.0, 2.0, 2.0], 2.3) == pytest.approx(0.3 / (0.05 * 2))
-    assert robust_score([1, 2, 3], math.nan) == math.inf
+    assert compute_robust_score([1, 2, 3, 4, 5], 6.0) == pytest.approx(3 / 1.4826)
+    assert compute_robust_score([2.0, 2.0, 2.0], 2.3) == pytest.approx(0.3 / (0.05 * 2))
+    assert compute_robust_score([1, 2, 3], math.nan) == math.inf
 
 
 def test_a_spike_is_told_once_half_of_the_window_is_filled_and_does_not_enter_it() -> None:
@@ -75,7 +75,7 @@ def test_a_knob_without_effect_is_refused(words: dict[str, object]) -> None:
 
 
 def test_units_that_are_zero_for_all_examples_are_counted() -> None:
-    assert living(torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), 1).tolist() == [False, True, True]
+    assert find_living_units(torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), 1).tolist() == [False, True, True]
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     with torch.no_grad():
         model[0].weight.fill_(1.0)  # type: ignore[union-attr, operator]
@@ -84,9 +84,9 @@ def test_units_that_are_zero_for_all_examples_are_counted() -> None:
     guard.bind(built(model))
     images = torch.rand(5, 3)
     model(images)  # not looked at
-    assert guard.measure(Clock(1, 0.0)) is None
+    assert guard.measure(StepTiming(1, 0.0)) is None
     model(images)
-    counts = guard.measure(Clock(2, 0.0))
+    counts = guard.measure(StepTiming(2, 0.0))
     assert counts is not None
     assert counts.tolist() == [1.0, 0.0, 0.0, 0.0]
     alarm = guard.judge(seen(2, sums=tuple(counts.tolist())))
@@ -103,7 +103,7 @@ def test_a_count_that_was_left_out_leaves_nothing_to_the_next_one() -> None:
             model[0].weight.fill_(0.0)  # type: ignore[union-attr, operator]
             model[0].bias.fill_(1.0 if step < 6 else -1.0)  # type: ignore[union-attr, operator]
         model(torch.ones(1, 1))
-        counted = guard.measure(Clock(step, 0.0))
+        counted = guard.measure(StepTiming(step, 0.0))
     assert counted is not None
     assert counted.tolist() == [0.0, 0.0]
 
@@ -116,17 +116,17 @@ def test_dead_units_go_back_to_before_the_steps_of_the_last_good_count_and_leave
     guard = DeadUnitsGuard(DeadUnits(action="rollback", every=10, steps=3))
     first = counts(guard, 10, 0.0, 0.0)
     assert first is not None
-    assert (first.action, first.good_until, first.cut) == (Action.ROLLBACK, 0, 0.5)
+    assert (first.action, first.last_good_step, first.lr_factor) == (Action.ROLLBACK, 0, 0.5)
     assert counts(guard, 20, 1.0, 0.0) is None
     second = counts(guard, 30, 0.0, 0.0)
     assert second is not None
-    assert second.good_until == 17
-    guard.measure(Clock(30, 0.0))
-    assert guard.may_go_back_to == (17, 37)
+    assert second.last_good_step == 17
+    guard.measure(StepTiming(30, 0.0))
+    assert guard.rollback_steps == (17, 37)
     # The state of an earlier step is restored: what was found good stays so.
     early = DeadUnitsGuard(DeadUnits(action="rollback", every=10, steps=3)).state_dict()
     guard.load_state_dict(early)
-    assert guard.may_go_back_to[0] == 17
+    assert guard.rollback_steps[0] == 17
 
 
 @pytest.mark.parametrize(
@@ -141,24 +141,24 @@ def test_dead_units_go_back_to_before_the_steps_of_the_last_good_count_and_leave
 )
 def test_an_action_that_could_not_help_is_refused_with_one_that_works(name: str, action: str, instead: str) -> None:
     with pytest.raises(ConfigError, match=f"monitor.{name}.action={action}: .*; use {instead}"):
-        precheck([f"monitor=[{name}]", f"monitor.{name}.action={action}"])
-    precheck([f"monitor=[{name}]", instead])
+        validate_overrides([f"monitor=[{name}]", f"monitor.{name}.action={action}"])
+    validate_overrides([f"monitor=[{name}]", instead])
 
 
 def test_the_slowest_rank_is_compared_with_the_others() -> None:
-    assert slowest([1.0, 2.0, 1.0, 1.2]) == (1, 2.0)
-    assert slowest([3.0, 1.0]) == (0, 3.0)
+    assert find_slowest_rank([1.0, 2.0, 1.0, 1.2]) == (1, 2.0)
+    assert find_slowest_rank([3.0, 1.0]) == (0, 3.0)
 
 
 def test_waiting_is_a_share_of_the_time_since_the_last_look() -> None:
     now = iter([0.0, 10.0, 20.0])
     guard = SlowDataGuard(SlowData(every=2, share=0.3), clock=lambda: next(now))
-    assert guard.measure(Clock(1, 9.0)) is None  # workers start
-    first = guard.measure(Clock(2, 2.0))
+    assert guard.measure(StepTiming(1, 9.0)) is None  # workers start
+    first = guard.measure(StepTiming(2, 2.0))
     assert first is not None
     assert guard.judge(seen(2, sums=tuple(first.tolist()))) is None
-    guard.measure(Clock(3, 2.0))
-    second = guard.measure(Clock(4, 2.0))
+    guard.measure(StepTiming(3, 2.0))
+    second = guard.measure(StepTiming(4, 2.0))
     assert second is not None
     alarm = guard.judge(seen(4, sums=tuple(second.tolist())))
     assert alarm is not None

@@ -19,7 +19,7 @@ from faults import install
 from short_runs import broken_off, comparable, environment, result, rows
 
 from dnntrain import train
-from dnntrain.checkpoint.checkpoint import read
+from dnntrain.checkpoint.checkpoint import read_checkpoint
 from dnntrain.errors import DivergedError, DnntrainError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -279,7 +279,7 @@ def test_what_powersgd_carries_over_is_after_a_step_that_is_left_out_what_it_was
 
 
 def carried_over(folder: Path, step: int) -> dict[str, torch.Tensor]:
-    state = read(folder / "checkpoints" / f"step-{step}").states["powersgd"]
+    state = read_checkpoint(folder / "checkpoints" / f"step-{step}").states["powersgd"]
     errors = {f"error of rank {rank}": of_buckets["0"] for rank, of_buckets in state["errors"].items()}
     return {"p": state["p"]["0"], "q": state["q"]["0"], **errors}
 

@@ -14,11 +14,11 @@ from dnntrain.choices.norm.group import Group
 from dnntrain.choices.norm.layer import Layer
 from dnntrain.choices.norm.local import Local
 from dnntrain.choices.norm.sync import Sync
-from dnntrain.choices.norm.weight_standardisation import WeightStandardisation, baked
+from dnntrain.choices.norm.weight_standardisation import WeightStandardization, bake_standardized_filters
 from dnntrain.errors import ConfigError
 
 BATCH: list[Any] = [Local(), Sync(), Ghost(size=2), Frozen()]
-EXAMPLE: list[Any] = [Group(), Layer(), WeightStandardisation()]
+EXAMPLE: list[Any] = [Group(), Layer(), WeightStandardization()]
 
 
 def activated() -> nn.Module:
@@ -42,20 +42,20 @@ def residual() -> nn.Module:
 def test_a_converted_model_evaluates_to_the_same(choice: Any, build: Any) -> None:
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(choice.converted(build()).eval()(images), build().eval()(images))
+        torch.testing.assert_close(choice.convert(build()).eval()(images), build().eval()(images))
 
 
 @pytest.mark.parametrize("choice", [*BATCH, *EXAMPLE], ids=lambda choice: type(choice).__name__)
 def test_parameters_keep_their_names_and_values(choice: Any) -> None:
     plain = dict(residual().named_parameters())
-    converted = dict(choice.converted(residual()).named_parameters())
+    converted = dict(choice.convert(residual()).named_parameters())
     assert list(converted) == list(plain)
     assert all(torch.equal(converted[name], plain[name]) for name in plain)
 
 
 @pytest.mark.parametrize("choice", [*BATCH, Group(), Layer()], ids=lambda choice: type(choice).__name__)
 def test_activations_inside_normalisation_layers_stay(choice: Any) -> None:
-    model = choice.converted(activated()).train()
+    model = choice.convert(activated()).train()
     norm = next(module for module in model.modules() if isinstance(module._modules.get("act"), nn.Hardswish | nn.ReLU))
     assert isinstance(norm, nn.Module)
     outputs = norm(torch.randn(4, norm.weight.numel(), 2, 2))
@@ -65,7 +65,7 @@ def test_activations_inside_normalisation_layers_stay(choice: Any) -> None:
 def test_a_model_without_batch_normalisation_is_refused() -> None:
     for choice in (*BATCH, *EXAMPLE):
         with pytest.raises(ConfigError, match="has none"):
-            choice.converted(nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(2)))
+            choice.convert(nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(2)))
 
 
 def test_a_layer_with_a_forward_pass_of_its_own_is_refused() -> None:
@@ -74,22 +74,22 @@ def test_a_layer_with_a_forward_pass_of_its_own_is_refused() -> None:
             return input
 
     with pytest.raises(ConfigError, match="Odd"):
-        Sync().converted(nn.Sequential(Odd(3)))
+        Sync().convert(nn.Sequential(Odd(3)))
 
 
 def test_a_layer_that_stands_at_two_places_is_replaced_at_both() -> None:
     shared = nn.BatchNorm2d(8)
-    model = Group().converted(nn.Sequential(shared, nn.ReLU(), shared))
+    model = Group().convert(nn.Sequential(shared, nn.ReLU(), shared))
     assert isinstance(model[0], nn.GroupNorm)  # type: ignore[index]
     assert model[0] is model[2]  # type: ignore[index]
 
 
 def test_standardised_filters_are_baked_into_the_export_without_changing_outputs() -> None:
-    model = WeightStandardisation().converted(residual()).eval()
+    model = WeightStandardization().convert(residual()).eval()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = model(images)
-        exported = WeightStandardisation().exported(residual())
-        exported.load_state_dict(baked(model).state_dict())
+        exported = WeightStandardization().convert_for_export(residual())
+        exported.load_state_dict(bake_standardized_filters(model).state_dict())
         torch.testing.assert_close(exported.eval()(images), expected)
     assert all(type(module) is nn.Conv2d for module in model.modules() if isinstance(module, nn.Conv2d))

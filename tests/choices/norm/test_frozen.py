@@ -14,7 +14,7 @@ def test_training_uses_and_keeps_the_running_statistics(affine: bool) -> None:
     norm = nn.BatchNorm2d(2)
     norm.running_mean.copy_(torch.tensor([1.0, -1.0]))  # type: ignore[union-attr]
     norm.running_var.copy_(torch.tensor([4.0, 0.25]))  # type: ignore[union-attr]
-    model = Frozen(affine=affine).converted(nn.Sequential(norm)).train()
+    model = Frozen(affine=affine).convert(nn.Sequential(norm)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     images = torch.randn(3, 2, 4, 4)
     shape = (1, 2, 1, 1)

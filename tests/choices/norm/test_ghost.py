@@ -10,23 +10,23 @@ from torch import nn
 from two_ranks import computed, inputs, network, on_two_ranks
 
 from dnntrain.choices.norm._convert import NormFacts
-from dnntrain.choices.norm.ghost import Ghost, ghost_normalised, virtual_sizes
+from dnntrain.choices.norm.ghost import Ghost, normalize_virtual_batches, split_virtual_batches
 from dnntrain.errors import ConfigError
 
 
 def test_the_rest_is_a_virtual_batch_where_it_is_half_of_one() -> None:
-    assert virtual_sizes(32, 8) == [8, 8, 8, 8]
-    assert virtual_sizes(20, 8) == [8, 8, 4]
-    assert virtual_sizes(19, 8) == [8, 11]
-    assert virtual_sizes(3, 8) == [3]
-    assert virtual_sizes(0, 8) == []
+    assert split_virtual_batches(32, 8) == [8, 8, 8, 8]
+    assert split_virtual_batches(20, 8) == [8, 8, 4]
+    assert split_virtual_batches(19, 8) == [8, 11]
+    assert split_virtual_batches(3, 8) == [3]
+    assert split_virtual_batches(0, 8) == []
 
 
 def test_each_virtual_batch_is_normalised_by_itself() -> None:
     torch.manual_seed(0)
     images, weight, bias = torch.randn(6, 3, 2, 2), torch.randn(3), torch.randn(3)
     statistics = torch.zeros(2, 2, 3)
-    outputs = ghost_normalised(images, [4, 2], weight, bias, 1e-5, statistics)
+    outputs = normalize_virtual_batches(images, [4, 2], weight, bias, 1e-5, statistics)
     for at, part in enumerate((slice(0, 4), slice(4, 6))):
         flat = images[part].transpose(0, 1).flatten(1)
         mean, var = flat.mean(1), flat.var(1)
@@ -39,7 +39,7 @@ def test_each_virtual_batch_is_normalised_by_itself() -> None:
 
 def test_running_statistics_move_as_one_update_for_each_virtual_batch() -> None:
     # Two virtual batches of the same mean 3 and variance: two updates by 0.1 leave 0.81 of the start, which is 0.
-    layer = Ghost(size=2).converted(nn.Sequential(nn.BatchNorm1d(1)))[0]  # type: ignore[index]
+    layer = Ghost(size=2).convert(nn.Sequential(nn.BatchNorm1d(1)))[0]  # type: ignore[index]
     layer(torch.tensor([[2.0], [4.0], [2.0], [4.0]]))
     torch.testing.assert_close(layer.running_mean, torch.tensor([0.19 * 3]))
     torch.testing.assert_close(layer.running_var, torch.tensor([0.81 + 0.19 * 2]))
@@ -48,7 +48,7 @@ def test_running_statistics_move_as_one_update_for_each_virtual_batch() -> None:
 
 @pytest.mark.parametrize("sizes", [[4, 4], [8, 0]])
 def test_two_ranks_equal_one_process(sizes: list[int], tmp_path: Path) -> None:
-    whole = computed(Ghost(size=2).converted(network()), inputs(), scale=1.0)
+    whole = computed(Ghost(size=2).convert(network()), inputs(), scale=1.0)
     ranks = on_two_ranks(tmp_path, "ghost", sizes)
     for name, expected in whole.items():
         if name.startswith(("outputs", "inputs")):

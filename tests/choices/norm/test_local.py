@@ -12,7 +12,7 @@ from dnntrain.choices.norm.local import Local
 def test_synchronised_layers_train_locally() -> None:
     torch.manual_seed(0)
     images = torch.randn(4, 3, 2, 2)
-    ours, plain = Local().converted(nn.Sequential(nn.SyncBatchNorm(3))), nn.Sequential(nn.BatchNorm2d(3))
+    ours, plain = Local().convert(nn.Sequential(nn.SyncBatchNorm(3))), nn.Sequential(nn.BatchNorm2d(3))
     assert torch.equal(ours(images), plain(images))
     assert all(torch.equal(a, b) for a, b in zip(ours.buffers(), plain.buffers(), strict=True))
 

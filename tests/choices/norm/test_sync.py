@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from two_ranks import computed, inputs, network, on_two_ranks
 
-from dnntrain.choices.norm._convert import NormFacts, restored
-from dnntrain.choices.norm.sync import Sync, SyncNorm, synchronised
-from dnntrain.protocols import Alone
+from dnntrain.choices.norm._convert import NormFacts, restore_batch_norms
+from dnntrain.choices.norm.sync import Sync, SyncNorm, normalize_over_ranks
+from dnntrain.protocols import SingleProcess
 
 
 @pytest.mark.parametrize("sizes", [[5, 3], [8, 0]])
@@ -35,7 +35,7 @@ def test_two_ranks_equal_one_process_over_the_whole_batch(sizes: list[int], tmp_
 def test_the_function_equals_torchs_batch_normalisation(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     images, weight, bias = torch.randn(shape), torch.randn(3), torch.randn(3)
-    outputs, mean, var, count = synchronised(images, weight, bias, 1e-5, Alone())
+    outputs, mean, var, count = normalize_over_ranks(images, weight, bias, 1e-5, SingleProcess())
     expected = nn.functional.batch_norm(images, None, None, weight, bias, True, 0.0, 1e-5)
     torch.testing.assert_close(outputs, expected, rtol=1e-6, atol=1e-6)
     flat = images.transpose(0, 1).flatten(1).double()
@@ -46,12 +46,12 @@ def test_the_function_equals_torchs_batch_normalisation(shape: tuple[int, ...]) 
 
 def test_variance_survives_a_large_mean() -> None:
     images = 1e4 + torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
-    _, _, var, _ = synchronised(images, None, None, 1e-5, Alone())
+    _, _, var, _ = normalize_over_ranks(images, None, None, 1e-5, SingleProcess())
     torch.testing.assert_close(var, images.double().var(0, correction=0), rtol=1e-4, atol=0)
 
 
 def test_on_one_rank_it_is_bitwise_plain_and_the_plan_says_so() -> None:
-    plain, ours = computed(network(), inputs(), 1.0), computed(Sync().converted(network()), inputs(), 1.0)
+    plain, ours = computed(network(), inputs(), 1.0), computed(Sync().convert(network()), inputs(), 1.0)
     assert all(torch.equal(plain[name], ours[name]) for name in plain)
     (note,) = Sync().notes(NormFacts(ranks=1, batch_size=32, micro_batch_size=32, accumulation=1, batch_norms=2))
     assert "one rank" in note
@@ -63,8 +63,8 @@ def test_accumulation_is_noted() -> None:
 
 
 def test_the_exported_model_is_the_one_that_was_built() -> None:
-    model = Sync().converted(network())
+    model = Sync().convert(network())
     assert any(isinstance(module, SyncNorm) for module in model.modules())
-    kinds = [type(module) for module in restored(model).modules()]
+    kinds = [type(module) for module in restore_batch_norms(model).modules()]
     assert kinds == [type(module) for module in network().modules()]
     assert list(model.state_dict()) == list(network().state_dict())

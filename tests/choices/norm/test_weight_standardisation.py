@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.choices.norm.weight_standardisation import StandardisedConv2d, WeightStandardisation, standardised
+from dnntrain.choices.norm.weight_standardisation import StandardizedConv2d, WeightStandardization, standardize_weight
 from dnntrain.errors import ConfigError
 
 
 def test_each_filter_gets_mean_0_and_deviation_1() -> None:
     torch.manual_seed(0)
     weight = 3 + 2 * torch.randn(5, 4, 3, 3)
-    found = standardised(weight, 1e-5)
+    found = standardize_weight(weight, 1e-5)
     flat = weight.flatten(1)
     expected = (flat - flat.mean(1, keepdim=True)) / (flat.std(1, keepdim=True) + 1e-5)
     torch.testing.assert_close(found.flatten(1), expected)
@@ -21,8 +21,8 @@ def test_each_filter_gets_mean_0_and_deviation_1() -> None:
 
 def test_a_filter_of_one_number_stays_as_it_is() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 1, groups=4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
-    WeightStandardisation().converted(model)
-    assert [type(module) for module in model[:2]] == [nn.Conv2d, StandardisedConv2d]
+    WeightStandardization().convert(model)
+    assert [type(module) for module in model[:2]] == [nn.Conv2d, StandardizedConv2d]
 
 
 def test_a_convolution_of_another_kind_is_refused() -> None:
@@ -30,12 +30,12 @@ def test_a_convolution_of_another_kind_is_refused() -> None:
         pass
 
     with pytest.raises(ConfigError, match="Own"):
-        WeightStandardisation().converted(nn.Sequential(Own(3, 4, 3), nn.BatchNorm2d(4)))
+        WeightStandardization().convert(nn.Sequential(Own(3, 4, 3), nn.BatchNorm2d(4)))
 
 
 def test_the_gradient_of_a_filter_lies_in_memory_as_the_filter_does() -> None:
     weight = torch.randn(4, 1, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
     strides = []
     weight.register_hook(lambda gradient: strides.append(gradient.stride()))  # type: ignore[no-untyped-call]
-    standardised(weight, 1e-5).square().sum().backward()  # type: ignore[no-untyped-call]
+    standardize_weight(weight, 1e-5).square().sum().backward()  # type: ignore[no-untyped-call]
     assert strides == [weight.stride()]

@@ -14,7 +14,7 @@ from dnntrain.checkpoint import checkpoint
 from dnntrain.checkpoint.state_dicts import OptimizerState
 from dnntrain.choices.optim.adamw import AdamW
 from dnntrain.choices.optim.adamw_8bit import AdamW8bit
-from dnntrain.utils.hardware import detect
+from dnntrain.utils.hardware import probe_hardware
 
 
 def network() -> nn.Sequential:
@@ -76,8 +76,10 @@ def test_steps_after_a_checkpoint_are_those_of_the_optimizer_that_went_on(tmp_pa
     optimize(model, optimizers, 3)
     other.load_state_dict(model.state_dict())
     restored = AdamW8bit().build(other)
-    saved = checkpoint.save(tmp_path, 3, {"optimizer": OptimizerState(optimizers)}, checkpoint.Digests("", ""))
-    checkpoint.restore(checkpoint.read(saved), {"optimizer": OptimizerState(restored)})
+    saved = checkpoint.save_checkpoint(
+        tmp_path, 3, {"optimizer": OptimizerState(optimizers)}, checkpoint.Digests("", "")
+    )
+    checkpoint.restore_states(checkpoint.read_checkpoint(saved), {"optimizer": OptimizerState(restored)})
     optimize(model, optimizers, 3, first=3)
     optimize(other, restored, 3, first=3)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
@@ -96,7 +98,7 @@ def test_the_rate_of_a_group_may_be_set_as_a_number() -> None:
 
 
 def test_it_is_refused_where_it_has_no_kernels() -> None:
-    cpu = detect("cpu")
+    cpu = probe_hardware("cpu")
     assert AdamW8bit().refusal(cpu) is None
     refused = AdamW8bit().refusal(replace(cpu, device="mps"))
     assert refused is not None

@@ -12,7 +12,7 @@ from short_runs import rows, trained
 
 from dnntrain.checkpoint import checkpoint
 from dnntrain.checkpoint.state_dicts import OptimizerState
-from dnntrain.choices.optim._base import OptimizerChoice, scaling_factor
+from dnntrain.choices.optim._base import OptimizerChoice, compute_lr_scale
 from dnntrain.choices.optim.adam import Adam
 from dnntrain.choices.optim.adamw import AdamW
 from dnntrain.choices.optim.lion import Lion
@@ -20,16 +20,16 @@ from dnntrain.choices.optim.muon import Muon
 from dnntrain.choices.optim.radam import RAdam
 from dnntrain.choices.optim.sgd import Sgd
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
-from dnntrain.config.registry import registry
+from dnntrain.config.decode import decode_config
+from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
 
 
 def test_rates_scale_with_the_batch_by_the_rule() -> None:
-    assert scaling_factor("linear", 1024, 256) == 4
-    assert scaling_factor("sqrt", 1024, 256) == 2
-    assert scaling_factor("none", 1024, 256) == 1
-    muon = Muon(lr=0.1, adam_lr=0.01, lr_scaling="sqrt", lr_base_batch=128).scaled(512)
+    assert compute_lr_scale("linear", 1024, 256) == 4
+    assert compute_lr_scale("sqrt", 1024, 256) == 2
+    assert compute_lr_scale("none", 1024, 256) == 1
+    muon = Muon(lr=0.1, adam_lr=0.01, lr_scaling="sqrt", lr_base_batch=128).adapt_lr(512)
     assert (muon.lr, muon.adam_lr) == (0.2, 0.02)
 
 
@@ -42,18 +42,18 @@ def test_rates_scale_with_the_batch_by_the_rule() -> None:
     ],
 )
 def test_the_equation_is_stated(choice: Sgd, equation: str) -> None:
-    assert choice.equation(1024) == equation
+    assert choice.format_lr_equation(1024) == equation
 
 
 def test_a_base_batch_without_a_rule_is_refused() -> None:
     with pytest.raises(ConfigError, match="no effect with lr_scaling=none"):
-        decode(compose(["optim.lr_base_batch=128"]))
+        decode_config(compose(["optim.lr_base_batch=128"]))
 
 
 def test_a_group_rule_is_checked_before_anything_is_built() -> None:
     with pytest.raises(ConfigError, match="a pattern of parameter names"):
         compose(["optim.groups=['head.* lr=10']"])
-    config = decode(compose(["optim.groups=['head.* lr_scale=1e1 weight_decay=0']"]))
+    config = decode_config(compose(["optim.groups=['head.* lr_scale=1e1 weight_decay=0']"]))
     assert config.optim.groups == ("head.* lr_scale=1e1 weight_decay=0",)
 
 
@@ -67,7 +67,7 @@ def test_a_group_rule_is_checked_before_anything_is_built() -> None:
 )
 def test_knobs_that_cannot_hold_are_refused(words: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        decode(compose(list(words)))
+        decode_config(compose(list(words)))
 
 
 def test_a_run_is_logged_at_the_scaled_rate_whatever_its_groups(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_pattern_that_matches_nothing_is_refused_by_the_plan(capsys: pytest.Ca
 
 def test_every_choice_shares_these_knobs() -> None:
     shared = ("lr", "weight_decay", "no_decay", "groups", "layer_decay", "lr_scaling", "lr_base_batch")
-    for choice in registry().choices("optim").values():
+    for choice in load_registry().get_choices("optim").values():
         assert tuple(choice.schema.fields)[: len(shared)] == shared
 
 
@@ -101,8 +101,10 @@ def test_steps_after_a_checkpoint_are_those_of_the_optimizer_that_went_on(
     other = network()
     other.load_state_dict(model.state_dict())
     restored = choice.build(other)
-    saved = checkpoint.save(tmp_path, 3, {"optimizer": OptimizerState(optimizers)}, checkpoint.Digests("", ""))
-    checkpoint.restore(checkpoint.read(saved), {"optimizer": OptimizerState(restored)})
+    saved = checkpoint.save_checkpoint(
+        tmp_path, 3, {"optimizer": OptimizerState(optimizers)}, checkpoint.Digests("", "")
+    )
+    checkpoint.restore_states(checkpoint.read_checkpoint(saved), {"optimizer": OptimizerState(restored)})
     optimize(model, optimizers, 3, first=3)
     optimize(other, restored, 3, first=3)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
@@ -122,7 +124,7 @@ SHORT_RATES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", registry().names("optim"))
+@pytest.mark.parametrize("name", load_registry().list_names("optim"))
 def test_every_choice_learns(name: str, tmp_path: Path) -> None:
     trained(tmp_path / "run", f"optim={name}", f"optim.lr={SHORT_RATES.get(name, 6e-3)}", "sched=constant")
     losses = [row["loss"] for row in rows(tmp_path / "run") if row["split"] == "train"]

@@ -8,7 +8,12 @@ from optimizing import network
 from torch import nn
 
 from dnntrain.choices.model.vit_tiny import VitTiny
-from dnntrain.choices.optim._param_groups import GroupRule, block_depths, parameter_groups, parameter_settings
+from dnntrain.choices.optim._param_groups import (
+    GroupRule,
+    compute_block_depths,
+    make_param_groups,
+    make_parameter_options,
+)
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 
@@ -18,7 +23,7 @@ def settings(
 ) -> dict[str, tuple[float, float]]:
     """{name: (lr_scale, weight decay)} with a weight decay of 0.1."""
     parsed = [GroupRule.parse(rule) for rule in rules]
-    found = parameter_settings(model, 0.1, no_decay, parsed, layer_decay)
+    found = make_parameter_options(model, 0.1, no_decay, parsed, layer_decay)
     return {name: (setting.lr_scale, setting.weight_decay) for name, setting in found.items()}
 
 
@@ -55,7 +60,7 @@ def test_a_transformer_has_the_depths_of_beit_with_the_last_norm_in_the_last_blo
 
     model = timm.create_model("vit_tiny_patch16_224", depth=3, num_classes=5)
     expected = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-    assert block_depths(model.named_parameters()) == expected
+    assert compute_block_depths(model.named_parameters()) == expected
     assert expected["cls_token"] == 0
     assert expected["head.weight"] == 4
 
@@ -66,7 +71,7 @@ def test_depths_of_a_convolutional_network_of_timm_are_in_timms_order(name: str)
     from timm.models import group_parameters
 
     model = timm.create_model(name, num_classes=5)
-    ours = block_depths(model.named_parameters())
+    ours = compute_block_depths(model.named_parameters())
     theirs = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
     pairs = sorted({(theirs[key], ours[key]) for key in ours})
     assert [depth for _, depth in pairs] == sorted(depth for _, depth in pairs)
@@ -74,7 +79,7 @@ def test_depths_of_a_convolutional_network_of_timm_are_in_timms_order(name: str)
 
 def test_blocks_of_our_own_transformer_are_counted_one_by_one() -> None:
     model = VitTiny().build(ModelShape(10, 1, 28, 28))
-    depths = block_depths(model.named_parameters())
+    depths = compute_block_depths(model.named_parameters())
     blocks = {int(name.split(".")[1]) for name in depths if name.startswith("blocks.")}
     for name, depth in depths.items():
         if name.startswith("blocks."):
@@ -114,7 +119,7 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_name(
 def test_every_trainable_parameter_is_in_one_group_at_its_own_rate() -> None:
     model = network()
     model[1].weight.requires_grad_(False)
-    groups = parameter_groups(model.named_parameters(), parameter_settings(model, 0.1, layer_decay=0.5), lr=0.8)
+    groups = make_param_groups(model.named_parameters(), make_parameter_options(model, 0.1, layer_decay=0.5), lr=0.8)
     rates = {name: group["lr"] for group in groups for name, _ in group["params"]}
     assert rates == {
         "0.weight": 0.2,
@@ -130,11 +135,11 @@ def test_every_trainable_parameter_is_in_one_group_at_its_own_rate() -> None:
 
 def test_shards_of_different_meshes_and_plain_tensors_are_in_groups_of_their_own() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
-    known = parameter_settings(model, 0.1)
+    known = make_parameter_options(model, 0.1)
     for layer, mesh in zip(model, ("data", "data", None), strict=True):
         if mesh:
             layer.weight.device_mesh = mesh
-    groups = parameter_groups(model.named_parameters(), known, lr=1.0)
+    groups = make_param_groups(model.named_parameters(), known, lr=1.0)
     assert [[name for name, _ in group["params"]] for group in groups] == [["0.weight", "1.weight"], ["2.weight"]]
 
 

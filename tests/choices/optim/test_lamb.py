@@ -42,7 +42,7 @@ def test_the_count_of_steps_is_restored_in_every_group() -> None:
     model, other = network(), network()
     optimizers, restored = Lamb().build(model), Lamb().build(other)
     optimize(model, optimizers, 4)
-    counts, restored_counts = (Lamb().parts(context()).state["lamb"] for _ in range(2))
+    counts, restored_counts = (Lamb().build_hooks(context()).state["lamb"] for _ in range(2))
     counts.bind(built(model, optimizers))  # type: ignore[attr-defined]
     restored_counts.bind(built(other, restored))  # type: ignore[attr-defined]
     restored_counts.load_state_dict(counts.state_dict())

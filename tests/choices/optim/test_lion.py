@@ -10,7 +10,7 @@ from optimizing import Formula, assert_weights, by_hand, decays, network, optimi
 from torch import Tensor
 
 from dnntrain.choices.optim.lion import Lion
-from dnntrain.utils.hardware import detect
+from dnntrain.utils.hardware import probe_hardware
 
 
 def test_five_steps_are_the_formula_of_the_paper() -> None:
@@ -31,7 +31,7 @@ def test_five_steps_are_the_formula_of_the_paper() -> None:
 
 
 def test_without_its_package_it_is_refused_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    hardware = detect("cpu")
+    hardware = probe_hardware("cpu")
     assert Lion().refusal(hardware) is None
     monkeypatch.setattr("dnntrain.choices.optim._base.find_spec", lambda name: None)
     assert Lion().refusal(hardware) == ("needs the package timm", "install it: pip install 'dnntrain[timm]'")

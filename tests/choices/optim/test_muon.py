@@ -7,7 +7,7 @@ import torch
 from optimizing import network, optimize
 from torch import nn
 
-from dnntrain.choices.optim.muon import MatrixMuon, Muon, orthogonalised, shape_factor
+from dnntrain.choices.optim.muon import MatrixMuon, Muon, compute_shape_factor, orthogonalize
 
 
 def names(optimizer: torch.optim.Optimizer) -> set[str]:
@@ -60,7 +60,7 @@ def test_the_cheap_iteration_orthogonalises_as_torchs_does(shape: tuple[int, int
     torch.manual_seed(0)
     matrix = torch.randn(shape) @ torch.diag(torch.logspace(0, -2, shape[1]))
     coefficients = (3.4445, -4.7750, 2.0315)
-    ours, theirs = orthogonalised(matrix, coefficients, 5), _zeropower_via_newtonschulz(matrix, coefficients, 5, 1e-7)
+    ours, theirs = orthogonalize(matrix, coefficients, 5), _zeropower_via_newtonschulz(matrix, coefficients, 5, 1e-7)
     assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.float().flatten(), dim=0) > 0.999
     singular = torch.linalg.svdvals(ours)
     assert singular.max() < 1.3
@@ -71,4 +71,4 @@ def test_the_cheap_iteration_orthogonalises_as_torchs_does(shape: tuple[int, int
 def test_shape_factors_are_torchs(rule: str, shape: tuple[int, int]) -> None:
     from torch.optim._muon import _adjust_lr
 
-    assert shape_factor(rule, *shape) == pytest.approx(_adjust_lr(1.0, rule, torch.Size(shape)))
+    assert compute_shape_factor(rule, *shape) == pytest.approx(_adjust_lr(1.0, rule, torch.Size(shape)))

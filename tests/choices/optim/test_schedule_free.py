@@ -14,7 +14,7 @@ from stand_ins import built, context
 from torch import Tensor, nn
 
 from dnntrain.checkpoint import checkpoint
-from dnntrain.choices.optim.schedule_free import AveragedWeights, ScheduleFree, ScheduleFreeAdamW
+from dnntrain.choices.optim.schedule_free import AverageWeights, ScheduleFree, ScheduleFreeAdamW
 from dnntrain.errors import ConfigError
 
 #: A warm-up, a plateau, a fall: rates of seven steps.
@@ -33,9 +33,9 @@ def optimized(choice: ScheduleFree, rates: tuple[float, ...] = RATES) -> tuple[n
     return model, optimizer
 
 
-def view_of(model: nn.Module, optimizer: ScheduleFreeAdamW) -> AveragedWeights:
-    view = ScheduleFree().parts(context()).evaluation[0]
-    assert isinstance(view, AveragedWeights)
+def view_of(model: nn.Module, optimizer: ScheduleFreeAdamW) -> AverageWeights:
+    view = ScheduleFree().build_hooks(context()).eval_weights[0]
+    assert isinstance(view, AverageWeights)
     view.bind(built(model, (optimizer,)))
     return view
 
@@ -70,7 +70,7 @@ def test_training_and_evaluated_weights_are_those_of_the_paper(beta1: float) -> 
     model, optimizer = optimized(ScheduleFree(beta1=beta1, beta2=0.9, eps=1e-6, weight_decay=0.1))
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.detach().double(), y[name], rtol=1e-5, atol=1e-6)
-    with view_of(model, optimizer).applied(model):
+    with view_of(model, optimizer).swap_in(model):
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(parameter.detach().double(), x[name], rtol=1e-5, atol=1e-6)
 
@@ -78,7 +78,7 @@ def test_training_and_evaluated_weights_are_those_of_the_paper(beta1: float) -> 
 def test_groups_of_other_rates_have_the_same_average() -> None:
     x, _ = algorithm(0.9, 0.0, scale=0.5)
     model, optimizer = optimized(ScheduleFree(beta2=0.9, eps=1e-6, groups=("0.* lr_scale=0.5",)))
-    with view_of(model, optimizer).applied(model):
+    with view_of(model, optimizer).swap_in(model):
         torch.testing.assert_close(
             model.get_parameter("0.weight").detach().double(), x["0.weight"], rtol=1e-5, atol=1e-6
         )
@@ -103,7 +103,7 @@ def test_steps_are_those_of_the_package_of_the_authors() -> None:
 def test_evaluating_changes_no_bit_of_what_is_trained() -> None:
     model, optimizer = optimized(ScheduleFree())
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    with view_of(model, optimizer).applied(model):
+    with view_of(model, optimizer).swap_in(model):
         assert any(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name])
@@ -114,7 +114,7 @@ def test_before_the_first_step_the_average_is_the_model() -> None:
     (optimizer,) = ScheduleFree().build(model)
     assert isinstance(optimizer, ScheduleFreeAdamW)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    with view_of(model, optimizer).applied(model):
+    with view_of(model, optimizer).swap_in(model):
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
 
@@ -135,7 +135,7 @@ def test_a_checkpoint_holds_what_is_trained_and_the_exported_model_the_average(t
     trained(
         run, "optim=schedule_free", "optim.beta1=0.9", "train.duration=20step", "eval.weights=last", "precision=fp32"
     )
-    state = checkpoint.newest(run / "checkpoints", warn=print)
+    state = checkpoint.read_newest_checkpoint(run / "checkpoints", warn=print)
     assert state is not None
     exported = load_file(run / "model.safetensors")
     (steps,) = state.states["optimizer"].values()

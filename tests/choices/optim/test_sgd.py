@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dnntrain.choices.optim.sgd import Sgd
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
+from dnntrain.config.decode import decode_config
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
@@ -32,7 +32,7 @@ def test_five_steps_are_the_formula(momentum: float, nesterov: bool) -> None:
 
 
 def test_nesterov_is_the_preset_of_sgd() -> None:
-    assert decode(compose(["optim=nesterov"])).optim == Sgd(nesterov=True)
+    assert decode_config(compose(["optim=nesterov"])).optim == Sgd(nesterov=True)
 
 
 def test_nesterov_without_momentum_is_refused() -> None:

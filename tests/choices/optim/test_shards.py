@@ -13,9 +13,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
-from dnntrain.config.registry import registry
-from dnntrain.protocols import Need
+from dnntrain.config.decode import decode_config
+from dnntrain.config.registry import load_registry
+from dnntrain.protocols import LayoutRequirement
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +42,21 @@ def sharded(model: nn.Module, meshes: tuple[DeviceMesh, DeviceMesh]) -> nn.Modul
     return model
 
 
-OVER_SHARDS = [name for name in registry().names("optim") if not decode(compose([f"optim={name}"])).optim.needs]
+OVER_SHARDS = [
+    name for name in load_registry().list_names("optim") if not decode_config(compose([f"optim={name}"])).optim.needs
+]
 
 
 def test_the_choices_without_needs_are_these() -> None:
-    whole = {name for name in registry().names("optim") if name not in OVER_SHARDS}
+    whole = {name for name in load_registry().list_names("optim") if name not in OVER_SHARDS}
     assert whole == {"adafactor", "adamw_8bit"}
     for name in whole:
-        assert decode(compose([f"optim={name}"])).optim.needs == {Need.WHOLE_PARAMETER}
+        assert decode_config(compose([f"optim={name}"])).optim.needs == {LayoutRequirement.WHOLE_PARAMETER}
 
 
 @pytest.mark.parametrize("name", OVER_SHARDS)
 def test_shards_are_stepped_as_plain_tensors(name: str, meshes: tuple[DeviceMesh, DeviceMesh]) -> None:
-    choice = decode(compose([f"optim={name}", "optim.weight_decay=0.1", "optim.layer_decay=0.5"])).optim
+    choice = decode_config(compose([f"optim={name}", "optim.weight_decay=0.1", "optim.layer_decay=0.5"])).optim
     plain, shards = network(), sharded(network(), meshes)
     optimize(plain, choice.build(plain), 3)
     optimize(shards, choice.build(shards), 3)

@@ -8,11 +8,11 @@ import pytest
 
 from dnntrain import plan
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
-from dnntrain.distributed.parallel_dims import Degrees
+from dnntrain.config.decode import decode_config
+from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
-from dnntrain.planning.checks.parallelism import LayoutFacts, layout_refusals
-from dnntrain.utils.epochs import BatchSizes, Timetable
+from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
+from dnntrain.utils.epochs import BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 
 DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
@@ -105,18 +105,18 @@ def test_a_stage_of_frozen_filters_alone_is_refused_by_the_plan() -> None:
 @pytest.mark.parametrize(
     ("words", "degrees", "reason", "fix"),
     [
-        ((DDP, "parallel.compress=fp16"), Degrees(dp=2), "loss scale", "use parallel.compress=bf16 or none"),
-        ((DDP, "parallel.compress=powersgd"), Degrees(dp=2), "loss scale", "or precision=bf16"),
-        ((PP,), Degrees(pp=2), "take no loss scale", "use precision=bf16 or precision=fp32"),
+        ((DDP, "parallel.compress=fp16"), ParallelDims(dp=2), "loss scale", "use parallel.compress=bf16 or none"),
+        ((DDP, "parallel.compress=powersgd"), ParallelDims(dp=2), "loss scale", "or precision=bf16"),
+        ((PP,), ParallelDims(pp=2), "take no loss scale", "use precision=bf16 or precision=fp32"),
     ],
 )
 def test_what_a_loss_scale_cannot_be_combined_with_is_refused(
-    words: tuple[str, ...], degrees: Degrees, reason: str, fix: str
+    words: tuple[str, ...], degrees: ParallelDims, reason: str, fix: str
 ) -> None:
-    config = decode(compose(["precision=fp16", *words]))
+    config = decode_config(compose(["precision=fp16", *words]))
     gpu = Hardware("cuda", 2, capability=(7, 0))
-    sizes = BatchSizes(Timetable.constant(96, 32), 32)
-    (text,) = layout_refusals(config, gpu, degrees, LayoutFacts(True, 1, False), sizes)
+    sizes = BatchSizeSchedule(EpochSchedule.constant(96, 32), 32)
+    (text,) = find_layout_refusals(config, gpu, degrees, LayoutFacts(True, 1, False), sizes)
     assert reason in text
     assert fix in text
 

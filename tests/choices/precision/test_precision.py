@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dnntrain.choices.precision.auto import Auto
+from dnntrain.choices.precision.auto import AutoPrecision
 from dnntrain.choices.precision.bf16 import Bf16
 from dnntrain.choices.precision.fp16 import Fp16
 from dnntrain.choices.precision.fp32 import Fp32
-from dnntrain.utils.hardware import Hardware, detect
+from dnntrain.utils.hardware import Hardware, probe_hardware
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,10 @@ from dnntrain.utils.hardware import Hardware, detect
     ],
 )
 def test_auto_takes_what_the_hardware_computes_natively(hardware: Hardware, name: str, reason: str) -> None:
-    policy = Auto().build(hardware)
+    policy = AutoPrecision().build(hardware)
     assert policy.name == name
     assert reason in policy.reason
-    assert policy.scaler == (name == "fp16")
+    assert policy.uses_loss_scale == (name == "fp16")
 
 
 def test_what_is_asked_for_is_given() -> None:
@@ -40,7 +40,7 @@ def test_bf16_on_a_processor_without_it_is_said_to_be_slow() -> None:
 
 
 def test_this_machine_is_detected() -> None:
-    hardware = detect("cpu")
+    hardware = probe_hardware("cpu")
     assert hardware.cores >= 1
     assert hardware.memory_bytes > 2**28
     assert hardware.device == "cpu"

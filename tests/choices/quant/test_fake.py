@@ -10,18 +10,18 @@ from torch.nn import functional
 from dnntrain.choices.model._basic_resnet import ResidualNetwork
 from dnntrain.choices.model.wide_resnet import WideResnet
 from dnntrain.choices.norm.sync import Sync
-from dnntrain.choices.norm.weight_standardisation import WeightStandardisation
+from dnntrain.choices.norm.weight_standardisation import WeightStandardization
 from dnntrain.choices.quant._fake_quant import (
     FakeConv2d,
-    activation_scale,
-    fake_activation,
-    fake_weight,
-    folding_factor,
-    inserted,
-    prepared,
-    restored,
+    compute_activation_scale,
+    compute_folding_factor,
+    fake_quantize_activation,
+    fake_quantize_weight,
+    insert_fake_quantization,
+    list_fake_modules,
+    remove_fake_quantization,
 )
-from dnntrain.choices.quant._quant_points import watched
+from dnntrain.choices.quant._quant_points import find_quant_points
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 
@@ -37,7 +37,7 @@ def network() -> nn.Module:
 
 
 def on(model: nn.Module, name: str) -> None:
-    for module in prepared(model):
+    for module in list_fake_modules(model):
         setattr(module, name, True)
 
 
@@ -47,14 +47,14 @@ def test_an_activation_is_rounded_to_256_values_of_which_0_is_one() -> None:
     scale = (largest - smallest) / 255
     zero = round(-smallest / scale)
     expected = [(min(max(round(value / scale) + zero, 0), 255) - zero) * scale for value in values.tolist()]
-    found = fake_activation(values, torch.tensor([-smallest, largest]))
+    found = fake_quantize_activation(values, torch.tensor([-smallest, largest]))
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
     assert found[3] == 0
 
 
 def test_gradients_pass_within_the_range_alone() -> None:
     values = torch.tensor([-1.5, -0.5, 0.3, 1.9, 2.5], requires_grad=True)
-    fake_activation(values, torch.tensor([1.0, 2.0])).sum().backward()  # type: ignore[no-untyped-call]
+    fake_quantize_activation(values, torch.tensor([1.0, 2.0])).sum().backward()  # type: ignore[no-untyped-call]
     assert values.grad is not None
     assert values.grad.tolist() == [0, 1, 1, 1, 0]
 
@@ -63,7 +63,7 @@ def test_each_filter_is_rounded_to_255_values_of_its_own() -> None:
     weight = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.1, 1, 30]).view(
         -1, 1, 1, 1
     )
-    found = fake_weight(weight)
+    found = fake_quantize_weight(weight)
     for filter, rounded in zip(weight, found, strict=True):
         scale = filter.abs().max().item() / 127
         assert torch.allclose(rounded, torch.round(filter / scale).clamp(-127, 127) * scale, atol=1e-6 * scale * 127)
@@ -73,23 +73,25 @@ def test_the_folded_filter_is_what_is_rounded() -> None:
     norm = nn.BatchNorm2d(2).eval()
     norm.running_var = torch.tensor([4.0, 0.25])
     norm.weight.data = torch.tensor([0.5, -3.0])
-    factor = folding_factor(norm)
+    factor = compute_folding_factor(norm)
     assert factor.tolist() == pytest.approx([0.5 / (4 + 1e-5) ** 0.5, -3 / (0.25 + 1e-5) ** 0.5])
     weight = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(2))
     folded = weight * factor.view(-1, 1, 1, 1)
-    assert torch.allclose(fake_weight(weight, factor) * factor.view(-1, 1, 1, 1), fake_weight(folded), atol=1e-6)
+    assert torch.allclose(
+        fake_quantize_weight(weight, factor) * factor.view(-1, 1, 1, 1), fake_quantize_weight(folded), atol=1e-6
+    )
 
 
 def test_a_normalisation_of_weight_zero_is_not_divided_by() -> None:
     norm = nn.BatchNorm2d(3)
     nn.init.zeros_(norm.weight)
-    assert folding_factor(norm).tolist() == [1, 1, 1]
+    assert compute_folding_factor(norm).tolist() == [1, 1, 1]
 
 
 def test_a_model_that_only_observes_computes_what_it_did() -> None:
     images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     plain, model = network().train(), network().train()
-    inserted(model, (1, 8, 8))
+    insert_fake_quantization(model, (1, 8, 8))
     on(model, "observes")
     assert torch.equal(model(images), plain(images))
 
@@ -108,7 +110,7 @@ def test_the_rounded_forward_pass_is_that_of_folded_rounded_convolutions() -> No
     model = Two().eval()
     nn.init.uniform_(model.norm.running_var, 0.5, 2)  # type: ignore[arg-type]
     nn.init.normal_(model.norm.running_mean)  # type: ignore[arg-type]
-    flow = inserted(model, (1, 6, 6))
+    flow = insert_fake_quantization(model, (1, 6, 6))
     assert flow.folded == {"conv": "norm"}
     images = torch.rand(4, 1, 6, 6)
     model.conv.input_reach.copy_(torch.tensor([0.0, 1.0]))  # type: ignore[operator, union-attr]
@@ -127,7 +129,7 @@ def test_the_rounded_forward_pass_is_that_of_folded_rounded_convolutions() -> No
 
 
 def test_operands_of_residual_additions_are_quantised() -> None:
-    flow = watched(network(), (1, 8, 8))
+    flow = find_quant_points(network(), (1, 8, 8))
     assert {name for name in flow.outputs if "stages" in name} == {
         "stages.0.0.drop_path",
         "stages.0.0.shortcut",
@@ -138,14 +140,14 @@ def test_operands_of_residual_additions_are_quantised() -> None:
 
 def test_torchvision_blocks_are_quantised_where_they_end() -> None:
     torchvision = pytest.importorskip("torchvision.models")
-    flow = watched(torchvision.resnet18(num_classes=3), (3, 32, 32))
+    flow = find_quant_points(torchvision.resnet18(num_classes=3), (3, 32, 32))
     assert {"layer1.0.bn2", "layer1.0", "layer2.0.downsample"} <= set(flow.outputs)
     assert "layer1.1.conv1" not in flow.inputs  # the block before it gives it rounded numbers
     assert len(flow.folded) == 20
 
 
 def test_a_normalisation_before_an_activation_is_not_folded_into_what_other_layers_read() -> None:
-    flow = watched(WideResnet(depth=10, widen=1).build(ModelShape(4, 1, 8, 8)), (1, 8, 8))
+    flow = find_quant_points(WideResnet(depth=10, widen=1).build(ModelShape(4, 1, 8, 8)), (1, 8, 8))
     assert "stages.0.0.conv2" not in flow.folded
     assert flow.folded["stages.0.0.conv1"] == "stages.0.0.norm2"
 
@@ -154,10 +156,10 @@ def test_names_and_saved_tensors_stay_and_it_all_comes_out_again() -> None:
     model = network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modules = [(name, type(module)) for name, module in model.named_modules()]
-    inserted(model, (1, 8, 8))
+    insert_fake_quantization(model, (1, 8, 8))
     assert any(isinstance(module, FakeConv2d) for module in model.modules())
     assert list(model.state_dict()) == list(before)
-    restored(model)
+    remove_fake_quantization(model)
     assert [(name, type(module)) for name, module in model.named_modules()] == modules
     assert list(dict(model.named_buffers())) == list(dict(network().named_buffers()))
     assert not any(module._forward_hooks for module in model.modules())
@@ -165,20 +167,22 @@ def test_names_and_saved_tensors_stay_and_it_all_comes_out_again() -> None:
 
 
 def test_a_layer_with_a_forward_pass_of_its_own_is_refused() -> None:
-    model = WeightStandardisation().converted(network())
+    model = WeightStandardization().convert(network())
     with pytest.raises(ConfigError, match="StandardisedConv2d"):
-        inserted(model, (1, 8, 8))
+        insert_fake_quantization(model, (1, 8, 8))
 
 
 def test_other_kinds_of_batch_normalisation_are_folded_too() -> None:
-    assert len(watched(Sync().converted(network()), (1, 8, 8)).folded) == len(watched(network(), (1, 8, 8)).folded)
+    assert len(find_quant_points(Sync().convert(network()), (1, 8, 8)).folded) == len(
+        find_quant_points(network(), (1, 8, 8)).folded
+    )
 
 
 def test_a_tensor_that_is_0_everywhere_stays_0() -> None:
-    scale, zero = activation_scale(torch.zeros(2))
+    scale, zero = compute_activation_scale(torch.zeros(2))
     assert scale > 0
     assert zero == 0
-    assert fake_activation(torch.zeros(3), torch.zeros(2)).tolist() == [0, 0, 0]
+    assert fake_quantize_activation(torch.zeros(3), torch.zeros(2)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 3, 3), (4, 6, 1, 1), (4, 6, 3, 3)])
@@ -189,7 +193,7 @@ def test_the_gradient_of_a_filter_lies_in_memory_as_the_filter_does(
     weight = torch.randn(shape).to(memory_format=torch.channels_last).requires_grad_()
     strides = []
     weight.register_hook(lambda gradient: strides.append(gradient.stride()))  # type: ignore[no-untyped-call]
-    rounded = fake_weight(weight, factor)
+    rounded = fake_quantize_weight(weight, factor)
     rounded.square().sum().backward()  # type: ignore[no-untyped-call]
     assert rounded.stride() == weight.stride()
     assert strides == [weight.stride()]

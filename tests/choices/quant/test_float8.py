@@ -15,17 +15,17 @@ from short_runs import trained
 from stand_ins import context
 from torch import Tensor, nn
 
-from dnntrain.choices.quant.float8 import Float8, check_layers, computes_float8, converted, takes
+from dnntrain.choices.quant.float8 import Float8, can_compute_float8, check_layers, convert_to_float8, is_convertible
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
+from dnntrain.config.decode import decode_config
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.formats import Source, find, pt2_cuda
-from dnntrain.export.formats.pt2_cuda import running, written
-from dnntrain.export.manifest import Card
-from dnntrain.export.preflight import check_quantised
-from dnntrain.planning.checks.combinations import refusals
-from dnntrain.protocols import Parts
+from dnntrain.export.formats import ExportRequest, get_format, pt2_cuda
+from dnntrain.export.formats.pt2_cuda import make_runner, write_on_device
+from dnntrain.export.manifest import Manifest
+from dnntrain.export.preflight import check_quantizable
+from dnntrain.planning.checks.combinations import find_refusals
+from dnntrain.protocols import Hooks
 from dnntrain.utils.hardware import Hardware
 
 
@@ -56,7 +56,7 @@ def in_float8(values: Tensor, of: str) -> Tensor:
 @pytest.mark.usefixtures("unasked")
 def test_a_product_is_that_of_inputs_and_weights_in_float8(granularity: str) -> None:
     plain = network()
-    layer = converted(plain, granularity, "cpu")[1]  # type: ignore[index]
+    layer = convert_to_float8(plain, granularity, "cpu")[1]  # type: ignore[index]
     inputs = torch.randn(16, 64).bfloat16() * torch.logspace(-2, 2, 16).bfloat16()[:, None]
     weight, bias = plain[1].weight.bfloat16(), plain[1].bias.bfloat16()  # type: ignore[index]
     expected = in_float8(inputs, granularity) @ in_float8(weight, granularity).t() + bias.float()
@@ -72,7 +72,7 @@ def test_a_product_is_that_of_inputs_and_weights_in_float8(granularity: str) -> 
 def test_by_rows_an_image_does_not_depend_on_its_neighbours() -> None:
     images = torch.randn(6, 1, 8, 8).bfloat16()
     louder = torch.cat([images[:1], 100 * images[1:]])
-    alone = {name: converted(network(), name, "cpu") for name in ("row", "tensor")}
+    alone = {name: convert_to_float8(network(), name, "cpu") for name in ("row", "tensor")}
     assert torch.equal(alone["row"](images)[0], alone["row"](louder)[0])
     assert not torch.equal(alone["tensor"](images)[0], alone["tensor"](louder)[0])
 
@@ -84,19 +84,21 @@ def test_zeros_times_anything_are_the_bias(granularity: str) -> None:
     weight, bias = plain[0].weight, plain[0].bias
     with torch.no_grad():
         weight[3] = 0
-        found = converted(plain, granularity, "cpu")(torch.cat([torch.zeros(1, 32), torch.randn(5, 32)]).bfloat16())
+        found = convert_to_float8(plain, granularity, "cpu")(
+            torch.cat([torch.zeros(1, 32), torch.randn(5, 32)]).bfloat16()
+        )
         assert torch.equal(found[0], bias.bfloat16())
         assert torch.equal(found[:, 3], bias[3].bfloat16().expand(6))
         assert torch.isfinite(found).all()
         weight.zero_()
-        nothing = converted(plain, granularity, "cpu")(torch.zeros(2, 32).bfloat16())
+        nothing = convert_to_float8(plain, granularity, "cpu")(torch.zeros(2, 32).bfloat16())
         assert torch.equal(nothing, bias.bfloat16().expand(2, 16))
 
 
 @pytest.mark.usefixtures("unasked")
 def test_layers_of_other_sizes_stay_in_bfloat16_and_the_network_as_it_was() -> None:
     plain = network()
-    found = converted(plain, "row", "cpu")
+    found = convert_to_float8(plain, "row", "cpu")
     kinds = [type(module.weight).__name__ for module in found.modules() if isinstance(module, nn.Linear)]
     assert kinds == ["Float8Tensor", "Float8Tensor", "Parameter"]
     assert all(parameter.dtype == torch.bfloat16 for parameter in found.parameters())
@@ -107,28 +109,28 @@ def test_a_layer_with_a_class_of_its_own_stays() -> None:
     class Own(nn.Linear):
         pass
 
-    assert takes(nn.Linear(16, 32))
-    assert not takes(Own(16, 32))
-    assert not takes(nn.Linear(16, 40))
-    assert not takes(nn.Linear(24, 32))
+    assert is_convertible(nn.Linear(16, 32))
+    assert not is_convertible(Own(16, 32))
+    assert not is_convertible(nn.Linear(16, 40))
+    assert not is_convertible(nn.Linear(24, 32))
 
 
-def source(quant: Float8, model: nn.Module | None = None) -> Source:
-    card = Card("pt2_cuda", tuple("0123456789"), (1, 8, 8), (0.0,), (1.0,), {"device": "auto"})
-    return Source((model or network()).eval(), card, torch.randn(2, 1, 8, 8), quant=quant)
+def source(quant: Float8, model: nn.Module | None = None) -> ExportRequest:
+    card = Manifest("pt2_cuda", tuple("0123456789"), (1, 8, 8), (0.0,), (1.0,), {"device": "auto"})
+    return ExportRequest((model or network()).eval(), card, torch.randn(2, 1, 8, 8), quant=quant)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unasked")
 def test_the_program_holds_float8_weights_runs_in_float8_and_takes_any_number_of_images(tmp_path: Path) -> None:
-    details = written(source(Float8(min_share=0.4)), tmp_path, "cpu")
+    details = write_on_device(source(Float8(min_share=0.4)), tmp_path, "cpu")
     weights = 64 * 48 + 48 * 32
     # A CPU has no float8 product: torch's own for it multiplies in float32 inside, and both are seen.
     macs = {"fp8": weights, "fp32": weights, "bf16": 32 * 10}
     assert details["census"]["macs"] == macs
     assert details["float8_weights"] == weights / (weights + 32 * 10 + 48 + 32 + 10)
-    run = running(tmp_path, "cpu")
-    expected = converted(network(), "row", "cpu")
+    run = make_runner(tmp_path, "cpu")
+    expected = convert_to_float8(network(), "row", "cpu")
     for count in (1, 5):
         images = torch.randn(count, 1, 8, 8)
         found = run(images)
@@ -161,7 +163,7 @@ def test_a_run_is_exported_at_its_end_and_evaluated_from_the_export_alone(
 def test_a_network_that_hardly_runs_in_float8_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.Flatten(), nn.Linear(576, 16), nn.Linear(16, 10))
     with pytest.raises(CheckpointError, match=r"asked for fp8 and computes .*quant\.min_share=0\.9"):
-        written(source(Float8(min_share=0.9), model), tmp_path, "cpu")
+        write_on_device(source(Float8(min_share=0.9), model), tmp_path, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -179,15 +181,17 @@ def test_a_network_that_hardly_runs_in_float8_is_refused(tmp_path: Path) -> None
 )
 def test_the_hardware_is_known_by_its_capability(device: str, capability: tuple[int, int], able: bool) -> None:
     hardware = Hardware(device, device_name="GPU", capability=capability)
-    assert computes_float8(hardware) is able
+    assert can_compute_float8(hardware) is able
     assert (Float8().refusal(hardware) is None) is able
-    found = [text for text in refusals(decode(compose(["quant=float8"], None)), hardware, 1) if "float8" in text]
+    found = [
+        text for text in find_refusals(decode_config(compose(["quant=float8"], None)), hardware, 1) if "float8" in text
+    ]
     assert bool(found) is not able
 
 
 def test_a_gpu_of_less_capability_is_named_with_what_works_there() -> None:
     hardware = Hardware("cuda", device_name="NVIDIA A100", capability=(8, 0))
-    found = refusals(decode(compose(["quant=float8"], None)), hardware, 1)
+    found = find_refusals(decode_config(compose(["quant=float8"], None)), hardware, 1)
     assert found == [
         "quant=float8 computes in 8-bit floating point, which needs a CUDA device of compute capability 8.9 or more; "
         "here is NVIDIA A100 of capability 8.0\n  use quant=int8_dynamic, or quant=int8_weight_only"
@@ -208,7 +212,7 @@ def test_it_is_refused_on_a_cpu_before_training(verb: str, tmp_path: Path, capsy
 def test_a_network_without_such_a_layer_is_refused_at_plan_time() -> None:
     model = nn.Sequential(nn.Conv2d(1, 16, 8), nn.Flatten(), nn.Linear(16, 10))
     with pytest.raises(ConfigError, match="multiples of 16, and this model has none"):
-        check_quantised(Float8(), "float8", model, torch.zeros(2, 1, 8, 8))
+        check_quantizable(Float8(), "float8", model, torch.zeros(2, 1, 8, 8))
     check_layers(network())
 
 
@@ -222,19 +226,19 @@ def test_a_network_that_computes_in_float32_by_itself_is_refused_with_its_line()
             return self.head(images.flatten(1).float())  # type: ignore[no-any-return]
 
     with pytest.raises(ConfigError, match=r"test_float8\.py:\d+: return self\.head"):
-        check_quantised(Float8(), "float8", Own(), torch.zeros(2, 1, 8, 8))
+        check_quantizable(Float8(), "float8", Own(), torch.zeros(2, 1, 8, 8))
 
 
 def test_it_fills_no_slot_of_training_and_its_knobs_are_read() -> None:
-    assert Float8().build(context()) == Parts()
-    quant = decode(compose(["quant=float8", "quant.granularity=tensor", "quant.min_share=0.2"], None)).quant
+    assert Float8().build(context()) == Hooks()
+    quant = decode_config(compose(["quant=float8", "quant.granularity=tensor", "quant.min_share=0.2"], None)).quant
     assert quant == Float8(granularity="tensor", min_share=0.2)
     with pytest.raises(ConfigError, match="granularity"):
-        decode(compose(["quant=float8", "quant.granularity=block"], None))
+        decode_config(compose(["quant=float8", "quant.granularity=block"], None))
 
 
 def test_the_format_runs_on_a_gpu_alone(tmp_path: Path) -> None:
-    assert find("pt2_cuda").devices == ("cuda",)
+    assert get_format("pt2_cuda").devices == ("cuda",)
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"format=pt2_cuda .* capability 8\.9 or more"):
-            find("pt2_cuda").load(tmp_path, source(Float8()).card, "cpu")
+            get_format("pt2_cuda").load(tmp_path, source(Float8()).manifest, "cpu")

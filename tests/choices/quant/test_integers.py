@@ -6,8 +6,14 @@ import torch
 from torch import nn
 
 from dnntrain.choices.model._basic_resnet import ResidualNetwork
-from dnntrain.choices.quant._fake_quant import inserted, prepared, ranges_of, reaches, with_ranges
-from dnntrain.choices.quant._int_modules import converted
+from dnntrain.choices.quant._fake_quant import (
+    apply_ranges,
+    get_ranges,
+    insert_fake_quantization,
+    list_fake_modules,
+    map_reaches,
+)
+from dnntrain.choices.quant._int_modules import convert_to_integers
 
 
 def rounding_network(images: torch.Tensor) -> nn.Module:
@@ -22,13 +28,13 @@ def rounding_network(images: torch.Tensor) -> nn.Module:
             nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
-    inserted(model.eval(), (1, 8, 8))
-    for module in prepared(model):
+    insert_fake_quantization(model.eval(), (1, 8, 8))
+    for module in list_fake_modules(model):
         module.observes = module.training = True  # type: ignore[assignment]
     model(images)
-    for module, place in reaches(model).values():
+    for module, place in map_reaches(model).values():
         getattr(module, f"{place}_reach").copy_(getattr(module, f"{place}_seen").clamp_min(0))
-    for module in prepared(model):
+    for module in list_fake_modules(model):
         module.observes, module.quantises = False, True  # type: ignore[assignment]
     return model.eval()
 
@@ -37,7 +43,7 @@ def test_it_computes_what_the_rounding_model_does() -> None:
     images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     model = rounding_network(images)
     expected = model(images)
-    found = converted(model)(images)
+    found = convert_to_integers(model)(images)
     # A last digit may decide which of two integers a number becomes.
     assert (found - expected).abs().max() < 0.05 * expected.std()
     assert (found - expected).abs().median() < 1e-3 * expected.std()
@@ -45,7 +51,7 @@ def test_it_computes_what_the_rounding_model_does() -> None:
 
 
 def test_no_weight_is_kept_as_a_float() -> None:
-    model = converted(rounding_network(torch.randn(4, 1, 8, 8)))
+    model = convert_to_integers(rounding_network(torch.randn(4, 1, 8, 8)))
     assert not list(model.parameters())
     kinds = {name: tensor.dtype for name, tensor in model.named_buffers() if name.endswith("integers")}
     assert len(kinds) == 7
@@ -60,5 +66,5 @@ def test_ranges_travel_as_numbers() -> None:
         1, 4, widths=(4, 8), blocks=(1, 1), shortcut="project", small_stem=True, zero_residual=False
     )
     plain.load_state_dict(model.state_dict())
-    again = with_ranges(plain.eval(), (1, 8, 8), ranges_of(model))
+    again = apply_ranges(plain.eval(), (1, 8, 8), get_ranges(model))
     assert torch.equal(again(images), model(images))

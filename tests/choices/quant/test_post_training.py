@@ -16,14 +16,14 @@ from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.choices.quant.int8_weight_only import Int8WeightOnly
 from dnntrain.cli.main import main
 from dnntrain.errors import DataError
-from dnntrain.export.preflight import check_images
+from dnntrain.export.preflight import check_image_counts
 from dnntrain.planning.checks import combinations
-from dnntrain.protocols import Parts
+from dnntrain.protocols import Hooks
 
 
 @pytest.mark.parametrize("choice", [Int8Static(), Int8Dynamic(), Int8WeightOnly()])
 def test_it_fills_no_slot_of_training(choice: Int8Static) -> None:
-    assert choice.build(context()) == Parts()
+    assert choice.build(context()) == Hooks()
 
 
 def test_a_backend_that_is_not_installed_is_refused_at_plan_time(
@@ -107,8 +107,8 @@ def test_calibration_that_cannot_be_is_refused_at_plan_time(
 
 def test_integers_that_could_be_compared_on_no_image_are_refused() -> None:
     with pytest.raises(DataError, match=r"data\.val_fraction=0\.1"):
-        check_images(Int8Static(), "int8_static", 1000, 0)
-    check_images(Int8Static(), "int8_static", 64, 1)
+        check_image_counts(Int8Static(), "int8_static", 1000, 0)
+    check_image_counts(Int8Static(), "int8_static", 64, 1)
 
 
 @pytest.mark.slow

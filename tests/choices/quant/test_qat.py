@@ -22,23 +22,23 @@ from torch import nn
 from two_ranks_qat import trained_alone, trained_on_two_ranks
 
 from dnntrain import evaluate
-from dnntrain.checkpoint.checkpoint import read
-from dnntrain.choices.quant.qat import Qat, followed, reached
+from dnntrain.checkpoint.checkpoint import read_checkpoint
+from dnntrain.choices.quant.qat import Qat, has_reached, update_ranges
 from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.protocols import Alone, Moment
+from dnntrain.protocols import SingleProcess, StepInfo
 from dnntrain.utils.units import Duration
 
 SMALL = ("model=resnet_cifar", "model.depth=8", "train.limit=160", "train.batch_size=32", "precision=fp32")
 
 
-def moment(step: int, total: int = 100) -> Moment:
-    return Moment(step, step / 10, step / total)
+def moment(step: int, total: int = 100) -> StepInfo:
+    return StepInfo(step, step / 10, step / total)
 
 
 def test_ranges_are_moving_averages_and_the_first_is_taken_as_it_is() -> None:
     reach, known = torch.tensor([[8.0, 8.0], [1.0, 2.0]]), torch.tensor([False, True])
-    reach, known = followed(reach, known, torch.tensor([[-0.5, 3.0], [2.0, 4.0]]), 0.25)
+    reach, known = update_ranges(reach, known, torch.tensor([[-0.5, 3.0], [2.0, 4.0]]), 0.25)
     assert reach.tolist() == [[0, 3], [1.25, 2.5]]
     assert known.tolist() == [True, True]
 
@@ -46,35 +46,35 @@ def test_ranges_are_moving_averages_and_the_first_is_taken_as_it_is() -> None:
 def test_what_was_not_seen_or_is_not_finite_changes_no_range() -> None:
     before = torch.tensor([[8.0, 8.0], [1.0, 2.0]])
     seen = torch.tensor([[-math.inf, -math.inf], [math.nan, 1.0]])
-    reach, known = followed(before, torch.tensor([False, True]), seen, 0.25)
+    reach, known = update_ranges(before, torch.tensor([False, True]), seen, 0.25)
     assert torch.equal(reach, before)
     assert known.tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("length", "step"), [("30%", 30), ("3ep", 30), ("30step", 30), ("0%", 0)])
 def test_a_point_of_the_schedule_is_reached_at_its_step(length: str, step: int) -> None:
-    assert reached(Duration.parse(length), moment(step))
-    assert step == 0 or not reached(Duration.parse(length), moment(step - 1))
+    assert has_reached(Duration.parse(length), moment(step))
+    assert step == 0 or not has_reached(Duration.parse(length), moment(step - 1))
 
 
 def test_the_schedule_is_a_function_of_the_step() -> None:
     parts = Qat(start=Duration(20, "%"), freeze_batch_norm=Duration(50, "%"), freeze_observers=Duration(70, "%")).build(
         context()
     )
-    observes, rounds, follows = (control.value for control in parts.controls)
+    observes, rounds, follows = (control.value for control in parts.scheduled_values)
     assert [bool(observes(moment(step))) for step in (0, 69, 70)] == [True, True, False]
     assert [bool(rounds(moment(step))) for step in (0, 19, 20)] == [False, False, True]
     assert [bool(follows(moment(step))) for step in (0, 49, 50)] == [True, True, False]
     # No range is known in the first step.
-    assert not Qat().build(context()).controls[1].value(moment(0))
-    assert Qat().build(context()).controls[1].value(moment(1))
+    assert not Qat().build(context()).scheduled_values[1].value(moment(0))
+    assert Qat().build(context()).scheduled_values[1].value(moment(1))
 
 
 def test_frozen_batch_normalisation_keeps_its_statistics_in_training() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
     parts = Qat().build(context())
-    model = parts.model[0].apply(model).train()
-    for control in parts.controls:
+    model = parts.model_transforms[0].apply(model).train()
+    for control in parts.scheduled_values:
         control.target(model)(float(control.value(moment(70))))  # type: ignore[operator]
     before = model[1].running_mean.clone()
     model(torch.randn(4, 1, 8, 8))
@@ -87,10 +87,10 @@ def test_a_step_of_several_micro_batches_is_one_observation() -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
         parts = Qat().build(context())
-        parts.model[0].apply(model)
-        hook = parts.after_step[1]
+        parts.model_transforms[0].apply(model)
+        hook = parts.after_step_hooks[1]
         hook.bind(built(model))  # type: ignore[attr-defined]
-        parts.controls[0].target(model)(1.0)  # type: ignore[operator]
+        parts.scheduled_values[0].target(model)(1.0)  # type: ignore[operator]
         for part in parts_of:
             model(part)
         hook(moment(0))
@@ -106,8 +106,8 @@ def test_ranks_with_statistics_of_their_own_go_on_with_their_mean() -> None:
     """The other rank's statistics are 0."""
     model = nn.Sequential(nn.BatchNorm2d(2))
     nn.init.constant_(model[0].running_mean, 3.0)
-    hook = Qat(freeze_batch_norm=Duration(50, "%")).build(context()).after_step[0]
-    hook.bind(replace(built(model), collect=Alone(data_ranks=2)))  # type: ignore[attr-defined]
+    hook = Qat(freeze_batch_norm=Duration(50, "%")).build(context()).after_step_hooks[0]
+    hook.bind(replace(built(model), collectives=SingleProcess(data_ranks=2)))  # type: ignore[attr-defined]
     hook(moment(48))
     assert model[0].running_mean.tolist() == [3, 3]
     hook(moment(49))
@@ -162,7 +162,9 @@ def test_two_ranks_train_the_run_of_one_process(pool: Pool, tmp_path: Path) -> N
     losses = [[row["loss"] for row in rows(tmp_path / run) if row["split"] == "train"] for run in ("one", "two")]
     assert len(losses[0]) == 20
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    ranges = [read(tmp_path / run / "checkpoints" / "step-20").states["quant"]["reach"] for run in ("one", "two")]
+    ranges = [
+        read_checkpoint(tmp_path / run / "checkpoints" / "step-20").states["quant"]["reach"] for run in ("one", "two")
+    ]
     for name, reach in ranges[0].items():
         assert ranges[1][name].tolist() == pytest.approx(reach.tolist(), rel=1e-5)
 

@@ -10,11 +10,11 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
-from dnntrain.choices.model.seed_cnn import SeedCnn
+from dnntrain.choices.model.seed_cnn import MnistCnn
 from dnntrain.choices.model.torchvision import Torchvision
 from dnntrain.choices.model.vit_tiny import VitTiny
 from dnntrain.choices.model.wide_resnet import WideResnet
-from dnntrain.choices.reg.drop_path import DropPath, places, rates
+from dnntrain.choices.reg.drop_path import DropPath, compute_drop_rates, find_branch_ends
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 
@@ -22,7 +22,7 @@ SHAPE = ModelShape(10, 1, 8, 8)
 
 
 def applied(model: nn.Module, knobs: DropPath) -> nn.Module:
-    (transform,) = knobs.build(context()).model
+    (transform,) = knobs.build(context()).model_transforms
     return transform.apply(model)
 
 
@@ -31,8 +31,8 @@ def rates_of(model: nn.Module) -> list[float]:
 
 
 def test_rates_rise_linearly_to_that_of_the_deepest_block() -> None:
-    assert rates(4, 0.2, "linear") == pytest.approx([0.05, 0.1, 0.15, 0.2])
-    assert rates(3, 0.2, "constant") == [0.2] * 3
+    assert compute_drop_rates(4, 0.2, "linear") == pytest.approx([0.05, 0.1, 0.15, 0.2])
+    assert compute_drop_rates(3, 0.2, "constant") == [0.2] * 3
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_timms_drop_path_is_set_whether_it_was_built_on_or_off(built_with: float
     applied(model, DropPath(rate=0.2))
     found = [
         getattr(module, "drop_prob", getattr(module, "p", None))
-        for names in places(model)
+        for names in find_branch_ends(model)
         for module in map(model.get_submodule, names)
     ]
     assert found == pytest.approx([0.1, 0.1, 0.2, 0.2])
@@ -85,4 +85,4 @@ def test_timms_drop_path_is_set_whether_it_was_built_on_or_off(built_with: float
 
 def test_a_model_without_residual_branches_is_refused() -> None:
     with pytest.raises(ConfigError, match="the model has none"):
-        applied(SeedCnn().build(SHAPE), DropPath())
+        applied(MnistCnn().build(SHAPE), DropPath())

@@ -17,7 +17,7 @@ def network() -> nn.Module:
 
 
 def applied(model: nn.Module, knobs: Dropblock) -> nn.Module:
-    (transform,) = knobs.build(context()).model
+    (transform,) = knobs.build(context()).model_transforms
     return transform.apply(model)
 
 

@@ -6,8 +6,8 @@ import torch
 from stand_ins import built
 from torch import nn
 
-from dnntrain.choices.reg.ema import Average, decay_at
-from dnntrain.protocols import Moment
+from dnntrain.choices.reg.ema import WeightAverage, compute_decay
+from dnntrain.protocols import StepInfo
 
 
 def network() -> nn.Module:
@@ -25,12 +25,12 @@ def change(model: nn.Module, seed: int) -> None:
 
 def test_average_follows_its_formula_for_parameters_and_buffers() -> None:
     model = network()
-    average = Average(0.9, 1, warmup=False)
+    average = WeightAverage(0.9, 1, warmup=False)
     average.bind(built(model))
     expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for step in range(5):
         change(model, step)
-        average(Moment(step, 0.0, 0.0))
+        average(StepInfo(step, 0.0, 0.0))
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
                 expected[name] = 0.9 * expected[name] + 0.1 * tensor
@@ -41,20 +41,20 @@ def test_average_follows_its_formula_for_parameters_and_buffers() -> None:
 
 
 def test_decay_warms_up_and_is_adapted_to_the_distance_of_updates() -> None:
-    assert decay_at(0, 0.999, 1, warmup=True) == 1 / 10
-    assert decay_at(10**6, 0.999, 1, warmup=True) == 0.999
-    assert decay_at(0, 0.9, 3, warmup=False) == 0.9**3
+    assert compute_decay(0, 0.999, 1, warmup=True) == 1 / 10
+    assert compute_decay(10**6, 0.999, 1, warmup=True) == 0.999
+    assert compute_decay(0, 0.9, 3, warmup=False) == 0.9**3
 
 
 def test_applied_swaps_the_average_in_and_back_out() -> None:
     model = network()
-    average = Average(0.5, 1, warmup=False)
+    average = WeightAverage(0.5, 1, warmup=False)
     average.bind(built(model))
     change(model, 1)
-    average(Moment(0, 0.0, 0.0))
+    average(StepInfo(0, 0.0, 0.0))
     live = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     averaged = {name: tensor.clone() for name, tensor in average.state_dict()["average"].items()}
-    with average.applied(model):
+    with average.swap_in(model):
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, averaged[name])
     for name, tensor in model.state_dict().items():
@@ -63,15 +63,15 @@ def test_applied_swaps_the_average_in_and_back_out() -> None:
 
 def test_state_survives() -> None:
     model = network()
-    average = Average(0.9, 1, warmup=True)
+    average = WeightAverage(0.9, 1, warmup=True)
     average.bind(built(model))
     change(model, 1)
-    average(Moment(0, 0.0, 0.0))
-    other = Average(0.9, 1, warmup=True)
+    average(StepInfo(0, 0.0, 0.0))
+    other = WeightAverage(0.9, 1, warmup=True)
     other.bind(built(model))
     other.load_state_dict(average.state_dict())
     change(model, 2)
-    average(Moment(1, 0.0, 0.0))
-    other(Moment(1, 0.0, 0.0))
+    average(StepInfo(1, 0.0, 0.0))
+    other(StepInfo(1, 0.0, 0.0))
     for name, tensor in average.state_dict()["average"].items():
         assert torch.equal(tensor, other.state_dict()["average"][name])

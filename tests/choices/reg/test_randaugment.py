@@ -13,17 +13,17 @@ from stand_ins import context
 from torchvision.transforms.v2 import InterpolationMode, RandAugment, TrivialAugmentWide
 
 from dnntrain.choices.reg import randaugment, trivial_augment
-from dnntrain.choices.reg._image_ops import BINS, Policy, operated
+from dnntrain.choices.reg._image_ops import BINS, AugmentPolicy, apply_operation
 from dnntrain.errors import ConfigError
 from dnntrain.utils.rng import Key
 
 KEY = Key(0, "", 3)
 
 
-def policy_of(name: str, size: int = 32) -> Policy:
+def policy_of(name: str, size: int = 32) -> AugmentPolicy:
     made = {"randaugment": randaugment.RandAugment, "trivial_augment": trivial_augment.TrivialAugment}[name]
-    (policy,) = made().build(replace(context(), input_shape=(3, size, size))).pixels
-    assert isinstance(policy, Policy)
+    (policy,) = made().build(replace(context(), input_shape=(3, size, size))).image_transforms
+    assert isinstance(policy, AugmentPolicy)
     return policy
 
 
@@ -40,22 +40,22 @@ def test_operations_and_magnitudes_are_those_of_torchvision(name: str, reference
     images = images_of(2, size=size)
     for title, (magnitudes_of, signed) in reference._AUGMENTATION_SPACE.items():
         magnitudes = magnitudes_of(BINS, size, size)
-        assert found[title].signed == signed
+        assert found[title].is_signed == signed
         assert list(found[title].magnitudes) == ([] if magnitudes is None else [float(each) for each in magnitudes])
         for magnitude in [0.0] if magnitudes is None else [float(magnitudes[at]) for at in (0, 9, 30)]:
             for sign in (1, -1) if signed else (1,):
                 expected = reference()._apply_image_or_video_transform(
                     images, title, sign * magnitude, interpolation=InterpolationMode.NEAREST, fill={torch.Tensor: None}
                 )
-                result = images if title == "Identity" else operated(images, title, sign * magnitude)
+                result = images if title == "Identity" else apply_operation(images, title, sign * magnitude)
                 assert torch.equal(result, expected), (title, magnitude)
 
 
 def test_the_number_of_operations_and_their_strength_are_knobs() -> None:
     knobs = randaugment.RandAugment(operations=3, magnitude=21)
-    (policy,) = knobs.build(context()).pixels
-    assert isinstance(policy, Policy)
-    choices = policy.choices(np.arange(14_000), KEY)
+    (policy,) = knobs.build(context()).image_transforms
+    assert isinstance(policy, AugmentPolicy)
+    choices = policy.draw_choices(np.arange(14_000), KEY)
     assert len(choices) == 3
     for which, bins, negated in choices:
         assert (bins == 21).all()
@@ -66,13 +66,13 @@ def test_the_number_of_operations_and_their_strength_are_knobs() -> None:
 def test_an_image_goes_through_its_operations_in_turn() -> None:
     policy, images = policy_of("randaugment", 17), images_of(5)
     expected = list(images)
-    for which, bins, negated in policy.choices(np.arange(5), KEY):
+    for which, bins, negated in policy.draw_choices(np.arange(5), KEY):
         for row in range(5):
             operation = policy.operations[which[row]]
             magnitude = operation.magnitudes[bins[row]] if operation.magnitudes else 0.0
             if operation.name != "Identity":
-                sign = -1 if operation.signed and negated[row] else 1
-                expected[row] = operated(expected[row][None], operation.name, sign * magnitude)[0]
+                sign = -1 if operation.is_signed and negated[row] else 1
+                expected[row] = apply_operation(expected[row][None], operation.name, sign * magnitude)[0]
     before = images.clone()
     assert torch.equal(policy(images, np.arange(5), KEY), torch.stack(expected))
     assert torch.equal(images, before)

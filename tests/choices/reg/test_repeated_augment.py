@@ -10,11 +10,11 @@ from stand_ins import context
 
 from dnntrain.choices.reg.repeated_augment import RepeatedAugment
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Parts
+from dnntrain.protocols import Hooks
 
 
 def test_it_asks_for_its_number_of_copies() -> None:
-    assert RepeatedAugment(copies=4).build(context()) == Parts(repeats=4)
+    assert RepeatedAugment(copies=4).build(context()) == Hooks(augment_copies=4)
 
 
 def test_a_batch_that_the_copies_do_not_divide_is_refused_with_one_that_works(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from stand_ins import built
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from dnntrain.choices.reg.sam import SharpnessAware
+from dnntrain.choices.reg.sam import SharpnessAwareStep
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.protocols import Batch, StepBatch
 from dnntrain.training.loss import build_objective
@@ -31,14 +31,16 @@ def trained(model: nn.Module, adaptive: bool, sizes: list[int]) -> list[float]:
     executor = SpmdExecutor(model, build_objective(0.0, ()), device="cpu", replayable=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
     apply = build_apply([optimizer], list(model.parameters()), (), lambda numbers: None, None)
-    update = SharpnessAware(0.3, adaptive)
+    update = SharpnessAwareStep(0.3, adaptive)
     update.bind(built(model, [optimizer]))
     losses = []
     for images, targets in batches():
         cut = zip(images.split(sizes), targets.split(sizes), strict=True)
         micro = [Batch(a, b, np.arange(len(a)), np.arange(len(a))) for a, b in cut]
         losses.append(
-            float(update(lambda replay=False, m=micro: executor.gradients(StepBatch(m, 12), replay), apply).total)
+            float(
+                update(lambda replay=False, m=micro: executor.compute_gradients(StepBatch(m, 12), replay), apply).total
+            )
         )
     return losses
 

@@ -17,8 +17,8 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from dnntrain.choices.reg.swa import Swa
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Batch, Built, Moment, Parts
-from dnntrain.training.evaluator import applied
+from dnntrain.protocols import Batch, Hooks, StepInfo, TrainerHandles
+from dnntrain.training.evaluator import swap_in_eval_weights
 from dnntrain.utils.units import Duration
 
 
@@ -32,15 +32,15 @@ def batches(count: int = 5) -> list[Batch]:
     return [Batch(torch.randn(8, 4), torch.zeros(8), np.arange(8), np.arange(8)) for _ in range(count)]
 
 
-def parts_of(knobs: Swa, model: nn.Module, total_steps: int = 20) -> Parts:
-    parts = Parts.joined([knobs.build(context(total_steps=total_steps, steps_per_epoch=2))])
-    around: Built = built(model, batches=batches())
-    for holder in parts.after_step:
+def parts_of(knobs: Swa, model: nn.Module, total_steps: int = 20) -> Hooks:
+    parts = Hooks.merge([knobs.build(context(total_steps=total_steps, steps_per_epoch=2))])
+    around: TrainerHandles = built(model, batches=batches())
+    for holder in parts.after_step_hooks:
         holder.bind(around)  # type: ignore[attr-defined]
     return parts
 
 
-def steps(model: nn.Module, parts: Parts, first: int, last: int, total: int = 20) -> list[dict[str, torch.Tensor]]:
+def steps(model: nn.Module, parts: Hooks, first: int, last: int, total: int = 20) -> list[dict[str, torch.Tensor]]:
     """Random changes of the weights in the steps `first` to `last` - 1; returns the weights after each."""
     weights = []
     for step in range(first, last):
@@ -48,8 +48,8 @@ def steps(model: nn.Module, parts: Parts, first: int, last: int, total: int = 20
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
-        for hook in parts.after_step:
-            hook(Moment(step, step / 2, step / total))
+        for hook in parts.after_step_hooks:
+            hook(StepInfo(step, step / 2, step / total))
         weights.append({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
     return weights
 
@@ -65,8 +65,8 @@ def test_the_mean_of_the_weights_at_the_ends_of_the_last_epochs_is_evaluated_wit
         source = network()
         source.load_state_dict({**source.state_dict(), **state})
         reference.update_parameters(source)
-    update_bn([batch.images for batch in batches()], reference)
-    with applied(parts.evaluation, model):
+    update_bn([batch.inputs for batch in batches()], reference)
+    with swap_in_eval_weights(parts.eval_weights, model):
         for name, tensor in reference.module.named_parameters():
             torch.testing.assert_close(model.get_parameter(name), tensor)
         torch.testing.assert_close(model[1].running_mean, reference.module[1].running_mean)
@@ -79,7 +79,7 @@ def test_before_the_tail_the_weights_as_they_are_are_evaluated() -> None:
     parts = parts_of(Swa(start=0.5), model)
     steps(model, parts, 0, 9)
     live = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with applied(parts.evaluation, model):
+    with swap_in_eval_weights(parts.eval_weights, model):
         assert all(torch.equal(tensor, live[name]) for name, tensor in model.state_dict().items())
 
 
@@ -90,14 +90,14 @@ def test_a_run_that_was_stopped_anywhere_averages_bitwise_the_same(stop: int) ->
     steps(whole, parts, 0, 20)
     before = parts_of(Swa(start=0.5), first)
     steps(first, before, 0, stop)
-    with applied(before.evaluation, first):
+    with swap_in_eval_weights(before.eval_weights, first):
         pass
     after = parts_of(Swa(start=0.5), second)
     second.load_state_dict(first.state_dict())
     for name, state in after.state.items():
         state.load_state_dict(before.state[name].state_dict())
     steps(second, after, stop, 20)
-    with applied(parts.evaluation, whole), applied(after.evaluation, second):
+    with swap_in_eval_weights(parts.eval_weights, whole), swap_in_eval_weights(after.eval_weights, second):
         for name, tensor in whole.state_dict().items():
             assert torch.equal(tensor, second.state_dict()[name])
 
@@ -106,7 +106,7 @@ def test_a_network_without_batch_norm_needs_no_pass() -> None:
     model = nn.Sequential(nn.Linear(4, 2))
     parts = parts_of(Swa(start=0.0, every=Duration(1, "step")), model)
     (first, second) = steps(model, parts, 0, 2)
-    with applied(parts.evaluation, model):
+    with swap_in_eval_weights(parts.eval_weights, model):
         torch.testing.assert_close(model[0].weight.detach(), (first["0.weight"] + second["0.weight"]) / 2)
 
 

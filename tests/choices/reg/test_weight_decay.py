@@ -8,7 +8,7 @@ from small_network import groups, network, step, with_gradients
 from stand_ins import context
 from torch import nn
 
-from dnntrain.choices.reg.weight_decay import WeightDecay, layer_rates
+from dnntrain.choices.reg.weight_decay import WeightDecay, compute_layer_rates
 from dnntrain.errors import ConfigError
 
 
@@ -36,7 +36,7 @@ def test_three_steps_are_those_of_adamw_with_its_own_decay() -> None:
 
 def test_the_rate_falls_by_a_factor_from_layer_to_layer_towards_the_input() -> None:
     names = ["stem.weight", "block.conv.weight", "block.attention.a", "block.attention.b", "head.weight"]
-    rates = layer_rates(names, 0.8, 0.5)
+    rates = compute_layer_rates(names, 0.8, 0.5)
     assert list(rates.values()) == pytest.approx([0.1, 0.2, 0.4, 0.4, 0.8])
 
 

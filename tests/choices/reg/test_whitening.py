@@ -10,9 +10,9 @@ from short_runs import trained
 from torch import nn
 
 from dnntrain.choices.data.digits import Digits
-from dnntrain.choices.reg.whitening import Whitening, patches, spread, whitening_filters
+from dnntrain.choices.reg.whitening import Whitening, compute_whitening_filters, extend_filters, extract_patches
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context
+from dnntrain.protocols import BuildContext
 
 
 def images() -> torch.Tensor:
@@ -21,8 +21,8 @@ def images() -> torch.Tensor:
 
 
 def test_filtered_patches_are_uncorrelated_with_variances_near_one() -> None:
-    rows = patches(images(), 3, 3)
-    filtered = rows @ whitening_filters(rows, 1e-4).T
+    rows = extract_patches(images(), 3, 3)
+    filtered = rows @ compute_whitening_filters(rows, 1e-4).T
     moment = filtered.T @ filtered / len(filtered)
     torch.testing.assert_close(moment, torch.diag(moment.diagonal()), atol=1e-3, rtol=0)
     assert moment.diagonal().min() > 0.9
@@ -31,18 +31,18 @@ def test_filtered_patches_are_uncorrelated_with_variances_near_one() -> None:
 
 def test_channels_are_the_filters_their_negatives_and_mixtures() -> None:
     filters = torch.eye(4)
-    channels = spread(filters, 11, seed=0)
+    channels = extend_filters(filters, 11, seed=0)
     assert channels.shape == (11, 4)
     assert torch.equal(channels[:4], -channels[4:8])
     torch.testing.assert_close(channels[8:].norm(dim=1), torch.ones(3))
-    assert torch.equal(spread(filters, 3, seed=0), filters.flip(0)[:3])
+    assert torch.equal(extend_filters(filters, 3, seed=0), filters.flip(0)[:3])
 
 
 def test_only_the_first_convolution_is_set_and_frozen() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     second = model[2].weight.detach().clone()
-    (set_first,) = Whitening().build(Context(0, 10, (1, 8, 8), 10, 100, 32, 0.1)).first_weights
+    (set_first,) = Whitening().build(BuildContext(0, 10, (1, 8, 8), 10, 100, 32, 0.1)).weight_inits
     set_first(model, images())
     assert not model[0].weight.requires_grad
     assert not model[0].bias.any()

@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 
 import pytest
-
-from dnntrain.choices.sched.adaptive import Adaptive, scale_of
-from dnntrain.protocols import Moment
 from tests.short_runs import rows, trained
 from tests.stand_ins import context
+
+from dnntrain.choices.sched.adaptive import Adaptive, compute_scale
+from dnntrain.protocols import StepInfo
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from tests.stand_ins import context
 def test_the_scale_is_the_part_of_the_first_loss_that_is_left(
     loss: float, first: float, floor: float, power: float, minimum: float, scale: float
 ) -> None:
-    assert scale_of(loss, first, floor, power, minimum) == pytest.approx(scale)
+    assert compute_scale(loss, first, floor, power, minimum) == pytest.approx(scale)
 
 
 @pytest.mark.parametrize(("follow", "expected"), [("best", [1.0, 0.5, 0.5, 0.5]), ("last", [1.0, 0.5, 0.75, 0.75])])
@@ -38,19 +38,21 @@ def test_it_follows_the_best_loss_or_the_last_and_passes_over_what_is_not_finite
     parts = Adaptive(follow=follow).build(context())  # type: ignore[arg-type]
     found = []
     for loss in (2.0, 1.0, 1.5, math.nan):
-        parts.decisions[0]({"split": "val", "loss": loss})
-        found.append(parts.controls[-1].value(Moment(0, 0.0, 0.0)))
+        parts.metric_callbacks[0]({"split": "val", "loss": loss})
+        found.append(parts.scheduled_values[-1].value(StepInfo(0, 0.0, 0.0)))
     assert found == pytest.approx(expected)
 
 
 def test_the_state_holds_all_that_the_next_scale_depends_on() -> None:
     first, second = Adaptive().build(context()), Adaptive().build(context())
     for loss in (2.0, 1.0):
-        first.decisions[0]({"split": "val", "loss": loss})
+        first.metric_callbacks[0]({"split": "val", "loss": loss})
     second.state["adaptive"].load_state_dict(first.state["adaptive"].state_dict())
     for parts in (first, second):
-        parts.decisions[0]({"split": "val", "loss": 0.8})
-    assert [parts.controls[-1].value(Moment(0, 0.0, 0.0)) for parts in (first, second)] == pytest.approx([0.4, 0.4])
+        parts.metric_callbacks[0]({"split": "val", "loss": 0.8})
+    assert [parts.scheduled_values[-1].value(StepInfo(0, 0.0, 0.0)) for parts in (first, second)] == pytest.approx(
+        [0.4, 0.4]
+    )
 
 
 def test_a_run_writes_down_each_change_and_its_rate_is_the_function_of_the_loss(tmp_path: Path) -> None:

@@ -10,16 +10,16 @@ import pytest
 from methods import line
 from rank_pool import Pool
 from short_runs import broken_off, comparable, result, rows, trained
+from tests.stand_ins import context
 
 from dnntrain import plan
-from dnntrain.checkpoint.checkpoint import newest
+from dnntrain.checkpoint.checkpoint import read_newest_checkpoint
 from dnntrain.choices.sched.linear import Linear
 from dnntrain.choices.sched.step import Step
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Context, Moment, Target
+from dnntrain.protocols import BuildContext, ScheduledParam, StepInfo
 from dnntrain.report.page import write_report
 from dnntrain.utils.units import Duration
-from tests.stand_ins import context
 
 MLP = ("model=mlp", "model.hidden=[16]", "sched.param=batch_size", "precision=fp32")
 
@@ -56,8 +56,8 @@ def rising(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sizes(*words: str) -> list[int]:
     """The batch size of each epoch of the planned run."""
     made = plan(*line(*MLP, *SMALL, *words))
-    epochs = made.timetable.place(made.total_steps - 1)[0] + 1
-    return [made.timetable.size(epoch) for epoch in range(epochs)]
+    epochs = made.timetable.locate_step(made.total_steps - 1)[0] + 1
+    return [made.timetable.batch_size_at(epoch) for epoch in range(epochs)]
 
 
 @pytest.mark.parametrize(
@@ -100,15 +100,18 @@ def test_in_a_run_of_steps_the_schedule_counts_the_steps_that_were_done() -> Non
 def test_one_schedule_may_move_the_learning_rate_along_both_by_the_epochs_that_are_done() -> None:
     run = context()
     parts = Linear(end=3.0, param=("lr", "batch_size")).build(_counting_epochs(run, 4.0))
-    assert [control.target for control in parts.controls] == [Target.LEARNING_RATE, Target.BATCH_SIZE]
-    assert {control.value(Moment(7, 1.5, 0.1)) for control in parts.controls} == {1.75}
+    assert [control.target for control in parts.scheduled_values] == [
+        ScheduledParam.LEARNING_RATE,
+        ScheduledParam.BATCH_SIZE,
+    ]
+    assert {control.value(StepInfo(7, 1.5, 0.1)) for control in parts.scheduled_values} == {1.75}
     made = plan(*line(*MLP, "train.duration=4ep", "sched=linear", "sched.end=3", "sched.param=[lr,batch_size]"))
     assert made.schedule["batch size"][0] == 32
     assert made.schedule["lr"][-1] > 2.5 * made.schedule["lr"][0]
 
 
-def _counting_epochs(run: Context, epochs: float) -> Context:
-    return replace(run, epochs=epochs)
+def _counting_epochs(run: BuildContext, epochs: float) -> BuildContext:
+    return replace(run, num_epochs=epochs)
 
 
 def test_the_learning_rate_stays_and_the_rows_show_the_size_and_the_epoch_of_their_step(rising: Path) -> None:
@@ -210,7 +213,7 @@ def test_a_length_that_changes_the_sizes_of_steps_that_are_done_is_refused(risin
 def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
     words = [word for word in RISING if not word.startswith(("reg=", "checkpoint", "eval"))]
     trained(tmp_path / "run", *words, "reg=[swa]", "reg.swa.start=0.25", "reg.swa.batches=0")
-    checkpoint = newest(tmp_path / "run" / "checkpoints", lambda text: None)
+    checkpoint = read_newest_checkpoint(tmp_path / "run" / "checkpoints", lambda text: None)
     assert checkpoint is not None
     # Epochs end after 5, 9, 12 and 15 steps; the last step of the first begins after 4 / 15 of the run.
     assert json.loads((checkpoint.path / "manifest.json").read_text())["values"]["swa"]["updates"] == 4
@@ -269,7 +272,7 @@ def test_what_cannot_be_is_refused_with_the_fix(words: tuple[str, ...], messages
 
 def test_the_plan_draws_the_sizes_and_estimates_memory_for_the_largest() -> None:
     made = plan(*MLP, *SMALL, "sched=step", "sched.every=2ep", "sched.gamma=2", "optim.lr_scaling=linear")
-    lines = dict(made.lines())
+    lines = dict(made.format_rows())
     assert made.total_steps == 2 * (20 + 10 + 5)
     assert lines["batch"] == "16 to 64; 64 = 1 data rank × 1 accumulated × 64"
     assert lines["length"] == "6ep: 70 steps, 5 to 20 per epoch"
@@ -281,4 +284,4 @@ def test_the_plan_draws_the_sizes_and_estimates_memory_for_the_largest() -> None
 
 def test_a_step_of_the_schedule_may_raise() -> None:
     parts = Step(every=Duration(2, "ep"), gamma=2.0, param="batch_size").build(_counting_epochs(context(), 6.0))
-    assert [parts.controls[0].value(Moment(0, epoch, 0.0)) for epoch in range(6)] == [1, 1, 2, 2, 4, 4]
+    assert [parts.scheduled_values[0].value(StepInfo(0, epoch, 0.0)) for epoch in range(6)] == [1, 1, 2, 2, 4, 4]

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.short_runs import comparable, rows, trained
+from tests.stand_ins import context
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dnntrain.choices.sched.cosine import Cosine
 from dnntrain.choices.sched.plateau import Plateau
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Moment, Target
-from tests.short_runs import comparable, rows, trained
-from tests.stand_ins import context
+from dnntrain.protocols import ScheduledParam, StepInfo
 
 #: A fall at the second and each later evaluation, whatever comes: no value improves by that much.
 FALLS = ("sched=plateau", "sched.patience=0", "sched.threshold=1", "sched.factor=0.5", "sched.base=linear")
@@ -24,13 +24,13 @@ FALLS = ("sched=plateau", "sched.patience=0", "sched.threshold=1", "sched.factor
 
 def scales(knobs: Plateau, values: list[float]) -> list[float]:
     parts = knobs.build(context())
-    (decision,) = parts.decisions
-    scale = parts.controls[-1]
-    assert scale.target is Target.LEARNING_RATE
+    (decision,) = parts.metric_callbacks
+    scale = parts.scheduled_values[-1]
+    assert scale.target is ScheduledParam.LEARNING_RATE
     found = []
     for value in values:
         decision({"split": "val", knobs.metric: value})
-        found.append(scale.value(Moment(0, 0.0, 0.0)))
+        found.append(scale.value(StepInfo(0, 0.0, 0.0)))
     return found
 
 
@@ -71,14 +71,14 @@ def test_the_scale_equals_torchs_reduce_lr_on_plateau(knobs: Plateau, options: d
 def test_the_base_schedule_goes_on_beneath() -> None:
     parts = Plateau(base="cosine:end=0.2", patience=0).build(context())
     for value in (1.0, 2.0):
-        parts.decisions[0]({"split": "val", "loss": value})
-    moment = Moment(30, 3.0, 0.3)
-    factor = math.prod(control.value(moment) for control in parts.controls)
-    assert factor == pytest.approx(0.1 * Cosine(end=0.2).factor(context())(moment))
+        parts.metric_callbacks[0]({"split": "val", "loss": value})
+    moment = StepInfo(30, 3.0, 0.3)
+    factor = math.prod(control.value(moment) for control in parts.scheduled_values)
+    assert factor == pytest.approx(0.1 * Cosine(end=0.2).make_factor(context())(moment))
 
 
 def test_rows_of_training_are_not_looked_at() -> None:
-    (decision,) = Plateau(patience=0).build(context()).decisions
+    (decision,) = Plateau(patience=0).build(context()).metric_callbacks
     assert [decision({"split": "train", "loss": value}) for value in (1.0, 2.0, 3.0)] == [None] * 3
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.short_runs import comparable, rows, trained
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
@@ -34,32 +35,33 @@ from dnntrain.choices.sched.linear import Linear
 from dnntrain.choices.sched.multistep import Multistep
 from dnntrain.choices.sched.one_cycle import OneCycle
 from dnntrain.choices.sched.polynomial import Polynomial
-from dnntrain.choices.sched.sequence import Sequence
+from dnntrain.choices.sched.sequence import SequenceSchedule
 from dnntrain.choices.sched.step import Step
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode
+from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
-from dnntrain.planning.plan import curve_text
-from dnntrain.protocols import Context, Moment, Target
+from dnntrain.planning.plan import format_curve
+from dnntrain.protocols import BuildContext, ScheduledParam, StepInfo
 from dnntrain.run.session import open_session
-from dnntrain.training.scheduled_values import bind_controls
+from dnntrain.training.scheduled_values import bind_scheduled_values
 from dnntrain.utils.units import Duration
 from dnntrain.utils.world import World
-from tests.short_runs import comparable, rows, trained
 
 TOTAL, PER_EPOCH = 200, 20
 
 Make = Callable[[torch.optim.Optimizer], LRScheduler]
 
 
-def context(total_steps: int = TOTAL) -> Context:
-    return Context(0, 10, (1, 8, 8), PER_EPOCH, total_steps, 32, 1.0)
+def context(total_steps: int = TOTAL) -> BuildContext:
+    return BuildContext(0, 10, (1, 8, 8), PER_EPOCH, total_steps, 32, 1.0)
 
 
-def factors(schedule: Schedule, target: Target = Target.LEARNING_RATE, total: int = TOTAL) -> list[float]:
+def factors(
+    schedule: Schedule, target: ScheduledParam = ScheduledParam.LEARNING_RATE, total: int = TOTAL
+) -> list[float]:
     parts = schedule.build(context(total))  # type: ignore[attr-defined]
-    (control,) = [control for control in parts.controls if control.target is target]
-    return [control.value(Moment(step, step / PER_EPOCH, step / total)) for step in range(total)]
+    (control,) = [control for control in parts.scheduled_values if control.target is target]
+    return [control.value(StepInfo(step, step / PER_EPOCH, step / total)) for step in range(total)]
 
 
 def torch_factors(make: Make, key: str = "lr") -> list[float]:
@@ -138,7 +140,9 @@ TABLE: dict[str, tuple[Schedule, Make]] = {
         ),
     ),
     "sequence": (
-        Sequence(parts=("linear:10%:start=0.1:end=1", "constant:30step", "step:2ep:every=1ep:gamma=0.5", "cosine")),
+        SequenceSchedule(
+            parts=("linear:10%:start=0.1:end=1", "constant:30step", "step:2ep:every=1ep:gamma=0.5", "cosine")
+        ),
         lambda o: SequentialLR(
             o,
             [LinearLR(o, 0.1, 1.0, 20), ConstantLR(o, 1.0), StepLR(o, 20, 0.5), CosineAnnealingLR(o, 110)],
@@ -146,7 +150,7 @@ TABLE: dict[str, tuple[Schedule, Make]] = {
         ),
     ),
     "sequence_after_warmup": (
-        Sequence(warmup=steps(20), parts=("multistep:50%:milestones=30step/60step", "polynomial:50%:power=3")),
+        SequenceSchedule(warmup=steps(20), parts=("multistep:50%:milestones=30step/60step", "polynomial:50%:power=3")),
         lambda o: SequentialLR(
             o, [LinearLR(o, 0.1, 1.0, 20), MultiStepLR(o, [30, 60]), PolynomialLR(o, 90, 3.0)], [20, 110]
         ),
@@ -165,12 +169,12 @@ def test_factor_equals_torchs_scheduler_at_every_step(name: str) -> None:
 def test_a_schedule_keeps_no_state_so_that_any_step_can_be_asked_for_first(name: str) -> None:
     schedule, _ = TABLE[name]
     in_order = factors(schedule)
-    (control,) = schedule.build(context()).controls  # type: ignore[attr-defined]
-    assert [control.value(Moment(step, 0.0, 0.0)) for step in reversed(range(TOTAL))] == in_order[::-1]
+    (control,) = schedule.build(context()).scheduled_values  # type: ignore[attr-defined]
+    assert [control.value(StepInfo(step, 0.0, 0.0)) for step in reversed(range(TOTAL))] == in_order[::-1]
 
 
 def test_wsd_is_a_constant_rate_between_a_rise_and_a_fall() -> None:
-    schedule = decode(compose(["sched=wsd"])).sched
+    schedule = decode_config(compose(["sched=wsd"])).sched
     expected = [min(0.1 + 0.9 * step / 10, 1.0) * (1 - math.sqrt(max(step - 160, 0) / 40)) for step in range(TOTAL)]
     assert factors(schedule) == pytest.approx(expected, rel=1e-9)
 
@@ -182,7 +186,7 @@ def test_wsd_is_a_constant_rate_between_a_rise_and_a_fall() -> None:
         (InverseSqrt(timescale=steps(20)), TOTAL),
         (Step(every=steps(60)), TOTAL),
         (Exponential(every=steps(60)), TOTAL),
-        (Sequence(parts=("cosine:50step", "constant")), TOTAL),
+        (SequenceSchedule(parts=("cosine:50step", "constant")), TOTAL),
     ],
     ids=["wsd", "inverse_sqrt", "step", "exponential", "sequence"],
 )
@@ -198,13 +202,13 @@ def test_a_longer_cosine_is_the_cosine_of_the_longer_run() -> None:
 
 
 def test_one_cycle_moves_the_momentum_as_torch_does() -> None:
-    ours = factors(OneCycle(cycle_momentum=True), Target.MOMENTUM)
+    ours = factors(OneCycle(cycle_momentum=True), ScheduledParam.MOMENTUM)
     assert ours == pytest.approx(torch_factors(lambda o: OneCycleLR(o, 1.0, TOTAL), "momentum"), rel=1e-9)
 
 
 def test_the_momentum_of_one_cycle_waits_for_the_warm_up() -> None:
-    plain = factors(OneCycle(cycle_momentum=True), Target.MOMENTUM, total=TOTAL - 30)
-    warmed = factors(OneCycle(cycle_momentum=True, warmup=steps(30)), Target.MOMENTUM)
+    plain = factors(OneCycle(cycle_momentum=True), ScheduledParam.MOMENTUM, total=TOTAL - 30)
+    warmed = factors(OneCycle(cycle_momentum=True, warmup=steps(30)), ScheduledParam.MOMENTUM)
     assert warmed == pytest.approx([0.95] * 30 + plain, rel=1e-12)
 
 
@@ -218,13 +222,13 @@ def test_the_warm_up_rises_to_where_the_curve_begins() -> None:
     "schedule",
     [
         Cosine(warmup=percent(10), cooldown=percent(20), cooldown_to=0.05),
-        Sequence(parts=("linear:10%", "cosine")),
+        SequenceSchedule(parts=("linear:10%", "cosine")),
         Step(),
     ],
 )
 def test_a_run_by_time_follows_the_same_curve(schedule: Schedule) -> None:
-    (control,) = schedule.build(context(total_steps=0)).controls  # type: ignore[attr-defined]
-    by_time = [control.value(Moment(0, 0.0, (step + 1e-9) / TOTAL)) for step in range(TOTAL)]
+    (control,) = schedule.build(context(total_steps=0)).scheduled_values  # type: ignore[attr-defined]
+    by_time = [control.value(StepInfo(0, 0.0, (step + 1e-9) / TOTAL)) for step in range(TOTAL)]
     assert by_time == pytest.approx(factors(schedule), abs=1e-8)
 
 
@@ -238,9 +242,9 @@ def test_a_run_by_time_follows_the_same_curve(schedule: Schedule) -> None:
         (Cosine(warmup=steps(5)), 0, "in percent"),
         (Step(every=steps(0)), TOTAL, "at least 1step"),
         (Multistep(milestones=(steps(60), steps(30))), TOTAL, "do not rise"),
-        (Sequence(parts=("linear:50step", "cosine:100step")), TOTAL, "take 150 steps, and there are 200"),
-        (Sequence(parts=("linear:150step", "cosine:100step")), TOTAL, "leave the duration of one part out"),
-        (Sequence(parts=("linear:200step", "cosine")), TOTAL, "leave the duration of one part out"),
+        (SequenceSchedule(parts=("linear:50step", "cosine:100step")), TOTAL, "take 150 steps, and there are 200"),
+        (SequenceSchedule(parts=("linear:150step", "cosine:100step")), TOTAL, "leave the duration of one part out"),
+        (SequenceSchedule(parts=("linear:200step", "cosine")), TOTAL, "leave the duration of one part out"),
         (OneCycle(cycle_momentum=True, param="momentum"), TOTAL, "both set the momentum"),
         (Cosine(param=()), TOTAL, "names none"),
     ],
@@ -264,12 +268,12 @@ def test_a_length_that_cannot_be_is_refused_with_the_fix(schedule: Schedule, tot
 )
 def test_a_part_that_cannot_be_is_refused_with_the_fix(part: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Sequence(parts=(part, "linear"))
+        SequenceSchedule(parts=(part, "linear"))
 
 
 def test_the_parts_of_a_sequence_are_checked_with_the_configuration() -> None:
     with pytest.raises(ConfigError, match=r"sched: sched.parts: linear:10%:ends=1: 'ends' is no knob here"):
-        decode(compose(["sched=sequence", "sched.parts=['linear:10%:ends=1',cosine]"]))
+        decode_config(compose(["sched=sequence", "sched.parts=['linear:10%:ends=1',cosine]"]))
 
 
 @pytest.mark.parametrize(
@@ -286,10 +290,10 @@ def test_param_scales_what_the_optimizer_was_built_with(
     made = optimizer([torch.nn.Parameter(torch.zeros(1))])
     param = "weight_decay" if key == "weight_decay" else "momentum"
     parts = Linear(param=param).build(context())  # type: ignore[arg-type]
-    (setter,) = bind_controls(parts.controls, [made], torch.nn.Module())
-    setter(Moment(0, 0.0, 0.0))
+    (setter,) = bind_scheduled_values(parts.scheduled_values, [made], torch.nn.Module())
+    setter(StepInfo(0, 0.0, 0.0))
     assert made.param_groups[0][key] == pytest.approx(first)
-    setter(Moment(100, 5.0, 0.5))
+    setter(StepInfo(100, 5.0, 0.5))
     assert made.param_groups[0][key] == pytest.approx(second)
     assert made.param_groups[0]["lr"] == 0.1
 
@@ -298,8 +302,8 @@ def test_param_scales_every_dropout_by_its_own_rate_and_several_parameters_alike
     model = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Dropout(0.4))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     parts = Linear(start=0.0, end=1.0, param=("lr", "drop_rate")).build(context())
-    for setter in bind_controls(parts.controls, [optimizer], model):
-        setter(Moment(50, 2.5, 0.25))
+    for setter in bind_scheduled_values(parts.scheduled_values, [optimizer], model):
+        setter(StepInfo(50, 2.5, 0.25))
     assert [module.p for module in model] == pytest.approx([0.05, 0.1])
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
 
@@ -309,7 +313,7 @@ def test_a_parameter_that_nothing_has_is_refused(param: str) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     parts = Linear(param=param).build(context())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="nothing in this run has one above 0"):
-        bind_controls(parts.controls, [optimizer], torch.nn.Linear(2, 2))
+        bind_scheduled_values(parts.scheduled_values, [optimizer], torch.nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(
@@ -330,21 +334,21 @@ def test_a_schedule_without_effect_or_place_is_refused_before_a_folder_is_made(
     words: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        open_session(decode(compose(words)), World())
+        open_session(decode_config(compose(words)), World())
 
 
 def test_the_plan_holds_and_draws_what_is_scheduled() -> None:
     words = ("sched=one_cycle", "sched.cycle_momentum=true", "sched.param=[lr,weight_decay]", "optim.lr=0.5")
-    plan = open_session(decode(compose([*words, "train.duration=100step"])), World()).plan
+    plan = open_session(decode_config(compose([*words, "train.duration=100step"])), World()).plan
     assert list(plan.schedule) == ["lr", "weight_decay ×", "momentum"]
     assert plan.schedule["lr"][0] == pytest.approx(0.5 / 25)
     assert plan.schedule["lr"][-1] == pytest.approx(0.5 / 25e4)
     assert max(plan.schedule["lr"]) == pytest.approx(0.5, rel=0.01)
-    assert dict(plan.lines())["lr"].endswith("0.02, 0.5 near step 30, 2e-06")
+    assert dict(plan.format_rows())["lr"].endswith("0.02, 0.5 near step 30, 2e-06")
 
 
 def test_a_curve_is_drawn_by_heights_between_its_first_and_last_value() -> None:
-    assert curve_text([0.5, 1.0, 0.0, 0.25], 4) == "▅█▁▃ 0.5, 1 near step 1, 0 near step 2, 0.25"
+    assert format_curve([0.5, 1.0, 0.0, 0.25], 4) == "▅█▁▃ 0.5, 1 near step 1, 0 near step 2, 0.25"
 
 
 @pytest.mark.slow

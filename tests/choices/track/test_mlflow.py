@@ -21,7 +21,7 @@ def session(run: Path, status: str, *steps: int) -> None:
     tracker = Mlflow().build()
     tracker.start(str(run), {"seed": 0, "optim": {"lr": 0.1}})
     for step in steps:
-        tracker.row({"step": step, **ROW})
+        tracker.log_row({"step": step, **ROW})
     tracker.close({"status": status, "value": 0.875, "steps": steps[-1]})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dnntrain.choices.track import tensorboard as module
-from dnntrain.choices.track._base import scalars
+from dnntrain.choices.track._base import iterate_scalars
 from dnntrain.choices.track.tensorboard import TensorBoard
 from dnntrain.errors import ConfigError
 
@@ -26,7 +26,7 @@ def written(run: Path, *rows: dict[str, Any]) -> Any:
     tracker = TensorBoard().build()
     tracker.start(str(run), {"seed": 0, "optim": {"lr": 0.1}})
     for row in rows:
-        tracker.row(row)
+        tracker.log_row(row)
     tracker.close({"status": "done"})
     return EventAccumulator(str(run / "tensorboard")).Reload()
 
@@ -72,6 +72,6 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_tags_follow_split_and_kind() -> None:
     row = {"step": 1, "split": "train", "loss": "nan", "examples_per_s": 5, "flag": True, "note": "text"}
-    assert [tag for tag, _ in scalars(row)] == ["train/loss", "perf/examples_per_s"]
-    assert not list(scalars({"step": 1, "split": "event", "event": "stop", "reason": "x"}))
-    assert builtins.len(list(scalars({}))) == 0
+    assert [tag for tag, _ in iterate_scalars(row)] == ["train/loss", "perf/examples_per_s"]
+    assert not list(iterate_scalars({"step": 1, "split": "event", "event": "stop", "reason": "x"}))
+    assert builtins.len(list(iterate_scalars({}))) == 0
