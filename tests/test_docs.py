@@ -7,6 +7,7 @@ says `file=NAME` is written to that file first.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ import torch
 from short_runs import environment
 
 import dnntrain
+from dnntrain.checkpoint.checkpoint import SCHEMA_VERSION
 from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.main import main
 from dnntrain.cli.parser import parse_arguments
@@ -32,8 +34,11 @@ from dnntrain.config.key_table import get_root_fields, get_section_fields
 from dnntrain.config.registry import Registry, get_builtin_source
 from dnntrain.config.run_config import SECTIONS
 from dnntrain.config.validate import validate_overrides
+from dnntrain.errors import DnntrainError
+from dnntrain.protocols import Batch, Hooks
 
 ROOT = Path(__file__).resolve().parents[1]
+DESIGN = ROOT / "docs" / "design.md"
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
 
 #: Added to what trains, so that all examples together take seconds.
@@ -61,9 +66,8 @@ class Fence:
     @property
     def commands(self) -> list[list[str]]:
         """The words of each line that calls dnntrain, without the word itself."""
-        lines = [
-            shlex.split(line.removeprefix("$ "), comments=True) for line in self.text.splitlines() if "$(" not in line
-        ]
+        text = self.text.replace("\\\n", " ")
+        lines = [shlex.split(line.removeprefix("$ "), comments=True) for line in text.splitlines() if "$(" not in line]
         words = [line[: line.index(">")] if ">" in line else line for line in lines]
         return [line[1:] for line in words if line and line[0] == "dnntrain"]
 
@@ -205,14 +209,54 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_verbs_and_keys_that_are_named_exist(page: Path) -> None:
+def test_commands_and_keys_that_are_named_exist(page: Path) -> None:
     known = keys()
     for code in re.findall(r"`([^`\n]+)`", without_fences(page)):
-        verb = re.match(r"dnntrain ([a-z]+)(?![\w=])", code)
-        assert verb is None or verb[1] in COMMANDS, code
+        command = re.match(r"dnntrain ([a-z]+)(?![\w=])", code)
+        assert command is None or command[1] in COMMANDS, code
         key = re.match(r"\+?((?:[a-z_]+\.)+[a-z_0-9]+)(?==|$)", code)
         if key and key[1].partition(".")[0] in {*SECTIONS, *GROUPS} and key[1].rpartition(".")[2] not in FILE_TYPES:
             assert key[1] in known, code
+
+
+def test_the_tree_of_the_tour_is_the_tree_of_the_package() -> None:
+    [tree] = [fence.text for fence in fences(DESIGN) if fence.text.startswith("dnntrain/\n")]
+    named = set(re.findall(r"^[├└]── (\S+)", tree, re.M))
+    package = ROOT / "dnntrain"
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    modules = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    assert named == folders | modules
+
+
+@pytest.mark.parametrize(("heading", "values"), [("Hooks", Hooks), ("Batch", Batch)])
+def test_the_tables_of_the_plug_in_guide_name_every_field(heading: str, values: type) -> None:
+    section = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    rows = re.findall(r"^\| `(\w+)` \|", section.partition("\n## ")[0], re.M)
+    assert sorted(rows) == sorted(field.name for field in dataclasses.fields(values))
+
+
+def test_the_loop_of_the_tour_names_every_hook() -> None:
+    [loop] = [fence.text for fence in fences(DESIGN) if "for step in progress.steps():" in fence.text]
+    fields = {field.name for field in dataclasses.fields(Hooks)} - {"memory_use"}  # it acts in the plan
+    assert {name for name in fields if name not in loop} == set()
+
+
+def test_the_tour_names_eight_files_to_read_first() -> None:
+    section = (
+        DESIGN.read_text(encoding="utf-8").partition("\n## Read these eight files first\n")[2].partition("\n## ")[0]
+    )
+    assert len(re.findall(r"^\| `dnntrain/", section, re.M)) == 8
+
+
+def test_the_manifest_of_a_checkpoint_is_described_as_it_is() -> None:
+    text = (ROOT / "docs" / "run-directory.md").read_text(encoding="utf-8")
+    assert f"\n| `schema` | {SCHEMA_VERSION} |\n" in text
+
+
+def test_the_exit_codes_are_those_of_the_exceptions() -> None:
+    section = (ROOT / "docs" / "run-directory.md").read_text(encoding="utf-8").partition("\n## Exit codes\n")[2]
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", section.partition("\n## ")[0], re.M)}
+    assert codes == {0, 1, *(error.exit_code for error in error_classes(DnntrainError))}
 
 
 def test_the_reference_is_current() -> None:
@@ -223,6 +267,13 @@ def test_the_reference_is_current() -> None:
 
 def test_the_citation_names_this_version() -> None:
     assert f"\nversion: {dnntrain.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def error_classes(base: type[DnntrainError]) -> Iterator[type[DnntrainError]]:
+    """Every class below `base`."""
+    for error in base.__subclasses__():
+        yield error
+        yield from error_classes(error)
 
 
 def quick(words: list[str]) -> list[str]:
