@@ -21,6 +21,7 @@ class Group:
 GROUPS: dict[str, Group] = {
     group.name: group
     for group in (
+        Group("task", "what the network learns and is judged by"),
         Group("data", "the data set, its validation part and its pipeline"),
         Group("model", "the network"),
         Group("norm", "normalisation layers: kept as built, or converted"),

@@ -43,7 +43,9 @@ class EvalSection:
     every: PositiveDuration = Duration(1, "ep")  # 1ep, 500step or 30s
     batch_size: PositiveInt = 512  # examples per forward pass of one rank
     limit: PositiveInt | None = None  # evaluate on this many examples of each split only; null: all
-    metric: Literal["accuracy", "loss"] = "accuracy"  # what BEST, early stopping and the dynamic learning rate look at
+    metric: str = (
+        "${task.metric}"  # a metric of the task: what BEST, early stopping and the dynamic learning rate look at
+    )
     test: bool = True  # evaluate the test split once, at the end
     weights: Literal["best", "last"] = "best"  # what is tested and exported: weights of the best evaluation, or last
 
@@ -88,6 +90,7 @@ class RunConfig(RootSection):
     digest.
     """
 
+    task: Any
     data: Any
     model: Any
     norm: Any

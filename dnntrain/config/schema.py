@@ -66,6 +66,8 @@ def read_class_fields(path: Path, name: str) -> dict[str, FieldSchema]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return _read_fields(node, tree, path)
+        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
+            return read_class_fields(_find_module_file(node.module, path), name)
     raise ValueError(f"{path} defines no class {name}")
 
 
@@ -85,7 +87,7 @@ def _is_choice_class(node: ast.ClassDef) -> bool:
 def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
     fields: dict[str, FieldSchema] = {}
     for base in node.bases:
-        if isinstance(base, ast.Name) and base.id not in ("Protocol",):
+        if isinstance(base, ast.Name) and base.id not in ("Protocol", "ABC"):
             fields.update(_read_base_fields(base.id, tree, path))
     comments = _read_comments(path)
     for item in node.body:
@@ -115,13 +117,11 @@ def _read_base_fields(name: str, tree: ast.Module, path: Path) -> dict[str, Fiel
 
 def _find_module_file(module: str, importer: Path) -> Path:
     """The file of `module`: found beside the importing package, so that nothing is imported."""
-    relative = Path(*module.split(".")).with_suffix(".py")
-    for parent in importer.parents:
-        if (parent / relative).is_file():
-            return parent / relative
-    package_root = Path(__file__).resolve().parents[2]
-    if (package_root / relative).is_file():
-        return package_root / relative
+    path = Path(*module.split("."))
+    for parent in (*importer.parents, Path(__file__).resolve().parents[2]):
+        for relative in (path.with_suffix(".py"), path / "__init__.py"):
+            if (parent / relative).is_file():
+                return parent / relative
     raise ValueError(f"{importer}: module {module} was not found")
 
 

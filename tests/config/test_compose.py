@@ -8,11 +8,11 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from tests.config.plugin import write, write_plugin
 
 from dnntrain.config.compose import compose
 from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
+from tests.support.plugin import write, write_plugin
 
 
 def test_the_default_is_resolved_and_free_of_hydra() -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.config.plugin import write, write_plugin
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import compute_digest, decode_config, decode_to_plain, load_config
 from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.utils.units import Duration
+from tests.support.plugin import write, write_plugin
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.config.plugin import write, write_plugin
 
 from dnntrain.config.registry import load_registry
 from dnntrain.config.validate import validate_overrides
 from dnntrain.errors import ConfigError
+from tests.support.plugin import write, write_plugin
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.config.plugin import write
 
 from dnntrain.config.compose import compose
 from dnntrain.config.validate import validate_overrides
 from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.errors import ConfigError
+from tests.support.plugin import write
 
 
 def refusal(*words: str, config_dir: Path | None = None) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any, TypeVar
 
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims
+from dnntrain.errors import ConfigError
 from dnntrain.planning.checks.regularization import find_regularization_refusals
-from dnntrain.protocols import LayoutRequirement
+from dnntrain.protocols import LayoutRequirement, TaskFeature, find_metric
 from dnntrain.utils.epochs import BatchSizeSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.units import Duration
+
+Need = TypeVar("Need", LayoutRequirement, TaskFeature)
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,13 @@ def find_refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[str
         for rule in RULES
         if rule.applies(config, hardware, ranks)
     ]
+    try:
+        find_metric(config.eval.metric, config.task.list_infos(), "eval.metric")
+    except ConfigError as error:
+        reasons.append(str(error))
     if isinstance(config.quant, PostTraining) and (refusal := config.quant.refusal(hardware)):
         reasons.append("quant={} {}\n  {}".format(config.resolved["choices"]["quant"], *refusal))
+    reasons += find_task_refusals(config)
     if refusal := config.optim.refusal(hardware):
         reasons.append("optim={} {}\n  {}".format(config.resolved["choices"]["optim"], *refusal))
     return reasons
@@ -164,18 +173,36 @@ def find_unmet_requirements(
 ) -> list[str]:
     """What the layout cuts, and each need of a chosen method that it does not provide: no rule is written for a pair."""
     met_requirements = get_met_requirements(dims)
-    single_groups = ("norm", "optim", "sched", "quant", "distill", "prune")
-    methods = {f"{name}={config.resolved['choices'][name]}": getattr(config, name) for name in single_groups}
-    methods |= {
-        f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
-    }
     return find_regularization_refusals(config, dims.data_ranks, micro_batch_size, sizes) + [
         f"{name} needs {requirement.value}, which the layout ({dims}) does not give\n  use parallel=ddp, or do without {name}"
-        for name, method in methods.items()
+        for name, method in _list_methods(config).items()
         for requirement in sorted(
-            getattr(method, "needs", frozenset()) - met_requirements, key=lambda requirement: requirement.value
+            _get_needs(method, LayoutRequirement) - met_requirements, key=lambda requirement: requirement.value
         )
     ]
+
+
+def find_task_refusals(config: RunConfig) -> list[str]:
+    """Return each need of a chosen method that the task does not meet."""
+    task_name = config.resolved["choices"]["task"]
+    return [
+        f"{name} needs {feature.value}, which task={task_name} does not have\n  leave {name} out, or choose another task"
+        for name, method in _list_methods(config).items()
+        for feature in sorted(_get_needs(method, TaskFeature) - config.task.features, key=lambda feature: feature.value)
+    ]
+
+
+def _list_methods(config: RunConfig) -> dict[str, Any]:
+    """Return the chosen methods that have needs, by the setting that chooses each."""
+    single_groups = ("norm", "optim", "sched", "quant", "distill", "prune")
+    methods = {f"{name}={config.resolved['choices'][name]}": getattr(config, name) for name in single_groups}
+    return methods | {
+        f"{group}.{name}": method for group in ("reg", "monitor") for name, method in getattr(config, group).items()
+    }
+
+
+def _get_needs(method: Any, kind: type[Need]) -> frozenset[Need]:
+    return frozenset(need for need in getattr(method, "needs", frozenset()) if isinstance(need, kind))
 
 
 def get_met_requirements(dims: ParallelDims) -> frozenset[LayoutRequirement]:
