@@ -235,6 +235,12 @@ def test_the_tables_of_the_plug_in_guide_name_every_field(heading: str, values: 
     assert sorted(rows) == sorted(field.name for field in dataclasses.fields(values))
 
 
+def test_the_table_of_groups_names_every_group() -> None:
+    section = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").partition("\n## Groups\n")[2]
+    rows = re.findall(r"^\| (`.*`) \|", section.partition("\n## ")[0], re.M)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(GROUPS)
+
+
 def test_the_loop_of_the_tour_names_every_hook() -> None:
     [loop] = [fence.text for fence in fences(DESIGN) if "for step in progress.steps():" in fence.text]
     fields = {field.name for field in dataclasses.fields(Hooks)} - {"memory_use"}  # it acts in the plan
