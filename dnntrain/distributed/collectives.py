@@ -113,19 +113,6 @@ def reduce_any_flags(flags: Sequence[bool], device: str) -> list[bool]:
     return [count > 0 for count in reduce_sum(torch.tensor(flags, dtype=torch.float32, device=device)).tolist()]
 
 
-def broadcast_bytes(data: bytes, device: str) -> bytes:
-    """The main rank's `data`, on every rank. Bytes, never pickled objects."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return data
-    size = torch.tensor([len(data)], device=device)
-    dist.broadcast(size, 0)
-    buffer = torch.empty(int(size), dtype=torch.uint8, device=device)
-    if dist.get_rank() == 0:
-        buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    dist.broadcast(buffer, 0)
-    return bytes(buffer.cpu().numpy())
-
-
 def gather_bytes(data: bytes, device: str) -> list[bytes]:
     """Every rank's `data`, in the order of ranks, on every rank. Bytes, never pickled objects."""
     if not dist.is_initialized() or dist.get_world_size() == 1:

@@ -8,6 +8,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from dnntrain.utils.hardware import get_device_type
+
 
 class CompiledModel:
     """Runs `module` compiled for fixed numbers of images: one program is several times faster than one for any number.
@@ -18,7 +20,7 @@ class CompiledModel:
 
     def __init__(self, module: nn.Module, device: str = "cpu", autocast: torch.dtype | None = None) -> None:
         self._device = device
-        self._kind = device.split(":")[0]
+        self._kind = get_device_type(device)
         self._autocast = autocast
         self._sizes: list[int] = []
         self._run = torch.compile(module, dynamic=False)

@@ -27,7 +27,7 @@ from dnntrain.input.split import prepare_data
 from dnntrain.protocols import Batch
 from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.files import read_json
-from dnntrain.utils.hardware import get_torch_device, probe_hardware
+from dnntrain.utils.hardware import get_device_type, get_torch_device, probe_hardware
 from dnntrain.utils.rng import Index
 from dnntrain.utils.world import World
 
@@ -52,8 +52,9 @@ class LoadedModel:
     @torch.no_grad()
     def compute_logits(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, classes] for normalised images [n, channels, height, width]."""
-        device_type = self.device.split(":")[0]
-        with torch.autocast(device_type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+        with torch.autocast(
+            get_device_type(self.device), self.autocast or torch.bfloat16, enabled=self.autocast is not None
+        ):
             logits_tensor: torch.Tensor = self.model(images.to(self.device))
         return logits_tensor
 
@@ -101,7 +102,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
         mean=tuple(float(value) for value in pretrained["mean"]),
         std=tuple(float(value) for value in pretrained["std"]),
         device=device,
-        autocast=getattr(torch, policy.autocast) if policy.autocast else None,
+        autocast=policy.torch_dtype,
     )
 
 
@@ -148,7 +149,7 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
         mean=card.mean,
         std=card.std,
         device=device,
-        autocast=getattr(torch, policy.autocast) if policy and policy.autocast else None,
+        autocast=None if policy is None else policy.torch_dtype,
         format=card.format,
     )
 

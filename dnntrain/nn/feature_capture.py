@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,8 +17,8 @@ ADAPTERS = "capture_adapters"
 
 
 def add_adapters(model: nn.Module, taps: Sequence[FeatureTap]) -> None:
-    """Keeps the adapters of `captures` in the model, so that they are placed, trained and saved with it."""
-    adapters = {capture.name: capture.adapter for capture in taps if capture.adapter is not None}
+    """Keep copies of the adapters of `taps` in the model, so that they are placed, trained and saved with it."""
+    adapters = {capture.name: copy.deepcopy(capture.adapter) for capture in taps if capture.adapter is not None}
     if adapters:
         device = next((parameter.device for parameter in model.parameters()), None)
         model.add_module(ADAPTERS, nn.ModuleDict(adapters).to(device))

@@ -6,7 +6,7 @@ knows the slots of `Parts` and the order of the stages below; it knows no method
 
 from __future__ import annotations
 
-from dnntrain.protocols.context import BuildCache, BuildContext, Collectives, SingleProcess, TrainerHandles
+from dnntrain.protocols.context import BuildContext, Collectives, LateCollectives, SingleProcess, TrainerHandles
 from dnntrain.protocols.hook_types import (
     Adjustment,
     AfterStepHook,
@@ -66,7 +66,6 @@ __all__ = [
     "Batch",
     "BatchStage",
     "BatchTransform",
-    "BuildCache",
     "BuildContext",
     "Collectives",
     "ComputeGradients",
@@ -78,6 +77,7 @@ __all__ = [
     "Hooks",
     "ImageTransform",
     "InputSpec",
+    "LateCollectives",
     "LayoutRequirement",
     "LossTerm",
     "MemoryUse",

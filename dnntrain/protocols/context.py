@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from dnntrain.protocols.step import Batch
 from dnntrain.utils.epochs import EpochSchedule
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
-
-Value = TypeVar("Value")
 
 
 class Collectives(Protocol):
@@ -81,23 +79,39 @@ class SingleProcess:
         """The one process holds it whole."""
 
 
-class BuildCache:
-    """What is needed twice, to be checked before a run begins and to be used in it, is made once: who asks second takes it away."""
+class LateCollectives:
+    """Stand for the collectives of a run in what is built before the ranks' device mesh.
 
-    def __init__(self) -> None:
-        self._values: dict[Hashable, Any] = {}
+    Until it is connected it computes as one process does. `shard_ranks` is planned, so it is known from the start.
+    """
 
-    def __call__(self, key: Hashable, build: Callable[[], Value]) -> Value:
-        """What `make` makes, or made for who asked for `key` before."""
-        if key in self._values:
-            value: Value = self._values.pop(key)
-            return value
-        self._values[key] = new_value = build()
-        return new_value
+    def __init__(self, shard_ranks: int = 1) -> None:
+        self._shard_ranks = shard_ranks
+        self._collectives: Collectives = SingleProcess()
 
-    def clear(self) -> None:
-        """Nobody will ask again in this process."""
-        self._values.clear()
+    def connect(self, collectives: Collectives) -> None:
+        """Compute with `collectives` from now on."""
+        self._collectives = collectives
+
+    @property
+    def data_ranks(self) -> int:
+        return self._collectives.data_ranks
+
+    def data_sum(self, tensor: Tensor) -> Tensor:
+        return self._collectives.data_sum(tensor)
+
+    def data_max(self, tensor: Tensor) -> Tensor:
+        return self._collectives.data_max(tensor)
+
+    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+        return self._collectives.sum_of_squares(tensors)
+
+    @property
+    def shard_ranks(self) -> int:
+        return self._shard_ranks
+
+    def shard(self, model: Module, units: Sequence[Module]) -> None:
+        self._collectives.shard(model, units)
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,6 @@ class BuildContext:
     micro_batch_size most examples of one forward pass
     pair_block       examples that methods relate to each other: aligned runs of this many positions are never cut where avoidable
     student          builds the model to be trained with weights of zero, before any transform: for names and shapes of its modules
-    once             loads what is large, such as a teacher: methods are built twice, the first time to refuse what cannot work
     epochs           the run's length where the schedule counts epochs, since it sets the batch size; else 0
     timetable        the batch size of each epoch; None where all have `batch_size`
     """
@@ -140,7 +153,6 @@ class BuildContext:
     micro_batch_size: int = 0
     pair_block: int = 8
     build_model: Callable[[], Module] | None = None
-    cache: BuildCache = field(default_factory=BuildCache, compare=False)
     num_epochs: float = 0.0
     explicit_schedule: EpochSchedule | None = None
 

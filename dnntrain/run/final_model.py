@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,13 @@ from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.errors import CheckpointError
 from dnntrain.nn.feature_capture import add_adapters
-from dnntrain.protocols import Batch, Hooks, SingleProcess, Stateful, TrainerHandles
+from dnntrain.protocols import Batch, BatchStage, Hooks, SingleProcess, Stateful, TrainerHandles
 from dnntrain.run.session import Session, drop_init_weights
-from dnntrain.training.components import bind_hooks, build_hooks, make_build_context
+from dnntrain.training.components import bind_hooks
 from dnntrain.training.data import build_training_pipeline, iterate_training_batches
 from dnntrain.training.loss import build_objective
-from dnntrain.training.trainer import make_model
+from dnntrain.training.setup import RunSetup
+from dnntrain.training.trainer import build_filled_model
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -54,20 +55,23 @@ def build_final_model(session: Session, trainer: Trainer, directory: RunDirector
     checkpoint_name = best_name if session.config.eval.weights == "best" and best_name is not None else last_name
     states = read_checkpoint(directory.checkpoints / checkpoint_name).states
     last_states = states if checkpoint_name == last_name else read_checkpoint(directory.checkpoints / last_name).states
-    return _load_final_model(session, states, compute_tensors_digest(last_states["model"]))
+    return _load_final_model(session.setup, states, compute_tensors_digest(last_states["model"]))
 
 
-def _load_final_model(session: Session, states: Any, digest: str) -> FinalModel:
-    config, plan, device = drop_init_weights(session.config), session.plan, session.device
-    context = make_build_context(config, plan, session.data, device, World(), SingleProcess())
-    hooks = build_hooks(config, context)
-    model = make_model(config, plan, session.data, hooks, device)
+def _load_final_model(setup: RunSetup, states: Mapping[str, Any], digest: str) -> FinalModel:
+    """Build the whole network in this process and fill it from a checkpoint; the run's hooks are bound to it from here on."""
+    setup.collectives.connect(SingleProcess())
+    # Teachers, which may be sharded, change no input.
+    batch_transforms = [item for item in setup.hooks.batch_transforms if item.stage is not BatchStage.TEACHER]
+    hooks = replace(setup.hooks, batch_transforms=tuple(batch_transforms))
+    setup = replace(setup, config=drop_init_weights(setup.config), hooks=hooks, world=World())
+    config, plan = setup.config, setup.plan
+    model = build_filled_model(setup)
     add_adapters(model, hooks.feature_taps)
     optimizers = config.optim.adapt_lr(plan.batch_size).build(model)
-    pipeline = build_training_pipeline(config, plan, session.data, hooks, World(), device)
-    bind_hooks(
-        hooks, TrainerHandles(model, optimizers, partial(iterate_training_batches, pipeline), context.collectives)
-    )
+    pipeline = build_training_pipeline(config, plan, setup.data, hooks, World(), setup.device)
+    training_batches = partial(iterate_training_batches, pipeline)
+    bind_hooks(hooks, TrainerHandles(model, optimizers, training_batches, SingleProcess()))
     states_by_name: dict[str, Stateful] = {
         "model": ModelState(model),
         "optimizer": OptimizerState(optimizers),
@@ -75,9 +79,8 @@ def _load_final_model(session: Session, states: Any, digest: str) -> FinalModel:
     }
     for name, state in states_by_name.items():
         state.load_state_dict(states[name])
-    autocast = getattr(torch, plan.precision.autocast_dtype) if plan.precision.autocast_dtype else None
     objective = build_objective(hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
-    executor = SpmdExecutor(model, objective, device=device.split(":")[0], autocast=autocast)
+    executor = SpmdExecutor(model, objective, device=setup.device_type, autocast=setup.autocast)
     return FinalModel(model, executor.compute_outputs, hooks, digest)
 
 

@@ -9,7 +9,6 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from dnntrain.choices.launch.local import LocalLaunch
@@ -22,16 +21,15 @@ from dnntrain.distributed.comm_cost import (
     gather_or_scatter_traffic,
 )
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, RankCoords, uses_fsdp
-from dnntrain.nn.cost import LayerSizes, build_with_zero_weights, measure_kept_by_section, measure_layer_sizes
+from dnntrain.nn.cost import LayerSizes, measure_kept_by_section, measure_layer_sizes
 from dnntrain.nn.feature_capture import add_adapters
 from dnntrain.nn.partition import find_blocks, get_parallel_plan, get_sections
-from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.memory import TRAINING_WORK
 from dnntrain.planning.plan import Memory
-from dnntrain.protocols import Hooks, SingleProcess
+from dnntrain.protocols import Hooks
 from dnntrain.run.session import Session
-from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.distribute_model import distribute_model
+from dnntrain.training.setup import build_unfilled_model, get_model_shape
 from dnntrain.utils.dtensor import local_shard
 from dnntrain.utils.units import format_bytes, format_count
 from dnntrain.utils.world import World
@@ -136,13 +134,10 @@ class _ModelCosts:
 
     @classmethod
     def from_session(cls, session: Session) -> _ModelCosts:
-        config, plan, device = session.config, session.plan, session.device
-        context = make_build_context(config, plan, session.data, device, World(), SingleProcess())
-        hooks = build_hooks(config, context)
-        half_dtype = getattr(torch, plan.precision.autocast_dtype) if plan.precision.autocast_dtype else None
+        hooks, half_dtype = session.hooks, session.plan.precision.torch_dtype
         sizes = measure_layer_sizes(
             _build_model(session, hooks),
-            _get_model_shape(session),
+            get_model_shape(session.data),
             tuple(_get_parallel_plan(session, hooks)),
             half_dtype,
         )
@@ -157,17 +152,9 @@ class _RankModel:
     stages: tuple[int, ...]
 
 
-def _get_model_shape(session: Session) -> ModelShape:
-    data = session.plan.data
-    return ModelShape(data.num_classes, *data.input_shape)
-
-
 def _build_model(session: Session, hooks: Hooks) -> nn.Module:
     """The model of the run, its weights not filled."""
-    shape = _get_model_shape(session)
-    model = build_with_zero_weights(lambda: session.config.model.build(shape))
-    for transform in hooks.model_transforms:
-        model = transform.apply(model)
+    model = build_unfilled_model(session.config, get_model_shape(session.data), hooks)
     add_adapters(model, hooks.feature_taps)
     return model
 
@@ -181,7 +168,7 @@ def _compute_kept_bytes(session: Session, hooks: Hooks, bytes_per_element: int) 
     """Of the sections of a rank's tensor-parallel part of the model."""
     dims = session.plan.degrees
     if dims.tp == 1:
-        return measure_kept_by_section(_build_model(session, hooks), _get_model_shape(session), bytes_per_element)
+        return measure_kept_by_section(_build_model(session, hooks), get_model_shape(session.data), bytes_per_element)
     from dnntrain.distributed.fake_group import fake_process_group
     from dnntrain.distributed.mesh import Mesh
     from dnntrain.distributed.tensor_parallel import apply_tensor_parallel
@@ -189,7 +176,7 @@ def _compute_kept_bytes(session: Session, hooks: Hooks, bytes_per_element: int) 
     with fake_process_group(dims.ranks, 0):
         model = _build_model(session, hooks)
         apply_tensor_parallel(model, Mesh(dims, "cpu").tensor)
-        return measure_kept_by_section(model, _get_model_shape(session), bytes_per_element)
+        return measure_kept_by_section(model, get_model_shape(session.data), bytes_per_element)
 
 
 def _find_rank(dims: ParallelDims, stage: int, shard: int) -> int:
@@ -208,7 +195,8 @@ def _build_rank_model(session: Session, costs: _ModelCosts, rank: int) -> tuple[
     with fake_process_group(plan.ranks, rank):
         model = _build_model(session, costs.hooks)
         mesh = Mesh(plan.degrees, "cpu")
-        parallel_model = distribute_model(session.config, plan, model, costs.hooks, layout, coords, mesh)
+        checkpointing = session.config.train.activation_checkpointing
+        parallel_model = distribute_model(model, costs.hooks.feature_taps, checkpointing, layout, plan, coords, mesh)
         trainable_count = sum(local_shard(p).numel() for p in parallel_model.model.parameters() if p.requires_grad)
         units = sum(len(find_blocks(module)) + 1 for module in parallel_model.run_modules)
         return (
@@ -318,8 +306,7 @@ def _compute_ddp_bytes(layout: ParallelConfig, session: Session, numbers: int) -
     if layout.compress == "none":
         return _FLOAT * numbers
     total = 0
-    shape = _get_model_shape(session)
-    for parameter in build_with_zero_weights(lambda: session.config.model.build(shape)).parameters():
+    for parameter in build_unfilled_model(session.config, get_model_shape(session.data)).parameters():
         rows = len(parameter) if parameter.ndim > 1 else 0
         sides = rows + parameter.numel() // rows if rows else 0
         # torch's hook leaves alone what would not be halved.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -87,7 +88,7 @@ def _launch_ranks(
 
     # Refused here, with the exit code of the reason, and before the saved configuration is written over.
     _, finished_result, _ = _find_start(session, directory.path, lambda text: None)
-    session.data.cache.clear()
+    session = session.without_hooks()
     return finished_result if finished_result is not None else launch_run(session, directory, display, overrides)
 
 
@@ -180,24 +181,16 @@ def _fit(
     from dnntrain.checkpoint.checkpoint import restore_states
     from dnntrain.display.run_progress import RunProgress, make_header
     from dnntrain.training.rollback import run_with_rollback
-    from dnntrain.training.trainer import build_trainer
+    from dnntrain.training.trainer import TrainerOutputs, build_trainer
 
     (say, warn), config, plan = loggers, session.config, session.plan
     trackers = [choice.build() for choice in config.track.values()] if directory is not None else []
     run_progress = RunProgress(display, plan, config)
     listeners = [run_progress.record_row, *(tracker.log_row for tracker in trackers)]
-    trainer = build_trainer(
-        config,
-        plan,
-        session.data,
-        directory,
-        session.world,
-        session.device,
-        digests,
-        listeners,
-        warn,
-        run_progress.tick,
-    )
+    outputs = TrainerOutputs(listeners=listeners, warn=warn, tick=run_progress.tick)
+    if directory is not None:
+        outputs = replace(outputs, metrics=directory.path / "metrics.jsonl", checkpoints=directory.checkpoints)
+    trainer = build_trainer(session.setup, digests, outputs)
     progress = trainer.loop.progress
     if checkpoint is not None:
         restore_states(checkpoint, trainer.states)

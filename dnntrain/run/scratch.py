@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from dnntrain.checkpoint.checkpoint import Digests
+from dnntrain.protocols import LateCollectives
 from dnntrain.run.session import Session
+from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.loop import run_loop
-from dnntrain.training.trainer import build_trainer
+from dnntrain.training.setup import RunSetup
+from dnntrain.training.trainer import TrainerOutputs, build_trainer
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import Duration
 
@@ -30,9 +33,11 @@ def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping
         timetable=EpochSchedule.constant(session.plan.data.train, session.plan.batch_size),
     )
     data = replace(session.data, val=session.data.val[:0])
-    trainer = build_trainer(
-        config, plan, data, None, session.world, session.device, Digests("", ""), [on_row], warn=lambda text: None
-    )
+    # Of another length, so the methods are others, too.
+    collectives = LateCollectives(plan.degrees.shard)
+    hooks = build_hooks(config, make_build_context(config, plan, data, session.device, session.world, collectives))
+    setup = RunSetup(config, plan, data, hooks, collectives, session.world, session.device)
+    trainer = build_trainer(setup, Digests("", ""), TrainerOutputs(listeners=[on_row]))
     progress = trainer.loop.progress
     try:
         progress.start()

@@ -17,27 +17,39 @@ from dnntrain.planning.facts import collect_data_facts, collect_model_facts
 from dnntrain.planning.memory import add_teacher_memory
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import make_plan
-from dnntrain.protocols import SingleProcess
+from dnntrain.protocols import Hooks, LateCollectives
 from dnntrain.run.preflight import check_init_weights, check_pipeline_stages, check_quantization, check_scheduled_values
 from dnntrain.training.components import build_hooks, make_build_context
+from dnntrain.training.setup import RunSetup
 from dnntrain.utils.hardware import Hardware, get_torch_device, keep_freed_memory, probe_hardware, read_resident_bytes
 from dnntrain.utils.world import World
 
 
 @dataclass(frozen=True)
 class Session:
-    """One process's view of a run that is about to start."""
+    """One process's view of a run that is about to start; its methods are built, and know the collectives that the ranks get later."""
 
     config: RunConfig
     hardware: Hardware
     world: World
     data: PreparedData
     plan: Plan
+    hooks: Hooks
+    collectives: LateCollectives
 
     @property
     def device(self) -> str:
         """The torch device of this rank."""
         return get_torch_device(self.config.device, self.hardware, self.world)
+
+    @property
+    def setup(self) -> RunSetup:
+        """The values that a trainer is built from."""
+        return RunSetup(self.config, self.plan, self.data, self.hooks, self.collectives, self.world, self.device)
+
+    def without_hooks(self) -> Session:
+        """Return the session without its methods and what they hold, such as a teacher."""
+        return replace(self, hooks=Hooks())
 
 
 def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Session:
@@ -53,17 +65,18 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     plan = make_plan(
         config, hardware, world, facts, collect_model_facts(config, facts), read_resident_bytes(), plan_only
     )
-    session = Session(config, hardware, world, data, plan)
-    # What a method refuses is refused here, before a folder is made.
-    hooks = build_hooks(config, make_build_context(config, plan, data, session.device, world, SingleProcess()))
+    # Methods refuse here, before a folder is made.
+    collectives = LateCollectives(plan.degrees.shard)
+    device = get_torch_device(config.device, hardware, world)
+    hooks = build_hooks(config, make_build_context(config, plan, data, device, world, collectives))
     check_scheduled_values(config, plan, data, hooks)
     check_pipeline_stages(config, plan, data, hooks)
-    session = replace(session, plan=add_teacher_memory(plan, hooks))
+    plan = add_teacher_memory(plan, hooks)
     if config.init_from is not None:
         check_init_weights(config, data, hooks)
     if isinstance(config.quant, PostTraining) and world.is_main:
         check_quantization(config, data)
-    return session
+    return Session(config, hardware, world, data, plan, hooks, collectives)
 
 
 def drop_init_weights_if_resuming(config: RunConfig) -> RunConfig:

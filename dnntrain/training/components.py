@@ -1,4 +1,4 @@
-"""What the chosen methods are built from, the parts that they give, joined, and what is bound to them afterwards."""
+"""Chosen methods: the context that they are built from, their hooks, merged, and the handles that are bound to them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from dnntrain.choices.reg.grad_clip import clip_by_norm
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.input.prepared import PreparedData
-from dnntrain.nn.cost import build_with_zero_weights
-from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.batch_size import with_schedule_length
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import epoch_fields
 from dnntrain.protocols import BuildContext, Collectives, Hooks, TrainerHandles
+from dnntrain.training.setup import build_unfilled_model, get_model_shape
 from dnntrain.training.step_guards import add_recovery
 from dnntrain.utils.world import World
 
@@ -26,9 +25,8 @@ _GROUPS = ("norm", "sched", "quant", "distill", "prune")
 def make_build_context(
     config: RunConfig, plan: Plan, data: PreparedData, device: str, world: World, collectives: Collectives
 ) -> BuildContext:
-    """The frozen values that methods build from."""
-    dataset = data.dataset
-    shape = ModelShape(len(dataset.class_names), *dataset.input_shape)
+    """Return the frozen values that methods are built from."""
+    dataset, shape = data.dataset, get_model_shape(data)
     context = BuildContext(
         seed=config.seed,
         num_classes=len(dataset.class_names),
@@ -45,15 +43,14 @@ def make_build_context(
         train_examples=len(data.train),
         micro_batch_size=plan.micro_batch_size,
         pair_block=config.data.pair_block,
-        build_model=lambda: build_with_zero_weights(lambda: config.model.build(shape)),
+        build_model=lambda: build_unfilled_model(config, shape),
         collectives=collectives,
-        cache=data.cache,
     )
     return with_schedule_length(config, context)
 
 
 def build_hooks(config: RunConfig, context: BuildContext) -> Hooks:
-    """The parts of every chosen method, joined in the order of the stages."""
+    """Build every chosen method, and merge the hooks in the order of the stages."""
     choices = config.resolved["choices"]
     methods = {f"{group}={choices[group]}": getattr(config, group) for group in _GROUPS}
     methods |= {f"reg.{name}": method for name, method in config.reg.items()}
@@ -75,7 +72,7 @@ def build_hooks(config: RunConfig, context: BuildContext) -> Hooks:
 
 
 def bind_hooks(hooks: Hooks, handles: TrainerHandles) -> None:
-    """Gives what stands to every object in a slot that asks for it, once each."""
+    """Give the handles to every object in a slot that has a `bind`, once each."""
     holders: tuple[Any, ...] = (
         *[transform.apply for transform in hooks.gradient_transforms],
         *hooks.after_step_hooks,

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import nn
 
-from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.collectives import join_process_group
-from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelizedModel, RankCoords
-from dnntrain.input.source import DataSet
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, ParallelizedModel, RankCoords
 from dnntrain.nn.feature_capture import FeatureCapture
 from dnntrain.planning.plan import Plan
-from dnntrain.protocols import Collectives, Hooks, SingleProcess, StepExecutor
+from dnntrain.protocols import Collectives, FeatureTap, SingleProcess, StepExecutor
 from dnntrain.training.loss import Objective
+from dnntrain.training.setup import RunSetup
+from dnntrain.utils.hardware import get_device_type
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -25,35 +24,33 @@ if TYPE_CHECKING:
 
 
 def make_mesh(
-    config: RunConfig, plan: Plan, world: World, device: str
+    layout: object, dims: ParallelDims, world: World, device: str
 ) -> tuple[ParallelConfig | None, Mesh | None, Collectives]:
-    """(the chosen layout, its device mesh, its collectives); of one process that asked for no layout (None, None, the plain ones)."""
-    layout = config.parallel
+    """Return (the layout, its device mesh, its collectives); for one process without a layout (None, None, the plain ones)."""
     if not isinstance(layout, ParallelConfig):
         return None, None, SingleProcess()
     from dnntrain.distributed.mesh import Mesh, MeshCollectives
 
     join_process_group(world, device, force_group=True)
-    mesh = Mesh(plan.degrees, device.split(":")[0])
+    mesh = Mesh(dims, get_device_type(device))
     return layout, mesh, MeshCollectives(mesh)
 
 
 def distribute_model(
-    config: RunConfig,
-    plan: Plan,
     model: nn.Module,
-    hooks: Hooks,
+    taps: Sequence[FeatureTap],
+    activation_checkpointing: Literal["none", "selective", "full"],
     layout: ParallelConfig | None,
+    plan: Plan,
     coords: RankCoords,
     mesh: Mesh | None,
 ) -> ParallelizedModel:
-    """The model, laid out over the ranks, with what captures its features around it."""
+    """Lay the model out over the ranks, with a module around it that captures the features of `taps`."""
 
     def wrap_feature_capture(model: nn.Module) -> nn.Module:
-        return FeatureCapture(model, hooks.feature_taps) if hooks.feature_taps else model
+        return FeatureCapture(model, taps) if taps else model
 
-    checkpointing = config.train.activation_checkpointing
-    if layout is None and checkpointing == "none":
+    if layout is None and activation_checkpointing == "none":
         return ParallelizedModel(model, [wrap_feature_capture(model)])
     from dnntrain.distributed.parallelize import parallelize_model
 
@@ -64,29 +61,21 @@ def distribute_model(
         coords,
         mesh,
         bounds=plan.stage_bounds,
-        activation_checkpointing=checkpointing,
+        activation_checkpointing=activation_checkpointing,
         wrap_model=wrap_feature_capture,
     )
 
 
 def make_pipeline_executor(
-    config: RunConfig,
-    plan: Plan,
-    parallel_model: ParallelizedModel,
-    objective: Objective,
-    mesh: Mesh,
-    coords: RankCoords,
-    dataset: DataSet,
-    device: str,
-    autocast: torch.dtype | None,
-    hooks: Hooks,
+    setup: RunSetup, parallel_model: ParallelizedModel, objective: Objective, mesh: Mesh
 ) -> StepExecutor:
-    """The executor of the pipeline's stages on this rank."""
+    """Build the executor of the pipeline's stages on this rank."""
     from dnntrain.distributed.pipeline_parallel import PipelineExecutor, autocast_forward
 
-    if autocast is not None:
+    config, plan, dataset = setup.config, setup.plan, setup.data.dataset
+    if setup.autocast is not None:
         for stage in parallel_model.run_modules:
-            autocast_forward(stage, device.split(":")[0], autocast)
+            autocast_forward(stage, setup.device_type, setup.autocast)
     return PipelineExecutor(
         parallel_model.run_modules,
         parallel_model.stage_indices,
@@ -98,9 +87,9 @@ def make_pipeline_executor(
         evaluation_size=config.eval.batch_size,
         input_shape=dataset.input_shape,
         num_classes=len(dataset.class_names),
-        device=device,
-        should_count=coords.should_count,
-        replayable=hooks.optimizer_step is not None,
+        device=setup.device,
+        should_count=setup.coords.should_count,
+        replayable=setup.hooks.optimizer_step is not None,
     )
 
 
@@ -116,10 +105,10 @@ def make_no_sync_context(
 
 
 def build_parallel_state(
-    config: RunConfig, run: Sequence[nn.Module], world: World, warn: Callable[[str], None]
+    layout: object, run: Sequence[nn.Module], world: World, warn: Callable[[str], None]
 ) -> Mapping[str, PowerSgd]:
-    """What the layout itself carries from step to step."""
-    if getattr(config.parallel, "compress", "none") != "powersgd":
+    """Return the state that the layout itself carries from step to step."""
+    if getattr(layout, "compress", "none") != "powersgd":
         return {}
     from dnntrain.distributed.powersgd import get_powersgd_state
 

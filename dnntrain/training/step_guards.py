@@ -28,15 +28,10 @@ from dnntrain.protocols import (
     StepStats,
     StepTiming,
 )
+from dnntrain.training.loop import Batches
 from dnntrain.utils.units import pluralize
 
 _HINT = "lower optim.lr, add a warm-up (sched.warmup=5%) or train.clip_norm=1.0"
-
-
-class Batches(Protocol):
-    """The micro-batches of each step, by its number."""
-
-    def take(self, step: int) -> StepBatch: ...
 
 
 class StepState(Protocol):

@@ -1,11 +1,12 @@
-"""Plan → Trainer: one written order, one function a line."""
+"""Plan → Trainer: five builders in a written order, each of which returns what the next ones read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,21 +14,17 @@ from torch import nn
 from dnntrain.checkpoint.checkpoint import Digests
 from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState, RandomState, ScalerState
-from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.collectives import gather_bytes, gather_tensors, reduce_any_flags, reduce_sum
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelizedModel, RankCoords
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.input.pipeline import InputPipeline
-from dnntrain.input.prepared import PreparedData
 from dnntrain.input.source import Source
 from dnntrain.nn.feature_capture import add_adapters
 from dnntrain.nn.init import initialize_weights
-from dnntrain.nn.shape import ModelShape
-from dnntrain.planning.plan import Plan
-from dnntrain.protocols import Batch, Hooks, Stateful, StepExecutor, TrainerHandles
-from dnntrain.run.directory import RunDirectory
+from dnntrain.protocols import Batch, Collectives, Hooks, Stateful, StepExecutor, TrainerHandles
 from dnntrain.training.cadence import Cadence, Event, make_event
 from dnntrain.training.checkpointer import Checkpointer
-from dnntrain.training.components import bind_hooks, build_hooks, make_build_context
+from dnntrain.training.components import bind_hooks
 from dnntrain.training.data import (
     build_training_pipeline,
     iterate_training_batches,
@@ -45,7 +42,7 @@ from dnntrain.training.distribute_model import (
     reshard,
     sync_for_eval,
 )
-from dnntrain.training.evaluation import evaluate
+from dnntrain.training.evaluation import ComputeOutputs, evaluate
 from dnntrain.training.evaluator import Evaluator, swap_in_eval_weights
 from dnntrain.training.loop import Loop
 from dnntrain.training.loss import build_objective
@@ -53,22 +50,30 @@ from dnntrain.training.metrics import Listener, Metrics, Timer
 from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
 from dnntrain.training.scheduled_values import bind_scheduled_values, get_learning_rate, make_scheduled_reader
+from dnntrain.training.setup import RunSetup, apply_model_transforms, get_model_shape
 from dnntrain.training.signals import SignalWatch
 from dnntrain.training.step_guards import GuardRunner, rollback_targets
 from dnntrain.utils.rng import Index, derive_seed
 from dnntrain.utils.world import World
 
+if TYPE_CHECKING:
+    from dnntrain.distributed.mesh import Mesh
+    from dnntrain.distributed.powersgd import PowerSgd
+
 #: Seconds between two looks at the display.
 _TICK_S = 0.25
+
+#: Makes the batches of a part of a data set, unaugmented, for the ranks of a world.
+MakeBatches = Callable[[Source, Index, World], Any]
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """A run that is ready to be trained, or gone on with."""
+    """A run that is ready to be trained or resumed."""
 
     loop: Loop
     model: nn.Module
-    outputs: Callable[[Batch], torch.Tensor]
+    outputs: ComputeOutputs
     hooks: Hooks
     states: Mapping[str, Stateful]
     metrics: Metrics
@@ -77,225 +82,372 @@ class Trainer:
     signals: SignalWatch
     pipeline: InputPipeline
     timer: Timer
-    make_batches: Callable[[Source, Index, World], Any]
+    make_batches: MakeBatches
     guard_runner: GuardRunner | None = None
 
 
-def build_trainer(
-    config: RunConfig,
-    plan: Plan,
-    data: PreparedData,
-    directory: RunDirectory | None,
-    world: World,
-    device: str,
-    digests: Digests,
-    listeners: Sequence[Listener],
-    warn: Callable[[str], None],
-    tick: Callable[[int], None] | None = None,
-) -> Trainer:
-    """Assembles everything in the order below. Only the main rank has a `run`. `tick` is called a few times a second."""
-    layout, mesh, collectives = make_mesh(config, plan, world, device)
-    coords = plan.degrees.locate_rank(world)
-    # What cannot be keyed, such as dropout inside a model, draws from torch's generators, one stream for each share of the batch.
-    torch.manual_seed(derive_seed(config.seed, "torch", coords.data_world.rank))
-    progress = Progress(config.train.duration, plan.timetable)
-    # 1. what each chosen method contributes
-    context = make_build_context(config, plan, data, device, world, collectives)
-    hooks = build_hooks(config, context)
-    # 2. model: build, norm and structural transforms, quantisation; weights; memory format; device
-    model = make_model(config, plan, data, hooks, device)
-    # 3. layout, then compilation
-    add_adapters(model, hooks.feature_taps)
-    optim = config.optim.adapt_lr(plan.batch_size)
-    settings = optim.get_parameter_options(model)
-    parallel_model = distribute_model(config, plan, model, hooks, layout, coords, mesh)
-    model = parallel_model.model
-    if plan.compile:
-        parallel_model.run_modules[0].compile()
-    # 4. optimizers over the model's own parameters
-    optimizers = optim.build(model, settings)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # 5. objective, executor, update
-    scaler = torch.amp.GradScaler(device.split(":")[0]) if plan.precision.uses_loss_scale else None
-    autocast = getattr(torch, plan.precision.autocast_dtype) if plan.precision.autocast_dtype else None
-    device_type = device.split(":")[0]
-    objective = build_objective(hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
-    empty_batch = make_empty_batch(data.dataset, device, hooks)
+@dataclass(frozen=True)
+class TrainerOutputs:
+    """Name the files that a trainer writes, if any, and the functions that hear from it.
+
+    metrics, checkpoints  the metrics file and the folder; only the main rank of a run has them
+    listeners             hear each row of metrics
+    warn                  hears warnings
+    tick                  is called a few times a second with the number of steps done
+    """
+
+    metrics: Path | None = None
+    checkpoints: Path | None = None
+    listeners: Sequence[Listener] = ()
+    warn: Callable[[str], None] = lambda text: None
+    tick: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True)
+class RankPlace:
+    """The layout, this rank's place in it, and its device mesh and collectives; of one plain process neither layout nor mesh."""
+
+    layout: ParallelConfig | None
+    coords: RankCoords
+    mesh: Mesh | None
+    collectives: Collectives
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """The model laid out over the ranks, and the optimizers over this rank's parameters."""
+
+    model: nn.Module
+    parallel: ParallelizedModel
+    optimizers: Sequence[torch.optim.Optimizer]
+    trainable: Sequence[nn.Parameter]
+
+
+@dataclass(frozen=True)
+class ExecutorParts:
+    """What computes gradients and outputs; the batch without examples that fills up steps; the scaler of the loss."""
+
     executor: StepExecutor
-    if plan.degrees.pp > 1:
-        assert mesh is not None
-        executor = make_pipeline_executor(
-            config, plan, parallel_model, objective, mesh, coords, data.dataset, device, autocast, hooks
-        )
-        outputs = executor.compute_outputs
-    else:
-        executor = SpmdExecutor(
-            parallel_model.run_modules[0],
-            objective,
-            device=device_type,
-            autocast=autocast,
-            scaler=scaler,
-            ranks=plan.degrees.data_ranks,
-            empty_batch=empty_batch,
-            replayable=hooks.optimizer_step is not None,
-            should_count=coords.should_count,
-            no_sync=make_no_sync_context(parallel_model.run_modules[0], layout),
-        )
-        # DDP's own forward pass would wait for ranks that have fewer batches; FSDP's must be called by all, as often.
-        eval_module = parallel_model.run_modules[0] if plan.has_collective_forward else model
-        outputs = SpmdExecutor(eval_module, objective, device=device_type, autocast=autocast).compute_outputs
-    # 6. batches
-    pipeline = build_training_pipeline(config, plan, data, hooks, coords.data_world, device)
-    make_batches = partial(make_unaugmented_batches, config, data.dataset, device, plan.channels_last)
-    # 7. metrics, evaluation, saving
+    compute_outputs: ComputeOutputs
+    empty_batch: Batch
+    scaler: torch.amp.GradScaler | None
+
+
+@dataclass(frozen=True)
+class CheckpointerParts:
+    """The checkpointer, its states in the order of restoring, and the states that the layout itself carries from step to step."""
+
+    checkpointer: Checkpointer
+    states: dict[str, Stateful]
+    parallel_states: Mapping[str, PowerSgd]
+
+
+@dataclass(frozen=True)
+class EvaluatorParts:
+    """The evaluator of the validation part, the metrics that it writes to, and the batches of any part."""
+
+    evaluator: Evaluator
+    metrics: Metrics
+    make_batches: MakeBatches
+
+
+@dataclass(frozen=True)
+class LoopParts:
+    """The loop, the guards around its steps, and the signals that end it."""
+
+    loop: Loop
+    guard_runner: GuardRunner | None
+    signals: SignalWatch
+
+
+def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) -> Trainer:
+    """Build everything, and list the states in the order of restoring."""
+    place = place_rank(setup)
+    progress = Progress(setup.config.train.duration, setup.plan.timetable)
     timer = Timer(progress)
-    metrics = Metrics(
-        directory.path / "metrics.jsonl" if directory else None,
-        progress,
-        learning_rate=lambda: get_learning_rate(optimizers),
-        read_scheduled=make_scheduled_reader(hooks.scheduled_values, optimizers, model),
-        reduce=reduce_sum,
-        listeners=listeners,
-        decisions=hooks.metric_callbacks,
+    model = build_model(setup, place)
+    executor = build_executor(setup, place, model)
+    pipeline = build_training_pipeline(
+        setup.config, setup.plan, setup.data, setup.hooks, place.coords.data_world, setup.device
     )
-    states: dict[str, Stateful] = {}
-    checkpointer = Checkpointer(
-        directory.checkpoints if directory else None,
-        states,
-        digests,
-        keep=config.checkpoint.keep,
-        timer=timer,
-        warn=warn if config.checkpoint.on_error == "warn" else None,
-        ranks=RankExchange(world.rank, partial(gather_bytes, device=device)) if plan.ranks > 1 else RankExchange(),
-        get_rollback_targets=partial(rollback_targets, hooks.step_guards),
-    )
-    # Where ranks compute together, each calls the model as often as the one with the most batches.
-    rounds = (
-        max_batches_per_rank(len(data.val), coords.data_world.size, config.eval.batch_size)
-        if plan.has_collective_forward
-        else 0
-    )
-
-    def validate() -> Mapping[str, float | int]:
-        with swap_in_eval_weights(hooks.eval_weights, model):
-            if mesh is not None:
-                sync_for_eval(model, parallel_model.run_modules, mesh)
-            batches = make_batches(data.dataset.train, data.val, coords.data_world)
-            val_metrics = evaluate(
-                model,
-                outputs,
-                batches,
-                reduce_sum,
-                device,
-                should_count=coords.should_count,
-                rounds=rounds,
-                empty=empty_batch,
-            )
-        if mesh is not None:
-            reshard(parallel_model.run_modules)
-        return val_metrics
-
-    evaluator = Evaluator(validate, metrics, checkpointer, timer, config.eval.metric)
-    signals = SignalWatch(progress, partial(reduce_any_flags, device=device) if plan.ranks > 1 else None)
-    # 8. bind what acts on the model, and list the state, in the order of restoring
-    bind_hooks(
-        hooks,
-        TrainerHandles(
-            model, optimizers, partial(iterate_training_batches, pipeline, empty=empty_batch), context.collectives
-        ),
-    )
-    parallel_states = build_parallel_state(config, parallel_model.run_modules, world, warn)
-    scaler_state: dict[str, Stateful] = {} if scaler is None else {"scaler": ScalerState(scaler)}
-    states.update(
-        {
-            "model": ModelState(model, is_partial=plan.degrees.pp > 1),
-            "optimizer": OptimizerState(optimizers, is_partial=plan.degrees.pp > 1),
-            **scaler_state,
-            **hooks.state,
-            **parallel_states,
-            "evaluator": evaluator,
-            "progress": progress,
-            "metrics": metrics,
-            "random": RandomState(device, world.rank, partial(gather_tensors, device=device)),
-        }
-    )
-    # 9. the loop
-    events = [
-        *([Event(signals.agree_on_stop, next_step=signals.get_next_step)] if plan.ranks > 1 else []),
-        make_event(metrics.write_train_row, config.log.every, progress),
-        *([make_event(evaluator, config.eval.every, progress)] if len(data.val) else []),
-        make_event(checkpointer, config.checkpoint.every, progress),
-        *([Event(tick, every_s=_TICK_S)] if tick is not None else []),
-    ]
-    guard_runner = (
-        GuardRunner(
-            hooks.step_guards,
-            hooks.state["recovery"],  # type: ignore[arg-type]
-            step=lambda: progress.step,
-            write=partial(metrics.write_row, "event"),
-            reduce=reduce_sum,
-            collectives=context.collectives,
-            optimizers=optimizers,
-            buffers=model.buffers(),
-            device=device,
-            has_scaler=scaler is not None,
-            step_states=parallel_states.values(),
-        )
-        if hooks.step_guards
-        else None
-    )
-    loop = Loop(
-        progress=progress,
-        batches=guard_runner.time_batches(pipeline) if guard_runner else pipeline,
-        setters=bind_scheduled_values(hooks.scheduled_values, optimizers, model, must_find=plan.degrees.pp == 1),
-        executor=executor,
-        update=guard_runner.wrap_update(hooks.optimizer_step or run_plain_step)
-        if guard_runner
-        else hooks.optimizer_step or run_plain_step,
-        apply=build_apply(
-            optimizers,
-            trainable,
-            hooks.gradient_transforms,
-            metrics.observe,
-            scaler,
-            guard_runner.should_apply if guard_runner else None,
-        ),
-        after_step=hooks.after_step_hooks,
-        metrics=metrics,
-        cadence=Cadence(events, progress.total_steps),
-    )
+    saving = build_checkpointer(setup, model, digests, timer, outputs)
+    evaluation = build_evaluator(setup, place, model, executor, saving, progress, timer, outputs)
+    training_batches = partial(iterate_training_batches, pipeline, empty=executor.empty_batch)
+    bind_hooks(setup.hooks, TrainerHandles(model.model, model.optimizers, training_batches, place.collectives))
+    saving.states.update(list_states(setup, model, executor, saving, evaluation, progress))
+    loop = build_loop(setup, place, model, executor, pipeline, saving, evaluation, progress, outputs)
     return Trainer(
-        loop,
-        model,
-        outputs,
-        hooks,
-        states,
-        metrics,
-        evaluator,
-        checkpointer,
-        signals,
+        loop.loop,
+        model.model,
+        executor.compute_outputs,
+        setup.hooks,
+        saving.states,
+        evaluation.metrics,
+        evaluation.evaluator,
+        saving.checkpointer,
+        loop.signals,
         pipeline,
         timer,
-        make_batches,
-        guard_runner,
+        evaluation.make_batches,
+        loop.guard_runner,
     )
 
 
-def make_model(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks, device: str) -> nn.Module:
-    """The model with its first weights, on the device."""
-    dataset = data.dataset
-    model: nn.Module = config.model.build(ModelShape(len(dataset.class_names), *dataset.input_shape))
-    for transform in hooks.model_transforms:
-        model = transform.apply(model)
+def place_rank(setup: RunSetup) -> RankPlace:
+    """Make the device mesh, connect the methods to it, and seed torch's generators."""
+    layout, mesh, collectives = make_mesh(setup.config.parallel, setup.plan.degrees, setup.world, setup.device)
+    setup.collectives.connect(collectives)
+    coords = setup.coords
+    # What cannot be keyed, such as dropout inside a model, draws from torch's generators, one stream for each share of the batch.
+    torch.manual_seed(derive_seed(setup.config.seed, "torch", coords.data_world.rank))
+    return RankPlace(layout, coords, mesh, collectives)
+
+
+def build_model(setup: RunSetup, place: RankPlace) -> ModelParts:
+    """Build the filled model, its layout over the ranks, the compiled form, and the optimizers, in this order."""
+    model = build_filled_model(setup)
+    add_adapters(model, setup.hooks.feature_taps)
+    optim = setup.config.optim.adapt_lr(setup.plan.batch_size)
+    parameter_options = optim.get_parameter_options(model)
+    parallel_model = distribute_model(
+        model,
+        setup.hooks.feature_taps,
+        setup.config.train.activation_checkpointing,
+        place.layout,
+        setup.plan,
+        place.coords,
+        place.mesh,
+    )
+    model = parallel_model.model
+    if setup.plan.compile:
+        parallel_model.run_modules[0].compile()
+    optimizers = optim.build(model, parameter_options)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return ModelParts(model, parallel_model, optimizers, trainable)
+
+
+def build_filled_model(setup: RunSetup) -> nn.Module:
+    """Build the model with its initial weights, on the device."""
+    config, hooks = setup.config, setup.hooks
+    model = apply_model_transforms(config.model.build(get_model_shape(setup.data)), hooks)
     initialize_weights(model, config.seed)
     if hooks.weight_inits:
-        images = load_sample_images(config, data)
+        images = load_sample_images(config, setup.data)
         for set_weights in hooks.weight_inits:
             set_weights(model, images)
     if config.init_from is not None:
         from dnntrain.nn.weights import load_weights
 
         load_weights(model, config.init_from, replace_head=config.init_replace_head)
-    if plan.channels_last:
+    if setup.plan.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    return model.to(device)
+    return model.to(setup.device)
+
+
+def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> ExecutorParts:
+    """Build the objective and what computes it on this layout: stages of a pipeline, or the same program on every rank."""
+    hooks, plan = setup.hooks, setup.plan
+    scaler = torch.amp.GradScaler(setup.device_type) if plan.precision.uses_loss_scale else None
+    objective = build_objective(hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
+    empty_batch = make_empty_batch(setup.data.dataset, setup.device, hooks)
+    if plan.degrees.pp > 1:
+        assert place.mesh is not None
+        pipeline_executor = make_pipeline_executor(setup, model.parallel, objective, place.mesh)
+        return ExecutorParts(pipeline_executor, pipeline_executor.compute_outputs, empty_batch, scaler)
+    run_module = model.parallel.run_modules[0]
+    executor = SpmdExecutor(
+        run_module,
+        objective,
+        device=setup.device_type,
+        autocast=setup.autocast,
+        scaler=scaler,
+        ranks=plan.degrees.data_ranks,
+        empty_batch=empty_batch,
+        replayable=hooks.optimizer_step is not None,
+        should_count=place.coords.should_count,
+        no_sync=make_no_sync_context(run_module, place.layout),
+    )
+    # DDP's own forward pass would wait for ranks that have fewer batches; FSDP's must be called by all, as often.
+    eval_module = run_module if plan.has_collective_forward else model.model
+    eval_executor = SpmdExecutor(eval_module, objective, device=setup.device_type, autocast=setup.autocast)
+    return ExecutorParts(executor, eval_executor.compute_outputs, empty_batch, scaler)
+
+
+def build_checkpointer(
+    setup: RunSetup, model: ModelParts, digests: Digests, timer: Timer, outputs: TrainerOutputs
+) -> CheckpointerParts:
+    """Build the checkpointer over states that are listed once all of them exist."""
+    options, world = setup.config.checkpoint, setup.world
+    states: dict[str, Stateful] = {}
+    gather = partial(gather_bytes, device=setup.device)
+    checkpointer = Checkpointer(
+        outputs.checkpoints,
+        states,
+        digests,
+        keep=options.keep,
+        timer=timer,
+        warn=outputs.warn if options.on_error == "warn" else None,
+        ranks=RankExchange(world.rank, gather) if setup.plan.ranks > 1 else RankExchange(),
+        get_rollback_targets=partial(rollback_targets, setup.hooks.step_guards),
+    )
+    parallel_states = build_parallel_state(setup.config.parallel, model.parallel.run_modules, world, outputs.warn)
+    return CheckpointerParts(checkpointer, states, parallel_states)
+
+
+def build_evaluator(
+    setup: RunSetup,
+    place: RankPlace,
+    model: ModelParts,
+    executor: ExecutorParts,
+    saving: CheckpointerParts,
+    progress: Progress,
+    timer: Timer,
+    outputs: TrainerOutputs,
+) -> EvaluatorParts:
+    """Build the metrics, and the evaluation of the validation part under the weights that are to be evaluated."""
+    config, plan, data, hooks = setup.config, setup.plan, setup.data, setup.hooks
+    mesh, data_world = place.mesh, place.coords.data_world
+    make_batches = partial(make_unaugmented_batches, config, data.dataset, setup.device, plan.channels_last)
+    metrics = Metrics(
+        outputs.metrics,
+        progress,
+        learning_rate=lambda: get_learning_rate(model.optimizers),
+        read_scheduled=make_scheduled_reader(hooks.scheduled_values, model.optimizers, model.model),
+        reduce=reduce_sum,
+        listeners=outputs.listeners,
+        decisions=hooks.metric_callbacks,
+    )
+    # If ranks compute together, each calls the model as often as the one with the most batches.
+    is_collective = plan.has_collective_forward
+    rounds = max_batches_per_rank(len(data.val), data_world.size, config.eval.batch_size) if is_collective else 0
+
+    def validate() -> Mapping[str, float | int]:
+        with swap_in_eval_weights(hooks.eval_weights, model.model):
+            if mesh is not None:
+                sync_for_eval(model.model, model.parallel.run_modules, mesh)
+            val_metrics = evaluate(
+                model.model,
+                executor.compute_outputs,
+                make_batches(data.dataset.train, data.val, data_world),
+                reduce_sum,
+                setup.device,
+                should_count=place.coords.should_count,
+                rounds=rounds,
+                empty=executor.empty_batch,
+            )
+        if mesh is not None:
+            reshard(model.parallel.run_modules)
+        return val_metrics
+
+    evaluator = Evaluator(validate, metrics, saving.checkpointer, timer, config.eval.metric)
+    return EvaluatorParts(evaluator, metrics, make_batches)
+
+
+def list_states(
+    setup: RunSetup,
+    model: ModelParts,
+    executor: ExecutorParts,
+    saving: CheckpointerParts,
+    evaluation: EvaluatorParts,
+    progress: Progress,
+) -> dict[str, Stateful]:
+    """List what survives a resume, in the order of restoring."""
+    is_partial = setup.plan.degrees.pp > 1
+    scaler_state: dict[str, Stateful] = {} if executor.scaler is None else {"scaler": ScalerState(executor.scaler)}
+    return {
+        "model": ModelState(model.model, is_partial=is_partial),
+        "optimizer": OptimizerState(model.optimizers, is_partial=is_partial),
+        **scaler_state,
+        **setup.hooks.state,
+        **saving.parallel_states,
+        "evaluator": evaluation.evaluator,
+        "progress": progress,
+        "metrics": evaluation.metrics,
+        "random": RandomState(setup.device, setup.world.rank, partial(gather_tensors, device=setup.device)),
+    }
+
+
+def build_loop(
+    setup: RunSetup,
+    place: RankPlace,
+    model: ModelParts,
+    executor: ExecutorParts,
+    pipeline: InputPipeline,
+    saving: CheckpointerParts,
+    evaluation: EvaluatorParts,
+    progress: Progress,
+    outputs: TrainerOutputs,
+) -> LoopParts:
+    """Build the loop over bound hooks: its events, its guards, and the update between them."""
+    hooks, plan, metrics = setup.hooks, setup.plan, evaluation.metrics
+    signals = SignalWatch(progress, partial(reduce_any_flags, device=setup.device) if plan.ranks > 1 else None)
+    guard_runner = _build_guard_runner(setup, place, model, executor, saving, metrics, progress)
+    update = hooks.optimizer_step or run_plain_step
+    loop = Loop(
+        progress=progress,
+        batches=guard_runner.time_batches(pipeline) if guard_runner else pipeline,
+        setters=bind_scheduled_values(
+            hooks.scheduled_values, model.optimizers, model.model, must_find=plan.degrees.pp == 1
+        ),
+        executor=executor.executor,
+        update=guard_runner.wrap_update(update) if guard_runner else update,
+        apply=build_apply(
+            model.optimizers,
+            model.trainable,
+            hooks.gradient_transforms,
+            metrics.observe,
+            executor.scaler,
+            guard_runner.should_apply if guard_runner else None,
+        ),
+        after_step=hooks.after_step_hooks,
+        metrics=metrics,
+        cadence=Cadence(_list_events(setup, signals, saving, evaluation, progress, outputs), progress.total_steps),
+    )
+    return LoopParts(loop, guard_runner, signals)
+
+
+def _list_events(
+    setup: RunSetup,
+    signals: SignalWatch,
+    saving: CheckpointerParts,
+    evaluation: EvaluatorParts,
+    progress: Progress,
+    outputs: TrainerOutputs,
+) -> list[Event]:
+    """List what happens between steps, in this order."""
+    config = setup.config
+    has_ranks, has_validation = setup.plan.ranks > 1, bool(len(setup.data.val))
+    return [
+        *([Event(signals.agree_on_stop, next_step=signals.get_next_step)] if has_ranks else []),
+        make_event(evaluation.metrics.write_train_row, config.log.every, progress),
+        *([make_event(evaluation.evaluator, config.eval.every, progress)] if has_validation else []),
+        make_event(saving.checkpointer, config.checkpoint.every, progress),
+        *([Event(outputs.tick, every_s=_TICK_S)] if outputs.tick is not None else []),
+    ]
+
+
+def _build_guard_runner(
+    setup: RunSetup,
+    place: RankPlace,
+    model: ModelParts,
+    executor: ExecutorParts,
+    saving: CheckpointerParts,
+    metrics: Metrics,
+    progress: Progress,
+) -> GuardRunner | None:
+    guards = setup.hooks.step_guards
+    if not guards:
+        return None
+    return GuardRunner(
+        guards,
+        setup.hooks.state["recovery"],  # type: ignore[arg-type]
+        step=lambda: progress.step,
+        write=partial(metrics.write_row, "event"),
+        reduce=reduce_sum,
+        collectives=place.collectives,
+        optimizers=model.optimizers,
+        buffers=model.model.buffers(),
+        device=setup.device,
+        has_scaler=executor.scaler is not None,
+        step_states=saving.parallel_states.values(),
+    )

@@ -54,6 +54,16 @@ def probe_hardware(device: str = "auto") -> Hardware:
     return Hardware(kind, count, name, capability, model, features, _count_cores(), _read_memory_bytes())
 
 
+def get_device_type(device: str) -> str:
+    """Return the type of a torch device, without its number: `cuda` for `cuda:1`."""
+    return device.partition(":")[0]
+
+
+def get_device_index(device: str) -> int:
+    """Return the number of a torch device; 0 if `device` names none."""
+    return int(device.partition(":")[2] or 0)
+
+
 def has_vnni() -> bool:
     """True where the processor adds products of 8-bit integers without overflow (VNNI, AMX); elsewhere weights keep 7 bits."""
     return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(_detect_processor()[1]))
@@ -66,8 +76,8 @@ def _detect_accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
         return "cpu", 1, "", (0, 0)
     import torch
 
-    if torch.cuda.is_available() and device.split(":")[0] in ("auto", "cuda"):
-        index = int(device.split(":")[1]) if ":" in device else 0
+    if torch.cuda.is_available() and get_device_type(device) in ("auto", "cuda"):
+        index = get_device_index(device)
         count = torch.cuda.device_count()
         if index >= count:
             raise ConfigError(
@@ -148,5 +158,4 @@ def get_torch_device(device_setting: str, hardware: Hardware, world: World) -> s
     """The torch device of a rank, where `asked` (auto, cpu, cuda:1 …) was found to be `hardware`."""
     if hardware.device != "cuda":
         return hardware.device
-    index = device_setting.split(":")[1] if ":" in device_setting else "0"
-    return f"cuda:{world.local_rank if world.is_launched else index}"
+    return f"cuda:{world.local_rank if world.is_launched else get_device_index(device_setting)}"

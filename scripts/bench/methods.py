@@ -35,7 +35,7 @@ from dnntrain.config.decode import decode_config  # noqa: E402
 from dnntrain.errors import ConfigError  # noqa: E402
 from dnntrain.run.session import open_session  # noqa: E402
 from dnntrain.training.loop import run_loop  # noqa: E402
-from dnntrain.training.trainer import Trainer, build_trainer  # noqa: E402
+from dnntrain.training.trainer import Trainer, TrainerOutputs, build_trainer  # noqa: E402
 from dnntrain.utils.world import World  # noqa: E402
 
 #: Overrides of each network, and the steps of a block: about as long on both.
@@ -101,13 +101,12 @@ class Runner:
         config = decode_config(compose([*overrides, f"train.duration={steps}step"]))
         session = open_session(config, World())
         data = replace(session.data, val=session.data.val[:0])
-        self.trainer: Trainer = build_trainer(
-            *(config, session.plan, data, None, World(), session.device, Digests("", ""), []), warn=lambda text: None
-        )
+        setup = replace(session.setup, data=data)
+        self.trainer: Trainer = build_trainer(setup, Digests("", ""), TrainerOutputs())
         self._loop = replace(self.trainer.loop, cadence=self)  # type: ignore[arg-type]
         self._until = 0
 
-    def due(self, step: int):  # type: ignore[no-untyped-def]
+    def get_due(self, step: int):  # type: ignore[no-untyped-def]
         """The loop's events, and the end of the block."""
         if step == self._until:
             self.trainer.loop.progress.stop_reason = "the block is done"

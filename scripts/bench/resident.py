@@ -21,7 +21,7 @@ from dnntrain.protocols import StepBatch
 from dnntrain.run.session import open_session
 from dnntrain.training.cadence import Cadence
 from dnntrain.training.loop import Loop, run_loop
-from dnntrain.training.trainer import build_trainer
+from dnntrain.training.trainer import TrainerOutputs, build_trainer
 from dnntrain.utils.world import World
 
 
@@ -59,7 +59,7 @@ def built(model: str, augment: bool) -> Loop:
     with tempfile.TemporaryDirectory() as folder:
         config = decode_config(compose([*words, f"run_dir={folder}"]))
         session = open_session(config, World())
-        trainer = build_trainer(config, session.plan, session.data, None, World(), "cpu", Digests("", ""), [], print)
+        trainer = build_trainer(session.setup, Digests("", ""), TrainerOutputs(warn=print))
     return replace(trainer.loop, cadence=Cadence([], 1 << 40))
 
 

@@ -27,7 +27,6 @@ from dnntrain.distributed.mesh import Mesh
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import Hooks
 from dnntrain.run.layout_estimate import LayoutEstimate, count_in_flight, estimate_layout
 from dnntrain.run.session import Session, open_session
 from dnntrain.training.distribute_model import distribute_model
@@ -104,7 +103,9 @@ def recorded(opened: Session, micro: int) -> dict[str, int]:
     with fake_process_group(plan.ranks, 0):
         model = config.model.build(ModelShape(data.num_classes, *data.input_shape))
         place = plan.degrees.locate_rank(World(0, plan.ranks))
-        arranged = distribute_model(config, plan, model, Hooks(), config.parallel, place, Mesh(plan.degrees, "cpu"))
+        checkpointing = config.train.activation_checkpointing
+        mesh = Mesh(plan.degrees, "cpu")
+        arranged = distribute_model(model, (), checkpointing, config.parallel, plan, place, mesh)
         with _Recorded() as seen:
             arranged.run_modules[0](torch.zeros(micro, *data.input_shape)).sum().backward()
     return seen.bytes

@@ -32,6 +32,7 @@ from dnntrain.protocols import (
     MemoryUse,
     StepInfo,
 )
+from dnntrain.utils.hardware import get_device_type
 from dnntrain.utils.rng import Key
 
 #: Name of the teachers' logits beside a batch: [n, teachers, classes].
@@ -91,10 +92,7 @@ def build_teacher_hooks(
     """
     _check_options(options, context, single_teacher=taps is not None or relations_only)
     reads_classes = logits and not relations_only
-    teachers = [
-        context.cache(("teacher", source), partial(load_teacher, source, context, reads_classes))
-        for source in options.sources
-    ]
+    teachers = [load_teacher(source, context, reads_classes) for source in options.sources]
     runner = TeacherRunner(teachers, context, options, taps(teachers[0].model) if taps else (), logits)
     store = open_cache(options, context, runner.shapes, [*(teacher.digest for teacher in teachers), runner.described])
     teacher_transform = TeacherTransform(runner, store)
@@ -139,7 +137,7 @@ def check_precision(precision: str, device: str) -> None:
 def teacher_autocast(precision: str, device: str) -> torch.autocast:
     """The context in which a teacher is run."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.split(":")[0], dtype, enabled=precision != "fp32")
+    return torch.autocast(get_device_type(device), dtype, enabled=precision != "fp32")
 
 
 def _check_options(options: TeacherOptions, context: BuildContext, single_teacher: bool) -> None:

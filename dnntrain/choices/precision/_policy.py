@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,13 @@ class PrecisionPolicy:
     autocast_dtype: str | None
     uses_loss_scale: bool
     reason: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """The dtype of that name."""
+        import torch
+
+        return None if self.autocast_dtype is None else getattr(torch, self.autocast_dtype)
 
     @property
     def name(self) -> str:

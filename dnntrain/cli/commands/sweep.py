@@ -243,15 +243,16 @@ def _find_changed_settings(path: Path, config: dict[str, Any]) -> list[str]:
 
 def _compute_demand(session: Any) -> ResourceDemand:
     """What a trial takes of the machine, by its plan."""
+    from dnntrain.utils.hardware import get_device_index
+
     plan, config = session.plan, session.config
     if session.hardware.device != "cpu":
-        device_index = config.device.partition(":")[2]
         return ResourceDemand(
             plan.ranks,
             config.train.threads or 1,
             0,
             plan.ranks,
-            int(device_index) if device_index and plan.ranks == 1 else None,
+            get_device_index(config.device) if ":" in config.device and plan.ranks == 1 else None,
         )
     return ResourceDemand(plan.ranks, config.train.threads or 1, plan.memory.total)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.errors import ConfigError
 from dnntrain.export.manifest import Manifest
-from dnntrain.utils.hardware import Hardware, probe_hardware
+from dnntrain.utils.hardware import Hardware, get_device_type, probe_hardware
 from dnntrain.utils.suggest import did_you_mean
 
 FORMAT_NAMES = ("safetensors", "pt2", "onnx", "onnx_int8", "pt2_int8", "pt2_cuda", "aoti")
@@ -69,7 +69,7 @@ def resolve_device(export_format: ExportFormat, device: str, is_explicit: bool =
 
     Raises ConfigError where it was `chosen` for this command, and is none that the format runs on.
     """
-    kind = device.split(":")[0]
+    kind = get_device_type(device)
     if kind in export_format.devices or (kind == "auto" and len(export_format.devices) > 1):
         return device
     if is_explicit and kind != "auto":

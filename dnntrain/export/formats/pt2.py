@@ -13,6 +13,7 @@ from torch import nn
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
 from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
+from dnntrain.utils.hardware import get_device_type
 
 FILE_NAME = "model.pt2"
 
@@ -37,7 +38,7 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
         return CompiledModel(module, device, torch.bfloat16 if precision == "bf16" else None)
 
     def run(images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(get_device_type(device), torch.bfloat16, enabled=precision == "bf16"):
             outputs: torch.Tensor = module(images.to(device))
         return outputs.float()
 

@@ -1,0 +1,71 @@
+"""A planned run as one process sees it: the values that every builder of the trainer reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dnntrain.config.run_config import RunConfig
+from dnntrain.distributed.parallel_dims import RankCoords
+from dnntrain.input.prepared import PreparedData
+from dnntrain.nn.cost import build_with_zero_weights
+from dnntrain.nn.shape import ModelShape
+from dnntrain.planning.plan import Plan
+from dnntrain.protocols import Hooks, LateCollectives
+from dnntrain.utils.hardware import get_device_type
+from dnntrain.utils.world import World
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """Hold what a trainer is built from.
+
+    config, plan  the settings, and the decisions made from them
+    data          the data set and the numbers of the examples of each part
+    hooks         what the chosen methods give, built once for this process
+    collectives   what those methods hold; the trainer connects it to the ranks
+    world, device this process among the ranks, and its torch device
+    """
+
+    config: RunConfig
+    plan: Plan
+    data: PreparedData
+    hooks: Hooks
+    collectives: LateCollectives
+    world: World
+    device: str
+
+    @property
+    def coords(self) -> RankCoords:
+        """The place of this rank in the device mesh."""
+        return self.plan.degrees.locate_rank(self.world)
+
+    @property
+    def device_type(self) -> str:
+        """The device without its number: cpu, cuda or mps."""
+        return get_device_type(self.device)
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The type that matrix products are computed in, or None."""
+        return self.plan.precision.torch_dtype
+
+
+def get_model_shape(data: PreparedData) -> ModelShape:
+    """Return the outputs and inputs that the data ask of a model."""
+    return ModelShape(len(data.dataset.class_names), *data.dataset.input_shape)
+
+
+def build_unfilled_model(config: RunConfig, shape: ModelShape, hooks: Hooks | None = None) -> nn.Module:
+    """Build the model with weights of zero; with `hooks`, apply their model transforms."""
+    model = build_with_zero_weights(lambda: config.model.build(shape))
+    return model if hooks is None else apply_model_transforms(model, hooks)
+
+
+def apply_model_transforms(model: nn.Module, hooks: Hooks) -> nn.Module:
+    """Apply the transforms in the order of their stages."""
+    for transform in hooks.model_transforms:
+        model = transform.apply(model)
+    return model
