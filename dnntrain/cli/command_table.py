@@ -36,7 +36,7 @@ COMMANDS: dict[str, Command] = {
     "resume": Command(
         "go on with a run, with changes shown",
         "RUN",
-        ("dnntrain resume runs/seed_cnn-digits/20260101-120000", "dnntrain resume runs/NAME/ID train.duration=60ep"),
+        ("dnntrain resume runs/small_cnn-digits/20260101-120000", "dnntrain resume runs/NAME/ID train.duration=60ep"),
         "Duration, evaluation, logging and devices may change; the network, the data and the optimizer may not.",
     ),
     "slurm": Command(

@@ -7,14 +7,15 @@ is left as it was.
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.choice_selection import Overlay, get_choice_names
+from dnntrain.config.choice_selection import Overlay, Selection, get_choice_names
 from dnntrain.config.decode import decode_to_plain
-from dnntrain.config.groups import GROUPS, LISTS
+from dnntrain.config.groups import GROUPS, LISTS, SINGLE
 from dnntrain.config.paths import make_paths_absolute
 from dnntrain.config.validate import ValidCommandLine, validate_overrides
 from dnntrain.errors import ConfigError
@@ -81,7 +82,23 @@ def _drop_replaced_overlay_values(container: dict[str, Any], valid_line: ValidCo
                         _replace_choice_values(container[group], name, f"{group}.{name}", valid_line)
             elif not selection.is_in_force(layer, group, None):
                 _replace_choice_values(container, group, group, valid_line)
-    return {**container, "choices": get_choice_names(selection.picks)}
+    return {**container, "choices": get_choice_names(selection.picks), "labels": _get_run_labels(container, selection)}
+
+
+def _get_run_labels(container: Mapping[str, Any], selection: Selection) -> dict[str, str]:
+    """Return the words that name a run: the choice of each group, or the last part of the value at its `label_key`."""
+    from dnntrain.config.safety import has_interpolation
+
+    labels: dict[str, str] = {}
+    for group in SINGLE:
+        choice = selection.choice_by_key.get(group)
+        if choice is None:
+            continue
+        value = container[group].get(choice.schema.label_key) if choice.schema.label_key else None
+        usable = isinstance(value, str) and not has_interpolation(value)
+        label = re.sub(r"[^\w.+@=, -]", "-", Path(str(value)).absolute().name).lstrip("_.+@=, -") if usable else ""
+        labels[group] = label[:48] or choice.name
+    return labels
 
 
 def _replace_choice_values(container: dict[str, Any], name: str, key: str, valid_line: ValidCommandLine) -> None:
@@ -128,7 +145,7 @@ def _resolve_interpolations(container: dict[str, Any]) -> dict[str, Any]:
             f"an interpolation cannot be resolved: {_get_first_line(error)}", _describe_error_key(error)
         ) from None
     assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    return {str(key): value for key, value in resolved.items() if key != "labels"}
 
 
 def _list_interpolations(container: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ class ChoiceSchema:
     doc: str
     fields: dict[str, FieldSchema]
     path: Path
+    label_key: str | None = None  # the key whose value names a run in place of the choice
 
 
 @cache
@@ -57,7 +58,8 @@ def read_choice_schema(path: Path) -> ChoiceSchema:
             f"{path}: a choice is exactly one public @dataclass(frozen=True) with a build method; found {names}"
         )
     node = choice_nodes[0]
-    return ChoiceSchema(node.name, _get_doc_first_line(node), _read_fields(node, tree, path), path)
+    fields = _read_fields(node, tree, path)
+    return ChoiceSchema(node.name, _get_doc_first_line(node), fields, path, _read_label_key(node))
 
 
 def read_class_fields(path: Path, name: str) -> dict[str, FieldSchema]:
@@ -104,6 +106,14 @@ def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, 
             line=item.lineno,
         )
     return fields
+
+
+def _read_label_key(node: ast.ClassDef) -> str | None:
+    """Return the value of `label_key: ClassVar[str]` in the class body, or None."""
+    for item in node.body:
+        if isinstance(item, ast.AnnAssign) and ast.unparse(item.target) == "label_key":
+            return str(ast.literal_eval(item.value)) if item.value is not None else None
+    return None
 
 
 def _read_base_fields(name: str, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:

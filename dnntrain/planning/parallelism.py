@@ -79,7 +79,7 @@ def plan_parallelism(
     if dims.tp > 1 and not model.divided:
         raise ConfigError(
             f"parallel.tp={dims.tp}: {model.name} has no plan that says how its layers are divided",
-            "use parallel=ddp or parallel=fsdp, or a model with a plan: mlp, vit_tiny, seed_cnn, resnet_cifar, resnet18, wide_resnet",
+            "use parallel=ddp or parallel=fsdp, or a model with a plan: mlp, vit_tiny, small_cnn, resnet_cifar, resnet18, wide_resnet",
         )
     bounds: tuple[int, ...] = ()
     if dims.pp > 1:

@@ -2,7 +2,7 @@
 
     python scripts/bench/distillation.py --seeds 5 [--folder FOLDER]
 
-A wrn_16_2 is trained once. A seed_cnn with 4 and 8 channels is trained alone and with each method, from each seed: the seed chooses its
+A wrn_16_2 is trained once. A small_cnn with 4 and 8 channels is trained alone and with each method, from each seed: the seed chooses its
 images, their order and its first weights, so that the runs of one seed differ by the method only. The test is the t-test for pairs, over
 seeds, of the method against the student alone. The last row's teacher is another student, of the seed after the last.
 
@@ -37,7 +37,7 @@ COMMON = (
 )
 TEACHER = ("model=wrn_16_2", "precision=bf16", "train.batch_size=128", "train.duration=4ep")
 STUDENT = (
-    "model=seed_cnn",
+    "model=small_cnn",
     "model.channels=[4,8]",
     "model.hidden=16",
     "precision=fp32",

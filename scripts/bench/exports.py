@@ -1,6 +1,6 @@
 """Every way to run a network, side by side, and what auto chooses among them: the tables of docs/benchmarks.md.
 
-    python scripts/bench/exports.py --models resnet18 mobilenet_v3_small vit_tiny seed_cnn [--folder FOLDER] [--only prepare|measure]
+    python scripts/bench/exports.py --models resnet18 mobilenet_v3_small vit_tiny small_cnn [--folder FOLDER] [--only prepare|measure]
 
 For each model: a short run on synthetic images, its exports, `dnntrain export format=auto batches=1,64`, the export that quant.backend=auto
 makes, and `dnntrain bench` of all of them with the run eager and compiled. Where integers are less than 1.5 times as fast as the best that
@@ -29,7 +29,7 @@ from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.units import format_bytes
 
 #: Model → side of its images.
-MODELS = {"resnet18": 32, "mobilenet_v3_small": 64, "vit_tiny": 32, "seed_cnn": 32}
+MODELS = {"resnet18": 32, "mobilenet_v3_small": 64, "vit_tiny": 32, "small_cnn": 32}
 FORMATS = ("aoti", "onnx", "onnx_int8", "pt2_int8")
 BATCHES = (1, 64)
 #: Rows that are anyone's, and rows of integers.

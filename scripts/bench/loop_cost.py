@@ -1,7 +1,7 @@
 """Cost of the training loop per step, beside a loop written by hand, Lightning and accelerate.
 
     .venv/bin/python -m pip install --group bench
-    .venv/bin/python scripts/bench/loop_cost.py [--model mlp|seed_cnn] [--rounds 5]
+    .venv/bin/python scripts/bench/loop_cost.py [--model mlp|small_cnn] [--rounds 5]
 
 Each contender is a whole command, started anew, that trains a short and a long run; the cost of a step is the slope
 between the two, so that start, evaluation and the end cancel. Contenders take turns within each round; medians over
@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-STEPS = {"mlp": (2000, 12000), "seed_cnn": (20, 180)}
+STEPS = {"mlp": (2000, 12000), "small_cnn": (20, 180)}
 BATCH = 128
 
 

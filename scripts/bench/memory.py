@@ -20,7 +20,7 @@ from loop_cost import command
 
 #: Fashion-MNIST, both splits.
 DATA_BYTES = 70_000 * 784
-MODELS = ("mlp", "seed_cnn")
+MODELS = ("mlp", "small_cnn")
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ SPECIAL = {
 
 #: Choices that are the run without methods, that stand for others, or that work after training or on several ranks only.
 LEFT_OUT = {
-    *("optim=sgd", "sched=constant", "norm=keep", "quant=none", "distill=none", "monitor=[slow_rank]"),
+    *("optim=sgd", "sched=constant", "norm=none", "quant=none", "distill=none", "monitor=[straggler]"),
     *("quant=int8_static", "quant=int8_dynamic", "quant=int8_weight_only", "quant=float8", "quant=float8_training"),
 }
 

@@ -1,6 +1,6 @@
 """Throughput of training with the resident pipeline against training on one constant batch.
 
-    .venv/bin/python scripts/bench/resident.py [--model seed_cnn] [--rounds 7] [--steps 60] [--augment]
+    .venv/bin/python scripts/bench/resident.py [--model small_cnn] [--rounds 7] [--steps 60] [--augment]
 
 Both run the same built trainer in one process and take turns; the ratio of their times per step is printed. The constant
 batch costs nothing to prepare: what is above 1 is the whole cost of the pipeline, gathering, augmenting and normalising.
@@ -37,7 +37,7 @@ class Constant:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="seed_cnn")
+    parser.add_argument("--model", default="small_cnn")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--augment", action="store_true", help="crop and flip too")

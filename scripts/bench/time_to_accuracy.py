@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/bench/time_to_accuracy.py [--epochs 12] [--seeds 3] [--ablation]
 
-The baseline (experiment=seed_baseline) is trained once, a checkpoint an epoch; its time is that of the first epoch whose test accuracy
+The baseline (experiment=fashion_baseline) is trained once, a checkpoint an epoch; its time is that of the first epoch whose test accuracy
 reaches the target. The fast run is trained whole for each seed and for each length; its time is that of the whole run. Both are training
 time as result.json states it, without evaluation and saving. The fast runs stand before and after the baseline, so that a machine that
 changes its speed shows.
@@ -56,7 +56,7 @@ def compare(folder: Path, epochs: int, seeds: int) -> None:
     """Prints the baseline's epochs and both times for each target."""
     fast = {target: fast_runs(folder, steps, range(seeds)) for target, steps in TARGETS.items()}
     baseline = trained(
-        folder / "baseline", "experiment=seed_baseline", f"train.duration={epochs}ep", "checkpoint.keep=1000"
+        folder / "baseline", "experiment=fashion_baseline", f"train.duration={epochs}ep", "checkpoint.keep=1000"
     )
     accuracies = accuracy_by_step(folder / "baseline")
     again = fast_runs(folder / "again", TARGETS[0.91], range(1))

@@ -13,7 +13,7 @@ from torch import nn
 
 from dnntrain.checkpoint.save_portable_model import get_plain_tensors, save_model
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
-from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.choices.model.vit_tiny import VitTiny
 from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
@@ -28,7 +28,7 @@ def save(model: nn.Module, directory: Path, **extra: Any) -> dict[str, Any]:
     save_model(
         model,
         directory,
-        architecture="seed_cnn",
+        architecture="small_cnn",
         label_names=NAMES,
         input_shape=(1, 8, 8),
         mean=(0.5,),
@@ -50,8 +50,8 @@ def test_what_is_saved_loads_again(tmp_path: Path) -> None:
 
 
 def test_the_card_has_timms_layout(tmp_path: Path) -> None:
-    card = save(MnistCnn().build(SHAPE), tmp_path, digest="abc")
-    assert card["architecture"] == "seed_cnn"
+    card = save(SmallCnn().build(SHAPE), tmp_path, digest="abc")
+    assert card["architecture"] == "small_cnn"
     assert card["num_classes"] == 3
     assert card["num_features"] == 128
     assert card["label_names"] == list(NAMES)
@@ -69,10 +69,10 @@ def test_the_card_has_timms_layout(tmp_path: Path) -> None:
 
 
 def test_tensors_are_contiguous_with_plain_names_and_marked_as_torchs(tmp_path: Path) -> None:
-    model = MnistCnn().build(SHAPE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = SmallCnn().build(SHAPE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save(model, tmp_path)
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
-        assert set(file.keys()) == set(MnistCnn().build(SHAPE).state_dict())
+        assert set(file.keys()) == set(SmallCnn().build(SHAPE).state_dict())
         assert file.metadata()["format"] == "pt"
 
 
@@ -118,7 +118,7 @@ def test_timm_loads_what_is_its_own(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_failed_write_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = MnistCnn().build(SHAPE)
+    model = SmallCnn().build(SHAPE)
     save(model, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 

@@ -259,7 +259,7 @@ def test_a_full_disk_is_said_and_no_bug(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_users_folder_is_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "narrow.yaml").write_text(
-        "# Narrow.\ndefaults: [seed_cnn, _self_]\nhidden: 8 # few\n", encoding="utf-8"
+        "# Narrow.\ndefaults: [small_cnn, _self_]\nhidden: 8 # few\n", encoding="utf-8"
     )
     assert main(["-cd", str(tmp_path), "config", "model=narrow"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["model"]["hidden"] == 8

@@ -18,7 +18,7 @@ from dnntrain.errors import ConfigError
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs under ./runs, with a name and a metric each."""
     monkeypatch.chdir(tmp_path)
-    for name in ("seed_cnn-digits/20261124-101010", "mlp-digits/20261124-111111"):
+    for name in ("small_cnn-digits/20261124-101010", "mlp-digits/20261124-111111"):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text("seed: 0\n")
@@ -33,7 +33,7 @@ def test_the_path_of_the_report_is_printed(runs: Path, capsys: pytest.CaptureFix
 
 
 def test_several_runs_make_a_comparison(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["report", "runs/mlp-digits/20261124-111111", "runs/seed_cnn-digits/20261124-101010", "--json"]
+    words = ["report", "runs/mlp-digits/20261124-111111", "runs/small_cnn-digits/20261124-101010", "--json"]
     assert run(parse_arguments(words)) == 0
     assert json.loads(capsys.readouterr().out) == {"report": str(runs / "comparison.html")}
 

@@ -21,7 +21,7 @@ import pytest
 from safetensors.torch import save_file
 from short_runs import SHORT, comparable, environment, result, trained
 
-from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.cli.main import main
 from dnntrain.nn.shape import ModelShape
 from dnntrain.run.directory import RunDirectory
@@ -125,7 +125,7 @@ def test_without_run_dir_the_folder_follows_from_what_the_trials_compute(
         return Path(json.loads(capsys.readouterr().out)["folder"])
 
     first = folder("optim.lr=0.1,0.01")
-    assert first.parent == tmp_path / "runs" / "seed_cnn-digits"
+    assert first.parent == tmp_path / "runs" / "small_cnn-digits"
     assert first == folder("optim.lr=choice(1e-1,1e-2)")
     assert first != folder("optim.lr=0.1,0.01", "seed=1")
 
@@ -274,7 +274,7 @@ def test_a_trial_on_several_nodes_is_no_job_of_one(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize("layout", [("parallel=single",), ("parallel=ddp", "launch.nproc=2")], ids=["single", "ddp"])
 def test_the_exit_code_is_that_of_the_first_trial_that_is_not_done(layout: tuple[str, ...], tmp_path: Path) -> None:
     folder, damaged = tmp_path / "a", tmp_path / "damaged.safetensors"
-    network = MnistCnn().build(
+    network = SmallCnn().build(
         ModelShape(10, 1, 8, 8)
     )  # its names and shapes fit, which is all that is looked at before
     save_file({name: tensor * math.nan for name, tensor in network.state_dict().items()}, damaged)

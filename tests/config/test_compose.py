@@ -17,9 +17,9 @@ from tests.support.plugin import write, write_plugin
 
 def test_the_default_is_resolved_and_free_of_hydra() -> None:
     container = compose()
-    assert container["name"] == "seed_cnn-digits"
+    assert container["name"] == "small_cnn-digits"
     assert container["optim"]["name"] == "adamw"
-    assert container["choices"]["model"] == "seed_cnn"
+    assert container["choices"]["model"] == "small_cnn"
     assert "hydra" not in container
 
 
@@ -61,7 +61,7 @@ def test_interpolations_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
         (["train.batch_size=${eval.batch_size}", "eval.batch_size=${train.batch_size}"], "circle"),
         (["name=${nowhere}"], "cannot be resolved"),
         (["name=${oc.env:NOT_THERE_AT_ALL}"], "cannot be resolved"),
-        (["train.batch_size=${name}"], "train.batch_size: 'seed_cnn-digits' is not a whole number"),
+        (["train.batch_size=${name}"], "train.batch_size: 'small_cnn-digits' is not a whole number"),
         (["name=${a"], "cannot be"),
     ],
 )
@@ -87,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
                 train: {batch_size: 7}
                 """,
             "debug/small.yaml": "# @package _global_\noptim: {lr: 0.25}\n",
-            "model/narrow.yaml": "# Narrow.\ndefaults: [seed_cnn, _self_]\nhidden: 8\n",
+            "model/narrow.yaml": "# Narrow.\ndefaults: [small_cnn, _self_]\nhidden: 8\n",
         },
     )
 
@@ -95,7 +95,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_users_experiment_and_preset_are_found(folder: Path) -> None:
     container = compose(["experiment=mine", "model=narrow"], folder)
     assert container["optim"] == {**compose(["optim=sgd"])["optim"], "lr": 0.5, "momentum": 0.7}
-    assert (container["model"]["name"], container["model"]["hidden"]) == ("seed_cnn", 8)
+    assert (container["model"]["name"], container["model"]["hidden"]) == ("small_cnn", 8)
     assert (container["name"], container["choices"]["model"]) == ("narrow-digits", "narrow")
 
 

@@ -105,7 +105,7 @@ def test_a_saved_configuration_reads_back_equal(container: dict[str, Any], tmp_p
 def test_a_saved_preset_of_a_folder_that_is_gone_still_loads(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "narrow.yaml").write_text(
-        "# Narrow.\ndefaults: [seed_cnn, _self_]\nhidden: 8\n", encoding="utf-8"
+        "# Narrow.\ndefaults: [small_cnn, _self_]\nhidden: 8\n", encoding="utf-8"
     )
     saved = compose(["model=narrow"], tmp_path)
     assert decode_config(saved).model.hidden == 8
@@ -136,9 +136,9 @@ class Named:
         },
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    container = compose(["model=named", "model.name=seed_cnn"])
-    assert (container["model"], container["name"]) == ({"name": "seed_cnn"}, "named-digits")
-    assert decode_config(container).model.build() == "seed_cnn"
+    container = compose(["model=named", "model.name=small_cnn"])
+    assert (container["model"], container["name"]) == ({"name": "small_cnn"}, "named-digits")
+    assert decode_config(container).model.build() == "small_cnn"
     assert decode_config(compose(["model=other"])).model.build() == "other"
 
 

@@ -24,7 +24,9 @@ from dnntrain.display.panel import History, draw_sparkline, fit_text, format_pan
 from dnntrain.display.plain import JsonDisplay, PlainDisplay, QuietDisplay
 from dnntrain.utils.streams import SafeStream
 
-HEADER = Header("seed_cnn-digits", "seed_cnn", "digits", "single, bf16", 421_642, 200, 10.0, "runs/seed_cnn-digits/1")
+HEADER = Header(
+    "small_cnn-digits", "small_cnn", "digits", "single, bf16", 421_642, 200, 10.0, "runs/small_cnn-digits/1"
+)
 STATE = LiveState(50, 200, 2.5, 10.0, 0.25, 12.0, 36.0, 0.123, "accuracy", 0.9731, 0.9810, 1e-3, 41_234.0, 512 * 2**20)
 VAL = {"step": 60, "epoch": 3.0, "examples": 7680, "wall_s": 1.5, "split": "val", "loss": 0.2, "accuracy": 0.99}
 
@@ -34,7 +36,7 @@ import sys
 from dnntrain.display import make_display
 from dnntrain.live import Header, LiveState
 display = make_display(sys.argv[1])
-display.start(Header("a run", "seed_cnn", "digits", "single, bf16", 421642, 20, 2.0, "runs/a/1"))
+display.start(Header("a run", "small_cnn", "digits", "single, bf16", 421642, 20, 2.0, "runs/a/1"))
 for step in range(1, 21):
     row = {"step": step, "epoch": step / 10, "examples": step, "wall_s": step / 10}
     display.row({**row, "split": "train", "loss": 1 / step, "lr": 0.001, "examples_per_s": 1000.0})

@@ -17,7 +17,7 @@ from dnntrain.inference.load import load_model
 
 MODELS = (
     "mlp",
-    "seed_cnn",
+    "small_cnn",
     "resnet_cifar model.depth=8",
     "resnet20",
     "resnet56",
@@ -37,7 +37,7 @@ FORMATS = ("safetensors", "pt2", "onnx")
 MORE = ("resnet_cifar model.depth=8", "wide_resnet model.depth=10 model.widen=1", "timm model.name=test_resnet")
 
 #: Models whose machine code is compiled with every run of the tests; that of others takes up to a minute each.
-QUICK = ("seed_cnn",)
+QUICK = ("small_cnn",)
 
 
 def marked(long: bool, model: str) -> object:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dnntrain.choices.model.mlp import Mlp
 from dnntrain.choices.model.mobilenet_v3_small import MobilenetV3Small
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
-from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.choices.model.vit_tiny import VitTiny
 from dnntrain.nn.cost import (
     build_with_zero_weights,
@@ -50,14 +50,14 @@ class Products(nn.Module):
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: MnistCnn().build(CIFAR),
+        lambda: SmallCnn().build(CIFAR),
         lambda: Mlp((32, 16)).build(CIFAR),
         lambda: ResnetCifar(depth=8).build(CIFAR),
         lambda: VitTiny(depth=2).build(CIFAR),
         lambda: MobilenetV3Small().build(CIFAR),
         Products,
     ],
-    ids=["seed_cnn", "mlp", "resnet", "vit", "mobilenet", "products"],
+    ids=["small_cnn", "mlp", "resnet", "vit", "mobilenet", "products"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_operations_are_those_that_torch_counts(build: Any) -> None:
@@ -81,20 +81,20 @@ def test_kept_bytes_of_a_perceptron_are_its_inputs_and_hidden_layers() -> None:
     assert measure_activation_bytes(model, CIFAR, 4, 2) == 4 * 2 * (3072 + 32 + 16)
 
 
-def test_kept_bytes_of_seed_cnn_are_counted_by_hand() -> None:
+def test_kept_bytes_of_small_cnn_are_counted_by_hand() -> None:
     shape = ModelShape(10, 1, 8, 8)
-    model = MnistCnn().build(shape)
+    model = SmallCnn().build(shape)
     # images, first features, second features, their pooled maximum, places of the maximum (int64), hidden
     floats = 64 + 32 * 36 + 64 * 16 + 64 * 4 + 128
     assert measure_activation_bytes(model, shape, 1, 4) == 4 * floats + 8 * 64 * 4
 
 
 def test_counting_leaves_the_generator_and_the_threads_as_they_were() -> None:
-    model = MnistCnn(dropout=0.5).build(CIFAR)
+    model = SmallCnn(dropout=0.5).build(CIFAR)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     count_flops_per_example(model, CIFAR)
     measure_activation_bytes(model, CIFAR, 2, 4)
-    build_with_zero_weights(lambda: MnistCnn().build(CIFAR))
+    build_with_zero_weights(lambda: SmallCnn().build(CIFAR))
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -125,7 +125,7 @@ def test_costs_are_counted_without_importing_torchs_compiler() -> None:
     code = """
 import sys
 from dnntrain.model.cost import activation_bytes, flops_per_example, parameter_count, unfilled
-from dnntrain.model.seed_cnn import SeedCnn
+from dnntrain.model.small_cnn import SeedCnn
 from dnntrain.model.shape import ModelShape
 shape = ModelShape(10, 1, 28, 28)
 model = unfilled(lambda: SeedCnn(init="orthogonal").build(shape))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dnntrain.choices.model._adapters import build_and_check
 from dnntrain.choices.model._init_schemes import INIT_SCHEMES
-from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 
@@ -53,7 +53,7 @@ def test_seeds_differ() -> None:
 
 
 def test_torchs_generator_is_as_before() -> None:
-    model = MnistCnn(init="orthogonal").build(ModelShape(10, 1, 8, 8))
+    model = SmallCnn(init="orthogonal").build(ModelShape(10, 1, 8, 8))
     before = torch.get_rng_state()
     initialize_weights(model, 0)
     assert torch.equal(torch.get_rng_state(), before)
@@ -133,7 +133,7 @@ def test_schemes_keep_the_size_of_activations_through_rectifiers(scheme: str) ->
 
 
 def test_orthogonal_weights_are_orthogonal() -> None:
-    model: Any = MnistCnn(init="orthogonal").build(ModelShape(10, 1, 8, 8))
+    model: Any = SmallCnn(init="orthogonal").build(ModelShape(10, 1, 8, 8))
     initialize_weights(model, 0)
     matrix = model.conv2.weight.flatten(1) / math.sqrt(2)
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(64), atol=1e-5, rtol=0)

@@ -31,7 +31,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 def write_run(
     path: Path,
     *,
-    name: str = "seed_cnn-digits",
+    name: str = "small_cnn-digits",
     status: str = "done",
     steps: int = 120,
     log_every: int = 2,
@@ -153,7 +153,7 @@ def _plan(name: str, steps: int, steps_per_epoch: int) -> dict[str, Any]:
         "ranks": 1,
         "device": "cpu",
         "data": {"name": "digits", "train": 1293, "val": 144, "test": 360, "input_shape": [1, 8, 8], "num_classes": 10},
-        "model": {"name": "seed_cnn", "parameters": 421_642, "flops_per_example": 2_400_000.0},
+        "model": {"name": "small_cnn", "parameters": 421_642, "flops_per_example": 2_400_000.0},
         "batch_size": 128,
         "steps_per_epoch": steps_per_epoch,
         "total_steps": steps,

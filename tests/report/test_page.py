@@ -97,7 +97,7 @@ def assert_accessible(page: Page) -> None:
 def test_a_finished_run_shows_its_figures_curves_mistakes_and_settings(make_run: MakeRun) -> None:
     page = report(make_run(events=((96, "stop", "early stopping: enough"),)))
     for expected in (
-        "seed_cnn-digits",
+        "small_cnn-digits",
         "done",
         "Test accuracy",
         "512.4 MiB",
@@ -113,7 +113,7 @@ def test_a_finished_run_shows_its_figures_curves_mistakes_and_settings(make_run:
         "Most wrong",
         "digits test 7",
         "git checkout 0123456789abcdef0123456789abcdef01234567",
-        "dnntrain train optim.lr=0.001 seed=0 'name=seed_cnn-digits'",
+        "dnntrain train optim.lr=0.001 seed=0 'name=small_cnn-digits'",
         "train.batch_size",
         "amx_bf16",
         "the last batch of an epoch has 13 examples",
@@ -284,8 +284,8 @@ def test_several_runs_are_compared(make_run: MakeRun) -> None:
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(make_run: MakeRun) -> None:
     page = report(make_run("one"), make_run("two"))
-    assert "seed_cnn-digits one" in page.text
-    assert "seed_cnn-digits two" in page.text
+    assert "small_cnn-digits one" in page.text
+    assert "small_cnn-digits two" in page.text
 
 
 def test_forty_runs_fit_on_a_page(make_run: MakeRun) -> None:

@@ -78,7 +78,7 @@ def test_the_saved_overrides_replay_the_run(short_run: Path, tmp_path: Path) -> 
 def test_the_saved_configuration_is_resolved(short_run: Path) -> None:
     text = (short_run / "config.yaml").read_text()
     assert "${" not in text
-    assert yaml.safe_load(text)["model"]["name"] == "seed_cnn"
+    assert yaml.safe_load(text)["model"]["name"] == "small_cnn"
 
 
 def test_a_run_that_is_done_is_not_trained_again(tmp_path: Path) -> None:

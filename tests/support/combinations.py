@@ -20,7 +20,7 @@ from short_runs import broken_off, comparable, result
 SHORT = ("train.duration=4step", "eval.every=2step", "checkpoint.every=2step")
 
 WIDE = ("model=wide_resnet", "model.depth=10", "model.widen=1")
-SEED = ("model=seed_cnn", "model.channels=[8,16]", "model.hidden=16")
+SEED = ("model=small_cnn", "model.channels=[8,16]", "model.hidden=16")
 MODELS = (MLP, MLP, WIDE, WIDE, TRANSFORMER, SEED)
 
 ARRANGEMENTS = (
@@ -44,11 +44,11 @@ KNOBS: dict[str, tuple[str, ...]] = {
     "sched.inverse_sqrt": ("sched.timescale=1step",),
     "sched.exponential": ("sched.every=1step",),
     "distill.fitnet": ("distill.layers=[layers.1]",),
-    "distill.at": ("distill.layers=[stages.1]",),
+    "distill.attention_transfer": ("distill.layers=[stages.1]",),
 }
 
 #: Methods that name modules of one network.
-_OF_NETWORK = {"fitnet": MLP, "at": WIDE}
+_OF_NETWORK = {"fitnet": MLP, "attention_transfer": WIDE}
 
 #: Settings besides methods; each run has at most two.
 SETTINGS: tuple[tuple[str, ...], ...] = (
@@ -129,7 +129,7 @@ def combination(seed: int, number: int) -> Combination:
         name = draw.choice([name for name in _names("distill") if name not in other])
         words += _chosen("distill", name)
         if "???" in (CONF / "distill" / f"{name}.yaml").read_text(encoding="utf-8"):
-            teacher = WIDE if name == "at" else MLP
+            teacher = WIDE if name == "attention_transfer" else MLP
             words.append("distill.teacher={teacher}")
     elif method == "quant":
         words += _chosen("quant", draw.choices(("qat", "float8_training"), (7, 1))[0])

@@ -35,12 +35,12 @@ TRANSFORMER = ("model=vit_tiny", "model.dim=16", "model.depth=2", "model.heads=2
 
 #: What a choice needs besides its name.
 SPECIAL: dict[str, tuple[str, ...]] = {
-    "reg.whitening": ("model=seed_cnn", "model.channels=[8,16]", "model.hidden=16"),
+    "reg.whitening": ("model=small_cnn", "model.channels=[8,16]", "model.hidden=16"),
     "reg.drop_path": TRANSFORMER,
     "reg.dropblock": NORMED,
     "reg.swa": (*NORMED, "norm=sync", "reg.swa.start=0.3"),
     "reg.weight_decay": ("optim.weight_decay=0",),
-    "distill.at": ("distill.layers=[stages.1]", *NORMED, "norm=sync"),
+    "distill.attention_transfer": ("distill.layers=[stages.1]", *NORMED, "norm=sync"),
     "distill.fitnet": ("distill.layers=[layers.1]",),
     "sched.inverse_sqrt": ("sched.timescale=2step",),
     "sched.one_cycle": ("sched.cycle_momentum=true",),
@@ -48,13 +48,13 @@ SPECIAL: dict[str, tuple[str, ...]] = {
 }
 
 #: Choices that are the run of BASE itself, or only stand for others.
-LEFT_OUT = {"optim.sgd", "precision.fp32", "precision.auto", "norm.keep", "quant.none", "distill.none", "prune.none"}
+LEFT_OUT = {"optim.sgd", "precision.fp32", "precision.auto", "norm.none", "quant.none", "distill.none", "prune.none"}
 
 #: Choices that act on the finished network alone, in a process of their own: no layout has a part in them (tests/choices/quant, tests/export).
 LEFT_OUT |= {"quant.int8_static", "quant.int8_dynamic", "quant.int8_weight_only", "quant.float8"}
 
 #: Choices that only several ranks can make: their run in one process is the run without them, and they are resumed on two ranks.
-SEVERAL = {"monitor.slow_rank"}
+SEVERAL = {"monitor.straggler"}
 
 #: Settings of `train` that change how a step is computed.
 SETTINGS: dict[str, tuple[str, ...]] = {

@@ -13,7 +13,7 @@ from short_runs import comparable, result, trained
 from stand_ins import context
 from torch import nn
 
-from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.nn.cost import build_with_zero_weights
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import BuildContext
@@ -25,7 +25,7 @@ DIGITS = tuple("0123456789")
 
 
 def student() -> nn.Module:
-    return build_with_zero_weights(lambda: MnistCnn(channels=(8, 16), hidden=32).build(ModelShape(10, 1, 8, 8)))
+    return build_with_zero_weights(lambda: SmallCnn(channels=(8, 16), hidden=32).build(ModelShape(10, 1, 8, 8)))
 
 
 def of_digits(**changes: Any) -> BuildContext:

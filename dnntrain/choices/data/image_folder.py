@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from dnntrain.choices.data._class_folders import ClassFolders, check_same_classes, find_splits, warn_of_shared_images
 from dnntrain.choices.data._roots import find_data_root
@@ -30,6 +31,8 @@ class ImageFolder(ImageData):
     JPEG, PNG, WebP, BMP, GIF and TIFF files (first frame), found in subfolders of a class too, and behind symbolic
     links; hidden files and other suffixes are passed over. Classes are the folders' names in alphabetical order.
     """
+
+    label_key: ClassVar[str] = "root"
 
     root: str | None = None  # folder with train/ and test/ (or val/), or with the class folders; null: $DNNTRAIN_DATA
     image_size: Annotated[int, Range(at_least=1, at_most=4096)] = 64  # pixels a side of what the network sees

@@ -19,7 +19,9 @@ from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import BuildContext
 from dnntrain.utils.suggest import did_you_mean, suggest_run
 
-_OTHER_CLASSES_HINT = "train a teacher on this data; or use distill=at or distill=fitnet, which read its features only"
+_OTHER_CLASSES_HINT = (
+    "train a teacher on this data; or use distill=attention_transfer or distill=fitnet, which read its features only"
+)
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def teacher_autocast(precision: str, device: str) -> torch.autocast:
 
 def _check_options(options: TeacherOptions, context: BuildContext, single_teacher: bool) -> None:
     if not options.sources:
-        raise ConfigError("distill.teacher=[] names no teacher", "name a run directory, or use distill=self")
+        raise ConfigError("distill.teacher=[] names no teacher", "name a run directory, or use distill=mean_teacher")
     if single_teacher and len(options.sources) > 1:
         raise ConfigError(
             f"distill.teacher names {len(options.sources)} teachers, whose features cannot be averaged",

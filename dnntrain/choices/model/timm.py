@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -18,6 +18,8 @@ from dnntrain.utils.suggest import did_you_mean
 @dataclass(frozen=True)
 class Timm:
     """timm.create_model(arch), with the data's classes, channels and, where the model fixes it, image size."""
+
+    label_key: ClassVar[str] = "name"
 
     name: str = "resnet18"  # name of the model, as timm.list_models() gives it, with or without a tag of weights
     pretrained: bool = False  # true: timm's pretrained weights, from its cache or fetched from its hub

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ from dnntrain.utils.suggest import did_you_mean
 @dataclass(frozen=True)
 class Torchvision:
     """torchvision.models.get_model(arch), with the data's classes and channels. Most are made for 224x224 pixels."""
+
+    label_key: ClassVar[str] = "name"
 
     name: str = "resnet50"  # name of the model, as torchvision.models.list_models() gives it
     weights: str | None = None  # pretrained weights, such as DEFAULT or IMAGENET1K_V2; null: new weights

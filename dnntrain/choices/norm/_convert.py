@@ -107,13 +107,13 @@ def find_batch_norms(model: nn.Module, choice: str) -> dict[str, _BatchNorm]:
     if not layers:
         raise ConfigError(
             f"norm={choice} changes batch normalisation, and this model has none",
-            "use norm=keep, or a model with batch normalisation, such as model=resnet20",
+            "use norm=none, or a model with batch normalisation, such as model=resnet20",
         )
     for name, module in layers.items():
         if not _is_known(module):
             raise ConfigError(
                 f"norm={choice} cannot change {name}: {type(module).__name__} has a forward pass of its own",
-                "use norm=keep",
+                "use norm=none",
             )
     return layers
 
@@ -178,7 +178,7 @@ def _replace_everywhere(model: nn.Module, name: str, old: nn.Module, new: nn.Mod
             if child is old:
                 parent._modules[key] = new
     if old is model:
-        raise ConfigError(f"the model is a {type(old).__name__} alone", f"use norm=keep ({name or 'root'})")
+        raise ConfigError(f"the model is a {type(old).__name__} alone", f"use norm=none ({name or 'root'})")
 
 
 def _is_known(module: _BatchNorm) -> bool:

@@ -35,12 +35,12 @@ class Ghost(BatchNormChoice):
         """What the plan says. Raises ConfigError where there is no more than one virtual batch."""
         if facts.micro_batch_size <= self.size:
             fix = (
-                f"use norm.size={facts.micro_batch_size // 2}, or norm=local"
+                f"use norm.size={facts.micro_batch_size // 2}, or norm=per_rank"
                 if facts.micro_batch_size > 3
-                else "use norm=local"
+                else "use norm=per_rank"
             )
             raise ConfigError(
-                f"norm.size={self.size} is a whole micro-batch of {facts.micro_batch_size}: that is norm=local", fix
+                f"norm.size={self.size} is a whole micro-batch of {facts.micro_batch_size}: that is norm=per_rank", fix
             )
         is_divisible = facts.batch_size % (facts.ranks * self.size) == 0
         if is_divisible and (facts.accumulation == 1 or facts.micro_batch_size % self.size == 0):

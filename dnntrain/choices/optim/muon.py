@@ -4,7 +4,7 @@ Hidden weights are matrices: linear weights as they are, convolution weights [ou
 code. The head (the last linear layer), biases, norms and embeddings go to AdamW.
 
 torch.optim.Muon holds the state and the knobs; only its Newton-Schulz iteration is replaced by an equal one that is several times cheaper
-for wide matrices (a [128, 9216] weight is 98 % of seed_cnn).
+for wide matrices (a [128, 9216] weight is 98 % of small_cnn).
 """
 
 from __future__ import annotations

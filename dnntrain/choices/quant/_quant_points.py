@@ -227,5 +227,5 @@ def _check_forward(name: str, layer: nn.Module) -> None:
     if any(mine is not torchs for mine, torchs in method_pairs):
         raise ConfigError(
             f"quant=qat cannot quantise {name}: {type(layer).__name__} computes with its weight in a way of its own",
-            "use norm=keep, or quant=int8_static, which quantises what was trained",
+            "use norm=none, or quant=int8_static, which quantises what was trained",
         )

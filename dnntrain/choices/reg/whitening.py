@@ -54,7 +54,7 @@ def find_first_convolution(model: nn.Module) -> nn.Conv2d:
     if convolution is None:
         raise ConfigError(
             "reg.whitening needs a model that begins with a convolution",
-            "leave reg.whitening out, or choose another network: model=seed_cnn, model=resnet_cifar",
+            "leave reg.whitening out, or choose another network: model=small_cnn, model=resnet_cifar",
         )
     return convolution
 

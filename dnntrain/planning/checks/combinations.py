@@ -86,9 +86,9 @@ RULES: tuple[Rule, ...] = (
         "set data.val_fraction=0.1, or leave early_stopping out",
     ),
     Rule(
-        lambda c, hardware, ranks: "slow_rank" in c.monitor and ranks == 1,
-        "monitor=[slow_rank] compares ranks, and this run has one",
-        "leave slow_rank out, or use parallel=ddp",
+        lambda c, hardware, ranks: "straggler" in c.monitor and ranks == 1,
+        "monitor=[straggler] compares ranks, and this run has one",
+        "leave straggler out, or use parallel=ddp",
     ),
     Rule(
         lambda c, hardware, ranks: getattr(c.norm, "precise", 0) > 0 and c.data.val_fraction == 0,
@@ -112,11 +112,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         lambda c, hardware, ranks: (
-            _get_class_name(c.quant) == "Qat" and _get_class_name(c.norm) == "WeightStandardisation"
+            _get_class_name(c.quant) == "Qat" and _get_class_name(c.norm) == "WeightStandardization"
         ),
         "quant=qat cannot quantise layers that compute with their weight in a way of their own, as those of "
-        "norm=weight_standardisation do",
-        "use norm=keep, or quant=int8_static, which quantises what was trained",
+        "norm=weight_standardization do",
+        "use norm=none, or quant=int8_static, which quantises what was trained",
     ),
     Rule(
         lambda c, hardware, ranks: (

@@ -24,7 +24,7 @@ from two_ranks_teacher import SHARES, outputs_on_two_ranks
 from dnntrain import plan
 from dnntrain.choices.distill._load_teacher import TeacherModel, load_teacher
 from dnntrain.choices.distill._teacher_runner import LOGITS, compute_renormalization
-from dnntrain.choices.distill.at import At
+from dnntrain.choices.distill.attention_transfer import AttentionTransfer
 from dnntrain.choices.distill.kd import Kd
 from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError, ConfigError
@@ -100,7 +100,7 @@ def load_like(mean: tuple[float, ...], std: tuple[float, ...]) -> object:
 def test_a_teacher_with_other_classes_is_refused_with_what_works(short_run: Path) -> None:
     message = refused(short_run, num_classes=3, class_names=("a", "b", "c"))
     assert "it knows 10 classes, the data have 3" in message
-    assert "distill=at" in message
+    assert "distill=attention_transfer" in message
     assert "class 0 is '0', in the data 'a'" in refused(short_run, class_names=tuple("abcdefghij"))
     assert "the same classes in another order" in refused(short_run, class_names=tuple("1023456789"))
 
@@ -216,7 +216,7 @@ def test_features_of_a_model_for_colours_are_read_for_gray_images(
     monkeypatch.setattr(
         "dnntrain.choices.model.timm.create_timm_model", lambda arch, pretrained, arguments: copy.deepcopy(published)
     )
-    parts = At(teacher="timm:test_resnet", layers="conv1", teacher_layers="layer1").build(of_digits())
+    parts = AttentionTransfer(teacher="timm:test_resnet", layers="conv1", teacher_layers="layer1").build(of_digits())
     assert len(parts.feature_taps) == 1
 
 
@@ -290,7 +290,7 @@ def test_each_rank_holds_the_teacher_whole_or_its_part_and_what_is_gathered(smal
 
 def test_of_a_method_without_a_teacher_the_average_counts() -> None:
     words = ("model=mlp", "model.hidden=[16]", "train.batch_size=32", "train.microbatch=8")
-    made = plan(*words, "distill=self").memory
+    made = plan(*words, "distill=mean_teacher").memory
     assert (made.teacher_weights, made.teacher_activations) == (4 * NUMBERS, int(8 * 1.7 * 4 * 64))
     assert plan(*words).memory.teacher == 0
 
@@ -320,7 +320,7 @@ def test_in_parts_it_gives_what_it_gives_whole_and_lies_in_parts_between_calls(r
         ("distill=kd", "distill.cache=disk", "data.crop_padding=0"),
         ("distill=kd", "train.microbatch=8", "data.pipeline=streaming", "data.workers=0"),
         ("distill=fitnet", "distill.layers=[stages.1]"),
-        ("distill=at", "distill.layers=[stages.0,stages.1]"),
+        ("distill=attention_transfer", "distill.layers=[stages.0,stages.1]"),
     ],
 )
 def test_a_run_with_a_teacher_in_parts_is_that_of_one_process(

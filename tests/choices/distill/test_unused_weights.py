@@ -6,13 +6,13 @@ import pytest
 from students import of_digits
 
 from dnntrain.choices.distill._options import check_weights
-from dnntrain.choices.distill.at import At
+from dnntrain.choices.distill.attention_transfer import AttentionTransfer
 from dnntrain.choices.distill.dist import Dist
 from dnntrain.choices.distill.dkd import Dkd
 from dnntrain.choices.distill.fitnet import Fitnet
 from dnntrain.choices.distill.kd import Kd
+from dnntrain.choices.distill.mean_teacher import MeanTeacher
 from dnntrain.choices.distill.rkd import Rkd
-from dnntrain.choices.distill.self import MeanTeacher
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Method
 
@@ -21,7 +21,7 @@ from dnntrain.protocols import Method
     ("method", "zeros"),
     [
         (Kd(teacher="x", weight=0), "distill.weight=0"),
-        (At(teacher="x", layers="a", weight=0), "distill.weight=0"),
+        (AttentionTransfer(teacher="x", layers="a", weight=0), "distill.weight=0"),
         (Fitnet(teacher="x", layers="a", weight=0), "distill.weight=0"),
         (MeanTeacher(weight=0), "distill.weight=0"),
         (Dkd(teacher="x", alpha=0, beta=0), "distill.alpha=0 and distill.beta=0"),

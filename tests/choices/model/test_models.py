@@ -15,7 +15,7 @@ from dnntrain.choices.model.mlp import Mlp
 from dnntrain.choices.model.mobilenet_v3_small import MobilenetV3Small
 from dnntrain.choices.model.resnet18 import Resnet18
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
-from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.choices.model.vit_tiny import VitTiny, choose_patch
 from dnntrain.choices.model.wide_resnet import WideResnet
 from dnntrain.errors import ConfigError
@@ -29,7 +29,7 @@ CIFAR = ModelShape(10, 3, 32, 32)
 IMAGENET = ModelShape(1000, 3, 224, 224)
 
 CHOICES: list[Any] = [
-    MnistCnn(dropout=0.1),
+    SmallCnn(dropout=0.1),
     Mlp(dropout=0.1),
     ResnetCifar(depth=8),
     ResnetCifar(depth=8, shortcut="project", zero_residual=True),
@@ -78,8 +78,8 @@ def test_a_step_of_training_lowers_the_loss_of_its_batch(choice: Any) -> None:
 @pytest.mark.parametrize(
     ("choice", "shape", "parameters"),
     [
-        (MnistCnn(), MNIST, 1_199_882),  # PyTorch's MNIST example
-        (MnistCnn(), DIGITS, 320 + 18_496 + (64 * 2 * 2 + 1) * 128 + 1_290),
+        (SmallCnn(), MNIST, 1_199_882),  # PyTorch's MNIST example
+        (SmallCnn(), DIGITS, 320 + 18_496 + (64 * 2 * 2 + 1) * 128 + 1_290),
         (Mlp(), MNIST, 785 * 64 + 650),
         (ResnetCifar(depth=20), CIFAR, 269_722),  # 0.27 M (He et al., table 6)
         (ResnetCifar(depth=56), CIFAR, 853_018),  # 0.85 M
@@ -129,7 +129,7 @@ def test_the_head_is_found(choice: Any) -> None:
 @pytest.mark.parametrize(
     ("choice", "shape", "told"),
     [
-        (MnistCnn(), ModelShape(10, 1, 5, 28), r"seed_cnn needs images of at least 6x6 pixels; these have 5x28"),
+        (SmallCnn(), ModelShape(10, 1, 5, 28), r"small_cnn needs images of at least 6x6 pixels; these have 5x28"),
         (ResnetCifar(), ModelShape(10, 1, 3, 3), "at least 4x4"),
         (WideResnet(), ModelShape(10, 1, 3, 3), "at least 4x4"),
         (Resnet18(), ModelShape(10, 3, 7, 7), "at least 8x8"),
@@ -155,13 +155,13 @@ def test_what_does_not_fit_is_refused_with_the_number_and_the_fix(
 
 
 def test_the_smallest_images_that_are_promised_do_train() -> None:
-    for choice, size in ((MnistCnn(), 6), (ResnetCifar(8), 4), (WideResnet(10), 4), (Resnet18(8), 8), (Mlp(), 1)):
+    for choice, size in ((SmallCnn(), 6), (ResnetCifar(8), 4), (WideResnet(10), 4), (Resnet18(8), 8), (Mlp(), 1)):
         model = choice.build(ModelShape(3, 1, size, size))  # type: ignore[attr-defined]
         assert model(torch.rand(2, 1, size, size)).shape == (2, 3)
 
 
-def test_seed_cnn_is_the_function_of_the_textbook() -> None:
-    model: Any = MnistCnn().build(MNIST)
+def test_small_cnn_is_the_function_of_the_textbook() -> None:
+    model: Any = SmallCnn().build(MNIST)
     textbook = nn.Sequential(
         model.conv1,
         nn.ReLU(),
@@ -184,7 +184,7 @@ def test_a_perceptron_without_hidden_layers_is_logistic_regression() -> None:
 
 
 def test_dropout_acts_in_training_only() -> None:
-    model = MnistCnn(dropout=0.5).build(DIGITS)
+    model = SmallCnn(dropout=0.5).build(DIGITS)
     images = torch.rand(2, 1, 8, 8)
     assert not torch.equal(model(images), model(images))
     model.eval()

@@ -9,12 +9,12 @@ import torch
 from stand_ins import built
 from torch import nn
 
+from dnntrain.choices.monitor.data_stall import DataStall, DataStallGuard
 from dnntrain.choices.monitor.dead_units import DeadUnits, DeadUnitsGuard, find_living_units
 from dnntrain.choices.monitor.gradient_norm import GradientNorm, GradientNormGuard
 from dnntrain.choices.monitor.loss_spike import LossSpike, LossSpikeGuard, compute_robust_score
 from dnntrain.choices.monitor.non_finite import NonFinite, NonFiniteGuard
-from dnntrain.choices.monitor.slow_data import SlowData, SlowDataGuard
-from dnntrain.choices.monitor.slow_rank import find_slowest_rank
+from dnntrain.choices.monitor.straggler import find_slowest_rank
 from dnntrain.config.validate import validate_overrides
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Action, Alarm, StepStats, StepTiming
@@ -132,10 +132,10 @@ def test_dead_units_go_back_to_before_the_steps_of_the_last_good_count_and_leave
 @pytest.mark.parametrize(
     ("name", "action", "instead"),
     [
-        ("slow_data", "skip", "monitor.slow_data.action=log"),
-        ("slow_data", "rollback", "monitor.slow_data.action=log"),
-        ("slow_rank", "skip", "monitor.slow_rank.action=log"),
-        ("slow_rank", "rollback", "monitor.slow_rank.action=log"),
+        ("data_stall", "skip", "monitor.data_stall.action=log"),
+        ("data_stall", "rollback", "monitor.data_stall.action=log"),
+        ("straggler", "skip", "monitor.straggler.action=log"),
+        ("straggler", "rollback", "monitor.straggler.action=log"),
         ("dead_units", "skip", "monitor.dead_units.action=rollback"),
     ],
 )
@@ -152,7 +152,7 @@ def test_the_slowest_rank_is_compared_with_the_others() -> None:
 
 def test_waiting_is_a_share_of_the_time_since_the_last_look() -> None:
     now = iter([0.0, 10.0, 20.0])
-    guard = SlowDataGuard(SlowData(every=2, share=0.3), clock=lambda: next(now))
+    guard = DataStallGuard(DataStall(every=2, share=0.3), clock=lambda: next(now))
     assert guard.measure(StepTiming(1, 9.0)) is None  # workers start
     first = guard.measure(StepTiming(2, 2.0))
     assert first is not None

@@ -12,12 +12,12 @@ from dnntrain.choices.norm.frozen import Frozen
 from dnntrain.choices.norm.ghost import Ghost
 from dnntrain.choices.norm.group import Group
 from dnntrain.choices.norm.layer import Layer
-from dnntrain.choices.norm.local import Local
+from dnntrain.choices.norm.per_rank import PerRank
 from dnntrain.choices.norm.sync import Sync
-from dnntrain.choices.norm.weight_standardisation import WeightStandardization, bake_standardized_filters
+from dnntrain.choices.norm.weight_standardization import WeightStandardization, bake_standardized_filters
 from dnntrain.errors import ConfigError
 
-BATCH: list[Any] = [Local(), Sync(), Ghost(size=2), Frozen()]
+BATCH: list[Any] = [PerRank(), Sync(), Ghost(size=2), Frozen()]
 EXAMPLE: list[Any] = [Group(), Layer(), WeightStandardization()]
 
 

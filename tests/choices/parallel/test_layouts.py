@@ -42,7 +42,7 @@ NORMED = (
 )
 
 #: Optimizers that look at a whole weight, over convolutions that layouts cut by output and by input channels.
-CONVOLUTIONS = ("model=seed_cnn", "model.channels=[8,16]", "model.hidden=16")
+CONVOLUTIONS = ("model=small_cnn", "model.channels=[8,16]", "model.hidden=16")
 WHOLE_WEIGHTS = {"muon": "optim.lr=0.02", "lamb": "optim.lr=5e-3", "lars": "optim.lr=1"}
 
 LAYOUTS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -212,7 +212,7 @@ def test_shards_of_an_interleaved_pipeline_go_on_in_one_process(trained: object,
 @pytest.mark.slow
 def test_stages_of_one_rank_evaluate_without_dropout(pool: Pool, tmp_path: Path) -> None:
     words = ("train.limit=100", "train.duration=4step", "train.batch_size=32", "eval.every=4step", "log.report=false")
-    words = (*words, "precision=fp32", "model=seed_cnn", "model.dropout=0.5", "optim.lr=1e-9")
+    words = (*words, "precision=fp32", "model=small_cnn", "model.dropout=0.5", "optim.lr=1e-9")
     for name, (ranks, layout) in {"one": (1, ()), "pipeline": LAYOUTS["pp2-interleaved"]}.items():
         outcome = pool.train(ranks, line(*words, *layout), tmp_path / name)
         assert not outcome.error, outcome.error

@@ -10,7 +10,7 @@ from torch.nn import functional
 from dnntrain.choices.model._basic_resnet import ResidualNetwork
 from dnntrain.choices.model.wide_resnet import WideResnet
 from dnntrain.choices.norm.sync import Sync
-from dnntrain.choices.norm.weight_standardisation import WeightStandardization
+from dnntrain.choices.norm.weight_standardization import WeightStandardization
 from dnntrain.choices.quant._fake_quant import (
     FakeConv2d,
     compute_activation_scale,

@@ -139,7 +139,7 @@ def test_a_run_says_aloud_that_fewer_images_are_read_than_asked_for(
 @pytest.mark.slow
 def test_calibrated_ranges_of_two_ranks_are_those_of_one_process(pool: Pool, tmp_path: Path) -> None:
     """Of the same weights: one process accumulates the micro-batches of the two. Scales and zero points are all numbers but weights."""
-    line = ("model=seed_cnn", "train.limit=160", "train.batch_size=32", "train.duration=10step", "precision=fp32")
+    line = ("model=small_cnn", "train.limit=160", "train.batch_size=32", "train.duration=10step", "precision=fp32")
     line = (*line, "log.report=false", "quant=int8_static", "quant.backend=onnxruntime", "quant.batches=2")
     assert not pool.train(1, [*line, "train.microbatch=16"], tmp_path / "one").error
     assert not pool.train(2, [*line, "parallel=ddp"], tmp_path / "two").error

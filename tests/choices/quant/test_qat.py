@@ -134,7 +134,7 @@ def test_a_schedule_that_cannot_be_is_refused(knobs: dict[str, Duration]) -> Non
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("norm=local", "norm.precise=2"), r"norm\.precise"),
+        (("norm=per_rank", "norm.precise=2"), r"norm\.precise"),
         (("parallel=fsdp",), "whole model"),
     ],
 )
@@ -173,7 +173,7 @@ def test_two_ranks_train_the_run_of_one_process(pool: Pool, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "words",
     [
-        ("model=seed_cnn",),
+        ("model=small_cnn",),
         ("model=resnet_cifar", "model.depth=8", "norm=group"),
         ("model=resnet_cifar", "model.depth=8", "quant.freeze_batch_norm=0%"),
     ],

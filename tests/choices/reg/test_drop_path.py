@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
-from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.choices.model.torchvision import Torchvision
 from dnntrain.choices.model.vit_tiny import VitTiny
 from dnntrain.choices.model.wide_resnet import WideResnet
@@ -85,4 +85,4 @@ def test_timms_drop_path_is_set_whether_it_was_built_on_or_off(built_with: float
 
 def test_a_model_without_residual_branches_is_refused() -> None:
     with pytest.raises(ConfigError, match="the model has none"):
-        applied(MnistCnn().build(SHAPE), DropPath())
+        applied(SmallCnn().build(SHAPE), DropPath())

@@ -8,7 +8,7 @@ from stand_ins import context
 from torch import nn
 
 from dnntrain.choices.model.mlp import Mlp
-from dnntrain.choices.model.seed_cnn import MnistCnn
+from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.choices.model.torchvision import Torchvision
 from dnntrain.choices.model.wide_resnet import WideResnet
 from dnntrain.choices.reg.dropout import Dropout
@@ -23,8 +23,8 @@ def applied(model: nn.Module, knobs: Dropout) -> nn.Module:
     return transform.apply(model)
 
 
-@pytest.mark.parametrize("choice", [MnistCnn(), Mlp(hidden=(16, 16)), WideResnet()])
-def test_every_dropout_of_a_built_in_model_is_set_and_drops(choice: MnistCnn | Mlp | WideResnet) -> None:
+@pytest.mark.parametrize("choice", [SmallCnn(), Mlp(hidden=(16, 16)), WideResnet()])
+def test_every_dropout_of_a_built_in_model_is_set_and_drops(choice: SmallCnn | Mlp | WideResnet) -> None:
     model = applied(choice.build(SHAPE), Dropout(rate=0.4))
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.4}
     images = torch.randn(4, 1, 8, 8)

@@ -56,7 +56,10 @@ def test_a_method_trains_with_finite_loss(words: tuple[str, ...], tmp_path: Path
             ("optim.weight_decay=0.01", "reg.weight_decay.rate=0.05", "use optim.weight_decay=0"),
         ),
         (("reg=[ema,swa]",), ("reg.ema", "reg.swa")),
-        (("reg=[swa]", "model=resnet20", "norm=local", "norm.precise=10"), ("norm.precise=10", "reg.swa.batches=100")),
+        (
+            ("reg=[swa]", "model=resnet20", "norm=per_rank", "norm.precise=10"),
+            ("norm.precise=10", "reg.swa.batches=100"),
+        ),
         (("reg=[drop_path]",), ("reg.drop_path", "the model has none")),
         (("reg=[l1]", "reg.l1.where=nothing"), ("reg.l1.where=nothing", "hidden.weight")),
         (("reg=[swa]", "train.duration=5step"), ("reg.swa.every=1ep", "use reg.swa.every=1step")),

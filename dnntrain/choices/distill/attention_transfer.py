@@ -20,7 +20,7 @@ from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutReq
 
 
 @dataclass(frozen=True, kw_only=True)
-class At(TeacherOptions):
+class AttentionTransfer(TeacherOptions):
     """task_weight * cross-entropy + weight / 2 * Σ over layers of ‖Q_S / ‖Q_S‖ - Q_T / ‖Q_T‖‖, where Q is the attention map."""
 
     layers: str | tuple[str, ...]  # modules of the student that give maps: names or patterns such as stages.*
@@ -46,7 +46,7 @@ class At(TeacherOptions):
         _check_maps(modules, compute_output_shapes(build_student(context), modules, context), "student")
         names = make_tap_names(modules)
         captures = [FeatureTap(name, module) for name, module in zip(names, modules, strict=True)]
-        term = LossTerm("at", partial(_compute_transfer_loss, names), self.weight / 2)
+        term = LossTerm("attention_transfer", partial(_compute_transfer_loss, names), self.weight / 2)
         return teacher.to_hooks(self.task_weight, term, captures=captures)
 
 
@@ -73,6 +73,6 @@ def _check_maps(modules: tuple[str, ...] | list[str], shapes: list[tuple[int, ..
     for module, shape in zip(modules, shapes, strict=True):
         if len(shape) != 3:
             raise ConfigError(
-                f"distill=at needs maps, and {module} of the {owner} gives {'x'.join(map(str, shape))} for an image",
+                f"distill=attention_transfer needs maps, and {module} of the {owner} gives {'x'.join(map(str, shape))} for an image",
                 "name convolutional modules, or use distill=fitnet",
             )

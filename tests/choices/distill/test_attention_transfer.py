@@ -9,7 +9,7 @@ import pytest
 import torch
 from students import assert_goes_on_bitwise, of_digits, taught_by
 
-from dnntrain.choices.distill.at import At, attention_loss, attention_map
+from dnntrain.choices.distill.attention_transfer import AttentionTransfer, attention_loss, attention_map
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, ModelOutputs
 from dnntrain.utils.rng import Key
@@ -42,7 +42,7 @@ def test_equal_maps_give_no_gradient_that_is_not_finite() -> None:
 
 
 def test_the_term_is_half_of_beta_times_the_sum_over_layers(short_run: Path) -> None:
-    parts = At(teacher=str(short_run), layers="conv*", weight=6.0).build(of_digits())
+    parts = AttentionTransfer(teacher=str(short_run), layers="conv*", weight=6.0).build(of_digits())
     index, images = np.arange(3), torch.rand(3, 1, 8, 8)
     batch = parts.batch_transforms[0].apply(Batch(images, torch.zeros(3, dtype=torch.int64), index, index), Key(0))
     features = {capture.name: torch.rand(3, 8, 6 - 2 * n, 6 - 2 * n) for n, capture in enumerate(parts.feature_taps)}
@@ -61,12 +61,16 @@ def test_the_term_is_half_of_beta_times_the_sum_over_layers(short_run: Path) -> 
 
 def test_modules_without_maps_are_refused(short_run: Path) -> None:
     with pytest.raises(ConfigError, match=r"hidden of the teacher gives 128(.|\n)*distill=fitnet"):
-        At(teacher=str(short_run), layers="hidden").build(of_digits())
+        AttentionTransfer(teacher=str(short_run), layers="hidden").build(of_digits())
 
 
 def test_a_teacher_with_other_classes_may_show_where_it_looks(short_run: Path) -> None:
-    At(teacher=str(short_run), layers="conv1").build(of_digits(num_classes=3, class_names=("a", "b", "c")))
+    AttentionTransfer(teacher=str(short_run), layers="conv1").build(
+        of_digits(num_classes=3, class_names=("a", "b", "c"))
+    )
 
 
 def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path) -> None:
-    assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "at"), "distill.layers=conv*", "distill.cache=memory")
+    assert_goes_on_bitwise(
+        tmp_path, *taught_by(short_run, "attention_transfer"), "distill.layers=conv*", "distill.cache=memory"
+    )

@@ -15,7 +15,7 @@ from stand_ins import built, context
 from students import SMALL, assert_goes_on_bitwise, assert_trains_as_one_process, student
 
 from dnntrain.choices.distill.kd import kd_loss
-from dnntrain.choices.distill.self import EmaTeacher, MeanTeacher
+from dnntrain.choices.distill.mean_teacher import EmaTeacher, MeanTeacher
 from dnntrain.protocols import Batch, ModelOutputs, StepInfo
 
 
@@ -49,11 +49,11 @@ def test_the_term_is_the_divergence_from_the_average_and_reaches_the_student_onl
 
 
 def test_a_run_that_was_stopped_goes_on_bitwise_with_its_average(tmp_path: Path) -> None:
-    assert_goes_on_bitwise(tmp_path, *SMALL, "distill=self", "distill.decay=0.9", "reg=[ema]")
+    assert_goes_on_bitwise(tmp_path, *SMALL, "distill=mean_teacher", "distill.decay=0.9", "reg=[ema]")
 
 
 def test_the_export_is_the_student_alone(tmp_path: Path) -> None:
-    ended = trained(tmp_path / "run", *SMALL, "distill=self")
+    ended = trained(tmp_path / "run", *SMALL, "distill=mean_teacher")
     assert ended["digest"] != trained(tmp_path / "alone", *SMALL)["digest"]
     with safe_open(tmp_path / "run/model.safetensors", "pt") as file:
         assert set(file.keys()) == set(student().state_dict())
@@ -63,4 +63,4 @@ def test_the_export_is_the_student_alone(tmp_path: Path) -> None:
 def test_two_ranks_train_the_run_of_one_process(
     tmp_path: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    assert_trains_as_one_process(dnntrain, tmp_path, *SMALL, "distill=self")
+    assert_trains_as_one_process(dnntrain, tmp_path, *SMALL, "distill=mean_teacher")

@@ -57,7 +57,7 @@ class MeanTeacher:
             return kd_loss(outputs.outputs, teacher.compute_logits(batch.inputs), self.temperature)
 
         return Hooks(
-            loss_terms=(LossTerm("self", compute_loss, self.weight),),
+            loss_terms=(LossTerm("mean_teacher", compute_loss, self.weight),),
             after_step_hooks=(teacher,),
             state={"self_teacher": teacher},
             main_loss_weight=self.task_weight,

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dnntrain.choices.monitor.slow_data import place_at_rank
+from dnntrain.choices.monitor.data_stall import place_at_rank
 from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, RefusedWords
 from dnntrain.protocols import (
     Action,
@@ -25,7 +25,7 @@ from dnntrain.protocols import (
 
 
 @dataclass(frozen=True)
-class SlowRank:
+class Straggler:
     """Alarm where one rank's own time is above `factor` times the median of the others', over the last `every` steps.
 
     Its own time is that of preparing batches and of the host's forward pass, before ranks wait for each other. What it finds depends
@@ -37,7 +37,7 @@ class SlowRank:
         RefusedWords(
             ("skip", "rollback"),
             "makes no rank faster: "
-            "all wait for the slowest one in the next step as well; use monitor.slow_rank.action=log or stop",
+            "all wait for the slowest one in the next step as well; use monitor.straggler.action=log or stop",
         ),
     ] = "log"  # log or stop: what is done about it
     factor: Annotated[float, Range(above=1)] = 1.5  # how many times as long as the others is too slow
@@ -47,16 +47,16 @@ class SlowRank:
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
     def build(self, context: BuildContext) -> Hooks:
-        return Hooks(step_guards=(SlowRankGuard(self, context.world.rank, context.world.size),))
+        return Hooks(step_guards=(StragglerGuard(self, context.world.rank, context.world.size),))
 
 
-class SlowRankGuard:
+class StragglerGuard:
     """Adds up this rank's own time since the last look."""
 
     needs_gradients = False
 
     def __init__(
-        self, options: SlowRank, rank: int, ranks: int, clock: Callable[[], float] = time.perf_counter
+        self, options: Straggler, rank: int, ranks: int, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._options = options
         self._rank, self._ranks = rank, ranks
@@ -90,7 +90,7 @@ class SlowRankGuard:
         if ratio <= self._options.factor:
             return None
         reason = f"rank {rank} takes {ratio:.1f} times as long as the others"
-        return Alarm("slow_rank", reason, self.action, {"rank": float(rank), "ratio": ratio})
+        return Alarm("straggler", reason, self.action, {"rank": float(rank), "ratio": ratio})
 
 
 def find_slowest_rank(times_s: Sequence[float]) -> tuple[int, float]:

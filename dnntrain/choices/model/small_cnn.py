@@ -14,7 +14,7 @@ from dnntrain.nn.shape import ModelShape
 
 
 @dataclass(frozen=True)
-class MnistCnn:
+class SmallCnn:
     """conv 3x3 → ReLU → conv 3x3 → ReLU → max pool 2 → linear → ReLU → linear; images of at least 6x6 pixels."""
 
     channels: tuple[PositiveInt, PositiveInt] = (32, 64)  # output channels of the two convolutions
@@ -23,7 +23,7 @@ class MnistCnn:
     init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of first weights
 
     def build(self, shape: ModelShape) -> nn.Module:
-        shape.check_min_size("seed_cnn", 6)
+        shape.check_min_size("small_cnn", 6)
         return MnistNetwork(shape, self.channels, self.hidden, self.dropout, INIT_SCHEMES[self.init])
 
 

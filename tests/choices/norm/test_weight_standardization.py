@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.choices.norm.weight_standardisation import StandardizedConv2d, WeightStandardization, standardize_weight
+from dnntrain.choices.norm.weight_standardization import StandardizedConv2d, WeightStandardization, standardize_weight
 from dnntrain.errors import ConfigError
 
 

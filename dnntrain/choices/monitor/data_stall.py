@@ -15,7 +15,7 @@ from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, LayoutRequire
 
 
 @dataclass(frozen=True)
-class SlowData:
+class DataStall:
     """Alarm where the slowest rank spent more than `share` of the last `every` steps' time waiting for batches.
 
     What it finds depends on the clock: its events, and a stop, are exempt from bitwise resume.
@@ -26,7 +26,7 @@ class SlowData:
         RefusedWords(
             ("skip", "rollback"),
             "makes no data arrive sooner: "
-            "a step that is left out or trained again has waited all the same; use monitor.slow_data.action=log or stop",
+            "a step that is left out or trained again has waited all the same; use monitor.data_stall.action=log or stop",
         ),
     ] = "log"  # log or stop: what is done about it
     share: Annotated[float, Range(above=0, below=1)] = 0.3  # part of the time that may be spent waiting
@@ -35,16 +35,16 @@ class SlowData:
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
-        return Hooks(step_guards=(SlowDataGuard(self, context.world.rank, context.world.size),))
+        return Hooks(step_guards=(DataStallGuard(self, context.world.rank, context.world.size),))
 
 
-class SlowDataGuard:
+class DataStallGuard:
     """Adds up waits since the last look."""
 
     needs_gradients = False
 
     def __init__(
-        self, options: SlowData, rank: int = 0, ranks: int = 1, clock: Callable[[], float] = time.perf_counter
+        self, options: DataStall, rank: int = 0, ranks: int = 1, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._options = options
         self._rank, self._ranks = rank, ranks
@@ -73,7 +73,7 @@ class SlowDataGuard:
         reason = (
             f"rank {stats.sums.index(share)} spent {share:.0%} of its time waiting for data; more data.workers may help"
         )
-        return Alarm("slow_data", reason, self.action, {"waiting": share})
+        return Alarm("data_stall", reason, self.action, {"waiting": share})
 
 
 def place_at_rank(value: float, rank: int, ranks: int) -> Tensor:

@@ -54,19 +54,19 @@ class WeightStandardization:
                 continue
             if type(layer) is not nn.Conv2d:
                 raise ConfigError(
-                    f"norm=weight_standardisation cannot change {name}: {type(layer).__name__} is a convolution of its own kind",
+                    f"norm=weight_standardization cannot change {name}: {type(layer).__name__} is a convolution of its own kind",
                     "use norm=group",
                 )
             # A filter of one number has no deviation to divide by.
             if layer.weight[0].numel() > 1:
                 layer.__class__ = StandardizedConv2d
-                layer.standardisation_epsilon = self.epsilon  # type: ignore[assignment]
+                layer.standardization_epsilon = self.epsilon  # type: ignore[assignment]
         return model
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
         """A newly built `model` in the form in which this choice exports it."""
         return replace_batch_norms(
-            model, "weight_standardisation", lambda layer: make_group_norm(layer, self.groups, self.smallest)
+            model, "weight_standardization", lambda layer: make_group_norm(layer, self.groups, self.smallest)
         )
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:

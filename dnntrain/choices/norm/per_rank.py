@@ -18,23 +18,23 @@ from dnntrain.protocols import BuildContext, Collectives, Hooks, LayoutRequireme
 
 
 @dataclass(frozen=True)
-class Local(BatchNormChoice):
+class PerRank(BatchNormChoice):
     """Each rank normalises with its own examples: nothing is sent; other layouts give other numbers. Synchronised layers become local."""
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
-        return self.build_hooks(context, "norm_local")
+        return self.build_hooks(context, "norm_per_rank")
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        return change_layer_class(model, "local", LocalNorm)
+        return change_layer_class(model, "per_rank", PerRankNorm)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """What the plan says."""
         return make_local_note(facts)
 
 
-class LocalNorm(BatchNormVariant):
+class PerRankNorm(BatchNormVariant):
     """Torch's batch normalisation, whatever the layer was."""
 
     def normalize(self, inputs: Tensor) -> Tensor:
