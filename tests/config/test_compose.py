@@ -23,6 +23,24 @@ def test_the_default_is_resolved_and_free_of_hydra() -> None:
     assert "hydra" not in container
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["model=torchvision", "data=image_folder", "data.root=pictures/photos"], "resnet50-photos"),
+        (["model=torchvision", "model.name=vit_b_16", "data=cifar10", "data.root=/data"], "vit_b_16-cifar10"),
+        (
+            ["model=timm", "model.name=hf-hub:timm/resnet18.a1_in1k", "data=image_folder"],
+            "resnet18.a1_in1k-image_folder",
+        ),
+        (["data=image_folder", "data.root=/_!"], "small_cnn-image_folder"),
+    ],
+)
+def test_a_network_of_a_library_and_a_folder_of_pictures_name_the_run(words: list[str], name: str) -> None:
+    container = compose(words)
+    assert container["name"] == name
+    assert "labels" not in container
+
+
 def test_plus_and_plain_choices_compose_the_same() -> None:
     assert compose(["+parallel=ddp", "+optim.lr=0.5"]) == compose(["parallel=ddp", "optim.lr=0.5"])
 

@@ -124,12 +124,12 @@ def test_frozen_and_shared_parameters_are_not_counted_twice() -> None:
 def test_costs_are_counted_without_importing_torchs_compiler() -> None:
     code = """
 import sys
-from dnntrain.model.cost import activation_bytes, flops_per_example, parameter_count, unfilled
-from dnntrain.model.small_cnn import SeedCnn
-from dnntrain.model.shape import ModelShape
+from dnntrain.choices.model.small_cnn import SmallCnn
+from dnntrain.nn.cost import build_with_zero_weights, count_flops_per_example, count_parameters, measure_activation_bytes
+from dnntrain.nn.shape import ModelShape
 shape = ModelShape(10, 1, 28, 28)
-model = unfilled(lambda: SeedCnn(init="orthogonal").build(shape))
-assert parameter_count(model) and flops_per_example(model, shape) and activation_bytes(model, shape, 8, 4)
+model = build_with_zero_weights(lambda: SmallCnn(init="orthogonal").build(shape))
+assert count_parameters(model) and count_flops_per_example(model, shape) and measure_activation_bytes(model, shape, 8, 4)
 print([name for name in ("torch._dynamo", "sympy", "torchvision") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

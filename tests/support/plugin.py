@@ -26,7 +26,7 @@ def write_plugin(folder: Path, package: str = "mine") -> Path:
                 from dataclasses import dataclass
 
                 from dnntrain.config.fields import Positive
-                from dnntrain.protocols import Context, Parts
+                from dnntrain.protocols import BuildContext, Hooks
 
 
                 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def write_plugin(folder: Path, package: str = "mine") -> Path:
                         if self.scale > 100:
                             raise ValueError(f"scale={self.scale} drowns the targets")
 
-                    def build(self, context: Context) -> Parts:
-                        return Parts()
+                    def build(self, context: BuildContext) -> Hooks:
+                        return Hooks()
                 ''',
             f"{package}/conf/reg/noise.yaml": """\
                 # @package reg.noise
