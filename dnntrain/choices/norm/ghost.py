@@ -29,7 +29,7 @@ class Ghost(BatchNormChoice):
         return self.build_hooks(context, "norm_ghost")
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        return change_layer_class(model, "ghost", GhostNorm, size=self.size, collect=collectives)
+        return change_layer_class(model, "ghost", GhostNorm, size=self.size, collectives=collectives)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """What the plan says. Raises ConfigError where there is no more than one virtual batch."""

@@ -31,7 +31,7 @@ class Sync(BatchNormChoice):
         return self.build_hooks(context, "norm_sync")
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        return change_layer_class(model, "sync", SyncNorm, collect=collectives)
+        return change_layer_class(model, "sync", SyncNorm, collectives=collectives)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """What the plan says."""

@@ -60,7 +60,7 @@ class WeightStandardization:
             # A filter of one number has no deviation to divide by.
             if layer.weight[0].numel() > 1:
                 layer.__class__ = StandardizedConv2d
-                layer.standardization_epsilon = self.epsilon  # type: ignore[assignment]
+                layer.standardization_eps = self.epsilon  # type: ignore[assignment]
         return model
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
