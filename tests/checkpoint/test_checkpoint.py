@@ -253,15 +253,15 @@ def test_a_disk_that_fills_up_at_any_write_leaves_the_old_checkpoint(
 KILLED_SAVER = """
 import sys, torch
 from pathlib import Path
-from dnntrain.checkpoint import checkpoint as state
+from dnntrain.checkpoint import checkpoint
 class Own:
     def state_dict(self): return {"t": torch.full((200_000,), float(self.step)), "step": self.step}
     def load_state_dict(self, state): pass
 own = Own()
 own.step = 1
 while True:
-    checkpoint.save(Path(sys.argv[1]), own.step, {"own": own}, checkpoint.Digests("c", "d"))
-    checkpoint.prune(Path(sys.argv[1]), 2)
+    checkpoint.save_checkpoint(Path(sys.argv[1]), own.step, {"own": own}, checkpoint.Digests("c", "d"))
+    checkpoint.prune_checkpoints(Path(sys.argv[1]), 2)
     print(own.step, flush=True)
     own.step += 1
 """

@@ -33,15 +33,15 @@ VAL = {"step": 60, "epoch": 3.0, "examples": 7680, "wall_s": 1.5, "split": "val"
 #: Trains nothing: feeds a display as a run would, in a process of its own.
 SCRIPT = """
 import sys
-from dnntrain.display import make_display
-from dnntrain.live import Header, LiveState
+from dnntrain.display.base import Header, LiveState
+from dnntrain.display.factory import make_display
 display = make_display(sys.argv[1])
 display.start(Header("a run", "small_cnn", "digits", "single, bf16", 421642, 20, 2.0, "runs/a/1"))
 for step in range(1, 21):
     row = {"step": step, "epoch": step / 10, "examples": step, "wall_s": step / 10}
-    display.row({**row, "split": "train", "loss": 1 / step, "lr": 0.001, "examples_per_s": 1000.0})
+    display.show_row({**row, "split": "train", "loss": 1 / step, "lr": 0.001, "examples_per_s": 1000.0})
     if step % 10 == 0:
-        display.row({**row, "split": "val", "loss": 1 / step, "accuracy": step / 20})
+        display.show_row({**row, "split": "val", "loss": 1 / step, "accuracy": step / 20})
     display.refresh(LiveState(step, 20, step / 10, 2.0, step / 20, step / 10, 1.0, 1 / step, examples_per_s=950.0))
     if step == 15:
         print("a library warns", file=sys.stderr)

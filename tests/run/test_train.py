@@ -217,8 +217,8 @@ from typing import ClassVar
 import torch
 
 from dnntrain.config.fields import NonNegative
-from dnntrain.keys import Key
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, Context, Need, Parts
+from dnntrain.utils.rng import Key
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, LayoutRequirement, Hooks
 
 
 @dataclass(frozen=True)
@@ -227,15 +227,15 @@ class Noise:
 
     scale: NonNegative = 0.1  # largest shift
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         def shift(batch: Batch, key: Key) -> Batch:
             amount = torch.from_numpy(key.named("noise").uniform(batch.index)).float()
-            batch.images = batch.images + self.scale * amount[:, None, None, None]
+            batch.inputs = batch.inputs + self.scale * amount[:, None, None, None]
             return batch
 
-        return Parts(batch=(BatchTransform(BatchStage.AUGMENT, shift),))
+        return Hooks(batch_transforms=(BatchTransform(BatchStage.AUGMENT, shift),))
 '''
 
 

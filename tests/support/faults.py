@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from dnntrain.config.fields import Literal, NonNegativeInt
-from dnntrain.protocols import BatchStage, BatchTransform, Context, GradientStage, GradientTransform, Parts
+from dnntrain.protocols import BatchStage, BatchTransform, BuildContext, GradientStage, GradientTransform, Hooks
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Fault:
 
     needs = frozenset()
 
-    def build(self, context: Context) -> Parts:
+    def build(self, context: BuildContext) -> Hooks:
         done = 0
 
         def broken(step: int) -> bool:
@@ -41,12 +41,12 @@ class Fault:
             chosen = broken(step) & torch.from_numpy(batch.position % context.batch_size >= context.batch_size // 2) \\
                 if not self.lasting else step >= self.step
             much = 1000.0 if self.kind == "batch" else float("nan")
-            batch.images = batch.images * torch.where(chosen, much, 1.0)[:, None, None, None]
+            batch.inputs = batch.inputs * torch.where(chosen, much, 1.0)[:, None, None, None]
             return batch
 
         if self.kind == "gradient":
-            return Parts(gradient=(GradientTransform(GradientStage.PENALTY, spoil),))
-        return Parts(batch=(BatchTransform(BatchStage.MIX, enlarge),))
+            return Hooks(gradient_transforms=(GradientTransform(GradientStage.PENALTY, spoil),))
+        return Hooks(batch_transforms=(BatchTransform(BatchStage.MIX, enlarge),))
 '''
 
 YAML = """\
