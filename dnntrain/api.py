@@ -1,4 +1,4 @@
-"""The Python interface: what the verbs do, as functions. Overrides are written as on the command line."""
+"""The Python interface: the commands as functions. Overrides are written as on the command line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.planning.plan import Plan
+from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
 
 
@@ -29,13 +30,12 @@ class TrainedModel:
 def train(*overrides: str, config_dir: str | Path | None = None, display: str = "auto") -> dict[str, Any]:
     """Trains and returns the run's result: `train("model=resnet20", "data=cifar10")`.
 
-    `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or CheckpointError, as the exit codes of the verb.
+    `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or CheckpointError, as the exit codes of the command say.
     """
     from dnntrain.run.runner import train as train_run
 
     config = decode_config(compose(list(overrides), config_dir))
-    dir_option = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
-    return train_run(config, World.from_environ(), display=display, overrides=[*dir_option, *overrides])
+    return train_run(config, World.from_environ(), display=display, overrides=add_config_dir(config_dir, overrides))
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
@@ -61,14 +61,13 @@ def load(run: str | Path, *, trust: bool = False) -> TrainedModel:
 
 def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str, float | int]:
     """loss, accuracy and examples of a run's model on `split` (train, val or test) of its data set, or of another `data=`."""
-    from dnntrain.cli.commands.eval import check_split
-    from dnntrain.inference.load import evaluate_run
+    from dnntrain.inference.load import check_split, evaluate_run
 
     return evaluate_run(Path(run), list(overrides), check_split(split))
 
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1) -> list[dict[str, Any]]:
-    """The `top` most probable classes of each image file, as the verb `predict` writes them."""
+    """The `top` most probable classes of each image file, as the command `predict` writes them."""
     from dnntrain.inference.predict import predict_files
 
     return list(predict_files(Path(run), [Path(path) for path in paths], top))

@@ -1,4 +1,4 @@
-"""Writes docs/reference.md: every verb, key, group, choice and knob, from the same tables that `dnntrain ls` reads.
+"""Writes docs/reference.md: every command, option, key, group, choice and knob, from the same tables that `dnntrain ls` reads.
 
 python scripts/make_reference.py           writes it
 python scripts/make_reference.py --check   exit code 1 where it is not current
@@ -14,8 +14,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dnntrain.cli.command_table import COMMANDS  # noqa: E402
-from dnntrain.cli.commands.ls import describe_choice  # noqa: E402
+from dnntrain.cli.choice_listing import describe_choice  # noqa: E402
+from dnntrain.cli.command_table import COMMAND_SPELLINGS, COMMANDS, COMMON_OPTIONS, CONFIG_DIR, JSON  # noqa: E402
+from dnntrain.cli.options import Option  # noqa: E402
 from dnntrain.config.convert import describe_type, to_plain  # noqa: E402
 from dnntrain.config.groups import GROUPS, LISTS  # noqa: E402
 from dnntrain.config.key_table import get_root_fields, get_section_fields  # noqa: E402
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
 def page() -> str:
     """The whole page. Installed plug-ins are left out, so that it is the same everywhere."""
     known = Registry((get_builtin_source(),))
-    lines = [_HEAD, "## Verbs", "", *_verbs(), "", "## Keys", ""]
+    lines = [_HEAD, "## Commands", "", *_commands(), "", "## Keys", ""]
     lines += ["At the root:", "", *_knobs("", map(_knob, get_root_fields().values()))]
     for section, kind in SECTIONS.items():
         lines += ["", f"`{section}`: {kind.__doc__}", ""]
@@ -62,12 +63,29 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verbs() -> Iterator[str]:
-    yield from _table("verb", "does")
-    for name, verb in COMMANDS.items():
-        yield f"| `dnntrain {' '.join(filter(None, (name, verb.operands)))}` | {_cell(verb.doc)} |".replace(
-            "|zsh|", r"\|zsh\|"
-        )
+def _commands() -> Iterator[str]:
+    """The table of commands, then the options of each. `--json` and what every command has are listed once."""
+    yield from _table("command", "does")
+    for name, command in COMMANDS.items():
+        yield f"| {_code(' '.join(filter(None, ('dnntrain', name, command.operands))))} | {_cell(command.doc)} |"
+    shared = (*COMMON_OPTIONS, JSON, CONFIG_DIR, *COMMAND_SPELLINGS)
+    yield from ("", "Options that many commands have:", "", *_options(shared))
+    for name, command in COMMANDS.items():
+        if own := [option for option in command.options if option not in shared]:
+            yield from ("", f"### dnntrain {name}", "", *_options(own))
+
+
+def _options(options: Iterable[Option]) -> Iterator[str]:
+    yield from _table("option", "default", "may be", "is")
+    for option in options:
+        operand = f"`{option.operand}`: " if option.operand else ""
+        needs = f", with `--{option.needs[0]} {' or '.join(option.needs[1])}`" if option.needs else ""
+        default = f"`{option.default_text}`" if option.default_text else ""
+        yield f"| {_code(option.usage)} | {default} | {_cell(option.type_text)} | {operand}{_cell(option.doc)}{needs} |"
+
+
+def _code(words: str) -> str:
+    return f"`{_cell(words)}`"
 
 
 def _group(known: Registry, group: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`format=auto`: makes every export that this machine can run, times them side by side, and keeps the fastest."""
+"""`--format auto`: makes every export that this machine can run, times them side by side, and keeps the fastest."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def export_fastest(
         cards, skip_reasons = _export_all(subject, folder, quant, quantized_only, say)
         if not cards:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in skip_reasons.items())
-            raise CheckpointError(f"no export could be made: {reasons}", "use format=safetensors")
+            raise CheckpointError(f"no export could be made: {reasons}", "use --format safetensors")
         results = measure_candidates(
             [Candidate(name, {"path": str(folder / name), "trust": False, "overrides": []}) for name in cards],
             batches,

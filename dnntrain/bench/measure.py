@@ -11,6 +11,7 @@ from typing import Any
 from dnntrain.bench.statistics import Interval, compute_median_interval, compute_percentiles, compute_ratio_interval
 from dnntrain.bench.workers import ModelProcess
 from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.utils.hardware import Hardware, probe_hardware
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,16 @@ class BenchResult:
             "best_batch": self.best_batch,
             "batches": batches,
         }
+
+
+def check_threads(threads: int | None) -> Hardware:
+    """Return the CPU. Raises ConfigError if it has fewer cores than `threads`."""
+    hardware = probe_hardware("cpu")
+    if threads is not None and threads > hardware.cores:
+        raise ConfigError(
+            f"--threads {threads} is more than the {hardware.cores} cores here", f"use --threads {hardware.cores}"
+        )
+    return hardware
 
 
 def measure_candidates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tempfile
 from collections.abc import Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 
 from dnntrain.bench.measure import BenchResult
 from dnntrain.bench.statistics import compute_percentiles
+from dnntrain.errors import ConfigError
 from dnntrain.utils.files import write_bytes, write_text
 from dnntrain.utils.units import format_bytes
+
+_SUFFIXES = {"csv": "csv", "picture": "png"}
+_PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def format_table(results: Sequence[BenchResult]) -> str:
@@ -118,3 +123,24 @@ def write_picture(results: Sequence[BenchResult], path: Path) -> None:
     image = BytesIO()
     figure.savefig(image, format="png", dpi=120)
     write_bytes(path, image.getvalue())
+
+
+def check_output_file(name: str, path: Path) -> None:
+    """Raise ConfigError if a file could not be written once everything is measured."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"--{name} {path}: there is no folder {path.parent}", f"make it, or use --{name} {path.name}")
+    if path.is_dir():
+        raise ConfigError(
+            f"--{name} {path} is a folder", f"name a file, as in --{name} {path / 'bench'}.{_SUFFIXES[name]}"
+        )
+    if name == "picture" and path.suffix.lower() not in _PICTURE_SUFFIXES:
+        raise ConfigError(
+            f"--picture {path} is none of {', '.join(_PICTURE_SUFFIXES)}", f"use --picture {path.with_suffix('.png')}"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--{name} {path}: the folder {path.parent} cannot be written ({error.strerror})", "name a file elsewhere"
+        ) from None

@@ -86,7 +86,7 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
         if (folder / "config.yaml").is_file():
             hint = f"finish the run with: dnntrain resume {folder}"
         elif (folder / "manifest.json").is_file():
-            hint = "weights are wanted, not a program: name the run itself, or its export with format=safetensors"
+            hint = "weights are wanted, not a program: name the run itself, or its export with --format safetensors"
         raise ConfigError(f"{path} holds no exported model: {file} is missing", hint)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))

@@ -1,25 +1,89 @@
-"""The verbs: what each does, the words it takes besides overrides, and examples.
+"""The commands: what each does, its operands, options and examples.
 
-Help, completion and the parser read it.
+The parser, --help, shell completion and docs/reference.md read this table. Imports neither hydra nor torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dnntrain.cli.options import Option
+from dnntrain.config.fields import NonNegativeInt, Positive, PositiveInt, Range, RefusedWords
+from dnntrain.export.format_names import FORMAT_NAMES
+from dnntrain.inference.option_values import BenchRuntime, ExportRuntime, PredictionFormat, Split
+
+#: mypy cannot know what a folder holds.
+_Format: Any = Annotated[
+    Literal.__getitem__(FORMAT_NAMES),
+    RefusedWords(
+        ("torchscript", "jit", "pt"),
+        "is deprecated in torch, and its files are code; use --format pt2, which torch.export writes and reads",
+    ),
+]
+
+JSON = Option("json", "machine-readable output", default=False)
+CONFIG_DIR = Option(
+    "config-dir", "search DIR for presets and experiments of your own", Path, placeholder="DIR", short=("-cd",)
+)
+_TRUST = Option(
+    "trust", "load a .pt2 file, which is a program, without the manifest that has its checksum", default=False
+)
+_DRY_RUN = Option("dry-run", "show what would start, and start nothing", default=False)
+
+#: Options of every command.
+COMMON_OPTIONS = (
+    Option("help", "this text; dnntrain COMMAND --help: that of a command", default=False, short=("-h",)),
+    Option("version", "versions of dnntrain, torch and python", default=False),
+    Option("quiet", "no progress on stderr", default=False, short=("-q",)),
+    Option("verbose", "show where an error was raised", default=False, short=("-v",)),
+)
+#: Spellings of a command as an option, as Hydra has them.
+COMMAND_SPELLINGS = (
+    Option("multirun", "a sweep: one run for each combination of values", default=False, short=("-m",)),
+    Option("cfg", "print the resolved configuration and train nothing", str, placeholder="job"),
+    Option("resolve", "with --cfg job, which always resolves", default=False),
+)
 
 
 @dataclass(frozen=True)
 class Command:
-    """One verb.
+    """One command.
 
-    `words` describes its other words ("" where it takes overrides only).
+    operands  its words besides settings and options: `RUN PATH…`, `[GROUP [CHOICE]]`, or `lr|batch` for one of these
+    settings  the keys of KEY=VALUE that it takes; None: all
+    composes  whether its settings alone make the configuration, so that they can be checked by themselves
     """
 
     doc: str
     operands: str = ""
     examples: tuple[str, ...] = ()
     details: str = ""
-    takes_overrides: bool = True
+    options: tuple[Option, ...] = ()
+    settings: tuple[str, ...] | None = None
+    composes: bool = False
+
+    @property
+    def operand_choices(self) -> tuple[str, ...]:
+        """The words of which one must be given."""
+        return tuple(self.operands.split("|")) if "|" in self.operands else ()
+
+    @property
+    def operand_counts(self) -> tuple[int, float]:
+        """The fewest and the most operands."""
+        words = self.operands.split()
+        fewest = sum(not word.startswith("[") for word in words)
+        return fewest, float("inf") if "…" in self.operands else len(words)
+
+    def select_options(self, operands: tuple[str, ...] = ()) -> dict[str, Option]:
+        """Return the options by name that go with `operands`; without operands, the first of each name."""
+        options: dict[str, Option] = {}
+        for option in self.options:
+            if not option.operand or not operands or option.operand == operands[0]:
+                options.setdefault(option.name, option)
+        return options
 
 
 COMMANDS: dict[str, Command] = {
@@ -31,88 +95,155 @@ COMMANDS: dict[str, Command] = {
             "dnntrain +reg=[ema,label_smoothing] reg.ema.decay=0.99 precision=bf16",
             "dnntrain experiment=fashion_fast run_dir=runs/first",
         ),
-        details="The same line with the same run_dir goes on where it stopped. The last line is the report's path.",
+        details="The same line with the same run_dir resumes the run. The last line is the path of the report.",
+        options=(JSON, CONFIG_DIR),
+        composes=True,
     ),
     "resume": Command(
-        "go on with a run, with changes shown",
+        "resume a run, and show what changes",
         "RUN",
         ("dnntrain resume runs/small_cnn-digits/20260101-120000", "dnntrain resume runs/NAME/ID train.duration=60ep"),
         "Duration, evaluation, logging and devices may change; the network, the data and the optimizer may not.",
+        options=(JSON, CONFIG_DIR),
     ),
-    "slurm": Command(
-        "hand a run to Slurm as a batch job",
+    "submit": Command(
+        "submit a run to Slurm as a batch job",
         examples=(
-            "dnntrain slurm parallel=ddp launch.nodes=2 launch.gpus=8 launch.time=4:00:00",
-            "dnntrain slurm parallel=ddp launch.nproc=4 launch.partition=short --print",
+            "dnntrain submit parallel=ddp launch.nodes=2 launch.gpus=8 launch.time=4:00:00",
+            "dnntrain submit parallel=ddp launch.nproc=4 launch.partition=short --dry-run",
         ),
-        details="--print shows the batch script and submits nothing. A preempted job is queued again and goes on.",
+        details="--dry-run prints the batch script. A preempted job is queued again and resumed.",
+        options=(JSON, CONFIG_DIR, _DRY_RUN),
+        composes=True,
     ),
     "plan": Command(
         "print what would run, and train nothing",
         examples=("dnntrain plan model=resnet20 data=cifar10", "dnntrain plan parallel=ddp launch.nproc=2 --json"),
         details="Layout, batches, steps, parameters, memory, and what was chosen for you and why.",
+        options=(JSON, CONFIG_DIR),
+        composes=True,
     ),
     "eval": Command(
-        "metrics of a run's or export's model on a data set",
+        "evaluate the model of a run or an export",
         "RUN…",
-        ("dnntrain eval runs/NAME/ID", "dnntrain eval runs/NAME/ID split=val --json"),
-        "split is train, val or test. Other settings compose the run anew, as in data=fashion_mnist.",
+        ("dnntrain eval runs/NAME/ID", "dnntrain eval runs/NAME/ID --split val --json"),
+        "RUN is a run directory or an export. Settings such as data=fashion_mnist choose other data.",
+        options=(Option("split", "the part of the data", Split, "test"), _TRUST, JSON),
     ),
     "predict": Command(
-        "classes and probabilities for images",
+        "classify images with a trained model",
         "RUN PATH…",
-        ("dnntrain predict runs/NAME/ID photo.png folder/", "dnntrain predict runs/NAME/ID folder/ --json"),
-        "RUN is a run directory or an export. Prints CSV, or with format=jsonl one object a line; workers=4 decoding processes.",
+        (
+            "dnntrain predict runs/NAME/ID photo.png folder/",
+            "dnntrain predict runs/NAME/ID folder/ --format csv --top 3",
+        ),
+        "RUN is a run directory or an export, PATH an image or a folder of images. device= is the only setting.",
+        options=(
+            Option("format", "a table, or one JSON object a line; with --json jsonl", PredictionFormat, "csv"),
+            Option("top", "the most probable classes of each image; 1 in csv and 5 in jsonl", PositiveInt, None, "N"),
+            Option(
+                "workers", "processes that decode images; for many files one for each core", NonNegativeInt, None, "N"
+            ),
+            Option("batch-size", "images that are computed at once", PositiveInt, 64, "N"),
+            _TRUST,
+            JSON,
+        ),
+        settings=("device",),
     ),
     "report": Command(
         "one self-contained HTML page for runs",
         "RUN…",
         ("dnntrain report runs/NAME/ID", "dnntrain report runs/a/1 runs/b/1", "dnntrain report runs/NAME/sweep-ID"),
         "One run: its curves, errors and settings. Several, or the folder of a sweep: side by side.",
+        options=(JSON,),
+        settings=(),
     ),
     "export": Command(
-        "portable formats, checked against the source",
+        "export a model to a portable format, checked against its source",
         "RUN",
         (
-            "dnntrain export runs/NAME/ID format=onnx",
-            "dnntrain export runs/NAME/ID format=onnx_int8 quant.batches=16 path=small",
+            "dnntrain export runs/NAME/ID --format onnx",
+            "dnntrain export runs/NAME/ID --format onnx_int8 --path small quant.batches=16",
         ),
-        "format is safetensors, pt2, onnx, onnx_int8, pt2_int8, aoti or auto; path a folder, by default exports/FORMAT of the run.",
+        options=(
+            Option("format", "the format; auto: the fastest on this machine", _Format, "safetensors"),
+            Option("path", "the folder to write; otherwise exports/FORMAT of the run", Path, placeholder="DIR"),
+            Option("threads", "CPU threads; otherwise as many as there are cores", PositiveInt, None, "N"),
+            Option("runtime", "how the program computes", ExportRuntime, "eager", needs=("format", ("pt2",))),
+            Option(
+                "batches",
+                "batch sizes to measure at; otherwise those of the quantization",
+                tuple[PositiveInt, ...],
+                placeholder="N,N",
+                needs=("format", ("auto",)),
+            ),
+            JSON,
+        ),
     ),
     "bench": Command(
         "latency, throughput and size on this machine",
         "RUN…",
         (
-            "dnntrain bench runs/NAME/ID batches=1,64 threads=2",
-            "dnntrain bench runs/NAME/ID/exports/onnx runs/NAME/ID/exports/onnx_int8 picture=bench.png csv=bench.csv",
+            "dnntrain bench runs/NAME/ID --batches 1,64 --threads 2",
+            "dnntrain bench runs/NAME/ID/exports/onnx runs/NAME/ID/exports/onnx_int8 --picture bench.png --csv bench.csv",
         ),
         "A run is measured eager and compiled, in float32 and bfloat16, with its exports; an export as it is.",
+        options=(
+            Option("batches", "batch sizes", tuple[PositiveInt, ...], (1, 64), "N,N"),
+            Option("threads", "CPU threads; otherwise as many as there are cores", PositiveInt, None, "N"),
+            Option("rounds", "blocks of calls that each model is timed for", PositiveInt, 9, "N"),
+            Option("seconds", "length of a block", Annotated[float, Range(above=0, at_most=60)], 0.2, "S"),
+            Option("runtimes", "how the model of a run computes; otherwise in each way", tuple[BenchRuntime, ...]),
+            Option("exports", "without the exports of a run", default=True),
+            Option("accuracy", "without the accuracy on the test data", default=True),
+            Option("csv", "write the figures to FILE", Path, placeholder="FILE"),
+            Option("picture", "draw accuracy and latency to a PNG file", Path, placeholder="FILE"),
+            _TRUST,
+            JSON,
+        ),
     ),
     "sweep": Command(
         "one run for each combination of values (-m)",
         examples=(
             "dnntrain -m sched=cosine,step optim.lr=0.1,0.01",
-            "dnntrain sweep reg=[ema],[label_smoothing] seed=range(0,3) --at-once 2",
+            "dnntrain sweep reg=[ema],[label_smoothing] seed=range(0,3) --jobs 2",
             "dnntrain -m optim.lr=0.1,0.01 parallel=ddp run_dir=runs/rates --dry-run",
         ),
-        details="The same line again skips what is done and goes on with what was broken off. --dry-run lists the trials.",
+        details="The same line again skips finished trials and resumes interrupted ones. --dry-run lists the trials.",
+        options=(
+            Option("jobs", "trials that run at once; otherwise as many as fit", PositiveInt, None, "N"),
+            _DRY_RUN,
+            JSON,
+            CONFIG_DIR,
+        ),
     ),
     "tune": Command(
         "find the learning rate or the batch size for a run",
         "lr|batch",
         (
             "dnntrain tune lr model=resnet20 data=cifar10 optim=sgd",
-            "dnntrain tune lr lowest=1e-5 highest=1 steps=200 --json",
-            "dnntrain tune batch model=resnet18 largest=1024",
+            "dnntrain tune lr --lowest 1e-5 --highest 1 --steps 200 --json",
+            "dnntrain tune batch --largest 1024 model=resnet18",
         ),
-        "Takes the settings of the run, trains a network that is thrown away, and prints the line to use next. lr: lowest=, highest=, "
-        "steps=. batch: smallest=, largest=, steps=.",
+        "Takes the settings of the run, trains a network that is thrown away, and prints the line to use next.",
+        options=(
+            Option("lowest", "the first learning rate", Positive, 1e-6, "RATE", operand="lr"),
+            Option("highest", "the last learning rate", Positive, 10.0, "RATE", operand="lr"),
+            Option("steps", "steps of the test", Annotated[int, Range(at_least=10)], 100, "N", operand="lr"),
+            Option("smallest", "the first micro-batch", PositiveInt, 8, "N", operand="batch"),
+            Option("largest", "the last micro-batch", PositiveInt, 4096, "N", operand="batch"),
+            Option("steps", "steps of each size", PositiveInt, 10, "N", operand="batch"),
+            JSON,
+            CONFIG_DIR,
+        ),
+        composes=True,
     ),
     "ls": Command(
-        "groups, their choices and knobs",
+        "groups, their choices and the keys of a choice",
         "[GROUP [CHOICE]]",
         ("dnntrain ls", "dnntrain ls optim", "dnntrain ls reg ema", "dnntrain ls optim sgd --json"),
-        takes_overrides=False,
+        options=(JSON, CONFIG_DIR),
+        settings=(),
     ),
     "config": Command(
         "print the resolved configuration",
@@ -121,23 +252,47 @@ COMMANDS: dict[str, Command] = {
             "dnntrain config optim=sgd +reg=[ema] > mine.yaml",
             "dnntrain optim=sgd --cfg job",
         ),
-        details="YAML on stdout, or JSON with --json. --config-dir DIR searches your own presets and experiments too.",
+        details="YAML on stdout, or JSON with --json.",
+        options=(JSON, CONFIG_DIR),
+        composes=True,
     ),
     "schema": Command(
         "JSON Schema of a configuration, for editors",
         examples=("dnntrain schema > schema.json",),
         details="Put `# yaml-language-server: $schema=schema.json` at the head of a saved config.yaml.",
-        takes_overrides=False,
+        options=(JSON, CONFIG_DIR),
+        settings=(),
     ),
     "completion": Command(
         "shell completion",
         "bash|zsh|fish",
         ('eval "$(dnntrain completion bash)"', "dnntrain completion fish > ~/.config/fish/completions/dnntrain.fish"),
-        takes_overrides=False,
+        options=(CONFIG_DIR,),
+        settings=(),
     ),
     "doctor": Command(
         "versions, devices, processor features, ports, write access",
         examples=("dnntrain doctor", "dnntrain doctor --json"),
-        takes_overrides=False,
+        options=(JSON,),
+        settings=(),
     ),
 }
+
+
+def iterate_options() -> Iterator[Option]:
+    """Yield every option of every command, those of all commands first."""
+    yield from (*COMMON_OPTIONS, *COMMAND_SPELLINGS)
+    for command in COMMANDS.values():
+        yield from command.options
+
+
+def find_owners(flag: str) -> list[str]:
+    """Return the commands that have an option of this spelling, as they are typed: `dnntrain tune lr`."""
+    return list(
+        dict.fromkeys(
+            " ".join(filter(None, ("dnntrain", name, option.operand)))
+            for name, command in COMMANDS.items()
+            for option in command.options
+            if flag in option.flags
+        )
+    )

@@ -1,4 +1,4 @@
-"""Lines no wider than the terminal, for help and for what verbs print. Imports neither hydra nor torch."""
+"""Lines no wider than the terminal, for help and for the output of commands. Imports neither hydra nor torch."""
 
 from __future__ import annotations
 
@@ -49,3 +49,12 @@ def format_columns(rows: Sequence[tuple[str, str]], commands: bool = False) -> l
     if commands and terminal_width() < width + 4 + min(longest, _MIN_TEXT_COLUMNS):
         return [line for name, text in rows for line in (*wrap_command(name), *wrap_text("      ", text))]
     return [line for name, text in rows for line in wrap_text(f"  {name:<{width}}  ", text)]
+
+
+def format_rows(rows: Sequence[tuple[str, str]]) -> str:
+    """Return (label, text) rows as aligned lines, wrapped to the width of the terminal."""
+    lines = []
+    for label, text in rows:
+        text_lines = textwrap.wrap(text, min(terminal_width(), 100) - 15) or [""]
+        lines += [f"{label if number == 0 else '':<14} {line}" for number, line in enumerate(text_lines)]
+    return "\n".join(lines)

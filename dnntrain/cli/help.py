@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from dnntrain.cli.command_table import COMMANDS
+from dnntrain.cli.command_table import COMMAND_SPELLINGS, COMMANDS, COMMON_OPTIONS, CONFIG_DIR, JSON
 from dnntrain.cli.formatting import format_columns, wrap_command, wrap_text
+from dnntrain.cli.options import Option
 from dnntrain.config.groups import GROUPS
 
-_FLAGS = (
-    ("-h, --help", "this text; dnntrain VERB --help: that of a verb"),
-    ("--version", "versions of dnntrain, torch and python"),
-    ("-q, --quiet", "no progress on stderr"),
-    ("-v, --verbose", "where an error was raised"),
-    ("--print", "dnntrain slurm: show the batch script and submit nothing"),
-    ("--json", "machine-readable output"),
-    ("-cd, --config-dir DIR", "search DIR for presets and experiments of your own"),
-    ("--cfg job", "print the resolved configuration and train nothing"),
-    ("-m, --multirun", "a sweep: one run for each combination of values"),
-    ("--at-once N", "trials of a sweep that run at once; without it, as many as fit"),
-    ("--dry-run", "list the trials of a sweep and train nothing"),
-)
 _KEYS = (
     "train.duration=10ep|5000step|90s, train.batch_size, optim.lr, eval.every, log.every, checkpoint.every, seed, run_dir, "
     "resume=auto|never|PATH, init_from=PATH, launch.nproc"
@@ -46,13 +36,13 @@ _CODES = (
 
 
 def format_general_help() -> str:
-    """Help without a verb: examples first."""
+    """Return the help without a command: examples first."""
     commands = [(name, table_entry.doc) for name, table_entry in COMMANDS.items()]
     groups = [(name, group.doc) for name, group in GROUPS.items()]
     return "\n".join(
         [
             *wrap_text(
-                "dnntrain [VERB] [KEY=VALUE …]: ",
+                "dnntrain [COMMAND] [OPTIONS] [KEY=VALUE …]: ",
                 "trains a network faster, ships it smaller, and proves both.",
                 indent=2,
             ),
@@ -60,7 +50,7 @@ def format_general_help() -> str:
             "examples:",
             *format_columns(_EXAMPLES, commands=True),
             "",
-            "verbs (none means train):",
+            "commands (none means train):",
             *format_columns(commands),
             "",
             "groups (dnntrain ls GROUP lists the choices):",
@@ -68,8 +58,8 @@ def format_general_help() -> str:
             "",
             *wrap_text("keys most used: ", _KEYS, indent=2),
             "",
-            "flags:",
-            *format_columns(_FLAGS),
+            "options (dnntrain COMMAND --help lists those of a command):",
+            *_format_options((*COMMON_OPTIONS, JSON, CONFIG_DIR, *COMMAND_SPELLINGS)),
             "",
             "exit codes:",
             *format_columns(_CODES),
@@ -78,16 +68,38 @@ def format_general_help() -> str:
 
 
 def format_command_help(name: str) -> str:
-    """Help of one verb: examples first."""
-    table_entry = COMMANDS[name]
-    line = " ".join(
-        part
-        for part in ("dnntrain", name, table_entry.operands, "[KEY=VALUE …]" if table_entry.takes_overrides else "")
-        if part
+    """Return the help of one command: examples first, then its options."""
+    command = COMMANDS[name]
+    settings = "[KEY=VALUE …]" if command.settings is None else " ".join(f"[{key}=…]" for key in command.settings)
+    line = " ".join(part for part in ("dnntrain", name, command.operands, "[OPTIONS]", settings) if part)
+    details = ["", *wrap_text("", command.details, indent=0)] if command.details else []
+    examples = [part for item in command.examples for part in wrap_command(item)]
+    options = _format_options((*command.options, *(option for option in COMMON_OPTIONS if option.name != "version")))
+    return "\n".join(
+        [
+            *wrap_text(f"{line}: ", command.doc, indent=2),
+            "",
+            "examples:",
+            *examples,
+            *details,
+            "",
+            "options:",
+            *options,
+        ]
     )
-    details = ["", *wrap_text("", table_entry.details, indent=0)] if table_entry.details else []
-    examples = [part for item in table_entry.examples for part in wrap_command(item)]
-    return "\n".join([*wrap_text(f"{line}: ", table_entry.doc, indent=2), "", "examples:", *examples, *details])
+
+
+def _format_options(options: Sequence[Option]) -> list[str]:
+    """Return the options in two columns: how each is typed; what it does, may be, and is by default."""
+    rows = []
+    for option in options:
+        operand = f"{option.operand}: " if option.operand else ""
+        facts = [option.type_text if option.type is not Path and option.type is not str else ""]
+        facts += [f"default {option.default_text}" if option.default_text else ""]
+        facts += [f"with --{option.needs[0]} {' or '.join(option.needs[1])}" if option.needs else ""]
+        text = "; ".join(fact for fact in facts if fact)
+        rows.append((option.usage, f"{operand}{option.doc}" + (f" ({text})" if text else "")))
+    return format_columns(rows)
 
 
 def format_version() -> str:

@@ -1,6 +1,6 @@
-"""argv → verb → exit code.
+"""argv → command → exit code.
 
-Help and version are answered here; every other verb is a file of `verbs/`, imported when called.
+Help and version are answered here; every command is a file of `commands/`, imported when called.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.parser import Arguments, parse_arguments
-from dnntrain.errors import ConfigError
 from dnntrain.utils.error_boundary import run_with_error_boundary
 
 
@@ -24,7 +22,7 @@ def run_console_script() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (by default that of the process) and returns its exit code."""
+    """Run the command line `argv` (by default that of the process) and return its exit code."""
     argument_words = sys.argv[1:] if argv is None else list(argv)
     return run_with_error_boundary(
         lambda: _run_command(parse_arguments(argument_words)),
@@ -39,11 +37,6 @@ def _run_command(arguments: Arguments) -> int:
         text = help.format_version() if arguments.version else help.format_general_help()
         print(help.format_command_help(arguments.command) if arguments.help and arguments.has_command else text)
         return 0
-    command = COMMANDS[arguments.command]
-    if arguments.overrides and not command.takes_overrides:
-        raise ConfigError(
-            f"{arguments.command} takes no settings: {arguments.overrides[0]}", f"dnntrain {arguments.command} --help"
-        )
     module = importlib.import_module(f"dnntrain.cli.commands.{arguments.command}")
     code: int = module.run(arguments)
     return code

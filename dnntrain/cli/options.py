@@ -1,67 +1,106 @@
-"""Settings that are a verb's own, picked out of the overrides of a command line."""
+"""The options of commands as data, and how the text of one becomes a value. Imports neither hydra nor torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from dnntrain.config.groups import GROUPS
-from dnntrain.config.key_table import get_root_fields
-from dnntrain.config.run_config import SECTIONS
-from dnntrain.errors import ConfigError
-from dnntrain.utils.suggest import find_nearest
+from dnntrain.config.convert import convert_value, describe_type
 
 
-def split_command_options(overrides: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """(values of the verb's own settings, the other words). The last of several values stands.
+@dataclass(frozen=True)
+class Option:
+    """One option: `--name`, or `--name value`.
 
-    Raises ConfigError for a word that is no key of a configuration and looks like one of `names`.
+    type         bool for a switch, Path, or an annotation of `config.fields`; a list is typed as in 1,64
+    default      None: the command decides, as `doc` says. A switch that is on by default has `--no-name` too
+    placeholder  what --help calls the value
+    short        other spellings
+    operand      the operand that it belongs to, if not to all of a command: `tune lr --lowest`
+    needs        another option, and the values with which this one has an effect
     """
-    keys = [*names, *GROUPS, *SECTIONS, *get_root_fields()]
-    options: dict[str, str] = {}
-    overrides_left = []
-    for word in overrides:
-        name, equals, value = word.partition("=")
-        if equals and name.lstrip("+") in names:
-            options[name.lstrip("+")] = value
-        elif equals and "." not in name and name not in keys and (suggestion := find_nearest(name, keys)) in names:
-            raise ConfigError(f"{word}: there is no setting {name!r}", f"did you mean {suggestion!r}?")
-        else:
-            overrides_left.append(word)
-    return options, overrides_left
+
+    name: str
+    doc: str
+    type: Any = bool
+    default: Any = None
+    placeholder: str = ""
+    short: tuple[str, ...] = ()
+    operand: str = ""
+    needs: tuple[str, tuple[str, ...]] | None = None
+
+    @property
+    def key(self) -> str:
+        """The name as Python spells it."""
+        return self.name.replace("-", "_")
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it takes no value."""
+        return self.type is bool
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Every spelling, the long one first."""
+        negation = (f"--no-{self.name}",) if self.is_switch and self.default else ()
+        return (f"--{self.name}", *negation, *self.short)
+
+    @property
+    def usage(self) -> str:
+        """The spellings with the value, as --help shows them: `-cd, --config-dir DIR`."""
+        shown = [flag for flag in self.flags[1:] if self.default and self.is_switch] or [*self.short, f"--{self.name}"]
+        return ", ".join(shown) + ("" if self.is_switch else f" {self.placeholder or self.name.upper()}")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that it may have, if they are few."""
+        bare_type = get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
+        return tuple(map(str, get_args(bare_type))) if get_origin(bare_type) is Literal else ()
+
+    @property
+    def type_text(self) -> str:
+        """What a value may be."""
+        if self.is_switch:
+            return ""
+        return "a path" if self.type is Path else describe_type(self.type)
+
+    @property
+    def default_text(self) -> str:
+        """The default as it is typed; empty if the command decides, and for a switch."""
+        if self.default is None or self.is_switch:
+            return ""
+        if isinstance(self.default, tuple):
+            return ",".join(map(str, self.default))
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+    def convert(self, text: str) -> Any:
+        """Return the value that `text` is. Raises ValueError that says what it must be."""
+        if self.type is Path:
+            if not text:
+                raise ValueError("the path is empty")
+            return Path(text).expanduser()
+        return convert_value(_parse_text(text, self.type), self.type)
+
+    def format_setting(self, value: str) -> str:
+        """Return the option as it is typed, for a value that was written as NAME=VALUE."""
+        if not self.is_switch:
+            return f"--{self.name} {value}"
+        return f"--no-{self.name}" if self.default and value.lower() == "false" else f"--{self.name}"
 
 
-def get_flag(options: dict[str, str], name: str) -> bool:
-    """A setting that is true or false, false where it is not given."""
-    value = options.get(name, "false").lower()
-    if value not in ("true", "false"):
-        raise ConfigError(f"{name}={options[name]} is neither true nor false", f"use {name}=true")
-    return value == "true"
-
-
-def get_int(options: dict[str, str], name: str, default: int | None, at_least: int = 1) -> int | None:
-    """A setting that is a whole number."""
-    if name not in options:
-        return default
-    try:
-        value = int(options[name])
-    except ValueError:
-        value = at_least - 1
-    if value < at_least:
-        raise ConfigError(
-            f"{name}={options[name]} is no whole number of at least {at_least}", f"as in {name}={at_least}"
-        )
-    return value
-
-
-def get_int_list(options: dict[str, str], name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    """A setting that is a list of whole numbers above 0, as in 1,64: ascending, each once."""
-    if name not in options:
-        return default
-    items = options[name].strip("[]").split(",")
-    try:
-        values = sorted({int(item) for item in items})
-    except ValueError:
-        values = [0]
-    if values[0] < 1:
-        raise ConfigError(f"{name}={options[name]} is no list of whole numbers above 0", f"as in {name}=1,64")
-    return tuple(values)
+def _parse_text(text: str, annotation: Any) -> Any:
+    """Return `text` as the plain value that `convert_value` takes; text that is no number stays text."""
+    bare_type = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if get_origin(bare_type) is tuple:
+        items = [item.strip() for item in text.strip("[]").split(",") if item.strip()]
+        if not items:
+            raise ValueError("the list is empty")
+        return [_parse_text(item, get_args(bare_type)[0]) for item in items]
+    if bare_type in (int, float):
+        for number_type in (int, float):
+            try:
+                return number_type(text)
+            except ValueError:
+                continue
+    return text

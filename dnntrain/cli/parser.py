@@ -1,37 +1,32 @@
-"""The command line as a value: which verb, its overrides, its other words, and the flags."""
+"""The command line as a value: the command, its operands, its options, and the settings KEY=VALUE.
+
+    words ─ split ─► flags and words ─ command ─► its options, operands and settings ─ check all ─► Arguments
+
+Every mistake of a line is told at once, those of the configuration too.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from dnntrain.cli.command_table import COMMANDS
+from dnntrain.cli.command_table import (
+    COMMAND_SPELLINGS,
+    COMMANDS,
+    COMMON_OPTIONS,
+    Command,
+    find_owners,
+    iterate_options,
+)
+from dnntrain.cli.options import Option
 from dnntrain.errors import ConfigError
-from dnntrain.utils.suggest import did_you_mean
+from dnntrain.utils.suggest import describe_newest_runs, did_you_mean, find_nearest
+from dnntrain.utils.words import add_config_dir
 
-#: Flags that stand alone, by what they set.
-_SWITCHES = {
-    "-h": "help",
-    "--help": "help",
-    "--version": "version",
-    "-q": "quiet",
-    "--quiet": "quiet",
-    "-v": "verbose",
-    "--verbose": "verbose",
-    "--json": "json",
-    "-m": "multirun",
-    "--multirun": "multirun",
-    "--resolve": "resolve",
-    "--dry-run": "dry_run",
-    "--print": "print_only",
-}
-#: Flags that take a value.
-_VALUE_FLAGS = {"--config-dir": "config_dir", "-cd": "config_dir", "--cfg": "cfg", "--at-once": "at_once"}
-#: An example of the value of each.
-_EXAMPLES = {"--cfg": "job", "--at-once": "2"}
 #: Flags of Hydra that have another form here.
 _REPLACEMENTS = {
     "--info": "dnntrain config prints the resolved configuration, dnntrain plan what would run",
@@ -52,27 +47,39 @@ _REPLACEMENTS = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was asked for. `overrides` are the words KEY=VALUE in order, `positional` the others after the verb."""
+    """A command line without mistakes.
+
+    overrides   the settings KEY=VALUE in order
+    positional  the other words after the command
+    options     the value of each option of the command by its key, its default included
+    given       the keys of the options that the line names
+    """
 
     command: str = "train"
     overrides: tuple[str, ...] = ()
     positional: tuple[str, ...] = ()
-    config_dir: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
     quiet: bool = False
     verbose: bool = False
-    json: bool = False
     help: bool = False
     version: bool = False
     has_command: bool = False
-    at_once: int | None = None
-    dry_run: bool = False
-    print_only: bool = False
+
+    @property
+    def json(self) -> bool:
+        """Whether output is machine-readable."""
+        return bool(self.options.get("json"))
+
+    @property
+    def config_dir(self) -> Path | None:
+        """The user's own folder of choices."""
+        return self.options.get("config_dir")
 
     @property
     def replay_overrides(self) -> tuple[str, ...]:
-        """The words that make the same configuration again: the overrides, and the folder of the user's own choices."""
-        dir_option = () if self.config_dir is None else (f"--config-dir={self.config_dir.absolute()}",)
-        return (*dir_option, *self.overrides)
+        """The words that compose the same configuration again."""
+        return add_config_dir(self.config_dir, self.overrides)
 
     @property
     def display(self) -> str:
@@ -80,88 +87,109 @@ class Arguments:
         return "quiet" if self.quiet else "json" if self.json else "auto"
 
 
-def parse_arguments(argv: Sequence[str]) -> Arguments:
-    """The arguments that `argv` makes: the first bare word is the verb, no verb means train.
+@dataclass(frozen=True)
+class _Flag:
+    """An option as the line has it: how it is spelled, and its text (None for a switch)."""
 
-    Raises ConfigError with the nearest verb or flag, and for words that the verb does not take.
+    spelling: str
+    option: Option
+    text: str | None
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Return the arguments that `argv` makes: the first bare word is the command, no command means train.
+
+    Raises ConfigError that lists every mistake, with the nearest command or option.
     """
-    words, flags = _split_flags(argv)
-    if {"help", "version"} & flags.keys():
-        named_command = next((word for word in words if word in COMMANDS), None)
+    mistakes: list[tuple[str, str]] = []
+    words, flags = _split_flags(argv, mistakes)
+    names = {flag.option.name for flag in flags}
+    if {"help", "version"} & names:
+        command_name = next((word for word in words if word in COMMANDS), None)
         return Arguments(
-            named_command or "train",
-            help="help" in flags,
-            version="version" in flags,
-            has_command=named_command is not None,
+            command_name or "train",
+            help="help" in names,
+            version="version" in names,
+            has_command=command_name is not None,
         )
-    command, rest = _split_command(words, flags)
-    arguments = Arguments(
-        command,
+    name, rest = _split_command(words, flags, mistakes)
+    command = COMMANDS[name]
+    overrides = tuple(word for word in rest if _is_override(word, command))
+    positional = tuple(word for word in rest if not _is_override(word, command))
+    _check_operands(name, command, positional, mistakes)
+    options = _read_options(name, command, positional, flags, mistakes)
+    settings = _check_settings(name, command, positional, overrides, mistakes)
+    if mistakes:
+        raise _make_error(mistakes, _find_config_mistakes(command, settings, options))
+    return Arguments(
+        name,
+        overrides,
+        positional,
+        options,
+        given=frozenset(flag.option.key for flag in flags),
+        quiet="quiet" in names,
+        verbose="verbose" in names,
         has_command=True,
-        config_dir=Path(flags["config_dir"]).expanduser() if "config_dir" in flags else None,
-        quiet="quiet" in flags,
-        verbose="verbose" in flags,
-        json="json" in flags,
-        at_once=_parse_at_once(command, flags),
-        dry_run="dry_run" in flags,
-        print_only="print_only" in flags,
     )
-    if COMMANDS[command].operands:
-        positional = tuple(word for word in rest if not _is_override(word))
-        return replace(arguments, positional=positional, overrides=tuple(word for word in rest if _is_override(word)))
-    bare_words = [word for word in rest if is_bare(word)]
-    if bare_words:
-        raise ConfigError(
-            f"{command} takes settings only, as in optim.lr=0.1; {bare_words[0]!r} is none",
-            "a value with spaces is put in quotes: 'name=two words'",
-        )
-    return replace(arguments, overrides=tuple(rest))
 
 
 def is_bare(word: str) -> bool:
-    """True for a word that is no override: without `=`, `+` or `~`."""
+    """Return whether a word is no setting: it has no `=`, `+` or `~`."""
     return "=" not in word and not word.startswith(("+", "~"))
 
 
-def _is_override(word: str) -> bool:
-    """True for KEY=VALUE, +KEY=VALUE, ~KEY; a path may hold `=` behind a slash or dot."""
+def _is_override(word: str, command: Command) -> bool:
+    """Return whether a word is KEY=VALUE, +KEY=VALUE or ~KEY. A path may hold `=` behind a slash or dot."""
+    if not command.operands:
+        return not is_bare(word)
     return re.match(r"[+~]|[A-Za-z_][\w.@:]*=", word) is not None
 
 
-def _split_flags(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The words that are no flags, and the flags by name."""
+def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[list[str], list[_Flag]]:
+    """Return the words that are no flags, and the flags."""
+    options = {flag: option for option in [*iterate_options()][::-1] for flag in option.flags}
     words: list[str] = []
-    flags: dict[str, str] = {}
+    flags: list[_Flag] = []
     rest = list(argv)
     while rest:
         word = rest.pop(0)
+        spelling, equals, text = word.partition("=")
         if word == "--":
             return [*words, *rest], flags
-        flag, equals, value = word.partition("=")
         if not word.startswith("-") or word == "-":
             words.append(word)
-        elif word in _SWITCHES:
-            flags[_SWITCHES[word]] = "yes"
-        elif flag in _VALUE_FLAGS:
-            if not equals and not rest:
-                raise ConfigError(f"{flag} needs a value", f"as in {flag} {_EXAMPLES.get(flag, 'DIR')}")
-            flags[_VALUE_FLAGS[flag]] = value if equals else rest.pop(0)
-        elif flag in _REPLACEMENTS:
-            raise ConfigError(f"{flag} is not used here", f"instead: {_REPLACEMENTS[flag]}")
+        elif spelling in _REPLACEMENTS:
+            mistakes.append((f"{spelling} is not used here", f"instead: {_REPLACEMENTS[spelling]}"))
+        elif spelling not in options:
+            nearest = options.get(find_nearest(spelling, list(options)) or "")
+            mistakes.append((f"there is no option {spelling}", did_you_mean(spelling, list(options))))
+            if nearest is not None and not nearest.is_switch and not equals and rest and is_bare(rest[0]):
+                rest.pop(0)
+        elif options[spelling].is_switch:
+            if equals:
+                mistakes.append((f"{spelling} takes no value", f"use {spelling} alone"))
+            flags.append(_Flag(spelling, options[spelling], None))
+        elif not equals and (not rest or rest[0].partition("=")[0] in options):
+            option = options[spelling]
+            example = option.default_text or option.placeholder or option.name.upper()
+            mistakes.append((f"{spelling} needs a value", f"as in {spelling} {example}"))
         else:
-            raise ConfigError(f"there is no flag {word!r}", did_you_mean(flag, [*_SWITCHES, *_VALUE_FLAGS]))
+            flags.append(_Flag(spelling, options[spelling], text if equals else rest.pop(0)))
     return words, flags
 
 
-def _split_command(words: list[str], flags: dict[str, str]) -> tuple[str, list[str]]:
-    """The verb, and the words without it."""
-    if flags.get("cfg", "job") != "job":
-        raise ConfigError(f"--cfg {flags['cfg']} is not used here", "--cfg job prints the resolved configuration")
-    if "resolve" in flags and "cfg" not in flags:
-        raise ConfigError("--resolve goes with --cfg job", "dnntrain config is always resolved")
+def _split_command(words: list[str], flags: Sequence[_Flag], mistakes: list[tuple[str, str]]) -> tuple[str, list[str]]:
+    """Return the command, and the words without it. Raises ConfigError for a word that is no command."""
+    spellings = {flag.option.name: flag for flag in flags if flag.option in COMMAND_SPELLINGS}
+    if "cfg" in spellings and spellings["cfg"].text != "job":
+        mistakes.append(
+            (f"--cfg {spellings['cfg'].text} is not used here", "--cfg job prints the resolved configuration")
+        )
+    if "resolve" in spellings and "cfg" not in spellings:
+        mistakes.append(("--resolve goes with --cfg job", "dnntrain config is always resolved"))
     position = next((position for position, word in enumerate(words) if is_bare(word)), None)
-    if "cfg" in flags or "multirun" in flags:
-        command = "config" if "cfg" in flags else "sweep"
+    if "cfg" in spellings or "multirun" in spellings:
+        command = "config" if "cfg" in spellings else "sweep"
         if position is not None and words[position] in ("train", command):
             words = words[:position] + words[position + 1 :]
         if command == "sweep" and "WORLD_SIZE" in os.environ:
@@ -174,26 +202,125 @@ def _split_command(words: list[str], flags: dict[str, str]) -> tuple[str, list[s
         return "train", words
     command = words[position]
     if command not in COMMANDS:
-        raise ConfigError(
-            f"there is no verb {command!r}; {did_you_mean(command, list(COMMANDS))}",
-            _format_command_hint(words, position),
-        )
+        problem = f"there is no command {command!r}; {did_you_mean(command, list(COMMANDS))}"
+        raise _make_error([*mistakes, (problem, _format_command_hint(words, position))])
     return command, words[:position] + words[position + 1 :]
-
-
-def _parse_at_once(command: str, flags: dict[str, str]) -> int | None:
-    """The value of --at-once. Raises ConfigError where it is no number, and for the flags of a sweep without one."""
-    if command != "slurm" and "print_only" in flags:
-        raise ConfigError("--print shows the batch script of dnntrain slurm", f"dnntrain {command} takes no --print")
-    if command != "sweep" and (flag := next((name for name in ("dry_run", "at_once") if name in flags), None)):
-        raise ConfigError(f"--{flag.replace('_', '-')} goes with a sweep", "dnntrain plan shows what one run would do")
-    text = flags.get("at_once")
-    if text is not None and (not re.fullmatch(r"[0-9]{1,4}", text) or int(text) == 0):
-        raise ConfigError(f"--at-once {text} is no number of trials", "as in --at-once 2")
-    return None if text is None else int(text)
 
 
 def _format_command_hint(words: list[str], position: int) -> str:
     if position:
         return f"if it belongs to the word before it, use quotes: '{words[position - 1]} {words[position]}'"
-    return "dnntrain --help lists the verbs; dnntrain ls the groups and their choices"
+    return "dnntrain --help lists the commands; dnntrain ls the groups and their choices"
+
+
+def _check_operands(name: str, command: Command, operands: tuple[str, ...], mistakes: list[tuple[str, str]]) -> None:
+    """Note operands that are too few, too many, or none of those that the command takes."""
+    if not command.operands:
+        if operands:
+            problem = f"{name} takes settings only, as in optim.lr=0.1; {operands[0]!r} is none"
+            mistakes.append((problem, "a value with spaces is put in quotes: 'name=two words'"))
+        return
+    example = f"as in: {next((text for text in command.examples if text.startswith('dnntrain')), '')}"
+    if choices := command.operand_choices:
+        text = " ".join(operands)
+        if text not in choices:
+            problem = f"{name} takes one of {', '.join(choices)}" + (f", not {text!r}" if text else "")
+            mistakes.append((problem, did_you_mean(text, choices) if text else f"as in: dnntrain {name} {choices[0]}"))
+        return
+    fewest, most = command.operand_counts
+    if not fewest <= len(operands) <= most:
+        problem = f"dnntrain {name} takes {command.operands}, and {len(operands)} of them were given"
+        mistakes.append((problem, f"{example}\n{describe_newest_runs()}" if "RUN" in command.operands else example))
+
+
+def _read_options(
+    name: str, command: Command, operands: tuple[str, ...], flags: Sequence[_Flag], mistakes: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return the value of each option of the command, and note what is wrong with those of the line."""
+    options = command.select_options(operands)
+    values = {option.key: option.default for option in options.values()}
+    for flag in flags:
+        if flag.option in (*COMMON_OPTIONS, *COMMAND_SPELLINGS):
+            continue
+        option = options.get(flag.option.name)
+        if option is None or flag.spelling not in option.flags:
+            typed = " ".join(filter(None, ("dnntrain", name, *(operands[:1] if command.operand_choices else ()))))
+            owners = " and ".join(find_owners(flag.spelling))
+            mistakes.append((f"{typed} has no option {flag.spelling}", f"it is an option of {owners}"))
+        elif flag.text is None:
+            values[option.key] = not flag.spelling.startswith("--no-")
+        else:
+            try:
+                values[option.key] = option.convert(flag.text)
+            except ValueError as error:
+                hint = f"as in {flag.spelling} {option.default_text}" if option.default_text else option.doc
+                mistakes.append((f"{flag.spelling} {flag.text}: {error}", hint))
+    _check_effects(options, values, {flag.option.name for flag in flags}, mistakes)
+    return values
+
+
+def _check_effects(
+    options: Mapping[str, Option], values: Mapping[str, Any], given: set[str], mistakes: list[tuple[str, str]]
+) -> None:
+    """Note options of the line that have no effect with the value of another."""
+    for option in options.values():
+        if option.needs is None or option.name not in given:
+            continue
+        other, needed = option.needs
+        if values[options[other].key] not in needed:
+            problem = f"--{option.name} has no effect with --{other} {values[options[other].key]}"
+            mistakes.append((problem, f"use --{other} {' or '.join(needed)}"))
+
+
+def _check_settings(
+    name: str, command: Command, operands: tuple[str, ...], overrides: Sequence[str], mistakes: list[tuple[str, str]]
+) -> list[str]:
+    """Note settings that the command does not take, and options that are written as settings. Return the others."""
+    settings = []
+    options = {option.key: option for option in command.select_options(operands).values()}
+    for word in overrides:
+        key, _, value = word.lstrip("+").partition("=")
+        option = None if "." in key else _find_option(key, options)
+        if option is not None and option.key == key:
+            mistakes.append((f"{word}: {key} is an option, not a setting", option.format_setting(value)))
+        elif option is not None:
+            mistakes.append((f"{word}: there is no setting {key!r}", f"did you mean {option.format_setting(value)}?"))
+        elif command.settings is not None and key not in command.settings:
+            hint = f"it takes {', '.join(f'{key}=' for key in command.settings)} only" if command.settings else ""
+            mistakes.append((f"{name} takes no settings: {word}", hint or f"dnntrain {name} --help"))
+        else:
+            settings.append(word)
+    return settings
+
+
+def _find_option(key: str, options: Mapping[str, Option]) -> Option | None:
+    """Return the option that was meant by a key that no configuration has."""
+    from dnntrain.config.groups import GROUPS
+    from dnntrain.config.key_table import get_root_fields
+    from dnntrain.config.run_config import SECTIONS
+
+    keys = [*GROUPS, *SECTIONS, *get_root_fields()]
+    if key in keys:
+        return None
+    return options.get(key) or options.get(find_nearest(key, [*options, *keys]) or "")
+
+
+def _find_config_mistakes(command: Command, settings: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the mistakes of the configuration, to be told beside those of the line."""
+    from dnntrain.config.validate import validate_overrides
+
+    if not command.composes:
+        return ()
+    try:
+        validate_overrides(settings, options.get("config_dir"))
+    except ConfigError as error:
+        return error.mistakes
+    return ()
+
+
+def _make_error(mistakes: Sequence[tuple[str, str]], config_mistakes: Sequence[str] = ()) -> ConfigError:
+    """Return the error that lists all mistakes."""
+    if len(mistakes) == 1 and not config_mistakes:
+        return ConfigError(mistakes[0][0], mistakes[0][1].replace("\n", "\n  "))
+    texts = [f"{problem}\n{hint}".replace("\n", "\n     ") for problem, hint in mistakes]
+    return ConfigError.from_mistakes([*texts, *config_mistakes])

@@ -10,7 +10,7 @@ import torch
 
 from dnntrain.errors import CheckpointError
 
-_EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN format=onnx"
+_EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN --format onnx"
 
 
 def open_session(path: Path, **options: Any) -> Any:

@@ -58,8 +58,8 @@ def check_share(coverage: OpCoverage, kind: str, min_share: float, name: str) ->
     """Raises CheckpointError where less than `least` of the multiply-adds ran in `kind`."""
     if coverage.get_share(kind) < min_share:
         raise CheckpointError(
-            f"format={name} was asked for {kind} and computes {coverage}: less than quant.min_share={min_share}",
-            "this model falls back to floating point here: use another backend, or format=onnx; quant.min_share=0 allows it",
+            f"--format {name} was asked for {kind} and computes {coverage}: less than quant.min_share={min_share}",
+            "this model falls back to floating point here: use another backend, or --format onnx; quant.min_share=0 allows it",
         )
 
 

@@ -65,7 +65,7 @@ def open_export(path: Path, trust: bool = False) -> ExportHandle:
                 raise CheckpointError(f"{path}: the manifest lists no file", _TRUST_HINT)
             return ExportHandle(folder, manifest)
     if path.is_dir() or not path.is_file():
-        raise ConfigError(f"{path} is no export: it has no {MANIFEST_NAME}", "as in: dnntrain export RUN format=onnx")
+        raise ConfigError(f"{path} is no export: it has no {MANIFEST_NAME}", "as in: dnntrain export RUN --format onnx")
     if path.suffix == ".onnx":
         return ExportHandle(folder, parse_manifest(onnx_files.read_metadata(path, EMBEDDED_NAME), path), path)
     if path.suffix == ".pt2":
@@ -89,8 +89,8 @@ def _read_embedded_manifest(path: Path) -> Manifest:
     except (OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged ({error})", "export it again: dnntrain export RUN") from None
     raise CheckpointError(
-        f"{path} was not written by dnntrain: it has no description", "dnntrain export RUN format=pt2"
+        f"{path} was not written by dnntrain: it has no description", "dnntrain export RUN --format pt2"
     )
 
 
-_TRUST_HINT = "if you trust where it came from, add trust=true: loading it runs its code"
+_TRUST_HINT = "if you trust where it came from, add --trust: loading it runs its code"

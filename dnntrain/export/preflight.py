@@ -57,7 +57,7 @@ def check_quantizable(quant: PostTraining, name: str, model: nn.Module, images: 
         f"quant={name}: torch.export cannot trace the network, so that it cannot be exported in integers: {failure}",
         "use quant.backend=onnxruntime"
         if works_in_onnx
-        else "use quant=none, which needs no trace (format=safetensors)",
+        else "use quant=none, which needs no trace (--format safetensors)",
     )
 
 

@@ -20,6 +20,8 @@ from dnntrain.choices.quant._fake_quant import list_fake_modules as prepared_mod
 from dnntrain.choices.quant._fake_quant import remove_fake_quantization
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.choices.quant.int8_static import Int8Static
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.export.formats import (
     ExportFormat,
@@ -54,7 +56,7 @@ class ExportSource:
         """Raises DataError where the run's data cannot be read: an export that was not compared is none."""
         if loaded_model.format not in ("run", "safetensors"):
             raise ConfigError(
-                f"format={loaded_model.format} cannot be exported again", "name the run directory that it came from"
+                f"--format {loaded_model.format} cannot be exported again", "name the run directory that it came from"
             )
         cpu_model = replace(loaded_model, model=loaded_model.model.cpu().float().eval(), device="cpu", autocast=None)
         return cls(cpu_model, load_data_splits(cpu_model))
@@ -131,7 +133,7 @@ def write_export(
         "cpu" if "cpu" in export_format.devices else resolve_device(export_format, subject.loaded_model.config.device)
     )
     if quant is not None and (refusal := quant.refusal(detect_hardware(device))):
-        raise ConfigError(f"format={export_format.name} {refusal[0]}", refusal[1])
+        raise ConfigError(f"--format {export_format.name} {refusal[0]}", refusal[1])
     check_target(target)
     calibration_batches: Sequence[Tensor] = ()
     if quant is not None and quant.needs_calibration:
@@ -172,13 +174,13 @@ def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float, e
     """Raises CheckpointError where an export differs more from its source than its kind may."""
     if exact and parity.agreement < MIN_AGREEMENT:
         raise CheckpointError(
-            f"format={export_format.name} gives the class of its source for {100 * parity.agreement:.2f} % of images only, "
+            f"--format {export_format.name} gives the class of its source for {100 * parity.agreement:.2f} % of images only, "
             f"less than {100 * MIN_AGREEMENT} %",
-            "use format=safetensors; please report it with `dnntrain doctor`",
+            "use --format safetensors; please report it with `dnntrain doctor`",
         )
     if not exact and parity.drop > max_drop:
         raise CheckpointError(
-            f"format={export_format.name} loses {100 * parity.drop:.2f} points of accuracy on the {parity.part} part, "
+            f"--format {export_format.name} loses {100 * parity.drop:.2f} points of accuracy on the {parity.part} part, "
             f"more than quant.max_drop={max_drop}",
             f"{advice}allow it with quant.max_drop",
         )
@@ -232,7 +234,7 @@ def atomic_output_dir(target: Path) -> Iterator[Path]:
 
 
 def summarize_export(card: Manifest, target: Path) -> dict[str, Any]:
-    """What the verb prints: the export's place, size, and what was measured."""
+    """Return the place and size of an export, and what was measured of it."""
     size = sum((target / name).stat().st_size for name in card.files)
     return {"format": card.format, "path": str(target), "size_bytes": size, **card.details}
 
@@ -242,3 +244,25 @@ def get_installed_format(name: str) -> ExportFormat:
     export_format = get_format(name)
     check_installed(export_format)
     return export_format
+
+
+def choose_quantization(name: str, quant_overrides: Sequence[str], run_quant: object = None) -> PostTraining:
+    """Return the quantization that `quant_overrides` choose for the format `name`.
+
+    Without overrides it is `run_quant` if the run was trained with it, else the default of the format. Raises ConfigError if it does
+    not work on a trained model, or if the format cannot hold it.
+    """
+    is_learned = isinstance(run_quant, PostTraining) and run_quant.is_quantization_aware
+    if isinstance(run_quant, PostTraining) and is_learned and not quant_overrides and name != "pt2_cuda":
+        return run_quant
+    default = "quant=float8" if name == "pt2_cuda" else "quant=qat" if is_learned else "quant=int8_static"
+    has_choice = any(word.lstrip("+").startswith("quant=") for word in quant_overrides)
+    config = decode_config(compose([*([] if has_choice else [default]), *quant_overrides], None))
+    quant = config.quant
+    choice = config.resolved["choices"]["quant"]
+    if not isinstance(quant, PostTraining):
+        raise ConfigError(f"quant={choice} does not quantise a trained model", "use quant=int8_static")
+    quant.check_options()
+    if name not in quant.formats and (name != "auto" or quant.formats == ("pt2_cuda",)):
+        raise ConfigError(f"--format {name} cannot hold quant={choice}", f"use --format {quant.formats[0]}")
+    return quant

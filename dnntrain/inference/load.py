@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from dnntrain.choices.quant._fake_quant import apply_ranges
-from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config, load_config
 from dnntrain.config.run_config import RunConfig
@@ -21,6 +20,7 @@ from dnntrain.export.formats import detect_hardware, get_format, resolve_device
 from dnntrain.export.manifest import compute_sha256
 from dnntrain.export.open_export import RunnerModule, is_export, open_export
 from dnntrain.export.rebuild import build_network, get_choice, has_name_option
+from dnntrain.inference.option_values import SPLITS
 from dnntrain.input.pipeline import read_evaluation_batches
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import prepare_data
@@ -29,6 +29,7 @@ from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.files import read_json
 from dnntrain.utils.hardware import get_device_type, get_torch_device, probe_hardware
 from dnntrain.utils.rng import Index
+from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.world import World
 
 
@@ -195,12 +196,19 @@ def load_data_splits(loaded_model: LoadedModel) -> dict[str, DataSplit]:
     }
 
 
+def check_split(name: str) -> str:
+    """Return `name` if it is a split. Raises ConfigError with the nearest one if not."""
+    if name not in SPLITS:
+        raise ConfigError(f"split {name!r} is not one of {', '.join(SPLITS)}", did_you_mean(name, SPLITS))
+    return name
+
+
 def evaluate_run(path: Path, overrides: Sequence[str], split: str, trust: bool = False) -> dict[str, float | int]:
     """loss, accuracy and examples of the model of a run or export on `split`, in eval mode, without augmentation."""
     loaded_model = load_model(path, overrides, trust)
     data_split = load_data_splits(loaded_model)[split]
     if not len(data_split.index):
-        raise DataError(f"the {split} part is empty", "choose another split=, or set data.val_fraction")
+        raise DataError(f"the {split} part is empty", "choose another --split, or set data.val_fraction")
     batches = data_split.make_batches(loaded_model, loaded_model.config.eval.batch_size)
     return evaluate(loaded_model.model, loaded_model.compute_outputs, batches, reduce_sum, loaded_model.device)
 
@@ -212,8 +220,7 @@ def _compose_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     check_effect(overrides)
     from dnntrain.inference.run_args import merge_saved_overrides
 
-    merged_arguments = merge_saved_overrides(path, Arguments(overrides=tuple(overrides)))
-    return decode_config(compose(merged_arguments.overrides, merged_arguments.config_dir))
+    return decode_config(compose(*merge_saved_overrides(path, overrides)))
 
 
 #: What of a configuration an export keeps: what its data, its network and their precision are.

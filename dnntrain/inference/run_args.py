@@ -1,18 +1,17 @@
-"""A run directory that a verb is given: whether it is one, what it was started with, and whether its code may be run."""
+"""A run directory that a command is given: whether it is one, what it was started with, and whether its code may be run."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dnntrain.cli.parser import Arguments, parse_arguments
 from dnntrain.config.decode import load_config
 from dnntrain.config.paths import find_paths
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import suggest_run
+from dnntrain.utils.words import split_config_dir, split_words
 
 
 def custom_code_refs(config: Mapping[str, Any]) -> list[str]:
@@ -32,13 +31,9 @@ def check_trusted(config: Mapping[str, Any], path: Path, overrides: Sequence[str
         )
 
 
-def get_run_path(positional: Sequence[str]) -> Path:
-    """The one run directory that a verb was given. Raises ConfigError where it is missing or is none."""
-    if len(positional) != 1:
-        raise ConfigError(
-            f"one run directory is needed, {len(positional)} were given", "as in: dnntrain resume runs/NAME/ID"
-        )
-    path = Path(positional[0]).expanduser().absolute()
+def get_run_path(word: str) -> Path:
+    """Return the run directory that a command was given. Raises ConfigError if it is missing or not a run directory."""
+    path = Path(word).expanduser().absolute()
     check_run(path)
     return path
 
@@ -51,28 +46,23 @@ def check_run(path: Path) -> None:
         raise ConfigError(f"{path} is not a run directory: it has no config.yaml", suggest_run(path))
 
 
-def merge_saved_overrides(path: Path, new: Arguments) -> Arguments:
-    """The words that the run `path` was started with, less those that `new` gives anew, then those of `new`.
+def merge_saved_overrides(
+    path: Path, overrides: Sequence[str], config_dir: Path | None = None
+) -> tuple[tuple[str, ...], Path | None]:
+    """Return the overrides and the config_dir that replay the run `path`, with `overrides` in place of its own.
 
-    Paths are those of its saved configuration: the words may be relative to another working directory.
+    Paths are those of the saved configuration: the saved words may be relative to another working directory.
     """
-    from dnntrain.utils.words import split_words
-
-    saved_arguments = parse_arguments(split_words((path / "overrides.txt").read_text(encoding="utf-8")))
-    given_keys = {_get_key(item) for item in new.overrides} | {"run_dir", "resume"}
+    words = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
+    saved_config_dir, saved_overrides = split_config_dir(words)
+    given_keys = {_get_key(item) for item in overrides} | {"run_dir", "resume"}
     path_overrides = {
         key: f"{key}={_quote_value(value)}"
         for key, value in find_paths(load_config(path / "config.yaml"))
         if not {key, key.partition(".")[0]} & given_keys
     }
-    kept_overrides = [
-        item for item in saved_arguments.overrides if _get_key(item) not in {*given_keys, *path_overrides}
-    ]
-    return replace(
-        new,
-        overrides=(*kept_overrides, *path_overrides.values(), *new.overrides),
-        config_dir=new.config_dir or saved_arguments.config_dir,
-    )
+    kept_overrides = [item for item in saved_overrides if _get_key(item) not in {*given_keys, *path_overrides}]
+    return (*kept_overrides, *path_overrides.values(), *overrides), config_dir or saved_config_dir
 
 
 def _quote_value(value: str | list[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from dnntrain.errors import ConfigError
 from dnntrain.report.series import Series
+from dnntrain.utils.files import MARKER_FILES, is_run_directory
 
 #: Largest sizes that are read, bytes. The rest of a longer metrics.jsonl is left out, and the report says so.
 _MAX_JSON_BYTES = 64 * 2**20
@@ -25,9 +26,6 @@ _MAX_EVENTS = 100
 _MAX_DEPTH = 32
 
 _AXES = ("step", "epoch", "examples", "wall_s", "split")
-
-#: A folder that holds one of these is a run directory.
-MARKER_FILES = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
 
 
 @dataclass(frozen=True)
@@ -98,14 +96,6 @@ def read_run(path: Path) -> RunData:
         overrides=tuple((_read_text(path / "overrides.txt", _MAX_TEXT_BYTES) or "").splitlines()),
         notes=tuple(notes),
     )
-
-
-def is_run_directory(path: Path) -> bool:
-    """True where `path` is a folder that holds a file of a run."""
-    try:
-        return any((path / marker).is_file() for marker in MARKER_FILES)
-    except OSError:
-        return False
 
 
 def parse_number(value: Any) -> float:

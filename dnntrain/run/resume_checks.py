@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config, load_config
 from dnntrain.config.paths import make_paths_absolute
+from dnntrain.config.run_config import RunConfig
+from dnntrain.errors import ConfigError
+from dnntrain.inference.run_args import check_trusted
 
 #: Keys that may change when a run goes on: they steer its length, its bookkeeping and where it runs, not what is learnt so far.
 _CHANGEABLE_KEYS = (
@@ -44,6 +50,22 @@ _REASONS = {
     "init_from": "the run has its own weights by now",
     "init_replace_head": "the run has its own weights by now",
 }
+
+
+def compose_resumed(
+    path: Path, overrides: Sequence[str], config_dir: Path | None, *, trusted: Sequence[str]
+) -> tuple[RunConfig, list[Change]]:
+    """Return the configuration that resumes the run `path` with `overrides`, and how it differs from the saved one.
+
+    `trusted`: overrides of the command line itself, which may name code. Raises ConfigError for a change that is not allowed.
+    """
+    saved_config = load_config(path / "config.yaml")
+    check_trusted(saved_config, path, trusted)
+    config = decode_config({**compose(overrides, config_dir), "run_dir": str(path), "resume": "auto"})
+    if reasons := find_refusals(saved_config, config.resolved):
+        raise ConfigError.from_mistakes(reasons)
+    changes = find_changes(saved_config, config.resolved)
+    return config, [change for change in changes if change.key not in ("run_dir", "resume")]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def _run(
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     if config.launch.scheduler and not world.is_launched:
-        from dnntrain.cli.commands.slurm import submit_job
+        from dnntrain.run.slurm_job import submit_job
 
         return submit_job(config, overrides)
     run_together = rank_group.rendezvous.run_on_all_ranks if rank_group is not None else _run_alone

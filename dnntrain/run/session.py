@@ -1,4 +1,4 @@
-"""What verbs share: from a configuration to data, plan and trained run."""
+"""Open the session of a run: from a configuration to its data and its plan."""
 
 from __future__ import annotations
 

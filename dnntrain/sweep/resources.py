@@ -38,13 +38,13 @@ def divide_machine(
     devices: Sequence[str],
     cores: Sequence[int],
     memory_bytes: int,
-    at_once: int | None = None,
+    jobs: int | None = None,
 ) -> list[Resources]:
-    """Equal slots for trials with `needs`, as many as fit or `at_once`.
+    """Equal slots for trials with `needs`, as many as fit or `jobs`.
 
     The size of a slot follows from all trials and the machine, not from which trials are left: a trial that goes on has
     as many threads as before, and so the same bits. Each slot holds the largest need; one core for each thread of each
-    rank, unless `at_once` asks for more. Raises ConfigError where `at_once` slots do not fit on the accelerators.
+    rank, unless `jobs` asks for more. Raises ConfigError where `jobs` slots do not fit on the accelerators.
     """
     num_fitting = len(demands)
     max_devices = max(demand.devices for demand in demands)
@@ -58,12 +58,12 @@ def divide_machine(
         num_fitting = min(num_fitting, max(1, int(_MEMORY_SHARE * memory_bytes) // memory))
     cores_per_trial = max(demand.processes * demand.threads for demand in demands)
     max_count = min(num_fitting, max(1, len(cores) // cores_per_trial))
-    if at_once is not None and max_devices and at_once > num_fitting and at_once <= len(demands):
+    if jobs is not None and max_devices and jobs > num_fitting and jobs <= len(demands):
         raise ConfigError(
-            f"--at-once {at_once}: {num_fitting} trials of {max_devices} devices fit on {len(devices)} at once",
-            f"use --at-once {num_fitting}, or fewer devices for each trial with launch.nproc",
+            f"--jobs {jobs}: {num_fitting} trials of {max_devices} devices fit on {len(devices)} at once",
+            f"use --jobs {num_fitting}, or fewer devices for each trial with launch.nproc",
         )
-    count = max_count if at_once is None else min(at_once, len(demands))
+    count = max_count if jobs is None else min(jobs, len(demands))
     cores_per_set = max(1, len(cores) // count)
     return [
         Resources(

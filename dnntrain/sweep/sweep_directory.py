@@ -15,7 +15,7 @@ from dnntrain.config.decode import compute_digest
 from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.utils.files import read_json, write_json, write_text
-from dnntrain.utils.words import join_words
+from dnntrain.utils.words import add_config_dir, join_words
 
 LIST_FILE = "sweep.json"
 RESULTS_FILE = "results.csv"
@@ -115,9 +115,8 @@ def update_status(status: TrialStatus, trial: Trial) -> None:
 def freeze_trial(trial: Trial, config_dir: Path | None) -> None:
     """Makes the folder of `trial` with its configuration: what its process reads, and nothing else."""
     trial.folder.mkdir(parents=True, exist_ok=True)
-    dir_option = () if config_dir is None else (f"--config-dir={config_dir.absolute()}",)
     write_text(trial.folder / "config.yaml", dump_yaml(dict(trial.config)))
-    write_text(trial.folder / "overrides.txt", join_words([*dir_option, *trial.words]))
+    write_text(trial.folder / "overrides.txt", join_words(add_config_dir(config_dir, trial.words)))
 
 
 def read_names_by_digest(folder: Path) -> dict[str, str]:

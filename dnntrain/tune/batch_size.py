@@ -49,7 +49,7 @@ def select_best_size(timings: Sequence[SizeTiming]) -> SizeTiming:
     """The smallest size whose throughput is within 5 % of the best. Raises DnntrainError where none fits."""
     if not timings:
         raise DnntrainError(
-            "not even the smallest micro-batch fits into memory", "use smallest=1, or a smaller network"
+            "not even the smallest micro-batch fits into memory", "use --smallest 1, or a smaller network"
         )
     best = max(timing.examples_per_s for timing in timings)
     return next(timing for timing in timings if timing.examples_per_s >= _NEAR_BEST_SHARE * best)
@@ -73,7 +73,7 @@ def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -
     size as it is) and `ended`.
     """
     timings: list[SizeTiming] = []
-    share, end_reason = count_step_examples(session, 1), f"largest={largest}"
+    share, end_reason = count_step_examples(session, 1), f"--largest {largest}"
     size = smallest
     while size <= largest:
         if size * share > session.plan.data.train:

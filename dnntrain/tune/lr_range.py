@@ -88,7 +88,7 @@ def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> Suggestion:
     """The suggestion from the losses at rising rates. Raises DnntrainError where there are too few, or the loss never falls."""
     if len(rates) < _MIN_POINTS:
         raise DnntrainError(
-            f"the loss exploded after {len(rates)} steps", "begin lower, as in lowest=1e-8, or take more steps=200"
+            f"the loss exploded after {len(rates)} steps", "begin lower, as in --lowest 1e-8, or take more --steps 200"
         )
     smoothed = compute_centered_mean(losses, max(3, len(losses) // 20))
     slopes = np.gradient(smoothed, np.log(rates))
@@ -98,7 +98,7 @@ def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> Suggestion:
     if slopes[steepest] >= 0:
         raise DnntrainError(
             f"the loss does not fall at any rate from {rates[0]:.3g} to {rates[-1]:.3g}",
-            "set lowest= and highest= around the rates that train this network",
+            "set --lowest and --highest around the rates that train this network",
         )
     return Suggestion(float(rates[steepest]), float(rates[bottom]) / 10, tuple(float(value) for value in smoothed))
 

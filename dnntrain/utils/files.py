@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+#: A folder that holds one of these is a run directory.
+MARKER_FILES = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes `data` to `path` atomically. Raises OSError; the old file is then intact."""
@@ -67,3 +70,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return dict(value) if isinstance(value, dict) else {}
+
+
+def is_run_directory(path: Path) -> bool:
+    """Return whether `path` is a folder that holds a file of a run."""
+    try:
+        return any((path / marker).is_file() for marker in MARKER_FILES)
+    except OSError:
+        return False

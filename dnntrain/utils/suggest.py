@@ -1,8 +1,11 @@
-"""TODO"""
+"""Suggest the nearest valid name, and the run that may be meant."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from dnntrain.utils.files import is_run_directory
 
 #: Runs that a hint names.
 _RUNS_LISTED = 5
@@ -61,3 +64,46 @@ def did_you_mean(word: str, names: list[str] | tuple[str, ...]) -> str:
     if match is not None:
         return f"did you mean {match!r}?"
     return "known: " + ", ".join(sorted(names)) if names else "there is none"
+
+
+def describe_missing_run(path: Path) -> str:
+    """Why `path` is no run directory, and which run may be meant."""
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    problem = "has none of the files of a run" if is_folder else "is no folder" if exists else "does not exist"
+    if is_run_directory(path.parent):
+        return f"{path} {problem}\n  did you mean {format_path(path.parent)}?"
+    if inner_runs := find_newest_runs([path]):
+        return f"{path} {problem}\n  its newest run: {format_path(inner_runs[0])}"
+    suggestion = find_nearest(
+        format_path(path),
+        [format_path(run) for run in find_newest_runs([Path("runs"), path.parent, path.parent.parent])],
+    )
+    return f"{path} {problem}\n  " + (f"did you mean {suggestion}?" if suggestion else describe_newest_runs())
+
+
+def describe_newest_runs() -> str:
+    """A hint that names the newest runs, or says that there are none."""
+    runs = find_newest_runs([Path("runs")])
+    return f"newest runs: {', '.join(map(format_path, runs[:3]))}" if runs else "there are no runs under ./runs"
+
+
+def find_newest_runs(folders: list[Path], max_runs: int = 1000) -> list[Path]:
+    """The run directories at most two levels below `folders`, newest first."""
+    run_times: dict[Path, float] = {}
+    for folder in folders:
+        for pattern in ("*", "*/*"):
+            for path in folder.glob(pattern):
+                if len(run_times) < max_runs and path.is_dir() and is_run_directory(path):
+                    run_times[path] = path.stat().st_mtime
+    return sorted(run_times, key=lambda path: -run_times[path])
+
+
+def format_path(path: Path) -> str:
+    """The path as a person would type it here: relative where it lies below the working folder."""
+    try:
+        return str(Path(os.path.abspath(path)).relative_to(Path.cwd()))  # noqa: PTH100  (resolve() would follow links)
+    except ValueError:
+        return str(path)

@@ -2,7 +2,7 @@
 
     python scripts/bench/exports.py --models resnet18 mobilenet_v3_small vit_tiny small_cnn [--folder FOLDER] [--only prepare|measure]
 
-For each model: a short run on synthetic images, its exports, `dnntrain export format=auto batches=1,64`, the export that quant.backend=auto
+For each model: a short run on synthetic images, its exports, `dnntrain export --format auto --batches 1,64`, the export that quant.backend=auto
 makes, and `dnntrain bench` of all of them with the run eager and compiled. Where integers are less than 1.5 times as fast as the best that
 needs no quantisation (fp32 or bf16 compiled, ONNX Runtime fp32), export_limits.py measures which limit stops them.
 
@@ -18,13 +18,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import dnntrain
+from dnntrain.bench.candidates import make_candidates
 from dnntrain.bench.measure import BenchResult, measure_candidates
 from dnntrain.bench.statistics import Interval
-from dnntrain.cli.commands.bench import RUNTIMES, make_candidates
 from dnntrain.cli.main import main as command
 from dnntrain.export.manifest import read_manifest
+from dnntrain.inference.option_values import BenchRuntime
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.units import format_bytes
 
@@ -74,17 +76,17 @@ def prepare(run: Path, model: str, threads: int) -> None:
     for name in FORMATS:
         if not (run / "exports" / name).exists():
             quant = QUANT if name in INTEGERS else ()
-            command(["export", str(run), f"format={name}", f"threads={threads}", *quant])
+            command(["export", str(run), f"--format={name}", f"--threads={threads}", *quant])
 
 
 def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
     """Measures and prints."""
     batches = ",".join(str(batch) for batch in BATCHES)
-    threads = f"threads={arguments.threads}"
-    command(["export", str(run), "format=auto", f"batches={batches}", threads, *QUANT])
+    threads = f"--threads={arguments.threads}"
+    command(["export", str(run), "--format=auto", f"--batches={batches}", threads, *QUANT])
     best_integers(run, arguments.threads)
     timed = measure_candidates(
-        make_candidates([run], {"runtimes": ",".join(RUNTIMES)}, []),
+        make_candidates([run], runtimes=get_args(BenchRuntime)),
         BATCHES,
         threads=arguments.threads,
         rounds=arguments.rounds,
@@ -105,8 +107,7 @@ def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
 def best_integers(run: Path, threads: int) -> None:
     """What a run with quant.backend=auto writes at its end, to exports/int8."""
     from dnntrain.bench.fastest_export import export_fastest
-    from dnntrain.cli.commands.export import choose_quantization
-    from dnntrain.inference.export_run import ExportSource
+    from dnntrain.inference.export_run import ExportSource, choose_quantization
     from dnntrain.inference.load import load_run
 
     def say(text: str) -> None:

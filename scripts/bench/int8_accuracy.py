@@ -100,7 +100,7 @@ def exported(run: Path) -> Path:
     """The run's onnx_int8 export; a large loss of accuracy is to be seen in the table, so none is refused."""
     path = run / "exports" / "onnx_int8"
     if not (path / "manifest.json").exists():
-        code = command(["export", str(run), "format=onnx_int8", "quant.max_drop=0.99"])
+        code = command(["export", str(run), "--format=onnx_int8", "quant.max_drop=0.99"])
         if code:
             raise SystemExit(code)
     return path

@@ -12,13 +12,13 @@ from PIL import Image
 from dnntrain.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
-FAST = ("rounds=2", "seconds=0.01", "threads=1")
+FAST = ("--rounds=2", "--seconds=0.01", "--threads=1")
 
 
 def test_a_run_and_its_export_are_measured_side_by_side(short_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert main(["export", str(short_run), "format=onnx", f"path={tmp_path}/onnx"]) == 0
+    assert main(["export", str(short_run), "--format=onnx", f"--path={tmp_path}/onnx"]) == 0
     capsys.readouterr()
-    words = ["runtimes=eager_fp32", "batches=4,1", f"csv={tmp_path}/t.csv", f"picture={tmp_path}/t.png", *FAST]
+    words = ["--runtimes=eager_fp32", "--batches=4,1", f"--csv={tmp_path}/t.csv", f"--picture={tmp_path}/t.png", *FAST]
     assert main(["bench", str(short_run), f"{tmp_path}/onnx", *words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     eager, onnx = found["models"]
@@ -42,15 +42,15 @@ def test_a_run_and_its_export_are_measured_side_by_side(short_run: Path, tmp_pat
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["runtimes=eager_fp23"], "did you mean 'eager_fp32'"),
-        (["batches=0"], "as in batches=1,64"),
-        (["threads=4096"], "more than the"),
-        (["seconds=never"], "as in seconds=0.2"),
-        (["csv=/nowhere/at/all.csv"], "there is no folder /nowhere/at"),
-        (["csv=/sys/all.csv"], "cannot be written"),
-        (["picture=all.foo"], "use picture=all.png"),
-        (["picture=/"], "name a file, as in picture=/bench.png"),
-        (["exports=perhaps"], "neither true nor false"),
+        (["--runtimes=eager_fp23"], "did you mean 'eager_fp32'"),
+        (["--batches=0"], "as in --batches 1,64"),
+        (["--threads=4096"], "more than the"),
+        (["--seconds=never"], "as in --seconds 0.2"),
+        (["--csv=/nowhere/at/all.csv"], "there is no folder /nowhere/at"),
+        (["--csv=/sys/all.csv"], "cannot be written"),
+        (["--picture=all.foo"], "use --picture all.png"),
+        (["--picture=/"], "name a file, as in --picture /bench.png"),
+        (["--exports=perhaps"], "--exports takes no value"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(words: list[str], reason: str, short_run: Path, capsys: Capture) -> None:
@@ -59,9 +59,9 @@ def test_a_setting_that_cannot_be_is_refused(words: list[str], reason: str, shor
 
 
 def test_a_model_that_cannot_be_loaded_is_left_out_aloud(short_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert main(["export", str(short_run), "format=onnx", f"path={tmp_path}/onnx"]) == 0
+    assert main(["export", str(short_run), "--format=onnx", f"--path={tmp_path}/onnx"]) == 0
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"")
-    assert main(["bench", str(short_run), f"{tmp_path}/onnx", "runtimes=eager_fp32", "batches=1", *FAST]) == 0
+    assert main(["bench", str(short_run), f"{tmp_path}/onnx", "--runtimes=eager_fp32", "--batches=1", *FAST]) == 0
     captured = capsys.readouterr()
     assert "left out" in captured.err
     assert "eager fp32" in captured.out

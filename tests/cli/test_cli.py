@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dnntrain.cli.command_table import COMMANDS
+from dnntrain.cli import commands
+from dnntrain.cli.command_table import COMMANDS, iterate_options
 from dnntrain.cli.main import main
 from dnntrain.cli.parser import parse_arguments
+from dnntrain.config.groups import GROUPS
+from dnntrain.config.key_table import get_root_fields
+from dnntrain.config.run_config import SECTIONS
 from dnntrain.errors import CheckpointError, ConfigError, DataError, Interrupted, Preempted
 from dnntrain.utils.error_boundary import run_with_error_boundary
 
@@ -68,14 +72,14 @@ def test_a_refusal_comes_before_torch_is_imported(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plna"], "there is no verb 'plna'; did you mean 'plan'?"),
+        (["plna"], "there is no command 'plna'; did you mean 'plan'?"),
         (["trian"], "did you mean 'train'?"),
         (
             ["train.duration=10", "epochs"],
             "if it belongs to the word before it, use quotes: 'train.duration=10 epochs'",
         ),
         (["train", "epochs"], "takes settings only"),
-        (["--hlep"], "did you mean '--help'?"),
+        (["--hlep"], "there is no option --hlep\n  did you mean '--help'?"),
         (["--cfg", "hydra"], "--cfg job"),
         (["--cfg"], "--cfg needs a value"),
         (["--info"], "dnntrain config"),
@@ -83,11 +87,32 @@ def test_a_refusal_comes_before_torch_is_imported(words: list[str]) -> None:
         (["--config-dir", "/nowhere/at/all", "config"], "is not a folder"),
         (["tune"], "takes one of lr, batch"),
         (["tune", "bacth"], "did you mean 'batch'?"),
-        (["tune", "lr", "steps=5"], "at least 10"),
-        (["tune", "lr", "lowest=1", "highest=0.1"], "nothing lies between 1 and 0.1"),
+        (["tune", "lr", "--steps=5"], "--steps 5: 5 is not a whole number at least 10"),
+        (["tune", "lr", "--lowest=1", "--highest=0.1"], "nothing lies between 1 and 0.1"),
         (["-m", "optim.lr=interval(0,1)"], "an interval has no end of values"),
-        (["--dry-run"], "goes with a sweep"),
-        (["-m", "--at-once", "0"], "is no number of trials"),
+        (["--dry-run"], "it is an option of dnntrain submit and dnntrain sweep"),
+        (["-m", "--jobs", "0"], "--jobs 0: 0 is not a whole number at least 1"),
+        (["-m", "--jobs", "two"], "--jobs two: 'two' is not a whole number at least 1"),
+        (["eval", "runs/a", "split=val"], "split=val: split is an option, not a setting\n  --split val"),
+        (["export", "runs/a", "format=onnx"], "format=onnx: format is an option, not a setting\n  --format onnx"),
+        (["bench", "runs/a", "accuracy=false"], "accuracy is an option, not a setting\n  --no-accuracy"),
+        (["eval", "runs/a", "splt=val"], "splt=val: there is no setting 'splt'\n  did you mean --split val?"),
+        (["eval", "runs/a", "--splt", "val"], "there is no option --splt\n  did you mean '--split'?"),
+        (["eval", "runs/a", "--split", "tset"], "'tset' is not one of train, val, test; did you mean 'test'?"),
+        (["eval", "runs/a", "--format", "onnx"], "it is an option of dnntrain predict and dnntrain export"),
+        (["eval", "runs/a", "--trust=true"], "--trust takes no value\n  use --trust alone"),
+        (["eval", "runs/a", "--split"], "--split needs a value\n  as in --split test"),
+        (["eval"], "dnntrain eval takes RUN…, and 0 of them were given"),
+        (
+            ["tune", "batch", "--lowest", "1"],
+            "dnntrain tune batch has no option --lowest\n  it is an option of dnntrain tune lr",
+        ),
+        (
+            ["export", "runs/a", "--batches", "1"],
+            "--batches has no effect with --format safetensors\n  use --format auto",
+        ),
+        (["predict", "runs/a", "b.png", "--json", "--format", "csv"], "--json contradicts --format csv"),
+        (["predict", "runs/a", "b.png", "optim.lr=1"], "it takes device= only"),
         (["ls", "optm"], "did you mean 'optim'?"),
         (["ls", "optim", "sdg"], "did you mean 'sgd'?"),
         (["completion", "basch"], "did you mean 'bash'?"),
@@ -111,17 +136,20 @@ def test_a_sweep_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch, caps
     assert "-m under torchrun is refused" in capsys.readouterr().err
 
 
-def test_a_line_becomes_a_verb_its_words_and_its_settings() -> None:
+def test_a_line_becomes_a_command_its_operands_options_and_settings() -> None:
     arguments = parse_arguments(
-        ["-q", "optim.lr=1", "predict", "runs/a", "split=val", "./a=b.png", "--json", "--", "-x.png"]
+        ["-q", "predict", "--workers", "4", "runs/a", "device=cpu", "./a=b.png", "--json", "--top=2", "--", "-x.png"]
     )
     assert arguments.command == "predict"
     assert arguments.positional == ("runs/a", "./a=b.png", "-x.png")
-    assert arguments.overrides == ("optim.lr=1", "split=val")
+    assert arguments.overrides == ("device=cpu",)
+    assert arguments.options["top"] == 2
+    assert arguments.options["workers"] == 4
+    assert arguments.options["batch_size"] == 64
     assert (arguments.quiet, arguments.json, arguments.display) == (True, True, "quiet")
 
 
-def test_no_verb_means_train() -> None:
+def test_no_command_means_train() -> None:
     assert (
         parse_arguments([]).command
         == parse_arguments(["optim=sgd"]).command
@@ -130,10 +158,50 @@ def test_no_verb_means_train() -> None:
     )
 
 
-def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_explains_itself_and_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in COMMANDS:
         assert main([verb, "--help"]) == 0
-        assert capsys.readouterr().out.startswith(f"dnntrain {verb}")
+        text = capsys.readouterr().out
+        assert text.startswith(f"dnntrain {verb}")
+        assert all(option.usage in text for option in COMMANDS[verb].options)
+
+
+def test_every_command_is_one_thin_file() -> None:
+    files = {path.stem: path for path in Path(commands.__path__[0]).glob("*.py") if path.stem != "__init__"}
+    assert files.keys() == COMMANDS.keys()
+    assert all(len(path.read_text(encoding="utf-8").splitlines()) <= 60 for path in files.values())
+
+
+def test_options_of_one_name_are_all_switches_or_all_take_a_value() -> None:
+    options = list(iterate_options())
+    by_flag = {flag: option.is_switch for option in options for flag in option.flags}
+    assert all(by_flag[flag] == option.is_switch for option in options for flag in option.flags)
+
+
+def test_every_default_is_a_value_that_the_option_may_have() -> None:
+    for option in iterate_options():
+        if option.default_text:
+            assert option.convert(option.default_text) == option.default
+
+
+def test_no_option_is_called_like_a_key_of_the_configuration() -> None:
+    keys = {*GROUPS, *SECTIONS, *get_root_fields()}
+    assert not keys & {option.key for command in COMMANDS.values() for option in command.options}
+
+
+def test_all_mistakes_of_a_line_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--jsn", "--split", "val", "optim=sdg", "train.batch_size=0"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("dnntrain: 4 mistakes:\n  1. there is no option --jsn\n     did you mean '--json'?\n")
+    assert "it is an option of dnntrain eval" in text
+    assert "did you mean 'sgd'?" in text
+    assert "train.batch_size" in text
+
+
+def test_a_switch_that_is_on_can_be_turned_off() -> None:
+    assert parse_arguments(["bench", "runs/a"]).options["accuracy"] is True
+    assert parse_arguments(["bench", "runs/a", "--no-accuracy"]).options["accuracy"] is False
+    assert parse_arguments(["bench", "runs/a", "--accuracy"]).options["accuracy"] is True
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

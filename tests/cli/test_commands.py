@@ -63,16 +63,16 @@ def test_eval_repeats_the_figures_of_the_run(short_run: Path, capsys: Capture) -
 
 
 def test_eval_of_an_unknown_split_names_the_nearest(short_run: Path, capsys: Capture) -> None:
-    assert main(["eval", str(short_run), "split=tset"]) == 2
+    assert main(["eval", str(short_run), "--split=tset"]) == 2
     assert "test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["eval", "splt=val"], "did you mean 'split'?"),
-        (["bench", "bathces=1"], "did you mean 'batches'?"),
-        (["export", "fromat=onnx"], "did you mean 'format'?"),
+        (["eval", "splt=val"], "did you mean --split val?"),
+        (["bench", "bathces=1"], "did you mean --batches 1?"),
+        (["export", "fromat=onnx"], "did you mean --format onnx?"),
         (["eval", "optim.lr=1"], "optim.lr=1 has no effect on a trained model"),
         (["bench", "train.batch_size=4"], "train.batch_size=4 has no effect on a trained model"),
     ],
@@ -130,6 +130,18 @@ def test_predict_writes_a_table_and_lists_what_it_could_not_read(
     assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png", "2.png"]
     assert all(row["class"] in "0123456789" and 0 < float(row["probability"]) <= 1 for row in rows)
     assert "broken.png" in captured.err
+
+
+def test_predict_writes_as_many_classes_as_top_says(short_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    from dnntrain.choices.data.digits import Digits
+
+    Image.fromarray(Digits().build().test.read(0)[0].numpy()).save(tmp_path / "0.png")
+    assert main(["predict", str(short_run), str(tmp_path), "--format", "csv", "--top", "3"]) == 0
+    [row] = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert list(row) == ["path", "class", "probability", "class_2", "probability_2", "class_3", "probability_3"]
+    assert main(["predict", str(short_run), str(tmp_path), "--format=jsonl", "--top=3"]) == 0
+    top = json.loads(capsys.readouterr().out)["top"]
+    assert [name for name, _ in top] == [row["class"], row["class_2"], row["class_3"]]
 
 
 def test_predict_of_nothing_readable_is_a_data_problem(short_run: Path, tmp_path: Path) -> None:

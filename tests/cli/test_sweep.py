@@ -241,7 +241,7 @@ def test_a_sweep_with_slurm_is_refused_with_lines_that_work(
     assert not list(tmp_path.iterdir())
     one, whole = (shlex.split(line.partition(": ")[2]) for line in told.splitlines()[1:3])
     assert one[0] == "dnntrain"
-    assert main([*one[1:], "--print"]) == 0
+    assert main([*one[1:], "--dry-run"]) == 0
     assert "#SBATCH --ntasks-per-node=2" in capsys.readouterr().out
     assert whole[:4] == ["sbatch", "--cpus-per-task=6", "--time=1:00:00", "--signal=B:TERM@120"]
     setup, command = whole[4].removeprefix("--wrap=").split("; ")
@@ -304,7 +304,7 @@ def test_data_that_are_missing_are_told_before_anything_starts(tmp_path: Path, c
 @pytest.mark.slow
 def test_a_trial_that_fails_does_not_stop_the_others(tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "a"
-    assert main(["-m", *TINY, "optim=sgd", "optim.lr=1e30,0.01", f"run_dir={folder}", "--at-once", "1"]) == 4
+    assert main(["-m", *TINY, "optim=sgd", "optim.lr=1e30,0.01", f"run_dir={folder}", "--jobs", "1"]) == 4
     assert [row["status"] for row in results(folder)] == ["diverged", "done"]
     text = capsys.readouterr().err
     assert "trial 1/2 optim.lr=1e+30: diverged" in text
@@ -369,7 +369,7 @@ DDP = (
     "launch.nproc=2",
     "sched=cosine,step,linear",
     "optim.lr=0.004,0.002",
-    "--at-once",
+    "--jobs",
     "2",
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.stand_ins import context
+from stand_ins import context
 
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
@@ -30,7 +30,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 RATES = np.logspace(-5, 1, 121)
 
 #: A small real test; float32, so that layouts agree.
-SMALL = ("train.limit=320", "precision=fp32", "steps=40", "lowest=1e-4", "data.crop_padding=0")
+SMALL = ("train.limit=320", "precision=fp32", "--steps=40", "--lowest=1e-4", "data.crop_padding=0")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def _in_a_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatc
 
 def test_a_misspelled_word_of_its_own_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "lr", "stesp=10"]) == 2
-    assert "did you mean 'steps'?" in capsys.readouterr().err
+    assert "did you mean --steps 10?" in capsys.readouterr().err
 
 
 def fall(rates: np.ndarray, at: float, explodes_at: float) -> list[float]:
@@ -155,7 +155,7 @@ def test_two_ranks_suggest_what_one_process_suggests(layout: str, dnntrain: Run,
 
 @pytest.mark.slow
 def test_a_refusal_of_the_ranks_is_told_with_its_fix(dnntrain: Run) -> None:
-    done = dnntrain("tune", "lr", "train.limit=320", "lowest=100", "highest=1e9", "+parallel=ddp", "launch.nproc=2")
+    done = dnntrain("tune", "lr", "train.limit=320", "--lowest=100", "--highest=1e9", "+parallel=ddp", "launch.nproc=2")
     assert done.returncode == 1
     assert "exploded after" in done.stderr
     assert "begin lower" in done.stderr
@@ -164,7 +164,16 @@ def test_a_refusal_of_the_ranks_is_told_with_its_fix(dnntrain: Run) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_measure_batches_together(dnntrain: Run) -> None:
-    words = ("tune", "batch", "largest=16", "steps=2", "train.limit=64", "+parallel=ddp", "launch.nproc=2", "--json")
+    words = (
+        "tune",
+        "batch",
+        "--largest=16",
+        "--steps=2",
+        "train.limit=64",
+        "+parallel=ddp",
+        "launch.nproc=2",
+        "--json",
+    )
     found = json.loads(dnntrain(*words).stdout)
     assert [row["microbatch"] for row in found["rows"]] == [8, 16]
     assert found["line"] in ("train.batch_size=16", "train.batch_size=32")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from dnntrain.cli.commands.completion import _render_bash, _render_fish, _render_zsh, collect_words
+from dnntrain.cli.shell_completion import collect_words, render_bash, render_fish, render_zsh
 from dnntrain.config.registry import load_registry
 
 WORDS = collect_words(load_registry())
@@ -14,7 +14,7 @@ WORDS = collect_words(load_registry())
 def complete(line: str) -> list[str]:
     """What bash offers behind `line`."""
     script = f"""
-{_render_bash(WORDS)}
+{render_bash(WORDS)}
 COMP_LINE={line!r}; COMP_POINT=${{#COMP_LINE}}
 _dnntrain
 printf '%s\\n' "${{COMPREPLY[@]}}"
@@ -39,6 +39,11 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ("dnntrain +reg=[em", ["[ema]"]),
         ("dnntrain completion ", ["bash", "zsh", "fish"]),
         ("dnntrain --qu", ["--quiet"]),
+        ("dnntrain eval --tr", ["--trust"]),
+        ("dnntrain eval runs/a --spl", ["--split="]),
+        ("dnntrain eval --split=v", ["val"]),
+        ("dnntrain export --format=onnx_", ["onnx_int8"]),
+        ("dnntrain --jobs", []),
     ],
 )
 def test_bash_offers_what_can_follow(line: str, offered: list[str]) -> None:
@@ -61,7 +66,7 @@ def test_bash_offers_files_where_no_word_fits(tmp_path_factory: pytest.TempPathF
     assert complete(f"dnntrain report {folder}/fi") == [f"{folder}/first"]
 
 
-@pytest.mark.parametrize(("shell", "script"), [("zsh", _render_zsh(WORDS)), ("fish", _render_fish(WORDS))])
+@pytest.mark.parametrize(("shell", "script"), [("zsh", render_zsh(WORDS)), ("fish", render_fish(WORDS))])
 def test_another_shell_reads_its_script(shell: str, script: str) -> None:
     assert "optim=sgd" in script
     assert "reg.ema.decay=" in script

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from dnntrain.cli.commands.schema import make_json_schema
 from dnntrain.config.compose import compose
+from dnntrain.config.json_schema import make_json_schema
 from dnntrain.config.registry import load_registry
 
 SCHEMA = make_json_schema(load_registry())

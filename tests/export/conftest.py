@@ -27,7 +27,7 @@ def exports(run: Path) -> Callable[..., Path]:
     def export(name: str, *words: str) -> Path:
         folder = run / "exports" / name
         if not folder.is_dir():
-            assert main(["export", str(run), f"format={name}", *words]) == 0
+            assert main(["export", str(run), f"--format={name}", *words]) == 0
         return folder
 
     return export

@@ -43,7 +43,7 @@ def won_by(monkeypatch: pytest.MonkeyPatch, winners: dict[int, str]) -> None:
 @pytest.mark.usefixtures("quick")
 def test_one_winner_stands_alone(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     won_by(monkeypatch, {1: "onnx_int8", 8: "onnx_int8"})
-    assert main(["export", str(run), "format=auto", "batches=1,8", "threads=1", f"path={tmp_path}/out"]) == 0
+    assert main(["export", str(run), "--format=auto", "--batches=1,8", "--threads=1", f"--path={tmp_path}/out"]) == 0
     assert "batch 8: onnx_int8 is the fastest" in capsys.readouterr().err
     assert sorted(item.name for item in (tmp_path / "out").iterdir()) == ["manifest.json", "model_int8.onnx"]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -60,7 +60,7 @@ def test_two_winners_are_shipped_and_each_gets_the_batches_it_won(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     won_by(monkeypatch, {1: "onnx", 8: "onnx_int8"})
-    assert main(["export", str(run), "format=auto", "batches=1,8", "threads=1", f"path={tmp_path}/out"]) == 0
+    assert main(["export", str(run), "--format=auto", "--batches=1,8", "--threads=1", f"--path={tmp_path}/out"]) == 0
     auto, floating, integers = (
         load_model(path) for path in (tmp_path / "out", tmp_path / "out" / "onnx", tmp_path / "out" / "onnx_int8")
     )
@@ -83,15 +83,15 @@ def test_what_loses_too_much_accuracy_is_left_out_with_the_reason(
         "make_calibration_batches",
         lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches,
     )
-    assert main(["export", str(run), "format=auto", "batches=1", "threads=1", f"path={tmp_path}/out"]) == 0
+    assert main(["export", str(run), "--format=auto", "--batches=1", "--threads=1", f"--path={tmp_path}/out"]) == 0
     assert "onnx_int8 is left out" in capsys.readouterr().err
     assert (tmp_path / "out" / "model.onnx").is_file()
 
 
 def test_settings_without_effect_are_refused(run: Path, capsys: Capture) -> None:
-    assert main(["export", str(run), "format=onnx", "batches=1"]) == 2
-    assert main(["export", str(run), "format=onnx", "runtime=compiled"]) == 2
-    assert main(["export", str(run), "format=pt2", "runtime=compild"]) == 2
+    assert main(["export", str(run), "--format=onnx", "--batches=1"]) == 2
+    assert main(["export", str(run), "--format=onnx", "--runtime=compiled"]) == 2
+    assert main(["export", str(run), "--format=pt2", "--runtime=compild"]) == 2
     assert "did you mean 'compiled'" in capsys.readouterr().err
 
 
@@ -106,12 +106,12 @@ def test_a_run_measures_at_the_batch_sizes_that_it_names(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "fix"),
     [
-        (["format=onnx_int8", "quant.auto_batches=[8]"], "use format=auto"),
-        (["format=pt2_int8", "quant.backend=onnxruntime"], "use format=onnx_int8"),
-        (["format=auto", "quant.backend=inductor"], "use format=pt2_int8"),
-        (["format=auto", "batches=8", "quant.auto_batches=[8]"], "keep batches=8"),
-        (["format=auto", "quant.auto_batches=[]"], "use quant.auto_batches=[1,64]"),
-        (["format=onnx_int8", "quant.percentile=99"], "use quant.observer=percentile"),
+        (["--format=onnx_int8", "quant.auto_batches=[8]"], "use --format auto"),
+        (["--format=pt2_int8", "quant.backend=onnxruntime"], "use --format onnx_int8"),
+        (["--format=auto", "quant.backend=inductor"], "use --format pt2_int8"),
+        (["--format=auto", "--batches=8", "quant.auto_batches=[8]"], "keep --batches 8"),
+        (["--format=auto", "quant.auto_batches=[]"], "use quant.auto_batches=[1,64]"),
+        (["--format=onnx_int8", "quant.percentile=99"], "use quant.observer=percentile"),
     ],
 )
 def test_knobs_of_integers_without_effect_are_refused(

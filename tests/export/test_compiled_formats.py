@@ -37,7 +37,7 @@ def test_the_command_says_nothing_but_its_own_lines(
     run: Path, tmp_path: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     # A toolkit without a GPU is what Inductor has something to say about.
-    done = dnntrain("export", str(run), "format=pt2_int8", f"path={tmp_path}/out", CUDA_HOME=str(tmp_path))
+    done = dnntrain("export", str(run), "--format=pt2_int8", f"--path={tmp_path}/out", CUDA_HOME=str(tmp_path))
     assert done.returncode == 0
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["calibrating", "pt2_int8:"]
 
@@ -59,7 +59,7 @@ def test_an_integer_program_read_back_in_a_new_process_still_runs_in_integers(al
 @pytest.mark.slow
 @pytest.mark.parametrize("observer", ["histogram", "percentile"])
 def test_every_observer_of_inductor_keeps_the_accuracy(observer: str, run: Path, tmp_path: Path) -> None:
-    words = ["format=pt2_int8", f"quant.observer={observer}", "quant.batches=4", f"path={tmp_path}/out"]
+    words = ["--format=pt2_int8", f"quant.observer={observer}", "quant.batches=4", f"--path={tmp_path}/out"]
     assert main(["export", str(run), *words]) == 0
     assert details(tmp_path / "out")["parity"]["drop"] <= 0.01
 
@@ -68,7 +68,7 @@ def test_every_observer_of_inductor_keeps_the_accuracy(observer: str, run: Path,
 def test_dynamic_ranges_of_a_convolutional_network_fall_back_to_float_and_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["format=pt2_int8", "quant=int8_dynamic", f"path={tmp_path}/out"]
+    words = ["--format=pt2_int8", "quant=int8_dynamic", f"--path={tmp_path}/out"]
     assert main(["export", str(run), *words]) == 5
     assert "quant.min_share=0.5" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
@@ -103,7 +103,7 @@ def test_machine_code_for_another_processor_is_refused(alone: Folder, capsys: py
 def test_scales_for_whole_tensors_are_refused_for_inductor(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["format=pt2_int8", "quant.per_channel=false", f"path={tmp_path}/out"]
+    words = ["--format=pt2_int8", "quant.per_channel=false", f"--path={tmp_path}/out"]
     assert main(["export", str(run), *words]) == 2
     assert "quant.backend=onnxruntime" in capsys.readouterr().err
 

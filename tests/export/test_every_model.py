@@ -60,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def exported(run: Path, name: str) -> None:
-    assert main(["export", str(run), f"format={name}"]) == 0
+    assert main(["export", str(run), f"--format={name}"]) == 0
     folder = run / "exports" / name
     assert json.loads((folder / "manifest.json").read_text())["details"]["parity"]["agreement"] >= MIN_AGREEMENT
     shape = load_model(folder).input_shape

@@ -54,7 +54,7 @@ def test_eval_and_predict_need_the_export_alone(name: str, alone: Folder, tmp_pa
     capsys.readouterr()
     assert main(["eval", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] > 0.8
-    assert main(["predict", str(folder), str(tmp_path), "format=jsonl"]) == 0
+    assert main(["predict", str(folder), str(tmp_path), "--format=jsonl"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     probabilities = np.array([row["probability"] for row in rows])
     found = load_model(folder).compute_logits(images(4)).float().softmax(1).max(1).values.numpy()
@@ -87,18 +87,18 @@ def test_the_weights_of_a_safetensors_export_are_those_of_the_run(exports: Folde
 
 
 def test_an_export_is_evaluated_on_other_parts_and_settings_of_its_data(exports: Folder, capsys: Capture) -> None:
-    words = ["eval", str(exports("safetensors")), "split=val", "data.val_fraction=0.5", "--json"]
+    words = ["eval", str(exports("safetensors")), "--split=val", "data.val_fraction=0.5", "--json"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["examples"] > 144
 
 
 def test_an_export_takes_the_place_of_an_earlier_one_and_of_nothing_else(run: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
-    assert main(["export", str(run), "format=safetensors", f"path={place}"]) == 0
-    assert main(["export", str(run), "format=safetensors", f"path={place}"]) == 0
+    assert main(["export", str(run), "--format=safetensors", f"--path={place}"]) == 0
+    assert main(["export", str(run), "--format=safetensors", f"--path={place}"]) == 0
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    assert main(["export", str(run), "format=safetensors", f"path={tmp_path}/mine"]) == 2
+    assert main(["export", str(run), "--format=safetensors", f"--path={tmp_path}/mine"]) == 2
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
     assert sorted(item.name for item in tmp_path.iterdir()) == ["mine", "place"]
 
@@ -113,7 +113,7 @@ def test_what_a_killed_export_left_is_removed_and_another_process_keeps_its_own(
     for folder in (left, working, elsewhere):
         folder.mkdir()
         (folder / "model.onnx").write_bytes(b"half")
-    assert main(["export", str(run), "format=safetensors", f"path={tmp_path / 'mine'}"]) == 0
+    assert main(["export", str(run), "--format=safetensors", f"--path={tmp_path / 'mine'}"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {working.name, elsewhere.name, "mine"}
 
 

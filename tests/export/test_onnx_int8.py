@@ -30,8 +30,8 @@ def details(folder: Path) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize("observer", ["minmax", "histogram", "percentile"])
 def test_every_observer_keeps_the_accuracy(observer: str, run: Path, tmp_path: Path) -> None:
     place = tmp_path / "out"
-    words = [f"quant.observer={observer}", f"path={place}", "quant.batches=4"]
-    assert main(["export", str(run), "format=onnx_int8", *words]) == 0
+    words = [f"quant.observer={observer}", f"--path={place}", "quant.batches=4"]
+    assert main(["export", str(run), "--format=onnx_int8", *words]) == 0
     assert details(place)["parity"]["drop"] <= 0.01
 
 
@@ -47,7 +47,7 @@ def test_a_float_model_counts_as_float(exports: Folder) -> None:
 
 def test_dynamic_ranges_run_in_integers_too(run: Path, tmp_path: Path) -> None:
     place = tmp_path / "out"
-    assert main(["export", str(run), "format=onnx_int8", "quant=int8_dynamic", f"path={place}"]) == 0
+    assert main(["export", str(run), "--format=onnx_int8", "quant=int8_dynamic", f"--path={place}"]) == 0
     assert details(place)["census"]["shares"] == {"int8": 1.0}
 
 
@@ -59,7 +59,7 @@ def test_an_integer_export_is_a_third_of_the_float_one_or_less(exports: Folder) 
 
 def test_calibration_images_come_from_the_training_part_by_seed(run: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        assert main(["export", str(run), "format=onnx_int8", f"path={tmp_path}/{name}"]) == 0
+        assert main(["export", str(run), "--format=onnx_int8", f"--path={tmp_path}/{name}"]) == 0
     first, second = ((tmp_path / name / "model_int8.onnx").read_bytes() for name in ("a", "b"))
     assert first == second
 
@@ -82,7 +82,7 @@ def test_more_loss_of_accuracy_than_allowed_fails_with_exit_code_5(
         "make_calibration_batches",
         lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches,
     )
-    assert main(["export", str(run), "format=onnx_int8", f"path={tmp_path}/out"]) == 5
+    assert main(["export", str(run), "--format=onnx_int8", f"--path={tmp_path}/out"]) == 5
     assert "quant.max_drop" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

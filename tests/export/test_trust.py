@@ -62,13 +62,13 @@ def test_a_program_without_its_manifest_is_loaded_only_where_it_is_trusted(
 ) -> None:
     file = shutil.copy(alone("pt2") / "model.pt2", tmp_path / "stray.pt2")
     assert main(["eval", str(file)]) == 5
-    assert "trust=true" in capsys.readouterr().err
-    assert main(["eval", str(file), "trust=true"]) == 0
+    assert "--trust" in capsys.readouterr().err
+    assert main(["eval", str(file), "--trust"]) == 0
 
 
 def test_a_program_that_is_no_archive_is_refused_even_where_trusted(tmp_path: Path) -> None:
     (tmp_path / "junk.pt2").write_bytes(b"junk")
-    assert main(["eval", str(tmp_path / "junk.pt2"), "trust=true"]) == 5
+    assert main(["eval", str(tmp_path / "junk.pt2"), "--trust"]) == 5
 
 
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "link.bin"])

@@ -40,11 +40,11 @@ def test_trials_that_name_one_accelerator_wait_for_each_other() -> None:
 
 
 def test_more_at_once_shares_cores_but_no_accelerators() -> None:
-    assert divide_machine([ResourceDemand(2)] * 3, (), (0, 1), 0, at_once=3) == [
+    assert divide_machine([ResourceDemand(2)] * 3, (), (0, 1), 0, jobs=3) == [
         Resources((), (0,)),
         Resources((), (1,)),
         Resources((), (0,)),
     ]
-    assert len(divide_machine([ResourceDemand(1)] * 3, (), range(8), 0, at_once=1)) == 1
+    assert len(divide_machine([ResourceDemand(1)] * 3, (), range(8), 0, jobs=1)) == 1
     with pytest.raises(ConfigError, match="2 trials of 2 devices fit on 4 at once"):
-        divide_machine([ResourceDemand(2, devices=2)] * 3, ("0", "1", "2", "3"), range(8), 0, at_once=3)
+        divide_machine([ResourceDemand(2, devices=2)] * 3, ("0", "1", "2", "3"), range(8), 0, jobs=3)

@@ -1,1 +1,1 @@
-"""The verbs of the command line, one file each: `run(arguments) -> int` returns the exit code."""
+"""The commands, one file each: `run(arguments) -> int` returns the exit code."""

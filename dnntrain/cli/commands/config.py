@@ -10,7 +10,7 @@ from dnntrain.config.yaml_io import dump_yaml
 
 
 def run(arguments: Arguments) -> int:
-    """Prints what would be written to config.yaml."""
+    """Print what would be written to config.yaml."""
     container = compose(arguments.overrides, arguments.config_dir, quiet=arguments.quiet)
     print(json.dumps(container, indent=1) if arguments.json else dump_yaml(container).rstrip("\n"))
     return 0

@@ -3,46 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shutil
-import socket
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from dataclasses import asdict
 
 from dnntrain.cli.parser import Arguments
-from dnntrain.utils.hardware import probe_hardware
-from dnntrain.utils.units import format_bytes
-
-_REQUIRED_PACKAGES = (
-    "torch",
-    "torchvision",
-    "hydra-core",
-    "omegaconf",
-    "rich",
-    "numpy",
-    "safetensors",
-    "pillow",
-    "matplotlib",
-    "torchao",
-)
-_OPTIONAL_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "timm", "tensorboard", "mlflow")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: `level` is ok, note or fault."""
-
-    level: str
-    topic: str
-    text: str
+from dnntrain.run.doctor import run_checks
 
 
 def run(arguments: Arguments) -> int:
-    """Prints every finding; exit code 1 where there is a fault."""
+    """Print the result of every check. Return 1 if one of them is a fault."""
     checks = run_checks()
     if arguments.json:
         print(json.dumps([asdict(check) for check in checks], indent=1))
@@ -51,93 +19,3 @@ def run(arguments: Arguments) -> int:
             mark = {"ok": "  ", "note": "- ", "fault": "! "}[check.level]
             print(f"{mark}{check.topic:<14} {check.text}")
     return int(any(check.level == "fault" for check in checks))
-
-
-def run_checks() -> list[Check]:
-    """All findings, in the order of a person's questions: what is installed, what computes, what can be written."""
-    probes: list[Callable[[], list[Check]]] = [
-        _check_versions,
-        _check_devices,
-        _check_processor,
-        _check_memory,
-        _check_folders,
-        _check_ports,
-        _check_data,
-    ]
-    return [result for probe in probes for result in probe()]
-
-
-def _check_versions() -> list[Check]:
-    from dnntrain import __version__
-
-    checks = [Check("ok", "dnntrain", __version__), Check("ok", "python", platform.python_version())]
-    for package in (*_REQUIRED_PACKAGES, *_OPTIONAL_PACKAGES):
-        try:
-            checks.append(Check("ok", package, version(package)))
-        except PackageNotFoundError:
-            level, text = (
-                ("fault", "missing") if package in _REQUIRED_PACKAGES else ("note", "not installed (optional)")
-            )
-            checks.append(Check(level, package, text))
-    return checks
-
-
-def _check_devices() -> list[Check]:
-    import torch
-
-    hardware = probe_hardware("auto")
-    name = hardware.device_name or "no accelerator: training runs on the processor"
-    count = f"{hardware.device_count} × " if hardware.device == "cuda" else ""
-    distributed = "gloo" if torch.distributed.is_available() else "none"
-    if hardware.device == "cuda" and torch.distributed.is_nccl_available():
-        distributed += ", nccl"
-    return [Check("ok", "device", f"{hardware.device}: {count}{name}"), Check("ok", "distributed", distributed)]
-
-
-def _check_processor() -> list[Check]:
-    from dnntrain.choices.precision.auto import AutoPrecision
-
-    hardware = probe_hardware("auto")
-    policy = AutoPrecision().build(hardware)
-    return [
-        Check("ok", "processor", f"{hardware.cpu_model}, {hardware.cores} cores"),
-        Check("ok", "features", " ".join(hardware.cpu_features) or "none known"),
-        Check("ok", "precision", f"{policy.name} ({policy.reason})"),
-    ]
-
-
-def _check_memory() -> list[Check]:
-    free = shutil.disk_usage(Path.cwd()).free
-    level = "fault" if free < 2**26 else "ok"
-    return [
-        Check("ok", "memory", format_bytes(probe_hardware("cpu").memory_bytes)),
-        Check(level, "free disk", f"{format_bytes(free)} here"),
-    ]
-
-
-def _check_folders() -> list[Check]:
-    checks = []
-    for topic, folder in (("runs", Path.cwd()), ("temporary", Path(tempfile.gettempdir()))):
-        try:
-            with tempfile.NamedTemporaryFile(dir=folder):
-                checks.append(Check("ok", topic, f"{folder} can be written"))
-        except OSError as error:
-            checks.append(Check("fault", topic, f"{folder} cannot be written: {error.strerror}; set run_dir or TMPDIR"))
-    return checks
-
-
-def _check_ports() -> list[Check]:
-    try:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            return [Check("ok", "ports", "a free one on 127.0.0.1")]
-    except OSError as error:
-        return [Check("fault", "ports", f"none on 127.0.0.1: {error.strerror}; several processes cannot meet")]
-
-
-def _check_data() -> list[Check]:
-    data_dir = os.environ.get("DNNTRAIN_DATA")
-    if data_dir is None:
-        return [Check("note", "data", "DNNTRAIN_DATA is not set; digits comes with dnntrain")]
-    level = "ok" if Path(data_dir).is_dir() else "fault"
-    return [Check(level, "data", f"DNNTRAIN_DATA={data_dir}" + ("" if level == "ok" else " is not a folder"))]

@@ -1,4 +1,4 @@
-"""`dnntrain train`: trains a run, or goes on with it, and leaves everything in its run directory."""
+"""`dnntrain train`: train a run, or resume it, and leave everything in its run directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dnntrain.utils.world import World
 
 
 def run(arguments: Arguments) -> int:
-    """Trains what the overrides describe."""
+    """Train the run that the overrides describe."""
     from dnntrain.run.runner import train_from_factory
 
     def make_config() -> RunConfig:
@@ -27,7 +27,7 @@ def run(arguments: Arguments) -> int:
 
 
 def print_last_line(result: Mapping[str, Any], arguments: Arguments) -> None:
-    """The path of the report, last on stdout."""
+    """Print the path of the report, last on stdout."""
     if arguments.json or not World.from_environ().is_main:
         return
     path = Path(result["run_dir"])

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.errors import ConfigError
+from dnntrain.export.format_names import FORMAT_NAMES
 from dnntrain.export.manifest import Manifest
 from dnntrain.utils.hardware import Hardware, get_device_type, probe_hardware
 from dnntrain.utils.suggest import did_you_mean
-
-FORMAT_NAMES = ("safetensors", "pt2", "onnx", "onnx_int8", "pt2_int8", "pt2_cuda", "aoti")
 
 Runner = Callable[[Tensor], Tensor]
 
@@ -74,8 +73,8 @@ def resolve_device(export_format: ExportFormat, device: str, is_explicit: bool =
         return device
     if is_explicit and kind != "auto":
         raise ConfigError(
-            f"format={export_format.name} runs on device={export_format.devices[0]} alone, not on device={device}",
-            f"use device={export_format.devices[0]}, or an export of format={'pt2_int8' if kind == 'cpu' else 'pt2'}",
+            f"--format {export_format.name} runs on device={export_format.devices[0]} alone, not on device={device}",
+            f"use device={export_format.devices[0]}, or an export of --format {'pt2_int8' if kind == 'cpu' else 'pt2'}",
         )
     return export_format.devices[0]
 
@@ -91,15 +90,10 @@ def resolve_model_file(path: Path, name: str) -> Path:
 
 
 def get_format(name: str) -> ExportFormat:
-    """The format called `name`. Raises ConfigError with the nearest, or what to use in its place."""
-    if name in ("torchscript", "jit", "pt"):
+    """The format called `name`. Raises ConfigError with the nearest one."""
+    if name not in FORMAT_NAMES:
         raise ConfigError(
-            f"format={name} is refused: TorchScript is deprecated in torch and its files are code",
-            "use format=pt2, which torch.export writes and torch.export.load reads, or format=onnx",
-        )
-    if name not in (*FORMAT_NAMES, "auto"):
-        raise ConfigError(
-            f"format={name} is none of {', '.join(FORMAT_NAMES)}, auto", did_you_mean(name, [*FORMAT_NAMES, "auto"])
+            f"the format {name!r} is not one of {', '.join(FORMAT_NAMES)}", did_you_mean(name, FORMAT_NAMES)
         )
     export_format: ExportFormat = importlib.import_module(f"dnntrain.export.formats.{name}").FORMAT
     return export_format
@@ -112,6 +106,6 @@ def check_installed(export_format: ExportFormat) -> None:
     missing = [name for name in export_format.requires if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"format={export_format.name} needs {', '.join(missing)}",
-            "run: pip install 'dnntrain[onnx]', or use format=pt2",
+            f"--format {export_format.name} needs {', '.join(missing)}",
+            "run: pip install 'dnntrain[onnx]', or use --format pt2",
         )

@@ -1,4 +1,4 @@
-"""`format=aoti`: machine code that AOTInductor compiles for this processor; loads without compiling."""
+"""`--format aoti`: machine code that AOTInductor compiles for this processor; loads without compiling."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FILE_NAME = "model_aoti.pt2"
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """model_aoti.pt2, with frozen weights, the machine that it is for, and the census of what ran."""
     if shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise ConfigError("format=aoti compiles C++, and there is no compiler", "install g++, or use format=pt2")
+        raise ConfigError("--format aoti compiles C++, and there is no compiler", "install g++, or use --format pt2")
     from torch import _inductor as inductor
 
     program = trace_model(source.model, source.images)
@@ -56,7 +56,7 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     if saved_machine.get("torch") != this_machine["torch"] or missing:
         requirement = f"a processor with {', '.join(missing)}" if missing else f"torch {saved_machine.get('torch')}"
         raise CheckpointError(
-            f"{export_path} was compiled for {requirement}", "export it again on this machine, or use format=pt2"
+            f"{export_path} was compiled for {requirement}", "export it again on this machine, or use --format pt2"
         )
     from torch import _inductor as inductor
 

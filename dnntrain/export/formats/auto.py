@@ -1,4 +1,4 @@
-"""`format=auto`: the formats that were fastest on this machine, each for the batch sizes that it won."""
+"""`--format auto`: the formats that were fastest on this machine, each for the batch sizes that it won."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, ver
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """Not written by itself: `verbs/choosing.py` measures first."""
-    raise AssertionError("format=auto is a choice among exports")
+    """Never called: `bench/fastest_export.py` measures first."""
+    raise AssertionError("--format auto is a choice among exports")
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:

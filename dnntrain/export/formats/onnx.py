@@ -1,4 +1,4 @@
-"""`format=onnx`: one file for ONNX Runtime and others, weights inside, the card in its metadata."""
+"""`--format onnx`: one file for ONNX Runtime and others, weights inside, the card in its metadata."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def export_onnx(source: ExportRequest, path: Path) -> None:
             )
     except Exception as error:  # the exporter runs the model's own code, which raises whatever it likes
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ConfigError(f"the model cannot be exported to ONNX: {line[:300]}", "use format=safetensors") from error
+        raise ConfigError(f"the model cannot be exported to ONNX: {line[:300]}", "use --format safetensors") from error
     if program is None:
-        raise CheckpointError("torch.onnx.export returned no program", "use format=pt2")
+        raise CheckpointError("torch.onnx.export returned no program", "use --format pt2")
     program.save(str(path), external_data=False)
 
 

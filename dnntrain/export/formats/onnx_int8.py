@@ -1,4 +1,4 @@
-"""`format=onnx_int8`: the ONNX model, quantised by ONNX Runtime's own quantiser."""
+"""`--format onnx_int8`: the ONNX model, quantised by ONNX Runtime's own quantiser."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
         except Exception as error:  # ONNX Runtime has an exception for each way to fail, without a common one
             line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise CheckpointError(
-                f"ONNX Runtime cannot quantise this model: {line[:300]}", "use format=pt2_int8, or format=onnx"
+                f"ONNX Runtime cannot quantise this model: {line[:300]}", "use --format pt2_int8, or --format onnx"
             ) from error
     float_path.unlink()
     prepared_path.unlink()

@@ -1,4 +1,4 @@
-"""`format=pt2`: the program that torch.export traces. A .pt2 file is code: it is loaded only where its checksum is known."""
+"""`--format pt2`: the program that torch.export traces. A .pt2 file is code: it is loaded only where its checksum is known."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def trace_model(model: nn.Module, images: torch.Tensor, strict: bool = False) ->
             failure = failure or error
     assert failure is not None
     raise ConfigError(
-        f"the model cannot be traced by torch.export: {_get_first_line(failure)}", "use format=safetensors"
+        f"the model cannot be traced by torch.export: {_get_first_line(failure)}", "use --format safetensors"
     ) from failure
 
 
@@ -85,7 +85,7 @@ def load_program(path: Path, device: str = "cpu") -> nn.Module:
     except Exception as error:  # torch's reader raises whatever it stumbles over in damaged bytes
         raise CheckpointError(
             f"{path} cannot be read as a program of torch.export: {_get_first_line(error)}",
-            "export it again with: dnntrain export RUN format=pt2",
+            "export it again with: dnntrain export RUN --format pt2",
         ) from None
     finally:
         logger.setLevel(previous_level)

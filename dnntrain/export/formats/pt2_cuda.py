@@ -1,4 +1,4 @@
-"""`format=pt2_cuda`: a program of torch.export whose linear layers torchao quantised for a GPU; Inductor compiles it when it is loaded."""
+"""`--format pt2_cuda`: a program of torch.export whose linear layers torchao quantised for a GPU; Inductor compiles it when it is loaded."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def check_device(device: str) -> None:
     """Raises ConfigError where `device` does not compute in float8."""
     if refusal := Float8().refusal(detect_hardware(device)):
         reason, fix = refusal
-        raise ConfigError(f"format={FORMAT.name} {reason}", fix)
+        raise ConfigError(f"--format {FORMAT.name} {reason}", fix)
 
 
 FORMAT = ExportFormat(

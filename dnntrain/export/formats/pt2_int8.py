@@ -1,4 +1,4 @@
-"""`format=pt2_int8`: a quantised program of torch.export, which Inductor compiles to integer kernels when it is loaded."""
+"""`--format pt2_int8`: a quantised program of torch.export, which Inductor compiles to integer kernels when it is loaded."""
 
 from __future__ import annotations
 

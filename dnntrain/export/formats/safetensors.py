@@ -1,4 +1,4 @@
-"""`format=safetensors`: weights with plain names, and config.json in timm's layout. Holds no code."""
+"""`--format safetensors`: weights with plain names, and config.json in timm's layout. Holds no code."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_a_place_that_holds_no_model_is_refused(short_run: Path, tmp_path: Path)
 
 
 def test_an_export_that_is_a_program_is_refused_with_what_teaches(short_run: Path, tmp_path: Path) -> None:
-    assert main(["export", str(short_run), "format=onnx", f"path={tmp_path / 'onnx'}"]) == 0
+    assert main(["export", str(short_run), "--format=onnx", f"--path={tmp_path / 'onnx'}"]) == 0
     assert "its export with format=safetensors" in refused(tmp_path / "onnx")
 
 

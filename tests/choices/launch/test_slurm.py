@@ -47,15 +47,15 @@ def test_a_task_of_srun_is_a_rank() -> None:
     }
 
 
-def test_print_shows_the_script_and_leaves_nothing(
+def test_dry_run_shows_the_script_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["slurm", "parallel=ddp", "launch.nproc=2", "--print"]) == 0
+    assert main(["submit", "parallel=ddp", "launch.nproc=2", "--dry-run"]) == 0
     assert "#SBATCH --ntasks-per-node=2" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
 def test_several_ranks_of_one_network_each_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["slurm", "launch.nproc=2", "--print"]) == 2
+    assert main(["submit", "launch.nproc=2", "--dry-run"]) == 2
     assert "add parallel=ddp" in capsys.readouterr().err

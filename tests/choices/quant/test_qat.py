@@ -255,7 +255,7 @@ def test_damaged_ranges_are_said_to_be(qat_run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["onnx_int8", "pt2_int8"])
 def test_an_integer_export_uses_the_ranges_that_were_trained(name: str, qat_run: Path, tmp_path: Path) -> None:
     path = tmp_path / name
-    assert main(["export", str(qat_run), f"format={name}", f"path={path}"]) == 0
+    assert main(["export", str(qat_run), f"--format={name}", f"--path={path}"]) == 0
     details = json.loads((path / "manifest.json").read_text())["details"]
     assert details["census"]["shares"]["int8"] > 0.99
     assert details["parity"]["agreement"] > 0.97
@@ -265,12 +265,12 @@ def test_an_integer_export_uses_the_ranges_that_were_trained(name: str, qat_run:
 def test_what_was_not_trained_for_integers_is_not_exported_so(
     short_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["export", str(short_run), "format=onnx_int8", "quant=qat"]) == 2
+    assert main(["export", str(short_run), "--format=onnx_int8", "quant=qat"]) == 2
     assert "quant=int8_static" in capsys.readouterr().err
 
 
 def test_a_float_export_is_of_the_float_network(qat_run: Path, tmp_path: Path) -> None:
-    assert main(["export", str(qat_run), "format=safetensors", f"path={tmp_path / 'out'}"]) == 0
+    assert main(["export", str(qat_run), "--format=safetensors", f"--path={tmp_path / 'out'}"]) == 0
     weights = [load_file(path / "model.safetensors") for path in (qat_run, tmp_path / "out")]
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
 
@@ -289,7 +289,7 @@ def test_with_averages_a_teacher_mixup_and_two_ranks_it_trains_resumes_and_expor
     assert comparable(tmp_path / "parts") == comparable(tmp_path / "whole")
     assert evaluate(str(tmp_path / "parts"))["accuracy"] == pytest.approx(result(tmp_path / "parts")["value"], abs=0.01)
     path = tmp_path / "export"
-    assert main(["export", str(tmp_path / "parts"), "format=onnx_int8", f"path={path}"]) == 0
+    assert main(["export", str(tmp_path / "parts"), "--format=onnx_int8", f"--path={path}"]) == 0
     assert json.loads((path / "manifest.json").read_text())["details"]["census"]["shares"]["int8"] > 0.99
 
 

@@ -1,35 +1,35 @@
-"""`dnntrain slurm [overrides]`: hands a run to Slurm as a batch job; with --print shows the script and submits nothing."""
+"""Submit a run to Slurm as a batch job."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 
 
-def run(arguments: Arguments) -> int:
-    """Submits what the overrides describe, with launch=slurm."""
-    has_launch_choice = any(word.lstrip("+").startswith("launch=") for word in arguments.overrides)
-    overrides = list(arguments.overrides) if has_launch_choice else ["launch=slurm", *arguments.overrides]
-    config = decode_config(compose(overrides, arguments.config_dir))
+def compose_job(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[RunConfig, tuple[str, ...]]:
+    """Return the configuration of a job, and its overrides with launch=slurm among them."""
+    if not any(word.lstrip("+").startswith("launch=") for word in overrides):
+        overrides = ["launch=slurm", *overrides]
+    config = decode_config(compose(overrides, config_dir))
     if config.launch.scheduler != "slurm":
-        raise ConfigError("dnntrain slurm is for launch=slurm", "leave out launch=, or use dnntrain train")
-    dir_option = () if arguments.config_dir is None else (f"--config-dir={arguments.config_dir.absolute()}",)
-    if arguments.print_only:
-        print(make_job_script(config, Path(config.run_dir or f"runs/{config.name}/ID").expanduser().absolute()), end="")
-        return 0
-    print(submit_job(config, [*dir_option, *overrides])["run_dir"])
-    return 0
+        raise ConfigError("dnntrain submit is for launch=slurm", "leave out launch=, or use dnntrain train")
+    return config, tuple(overrides)
+
+
+def preview_job(config: RunConfig) -> str:
+    """Return the batch script of a run whose directory is not made yet."""
+    return make_job_script(config, Path(config.run_dir or f"runs/{config.name}/ID").expanduser().absolute())
 
 
 def make_job_script(config: RunConfig, folder: Path) -> str:
-    """The batch script of a run in `folder`."""
+    """Return the batch script of a run in `folder`."""
     from dnntrain.choices.launch._slurm_script import make_batch_script
 
     choice = config.launch
@@ -43,8 +43,8 @@ def make_job_script(config: RunConfig, folder: Path) -> str:
     return make_batch_script(choice, config.name, folder, program)
 
 
-def submit_job(config: RunConfig, overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    """Writes the run directory and hands the job to sbatch; returns {"status": "submitted", "job", "run_dir"}."""
+def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Write the run directory and call sbatch; return {"status": "submitted", "job", "run_dir"}."""
     import subprocess
 
     from dnntrain.run.directory import RunDirectory
@@ -64,11 +64,11 @@ def submit_job(config: RunConfig, overrides: list[str] | tuple[str, ...]) -> dic
         process = subprocess.run(command, capture_output=True, text=True, check=True)
     except FileNotFoundError:
         raise ConfigError(
-            "there is no sbatch here", "submit from a login node of the cluster; --print shows the script"
+            "there is no sbatch here", "submit from a login node of the cluster; --dry-run prints the script"
         ) from None
     except subprocess.CalledProcessError as error:
         raise ConfigError(
-            f"sbatch refuses the job: {error.stderr.strip()}", "dnntrain slurm … --print shows it"
+            f"sbatch refuses the job: {error.stderr.strip()}", "dnntrain submit … --dry-run prints its script"
         ) from None
     job = process.stdout.strip().split(";")[0]
     print(f"job {job} is submitted; its output: {path}/logs/slurm-{job}.txt", file=sys.stderr)

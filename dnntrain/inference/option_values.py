@@ -1,0 +1,17 @@
+"""The values that options of commands may have, listed without importing torch."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Split = Literal["train", "val", "test"]
+
+#: How the program of an export computes.
+ExportRuntime = Literal["eager", "eager_bf16", "compiled", "compiled_bf16"]
+
+#: How the model of a run is measured.
+BenchRuntime = Literal["eager_fp32", "eager_bf16", "compiled_fp32", "compiled_bf16"]
+
+PredictionFormat = Literal["csv", "jsonl"]
+
+SPLITS: tuple[str, ...] = get_args(Split)

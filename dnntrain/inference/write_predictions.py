@@ -1,0 +1,84 @@
+"""Write predictions as CSV or JSON lines, with progress and the list of unreadable files on stderr."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from dnntrain.errors import DataError
+from dnntrain.inference.predict import predict_files
+
+#: Seconds between two notes on progress.
+_PROGRESS_INTERVAL_S = 1.0
+
+
+def write_predictions(
+    run: Path,
+    images: Sequence[Path],
+    stream: TextIO,
+    output_format: str,
+    top: int | None,
+    *,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Write a row for each readable image to `stream`, and list the unreadable ones on stderr.
+
+    `top`: how many classes of each image; None: 1 in CSV, 5 in JSON. `options` are those of `predict_files`. Raises DataError if no
+    image could be read.
+    """
+    unreadable: list[DataError] = []
+    progress = _ProgressPrinter(quiet)
+    num_classes = top or (1 if output_format == "csv" else 5)
+    writer = csv.writer(stream, lineterminator="\n")
+    rows = 0
+    for row in predict_files(
+        run, images, num_classes, lambda file, error: unreadable.append(error), progress=progress, **options
+    ):
+        if output_format == "jsonl":
+            print(json.dumps(row), file=stream)
+        else:
+            if not rows:
+                writer.writerow(["path", *_make_header(len(row["top"]))])
+            writer.writerow([row["path"], *(value for pair in row["top"] for value in pair)])
+        rows += 1
+    progress.end_line()
+    if unreadable:
+        print(f"{len(unreadable)} of {rows + len(unreadable)} files could not be read:", file=sys.stderr)
+        for error in unreadable:
+            print(f"  {error.message}", file=sys.stderr)
+    if not rows:
+        raise DataError(f"none of {len(unreadable)} files could be read; the first: {unreadable[0].message}")
+
+
+def _make_header(num_classes: int) -> list[str]:
+    """Return class, probability, class_2, probability_2 …"""
+    suffixes = ["", *(f"_{number}" for number in range(2, num_classes + 1))]
+    return [f"{name}{suffix}" for suffix in suffixes for name in ("class", "probability")]
+
+
+class _ProgressPrinter:
+    """How far it is, on stderr: about once a second on a terminal in one line, else every ten seconds."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+        self._has_printed = False
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._quiet or now - self._last < _PROGRESS_INTERVAL_S * (1 if self._terminal else 10):
+            return
+        self._last, self._has_printed = now, True
+        text = f"{done} of {total} files, {done / (now - self._start):.0f}/s"
+        print(f"\r{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def end_line(self) -> None:
+        if self._has_printed and self._terminal:
+            print(file=sys.stderr)

@@ -1,0 +1,94 @@
+"""Export a finished run to a portable format, or to the one that is fastest on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dnntrain.bench.fastest_export import export_fastest
+from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND
+from dnntrain.errors import ConfigError
+from dnntrain.export.formats import resolve_device
+from dnntrain.export.manifest import Manifest
+from dnntrain.inference.export_run import ExportSource, choose_quantization, get_installed_format, write_export
+from dnntrain.inference.load import load_model
+from dnntrain.utils.hardware import probe_hardware
+from dnntrain.utils.world import World
+
+
+def export_trained(
+    run: Path,
+    overrides: Sequence[str],
+    target: Path,
+    *,
+    format_name: str,
+    runtime: str = "eager",
+    batches: Sequence[int] | None = None,
+    threads: int | None = None,
+    say: Callable[[str], None],
+) -> Manifest:
+    """Write the export of `run` to the folder `target`, compared with its source, and return its manifest.
+
+    runtime   how a program computes
+    batches   the batch sizes that --format auto measures at; None: those of the quantization
+    threads   None: as many as torch takes, and for measurements all cores
+
+    Raises ConfigError, and writes nothing, if the model or the machine cannot do it or if an override has no effect.
+    """
+    _check_single_process(run)
+    quant_overrides = [word for word in overrides if word.lstrip("+").startswith(("quant=", "quant."))]
+    model_overrides = [word for word in overrides if word not in quant_overrides]
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    export_format = get_installed_format(format_name)
+    for word in model_overrides:
+        if word.lstrip("+").startswith("device="):
+            resolve_device(export_format, word.partition("=")[2], is_explicit=True)
+    loaded_model = load_model(run, model_overrides)
+    if export_format.is_exact and quant_overrides:
+        raise ConfigError(
+            f"{quant_overrides[0]} has no effect with --format {format_name}",
+            "use --format onnx_int8 or --format pt2_int8",
+        )
+    quant = (
+        None if export_format.is_exact else choose_quantization(format_name, quant_overrides, loaded_model.config.quant)
+    )
+    _check_quant_overrides(format_name, quant_overrides, batches)
+    source = ExportSource.from_model(loaded_model)
+    for note in source.notes(quant):
+        say(f"note: {note}")
+    if quant is None or format_name != "auto":
+        return write_export(source, export_format, target, quant, say, runtime=runtime)
+    cores = threads or probe_hardware("cpu").cores
+    batches = quant.timing_batch_sizes if batches is None else batches
+    return export_fastest(source, target, quant, batches=batches, threads=cores, quantized_only=False, say=say)
+
+
+def _check_single_process(run: Path) -> None:
+    world = World.from_environ()
+    if world.size > 1:
+        raise ConfigError(
+            f"export works in one process, and this is one of {world.size} (WORLD_SIZE): ranges are read from the same "
+            "images whatever layout trained the run, and each process would write the same files",
+            f"start it without torchrun, as in: dnntrain export {run}",
+        )
+
+
+def _check_quant_overrides(name: str, quant_overrides: Sequence[str], batches: Sequence[int] | None) -> None:
+    """Raise ConfigError if an override changes nothing in an export to the format `name`."""
+    sizes = next((word for word in quant_overrides if word.lstrip("+").startswith("quant.auto_batches=")), None)
+    if sizes and name != "auto":
+        raise ConfigError(f"{sizes} has no effect with --format {name}", "use --format auto")
+    if sizes and batches is not None:
+        option = f"--batches {','.join(map(str, batches))}"
+        raise ConfigError(f"{option} and {sizes} both name the batch sizes to measure at", f"keep {option}")
+    backend = next(
+        (word for word in quant_overrides if word.lstrip("+").startswith("quant.backend=")), "quant.backend=auto"
+    )
+    backend_format = FORMAT_OF_BACKEND.get(backend.partition("=")[2], name)
+    if backend_format != name:
+        raise ConfigError(
+            f"{backend} is not what runs --format {name}", f"use --format {backend_format}, or leave quant.backend out"
+        )

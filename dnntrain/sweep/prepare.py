@@ -1,0 +1,196 @@
+"""Prepare a sweep: compose, check and plan every trial before any of them starts.
+
+The parent process alone composes. It lists every mistake of every trial at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import compute_digest, decode_config, load_config
+from dnntrain.config.registry import load_registry
+from dnntrain.errors import ConfigError, DnntrainError
+from dnntrain.run.resume_checks import find_refusals
+from dnntrain.sweep.grid import Combination, make_combinations, make_folder_name
+from dnntrain.sweep.resources import ResourceDemand, Resources, divide_machine
+from dnntrain.sweep.sweep_directory import Trial, read_names_by_digest
+from dnntrain.utils.words import add_config_dir
+from dnntrain.utils.world import World
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep without mistakes: its folder, its trials, and the parts of the machine that they run on."""
+
+    folder: Path
+    trials: tuple[Trial, ...]
+    resource_sets: tuple[Resources, ...]
+
+
+def prepare_sweep(
+    overrides: Sequence[str], config_dir: Path | None = None, *, jobs: int | None = None, quiet: bool = False
+) -> Sweep:
+    """Compose, check and plan every trial. Raises ConfigError that lists the mistakes of all of them.
+
+    `jobs` trials run at once; None: as many as fit on the machine.
+    """
+    trial_words = make_combinations(overrides, load_registry(config_dir).list_names)
+    configs = _compose_trials(trial_words, config_dir, quiet)
+    _check_distinct(trial_words, configs)
+    folder = _choose_folder(configs)
+    _check_local(trial_words, configs, folder, (overrides, config_dir, jobs))
+    known_names = read_names_by_digest(folder)
+    trials: list[Trial] = []
+    devices: tuple[str, ...] = ()
+    memory_bytes = 0
+    mistakes = [f"{folder} is the folder of one run\n     name another run_dir"] * (folder / "config.yaml").exists()
+    for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
+        name = known_names.get(compute_digest(config)) or make_folder_name(
+            number, len(trial_words), combination.swept_words
+        )
+        if any(trial.folder.name == name for trial in trials):
+            name = f"{name}-{compute_digest(config)[:6]}"  # an earlier line has given the name to another trial of this one
+        path = folder / name
+        words = tuple(word for word in combination.words if not word.startswith("run_dir="))
+        try:
+            session = _open_trial_session({**config, "run_dir": str(path)})
+        except ConfigError as error:
+            mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in error.mistakes]
+            continue
+        mistakes += _find_changed_settings(path, config)
+        plan, hardware = session.plan, session.hardware
+        demand = _compute_demand(session)
+        trials.append(
+            Trial(number, words, combination.swept_words, session.config.resolved, path, demand, plan.total_steps)
+        )
+        memory_bytes = hardware.memory_bytes
+        devices = max(devices, _list_devices(hardware) if demand.devices else (), key=len)
+    if mistakes:
+        raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+    demands = [trial.demand for trial in trials]
+    return Sweep(folder, tuple(trials), tuple(divide_machine(demands, devices, list_cores(), memory_bytes, jobs)))
+
+
+def _compose_trials(trial_words: Sequence[Combination], config_dir: Path | None, quiet: bool) -> list[dict[str, Any]]:
+    """The resolved configuration of every trial. Raises ConfigError that lists the mistakes of all, each once."""
+    configs: list[dict[str, Any]] = []
+    mistakes: list[str] = []
+    for number, combination in enumerate(trial_words):
+        try:
+            configs.append(compose(combination.words, config_dir, quiet=quiet or number > 0))
+        except ConfigError as error:
+            mistakes += error.mistakes
+    if configs and (resume := configs[0]["resume"]) != "auto":
+        mistakes.append(
+            f"resume={resume} is for one run; in a sweep each trial goes on where it stopped\n"
+            "     name another run_dir to begin anew, or init_from=PATH for weights to start from"
+        )
+    if mistakes:
+        raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+    return configs
+
+
+def _check_distinct(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]]) -> None:
+    """Refuses two trials that would compute the same."""
+    first: dict[str, int] = {}
+    mistakes = []
+    for number, config in enumerate(configs):
+        earlier = first.setdefault(compute_digest(config), number)
+        if earlier != number:
+            first_words, second_words = (" ".join(trial_words[index].swept_words) for index in (earlier, number))
+            mistakes.append(f"{first_words} and {second_words} are the same run\n     name each value once")
+    if mistakes:
+        raise ConfigError.from_mistakes(mistakes)
+
+
+def _check_local(
+    trial_words: Sequence[Combination],
+    configs: Sequence[dict[str, Any]],
+    folder: Path,
+    line: tuple[Sequence[str], Path | None, int | None],
+) -> None:
+    """Refuse trials that would only stand in a queue: the sweep waits for its trials, and divides this machine among them."""
+    from dnntrain.choices.launch._slurm_script import make_sweep_command
+
+    overrides, config_dir, jobs = line
+    for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
+        choice = decode_config(config).launch
+        if not choice.scheduler:
+            continue
+        words = [word for word in combination.words if not word.startswith(("run_dir=", "launch="))]
+        path = folder / make_folder_name(number, len(trial_words), combination.swept_words)
+        hint = f"a job for each trial: {shlex.join(['dnntrain', 'submit', *add_config_dir(config_dir, words), f'run_dir={path}'])}"
+        if choice.nodes == 1:
+            flags = [] if jobs is None else [f"--jobs={jobs}"]
+            words = [word for word in overrides if not word.startswith("run_dir=")]
+            command = make_sweep_command(choice, [*flags, *add_config_dir(config_dir, words), f"run_dir={folder}"])
+            hint += f"\n  or one job for all: {command}"
+        raise ConfigError(
+            "launch=slurm is for one run: a sweep waits for its trials, which would wait in Slurm's queue", hint
+        )
+
+
+def _choose_folder(configs: Sequence[dict[str, Any]]) -> Path:
+    """run_dir where it is set, else runs/NAME/sweep-ID, where ID follows from what the trials compute."""
+    if configs[0]["run_dir"]:
+        return Path(configs[0]["run_dir"]).expanduser().absolute()
+    names = {config["name"] for config in configs}
+    identity = hashlib.sha256(" ".join(compute_digest(config) for config in configs).encode()).hexdigest()[:8]
+    return Path("runs", names.pop() if len(names) == 1 else "mixed", f"sweep-{identity}").absolute()
+
+
+def _open_trial_session(config: dict[str, Any]) -> Any:
+    """The trial's session: its data are there, and it has a plan."""
+    from dnntrain.run.session import drop_init_weights_if_resuming, open_session
+
+    try:
+        return open_session(drop_init_weights_if_resuming(decode_config(config)), World())
+    except ConfigError:
+        raise
+    except DnntrainError as error:
+        error.message = f"{Path(config['run_dir']).name}: {error.message}"
+        raise
+
+
+def _find_changed_settings(path: Path, config: dict[str, Any]) -> list[str]:
+    """Why a trial cannot go on in `path`: it was begun there with other settings."""
+    if not (path / "checkpoints" / "LAST").exists() or not (path / "config.yaml").exists():
+        return []
+    return [f"{path.name}: {reason}" for reason in find_refusals(load_config(path / "config.yaml"), {**config})]
+
+
+def _compute_demand(session: Any) -> ResourceDemand:
+    """Return what a trial takes of the machine, by its plan."""
+    from dnntrain.utils.hardware import get_device_index
+
+    plan, config = session.plan, session.config
+    if session.hardware.device != "cpu":
+        return ResourceDemand(
+            plan.ranks,
+            config.train.threads or 1,
+            0,
+            plan.ranks,
+            get_device_index(config.device) if ":" in config.device and plan.ranks == 1 else None,
+        )
+    return ResourceDemand(plan.ranks, config.train.threads or 1, plan.memory.total)
+
+
+def _list_devices(hardware: Any) -> tuple[str, ...]:
+    """The accelerators of this machine that may be used, by the names that CUDA_VISIBLE_DEVICES takes."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return tuple(names or map(str, range(hardware.device_count)))
+
+
+def list_cores() -> tuple[int, ...]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))

@@ -1,0 +1,82 @@
+"""Run the trials of a prepared sweep as processes, each on its part of the machine.
+
+The same line again skips finished trials and resumes interrupted ones.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from dnntrain.errors import Interrupted, Preempted
+from dnntrain.run.directory import lock_folder
+from dnntrain.sweep.prepare import Sweep, list_cores
+from dnntrain.sweep.progress_table import make_progress_table
+from dnntrain.sweep.runner import TrialRunner, make_trial_command
+from dnntrain.sweep.sweep_directory import RESULTS_FILE, TrialStatus, freeze_trial, read_status, result_row, write_list
+from dnntrain.utils.units import pluralize
+
+
+def run_sweep(sweep: Sweep, config_dir: Path | None, display: str) -> Sequence[TrialStatus]:
+    """Freeze and run the trials that are not done, and return the status of each. Raises Stopped if a signal ended the sweep."""
+    with lock_folder(sweep.folder):
+        return _run_trials(sweep, config_dir, display)
+
+
+def _run_trials(sweep: Sweep, config_dir: Path | None, display: str) -> Sequence[TrialStatus]:
+    statuses = [read_status(trial) for trial in sweep.trials]
+    for trial, status in zip(sweep.trials, statuses, strict=True):
+        if not status.is_done:
+            freeze_trial(trial, config_dir)
+    write_list(sweep.folder, sweep.trials)
+    progress_table = make_progress_table(display, sweep.folder, sweep.trials, statuses)
+    progress_table.open()
+    try:
+        signal_number = TrialRunner(progress_table, sweep.resource_sets, make_trial_command).run()
+    finally:
+        progress_table.close()
+    if signal_number is not None:
+        error_class = Interrupted if signal_number == signal.SIGINT else Preempted
+        num_done = sum(status.is_done for status in progress_table.statuses)
+        raise error_class(
+            f"{signal.Signals(signal_number).name}: the sweep was stopped with {num_done} of {pluralize(len(sweep.trials), 'trial')} done",
+            "the same line again goes on with it",
+        )
+    return progress_table.statuses
+
+
+def get_exit_code(statuses: Sequence[TrialStatus]) -> int:
+    """Return 0 if all trials are done, else the exit code of the first one that is not; 1 if a signal killed it."""
+    unfinished = next((status for status in statuses if not status.is_done), None)
+    if unfinished is None:
+        return 0
+    return unfinished.exit_code if unfinished.exit_code is not None and unfinished.exit_code > 0 else 1
+
+
+def format_results(sweep: Sweep, statuses: Sequence[TrialStatus], as_json: bool) -> str:
+    """Return the path of the table of results, or its rows as JSON."""
+    if as_json:
+        return json.dumps([result_row(*pair) for pair in zip(sweep.trials, statuses, strict=True)], indent=1)
+    return str(sweep.folder / RESULTS_FILE)
+
+
+def format_listing(sweep: Sweep, as_json: bool) -> str:
+    """The trials, how each stands, and how many run at once: what --dry-run prints."""
+    statuses = [read_status(trial) for trial in sweep.trials]
+    if as_json:
+        rows = [{**result_row(*pair), "words": pair[0].words} for pair in zip(sweep.trials, statuses, strict=True)]
+        return json.dumps({"folder": str(sweep.folder), "at_once": len(sweep.resource_sets), "trials": rows}, indent=1)
+    resources = sweep.resource_sets[0]
+    cores = pluralize(len(list_cores()), "core")
+    share = f"devices {','.join(resources.devices)}" if resources.devices else f"{len(resources.cores)} of {cores}"
+    lines = [
+        f"{pluralize(len(sweep.trials), 'trial')}, {len(sweep.resource_sets)} at once, each on {share}: {sweep.folder}"
+    ]
+    width = max(len(trial.label) for trial in sweep.trials)
+    for trial, status in zip(sweep.trials, statuses, strict=True):
+        processes = f"{trial.demand.processes} process{'es' if trial.demand.processes > 1 else ''}"
+        steps = f" at step {status.step}" if status.status == "broken off" else ""
+        lines.append(f"{trial.number:>4}  {trial.label:<{width}}  {processes}  {status.status}{steps}")
+    return "\n".join(lines)
