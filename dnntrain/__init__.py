@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dnntrain.utils.threads import shorten_wait
+
 __version__ = "0.1.0"
 __all__ = ["evaluate", "load", "plan", "predict", "train"]
 
 if TYPE_CHECKING:
     from dnntrain.api import evaluate, load, plan, predict, train
+
+
+# Before torch is imported, which reads the variables once: every process of dnntrain imports this package first.
+shorten_wait()
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from dnntrain.errors import CheckpointError
+from dnntrain.utils.threads import PASSIVE_WAIT
 
 #: What a child process is started as.
 _WORKER_MODULE = "dnntrain.bench.worker"
@@ -22,7 +23,7 @@ class ModelProcess:
 
     def __init__(self, name: str, request: Mapping[str, Any], threads: int) -> None:
         self.name = name
-        variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **PASSIVE_WAIT}
         self._process = subprocess.Popen(
             [sys.executable, "-m", _WORKER_MODULE],
             stdin=subprocess.PIPE,

@@ -27,9 +27,10 @@ from dnntrain.input.split import prepare_data
 from dnntrain.protocols import Batch
 from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.files import read_json
-from dnntrain.utils.hardware import get_device_type, get_torch_device, probe_hardware
+from dnntrain.utils.hardware import get_default_threads, get_device_type, get_torch_device, probe_hardware, use_threads
 from dnntrain.utils.rng import Index
 from dnntrain.utils.suggest import did_you_mean
+from dnntrain.utils.threads import read_saved_threads
 from dnntrain.utils.world import World
 
 
@@ -95,6 +96,8 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
     hardware = probe_hardware(config.device)
     policy = config.precision.build(hardware)
     device = get_torch_device(config.device, hardware, World())
+    if threads := read_saved_threads(read_json(path / "plan.json"), get_default_threads()):
+        use_threads(threads)
     return LoadedModel(
         config=config,
         model=model.to(device).eval(),

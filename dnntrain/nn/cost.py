@@ -40,14 +40,19 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_flops_per_example(model: nn.Module, shape: ModelShape) -> float:
-    """Floating-point operations of the forward pass of one image: a multiply-add counts as two.
+    """Return the floating-point operations of one example's forward pass: a multiply-add counts as two.
 
     Linear layers, convolutions, matrix products and attention are counted; the rest is small. The backward pass takes
     about twice as many.
     """
+    return count_forward_cost(model, shape)[0]
+
+
+def count_forward_cost(model: nn.Module, shape: ModelShape) -> tuple[float, int]:
+    """Return (FLOPs of one example's forward pass, number of operators that are counted in it, at least 1)."""
     with one_thread(), torch.no_grad(), keyed_generator(0), _FlopCounter() as counter:
         model(_make_zero_images(model, shape, _EXAMPLES))
-    return float(counter.flops) / _EXAMPLES
+    return float(counter.flops) / _EXAMPLES, max(1, counter.operators)
 
 
 def count_section_flops(model: nn.Module, shape: ModelShape) -> tuple[float, ...]:
@@ -199,6 +204,7 @@ class _FlopCounter(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
+        self.operators = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -206,6 +212,7 @@ class _FlopCounter(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func in _FLOP_COUNTERS:
+            self.operators += 1
             self.flops += _FLOP_COUNTERS[func](result, *args, **kwargs)
         return result
 

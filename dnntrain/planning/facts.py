@@ -9,7 +9,7 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.input.prepared import PreparedData
 from dnntrain.nn.cost import (
     build_with_zero_weights,
-    count_flops_per_example,
+    count_forward_cost,
     count_parameters,
     count_section_flops,
     measure_activation_bytes,
@@ -40,10 +40,12 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
     shape = ModelShape(data.num_classes, *data.input_shape)
     model = config.norm.convert(build_with_zero_weights(lambda: config.model.build(shape)))
     config.optim.get_parameter_options(model)  # patterns of parameter names that match none are refused here
+    flops_per_example, operators = count_forward_cost(model, shape)
     return ModelFacts(
         name=get_choice_name(config, "model"),
         parameters=count_parameters(model),
-        flops_per_example=count_flops_per_example(model, shape),
+        flops_per_example=flops_per_example,
+        operators=operators,
         activation_bytes_per_example=measure_activation_bytes(model, shape, 1, 4),
         largest_activation_bytes=measure_largest_activation(model, shape, 1, 4),
         batch_norms=sum(isinstance(module, _BatchNorm) for module in model.modules()),

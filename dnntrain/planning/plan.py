@@ -40,6 +40,7 @@ class ModelFacts:
     """Cost of the model: parameters, forward FLOPs, bytes kept for the backward pass and of the largest activation, of one example.
 
     batch_norms       layers of batch normalisation
+    operators         matrix products and convolutions of one forward pass
     blocks            parts whose activations may be computed anew
     divided           (layer, number that parallel.tp must divide) of its tensor-parallel plan; empty where it has none
     section_flops     cost of each section that a pipeline may be cut at; empty where it cannot be cut
@@ -52,6 +53,7 @@ class ModelFacts:
     largest_activation_bytes: float
     convolutional: bool
     batch_norms: int = 0
+    operators: int = 1
     blocks: int = 0
     divided: tuple[tuple[str, int], ...] = ()
     section_flops: tuple[float, ...] = ()
@@ -90,6 +92,7 @@ class Plan:
 
     Where the batch size is scheduled, `timetable` has that of each epoch, `batch_size` is what was set, `accumulation` and
     `micro_batch_size` are those of the largest batch, and `steps_per_epoch` is that of the first epoch.
+    `threads` compute on the processor in each rank; a resumed run uses the same number.
     `schedule` holds what is scheduled, at even distances from the first step to the last: "lr" and, where the schedule sets it, "momentum";
     what else it multiplies, as factors of what was set ("weight_decay ×").
     """
@@ -117,6 +120,7 @@ class Plan:
     memory: Memory
     schedule: Mapping[str, tuple[float, ...]]
     notes: tuple[str, ...]
+    threads: int = 1
 
     @property
     def _batch_text(self) -> str:
@@ -177,6 +181,7 @@ class Plan:
                 f"{'channels last' if self.channels_last else 'channels first'}, "
                 f"{'compiled' if self.compile else 'not compiled'}",
             ),
+            ("threads", pluralize(self.threads, "thread")),
             (
                 "memory",
                 f"about {format_bytes(self.memory.total)} at the peak: "

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dnntrain.utils.hardware import probe_hardware
+from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.units import format_bytes
 
 _REQUIRED_PACKAGES = (
@@ -45,6 +46,7 @@ def run_checks() -> list[Check]:
         _check_versions,
         _check_devices,
         _check_processor,
+        _check_load,
         _check_memory,
         _check_folders,
         _check_ports,
@@ -78,6 +80,11 @@ def _check_devices() -> list[Check]:
     if hardware.device == "cuda" and torch.distributed.is_nccl_available():
         distributed += ", nccl"
     return [Check("ok", "device", f"{hardware.device}: {count}{name}"), Check("ok", "distributed", distributed)]
+
+
+def _check_load() -> list[Check]:
+    load = describe_current_load()
+    return [Check("note", "load", load) if load else Check("ok", "load", "the cores are free")]
 
 
 def _check_processor() -> list[Check]:

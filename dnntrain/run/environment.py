@@ -1,4 +1,4 @@
-"""TODO"""
+"""Packages, processor, variables and code that a result may depend on: env.json."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ import sys
 from typing import Any
 
 from dnntrain.utils.files import to_strict_json
+from dnntrain.utils.threads import WAIT_VARIABLES
 
-_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NO_COLOR", "SLURM_JOB_ID", "TORCH_LOGS")
-
-
+_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    *WAIT_VARIABLES,
+    "NO_COLOR",
+    "SLURM_JOB_ID",
+    "TORCH_LOGS",
+)
 _PACKAGES = ("dnntrain", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "safetensors", "pillow", "timm")
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from dnntrain.checkpoint.checkpoint import list_checkpoints
 from dnntrain.checkpoint.portable_model import without_pretrained_weights
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.split import prepare_data
+from dnntrain.planning.cpu_threads import choose_threads
 from dnntrain.planning.facts import collect_data_facts, collect_model_facts
 from dnntrain.planning.memory import add_teacher_memory
 from dnntrain.planning.plan import Plan
@@ -21,7 +20,14 @@ from dnntrain.protocols import Hooks, LateCollectives
 from dnntrain.run.preflight import check_init_weights, check_pipeline_stages, check_quantization, check_scheduled_values
 from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.setup import RunSetup
-from dnntrain.utils.hardware import Hardware, get_torch_device, keep_freed_memory, probe_hardware, read_resident_bytes
+from dnntrain.utils.hardware import (
+    Hardware,
+    get_torch_device,
+    keep_freed_memory,
+    probe_hardware,
+    read_resident_bytes,
+    use_threads,
+)
 from dnntrain.utils.world import World
 
 
@@ -65,6 +71,9 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     plan = make_plan(
         config, hardware, world, facts, collect_model_facts(config, facts), read_resident_bytes(), plan_only
     )
+    plan = replace(plan, threads=choose_threads(config, plan, hardware, world, is_resuming(config)))
+    if not plan_only:
+        use_threads(plan.threads)
     # Methods refuse here, before a folder is made.
     collectives = LateCollectives(plan.degrees.shard)
     device = get_torch_device(config.device, hardware, world)
@@ -81,9 +90,13 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
 
 def drop_init_weights_if_resuming(config: RunConfig) -> RunConfig:
     """`config`; where the run goes on from a checkpoint, without the files that only its first weights were read from: they may be gone."""
+    return drop_init_weights(config) if is_resuming(config) else config
+
+
+def is_resuming(config: RunConfig) -> bool:
+    """Return True if the run starts from a saved checkpoint."""
     has_checkpoint = config.run_dir is not None and list_checkpoints(Path(config.run_dir).expanduser() / "checkpoints")
-    is_resuming = config.resume not in ("auto", "never") or (config.resume == "auto" and has_checkpoint)
-    return drop_init_weights(config) if is_resuming else config
+    return config.resume not in ("auto", "never") or (config.resume == "auto" and bool(has_checkpoint))
 
 
 def drop_init_weights(config: RunConfig) -> RunConfig:
@@ -94,5 +107,5 @@ def drop_init_weights(config: RunConfig) -> RunConfig:
 def prepare_host(config: RunConfig) -> None:
     """Settings of this process that make training faster and change no number."""
     if config.train.threads is not None:
-        torch.set_num_threads(config.train.threads)
+        use_threads(config.train.threads)
     keep_freed_memory()

@@ -20,11 +20,12 @@ from dnntrain.choices.sched.constant import Constant
 from dnntrain.distributed.collectives import reduce_any
 from dnntrain.errors import DnntrainError
 from dnntrain.planning.batch_size import is_batch_size_scheduled
+from dnntrain.planning.cpu_threads import choose_threads
 from dnntrain.planning.facts import collect_data_facts, collect_model_facts
 from dnntrain.planning.planner import make_plan
 from dnntrain.run.scratch import run_scratch_training
 from dnntrain.run.session import Session
-from dnntrain.utils.hardware import read_resident_bytes
+from dnntrain.utils.hardware import read_resident_bytes, use_threads
 
 #: First steps of a size, which warm up caches and are not timed.
 _WARM_STEPS = 3
@@ -120,7 +121,9 @@ def _measure_size(session: Session, size: int, steps: int) -> SizeTiming | None:
             new_memory, teacher_weights=run_memory.teacher_weights, teacher_activations=run_memory.teacher_activations
         ),
     )
-    trial_session = replace(session, config=config, plan=plan)
+    threads = choose_threads(config, plan, session.hardware, session.world, is_resuming=False)
+    use_threads(threads)
+    trial_session = replace(session, config=config, plan=replace(plan, threads=threads))
     is_on_gpu = device.startswith("cuda")
     limit = session.hardware.memory_bytes * _MEMORY_SHARE / plan.ranks
     if reduce_any(not is_on_gpu and limit > 0 and plan.memory.total > limit, device):

@@ -159,3 +159,20 @@ def get_torch_device(device_setting: str, hardware: Hardware, world: World) -> s
     if hardware.device != "cuda":
         return hardware.device
     return f"cuda:{world.local_rank if world.is_launched else get_device_index(device_setting)}"
+
+
+#: torch's own number of threads ("default"), and the number that `use_threads` put in its place ("set").
+_threads: dict[str, int] = {}
+
+
+def use_threads(threads: int) -> None:
+    """Compute with `threads` threads from now on."""
+    default = get_default_threads()
+    torch.set_num_threads(threads)
+    _threads.update(default=default, set=threads)
+
+
+def get_default_threads() -> int:
+    """Return the threads that torch gave this process, not those that an earlier run set with `use_threads`."""
+    threads = torch.get_num_threads()
+    return _threads["default"] if threads == _threads.get("set") else threads

@@ -10,6 +10,7 @@ from dnntrain.cli.formatting import format_rows
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.world import World
 
 
@@ -31,5 +32,7 @@ def run(arguments: Arguments) -> int:
         json.dump({**plan.as_json(), "foresight": estimate_json}, sys.stdout, indent=1)
         print()
     else:
-        print(format_rows([*plan.format_rows(), *(estimate.format_rows() if estimate else [])]))
+        load = describe_current_load()
+        rows = [*plan.format_rows(), *(estimate.format_rows() if estimate else [])]
+        print(format_rows([*rows, ("note", load)] if load else rows))
     return 0
