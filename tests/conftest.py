@@ -54,9 +54,9 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pool() -> Iterator[Pool]:
-    """Two rank processes, alive for the tests of a file."""
-    pool = Pool(2)
+    """Rank processes that stay alive for the whole session; as many as the largest run so far needed."""
+    pool = Pool()
     yield pool
     pool.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,8 @@ _COUNT = 40
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
-    pool = Pool()
-    yield Trial(pool, tmp_path_factory.mktemp("combinations"))
-    pool.close()
+def trial(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    return Trial(pool, tmp_path_factory.mktemp("combinations"))
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from composition import LAYOUTS, Composition, read_table
 from methods import Tried, methods
@@ -14,10 +12,8 @@ QUICK = {"reg=[ema,label_smoothing,mixup] sched=plateau train.clip_norm"}
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
-    pool = Pool()
-    yield Composition(pool, tmp_path_factory.mktemp("composition"))
-    pool.close()
+def table(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Composition:
+    return Composition(pool, tmp_path_factory.mktemp("composition"))
 
 
 @pytest.fixture(scope="module")

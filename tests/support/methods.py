@@ -50,7 +50,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
 #: Choices that are the run of BASE itself, or only stand for others.
 LEFT_OUT = {"optim.sgd", "precision.fp32", "precision.auto", "norm.none", "quant.none", "distill.none", "prune.none"}
 
-#: Choices that act on the finished network alone, in a process of their own: no layout has a part in them (tests/choices/quant, tests/export).
+#: Choices that act on the finished network alone, in one process: no layout takes part (tests/choices/quant, tests/export).
 LEFT_OUT |= {"quant.int8_static", "quant.int8_dynamic", "quant.int8_weight_only", "quant.float8"}
 
 #: Choices that only several ranks can make: their run in one process is the run without them, and they are resumed on two ranks.

@@ -37,10 +37,9 @@ class Outcome:
 
 
 class Pool:
-    """Up to `size` ranks; started when first used, started anew after a run that left them in pieces."""
+    """Rank processes, started when a run first needs them; all are replaced after a run that a rank did not survive."""
 
-    def __init__(self, size: int = 4) -> None:
-        self.size = size
+    def __init__(self) -> None:
         self._workers: list[subprocess.Popen[str]] = []
         self._replies: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
 
@@ -52,7 +51,7 @@ class Pool:
 
     def call(self, task: dict[str, Any], ranks: int, timeout_s: float = 120) -> Outcome:
         """Gives `task` to `ranks` workers and waits for all of them."""
-        self._start()
+        self._start(ranks)
         port = _free_port()
         for rank in range(ranks):
             pipe = self._workers[rank].stdin
@@ -89,10 +88,8 @@ class Pool:
         self._workers = []
         self._replies = queue.Queue()
 
-    def _start(self) -> None:
-        if self._workers:
-            return
-        for rank in range(self.size):
+    def _start(self, ranks: int) -> None:
+        for rank in range(len(self._workers), ranks):
             worker = subprocess.Popen(
                 [sys.executable, str(_HERE), "worker"],
                 stdin=subprocess.PIPE,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from composition import Composition
 from layouts import LAYOUTS, Arrangement
@@ -28,10 +26,8 @@ LENGTH = ("train.duration=20step", "eval.every=10step", "checkpoint.every=20step
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
-    pool = Pool(2)
-    yield Composition(pool, tmp_path_factory.mktemp("reg"))
-    pool.close()
+def table(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Composition:
+    return Composition(pool, tmp_path_factory.mktemp("reg"))
 
 
 @pytest.mark.slow

@@ -65,13 +65,16 @@ def test_accuracy_is_a_share_of_sums() -> None:
 def test_metrics_state_their_direction_and_unit() -> None:
     assert TASK.list_infos() == (LOSS, MetricInfo("accuracy", higher_is_better=True, unit="%"))
     loss, accuracy = TASK.list_infos()
-    assert accuracy.is_better(0.9, 0.8) and not accuracy.is_better(0.8, 0.8)
-    assert loss.is_better(0.1, 0.2) and loss.is_better(0.1, math.nan) and not loss.is_better(math.nan, 0.1)
+    assert accuracy.is_better(0.9, 0.8)
+    assert not accuracy.is_better(0.8, 0.8)
+    assert loss.is_better(0.1, 0.2)
+    assert loss.is_better(0.1, math.nan)
+    assert not loss.is_better(math.nan, 0.1)
 
 
 def test_a_metric_that_the_task_has_not_is_refused_with_the_nearest() -> None:
     assert find_metric("loss", TASK.list_infos(), "eval.metric") is LOSS
-    with pytest.raises(ConfigError, match="eval.metric=acuracy.*did you mean 'accuracy'"):
+    with pytest.raises(ConfigError, match=r"eval\.metric=acuracy.*did you mean 'accuracy'"):
         find_metric("acuracy", TASK.list_infos(), "eval.metric")
 
 
