@@ -1,0 +1,1 @@
+"""On-disk formats: checkpoints of the whole state, and the portable model."""

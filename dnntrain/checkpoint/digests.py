@@ -1,4 +1,4 @@
-"""TODO"""
+"""SHA-256 of weights, by name and bytes."""
 
 from __future__ import annotations
 

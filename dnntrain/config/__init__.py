@@ -1,0 +1,1 @@
+"""Words of the command line → checked, frozen `RunConfig`. Nothing here imports torch."""

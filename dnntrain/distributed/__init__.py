@@ -1,0 +1,1 @@
+"""Ranks: mesh, data, tensor and pipeline parallelism, rendezvous, watchdog."""

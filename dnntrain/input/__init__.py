@@ -1,0 +1,1 @@
+"""Input pipelines: sources, order, decoding, augmentation; resident and streaming."""

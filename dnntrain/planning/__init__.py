@@ -1,0 +1,1 @@
+"""Configuration + facts → `Plan`: layout, micro-batches, memory, precision, threads."""

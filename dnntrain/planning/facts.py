@@ -1,4 +1,4 @@
-"""TODO"""
+"""Sizes of the data and costs of the model that a plan is made from."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The life of one run: session, directory, launch, training, finish."""

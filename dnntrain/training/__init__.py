@@ -1,0 +1,1 @@
+"""The engine: trainer, loop, optimizer step, loss, evaluation, checkpointing, signals, metrics."""

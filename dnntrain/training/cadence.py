@@ -1,4 +1,4 @@
-"""TODO"""
+"""The events between steps, and the steps at which each is due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Evaluate on the validation part at the cadence of the configuration, and keep the best checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Ask the loop to end after its step when a signal arrives; several ranks agree on the step."""
 
 from __future__ import annotations
 

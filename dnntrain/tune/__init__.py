@@ -1,0 +1,1 @@
+"""Measure a learning-rate range or a batch size."""

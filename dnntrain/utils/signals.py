@@ -1,4 +1,4 @@
-"""TODO"""
+"""The signals that end a run, their exit codes, and handlers that are restored afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Output streams that a closed pipe or a full disk cannot turn into a crash."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Choices of `distill=`: knowledge distillation. A file without a leading underscore is a choice."""

@@ -1,0 +1,1 @@
+"""Choices of `launch=`: how processes are started. A file without a leading underscore is a choice."""

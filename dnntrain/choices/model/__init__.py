@@ -1,0 +1,1 @@
+"""Choices of `model=`: networks. A file without a leading underscore is a choice."""

@@ -1,0 +1,1 @@
+"""Choices of `prune=`: pruning. A file without a leading underscore is a choice."""

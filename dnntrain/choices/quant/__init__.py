@@ -1,0 +1,1 @@
+"""Choices of `quant=`: quantization. A file without a leading underscore is a choice."""

@@ -1,0 +1,1 @@
+"""Choices of `reg=`: regularization. A file without a leading underscore is a choice."""

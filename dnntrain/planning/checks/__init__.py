@@ -1,0 +1,1 @@
+"""The reasons for which a plan refuses a combination of settings."""
