@@ -12,19 +12,17 @@ from torch import nn
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.planning.plan import Plan
+from dnntrain.protocols import ModelSpec
 from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model in eval mode with what belongs to it: class names, and the settings of its input."""
+    """A trained model in eval mode, and what it takes and gives: `spec.inputs` (shape, mean, std), `spec.output` (names, shape)."""
 
     model: nn.Module
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    spec: ModelSpec
 
 
 def train(*overrides: str, config_dir: str | Path | None = None, display: str = "auto") -> dict[str, Any]:
@@ -54,13 +52,11 @@ def load(run: str | Path, *, trust: bool = False) -> TrainedModel:
     from dnntrain.inference.load import load_model
 
     loaded_model = load_model(Path(run), trust=trust)
-    return TrainedModel(
-        loaded_model.model, loaded_model.class_names, loaded_model.input_shape, loaded_model.mean, loaded_model.std
-    )
+    return TrainedModel(loaded_model.model, loaded_model.spec)
 
 
 def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str, float | int]:
-    """loss, accuracy and examples of a run's model on `split` (train, val or test) of its data set, or of another `data=`."""
+    """Return the loss, the task's metrics and examples of a run's model on `split` (train, val, test) of its data, or of another `data=`."""
     from dnntrain.inference.load import check_split, evaluate_run
 
     return evaluate_run(Path(run), list(overrides), check_split(split))

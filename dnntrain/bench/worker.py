@@ -47,10 +47,10 @@ class BenchWorker:
 
         if batch not in self._images:
             generator = torch.Generator().manual_seed(0)
-            self._images[batch] = torch.randn(batch, *self.loaded_model.input_shape, generator=generator)
+            self._images[batch] = torch.randn(batch, *self.loaded_model.spec.inputs.shape, generator=generator)
         images = self._images[batch]
         # From the processor's memory and back to it: so a GPU's time is the whole, and comparable.
-        return lambda: self.loaded_model.compute_logits(images).cpu()
+        return lambda: self.loaded_model.compute_outputs(images).cpu()
 
     def answer_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one request."""
@@ -79,8 +79,10 @@ class BenchWorker:
 
         batches = load_data_splits(self.loaded_model)["test"].make_batches(self.loaded_model, 64, _MAX_IMAGES)
         metrics = evaluate(
+            self.loaded_model.config.task,
+            self.loaded_model.spec,
             self.loaded_model.model,
-            self.loaded_model.compute_outputs,
+            self.loaded_model.compute_batch_outputs,
             batches,
             lambda sums: sums,
             self.loaded_model.device,

@@ -1,36 +1,121 @@
-"""A model from its portable form alone: `model.safetensors` and the `config.json` beside it. No code is run."""
+"""A model in its portable form: `model.safetensors` with plain names, and `config.json` in timm's layout. No code is run."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from dnntrain import __version__
 from dnntrain.config.decode import decode_choice
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.cost import build_with_zero_weights
-from dnntrain.nn.shape import ModelShape
+from dnntrain.nn.shape import ModelShape, find_head_modules, get_storage_key
 from dnntrain.nn.weights import load_weights
+from dnntrain.protocols import InputSpec, ModelSpec, OutputSpec, TargetKind, TargetSpec
+from dnntrain.utils.files import write_bytes, write_json
 
 #: Knobs that fetch weights, which the file replaces anyway.
 _NO_FETCH_OPTIONS: dict[str, Any] = {"weights": None, "pretrained": False, "download": False}
 
 
+def save_model(
+    model: nn.Module,
+    directory: Path,
+    *,
+    architecture: str,
+    spec: ModelSpec,
+    model_args: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes both files into `directory`, each atomically.
+
+    A model of timm's own, which says so by its `timm_architecture`, is written under that name, so that
+    `timm.create_model("local-dir:DIRECTORY", pretrained=True)` loads it; dnntrain's own name stands under `dnntrain`.
+    Raises OSError where the folder cannot be written; the old files are then intact.
+    """
+    from safetensors.torch import save
+
+    tensors = get_plain_tensors(model)
+    metadata = {"format": "pt", "dnntrain": __version__}
+    data = save(tensors, metadata)
+    write_bytes(directory / "model.safetensors", data)
+    name, arguments = getattr(model, "timm_architecture", None) or (architecture, dict(model_args))
+    heads = find_head_modules(model)
+    card = {
+        "architecture": name,
+        "num_classes": spec.output.size,
+        "num_features": _count_head_features(model, heads),
+        "label_names": list(spec.targets.names),
+        "model_args": dict(arguments),
+        "pretrained_cfg": {
+            "input_size": list(spec.inputs.shape),
+            "fixed_input_size": _has_fixed_size(model),
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "mean": list(spec.inputs.mean),
+            "std": list(spec.inputs.std),
+            "classifier": heads[0] if len(heads) == 1 else list(heads),
+        },
+        "dnntrain": {
+            "version": __version__,
+            "model": architecture,
+            "model_args": dict(model_args),
+            "targets": spec.targets.kind.name.lower(),
+            "output": {"name": spec.output.name, "shape": list(spec.output.shape)},
+            "sha256": hashlib.sha256(data).hexdigest(),
+            **(extra or {}),
+        },
+    }
+    write_json(directory / "config.json", card)
+
+
+def get_plain_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by plain name, on the CPU, contiguous; a shared tensor stands under its first name."""
+    seen_storages: set[tuple[int, int, tuple[int, ...]]] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{name} of the model's state is a {type(tensor).__name__}, not a tensor; it cannot be exported"
+            )
+        if get_storage_key(tensor) in seen_storages:
+            continue
+        seen_storages.add(get_storage_key(tensor))
+        # A view of a larger storage is copied, for safetensors refuses storages that overlap.
+        owns_storage = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
+        plain = tensor.detach().cpu().contiguous()
+        tensors[name.replace("_orig_mod.", "")] = plain if owns_storage else plain.clone()
+    return tensors
+
+
+def _count_head_features(model: nn.Module, heads: tuple[str, ...]) -> int | None:
+    """Numbers that the head gets for each example."""
+    head = model.get_submodule(heads[0]) if heads else None
+    if isinstance(head, nn.Linear):
+        return head.in_features
+    return head.in_channels if isinstance(head, nn.Conv2d) else None
+
+
+def _has_fixed_size(model: nn.Module) -> bool:
+    """True where images of another size do not fit; a model that does not tell is taken to be so."""
+    config = getattr(model, "pretrained_cfg", None)
+    return bool(config.get("fixed_input_size", False)) if isinstance(config, dict) else True
+
+
 @dataclass(frozen=True)
 class ExportedModel:
-    """A model with its weights, on the CPU, and what its input and output are. `architecture` is the choice and its knobs."""
+    """A model with its weights, on the CPU. `architecture` is the choice and its knobs."""
 
     path: Path
     architecture: Mapping[str, Any]
     model: nn.Module
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    spec: ModelSpec
 
 
 def without_pretrained_weights(choice: Any) -> Any:
@@ -49,28 +134,37 @@ def load_exported_model(path: Path) -> ExportedModel:
     folder = path if path.is_dir() else path.parent
     weights = path / "model.safetensors" if path.is_dir() else path
     config = _read_config(path, folder)
-    model_info, image_info = config["dnntrain"], config["pretrained_cfg"]
+    model_info, spec = config["dnntrain"], parse_model_spec(config)
     if model_info["model"] == "custom" or model_info["model_args"].get("name") == "custom":
         raise ConfigError(
             f"{path} holds a model of its own code, which would be run", "use a model of dnntrain, torchvision or timm"
         )
-    names = tuple(str(name) for name in config["label_names"])
-    channels, height, width = (int(size) for size in image_info["input_size"])
     options = {
         **model_info["model_args"],
         **{key: value for key, value in _NO_FETCH_OPTIONS.items() if key in model_info["model_args"]},
     }
     choice = decode_choice("model", model_info["model"], options)
-    model = build_with_zero_weights(lambda: choice.build(ModelShape(len(names), channels, height, width)))
+    model = build_with_zero_weights(lambda: choice.build(ModelShape.from_spec(spec)))
     load_weights(model, str(weights), replace_head=False)
     return ExportedModel(
         path=path,
         architecture={"model": model_info["model"], **options},
         model=model.eval(),
-        class_names=names,
-        input_shape=(channels, height, width),
-        mean=tuple(float(value) for value in image_info["mean"]),
-        std=tuple(float(value) for value in image_info["std"]),
+        spec=spec,
+    )
+
+
+def parse_model_spec(config: Mapping[str, Any]) -> ModelSpec:
+    """Return what a model takes and gives, from its config.json. Raises KeyError, TypeError or ValueError if that is damaged."""
+    model_info, input_info = config["dnntrain"], config["pretrained_cfg"]
+    channels, height, width = (int(size) for size in input_info["input_size"])
+    mean, std = (tuple(float(value) for value in input_info[key]) for key in ("mean", "std"))
+    names = tuple(str(name) for name in config["label_names"])
+    output = model_info["output"]
+    return ModelSpec(
+        InputSpec((channels, height, width), mean, std),
+        TargetSpec(names, TargetKind[model_info["targets"].upper()]),
+        OutputSpec(names, tuple(int(size) for size in output["shape"]), str(output["name"])),
     )
 
 
@@ -90,15 +184,16 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} holds no exported model: {file} is missing", hint)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        model_info, image_info = config["dnntrain"], config["pretrained_cfg"]
+        model_info, input_info = config["dnntrain"], config["pretrained_cfg"]
         is_complete = (
             isinstance(model_info["model"], str)
             and isinstance(model_info["model_args"], dict)
             and isinstance(config["label_names"], list)
-            and all(isinstance(image_info[key], list) for key in ("input_size", "mean", "std"))
-            and len(image_info["input_size"]) == 3
+            and all(isinstance(input_info[key], list) for key in ("input_size", "mean", "std"))
+            and len(input_info["input_size"]) == 3
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        parse_model_spec(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}", "export the model again") from None
     if not is_complete:
         raise CheckpointError(f"{file} is no description of a model of dnntrain", "export the model again")

@@ -13,13 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dnntrain.protocols import LOSS, MetricInfo
+
 #: Share of the wall time that refreshing may take.
 _COST_SHARE = 0.003
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is said once, at the start. `steps` and `epochs` are 0 where the run's length is a time."""
+    """What is said once, at the start. `steps` and `epochs` are 0 where the run's length is a time.
+
+    `metrics` of the task, the one that chooses the best weights first.
+    """
 
     title: str
     model: str
@@ -29,6 +34,12 @@ class Header:
     steps: int
     epochs: float
     run_dir: str
+    metrics: tuple[MetricInfo, ...] = (LOSS,)
+
+    @property
+    def headline(self) -> MetricInfo | None:
+        """The metric that a table shows beside the loss; None if the task has no other."""
+        return next((info for info in self.metrics if info != LOSS), None)
 
 
 @dataclass(slots=True)
@@ -43,7 +54,7 @@ class LiveState:
     elapsed_s: float = 0.0
     eta_s: float = math.nan
     loss: float = math.nan
-    metric_name: str = "accuracy"
+    metric_info: MetricInfo = LOSS
     metric: float = math.nan
     best: float = math.nan
     learning_rate: float = math.nan
@@ -84,12 +95,9 @@ class Pace:
         self.next_s = now + max(self.min_interval_s, (now - started_s) / _COST_SHARE)
 
 
-def is_improvement(row: Mapping[str, Any], metric_name: str, best: float) -> bool:
+def is_improvement(row: Mapping[str, Any], metric: MetricInfo, best: float) -> bool:
     """True where the row's metric is better than `best`, or is the first one."""
-    value = to_float(row.get(metric_name))
-    if math.isnan(value):
-        return False
-    return math.isnan(best) or (value < best if metric_name == "loss" else value > best)
+    return metric.is_better(to_float(row.get(metric.name)), best)
 
 
 def to_float(value: Any, default: float = math.nan) -> float:
@@ -100,15 +108,21 @@ def to_float(value: Any, default: float = math.nan) -> float:
         return default
 
 
-def format_metric(name: str, value: float) -> str:
-    """A metric for people: accuracies in percent, learning rates in three digits; "-" where unknown."""
+def format_metric(metric: MetricInfo, value: float) -> str:
+    """Format a metric for people: shares in percent; "-" if it is unknown."""
     if math.isnan(value):
         return "-"
-    if name.startswith(("accuracy", "top")) and math.isfinite(value):
+    if metric.is_share and math.isfinite(value):
         return f"{100 * value:.2f}%"
-    if name == "lr":
-        return f"{value:.2e}" if value and not 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
+    text = f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
+    return f"{text} {metric.unit}" if metric.unit and not metric.is_share else text
+
+
+def format_learning_rate(value: float) -> str:
+    """Format a learning rate in three digits; "-" if it is unknown."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.2e}" if value and not 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
 
 
 def format_throughput(examples_per_s: float) -> str:

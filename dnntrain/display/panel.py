@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from dnntrain.display.base import Header, LiveState, format_metric, format_throughput, to_float
+from dnntrain.display.base import Header, LiveState, format_learning_rate, format_metric, format_throughput, to_float
+from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.utils.units import format_bytes, format_count, format_epochs, format_seconds
 
 Line = list[tuple[str, str]]
@@ -52,31 +53,32 @@ def format_opening(header: Header, width: int, ascii_only: bool = False) -> list
     ]
 
 
-def format_table_head(width: int) -> Line:
-    """The names of the columns of `table_row`."""
-    return [(_format_columns(("epoch", "step", "train loss", "val loss", "accuracy", "time"), width), "label")]
+def format_table_head(headline: MetricInfo | None, width: int) -> Line:
+    """Return the names of the columns of `format_table_row`."""
+    name = headline.name if headline else ""
+    return [(_format_columns(("epoch", "step", "train loss", "val loss", name, "time"), width), "label")]
 
 
 def format_table_row(
-    row: Mapping[str, Any], train_loss: float, is_best: bool, width: int, ascii_only: bool = False
+    row: Mapping[str, Any],
+    headline: MetricInfo | None,
+    train_loss: float,
+    is_best: bool,
+    width: int,
+    ascii_only: bool = False,
 ) -> Line:
     """One evaluation. Columns are left out from the right end of importance where `width` is too small for all."""
+    val_loss = format_metric(LOSS, to_float(row.get("loss")))
+    metric = format_metric(headline, to_float(row.get(headline.name))) if headline else ""
     if row["split"] == "test":
-        values = (
-            "test",
-            "",
-            "",
-            format_metric("loss", to_float(row.get("loss"))),
-            format_metric("accuracy", to_float(row.get("accuracy"))),
-            "",
-        )
+        values = ("test", "", "", val_loss, metric, "")
         return [(_format_columns(values, width), "good")]
     values = (
         f"{to_float(row.get('epoch')):.1f}",
         f"{row.get('step')}",
-        format_metric("loss", train_loss),
-        format_metric("loss", to_float(row.get("loss"))),
-        format_metric("accuracy", to_float(row.get("accuracy"))),
+        format_metric(LOSS, train_loss),
+        val_loss,
+        metric,
         format_seconds(to_float(row.get("wall_s"))),
     )
     text = _format_columns(values, width)
@@ -155,15 +157,15 @@ def _format_bar(state: LiveState, width: int, ascii_only: bool) -> Line:
 
 def _make_cells(state: LiveState, losses: Sequence[float], ascii_only: bool) -> list[Line]:
     """The numbers, each `_CELL` cells wide, in the order of their importance."""
-    name = "val loss" if state.metric_name == "loss" else state.metric_name
+    name = "val loss" if state.metric_info == LOSS else state.metric_info.name
     is_best = state.metric == state.best
     return [
-        _make_cell("loss", format_metric("loss", state.loss)),
-        _make_cell(name, format_metric(state.metric_name, state.metric), "good" if is_best else "value"),
-        _make_cell("lr", format_metric("lr", state.learning_rate)),
+        _make_cell("loss", format_metric(LOSS, state.loss)),
+        _make_cell(name, format_metric(state.metric_info, state.metric), "good" if is_best else "value"),
+        _make_cell("lr", format_learning_rate(state.learning_rate)),
         _make_cell("speed", format_throughput(state.examples_per_s)),
         [(draw_sparkline(losses, _CELL, ascii_only), "spark")],
-        _make_cell("best", format_metric(state.metric_name, state.best)),
+        _make_cell("best", format_metric(state.metric_info, state.best)),
         _make_cell("time", format_seconds(state.elapsed_s)),
         _make_cell("mem", format_bytes(state.memory_bytes) if state.memory_bytes else "-"),
     ]

@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from dnntrain.display.base import Header, LiveState, format_metric, format_throughput, is_improvement, to_float
+from dnntrain.display.base import (
+    Header,
+    LiveState,
+    format_learning_rate,
+    format_metric,
+    format_throughput,
+    is_improvement,
+    to_float,
+)
+from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.utils.streams import SafeStream
 from dnntrain.utils.units import format_bytes, format_count, format_epochs, format_seconds, pluralize
 
@@ -64,17 +73,18 @@ class PlainDisplay:
         self._stream = SafeStream(stream)
         self._use_color = use_color
         self._every_s = every_s
-        self._metric_name, self._best = "accuracy", math.nan
+        self._metrics: tuple[MetricInfo, ...] = (LOSS,)
+        self._best = math.nan
         self._total_steps = 0
 
     def start(self, header: Header) -> None:
-        self._total_steps = header.steps
+        self._total_steps, self._metrics = header.steps, header.metrics
         self._stream.write_line(f"{header.title}: {describe_run(header)}")
         self._stream.write_line(f"run directory: {header.run_dir}")
         self.next_refresh = time.perf_counter() + min(2.0, self._every_s)
 
     def refresh(self, state: LiveState) -> None:
-        self._metric_name, self._best = state.metric_name, state.best
+        self._best = state.best
         self._stream.write_line(format_state(state))
         # A long run needs no line every five seconds: at most about a hundred for each tenfold of its age.
         self.next_refresh = time.perf_counter() + min(max(self._every_s, state.elapsed_s / 100), 60.0)
@@ -83,10 +93,10 @@ class PlainDisplay:
         if row.get("split") == "event":
             self._stream.write_line(f"step {row.get('step')}: {row.get('event')}: {row.get('reason', '')}")
         elif row.get("split") in ("val", "test"):
-            is_best = row["split"] == "val" and is_improvement(row, self._metric_name, self._best)
+            is_best = row["split"] == "val" and is_improvement(row, self._metrics[0], self._best)
             if is_best:
-                self._best = to_float(row.get(self._metric_name))
-            line = format_row(row, self._total_steps) + (", best so far" if is_best else "")
+                self._best = to_float(row.get(self._metrics[0].name))
+            line = format_row(row, self._metrics, self._total_steps) + (", best so far" if is_best else "")
             self._stream.write_line(f"\x1b[32m{line}\x1b[0m" if is_best and self._use_color else line)
 
     def show_message(self, text: str, warning: bool = False) -> None:
@@ -112,10 +122,10 @@ def format_state(state: LiveState) -> str:
         f"step {state.step}/{state.total_steps}" if state.total_steps else f"step {state.step}",
         f"{100 * state.fraction:.0f}%",
         f"epoch {state.epoch:.2f}",
-        f"loss {format_metric('loss', state.loss)}",
-        f"{state.metric_name} {format_metric(state.metric_name, state.metric)}",
-        f"best {format_metric(state.metric_name, state.best)}",
-        f"lr {format_metric('lr', state.learning_rate)}",
+        f"loss {format_metric(LOSS, state.loss)}",
+        f"{state.metric_info.name} {format_metric(state.metric_info, state.metric)}",
+        f"best {format_metric(state.metric_info, state.best)}",
+        f"lr {format_learning_rate(state.learning_rate)}",
         format_throughput(state.examples_per_s),
         format_bytes(state.memory_bytes) if state.memory_bytes else "-",
         f"eta {format_seconds(state.eta_s)}",
@@ -123,11 +133,12 @@ def format_state(state: LiveState) -> str:
     return "  ".join(part for part in parts if not part.endswith("-"))
 
 
-def format_row(row: Mapping[str, Any], total_steps: int) -> str:
+def format_row(row: Mapping[str, Any], metrics: Sequence[MetricInfo], total_steps: int) -> str:
     """An evaluation in one plain line."""
     step = f"{row.get('step')}/{total_steps}" if total_steps else f"{row.get('step')}"
+    infos = {info.name: info for info in metrics}
     values = [
-        f"{name} {format_metric(name, to_float(value))}"
+        f"{name} {format_metric(infos.get(name, LOSS), to_float(value))}"
         for name, value in row.items()
         if name not in ("step", "epoch", "examples", "wall_s", "split") and math.isfinite(to_float(value, math.inf))
     ]

@@ -26,6 +26,7 @@ def make_header(plan: Plan, run_dir: str) -> Header:
         steps=plan.total_steps,
         epochs=plan.timetable.epoch_at(plan.total_steps),
         run_dir=run_dir,
+        metrics=plan.metrics,
     )
 
 
@@ -35,7 +36,7 @@ class RunProgress:
     def __init__(self, display: Display, plan: Plan, config: RunConfig) -> None:
         self._display = display
         self._plan = plan
-        self._metric = config.eval.metric
+        self._metric = plan.metrics[0]
         self._trainer: Trainer | None = None
         self._train: Mapping[str, Any] = {}
         self._val: Mapping[str, Any] = {}
@@ -72,8 +73,8 @@ class RunProgress:
                 elapsed_s=progress.elapsed_s,
                 eta_s=max(eta_s, 0.0),
                 loss=float(self._train.get("loss", float("nan"))),
-                metric_name=self._metric,
-                metric=float(self._val.get(self._metric, float("nan"))),
+                metric_info=self._metric,
+                metric=float(self._val.get(self._metric.name, float("nan"))),
                 best=self._trainer.evaluator.best if self._trainer.evaluator.best is not None else float("nan"),
                 learning_rate=float(self._train.get("lr", float("nan"))),
                 examples_per_s=float(self._train.get("examples_per_s", float("nan"))),

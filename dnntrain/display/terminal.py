@@ -62,7 +62,7 @@ class TerminalDisplay:
 
     def start(self, header: Header) -> None:
         self._header = header
-        self._state = LiveState(total_steps=header.steps, total_epochs=header.epochs)
+        self._state = LiveState(total_steps=header.steps, total_epochs=header.epochs, metric_info=header.metrics[0])
         for line in format_opening(header, self._width, self._ascii):
             self._print(line)
         # Only what goes to this same terminal may be redirected through it.
@@ -126,16 +126,16 @@ class TerminalDisplay:
     def _print_row(self, row: Mapping[str, Any]) -> None:
         state = self._state
         if row["split"] == "val":
-            is_best = is_improvement(row, state.metric_name, state.best)
-            state.metric = to_float(row.get(state.metric_name))
+            is_best = is_improvement(row, state.metric_info, state.best)
+            state.metric = to_float(row.get(state.metric_info.name))
             if is_best:
                 state.best = state.metric
         else:
             is_best = False
         if not self._has_table:
             self._has_table = True
-            self._print(format_table_head(self._width))
-        self._print(format_table_row(row, state.loss, is_best, self._width, self._ascii))
+            self._print(format_table_head(self._header.headline, self._width))
+        self._print(format_table_row(row, self._header.headline, state.loss, is_best, self._width, self._ascii))
 
     def _print(self, line: Line, crop: bool = True) -> None:
         renderable: RenderableType = _Segments(line)

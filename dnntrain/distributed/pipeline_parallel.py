@@ -120,14 +120,16 @@ class PipelineExecutor:
         micro_batches: int,
         evaluation_size: int,
         input_shape: tuple[int, int, int],
-        num_classes: int,
+        output_shape: tuple[int, ...],
+        loss_weight: Callable[[int], int] = int,
         device: str,
         should_count: bool,
         replayable: bool = False,
     ) -> None:
         self._objective = objective
         self._micro_batch_size, self._micro_batches = micro_batch_size, micro_batches
-        self._input_shape, self._num_classes = input_shape, num_classes
+        self._input_shape, self._output_shape = input_shape, output_shape
+        self._loss_weight = loss_weight
         self._device, self._counts = torch.device(device), should_count
         self._ranks = mesh.degrees.data_ranks
         self._is_first, self._is_last = 0 in indices, (mesh.degrees.pp * len(indices) - 1) in indices
@@ -145,11 +147,12 @@ class PipelineExecutor:
         if self._random is not None:
             self._random.begin_pass(replay)
         self._padded = [*batch.micro_batches]
-        self._weight = self._ranks / batch.examples
+        loss_weight = self._loss_weight(batch.examples)
+        self._weight = self._ranks / loss_weight
         self._losses = {}
         count = self._micro_batches
         arguments = [
-            (self._pad_images(self._get_micro_batch(micro_index), self._micro_batch_size),)
+            (self._pad_inputs(self._get_micro_batch(micro_index), self._micro_batch_size),)
             for micro_index in range(count)
         ]
         micro_indices = [torch.tensor(micro_index) for micro_index in range(count)]
@@ -162,40 +165,40 @@ class PipelineExecutor:
         total = torch.zeros((), device=self._device)
         if self._counts:
             total = torch.stack([self._losses[micro_index] for micro_index in sorted(self._losses)]).sum()
-        return StepLoss(total, batch.examples)
+        return StepLoss(total, batch.examples, loss_weight)
 
     @torch.no_grad()
     def compute_outputs(self, batch: Batch) -> Tensor:
-        """The logits [n, classes] on the ranks of the last stage; zeros elsewhere."""
+        """The outputs [n, …] on the ranks of the last stage; zeros elsewhere."""
         size, count = self._evaluation_size, self._evaluation_parts
-        images = self._pad_images(batch, size * count)
-        chunks = [(chunk,) for chunk in torch.split(images, size)]
+        inputs = self._pad_inputs(batch, size * count)
+        chunks = [(chunk,) for chunk in torch.split(inputs, size)]
         stage_outputs = self._eval.eval(arg_mbs=chunks if self._is_first else None)
         if not self._is_last:
-            return torch.zeros(len(batch), self._num_classes, device=self._device)
-        logits: Tensor = stage_outputs[: len(batch)]
-        return logits
+            return torch.zeros(len(batch), *self._output_shape, device=self._device)
+        outputs: Tensor = stage_outputs[: len(batch)]
+        return outputs
 
     def _get_micro_batch(self, micro_index: int) -> Batch | None:
         return self._padded[micro_index] if micro_index < len(self._padded) else None
 
-    def _pad_images(self, batch: Batch | None, size: int) -> Tensor:
-        """The images of a batch, filled up to `size` examples with zeros."""
+    def _pad_inputs(self, batch: Batch | None, size: int) -> Tensor:
+        """The inputs of a batch, filled up to `size` examples with zeros."""
         count = 0 if batch is None else len(batch)
         if batch is not None and count == size:
             return batch.inputs
-        images = torch.zeros(size, *self._input_shape, device=self._device)
+        inputs = torch.zeros(size, *self._input_shape, device=self._device)
         if batch is not None:
-            images[:count] = batch.inputs
-        return images
+            inputs[:count] = batch.inputs
+        return inputs
 
-    def _compute_loss(self, logits: Tensor, micro_index: Tensor) -> Tensor:
+    def _compute_loss(self, outputs: Tensor, micro_index: Tensor) -> Tensor:
         """The weighted loss of micro-batch `number`; zero, but reaching every weight, where it is padding altogether."""
         micro_batch = self._get_micro_batch(int(micro_index))
         if micro_batch is None or not len(micro_batch):
             self._losses[int(micro_index)] = torch.zeros((), device=self._device)
-            return logits.sum() * 0.0
-        loss = self._objective(ModelOutputs(logits[: len(micro_batch)], {}), micro_batch)
+            return outputs.sum() * 0.0
+        loss = self._objective(ModelOutputs(outputs[: len(micro_batch)], {}), micro_batch)
         self._losses[int(micro_index)] = loss.detach()
         return loss * self._weight
 

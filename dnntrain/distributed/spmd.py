@@ -18,7 +18,7 @@ class SpmdExecutor:
     """Forward and backward of one rank's share of a step.
 
     Leaves in `.grad` the gradient of the mean loss over the step's examples on all ranks: each micro-batch's sum of losses is weighted
-    with ranks / global count in its backward pass (the wrapped module averages over the `ranks` that share a batch).
+    with ranks / `loss_weight(examples on all ranks)` in its backward pass (the wrapped module averages over the `ranks` that share a batch).
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class SpmdExecutor:
         empty_batch: Batch | None = None,
         replayable: bool = False,
         should_count: bool = True,
+        loss_weight: Callable[[int], int] = int,
         no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._model = model
@@ -42,6 +43,7 @@ class SpmdExecutor:
         self._scaler = scaler
         self._ranks = ranks
         self._counts = should_count
+        self._loss_weight = loss_weight
         self._empty = empty_batch
         self._weights: dict[int, Tensor] = {}
         self._forward = self._compute_loss if autocast is None else self._compute_autocast_loss
@@ -51,9 +53,10 @@ class SpmdExecutor:
     def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
         """Adds this step's gradients. `replay` repeats the random numbers of the call before (dropout)."""
         micro_batches, examples, passes = batch
-        weight = self._weights.get(examples)
+        loss_weight = self._loss_weight(examples)
+        weight = self._weights.get(loss_weight)
         if weight is None:
-            weight = self._weights[examples] = torch.tensor(self._ranks / examples, device=self._device)
+            weight = self._weights[loss_weight] = torch.tensor(self._ranks / loss_weight, device=self._device)
         if self._scaler is not None:
             weight = self._scaler.scale(weight)
         if self._random is not None:
@@ -67,10 +70,10 @@ class SpmdExecutor:
         else:
             total = self._accumulate_gradients(micro_batches, weight)
         # Ranks that compute the same examples (tensor parallelism) must not count them twice.
-        return StepLoss(total if self._counts else torch.zeros_like(total), examples)
+        return StepLoss(total if self._counts else torch.zeros_like(total), examples, loss_weight)
 
     def compute_outputs(self, batch: Batch) -> Tensor:
-        """The logits [n, classes] of the model, as it stands."""
+        """The outputs [n, …] of the model, as it stands."""
         with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
             return _to_outputs(self._model(batch.inputs)).outputs
 
@@ -95,5 +98,5 @@ class SpmdExecutor:
 
 
 def _to_outputs(result: Tensor | tuple[Tensor, dict[str, Tensor]]) -> ModelOutputs:
-    """What a model returned: logits, or logits and captured features."""
+    """What a model returned: outputs, or outputs and captured features."""
     return ModelOutputs(*result) if isinstance(result, tuple) else ModelOutputs(result, {})

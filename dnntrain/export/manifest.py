@@ -1,4 +1,4 @@
-"""What travels with an exported model: classes, input, normalisation, configuration, checksums. A manifest, or inside the model file."""
+"""What travels with an exported model: its form, configuration, checksums. A manifest, or inside the model file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from dnntrain import __version__
 from dnntrain.errors import CheckpointError
+from dnntrain.protocols import InputSpec, ModelSpec, OutputSpec, TargetKind, TargetSpec
 from dnntrain.utils.files import to_strict_json, write_json
 
 MANIFEST_NAME = "manifest.json"
@@ -28,40 +29,38 @@ _EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN"
 class Manifest:
     """The description of one exported model.
 
-    input_shape  (channels, height, width) of one image
-    mean, std    per channel, of pixels in [0, 1]: the model takes (pixel / 255 - mean) / std
-    config       the run's resolved configuration, which names the data set that `eval` reads
-    files        name → sha256 of each file of the export
-    details      what was measured and chosen: parity, census, quantisation, machine
+    spec     what the model takes and gives
+    config   the run's resolved configuration, which names the data set that `eval` reads
+    files    name → sha256 of each file of the export
+    details  what was measured and chosen: parity, census, quantisation, machine
     """
 
     format: str
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    spec: ModelSpec
     config: Mapping[str, Any]
     files: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The card as strict JSON."""
+        inputs, output = self.spec.inputs, self.spec.output
         json_value: dict[str, Any] = to_strict_json(
             {
                 "schema": SCHEMA_VERSION,
                 "dnntrain": __version__,
                 "format": self.format,
-                "class_names": self.class_names,
+                "class_names": self.spec.targets.names,
+                "targets": self.spec.targets.kind.name.lower(),
                 "input": {
                     "name": "images",
                     "dtype": "float32",
-                    "shape": ["batch", *self.input_shape],
-                    "mean": self.mean,
-                    "std": self.std,
+                    "shape": ["batch", *inputs.shape],
+                    "mean": inputs.mean,
+                    "std": inputs.std,
                     "preprocessing": "RGB or gray; the shorter side resized (bilinear), the centre cropped; "
                     "(pixel / 255 - mean) / std",
                 },
-                "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(self.class_names)]},
+                "output": {"name": output.name, "dtype": "float32", "shape": ["batch", *output.shape]},
                 "config": dict(self.config),
                 "files": dict(self.files),
                 "details": dict(self.details),
@@ -84,14 +83,16 @@ def parse_manifest(text: str | bytes, path: Path) -> Manifest:
                 f"{path}: schema {schema!r} of another version of dnntrain; this one reads {SCHEMA_VERSION}",
                 _EXPORT_AGAIN_HINT,
             )
-        input_spec = value["input"]
+        input_spec, output = value["input"], value["output"]
+        names = tuple(str(name) for name in value["class_names"])
         channels, height, width = (int(size) for size in input_spec["shape"][1:])
         return Manifest(
             format=str(value["format"]),
-            class_names=tuple(str(name) for name in value["class_names"]),
-            input_shape=(channels, height, width),
-            mean=tuple(float(number) for number in input_spec["mean"]),
-            std=tuple(float(number) for number in input_spec["std"]),
+            spec=ModelSpec(
+                InputSpec((channels, height, width), *(tuple(map(float, input_spec[key])) for key in ("mean", "std"))),
+                TargetSpec(names, TargetKind[value["targets"].upper()]),
+                OutputSpec(names, tuple(map(int, output["shape"][1:])), str(output["name"])),
+            ),
             config=dict(value["config"]),
             files={str(name): str(digest) for name, digest in value["files"].items()},
             details=dict(value["details"]),

@@ -12,6 +12,7 @@ from dnntrain.checkpoint.portable_model import without_pretrained_weights
 from dnntrain.config.registry import load_registry
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
+from dnntrain.protocols import ModelSpec
 
 
 def get_choice(config: Mapping[str, Any], group: str) -> str:
@@ -25,15 +26,11 @@ def has_name_option(group: str, choice: str) -> bool:
     return "name" in load_registry().get_choice(group, choice).schema.fields
 
 
-def build_network(
-    model: Any, norm: Any, folder: Path, num_classes: int, input_shape: tuple[int, int, int]
-) -> nn.Module:
+def build_network(model: Any, norm: Any, folder: Path, spec: ModelSpec) -> nn.Module:
     """What the choices `model` and `norm` build, with the weights of `folder`/model.safetensors, on the CPU.
 
     Raises CheckpointError where the file is damaged, or is of another network.
     """
-    module: nn.Module = norm.convert_for_export(
-        without_pretrained_weights(model).build(ModelShape(num_classes, *input_shape))
-    )
+    module: nn.Module = norm.convert_for_export(without_pretrained_weights(model).build(ModelShape.from_spec(spec)))
     load_weights(module, str(folder / "model.safetensors"), replace_head=False)
     return module

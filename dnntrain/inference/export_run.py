@@ -108,9 +108,7 @@ class ExportSource:
         """The description of the model, as yet without format."""
         loaded_model = self.loaded_model
         config = select_export_config(loaded_model.config.resolved)
-        return Manifest(
-            "", loaded_model.class_names, loaded_model.input_shape, loaded_model.mean, loaded_model.std, config
-        )
+        return Manifest("", loaded_model.spec, config)
 
 
 def write_export(
@@ -156,7 +154,7 @@ def write_export(
         files = [file.name for file in folder.iterdir()]
         card = write_manifest(folder, replace(source.manifest, details=details), files)
         run = open_export(folder).load(device)
-        parity = measure_parity(subject.parity_split.name, subject.iter_samples(), source_model.compute_logits, run)
+        parity = measure_parity(subject.parity_split.name, subject.iter_samples(), source_model.compute_outputs, run)
         say(f"{export_format.name}{'' if runtime == 'eager' else f' ({runtime})'}: {parity}")
         exact = export_format.is_exact and not runtime.endswith("bf16")
         advice = (

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dnntrain.checkpoint.portable_model import parse_model_spec
 from dnntrain.choices.quant._fake_quant import apply_ranges
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config, load_config
@@ -24,7 +25,7 @@ from dnntrain.inference.option_values import SPLITS
 from dnntrain.input.pipeline import read_evaluation_batches
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import prepare_data
-from dnntrain.protocols import Batch
+from dnntrain.protocols import Batch, ModelSpec
 from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.files import read_json
 from dnntrain.utils.hardware import get_default_threads, get_device_type, get_torch_device, probe_hardware, use_threads
@@ -43,26 +44,23 @@ class LoadedModel:
 
     config: RunConfig
     model: nn.Module
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    spec: ModelSpec
     device: str
     autocast: torch.dtype | None
     format: str = "run"
 
     @torch.no_grad()
-    def compute_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """float [n, classes] for normalised images [n, channels, height, width]."""
+    def compute_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs [n, …] for inputs [n, …] of the form that the model was trained with."""
         with torch.autocast(
             get_device_type(self.device), self.autocast or torch.bfloat16, enabled=self.autocast is not None
         ):
-            logits_tensor: torch.Tensor = self.model(images.to(self.device))
-        return logits_tensor
+            outputs: torch.Tensor = self.model(inputs.to(self.device))
+        return outputs
 
-    def compute_outputs(self, batch: Batch) -> torch.Tensor:
-        """The logits of a batch."""
-        return self.compute_logits(batch.inputs)
+    def compute_batch_outputs(self, batch: Batch) -> torch.Tensor:
+        """Return the outputs [n, …] for a batch."""
+        return self.compute_outputs(batch.inputs)
 
 
 def load_model(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> LoadedModel:
@@ -79,20 +77,19 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
 
     check_run(path)
     card = read_json(path / "config.json")
-    pretrained = card.get("pretrained_cfg")
-    names = card.get("label_names")
-    if not isinstance(pretrained, dict) or not isinstance(names, list):
+    try:
+        spec = parse_model_spec(card)
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(
             f"{path} holds no finished model: config.json is missing or damaged",
             f"finish it with: dnntrain resume {path}",
-        )
+        ) from None
     check_trusted(load_config(path / "config.yaml"), path, overrides)
     _check_sha256(path / "model.safetensors", card.get("dnntrain", {}).get("sha256"))
     config = _compose_config(path, overrides)
-    channels, height, width = (int(size) for size in pretrained["input_size"])
-    model = build_network(config.model, config.norm, path, len(names), (channels, height, width))
+    model = build_network(config.model, config.norm, path, spec)
     if ranges := card.get("dnntrain", {}).get("quantised_ranges"):
-        model = _add_rounding(model, (channels, height, width), ranges, path)
+        model = _add_rounding(model, spec.inputs.shape, ranges, path)
     hardware = probe_hardware(config.device)
     policy = config.precision.build(hardware)
     device = get_torch_device(config.device, hardware, World())
@@ -101,10 +98,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
     return LoadedModel(
         config=config,
         model=model.to(device).eval(),
-        class_names=tuple(str(name) for name in names),
-        input_shape=(channels, height, width),
-        mean=tuple(float(value) for value in pretrained["mean"]),
-        std=tuple(float(value) for value in pretrained["std"]),
+        spec=spec,
         device=device,
         autocast=policy.torch_dtype,
     )
@@ -148,10 +142,7 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
     return LoadedModel(
         config=config,
         model=RunnerModule(export_files.load(device)).eval(),
-        class_names=card.class_names,
-        input_shape=card.input_shape,
-        mean=card.mean,
-        std=card.std,
+        spec=card.spec,
         device=device,
         autocast=None if policy is None else policy.torch_dtype,
         format=card.format,
@@ -172,7 +163,7 @@ class DataSplit:
         return read_evaluation_batches(
             loaded_model.config.data,
             # The model knows its own normalisation only, whatever that of another data set is.
-            replace(self.dataset, mean=loaded_model.mean, std=loaded_model.std),
+            replace(self.dataset, inputs=loaded_model.spec.inputs),
             self.source,
             self.index if limit is None else self.index[:limit],
             batch_size=batch_size,
@@ -185,11 +176,13 @@ class DataSplit:
 def load_data_splits(loaded_model: LoadedModel) -> dict[str, DataSplit]:
     """The splits train, val and test of the data set that the configuration names. Raises DataError where it does not fit the model."""
     dataset = loaded_model.config.data.build()
-    if len(dataset.class_names) != len(loaded_model.class_names) or dataset.input_shape != loaded_model.input_shape:
+    spec = loaded_model.spec
+    output = loaded_model.config.task.build(dataset.inputs, dataset.targets)
+    if output.shape != spec.output.shape or dataset.inputs.shape != spec.inputs.shape:
         raise DataError(
-            f"the data set has {len(dataset.class_names)} classes of {dataset.input_shape}, "
-            f"the model {len(loaded_model.class_names)} of {loaded_model.input_shape}",
-            "evaluate on data of the same classes and size",
+            f"the data set has {dataset.targets.describe()} of {dataset.inputs.shape}, "
+            f"the model {spec.targets.describe()} of {spec.inputs.shape}",
+            "evaluate on data of the same form",
         )
     data = prepare_data(loaded_model.config, dataset)
     return {
@@ -207,13 +200,21 @@ def check_split(name: str) -> str:
 
 
 def evaluate_run(path: Path, overrides: Sequence[str], split: str, trust: bool = False) -> dict[str, float | int]:
-    """loss, accuracy and examples of the model of a run or export on `split`, in eval mode, without augmentation."""
+    """The loss, the metrics of the task, and examples of the model of a run or export on `split`, in eval mode, without augmentation."""
     loaded_model = load_model(path, overrides, trust)
     data_split = load_data_splits(loaded_model)[split]
     if not len(data_split.index):
         raise DataError(f"the {split} part is empty", "choose another --split, or set data.val_fraction")
     batches = data_split.make_batches(loaded_model, loaded_model.config.eval.batch_size)
-    return evaluate(loaded_model.model, loaded_model.compute_outputs, batches, reduce_sum, loaded_model.device)
+    return evaluate(
+        loaded_model.config.task,
+        loaded_model.spec,
+        loaded_model.model,
+        loaded_model.compute_batch_outputs,
+        batches,
+        reduce_sum,
+        loaded_model.device,
+    )
 
 
 def _compose_config(path: Path, overrides: Sequence[str]) -> RunConfig:
@@ -227,7 +228,7 @@ def _compose_config(path: Path, overrides: Sequence[str]) -> RunConfig:
 
 
 #: What of a configuration an export keeps: what its data, its network and their precision are.
-EXPORTED_KEYS = ("data", "model", "norm", "precision", "eval", "seed", "device")
+EXPORTED_KEYS = ("task", "data", "model", "norm", "precision", "eval", "seed", "device")
 
 #: Groups and sections that end with the training. `train.limit` alone says which part of the data that was.
 _TRAINING_KEYS = (
@@ -248,7 +249,7 @@ _TRAINING_KEYS = (
 )
 
 #: Groups among those of an export.
-_GROUPS = ("data", "model", "norm", "precision")
+_GROUPS = ("task", "data", "model", "norm", "precision")
 
 
 def check_effect(overrides: Sequence[str]) -> None:

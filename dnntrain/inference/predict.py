@@ -47,9 +47,9 @@ def predict_files(
     files = find_image_files(images)
     if workers is None:
         workers = 0 if len(files) < _MIN_FILES_FOR_WORKERS else count_cores()
-    done = 0
+    done, inputs = 0, loaded_model.spec.inputs
     for batch in decode_in_batches(
-        files, loaded_model.input_shape, loaded_model.mean, loaded_model.std, batch_size=batch_size, workers=workers
+        files, inputs.shape, inputs.mean, inputs.std, batch_size=batch_size, workers=workers
     ):
         for file, reason in batch.failures.items():
             error = DataError(reason, "remove or replace the file")
@@ -63,14 +63,11 @@ def predict_files(
             progress(done, len(files))
 
 
-def _make_rows(loaded_model: LoadedModel, files: Sequence[Path], images: Tensor, top: int) -> Iterator[dict[str, Any]]:
-    probabilities = loaded_model.compute_logits(images).float().softmax(1).cpu()
-    best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
-    for file, values, classes in zip(files, best.values.tolist(), best.indices.tolist(), strict=True):
-        top_classes = [
-            [loaded_model.class_names[number], round(value, 6)] for number, value in zip(classes, values, strict=True)
-        ]
-        yield {"path": str(file), "class": top_classes[0][0], "probability": top_classes[0][1], "top": top_classes}
+def _make_rows(loaded_model: LoadedModel, files: Sequence[Path], inputs: Tensor, top: int) -> Iterator[dict[str, Any]]:
+    outputs = loaded_model.compute_outputs(inputs)
+    rows = loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top)
+    for file, row in zip(files, rows, strict=True):
+        yield {"path": str(file), **row}
 
 
 def count_cores() -> int:

@@ -77,7 +77,7 @@ def build_pipeline(
         )
     schedule = BatchSchedule(indices, seed, batch_size, micro_batch_size, world, options.pair_block, augment_copies)
     schedules = BatchSchedules(schedule, timetable or EpochSchedule.constant(len(indices), batch_size))
-    normalize = Normalizer(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
+    normalize = Normalizer(dataset.inputs.shape, dataset.inputs.mean, dataset.inputs.std, device, channels_last)
     augmentation = Augmentation(options.crop_padding, options.flip)
     source = dataset.train
     if is_resident(options, source, device):
@@ -132,7 +132,7 @@ def read_evaluation_batches(
 
     `batch_size` is that of one rank. Unreadable examples are left out under `data.on_error=skip`.
     """
-    normalize = Normalizer(dataset.input_shape, dataset.mean, dataset.std, device, channels_last)
+    normalize = Normalizer(dataset.inputs.shape, dataset.inputs.mean, dataset.inputs.std, device, channels_last)
     positions = np.arange(len(indices) * world.rank // world.size, len(indices) * (world.rank + 1) // world.size)
     position_chunks = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
     if source.get_resident_images() is None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dnntrain.errors import DataError
+from dnntrain.protocols import InputSpec, TargetSpec
 
 
 class Source(Protocol):
@@ -42,17 +43,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class DataSet:
-    """Two splits with the same classes. `mean` and `std` are per channel, of values in [0, 1].
+    """Two splits of the same form.
 
     `digest` is the sha256 of what the data is: where it differs, a run must not be continued.
     """
 
     train: Source
     test: Source
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    inputs: InputSpec
+    targets: TargetSpec
     digest: str
 
 

@@ -42,6 +42,7 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
     key = Key(config.seed, "limit")
     return PreparedData(
         dataset,
+        config.task.make_spec(dataset.inputs, dataset.targets),
         limit_examples(train, config.train.limit, key),
         limit_examples(val, config.eval.limit, key),
         limit_examples(test, config.eval.limit, key),

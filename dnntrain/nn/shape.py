@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
+from dnntrain.protocols import ModelSpec
 
 #: Where torchvision and hand-written models keep their last layer, and where the models of this package do.
 _HEAD_NAMES = ("head", "fc", "classifier", "heads")
@@ -20,6 +21,11 @@ class ModelShape:
     channels: int
     height: int
     width: int
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> ModelShape:
+        """Return the shape of a model that takes images and has one output a class."""
+        return cls(spec.output.size, *spec.inputs.shape)
 
     @property
     def num_inputs(self) -> int:

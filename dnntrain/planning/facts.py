@@ -29,15 +29,14 @@ def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
         train=len(data.train),
         val=len(data.val),
         test=len(data.test),
-        input_shape=dataset.input_shape,
-        num_classes=len(dataset.class_names),
+        spec=data.spec,
         resident=resident,
     )
 
 
 def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
     """The cost of the model, from a copy whose weights are not filled."""
-    shape = ModelShape(data.num_classes, *data.input_shape)
+    shape = ModelShape.from_spec(data.spec)
     model = config.norm.convert(build_with_zero_weights(lambda: config.model.build(shape)))
     config.optim.get_parameter_options(model)  # patterns of parameter names that match none are refused here
     flops_per_example, operators = count_forward_cost(model, shape)

@@ -45,7 +45,7 @@ def estimate_memory(
         averages=weights if "ema" in config.reg else 0,
         activations=int(training_bytes),
         evaluation=int(evaluation_bytes),
-        data=data.size_bytes + min(_CHUNK_BYTES, 4 * data.train * math.prod(data.input_shape)),
+        data=data.size_bytes + min(_CHUNK_BYTES, 4 * data.train * math.prod(data.spec.inputs.shape)),
     )
 
 

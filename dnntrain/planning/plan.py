@@ -9,6 +9,7 @@ from typing import Any
 
 from dnntrain.choices.precision._policy import PrecisionPolicy
 from dnntrain.distributed.parallel_dims import ParallelDims, is_forward_collective
+from dnntrain.protocols import MetricInfo, ModelSpec
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import format_bytes, format_count, pluralize
 
@@ -25,14 +26,26 @@ class DataFacts:
     train: int
     val: int
     test: int
-    input_shape: tuple[int, int, int]
-    num_classes: int
+    spec: ModelSpec
     resident: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the part `data` of plan.json; names, of which there may be thousands, are left out."""
+        spec = self.spec
+        shapes = {"input_shape": spec.inputs.shape, "output_shape": spec.output.shape}
+        return {
+            "name": self.name,
+            "train": self.train,
+            "val": self.val,
+            "test": self.test,
+            **shapes,
+            "resident": self.resident,
+        }
 
     @property
     def size_bytes(self) -> int:
         """uint8 bytes held in memory: training and test split where resident."""
-        return (self.train + self.val + self.test) * math.prod(self.input_shape) if self.resident else 0
+        return (self.train + self.val + self.test) * math.prod(self.spec.inputs.shape) if self.resident else 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,7 @@ class Plan:
     `threads` compute on the processor in each rank; a resumed run uses the same number.
     `schedule` holds what is scheduled, at even distances from the first step to the last: "lr" and, where the schedule sets it, "momentum";
     what else it multiplies, as factors of what was set ("weight_decay ×").
+    `metrics` holds how each metric of the task is read, the one of `eval.metric` first.
     """
 
     name: str
@@ -120,6 +134,7 @@ class Plan:
     memory: Memory
     schedule: Mapping[str, tuple[float, ...]]
     notes: tuple[str, ...]
+    metrics: tuple[MetricInfo, ...]
     threads: int = 1
 
     @property
@@ -147,6 +162,7 @@ class Plan:
         """plan.json."""
         return {
             **asdict(self),
+            "data": self.data.as_json(),
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
             "memory_bytes": self.memory.total,
             "flops_per_step": 3 * self.model.flops_per_example * self.batch_size,
@@ -162,7 +178,7 @@ class Plan:
             ("data", f"{self.data.name}: {self.data.train} train, {self.data.val} val, {self.data.test} test"),
             (
                 "",
-                f"{'×'.join(map(str, self.data.input_shape))} pixels, {self.data.num_classes} classes, "
+                f"{self.data.spec.inputs.describe()}, {self.data.spec.targets.describe()}, "
                 f"{'resident' if self.data.resident else 'streaming'}",
             ),
             (

@@ -19,7 +19,7 @@ from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusa
 from dnntrain.planning.memory import estimate_memory
 from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
 from dnntrain.planning.plan import CURVE_POINTS, DataFacts, ModelFacts, Plan
-from dnntrain.protocols import BuildContext, ScheduledParam, StepInfo
+from dnntrain.protocols import BuildContext, MetricInfo, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
@@ -80,7 +80,7 @@ def make_plan(
     if getattr(config.sched, "looks_at_validation", False):
         notes.append("the learning rate is that of the base schedule, scaled by what each evaluation finds")
     notes += _make_batch_notes(config, timetable, dims)
-    notes += config.distill.notes(data.num_classes) if hasattr(config.distill, "notes") else ()
+    notes += config.distill.notes(data.spec) if hasattr(config.distill, "notes") else ()
     notes += config.quant.notes(data.train) if isinstance(config.quant, PostTraining) else ()
     for size, micro_batch_cut in cuts.items():
         norm_notes = _get_norm_notes(config, NormFacts(dims.data_ranks, size, *micro_batch_cut, model.batch_norms))
@@ -109,6 +109,7 @@ def make_plan(
         memory=estimate_memory(config, data, model, micro_batch_size, policy, process_bytes, dims),
         schedule=_preview_schedule(config, replace(context, **epoch_fields(timetable, total_steps)), timetable),
         notes=tuple(notes),
+        metrics=list_metric_infos(config),
     )
 
 
@@ -117,13 +118,19 @@ def _make_context(config: RunConfig, data: DataFacts) -> BuildContext:
     batch_size = config.train.batch_size
     return BuildContext(
         seed=config.seed,
-        num_classes=data.num_classes,
-        input_shape=data.input_shape,
+        spec=data.spec,
+        metrics=list_metric_infos(config),
         steps_per_epoch=0,
         total_steps=0,
         batch_size=batch_size,
         learning_rate=config.optim.adapt_lr(batch_size).lr,
     )
+
+
+def list_metric_infos(config: RunConfig) -> tuple[MetricInfo, ...]:
+    """Return how the task's metrics are read, that of `eval.metric` first."""
+    infos: tuple[MetricInfo, ...] = config.task.list_infos()
+    return tuple(sorted(infos, key=lambda info: info.name != config.eval.metric))
 
 
 def epoch_fields(timetable: EpochSchedule, total_steps: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from dnntrain.protocols.step import Batch
+from dnntrain.protocols.task import LOSS, MetricInfo, ModelSpec, find_metric
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.world import World
 
@@ -118,14 +119,13 @@ class LateCollectives:
 class BuildContext:
     """Frozen values that a method may build from; never the configuration.
 
-    input_shape      (channels, height, width) of one example
+    spec             what the model takes, what it is trained on, what it gives
+    metrics          how each metric is read, that of `eval.metric` first
     steps_per_epoch  0 where epochs have different numbers of steps, or it is not known yet: see `times`
     total_steps      optimizer steps of the run; 0 where the run's length is a time
     batch_size       examples per optimizer step over all ranks, as set in `train.batch_size`
     learning_rate    the base learning rate, as set in `optim.lr`
     collect          what the ranks compute together
-    class_names      of the data, in the order of the outputs
-    mean, std        per channel, what the images are normalised with, of pixels in [0, 1]
     data_digest      SHA-256 of the data set
     train_examples   examples of the training part
     micro_batch_size most examples of one forward pass
@@ -136,8 +136,7 @@ class BuildContext:
     """
 
     seed: int
-    num_classes: int
-    input_shape: tuple[int, int, int]
+    spec: ModelSpec
     steps_per_epoch: int
     total_steps: int
     batch_size: int
@@ -145,9 +144,7 @@ class BuildContext:
     device: str = "cpu"
     world: World = field(default_factory=World)
     collectives: Collectives = field(default_factory=SingleProcess)
-    class_names: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    metrics: tuple[MetricInfo, ...] = (LOSS,)
     data_digest: str = ""
     train_examples: int = 0
     micro_batch_size: int = 0
@@ -155,6 +152,10 @@ class BuildContext:
     build_model: Callable[[], Module] | None = None
     num_epochs: float = 0.0
     explicit_schedule: EpochSchedule | None = None
+
+    def get_metric(self, name: str | None, key: str) -> MetricInfo:
+        """Return the metric called `name`; None names that of `eval.metric`. Raises ConfigError, naming the setting `key`."""
+        return self.metrics[0] if name is None else find_metric(name, self.metrics, key)
 
     @cached_property
     def epoch_schedule(self) -> EpochSchedule:

@@ -26,6 +26,7 @@ from dnntrain.protocols.hook_types import (
 )
 from dnntrain.protocols.step import OptimizerStep
 from dnntrain.protocols.step_guard import StepGuard
+from dnntrain.protocols.task import TaskFeature
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a method gives to the trainer; every slot is empty by default. `task_weight`: of the cross-entropy; several multiply.
+    """What a method gives to the trainer; every slot is empty by default. `task_weight`: of the task's loss; several multiply.
 
     `repeats`: copies of each example in a step, augmented apart; the step has as many examples as without.
     `card`: what is written beside the exported weights, in config.json, found before `export` changes the model.
@@ -104,7 +105,7 @@ class Method(Protocol):
     """
 
     @property
-    def needs(self) -> frozenset[LayoutRequirement]: ...
+    def needs(self) -> frozenset[LayoutRequirement | TaskFeature]: ...
 
     def build(self, context: BuildContext) -> Hooks: ...
 

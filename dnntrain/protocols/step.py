@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Batch:
     """Examples of one micro-batch, on the training device.
 
-    images   float [n, channels, height, width], normalised
-    targets  int64 [n] class indices, or float [n, classes] probabilities
+    inputs   float [n, …], as the data set gives them: images [n, channels, height, width], normalised
+    targets  [n, …], as the task needs them: int64 [n] class indices, or float [n, classes] probabilities
     index    int64 [n] number of each example in its data set (numpy, on the host)
     position int64 [n] place of each example in the epoch's global order (numpy, on the host)
     epoch    which pass over the training part
@@ -54,7 +54,7 @@ class StepBatch(NamedTuple):
 
 
 class ModelOutputs(NamedTuple):
-    """What the model gives for a batch: `logits` [n, classes], and `features`, outputs of inner modules by the name of their capture."""
+    """What the model gives for a batch: `outputs` [n, …] in the form of the task, and `features`, outputs of inner modules by the name of their capture."""
 
     outputs: Tensor
     features: Mapping[str, Tensor]
@@ -69,10 +69,16 @@ class StepInfo(NamedTuple):
 
 
 class StepLoss(NamedTuple):
-    """Sum of the losses of the step's examples on this rank; `examples` on all ranks: a tensor on the device, not yet read."""
+    """The loss of a step.
+
+    total     sum of the losses of the step's examples on this rank: a tensor on the device, not yet read
+    examples  number of them on all ranks
+    weight    the number that the sum of `total` over all ranks is divided by (see `Task.loss_weight`)
+    """
 
     total: Tensor
     examples: int
+    weight: int
 
 
 class ComputeGradients(Protocol):
@@ -96,5 +102,5 @@ class StepExecutor(Protocol):
     def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss: ...
 
     def compute_outputs(self, batch: Batch) -> Tensor:
-        """The logits [n, classes], without features."""
+        """The outputs [n, …], without features."""
         ...

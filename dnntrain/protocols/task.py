@@ -34,6 +34,11 @@ class TargetKind(Enum):
 
     CLASS = "one class for each example"
 
+    @property
+    def noun(self) -> str:
+        """The things that the names of a target are of."""
+        return {TargetKind.CLASS: "classes"}[self]
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -47,6 +52,10 @@ class InputSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def describe(self) -> str:
+        """Return `1×8×8 pixels`."""
+        return f"{'×'.join(map(str, self.shape))} pixels"
+
 
 @dataclass(frozen=True)
 class TargetSpec:
@@ -54,6 +63,10 @@ class TargetSpec:
 
     names: tuple[str, ...]
     kind: TargetKind = TargetKind.CLASS
+
+    def describe(self) -> str:
+        """Return `10 classes`."""
+        return f"{len(self.names)} {self.kind.noun}"
 
 
 @dataclass(frozen=True)
@@ -180,6 +193,10 @@ class Task(ABC):
         over pixels or tokens counts those of an example of this `spec`.
         """
         return examples
+
+    def make_spec(self, inputs: InputSpec, targets: TargetSpec) -> ModelSpec:
+        """Return the specification of a model for data of this form."""
+        return ModelSpec(inputs, targets, self.build(inputs, targets))
 
     def list_infos(self) -> tuple[MetricInfo, ...]:
         """Return how every metric is read, the loss included."""

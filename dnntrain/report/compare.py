@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from dnntrain.report.format import format_metric, format_percent, format_short
+from dnntrain.protocols import LOSS, MetricInfo
+from dnntrain.report.format import format_metric, format_short
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
 from dnntrain.report.load_run import RunData, parse_number
 from dnntrain.report.sections import get_best_value, get_test_value
@@ -29,13 +30,19 @@ def label_runs(runs: Sequence[RunData]) -> list[str]:
 
 def render_figures(runs: Sequence[RunData], names: Sequence[str]) -> str:
     """One row a run; the best value of each column stands out."""
+    headline, metric = runs[0].headline, runs[0].metric
     columns: list[tuple[str, Callable[[RunData], float], Callable[[float], str], int]] = [
-        ("test accuracy", lambda run: get_test_value(run, "accuracy"), format_percent, 1),
+        (
+            f"test {headline.name}",
+            lambda run: get_test_value(run, headline.name),
+            lambda value: format_metric(headline, value),
+            int(headline.sign),
+        ),
         (
             "best val",
             lambda run: get_best_value(run)[1],
-            lambda value: format_metric(runs[0].metric, value),
-            _get_metric_sign(runs),
+            lambda value: format_metric(metric, value),
+            int(metric.sign),
         ),
         ("at step", lambda run: get_best_value(run)[2], format_short, 0),
         ("training time", lambda run: parse_number(run.result.get("train_s")), format_seconds, -1),
@@ -88,23 +95,27 @@ def render_overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
     """The curves of all runs: by step, and the validation metric by time, which shows what is faster."""
     max_points = max(40, _MAX_TOTAL_POINTS // (len(runs) * 5))
 
-    def draw(title: str, split: str, name: str, by_time: bool = False) -> str:
+    def draw(title: str, split: str, metric: MetricInfo, by_time: bool = False) -> str:
         curves = [
-            _make_run_curve(run, split, name, label, index, by_time)
+            _make_run_curve(run, split, metric.name, label, index, by_time)
             for index, (run, label) in enumerate(zip(runs, names, strict=True))
         ]
         if by_time:
-            return draw_chart(title, curves, metric=name, x_name="time", format_x=format_seconds, max_points=max_points)
-        return draw_chart(title, curves, metric=name, max_points=max_points, from_zero=name == "examples_per_s")
+            return draw_chart(
+                title, curves, metric=metric, x_name="time", format_x=format_seconds, max_points=max_points
+            )
+        return draw_chart(
+            title, curves, metric=metric, max_points=max_points, from_zero=metric.name == "examples_per_s"
+        )
 
     metric = runs[0].metric
     charts = [
-        draw(f"Validation {metric} by time", "val", metric, by_time=True),
-        draw(f"Validation {metric} by step", "val", metric),
-        draw("Validation loss", "val", "loss") if metric != "loss" else "",
-        draw("Training loss", "train", "loss"),
-        draw("Learning rate", "train", "lr"),
-        draw("Examples per second", "train", "examples_per_s"),
+        draw(f"Validation {metric.name} by time", "val", metric, by_time=True),
+        draw(f"Validation {metric.name} by step", "val", metric),
+        draw("Validation loss", "val", LOSS) if metric != LOSS else "",
+        draw("Training loss", "train", LOSS),
+        draw("Learning rate", "train", MetricInfo("lr")),
+        draw("Examples per second", "train", MetricInfo("examples_per_s")),
     ]
     body = "".join(figure for figure in charts if figure)
     return render_section(
@@ -126,7 +137,3 @@ def _make_run_curve(run: RunData, split: str, name: str, label: str, index: int,
 def _render_run_name(index: int, name: str) -> str:
     dashed = " dashed" if index >= len(TONES) else ""
     return f'<i class="swatch t{index % len(TONES)}{dashed}"></i>{isolate_text(name, 60)}'
-
-
-def _get_metric_sign(runs: Sequence[RunData]) -> int:
-    return -1 if runs[0].metric == "loss" else 1

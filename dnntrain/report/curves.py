@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnntrain.errors import ConfigError
-from dnntrain.report.format import Point, is_share, thin_points
+from dnntrain.protocols import MetricInfo
+from dnntrain.report.format import Point, format_metric, thin_points
 from dnntrain.report.load_run import Event, RunData, read_run
 from dnntrain.report.sections import get_best_value, get_test_value
 from dnntrain.report.style import TONES
@@ -51,8 +52,10 @@ def draw_curves(run: RunData) -> bytes:
     _draw_panel(
         left, "Loss", [("train", 0, _get_points(run, "train", "loss")), ("val", 1, _get_points(run, "val", "loss"))]
     )
-    accuracies = [("val", 1, _get_points(run, "val", "accuracy"))]
-    _draw_panel(middle, "Accuracy", accuracies, share=True, best=get_best_value(run) if is_share(run.metric) else None)
+    metric = run.headline
+    values = [("val", 1, _get_points(run, "val", metric.name))]
+    best = get_best_value(run) if run.metric == metric else None
+    _draw_panel(middle, metric.name.replace("_", " ").capitalize(), values, share=metric.is_share, best=best)
     _draw_panel(right, "Learning rate", [("", 2, _get_points(run, "train", "lr"))])
     for axes in (left, middle, right):
         _mark_events(axes, run.events[:_MAX_MARKS])
@@ -78,7 +81,7 @@ def _draw_panel(
     title: str,
     lines: Sequence[tuple[str, int, list[Point]]],
     share: bool = False,
-    best: tuple[str, float, float] | None = None,
+    best: tuple[MetricInfo, float, float] | None = None,
 ) -> None:
     axes.set_title(title, loc="left", fontsize=10, color=_INK)
     axes.set_xlabel("step", fontsize=9, color=_SOFT)
@@ -109,7 +112,7 @@ def _draw_panel(
             markersize=12,
             color=TONES[1][0],
             linestyle="",
-            label=f"best {100 * best[1]:.2f}%",
+            label=f"best {format_metric(best[0], best[1])}",
         )
     if any(label for label, _, points in lines if points):
         axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
@@ -143,8 +146,8 @@ def _get_points(run: RunData, split: str, name: str) -> list[Point]:
 
 
 def _make_title(run: RunData) -> str:
-    test = get_test_value(run, "accuracy")
-    figure = f": test accuracy {100 * test:.2f}%" if test == test else ""
+    test = get_test_value(run, run.headline.name)
+    figure = f": test {run.headline.name} {format_metric(run.headline, test)}" if test == test else ""
     return f"{run.name[:80]} ({run.status}){figure}"
 
 

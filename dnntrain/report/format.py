@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from dnntrain.protocols import MetricInfo
+
 Point = tuple[float, float]
 
 #: Round numbers of seconds, from ten seconds to a week.
@@ -87,11 +89,8 @@ def format_percent(value: float) -> str:
     return f"{100 * value:.2f}%" if math.isfinite(value) else format_short(value)
 
 
-def is_share(name: str) -> bool:
-    """True for metrics that are fractions and shown in percent."""
-    return name.startswith(("accuracy", "top"))
-
-
-def format_metric(name: str, value: float) -> str:
-    """A metric's value for people."""
-    return format_percent(value) if is_share(name) else format_short(value)
+def format_metric(metric: MetricInfo, value: float) -> str:
+    """Format a metric's value for people, with its unit."""
+    if metric.is_share:
+        return format_percent(value)
+    return f"{format_short(value)} {metric.unit}" if metric.unit else format_short(value)

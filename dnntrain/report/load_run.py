@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.errors import ConfigError
+from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.report.series import Series
 from dnntrain.utils.files import MARKER_FILES, is_run_directory
 
@@ -24,6 +25,7 @@ _MAX_SERIES = 64
 _MAX_NAMES = 1000
 _MAX_EVENTS = 100
 _MAX_DEPTH = 32
+_MAX_METRICS = 40
 
 _AXES = ("step", "epoch", "examples", "wall_s", "split")
 
@@ -66,9 +68,27 @@ class RunData:
         return status[:40] if isinstance(status, str) and status else "unfinished"
 
     @property
-    def metric(self) -> str:
+    def metrics(self) -> tuple[MetricInfo, ...]:
+        """How the metrics of the run's task are read: as plan.json says."""
+        items = self.plan.get("metrics")
+        infos = [_read_metric_info(item) for item in items[:_MAX_METRICS]] if isinstance(items, list) else []
+        return tuple(info for info in infos if info is not None)
+
+    @property
+    def metric(self) -> MetricInfo:
         """The validation metric that chose the best weights."""
-        return "loss" if self.result.get("metric") == "loss" else "accuracy"
+        return self.get_metric(self.result.get("metric"))
+
+    @property
+    def headline(self) -> MetricInfo:
+        """The most telling metric: the one that chose the best weights, unless that is the loss and there are others."""
+        if self.metric != LOSS:
+            return self.metric
+        return next((info for info in self.metrics if info != LOSS), LOSS)
+
+    def get_metric(self, name: object) -> MetricInfo:
+        """The metric called `name`; if the run does not know it, the one that its plan names first."""
+        return next((info for info in self.metrics if info.name == name), (*self.metrics, LOSS)[0])
 
     def get_series(self, split: str, name: str) -> Series:
         """One series, empty where the run has none."""
@@ -96,6 +116,15 @@ def read_run(path: Path) -> RunData:
         overrides=tuple((_read_text(path / "overrides.txt", _MAX_TEXT_BYTES) or "").splitlines()),
         notes=tuple(notes),
     )
+
+
+def _read_metric_info(item: object) -> MetricInfo | None:
+    if not isinstance(item, dict):
+        return None
+    name, higher_is_better, unit = item.get("name"), item.get("higher_is_better"), item.get("unit")
+    if not isinstance(name, str) or not isinstance(higher_is_better, bool) or not isinstance(unit, str):
+        return None
+    return MetricInfo(name[:40], higher_is_better, unit[:20])
 
 
 def parse_number(value: Any) -> float:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.report.confusion import get_class_names, read_confusion, render_mistakes
 from dnntrain.report.format import format_metric, format_percent, format_short
 from dnntrain.report.html import escape_text, isolate_text, render_details, render_pairs, render_section
@@ -23,7 +24,8 @@ _MAX_CONFIG_ROWS = 500
 
 #: Columns that are set, not measured: drawn as they are.
 _SETTINGS = ("lr", "batch_size", "momentum", "weight_decay", "drop_rate")
-_KNOWN_COLUMNS = {"loss", "accuracy", "examples_per_s", *_SETTINGS}
+_KNOWN_COLUMNS = {"loss", "examples_per_s", *_SETTINGS}
+_LEARNING_RATE = MetricInfo("lr")
 
 
 def render_heading(run: RunData) -> str:
@@ -57,13 +59,14 @@ def _describe_run(run: RunData) -> str:
 def render_cards(run: RunData) -> str:
     """The figures that matter, largest first."""
     result = run.result
-    best_name, best, best_step = get_best_value(run)
-    test = get_test_value(run, "accuracy")
+    metric, best, best_step = get_best_value(run)
+    test = get_test_value(run, run.headline.name)
+    test_label = f"Test {run.headline.name}"
     entries = [
-        ("Test accuracy", format_percent(test) if math.isfinite(test) else "", _make_test_note(run)),
+        (test_label, format_metric(run.headline, test) if math.isfinite(test) else "", _make_test_note(run)),
         (
-            f"Best val {best_name}",
-            format_metric(best_name, best) if math.isfinite(best) else "",
+            f"Best val {metric.name}",
+            format_metric(metric, best) if math.isfinite(best) else "",
             f"step {format_short(best_step)}",
         ),
         ("Training time", _format_duration(result.get("train_s")), _format_length(run)),
@@ -72,7 +75,7 @@ def render_cards(run: RunData) -> str:
         ("Parameters", _format_parameters(run), _format_flops(run)),
     ]
     body = "".join(
-        f'<div class="card{" main" if label == "Test accuracy" else ""}"><dt>{escape_text(label)}</dt>'
+        f'<div class="card{" main" if label == test_label else ""}"><dt>{escape_text(label)}</dt>'
         f"<dd>{escape_text(value)}{f'<small>{escape_text(note)}</small>' if note else ''}</dd></div>"
         for label, value, note in entries
         if value
@@ -80,17 +83,17 @@ def render_cards(run: RunData) -> str:
     return f'<dl class="cards">{body}</dl>' if body else ""
 
 
-def get_best_value(run: RunData) -> tuple[str, float, float]:
+def get_best_value(run: RunData) -> tuple[MetricInfo, float, float]:
     """(metric, best validation value, its step): of result.json, else of the metrics; NaN where there is none."""
-    name = run.metric
+    metric = run.metric
     value, step = parse_number(run.result.get("best")), parse_number(run.result.get("best_step"))
     if math.isfinite(value):
-        return name, value, step
-    points = run.get_series("val", name).get_finite_points()
+        return metric, value, step
+    points = run.get_series("val", metric.name).get_finite_points()
     if not points:
-        return name, math.nan, math.nan
-    step, value = (min if name == "loss" else max)(points, key=lambda point: point[1])
-    return name, value, step
+        return metric, math.nan, math.nan
+    step, value = max(points, key=lambda point: metric.sign * point[1])
+    return metric, value, step
 
 
 def _format_batch_size(plan: Mapping[str, Any]) -> str | None:
@@ -112,28 +115,33 @@ def get_test_value(run: RunData, name: str) -> float:
 def render_charts(run: RunData) -> str:
     """All curves of the run; decisions are marked and numbered as in the list below them."""
     marks = _make_marks(run)
-    best_name, best, best_step = get_best_value(run)
+    metric, best, best_step = get_best_value(run)
     best_marks = (
-        [Mark(best_step, "★", f"best val {best_name}: {format_metric(best_name, best)}")]
+        [Mark(best_step, "★", f"best val {metric.name}: {format_metric(metric, best)}")]
         if math.isfinite(best_step)
         else []
     )
     losses = [_make_run_curve(run, "train", "loss", "train", 0), _make_run_curve(run, "val", "loss", "val", 1)]
-    accuracies = [
-        _make_run_curve(run, "train", "accuracy", "train", 0),
-        _make_run_curve(run, "val", "accuracy", "val", 1),
-    ]
-    accuracies += [
-        _make_run_curve(run, "val", "accuracy_raw", "val, not averaged", 2),
-        _make_run_curve(run, "val", "top5", "val top 5", 3),
-    ]
+    task_metrics = [info for info in run.metrics if info != LOSS]
     figures = [
-        draw_chart("Loss", losses, metric="loss", marks=marks + (best_marks if best_name == "loss" else [])),
-        draw_chart(
-            "Accuracy", accuracies, metric="accuracy", marks=marks + (best_marks if best_name != "loss" else [])
+        draw_chart("Loss", losses, metric=LOSS, marks=marks + (best_marks if metric == LOSS else [])),
+        *(
+            draw_chart(
+                info.name.replace("_", " ").capitalize(),
+                [
+                    _make_run_curve(run, "train", info.name, "train", 0),
+                    _make_run_curve(run, "val", info.name, "val", 1),
+                ],
+                metric=info,
+                marks=marks + (best_marks if metric == info else []),
+            )
+            for info in task_metrics
         ),
         draw_chart(
-            "Learning rate", [_make_run_curve(run, "train", "lr", "learning rate", 2)], metric="lr", marks=marks
+            "Learning rate",
+            [_make_run_curve(run, "train", "lr", "learning rate", 2)],
+            metric=_LEARNING_RATE,
+            marks=marks,
         ),
         *(
             draw_chart(
@@ -158,11 +166,13 @@ def render_charts(run: RunData) -> str:
         ),
     ]
     other_names = sorted(
-        {name for split, name in run.series if split in ("train", "val")} - _KNOWN_COLUMNS - {"accuracy_raw", "top5"}
+        {name for split, name in run.series if split in ("train", "val")}
+        - _KNOWN_COLUMNS
+        - {info.name for info in task_metrics}
     )
     for name in other_names[:6]:
         curves = [_make_run_curve(run, "train", name, "train", 0), _make_run_curve(run, "val", name, "val", 1)]
-        figures.append(draw_chart(name, curves, metric=name, marks=marks))
+        figures.append(draw_chart(name, curves, marks=marks))
     nonempty_figures = [figure for figure in figures if figure]
     if not nonempty_figures:
         return render_section("Curves", '<p class="note">No metrics were written.</p>')

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from dnntrain.protocols import MetricInfo
 from dnntrain.report.format import (
     Point,
     compute_log_ticks,
     compute_ticks,
     format_metric,
     format_short,
-    is_share,
     smooth_points,
     thin_points,
 )
@@ -28,6 +28,7 @@ from dnntrain.utils.units import format_seconds
 
 #: Units of the drawing in both directions.
 _SIZE = 1000
+_PLAIN = MetricInfo("")
 _MAX_POINTS = 400
 _MAX_STRIPS = 60
 #: Positive values that span more than this factor are drawn on a logarithmic axis.
@@ -104,7 +105,7 @@ def draw_chart(
     title: str,
     curves: Sequence[Curve],
     *,
-    metric: str = "",
+    metric: MetricInfo = _PLAIN,
     x_name: str = "step",
     format_x: Callable[[float], str] = format_short,
     marks: Sequence[Mark] = (),
@@ -113,7 +114,7 @@ def draw_chart(
 ) -> str:
     """A figure of `curves`; empty where there is nothing to draw.
 
-    `metric` says how values are written; `zero` has their axis begin at 0, so that heights compare.
+    `metric` says how values are written; `from_zero` has their axis begin at 0, so that heights compare.
     """
     curves = [item for item in curves if item.pieces or item.gaps]
     points = [point for item in curves for point in item.points]
@@ -162,18 +163,18 @@ def _make_x_axis(xs: Sequence[float], by_time: bool) -> Axis:
     return Axis(low, high, ticks=tuple(compute_ticks(low, high, 6, by_time)))
 
 
-def _make_y_axis(values: Sequence[float], metric: str) -> Axis:
+def _make_y_axis(values: Sequence[float], metric: MetricInfo) -> Axis:
     if not values:
         return Axis(0.0, 1.0)
     low, high = min(values), max(values)
-    if low > 0 and high / low > _LOG_SPAN and not is_share(metric) and metric != "lr":
+    if low > 0 and high / low > _LOG_SPAN and not metric.is_share and metric.name != "lr":
         low, high = low / 1.1, high * 1.1
         return Axis(low, high, log=True, ticks=tuple(compute_log_ticks(low, high)))
     room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     floor, ceiling = low - room, high + room
     if low >= 0 > floor:
         floor = 0.0
-    if is_share(metric) and ceiling > 1 >= high:
+    if metric.is_share and ceiling > 1 >= high:
         ceiling = 1.0 + 0.02 * (1.0 - floor)
     if not (math.isfinite(ceiling - floor) and ceiling > floor):
         return Axis(0.0, 1.0)
@@ -182,9 +183,9 @@ def _make_y_axis(values: Sequence[float], metric: str) -> Axis:
     )
 
 
-def _make_tick_formatter(metric: str, axis: Axis) -> Callable[[float], str]:
+def _make_tick_formatter(metric: MetricInfo, axis: Axis) -> Callable[[float], str]:
     """Ticks of shares are whole percents where they are apart by one or more."""
-    if not is_share(metric):
+    if not metric.is_share:
         return format_short
     gap = axis.ticks[1] - axis.ticks[0] if len(axis.ticks) > 1 else 1.0
     decimals = 0 if gap > 0.0099 else 1 if gap > 0.00099 else 2

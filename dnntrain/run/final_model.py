@@ -79,7 +79,7 @@ def _load_final_model(setup: RunSetup, states: Mapping[str, Any], digest: str) -
     }
     for name, state in states_by_name.items():
         state.load_state_dict(states[name])
-    objective = build_objective(hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
+    objective = build_objective(config.task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
     executor = SpmdExecutor(model, objective, device=setup.device_type, autocast=setup.autocast)
     return FinalModel(model, executor.compute_outputs, hooks, digest)
 

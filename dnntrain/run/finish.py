@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.checkpoint.save_portable_model import save_model
+from dnntrain.checkpoint.portable_model import save_model
 from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND, PostTraining
 from dnntrain.errors import DataError
 from dnntrain.nn.feature_capture import remove_adapters
 from dnntrain.run.final_model import FinalModel, build_final_model
-from dnntrain.training.evaluation import compute_predictions, summarize_predictions
+from dnntrain.training.evaluation import compute_predictions, describe_example
 from dnntrain.training.evaluator import swap_in_eval_weights
 from dnntrain.utils.files import write_json
 from dnntrain.utils.world import World
@@ -34,7 +35,7 @@ def finish_run(
 
     Raises DataError where a test image cannot be read; the model is written all the same.
     """
-    config, dataset = session.config, session.data.dataset
+    config = session.config
     final_model = build_final_model(session, trainer, directory)
     if final_model.digest is not None:
         result["digest"] = final_model.digest
@@ -58,10 +59,7 @@ def finish_run(
             model,
             directory.path,
             architecture=session.plan.model.name,
-            label_names=dataset.class_names,
-            input_shape=dataset.input_shape,
-            mean=dataset.mean,
-            std=dataset.std,
+            spec=session.data.spec,
             model_args=dict(config.resolved["model"]),
             extra={"dnntrain_config_digest": result.get("config_digest", ""), **metadata},
         )
@@ -96,16 +94,17 @@ def _evaluate_test_split(
     session: Session, trainer: Trainer, final_model: FinalModel, directory: RunDirectory, result: dict[str, Any]
 ) -> None:
     """Evaluates the test split: evaluation.json, a row of metrics, and the figures of `result`."""
-    config, dataset = session.config, session.data.dataset
+    config, test, task = session.config, session.data.dataset.test, session.config.task
     predictions = compute_predictions(
-        final_model.model, final_model.outputs, trainer.make_batches(dataset.test, session.data.test, World())
+        task, final_model.model, final_model.outputs, trainer.make_batches(test, session.data.test, World())
     )
-    evaluation = summarize_predictions(predictions, "test", dataset, dataset.test, config.log.samples)
+    summary = task.summarize(predictions, session.data.spec, config.log.samples, partial(describe_example, test))
+    evaluation = {"split": "test", **summary}
     write_json(directory.path / "evaluation.json", evaluation)
-    values = {name: evaluation[name] for name in ("loss", "accuracy")}
+    values = {info.name: evaluation[info.name] for info in task.list_infos()}
     trainer.metrics.write_row("test", trainer.loop.progress.step, values)
     result["value"] = values[config.eval.metric]
-    result["test_accuracy"] = values["accuracy"]
+    result |= {f"test_{metric.name}": values[metric.name] for metric in task.list_metrics()}
 
 
 def export_quantized_model(

@@ -24,12 +24,13 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, Ran
 from dnntrain.nn.cost import LayerSizes, measure_kept_by_section, measure_layer_sizes
 from dnntrain.nn.feature_capture import add_adapters
 from dnntrain.nn.partition import find_blocks, get_parallel_plan, get_sections
+from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.memory import TRAINING_WORK
 from dnntrain.planning.plan import Memory
 from dnntrain.protocols import Hooks
 from dnntrain.run.session import Session
 from dnntrain.training.distribute_model import distribute_model
-from dnntrain.training.setup import build_unfilled_model, get_model_shape
+from dnntrain.training.setup import build_unfilled_model
 from dnntrain.utils.dtensor import local_shard
 from dnntrain.utils.units import format_bytes, format_count
 from dnntrain.utils.world import World
@@ -137,7 +138,7 @@ class _ModelCosts:
         hooks, half_dtype = session.hooks, session.plan.precision.torch_dtype
         sizes = measure_layer_sizes(
             _build_model(session, hooks),
-            get_model_shape(session.data),
+            ModelShape.from_spec(session.data.spec),
             tuple(_get_parallel_plan(session, hooks)),
             half_dtype,
         )
@@ -154,7 +155,7 @@ class _RankModel:
 
 def _build_model(session: Session, hooks: Hooks) -> nn.Module:
     """The model of the run, its weights not filled."""
-    model = build_unfilled_model(session.config, get_model_shape(session.data), hooks)
+    model = build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec), hooks)
     add_adapters(model, hooks.feature_taps)
     return model
 
@@ -168,7 +169,9 @@ def _compute_kept_bytes(session: Session, hooks: Hooks, bytes_per_element: int) 
     """Of the sections of a rank's tensor-parallel part of the model."""
     dims = session.plan.degrees
     if dims.tp == 1:
-        return measure_kept_by_section(_build_model(session, hooks), get_model_shape(session.data), bytes_per_element)
+        return measure_kept_by_section(
+            _build_model(session, hooks), ModelShape.from_spec(session.data.spec), bytes_per_element
+        )
     from dnntrain.distributed.fake_group import fake_process_group
     from dnntrain.distributed.mesh import Mesh
     from dnntrain.distributed.tensor_parallel import apply_tensor_parallel
@@ -176,7 +179,7 @@ def _compute_kept_bytes(session: Session, hooks: Hooks, bytes_per_element: int) 
     with fake_process_group(dims.ranks, 0):
         model = _build_model(session, hooks)
         apply_tensor_parallel(model, Mesh(dims, "cpu").tensor)
-        return measure_kept_by_section(model, get_model_shape(session.data), bytes_per_element)
+        return measure_kept_by_section(model, ModelShape.from_spec(session.data.spec), bytes_per_element)
 
 
 def _find_rank(dims: ParallelDims, stage: int, shard: int) -> int:
@@ -306,7 +309,7 @@ def _compute_ddp_bytes(layout: ParallelConfig, session: Session, numbers: int) -
     if layout.compress == "none":
         return _FLOAT * numbers
     total = 0
-    for parameter in build_unfilled_model(session.config, get_model_shape(session.data)).parameters():
+    for parameter in build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec)).parameters():
         rows = len(parameter) if parameter.ndim > 1 else 0
         sides = rows + parameter.numel() // rows if rows else 0
         # torch's hook leaves alone what would not be halved.

@@ -10,11 +10,12 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.input.prepared import PreparedData
 from dnntrain.nn.partition import get_sections
+from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import Hooks, ScheduledParam
 from dnntrain.training.data import load_sample_images
 from dnntrain.training.scheduled_values import bind_scheduled_values
-from dnntrain.training.setup import build_unfilled_model, get_model_shape
+from dnntrain.training.setup import build_unfilled_model
 
 
 def check_scheduled_values(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks) -> None:
@@ -22,7 +23,7 @@ def check_scheduled_values(config: RunConfig, plan: Plan, data: PreparedData, ho
     targets = {control.target for control in hooks.scheduled_values if isinstance(control.target, ScheduledParam)}
     if not targets - {ScheduledParam.LEARNING_RATE, ScheduledParam.BATCH_SIZE}:
         return
-    model = build_unfilled_model(config, get_model_shape(data), hooks)
+    model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
     named_values = [control for control in hooks.scheduled_values if isinstance(control.target, ScheduledParam)]
     bind_scheduled_values(named_values, config.optim.adapt_lr(plan.batch_size).build(model), model)
 
@@ -32,7 +33,7 @@ def check_pipeline_stages(config: RunConfig, plan: Plan, data: PreparedData, hoo
     ranks = plan.degrees.pp
     if ranks == 1:
         return
-    model = build_unfilled_model(config, get_model_shape(data), hooks)
+    model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
     images = load_sample_images(config, data) if hooks.weight_inits else torch.empty(0)
     for set_weights in hooks.weight_inits:
         set_weights(model, images)
@@ -71,7 +72,7 @@ def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> N
     """Refuses a run whose `init_from` is missing, damaged, or the weights of another network."""
     from dnntrain.nn.weights import check_weights
 
-    model = build_unfilled_model(config, get_model_shape(data), hooks)
+    model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
     check_weights(model, str(config.init_from), config.init_replace_head)
 
 
@@ -81,5 +82,5 @@ def check_quantization(config: RunConfig, data: PreparedData) -> None:
 
     name = config.resolved["choices"]["quant"]
     check_image_counts(config.quant, name, len(data.train), len(data.val) or len(data.test))
-    model = config.norm.convert_for_export(build_unfilled_model(config, get_model_shape(data)))
-    check_quantizable(config.quant, name, model, torch.zeros(2, *data.dataset.input_shape))
+    model = config.norm.convert_for_export(build_unfilled_model(config, ModelShape.from_spec(data.spec)))
+    check_quantizable(config.quant, name, model, torch.zeros(2, *data.spec.inputs.shape))

@@ -10,11 +10,12 @@ from dnntrain.choices.reg.grad_clip import clip_by_norm
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.input.prepared import PreparedData
+from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.batch_size import with_schedule_length
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import epoch_fields
 from dnntrain.protocols import BuildContext, Collectives, Hooks, TrainerHandles
-from dnntrain.training.setup import build_unfilled_model, get_model_shape
+from dnntrain.training.setup import build_unfilled_model
 from dnntrain.training.step_guards import add_recovery
 from dnntrain.utils.world import World
 
@@ -26,20 +27,17 @@ def make_build_context(
     config: RunConfig, plan: Plan, data: PreparedData, device: str, world: World, collectives: Collectives
 ) -> BuildContext:
     """Return the frozen values that methods are built from."""
-    dataset, shape = data.dataset, get_model_shape(data)
+    shape = ModelShape.from_spec(data.spec)
     context = BuildContext(
         seed=config.seed,
-        num_classes=len(dataset.class_names),
-        input_shape=dataset.input_shape,
+        spec=data.spec,
         **epoch_fields(plan.timetable, plan.total_steps),
         batch_size=plan.batch_size,
         learning_rate=plan.base_learning_rate,
         device=device,
         world=world,
-        class_names=tuple(dataset.class_names),
-        mean=tuple(dataset.mean),
-        std=tuple(dataset.std),
-        data_digest=dataset.digest,
+        metrics=plan.metrics,
+        data_digest=data.dataset.digest,
         train_examples=len(data.train),
         micro_batch_size=plan.micro_batch_size,
         pair_block=config.data.pair_block,

@@ -62,8 +62,8 @@ def iterate_training_batches(pipeline: InputPipeline, steps: int, empty: Batch |
 def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
     """A batch without examples: what a rank computes in a step that has none for it, so that all ranks reduce together."""
     no_indices = np.empty(0, np.int64)
-    images = torch.empty(0, *dataset.input_shape, device=device)
-    batch = Batch(images, torch.empty(0, dtype=torch.int64, device=device), no_indices, no_indices)
+    inputs = torch.empty(0, *dataset.inputs.shape, device=device)
+    batch = Batch(inputs, torch.empty(0, dtype=torch.int64, device=device), no_indices, no_indices)
     for transform in hooks.batch_transforms:
         if transform.stage is BatchStage.TEACHER:
             batch = transform.apply(batch, Key(0))
@@ -95,4 +95,4 @@ def load_sample_images(config: RunConfig, data: PreparedData) -> torch.Tensor:
     """Up to 1,000 training images as the model sees them, unaugmented: float [n, channels, height, width]."""
     index = data.train[:_SAMPLE_IMAGES]
     batches = make_unaugmented_batches(config, data.dataset, "cpu", False, data.dataset.train, index, World())
-    return torch.cat([batch.images.clone() for batch in batches])
+    return torch.cat([batch.inputs.clone() for batch in batches])

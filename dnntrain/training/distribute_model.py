@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
@@ -72,7 +73,7 @@ def make_pipeline_executor(
     """Build the executor of the pipeline's stages on this rank."""
     from dnntrain.distributed.pipeline_parallel import PipelineExecutor, autocast_forward
 
-    config, plan, dataset = setup.config, setup.plan, setup.data.dataset
+    config, plan, spec = setup.config, setup.plan, setup.data.spec
     if setup.autocast is not None:
         for stage in parallel_model.run_modules:
             autocast_forward(stage, setup.device_type, setup.autocast)
@@ -85,8 +86,9 @@ def make_pipeline_executor(
         micro_batch_size=plan.micro_batch_size,
         micro_batches=plan.accumulation,
         evaluation_size=config.eval.batch_size,
-        input_shape=dataset.input_shape,
-        num_classes=len(dataset.class_names),
+        input_shape=spec.inputs.shape,
+        output_shape=spec.output.shape,
+        loss_weight=partial(config.task.loss_weight, spec=spec),
         device=setup.device,
         should_count=setup.coords.should_count,
         replayable=setup.hooks.optimizer_step is not None,

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.protocols import EvalWeights
+from dnntrain.protocols import EvalWeights, MetricInfo
 from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.metrics import Metrics, Timer
 
 
 class Evaluator:
-    """Evaluates the validation part, remembers the best value, and has the best state saved."""
+    """Evaluates the validation part, remembers the best value of `metric`, and has the best state saved."""
 
     def __init__(
         self,
@@ -24,14 +24,13 @@ class Evaluator:
         metrics: Metrics,
         checkpointer: Checkpointer,
         timer: Timer,
-        metric: str,
+        metric: MetricInfo,
     ) -> None:
         self._evaluate = evaluate
         self._metrics = metrics
         self._checkpointer = checkpointer
         self._timer = timer
         self._metric = metric
-        self._sign = 1.0 if metric == "accuracy" else -1.0
         self._evaluated_step = -1
         self.best: float | None = None
         self.best_step = 0
@@ -42,9 +41,9 @@ class Evaluator:
         with self._timer:
             values = self._evaluate()
             self._evaluated_step = step
-            value = float(values[self._metric])
+            value = float(values[self._metric.name])
             # Of equally good states the later one is kept: the schedule has settled further.
-            is_best = math.isfinite(value) and (self.best is None or self._sign * value >= self._sign * self.best)
+            is_best = math.isfinite(value) and (self.best is None or not self._metric.is_better(self.best, value))
             if is_best:
                 self.best, self.best_step = value, step
             self._metrics.write_row("val", step, {name: item for name, item in values.items() if name != "examples"})

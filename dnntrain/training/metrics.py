@@ -50,8 +50,9 @@ class Metrics:
         self._file = path.open("ab") if path is not None else None
         self._totals: list[Tensor] = []
         self._counts: list[int] = []
+        self._weights: list[int] = []
         self._step_values: dict[str, Tensor] = {}
-        self._sum, self._count = 0.0, 0
+        self._sum, self._weight = 0.0, 0
         self._examples = 0
         self._row_examples, self._row_train_s = 0, 0.0
 
@@ -59,6 +60,7 @@ class Metrics:
         """Keeps the loss of one step; does not wait for the device."""
         self._totals.append(loss.total)
         self._counts.append(loss.examples)
+        self._weights.append(loss.weight)
 
     def observe(self, numbers: Mapping[str, Tensor]) -> None:
         """Keeps further numbers of the step, of which a row shows the last."""
@@ -67,19 +69,19 @@ class Metrics:
     def write_train_row(self, step: int) -> None:
         """Writes the row of the interval that ends with `step`: its mean loss, what is scheduled, the speed."""
         self._drain_losses()
-        if not self._count:
+        if not self._weight:
             return
         train_s = self._progress.train_s
         duration_s = max(train_s - self._row_train_s, 1e-9)
         row = {
-            "loss": self._sum / self._count,
+            "loss": self._sum / self._weight,
             "lr": self._learning_rate(),
             **self._read_scheduled(),
             **self._get_batch_size(step),
             **{name: float(value) for name, value in self._step_values.items()},
             "examples_per_s": round((self._examples - self._row_examples) / duration_s, 1),
         }
-        self._sum, self._count = 0.0, 0
+        self._sum, self._weight = 0.0, 0
         self._row_examples, self._row_train_s = self._examples, train_s
         self.write_row("train", step, row)
 
@@ -144,10 +146,11 @@ class Metrics:
                     "lower optim.lr, add a warm-up (sched.warmup=5%) or train.clip_norm=1.0",
                 )
             self._sum += total
-        self._count += sum(self._counts)
+        self._weight += sum(self._weights)
         self._examples += sum(self._counts)
         self._totals.clear()
         self._counts.clear()
+        self._weights.clear()
 
     def state_dict(self) -> dict[str, Any]:
         self._drain_losses()
@@ -155,11 +158,11 @@ class Metrics:
         if self._file is not None and self._path is not None:
             sync_to_disk(self._path)
             offset = self._file.tell()
-        return {"sum": self._sum, "count": self._count, "examples": self._examples, "bytes": offset}
+        return {"sum": self._sum, "weight": self._weight, "examples": self._examples, "bytes": offset}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._sum, self._count, self._examples = float(state["sum"]), int(state["count"]), int(state["examples"])
-        for pending in (self._totals, self._counts, self._step_values):
+        self._sum, self._weight, self._examples = float(state["sum"]), int(state["weight"]), int(state["examples"])
+        for pending in (self._totals, self._counts, self._weights, self._step_values):
             pending.clear()
         self.truncate_to(int(state["bytes"]))
 

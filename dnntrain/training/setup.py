@@ -53,11 +53,6 @@ class RunSetup:
         return self.plan.precision.torch_dtype
 
 
-def get_model_shape(data: PreparedData) -> ModelShape:
-    """Return the outputs and inputs that the data ask of a model."""
-    return ModelShape(len(data.dataset.class_names), *data.dataset.input_shape)
-
-
 def build_unfilled_model(config: RunConfig, shape: ModelShape, hooks: Hooks | None = None) -> nn.Module:
     """Build the model with weights of zero; with `hooks`, apply their model transforms."""
     model = build_with_zero_weights(lambda: config.model.build(shape))

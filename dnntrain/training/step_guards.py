@@ -178,7 +178,7 @@ class GuardRunner:
 
         def run_update(compute_gradients: ComputeGradients, apply: Callable[[], None]) -> StepLoss:
             if self._step() + 1 in self.recovery.dropped_steps:
-                return StepLoss(torch.zeros((), device=self._device), 0)
+                return StepLoss(torch.zeros((), device=self._device), 0, 0)
             with torch.no_grad():
                 for buffer, backup in self._buffers:
                     backup.copy_(buffer)
@@ -197,7 +197,7 @@ class GuardRunner:
                     buffer.copy_(backup)
             for restore in restorers:
                 restore()
-            return StepLoss(torch.zeros_like(loss.total), 0)
+            return StepLoss(torch.zeros_like(loss.total), 0, 0)
 
         return run_update
 
@@ -265,7 +265,7 @@ class GuardRunner:
             return math.nan, math.nan, totals
         *sums, total, broken_ranks = totals
         assert self._loss is not None
-        return total / self._loss.examples, math.inf if broken_ranks else float(norm), sums
+        return total / self._loss.weight, math.inf if broken_ranks else float(norm), sums
 
 
 class _TimedBatches:

@@ -21,6 +21,7 @@ from dnntrain.input.pipeline import InputPipeline
 from dnntrain.input.source import Source
 from dnntrain.nn.feature_capture import add_adapters
 from dnntrain.nn.init import initialize_weights
+from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import Batch, Collectives, Hooks, Stateful, StepExecutor, TrainerHandles
 from dnntrain.training.cadence import Cadence, Event, make_event
 from dnntrain.training.checkpointer import Checkpointer
@@ -50,7 +51,7 @@ from dnntrain.training.metrics import Listener, Metrics, Timer
 from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
 from dnntrain.training.scheduled_values import bind_scheduled_values, get_learning_rate, make_scheduled_reader
-from dnntrain.training.setup import RunSetup, apply_model_transforms, get_model_shape
+from dnntrain.training.setup import RunSetup, apply_model_transforms
 from dnntrain.training.signals import SignalWatch
 from dnntrain.training.step_guards import GuardRunner, rollback_targets
 from dnntrain.utils.rng import Index, derive_seed
@@ -229,7 +230,7 @@ def build_model(setup: RunSetup, place: RankPlace) -> ModelParts:
 def build_filled_model(setup: RunSetup) -> nn.Module:
     """Build the model with its initial weights, on the device."""
     config, hooks = setup.config, setup.hooks
-    model = apply_model_transforms(config.model.build(get_model_shape(setup.data)), hooks)
+    model = apply_model_transforms(config.model.build(ModelShape.from_spec(setup.data.spec)), hooks)
     initialize_weights(model, config.seed)
     if hooks.weight_inits:
         images = load_sample_images(config, setup.data)
@@ -248,7 +249,7 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
     """Build the objective and what computes it on this layout: stages of a pipeline, or the same program on every rank."""
     hooks, plan = setup.hooks, setup.plan
     scaler = torch.amp.GradScaler(setup.device_type) if plan.precision.uses_loss_scale else None
-    objective = build_objective(hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
+    objective = build_objective(setup.config.task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
     empty_batch = make_empty_batch(setup.data.dataset, setup.device, hooks)
     if plan.degrees.pp > 1:
         assert place.mesh is not None
@@ -265,6 +266,7 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
         empty_batch=empty_batch,
         replayable=hooks.optimizer_step is not None,
         should_count=place.coords.should_count,
+        loss_weight=partial(setup.config.task.loss_weight, spec=setup.data.spec),
         no_sync=make_no_sync_context(run_module, place.layout),
     )
     # DDP's own forward pass would wait for ranks that have fewer batches; FSDP's must be called by all, as often.
@@ -326,6 +328,8 @@ def build_evaluator(
             if mesh is not None:
                 sync_for_eval(model.model, model.parallel.run_modules, mesh)
             val_metrics = evaluate(
+                config.task,
+                data.spec,
                 model.model,
                 executor.compute_outputs,
                 make_batches(data.dataset.train, data.val, data_world),
@@ -339,7 +343,7 @@ def build_evaluator(
             reshard(model.parallel.run_modules)
         return val_metrics
 
-    evaluator = Evaluator(validate, metrics, saving.checkpointer, timer, config.eval.metric)
+    evaluator = Evaluator(validate, metrics, saving.checkpointer, timer, plan.metrics[0])
     return EvaluatorParts(evaluator, metrics, make_batches)
 
 

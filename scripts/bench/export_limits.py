@@ -43,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     trained = load_run(arguments.run, ["device=cpu"])
-    images = torch.randn(arguments.batch, *trained.input_shape)
+    images = torch.randn(arguments.batch, *trained.spec.inputs.shape)
     exports = arguments.run / "exports"
     print(f"\nWhat limits integers: {arguments.run.name}, batch {arguments.batch}")
     with torch.inference_mode():

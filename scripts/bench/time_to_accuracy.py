@@ -135,9 +135,10 @@ def accuracy_by_step(run_dir: Path) -> dict[int, float]:
 
     config = decode_config(load_config(run_dir / "config.yaml"))
     dataset = config.data.build()
-    model = config.model.build(ModelShape(len(dataset.class_names), *dataset.input_shape))
+    data = prepare_data(config, dataset)
+    model = config.model.build(ModelShape.from_spec(data.spec))
     outputs = SpmdExecutor(model, lambda outputs, batch: outputs, device="cpu").compute_outputs
-    index = prepare_data(config, dataset).test
+    index = data.test
     accuracies = {}
     for path in reversed(list_checkpoints(run_dir / "checkpoints")):
         checkpoint = read_checkpoint(path)
@@ -145,7 +146,9 @@ def accuracy_by_step(run_dir: Path) -> dict[int, float]:
         batches = read_evaluation_batches(
             config.data, dataset, dataset.test, index, batch_size=500, world=World(), device="cpu", channels_last=False
         )
-        accuracies[checkpoint.step] = float(evaluate(model, outputs, batches, lambda tensor: tensor, "cpu")["accuracy"])
+        accuracies[checkpoint.step] = float(
+            evaluate(config.task, data.spec, model, outputs, batches, lambda tensor: tensor, "cpu")["accuracy"]
+        )
     return accuracies
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from stand_ins import class_spec
 from torch import nn
 
-from dnntrain.checkpoint.save_portable_model import get_plain_tensors, save_model
+from dnntrain.checkpoint.portable_model import get_plain_tensors, save_model
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
 from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.choices.model.vit_tiny import VitTiny
@@ -29,10 +30,7 @@ def save(model: nn.Module, directory: Path, **extra: Any) -> dict[str, Any]:
         model,
         directory,
         architecture="small_cnn",
-        label_names=NAMES,
-        input_shape=(1, 8, 8),
-        mean=(0.5,),
-        std=(0.25,),
+        spec=class_spec(3, (1, 8, 8), NAMES, (0.5,), (0.25,)),
         model_args={"hidden": 128},
         extra=extra,
     )

@@ -17,26 +17,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from stand_ins import METRICS
 
-from dnntrain.display.base import Header, LiveState, Pace, format_metric, format_throughput
+from dnntrain.display.base import Header, LiveState, Pace, format_learning_rate, format_metric, format_throughput
 from dnntrain.display.factory import make_display
 from dnntrain.display.panel import History, draw_sparkline, fit_text, format_panel, format_table_head, format_table_row
 from dnntrain.display.plain import JsonDisplay, PlainDisplay, QuietDisplay
+from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.utils.streams import SafeStream
 
 HEADER = Header(
-    "small_cnn-digits", "small_cnn", "digits", "single, bf16", 421_642, 200, 10.0, "runs/small_cnn-digits/1"
+    "small_cnn-digits", "small_cnn", "digits", "single, bf16", 421_642, 200, 10.0, "runs/small_cnn-digits/1", METRICS
 )
-STATE = LiveState(50, 200, 2.5, 10.0, 0.25, 12.0, 36.0, 0.123, "accuracy", 0.9731, 0.9810, 1e-3, 41_234.0, 512 * 2**20)
+STATE = LiveState(50, 200, 2.5, 10.0, 0.25, 12.0, 36.0, 0.123, METRICS[0], 0.9731, 0.9810, 1e-3, 41_234.0, 512 * 2**20)
 VAL = {"step": 60, "epoch": 3.0, "examples": 7680, "wall_s": 1.5, "split": "val", "loss": 0.2, "accuracy": 0.99}
 
 #: Trains nothing: feeds a display as a run would, in a process of its own.
 SCRIPT = """
 import sys
-from dnntrain.display.base import Header, LiveState
 from dnntrain.display.factory import make_display
+from dnntrain.protocols import LOSS, MetricInfo
+from dnntrain.display.base import Header, LiveState
+METRICS = (MetricInfo("accuracy", higher_is_better=True, unit="%"), LOSS)
 display = make_display(sys.argv[1])
-display.start(Header("a run", "small_cnn", "digits", "single, bf16", 421642, 20, 2.0, "runs/a/1"))
+display.start(Header("a run", "small_cnn", "digits", "single, bf16", 421642, 20, 2.0, "runs/a/1", METRICS))
 for step in range(1, 21):
     row = {"step": step, "epoch": step / 10, "examples": step, "wall_s": step / 10}
     display.show_row({**row, "split": "train", "loss": 1 / step, "lr": 0.001, "examples_per_s": 1000.0})
@@ -255,7 +259,7 @@ def test_every_line_of_the_panel_is_exactly_as_wide_as_asked(
 ) -> None:
     header = Header(title, "m", "d", "l", count, count, number, "r")
     state = LiveState(
-        count, count, 1.0, 2.0, fraction, 5.0, number, number, "accuracy", number, number, number, number, count
+        count, count, 1.0, 2.0, fraction, 5.0, number, number, METRICS[0], number, number, number, number, count
     )
     lines = format_panel(header, state, [1.0, 0.5], width, height)
     assert [sum(cell_len(text) for text, _ in line) for line in lines] == [width] * len(lines)
@@ -276,8 +280,8 @@ def test_a_run_of_given_time_shows_no_total() -> None:
 
 @pytest.mark.parametrize(("width", "columns"), [(80, 6), (40, 3), (20, 2)])
 def test_the_table_keeps_its_most_telling_columns(width: int, columns: int) -> None:
-    head = "".join(text for text, _ in format_table_head(width))
-    row = "".join(text for text, _ in format_table_row(VAL, 0.3, False, width))
+    head = "".join(text for text, _ in format_table_head(METRICS[0], width))
+    row = "".join(text for text, _ in format_table_row(VAL, METRICS[0], 0.3, False, width))
     assert len(re.split(r"\s{2,}", head.strip())) == columns
     assert len(row) <= width
     assert "99.00%" in row
@@ -301,20 +305,24 @@ def test_control_letters_of_a_name_never_reach_the_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "text"),
+    ("metric", "value", "text"),
     [
-        ("accuracy", 0.98765, "98.77%"),
-        ("top5", 1.0, "100.00%"),
-        ("loss", 0.12345, "0.1235"),
-        ("loss", 123456.0, "1.23e+05"),
-        ("lr", 0.0003, "3.00e-04"),
-        ("lr", 0.1, "0.1"),
-        ("loss", math.nan, "-"),
-        ("loss", math.inf, "inf"),
+        (METRICS[0], 0.98765, "98.77%"),
+        (METRICS[0], 1.0, "100.00%"),
+        (LOSS, 0.12345, "0.1235"),
+        (LOSS, 123456.0, "1.23e+05"),
+        (LOSS, math.nan, "-"),
+        (LOSS, math.inf, "inf"),
+        (MetricInfo("error", unit="mm"), 0.5, "0.5000 mm"),
     ],
 )
-def test_metrics_are_shown_for_people(name: str, value: float, text: str) -> None:
-    assert format_metric(name, value) == text
+def test_metrics_are_shown_for_people(metric: MetricInfo, value: float, text: str) -> None:
+    assert format_metric(metric, value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0003, "3.00e-04"), (0.1, "0.1"), (math.nan, "-")])
+def test_learning_rates_have_three_digits(value: float, text: str) -> None:
+    assert format_learning_rate(value) == text
 
 
 def test_speeds_are_shown_with_a_unit() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dnntrain.choices.reg.grad_clip import clip_by_norm
+from dnntrain.choices.task.classification import Classification
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.protocols import Batch, LossTerm, SingleProcess, StepBatch
 from dnntrain.training.loss import build_objective
@@ -23,7 +24,7 @@ def gradients(sizes: list[int], terms: tuple[LossTerm, ...] = ()) -> tuple[list[
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     images, targets = torch.randn(12, 5), torch.randint(0, 3, (12,))
-    executor = SpmdExecutor(model, build_objective(0.1, terms), device="cpu")
+    executor = SpmdExecutor(model, build_objective(Classification(), 0.1, terms), device="cpu")
     micro = [batch_of(a, b) for a, b in zip(images.split(sizes), targets.split(sizes), strict=True)]
     loss = executor.compute_gradients(StepBatch(micro, 12))
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None], float(loss.total)

@@ -65,8 +65,8 @@ def test_two_winners_are_shipped_and_each_gets_the_batches_it_won(
         load_model(path) for path in (tmp_path / "out", tmp_path / "out" / "onnx", tmp_path / "out" / "onnx_int8")
     )
     images = torch.randn(9, 1, 8, 8)
-    assert torch.equal(auto.compute_logits(images[:3]), floating.compute_logits(images[:3]))
-    assert torch.equal(auto.compute_logits(images), integers.compute_logits(images))
+    assert torch.equal(auto.compute_outputs(images[:3]), floating.compute_outputs(images[:3]))
+    assert torch.equal(auto.compute_outputs(images), integers.compute_outputs(images))
     shutil.rmtree(tmp_path / "out" / "onnx")
     assert main(["eval", f"{tmp_path}/out"]) == 5
 

@@ -57,7 +57,7 @@ def test_eval_and_predict_need_the_export_alone(name: str, alone: Folder, tmp_pa
     assert main(["predict", str(folder), str(tmp_path), "--format=jsonl"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     probabilities = np.array([row["probability"] for row in rows])
-    found = load_model(folder).compute_logits(images(4)).float().softmax(1).max(1).values.numpy()
+    found = load_model(folder).compute_outputs(images(4)).float().softmax(1).max(1).values.numpy()
     assert np.allclose(probabilities, found, atol=2e-6)
 
 
@@ -73,9 +73,9 @@ def test_an_onnx_file_alone_carries_classes_and_normalisation(exports: Folder, t
     file = tmp_path / "somewhere.onnx"
     file.write_bytes((exports("onnx") / "model.onnx").read_bytes())
     trained = load_model(file)
-    assert trained.class_names == tuple("0123456789")
-    assert trained.mean == Digits().build().mean
-    assert trained.compute_logits(images(3)).shape == (3, 10)
+    assert trained.spec.output.names == tuple("0123456789")
+    assert trained.spec.inputs == Digits().build().inputs
+    assert trained.compute_outputs(images(3)).shape == (3, 10)
 
 
 def test_the_weights_of_a_safetensors_export_are_those_of_the_run(exports: Folder, run: Path) -> None:

@@ -79,7 +79,10 @@ def test_the_uneven_last_batch_is_trained_on_with_its_own_count() -> None:
 def test_pixels_are_normalised_by_channel() -> None:
     dataset = random_set(channels=3)
     batch = pipeline(dataset, ImageData()).take(0).micro_batches[0]
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (dataset.mean, dataset.std))
+    mean, std = (
+        torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+        for values in (dataset.inputs.mean, dataset.inputs.std)
+    )
     expected = (dataset.train.inputs[batch.index] / 255.0 - mean) / std
     torch.testing.assert_close(batch.inputs.double(), expected, atol=2e-6, rtol=1e-5)
     assert batch.targets.tolist() == dataset.train.labels[batch.index].tolist()
@@ -153,7 +156,7 @@ def test_evaluation_sees_each_example_once_and_unaugmented(options: ImageData, r
             channels_last=False,
         ):
             assert len(batch) <= 10
-            mean, std = dataset.mean[0], dataset.std[0]
+            mean, std = dataset.inputs.mean[0], dataset.inputs.std[0]
             expected = (dataset.test.inputs[batch.index].double() / 255 - mean) / std
             torch.testing.assert_close(batch.inputs.double(), expected, atol=2e-6, rtol=1e-5)
             seen += batch.index.tolist()

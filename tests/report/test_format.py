@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.report.format import (
     compute_log_ticks,
     compute_ticks,
@@ -73,7 +74,6 @@ def test_numbers_are_short(value: float, text: str) -> None:
     assert format_short(value) == text
 
 
-def test_accuracies_are_percents() -> None:
-    assert [format_metric(name, 0.5) for name in ("accuracy", "accuracy_raw", "top5", "loss")] == ["50.00%"] * 3 + [
-        "0.5"
-    ]
+def test_shares_are_percents_and_units_follow_the_number() -> None:
+    infos = MetricInfo("accuracy", unit="%"), LOSS, MetricInfo("error", unit="mm")
+    assert [format_metric(info, 0.5) for info in infos] == ["50.00%", "0.5", "0.5 mm"]

@@ -101,13 +101,13 @@ def recorded(opened: Session, micro: int) -> dict[str, int]:
     plan, config = opened.plan, opened.config
     data = plan.data
     with fake_process_group(plan.ranks, 0):
-        model = config.model.build(ModelShape(data.num_classes, *data.input_shape))
+        model = config.model.build(ModelShape.from_spec(data.spec))
         place = plan.degrees.locate_rank(World(0, plan.ranks))
         checkpointing = config.train.activation_checkpointing
         mesh = Mesh(plan.degrees, "cpu")
         arranged = distribute_model(model, (), checkpointing, config.parallel, plan, place, mesh)
         with _Recorded() as seen:
-            arranged.run_modules[0](torch.zeros(micro, *data.input_shape)).sum().backward()
+            arranged.run_modules[0](torch.zeros(micro, *data.spec.inputs.shape)).sum().backward()
     return seen.bytes
 
 

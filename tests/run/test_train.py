@@ -179,8 +179,8 @@ def test_a_plan_states_the_batch_and_its_parts() -> None:
 
 def test_a_loaded_model_gives_the_classes_of_the_run(short_run: Path) -> None:
     loaded = load(short_run)
-    assert loaded.class_names == tuple("0123456789")
-    assert loaded.input_shape == (1, 8, 8)
+    assert loaded.spec.output.names == tuple("0123456789")
+    assert loaded.spec.inputs.shape == (1, 8, 8)
     assert loaded.model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 

@@ -19,7 +19,7 @@ from dnntrain.errors import DataError
 from dnntrain.input.options import ImageData
 from dnntrain.input.pipeline import InputPipeline, build_pipeline
 from dnntrain.input.source import ArraySource, DataSet
-from dnntrain.protocols import Batch
+from dnntrain.protocols import Batch, InputSpec, TargetSpec
 from dnntrain.utils.world import World
 
 
@@ -29,7 +29,8 @@ def random_set(count: int = 61, channels: int = 1, size: int = 9) -> DataSet:
     images = torch.from_numpy(generator.integers(0, 256, (count, channels, size, size), dtype=np.uint8))
     source = ArraySource(images, np.arange(count) % 5, "random")
     shape = (channels, size, size)
-    return DataSet(source, source, tuple("abcde"), shape, (0.2, 0.4, 0.6)[:channels], (0.3, 0.5, 0.7)[:channels], "")
+    inputs = InputSpec(shape, (0.2, 0.4, 0.6)[:channels], (0.3, 0.5, 0.7)[:channels])
+    return DataSet(source, source, inputs, TargetSpec(tuple("abcde")), "")
 
 
 def pipeline(dataset: DataSet, options: ImageData, **changes: Any) -> InputPipeline:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from short_runs import comparable, result, trained
-from stand_ins import context
+from stand_ins import class_spec, context
 from torch import nn
 
 from dnntrain.choices.model.small_cnn import SmallCnn
@@ -30,8 +30,11 @@ def student() -> nn.Module:
 
 def of_digits(**changes: Any) -> BuildContext:
     """The context of a run of digits."""
-    values = {"class_names": DIGITS, "train_examples": 64, "data_digest": "data", "student": student, **changes}
-    return replace(context(), **values)
+    form = {
+        key: changes.pop(key) for key in ("num_classes", "input_shape", "class_names", "mean", "std") if key in changes
+    }
+    values = {"train_examples": 64, "data_digest": "data", "build_model": student, **changes}
+    return replace(context(), spec=class_spec(**{"class_names": DIGITS, **form}), **values)
 
 
 def taught_by(teacher: Path, method: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from dnntrain.errors import DataError
 from dnntrain.input.decode import check_regular_file
 from dnntrain.input.options import FileData
 from dnntrain.input.source import ArraySource, DataSet, check_classes, compute_digest, validate_labels
+from dnntrain.protocols import InputSpec, TargetSpec
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
@@ -53,7 +54,9 @@ def build_cifar(options: FileData, spec: CifarSpec) -> DataSet:
     digest_parts: list[Any] = [spec.name]
     for source in (train, test):
         digest_parts += [source.images.permute(0, 2, 3, 1).numpy(), source.labels]
-    return DataSet(train, test, spec.class_names, _SHAPE, spec.mean, spec.std, compute_digest(digest_parts))
+    return DataSet(
+        train, test, InputSpec(_SHAPE, spec.mean, spec.std), TargetSpec(spec.class_names), compute_digest(digest_parts)
+    )
 
 
 def read_binary(folder: Path, files: tuple[str, ...], spec: CifarSpec, split: str) -> ArraySource:

@@ -11,6 +11,7 @@ from dnntrain.choices.data._roots import download_data_set, find_data_root
 from dnntrain.errors import DataError
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet, compute_digest
+from dnntrain.protocols import InputSpec, TargetSpec
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,8 @@ def _read_data_set(folder: Path, spec: IdxSpec) -> DataSet:
     return DataSet(
         train=train,
         test=test,
-        class_names=spec.class_names,
-        input_shape=(channels, height, width),
-        mean=spec.mean,
-        std=spec.std,
+        inputs=InputSpec((channels, height, width), spec.mean, spec.std),
+        targets=TargetSpec(spec.class_names),
         digest=compute_digest(digest_parts),
     )
 

@@ -15,6 +15,7 @@ from dnntrain.config.fields import NonNegativeInt
 from dnntrain.errors import DataError
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import ArraySource, DataSet, compute_digest
+from dnntrain.protocols import InputSpec, TargetSpec
 
 FILE = Path(__file__).with_name("digits.npz")
 
@@ -32,10 +33,8 @@ class Digits(ImageData):
         return DataSet(
             train=train,
             test=test,
-            class_names=tuple("0123456789"),
-            input_shape=(1, 8, 8),
-            mean=(0.3053,),
-            std=(0.3760,),
+            inputs=InputSpec((1, 8, 8), mean=(0.3053,), std=(0.3760,)),
+            targets=TargetSpec(tuple("0123456789")),
             digest=compute_digest(["digits", *(arrays[name] for name in sorted(arrays))]),
         )
 

@@ -14,6 +14,7 @@ from dnntrain.input.file_source import FileSource, RandomCropSource
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import DataSet
 from dnntrain.input.split import hold_out_examples
+from dnntrain.protocols import InputSpec, TargetSpec
 from dnntrain.utils.rng import Key
 
 #: With `pipeline=auto`, splits up to this many bytes at input size are decoded once and held in memory.
@@ -53,10 +54,10 @@ class ImageFolder(ImageData):
         return DataSet(
             train=self._build_source(train, training=True),
             test=self._build_source(test, training=False),
-            class_names=train.class_names,
-            input_shape=(self.channels, self.image_size, self.image_size),
-            mean=_MEAN[self.channels],
-            std=_STD[self.channels],
+            inputs=InputSpec(
+                (self.channels, self.image_size, self.image_size), _MEAN[self.channels], _STD[self.channels]
+            ),
+            targets=TargetSpec(train.class_names),
             digest=ClassFolders.compute_splits_digest([train, test], root),
         )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dnntrain.config.fields import Annotated, NonNegative, NonNegativeInt, PositiveInt, Range
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import ArraySource, DataSet, compute_digest
+from dnntrain.protocols import InputSpec, TargetSpec
 from dnntrain.utils.rng import Key
 
 #: Images made at a time, so that their floats stay small beside the bytes that are kept.
@@ -41,10 +42,12 @@ class Synthetic(ImageData):
         return DataSet(
             train=train,
             test=test,
-            class_names=tuple(f"class {number}" for number in range(self.num_classes)),
-            input_shape=(self.channels, self.image_size, self.image_size),
-            mean=(128 / 255,) * self.channels,
-            std=(max(pixel_std, 1e-3),) * self.channels,
+            inputs=InputSpec(
+                (self.channels, self.image_size, self.image_size),
+                mean=(128 / 255,) * self.channels,
+                std=(max(pixel_std, 1e-3),) * self.channels,
+            ),
+            targets=TargetSpec(tuple(f"class {number}" for number in range(self.num_classes))),
             digest=compute_digest(["synthetic", *option_texts]),
         )
 

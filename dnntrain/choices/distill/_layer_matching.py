@@ -67,7 +67,7 @@ def compute_output_shapes(model: nn.Module, names: Sequence[str], context: Build
     hooks = [model.get_submodule(name).register_forward_hook(partial(_store_output, outputs, name)) for name in names]
     try:
         with one_thread(), torch.no_grad():
-            model(torch.zeros(1, *context.input_shape))
+            model(torch.zeros(1, *context.spec.inputs.shape))
     finally:
         for hook in hooks:
             hook.remove()

@@ -16,7 +16,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.input.source import compute_digest
 from dnntrain.nn.cost import build_with_zero_weights
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import BuildContext
+from dnntrain.protocols import BuildContext, InputSpec, ModelSpec, OutputSpec, TargetSpec
 from dnntrain.utils.suggest import did_you_mean, suggest_run
 
 _OTHER_CLASSES_HINT = (
@@ -26,17 +26,15 @@ _OTHER_CLASSES_HINT = (
 
 @dataclass(frozen=True)
 class TeacherModel:
-    """A frozen model in eval mode on the CPU. `class_names` is empty where the library's names are not those of a data set.
+    """A frozen model in eval mode on the CPU.
 
-    `mean` and `std` are what it was trained with; `digest` is of its architecture, numbers and normalisation.
+    spec    what it was trained with; the names are empty if the library's are not those of a data set
+    digest  of its architecture, numbers and normalisation
     """
 
     source: str
     model: nn.Module
-    num_classes: int
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    spec: ModelSpec
     digest: str
 
 
@@ -71,10 +69,9 @@ def _load_export(source: str, context: BuildContext) -> TeacherModel:
             "began with, too: put it back there, or a link to it",
         )
     model_export = load_exported_model(path)
-    if model_export.input_shape != context.input_shape:
-        teacher_shape, data_shape = (
-            "x".join(map(str, shape)) for shape in (model_export.input_shape, context.input_shape)
-        )
+    inputs = model_export.spec.inputs
+    if inputs.shape != context.spec.inputs.shape:
+        teacher_shape, data_shape = ("x".join(map(str, shape)) for shape in (inputs.shape, context.spec.inputs.shape))
         raise ConfigError(
             f"it was trained on images of {teacher_shape}, the data have {data_shape}",
             f"train a teacher on this data, or choose data of {teacher_shape}",
@@ -83,11 +80,8 @@ def _load_export(source: str, context: BuildContext) -> TeacherModel:
     return TeacherModel(
         source,
         model_export.model,
-        len(model_export.class_names),
-        model_export.class_names,
-        model_export.mean,
-        model_export.std,
-        _compute_digest(model_export.model, [*facts, str(model_export.mean), str(model_export.std)]),
+        model_export.spec,
+        _compute_digest(model_export.model, [*facts, str(inputs.mean), str(inputs.std)]),
     )
 
 
@@ -111,7 +105,7 @@ def _load_torchvision(source: str, name: str, context: BuildContext, reads_class
         build_with_zero_weights(lambda: Torchvision(name=arch, weights=weights).build(shape)), shape, context
     )
     mean, std = tuple(map(float, preset.mean)), tuple(map(float, preset.std))
-    return TeacherModel(source, model, classes, (), mean, std, _compute_digest(model, [source, str(mean), str(std)]))
+    return _make_library_teacher(source, model, shape, mean, std)
 
 
 def _load_timm(source: str, name: str, context: BuildContext, reads_classes: bool) -> TeacherModel:
@@ -128,25 +122,31 @@ def _load_timm(source: str, name: str, context: BuildContext, reads_classes: boo
         build_with_zero_weights(lambda: Timm(name=name, pretrained=True).build(shape)), shape, context
     )
     mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
-    return TeacherModel(
-        source, model, config.num_classes, (), mean, std, _compute_digest(model, [source, str(mean), str(std)])
-    )
+    return _make_library_teacher(source, model, shape, mean, std)
+
+
+def _make_library_teacher(
+    source: str, model: nn.Module, shape: ModelShape, mean: tuple[float, ...], std: tuple[float, ...]
+) -> TeacherModel:
+    inputs = InputSpec((shape.channels, shape.height, shape.width), mean, std)
+    spec = ModelSpec(inputs, TargetSpec(()), OutputSpec((), (shape.num_classes,), "logits"))
+    return TeacherModel(source, model, spec, _compute_digest(model, [source, str(mean), str(std)]))
 
 
 def _make_model_shape(classes: int, channels: int, context: BuildContext) -> ModelShape:
     """The input of a library's model whose weights are for `channels`. Raises ConfigError where the data cannot be that."""
-    data_channels = context.input_shape[0]
+    data_channels = context.spec.inputs.shape[0]
     if data_channels not in (1, channels):
         raise ConfigError(
             f"its weights are for {channels} channels; the data have {data_channels}",
             "train a teacher on this data, and name its run directory",
         )
-    return ModelShape(classes, channels, *context.input_shape[1:])
+    return ModelShape(classes, channels, *context.spec.inputs.shape[1:])
 
 
 def _expand_gray_input(model: nn.Module, shape: ModelShape, context: BuildContext) -> nn.Module:
     """`model`, which takes the data's gray images for colours that have the same value in each channel."""
-    if context.input_shape[0] != shape.channels:
+    if context.spec.inputs.shape[0] != shape.channels:
         model.register_forward_pre_hook(partial(_repeat_channels, shape.channels))
     return model
 
@@ -158,18 +158,17 @@ def _repeat_channels(channels: int, module: nn.Module, inputs: tuple[Tensor, ...
 
 def _check_class_count(classes: int, context: BuildContext) -> None:
     """Before weights are looked for: no library's own classes become those of the data."""
-    if classes != context.num_classes:
-        raise ConfigError(f"it knows {classes} classes, the data have {context.num_classes}", _OTHER_CLASSES_HINT)
+    if classes != context.spec.output.size:
+        raise ConfigError(f"it knows {classes} classes, the data have {context.spec.output.size}", _OTHER_CLASSES_HINT)
 
 
 def _check_class_names(teacher: TeacherModel, context: BuildContext) -> None:
-    data_names, teacher_names = context.class_names, teacher.class_names
-    if teacher.num_classes == context.num_classes and (
-        not teacher_names or not data_names or teacher_names == data_names
-    ):
+    data_names, teacher_names = context.spec.targets.names, teacher.spec.targets.names
+    teacher_size, data_size = teacher.spec.output.size, context.spec.output.size
+    if teacher_size == data_size and (not teacher_names or not data_names or teacher_names == data_names):
         return
-    if teacher.num_classes != context.num_classes:
-        reason = f"it knows {teacher.num_classes} classes, the data have {context.num_classes}"
+    if teacher_size != data_size:
+        reason = f"it knows {teacher_size} classes, the data have {data_size}"
     else:
         place = next(place for place, (a, b) in enumerate(zip(teacher_names, data_names, strict=True)) if a != b)
         difference = "the same classes in another order" if set(teacher_names) == set(data_names) else "other classes"

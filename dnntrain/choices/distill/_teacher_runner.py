@@ -115,9 +115,9 @@ def estimate_teacher_memory(
         groups = [[_count_model_bytes(block) for block in find_blocks(model)] for model in runner.models]
         rest = [size - sum(group) for size, group in zip(sizes, groups, strict=True)]
         weights = math.ceil(weights / ranks) + max([*rest, *(size for group in groups for size in group)])
-    shape = ModelShape(context.num_classes, *context.input_shape)
+    shape = ModelShape.from_spec(context.spec)
     bytes_per_number = 4 if options.teacher_precision == "fp32" else 2
-    bytes_per_image = 4 * math.prod(context.input_shape) + max(
+    bytes_per_image = 4 * math.prod(context.spec.inputs.shape) + max(
         estimate_forward_bytes(model, shape, bytes_per_number) for model in runner.models
     )
     outputs = 4 * sum(math.prod(output) for output in runner.shapes.values())
@@ -188,7 +188,7 @@ class TeacherRunner:
         self.sharded = _should_shard(options, context.collectives.shard_ranks, self.models)
         self._buffer = torch.empty(0)
         self._ready = False
-        self._shape = (options.teacher_batch, *context.input_shape)
+        self._shape = (options.teacher_batch, *context.spec.inputs.shape)
         self.shapes = {
             name: tuple(output.shape[1:]) for name, output in self._forward(torch.zeros(1, *self._shape[1:])).items()
         }
@@ -285,11 +285,11 @@ def _store_output(features: dict[str, Tensor], name: str, module: nn.Module, inp
 
 def compute_renormalization(context: BuildContext, teacher: TeacherModel) -> tuple[Tensor, Tensor] | None:
     """(scale, shift) [channels, 1, 1] from images as the data normalise them to those of the teacher; None where they agree."""
-    if not context.mean or (context.mean, context.std) == (teacher.mean, teacher.std):
+    data, own = context.spec.inputs, teacher.spec.inputs
+    if not data.mean or (data.mean, data.std) == (own.mean, own.std):
         return None
     mean, std, teacher_mean, teacher_std = (
-        torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
-        for values in (context.mean, context.std, teacher.mean, teacher.std)
+        torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (data.mean, data.std, own.mean, own.std)
     )
     return (std / teacher_std).float(), ((mean - teacher_mean) / teacher_std).float()
 

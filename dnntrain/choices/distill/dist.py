@@ -13,7 +13,7 @@ from dnntrain.choices.distill._options import TeacherOptions, check_weights
 from dnntrain.choices.distill._pair_blocks import count_blocks, split_into_blocks, spread_over_examples
 from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
 from dnntrain.config.fields import Literal, NonNegative, Positive
-from dnntrain.protocols import Batch, BuildContext, Hooks, LayoutRequirement, LossTerm, ModelOutputs
+from dnntrain.protocols import Batch, BuildContext, Hooks, LossTerm, ModelOutputs, TaskFeature
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Dist(TeacherOptions):
     gamma: NonNegative = 2.0  # weight of the correlation over examples, for each class
     ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
     pairs: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:

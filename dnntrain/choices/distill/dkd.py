@@ -14,7 +14,7 @@ from dnntrain.choices.distill._options import TeacherOptions, check_weights
 from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
 from dnntrain.config.fields import Literal, NonNegative, Positive
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Batch, BatchStage, BuildContext, Hooks, LayoutRequirement, LossTerm, ModelOutputs
+from dnntrain.protocols import Batch, BatchStage, BuildContext, Hooks, LossTerm, ModelOutputs, ModelSpec, TaskFeature
 
 #: Up to so many classes the plan advises a smaller beta than the default.
 _FEW_CLASSES = 20
@@ -29,7 +29,7 @@ class Dkd(TeacherOptions):
     beta: NonNegative = 8.0  # weight of the others among themselves; the paper's is 2 to 8 on CIFAR-100
     ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
 
     def build(self, context: BuildContext) -> Hooks:
         check_weights(alpha=self.alpha, beta=self.beta)
@@ -42,8 +42,9 @@ class Dkd(TeacherOptions):
 
         return teacher.to_hooks(self.task_weight, LossTerm("dkd", compute_loss))
 
-    def notes(self, num_classes: int) -> tuple[str, ...]:
+    def notes(self, spec: ModelSpec) -> tuple[str, ...]:
         """What the plan says: a beta for many classes does harm with few (docs/benchmarks.md)."""
+        num_classes = spec.output.size
         if num_classes > _FEW_CLASSES or self.beta < Dkd.beta:
             return ()
         return (f"distill.beta={self.beta:g} is for many classes; with these {num_classes}, try distill.beta=1",)

@@ -12,7 +12,7 @@ from dnntrain.choices.distill._ensemble import check_ensemble, combine_logits
 from dnntrain.choices.distill._options import TeacherOptions, check_weights
 from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
 from dnntrain.config.fields import Literal, NonNegative, Positive
-from dnntrain.protocols import Batch, BuildContext, Hooks, LayoutRequirement, LossTerm, ModelOutputs
+from dnntrain.protocols import Batch, BuildContext, Hooks, LossTerm, ModelOutputs, TaskFeature
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Kd(TeacherOptions):
     weight: NonNegative = 1.0  # weight of the teacher's term
     ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
 
     def build(self, context: BuildContext) -> Hooks:
         check_weights(weight=self.weight)

@@ -28,6 +28,7 @@ from dnntrain.protocols import (
     MemoryUse,
     ModelOutputs,
     StepInfo,
+    TaskFeature,
     TrainerHandles,
 )
 
@@ -46,7 +47,9 @@ class MeanTeacher:
     warmup: bool = True  # at step t use at most (1 + t) / (10 + t), so that early weights are soon forgotten
     teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the average's layers
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
+    needs: ClassVar[frozenset[LayoutRequirement | TaskFeature]] = frozenset(
+        {LayoutRequirement.WHOLE_MODEL, TaskFeature.CLASS_LOGITS}
+    )
 
     def build(self, context: BuildContext) -> Hooks:
         check_weights(weight=self.weight)
@@ -69,9 +72,7 @@ class MeanTeacher:
         assert context.build_model is not None
         model = context.build_model()
         bytes_per_number = 4 if self.teacher_precision == "fp32" else 2
-        forward_size = estimate_forward_bytes(
-            model, ModelShape(context.num_classes, *context.input_shape), bytes_per_number
-        )
+        forward_size = estimate_forward_bytes(model, ModelShape.from_spec(context.spec), bytes_per_number)
         weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
         return MemoryUse(weights, int(context.micro_batch_size * forward_size))
 

@@ -7,38 +7,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dnntrain.config.fields import Literal, NonNegative, PositiveInt
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, StopTraining
+from dnntrain.config.fields import NonNegative, PositiveInt
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, MetricInfo, StopTraining
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
     """Stops after `patience` evaluations in a row that do not improve the best value by more than `threshold`."""
 
-    metric: Literal["accuracy", "loss"] = "accuracy"  # validation metric that is watched
+    metric: str | None = None  # validation metric that is watched; null: that of eval.metric
     patience: PositiveInt = 5  # evaluations without improvement
     threshold: NonNegative = 0.0  # an improvement is more than this
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
-        watcher = PatienceCounter(self.metric, self.patience, self.threshold)
+        watcher = PatienceCounter(
+            context.get_metric(self.metric, "monitor.early_stopping.metric"), self.patience, self.threshold
+        )
         return Hooks(metric_callbacks=(watcher,), state={"early_stopping": watcher})
 
 
 class PatienceCounter:
     """Counts evaluations since the best one."""
 
-    def __init__(self, metric: str, patience: int, threshold: float) -> None:
+    def __init__(self, metric: MetricInfo, patience: int, threshold: float) -> None:
         self._metric, self._patience, self._threshold = metric, patience, threshold
-        self._sign = 1.0 if metric == "accuracy" else -1.0
+        self._sign = metric.sign
         self._best: float | None = None
         self._since_best = 0
 
     def __call__(self, row: Mapping[str, Any]) -> StopTraining | None:
         if row["split"] != "val":
             return None
-        value = self._sign * float(row[self._metric])
+        value = self._sign * float(row[self._metric.name])
         if math.isfinite(value) and (self._best is None or value > self._best + self._threshold):
             self._best, self._since_best = value, 0
             return None
@@ -47,7 +49,7 @@ class PatienceCounter:
             return None
         best = "nan" if self._best is None else f"{self._sign * self._best:.4f}"
         return StopTraining(
-            f"early stopping: validation {self._metric} has not improved on {best} for {self._patience} evaluations"
+            f"early stopping: validation {self._metric.name} has not improved on {best} for {self._patience} evaluations"
         )
 
     def state_dict(self) -> dict[str, Any]:

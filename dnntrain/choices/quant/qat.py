@@ -76,7 +76,7 @@ class Qat(PostTraining):
         ranges = ActivationRanges(self.averaging, context.collectives)
 
         def insert_rounding(model: nn.Module) -> nn.Module:
-            insert_fake_quantization(model, context.input_shape)
+            insert_fake_quantization(model, context.spec.inputs.shape)
             return model
 
         return Hooks(

@@ -11,7 +11,7 @@ import torch
 from dnntrain.choices.reg._boxes import make_box_mask
 from dnntrain.choices.reg._pairs import blend_rows, draw_symmetric_beta, find_partners, to_soft_targets
 from dnntrain.config.fields import Positive, Probability
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, TaskFeature
 from dnntrain.utils.rng import Index, Key
 
 
@@ -22,7 +22,7 @@ class Cutmix:
     alpha: Positive = 1.0  # of the Beta distribution; 1: the areas are spread evenly, as in the paper
     probability: Probability = 0.5  # share of the examples that get a box; the paper has 0.5 for CIFAR, 1 for ImageNet
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS})
     pairs: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:
@@ -40,7 +40,7 @@ def apply_cutmix(batch: Batch, key: Key, alpha: float, probability: float, conte
         batch.position, context.epoch_schedule.batch_size_at(batch.epoch), context.pair_block, key.with_stream("pairs")
     )
     rows = torch.from_numpy(partner).to(batch.inputs.device)
-    targets = to_soft_targets(batch.targets, context.num_classes)
+    targets = to_soft_targets(batch.targets, context.spec.output.size)
     batch.inputs = torch.where(make_box_mask(boxes, batch.inputs), batch.inputs[rows], batch.inputs)
     batch.targets = blend_rows(targets, targets[rows], 1 - boxes[:, 2] * boxes[:, 3] / (height * width))
     return batch

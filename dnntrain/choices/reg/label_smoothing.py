@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.config.fields import Fraction
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import BuildContext, Hooks, TaskFeature
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class LabelSmoothing:
 
     smoothing: Fraction = 0.1  # probability mass spread evenly over all classes
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.SMOOTHABLE_TARGETS})
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks(label_smoothing=self.smoothing)

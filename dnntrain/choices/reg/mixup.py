@@ -10,7 +10,7 @@ import torch
 
 from dnntrain.choices.reg._pairs import blend_rows, draw_symmetric_beta, find_partners, to_soft_targets
 from dnntrain.config.fields import Positive, Probability
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, TaskFeature
 from dnntrain.utils.rng import Key
 
 
@@ -23,7 +23,7 @@ class Mixup:
     )
     probability: Probability = 1.0  # share of the examples that are mixed
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS})
     pairs: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:
@@ -42,7 +42,7 @@ def apply_mixup(batch: Batch, key: Key, alpha: float, probability: float, contex
         batch.position, context.epoch_schedule.batch_size_at(batch.epoch), context.pair_block, key.with_stream("pairs")
     )
     rows = torch.from_numpy(partner).to(batch.inputs.device)
-    targets = to_soft_targets(batch.targets, context.num_classes)
+    targets = to_soft_targets(batch.targets, context.spec.output.size)
     batch.inputs = blend_rows(batch.inputs, batch.inputs[rows], share)
     batch.targets = blend_rows(targets, targets[rows], share)
     return batch

@@ -24,7 +24,7 @@ class RandAugment:
     varies: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:
-        channels, height, width = context.input_shape
+        channels, height, width = context.spec.inputs.shape
         check_channels("randaugment", channels)
         space = make_operations(
             shear=0.3,

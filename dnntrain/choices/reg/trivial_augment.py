@@ -20,6 +20,6 @@ class TrivialAugment:
     varies: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:
-        check_channels("trivial_augment", context.input_shape[0])
+        check_channels("trivial_augment", context.spec.inputs.shape[0])
         space = make_operations(shear=0.99, across=32.0, down=32.0, degrees=135.0, enhance=0.99, fewest_bits=2)
         return Hooks(image_transforms=(AugmentPolicy("trivial_augment", space, 1, None),))

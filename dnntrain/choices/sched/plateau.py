@@ -10,7 +10,7 @@ from typing import Any
 from dnntrain.choices.sched._metric_scaled import MetricScaledSchedule
 from dnntrain.config.fields import Annotated, Literal, NonNegative, NonNegativeInt, Probability, Range
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Adjustment, BuildContext, Hooks
+from dnntrain.protocols import Adjustment, BuildContext, Hooks, MetricInfo
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Plateau(MetricScaledSchedule):
     `threshold`; absolute, `threshold` itself. After a fall, `cooldown` evaluations do not count.
     """
 
-    metric: Literal["loss", "accuracy"] = "loss"  # validation metric that is watched
-    mode: Literal["auto", "min", "max"] = "auto"  # better is less or more; auto: less loss, more accuracy
+    metric: str = "loss"  # validation metric that is watched: a metric of the task
+    mode: Literal["auto", "min", "max"] = "auto"  # better is less or more; auto: as the metric says
     factor: Annotated[float, Range(above=0, below=1)] = 0.1  # what the rate is multiplied with at a fall
     patience: NonNegativeInt = 10  # evaluations without improvement that are borne; the next one is a fall
     threshold: NonNegative = 1e-4  # an improvement is more than this
@@ -31,21 +31,22 @@ class Plateau(MetricScaledSchedule):
     minimum: Probability = 0.0  # smallest scale: least part of what the base schedule gives
 
     def build(self, context: BuildContext) -> Hooks:
-        mode = {"loss": "min", "accuracy": "max"}[self.metric]
+        metric = context.get_metric(self.metric, "sched.metric")
+        mode = "max" if metric.higher_is_better else "min"
         if self.mode not in ("auto", mode):
             raise ConfigError(
                 f"sched.mode={self.mode} would call a worse {self.metric} the better one",
                 f"use sched.mode={mode} or auto, or watch another sched.metric",
             )
-        return self.build_scaled_hooks("plateau", PlateauScale(self), context)
+        return self.build_scaled_hooks("plateau", PlateauScale(self, metric), context)
 
 
 class PlateauScale:
     """The scale, and what it is decided from: the best value and the evaluations since."""
 
-    def __init__(self, options: Plateau) -> None:
+    def __init__(self, options: Plateau, metric: MetricInfo) -> None:
         self._options = options
-        self._sign = -1.0 if options.metric == "loss" else 1.0
+        self._sign = metric.sign
         self._best: float | None = None
         self._bad_evaluations = 0
         self._cooldown_left = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.checkpoint.save_portable_model import save_model
+from dnntrain.checkpoint.portable_model import save_model
 from dnntrain.config.decode import decode_choice
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner
 from dnntrain.export.manifest import Manifest
@@ -22,10 +22,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
         source.model,
         folder,
         architecture=str(manifest.config.get("choices", {}).get("model") or arguments["name"]),
-        label_names=manifest.class_names,
-        input_shape=manifest.input_shape,
-        mean=manifest.mean,
-        std=manifest.std,
+        spec=manifest.spec,
         model_args=arguments,
     )
     return {}
@@ -41,7 +38,7 @@ def build_from_manifest(manifest: Manifest, folder: Path) -> nn.Module:
     """The card's network with the weights of `folder`, on the CPU."""
     config = manifest.config
     model, norm = (decode_choice(group, get_choice(config, group), config[group]) for group in ("model", "norm"))
-    return build_network(model, norm, folder, len(manifest.class_names), manifest.input_shape)
+    return build_network(model, norm, folder, manifest.spec)
 
 
 FORMAT = ExportFormat("safetensors", "weights with plain names; no code", write, load, devices=("cpu", "cuda", "mps"))

@@ -32,7 +32,7 @@ def write_binary(folder: Path, known: object, count: int = 12) -> np.ndarray:
 def test_the_binary_version_of_cifar10_is_read(tmp_path: Path, below: str) -> None:
     pixels = write_binary(tmp_path / "root" / below, cifar10.SPEC)
     dataset = Cifar10(root=str(tmp_path / "root")).build()
-    assert (len(dataset.train), len(dataset.test), dataset.input_shape) == (60, 12, (3, 32, 32))
+    assert (len(dataset.train), len(dataset.test), dataset.inputs.shape) == (60, 12, (3, 32, 32))
     assert (dataset.train.read(5).numpy().reshape(-1) == pixels[5]).all()
     assert dataset.train.labels[:12].tolist() == [*range(10), 0, 1]
 
@@ -45,8 +45,8 @@ def test_the_fine_label_of_cifar100_is_the_class(tmp_path: Path) -> None:
     records.tofile(folder / "train.bin")
     dataset = Cifar100(root=str(tmp_path)).build()
     assert dataset.train.labels[:3].tolist() == [90, 91, 92]
-    assert len(set(dataset.class_names)) == 100
-    assert list(dataset.class_names) == sorted(dataset.class_names)
+    assert len(set(dataset.targets.names)) == 100
+    assert list(dataset.targets.names) == sorted(dataset.targets.names)
 
 
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def test_split_is_fixed_stratified_and_disjoint() -> None:
 def test_stated_mean_and_deviation_are_those_of_the_training_pixels() -> None:
     dataset = Digits().build()
     pixels = dataset.train.images.double() / 255
-    assert abs(pixels.mean() - dataset.mean[0]) < 1e-3
-    assert abs(pixels.std() - dataset.std[0]) < 1e-3
+    assert abs(pixels.mean() - dataset.inputs.mean[0]) < 1e-3
+    assert abs(pixels.std() - dataset.inputs.std[0]) < 1e-3
 
 
 def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch) -> None:

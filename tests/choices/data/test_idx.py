@@ -24,7 +24,7 @@ Damage = Callable[[Path], object]
 def test_files_are_found_in_the_root_and_below(tmp_path: Path, below: str, gzipped: bool) -> None:
     write_idx(tmp_path / below, gzipped=gzipped)
     dataset = Mnist(root=str(tmp_path)).build()
-    assert (len(dataset.train), len(dataset.test), dataset.input_shape) == (40, 20, (1, 6, 5))
+    assert (len(dataset.train), len(dataset.test), dataset.inputs.shape) == (40, 20, (1, 6, 5))
     assert dataset.train.labels[:11].tolist() == [*range(10), 0]
     generator = np.random.default_rng(1)
     assert (dataset.train.images[:, 0].numpy() == generator.integers(0, 256, (40, 6, 5), dtype=np.uint8)).all()
@@ -130,7 +130,7 @@ def test_the_system_package_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.delenv("DNNTRAIN_DATA", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     dataset = FashionMnist().build()
-    assert (len(dataset.train), len(dataset.test), dataset.input_shape) == (60_000, 10_000, (1, 28, 28))
+    assert (len(dataset.train), len(dataset.test), dataset.inputs.shape) == (60_000, 10_000, (1, 28, 28))
     assert np.bincount(dataset.train.labels).tolist() == [6000] * 10
 
 

@@ -31,7 +31,7 @@ def test_splits_in_folders_of_their_own(tmp_path: Path, test: str) -> None:
     write_images(tmp_path / "train", count=6)
     write_images(tmp_path / test, count=4)
     dataset = options(tmp_path).build()
-    assert (len(dataset.train), len(dataset.test), dataset.class_names) == (12, 8, ("cat", "dog"))
+    assert (len(dataset.train), len(dataset.test), dataset.targets.names) == (12, 8, ("cat", "dog"))
     assert dataset.train.describe(7) == str(tmp_path / "train" / "dog" / "001.png")
     assert dataset.train.labels.tolist() == [0] * 6 + [1] * 6
 
@@ -71,7 +71,7 @@ def test_symbolic_links_are_followed_and_loops_left(tmp_path: Path) -> None:
 )
 def test_any_name_of_a_folder_is_a_class_name(tmp_path: Path, name: str) -> None:
     write_images(tmp_path, classes=(name, "other"))
-    assert name in options(tmp_path).build().class_names
+    assert name in options(tmp_path).build().targets.names
 
 
 def test_a_class_name_that_is_no_text_is_made_printable(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_class_name_that_is_no_text_is_made_printable(tmp_path: Path) -> None:
         (tmp_path / "cat").rename(tmp_path / os.fsdecode(b"c\xff"))
     except OSError:
         pytest.skip("this file system keeps text names only")
-    names = options(tmp_path).build().class_names
+    names = options(tmp_path).build().targets.names
     assert "c\ufffd" in names
     "".join(names).encode("utf-8")
 
@@ -296,7 +296,7 @@ def test_a_random_part_cannot_be_resident(tmp_path: Path) -> None:
 def test_gray_is_one_channel(tmp_path: Path) -> None:
     write_images(tmp_path)
     dataset = options(tmp_path, channels=1).build()
-    assert dataset.input_shape == (1, 8, 8)
+    assert dataset.inputs.shape == (1, 8, 8)
     assert dataset.train.read(0).shape == (1, 8, 8)
 
 

@@ -11,7 +11,7 @@ from dnntrain.choices.data.synthetic import Synthetic
 
 def test_sizes_are_those_asked_for() -> None:
     dataset = Synthetic(train_size=70, test_size=33, num_classes=7, channels=3, image_size=12).build()
-    assert (len(dataset.train), len(dataset.test), dataset.input_shape) == (70, 33, (3, 12, 12))
+    assert (len(dataset.train), len(dataset.test), dataset.inputs.shape) == (70, 33, (3, 12, 12))
     assert np.bincount(dataset.train.labels).tolist() == [10] * 7
 
 
@@ -41,5 +41,5 @@ def test_the_nearest_class_mean_finds_nearly_every_class(noise: float) -> None:
 def test_stated_mean_and_deviation_are_near_those_of_the_pixels() -> None:
     dataset = Synthetic().build()
     pixels = dataset.train.images.double() / 255
-    assert abs(pixels.mean() - dataset.mean[0]) < 0.02
-    assert abs(pixels.std() - dataset.std[0]) < 0.03
+    assert abs(pixels.mean() - dataset.inputs.mean[0]) < 0.02
+    assert abs(pixels.std() - dataset.inputs.std[0]) < 0.03

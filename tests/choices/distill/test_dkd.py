@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stand_ins import class_spec
 from students import assert_goes_on_bitwise, taught_by
 
 from dnntrain.choices.distill.dkd import Dkd, dkd_loss
@@ -46,7 +47,7 @@ def test_the_plan_advises_a_smaller_beta_for_few_classes(short_run: Path, capsys
     for beta, advised in (("8", True), ("1", False)):
         assert main(["plan", "--json", *taught_by(short_run, "dkd"), f"distill.beta={beta}"]) == 0
         assert ("try distill.beta=1" in capsys.readouterr().out) is advised
-    assert Dkd(teacher="x").notes(num_classes=100) == ()
+    assert Dkd(teacher="x").notes(class_spec(100)) == ()
 
 
 def test_mixed_targets_are_refused(short_run: Path) -> None:

@@ -16,6 +16,7 @@ from students import assert_goes_on_bitwise, assert_trains_as_one_process, of_di
 from dnntrain.choices.distill._ensemble import combine_logits
 from dnntrain.choices.distill._teacher_runner import LOGITS
 from dnntrain.choices.distill.kd import Kd, kd_loss
+from dnntrain.choices.task.classification import Classification
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, ModelOutputs
 from dnntrain.training.loss import build_objective
@@ -50,7 +51,7 @@ def test_alpha_weighs_labels_against_teacher(short_run: Path) -> None:
     parts = Kd(teacher=str(short_run), task_weight=0.1, weight=0.9, temperature=2.0).build(of_digits())
     student, teacher = np.linspace(-1, 1, 20).reshape(2, 10), np.cos(np.arange(20.0)).reshape(2, 10)
     labelled = batch([3, 7], {LOGITS: torch.tensor(teacher, dtype=torch.float32)[:, None]})
-    found = build_objective(0.0, parts.loss_terms, parts.main_loss_weight)(
+    found = build_objective(Classification(), 0.0, parts.loss_terms, parts.main_loss_weight)(
         ModelOutputs(torch.tensor(student, dtype=torch.float32), {}), labelled
     )
     cross_entropy = -np.log(softmax(student))[[0, 1], [3, 7]].sum()

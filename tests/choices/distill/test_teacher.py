@@ -18,6 +18,7 @@ import torch
 import torchvision
 from rank_pool import Pool
 from short_runs import rows, trained
+from stand_ins import class_spec
 from students import of_digits, taught_by
 from two_ranks_teacher import SHARES, outputs_on_two_ranks
 
@@ -94,7 +95,7 @@ def test_images_are_renormalised_for_a_teacher_with_other_statistics() -> None:
 
 
 def load_like(mean: tuple[float, ...], std: tuple[float, ...]) -> object:
-    return TeacherModel("x", torch.nn.Identity(), 10, (), mean, std, "")
+    return TeacherModel("x", torch.nn.Identity(), class_spec(mean=mean, std=std), "")
 
 
 def test_a_teacher_with_other_classes_is_refused_with_what_works(short_run: Path) -> None:
@@ -171,7 +172,7 @@ def test_a_model_of_torchvision_teaches_from_its_cached_weights(
     torch.save(published.state_dict(), path)
     loaded = load_teacher(source, colours, True)
     assert torch.equal(loaded.model.state_dict()["classifier.3.weight"], published.classifier[3].weight)
-    assert loaded.mean == (0.485, 0.456, 0.406)
+    assert loaded.spec.inputs.mean == (0.485, 0.456, 0.406)
     with pytest.raises(ConfigError, match="it knows 1000 classes, the data have 10"):
         load_teacher(source, of_digits(input_shape=(3, 32, 32)), True)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from short_runs import trained
-from stand_ins import context
+from stand_ins import class_spec, context
 from torch import Tensor, nn
 
 from dnntrain.choices.quant.float8 import Float8, can_compute_float8, check_layers, convert_to_float8, is_convertible
@@ -116,7 +116,7 @@ def test_a_layer_with_a_class_of_its_own_stays() -> None:
 
 
 def source(quant: Float8, model: nn.Module | None = None) -> ExportRequest:
-    card = Manifest("pt2_cuda", tuple("0123456789"), (1, 8, 8), (0.0,), (1.0,), {"device": "auto"})
+    card = Manifest("pt2_cuda", class_spec(10, (1, 8, 8), tuple("0123456789"), (0.0,), (1.0,)), {"device": "auto"})
     return ExportRequest((model or network()).eval(), card, torch.randn(2, 1, 8, 8), quant=quant)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stand_ins import class_spec
 
 from dnntrain.choices.reg._mixing import join_mixers
 from dnntrain.choices.reg._pairs import draw_symmetric_beta, find_partners
@@ -21,7 +22,7 @@ KEY = Key(3, "", 2)
 
 
 def context_of(batch_size: int = 24, block: int = 8) -> BuildContext:
-    return BuildContext(0, 5, (3, 6, 4), 10, 100, batch_size, 0.1, pair_block=block)
+    return BuildContext(0, class_spec(5, (3, 6, 4)), 10, 100, batch_size, 0.1, pair_block=block)
 
 
 def batch_at(position: Index) -> Batch:

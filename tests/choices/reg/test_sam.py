@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from dnntrain.choices.reg.sam import SharpnessAwareStep
+from dnntrain.choices.task.classification import Classification
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.protocols import Batch, StepBatch
 from dnntrain.training.loss import build_objective
@@ -28,7 +29,7 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def trained(model: nn.Module, adaptive: bool, sizes: list[int]) -> list[float]:
     """20 steps with the project's parts; returns the losses."""
-    executor = SpmdExecutor(model, build_objective(0.0, ()), device="cpu", replayable=True)
+    executor = SpmdExecutor(model, build_objective(Classification(), 0.0, ()), device="cpu", replayable=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
     apply = build_apply([optimizer], list(model.parameters()), (), lambda numbers: None, None)
     update = SharpnessAwareStep(0.3, adaptive)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from short_runs import trained
+from stand_ins import context
 from torch import nn
 
 from dnntrain.choices.data.digits import Digits
 from dnntrain.choices.reg.whitening import Whitening, compute_whitening_filters, extend_filters, extract_patches
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext
 
 
 def images() -> torch.Tensor:
@@ -42,7 +42,7 @@ def test_only_the_first_convolution_is_set_and_frozen() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     second = model[2].weight.detach().clone()
-    (set_first,) = Whitening().build(BuildContext(0, 10, (1, 8, 8), 10, 100, 32, 0.1)).weight_inits
+    (set_first,) = Whitening().build(context()).weight_inits
     set_first(model, images())
     assert not model[0].weight.requires_grad
     assert not model[0].bias.any()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stand_ins import class_spec
 from tests.short_runs import comparable, rows, trained
 from torch.optim.lr_scheduler import (
     ConstantLR,
@@ -53,7 +54,7 @@ Make = Callable[[torch.optim.Optimizer], LRScheduler]
 
 
 def context(total_steps: int = TOTAL) -> BuildContext:
-    return BuildContext(0, 10, (1, 8, 8), PER_EPOCH, total_steps, 32, 1.0)
+    return BuildContext(0, class_spec(), PER_EPOCH, total_steps, 32, 1.0)
 
 
 def factors(
