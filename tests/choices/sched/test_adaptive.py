@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
-from tests.short_runs import rows, trained
-from tests.stand_ins import context
+from short_runs import rows, trained
+from stand_ins import context
 
 from dnntrain.choices.sched.adaptive import Adaptive, compute_scale
 from dnntrain.protocols import StepInfo

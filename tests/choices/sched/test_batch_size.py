@@ -10,7 +10,7 @@ import pytest
 from methods import line
 from rank_pool import Pool
 from short_runs import broken_off, comparable, result, rows, trained
-from tests.stand_ins import context
+from stand_ins import context
 
 from dnntrain import plan
 from dnntrain.checkpoint.checkpoint import read_newest_checkpoint

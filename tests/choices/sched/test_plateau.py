@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.short_runs import comparable, rows, trained
-from tests.stand_ins import context
+from short_runs import comparable, rows, trained
+from stand_ins import context
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dnntrain.choices.sched.cosine import Cosine

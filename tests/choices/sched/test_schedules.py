@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from short_runs import comparable, rows, trained
 from stand_ins import class_spec
-from tests.short_runs import comparable, rows, trained
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
