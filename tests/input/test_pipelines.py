@@ -83,7 +83,7 @@ def test_pixels_are_normalised_by_channel() -> None:
         torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
         for values in (dataset.inputs.mean, dataset.inputs.std)
     )
-    expected = (dataset.train.inputs[batch.index] / 255.0 - mean) / std
+    expected = (dataset.train.images[batch.index] / 255.0 - mean) / std
     torch.testing.assert_close(batch.inputs.double(), expected, atol=2e-6, rtol=1e-5)
     assert batch.targets.tolist() == dataset.train.labels[batch.index].tolist()
 
@@ -102,7 +102,7 @@ def test_no_float_copy_of_the_data_set_is_held() -> None:
     dataset = random_set(3000)
     feed = pipeline(dataset, ImageData())
     gather = feed._gather  # type: ignore[attr-defined]
-    assert gather.rows.data_ptr() == dataset.train.inputs.data_ptr()
+    assert gather.rows.data_ptr() == dataset.train.images.data_ptr()
     assert gather.rows.dtype == torch.uint8
 
 
@@ -157,7 +157,7 @@ def test_evaluation_sees_each_example_once_and_unaugmented(options: ImageData, r
         ):
             assert len(batch) <= 10
             mean, std = dataset.inputs.mean[0], dataset.inputs.std[0]
-            expected = (dataset.test.inputs[batch.index].double() / 255 - mean) / std
+            expected = (dataset.test.images[batch.index].double() / 255 - mean) / std
             torch.testing.assert_close(batch.inputs.double(), expected, atol=2e-6, rtol=1e-5)
             seen += batch.index.tolist()
     assert seen == indices.tolist()
