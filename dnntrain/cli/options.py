@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from dnntrain.config.convert import convert_value, describe_type
-
 
 @dataclass(frozen=True)
 class Option:
@@ -61,6 +59,8 @@ class Option:
     @property
     def type_text(self) -> str:
         """What a value may be."""
+        from dnntrain.config.convert import describe_type
+
         if self.is_switch:
             return ""
         return "a path" if self.type is Path else describe_type(self.type)
@@ -76,6 +76,8 @@ class Option:
 
     def convert(self, text: str) -> Any:
         """Return the value that `text` is. Raises ValueError that says what it must be."""
+        from dnntrain.config.convert import convert_value
+
         if self.type is Path:
             if not text:
                 raise ValueError("the path is empty")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dnntrain.cli.command_table import (
     COMMAND_SPELLINGS,
@@ -87,8 +87,7 @@ class Arguments:
         return "quiet" if self.quiet else "json" if self.json else "auto"
 
 
-@dataclass(frozen=True)
-class _Flag:
+class _Flag(NamedTuple):
     """An option as the line has it: how it is spelled, and its text (None for a switch)."""
 
     spelling: str
@@ -161,8 +160,8 @@ def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[
         elif spelling in _REPLACEMENTS:
             mistakes.append((f"{spelling} is not used here", f"instead: {_REPLACEMENTS[spelling]}"))
         elif spelling not in options:
-            nearest = options.get(find_nearest(spelling, list(options)) or "")
-            mistakes.append((f"there is no option {spelling}", did_you_mean(spelling, list(options))))
+            nearest, hint = _find_nearest_option(spelling, argv, options)
+            mistakes.append((f"there is no option {spelling}", hint))
             if nearest is not None and not nearest.is_switch and not equals and rest and is_bare(rest[0]):
                 rest.pop(0)
         elif options[spelling].is_switch:
@@ -176,6 +175,19 @@ def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[
         else:
             flags.append(_Flag(spelling, options[spelling], text if equals else rest.pop(0)))
     return words, flags
+
+
+def _find_nearest_option(
+    spelling: str, argv: Sequence[str], options: Mapping[str, Option]
+) -> tuple[Option | None, str]:
+    """Return the option that was meant and a hint: one of the line's command if any of these is near."""
+    name = next((word for word in argv if word in COMMANDS), "train")
+    own_options = (*COMMON_OPTIONS, *COMMAND_SPELLINGS, *COMMANDS[name].options)
+    own_flags = [flag for option in own_options for flag in option.flags]
+    flag = find_nearest(spelling, own_flags) or find_nearest(spelling, list(options))
+    if flag is None:
+        return None, f"dnntrain {name} --help lists the options"
+    return options[flag], f"did you mean {flag!r}?"
 
 
 def _split_command(words: list[str], flags: Sequence[_Flag], mistakes: list[tuple[str, str]]) -> tuple[str, list[str]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dnntrain.utils.files import is_run_directory
-
 #: Runs that a hint names.
 _RUNS_LISTED = 5
 
@@ -67,7 +65,9 @@ def did_you_mean(word: str, names: list[str] | tuple[str, ...]) -> str:
 
 
 def describe_missing_run(path: Path) -> str:
-    """Why `path` is no run directory, and which run may be meant."""
+    """Return why `path` is not a run directory, and the run that may be meant."""
+    from dnntrain.utils.files import is_run_directory  # here, so that --help does not import json
+
     try:
         exists, is_folder = path.exists(), path.is_dir()
     except OSError as error:
@@ -85,13 +85,15 @@ def describe_missing_run(path: Path) -> str:
 
 
 def describe_newest_runs() -> str:
-    """A hint that names the newest runs, or says that there are none."""
+    """Return a hint that names the newest runs, or says that there are none."""
     runs = find_newest_runs([Path("runs")])
     return f"newest runs: {', '.join(map(format_path, runs[:3]))}" if runs else "there are no runs under ./runs"
 
 
 def find_newest_runs(folders: list[Path], max_runs: int = 1000) -> list[Path]:
-    """The run directories at most two levels below `folders`, newest first."""
+    """Return the run directories at most two levels below `folders`, newest first."""
+    from dnntrain.utils.files import is_run_directory
+
     run_times: dict[Path, float] = {}
     for folder in folders:
         for pattern in ("*", "*/*"):
@@ -102,7 +104,7 @@ def find_newest_runs(folders: list[Path], max_runs: int = 1000) -> list[Path]:
 
 
 def format_path(path: Path) -> str:
-    """The path as a person would type it here: relative where it lies below the working folder."""
+    """Return the path as a person would type it here: relative if it is below the working folder."""
     try:
         return str(Path(os.path.abspath(path)).relative_to(Path.cwd()))  # noqa: PTH100  (resolve() would follow links)
     except ValueError:
