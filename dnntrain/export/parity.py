@@ -1,4 +1,4 @@
-"""Compares an export with its source on real images."""
+"""Compares an export with its source on real examples."""
 
 from __future__ import annotations
 
@@ -7,54 +7,55 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dnntrain.errors import CheckpointError
 from dnntrain.export.formats import Runner
+from dnntrain.protocols import Batch, Metric, Task
 
-#: Least share of images for which an exact format must give the class of its source.
+#: Least share of examples for which an exact format must agree with its source.
 MIN_AGREEMENT = 0.999
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How an export and its source differ over `images` images of the part `part`.
+    """How an export and its source differ over `examples` examples of the part `part`.
 
-    largest_error  of any logit; `relative_error` the same over the largest logit of the source
-    agreement      share of images with the same most probable class
-    accuracy, source_accuracy   shares of images with the right one
+    largest_error   of any output; `relative_error` the same over the largest output of the source
+    agreement       share of examples for which both outputs mean the same; the task says in which sense
+    metric          name of the task's first metric, `value` of the export, `source_value` of its source
+    drop            how much worse the export is (see `MetricInfo.compute_drop`); negative if it is better
     """
 
     part: str
-    images: int
+    examples: int
     largest_error: float
     relative_error: float
     agreement: float
-    accuracy: float
-    source_accuracy: float
-
-    @property
-    def drop(self) -> float:
-        """Accuracy that the export has lost, as a fraction; negative where it gained."""
-        return self.source_accuracy - self.accuracy
+    agreement_kind: str
+    metric: str
+    value: float
+    source_value: float
+    drop: float
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "drop": self.drop}
+        return asdict(self)
 
     def __str__(self) -> str:
         return (
-            f"same class for {100 * self.agreement:.2f} % of {self.images} {self.part} images, "
-            f"largest error {self.largest_error:.2g}, accuracy {self.accuracy:.4f} (source {self.source_accuracy:.4f})"
+            f"{self.agreement_kind} for {100 * self.agreement:.2f} % of {self.examples} {self.part} examples, "
+            f"largest error {self.largest_error:.2g}, {self.metric} {self.value:.4f} (source {self.source_value:.4f})"
         )
 
 
 @torch.no_grad()
-def measure_parity(split: str, samples: Iterable[tuple[Tensor, Tensor]], source: Runner, export: Runner) -> Parity:
-    """`samples` are (images [n, c, h, w], labels [n]). Raises CheckpointError where the export's outputs are not finite."""
+def measure_parity(task: Task, part: str, batches: Iterable[Batch], source: Runner, export: Runner) -> Parity:
+    """Compare both on `batches`. Raises CheckpointError if the export's outputs are not finite or of another shape."""
+    metric = task.list_metrics()[0]
     error = scale = 0.0
-    images = same_class = correct = source_correct = 0
-    for inputs, labels in samples:
-        expected, actual = source(inputs).float().cpu(), export(inputs).float().cpu()
+    examples = agreements = 0
+    sums, source_sums = [0.0] * metric.width, [0.0] * metric.width
+    for batch in batches:
+        expected, actual = source(batch.inputs).float().cpu(), export(batch.inputs).float().cpu()
         if actual.shape != expected.shape or not torch.isfinite(actual).all():
             raise CheckpointError(
                 f"the export gives {tuple(actual.shape)}, not all finite, where its source gives {tuple(expected.shape)}",
@@ -62,11 +63,25 @@ def measure_parity(split: str, samples: Iterable[tuple[Tensor, Tensor]], source:
             )
         error = max(error, float((expected - actual).abs().max()))
         scale = max(scale, float(expected.abs().max()))
-        classes, labels = actual.argmax(1), labels.cpu()
-        images += len(labels)
-        same_class += int((classes == expected.argmax(1)).sum())
-        correct += int((classes == labels).sum())
-        source_correct += int((expected.argmax(1) == labels).sum())
+        examples += len(batch)
+        agreements += int(task.agrees(actual, expected).sum())
+        on_host = Batch(batch.inputs, batch.targets.cpu(), batch.index, batch.position)
+        sums = _add_sums(sums, metric, actual, on_host)
+        source_sums = _add_sums(source_sums, metric, expected, on_host)
+    value, source_value = metric.value(sums), metric.value(source_sums)
     return Parity(
-        split, images, error, error / max(scale, 1e-30), same_class / images, correct / images, source_correct / images
+        part=part,
+        examples=examples,
+        largest_error=error,
+        relative_error=error / max(scale, 1e-30),
+        agreement=agreements / examples,
+        agreement_kind=task.agreement,
+        metric=metric.name,
+        value=value,
+        source_value=source_value,
+        drop=metric.compute_drop(value, source_value),
     )
+
+
+def _add_sums(sums: list[float], metric: Metric, outputs: torch.Tensor, batch: Batch) -> list[float]:
+    return [total + part for total, part in zip(sums, metric.sums(outputs, batch).tolist(), strict=True)]

@@ -35,6 +35,7 @@ from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, wri
 from dnntrain.export.open_export import open_export
 from dnntrain.export.parity import MIN_AGREEMENT, Parity, measure_parity
 from dnntrain.inference.load import DataSplit, LoadedModel, load_data_splits, select_export_config
+from dnntrain.protocols import Batch
 from dnntrain.utils.files import sync_to_disk
 from dnntrain.utils.rng import Key
 
@@ -79,13 +80,13 @@ class ExportSource:
         """The validation part, or where there is none the test part."""
         split = self.splits["val"] if len(self.splits["val"].index) else self.splits["test"]
         if not len(split.index):
-            raise DataError("there is no image to compare the export with its source on", "set data.val_fraction=0.1")
+            raise DataError("there is no example to compare the export with its source on", "set data.val_fraction=0.1")
         return split
 
-    def iter_samples(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Up to 2,000 images of that part, with their labels."""
+    def iter_samples(self) -> Iterator[Batch]:
+        """Yield batches of up to 2,000 examples of that part."""
         for batch in self.parity_split.make_batches(self.loaded_model, _BATCH_SIZE, MAX_SAMPLES):
-            yield batch.inputs.clone(), batch.targets
+            yield replace(batch, inputs=batch.inputs.clone())
 
     def make_calibration_batches(self, batches: int, batch_size: int) -> list[Tensor]:
         """Batches of training images, chosen by the run's seed. Raises DataError where the training part is too small."""
@@ -137,7 +138,7 @@ def write_export(
     if quant is not None and quant.needs_calibration:
         calibration_batches = subject.make_calibration_batches(quant.batches, quant.batch_size)  # type: ignore[attr-defined]
         say(f"calibrating on {len(calibration_batches)} batches of training images")
-    images = next(subject.iter_samples())[0]
+    images = next(subject.iter_samples()).inputs
     if len(images) < 2:
         images = torch.cat([images, images])
     source_model = subject.select_source(quant)
@@ -154,7 +155,13 @@ def write_export(
         files = [file.name for file in folder.iterdir()]
         card = write_manifest(folder, replace(source.manifest, details=details), files)
         run = open_export(folder).load(device)
-        parity = measure_parity(subject.parity_split.name, subject.iter_samples(), source_model.compute_outputs, run)
+        parity = measure_parity(
+            source_model.config.task,
+            subject.parity_split.name,
+            subject.iter_samples(),
+            source_model.compute_outputs,
+            run,
+        )
         say(f"{export_format.name}{'' if runtime == 'eager' else f' ({runtime})'}: {parity}")
         exact = export_format.is_exact and not runtime.endswith("bf16")
         advice = (
@@ -172,13 +179,13 @@ def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float, e
     """Raises CheckpointError where an export differs more from its source than its kind may."""
     if exact and parity.agreement < MIN_AGREEMENT:
         raise CheckpointError(
-            f"--format {export_format.name} gives the class of its source for {100 * parity.agreement:.2f} % of images only, "
+            f"--format {export_format.name} gives the {parity.agreement_kind} as its source for {100 * parity.agreement:.2f} % of examples only, "
             f"less than {100 * MIN_AGREEMENT} %",
             "use --format safetensors; please report it with `dnntrain doctor`",
         )
     if not exact and parity.drop > max_drop:
         raise CheckpointError(
-            f"--format {export_format.name} loses {100 * parity.drop:.2f} points of accuracy on the {parity.part} part, "
+            f"--format {export_format.name} loses {100 * parity.drop:.2f} % of {parity.metric} on the {parity.part} part, "
             f"more than quant.max_drop={max_drop}",
             f"{advice}allow it with quant.max_drop",
         )

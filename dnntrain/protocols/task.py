@@ -119,6 +119,11 @@ class MetricInfo:
         """True if `value` beats `best`; any number beats NaN."""
         return not math.isnan(value) and (math.isnan(best) or self.sign * value > self.sign * best)
 
+    def compute_drop(self, value: float, source: float) -> float:
+        """Return how much worse `value` is than `source`: of a share the difference, else the part of the source's value."""
+        difference = self.sign * (source - value)
+        return difference if self.is_share else difference / max(abs(source), 1e-30)
+
 
 #: The mean of the task's loss. Every task has it.
 LOSS = MetricInfo("loss")

@@ -64,7 +64,7 @@ def test_eval_and_predict_need_the_export_alone(name: str, alone: Folder, tmp_pa
 def test_the_manifest_says_what_was_compared(exports: Folder) -> None:
     details = json.loads((exports("onnx") / "manifest.json").read_text())["details"]["parity"]
     assert details["part"] == "val"
-    assert details["images"] == 144
+    assert details["examples"] == 144
     assert details["agreement"] >= 0.999
     assert details["largest_error"] < 1e-4
 

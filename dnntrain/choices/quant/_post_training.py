@@ -28,7 +28,7 @@ class PostTraining:
     needs_calibration: ClassVar[bool] = False
     is_quantization_aware: ClassVar[bool] = False
 
-    max_drop: Fraction = 0.01  # largest loss of accuracy that is accepted, as a fraction: 0.01 is one point
+    max_drop: Fraction = 0.01  # largest drop of the task's metric that is accepted: 0.01 is one point of a share
 
     def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
         """Why `hardware` cannot run it, to follow the name of the choice, and what to use there; None where it can."""

@@ -18,7 +18,7 @@ def run(arguments: Arguments) -> int:
         if arguments.json:
             print(json.dumps({"run": path, "split": split, **values}))
         else:
-            print(
-                f"{path} {split}: accuracy {values['accuracy']:.4f}, loss {values['loss']:.4f}, {values['examples']} examples"
-            )
+            names = sorted(values.keys() - {"examples"}, key=lambda name: (name == "loss", name))
+            texts = [f"{name} {values[name]:.4f}" for name in names]
+            print(f"{path} {split}: {', '.join(texts)}, {values['examples']} examples")
     return 0
