@@ -58,7 +58,7 @@ def export_fastest(
     seconds: float = 0.2,
     say: Callable[[str], None],
 ) -> Manifest:
-    """Writes to `target` the fastest export for each of `batches` whose accuracy is within `quant.max_drop`, and says what was measured.
+    """Writes to `target` the fastest export for each of `batches` whose drop of the task's metric is within `quant.max_drop`, and says what was measured.
 
     Where one format wins at every batch size, it stands in `target` alone; else each winner in a folder of its own. Raises
     CheckpointError where no export can be made.
@@ -76,7 +76,7 @@ def export_fastest(
             rounds=rounds,
             max_rounds=max_rounds,
             seconds=seconds,
-            accuracy=False,
+            should_evaluate=False,
             say=say,
         )
         choices = {batch: find_fastest(results, batch).name for batch in batches}

@@ -22,6 +22,15 @@ class Candidate:
     request: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class BenchMetric:
+    """A metric of the task, measured on the test part."""
+
+    name: str
+    unit: str
+    value: float
+
+
 @dataclass(eq=False)
 class BenchResult:
     """What was measured of one candidate.
@@ -34,7 +43,7 @@ class BenchResult:
     load_info: dict[str, Any]
     latencies: dict[int, list[float]] = field(default_factory=dict)
     rates: dict[int, list[float]] = field(default_factory=dict)
-    accuracy: float | None = None
+    metric: BenchMetric | None = None
     peak_memory_bytes: int = 0
     first_call_s: dict[int, float] = field(default_factory=dict)
 
@@ -66,7 +75,7 @@ class BenchResult:
         }
         return {
             "name": self.name,
-            "accuracy": self.accuracy,
+            **({} if self.metric is None else {self.metric.name: self.metric.value}),
             "size_bytes": self.load_info["size_bytes"],
             "load_s": self.load_info["load_s"],
             "peak_memory_bytes": self.peak_memory_bytes,
@@ -92,7 +101,7 @@ def measure_candidates(
     threads: int,
     rounds: int,
     seconds: float,
-    accuracy: bool,
+    should_evaluate: bool,
     say: Callable[[str], None],
     max_rounds: int = 0,
 ) -> list[BenchResult]:
@@ -111,8 +120,8 @@ def measure_candidates(
                 result = BenchResult(candidate.name, holder.load())
                 for batch in batches:
                     result.first_call_s[batch] = holder.ask({"warm": batch})["first_call_s"]
-                if accuracy:
-                    result.accuracy = holder.ask({"accuracy": True})["accuracy"]
+                if should_evaluate:
+                    result.metric = BenchMetric(**holder.ask({"metric": True}))
             except CheckpointError as error:
                 say(f"left out: {error}")
                 continue

@@ -23,14 +23,14 @@ def format_table(results: Sequence[BenchResult]) -> str:
     """One line a candidate; ratios are to the first one."""
     base = results[0]
     batches = list(base.rates)
-    head = ["model", "accuracy", "size", "load", "memory", "p50 ms", "p95", "p99"]
+    head = ["model", _get_metric_name(results), "size", "load", "memory", "p50 ms", "p95", "p99"]
     head += [word for batch in batches for word in (f"images/s at {batch}", "ratio")]
     rows = [head]
     for result in results:
         latency = compute_percentiles(result.latencies[batches[0]])
         row = [
             result.name,
-            "" if result.accuracy is None else f"{result.accuracy:.4f}",
+            "" if result.metric is None else f"{result.metric.value:.4f}",
             format_bytes(result.load_info["size_bytes"]),
             f"{result.load_info['load_s']:.2f} s",
             format_bytes(result.peak_memory_bytes),
@@ -51,6 +51,10 @@ def format_table(results: Sequence[BenchResult]) -> str:
     return "\n".join([*lines, "", note])
 
 
+def _get_metric_name(results: Sequence[BenchResult]) -> str:
+    return next((result.metric.name for result in results if result.metric), "metric")
+
+
 def _format_ratio(is_base: bool, median: float, interval: Any) -> str:
     if is_base:
         return "1"
@@ -61,7 +65,7 @@ def write_csv(results: Sequence[BenchResult], path: Path) -> None:
     """One row for each candidate and batch size."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = "model batch accuracy size_bytes load_s peak_memory_bytes p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high"
+    names = f"model batch {_get_metric_name(results)} size_bytes load_s peak_memory_bytes p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high"
     writer.writerow(names.split())
     for result in results:
         for batch in result.rates:
@@ -71,7 +75,7 @@ def write_csv(results: Sequence[BenchResult], path: Path) -> None:
                 [
                     result.name,
                     batch,
-                    result.accuracy,
+                    None if result.metric is None else result.metric.value,
                     result.load_info["size_bytes"],
                     result.load_info["load_s"],
                     result.peak_memory_bytes,
@@ -84,7 +88,7 @@ def write_csv(results: Sequence[BenchResult], path: Path) -> None:
 
 
 def write_picture(results: Sequence[BenchResult], path: Path) -> None:
-    """A PNG: accuracy against latency at the smallest batch, area of each point in proportion to the size on disk."""
+    """A PNG: the metric against latency at the smallest batch, area of each point in proportion to the size on disk."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -92,12 +96,14 @@ def write_picture(results: Sequence[BenchResult], path: Path) -> None:
     axes = figure.add_subplot()
     batch = min(results[0].rates)
     largest = max(result.load_info["size_bytes"] for result in results)
+    unit = results[0].metric.unit if results[0].metric else ""
+    scale = 100 if unit == "%" else 1
     points = sorted(results, key=lambda result: compute_percentiles(result.latencies[batch])["p50"])
     for number, result in enumerate(points):
         latency = 1000 * compute_percentiles(result.latencies[batch])["p50"]
-        accuracy = 100 * (result.accuracy or 0.0)
+        value = scale * (result.metric.value if result.metric else 0.0)
         area = 60 + 1200 * result.load_info["size_bytes"] / largest
-        axes.scatter([latency], [accuracy], s=area, alpha=0.55, color=f"C{number}", edgecolor="black", linewidth=0.6)
+        axes.scatter([latency], [value], s=area, alpha=0.55, color=f"C{number}", edgecolor="black", linewidth=0.6)
         label = f"{result.name} · {format_bytes(result.load_info['size_bytes'])}"
         axes.plot([], [], "o", color=f"C{number}", label=label)
     axes.set_xscale("log")
@@ -106,7 +112,7 @@ def write_picture(results: Sequence[BenchResult], path: Path) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(f"latency at batch {batch}, median, ms (log scale)")
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel(f"{_get_metric_name(results)}{f', {unit}' if unit else ''}")
     axes.margins(0.15)
     # A view of at least one point, so that a difference of nothing looks like nothing.
     middle = sum(axes.get_ylim()) / 2

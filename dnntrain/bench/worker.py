@@ -12,8 +12,8 @@ from typing import Any
 
 from dnntrain.errors import DnntrainError
 
-#: Most images that the accuracy is of.
-_MAX_IMAGES = 2000
+#: Most examples that the metric is of.
+_MAX_EXAMPLES = 2000
 
 #: Most and fewest calls of one block.
 _MAX_CALLS, _MIN_CALLS = 2000, 3
@@ -39,18 +39,18 @@ class BenchWorker:
         self.load_s = time.perf_counter() - import_end_s
         self.import_s = import_end_s - start_s
         self.size_bytes = measure_size_bytes(path)
-        self._images: dict[int, Any] = {}
+        self._inputs: dict[int, Any] = {}
 
     def make_call(self, batch: int) -> Callable[[], object]:
-        """A call on `batch` images."""
+        """A call on `batch` examples."""
         import torch
 
-        if batch not in self._images:
+        if batch not in self._inputs:
             generator = torch.Generator().manual_seed(0)
-            self._images[batch] = torch.randn(batch, *self.loaded_model.spec.inputs.shape, generator=generator)
-        images = self._images[batch]
+            self._inputs[batch] = torch.randn(batch, *self.loaded_model.spec.inputs.shape, generator=generator)
+        inputs = self._inputs[batch]
         # From the processor's memory and back to it: so a GPU's time is the whole, and comparable.
-        return lambda: self.loaded_model.compute_outputs(images).cpu()
+        return lambda: self.loaded_model.compute_outputs(inputs).cpu()
 
     def answer_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one request."""
@@ -66,20 +66,21 @@ class BenchWorker:
             return {"calls": min(_MAX_CALLS, max(_MIN_CALLS, round(request["seconds"] / max(median_s, 1e-9))))}
         if "batch" in request:
             return {"times": time_calls(self.make_call(request["batch"]), request["calls"])}
-        if "accuracy" in request:
-            return {"accuracy": self.compute_accuracy()}
+        if "metric" in request:
+            return self.compute_metric()
         from dnntrain.utils.hardware import read_peak_bytes
 
         return {"peak_memory_bytes": read_peak_bytes(self.loaded_model.device)}
 
-    def compute_accuracy(self) -> float:
-        """On up to 2,000 images of the test part."""
+    def compute_metric(self) -> dict[str, Any]:
+        """Return the task's first metric on up to 2,000 examples of the test part: its name, unit and value."""
         from dnntrain.inference.load import load_data_splits
         from dnntrain.training.evaluation import evaluate
 
-        batches = load_data_splits(self.loaded_model)["test"].make_batches(self.loaded_model, 64, _MAX_IMAGES)
+        batches = load_data_splits(self.loaded_model)["test"].make_batches(self.loaded_model, 64, _MAX_EXAMPLES)
+        task = self.loaded_model.config.task
         metrics = evaluate(
-            self.loaded_model.config.task,
+            task,
             self.loaded_model.spec,
             self.loaded_model.model,
             self.loaded_model.compute_batch_outputs,
@@ -87,7 +88,8 @@ class BenchWorker:
             lambda sums: sums,
             self.loaded_model.device,
         )
-        return float(metrics["accuracy"])
+        metric = task.list_metrics()[0]
+        return {"name": metric.name, "unit": metric.unit, "value": float(metrics[metric.name])}
 
 
 def time_calls(call: Callable[[], object], calls: int) -> list[float]:

@@ -64,7 +64,7 @@ def test_rounds_are_added_for_those_that_are_near_and_only_for_them(monkeypatch:
         rounds=3,
         max_rounds=9,
         seconds=1,
-        accuracy=False,
+        should_evaluate=False,
         say=lambda text: None,
     )
     assert {item.name: len(item.rates[1]) for item in found} == {"slow": 3, "swinging": 9, "steady": 9}

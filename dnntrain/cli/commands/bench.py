@@ -38,7 +38,7 @@ def run(arguments: Arguments) -> int:
         threads=threads,
         rounds=options["rounds"],
         seconds=options["seconds"],
-        accuracy=options["accuracy"],
+        should_evaluate=options["accuracy"],
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
     )
     if options["csv"] is not None:
