@@ -30,10 +30,11 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
 
     `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or CheckpointError, as the exit codes of the command say.
     """
-    from dnntrain.run.runner import train as train_run
+    from dnntrain.run.runner import run_training
 
     config = decode_config(compose(list(overrides), config_dir))
-    return train_run(config, World.from_environ(), display=display, overrides=add_config_dir(config_dir, overrides))
+    words = add_config_dir(config_dir, overrides)
+    return run_training(lambda: config, World.from_environ(), display=display, overrides=words).as_json()
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:

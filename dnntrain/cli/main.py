@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dnntrain.cli.parser import Arguments, parse_arguments
-from dnntrain.utils.error_boundary import run_with_error_boundary
+from dnntrain.utils.error_boundary import ErrorBoundary
 
 
 def run_console_script() -> None:
@@ -24,19 +24,25 @@ def run_console_script() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default that of the process) and return its exit code."""
     argument_words = sys.argv[1:] if argv is None else list(argv)
-    return run_with_error_boundary(
-        lambda: _run_command(parse_arguments(argument_words)),
-        verbose="-v" in argument_words or "--verbose" in argument_words,
-    )
+    with ErrorBoundary(verbose="-v" in argument_words or "--verbose" in argument_words) as boundary:
+        arguments = parse_arguments(argument_words)
+        run_command = _find_command(arguments)
+        boundary.exit_code = run_command(arguments)
+    return boundary.exit_code
 
 
-def _run_command(arguments: Arguments) -> int:
+def _find_command(arguments: Arguments) -> Callable[[Arguments], int]:
+    """Return the function `run` of the command's file, or the one that answers help and version."""
     if arguments.help or arguments.version:
-        from dnntrain.cli import help
-
-        text = help.format_version() if arguments.version else help.format_general_help()
-        print(help.format_command_help(arguments.command) if arguments.help and arguments.has_command else text)
-        return 0
+        return _print_help
     module = importlib.import_module(f"dnntrain.cli.commands.{arguments.command}")
-    code: int = module.run(arguments)
-    return code
+    run: Callable[[Arguments], int] = module.run
+    return run
+
+
+def _print_help(arguments: Arguments) -> int:
+    from dnntrain.cli import help
+
+    text = help.format_version() if arguments.version else help.format_general_help()
+    print(help.format_command_help(arguments.command) if arguments.help and arguments.has_command else text)
+    return 0

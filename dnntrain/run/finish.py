@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.checkpoint.portable_model import save_model
 from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND, PostTraining
+from dnntrain.config.decode import compute_digest
 from dnntrain.errors import DataError
 from dnntrain.nn.feature_capture import remove_adapters
 from dnntrain.run.final_model import FinalModel, build_final_model
@@ -19,62 +21,45 @@ from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
     from dnntrain.run.directory import RunDirectory
+    from dnntrain.run.result import RunResult
     from dnntrain.run.session import Session
     from dnntrain.training.trainer import Trainer
 
+Say = Callable[[str], None]
+
 
 def finish_run(
-    session: Session,
-    trainer: Trainer,
-    directory: RunDirectory,
-    result: dict[str, Any],
-    say: Callable[[str], None],
-    warn: Callable[[str], None],
-) -> None:
-    """Evaluates the test split once, writes evaluation.json, the model, curves.png, report.html, and the export that `quant` asks for.
+    session: Session, trainer: Trainer, directory: RunDirectory, result: RunResult, say: Say, warn: Say
+) -> Iterator[RunResult]:
+    """Evaluate the test split once; write evaluation.json, the model, curves.png, report.html, and the export that `quant` asks for.
 
-    Raises DataError where a test image cannot be read; the model is written all the same.
+    Yields `result` with each figure as soon as it is known. Raises DataError if a test image cannot be read; the model is written all
+    the same.
     """
     config = session.config
     final_model = build_final_model(session, trainer, directory)
-    if final_model.digest is not None:
-        result["digest"] = final_model.digest
+    if final_model.digest is not None and result.figures is not None:
+        result = replace(result, figures=replace(result.figures, digest=final_model.digest))
+        yield result
     with swap_in_eval_weights(final_model.hooks.eval_weights, final_model.model):
         read_error: DataError | None = None
         if config.eval.test and len(session.data.test):
             try:
-                _evaluate_test_split(session, trainer, final_model, directory, result)
+                result = replace(result, test=_evaluate_test_split(session, trainer, final_model, directory))
+                yield result
             except DataError as error:
                 read_error = error
-        model = final_model.model
-        remove_adapters(model)
-        metadata = {
-            name: value
-            for make_metadata in final_model.hooks.export_metadata
-            for name, value in make_metadata(model).items()
-        }
-        for transform in final_model.hooks.export_transforms:
-            model = transform(model)
-        save_model(
-            model,
-            directory.path,
-            architecture=session.plan.model.name,
-            spec=session.data.spec,
-            model_args=dict(config.resolved["model"]),
-            extra={"dnntrain_config_digest": result.get("config_digest", ""), **metadata},
-        )
+        _save_final_model(session, final_model, directory)
     if read_error is not None:
         raise DataError(
             f"{read_error.message}; the model is trained and written, but not tested",
             f"{read_error.hint}; then test it with: dnntrain eval {directory.path}",
         ) from None
-    result["status"] = "done"
-    directory.write_result(result)
+    result = replace(result, status="done")
+    yield result
+    directory.write_result(result.as_json())
     trainer.metrics.close()
-    if skipped_examples := trainer.pipeline.get_skipped_examples():
-        warn(
-            f"{len(skipped_examples)} unreadable examples were skipped; the first: {next(iter(skipped_examples.items()))}"
-        )
+    _warn_of_skipped_examples(trainer, warn)
     if config.log.report:
         from dnntrain.report import write_curves, write_report
 
@@ -86,14 +71,16 @@ def finish_run(
         # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout. Code of the
         # user's own has been run all along.
         trusted_code = custom_code_refs(config.resolved)
-        result["export"] = export_quantized_model(directory.path, config.quant, say, warn, trusted_code)
-        directory.write_result(result)
+        export = export_quantized_model(directory.path, config.quant, say, warn, trusted_code)
+        result = replace(result, export=export)
+        yield result
+        directory.write_result(result.as_json())
 
 
 def _evaluate_test_split(
-    session: Session, trainer: Trainer, final_model: FinalModel, directory: RunDirectory, result: dict[str, Any]
-) -> None:
-    """Evaluates the test split: evaluation.json, a row of metrics, and the figures of `result`."""
+    session: Session, trainer: Trainer, final_model: FinalModel, directory: RunDirectory
+) -> dict[str, float]:
+    """Evaluate the test split: evaluation.json, a row of metrics, and the figures of the result."""
     config, test, task = session.config, session.data.dataset.test, session.config.task
     predictions = compute_predictions(
         task, final_model.model, final_model.outputs, trainer.make_batches(test, session.data.test, World())
@@ -103,8 +90,32 @@ def _evaluate_test_split(
     write_json(directory.path / "evaluation.json", evaluation)
     values = {info.name: evaluation[info.name] for info in task.list_infos()}
     trainer.metrics.write_row("test", trainer.loop.progress.step, values)
-    result["value"] = values[config.eval.metric]
-    result |= {f"test_{metric.name}": values[metric.name] for metric in task.list_metrics()}
+    test_values = {f"test_{metric.name}": values[metric.name] for metric in task.list_metrics()}
+    return {"value": values[config.eval.metric], **test_values}
+
+
+def _save_final_model(session: Session, final_model: FinalModel, directory: RunDirectory) -> None:
+    """Write the network without what only training needs, beside what the methods say of it."""
+    model, hooks, config = final_model.model, final_model.hooks, session.config
+    remove_adapters(model)
+    metadata = {name: value for make_metadata in hooks.export_metadata for name, value in make_metadata(model).items()}
+    for transform in hooks.export_transforms:
+        model = transform(model)
+    save_model(
+        model,
+        directory.path,
+        architecture=session.plan.model.name,
+        spec=session.data.spec,
+        model_args=dict(config.resolved["model"]),
+        extra={"dnntrain_config_digest": compute_digest(config.resolved), **metadata},
+    )
+
+
+def _warn_of_skipped_examples(trainer: Trainer, warn: Say) -> None:
+    if skipped_examples := trainer.pipeline.get_skipped_examples():
+        warn(
+            f"{len(skipped_examples)} unreadable examples were skipped; the first: {next(iter(skipped_examples.items()))}"
+        )
 
 
 def export_quantized_model(

@@ -12,9 +12,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
@@ -31,7 +31,7 @@ from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.signals import signal_handlers
 from dnntrain.utils.world import World
 
-TrainFunction = Callable[[RunConfig, "RankGroup"], dict[str, Any]]
+Value = TypeVar("Value")
 
 #: What the transports call a connection that another rank's end has broken, or a collective that not all ranks came to.
 _BROKEN_CONNECTION = re.compile(
@@ -56,6 +56,14 @@ class RankGroup:
         self.watchdog: Watchdog | None = None
         self._is_ending = False
         self._known_cause: BaseException | None = None
+
+    def run_on_all_ranks(self, name: str, body: Callable[[], Value]) -> Value:
+        """Return what `body` returns here, once it has succeeded on all ranks; else raise the same error on all."""
+        return self.rendezvous.run_on_all_ranks(name, body)
+
+    def agree_on_start(self, step: str) -> None:
+        """Raise ConfigError on all ranks if they do not start at the same step."""
+        self.rendezvous.check_agreement("checkpoints", {"step": step})
 
     def agree_on_data(self, data: str, config: RunConfig) -> None:
         """Raises ConfigError on all ranks where their data or configurations are not the same."""
@@ -152,6 +160,10 @@ class RankGroup:
             )
         return self.rendezvous.report_failure(local_failure)
 
+    def exit_on_signals_of_run(self, folder: Path) -> AbstractContextManager[None]:
+        """Change nothing: signals end the rank for as long as it belongs to the group."""
+        return nullcontext()
+
     @contextmanager
     def exit_on_signals(self) -> Iterator[None]:
         """Outside of the steps: a signal ends the run there, unless it is ending already."""
@@ -168,10 +180,11 @@ class RankGroup:
             yield
 
 
-def train_on_ranks(make_config: Callable[[], RunConfig], world: World, body: TrainFunction) -> dict[str, Any]:
-    """`body(config, ranks)` on every rank, with the main rank's configuration and run directory.
+@contextmanager
+def join_rank_group(make_config: Callable[[], RunConfig], world: World) -> Iterator[tuple[RunConfig, RankGroup]]:
+    """Meet the other ranks: (the main rank's configuration with its run directory, the group).
 
-    Raises one and the same error on all ranks where one of them cannot go on.
+    If the body fails on one rank, the same error is raised on all of them.
     """
     from dnntrain.utils.hardware import probe_hardware
 
@@ -186,10 +199,10 @@ def train_on_ranks(make_config: Callable[[], RunConfig], world: World, body: Tra
             rank_group = RankGroup(rendezvous, folder)
             device = probe_hardware(config.device).device
             timeout_s = float(config.launch.timeout.value)
-            with rank_group.exit_on_signals(), _watch_ranks(rank_group, timeout_s, config):
+            with rank_group.exit_on_signals(), _watch_ranks(rank_group, timeout_s):
                 try:
                     collectives.join_process_group(world, device, rendezvous.store, timeout_s)
-                    return body(config, rank_group)
+                    yield config, rank_group
                 except BaseException as error:
                     cause = rank_group.resolve_cause(error)
                     if cause is error:
@@ -257,7 +270,7 @@ def _choose_run_dir(rendezvous: Rendezvous, config: RunConfig) -> dict[str, str]
 
 
 @contextmanager
-def _watch_ranks(rank_group: RankGroup, timeout_s: float, config: RunConfig) -> Iterator[None]:
+def _watch_ranks(rank_group: RankGroup, timeout_s: float) -> Iterator[None]:
     watchdog = Watchdog(
         rank_group.rendezvous,
         timeout_s,

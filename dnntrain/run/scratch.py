@@ -40,8 +40,7 @@ def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping
     trainer = build_trainer(setup, Digests("", ""), TrainerOutputs(listeners=[on_row]))
     progress = trainer.loop.progress
     try:
-        progress.start()
-        trainer.metrics.start_interval()
+        trainer.start_session()
         run_loop(trainer.loop)
     finally:
         trainer.metrics.close()

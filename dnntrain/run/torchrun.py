@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_error
 from dnntrain.run.directory import RunDirectory
+from dnntrain.run.result import RunResult
 from dnntrain.utils.files import read_json
 
 if TYPE_CHECKING:
@@ -28,10 +29,8 @@ _AGENT_FILES = ("agent.json", "failure.json")
 _LOCK_RELEASE_S = 15.0
 
 
-def launch_run(
-    session: Session, directory: RunDirectory, display: str, overrides: list[str] | tuple[str, ...]
-) -> dict[str, Any]:
-    """Trains in `session.plan.ranks` processes and returns what the main rank wrote. `directory` is closed: the main rank opens it."""
+def launch_run(session: Session, directory: RunDirectory, display: str, overrides: Sequence[str]) -> RunResult:
+    """Train in `session.plan.ranks` processes and return what the main rank wrote. Close `directory`: the main rank opens it."""
     path, launch_config = directory.path, session.config.launch
     directory.write_start(session.config.resolved, list(overrides), session.plan.as_json())
     directory.close()
@@ -41,7 +40,7 @@ def launch_run(
     for restart in range(launch_config.max_restarts + 1):
         error = launcher.run_attempt(restart)
         if error is None:
-            return {**read_json(path / "result.json"), "run_dir": str(path)}
+            return RunResult.from_json(read_json(path / "result.json"), str(path))
         if not isinstance(error, RankError) or launcher.is_stopping or restart == launch_config.max_restarts:
             break
         checkpoint_note = _describe_last_checkpoint(path)

@@ -13,31 +13,27 @@ def main() -> int:
     from dnntrain.config.decode import decode_config, load_config
     from dnntrain.config.run_config import RunConfig
     from dnntrain.errors import DnntrainError
-    from dnntrain.run.runner import train_from_factory
-    from dnntrain.utils.error_boundary import run_with_error_boundary
+    from dnntrain.run.runner import run_training
+    from dnntrain.utils.error_boundary import ErrorBoundary
     from dnntrain.utils.words import split_words
     from dnntrain.utils.world import World
 
     path = Path(sys.argv[1])
     parent_reports = "DNNTRAIN_RESTART" in os.environ
 
-    def run_rank() -> int:
+    def read_config() -> RunConfig:
+        return decode_config({**load_config(path / "config.yaml"), "run_dir": str(path)})
+
+    with ErrorBoundary() as boundary:
         overrides = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
-
-        def read_config() -> RunConfig:
-            return decode_config({**load_config(path / "config.yaml"), "run_dir": str(path)})
-
-        world = World.from_environ()
         display = os.environ.get("DNNTRAIN_DISPLAY", "auto")
         try:
-            train_from_factory(read_config, world, display=display, overrides=overrides)
+            run_training(read_config, World.from_environ(), display=display, overrides=overrides)
         except Exception as error:
             if not parent_reports or not (path / "logs" / "failure.json").is_file():
                 raise
             return error.exit_code if isinstance(error, DnntrainError) else 1
-        return 0
-
-    return run_with_error_boundary(run_rank)
+    return boundary.exit_code
 
 
 def set_rank_from_slurm(environ: MutableMapping[str, str]) -> None:

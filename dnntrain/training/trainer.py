@@ -86,6 +86,11 @@ class Trainer:
     make_batches: MakeBatches
     guard_runner: GuardRunner | None = None
 
+    def start_session(self) -> None:
+        """Begin to count the time of training."""
+        self.loop.progress.start()
+        self.metrics.start_interval()
+
 
 @dataclass(frozen=True)
 class TrainerOutputs:

@@ -50,12 +50,11 @@ def tune_on_ranks(
     make_config: Callable[[], RunConfig], world: World, target: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The same as one of several ranks, with the main rank's configuration."""
-    from dnntrain.run.rank_group import train_on_ranks
+    from dnntrain.run.rank_group import join_rank_group
     from dnntrain.run.session import open_session
 
-    return train_on_ranks(
-        make_config, world, lambda config, ranks: _tune_session(open_session(config, world), target, options)
-    )
+    with join_rank_group(make_config, world) as (config, _):
+        return _tune_session(open_session(config, world), target, options)
 
 
 def _with_run_dir(config: RunConfig, folder_name: str) -> RunConfig:

@@ -9,13 +9,15 @@ from pathlib import Path
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import DnntrainError
 from dnntrain.tune.search import REQUEST_FILE, RESULT_FILE, tune_on_ranks
-from dnntrain.utils.error_boundary import run_with_error_boundary
+from dnntrain.utils.error_boundary import ErrorBoundary
 from dnntrain.utils.world import World
 
 
 def main() -> int:
     """Answer into the folder that is the argument; the parent process reports how the search ended."""
-    return run_with_error_boundary(lambda: _run_rank(Path(sys.argv[1])))
+    with ErrorBoundary() as boundary:
+        boundary.exit_code = _run_rank(Path(sys.argv[1]))
+    return boundary.exit_code
 
 
 def _run_rank(folder: Path) -> int:

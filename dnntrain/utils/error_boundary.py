@@ -1,11 +1,10 @@
-"""The one place where errors become messages and exit codes."""
+"""The one place that turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
-from collections.abc import Callable
 
 from dnntrain.errors import DnntrainError, convert_disk_full_error
 from dnntrain.utils.streams import SafeStream
@@ -13,40 +12,61 @@ from dnntrain.utils.streams import SafeStream
 _PIPE_CLOSED = 128 + 13
 
 
-def run_with_error_boundary(body: Callable[[], int], verbose: bool = False) -> int:
-    """What `body` returns, or the exit code of the exception that ended it.
+class ErrorBoundary:
+    """Turn the exception that ends a `with` block into an exit code; `exit_code` may also be set in the block.
 
-    A DnntrainError is the user's to mend: message and hint on stderr; traceback with `verbose` or DNNTRAIN_DEBUG=1. So is a full
-    disk, wherever it is met. Any other exception is a bug of dnntrain: traceback, exit code 1.
+    A DnntrainError is for the user to correct: message and hint on stderr; traceback with `verbose` or DNNTRAIN_DEBUG=1. So is a
+    full disk, wherever it is met. Any other exception is a bug of dnntrain: traceback, exit code 1.
     """
-    try:
-        code = body()
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except DnntrainError as error:
+
+    def __init__(self, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self.exit_code = 0
+
+    def __enter__(self) -> ErrorBoundary:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if error is None:
+            try:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+                return True
+            except Exception as flush_error:
+                error = flush_error
+        exit_code = _handle_error(error, self._verbose)
+        if exit_code is None:
+            return False
+        self.exit_code = exit_code
+        return True
+
+
+def _handle_error(error: BaseException, verbose: bool) -> int | None:
+    """Report `error` and return its exit code; None if it is to be raised further, such as SystemExit."""
+    if isinstance(error, DnntrainError):
         return _report_error(error, verbose)
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         print("dnntrain: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # The reader is gone; without this Python complains once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _PIPE_CLOSED
-    except Exception as error:
-        if (disk_error := convert_disk_full_error(error)) is not None:
-            return _report_error(disk_error, verbose)
-        traceback.print_exc()
-        print("dnntrain: this is a bug; please report it with the lines above and `dnntrain doctor`", file=sys.stderr)
-        return 1
+    if not isinstance(error, Exception):
+        return None
+    if (disk_error := convert_disk_full_error(error)) is not None:
+        return _report_error(disk_error, verbose, error)
+    traceback.print_exception(error)
+    print("dnntrain: this is a bug; please report it with the lines above and `dnntrain doctor`", file=sys.stderr)
+    return 1
 
 
-def _report_error(error: DnntrainError, verbose: bool) -> int:
-    """The exit code of `error`, which is shown unless it has been."""
+def _report_error(error: DnntrainError, verbose: bool, caught_error: BaseException | None = None) -> int:
+    """Show `error`, unless it has been, and return its exit code; the traceback is that of `caught_error`."""
     if error.is_reported:
         return error.exit_code
     if verbose or os.environ.get("DNNTRAIN_DEBUG") == "1":
-        traceback.print_exc()
+        traceback.print_exception(caught_error or error)
     else:
         # The terminal may be gone, as after SIGHUP; the exit code still stands.
         SafeStream(sys.stderr).write_line(f"dnntrain: {error}")

@@ -21,7 +21,7 @@ from dnntrain.config.groups import GROUPS
 from dnntrain.config.key_table import get_root_fields
 from dnntrain.config.run_config import SECTIONS
 from dnntrain.errors import CheckpointError, ConfigError, DataError, Interrupted, Preempted
-from dnntrain.utils.error_boundary import run_with_error_boundary
+from dnntrain.utils.error_boundary import ErrorBoundary
 
 
 def run(
@@ -305,22 +305,23 @@ def test_debug_shows_where_a_refusal_was_raised(
     ],
 )
 def test_each_error_has_its_exit_code(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    def body() -> int:
+    with ErrorBoundary() as boundary:
         raise error
 
-    assert run_with_error_boundary(body) == code
+    assert boundary.exit_code == code
     assert ("Traceback" in capsys.readouterr().err) == (code == 1)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_said_and_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
-    def body() -> int:
-        with Path("/dev/full").open("wb", buffering=0) as file:
-            return file.write(b"x")
+    def fill_disk(verbose: bool) -> int:
+        with ErrorBoundary(verbose) as boundary, Path("/dev/full").open("wb", buffering=0) as file:
+            file.write(b"x")
+        return boundary.exit_code
 
-    assert run_with_error_boundary(body) == 5
+    assert fill_disk(verbose=False) == 5
     assert capsys.readouterr().err == "dnntrain: No space left on device\n  make room, then give the same line again\n"
-    assert run_with_error_boundary(body, verbose=True) == 5
+    assert fill_disk(verbose=True) == 5
     told = capsys.readouterr().err
     assert told.startswith("Traceback")
     assert "this is a bug" not in told

@@ -166,10 +166,11 @@ def _worker() -> None:
 def _train(task: dict[str, Any]) -> dict[str, Any]:
     from dnntrain.config.compose import compose
     from dnntrain.config.decode import decode_config
-    from dnntrain.run.runner import train
+    from dnntrain.run.runner import run_training
     from dnntrain.utils.world import World
 
-    return train(decode_config(compose(task["overrides"])), World.from_environ(), display="quiet")
+    config = decode_config(compose(task["overrides"]))
+    return run_training(lambda: config, World.from_environ(), display="quiet").as_json()
 
 
 _TASKS = {"train": _train}

@@ -14,7 +14,7 @@ def run(arguments: Arguments) -> int:
     """Compose the run's own overrides with the new ones, compare, and train on."""
     from dnntrain.inference.run_args import get_run_path, merge_saved_overrides
     from dnntrain.run.resume_checks import compose_resumed
-    from dnntrain.run.runner import train
+    from dnntrain.run.runner import run_training
 
     path = get_run_path(arguments.positional[0])
     overrides, config_dir = merge_saved_overrides(path, arguments.overrides, arguments.config_dir)
@@ -22,5 +22,6 @@ def run(arguments: Arguments) -> int:
     for change in changes:
         print(f"changed: {change}", file=sys.stderr)
     words = add_config_dir(config_dir, overrides)
-    print_last_line(train(config, World.from_environ(), display=arguments.display, overrides=words), arguments)
+    result = run_training(lambda: config, World.from_environ(), display=arguments.display, overrides=words)
+    print_last_line(result.run_dir, arguments)
     return 0

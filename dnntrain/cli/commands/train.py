@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
@@ -15,21 +13,21 @@ from dnntrain.utils.world import World
 
 def run(arguments: Arguments) -> int:
     """Train the run that the overrides describe."""
-    from dnntrain.run.runner import train_from_factory
+    from dnntrain.run.runner import run_training
 
     def make_config() -> RunConfig:
         return decode_config(compose(arguments.overrides, arguments.config_dir))
 
     world = World.from_environ()
-    result = train_from_factory(make_config, world, display=arguments.display, overrides=arguments.replay_overrides)
-    print_last_line(result, arguments)
+    result = run_training(make_config, world, display=arguments.display, overrides=arguments.replay_overrides)
+    print_last_line(result.run_dir, arguments)
     return 0
 
 
-def print_last_line(result: Mapping[str, Any], arguments: Arguments) -> None:
+def print_last_line(run_dir: str, arguments: Arguments) -> None:
     """Print the path of the report, last on stdout."""
     if arguments.json or not World.from_environ().is_main:
         return
-    path = Path(result["run_dir"])
+    path = Path(run_dir)
     report = path / "report.html"
     print(report if report.is_file() else path)

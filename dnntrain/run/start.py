@@ -1,0 +1,125 @@
+"""The start of a run: done already, from a checkpoint, or from the beginning; and the checks of a run that is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnntrain.checkpoint.checkpoint import Checkpoint, Digests, read_checkpoint, read_newest_checkpoint, read_pointer
+from dnntrain.config.decode import compute_digest, load_config
+from dnntrain.config.run_config import RunConfig
+from dnntrain.errors import CheckpointError, ConfigError, DataError
+from dnntrain.run.directory import RunDirectory
+from dnntrain.run.result import RunResult
+from dnntrain.run.resume_checks import find_refusals
+from dnntrain.run.session import Session
+from dnntrain.utils.epochs import EpochSchedule
+from dnntrain.utils.files import read_json
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """Where a run begins: its result if it is done, else the checkpoint to resume from, else neither."""
+
+    digests: Digests
+    finished_result: RunResult | None
+    checkpoint: Checkpoint | None
+
+    @property
+    def step(self) -> str:
+        """The step in a word that ranks compare."""
+        if self.finished_result is not None:
+            return "done"
+        return "none" if self.checkpoint is None else str(self.checkpoint.step)
+
+
+def find_start(session: Session, folder: Path, warn: Callable[[str], None]) -> RunStart:
+    """Find where the run in `folder` begins. Raises ConfigError or DataError if it cannot be resumed with other settings or data."""
+    config = session.config
+    digests = Digests(compute_digest(config.resolved), session.data.dataset.digest)
+    finished_result = _read_finished_result(folder, digests, config)
+    checkpoint = None
+    if finished_result is None and config.resume == "auto":
+        checkpoint = read_newest_checkpoint(folder / "checkpoints", warn)
+    elif finished_result is None and config.resume != "never":
+        checkpoint = read_checkpoint(_resolve_checkpoint(config.resume))
+    if checkpoint is not None:
+        _check_can_resume(checkpoint, digests, folder, session)
+    return RunStart(digests, finished_result, checkpoint)
+
+
+def prepare_directory(directory: RunDirectory, session: Session, start: RunStart, overrides: list[str]) -> None:
+    """Remove what the run does not begin with, and write its configuration and plan."""
+    checkpoint = start.checkpoint
+    if checkpoint is None:
+        directory.clear_checkpoints()
+    elif checkpoint.path.parent.samefile(directory.checkpoints) and session.config.resume != "auto":
+        # The run's rows end at this step from here on; a kill would bring back a checkpoint that was saved after it.
+        directory.remove_later_checkpoints(checkpoint.step)
+    directory.write_start(session.config.resolved, overrides, session.plan.as_json())
+    (directory.path / "result.json").unlink(missing_ok=True)
+
+
+def _read_finished_result(folder: Path, digests: Digests, config: RunConfig) -> RunResult | None:
+    """Read the result of a run directory whose run is done with this very configuration."""
+    result = read_json(folder / "result.json") if config.resume == "auto" else {}
+    if result.get("status") == "done" and result.get("config_digest") == digests.config:
+        return RunResult.from_json(result, str(folder))
+    return None
+
+
+def _resolve_checkpoint(text: str) -> Path:
+    """A checkpoint folder, or the last one of a run directory."""
+    path = Path(text).expanduser()
+    if (path / "manifest.json").is_file():
+        return path
+    last = read_pointer(path / "checkpoints", "LAST")
+    if last is None:
+        raise CheckpointError(f"resume={text} is neither a checkpoint nor a run directory with one")
+    return path / "checkpoints" / last
+
+
+def _check_can_resume(checkpoint: Checkpoint, digests: Digests, folder: Path, session: Session) -> None:
+    """Refuses to go on with other data, or with a configuration in which what cannot change has changed."""
+    saved_digests = checkpoint.digests
+    if saved_digests.data != digests.data:
+        raise DataError(
+            f"the data set has changed since {folder} was trained (digest {saved_digests.data[:12]} → {digests.data[:12]})",
+            "restore the data, or train anew in another run_dir",
+        )
+    if saved_digests.config == digests.config:
+        return
+    reasons = find_refusals(load_config(checkpoint.path.parents[1] / "config.yaml"), session.config.resolved)
+    if reasons:
+        raise ConfigError.from_mistakes(reasons)
+    _check_length(checkpoint.step, session)
+    _check_batch_sizes(checkpoint, session)
+
+
+def _check_length(steps_done: int, session: Session) -> None:
+    """Refuses a length of the run that it has gone beyond: its files would tell of a shorter training than there was."""
+    total = session.plan.total_steps
+    if total and steps_done > total:
+        raise ConfigError(
+            f"train.duration={session.config.train.duration} is {total} steps, and {steps_done} are done",
+            f"train.duration={steps_done}step ends the run as it is; a shorter one is trained anew in another run_dir, "
+            "or from an earlier checkpoint with resume=PATH",
+        )
+
+
+def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
+    """Refuses a length of the run with which the steps so far would have had other batch sizes: examples would be left out or repeated."""
+    saved_schedule = read_json(checkpoint.path.parents[1] / "plan.json").get("timetable")
+    if saved_schedule is None:
+        return
+    old_schedule = EpochSchedule(
+        int(saved_schedule["examples"]), tuple((int(epoch), int(size)) for epoch, size in saved_schedule["changes"])
+    )
+    if not session.plan.timetable.is_equal_until(old_schedule, checkpoint.step):
+        raise ConfigError(
+            f"with train.duration={session.config.train.duration} the {checkpoint.step} steps so far would have had other batch sizes "
+            "(sched.param=batch_size)",
+            "lengths of a schedule of the batch size in epochs, as in sched=step sched.every=2ep, are the same in a longer run; "
+            "or train anew in another run_dir",
+        )
