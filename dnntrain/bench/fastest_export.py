@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.bench.measure import BenchResult, Candidate, find_fastest, measure_candidates
-from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from dnntrain.inference.export_run import (
@@ -18,6 +17,7 @@ from dnntrain.inference.export_run import (
     get_installed_format,
     write_export,
 )
+from dnntrain.protocols import QuantChoice
 from dnntrain.utils.hardware import probe_hardware
 
 
@@ -48,7 +48,7 @@ _QUANTIZED_FORMATS = ("onnx_int8", "pt2_int8")
 def export_fastest(
     subject: ExportSource,
     target: Path,
-    quant: PostTraining,
+    quant: QuantChoice,
     *,
     batches: Sequence[int],
     threads: int,
@@ -114,7 +114,7 @@ def _format_evidence(results: Sequence[BenchResult], batch: int, name: str) -> s
 
 
 def _export_all(
-    subject: ExportSource, folder: Path, quant: PostTraining, quantized_only: bool, say: Callable[[str], None]
+    subject: ExportSource, folder: Path, quant: QuantChoice, quantized_only: bool, say: Callable[[str], None]
 ) -> tuple[dict[str, Manifest], dict[str, str]]:
     """The exports that could be made, by option, and the reason for each that could not."""
     cards: dict[str, Manifest] = {}

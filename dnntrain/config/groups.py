@@ -17,6 +17,11 @@ class Group:
     single: bool = True
     overlay: bool = False
 
+    @property
+    def base(self) -> str:
+        """The class of dnntrain.protocols that its choices inherit: `NormChoice` for `norm`."""
+        return "Task" if self.name == "task" else f"{self.name.capitalize()}Choice"
+
 
 GROUPS: dict[str, Group] = {
     group.name: group

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.groups import GROUPS
-from dnntrain.config.schema import ChoiceSchema, read_choice_schema
+from dnntrain.config.schema import PROTOCOLS_MODULE, ChoiceSchema, read_choice_schema
 from dnntrain.config.yaml_io import YamlFile, format_path, read_yaml
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import did_you_mean
@@ -70,9 +70,16 @@ class Choice:
         if self.module_path is None:
             raise ConfigError(f"{self.group}={self.name} has no module; it only sets values")
         try:
-            return read_choice_schema(self.module_path)
+            schema = read_choice_schema(self.module_path)
         except (ValueError, SyntaxError, OSError) as error:
             raise ConfigError(f"{self.group}={self.name} cannot be used: {error}") from None
+        base = GROUPS[self.group].base
+        if base not in schema.protocols:
+            raise ConfigError(
+                f"{self.group}={self.name} cannot be used: {self.module_path}: {schema.class_name} must inherit {base}",
+                f"write `from {PROTOCOLS_MODULE} import {base}` and `class {schema.class_name}({base}):`",
+            )
+        return schema
 
     @property
     def key(self) -> str:

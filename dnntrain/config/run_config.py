@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.fields import (
     Device,
@@ -19,6 +19,28 @@ from dnntrain.config.fields import (
     RunName,
     Seed,
 )
+from dnntrain.config.groups import LISTS, SINGLE
+
+if TYPE_CHECKING:
+    # Types alone: importing this module must not import torch.
+    from dnntrain.protocols import (
+        Choice,
+        DataChoice,
+        DistillChoice,
+        LaunchChoice,
+        ModelChoice,
+        MonitorChoice,
+        NormChoice,
+        OptimChoice,
+        ParallelChoice,
+        PrecisionChoice,
+        PruneChoice,
+        QuantChoice,
+        RegChoice,
+        SchedChoice,
+        Task,
+        TrackChoice,
+    )
 
 
 @dataclass(frozen=True)
@@ -90,26 +112,37 @@ class RunConfig(RootSection):
     digest.
     """
 
-    task: Any
-    data: Any
-    model: Any
-    norm: Any
-    optim: Any
-    sched: Any
-    quant: Any
-    distill: Any
-    prune: Any
-    precision: Any
-    parallel: Any
-    launch: Any
-    reg: Mapping[str, Any] = field(default_factory=dict)
-    monitor: Mapping[str, Any] = field(default_factory=dict)
-    track: Mapping[str, Any] = field(default_factory=dict)
+    task: Task
+    data: DataChoice
+    model: ModelChoice
+    norm: NormChoice
+    optim: OptimChoice
+    sched: SchedChoice
+    quant: QuantChoice
+    distill: DistillChoice
+    prune: PruneChoice
+    precision: PrecisionChoice
+    parallel: ParallelChoice
+    launch: LaunchChoice
+    reg: Mapping[str, RegChoice] = field(default_factory=dict)
+    monitor: Mapping[str, MonitorChoice] = field(default_factory=dict)
+    track: Mapping[str, TrackChoice] = field(default_factory=dict)
     train: TrainSection = field(default_factory=TrainSection)
     eval: EvalSection = field(default_factory=EvalSection)
     checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
     log: LogSection = field(default_factory=LogSection)
     resolved: Mapping[str, Any] = field(default_factory=dict)
+
+    def name_choices(self, *groups: str) -> dict[str, Choice]:
+        """The choices of `groups`, or of all, in that order, by how each is typed: `norm=sync`, `reg.dropout`."""
+        values, choices = vars(self), self.resolved["choices"]
+        named: dict[str, Choice] = {}
+        for group in groups or (*SINGLE, *LISTS):
+            if group in LISTS:
+                named |= {f"{group}.{name}": choice for name, choice in values[group].items()}
+            else:
+                named[f"{group}={choices[group]}"] = values[group]
+        return named
 
 
 SECTIONS: dict[str, type] = {

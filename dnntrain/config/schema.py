@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import tokenize
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from io import StringIO
@@ -17,6 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.fields import NAMESPACE
+
+#: The package whose classes declare what a choice of a group may have. They declare no options.
+PROTOCOLS_MODULE = "dnntrain.protocols"
+
+_FIELDLESS_MODULES = (PROTOCOLS_MODULE, "typing", "abc")
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 
@@ -35,13 +41,14 @@ class FieldSchema:
 
 @dataclass(frozen=True)
 class ChoiceSchema:
-    """The dataclass of one choice: its class name, first line of docstring and fields in order."""
+    """The dataclass of one choice: its class name, first line of docstring, fields in order, and bases of dnntrain.protocols."""
 
     class_name: str
     doc: str
     fields: dict[str, FieldSchema]
     path: Path
     label_key: str | None = None  # the key whose value names a run in place of the choice
+    protocols: frozenset[str] = frozenset()
 
 
 @cache
@@ -50,7 +57,7 @@ def read_choice_schema(path: Path) -> ChoiceSchema:
 
     Raises ValueError, naming the file, where there is none or more than one.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree = _parse(path)
     choice_nodes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_choice_class(node)]
     if len(choice_nodes) != 1:
         names = ", ".join(node.name for node in choice_nodes) or "none"
@@ -58,19 +65,14 @@ def read_choice_schema(path: Path) -> ChoiceSchema:
             f"{path}: a choice is exactly one public @dataclass(frozen=True) with a build method; found {names}"
         )
     node = choice_nodes[0]
-    fields = _read_fields(node, tree, path)
-    return ChoiceSchema(node.name, _get_doc_first_line(node), fields, path, _read_label_key(node))
+    fields, protocols = _read_fields(node, tree, path), frozenset(_find_protocols(node, tree, path))
+    return ChoiceSchema(node.name, _get_doc_first_line(node), fields, path, _read_label_key(node), protocols)
 
 
 def read_class_fields(path: Path, name: str) -> dict[str, FieldSchema]:
     """The fields of the dataclass `name` in the module at `path`, those of its base classes first."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return _read_fields(node, tree, path)
-        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
-            return read_class_fields(_find_module_file(node.module, path), name)
-    raise ValueError(f"{path} defines no class {name}")
+    tree = _parse(path)
+    return _read_fields(_get_class(name, tree, path), tree, path)
 
 
 def _is_choice_class(node: ast.ClassDef) -> bool:
@@ -88,9 +90,9 @@ def _is_choice_class(node: ast.ClassDef) -> bool:
 
 def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
     fields: dict[str, FieldSchema] = {}
-    for base in node.bases:
-        if isinstance(base, ast.Name) and base.id not in ("Protocol", "ABC"):
-            fields.update(_read_base_fields(base.id, tree, path))
+    for name in _list_base_names(node):
+        if _find_import(name, tree) not in _FIELDLESS_MODULES:
+            fields.update(_read_fields(*_find_class(name, tree, path)))
     comments = _read_comments(path)
     for item in node.body:
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
@@ -116,13 +118,48 @@ def _read_label_key(node: ast.ClassDef) -> str | None:
     return None
 
 
-def _read_base_fields(name: str, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
+def _find_protocols(node: ast.ClassDef, tree: ast.Module, path: Path) -> Iterator[str]:
+    """The names of the classes of dnntrain.protocols that the class inherits."""
+    for name in _list_base_names(node):
+        module = _find_import(name, tree)
+        if module == PROTOCOLS_MODULE:
+            yield name
+        elif module not in _FIELDLESS_MODULES:
+            yield from _find_protocols(*_find_class(name, tree, path))
+
+
+def _list_base_names(node: ast.ClassDef) -> list[str]:
+    return [base.id for base in node.bases if isinstance(base, ast.Name)]
+
+
+def _find_class(name: str, tree: ast.Module, path: Path) -> tuple[ast.ClassDef, ast.Module, Path]:
+    """The class that `name` is in a module, wherever it is defined."""
+    module = _find_import(name, tree)
+    if module is None:
+        return _get_class(name, tree, path), tree, path
+    base_path = _find_module_file(module, path)
+    base_tree = _parse(base_path)
+    return _get_class(name, base_tree, base_path), base_tree, base_path
+
+
+def _find_import(name: str, tree: ast.Module) -> str | None:
+    """The module that `name` is imported from, or None."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
+            return node.module
+    return None
+
+
+def _get_class(name: str, tree: ast.Module, path: Path) -> ast.ClassDef:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return _read_fields(node, tree, path)
-        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
-            return read_class_fields(_find_module_file(node.module, path), name)
-    raise ValueError(f"{path}: base class {name} is neither defined here nor imported by `from … import`")
+            return node
+    raise ValueError(f"{path}: class {name} is neither defined here nor imported by `from … import`")
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def _find_module_file(module: str, importer: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -13,21 +12,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
-from torch.distributed.tensor.placement_types import _StridedShard
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from dnntrain.distributed.mesh import Mesh
 from dnntrain.distributed.parallel_dims import ParallelConfig
+from dnntrain.utils._torch_private import fix_gradient_buckets, is_strided_shard, make_ddp_buffer_options
 from dnntrain.utils.dtensor import local_shard
-
-#: Buffers are sent once, when DDP is built, and not before each forward pass. Newer versions of torch have a name of its own for it.
-_DDP_BUFFER_OPTIONS: dict[str, Any] = {
-    name: False
-    for name in ("forward_sync_buffers", "broadcast_buffers")
-    if name in inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
-}
-if len(_DDP_BUFFER_OPTIONS) > 1:
-    del _DDP_BUFFER_OPTIONS["broadcast_buffers"]
 
 #: What selective activation checkpointing keeps: the results of the expensive operations.
 _SAVED_OPERATORS = {
@@ -48,7 +38,7 @@ def wrap_ddp(model: nn.Module, layout: ParallelConfig) -> nn.Module:
         bucket_cap_mb=layout.bucket_mb,
         gradient_as_bucket_view=True,
         static_graph=layout.static_graph,
-        **_DDP_BUFFER_OPTIONS,
+        **make_ddp_buffer_options(),
     )
     if layout.compress == "powersgd":
         from dnntrain.distributed.powersgd import register_powersgd
@@ -68,8 +58,7 @@ class _FixedBucketDdp(nn.parallel.DistributedDataParallel):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.reducer._push_all_rebuilt_params()
-        self.reducer._rebuild_buckets()
+        fix_gradient_buckets(self)
 
     def _build_params_for_reducer(self) -> tuple[list[nn.Parameter], list[bool]]:
         parameters, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
@@ -106,9 +95,7 @@ def apply_fsdp(model: nn.Module, units: Sequence[nn.Module], layout: ParallelCon
 
 def _shard_dimension(parameter: nn.Parameter) -> Shard | None:
     """Interleaved parts (query, key, value) lie on the first dimension already: shards are cut along the second."""
-    interleaved = isinstance(parameter, DTensor) and any(
-        isinstance(item, _StridedShard) for item in parameter.placements
-    )
+    interleaved = isinstance(parameter, DTensor) and any(is_strided_shard(item) for item in parameter.placements)
     return Shard(1) if interleaved and parameter.ndim > 1 else None
 
 

@@ -23,7 +23,7 @@ class Mesh:
     """One device mesh of dimensions pp × dp × shard × tp over all ranks, and the groups that are taken from it."""
 
     def __init__(self, dims: ParallelDims, device_type: str) -> None:
-        sizes = tuple(getattr(dims, name) for name in MESH_DIMS)
+        sizes = dims.sizes
         self.degrees = dims
         self.whole: DeviceMesh = init_device_mesh(device_type, sizes, mesh_dim_names=MESH_DIMS)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from dnntrain.config.fields import Literal, Positive, PositiveInt
 from dnntrain.errors import ConfigError
+from dnntrain.protocols import ParallelChoice
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 #: The dimensions of the device mesh, the slowest first: ranks of one tensor-parallel group are neighbours.
 MESH_DIMS = ("pp", "dp", "shard", "tp")
-
-#: The layouts that use FSDP2 whatever their degrees are.
-_FSDP_LAYOUTS = ("fsdp", "hsdp")
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,11 @@ class ParallelDims:
     shard: int = 1
     tp: int = 1
     pp: int = 1
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """The degrees in the order of MESH_DIMS."""
+        return self.pp, self.dp, self.shard, self.tp
 
     @property
     def ranks(self) -> int:
@@ -59,7 +62,8 @@ class ParallelDims:
         return RankCoords(self, data, tp, pp)
 
     def __str__(self) -> str:
-        terms = [f"{name} {getattr(self, name)}" for name in reversed(MESH_DIMS) if getattr(self, name) > 1]
+        sizes = zip(reversed(MESH_DIMS), reversed(self.sizes), strict=True)
+        terms = [f"{name} {size}" for name, size in sizes if size > 1]
         return " × ".join(terms) or "one process"
 
 
@@ -88,7 +92,7 @@ class ParallelizedModel:
 
 
 @dataclass(frozen=True)
-class ParallelConfig:
+class ParallelConfig(ParallelChoice):
     """What all choices of `parallel` share: the degrees, and the options of each kind of parallelism.
 
     A degree of null is what the others leave of the ranks. All layouts lie on one device mesh of dimensions pp × dp × shard × tp.
@@ -109,12 +113,12 @@ class ParallelConfig:
     schedule: Literal["gpipe", "1f1b", "interleaved"] = "1f1b"  # pp: order of forward and backward passes
     stages_per_rank: PositiveInt = 1  # pp: stages that one rank holds; interleaved needs 2 or more
 
-    #: Whether the choice means several processes where nothing else says so.
-    processes: ClassVar[str] = "many"
+    def build(self, ranks: int) -> ParallelDims:
+        return self.resolve_dims(ranks)
 
     def resolve_dims(self, ranks: int) -> ParallelDims:
         """The degrees for `ranks` processes. Raises ConfigError where their product is another number."""
-        degree_by_name = {name: getattr(self, name) for name in MESH_DIMS}
+        degree_by_name = self._requested_degrees
         free_names = [name for name, degree in degree_by_name.items() if degree is None]
         if len(free_names) > 1:
             raise ConfigError(
@@ -139,23 +143,29 @@ class ParallelConfig:
     @property
     def required_ranks(self) -> int | None:
         """The number of processes where every degree is given; None where one of them is what is left."""
-        requested_degrees = [getattr(self, name) for name in MESH_DIMS]
-        return None if None in requested_degrees else math.prod(requested_degrees)
+        degrees = [degree for degree in self._requested_degrees.values() if degree is not None]
+        return math.prod(degrees) if len(degrees) == len(MESH_DIMS) else None
+
+    @property
+    def gradient_copies(self) -> int:
+        """PowerSGD keeps what its factors left out."""
+        return int(self.compress == "powersgd")
+
+    @property
+    def _requested_degrees(self) -> dict[str, int | None]:
+        """The degrees as set, the slowest dimension first."""
+        return {"pp": self.pp, "dp": self.dp, "shard": self.shard, "tp": self.tp}
 
 
-def uses_fsdp(layout: object, dims: ParallelDims) -> bool:
+def uses_fsdp(layout: ParallelChoice | None, dims: ParallelDims) -> bool:
     """FSDP2 carries shards, and copies beside tensor or pipeline parallelism; a layout that names it uses it at degree 1 too."""
-    return dims.shard > 1 or (dims.dp > 1 and not dims.has_whole_model) or get_layout_name(layout) in _FSDP_LAYOUTS
+    is_fsdp_layout = layout is not None and layout.uses_fsdp
+    return dims.shard > 1 or (dims.dp > 1 and not dims.has_whole_model) or is_fsdp_layout
 
 
-def is_forward_collective(name: str, dims: ParallelDims) -> bool:
-    """True where a forward pass is work of several ranks under the layout of this name: not of one process, nor of DDP."""
-    return not dims.has_whole_model or name in _FSDP_LAYOUTS
-
-
-def get_layout_name(layout: object) -> str:
-    """The choice that a layout is an object of, as it is typed."""
-    return type(layout).__name__.lower()
+def is_forward_collective(layout: ParallelChoice, dims: ParallelDims) -> bool:
+    """Whether a forward pass is work of several ranks: not that of one process, nor of DDP."""
+    return not dims.has_whole_model or layout.uses_fsdp
 
 
 def _format_product(degree_by_name: dict[str, int | None]) -> str:

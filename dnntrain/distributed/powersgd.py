@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 
+from dnntrain.utils._torch_private import get_gradient_buckets
 from dnntrain.utils.world import World
 
 #: Steps before it starts; torch's own 1000 would be all of a short run.
@@ -30,7 +31,7 @@ def get_powersgd_state(
     module: Any = run_modules[0]
     if not hasattr(module, "sent"):
         return {}
-    buckets = [bucket.buffer() for bucket in module.reducer._get_zeros_like_grad_buckets()]
+    buckets = get_gradient_buckets(module)
     return {"powersgd": PowerSgd(module.sent, [len(buffer) for buffer in buckets], buckets[0].device, world, warn)}
 
 

@@ -15,13 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
-
-# The placement that torch itself gives to a dimension sharded twice: interleaved parts, here those of query, key and value.
-from torch.distributed.tensor.placement_types import _StridedShard
 from torch.func import functional_call
 
 from dnntrain.errors import ConfigError
 from dnntrain.nn.partition import count_stacked_outputs, get_divisible_sizes, get_parallel_plan
+from dnntrain.utils._torch_private import make_strided_shard
 from dnntrain.utils.dtensor import local_shard
 
 
@@ -41,9 +39,9 @@ def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
 def _parallelize_layer(module: nn.Module, style: str, mesh: DeviceMesh) -> None:
     kind = style.partition("/")[0]
     shell = _make_shell(module, mesh.size() if kind == "features" else 1, bias=kind != "rows")
-    outputs: Placement = (
-        Shard(0) if count_stacked_outputs(style) == 1 else _StridedShard(0, split_factor=count_stacked_outputs(style))
-    )
+    # The placement that torch itself gives to a dimension sharded twice: interleaved parts, here those of query, key and value.
+    stacked = count_stacked_outputs(style)
+    outputs: Placement = Shard(0) if stacked == 1 else make_strided_shard(0, stacked)
     for name, parameter in list(module.named_parameters(recurse=False)):
         placement: Placement = outputs
         if kind == "rows":

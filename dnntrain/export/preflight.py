@@ -15,10 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dnntrain.choices.quant._post_training import PostTraining
-from dnntrain.choices.quant.float8 import Float8, check_layers
-from dnntrain.choices.quant.int8_weight_only import Int8WeightOnly
 from dnntrain.errors import ConfigError, DataError
+from dnntrain.protocols import QuantChoice
 
 #: `File "net.py", line 10, in forward, code: if x.mean() > 0:`, or with the code in the next line, as torch and Python write it.
 _SOURCE_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+(?:, code: |\n\s+)(?P<code>.+)')
@@ -31,14 +29,10 @@ _DEVELOPER_ADVICE = re.compile(
 _TORCH_FOLDER = str(Path(torch.__file__).parent)
 
 
-def check_quantizable(quant: PostTraining, name: str, model: nn.Module, images: torch.Tensor) -> None:
+def check_quantizable(quant: QuantChoice, name: str, model: nn.Module, images: torch.Tensor) -> None:
     """Raises ConfigError where `quant`, chosen as `quant=name`, cannot export `model`. `images`: [2, channels, height, width]."""
-    if isinstance(quant, Int8WeightOnly) and not any(isinstance(module, nn.Linear) for module in model.modules()):
-        raise ConfigError(
-            f"quant={name} quantises linear layers, and this model has none", "use quant=int8_static, or quant=none"
-        )
-    if isinstance(quant, Float8):
-        check_layers(model)
+    quant.check_model(model)
+    if quant.compute_dtype == "bfloat16":
         model, images = copy.deepcopy(model).bfloat16(), images.bfloat16()
         if (failure := _explain_failure(model, images)) is not None:
             raise ConfigError(
@@ -46,9 +40,8 @@ def check_quantizable(quant: PostTraining, name: str, model: nn.Module, images: 
             )
     if type(model).__module__.startswith("dnntrain."):
         return  # built-in networks are known to be traceable, and tracing takes seconds
-    backend = getattr(quant, "backend", "auto")
     # Integer patterns of PT2E are found in strictly traced programs alone; ONNX and weights take either, and the quick way is tried first.
-    only_strict = backend == "inductor" and not isinstance(quant, Int8WeightOnly)
+    only_strict = quant.backend == "inductor"
     failure = explain_untraceable(model, images, (True,) if only_strict else (False, True))
     if failure is None:
         return
@@ -75,9 +68,9 @@ def _explain_failure(model: nn.Module, images: torch.Tensor) -> str | None:
     return None
 
 
-def check_image_counts(quant: PostTraining, name: str, num_training: int, num_compared: int) -> None:
+def check_image_counts(quant: QuantChoice, name: str, num_training: int, num_compared: int) -> None:
     """Raises DataError where there are too few images to read ranges from, or none to compare the export with its source on."""
-    num_needed = quant.batch_size if quant.needs_calibration else 0  # type: ignore[attr-defined]
+    num_needed = quant.batch_size if quant.needs_calibration else 0
     if num_training < num_needed:
         raise DataError(
             f"quant={name}: calibration needs {num_needed} training images, there are {num_training}",

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from dnntrain.choices.quant._fake_quant import list_fake_modules as prepared_modules
 from dnntrain.choices.quant._fake_quant import remove_fake_quantization
-from dnntrain.choices.quant._post_training import PostTraining
-from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import CheckpointError, ConfigError, DataError
@@ -35,7 +33,7 @@ from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, wri
 from dnntrain.export.open_export import open_export
 from dnntrain.export.parity import MIN_AGREEMENT, Parity, measure_parity
 from dnntrain.inference.load import DataSplit, LoadedModel, load_data_splits, select_export_config
-from dnntrain.protocols import Batch
+from dnntrain.protocols import Batch, QuantChoice
 from dnntrain.utils.files import sync_to_disk
 from dnntrain.utils.rng import Key
 
@@ -62,7 +60,7 @@ class ExportSource:
         cpu_model = replace(loaded_model, model=loaded_model.model.cpu().float().eval(), device="cpu", autocast=None)
         return cls(cpu_model, load_data_splits(cpu_model))
 
-    def select_source(self, quant: PostTraining | None) -> LoadedModel:
+    def select_source(self, quant: QuantChoice | None) -> LoadedModel:
         """What is exported and compared with: the network that rounds as it was trained to, where `quant` is that; else the float one.
 
         Raises ConfigError where the run was not trained so.
@@ -101,9 +99,9 @@ class ExportSource:
         image_batches = replace(split, index=indices).make_batches(self.loaded_model, batch_size)
         return [batch.inputs.clone() for batch in image_batches if len(batch) == batch_size]
 
-    def notes(self, quant: PostTraining | None) -> tuple[str, ...]:
+    def notes(self, quant: QuantChoice | None) -> tuple[str, ...]:
         """What will not be as `quant` asks for it, for a person to read."""
-        return quant.note_missing_batches(len(self.splits["train"].index)) if isinstance(quant, Int8Static) else ()
+        return () if quant is None else quant.note_missing_batches(len(self.splits["train"].index))
 
     def make_card(self) -> Manifest:
         """The description of the model, as yet without format."""
@@ -116,7 +114,7 @@ def write_export(
     subject: ExportSource,
     export_format: ExportFormat,
     target: Path,
-    quant: PostTraining | None,
+    quant: QuantChoice | None,
     say: Callable[[str], None],
     *,
     runtime: str = "eager",
@@ -131,12 +129,12 @@ def write_export(
     device = (
         "cpu" if "cpu" in export_format.devices else resolve_device(export_format, subject.loaded_model.config.device)
     )
-    if quant is not None and (refusal := quant.refusal(detect_hardware(device))):
-        raise ConfigError(f"--format {export_format.name} {refusal[0]}", refusal[1])
+    if quant is not None and (refusal := quant.find_hardware_refusal(detect_hardware(device))):
+        raise ConfigError(f"--format {export_format.name} {refusal.reason}", refusal.hint)
     check_target(target)
     calibration_batches: Sequence[Tensor] = ()
     if quant is not None and quant.needs_calibration:
-        calibration_batches = subject.make_calibration_batches(quant.batches, quant.batch_size)  # type: ignore[attr-defined]
+        calibration_batches = subject.make_calibration_batches(quant.batches, quant.batch_size)
         say(f"calibrating on {len(calibration_batches)} batches of training images")
     images = next(subject.iter_samples()).inputs
     if len(images) < 2:
@@ -251,21 +249,21 @@ def get_installed_format(name: str) -> ExportFormat:
     return export_format
 
 
-def choose_quantization(name: str, quant_overrides: Sequence[str], run_quant: object = None) -> PostTraining:
+def choose_quantization(name: str, quant_overrides: Sequence[str], run_quant: QuantChoice | None = None) -> QuantChoice:
     """Return the quantization that `quant_overrides` choose for the format `name`.
 
     Without overrides it is `run_quant` if the run was trained with it, else the default of the format. Raises ConfigError if it does
     not work on a trained model, or if the format cannot hold it.
     """
-    is_learned = isinstance(run_quant, PostTraining) and run_quant.is_quantization_aware
-    if isinstance(run_quant, PostTraining) and is_learned and not quant_overrides and name != "pt2_cuda":
+    is_learned = run_quant is not None and run_quant.is_quantization_aware
+    if run_quant is not None and is_learned and not quant_overrides and name != "pt2_cuda":
         return run_quant
     default = "quant=float8" if name == "pt2_cuda" else "quant=qat" if is_learned else "quant=int8_static"
     has_choice = any(word.lstrip("+").startswith("quant=") for word in quant_overrides)
     config = decode_config(compose([*([] if has_choice else [default]), *quant_overrides], None))
     quant = config.quant
     choice = config.resolved["choices"]["quant"]
-    if not isinstance(quant, PostTraining):
+    if not quant.formats:
         raise ConfigError(f"quant={choice} does not quantise a trained model", "use quant=int8_static")
     quant.check_options()
     if name not in quant.formats and (name != "auto" or quant.formats == ("pt2_cuda",)):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnntrain.config.fields import Fraction, Literal, NonNegativeInt, PositiveInt
+from dnntrain.protocols import DataChoice
 
 
 @dataclass(frozen=True)
-class ImageData:
+class ImageData(DataChoice):
     """Images with class labels. A choice adds `build() -> DataSet`."""
 
     val_fraction: Fraction = 0.1  # share of the training split held out for validation, the same share of each class
@@ -24,6 +25,10 @@ class ImageData:
     crop_padding: NonNegativeInt = 0  # training images are padded by this many zero pixels and cropped back at random
     flip: bool = False  # training images are mirrored left to right with probability 1/2
     pair_block: PositiveInt = 8  # mixing methods pair examples within blocks of this many, so that layouts agree
+
+    @property
+    def varies_images(self) -> bool:
+        return self.flip or bool(self.crop_padding)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ import torch
 from dnntrain.errors import DataError
 from dnntrain.input.augment import Augmentation
 from dnntrain.input.normalize import Normalizer
-from dnntrain.input.options import ImageData
 from dnntrain.input.order import BatchSchedule, BatchSchedules
 from dnntrain.input.resident import Gatherer, ResidentPipeline
 from dnntrain.input.source import DataSet, Source
-from dnntrain.protocols import Batch, BatchTransform, ImageTransform, StepBatch
+from dnntrain.protocols import Batch, BatchTransform, DataChoice, ImageTransform, StepBatch
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
@@ -48,7 +47,7 @@ class InputPipeline(Protocol):
 
 
 def build_pipeline(
-    options: ImageData,
+    options: DataChoice,
     dataset: DataSet,
     indices: Index,
     *,
@@ -99,7 +98,7 @@ def build_pipeline(
     return StreamingPipeline(reader, schedules, normalize, options.workers, device, transforms)
 
 
-def is_resident(options: ImageData, source: Source, device: str) -> bool:
+def is_resident(options: DataChoice, source: Source, device: str) -> bool:
     """True where the whole source is to be held on `device`. Raises DataError where it is asked for and cannot be."""
     if options.pipeline == "streaming":
         return False
@@ -118,7 +117,7 @@ def is_resident(options: ImageData, source: Source, device: str) -> bool:
 
 
 def read_evaluation_batches(
-    options: ImageData,
+    options: DataChoice,
     dataset: DataSet,
     source: Source,
     indices: Index,

@@ -19,12 +19,11 @@ from torch.utils.data import DataLoader, Sampler
 from dnntrain.errors import DataError
 from dnntrain.input.augment import NO_AUGMENTATION
 from dnntrain.input.normalize import Normalizer
-from dnntrain.input.options import ImageData
 from dnntrain.input.order import BatchSchedules
 from dnntrain.input.reader import Reader, Reply, Request
 from dnntrain.input.source import Source
 from dnntrain.input.unreadable import check_failure_limit
-from dnntrain.protocols import Batch, BatchTransform, StepBatch
+from dnntrain.protocols import Batch, BatchTransform, DataChoice, StepBatch
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.rng import Index, Key
 
@@ -134,7 +133,7 @@ class Requests(Sampler[Request]):
 
 
 def stream_batches(
-    options: ImageData,
+    options: DataChoice,
     source: Source,
     indices: Index,
     position_chunks: Sequence[Index],

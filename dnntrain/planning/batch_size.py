@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
-from dnntrain.planning.checks.combinations import get_scheduled_params
-from dnntrain.protocols import BuildContext, ScheduledParam, StepInfo
+from dnntrain.protocols import AugmentChoice, BuildContext, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, BatchSizeSchedule, EpochSchedule
 
 
@@ -41,7 +40,8 @@ def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> Bat
         for control in config.sched.build(context).scheduled_values
         if control.target is ScheduledParam.BATCH_SIZE
     ]
-    copies: int = max((getattr(method, "copies", 1) for method in config.reg.values()), default=1)
+    augmentations = [choice for choice in config.name_choices().values() if isinstance(choice, AugmentChoice)]
+    copies = max((choice.copies for choice in augmentations), default=1)
     changes: list[tuple[int, int]] = []
     factors: list[float] = []
     epoch = step = 0
@@ -68,7 +68,7 @@ def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> Bat
 
 def is_batch_size_scheduled(config: RunConfig) -> bool:
     """True where the schedule sets the batch size."""
-    return ScheduledParam.BATCH_SIZE.value in get_scheduled_params(config)
+    return ScheduledParam.BATCH_SIZE in config.sched.scheduled_params
 
 
 def with_schedule_length(config: RunConfig, context: BuildContext) -> BuildContext:

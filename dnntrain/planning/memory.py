@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dnntrain.choices.precision._policy import PrecisionPolicy
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.nn.cost import FORWARD_WORK
 from dnntrain.planning.plan import DataFacts, Memory, ModelFacts, Plan
-from dnntrain.protocols import Hooks
+from dnntrain.protocols import Hooks, PrecisionPolicy
 
 #: Examples are prepared in blocks: two of 4 MiB as floats and one of bytes are alive.
 _CHUNK_BYTES = 10 * 2**20
@@ -42,19 +41,25 @@ def estimate_memory(
         weights=weights,
         gradients=weights,
         optimizer=int(weights * config.optim.state_floats_per_parameter),
-        averages=weights if "ema" in config.reg else 0,
+        averages=weights * config.parallel.gradient_copies,
         activations=int(training_bytes),
         evaluation=int(evaluation_bytes),
         data=data.size_bytes + min(_CHUNK_BYTES, 4 * data.train * math.prod(data.spec.inputs.shape)),
     )
 
 
-def add_teacher_memory(plan: Plan, hooks: Hooks) -> Plan:
-    """`plan` with the memory of what teaches: it is known once the methods are built."""
-    memory_uses = [memory_uses(plan.degrees.shard) for memory_uses in hooks.memory_use]
+def add_method_memory(plan: Plan, hooks: Hooks) -> Plan:
+    """`plan` with the memory of what the methods hold: it is known once they are built."""
+    memory_uses = [measure(plan.degrees.shard) for measure in hooks.memory_use]
     memory = replace(
         plan.memory,
+        averages=plan.memory.averages + plan.memory.weights * count_weight_copies(hooks, plan.degrees.shard),
         teacher_weights=sum(memory_use.weights for memory_use in memory_uses),
         teacher_activations=sum(memory_use.activations for memory_use in memory_uses),
     )
     return replace(plan, memory=memory)
+
+
+def count_weight_copies(hooks: Hooks, shard_ranks: int) -> int:
+    """Copies of the trained weights that the methods keep."""
+    return sum(measure(shard_ranks).weight_copies for measure in hooks.memory_use)

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from dnntrain.choices.parallel.auto import choose_parallel_dims
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims, partition_costs
 from dnntrain.errors import ConfigError
 from dnntrain.input.order import BatchSchedule
 from dnntrain.planning.batch_size import is_batch_size_scheduled
 from dnntrain.planning.plan import ModelFacts
+from dnntrain.protocols import DeviceDemand
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
@@ -25,7 +25,7 @@ def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: 
 
     Raises ConfigError where a run that is to be trained, or `launch.nproc`, has another number than `launch.world`.
     """
-    planned_ranks: int | None = getattr(config.launch, "world", None)
+    planned_ranks = config.launch.world
     if planned_ranks is not None and plan_only and config.launch.nproc in (None, planned_ranks):
         return planned_ranks
     ranks = _count_started_ranks(config, hardware, world)
@@ -43,10 +43,8 @@ def _count_started_ranks(config: RunConfig, hardware: Hardware, world: World) ->
     if config.parallel.processes == "one":
         return 1
     if config.launch.nproc is None and config.parallel.required_ranks is not None:
-        stated_ranks: int = config.parallel.required_ranks
-        return stated_ranks
-    processes: int = config.launch.build(hardware.device_count if hardware.device == "cuda" else 0)
-    return processes
+        return config.parallel.required_ranks
+    return config.launch.build(hardware.device_count if hardware.device == "cuda" else 0)
 
 
 def plan_parallelism(
@@ -54,18 +52,19 @@ def plan_parallelism(
 ) -> tuple[ParallelDims, tuple[int, ...], list[str]]:
     """(degrees, bounds of the pipeline's stages, notes). Raises ConfigError where the model cannot be laid out so."""
     notes: list[str] = []
-    rank_count_key = "launch.nproc" if getattr(config.launch, "world", None) is None else "launch.world"
+    rank_count_key = "launch.nproc" if config.launch.world is None else "launch.world"
+    demand = DeviceDemand(
+        state=4 * model.parameters * (2 + config.optim.state_floats_per_parameter),
+        other=model.activation_bytes_per_example * math.ceil(batch_size / ranks),
+        # On a machine without accelerators its ranks share one memory.
+        memory=hardware.memory_bytes / (ranks if hardware.device == "cpu" else 1),
+    )
     try:
-        dims: ParallelDims = config.parallel.build(ranks)
+        dims, reason = config.parallel.fit(ranks, demand)
     except ConfigError as error:
         raise ConfigError(error.message, error.hint.replace("launch.nproc", rank_count_key)) from None
-    if type(config.parallel).__name__ == "Auto":
-        state_bytes = 4 * model.parameters * (2 + config.optim.state_floats_per_parameter)
-        other_bytes = model.activation_bytes_per_example * math.ceil(batch_size / ranks)
-        # On a machine without accelerators its ranks share one memory.
-        room_bytes = hardware.memory_bytes / (ranks if hardware.device == "cpu" else 1)
-        dims, reason = choose_parallel_dims(ranks, state_bytes, other_bytes, room_bytes, config.parallel.headroom)
-        notes.append(f"parallel=auto: {reason}")
+    if reason:
+        notes.append(f"parallel={config.resolved['choices']['parallel']}: {reason}")
     for layer, size in model.divided if dims.tp > 1 else ():
         if size % dims.tp:
             common = math.gcd(*(width for _, width in model.divided))
@@ -126,7 +125,7 @@ def compute_micro_batches(
         for batch_schedule in schedules
     }
     share = max(end - start for micro_batch_cuts in shares.values() for start, end in micro_batch_cuts)
-    stages = dims.pp * getattr(config.parallel, "stages_per_rank", 1)
+    stages = dims.pp * config.parallel.stages_per_rank
     micro_batch_size = config.train.microbatch or (
         _choose_micro_batch_size(share, stages, config.data.pair_block) if dims.pp > 1 else share
     )
@@ -151,11 +150,6 @@ def check_pipeline(
     """Refuses what a pipeline cannot do exactly: too few micro-batches, or padding that batch norm would see."""
     if dims.pp == 1:
         return
-    if getattr(config.norm, "precise", 0):
-        raise ConfigError(
-            f"norm.precise={config.norm.precise} calls the whole model, of which a pipeline's rank has a stage",
-            "use norm.precise=0, or another layout",
-        )
     stages = dims.pp * config.parallel.stages_per_rank
     examples, size = timetable.examples, timetable.sizes[-1]
     if micro_batch_count < stages:
@@ -170,13 +164,13 @@ def check_pipeline(
             f"{_suggest_micro_batch(config, dims, timetable)}, or parallel.schedule=1f1b parallel.stages_per_rank=1",
         )
     is_uneven = examples % size or size % (dims.data_ranks * micro_batch_count)
-    if not timetable.is_constant and model.batch_norms and getattr(config.norm, "batch_statistics", True):
+    if not timetable.is_constant and model.batch_norms and config.norm.batch_statistics:
         raise ConfigError(
             "micro-batches of a pipeline have one size and number, so that smaller batches of sched.param=batch_size are padded, and "
             "batch norm would see the padding",
             "use norm=group, or leave batch_size out of sched.param",
         )
-    if is_uneven and model.batch_norms and getattr(config.norm, "batch_statistics", True):
+    if is_uneven and model.batch_norms and config.norm.batch_statistics:
         raise ConfigError(
             "micro-batches of a pipeline have one size, so that uneven ones are padded, and batch norm would see the padding: "
             f"{examples} examples, train.batch_size={size}, {micro_batch_count} micro-batches on each data rank",

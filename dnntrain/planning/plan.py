@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dnntrain.choices.precision._policy import PrecisionPolicy
-from dnntrain.distributed.parallel_dims import ParallelDims, is_forward_collective
-from dnntrain.protocols import MetricInfo, ModelSpec
+from dnntrain.distributed.parallel_dims import ParallelDims
+from dnntrain.protocols import MetricInfo, ModelSpec, PrecisionPolicy
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import format_bytes, format_count, pluralize
 
@@ -76,7 +75,7 @@ class ModelFacts:
 class Memory:
     """Estimated peak of one rank, bytes: `activations` of a training step, `evaluation` of a forward pass of `eval.batch_size`.
 
-    `teacher_…`: of what teaches, on each rank; see `with_teacher`.
+    `averages` and `teacher_…`: what methods hold besides the model, on each rank; see `add_method_memory`.
     """
 
     process: int
@@ -109,10 +108,12 @@ class Plan:
     `schedule` holds what is scheduled, at even distances from the first step to the last: "lr" and, where the schedule sets it, "momentum";
     what else it multiplies, as factors of what was set ("weight_decay ×").
     `metrics` holds how each metric of the task is read, the one of `eval.metric` first.
+    `has_collective_forward`: all ranks must call the model equally often, since a forward pass is work of several ranks.
     """
 
     name: str
     layout: str
+    has_collective_forward: bool
     ranks: int
     degrees: ParallelDims
     stage_bounds: tuple[int, ...]
@@ -147,11 +148,6 @@ class Plan:
         sizes = self.timetable.sizes
         steps = [-(-self.timetable.examples // size) for size in (sizes[-1], sizes[0])]
         return str(steps[0]) if len(sizes) == 1 else f"{steps[0]} to {steps[1]}"
-
-    @property
-    def has_collective_forward(self) -> bool:
-        """True where all ranks must call the model equally often: a forward pass is work of several ranks."""
-        return is_forward_collective(self.layout, self.degrees)
 
     @property
     def _teacher_text(self) -> str:

@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dnntrain.choices.norm._convert import NormFacts
-from dnntrain.choices.precision._policy import PrecisionPolicy
-from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.run_config import RunConfig
-from dnntrain.distributed.parallel_dims import ParallelDims, get_layout_name, is_forward_collective
+from dnntrain.distributed.parallel_dims import ParallelDims, is_forward_collective
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.planning.batch_size import build_batch_size_schedule, is_batch_size_scheduled, with_schedule_length
-from dnntrain.planning.checks.combinations import find_refusals, find_unmet_requirements, get_scheduled_params
+from dnntrain.planning.checks.combinations import find_refusals, find_unmet_requirements
 from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
 from dnntrain.planning.memory import estimate_memory
 from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
 from dnntrain.planning.plan import CURVE_POINTS, DataFacts, ModelFacts, Plan
-from dnntrain.protocols import BuildContext, MetricInfo, ScheduledParam, StepInfo
+from dnntrain.protocols import BuildContext, MetricInfo, NormFacts, PrecisionPolicy, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
@@ -40,8 +37,8 @@ def make_plan(
     ranks that are not there (`launch.world`).
     """
     ranks = count_ranks(config, hardware, world, plan_only)
-    if reasons := find_refusals(config, hardware, ranks):
-        raise ConfigError.from_mistakes(reasons)
+    if refusals := find_refusals(config, hardware, ranks):
+        raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
     batch_size = config.train.batch_size
     if batch_size > data.train and not is_batch_size_scheduled(config):
         raise DataError(
@@ -53,17 +50,16 @@ def make_plan(
     sizes = build_batch_size_schedule(config, context, data.train)
     timetable = sizes.timetable
     dims, stage_bounds, layout_notes = plan_parallelism(config, hardware, ranks, model, sizes.largest)
-    layout = get_layout_name(config.parallel)
     # FSDP2 and the messages of ranks that compute together take contiguous tensors only.
-    needs_contiguous = is_forward_collective(layout, dims)
+    needs_contiguous = is_forward_collective(config.parallel, dims)
     facts = LayoutFacts(model.convolutional, model.blocks, needs_contiguous)
     cuts = compute_micro_batches(config, dims, data.train, timetable)
     micro_batch_size, accumulation = (max(numbers) for numbers in zip(*cuts.values(), strict=True))
-    if reasons := [
+    if refusals := [
         *find_layout_refusals(config, hardware, dims, facts, sizes),
         *find_unmet_requirements(config, dims, micro_batch_size, sizes),
     ]:
-        raise ConfigError.from_mistakes(reasons)
+        raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
     check_pipeline(config, dims, model, timetable, accumulation)
     duration = config.train.duration
     total_steps = 0 if duration.unit == "s" else max(1, timetable.count_steps(duration, 0))
@@ -77,17 +73,17 @@ def make_plan(
         _note_large_micro_batch(micro_batch_size, config),
     )
     notes = [note for note in optional_notes if note]
-    if getattr(config.sched, "looks_at_validation", False):
-        notes.append("the learning rate is that of the base schedule, scaled by what each evaluation finds")
+    notes += config.sched.notes()
     notes += _make_batch_notes(config, timetable, dims)
-    notes += config.distill.notes(data.spec) if hasattr(config.distill, "notes") else ()
-    notes += config.quant.notes(data.train) if isinstance(config.quant, PostTraining) else ()
+    notes += config.distill.notes(data.spec)
+    notes += config.quant.notes(data.train)
     for size, micro_batch_cut in cuts.items():
         norm_notes = _get_norm_notes(config, NormFacts(dims.data_ranks, size, *micro_batch_cut, model.batch_norms))
         notes += [note for note in norm_notes if size == sizes.largest]
     return Plan(
         name=config.name,
-        layout=layout,
+        layout=config.resolved["parallel"]["name"],
+        has_collective_forward=needs_contiguous,
         ranks=ranks,
         degrees=dims,
         stage_bounds=stage_bounds,
@@ -179,7 +175,11 @@ def _choose_compile(config: RunConfig, hardware: Hardware, total_steps: int, dim
         return False, ""
     if config.train.compile != "auto":
         return config.train.compile == "on", ""
-    if hardware.device == "cuda" and total_steps >= 2000 and "drop_rate" not in get_scheduled_params(config):
+    if (
+        hardware.device == "cuda"
+        and total_steps >= 2000
+        and ScheduledParam.DROP_RATE not in config.sched.scheduled_params
+    ):
         return True, "compiled: 2000 steps or more on a GPU repay the compilation"
     return False, ""
 
@@ -187,13 +187,12 @@ def _choose_compile(config: RunConfig, hardware: Hardware, total_steps: int, dim
 def _get_norm_notes(config: RunConfig, facts: NormFacts) -> Sequence[str]:
     """Raises ConfigError where the norm does not do with these batches, and says which they are where the schedule makes them."""
     try:
-        notes: Sequence[str] = config.norm.notes(facts)
+        return config.norm.notes(facts)
     except ConfigError as error:
         if facts.batch_size == config.train.batch_size:
             raise
         batch_text = f"in a batch of {facts.batch_size} (train.batch_size={config.train.batch_size} as sched.param=batch_size makes it)"
         raise ConfigError(f"{error.message}, {batch_text}", f"{error.hint}, or {LEAVE_OUT_HINT}") from None
-    return notes
 
 
 def _make_batch_notes(config: RunConfig, timetable: EpochSchedule, dims: ParallelDims) -> list[str]:

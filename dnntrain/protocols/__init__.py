@@ -1,12 +1,36 @@
-"""Every seam of dnntrain, and nothing else: what a method gives the trainer, and what the trainer gives a method.
+"""Every seam of dnntrain, and nothing else: what a choice may have, what a method gives the trainer, and the trainer a method.
 
-A method (mixup, EMA, a schedule, early stopping …) is one frozen dataclass with a `build(context) -> Parts`. The trainer
-knows the slots of `Parts` and the order of the stages below; it knows no method by name.
+A choice is one frozen dataclass that inherits the base of its group (`groups.py`). A method (mixup, EMA, a schedule, early stopping …)
+is one whose `build(context)` returns `Hooks`. The trainer knows the slots of `Hooks` and the order of their stages; it knows no method
+by name.
 """
 
 from __future__ import annotations
 
+from dnntrain.protocols.choice import Choice, Claim, Method, Refusal, Role, RunFacts
 from dnntrain.protocols.context import BuildContext, Collectives, LateCollectives, SingleProcess, TrainerHandles
+from dnntrain.protocols.groups import (
+    AugmentChoice,
+    AverageChoice,
+    DataChoice,
+    DeviceDemand,
+    DistillChoice,
+    LaunchChoice,
+    ModelChoice,
+    MonitorChoice,
+    NormChoice,
+    NormFacts,
+    OptimChoice,
+    ParallelChoice,
+    PrecisionChoice,
+    PrecisionPolicy,
+    PruneChoice,
+    QuantChoice,
+    RegChoice,
+    SchedChoice,
+    TrackChoice,
+    Tracker,
+)
 from dnntrain.protocols.hook_types import (
     Adjustment,
     AfterStepHook,
@@ -29,7 +53,7 @@ from dnntrain.protocols.hook_types import (
     StopTraining,
     WeightInit,
 )
-from dnntrain.protocols.hooks import Hooks, Method
+from dnntrain.protocols.hooks import Hooks
 from dnntrain.protocols.step import (
     Batch,
     ComputeGradients,
@@ -63,13 +87,20 @@ __all__ = [
     "Adjustment",
     "AfterStepHook",
     "Alarm",
+    "AugmentChoice",
+    "AverageChoice",
     "Batch",
     "BatchStage",
     "BatchTransform",
     "BuildContext",
+    "Choice",
+    "Claim",
     "Collectives",
     "ComputeGradients",
+    "DataChoice",
     "DescribeExample",
+    "DeviceDemand",
+    "DistillChoice",
     "EvalWeights",
     "FeatureTap",
     "GradientStage",
@@ -78,6 +109,7 @@ __all__ = [
     "ImageTransform",
     "InputSpec",
     "LateCollectives",
+    "LaunchChoice",
     "LayoutRequirement",
     "LossTerm",
     "MemoryUse",
@@ -85,13 +117,28 @@ __all__ = [
     "Metric",
     "MetricCallback",
     "MetricInfo",
+    "ModelChoice",
     "ModelOutputs",
     "ModelSpec",
     "ModelStage",
     "ModelTransform",
+    "MonitorChoice",
+    "NormChoice",
+    "NormFacts",
+    "OptimChoice",
     "OptimizerStep",
     "OutputSpec",
+    "ParallelChoice",
+    "PrecisionChoice",
+    "PrecisionPolicy",
     "Predictions",
+    "PruneChoice",
+    "QuantChoice",
+    "Refusal",
+    "RegChoice",
+    "Role",
+    "RunFacts",
+    "SchedChoice",
     "ScheduledParam",
     "ScheduledValue",
     "SingleProcess",
@@ -108,6 +155,8 @@ __all__ = [
     "TargetSpec",
     "Task",
     "TaskFeature",
+    "TrackChoice",
+    "Tracker",
     "TrainerHandles",
     "WeightInit",
     "find_metric",

@@ -61,10 +61,16 @@ class ModelTransform:
 
 
 class MemoryUse(NamedTuple):
-    """Bytes that a method holds on a rank besides the model that is trained: of a network's `weights`, and what it computes with."""
+    """What a method holds on a rank besides the model that is trained.
 
-    weights: int
-    activations: int
+    weights        bytes of a network of its own
+    activations    bytes that it computes with
+    weight_copies  copies of the trained weights, laid out as those are
+    """
+
+    weights: int = 0
+    activations: int = 0
+    weight_copies: int = 0
 
 
 #: Sets first weights from data: `(model, images)`, images float [n, channels, height, width] of the training part, normalised.

@@ -1,13 +1,13 @@
-"""A method, and all that it gives the trainer."""
+"""Everything that a method gives the trainer, slot by slot, and how the slots of several methods are merged."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from dnntrain.protocols.context import BuildContext
+from dnntrain.protocols.context import TrainerHandles
 from dnntrain.protocols.hook_types import (
     AfterStepHook,
     BatchTransform,
@@ -15,7 +15,6 @@ from dnntrain.protocols.hook_types import (
     FeatureTap,
     GradientTransform,
     ImageTransform,
-    LayoutRequirement,
     LossTerm,
     MemoryUse,
     MetricCallback,
@@ -26,92 +25,46 @@ from dnntrain.protocols.hook_types import (
 )
 from dnntrain.protocols.step import OptimizerStep
 from dnntrain.protocols.step_guard import StepGuard
-from dnntrain.protocols.task import TaskFeature
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What a method gives to the trainer; every slot is empty by default. `task_weight`: of the task's loss; several multiply.
-
-    `repeats`: copies of each example in a step, augmented apart; the step has as many examples as without.
-    `card`: what is written beside the exported weights, in config.json, found before `export` changes the model.
-    `held`: what the plan's memory counts besides the model, given the number of ranks among which weights lie in parts.
-    """
-
-    model_transforms: tuple[ModelTransform, ...] = ()
-    weight_inits: tuple[WeightInit, ...] = ()
-    image_transforms: tuple[ImageTransform, ...] = ()
-    batch_transforms: tuple[BatchTransform, ...] = ()
-    loss_terms: tuple[LossTerm, ...] = ()
-    gradient_transforms: tuple[GradientTransform, ...] = ()
-    optimizer_step: OptimizerStep | None = None
-    scheduled_values: tuple[ScheduledValue, ...] = ()
-    after_step_hooks: tuple[AfterStepHook, ...] = ()
-    eval_weights: tuple[EvalWeights, ...] = ()
-    metric_callbacks: tuple[MetricCallback, ...] = ()
-    step_guards: tuple[StepGuard, ...] = ()
-    export_transforms: tuple[Callable[[Module], Module], ...] = ()
-    export_metadata: tuple[Callable[[Module], Mapping[str, Any]], ...] = ()
-    feature_taps: tuple[FeatureTap, ...] = ()
-    memory_use: tuple[Callable[[int], MemoryUse], ...] = ()
-    label_smoothing: float = 0.0
-    main_loss_weight: float = 1.0
-    augment_copies: int = 1
-    state: Mapping[str, Stateful] = field(default_factory=dict)
-
-    @classmethod
-    def merge(cls, all_hooks: Iterable[Hooks], names: Sequence[str] = ()) -> Hooks:
-        """All slots of all `parts`, those with stages in the order of the stages. `names`: the setting that gives each.
-
-        Raises ValueError, with both names, where two fill one single slot.
-        """
-        all_hooks = list(all_hooks)
-        names = names or [f"method {number}" for number in range(1, len(all_hooks) + 1)]
-        merged: dict[str, Any] = {}
-        for slot in fields(cls):
-            values = [getattr(hooks, slot.name) for hooks in all_hooks]
-            if slot.name == "optimizer_step":
-                merged["optimizer_step"] = _pick_single(values, names, "take the optimizer step")
-            elif slot.name == "main_loss_weight":
-                merged["main_loss_weight"] = math.prod(values)
-            elif slot.name == "label_smoothing":
-                merged["label_smoothing"] = _pick_single(values, names, "smooth the targets") or 0.0
-            elif slot.name == "augment_copies":
-                copy_counts = [value if value > 1 else 0 for value in values]
-                merged["augment_copies"] = _pick_single(copy_counts, names, "repeat the examples of a step") or 1
-            elif slot.name == "state":
-                merged["state"] = _merge_states(values, names)
-            else:
-                flat = [item for value in values for item in value]
-                merged[slot.name] = tuple(sorted(flat, key=lambda item: getattr(item, "stage", 0)))
-        for replaced_kind in ("weights", "statistics"):
-            gives_kind = [
-                any(weights.replaces == replaced_kind for weights in hooks.eval_weights) for hooks in all_hooks
-            ]
-            _pick_single(gives_kind, names, f"give other {replaced_kind} to evaluate")
-        merged["eval_weights"] = tuple(
-            sorted(merged["eval_weights"], key=lambda weights: weights.replaces != "weights")
-        )
-        return cls(**merged)
+def _concat(values: Sequence[Sequence[Any]], names: Sequence[str]) -> tuple[Any, ...]:
+    """All items, in the order of the methods."""
+    return tuple(item for value in values for item in value)
 
 
-class Method(Protocol):
-    """A choice of a method group: a frozen dataclass of typed knobs.
+def _concat_by_stage(values: Sequence[Sequence[Any]], names: Sequence[str]) -> tuple[Any, ...]:
+    """All items in the order of their stages, of one stage in that of the methods."""
+    return tuple(sorted(_concat(values, names), key=lambda item: item.stage))
 
-    One that cannot do with every other has `check_with(parts)`, which is given the parts of all and raises ConfigError.
-    """
 
-    @property
-    def needs(self) -> frozenset[LayoutRequirement | TaskFeature]: ...
+def _concat_eval_weights(values: Sequence[Sequence[EvalWeights]], names: Sequence[str]) -> tuple[EvalWeights, ...]:
+    """All items, those that replace weights first. Raises ValueError if two methods replace the same kind."""
+    for kind in ("weights", "statistics"):
+        replacing = [any(item.replaces == kind for item in value) for value in values]
+        _pick_single(replacing, names, f"give other {kind} to evaluate")
+    return tuple(sorted(_concat(values, names), key=lambda item: item.replaces != "weights"))
 
-    def build(self, context: BuildContext) -> Hooks: ...
+
+def _multiply(values: Sequence[float], names: Sequence[str]) -> float:
+    return math.prod(values)
+
+
+def _only_one(action: str, default: Any) -> Callable[[Sequence[Any], Sequence[str]], Any]:
+    """The rule of a slot that one method may fill: its value, or `default`."""
+
+    def pick(values: Sequence[Any], names: Sequence[str]) -> Any:
+        set_values = [value if value != default else None for value in values]
+        picked = _pick_single(set_values, names, action)
+        return default if picked is None else picked
+
+    return pick
 
 
 def _pick_single(values: Sequence[Any], names: Sequence[str], action: str) -> Any:
-    """The one of `values` that is set, or None. Raises ValueError where several are: their methods all do what `does` says."""
+    """The one of `values` that is set, or None. Raises ValueError if several are, since their methods all do what `action` says."""
     set_values = [(name, value) for name, value in zip(names, values, strict=True) if value]
     if len(set_values) > 1:
         raise ValueError(f"{' and '.join(name for name, _ in set_values)} both {action}; keep one of them")
@@ -127,3 +80,64 @@ def _merge_states(states: Sequence[Mapping[str, Stateful]], names: Sequence[str]
                 raise ValueError(f"{owners[name]} and {owner} both keep a state named {name!r}; keep one of them")
             merged[name], owners[name] = stateful, owner
     return merged
+
+
+#: The rules by which the slots of several methods become one, as metadata of the fields.
+_ALL = {"merge": _concat}
+_BY_STAGE = {"merge": _concat_by_stage}
+_WEIGHTS_FIRST = {"merge": _concat_eval_weights}
+_PRODUCT = {"merge": _multiply}
+_BY_NAME = {"merge": _merge_states}
+_ONE_STEP = {"merge": _only_one("take the optimizer step", None)}
+_ONE_SMOOTHING = {"merge": _only_one("smooth the targets", 0.0)}
+_ONE_REPETITION = {"merge": _only_one("repeat the examples of a step", 1)}
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a method gives to the trainer; every slot is empty by default.
+
+    label_smoothing   probability mass that the loss spreads over all classes; one method may set it
+    main_loss_weight  weight of the task's own loss; several multiply
+    augment_copies    copies of each example in a step, augmented apart; the step has as many examples as without
+    export_metadata   what is written beside the exported weights, in config.json, found before `export_transforms` change the model
+    memory_use        what the plan counts besides the model, given the number of ranks among which weights are sharded
+    bindings          are called once, when the trainer stands, in the order of the methods
+    state             what must survive a resume, by name
+    """
+
+    model_transforms: tuple[ModelTransform, ...] = field(default=(), metadata=_BY_STAGE)
+    weight_inits: tuple[WeightInit, ...] = field(default=(), metadata=_ALL)
+    image_transforms: tuple[ImageTransform, ...] = field(default=(), metadata=_ALL)
+    batch_transforms: tuple[BatchTransform, ...] = field(default=(), metadata=_BY_STAGE)
+    loss_terms: tuple[LossTerm, ...] = field(default=(), metadata=_ALL)
+    gradient_transforms: tuple[GradientTransform, ...] = field(default=(), metadata=_BY_STAGE)
+    optimizer_step: OptimizerStep | None = field(default=None, metadata=_ONE_STEP)
+    scheduled_values: tuple[ScheduledValue, ...] = field(default=(), metadata=_ALL)
+    after_step_hooks: tuple[AfterStepHook, ...] = field(default=(), metadata=_ALL)
+    eval_weights: tuple[EvalWeights, ...] = field(default=(), metadata=_WEIGHTS_FIRST)
+    metric_callbacks: tuple[MetricCallback, ...] = field(default=(), metadata=_ALL)
+    step_guards: tuple[StepGuard, ...] = field(default=(), metadata=_ALL)
+    export_transforms: tuple[Callable[[Module], Module], ...] = field(default=(), metadata=_ALL)
+    export_metadata: tuple[Callable[[Module], Mapping[str, Any]], ...] = field(default=(), metadata=_ALL)
+    feature_taps: tuple[FeatureTap, ...] = field(default=(), metadata=_ALL)
+    memory_use: tuple[Callable[[int], MemoryUse], ...] = field(default=(), metadata=_ALL)
+    bindings: tuple[Callable[[TrainerHandles], None], ...] = field(default=(), metadata=_ALL)
+    label_smoothing: float = field(default=0.0, metadata=_ONE_SMOOTHING)
+    main_loss_weight: float = field(default=1.0, metadata=_PRODUCT)
+    augment_copies: int = field(default=1, metadata=_ONE_REPETITION)
+    state: Mapping[str, Stateful] = field(default_factory=dict, metadata=_BY_NAME)
+
+    @classmethod
+    def merge(cls, all_hooks: Iterable[Hooks], names: Sequence[str] = ()) -> Hooks:
+        """One value for each slot, by the slot's rule. `names`: the setting that gives each of `all_hooks`.
+
+        Raises ValueError, with both names, if two fill a slot that one may fill.
+        """
+        all_hooks = list(all_hooks)
+        names = names or [f"method {number}" for number in range(1, len(all_hooks) + 1)]
+        merged = {
+            slot.name: slot.metadata["merge"]([vars(hooks)[slot.name] for hooks in all_hooks], names)
+            for slot in fields(cls)
+        }
+        return cls(**merged)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, auto
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,22 +63,25 @@ class StepStats(NamedTuple):
     sums: Sequence[float]
 
 
-class StepGuard(Protocol):
-    """Watches each step between gradients and update. Decides from `Seen` and its own state alone, so that all ranks decide the same.
+class StepGuard(ABC):
+    """Watches each step between gradients and update. Decides from `StepStats` and its own state alone, so that all ranks decide the same.
 
-    `sees_gradients`: loss and norm are read at every step, for which the host waits for the device; else they are NaN.
-    `action` is the gravest that it may ask for. One whose alarms state `last_good_step` has an attribute `rollback_steps`, steps
-    that it may state: their checkpoints are kept.
+    needs_gradients  loss and norm are read at every step, for which the host waits for the device; else they are NaN
+    action           the gravest that it may ask for
     """
 
-    @property
-    def needs_gradients(self) -> bool: ...
+    needs_gradients: ClassVar[bool] = False
+    action: Action
 
     @property
-    def action(self) -> Action: ...
+    def rollback_steps(self) -> Sequence[int]:
+        """Steps that its alarms may state as `last_good_step`: their checkpoints are kept."""
+        return ()
 
     def measure(self, timing: StepTiming) -> Tensor | None:
-        """float [k] on the device, of this rank; None, in the same steps on all ranks, where there is nothing to sum."""
-        ...
+        """float [k] on the device, of this rank; None, in the same steps on all ranks, if there is nothing to sum."""
+        return None
 
-    def judge(self, stats: StepStats) -> Alarm | None: ...
+    @abstractmethod
+    def judge(self, stats: StepStats) -> Alarm | None:
+        """The alarm of this step, or None."""

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dnntrain.errors import ConfigError
+from dnntrain.protocols.choice import Choice
 from dnntrain.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Predictions:
 DescribeExample = Callable[[int], Mapping[str, Any]]
 
 
-class Task(ABC):
+class Task(Choice, ABC):
     """A choice of the group `task`: a frozen dataclass of typed knobs, without state.
 
     metric     the knob that names the task's usual metric; `eval.metric` follows it unless it is set

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.checkpoint.portable_model import save_model
-from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND, PostTraining
+from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND
 from dnntrain.config.decode import compute_digest
 from dnntrain.errors import DataError
 from dnntrain.nn.feature_capture import remove_adapters
+from dnntrain.protocols import QuantChoice
 from dnntrain.run.final_model import FinalModel, build_final_model
 from dnntrain.training.evaluation import compute_predictions, describe_example
 from dnntrain.training.evaluator import swap_in_eval_weights
@@ -65,7 +66,7 @@ def finish_run(
 
         write_curves(directory.path)
         write_report([directory.path], directory.path / "report.html")
-    if isinstance(config.quant, PostTraining) and getattr(config.quant, "backend", "") != "none":
+    if config.quant.writes_export:
         from dnntrain.inference.run_args import custom_code_refs
 
         # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout. Code of the
@@ -120,7 +121,7 @@ def _warn_of_skipped_examples(trainer: Trainer, warn: Say) -> None:
 
 def export_quantized_model(
     run: Path,
-    quant: PostTraining,
+    quant: QuantChoice,
     say: Callable[[str], None],
     warn: Callable[[str], None],
     trusted_code: Sequence[str] = (),
@@ -141,15 +142,14 @@ def export_quantized_model(
     subject = ExportSource.from_model(loaded_model)
     for note in subject.notes(quant):
         warn(f"note: {note}")
-    backend = getattr(quant, "backend", "")
-    if backend == "auto":
+    if quant.backend == "auto":
         target = run / "exports" / "int8"
         cores = probe_hardware("cpu").cores
         card = export_fastest(
             subject, target, quant, batches=quant.timing_batch_sizes, threads=cores, quantized_only=True, say=say
         )
     else:
-        format_name = FORMAT_OF_BACKEND.get(backend, quant.formats[0])
+        format_name = FORMAT_OF_BACKEND.get(quant.backend, quant.formats[0])
         target = run / "exports" / format_name
         card = write_export(subject, get_installed_format(format_name), target, quant, say)
     say(f"integer export: {target}")

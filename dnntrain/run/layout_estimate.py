@@ -25,7 +25,7 @@ from dnntrain.nn.cost import LayerSizes, measure_kept_by_section, measure_layer_
 from dnntrain.nn.feature_capture import add_adapters
 from dnntrain.nn.partition import find_blocks, get_parallel_plan, get_sections
 from dnntrain.nn.shape import ModelShape
-from dnntrain.planning.memory import TRAINING_WORK
+from dnntrain.planning.memory import TRAINING_WORK, count_weight_copies
 from dnntrain.planning.plan import Memory
 from dnntrain.protocols import Hooks
 from dnntrain.run.session import Session
@@ -187,13 +187,18 @@ def _find_rank(dims: ParallelDims, stage: int, shard: int) -> int:
     return (stage * dims.dp * dims.shard + shard) * dims.tp
 
 
+def _get_layout(session: Session) -> ParallelConfig:
+    layout = session.config.parallel
+    assert isinstance(layout, ParallelConfig)
+    return layout
+
+
 def _build_rank_model(session: Session, costs: _ModelCosts, rank: int) -> tuple[_RankModel, int, int]:
     """(what this rank holds, its trainable numbers, the groups in which they are gathered)."""
     from dnntrain.distributed.fake_group import fake_process_group
     from dnntrain.distributed.mesh import Mesh
 
-    plan, layout = session.plan, session.config.parallel
-    assert isinstance(layout, ParallelConfig)
+    plan, layout = session.plan, _get_layout(session)
     coords = plan.degrees.locate_rank(World(rank, plan.ranks))
     with fake_process_group(plan.ranks, rank):
         model = _build_model(session, costs.hooks)
@@ -212,7 +217,7 @@ def _build_rank_model(session: Session, costs: _ModelCosts, rank: int) -> tuple[
 def _estimate_rank(
     session: Session, costs: _ModelCosts, rank_model: _RankModel, shard_size: int, units: int
 ) -> RankEstimate:
-    config, plan = session.config, session.plan
+    config, plan, layout = session.config, session.plan, _get_layout(session)
     numbers = [(local_shard(parameter).numel(), parameter.requires_grad) for parameter in rank_model.model.parameters()]
     trainable_count = sum(count for count, is_trainable in numbers if is_trainable)
     buffers = sum(local_shard(buffer).nbytes for buffer in rank_model.model.buffers())
@@ -227,7 +232,9 @@ def _estimate_rank(
         weights=_FLOAT * sum(count for count, _ in numbers) + buffers,
         gradients=_FLOAT * trainable_count,
         optimizer=int(_FLOAT * trainable_count * config.optim.state_floats_per_parameter),
-        averages=_FLOAT * trainable_count if "ema" in config.reg else 0,
+        averages=_FLOAT
+        * trainable_count
+        * (count_weight_copies(costs.hooks, plan.degrees.shard) + layout.gradient_copies),
         activations=_compute_activation_bytes(session, costs, rank_model),
         teacher=plan.memory.teacher,
         flops=flops * _count_examples(session) / plan.degrees.tp,
@@ -258,7 +265,7 @@ def _compute_activation_bytes(session: Session, costs: _ModelCosts, rank_model: 
     sizes = [costs.kept_bytes[a:b] for a, b in _get_section_bounds(session, rank_model.stages)]
     kept_bytes = sum(size for stage in sizes for section in stage for size in section) / len(sizes)
     largest = max((size for stage in sizes for section in stage for size in section), default=0)
-    in_flight_count = count_in_flight(session.config.parallel, plan.degrees, rank_model.coords.pp, plan.accumulation)
+    in_flight_count = count_in_flight(_get_layout(session), plan.degrees, rank_model.coords.pp, plan.accumulation)
     return int(plan.micro_batch_size * (in_flight_count * kept_bytes + TRAINING_WORK * largest))
 
 
@@ -277,7 +284,7 @@ def count_in_flight(layout: ParallelConfig, dims: ParallelDims, stage: int, micr
 
 def _estimate_data_traffic(session: Session, shard_size: int, units: int) -> list[Traffic]:
     """Gradients of copies, and weights and gradients of shards; `chunk` numbers lie on the rank, gathered in `units` groups."""
-    dims, layout, micro_batches = session.plan.degrees, session.config.parallel, session.plan.accumulation
+    dims, layout, micro_batches = session.plan.degrees, _get_layout(session), session.plan.accumulation
     copies = dims.tp * dims.shard
     if not uses_fsdp(layout, dims):
         size = _compute_ddp_bytes(layout, session, shard_size)
@@ -391,6 +398,9 @@ def _get_ranks_per_node(launch: LocalLaunch, ranks: int) -> int | None:
 
 def _estimate_step_time(session: Session, rank: RankEstimate) -> StepTime:
     launch, plan, layout = session.config.launch, session.plan, session.config.parallel
+    assert isinstance(launch, LocalLaunch)
+    assert launch.link_gbps is not None
+    assert launch.device_tflops is not None
     passes = 4 if session.config.train.activation_checkpointing == "full" else 3
     links = Links(
         rank_bandwidth=1e9 / 8 * launch.link_gbps,

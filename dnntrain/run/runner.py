@@ -14,8 +14,8 @@ from dnntrain.run.result import RunResult, measure_training
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
-    from dnntrain.choices.track._base import Tracker
     from dnntrain.display.base import Display
+    from dnntrain.protocols import Tracker
     from dnntrain.run.directory import RunDirectory
     from dnntrain.run.rank_group import RankGroup
     from dnntrain.run.session import Session

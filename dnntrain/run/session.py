@@ -7,13 +7,12 @@ from pathlib import Path
 
 from dnntrain.checkpoint.checkpoint import list_checkpoints
 from dnntrain.checkpoint.portable_model import without_pretrained_weights
-from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.split import prepare_data
 from dnntrain.planning.cpu_threads import choose_threads
 from dnntrain.planning.facts import collect_data_facts, collect_model_facts
-from dnntrain.planning.memory import add_teacher_memory
+from dnntrain.planning.memory import add_method_memory
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import make_plan
 from dnntrain.protocols import Hooks, LateCollectives
@@ -80,10 +79,10 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     hooks = build_hooks(config, make_build_context(config, plan, data, device, world, collectives))
     check_scheduled_values(config, plan, data, hooks)
     check_pipeline_stages(config, plan, data, hooks)
-    plan = add_teacher_memory(plan, hooks)
+    plan = add_method_memory(plan, hooks)
     if config.init_from is not None:
         check_init_weights(config, data, hooks)
-    if isinstance(config.quant, PostTraining) and world.is_main:
+    if config.quant.formats and world.is_main:
         check_quantization(config, data)
     return Session(config, hardware, world, data, plan, hooks, collectives)
 

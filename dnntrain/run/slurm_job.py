@@ -30,8 +30,6 @@ def preview_job(config: RunConfig) -> str:
 
 def make_job_script(config: RunConfig, folder: Path) -> str:
     """Return the batch script of a run in `folder`."""
-    from dnntrain.choices.launch._slurm_script import make_batch_script
-
     choice = config.launch
     if choice.nodes * choice.tasks_per_node > 1 and config.parallel.processes == "one":
         raise ConfigError(
@@ -40,7 +38,7 @@ def make_job_script(config: RunConfig, folder: Path) -> str:
             "add parallel=ddp, or use launch.nodes=1 launch.nproc=1",
         )
     program = [sys.executable, "-u", "-m", "dnntrain.run.worker", str(folder)]
-    return make_batch_script(choice, config.name, folder, program)
+    return choice.make_batch_script(config.name, folder, program)
 
 
 def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:

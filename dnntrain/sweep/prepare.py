@@ -117,8 +117,6 @@ def _check_local(
     line: tuple[Sequence[str], Path | None, int | None],
 ) -> None:
     """Refuse trials that would only stand in a queue: the sweep waits for its trials, and divides this machine among them."""
-    from dnntrain.choices.launch._slurm_script import make_sweep_command
-
     overrides, config_dir, jobs = line
     for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
         choice = decode_config(config).launch
@@ -130,7 +128,7 @@ def _check_local(
         if choice.nodes == 1:
             flags = [] if jobs is None else [f"--jobs={jobs}"]
             words = [word for word in overrides if not word.startswith("run_dir=")]
-            command = make_sweep_command(choice, [*flags, *add_config_dir(config_dir, words), f"run_dir={folder}"])
+            command = choice.make_sweep_command([*flags, *add_config_dir(config_dir, words), f"run_dir={folder}"])
             hint += f"\n  or one job for all: {command}"
         raise ConfigError(
             "launch=slurm is for one run: a sweep waits for its trials, which would wait in Slurm's queue", hint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from dnntrain.choices.reg._mixing import join_mixers
 from dnntrain.choices.reg.grad_clip import clip_by_norm
@@ -14,13 +13,13 @@ from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.batch_size import with_schedule_length
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import epoch_fields
-from dnntrain.protocols import BuildContext, Collectives, Hooks, TrainerHandles
+from dnntrain.protocols import BuildContext, Collectives, Hooks, Method, TrainerHandles
 from dnntrain.training.setup import build_unfilled_model
 from dnntrain.training.step_guards import add_recovery
 from dnntrain.utils.world import World
 
-#: Groups of which one method is chosen, and that give parts besides the optimizer's.
-_GROUPS = ("norm", "sched", "quant", "distill", "prune")
+#: The groups of methods in the order in which their hooks run; those of the optimizer come after.
+_GROUPS = ("norm", "sched", "quant", "distill", "prune", "reg", "monitor")
 
 
 def make_build_context(
@@ -49,12 +48,10 @@ def make_build_context(
 
 def build_hooks(config: RunConfig, context: BuildContext) -> Hooks:
     """Build every chosen method, and merge the hooks in the order of the stages."""
-    choices = config.resolved["choices"]
-    methods = {f"{group}={choices[group]}": getattr(config, group) for group in _GROUPS}
-    methods |= {f"reg.{name}": method for name, method in config.reg.items()}
-    methods |= {f"monitor.{name}": method for name, method in config.monitor.items()}
+    named_choices = config.name_choices(*_GROUPS)
+    methods = {name: choice for name, choice in named_choices.items() if isinstance(choice, Method)}
     hooks_by_method = {name: method.build(context) for name, method in methods.items()}
-    hooks_by_method[f"optim={choices['optim']}"] = config.optim.build_hooks(context)
+    hooks_by_method[f"optim={config.resolved['choices']['optim']}"] = config.optim.build_hooks(context)
     if config.train.clip_norm is not None:
         hooks_by_method["train.clip_norm"] = Hooks(
             gradient_transforms=(clip_by_norm(config.train.clip_norm, context.collectives),)
@@ -64,21 +61,11 @@ def build_hooks(config: RunConfig, context: BuildContext) -> Hooks:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     for method in methods.values():
-        if hasattr(method, "check_with"):
-            method.check_with(hooks)
+        method.check_with(hooks)
     return add_recovery(replace(hooks, batch_transforms=join_mixers(hooks.batch_transforms)))
 
 
 def bind_hooks(hooks: Hooks, handles: TrainerHandles) -> None:
-    """Give the handles to every object in a slot that has a `bind`, once each."""
-    holders: tuple[Any, ...] = (
-        *[transform.apply for transform in hooks.gradient_transforms],
-        *hooks.after_step_hooks,
-        *hooks.eval_weights,
-        *hooks.metric_callbacks,
-        *hooks.step_guards,
-        hooks.optimizer_step,
-        *hooks.state.values(),
-    )
-    for holder in {id(holder): holder for holder in holders if hasattr(holder, "bind")}.values():
-        holder.bind(handles)
+    """Give the trainer's handles to all that asks for them."""
+    for bind in hooks.bindings:
+        bind(handles)

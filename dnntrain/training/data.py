@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +71,7 @@ def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
 
 def make_unaugmented_batches(
     config: RunConfig, dataset: DataSet, device: str, channels_last: bool, source: Source, index: Index, world: World
-) -> Any:
+) -> Iterator[Batch]:
     """The batches of the rank `world`, as they are evaluated: in order, unaugmented."""
     return read_evaluation_batches(
         config.data,

@@ -13,7 +13,7 @@ from dnntrain.distributed.collectives import join_process_group
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, ParallelizedModel, RankCoords
 from dnntrain.nn.feature_capture import FeatureCapture
 from dnntrain.planning.plan import Plan
-from dnntrain.protocols import Collectives, FeatureTap, SingleProcess, StepExecutor
+from dnntrain.protocols import Collectives, FeatureTap, ParallelChoice, SingleProcess, StepExecutor
 from dnntrain.training.loss import Objective
 from dnntrain.training.setup import RunSetup
 from dnntrain.utils.hardware import get_device_type
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def make_mesh(
-    layout: object, dims: ParallelDims, world: World, device: str
+    layout: ParallelChoice, dims: ParallelDims, world: World, device: str
 ) -> tuple[ParallelConfig | None, Mesh | None, Collectives]:
     """Return (the layout, its device mesh, its collectives); for one process without a layout (None, None, the plain ones)."""
     if not isinstance(layout, ParallelConfig):
@@ -107,10 +107,10 @@ def make_no_sync_context(
 
 
 def build_parallel_state(
-    layout: object, run: Sequence[nn.Module], world: World, warn: Callable[[str], None]
+    layout: ParallelChoice, run: Sequence[nn.Module], world: World, warn: Callable[[str], None]
 ) -> Mapping[str, PowerSgd]:
     """Return the state that the layout itself carries from step to step."""
-    if getattr(layout, "compress", "none") != "powersgd":
+    if not layout.gradient_copies:
         return {}
     from dnntrain.distributed.powersgd import get_powersgd_state
 

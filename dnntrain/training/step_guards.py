@@ -284,9 +284,7 @@ class _TimedBatches:
 
 def rollback_targets(guards: Sequence[StepGuard]) -> frozenset[int]:
     """The steps whose last checkpoint, or the last one from before, a guard may ask to go back to, besides the newest one."""
-    return frozenset(
-        step for guard in guards if guard.action is Action.ROLLBACK for step in getattr(guard, "rollback_steps", ())
-    )
+    return frozenset(step for guard in guards if guard.action is Action.ROLLBACK for step in guard.rollback_steps)
 
 
 def add_recovery(hooks: Hooks) -> Hooks:

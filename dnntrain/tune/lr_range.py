@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from dnntrain.errors import DivergedError, DnntrainError
 from dnntrain.protocols import (
     BuildContext,
     Hooks,
-    LayoutRequirement,
+    SchedChoice,
     ScheduledParam,
     ScheduledValue,
     StepInfo,
@@ -36,14 +36,12 @@ _MIN_POINTS = 10
 
 
 @dataclass(frozen=True)
-class LrRangeSchedule:
+class LrRangeSchedule(SchedChoice):
     """A schedule: the rate rises exponentially from `lowest` to `highest` in `steps` steps, and ends the run where the loss explodes."""
 
     lowest: float
     highest: float
     steps: int
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         scheduled_rate = ScheduledValue(
@@ -145,8 +143,7 @@ def format_rate_overrides(session: Session, rate: float) -> str:
     """The overrides that set `rate`; the optimizer's other base rates, which rose along with it, keep their proportion."""
     optim = session.config.optim
     scale = rate / session.plan.base_learning_rate
-    names = [name for name in vars(optim) if name == "lr" or name.endswith("_lr")]
-    values = {name: getattr(optim, name) for name in names}
+    values = {name: value for name, value in vars(optim).items() if name == "lr" or name.endswith("_lr")}
     return " ".join(
         f"optim.{name}={value * scale:.2g}" for name, value in values.items() if isinstance(value, float) and value > 0
     )

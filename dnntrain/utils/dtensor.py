@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dnntrain.utils._torch_private import compute_local_offset, get_local_tensor
+
 
 def is_sharded(tensor: Any) -> bool:
     """True for a DTensor, of which this rank may hold a part only."""
@@ -18,8 +20,7 @@ def local_shard(tensor: Tensor) -> Tensor:
     """The part that this rank holds, sharing its memory; a plain tensor is returned as it is."""
     if not is_sharded(tensor):
         return tensor
-    shard: Tensor = tensor._local_tensor  # type: ignore[attr-defined]
-    return shard
+    return get_local_tensor(tensor)
 
 
 def gather_full(tensor: Tensor) -> Tensor:
@@ -39,13 +40,10 @@ def get_local_chunk(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """
     if not is_sharded(tensor):
         return tensor, (0,) * tensor.ndim
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
     sharded: Any = tensor
     if not all(placement.is_replicate() or placement.is_shard() for placement in sharded.placements):
         return gather_full(tensor), (0,) * tensor.ndim
-    _, offset = compute_local_shape_and_global_offset(tensor.shape, sharded.device_mesh, sharded.placements)
-    return local_shard(tensor), tuple(offset)
+    return local_shard(tensor), compute_local_offset(sharded)
 
 
 def distribute_like(value: Any, reference: Tensor) -> Any:
@@ -87,8 +85,8 @@ def _distribute(value: Tensor, reference: Any) -> Tensor:
     mesh, placements = reference.device_mesh, reference.placements
     if not _is_nested(reference):
         return distribute_tensor(value, mesh, placements, src_data_rank=None)
-    tp_shard = distribute_tensor(value, mesh["tp"], [placements[-1]], src_data_rank=None)._local_tensor
-    shard = distribute_tensor(tp_shard, mesh["shard"], [Shard(0)], src_data_rank=None)._local_tensor
+    tp_shard = local_shard(distribute_tensor(value, mesh["tp"], [placements[-1]], src_data_rank=None))
+    shard = local_shard(distribute_tensor(tp_shard, mesh["shard"], [Shard(0)], src_data_rank=None))
     return DTensor.from_local(shard, mesh, placements, run_check=False, shape=value.shape, stride=value.stride())
 
 

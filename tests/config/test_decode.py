@@ -118,8 +118,10 @@ def test_a_choice_whose_knob_is_called_name_is_known_by_what_was_chosen(
     source = """
 from dataclasses import dataclass
 
+from dnntrain.protocols import ModelChoice
+
 @dataclass(frozen=True)
-class Named:
+class Named(ModelChoice):
     name: str = "resnet18"  # which of many
 
     def build(self):

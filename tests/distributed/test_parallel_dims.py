@@ -56,7 +56,7 @@ def test_one_rank_of_each_share_of_the_batch_counts_its_losses(dp: int, shard: i
     ],
 )
 def test_a_degree_of_null_is_what_the_others_leave(layout: ParallelConfig, ranks: int, degrees: ParallelDims) -> None:
-    assert (layout.build(ranks) if hasattr(layout, "build") else layout.resolve_dims(ranks)) == degrees
+    assert layout.build(ranks) == degrees
 
 
 @pytest.mark.parametrize(

@@ -212,26 +212,23 @@ REGULARISER = '''
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from dnntrain.config.fields import NonNegative
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, RegChoice
 from dnntrain.utils.rng import Key
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, LayoutRequirement, Hooks
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(RegChoice):
     """images + scale * keyed uniform noise, one number an example."""
 
     scale: NonNegative = 0.1  # largest shift
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
-
     def build(self, context: BuildContext) -> Hooks:
         def shift(batch: Batch, key: Key) -> Batch:
-            amount = torch.from_numpy(key.named("noise").uniform(batch.index)).float()
+            amount = torch.from_numpy(key.with_stream("noise").uniform(batch.index)).float()
             batch.inputs = batch.inputs + self.scale * amount[:, None, None, None]
             return batch
 

@@ -26,16 +26,14 @@ def write_plugin(folder: Path, package: str = "mine") -> Path:
                 from dataclasses import dataclass
 
                 from dnntrain.config.fields import Positive
-                from dnntrain.protocols import BuildContext, Hooks
+                from dnntrain.protocols import BuildContext, Hooks, RegChoice
 
 
                 @dataclass(frozen=True)
-                class Noise:
+                class Noise(RegChoice):
                     """Adds noise."""
 
                     scale: Positive = 0.5  # standard deviation
-
-                    needs = frozenset()
 
                     def __post_init__(self) -> None:
                         if self.scale > 100:

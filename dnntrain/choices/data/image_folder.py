@@ -43,6 +43,10 @@ class ImageFolder(ImageData):
     )
     test_fraction: Annotated[float, Range(above=0, below=1)] = 0.2  # share held out where there is no test split
 
+    @property
+    def varies_images(self) -> bool:
+        return super().varies_images or self.random_resized_crop
+
     def build(self) -> DataSet:
         if self.random_resized_crop and self.pipeline == "resident":
             raise ConfigError(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dnntrain.config.fields import Literal, NonNegative, Positive, PositiveInt
+from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BatchStage, Hooks
+from dnntrain.protocols import BatchStage, DistillChoice, Hooks, Refusal
 
 
 @dataclass(frozen=True)
-class TeacherOptions:
+class TeacherOptions(DistillChoice):
     """Who teaches, how its outputs are computed, and where they are kept."""
 
     teacher: str | tuple[str, ...]  # run directory, export, torchvision:NAME[:WEIGHTS] or timm:NAME; or a list of them
@@ -26,6 +28,13 @@ class TeacherOptions:
     )
     cache_dir: str | None = None  # folder of cache=disk; null: one for each teacher and data set in the user's cache
     cache_gb: Positive = 4.0  # most GB that are kept; outputs beyond are computed each time
+
+    def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
+        if self.teacher_shard == "always" and dims.shard == 1:
+            yield Refusal(
+                f"distill.teacher_shard=always: this layout ({dims}) holds weights whole",
+                "use distill.teacher_shard=auto, or parallel=fsdp",
+            )
 
     def check_with(self, hooks: Hooks) -> None:
         """Refuses a cache where examples are mixed before the teacher sees them."""

@@ -29,7 +29,7 @@ class Dist(TeacherOptions):
     ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
 
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
-    pairs: ClassVar[bool] = True
+    example_relation: ClassVar[str] = "relates"
 
     def build(self, context: BuildContext) -> Hooks:
         check_weights(beta=self.beta, gamma=self.gamma)

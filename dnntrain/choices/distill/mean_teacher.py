@@ -22,6 +22,7 @@ from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import (
     Batch,
     BuildContext,
+    DistillChoice,
     Hooks,
     LayoutRequirement,
     LossTerm,
@@ -34,7 +35,7 @@ from dnntrain.protocols import (
 
 
 @dataclass(frozen=True)
-class MeanTeacher:
+class MeanTeacher(DistillChoice):
     """task_weight * cross-entropy + weight * T² KL(average ‖ student); average = decay * average + (1 - decay) * weights after a step.
 
     The average is computed in eval mode on the very images of the student, and is saved with the run.
@@ -64,6 +65,7 @@ class MeanTeacher:
             after_step_hooks=(teacher,),
             state={"self_teacher": teacher},
             main_loss_weight=self.task_weight,
+            bindings=(teacher.bind,),
             memory_use=(partial(self._estimate_memory, context),),
         )
 

@@ -32,7 +32,7 @@ class Rkd(TeacherOptions):
     layer: str | None = None  # module whose outputs are related; null: the logits
     teacher_layer: str | None = None  # the same of the teacher; null: as layer
 
-    pairs: ClassVar[bool] = True
+    example_relation: ClassVar[str] = "relates"
 
     @property
     def needs(self) -> frozenset[LayoutRequirement]:

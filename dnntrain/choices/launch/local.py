@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from dnntrain.config.fields import Annotated, Duration, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Units
+from dnntrain.protocols import LaunchChoice
 
 
 @dataclass(frozen=True)
-class LocalLaunch:
+class LocalLaunch(LaunchChoice):
     """`nproc` processes where the layout wants more than one: one per accelerator, or two on a machine without any."""
 
     nproc: PositiveInt | None = None  # processes on this machine; null: one per accelerator, or two without any
@@ -25,8 +25,6 @@ class LocalLaunch:
     link_gbps: Positive | None = None  # plan only: a rank's link within a node, each direction, 10^9 bit/s
     node_link_gbps: Positive | None = None  # plan only: a rank's part of the link between nodes, 10^9 bit/s
     latency_us: NonNegative = 10.0  # plan only: of one message between two ranks, 10^-6 s
-
-    scheduler: ClassVar[str] = ""
 
     def build(self, accelerators: int) -> int:
         """The number of processes of a layout that wants many, given the number of `accelerators` here."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from dnntrain.config.fields import Annotated, Duration, NonNegative, PositiveInt, Range, Text, Units
+from dnntrain.protocols import LaunchChoice
 
 
 @dataclass(frozen=True)
-class SlurmLaunch:
+class SlurmLaunch(LaunchChoice):
     """`nodes` × `nproc` tasks, each one rank. A job that is preempted or comes to its time limit saves, and is queued again."""
 
     nodes: PositiveInt = 1  # nodes of the job
@@ -30,6 +33,16 @@ class SlurmLaunch:
     timeout: Annotated[Duration, Range(above=0), Units("s")] = Duration(600, "s")  # a rank silent for so long is hung
 
     scheduler: ClassVar[str] = "slurm"
+
+    def make_batch_script(self, name: str, folder: Path, program: Sequence[str]) -> str:
+        from dnntrain.choices.launch._slurm_script import make_batch_script
+
+        return make_batch_script(self, name, folder, program)
+
+    def make_sweep_command(self, arguments: Sequence[str]) -> str:
+        from dnntrain.choices.launch._slurm_script import make_sweep_command
+
+        return make_sweep_command(self, arguments)
 
     def build(self, accelerators: int) -> int:
         """The number of ranks of the job."""

@@ -10,13 +10,14 @@ from torch.nn import functional
 
 from dnntrain.config.fields import PositiveInt
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 
 #: The paper's factor of the logits, without which so wide a head is sure too early.
 _LOGIT_SCALE = 1 / 9
 
 
 @dataclass(frozen=True)
-class Airbench:
+class Airbench(ModelChoice):
     """Three blocks that pool before they normalise, so that most of their work is done on a quarter of the pixels; at least 8x8 of them.
 
     Other than in the paper the stem is a padded 3x3 convolution, which reg.whitening can fill and freeze, norms learn their scale, the

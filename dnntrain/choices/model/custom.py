@@ -34,13 +34,14 @@ from torch import nn
 from dnntrain.choices.model._adapters import build_and_check, describe_error
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 from dnntrain.utils.suggest import did_you_mean
 
 ENTRY_POINT_GROUP = "dnntrain.models"
 
 
 @dataclass(frozen=True)
-class Custom:
+class Custom(ModelChoice):
     """A torch.nn.Module of the user's: images [n, channels, height, width] → logits [n, classes]."""
 
     file: str | None = None  # path of a Python file, which is run

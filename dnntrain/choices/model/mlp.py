@@ -13,10 +13,11 @@ from torch.nn import functional
 from dnntrain.choices.model._init_schemes import INIT_SCHEMES, InitScheme
 from dnntrain.config.fields import Fraction, Literal, PositiveInt
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 
 
 @dataclass(frozen=True)
-class Mlp:
+class Mlp(ModelChoice):
     """Linear layers with ReLU between; images of any size."""
 
     hidden: tuple[PositiveInt, ...] = (64,)  # widths of the hidden layers; none: logistic regression

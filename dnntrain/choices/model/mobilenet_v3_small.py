@@ -10,10 +10,11 @@ from torch import nn
 from dnntrain.choices.model._adapters import adapt_input_channels, build_and_check, import_library
 from dnntrain.config.fields import Fraction, Literal, Positive, Probability
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 
 
 @dataclass(frozen=True)
-class MobilenetV3Small:
+class MobilenetV3Small(ModelChoice):
     """Inverted residuals with squeeze-and-excitation; images of at least 8x8 pixels."""
 
     stem_stride: Literal[1, 2] = 1  # of the first convolution: 1 for images up to about 64 pixels, 2 as published

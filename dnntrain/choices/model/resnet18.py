@@ -9,10 +9,11 @@ from torch import nn
 from dnntrain.choices.model._basic_resnet import ResidualNetwork
 from dnntrain.config.fields import PositiveInt
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 
 
 @dataclass(frozen=True)
-class Resnet18:
+class Resnet18(ModelChoice):
     """Four stages of two basic blocks, 64 to 512 channels; images of at least 8x8 pixels, 32x32 with the large stem."""
 
     width: PositiveInt = 64  # channels of the first stage; the next ones double them

@@ -10,10 +10,11 @@ from dnntrain.choices.model._basic_resnet import ResidualNetwork
 from dnntrain.config.fields import Literal, PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 
 
 @dataclass(frozen=True)
-class ResnetCifar:
+class ResnetCifar(ModelChoice):
     """Three stages of n basic blocks with 16, 32 and 64 channels: depth 6n + 2; images of at least 4x4 pixels."""
 
     depth: PositiveInt = 20  # layers with weights: 6n + 2, so 8, 14, 20, 32, 44, 56, 110 …

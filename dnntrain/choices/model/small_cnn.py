@@ -11,10 +11,11 @@ from torch.nn import functional
 from dnntrain.choices.model._init_schemes import INIT_SCHEMES, InitScheme
 from dnntrain.config.fields import Fraction, Literal, PositiveInt
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 
 
 @dataclass(frozen=True)
-class SmallCnn:
+class SmallCnn(ModelChoice):
     """conv 3x3 → ReLU → conv 3x3 → ReLU → max pool 2 → linear → ReLU → linear; images of at least 6x6 pixels."""
 
     channels: tuple[PositiveInt, PositiveInt] = (32, 64)  # output channels of the two convolutions

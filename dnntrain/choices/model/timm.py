@@ -12,11 +12,12 @@ from dnntrain.choices.model._adapters import build_and_check
 from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 from dnntrain.utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
-class Timm:
+class Timm(ModelChoice):
     """timm.create_model(arch), with the data's classes, channels and, where the model fixes it, image size."""
 
     label_key: ClassVar[str] = "name"

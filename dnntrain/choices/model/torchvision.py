@@ -14,11 +14,12 @@ from dnntrain.choices.model._adapters import adapt_input_channels, build_and_che
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
+from dnntrain.protocols import ModelChoice
 from dnntrain.utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
-class Torchvision:
+class Torchvision(ModelChoice):
     """torchvision.models.get_model(arch), with the data's classes and channels. Most are made for 224x224 pixels."""
 
     label_key: ClassVar[str] = "name"

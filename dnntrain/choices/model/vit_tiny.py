@@ -17,13 +17,14 @@ from dnntrain.choices.model._init_schemes import InitScheme
 from dnntrain.config.fields import Fraction, Positive, PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 
 #: A patch size is chosen such that an image has at least this many patches, and refused where it has more than _MOST.
 _MIN_PATCHES, _MAX_PATCHES = 49, 1024
 
 
 @dataclass(frozen=True)
-class VitTiny:
+class VitTiny(ModelChoice):
     """Patches and a class token through pre-norm transformer blocks; learned positions; the class token decides."""
 
     patch: PositiveInt | None = None  # side of a patch, pixels; null: the largest of 16 or less that gives 49 patches

@@ -13,10 +13,11 @@ from dnntrain.choices.model._init_schemes import InitScheme, initialize_kaiming
 from dnntrain.config.fields import Fraction, PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 
 
 @dataclass(frozen=True)
-class WideResnet:
+class WideResnet(ModelChoice):
     """Three stages of n blocks with 16k, 32k and 64k channels: depth 6n + 4; images of at least 4x4 pixels."""
 
     depth: PositiveInt = 16  # layers with weights: 6n + 4, so 10, 16, 22, 28, 40 …

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range
-from dnntrain.protocols import Action, Alarm
+from dnntrain.protocols import Action, Alarm, MonitorChoice, StepGuard
 
 
 @dataclass(frozen=True)
-class AlarmReaction:
+class AlarmReaction(MonitorChoice):
     """`log` writes it down; `skip` leaves the step out; `rollback` goes back to the last checkpoint; `stop` ends the run with code 4."""
 
     action: Literal["log", "skip", "rollback", "stop"] = "skip"  # log, skip, rollback or stop: what is done about it
@@ -20,17 +20,17 @@ class AlarmReaction:
     cut: Annotated[float, Range(above=0, at_most=1)] = 0.5  # what a rollback multiplies the learning rate with
 
     def __post_init__(self) -> None:
-        defaults = {option_field.name: option_field.default for option_field in fields(self)}
+        changed_options = self.get_changed_options()
         for option, actions in (("cut", ("rollback",)), ("recoveries", ("skip", "rollback"))):
-            if self.action not in actions and getattr(self, option) != defaults[option]:
-                raise ValueError(f"{option}={getattr(self, option)} has no effect with action={self.action}")
+            if self.action not in actions and option in changed_options:
+                raise ValueError(f"{option}={changed_options[option]} has no effect with action={self.action}")
 
     def make_alarm(self, event: str, reason: str, values: Mapping[str, float]) -> Alarm:
         """The alarm that asks for what is set here."""
         return Alarm(event, reason, Action[self.action.upper()], values, self.recoveries, self.cut)
 
 
-class GradientGuard:
+class GradientGuard(StepGuard):
     """A guard that looks at loss and gradients and measures nothing itself."""
 
     needs_gradients = True
@@ -38,9 +38,6 @@ class GradientGuard:
     def __init__(self, reaction: AlarmReaction) -> None:
         self._reaction = reaction
         self.action = Action[reaction.action.upper()]
-
-    def measure(self, timing: Any) -> None:
-        return None
 
 
 class Window:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, RefusedWords
-from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, LayoutRequirement, StepStats, StepTiming
+from dnntrain.protocols import (
+    Action,
+    Alarm,
+    BuildContext,
+    Hooks,
+    MonitorChoice,
+    StepGuard,
+    StepStats,
+    StepTiming,
+)
 
 
 @dataclass(frozen=True)
-class DataStall:
+class DataStall(MonitorChoice):
     """Alarm where the slowest rank spent more than `share` of the last `every` steps' time waiting for batches.
 
     What it finds depends on the clock: its events, and a stop, are exempt from bitwise resume.
@@ -32,16 +40,12 @@ class DataStall:
     share: Annotated[float, Range(above=0, below=1)] = 0.3  # part of the time that may be spent waiting
     every: PositiveInt = 50  # steps between two looks
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
-
     def build(self, context: BuildContext) -> Hooks:
         return Hooks(step_guards=(DataStallGuard(self, context.world.rank, context.world.size),))
 
 
-class DataStallGuard:
+class DataStallGuard(StepGuard):
     """Adds up waits since the last look."""
-
-    needs_gradients = False
 
     def __init__(
         self, options: DataStall, rank: int = 0, ranks: int = 1, clock: Callable[[], float] = time.perf_counter

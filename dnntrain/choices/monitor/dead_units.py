@@ -19,6 +19,7 @@ from dnntrain.protocols import (
     BuildContext,
     Hooks,
     LayoutRequirement,
+    StepGuard,
     StepStats,
     StepTiming,
     TrainerHandles,
@@ -57,13 +58,11 @@ class DeadUnits(AlarmReaction):
 
     def build(self, context: BuildContext) -> Hooks:
         guard = DeadUnitsGuard(self)
-        return Hooks(step_guards=(guard,), state={"dead_units": guard})
+        return Hooks(step_guards=(guard,), state={"dead_units": guard}, bindings=(guard.bind,))
 
 
-class DeadUnitsGuard:
+class DeadUnitsGuard(StepGuard):
     """Which units were alive since the last count, by layer; up to which step the last good count has seen them alive."""
-
-    needs_gradients = False
 
     def __init__(self, options: DeadUnits) -> None:
         self._options = options

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dnntrain.config.fields import NonNegative, PositiveInt
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, MetricInfo, StopTraining
+from dnntrain.protocols import BuildContext, Hooks, MetricInfo, MonitorChoice, StopTraining
 
 
 @dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStopping(MonitorChoice):
     """Stops after `patience` evaluations in a row that do not improve the best value by more than `threshold`."""
 
     metric: str | None = None  # validation metric that is watched; null: that of eval.metric
     patience: PositiveInt = 5  # evaluations without improvement
     threshold: NonNegative = 0.0  # an improvement is more than this
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    uses_validation: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:
         watcher = PatienceCounter(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
-from typing import ClassVar
 
 from dnntrain.choices.monitor._reactions import AlarmReaction, GradientGuard, Window
 from dnntrain.config.fields import Annotated, Range
-from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, LayoutRequirement, StepStats
+from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, StepStats
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,6 @@ class GradientNorm(AlarmReaction):
 
     window: Annotated[int, Range(at_least=4)] = 50  # steps that a norm is compared with
     factor: Annotated[float, Range(above=1)] = 20.0  # how many times the median is too much
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         guard = GradientNormGuard(self)

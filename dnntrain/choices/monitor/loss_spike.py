@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import ClassVar
 
 from dnntrain.choices.monitor._reactions import AlarmReaction, GradientGuard, Window
 from dnntrain.config.fields import Annotated, Positive, Range
-from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, LayoutRequirement, StepStats
+from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, StepStats
 
 #: The standard deviation of a normal distribution, in median absolute deviations.
 _MADS_PER_STD = 1.4826
@@ -29,8 +28,6 @@ class LossSpike(AlarmReaction):
 
     window: Annotated[int, Range(at_least=4)] = 50  # steps that a loss is compared with
     threshold: Positive = 10.0  # robust standard deviations above the median
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         guard = LossSpikeGuard(self)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from dnntrain.choices.monitor._reactions import AlarmReaction, GradientGuard
 from dnntrain.config.fields import Literal
-from dnntrain.protocols import Alarm, BuildContext, Hooks, LayoutRequirement, StepStats
+from dnntrain.protocols import Alarm, BuildContext, Hooks, StepStats
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,6 @@ class NonFinite(AlarmReaction):
     action: Literal["log", "skip", "rollback", "stop"] = (
         "skip"  # log (recorded, the step applied as it is), skip, rollback or stop: what is done about it
     )
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks(step_guards=(NonFiniteGuard(self),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, ClassVar
@@ -18,6 +18,10 @@ from dnntrain.protocols import (
     BuildContext,
     Hooks,
     LayoutRequirement,
+    MonitorChoice,
+    Refusal,
+    RunFacts,
+    StepGuard,
     StepStats,
     StepTiming,
     TrainerHandles,
@@ -25,7 +29,7 @@ from dnntrain.protocols import (
 
 
 @dataclass(frozen=True)
-class Straggler:
+class Straggler(MonitorChoice):
     """Alarm where one rank's own time is above `factor` times the median of the others', over the last `every` steps.
 
     Its own time is that of preparing batches and of the host's forward pass, before ranks wait for each other. What it finds depends
@@ -46,14 +50,19 @@ class Straggler:
     # Where layers are shared, ranks wait for each other in the forward pass.
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
+    def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
+        if facts.ranks == 1:
+            yield Refusal(
+                "monitor=[straggler] compares ranks, and this run has one", "leave straggler out, or use parallel=ddp"
+            )
+
     def build(self, context: BuildContext) -> Hooks:
-        return Hooks(step_guards=(StragglerGuard(self, context.world.rank, context.world.size),))
+        guard = StragglerGuard(self, context.world.rank, context.world.size)
+        return Hooks(step_guards=(guard,), bindings=(guard.bind,))
 
 
-class StragglerGuard:
+class StragglerGuard(StepGuard):
     """Adds up this rank's own time since the last look."""
-
-    needs_gradients = False
 
     def __init__(
         self, options: Straggler, rank: int, ranks: int, clock: Callable[[], float] = time.perf_counter

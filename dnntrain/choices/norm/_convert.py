@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,37 +10,48 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnntrain.config.fields import NonNegativeInt
+from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.nn.precise_bn import PreciseStatistics
-from dnntrain.protocols import BuildContext, Collectives, Hooks, ModelStage, ModelTransform, SingleProcess
+from dnntrain.protocols import (
+    BuildContext,
+    Claim,
+    Hooks,
+    ModelStage,
+    ModelTransform,
+    NormChoice,
+    NormFacts,
+    Refusal,
+    Role,
+    RunFacts,
+)
 
 
 @dataclass(frozen=True)
-class NormFacts:
-    """What a plan decided: ranks, examples of a step and of a forward pass, forward passes of a step; layers of batch normalisation."""
-
-    ranks: int
-    batch_size: int
-    micro_batch_size: int
-    accumulation: int
-    batch_norms: int
-
-
-@dataclass(frozen=True)
-class BatchNormChoice:
+class BatchNormChoice(NormChoice):
     """What choices share that keep batch normalisation and change its statistics. The exported model is the one that was built."""
 
     precise: NonNegativeInt = (
         0  # training batches from which statistics are recomputed before evaluation; 0: as they ran
     )
 
-    def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        """`model` with its batch normalisation changed in place. Raises ConfigError where it has none."""
-        raise NotImplementedError
+    def get_claims(self) -> Iterator[Claim]:
+        if self.precise:
+            yield Claim(Role.BATCH_NORM_STATISTICS, f"norm.precise={self.precise}", "use norm.precise=0")
 
-    def convert_for_export(self, model: nn.Module) -> nn.Module:
-        """A newly built `model` in the form in which this choice exports it."""
-        return model
+    def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
+        if self.precise and not facts.has_validation:
+            yield Refusal(
+                f"norm.precise={self.precise} recomputes statistics for each evaluation, and data.val_fraction=0 leaves none",
+                "set data.val_fraction=0.1, or norm.precise=0",
+            )
+
+    def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
+        if self.precise and dims.pp > 1:
+            yield Refusal(
+                f"norm.precise={self.precise} calls the whole model, of which a pipeline's rank has a stage",
+                "use norm.precise=0, or another layout",
+            )
 
     def build_hooks(self, context: BuildContext, name: str) -> Hooks:
         """The conversion, its way back for the export, and recomputed statistics where asked for."""
@@ -54,6 +65,7 @@ class BatchNormChoice:
             eval_weights=(view,),
             after_step_hooks=(view,),
             state={name: view},
+            bindings=(view.bind,),
         )
 
 

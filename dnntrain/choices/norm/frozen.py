@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from dnntrain.choices.norm._convert import (
     BatchNormVariant,
-    NormFacts,
     change_layer_class,
     find_batch_norms,
     restore_batch_norms,
@@ -18,20 +17,20 @@ from dnntrain.protocols import (
     BuildContext,
     Collectives,
     Hooks,
-    LayoutRequirement,
     ModelStage,
     ModelTransform,
+    NormChoice,
+    NormFacts,
     SingleProcess,
 )
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Frozen(NormChoice):
     """The running statistics that the model starts with are used in training too and never change."""
 
     affine: bool = False  # true: weight and bias are trained; false: they stay as they are
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
     batch_statistics: ClassVar[bool] = False
 
     def build(self, context: BuildContext) -> Hooks:
@@ -45,10 +44,6 @@ class Frozen:
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(self.affine and parameter.requires_grad)
         return change_layer_class(model, "frozen", FrozenNorm)
-
-    def convert_for_export(self, model: nn.Module) -> nn.Module:
-        """A newly built `model` in the form in which this choice exports it."""
-        return model
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """What the plan says."""

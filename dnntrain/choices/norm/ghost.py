@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.norm._convert import BatchNormChoice, BatchNormVariant, NormFacts, change_layer_class
+from dnntrain.choices.norm._convert import BatchNormChoice, BatchNormVariant, change_layer_class
 from dnntrain.config.fields import Annotated, Range
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Collectives, Hooks, LayoutRequirement, SingleProcess
+from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, SingleProcess
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,6 @@ class Ghost(BatchNormChoice):
     """
 
     size: Annotated[int, Range(at_least=2)] = 16  # examples of a virtual batch
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context, "norm_ghost")

@@ -8,27 +8,26 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dnntrain.choices.norm._convert import NormFacts, apply_drop_and_act, replace_batch_norms
+from dnntrain.choices.norm._convert import apply_drop_and_act, replace_batch_norms
 from dnntrain.config.fields import PositiveInt
 from dnntrain.protocols import (
     BuildContext,
     Collectives,
     Hooks,
-    LayoutRequirement,
     ModelStage,
     ModelTransform,
+    NormChoice,
     SingleProcess,
 )
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(NormChoice):
     """Each example is normalised by itself, over groups of channels: independent of batch and layout. Exported as group normalisation."""
 
     groups: PositiveInt = 32  # groups of channels of a layer, or the nearest number that divides its channels
     smallest: PositiveInt = 4  # fewest channels of a group, where a layer has as many
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
     batch_statistics: ClassVar[bool] = False
 
     def build(self, context: BuildContext) -> Hooks:
@@ -41,10 +40,6 @@ class Group:
     def convert_for_export(self, model: nn.Module) -> nn.Module:
         """A newly built `model` in the form in which this choice exports it."""
         return self.convert(model)
-
-    def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """What the plan says."""
-        return ()
 
 
 class GroupNorm(nn.GroupNorm):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from dnntrain.choices.norm._convert import NormFacts, replace_batch_norms
+from dnntrain.choices.norm._convert import replace_batch_norms
 from dnntrain.choices.norm.group import make_group_norm
 from dnntrain.protocols import (
     BuildContext,
@@ -16,12 +16,13 @@ from dnntrain.protocols import (
     LayoutRequirement,
     ModelStage,
     ModelTransform,
+    NormChoice,
     SingleProcess,
 )
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(NormChoice):
     """Each example is normalised over all channels and pixels of a layer, as group normalisation with one group does."""
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_LAYER})
@@ -37,7 +38,3 @@ class Layer:
     def convert_for_export(self, model: nn.Module) -> nn.Module:
         """A newly built `model` in the form in which this choice exports it."""
         return self.convert(model)
-
-    def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """What the plan says."""
-        return ()

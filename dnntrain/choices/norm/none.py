@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from dnntrain.choices.norm._convert import NormFacts, make_local_note
-from dnntrain.protocols import BuildContext, Collectives, Hooks, LayoutRequirement, SingleProcess
+from dnntrain.choices.norm._convert import make_local_note
+from dnntrain.protocols import BuildContext, Collectives, Hooks, NormChoice, NormFacts, SingleProcess
 
 
 @dataclass(frozen=True)
-class NoConversion:
+class NoConversion(NormChoice):
     """Normalisation layers as the model defines them. Fills no slot."""
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks()

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from dnntrain.choices.norm._convert import (
     BatchNormChoice,
     BatchNormVariant,
-    NormFacts,
     change_layer_class,
     make_local_note,
 )
-from dnntrain.protocols import BuildContext, Collectives, Hooks, LayoutRequirement, SingleProcess
+from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, SingleProcess
 
 
 @dataclass(frozen=True)
 class PerRank(BatchNormChoice):
     """Each rank normalises with its own examples: nothing is sent; other layouts give other numbers. Synchronised layers become local."""
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context, "norm_per_rank")

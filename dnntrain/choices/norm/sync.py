@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from dnntrain.choices.norm._convert import (
     BatchNormChoice,
     BatchNormVariant,
-    NormFacts,
     change_layer_class,
     make_micro_batch_note,
 )
 from dnntrain.nn.precise_bn import compute_moments, compute_population
-from dnntrain.protocols import BuildContext, Collectives, Hooks, LayoutRequirement, SingleProcess
+from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, SingleProcess
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,6 @@ class Sync(BatchNormChoice):
 
     One sum over the ranks for each layer, forward and backward. On one rank it is plain batch normalisation.
     """
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context, "norm_sync")

@@ -10,24 +10,27 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.norm._convert import NormFacts, replace_batch_norms
+from dnntrain.choices.norm._convert import replace_batch_norms
 from dnntrain.choices.norm.group import make_group_norm
 from dnntrain.config.fields import Positive, PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.nn.grad_strides import keep_grad_strides
 from dnntrain.protocols import (
     BuildContext,
+    Claim,
     Collectives,
     Hooks,
     LayoutRequirement,
     ModelStage,
     ModelTransform,
+    NormChoice,
+    Role,
     SingleProcess,
 )
 
 
 @dataclass(frozen=True)
-class WeightStandardization:
+class WeightStandardization(NormChoice):
     """Each filter of a convolution is used with mean 0 and standard deviation 1; batch becomes group normalisation.
 
     What is exported holds the standardised filters, under the same names.
@@ -39,6 +42,9 @@ class WeightStandardization:
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_LAYER})
     batch_statistics: ClassVar[bool] = False
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.WEIGHT_FORM, "norm=weight_standardization", "use norm=none"),)
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks(
@@ -68,10 +74,6 @@ class WeightStandardization:
         return replace_batch_norms(
             model, "weight_standardization", lambda layer: make_group_norm(layer, self.groups, self.smallest)
         )
-
-    def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """What the plan says."""
-        return ()
 
 
 class StandardizedConv2d(nn.Conv2d):

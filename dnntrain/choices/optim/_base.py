@@ -6,30 +6,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
-import torch
 from torch import nn
 
 from dnntrain.choices.optim._param_groups import GroupRule, ParameterOptions, make_param_groups, make_parameter_options
 from dnntrain.config.fields import Annotated, Literal, NonNegative, Positive, PositiveInt, Range, Text
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import OptimChoice, Refusal
 from dnntrain.utils.hardware import Hardware
 
 _DEFAULT_BASE_BATCH = 256
 
-OptimizerT = TypeVar("OptimizerT", bound="OptimizerChoice")
-
 
 @dataclass(frozen=True)
-class OptimizerChoice:
+class OptimizerChoice(OptimChoice):
     """The knobs that all optimizers share, and what the plan asks of them.
 
-    needs             what of a layout it needs
-    rates             the knobs that are learning rates, which the scaling rule multiplies
-    state_numbers     float32 numbers of state per parameter
-    takes_loss_scale  whether its step may follow a float16 loss scale
-    package           the package that it comes from, where that is an extra of dnntrain
+    package    the package that it comes from, where that is an extra of dnntrain
     """
 
     lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
@@ -51,10 +44,6 @@ class OptimizerChoice:
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # rates times batch_size / lr_base_batch, or its square root
     lr_base_batch: PositiveInt = 256  # batch size that lr is meant for, where lr_scaling is not none
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
-    lr_fields: ClassVar[tuple[str, ...]] = ("lr",)
-    state_floats_per_parameter: ClassVar[float] = 2.0
-    supports_loss_scale: ClassVar[bool] = True
     package: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -69,26 +58,16 @@ class OptimizerChoice:
         for rule in self.groups:
             GroupRule.parse(rule)
 
-    def build(
-        self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
-    ) -> tuple[torch.optim.Optimizer, ...]:
-        """The optimizers over the parameters of `model`. `settings` are those of the whole model, where `model` is a part of it."""
-        raise NotImplementedError
-
-    def build_hooks(self, context: BuildContext) -> Hooks:
-        """What the choice gives the trainer besides optimizers, which it is bound to through `Built.optimizers`."""
-        return Hooks()
-
-    def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
-        """(reason, fix) where this optimizer cannot be used here."""
+    def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
         if self.package and find_spec(self.package) is None:
-            return f"needs the package {self.package}", f"install it: pip install 'dnntrain[{self.package}]'"
+            return Refusal(f"needs the package {self.package}", f"install it: pip install 'dnntrain[{self.package}]'")
         return None
 
-    def adapt_lr(self: OptimizerT, batch_size: int) -> OptimizerT:
+    def adapt_lr(self, batch_size: int) -> Self:
         """The same choice with its learning rates for `batch_size` examples a step."""
         factor = compute_lr_scale(self.lr_scaling, batch_size, self.lr_base_batch)
-        return replace(self, **{name: getattr(self, name) * factor for name in self.lr_fields}) if factor != 1 else self
+        rates = {name: rate for name, rate in vars(self).items() if name in self.lr_fields}
+        return replace(self, **{name: rate * factor for name, rate in rates.items()}) if factor != 1 else self
 
     def format_lr_equation(self, batch_size: int) -> str:
         """`0.1 × 1024 / 256 = 0.4 (optim.lr_scaling=linear)`: how the learning rate comes about."""

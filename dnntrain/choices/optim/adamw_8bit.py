@@ -16,7 +16,7 @@ from dnntrain.choices.optim._base import OptimizerChoice
 from dnntrain.choices.optim._matrix_views import make_matrix_groups, swap_in_matrix_gradients
 from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Fraction, NonNegative, Positive
-from dnntrain.protocols import LayoutRequirement
+from dnntrain.protocols import LayoutRequirement, Refusal
 from dnntrain.utils.hardware import Hardware
 
 #: The means of a parameter, and whether each has a sign.
@@ -46,11 +46,13 @@ class AdamW8bit(OptimizerChoice):
         )
         return (optimizer,)
 
-    def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
+    def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
         if hardware.device not in ("cpu", "cuda"):
-            return f"has 8-bit kernels for CPU and CUDA, not for {hardware.device}", "use optim=adamw or device=cpu"
+            return Refusal(
+                f"has 8-bit kernels for CPU and CUDA, not for {hardware.device}", "use optim=adamw or device=cpu"
+            )
         if find_spec("torchao") is None:
-            return "needs the package torchao", "install it: pip install torchao"
+            return Refusal("needs the package torchao", "install it: pip install torchao")
         return None
 
 

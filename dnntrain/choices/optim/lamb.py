@@ -45,7 +45,8 @@ class Lamb(OptimizerChoice):
         )
 
     def build_hooks(self, context: BuildContext) -> Hooks:
-        return Hooks(state={"lamb": StepCountState()})
+        step_count = StepCountState()
+        return Hooks(state={"lamb": step_count}, bindings=(step_count.bind,))
 
 
 def mark_adaptive_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

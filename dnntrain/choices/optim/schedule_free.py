@@ -40,7 +40,9 @@ class ScheduleFree(OptimizerChoice):
 
     def build_hooks(self, context: BuildContext) -> Hooks:
         average_weights = AverageWeights()
-        return Hooks(eval_weights=(average_weights,), state={"schedule_free": average_weights})
+        return Hooks(
+            eval_weights=(average_weights,), state={"schedule_free": average_weights}, bindings=(average_weights.bind,)
+        )
 
 
 class ScheduleFreeAdamW(torch.optim.Optimizer):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dnntrain.config.fields import Fraction
-from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
+from dnntrain.distributed.parallel_dims import MESH_DIMS, ParallelConfig, ParallelDims
+from dnntrain.protocols import DeviceDemand, Refusal, RunFacts
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,18 @@ class Auto(ParallelConfig):
 
     def build(self, ranks: int) -> ParallelDims:
         return ParallelDims(dp=ranks)
+
+    def fit(self, ranks: int, demand: DeviceDemand) -> tuple[ParallelDims, str]:
+        return choose_parallel_dims(ranks, demand.state, demand.other, demand.memory, self.headroom)
+
+    def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
+        for name, degree in self.get_changed_options().items():
+            if name in MESH_DIMS:
+                yield Refusal(
+                    f"parallel=auto chooses the degrees itself, and parallel.{name}={degree} is one",
+                    f"leave parallel.{name} out, or use parallel=ddp parallel.{name}={degree}",
+                )
+                return
 
 
 def choose_parallel_dims(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dnntrain.config.fields import PositiveInt
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
@@ -13,6 +14,8 @@ class Fsdp(ParallelConfig):
     """Weights, gradients and optimizer state lie in parts on all ranks; a block's weights are gathered for it (Zhao et al., VLDB 2023)."""
 
     shard: PositiveInt | None = None  # ranks that share one copy of the weights; null: the ranks that are left
+
+    uses_fsdp: ClassVar[bool] = True
 
     def build(self, ranks: int) -> ParallelDims:
         return self.resolve_dims(ranks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from dnntrain.config.fields import PositiveInt
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
@@ -14,6 +15,8 @@ class Hsdp(ParallelConfig):
 
     dp: PositiveInt | None = None  # groups, each with a whole copy of the model; null: 2, or those left by shard
     shard: PositiveInt | None = None  # ranks of a group; null: the ranks that are left
+
+    uses_fsdp: ClassVar[bool] = True
 
     def build(self, ranks: int) -> ParallelDims:
         layout = replace(self, dp=2) if self.dp is None and self.shard is None else self

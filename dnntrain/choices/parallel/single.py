@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.distributed.parallel_dims import ParallelDims
+from dnntrain.protocols import ParallelChoice
 
 
 @dataclass(frozen=True)
-class Single:
+class Single(ParallelChoice):
     """The whole model and every batch in one process."""
 
     processes: ClassVar[str] = "one"

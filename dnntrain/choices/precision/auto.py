@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.precision._policy import PrecisionPolicy
+from dnntrain.protocols import PrecisionChoice, PrecisionPolicy
 from dnntrain.utils.hardware import Hardware
 
 
 @dataclass(frozen=True)
-class AutoPrecision:
+class AutoPrecision(PrecisionChoice):
     """bf16 on a GPU of capability 8.0 or more and on a CPU with AMX or AVX512-bf16; fp16 on older GPUs; else fp32."""
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:

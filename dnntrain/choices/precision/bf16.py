@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.precision._policy import PrecisionPolicy
+from dnntrain.protocols import PrecisionChoice, PrecisionPolicy
 from dnntrain.utils.hardware import Hardware
 
 
 @dataclass(frozen=True)
-class Bf16:
+class Bf16(PrecisionChoice):
     """torch.autocast in bfloat16 (Micikevicius et al., "Mixed precision training", 2018; Kalamkar et al., 2019)."""
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.precision._policy import PrecisionPolicy
+from dnntrain.protocols import PrecisionChoice, PrecisionPolicy
 from dnntrain.utils.hardware import Hardware
 
 
 @dataclass(frozen=True)
-class Fp32:
+class Fp32(PrecisionChoice):
     """Every number is float32."""
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:

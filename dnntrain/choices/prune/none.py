@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import BuildContext, Hooks, PruneChoice
 
 
 @dataclass(frozen=True)
-class NoPruning:
+class NoPruning(PruneChoice):
     """No pruning. Fills no slot."""
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks()

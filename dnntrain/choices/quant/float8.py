@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.config.fields import Literal, Probability
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks
+from dnntrain.protocols import BuildContext, Hooks, Refusal
 from dnntrain.utils.hardware import Hardware
 
 #: Sizes that the matrix units take.
@@ -38,21 +38,25 @@ class Float8(PostTraining):
     """
 
     formats: ClassVar[tuple[str, ...]] = ("pt2_cuda",)
+    compute_dtype: ClassVar[str] = "bfloat16"
 
     granularity: Literal["row", "tensor"] = "row"  # a scale for each image or token and each output, or for each tensor
     min_share: Probability = 0.5  # least share of multiply-adds that must run in float8; else the export fails
 
+    def check_model(self, model: nn.Module) -> None:
+        check_layers(model)
+
     def build(self, context: BuildContext) -> Hooks:
         return Hooks()
 
-    def refusal(self, hardware: Hardware) -> tuple[str, str] | None:
+    def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
         if can_compute_float8(hardware):
             return None
         hardware_name = "a CPU" if hardware.device == "cpu" else hardware.device_name or hardware.device
         if hardware.device == "cuda":
             hardware_name += " of capability {}.{}".format(*hardware.capability)
         capability = "{}.{}".format(*MIN_CAPABILITY)
-        return (
+        return Refusal(
             f"computes in 8-bit floating point, which needs a CUDA device of compute capability {capability} or more; here is {hardware_name}",
             "use quant=int8_dynamic, or quant=int8_weight_only",
         )

@@ -11,14 +11,17 @@ from torch import nn
 
 from dnntrain.config.fields import Literal, PositiveInt
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ModelStage, ModelTransform
+from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ModelStage, ModelTransform, QuantChoice, Refusal
+from dnntrain.utils.hardware import Hardware
+
+_MIN_CAPABILITY = (8, 9)
 
 #: Sizes that the matrix units take.
 _SIZE_MULTIPLE = 16
 
 
 @dataclass(frozen=True)
-class Float8Training:
+class Float8Training(QuantChoice):
     """Products of linear layers, forward and backward, in float8 with scales of the values at hand: x / s, s = max|x| / largest float8.
 
     Inputs and weights are e4m3; gradients e5m2, or e4m3 with `granularity=row`. Weights and optimizer state stay as they are, and what
@@ -31,6 +34,14 @@ class Float8Training:
     smallest: PositiveInt = 256  # fewest inputs and outputs of a layer that is converted: smaller ones would be slower
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
+
+    def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
+        if hardware.capability >= _MIN_CAPABILITY:
+            return None
+        return Refusal(
+            "computes in 8-bit floating point, which needs a GPU of compute capability 8.9 or more",
+            "use precision=bf16, or quant=none",
+        )
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks(

@@ -40,7 +40,7 @@ class Int8Static(PostTraining):
 
     def check_options(self) -> None:
         super().check_options()
-        if self.observer != "percentile" and self.percentile != type(self).percentile:
+        if self.observer != "percentile" and "percentile" in self.get_changed_options():
             raise ConfigError(
                 f"quant.percentile={self.percentile} has no effect with quant.observer={self.observer}",
                 "use quant.observer=percentile, or leave percentile out",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import nn
+
 from dnntrain.choices.quant._post_training import PostTraining
+from dnntrain.errors import ConfigError
 from dnntrain.protocols import BuildContext, Hooks
 
 
@@ -17,6 +20,14 @@ class Int8WeightOnly(PostTraining):
     """
 
     formats: ClassVar[tuple[str, ...]] = ("pt2_int8",)
+    is_weight_only: ClassVar[bool] = True
+
+    def check_model(self, model: nn.Module) -> None:
+        if not any(isinstance(module, nn.Linear) for module in model.modules()):
+            raise ConfigError(
+                "quant=int8_weight_only quantises linear layers, and this model has none",
+                "use quant=int8_static, or quant=none",
+            )
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks()

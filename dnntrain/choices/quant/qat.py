@@ -5,7 +5,7 @@ inference", 2018; Krishnamoorthi, "Quantizing deep convolutional networks for ef
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -31,6 +31,9 @@ from dnntrain.protocols import (
     LayoutRequirement,
     ModelStage,
     ModelTransform,
+    Refusal,
+    Role,
+    RunFacts,
     ScheduledValue,
     StepInfo,
     TrainerHandles,
@@ -63,9 +66,9 @@ class Qat(PostTraining):
     def build(self, context: BuildContext) -> Hooks:
         self.check_options()
         self.check_backend()
-        for name in ("start", "freeze_batch_norm", "freeze_observers"):
-            if getattr(self, name).unit == "s":
-                raise ConfigError(f"quant.{name}={getattr(self, name)} is a time", "give it in %, ep or step")
+        for name, value in vars(self).items():
+            if isinstance(value, Length) and value.unit == "s":
+                raise ConfigError(f"quant.{name}={value} is a time", "give it in %, ep or step")
         if has_reached(self.freeze_observers, StepInfo(0, 0.0, 0.0)):
             raise ConfigError(
                 f"quant.freeze_observers={self.freeze_observers}: no range is ever measured",
@@ -74,6 +77,7 @@ class Qat(PostTraining):
         if context.total_steps and not has_reached(self.start, _make_step_info(context, context.total_steps - 1)):
             raise ConfigError(f"quant.start={self.start}: no step is trained with rounding", "use quant.start=0%")
         ranges = ActivationRanges(self.averaging, context.collectives)
+        shared_statistics = SharedStatistics(partial(self._is_freeze_step, context))
 
         def insert_rounding(model: nn.Module) -> nn.Module:
             insert_fake_quantization(model, context.spec.inputs.shape)
@@ -92,7 +96,8 @@ class Qat(PostTraining):
                     make_batch_norm_setter, lambda step_info: not has_reached(self.freeze_batch_norm, step_info)
                 ),
             ),
-            after_step_hooks=(SharedStatistics(partial(self._is_freeze_step, context)), ranges),
+            after_step_hooks=(shared_statistics, ranges),
+            bindings=(shared_statistics.bind, ranges.bind),
             export_transforms=(remove_fake_quantization,),
             export_metadata=(_get_export_metadata,),
             state={"quant": ranges},
@@ -104,12 +109,21 @@ class Qat(PostTraining):
         return has_reached(self.freeze_batch_norm, next_step) and not has_reached(self.freeze_batch_norm, step_info)
 
     def check_with(self, hooks: Hooks) -> None:
-        """Raises ConfigError where another method replaces the statistics that are folded in."""
         if any(view.replaces == "statistics" for view in hooks.eval_weights):
-            knob = "reg.swa.batches" if "swa_statistics" in hooks.state else "norm.precise"
-            raise ConfigError(
-                f"quant=qat folds the statistics of batch normalisation, which {knob} would replace",
-                f"use {knob}=0",
+            raise ConfigError("quant=qat folds the statistics of batch normalization, which another method replaces")
+
+    def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
+        yield from super().find_refusals(facts)
+        for claim in facts.get_claims(Role.WEIGHT_FORM):
+            yield Refusal(
+                "quant=qat cannot quantise layers that compute with their weight in a way of their own, as those of "
+                f"{claim.setting} do",
+                f"{claim.remedy}, or quant=int8_static, which quantises what was trained",
+            )
+        for claim in facts.get_claims(Role.BATCH_NORM_STATISTICS):
+            yield Refusal(
+                f"quant=qat folds the statistics of batch normalisation, which {claim.setting} would replace",
+                claim.remedy,
             )
 
 

@@ -11,19 +11,19 @@ import torch
 from dnntrain.choices.reg._boxes import make_box_mask
 from dnntrain.choices.reg._pairs import blend_rows, draw_symmetric_beta, find_partners, to_soft_targets
 from dnntrain.config.fields import Positive, Probability
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, TaskFeature
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, RegChoice, TaskFeature
 from dnntrain.utils.rng import Index, Key
 
 
 @dataclass(frozen=True)
-class Cutmix:
+class Cutmix(RegChoice):
     """A box of the image is the partner's, of 1 - l of the area, l of Beta(alpha, alpha); targets mix by the areas that are seen."""
 
     alpha: Positive = 1.0  # of the Beta distribution; 1: the areas are spread evenly, as in the paper
     probability: Probability = 0.5  # share of the examples that get a box; the paper has 0.5 for CIFAR, 1 for ImageNet
 
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS})
-    pairs: ClassVar[bool] = True
+    example_relation: ClassVar[str] = "mixes"
 
     def build(self, context: BuildContext) -> Hooks:
         def mix(batch: Batch, key: Key) -> Batch:

@@ -6,24 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
 from dnntrain.choices.reg._validate import validate_transform
 from dnntrain.config.fields import Fraction, Literal
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ModelStage, ModelTransform
+from dnntrain.protocols import BuildContext, Hooks, ModelStage, ModelTransform, RegChoice
 
 
 @dataclass(frozen=True)
-class DropPath:
+class DropPath(RegChoice):
     """While training each example skips the residual branch of block l of L with probability rate * l / L; what is kept is scaled up."""
 
     rate: Fraction = 0.1  # probability of skipping the deepest block's residual branch
     by_depth: Literal["linear", "constant"] = "linear"  # linear: rate * l / L for the l-th of L blocks; constant: rate
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         transform = ModelTransform(ModelStage.STRUCTURE, partial(apply_drop_path, self))

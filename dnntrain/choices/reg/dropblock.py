@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,18 +14,16 @@ from dnntrain.choices.reg._validate import validate_transform
 from dnntrain.choices.reg.dropout import format_names
 from dnntrain.config.fields import Fraction, PositiveInt
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ModelStage, ModelTransform
+from dnntrain.protocols import BuildContext, Hooks, ModelStage, ModelTransform, RegChoice
 
 
 @dataclass(frozen=True)
-class Dropblock:
+class Dropblock(RegChoice):
     """While training, squares of block x block neighbours of a feature map are 0, so that about `rate` of it is; the rest is scaled up."""
 
     rate: Fraction = 0.1  # share of a feature map that is dropped
     block: PositiveInt = 7  # side of a square, an odd number; on smaller maps the largest odd one that fits
     where: str | None = None  # names of modules whose outputs lose squares; null: convolutions of the second half
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         if self.block % 2 == 0:

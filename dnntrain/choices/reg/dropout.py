@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -15,18 +15,27 @@ from torch.nn.modules.dropout import _DropoutNd
 from dnntrain.choices.reg._validate import validate_transform
 from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ModelStage, ModelTransform
+from dnntrain.protocols import (
+    BuildContext,
+    Claim,
+    Hooks,
+    ModelStage,
+    ModelTransform,
+    RegChoice,
+    Role,
+)
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(RegChoice):
     """While training each number is 0 with probability rate, else divided by 1 - rate; in a library's models too."""
 
     rate: Fraction = 0.1  # probability of dropping a number
     where: str | None = "*"  # names of dropout modules whose rate is set: *, classifier.*; null: none
     before: str | None = None  # names of linear and convolution layers that get a dropout of their inputs
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.DROPOUT, f"reg.dropout.rate={self.rate}", "reg.dropout"),)
 
     def build(self, context: BuildContext) -> Hooks:
         transform = ModelTransform(ModelStage.STRUCTURE, partial(apply_dropout, self))

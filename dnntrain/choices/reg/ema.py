@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnntrain.config.fields import Fraction, PositiveInt
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, StepInfo, TrainerHandles
+from dnntrain.protocols import (
+    BuildContext,
+    Claim,
+    Hooks,
+    MemoryUse,
+    RegChoice,
+    Role,
+    StepInfo,
+    TrainerHandles,
+)
 from dnntrain.utils.dtensor import fill_tensors, local_shard
 
 
 @dataclass(frozen=True)
-class Ema:
+class Ema(RegChoice):
     """average = decay * average + (1 - decay) * weights after each step; evaluated and exported in the weights' place.
 
     Floating-point buffers (batch norm's running statistics) are averaged too; whole-number buffers are copied.
@@ -27,11 +36,23 @@ class Ema:
     every: PositiveInt = 1  # steps between two updates; the decay is adapted to it
     warmup: bool = True  # at step t use at most (1 + t) / (10 + t), so that early weights are soon forgotten
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.EVAL_WEIGHTS, "reg.ema", "leave reg.ema out"),)
 
     def build(self, context: BuildContext) -> Hooks:
         average = WeightAverage(self.decay, self.every, self.warmup)
-        return Hooks(after_step_hooks=(average,), eval_weights=(average,), state={"ema": average})
+        return Hooks(
+            after_step_hooks=(average,),
+            eval_weights=(average,),
+            state={"ema": average},
+            bindings=(average.bind,),
+            memory_use=(count_one_copy,),
+        )
+
+
+def count_one_copy(shard_ranks: int) -> MemoryUse:
+    """The average, laid out as the weights are."""
+    return MemoryUse(weight_copies=1)
 
 
 def compute_decay(update: int, decay: float, every: int, warmup: bool) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,9 @@ from dnntrain.protocols import (
     GradientStage,
     GradientTransform,
     Hooks,
-    LayoutRequirement,
     ModelStage,
     ModelTransform,
+    RegChoice,
     TrainerHandles,
 )
 from dnntrain.utils.dtensor import local_shard
@@ -29,15 +28,13 @@ _MIN_NORM = 1e-3
 
 
 @dataclass(frozen=True)
-class GradClip:
+class GradClip(RegChoice):
     """Norm: all gradients are scaled so that their global L2 norm is at most limit. Value: each number is cut to [-limit, limit].
     Adaptive: the gradient of each unit (row of a weight) is scaled to at most limit times the norm of its weights; not in the last layer.
     """
 
     kind: Literal["norm", "value", "adaptive"] = "norm"  # what is bounded: the norm of all, each number, each unit
     limit: Positive | None = None  # null: 1 for norm and value, 0.01 for adaptive
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         limit = self.limit or (0.01 if self.kind == "adaptive" else 1.0)
@@ -49,6 +46,7 @@ class GradClip:
         return Hooks(
             gradient_transforms=(GradientTransform(GradientStage.CLIP, adaptive),),
             model_transforms=(adaptive.survey_transform,),
+            bindings=(adaptive.bind,),
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,24 +11,31 @@ from torch import Tensor
 from dnntrain.choices.reg._validate import validate_transform
 from dnntrain.choices.reg._weight_selection import WeightSelection, get_gradients
 from dnntrain.config.fields import Positive
-from dnntrain.protocols import BuildContext, GradientStage, GradientTransform, Hooks, LayoutRequirement, TrainerHandles
+from dnntrain.protocols import (
+    BuildContext,
+    GradientStage,
+    GradientTransform,
+    Hooks,
+    RegChoice,
+    TrainerHandles,
+)
 from dnntrain.utils.dtensor import local_shard
 
 
 @dataclass(frozen=True)
-class L1:
+class L1(RegChoice):
     """strength * sign(w) is added to the gradient of each weight: that of strength * Σ |w|. The loss that is logged stays the task's."""
 
     strength: Positive = 1e-5  # factor on the sum of the weights' sizes
     where: str = "*"  # pattern of names of the weights; biases and norms never have a penalty
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
-
     def build(self, context: BuildContext) -> Hooks:
         weights = WeightSelection(self.where, "reg.l1.where")
-        penalty = GradientTransform(GradientStage.PENALTY, L1Penalty(self.strength, weights))
+        penalty = L1Penalty(self.strength, weights)
         return Hooks(
-            model_transforms=(validate_transform(weights.survey_transform, context),), gradient_transforms=(penalty,)
+            model_transforms=(validate_transform(weights.survey_transform, context),),
+            gradient_transforms=(GradientTransform(GradientStage.PENALTY, penalty),),
+            bindings=(penalty.bind,),
         )
 
 

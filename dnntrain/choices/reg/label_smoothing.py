@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.config.fields import Fraction
-from dnntrain.protocols import BuildContext, Hooks, TaskFeature
+from dnntrain.protocols import BuildContext, Hooks, RegChoice, TaskFeature
 
 
 @dataclass(frozen=True)
-class LabelSmoothing:
+class LabelSmoothing(RegChoice):
     """Targets become (1 - smoothing) * onehot + smoothing / classes; computed inside the cross-entropy, at no cost."""
 
     smoothing: Fraction = 0.1  # probability mass spread evenly over all classes

@@ -10,12 +10,12 @@ import torch
 
 from dnntrain.choices.reg._pairs import blend_rows, draw_symmetric_beta, find_partners, to_soft_targets
 from dnntrain.config.fields import Positive, Probability
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, TaskFeature
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, RegChoice, TaskFeature
 from dnntrain.utils.rng import Key
 
 
 @dataclass(frozen=True)
-class Mixup:
+class Mixup(RegChoice):
     """Image and target become l * own + (1 - l) * partner's, l of Beta(alpha, alpha) for each example."""
 
     alpha: Positive = (
@@ -24,7 +24,7 @@ class Mixup:
     probability: Probability = 1.0  # share of the examples that are mixed
 
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS})
-    pairs: ClassVar[bool] = True
+    example_relation: ClassVar[str] = "mixes"
 
     def build(self, context: BuildContext) -> Hooks:
         def mix(batch: Batch, key: Key) -> Batch:

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from dnntrain.choices.reg._image_ops import AugmentPolicy, check_channels, make_operations
 from dnntrain.config.fields import Annotated, PositiveInt, Range
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import BuildContext, Claim, Hooks, RegChoice, Role
 
 
 @dataclass(frozen=True)
-class RandAugment:
+class RandAugment(RegChoice):
     """Each image goes through some of 14 operations, drawn evenly for it and the epoch, all of one magnitude, the sign by chance.
 
     Operations and magnitudes are those of torchvision. It comes after mirroring and cropping, on the bytes.
@@ -20,8 +20,10 @@ class RandAugment:
     operations: PositiveInt = 2  # operations that an image goes through, one after the other; 1 to 3 in the paper
     magnitude: Annotated[int, Range(at_least=0, at_most=30)] = 9  # their strength: 0 hardly any, 30 the strongest
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
-    varies: ClassVar[bool] = True
+    varies_images: ClassVar[bool] = True
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.IMAGE_OPERATIONS, "reg.randaugment", "leave reg.randaugment out"),)
 
     def build(self, context: BuildContext) -> Hooks:
         channels, height, width = context.spec.inputs.shape

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from dnntrain.choices.reg._boxes import make_box_mask
 from dnntrain.config.fields import Annotated, Positive, Probability, Range
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext, Hooks, RegChoice
 from dnntrain.utils.rng import Index, Key
 
 
 @dataclass(frozen=True)
-class RandomErasing:
+class RandomErasing(RegChoice):
     """A rectangle of `min_area` to `max_area` of the image, of aspect up to `max_aspect`, is set to 0, the mean colour."""
 
     probability: Probability = 0.25  # share of the images that lose a rectangle
@@ -23,8 +23,7 @@ class RandomErasing:
     max_area: Annotated[float, Range(above=0, at_most=1)] = 0.33  # largest part of the image
     max_aspect: Positive = 3.3  # longest to shortest side; at least 1
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
-    varies: ClassVar[bool] = True
+    varies_images: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:
         def erase(batch: Batch, key: Key) -> Batch:

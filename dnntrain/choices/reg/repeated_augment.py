@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from dnntrain.config.fields import Annotated, Range
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import BuildContext, Hooks, Refusal, RegChoice, RunFacts
 
 
 @dataclass(frozen=True)
-class RepeatedAugment:
+class RepeatedAugment(RegChoice):
     """Each step holds `copies` differently augmented copies of train.batch_size / `copies` examples.
 
     A step costs what it did, and an epoch has as many steps; it sees 1 / `copies` of the examples, and `copies` epochs see each of them.
@@ -18,7 +19,17 @@ class RepeatedAugment:
 
     copies: Annotated[int, Range(at_least=2)] = 2  # of each example in a step; must divide train.batch_size
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
+        if facts.batch_size % self.copies:
+            yield Refusal(
+                f"reg.repeated_augment.copies={self.copies} does not divide train.batch_size={facts.batch_size}",
+                f"use train.batch_size={math.ceil(facts.batch_size / self.copies) * self.copies}",
+            )
+        if not facts.varies_images:
+            yield Refusal(
+                f"reg.repeated_augment.copies={self.copies} repeats examples, and nothing that changes images makes the copies differ",
+                "set data.flip=true or data.crop_padding=4, or add a method: reg=[repeated_augment,randaugment]",
+            )
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks(augment_copies=self.copies)

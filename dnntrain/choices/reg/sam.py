@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from dnntrain.choices.reg._weight_selection import get_gradients
 from dnntrain.config.fields import Positive
-from dnntrain.protocols import BuildContext, ComputeGradients, Hooks, LayoutRequirement, StepLoss, TrainerHandles
+from dnntrain.protocols import (
+    BuildContext,
+    ComputeGradients,
+    Hooks,
+    LayoutRequirement,
+    RegChoice,
+    StepLoss,
+    TrainerHandles,
+)
 from dnntrain.utils.dtensor import local_shard
 
 #: Added to the sizes of weights in the adaptive form (eta of Kwon et al., section 4).
@@ -19,7 +27,7 @@ _ETA = 0.01
 
 
 @dataclass(frozen=True)
-class Sam:
+class Sam(RegChoice):
     """The step is taken with the gradient at w + e, e = rho * g / |g|: where the loss is about largest within rho of w.
 
     Adaptive: e = rho * t² g / |t g| with t = |w| + 0.01, number by number. Each step computes the gradient twice.
@@ -31,7 +39,8 @@ class Sam:
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.SECOND_PASS})
 
     def build(self, context: BuildContext) -> Hooks:
-        return Hooks(optimizer_step=SharpnessAwareStep(self.rho, self.adaptive))
+        step = SharpnessAwareStep(self.rho, self.adaptive)
+        return Hooks(optimizer_step=step, bindings=(step.bind,))
 
 
 class SharpnessAwareStep:

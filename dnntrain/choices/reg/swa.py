@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from dnntrain.choices.reg.ema import WeightAverage
+from dnntrain.choices.reg.ema import WeightAverage, count_one_copy
 from dnntrain.config.fields import Duration, Fraction, NonNegativeInt, PositiveDuration
 from dnntrain.errors import ConfigError
 from dnntrain.nn.precise_bn import PreciseStatistics
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, StepInfo
+from dnntrain.protocols import (
+    BuildContext,
+    Claim,
+    Hooks,
+    LayoutRequirement,
+    Refusal,
+    RegChoice,
+    Role,
+    RunFacts,
+    StepInfo,
+)
 
 
 @dataclass(frozen=True)
-class Swa:
+class Swa(RegChoice):
     """The mean of the weights at the ends of the last epochs, evaluated and exported in their place.
 
     Batch normalisation's running statistics are recomputed for it. A constant or cyclic learning rate in that part of the run suits it
@@ -33,16 +43,36 @@ class Swa:
         """Recomputed statistics look at the inputs of inner modules."""
         return frozenset({LayoutRequirement.FEATURES}) if self.batches else frozenset()
 
+    def get_claims(self) -> Iterator[Claim]:
+        yield Claim(Role.EVAL_WEIGHTS, "reg.swa", "leave reg.swa out")
+        if self.batches:
+            yield Claim(Role.BATCH_NORM_STATISTICS, f"reg.swa.batches={self.batches}", "use reg.swa.batches=0")
+
+    def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
+        if not facts.has_validation and not facts.has_test:
+            yield Refusal(
+                "reg.swa gives the weights that are evaluated, and nothing is",
+                "set data.val_fraction=0.1 or eval.test=true",
+            )
+
     def build(self, context: BuildContext) -> Hooks:
         average = TailAverage(self.start, make_interval_check(self, context))
-        hooks = Hooks(after_step_hooks=(average,), eval_weights=(average,), state={"swa": average})
+        hooks = Hooks(
+            after_step_hooks=(average,),
+            eval_weights=(average,),
+            state={"swa": average},
+            bindings=(average.bind,),
+            memory_use=(count_one_copy,),
+        )
         if not self.batches:
             return hooks
         statistics = AveragedStatistics(self.batches, average)
-        return Hooks(
+        return replace(
+            hooks,
             after_step_hooks=(average, statistics),
             eval_weights=(average, statistics),
             state={"swa": average, "swa_statistics": statistics},
+            bindings=(average.bind, statistics.bind),
         )
 
 

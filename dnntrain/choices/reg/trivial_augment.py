@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.choices.reg._image_ops import AugmentPolicy, check_channels, make_operations
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import BuildContext, Claim, Hooks, RegChoice, Role
 
 
 @dataclass(frozen=True)
-class TrivialAugment:
+class TrivialAugment(RegChoice):
     """Each image goes through one of 14 operations, at one of 31 magnitudes, both drawn evenly for it and the epoch; there is no knob.
 
     Operations and magnitudes are those of the paper's wide space, as in torchvision. It comes after mirroring and cropping, on the bytes.
     """
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
-    varies: ClassVar[bool] = True
+    varies_images: ClassVar[bool] = True
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.IMAGE_OPERATIONS, "reg.trivial_augment", "leave reg.trivial_augment out"),)
 
     def build(self, context: BuildContext) -> Hooks:
         check_channels("trivial_augment", context.spec.inputs.shape[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,25 +13,32 @@ from dnntrain.choices.reg._validate import validate_transform
 from dnntrain.choices.reg._weight_selection import WeightSelection
 from dnntrain.config.fields import Positive
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, GradientStage, GradientTransform, Hooks, LayoutRequirement, TrainerHandles
+from dnntrain.protocols import (
+    BuildContext,
+    GradientStage,
+    GradientTransform,
+    Hooks,
+    RegChoice,
+    TrainerHandles,
+)
 from dnntrain.utils.dtensor import local_shard
 
 
 @dataclass(frozen=True)
-class WeightDecay:
+class WeightDecay(RegChoice):
     """Before each step w = w * (1 - lr * rate * by_layer^d), d layers before the last one; needs optim.weight_decay=0."""
 
     rate: Positive = 0.05  # of the last layer; the learning rate of the moment multiplies it
     by_layer: Positive = 1.0  # factor from each layer to the one before it; below 1 layers near the input decay less
     where: str = "*"  # pattern of names of the weights that decay; biases and norms never do
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
-
     def build(self, context: BuildContext) -> Hooks:
         weights = WeightSelection(self.where, "reg.weight_decay.where")
-        decay = GradientTransform(GradientStage.DECAY, DecoupledDecay(self.rate, self.by_layer, weights))
+        decay = DecoupledDecay(self.rate, self.by_layer, weights)
         return Hooks(
-            model_transforms=(validate_transform(weights.survey_transform, context),), gradient_transforms=(decay,)
+            model_transforms=(validate_transform(weights.survey_transform, context),),
+            gradient_transforms=(GradientTransform(GradientStage.DECAY, decay),),
+            bindings=(decay.bind,),
         )
 
 

@@ -5,7 +5,6 @@ Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.2).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +12,12 @@ from torch.nn import functional
 
 from dnntrain.config.fields import Positive
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement
+from dnntrain.protocols import BuildContext, Hooks, RegChoice
 from dnntrain.utils.rng import derive_seed
 
 
 @dataclass(frozen=True)
-class Whitening:
+class Whitening(RegChoice):
     """Filters are the eigenvectors of the covariance of image patches, over the roots of their eigenvalues, with both signs.
 
     Further output channels are random mixtures of them. A frozen layer needs no gradient, which spares the backward pass through it.
@@ -26,8 +25,6 @@ class Whitening:
 
     epsilon: Positive = 0.1  # added to the eigenvalues, so that noise is not blown up
     freeze: bool = True  # keep the filters as they are; false: they are only the first weights
-
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         if context.build_model is not None:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from dnntrain.config.fields import Duration, Literal, Probability
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ScheduledParam, ScheduledValue, StepInfo
+from dnntrain.protocols import (
+    BuildContext,
+    Hooks,
+    SchedChoice,
+    ScheduledParam,
+    ScheduledValue,
+    StepInfo,
+)
 
 #: A factor after `done` steps of the curve; epochs where it sets the batch size, and in a run by time the fraction of the run.
 Curve = Callable[[float], float]
 
 
 @dataclass(frozen=True)
-class WarmupSchedule:
+class WarmupSchedule(SchedChoice):
     """`warmup` raises the factor linearly from `warmup_from` of the curve's first value to all of it (torch's LinearLR)."""
 
     warmup: Duration = Duration(0, "step")  # length of the linear rise: 500step, 1ep or 5%
@@ -42,12 +48,17 @@ class Schedule(WarmupSchedule):
         | tuple[Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"], ...]
     ) = "lr"  # what the factor multiplies: lr, momentum, weight_decay, drop_rate, batch_size, or a list of them
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
+    gamma = 1.0  # no option here: the factor of a fall, of schedules that fall by one
+
+    @property
+    def scheduled_params(self) -> tuple[ScheduledParam, ...]:
+        names = (self.param,) if isinstance(self.param, str) else self.param
+        return tuple(ScheduledParam(name) for name in names)
 
     @property
     def max_gamma(self) -> float:
-        """What each fall of the curve multiplies it with at most; above 1 it is a rise, which suits the batch size alone."""
-        return float(getattr(self, "gamma", 1.0))
+        """The largest factor of a fall of the curve; above 1 it is a rise, which suits the batch size alone."""
+        return float(self.gamma)
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         """The schedule's own curve over `length` steps (a fraction in a run by time), without warm-up and cool-down."""
@@ -79,18 +90,18 @@ class Schedule(WarmupSchedule):
 
     def build_hooks(self, context: BuildContext) -> Hooks:
         """One control for each of `param`: its own base value times the factor."""
-        targets = (self.param,) if isinstance(self.param, str) else self.param
+        targets = self.scheduled_params
         if not targets or len(set(targets)) < len(targets):
-            raise ConfigError(f"sched.param={list(targets)} names none, or one twice", "as in sched.param=lr")
-        if self.max_gamma > 1 and targets != (ScheduledParam.BATCH_SIZE.value,):
             raise ConfigError(
-                f"sched.gamma={self.max_gamma:g} lets {' and '.join(targets)} grow without end",
+                f"sched.param={[target.value for target in targets]} names none, or one twice", "as in sched.param=lr"
+            )
+        if self.max_gamma > 1 and targets != (ScheduledParam.BATCH_SIZE,):
+            raise ConfigError(
+                f"sched.gamma={self.max_gamma:g} lets {' and '.join(target.value for target in targets)} grow without end",
                 "use sched.gamma=1 or less, or sched.param=batch_size",
             )
         value = self.make_factor(context)
-        return Hooks(
-            scheduled_values=tuple(ScheduledValue(ScheduledParam(name), value, is_relative=True) for name in targets)
-        )
+        return Hooks(scheduled_values=tuple(ScheduledValue(target, value, is_relative=True) for target in targets))
 
 
 def compute_decline(first: float, last: float, share: float, shape: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from dnntrain.choices.sched._base import Schedule, WarmupSchedule
 from dnntrain.choices.sched._schedule_string import parse_schedule
 from dnntrain.config.fields import Annotated, Text
-from dnntrain.protocols import Adjustment, BuildContext, Hooks, LayoutRequirement, ScheduledParam, ScheduledValue
+from dnntrain.protocols import Adjustment, BuildContext, Hooks, ScheduledParam, ScheduledValue
 
 
 class MetricScale(Protocol):
@@ -33,11 +33,13 @@ class MetricScaledSchedule(WarmupSchedule):
         str, Text(r"[a-z]\w*(:\w+=[^:\s]+)*", "a schedule such as cosine, or cosine:end=0.1:cooldown=5%", 200)
     ] = "constant"  # NAME:KNOB=VALUE…, the schedule that is scaled
 
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset()
-    uses_validation: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         self.make_base_schedule()
+
+    uses_validation: ClassVar[bool] = True
+
+    def notes(self) -> tuple[str, ...]:
+        return ("the learning rate is that of the base schedule, scaled by what each evaluation finds",)
 
     def make_base_schedule(self) -> Schedule:
         """The schedule `base`, with the warm-up."""
@@ -46,7 +48,7 @@ class MetricScaledSchedule(WarmupSchedule):
 
     def build_scaled_hooks(self, name: str, scale: MetricScale, context: BuildContext) -> Hooks:
         """The parts of `base` with the learning rate scaled; `name` is that of the saved state."""
-        hooks: Hooks = self.make_base_schedule().build(context)  # type: ignore[attr-defined]
+        hooks: Hooks = self.make_base_schedule().build(context)
         scheduled_value = ScheduledValue(ScheduledParam.LEARNING_RATE, lambda step_info: scale.scale)
         return replace(
             hooks,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from dnntrain.errors import ConfigError
 
@@ -13,19 +13,6 @@ _AXES = ("step", "epoch", "examples", "wall_s", "split")
 
 #: Names that tell of the machine, not of the learning, whichever split they came with.
 _PERFORMANCE = ("examples_per_s", "step_ms", "data_wait")
-
-
-class Tracker(Protocol):
-    """Made by `build` of a choice of the group `track`; used on the main rank only, between steps."""
-
-    def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
-        """Begins, or goes on with, the run that is kept in `run_dir`; `config` is resolved."""
-
-    def log_row(self, row: Mapping[str, Any]) -> None:
-        """Takes a row of metrics, as it stands in metrics.jsonl."""
-
-    def close(self, result: Mapping[str, Any]) -> None:
-        """Ends with the result of the run so far, as it stands in result.json."""
 
 
 def iterate_scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.choices.track._base import (
-    Tracker,
     flatten_config,
     iterate_scalars,
     make_missing_package_error,
@@ -21,6 +20,7 @@ from dnntrain.choices.track._base import (
 )
 from dnntrain.config.fields import PositiveInt
 from dnntrain.errors import ConfigError
+from dnntrain.protocols import TrackChoice, Tracker
 
 #: MLflow's bounds: entries of a batch, letters of a parameter's value.
 _MAX_BATCH_PARAMETERS = 100
@@ -34,7 +34,7 @@ _RUN_FILE = "mlflow_run"
 
 
 @dataclass(frozen=True)
-class Mlflow:
+class Mlflow(TrackChoice):
     """The same names as in TensorBoard, by optimizer step; a run that goes on after a stop goes on in MLflow, too."""
 
     uri: str | None = (

@@ -8,15 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.choices.track._base import Tracker, flatten_config, iterate_scalars, make_missing_package_error
+from dnntrain.choices.track._base import flatten_config, iterate_scalars, make_missing_package_error
 from dnntrain.config.fields import Annotated, PositiveInt, Text
+from dnntrain.protocols import TrackChoice, Tracker
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
 
 @dataclass(frozen=True)
-class TensorBoard:
+class TensorBoard(TrackChoice):
     """Scalars `train/loss`, `val/accuracy`, `perf/examples_per_s` … by optimizer step; the configuration as text."""
 
     folder: Annotated[str, Text(r"\w[\w.-]*", "a plain folder name")] = "tensorboard"  # folder inside the run directory

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.quant._post_training import PostTraining
 from dnntrain.errors import ConfigError
 from dnntrain.export.format_names import FORMAT_NAMES
 from dnntrain.export.manifest import Manifest
+from dnntrain.protocols import QuantChoice
 from dnntrain.utils.hardware import Hardware, get_device_type, probe_hardware
 from dnntrain.utils.suggest import did_you_mean
 
@@ -37,7 +37,7 @@ class ExportRequest:
     manifest: Manifest
     images: Tensor
     calibration: Iterable[Tensor] = ()
-    quant: PostTraining | None = None
+    quant: QuantChoice | None = None
     runtime: str = "eager"
 
 

@@ -14,13 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from dnntrain.choices.quant._int_modules import convert_to_integers
-from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.errors import CheckpointError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
 from dnntrain.export.formats.onnx import export_onnx, make_runner
 from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
 from dnntrain.export.onnx_files import write_metadata
 from dnntrain.export.op_coverage import check_share, measure_onnx_coverage
+from dnntrain.protocols import QuantChoice
 from dnntrain.utils.hardware import has_vnni
 
 FILE_NAME = "model_int8.onnx"
@@ -48,7 +48,7 @@ def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
         try:
             shapes = import_module("onnxruntime.quantization.shape_inference")
             shapes.quant_pre_process(str(float_path), str(prepared_path), skip_symbolic_shape=True)
-            if isinstance(options, Int8Static):
+            if options.needs_calibration:
                 _quantize_static(prepared_path, folder / FILE_NAME, options, list(source.calibration))
             else:
                 _quantize_dynamic(prepared_path, folder / FILE_NAME, options.per_channel)
@@ -66,7 +66,7 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     return make_runner(resolve_model_file(export_path, FILE_NAME))
 
 
-def _quantize_static(model_path: Path, target_path: Path, options: Int8Static, batches: Sequence[Tensor]) -> None:
+def _quantize_static(model_path: Path, target_path: Path, options: QuantChoice, batches: Sequence[Tensor]) -> None:
     quantization: Any = import_module("onnxruntime.quantization")
     calibrate: Any = import_module("onnxruntime.quantization.calibrate")
 

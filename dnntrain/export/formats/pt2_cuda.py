@@ -35,7 +35,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
 def write_on_device(source: ExportRequest, folder: Path, device: str) -> dict[str, Any]:
     """As `write`, for `device` as it is."""
     options = source.quant
-    assert isinstance(options, Float8)
+    assert options is not None
     program = trace_quantized_model(
         convert_to_float8(source.model, options.granularity, device), source.images.to(device)
     )
@@ -80,9 +80,8 @@ def make_runner(export_path: Path, device: str) -> Runner:
 
 def check_device(device: str) -> None:
     """Raises ConfigError where `device` does not compute in float8."""
-    if refusal := Float8().refusal(detect_hardware(device)):
-        reason, fix = refusal
-        raise ConfigError(f"--format {FORMAT.name} {reason}", fix)
+    if refusal := Float8().find_hardware_refusal(detect_hardware(device)):
+        raise ConfigError(f"--format {FORMAT.name} {refusal.reason}", refusal.hint)
 
 
 FORMAT = ExportFormat(

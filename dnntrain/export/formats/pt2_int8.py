@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.choices.quant._int_modules import convert_to_integers
-from dnntrain.choices.quant.int8_static import Int8Static
-from dnntrain.choices.quant.int8_weight_only import Int8WeightOnly
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.compiled import CompiledModel
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
@@ -28,9 +26,10 @@ from dnntrain.utils.hardware import has_vnni
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """model.pt2, and the census of what ran. Raises CheckpointError where too little ran in integers."""
     options = source.quant
-    if isinstance(options, Int8WeightOnly):
+    assert options is not None
+    if options.is_weight_only:
         program, details = _quantize_weights(source)
-    elif options is not None and options.is_quantization_aware:
+    elif options.is_quantization_aware:
         _import_quantizer()
         program, details = trace_model(convert_to_integers(source.model), source.images, strict=True), {}
     else:
@@ -38,8 +37,8 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     save_program(program, source.manifest, folder)
     run = load(folder, source.manifest, "cpu")
     coverage = measure_torch_coverage(run, source.images)
-    if not isinstance(options, Int8WeightOnly):
-        check_share(coverage, "int8", options.min_share, "pt2_int8")  # type: ignore[union-attr]
+    if not options.is_weight_only:
+        check_share(coverage, "int8", options.min_share, "pt2_int8")
     return {"census": coverage.as_json(), **details}
 
 
@@ -94,7 +93,7 @@ def _make_config(quantizers: Any, options: Any) -> Any:
             "quant.per_channel=false: Inductor's integer convolutions have a scale a channel",
             "use quant.per_channel=true, or quant.backend=onnxruntime",
         )
-    is_static = isinstance(options, Int8Static)
+    is_static = options.needs_calibration
     config = quantizers.get_default_x86_inductor_quantization_config(
         is_dynamic=not is_static, reduce_range=not has_vnni()
     )

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from two_ranks import computed, inputs, network, on_two_ranks
 
-from dnntrain.choices.norm._convert import NormFacts
 from dnntrain.choices.norm.ghost import Ghost, normalize_virtual_batches, split_virtual_batches
 from dnntrain.errors import ConfigError
+from dnntrain.protocols import NormFacts
 
 
 def test_the_rest_is_a_virtual_batch_where_it_is_half_of_one() -> None:

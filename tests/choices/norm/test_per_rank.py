@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dnntrain.choices.norm._convert import NormFacts
 from dnntrain.choices.norm.per_rank import PerRank
+from dnntrain.protocols import NormFacts
 
 
 def test_synchronised_layers_train_locally() -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from two_ranks import computed, inputs, network, on_two_ranks
 
-from dnntrain.choices.norm._convert import NormFacts, restore_batch_norms
+from dnntrain.choices.norm._convert import restore_batch_norms
 from dnntrain.choices.norm.sync import Sync, SyncNorm, normalize_over_ranks
-from dnntrain.protocols import SingleProcess
+from dnntrain.protocols import NormFacts, SingleProcess
 
 
 @pytest.mark.parametrize("sizes", [[5, 3], [8, 0]])

@@ -99,8 +99,8 @@ def test_the_rate_of_a_group_may_be_set_as_a_number() -> None:
 
 def test_it_is_refused_where_it_has_no_kernels() -> None:
     cpu = probe_hardware("cpu")
-    assert AdamW8bit().refusal(cpu) is None
-    refused = AdamW8bit().refusal(replace(cpu, device="mps"))
+    assert AdamW8bit().find_hardware_refusal(cpu) is None
+    refused = AdamW8bit().find_hardware_refusal(replace(cpu, device="mps"))
     assert refused is not None
     assert "not for mps" in refused[0]
 

@@ -32,7 +32,10 @@ def test_five_steps_are_the_formula_of_the_paper() -> None:
 
 def test_without_its_package_it_is_refused_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     hardware = probe_hardware("cpu")
-    assert Lion().refusal(hardware) is None
+    assert Lion().find_hardware_refusal(hardware) is None
     monkeypatch.setattr("dnntrain.choices.optim._base.find_spec", lambda name: None)
-    assert Lion().refusal(hardware) == ("needs the package timm", "install it: pip install 'dnntrain[timm]'")
+    assert Lion().find_hardware_refusal(hardware) == (
+        "needs the package timm",
+        "install it: pip install 'dnntrain[timm]'",
+    )
     assert importlib.util.find_spec("timm") is not None

@@ -116,9 +116,9 @@ def test_what_a_loss_scale_cannot_be_combined_with_is_refused(
     config = decode_config(compose(["precision=fp16", *words]))
     gpu = Hardware("cuda", 2, capability=(7, 0))
     sizes = BatchSizeSchedule(EpochSchedule.constant(96, 32), 32)
-    (text,) = find_layout_refusals(config, gpu, degrees, LayoutFacts(True, 1, False), sizes)
-    assert reason in text
-    assert fix in text
+    (refusal,) = find_layout_refusals(config, gpu, degrees, LayoutFacts(True, 1, False), sizes)
+    assert reason in refusal.reason
+    assert fix in refusal.hint
 
 
 @pytest.mark.parametrize(

@@ -182,9 +182,11 @@ def test_a_network_that_hardly_runs_in_float8_is_refused(tmp_path: Path) -> None
 def test_the_hardware_is_known_by_its_capability(device: str, capability: tuple[int, int], able: bool) -> None:
     hardware = Hardware(device, device_name="GPU", capability=capability)
     assert can_compute_float8(hardware) is able
-    assert (Float8().refusal(hardware) is None) is able
+    assert (Float8().find_hardware_refusal(hardware) is None) is able
     found = [
-        text for text in find_refusals(decode_config(compose(["quant=float8"], None)), hardware, 1) if "float8" in text
+        text
+        for text in find_refusals(decode_config(compose(["quant=float8"], None)), hardware, 1)
+        if "float8" in text.reason
     ]
     assert bool(found) is not able
 
@@ -192,7 +194,7 @@ def test_the_hardware_is_known_by_its_capability(device: str, capability: tuple[
 def test_a_gpu_of_less_capability_is_named_with_what_works_there() -> None:
     hardware = Hardware("cuda", device_name="NVIDIA A100", capability=(8, 0))
     found = find_refusals(decode_config(compose(["quant=float8"], None)), hardware, 1)
-    assert found == [
+    assert [str(refusal) for refusal in found] == [
         "quant=float8 computes in 8-bit floating point, which needs a CUDA device of compute capability 8.9 or more; "
         "here is NVIDIA A100 of capability 8.0\n  use quant=int8_dynamic, or quant=int8_weight_only"
     ]

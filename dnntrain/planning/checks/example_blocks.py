@@ -1,0 +1,46 @@
+"""Blocks of examples that methods mix or relate, and that no layout and no micro-batch may cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dnntrain.config.run_config import RunConfig
+from dnntrain.protocols import Method, Refusal
+from dnntrain.utils.epochs import BatchSizeSchedule
+
+
+def find_block_refusals(
+    config: RunConfig, ranks: int, micro_batch_size: int, sizes: BatchSizeSchedule
+) -> Iterator[Refusal]:
+    """Why blocks of `data.pair_block` are cut, if a chosen method needs them whole. `micro_batch_size` is the planned one."""
+    relations = {
+        name: choice.example_relation
+        for name, choice in config.name_choices().items()
+        if isinstance(choice, Method) and choice.example_relation
+    }
+    if not relations:
+        return
+    relates = "relates" in relations.values()
+    block, batch = config.data.pair_block, sizes.smallest
+    statement = f"{' and '.join(relations)} {'relates' if relates else 'mixes'} examples within blocks of data.pair_block={block}"
+    if block == 1:
+        yield Refusal(f"{statement}, which leaves each alone", "use data.pair_block=8")
+    elif ranks > 1 and batch < ranks * block:
+        smaller_fix = f"use data.pair_block={batch // ranks}, or " if batch // ranks > 1 else ""
+        yield Refusal(
+            f"{statement}, and {ranks} ranks cut them where {sizes.description}",
+            f"{smaller_fix}{sizes.suggest_at_least(ranks * block)}",
+        )
+    elif relates and batch < block:
+        smaller_fix = f"use data.pair_block={batch}, or " if batch > 1 else ""
+        yield Refusal(
+            f"{statement}, and {sizes.description} holds none: nothing would be related",
+            f"{smaller_fix}{sizes.suggest_at_least(block)}",
+        )
+    elif micro_batch_size < min(block, -(-sizes.largest // ranks)):
+        smaller_fix = f"data.pair_block={micro_batch_size}, or " if micro_batch_size > 1 else ""
+        cause = "train.microbatch" if config.train.microbatch else "the pipeline's micro-batch"
+        yield Refusal(
+            f"{statement}, and {cause}={micro_batch_size} cuts them",
+            f"use {smaller_fix}train.microbatch={block} or more",
+        )
