@@ -18,7 +18,7 @@ from dnntrain.cli.choice_listing import describe_choice  # noqa: E402
 from dnntrain.cli.command_table import COMMAND_SPELLINGS, COMMANDS, COMMON_OPTIONS, CONFIG_DIR, JSON  # noqa: E402
 from dnntrain.cli.options import Option  # noqa: E402
 from dnntrain.config.convert import describe_type, to_plain  # noqa: E402
-from dnntrain.config.groups import GROUPS, LISTS  # noqa: E402
+from dnntrain.config.groups import GROUPS, LISTS, VISIBLE  # noqa: E402
 from dnntrain.config.key_table import get_root_fields, get_section_fields  # noqa: E402
 from dnntrain.config.registry import Choice, Registry, get_builtin_source  # noqa: E402
 from dnntrain.config.run_config import SECTIONS  # noqa: E402
@@ -58,7 +58,7 @@ def page() -> str:
     for section, kind in SECTIONS.items():
         lines += ["", f"`{section}`: {kind.__doc__}", ""]
         lines += _knobs(f"{section}.", map(_knob, get_section_fields(section).values()))
-    for group in GROUPS:
+    for group in VISIBLE:
         lines += ["", f"## {group}", "", *_group(known, group)]
     return "\n".join(lines) + "\n"
 

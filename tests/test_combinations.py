@@ -39,13 +39,13 @@ def test_a_combination_trains_and_is_gone_on_with_or_is_refused_by_name(number: 
         pytest.param(3, (*TRANSFORMER, "parallel=ddp"), id="three ranks of ddp"),
         # Copies of a pipeline's stage are DTensors, each whole.
         pytest.param(
-            4, ("optim=muon", "parallel=pp", "parallel.pp=2", "parallel.dp=2"), id="muon on copies of a stage"
+            4, ("optim=muon", "parallel=pp", "parallel.pp=2", "parallel.replicate=2"), id="muon on copies of a stage"
         ),
     ],
 )
 def test_what_random_combinations_found_stays_mended(ranks: int, words: tuple[str, ...], trial: Trial) -> None:
     model = () if "model=vit_tiny" in words else ("model=mlp", "model.hidden=[16,16,16]")
-    tried = Combination(1000 + ranks, ranks, line(*BASE, *SHORT, "monitor=[]", "train.limit=64", *model, *words))
+    tried = Combination(1000 + ranks, ranks, line(*BASE, *SHORT, "monitor=[]", "train.max_examples=64", *model, *words))
     found = trial.of(tried)
     assert found.kind == "trained", found.note
 
@@ -68,7 +68,15 @@ def test_qat_with_standardised_filters_is_refused_before_a_run_directory_is_made
 
 
 def test_qat_with_recomputed_statistics_of_swa_names_swa_and_trains_without_them(tmp_path: Path) -> None:
-    words = ("model=mlp", "quant=qat", "reg=[swa]", "reg.swa.every=1step", "train.limit=64", "train.duration=4step")
+    words = (
+        "model=mlp",
+        "quant=qat",
+        "reg=[]",
+        "average=[swa]",
+        "average.swa.every=1step",
+        "train.max_examples=64",
+        "train.duration=4step",
+    )
     with pytest.raises(ConfigError, match=r"which reg\.swa\.batches would replace\n  use reg\.swa\.batches=0"):
         trained(tmp_path / "run", *words)
-    assert trained(tmp_path / "run", *words, "reg.swa.batches=0")["status"] == "done"
+    assert trained(tmp_path / "run", *words, "average.swa.precise_bn_batches=0")["status"] == "done"

@@ -8,7 +8,7 @@ from methods import Tried, methods
 from rank_pool import Pool
 
 #: Methods that stand for all in the quick run of the tests: schedules, state, decisions, batches, clipping at once.
-QUICK = {"reg=[ema,label_smoothing,mixup] sched=plateau train.clip_norm"}
+QUICK = {"reg=[label_smoothing,grad_clip] +augment=[mixup] average=[ema] sched=plateau"}
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ DESIGN = ROOT / "docs" / "design.md"
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
 
 #: Added to what trains, so that all examples together take seconds.
-FAST = ("debug=fast", "log.report=false", "train.threads=1")
+FAST = ("debug=fast", "log.report=false", "train.cpu_threads=1")
 
 FILE_TYPES = ("pt2", "onnx", "py", "yaml", "md", "safetensors", "txt", "json", "jsonl")
 

@@ -58,7 +58,7 @@ def export_fastest(
     seconds: float = 0.2,
     say: Callable[[str], None],
 ) -> Manifest:
-    """Writes to `target` the fastest export for each of `batches` whose drop of the task's metric is within `quant.max_drop`, and says what was measured.
+    """Writes to `target` the fastest export for each of `batches` whose drop of the task's metric is within `quant.max_metric_drop`, and says what was measured.
 
     Where one format wins at every batch size, it stands in `target` alone; else each winner in a folder of its own. Raises
     CheckpointError where no export can be made.
@@ -82,7 +82,8 @@ def export_fastest(
         choices = {batch: find_fastest(results, batch).name for batch in batches}
         for batch, name in choices.items():
             say(
-                f"batch {batch}: {name} is the fastest within quant.max_drop={quant.max_drop}{_format_evidence(results, batch, name)}"
+                f"batch {batch}: {name} is the fastest within quant.max_metric_drop={quant.max_metric_drop}"
+                + _format_evidence(results, batch, name)
             )
         details = {
             "choices": {str(batch): name for batch, name in choices.items()},
@@ -132,7 +133,7 @@ def _export_all(
                 quant if is_quantized else None,
                 say,
                 runtime=candidate.runtime,
-                max_drop=quant.max_drop,
+                max_drop=quant.max_metric_drop,
             )
         except (ConfigError, CheckpointError) as error:
             skip_reasons[candidate.name] = error.message

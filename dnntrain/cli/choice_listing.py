@@ -17,6 +17,7 @@ def list_groups(choice_registry: Registry) -> tuple[list[dict[str, Any]], list[s
     group_rows: list[dict[str, Any]] = [
         {"group": name, "doc": group.doc, "list": not group.single, "choices": choice_registry.list_names(name)}
         for name, group in GROUPS.items()
+        if not group.hidden
     ]
     rows = [(str(row["group"]), ", ".join(row["choices"]) or "(none yet)", str(row["doc"])) for row in group_rows]
     lines = [line for name, choices, doc in rows for line in wrap_text(f"{name:<10} ", f"{doc}: {choices}")]

@@ -92,7 +92,7 @@ COMMANDS: dict[str, Command] = {
         examples=(
             "dnntrain",
             "dnntrain model=resnet20 data=cifar10 train.duration=30ep optim.lr=0.1",
-            "dnntrain +reg=[ema,label_smoothing] reg.ema.decay=0.99 precision=bf16",
+            "dnntrain +average=[ema] average.ema.decay=0.99 precision=bf16",
             "dnntrain experiment=fashion_fast run_dir=runs/first",
         ),
         details="The same line with the same run_dir resumes the run. The last line is the path of the report.",
@@ -109,7 +109,7 @@ COMMANDS: dict[str, Command] = {
     "submit": Command(
         "submit a run to Slurm as a batch job",
         examples=(
-            "dnntrain submit parallel=ddp launch.nodes=2 launch.gpus=8 launch.time=4:00:00",
+            "dnntrain submit parallel=ddp launch.nodes=2 launch.gpus_per_node=8 launch.time=4:00:00",
             "dnntrain submit parallel=ddp launch.nproc=4 launch.partition=short --dry-run",
         ),
         details="--dry-run prints the batch script. A preempted job is queued again and resumed.",
@@ -163,7 +163,7 @@ COMMANDS: dict[str, Command] = {
         "RUN",
         (
             "dnntrain export runs/NAME/ID --format onnx",
-            "dnntrain export runs/NAME/ID --format onnx_int8 --path small quant.batches=16",
+            "dnntrain export runs/NAME/ID --format onnx_int8 --path small quant.calibration_batches=16",
         ),
         options=(
             Option("format", "the format; auto: the fastest on this machine", _Format, "safetensors"),
@@ -206,7 +206,7 @@ COMMANDS: dict[str, Command] = {
         "one run for each combination of values (-m)",
         examples=(
             "dnntrain -m sched=cosine,step optim.lr=0.1,0.01",
-            "dnntrain sweep reg=[ema],[label_smoothing] seed=range(0,3) --jobs 2",
+            "dnntrain sweep average=[ema],[label_smoothing] seed=range(0,3) --jobs 2",
             "dnntrain -m optim.lr=0.1,0.01 parallel=ddp run_dir=runs/rates --dry-run",
         ),
         details="The same line again skips finished trials and resumes interrupted ones. --dry-run lists the trials.",
@@ -241,7 +241,7 @@ COMMANDS: dict[str, Command] = {
     "ls": Command(
         "groups, their choices and the keys of a choice",
         "[GROUP [CHOICE]]",
-        ("dnntrain ls", "dnntrain ls optim", "dnntrain ls reg ema", "dnntrain ls optim sgd --json"),
+        ("dnntrain ls", "dnntrain ls optim", "dnntrain ls average ema", "dnntrain ls optim sgd --json"),
         options=(JSON, CONFIG_DIR),
         settings=(),
     ),
@@ -249,7 +249,7 @@ COMMANDS: dict[str, Command] = {
         "print the resolved configuration",
         examples=(
             "dnntrain config",
-            "dnntrain config optim=sgd +reg=[ema] > mine.yaml",
+            "dnntrain config optim=sgd +average=[ema] > mine.yaml",
             "dnntrain optim=sgd --cfg job",
         ),
         details="YAML on stdout, or JSON with --json.",

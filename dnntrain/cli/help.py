@@ -19,7 +19,7 @@ _KEYS = (
 _EXAMPLES = (
     ("dnntrain", "the default: digits, in seconds"),
     ("dnntrain model=resnet20 data=cifar10 train.duration=30ep", "other choices, other values"),
-    ("dnntrain +reg=[ema] reg.ema.decay=0.99", "add to a list of methods"),
+    ("dnntrain +average=[ema] average.ema.decay=0.99", "add to a list of methods"),
     ("dnntrain plan parallel=ddp launch.nproc=2", "what would run"),
     ("dnntrain report runs/NAME/ID", "the report of a run"),
 )
@@ -38,7 +38,7 @@ _CODES = (
 def format_general_help() -> str:
     """Return the help without a command: examples first."""
     commands = [(name, table_entry.doc) for name, table_entry in COMMANDS.items()]
-    groups = [(name, group.doc) for name, group in GROUPS.items()]
+    groups = [(name, group.doc) for name, group in GROUPS.items() if not group.hidden]
     return "\n".join(
         [
             *wrap_text(

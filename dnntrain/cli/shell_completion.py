@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, get_args, get_origin
 
 from dnntrain.cli.command_table import COMMAND_SPELLINGS, COMMANDS, COMMON_OPTIONS
-from dnntrain.config.groups import GROUPS, LISTS
+from dnntrain.config.groups import LISTS, VISIBLE
 from dnntrain.config.key_table import get_root_fields, get_section_fields
 from dnntrain.config.registry import Registry
 from dnntrain.config.run_config import SECTIONS
@@ -36,7 +36,7 @@ def collect_words(choice_registry: Registry) -> list[str]:
     for section in SECTIONS:
         for name, option in get_section_fields(section).items():
             words += _format_settings(f"{section}.{name}", option.type)
-    for group in GROUPS:
+    for group in VISIBLE:
         names = choice_registry.list_names(group)
         words += [f"+{group}=[{name}]" if group in LISTS else f"{group}={name}" for name in names]
         for choice in choice_registry.get_choices(group).values():

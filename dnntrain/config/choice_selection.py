@@ -33,7 +33,7 @@ class Overlay:
 class Selection:
     """The picks of all groups, the choices they mean, and the overlays in the order in which they apply.
 
-    `keyed` holds the choices by the key at which their knobs stand: "optim", "reg.mixup".
+    `keyed` holds the choices by the key at which their knobs stand: "optim", "augment.mixup".
     """
 
     picks: dict[str, Pick]

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.choice_selection import Overlay, Selection, get_choice_names
+from dnntrain.config.convert import MISSING, to_plain
 from dnntrain.config.decode import decode_to_plain
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
 from dnntrain.config.paths import make_paths_absolute
+from dnntrain.config.schema import REQUIRED
 from dnntrain.config.validate import ValidCommandLine, validate_overrides
 from dnntrain.errors import ConfigError
 
@@ -35,7 +37,11 @@ def compose(
             print(f"note: {note}", file=sys.stderr)
     return make_paths_absolute(
         decode_to_plain(
-            _resolve_interpolations(_drop_replaced_overlay_values(_compose_with_hydra(valid_line), valid_line)),
+            _resolve_interpolations(
+                _add_default_values(
+                    _drop_replaced_overlay_values(_compose_with_hydra(valid_line), valid_line), valid_line.selection
+                )
+            ),
             valid_line.registry,
         )
     )
@@ -83,6 +89,21 @@ def _drop_replaced_overlay_values(container: dict[str, Any], valid_line: ValidCo
             elif not selection.is_in_force(layer, group, None):
                 _replace_choice_values(container, group, group, valid_line)
     return {**container, "choices": get_choice_names(selection.picks), "labels": _get_run_labels(container, selection)}
+
+
+def _add_default_values(container: dict[str, Any], selection: Selection) -> dict[str, Any]:
+    """Return the container with the dataclass's default for each key that the YAML of a choice leaves out."""
+    for key, choice in selection.choice_by_key.items():
+        group, _, name = key.partition(".")
+        holder = container if not name else container[group]
+        values = holder.get(name or group) or {}
+        defaults = {
+            option: MISSING if field_schema.default is REQUIRED else to_plain(field_schema.default)
+            for option, field_schema in choice.schema.fields.items()
+            if option not in values
+        }
+        holder[name or group] = {**values, **defaults}
+    return container
 
 
 def _get_run_labels(container: Mapping[str, Any], selection: Selection) -> dict[str, str]:

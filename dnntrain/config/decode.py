@@ -86,7 +86,7 @@ def compute_digest(container: Mapping[str, Any]) -> str:
 
 
 class _Decoder:
-    """Checks a container once; `values` holds the converted knobs by key: "train", "optim", "reg.mixup", "" (root)."""
+    """Checks a container once; `values` holds the converted knobs by key: "train", "optim", "augment.mixup", "" (root)."""
 
     def __init__(self, container: Mapping[str, Any], choice_registry: Registry) -> None:
         self.registry = choice_registry

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 class Group:
     """A folder of choices.
 
-    `single`: exactly one is chosen; else a list. `overlay`: YAML only, spread over the whole config.
+    `single`: exactly one is chosen; else a list. `overlay`: YAML only, spread over the whole config. `hidden`: left out of lists.
     """
 
     name: str
     doc: str
     single: bool = True
     overlay: bool = False
+    hidden: bool = False
 
     @property
     def base(self) -> str:
@@ -32,10 +33,12 @@ GROUPS: dict[str, Group] = {
         Group("norm", "normalisation layers: kept as built, or converted"),
         Group("optim", "the optimizer"),
         Group("sched", "the learning rate over the run"),
-        Group("reg", "regularisation and averaging", single=False),
+        Group("augment", "changes of training examples", single=False),
+        Group("reg", "regularization", single=False),
+        Group("average", "averages of the weights", single=False),
         Group("quant", "quantisation, in training and after"),
         Group("distill", "knowledge distillation from a teacher"),
-        Group("prune", "pruning"),
+        Group("prune", "pruning", hidden=True),
         Group("monitor", "what watches the run and reacts", single=False),
         Group("precision", "the number formats of training"),
         Group("parallel", "the layout over processes"),
@@ -47,5 +50,6 @@ GROUPS: dict[str, Group] = {
 }
 
 SINGLE = tuple(name for name, group in GROUPS.items() if group.single and not group.overlay)
+VISIBLE = tuple(name for name, group in GROUPS.items() if not group.hidden)
 LISTS = tuple(name for name, group in GROUPS.items() if not group.single)
 OVERLAYS = tuple(name for name, group in GROUPS.items() if group.overlay)

@@ -18,6 +18,13 @@ from dnntrain.utils.suggest import compute_edit_distance, did_you_mean, find_nea
 
 _RUN_FILE = Path(run_config.__file__)
 
+#: Words for a setting that no key resembles, and the overrides that set it.
+_HINTS = {
+    "clip_norm": "clip with +reg=[grad_clip] reg.grad_clip.max=1.0",
+    "max_grad_norm": "clip with +reg=[grad_clip] reg.grad_clip.max=1.0",
+    "grad_clip_norm": "clip with +reg=[grad_clip] reg.grad_clip.max=1.0",
+}
+
 
 class UnknownKeyError(Exception):
     """A key that does not stand in the configuration: what is wrong, and what was probably meant."""
@@ -53,6 +60,8 @@ class KeyTable:
         Raises UnknownKeyError with the nearest key and the file that defines it.
         """
         first, *rest = keys
+        if keys[-1] in _HINTS and (len(keys) == 1 or (first in run_config.SECTIONS and len(keys) == 2)):
+            raise UnknownKeyError(f"there is no key {'.'.join(keys)!r}", _HINTS[keys[-1]])
         if first in get_root_fields():
             return self._check_leaf(get_root_fields()[first], keys, depth=1)
         if first in run_config.SECTIONS:

@@ -25,7 +25,7 @@ class Override:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """`reg.mixup.alpha` → ("reg", "mixup", "alpha")."""
+        """`augment.mixup.alpha` → ("augment", "mixup", "alpha")."""
         return tuple(self.key.split("."))
 
     @property
@@ -97,7 +97,7 @@ def _parse_override(argument: str, mistakes: list[str]) -> Override | None:
 
 
 def _split_sign(argument: str) -> tuple[str, str, str | None]:
-    """`+reg=[mixup]` → ("+", "reg", "[mixup]"); the value is None where there is no equals sign."""
+    """`+augment=[mixup]` → ("+", "augment", "[mixup]"); the value is None where there is no equals sign."""
     match = re.match(r"(\+\+|\+|~)?([^=]*)(?:=(.*))?$", argument, re.S)
     assert match is not None
     return match[1] or "", match[2].strip(), match[3]

@@ -83,7 +83,7 @@ class Choice:
 
     @property
     def key(self) -> str:
-        """Where the choice's knobs stand: `optim`, or `reg.mixup`."""
+        """Where the choice's knobs stand: `optim`, or `augment.mixup`."""
         return self.group if GROUPS[self.group].single else f"{self.group}.{self.base}"
 
     def read_values(self) -> dict[str, Any]:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.fields import (
+    Annotated,
     Device,
     Duration,
     Literal,
+    NonNegative,
     NonNegativeInt,
     Positive,
     PositiveDuration,
     PositiveInt,
+    Range,
     RunDirectoryName,
     RunDuration,
     RunName,
@@ -24,6 +27,8 @@ from dnntrain.config.groups import LISTS, SINGLE
 if TYPE_CHECKING:
     # Types alone: importing this module must not import torch.
     from dnntrain.protocols import (
+        AugmentChoice,
+        AverageChoice,
         Choice,
         DataChoice,
         DistillChoice,
@@ -49,13 +54,12 @@ class TrainSection:
 
     duration: RunDuration = Duration(60, "ep")  # length of the run: 10ep, 5000step or 90s
     batch_size: PositiveInt = 32  # examples per optimizer step, over all ranks and micro-batches
-    microbatch: PositiveInt | None = None  # examples per forward pass of one rank; null: the rank's whole share
-    limit: PositiveInt | None = None  # train on this many examples only, chosen by seed; null: all
-    clip_norm: Positive | None = None  # largest global L2 norm of the gradient; null: not clipped
+    micro_batch_size: PositiveInt | None = None  # examples per forward pass of one rank; null: the rank's whole share
+    max_examples: PositiveInt | None = None  # train on this many examples only, chosen by seed; null: all
     compile: Literal["off", "on", "auto"] = "auto"  # torch.compile; auto: where it is expected to pay within the run
     activation_checkpointing: Literal["none", "selective", "full"] = "none"  # compute activations anew to save memory
     channels_last: Literal["off", "on", "auto"] = "auto"  # memory format of images and convolutions
-    threads: PositiveInt | None = None  # intra-op CPU threads; null: torch's own choice
+    cpu_threads: PositiveInt | None = None  # intra-op CPU threads; null: torch's own choice
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,11 @@ class EvalSection:
 
     every: PositiveDuration = Duration(1, "ep")  # 1ep, 500step or 30s
     batch_size: PositiveInt = 512  # examples per forward pass of one rank
-    limit: PositiveInt | None = None  # evaluate on this many examples of each split only; null: all
+    max_examples: PositiveInt | None = None  # evaluate on this many examples of each split only; null: all
     metric: str = (
         "${task.metric}"  # a metric of the task: what BEST, early stopping and the dynamic learning rate look at
     )
-    test: bool = True  # evaluate the test split once, at the end
+    run_test: bool = True  # evaluate the test split once, at the end
     weights: Literal["best", "last"] = "best"  # what is tested and exported: weights of the best evaluation, or last
 
 
@@ -77,7 +81,7 @@ class CheckpointSection:
     """What is saved, and how often."""
 
     every: PositiveDuration = Duration(1, "ep")  # 1ep, 500step or 30s; the last step is always saved
-    keep: PositiveInt = 2  # newest checkpoints that are kept; the best one is kept besides
+    keep_last: PositiveInt = 2  # newest checkpoints that are kept; the best one is kept besides
     on_error: Literal["raise", "warn"] = "raise"  # what a failed save does: end the run, or go on with a warning
 
 
@@ -87,7 +91,20 @@ class LogSection:
 
     every: PositiveDuration = Duration(20, "step")  # one row of training metrics per this; its loss is the mean of it
     report: bool = True  # write curves.png and report.html at the end
-    samples: NonNegativeInt = 16  # most wrong test examples shown in the report
+    worst_examples: NonNegativeInt = 16  # most wrong test examples shown in the report
+
+
+@dataclass(frozen=True)
+class ClusterSection:
+    """The machines that `dnntrain plan` plans for; training does not look at them."""
+
+    world_size: PositiveInt | None = None  # ranks to plan for, started or not; null: those of the run
+    ranks_per_node: PositiveInt | None = None  # ranks on each node of cluster.world_size
+    device_tflops: Positive | None = None  # peak of a device in the run's precision, 10^12 operations/s
+    utilization: Annotated[float, Range(above=0, at_most=1)] = 0.4  # part of that peak that a step reaches
+    link_gbps: Positive | None = None  # a rank's link within a node, each direction, 10^9 bit/s
+    node_link_gbps: Positive | None = None  # a rank's part of the link between nodes, 10^9 bit/s
+    latency_us: NonNegative = 10.0  # of one message between two ranks, 10^-6 s
 
 
 @dataclass(frozen=True)
@@ -124,13 +141,16 @@ class RunConfig(RootSection):
     precision: PrecisionChoice
     parallel: ParallelChoice
     launch: LaunchChoice
+    augment: Mapping[str, AugmentChoice] = field(default_factory=dict)
     reg: Mapping[str, RegChoice] = field(default_factory=dict)
+    average: Mapping[str, AverageChoice] = field(default_factory=dict)
     monitor: Mapping[str, MonitorChoice] = field(default_factory=dict)
     track: Mapping[str, TrackChoice] = field(default_factory=dict)
     train: TrainSection = field(default_factory=TrainSection)
     eval: EvalSection = field(default_factory=EvalSection)
     checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
     log: LogSection = field(default_factory=LogSection)
+    cluster: ClusterSection = field(default_factory=ClusterSection)
     resolved: Mapping[str, Any] = field(default_factory=dict)
 
     def name_choices(self, *groups: str) -> dict[str, Choice]:
@@ -150,6 +170,7 @@ SECTIONS: dict[str, type] = {
     "eval": EvalSection,
     "checkpoint": CheckpointSection,
     "log": LogSection,
+    "cluster": ClusterSection,
 }
 
 #: Root keys that are plain values; their types are those of RootSection.

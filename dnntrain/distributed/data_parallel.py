@@ -35,17 +35,17 @@ def wrap_ddp(model: nn.Module, layout: ParallelConfig) -> nn.Module:
     """`model` in DistributedDataParallel over all ranks. Buffers stay each rank's own until `share_buffers`."""
     ddp_model = _FixedBucketDdp(
         model,
-        bucket_cap_mb=layout.bucket_mb,
+        bucket_cap_mb=layout.bucket_size_mb,
         gradient_as_bucket_view=True,
         static_graph=layout.static_graph,
         **make_ddp_buffer_options(),
     )
-    if layout.compress == "powersgd":
+    if layout.grad_compression == "powersgd":
         from dnntrain.distributed.powersgd import register_powersgd
 
         register_powersgd(ddp_model)
-    elif layout.compress != "none":
-        ddp_model.register_comm_hook(None, _get_compress_hook(layout.compress))
+    elif layout.grad_compression != "none":
+        ddp_model.register_comm_hook(None, _get_compress_hook(layout.grad_compression))
     return ddp_model
 
 

@@ -30,12 +30,12 @@ class Mesh:
     @cached_property
     def data(self) -> DeviceMesh:
         """The ranks among which a batch is divided, as one dimension."""
-        return self.whole["dp", "shard"]._flatten("data")
+        return self.whole["replicate", "shard"]._flatten("data")
 
     @property
     def shards(self) -> DeviceMesh:
         """What FSDP works on: copies × shards where there are copies, else the shards alone."""
-        return self.whole["dp", "shard"] if self.degrees.dp > 1 else self.whole["shard"]
+        return self.whole["replicate", "shard"] if self.degrees.replicate > 1 else self.whole["shard"]
 
     @property
     def tensor(self) -> DeviceMesh:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 #: The dimensions of the device mesh, the slowest first: ranks of one tensor-parallel group are neighbours.
-MESH_DIMS = ("pp", "dp", "shard", "tp")
+MESH_DIMS = ("pp", "replicate", "shard", "tp")
 
 
 @dataclass(frozen=True)
 class ParallelDims:
     """Ranks along each dimension of the device mesh; their product is the number of ranks."""
 
-    dp: int = 1
+    replicate: int = 1
     shard: int = 1
     tp: int = 1
     pp: int = 1
@@ -31,17 +31,17 @@ class ParallelDims:
     @property
     def sizes(self) -> tuple[int, int, int, int]:
         """The degrees in the order of MESH_DIMS."""
-        return self.pp, self.dp, self.shard, self.tp
+        return self.pp, self.replicate, self.shard, self.tp
 
     @property
     def ranks(self) -> int:
         """All processes of the run."""
-        return self.dp * self.shard * self.tp * self.pp
+        return self.replicate * self.shard * self.tp * self.pp
 
     @property
     def data_ranks(self) -> int:
         """Ranks among which a batch is divided."""
-        return self.dp * self.shard
+        return self.replicate * self.shard
 
     @property
     def is_sharded(self) -> bool:
@@ -57,7 +57,7 @@ class ParallelDims:
         """Where rank `world.rank` stands."""
         rest, tp = divmod(world.rank, self.tp)
         rest, shard = divmod(rest, self.shard)
-        pp, dp = divmod(rest, self.dp)
+        pp, dp = divmod(rest, self.replicate)
         data = World(dp * self.shard + shard, self.data_ranks, world.local_rank, world.is_launched)
         return RankCoords(self, data, tp, pp)
 
@@ -95,18 +95,18 @@ class ParallelizedModel:
 class ParallelConfig(ParallelChoice):
     """What all choices of `parallel` share: the degrees, and the options of each kind of parallelism.
 
-    A degree of null is what the others leave of the ranks. All layouts lie on one device mesh of dimensions pp × dp × shard × tp.
+    A degree of null is what the others leave of the ranks. All layouts lie on one device mesh of dimensions pp × replicate × shard × tp.
     """
 
-    dp: PositiveInt | None = (
+    replicate: PositiveInt | None = (
         1  # copies of the model, each computing its share of the batch; null: the ranks that are left
     )
     shard: PositiveInt | None = 1  # ranks that share one copy's weights, gradients and optimizer state (FSDP2)
     tp: PositiveInt | None = 1  # ranks that share the width of each layer (tensor parallelism)
     pp: PositiveInt | None = 1  # ranks that share the depth of the model (pipeline parallelism)
-    bucket_mb: Positive = 25.0  # ddp: size of a gradient bucket, MiB
+    bucket_size_mb: Positive = 25.0  # ddp: size of a gradient bucket, MiB
     static_graph: bool = False  # ddp: promise that every step uses the same parameters, which saves a search
-    compress: Literal["none", "bf16", "fp16", "powersgd"] = "none"  # ddp: form in which gradients are sent
+    grad_compression: Literal["none", "bf16", "fp16", "powersgd"] = "none"  # ddp: form in which gradients are sent
     reshard_after_forward: bool = True  # fsdp: free gathered weights after the forward pass, and gather them again
     param_dtype: Literal["fp32", "bf16"] = "fp32"  # fsdp: number format in which weights are gathered and used
     cpu_offload: bool = False  # fsdp: keep shards in host memory (GPUs)
@@ -149,18 +149,18 @@ class ParallelConfig(ParallelChoice):
     @property
     def gradient_copies(self) -> int:
         """PowerSGD keeps what its factors left out."""
-        return int(self.compress == "powersgd")
+        return int(self.grad_compression == "powersgd")
 
     @property
     def _requested_degrees(self) -> dict[str, int | None]:
         """The degrees as set, the slowest dimension first."""
-        return {"pp": self.pp, "dp": self.dp, "shard": self.shard, "tp": self.tp}
+        return {"pp": self.pp, "replicate": self.replicate, "shard": self.shard, "tp": self.tp}
 
 
 def uses_fsdp(layout: ParallelChoice | None, dims: ParallelDims) -> bool:
     """FSDP2 carries shards, and copies beside tensor or pipeline parallelism; a layout that names it uses it at degree 1 too."""
     is_fsdp_layout = layout is not None and layout.uses_fsdp
-    return dims.shard > 1 or (dims.dp > 1 and not dims.has_whole_model) or is_fsdp_layout
+    return dims.shard > 1 or (dims.replicate > 1 and not dims.has_whole_model) or is_fsdp_layout
 
 
 def is_forward_collective(layout: ParallelChoice, dims: ParallelDims) -> bool:
@@ -181,11 +181,11 @@ def _format_product(degree_by_name: dict[str, int | None]) -> str:
 
 def _suggest_dims(degree_by_name: dict[str, int | None], ranks: int) -> str:
     """The degrees with the data dimension changed so that the product fits, where that can be."""
-    for name in ("dp", "shard"):
+    for name in ("replicate", "shard"):
         other_product = math.prod(degree or 1 for other_name, degree in degree_by_name.items() if other_name != name)
         if ranks % other_product == 0:
             return f"parallel.{name}={ranks // other_product}"
-    return f"parallel.dp={ranks} with every other degree 1"
+    return f"parallel.replicate={ranks} with every other degree 1"
 
 
 def partition_costs(costs: Sequence[float], num_parts: int) -> list[int]:

@@ -68,7 +68,7 @@ class PowerSgd:
         is_compatible = state.get("ranks") == self._ranks and torch.equal(state["buckets"], self._buckets)
         if not is_compatible:
             self._warn(
-                "parallel.compress=powersgd begins anew: what it left out of earlier gradients was saved "
+                "parallel.grad_compression=powersgd begins anew: what it left out of earlier gradients was saved "
                 + (f"by {state['ranks']} ranks, in other parts" if state else "by none, since they were sent otherwise")
             )
             state = {"steps": 0, "p": {}, "q": {}, "errors": {}}

@@ -214,7 +214,7 @@ class Watchdog:
                 "?": "its node may be out of reach",
             }
             text = f"{neighbor} is silent for {self._timeout_s:g} s: {state_descriptions.get(state, f'its state is {state}')}"
-            hint = f"stacks of all ranks: {self._folder}/stacks-rank_*.txt; the deadline is launch.timeout"
+            hint = f"stacks of all ranks: {self._folder}/stacks-rank_*.txt; the deadline is launch.hang_timeout"
             self._post_failure(Failure(self._next, self._neighbour.host, "hung", 1, text, hint))
             self._kill_hung_process(self._neighbour)
             return Failure(self._next, self._neighbour.host, "hung", 1, text, hint)

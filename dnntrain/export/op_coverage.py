@@ -54,12 +54,13 @@ class OpCoverage:
         return ", ".join(f"{100 * self.get_share(kind):.1f} % {kind}" for kind in kinds) + " of the multiply-adds"
 
 
-def check_share(coverage: OpCoverage, kind: str, min_share: float, name: str) -> None:
+def check_share(coverage: OpCoverage, kind: str, min_quantized_fraction: float, name: str) -> None:
     """Raises CheckpointError where less than `least` of the multiply-adds ran in `kind`."""
-    if coverage.get_share(kind) < min_share:
+    if coverage.get_share(kind) < min_quantized_fraction:
         raise CheckpointError(
-            f"--format {name} was asked for {kind} and computes {coverage}: less than quant.min_share={min_share}",
-            "this model falls back to floating point here: use another backend, or --format onnx; quant.min_share=0 allows it",
+            f"--format {name} was asked for {kind} and computes {coverage}: less than "
+            f"quant.min_quantized_fraction={min_quantized_fraction}",
+            "this model falls back to floating point here: use another backend, or --format onnx; quant.min_quantized_fraction=0 allows it",
         )
 
 

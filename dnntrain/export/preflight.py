@@ -70,11 +70,11 @@ def _explain_failure(model: nn.Module, images: torch.Tensor) -> str | None:
 
 def check_image_counts(quant: QuantChoice, name: str, num_training: int, num_compared: int) -> None:
     """Raises DataError where there are too few images to read ranges from, or none to compare the export with its source on."""
-    num_needed = quant.batch_size if quant.needs_calibration else 0
+    num_needed = quant.calibration_batch_size if quant.needs_calibration else 0
     if num_training < num_needed:
         raise DataError(
             f"quant={name}: calibration needs {num_needed} training images, there are {num_training}",
-            f"use quant.batch_size={max(num_training, 1)}, or quant=none",
+            f"use quant.calibration_batch_size={max(num_training, 1)}, or quant=none",
         )
     if not num_compared:
         raise DataError(

@@ -93,7 +93,7 @@ class ExportSource:
         if len(split.index) < batch_size:
             raise DataError(
                 f"calibration needs {batch_size} training images, there are {len(split.index)}",
-                f"use quant.batch_size={max(len(split.index), 1)}, or the data that the run was trained on",
+                f"use quant.calibration_batch_size={max(len(split.index), 1)}, or the data that the run was trained on",
             )
         indices = Key(self.loaded_model.config.seed, "calibration").permutation(split.index)[:num_examples]
         image_batches = replace(split, index=indices).make_batches(self.loaded_model, batch_size)
@@ -120,7 +120,7 @@ def write_export(
     runtime: str = "eager",
     max_drop: float = 0.01,
 ) -> Manifest:
-    """Writes the export to the folder `target` and returns its card. `max_drop` is that of what is rounded but not quantised.
+    """Writes the export to the folder `target` and returns its card. `max_metric_drop` is that of what is rounded but not quantised.
 
     Raises ConfigError where the model or the machine cannot do it, CheckpointError where the export differs too much from its source
     or computes too little in integers; then `target` is as it was.
@@ -134,7 +134,7 @@ def write_export(
     check_target(target)
     calibration_batches: Sequence[Tensor] = ()
     if quant is not None and quant.needs_calibration:
-        calibration_batches = subject.make_calibration_batches(quant.batches, quant.batch_size)
+        calibration_batches = subject.make_calibration_batches(quant.calibration_batches, quant.calibration_batch_size)
         say(f"calibrating on {len(calibration_batches)} batches of training images")
     images = next(subject.iter_samples()).inputs
     if len(images) < 2:
@@ -163,11 +163,11 @@ def write_export(
         say(f"{export_format.name}{'' if runtime == 'eager' else f' ({runtime})'}: {parity}")
         exact = export_format.is_exact and not runtime.endswith("bf16")
         advice = (
-            "try quant.observer=percentile, more quant.batches, or "
+            "try quant.observer=percentile, more quant.calibration_batches, or "
             if quant is not None and quant.needs_calibration
             else ""
         )
-        check_parity(export_format, parity, quant.max_drop if quant else max_drop, exact, advice)
+        check_parity(export_format, parity, quant.max_metric_drop if quant else max_drop, exact, advice)
         card = replace(card, details={**details, "parity": parity.as_json()})
         write_manifest(folder, card, files)
     return read_manifest(target)
@@ -184,8 +184,8 @@ def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float, e
     if not exact and parity.drop > max_drop:
         raise CheckpointError(
             f"--format {export_format.name} loses {100 * parity.drop:.2f} % of {parity.metric} on the {parity.part} part, "
-            f"more than quant.max_drop={max_drop}",
-            f"{advice}allow it with quant.max_drop",
+            f"more than quant.max_metric_drop={max_drop}",
+            f"{advice}allow it with quant.max_metric_drop",
         )
 
 

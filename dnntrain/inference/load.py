@@ -230,16 +230,19 @@ def _compose_config(path: Path, overrides: Sequence[str]) -> RunConfig:
 #: What of a configuration an export keeps: what its data, its network and their precision are.
 EXPORTED_KEYS = ("task", "data", "model", "norm", "precision", "eval", "seed", "device")
 
-#: Groups and sections that end with the training. `train.limit` alone says which part of the data that was.
+#: Groups and sections that end with the training. `train.max_examples` alone says which part of the data that was.
 _TRAINING_KEYS = (
     "optim",
     "sched",
+    "augment",
     "reg",
+    "average",
     "monitor",
     "track",
     "train",
     "parallel",
     "launch",
+    "cluster",
     "distill",
     "checkpoint",
     "log",
@@ -256,7 +259,7 @@ def check_effect(overrides: Sequence[str]) -> None:
     """Refuses settings of the training, which change nothing in a model that is trained."""
     for word in overrides:
         key = word.lstrip("+").split("=")[0]
-        if key.split(".")[0] in _TRAINING_KEYS and key != "train.limit":
+        if key.split(".")[0] in _TRAINING_KEYS and key != "train.max_examples":
             raise ConfigError(
                 f"{word} has no effect on a trained model",
                 "its data, device, precision and evaluation can be set, as in eval.batch_size=64",

@@ -16,20 +16,22 @@ from dnntrain.utils.rng import Index, Key
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Mirrors an image with probability 1/2; pads by `crop_padding` zeros and crops back at a keyed place."""
+    """Mirrors an image with `flip_probability`; pads by `crop_padding` zeros and crops back at a keyed place."""
 
     crop_padding: int = 0
-    flip: bool = False
+    flip_probability: float = 0.0
 
     def __bool__(self) -> bool:
-        return self.crop_padding > 0 or self.flip
+        return self.crop_padding > 0 or self.flip_probability > 0
 
     def draw_crop_and_flip(self, rng_index: Index, key: Key) -> tuple[Index, Index, NDArray[np.bool_]]:
         """(top, left, mirrored) for each of `number` [n]; top and left are pixels in [0, 2 * crop_padding]."""
         bound = 2 * self.crop_padding + 1
         crop = key.with_stream("crop")
         mirrored = (
-            key.with_stream("flip").uniform(rng_index) < 0.5 if self.flip else np.zeros(len(rng_index), dtype=bool)
+            key.with_stream("flip").uniform(rng_index) < self.flip_probability
+            if self.flip_probability
+            else np.zeros(len(rng_index), dtype=bool)
         )
         return crop.integers(rng_index, bound, 0), crop.integers(rng_index, bound, 1), mirrored
 

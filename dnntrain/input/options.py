@@ -16,19 +16,13 @@ class ImageData(DataChoice):
     pipeline: Literal["auto", "resident", "streaming"] = (
         "auto"  # whole data set on the device, or read by worker processes
     )
-    workers: NonNegativeInt | None = (
+    num_workers: NonNegativeInt | None = (
         None  # reading processes of the streaming pipeline; null: one per free CPU core, at most 8
     )
     on_error: Literal["raise", "skip"] = (
         "raise"  # what an unreadable image does: end the run, or be skipped and counted
     )
-    crop_padding: NonNegativeInt = 0  # training images are padded by this many zero pixels and cropped back at random
-    flip: bool = False  # training images are mirrored left to right with probability 1/2
-    pair_block: PositiveInt = 8  # mixing methods pair examples within blocks of this many, so that layouts agree
-
-    @property
-    def varies_images(self) -> bool:
-        return self.flip or bool(self.crop_padding)
+    mix_block_size: PositiveInt = 8  # mixing methods pair examples within blocks of this many, so that layouts agree
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dnntrain.errors import DataError
-from dnntrain.input.augment import Augmentation
+from dnntrain.input.augment import NO_AUGMENTATION, Augmentation
 from dnntrain.input.normalize import Normalizer
 from dnntrain.input.order import BatchSchedule, BatchSchedules
 from dnntrain.input.resident import Gatherer, ResidentPipeline
@@ -59,6 +59,7 @@ def build_pipeline(
     channels_last: bool,
     transforms: Sequence[BatchTransform] = (),
     image_transforms: Sequence[ImageTransform] = (),
+    augmentation: Augmentation = NO_AUGMENTATION,
     augment_copies: int = 1,
     timetable: EpochSchedule | None = None,
 ) -> InputPipeline:
@@ -74,10 +75,9 @@ def build_pipeline(
             f"train.batch_size={batch_size} is more than the {len(indices)} examples of the training part",
             f"use train.batch_size={max(len(indices), 1)} or less, or a smaller data.val_fraction",
         )
-    schedule = BatchSchedule(indices, seed, batch_size, micro_batch_size, world, options.pair_block, augment_copies)
+    schedule = BatchSchedule(indices, seed, batch_size, micro_batch_size, world, options.mix_block_size, augment_copies)
     schedules = BatchSchedules(schedule, timetable or EpochSchedule.constant(len(indices), batch_size))
     normalize = Normalizer(dataset.inputs.shape, dataset.inputs.mean, dataset.inputs.std, device, channels_last)
-    augmentation = Augmentation(options.crop_padding, options.flip)
     source = dataset.train
     if is_resident(options, source, device):
         return ResidentPipeline(
@@ -95,7 +95,7 @@ def build_pipeline(
         training=True,
         image_transforms=tuple(image_transforms),
     )
-    return StreamingPipeline(reader, schedules, normalize, options.workers, device, transforms)
+    return StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
 
 
 def is_resident(options: DataChoice, source: Source, device: str) -> bool:

@@ -43,9 +43,9 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
     return PreparedData(
         dataset,
         config.task.make_spec(dataset.inputs, dataset.targets),
-        limit_examples(train, config.train.limit, key),
-        limit_examples(val, config.eval.limit, key),
-        limit_examples(test, config.eval.limit, key),
+        limit_examples(train, config.train.max_examples, key),
+        limit_examples(val, config.eval.max_examples, key),
+        limit_examples(test, config.eval.max_examples, key),
     )
 
 

@@ -145,7 +145,7 @@ def stream_batches(
     reader = Reader(source, NO_AUGMENTATION, 0, options.on_error == "skip", candidates=None, training=False)
     requests = [Request(indices[positions_of_batch], positions_of_batch, 0) for positions_of_batch in position_chunks]
     receive = Receiver(source, normalize, device)
-    workers = choose_worker_count(options.workers, ranks) if len(requests) > 1 else 0
+    workers = choose_worker_count(options.num_workers, ranks) if len(requests) > 1 else 0
     with closing(read_ahead(reader, requests, workers, device)) as replies:
         for reply in replies:
             batch = receive(reply)
@@ -235,6 +235,6 @@ def _translate_worker_error(error: Exception) -> Exception:
     if is_cut_off or "exited unexpectedly" in text or "killed by signal" in text:
         return DataError(
             f"a reading process died ({(text or type(error).__name__).splitlines()[0]})",
-            "often memory or /dev/shm ran out: use fewer data.workers, or data.workers=0 to see the error itself",
+            "often memory or /dev/shm ran out: use fewer data.num_workers, or data.num_workers=0 to see the error itself",
         )
     return error

@@ -1,4 +1,4 @@
-"""The batch size of each epoch (`sched.param=batch_size`), worked out from the configuration alone, before the run."""
+"""The batch size of each epoch (`sched.applies_to=batch_size`), worked out from the configuration alone, before the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def build_batch_size_schedule(config: RunConfig, context: BuildContext, examples
     """size(e) = train.batch_size × the schedule's factor at the beginning of epoch e, rounded to a whole number, at least 1.
 
     Where train.duration is in epochs, the schedule counts epochs; where it is in steps, the steps that the epochs before had.
-    `context` holds the run's `epochs` or its `total_steps` (`counting`). Copies of examples (reg=[repeated_augment]) fill each batch
+    `context` holds the run's `epochs` or its `total_steps` (`counting`). Copies of examples (augment=[repeated_augment]) fill each batch
     evenly: it is a multiple of their number, and changes only after all examples had their turn.
 
     Raises ConfigError where the schedule does not fit, or a batch is larger than an epoch.
@@ -27,7 +27,7 @@ def build_batch_size_schedule(config: RunConfig, context: BuildContext, examples
         return _walk_epochs(config, context, examples)
     except OverflowError:
         raise ConfigError(
-            "sched.param=batch_size: the factor of the schedule grows beyond any number",
+            "sched.applies_to=batch_size: the factor of the schedule grows beyond any number",
             "use a schedule that rises less",
         ) from None
 
@@ -58,7 +58,7 @@ def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> Bat
     if first_too_large is not None:
         max_size = math.floor(examples / max(factors))
         raise ConfigError(
-            "sched.param=batch_size asks for a batch of {1} in epoch {0}".format(*first_too_large)
+            "sched.applies_to=batch_size asks for a batch of {1} in epoch {0}".format(*first_too_large)
             + f", and there are {examples} training examples",
             (f"use train.batch_size={max_size} or less" if max_size else LEAVE_OUT_HINT)
             + ", or a schedule that rises less",
@@ -81,7 +81,7 @@ def with_schedule_length(config: RunConfig, context: BuildContext) -> BuildConte
     duration = config.train.duration
     if duration.unit == "s":
         raise ConfigError(
-            f"sched.param=batch_size needs to know the epochs of the run beforehand, but train.duration={duration} is a time",
+            f"sched.applies_to=batch_size needs to know the epochs of the run beforehand, but train.duration={duration} is a time",
             f"give train.duration in epochs or steps, or {LEAVE_OUT_HINT}",
         )
     if duration.unit == "ep":

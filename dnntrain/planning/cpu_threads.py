@@ -19,8 +19,8 @@ def choose_threads(config: RunConfig, plan: Plan, hardware: Hardware, world: Wor
     `train.cpu_threads` if it is set, else the number of the run that is resumed, else a number that fits the work of an
     operator. On a GPU the threads of the processor have other work, and torch's own number stays.
     """
-    if config.train.threads is not None:
-        return config.train.threads
+    if config.train.cpu_threads is not None:
+        return config.train.cpu_threads
     local_ranks = 1 if world.is_launched else plan.ranks
     available = count_available_threads(get_default_threads(), hardware.cores, local_ranks, os.environ)
     if is_resuming and config.run_dir is not None:

@@ -23,16 +23,16 @@ from dnntrain.utils.world import World
 def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: bool = False) -> int:
     """Processes of the run: those that torchrun started, or what the layout wants; where it is only planned, those it is planned for.
 
-    Raises ConfigError where a run that is to be trained, or `launch.nproc`, has another number than `launch.world`.
+    Raises ConfigError where a run that is to be trained, or `launch.nproc`, has another number than `cluster.world_size`.
     """
-    planned_ranks = config.launch.world
+    planned_ranks = config.cluster.world_size
     if planned_ranks is not None and plan_only and config.launch.nproc in (None, planned_ranks):
         return planned_ranks
     ranks = _count_started_ranks(config, hardware, world)
     if planned_ranks not in (None, ranks):
         raise ConfigError(
-            f"launch.world={planned_ranks} is for planning, and this run has {ranks} process{'' if ranks == 1 else 'es'}",
-            f"use dnntrain plan without launch.nproc, or leave launch.world out and start {planned_ranks} ranks",
+            f"cluster.world_size={planned_ranks} is for planning, and this run has {ranks} process{'' if ranks == 1 else 'es'}",
+            f"use dnntrain plan without launch.nproc, or leave cluster.world_size out and start {planned_ranks} ranks",
         )
     return ranks
 
@@ -52,7 +52,7 @@ def plan_parallelism(
 ) -> tuple[ParallelDims, tuple[int, ...], list[str]]:
     """(degrees, bounds of the pipeline's stages, notes). Raises ConfigError where the model cannot be laid out so."""
     notes: list[str] = []
-    rank_count_key = "launch.nproc" if config.launch.world is None else "launch.world"
+    rank_count_key = "launch.nproc" if config.cluster.world_size is None else "cluster.world_size"
     demand = DeviceDemand(
         state=4 * model.parameters * (2 + config.optim.state_floats_per_parameter),
         other=model.activation_bytes_per_example * math.ceil(batch_size / ranks),
@@ -114,9 +114,9 @@ def compute_micro_batches(
     """For each batch size (examples of the largest micro-batch, how many a data rank computes in a step at most), as the data pipeline
     will cut them.
     """
-    # Pair blocks make some shares larger than the even one: without train.microbatch each is one forward pass all the same.
+    # Pair blocks make some shares larger than the even one: without train.micro_batch_size each is one forward pass all the same.
     world = World(0, dims.data_ranks)
-    first_schedule = BatchSchedule(np.arange(examples), config.seed, 1, 1, world, config.data.pair_block)
+    first_schedule = BatchSchedule(np.arange(examples), config.seed, 1, 1, world, config.data.mix_block_size)
     schedules = [replace(first_schedule, batch_size=size, micro_batch_size=size) for size in timetable.sizes]
     shares = {
         batch_schedule.batch_size: [
@@ -126,8 +126,8 @@ def compute_micro_batches(
     }
     share = max(end - start for micro_batch_cuts in shares.values() for start, end in micro_batch_cuts)
     stages = dims.pp * config.parallel.stages_per_rank
-    micro_batch_size = config.train.microbatch or (
-        _choose_micro_batch_size(share, stages, config.data.pair_block) if dims.pp > 1 else share
+    micro_batch_size = config.train.micro_batch_size or (
+        _choose_micro_batch_size(share, stages, config.data.mix_block_size) if dims.pp > 1 else share
     )
     micro_batch_cuts = {}
     for batch_schedule in schedules:
@@ -166,36 +166,36 @@ def check_pipeline(
     is_uneven = examples % size or size % (dims.data_ranks * micro_batch_count)
     if not timetable.is_constant and model.batch_norms and config.norm.batch_statistics:
         raise ConfigError(
-            "micro-batches of a pipeline have one size and number, so that smaller batches of sched.param=batch_size are padded, and "
+            "micro-batches of a pipeline have one size and number, so that smaller batches of sched.applies_to=batch_size are padded, and "
             "batch norm would see the padding",
-            "use norm=group, or leave batch_size out of sched.param",
+            "use norm=group, or leave batch_size out of sched.applies_to",
         )
     if is_uneven and model.batch_norms and config.norm.batch_statistics:
         raise ConfigError(
             "micro-batches of a pipeline have one size, so that uneven ones are padded, and batch norm would see the padding: "
             f"{examples} examples, train.batch_size={size}, {micro_batch_count} micro-batches on each data rank",
-            f"use norm=group, or train.limit={examples - examples % size} and a batch that divides",
+            f"use norm=group, or train.max_examples={examples - examples % size} and a batch that divides",
         )
 
 
 def _suggest_micro_batch(config: RunConfig, dims: ParallelDims, timetable: EpochSchedule) -> str:
-    """A train.microbatch that cuts the largest batch into as many micro-batches as the pipeline needs, or a batch that can be.
+    """A train.micro_batch_size that cuts the largest batch into as many micro-batches as the pipeline needs, or a batch that can be.
 
     The largest that is not above what was asked for, else the next above.
     """
     stages = dims.pp * config.parallel.stages_per_rank
     multiple = dims.pp if config.parallel.schedule == "interleaved" else 1
     share = math.ceil(timetable.sizes[-1] / dims.data_ranks)
-    requested_size = config.train.microbatch or share
+    requested_size = config.train.micro_batch_size or share
     sizes = {math.ceil(share / count) for count in range(stages, 4 * stages + 1)}
     for size in sorted(sizes, key=lambda size: (size > requested_size, abs(size - requested_size))):
-        candidate = replace(config, train=replace(config.train, microbatch=size))
+        candidate = replace(config, train=replace(config.train, micro_batch_size=size))
         count = max(
             micro_batch_cut[1]
             for micro_batch_cut in compute_micro_batches(candidate, dims, timetable.examples, timetable).values()
         )
         if count >= stages and count % multiple == 0:
-            return f"use train.microbatch={size}"
+            return f"use train.micro_batch_size={size}"
     if is_batch_size_scheduled(config):
         return LEAVE_OUT_HINT
-    return f"use train.batch_size={stages * dims.data_ranks} train.microbatch=1"
+    return f"use train.batch_size={stages * dims.data_ranks} train.micro_batch_size=1"

@@ -120,6 +120,7 @@ class Plan:
     device: str
     data: DataFacts
     model: ModelFacts
+    augmentations: tuple[str, ...]
     batch_size: int
     micro_batch_size: int
     accumulation: int
@@ -182,6 +183,7 @@ class Plan:
                 f"{self.model.name}: {format_count(self.model.parameters)} parameters, "
                 f"{format_count(self.model.flops_per_example)}FLOPs forward",
             ),
+            *([("augment", ", ".join(self.augmentations))] if self.augmentations else []),
             ("layout", f"{self.layout} on {self.device}" + (f": {self.degrees}" if self.ranks > 1 else "")),
             ("batch", f"{self._batch_text} = {equation}"),
             ("length", f"{self.duration}: {total}, {self._steps_text} per epoch"),

@@ -34,7 +34,7 @@ def make_plan(
     """Decides everything or refuses: ConfigError lists every reason, DataError where the data set is too small.
 
     `process_bytes` is what the process holds with its libraries and the data, before anything is built. What is only `planned` may have
-    ranks that are not there (`launch.world`).
+    ranks that are not there (`cluster.world_size`).
     """
     ranks = count_ranks(config, hardware, world, plan_only)
     if refusals := find_refusals(config, hardware, ranks):
@@ -90,6 +90,7 @@ def make_plan(
         device=hardware.device,
         data=data,
         model=model,
+        augmentations=tuple(method.describe(config.data) or name for name, method in config.augment.items()),
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,
         accumulation=accumulation,
@@ -191,7 +192,10 @@ def _get_norm_notes(config: RunConfig, facts: NormFacts) -> Sequence[str]:
     except ConfigError as error:
         if facts.batch_size == config.train.batch_size:
             raise
-        batch_text = f"in a batch of {facts.batch_size} (train.batch_size={config.train.batch_size} as sched.param=batch_size makes it)"
+        batch_text = (
+            f"in a batch of {facts.batch_size} (train.batch_size={config.train.batch_size} "
+            "as sched.applies_to=batch_size makes it)"
+        )
         raise ConfigError(f"{error.message}, {batch_text}", f"{error.hint}, or {LEAVE_OUT_HINT}") from None
 
 
@@ -215,9 +219,9 @@ def _note_uneven_batch(timetable: EpochSchedule) -> str:
 
 
 def _note_large_micro_batch(micro: int, config: RunConfig) -> str:
-    requested_size = config.train.microbatch
+    requested_size = config.train.micro_batch_size
     return (
-        f"train.microbatch={requested_size} is more than a rank's share; {micro} is used"
+        f"train.micro_batch_size={requested_size} is more than a rank's share; {micro} is used"
         if requested_size and requested_size > micro
         else ""
     )

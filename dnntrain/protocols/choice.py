@@ -107,13 +107,11 @@ class Method(Choice):
     """A choice that fills hooks of the trainer.
 
     needs             what it needs of the layout and of the task: refused where they do not meet it
-    example_relation  "mixes" or "relates" if it does so to examples of a block (data.pair_block), which no layout may cut; else empty
-    varies_images     whether it changes training images at random
+    example_relation  "mixes" or "relates" if it does so to examples of a block (data.mix_block_size), which no layout may cut; else empty
     uses_validation   whether it looks at evaluations of the validation part
     """
 
     example_relation: ClassVar[str] = ""
-    varies_images: ClassVar[bool] = False
     uses_validation: ClassVar[bool] = False
 
     @property

@@ -130,6 +130,7 @@ class BuildContext:
     train_examples   examples of the training part
     micro_batch_size most examples of one forward pass
     pair_block       examples that methods relate to each other: aligned runs of this many positions are never cut where avoidable
+    default_crop_padding, default_flip_probability  the data set's own values for augment=[crop,flip]
     student          builds the model to be trained with weights of zero, before any transform: for names and shapes of its modules
     epochs           the run's length where the schedule counts epochs, since it sets the batch size; else 0
     timetable        the batch size of each epoch; None where all have `batch_size`
@@ -149,6 +150,8 @@ class BuildContext:
     train_examples: int = 0
     micro_batch_size: int = 0
     pair_block: int = 8
+    default_crop_padding: int = 0
+    default_flip_probability: float = 0.0
     build_model: Callable[[], Module] | None = None
     num_epochs: float = 0.0
     explicit_schedule: EpochSchedule | None = None

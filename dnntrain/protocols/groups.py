@@ -31,19 +31,20 @@ class DataChoice(Choice):
 
     val_fraction    share of the training split that is held out for validation
     pipeline        "resident", "streaming" or "auto"
-    workers     reading processes of the streaming pipeline; None: one per free core
+    num_workers     reading processes of the streaming pipeline; None: one per free core
     on_error        what an unreadable example does: "raise" or "skip"
-    pair_block  examples of a block within which methods relate examples
+    mix_block_size  examples of a block within which methods relate examples
     varies_images   whether reading changes training images at random
+    default_crop_padding, default_flip_probability  what augment=[crop,flip] do to this data if they are not told
     """
 
     val_fraction: float = 0.1
     pipeline: str = "auto"
-    workers: int | None = None
+    num_workers: int | None = None
     on_error: str = "raise"
-    pair_block: int = 8
-    crop_padding: int = 0
-    flip: bool = False
+    mix_block_size: int = 8
+    default_crop_padding: ClassVar[int] = 0
+    default_flip_probability: ClassVar[float] = 0.0
 
     @property
     def varies_images(self) -> bool:
@@ -163,9 +164,22 @@ class SchedChoice(Method):
 
 
 class AugmentChoice(Method):
-    """A change of training examples; `copies` of each example are in a step."""
+    """A change of training examples.
+
+    copies         copies of each example in a step
+    varies_images  whether it changes training images at random
+    """
 
     copies: int = 1
+    varies_images: ClassVar[bool] = False
+
+    def changes_images_of(self, data: DataChoice) -> bool:
+        """Return whether it changes training images of `data` at random."""
+        return self.varies_images or bool(self.example_relation)
+
+    def describe(self, data: DataChoice) -> str:
+        """Return the words of the plan: its name unless it says more."""
+        return ""
 
 
 class RegChoice(Method):
@@ -181,11 +195,11 @@ class QuantChoice(Method):
 
     formats                export formats that hold the quantized model, the preferred one first; empty if only training is quantized
     backend                what runs the export; "none": a run writes none; "auto": the fastest; empty: its one format
-    auto_batches           batch sizes at which exports are timed with backend "auto"
-    max_drop               largest loss of accuracy of an export
-    min_share              least share of multiply-adds of an export that must be quantized
+    bench_batch_sizes           batch sizes at which exports are timed with backend "auto"
+    max_metric_drop               largest loss of accuracy of an export
+    min_quantized_fraction              least share of multiply-adds of an export that must be quantized
     needs_calibration      whether ranges of activations are read from training examples after training
-    batches, batch_size    of those examples
+    calibration_batches, calibration_batch_size    of those examples
     observer, percentile   how a range follows from the values of those examples
     is_quantization_aware  whether training learns the ranges
     is_weight_only         whether activations stay floating point
@@ -200,11 +214,11 @@ class QuantChoice(Method):
     is_weight_only: ClassVar[bool] = False
     compute_dtype: ClassVar[str] = "float32"
     backend: str = ""
-    auto_batches: tuple[int, ...] = (1, 64)
-    max_drop: float = 0.01
-    min_share: float = 0.5
-    batches: int = 0
-    batch_size: int = 0
+    bench_batch_sizes: tuple[int, ...] = (1, 64)
+    max_metric_drop: float = 0.01
+    min_quantized_fraction: float = 0.5
+    calibration_batches: int = 0
+    calibration_batch_size: int = 0
     observer: str = "minmax"
     percentile: float = 100.0
     per_channel: bool = True
@@ -218,7 +232,7 @@ class QuantChoice(Method):
     @property
     def timing_batch_sizes(self) -> tuple[int, ...]:
         """Batch sizes at which exports are timed to find the fastest: ascending, each once."""
-        return tuple(sorted(set(self.auto_batches)))
+        return tuple(sorted(set(self.bench_batch_sizes)))
 
     def check_options(self) -> None:
         """Raises ConfigError if an option has no effect beside the others, in a run as in an export of one."""
@@ -330,18 +344,16 @@ class LaunchChoice(Choice):
     """How processes are started.
 
     nproc         processes on each machine, if set
-    world         ranks that a run is planned for, if they are not there
     nodes         machines
     max_restarts  restarts from the last checkpoint after a rank failed
-    timeout       silence after which a rank is hung
+    hang_timeout  silence after which a rank is hung
     scheduler     the queueing system that runs it; empty for this machine
     """
 
     nproc: int | None = None
-    world: int | None = None
     nodes: int = 1
     max_restarts: int = 0
-    timeout: Duration = Duration(600, "s")
+    hang_timeout: Duration = Duration(600, "s")
     scheduler: ClassVar[str] = ""
 
     @property

@@ -90,6 +90,8 @@ _PRODUCT = {"merge": _multiply}
 _BY_NAME = {"merge": _merge_states}
 _ONE_STEP = {"merge": _only_one("take the optimizer step", None)}
 _ONE_SMOOTHING = {"merge": _only_one("smooth the targets", 0.0)}
+_ONE_CROP = {"merge": _only_one("crop images", 0)}
+_ONE_FLIP = {"merge": _only_one("mirror images", 0.0)}
 _ONE_REPETITION = {"merge": _only_one("repeat the examples of a step", 1)}
 
 
@@ -99,6 +101,8 @@ class Hooks:
 
     label_smoothing   probability mass that the loss spreads over all classes; one method may set it
     main_loss_weight  weight of the task's own loss; several multiply
+    crop_padding      pixels of zeros around an image, out of which its size is cut at random
+    flip_probability  of mirroring an image left to right
     augment_copies    copies of each example in a step, augmented apart; the step has as many examples as without
     export_metadata   what is written beside the exported weights, in config.json, found before `export_transforms` change the model
     memory_use        what the plan counts besides the model, given the number of ranks among which weights are sharded
@@ -125,6 +129,8 @@ class Hooks:
     bindings: tuple[Callable[[TrainerHandles], None], ...] = field(default=(), metadata=_ALL)
     label_smoothing: float = field(default=0.0, metadata=_ONE_SMOOTHING)
     main_loss_weight: float = field(default=1.0, metadata=_PRODUCT)
+    crop_padding: int = field(default=0, metadata=_ONE_CROP)
+    flip_probability: float = field(default=0.0, metadata=_ONE_FLIP)
     augment_copies: int = field(default=1, metadata=_ONE_REPETITION)
     state: Mapping[str, Stateful] = field(default_factory=dict, metadata=_BY_NAME)
 

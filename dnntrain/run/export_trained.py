@@ -78,7 +78,7 @@ def _check_single_process(run: Path) -> None:
 
 def _check_quant_overrides(name: str, quant_overrides: Sequence[str], batches: Sequence[int] | None) -> None:
     """Raise ConfigError if an override changes nothing in an export to the format `name`."""
-    sizes = next((word for word in quant_overrides if word.lstrip("+").startswith("quant.auto_batches=")), None)
+    sizes = next((word for word in quant_overrides if word.lstrip("+").startswith("quant.bench_batch_sizes=")), None)
     if sizes and name != "auto":
         raise ConfigError(f"{sizes} has no effect with --format {name}", "use --format auto")
     if sizes and batches is not None:

@@ -44,7 +44,7 @@ def finish_run(
         yield result
     with swap_in_eval_weights(final_model.hooks.eval_weights, final_model.model):
         read_error: DataError | None = None
-        if config.eval.test and len(session.data.test):
+        if config.eval.run_test and len(session.data.test):
             try:
                 result = replace(result, test=_evaluate_test_split(session, trainer, final_model, directory))
                 yield result
@@ -86,7 +86,7 @@ def _evaluate_test_split(
     predictions = compute_predictions(
         task, final_model.model, final_model.outputs, trainer.make_batches(test, session.data.test, World())
     )
-    summary = task.summarize(predictions, session.data.spec, config.log.samples, partial(describe_example, test))
+    summary = task.summarize(predictions, session.data.spec, config.log.worst_examples, partial(describe_example, test))
     evaluation = {"split": "test", **summary}
     write_json(directory.path / "evaluation.json", evaluation)
     values = {info.name: evaluation[info.name] for info in task.list_infos()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.choices.launch.local import LocalLaunch
+from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.comm_cost import (
     Links,
     StepTime,
@@ -184,7 +184,7 @@ def _compute_kept_bytes(session: Session, hooks: Hooks, bytes_per_element: int) 
 
 def _find_rank(dims: ParallelDims, stage: int, shard: int) -> int:
     """The first rank of this stage and shard."""
-    return (stage * dims.dp * dims.shard + shard) * dims.tp
+    return (stage * dims.replicate * dims.shard + shard) * dims.tp
 
 
 def _get_layout(session: Session) -> ParallelConfig:
@@ -288,8 +288,12 @@ def _estimate_data_traffic(session: Session, shard_size: int, units: int) -> lis
     copies = dims.tp * dims.shard
     if not uses_fsdp(layout, dims):
         size = _compute_ddp_bytes(layout, session, shard_size)
-        buckets = math.ceil(_FLOAT * shard_size / (layout.bucket_mb * 2**20))
-        return [all_reduce_traffic("gradients", size, buckets, dims.dp, copies, "backward")] if dims.dp > 1 else []
+        buckets = math.ceil(_FLOAT * shard_size / (layout.bucket_size_mb * 2**20))
+        return (
+            [all_reduce_traffic("gradients", size, buckets, dims.replicate, copies, "backward")]
+            if dims.replicate > 1
+            else []
+        )
     traffic = []
     if dims.shard > 1:
         element = 2 if layout.param_dtype == "bf16" else _FLOAT
@@ -302,18 +306,20 @@ def _estimate_data_traffic(session: Session, shard_size: int, units: int) -> lis
             ),
             gather_or_scatter_traffic("scattered gradients", _FLOAT * total_size, units, *shards, "backward"),
         ]
-    if dims.dp > 1:
+    if dims.replicate > 1:
         traffic.append(
-            all_reduce_traffic("gradients between copies", _FLOAT * shard_size, units, dims.dp, copies, "backward")
+            all_reduce_traffic(
+                "gradients between copies", _FLOAT * shard_size, units, dims.replicate, copies, "backward"
+            )
         )
     return traffic
 
 
 def _compute_ddp_bytes(layout: ParallelConfig, session: Session, numbers: int) -> float:
     """Bytes of the gradients in the form in which they are sent. PowerSGD sends a matrix [n, m] of rank 1 as n + m numbers."""
-    if layout.compress in ("bf16", "fp16"):
+    if layout.grad_compression in ("bf16", "fp16"):
         return 2 * numbers
-    if layout.compress == "none":
+    if layout.grad_compression == "none":
         return _FLOAT * numbers
     total = 0
     for parameter in build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec)).parameters():
@@ -373,43 +379,40 @@ def _estimate_pipeline_traffic(session: Session, costs: _ModelCosts, stages: tup
     back = [costs.sizes.boundaries[bounds[stage] - 1] for stage in stages if stage]
     messages = session.plan.accumulation * len(forward + back)
     size = float(sum(forward + back)) * _count_examples(session)
-    stride = dims.tp * dims.shard * dims.dp
+    stride = dims.tp * dims.shard * dims.replicate
     return [Traffic("between stages", size, messages, dims.pp, stride, "nothing", ring=False)]
 
 
 def _find_missing_settings(session: Session) -> tuple[str, ...]:
-    launch, ranks = session.config.launch, session.plan.ranks
-    if not isinstance(launch, LocalLaunch):
-        return (f"launch=local launch.world={ranks} and the figures of its devices and links",)
-    per_node = _get_ranks_per_node(launch, ranks)
+    cluster, ranks = session.config.cluster, session.plan.ranks
+    per_node = _get_ranks_per_node(session.config, ranks)
     needed = {
-        "device_tflops": launch.device_tflops,
-        "link_gbps": launch.link_gbps,
+        "device_tflops": cluster.device_tflops,
+        "link_gbps": cluster.link_gbps,
         "ranks_per_node": per_node,
-        "node_link_gbps": launch.node_link_gbps if ranks > (per_node or ranks) else 0.0,
+        "node_link_gbps": cluster.node_link_gbps if ranks > (per_node or ranks) else 0.0,
     }
-    return tuple(f"launch.{name}=N" for name, value in needed.items() if value is None)
+    return tuple(f"cluster.{name}=N" for name, value in needed.items() if value is None)
 
 
-def _get_ranks_per_node(launch: LocalLaunch, ranks: int) -> int | None:
+def _get_ranks_per_node(config: RunConfig, ranks: int) -> int | None:
     """Ranks of a node; all ranks that are really there are on this one."""
-    return launch.ranks_per_node or (ranks if launch.world is None else None)
+    return config.cluster.ranks_per_node or (ranks if config.cluster.world_size is None else None)
 
 
 def _estimate_step_time(session: Session, rank: RankEstimate) -> StepTime:
-    launch, plan, layout = session.config.launch, session.plan, session.config.parallel
-    assert isinstance(launch, LocalLaunch)
-    assert launch.link_gbps is not None
-    assert launch.device_tflops is not None
+    cluster, plan, layout = session.config.cluster, session.plan, session.config.parallel
+    assert cluster.link_gbps is not None
+    assert cluster.device_tflops is not None
     passes = 4 if session.config.train.activation_checkpointing == "full" else 3
     links = Links(
-        rank_bandwidth=1e9 / 8 * launch.link_gbps,
-        node_bandwidth=1e9 / 8 * (launch.node_link_gbps or launch.link_gbps),
-        ranks_per_node=_get_ranks_per_node(launch, plan.ranks) or plan.ranks,
-        latency_s=1e-6 * launch.latency_us,
+        rank_bandwidth=1e9 / 8 * cluster.link_gbps,
+        node_bandwidth=1e9 / 8 * (cluster.node_link_gbps or cluster.link_gbps),
+        ranks_per_node=_get_ranks_per_node(session.config, plan.ranks) or plan.ranks,
+        latency_s=1e-6 * cluster.latency_us,
     )
     return estimate_step_time(
-        passes * rank.flops / (1e12 * launch.device_tflops * launch.utilisation),
+        passes * rank.flops / (1e12 * cluster.device_tflops * cluster.utilization),
         rank.traffic,
         links,
         stages=plan.degrees.pp,

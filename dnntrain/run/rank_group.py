@@ -153,7 +153,7 @@ class RankGroup:
                 "waited for another rank until the deadline" if is_timeout else "lost its connection to another rank"
             )
             text = f"rank {local_failure.rank} on {local_failure.host} {symptom}: {str(error).splitlines()[0]}"
-            hint = f"stacks of all ranks: {self.folder}/logs/stacks-rank_*.txt; the deadline is launch.timeout"
+            hint = f"stacks of all ranks: {self.folder}/logs/stacks-rank_*.txt; the deadline is launch.hang_timeout"
             kind = "hung" if is_timeout else "lost"
             local_failure = Failure(
                 local_failure.rank, local_failure.host, kind, RankError.exit_code, text, hint if is_timeout else ""
@@ -198,7 +198,7 @@ def join_rank_group(make_config: Callable[[], RunConfig], world: World) -> Itera
         with redirect_output_to_log(folder, world):
             rank_group = RankGroup(rendezvous, folder)
             device = probe_hardware(config.device).device
-            timeout_s = float(config.launch.timeout.value)
+            timeout_s = float(config.launch.hang_timeout.value)
             with rank_group.exit_on_signals(), _watch_ranks(rank_group, timeout_s):
                 try:
                     collectives.join_process_group(world, device, rendezvous.store, timeout_s)

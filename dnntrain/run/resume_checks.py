@@ -17,27 +17,28 @@ from dnntrain.inference.run_args import check_trusted
 #: Keys that may change when a run goes on: they steer its length, its bookkeeping and where it runs, not what is learnt so far.
 _CHANGEABLE_KEYS = (
     "train.duration",
-    "train.threads",
+    "train.cpu_threads",
     "train.compile",
-    "train.microbatch",
+    "train.micro_batch_size",
     "eval",
     "checkpoint",
     "log",
     "track",
     "launch",
+    "cluster",
     "parallel",
     "device",
     "name",
     "run_dir",
     "resume",
     "data.root",
-    "data.workers",
+    "data.num_workers",
     "data.pipeline",
     "data.download",
     "choices",
     "distill.cache",
     "distill.cache_dir",
-    "distill.cache_gb",
+    "distill.cache_size_gb",
 )
 
 #: Why the others may not.

@@ -105,6 +105,6 @@ def drop_init_weights(config: RunConfig) -> RunConfig:
 
 def prepare_host(config: RunConfig) -> None:
     """Settings of this process that make training faster and change no number."""
-    if config.train.threads is not None:
-        use_threads(config.train.threads)
+    if config.train.cpu_threads is not None:
+        use_threads(config.train.cpu_threads)
     keep_freed_memory()

@@ -119,7 +119,7 @@ def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
     if not session.plan.timetable.is_equal_until(old_schedule, checkpoint.step):
         raise ConfigError(
             f"with train.duration={session.config.train.duration} the {checkpoint.step} steps so far would have had other batch sizes "
-            "(sched.param=batch_size)",
-            "lengths of a schedule of the batch size in epochs, as in sched=step sched.every=2ep, are the same in a longer run; "
+            "(sched.applies_to=batch_size)",
+            "lengths of a schedule of the batch size in epochs, as in sched=step sched.step_size=2ep, are the same in a longer run; "
             "or train anew in another run_dir",
         )

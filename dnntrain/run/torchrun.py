@@ -87,7 +87,7 @@ class _RankLauncher:
         variables.setdefault("OMP_NUM_THREADS", str(max(1, self._session.hardware.cores // self._session.plan.ranks)))
         # A rank that is asked to stop saves first; a long step or a large checkpoint is not to be cut off.
         variables.setdefault(
-            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(round(self._session.config.launch.timeout.value) + 30)
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(round(self._session.config.launch.hang_timeout.value) + 30)
         )
         if sys.platform == "linux":
             variables.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -1,7 +1,7 @@
 """A line with several values → the lines of its trials, in Hydra's grammar for sweeps.
 
 sched=cosine,step      these choices            optim.lr=range(1,4)      1, 2, 3
-reg=[mixup],[ema]      these lists              model=glob(resnet*)      every choice of that form
+augment=[mixup],[ema]      these lists              model=glob(resnet*)      every choice of that form
 optim.lr=choice(0.1,0.01)                       seed=range(0,10,step=5)  0, 5
 """
 

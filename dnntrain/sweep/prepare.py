@@ -172,12 +172,12 @@ def _compute_demand(session: Any) -> ResourceDemand:
     if session.hardware.device != "cpu":
         return ResourceDemand(
             plan.ranks,
-            config.train.threads or 1,
+            config.train.cpu_threads or 1,
             0,
             plan.ranks,
             get_device_index(config.device) if ":" in config.device and plan.ranks == 1 else None,
         )
-    return ResourceDemand(plan.ranks, config.train.threads or 1, plan.memory.total)
+    return ResourceDemand(plan.ranks, config.train.cpu_threads or 1, plan.memory.total)
 
 
 def _list_devices(hardware: Any) -> tuple[str, ...]:

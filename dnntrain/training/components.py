@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dnntrain.choices.reg._mixing import join_mixers
-from dnntrain.choices.reg.grad_clip import clip_by_norm
+from dnntrain.choices.augment._mixing import join_mixers
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.input.prepared import PreparedData
@@ -19,7 +18,10 @@ from dnntrain.training.step_guards import add_recovery
 from dnntrain.utils.world import World
 
 #: The groups of methods in the order in which their hooks run; those of the optimizer come after.
-_GROUPS = ("norm", "sched", "quant", "distill", "prune", "reg", "monitor")
+_GROUPS = ("norm", "sched", "quant", "distill", "prune", "augment", "reg", "average", "monitor")
+
+#: Groups of which several methods are chosen, in the order in which their hooks run.
+_LIST_GROUPS = ("augment", "reg", "average", "monitor")
 
 
 def make_build_context(
@@ -39,7 +41,9 @@ def make_build_context(
         data_digest=data.dataset.digest,
         train_examples=len(data.train),
         micro_batch_size=plan.micro_batch_size,
-        pair_block=config.data.pair_block,
+        pair_block=config.data.mix_block_size,
+        default_crop_padding=config.data.default_crop_padding,
+        default_flip_probability=config.data.default_flip_probability,
         build_model=lambda: build_unfilled_model(config, shape),
         collectives=collectives,
     )
@@ -52,10 +56,6 @@ def build_hooks(config: RunConfig, context: BuildContext) -> Hooks:
     methods = {name: choice for name, choice in named_choices.items() if isinstance(choice, Method)}
     hooks_by_method = {name: method.build(context) for name, method in methods.items()}
     hooks_by_method[f"optim={config.resolved['choices']['optim']}"] = config.optim.build_hooks(context)
-    if config.train.clip_norm is not None:
-        hooks_by_method["train.clip_norm"] = Hooks(
-            gradient_transforms=(clip_by_norm(config.train.clip_norm, context.collectives),)
-        )
     try:
         hooks = Hooks.merge(hooks_by_method.values(), list(hooks_by_method))
     except ValueError as error:

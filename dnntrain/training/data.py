@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dnntrain.config.run_config import RunConfig
+from dnntrain.input.augment import Augmentation
 from dnntrain.input.joint import JointPipeline
 from dnntrain.input.pipeline import InputPipeline, build_pipeline, read_evaluation_batches
 from dnntrain.input.prepared import PreparedData
@@ -39,6 +40,7 @@ def build_training_pipeline(
         channels_last=plan.channels_last,
         transforms=[transform for transform in hooks.batch_transforms if not transform.is_joint],
         image_transforms=hooks.image_transforms,
+        augmentation=Augmentation(hooks.crop_padding, hooks.flip_probability),
         augment_copies=hooks.augment_copies,
         timetable=plan.timetable,
     )

@@ -143,7 +143,7 @@ class Metrics:
                 step = self._progress.step - len(totals) + offset + 1
                 raise DivergedError(
                     f"the loss of step {step} is {total}: training has diverged",
-                    "lower optim.lr, add a warm-up (sched.warmup=5%) or train.clip_norm=1.0",
+                    "lower optim.lr, add a warm-up (sched.warmup=5%) or +reg=[grad_clip]",
                 )
             self._sum += total
         self._weight += sum(self._weights)

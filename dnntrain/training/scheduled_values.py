@@ -91,7 +91,7 @@ def _find_setters(
     if must_find and (not setters or (relative and not any(base for _, base in setters))):
         raise ConfigError(
             f"the {target.value.replace('_', ' ')} is scheduled, but nothing in this run has one above 0",
-            f"{_REMEDIES[target]}, or leave {target.value} out of sched.param"
+            f"{_REMEDIES[target]}, or leave {target.value} out of sched.applies_to"
             + (" (with sched=one_cycle: sched.cycle_momentum=false)" if target is ScheduledParam.MOMENTUM else ""),
         )
     return [(setter, base if relative else None) for setter, base in setters]

@@ -31,7 +31,7 @@ from dnntrain.protocols import (
 from dnntrain.training.loop import Batches
 from dnntrain.utils.units import pluralize
 
-_HINT = "lower optim.lr, add a warm-up (sched.warmup=5%) or train.clip_norm=1.0"
+_HINT = "lower optim.lr, add a warm-up (sched.warmup=5%) or +reg=[grad_clip]"
 
 
 class StepState(Protocol):

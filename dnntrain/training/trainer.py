@@ -291,7 +291,7 @@ def build_checkpointer(
         outputs.checkpoints,
         states,
         digests,
-        keep=options.keep,
+        keep=options.keep_last,
         timer=timer,
         warn=outputs.warn if options.on_error == "warn" else None,
         ranks=RankExchange(world.rank, gather) if setup.plan.ranks > 1 else RankExchange(),

@@ -92,7 +92,9 @@ def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -
         "suggestion": best.microbatch,
         "largest": timings[-1].microbatch,
         "line": f"train.batch_size={best.microbatch * share}",
-        "same_batch": f"train.microbatch={select_best_size(fitting_timings).microbatch}" if fitting_timings else None,
+        "same_batch": f"train.micro_batch_size={select_best_size(fitting_timings).microbatch}"
+        if fitting_timings
+        else None,
         "ended": end_reason,
         "rows": [vars(timing) for timing in timings],
     }
@@ -101,7 +103,7 @@ def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -
 def _measure_size(session: Session, size: int, steps: int) -> SizeTiming | None:
     """None where the size does not fit on some rank."""
     examples, device = count_step_examples(session, size), session.device
-    train = replace(session.config.train, batch_size=examples, microbatch=size)
+    train = replace(session.config.train, batch_size=examples, micro_batch_size=size)
     config = replace(session.config, train=train)
     if is_batch_size_scheduled(config):
         config = replace(config, sched=Constant())

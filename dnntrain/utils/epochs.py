@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dnntrain.utils.units import Duration
 
 #: The way out where no other batch size helps.
-LEAVE_OUT_HINT = "leave batch_size out of sched.param"
+LEAVE_OUT_HINT = "leave batch_size out of sched.applies_to"
 
 
 class _Segment(NamedTuple):
@@ -151,7 +151,9 @@ class BatchSizeSchedule:
         """The smallest batch, as messages name it."""
         if self.smallest == self.batch_size:
             return f"train.batch_size={self.batch_size}"
-        return f"a batch of {self.smallest} (train.batch_size={self.batch_size} as sched.param=batch_size makes it)"
+        return (
+            f"a batch of {self.smallest} (train.batch_size={self.batch_size} as sched.applies_to=batch_size makes it)"
+        )
 
     def suggest_at_least(self, examples: int) -> str:
         """What to use so that no batch is smaller than `examples`, nor larger than an epoch."""

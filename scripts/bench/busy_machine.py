@@ -7,7 +7,7 @@ Contenders are processes that stay alive and take turns, forwards and backwards,
 
     default      what dnntrain does by itself
     spinning     OpenMP's own default: all cores, threads that spin for milliseconds
-    one thread   train.threads=1
+    one thread   train.cpu_threads=1
     passive      all cores, OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
 
 Each turn trains a fixed time and counts steps (`train`), evaluations of one that evaluates after each step (`eval`), or the steps of two
@@ -32,9 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Name → (variables, overrides). 300,000 is the spin count of GNU's OpenMP where nothing is set.
 CONTENDERS: dict[str, tuple[dict[str, str], list[str]]] = {
     "default": ({}, []),
-    "spinning": ({"GOMP_SPINCOUNT": "300000"}, ["train.threads={all}"]),
-    "one thread": ({"GOMP_SPINCOUNT": "300000"}, ["train.threads=1"]),
-    "passive": ({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}, ["train.threads={all}"]),
+    "spinning": ({"GOMP_SPINCOUNT": "300000"}, ["train.cpu_threads={all}"]),
+    "one thread": ({"GOMP_SPINCOUNT": "300000"}, ["train.cpu_threads=1"]),
+    "passive": ({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}, ["train.cpu_threads={all}"]),
 }
 
 #: Kind → overrides of its runs.
@@ -147,7 +147,7 @@ def answer() -> None:
 
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    fixed = ["checkpoint.every=1000ep", "log.report=false", "eval.test=false"]
+    fixed = ["checkpoint.every=1000ep", "log.report=false", "eval.run_test=false"]
     for line in sys.stdin:
         words = json.loads(line)
         with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,7 @@ def main() -> None:
         f"train.batch_size={asked.batch}",
         f"train.duration={asked.steps}step",
         "eval.every=1000ep",
-        "eval.test=false",
+        "eval.run_test=false",
         "data.val_fraction=0",
         f"checkpoint.every={asked.steps}step",
         "precision=fp32",
@@ -47,9 +47,9 @@ def main() -> None:
         "log.report=false",
     ]
     ways = {
-        "one process, 2 threads": lambda: dnntrain([*words, "train.threads=2"], threads=2),
+        "one process, 2 threads": lambda: dnntrain([*words, "train.cpu_threads=2"], threads=2),
         "ddp, 2 ranks of 1 thread": lambda: dnntrain(
-            [*words, "parallel=ddp", "launch.nproc=2", "train.threads=1"], threads=1
+            [*words, "parallel=ddp", "launch.nproc=2", "train.cpu_threads=1"], threads=1
         ),
         "hand-written DDP loop": lambda: by_hand(asked.model, asked.batch, asked.steps),
     }

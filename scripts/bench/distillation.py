@@ -25,8 +25,8 @@ import dnntrain
 COMMON = (
     "data=fashion_mnist",
     "data.val_fraction=0.02",
-    "train.limit=12000",
-    "train.threads=1",
+    "train.max_examples=12000",
+    "train.cpu_threads=1",
     "reg=[]",
     "optim=muon",
     "sched=linear",
@@ -51,8 +51,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "kd": ("distill=kd",),
     "dkd": ("distill=dkd",),
     "dkd, beta=1": ("distill=dkd", "distill.beta=1"),
-    "dist": ("distill=dist", "data.pair_block=32"),
-    "rkd": ("distill=rkd", "data.pair_block=32"),
+    "dist": ("distill=dist", "data.mix_block_size=32"),
+    "rkd": ("distill=rkd", "data.mix_block_size=32"),
     EQUAL: ("distill=kd",),
 }
 

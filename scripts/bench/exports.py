@@ -38,7 +38,7 @@ BATCHES = (1, 64)
 WITHOUT_US = ("compiled fp32", "compiled bf16", "onnx")
 INTEGERS = ("onnx_int8", "pt2_int8")
 WANTED = 1.5
-QUANT = ("quant=int8_static", "quant.batches=4")
+QUANT = ("quant=int8_static", "quant.calibration_batches=4")
 _LIMITS = Path(__file__).with_name("export_limits.py")
 
 
@@ -69,7 +69,7 @@ def prepare(run: Path, model: str, threads: int) -> None:
     """The run, and each of its exports, unless they are there."""
     if not (run / "result.json").exists():
         words = ("data=synthetic", "data.channels=3", f"data.image_size={MODELS[model]}", "data.train_size=1280")
-        shorter = ("train.duration=2ep", "train.batch_size=32", "log.report=false", f"train.threads={threads}")
+        shorter = ("train.duration=2ep", "train.batch_size=32", "log.report=false", f"train.cpu_threads={threads}")
         optimizer = ("optim=adamw", "optim.lr=1e-3")
         result = dnntrain.train(f"model={model}", *words, *shorter, *optimizer, f"run_dir={run}", display="quiet")
         print(f"{model}: trained to {result['value']} ", flush=True)

@@ -24,20 +24,20 @@ from dnntrain.cli.main import main as command
 COMMON = (
     "data=fashion_mnist",
     "data.val_fraction=0.02",
-    "train.limit=12000",
+    "train.max_examples=12000",
     "train.batch_size=64",
-    "train.threads=1",
+    "train.cpu_threads=1",
     "reg=[]",
     "sched=linear",
     "eval.every=99ep",
-    "eval.test=false",
+    "eval.run_test=false",
     "checkpoint.every=99ep",
     "log.report=false",
 )
 MODELS = {
     "resnet20": ("model=resnet20", "optim=muon"),
     "mobilenet_v3_small": ("model=mobilenet_v3_small", "optim=muon"),
-    "vit_tiny": ("model=vit_tiny", "model.dim=96", "model.depth=6", "optim=adamw"),
+    "vit_tiny": ("model=vit_tiny", "model.embed_dim=96", "model.depth=6", "optim=adamw"),
 }
 FIRST = ("precision=bf16", "train.duration=5ep", "sched.warmup=15%")
 RATES = {"muon": ("optim.lr=0.1", "optim.adam_lr=3e-3"), "adamw": ("optim.lr=1e-3",)}
@@ -100,7 +100,7 @@ def exported(run: Path) -> Path:
     """The run's onnx_int8 export; a large loss of accuracy is to be seen in the table, so none is refused."""
     path = run / "exports" / "onnx_int8"
     if not (path / "manifest.json").exists():
-        code = command(["export", str(run), "--format=onnx_int8", "quant.max_drop=0.99"])
+        code = command(["export", str(run), "--format=onnx_int8", "quant.max_metric_drop=0.99"])
         if code:
             raise SystemExit(code)
     return path

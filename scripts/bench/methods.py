@@ -46,10 +46,10 @@ BASE = (
     "data=synthetic",
     "data.image_size=32",
     "data.channels=3",
-    "data.crop_padding=4",
-    "data.flip=true",
+    "augment.crop.padding=4",
+    "augment.flip.probability=0.5",
     "data.pipeline=resident",
-    "train.limit=1600",
+    "train.max_examples=1600",
     "train.batch_size=32",
     "optim=sgd",
     "optim.lr=0.01",
@@ -61,31 +61,43 @@ BASE = (
 
 #: What a method needs besides its name to do its work in every step.
 SPECIAL = {
-    "reg=[swa]": ("reg.swa.start=0", "reg.swa.every=10step"),
-    "norm=ghost": ("norm.size=8",),
+    "average=[swa]": ("average.swa.start_fraction=0", "average.swa.every=10step"),
+    "norm=ghost": ("norm.virtual_batch_size=8",),
     "sched=one_cycle": ("sched.cycle_momentum=true",),
 }
 
 #: Choices that are the run without methods, that stand for others, or that work after training or on several ranks only.
 LEFT_OUT = {
-    *("optim=sgd", "sched=constant", "norm=none", "quant=none", "distill=none", "monitor=[straggler]"),
+    *(
+        "+augment=[crop]",
+        "+augment=[flip]",
+        "optim=sgd",
+        "sched=constant",
+        "norm=none",
+        "quant=none",
+        "distill=none",
+        "monitor=[straggler]",
+    ),
     *("quant=int8_static", "quant=int8_dynamic", "quant=int8_weight_only", "quant=float8", "quant=float8_training"),
 }
 
 #: Settings of `train` that change how a step is computed.
 SETTINGS = {
-    "train.clip_norm=1": ("train.clip_norm=1",),
-    "train.microbatch=16": ("train.microbatch=16",),
+    "train.micro_batch_size=16": ("train.micro_batch_size=16",),
     "train.activation_checkpointing=full": ("train.activation_checkpointing=full",),
-    "reg=[ema,label_smoothing,mixup]": ("reg=[ema,label_smoothing,mixup]",),
+    "reg=[label_smoothing] +augment=[mixup] average=[ema]": (
+        "reg=[label_smoothing]",
+        "+augment=[mixup]",
+        "average=[ema]",
+    ),
 }
 
 
 def methods(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Overrides of each method by its name as it is typed; those whose names hold one of `words`, or all."""
     found: dict[str, tuple[str, ...]] = {}
-    forms = {"reg": "{}=[{}]", "monitor": "{}=[{}]"}
-    for group in ("reg", "sched", "optim", "norm", "monitor", "distill", "quant"):
+    forms = {"augment": "+{}=[{}]", "reg": "{}=[{}]", "average": "{}=[{}]", "monitor": "{}=[{}]"}
+    for group in ("augment", "reg", "average", "sched", "optim", "norm", "monitor", "distill", "quant"):
         for file in sorted((ROOT / "conf" / group).glob("*.yaml")):
             name = forms.get(group, "{}={}").format(group, file.stem)
             if name not in LEFT_OUT and "???" not in file.read_text(encoding="utf-8"):

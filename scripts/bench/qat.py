@@ -33,7 +33,7 @@ def accuracy(path: Path) -> float:
 
 def exported(run: Path) -> Path:
     path = run / "exports" / "onnx_int8"
-    assert main(["export", str(run), "--format=onnx_int8", "quant.max_drop=0.99"]) == 0
+    assert main(["export", str(run), "--format=onnx_int8", "quant.max_metric_drop=0.99"]) == 0
     return path
 
 

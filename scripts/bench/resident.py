@@ -55,7 +55,7 @@ def main() -> None:
 def built(model: str, augment: bool) -> Loop:
     """The loop of a run on Fashion-MNIST with nothing between the steps."""
     words = ["data=fashion_mnist", f"model={model}", "train.batch_size=128", "train.duration=1000ep"]
-    words += ["data.crop_padding=2", "data.flip=true"] if augment else []
+    words += ["augment.crop.padding=2", "augment.flip.probability=0.5"] if augment else []
     with tempfile.TemporaryDirectory() as folder:
         config = decode_config(compose([*words, f"run_dir={folder}"]))
         session = open_session(config, World())

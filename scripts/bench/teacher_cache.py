@@ -18,11 +18,11 @@ from pathlib import Path
 
 COMMON = (
     "data=synthetic",
-    "train.limit=1024",
+    "train.max_examples=1024",
     "train.batch_size=64",
-    "train.threads=1",
+    "train.cpu_threads=1",
     "precision=fp32",
-    "eval.test=false",
+    "eval.run_test=false",
     "eval.every=99ep",
     "log.report=false",
     "--quiet",

@@ -28,12 +28,12 @@ ABLATIONS = {
     "SGD with momentum for Muon": ["optim=sgd", "optim.lr=0.05"],
     "no whitening": ["reg=[label_smoothing]"],
     "whitening not frozen": ["reg.whitening.freeze=false"],
-    "no label smoothing": ["reg=[whitening]", "reg.whitening.epsilon=0.3"],
+    "no label smoothing": ["reg=[whitening]", "reg.whitening.eps=0.3"],
     "torch's first weights": ["model.init=default"],
     "constant rate": ["sched=constant"],
     "float32": ["precision=fp32"],
     "channels first": ["train.channels_last=off"],
-    "streaming pipeline": ["data.pipeline=streaming", "data.workers=1"],
+    "streaming pipeline": ["data.pipeline=streaming", "data.num_workers=1"],
     "batch 32": ["train.batch_size=32", "train.duration=1600step"],
     "batch 512": ["train.batch_size=512", "train.duration=100step"],
 }
@@ -56,7 +56,7 @@ def compare(folder: Path, epochs: int, seeds: int) -> None:
     """Prints the baseline's epochs and both times for each target."""
     fast = {target: fast_runs(folder, steps, range(seeds)) for target, steps in TARGETS.items()}
     baseline = trained(
-        folder / "baseline", "experiment=fashion_baseline", f"train.duration={epochs}ep", "checkpoint.keep=1000"
+        folder / "baseline", "experiment=fashion_baseline", f"train.duration={epochs}ep", "checkpoint.keep_last=1000"
     )
     accuracies = accuracy_by_step(folder / "baseline")
     again = fast_runs(folder / "again", TARGETS[0.91], range(1))

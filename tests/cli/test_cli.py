@@ -240,7 +240,7 @@ def test_config_and_cfg_job_print_the_same_yaml(capsys: pytest.CaptureFixture[st
 
 
 def test_json_is_printed_where_output_is_data(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["ls"], ["ls", "reg"], ["ls", "reg", "ema"], ["ls", "debug", "fast"], ["config"], ["schema"]):
+    for words in (["ls"], ["ls", "reg"], ["ls", "average", "ema"], ["ls", "debug", "fast"], ["config"], ["schema"]):
         assert main([*words, "--json"]) == 0
         json.loads(capsys.readouterr().out)
 

@@ -20,7 +20,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_plan_says_what_would_run_and_why(capsys: Capture) -> None:
-    assert main(["plan", "train.batch_size=96", "train.microbatch=32"]) == 0
+    assert main(["plan", "train.batch_size=96", "train.micro_batch_size=32"]) == 0
     text = capsys.readouterr().out
     assert "96 = 1 data rank × 3 accumulated × 32" in text
     assert "precision" in text
@@ -38,11 +38,11 @@ def test_plan_as_json_holds_the_numbers(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["train.microbatch=64"], "more than train.batch_size=32"),
+        (["train.micro_batch_size=64"], "more than train.batch_size=32"),
         (["precision=fp16", "device=cpu"], "use precision=bf16"),
         (["parallel=ddp", "launch.nproc=64"], "leaves some of 64 data ranks without"),
-        (["parallel=tp", "launch.world=64"], "use parallel.tp=32 launch.world=32"),
-        (["parallel=tp", "parallel.tp=16", "launch.world=64"], "use launch.world=16"),
+        (["parallel=tp", "cluster.world_size=64"], "use parallel.tp=32 cluster.world_size=32"),
+        (["parallel=tp", "parallel.tp=16", "cluster.world_size=64"], "use cluster.world_size=16"),
         (["device=cuda:7"], "device=cuda:7"),
         (
             ["launch.nproc=2"],
@@ -221,7 +221,7 @@ def test_a_run_with_choices_of_the_users_own_is_replayed_by_resume(tmp_path: Pat
     (tmp_path / "mine" / "optim").mkdir(parents=True)
     (tmp_path / "mine" / "optim" / "slow.yaml").write_text("# Slow.\ndefaults: [sgd, _self_]\nlr: 0.001\n")
     words = ["--config-dir", str(tmp_path / "mine"), "optim=slow", "log.report=false", "train.duration=2step"]
-    assert main([*words, "train.limit=64", f"run_dir={tmp_path}/run", "--quiet"]) == 0
+    assert main([*words, "train.max_examples=64", f"run_dir={tmp_path}/run", "--quiet"]) == 0
     assert main(["resume", str(tmp_path / "run"), "train.duration=3step", "--quiet"]) == 0
     assert result(tmp_path / "run")["steps"] == 3
 

@@ -76,10 +76,10 @@ def test_every_mistake_of_every_trial_is_told_before_anything_starts(tmp_path: P
 
 
 def test_a_trial_that_has_no_plan_is_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
-    words = ["-m", "train.microbatch=8,64", "parallel=ddp,single", f"run_dir={tmp_path / 'a'}"]
+    words = ["-m", "train.micro_batch_size=8,64", "parallel=ddp,single", f"run_dir={tmp_path / 'a'}"]
     assert main(words) == 2
     text = capsys.readouterr().err
-    assert "train.microbatch=64 parallel=single: " in text
+    assert "train.micro_batch_size=64 parallel=single: " in text
     assert "microbatch=8 " not in text
     assert not (tmp_path / "a").exists()
 
@@ -87,7 +87,7 @@ def test_a_trial_that_has_no_plan_is_told_before_anything_starts(tmp_path: Path,
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["reg=[ema,label_smoothing],[label_smoothing,ema]"], "are the same run"),
+        (["reg=[l1,label_smoothing],[label_smoothing,l1]"], "are the same run"),
         (["optim.lr=0.1,1e-1"], "0.1 stands there twice"),
         (["seed=1,2", "resume=never"], "name another run_dir to begin anew"),
     ],
@@ -99,13 +99,13 @@ def test_sweeps_that_make_no_sense_are_refused(words: list[str], reason: str, ca
 
 def test_a_dry_run_lists_the_trials_and_makes_nothing(tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "a"
-    words = ["sched=cosine,step", "reg=[ema],[]", "parallel=ddp", "launch.nproc=3", f"run_dir={folder}"]
+    words = ["sched=cosine,step", "reg=[l1],[]", "parallel=ddp", "launch.nproc=3", f"run_dir={folder}"]
     assert main(["sweep", "--dry-run", "--json", *words]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [trial["overrides"] for trial in listed["trials"]] == [
-        "sched=cosine reg=[ema]",
+        "sched=cosine reg=[l1]",
         "sched=cosine reg=[]",
-        "sched=step reg=[ema]",
+        "sched=step reg=[l1]",
         "sched=step reg=[]",
     ]
     assert main(["-m", "--dry-run", *words]) == 0
@@ -200,11 +200,11 @@ def test_more_values_in_the_same_folder_train_only_what_is_new(finished: Path, c
 
 
 def test_other_settings_in_the_same_folder_are_refused(finished: Path, capsys: Capture) -> None:
-    words = [word for word in TINY if "crop_padding" not in word]
-    assert main(["-m", *words, "data.crop_padding=1", "optim.lr=0.004,0.002", f"run_dir={finished}"]) == 2
+    words = [word for word in TINY if "crop.padding" not in word]
+    assert main(["-m", *words, "augment.crop.padding=1", "optim.lr=0.004,0.002", f"run_dir={finished}"]) == 2
     text = capsys.readouterr().err
     assert "2 mistakes" in text
-    assert "1-optim.lr=0.004: data.crop_padding: 0 → 1" in text
+    assert "1-optim.lr=0.004: augment.crop.padding: 0 → 1" in text
 
 
 def test_a_trial_has_the_devices_and_cores_of_its_slot(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_sweep_with_slurm_is_refused_with_lines_that_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = [*TINY, "optim.lr=0.1,0.01", "parallel=ddp", "launch=slurm", "launch.nproc=2", "launch.cpus=3"]
+    words = [*TINY, "optim.lr=0.1,0.01", "parallel=ddp", "launch=slurm", "launch.nproc=2", "launch.cpus_per_rank=3"]
     assert main(["-m", *words, "launch.setup=['module load cuda']", "launch.time=1:00:00"]) == 2
     told = capsys.readouterr().err
     assert "launch=slurm is for one run" in told

@@ -30,7 +30,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 RATES = np.logspace(-5, 1, 121)
 
 #: A small real test; float32, so that layouts agree.
-SMALL = ("train.limit=320", "precision=fp32", "--steps=40", "--lowest=1e-4", "data.crop_padding=0")
+SMALL = ("train.max_examples=320", "precision=fp32", "--steps=40", "--lowest=1e-4", "augment.crop.padding=0")
 
 
 @pytest.fixture(autouse=True)
@@ -102,19 +102,19 @@ def test_a_step_that_was_held_up_does_not_count() -> None:
 
 
 def test_sizes_end_where_the_estimate_is_above_the_memory_of_the_machine() -> None:
-    session = open_session(decode_config(compose(["train.limit=320"])), World())
+    session = open_session(decode_config(compose(["train.max_examples=320"])), World())
     small = replace(session, hardware=replace(session.hardware, memory_bytes=1))
     with pytest.raises(DnntrainError, match="not even the smallest"):
         find_batch_size(small, 8, 64, 1)
 
 
 def test_sizes_end_with_the_training_examples_and_the_line_names_all_ranks_together() -> None:
-    session = open_session(decode_config(compose(["train.limit=40", "train.batch_size=16"])), World())
+    session = open_session(decode_config(compose(["train.max_examples=40", "train.batch_size=16"])), World())
     found = find_batch_size(session, 16, 64, 1)
     assert [row["microbatch"] for row in found["rows"]] == [16, 32]
     assert found["ended"] == "the training part has 40 examples"
     assert found["line"] in ("train.batch_size=16", "train.batch_size=32")
-    assert found["same_batch"] == "train.microbatch=16"
+    assert found["same_batch"] == "train.micro_batch_size=16"
 
 
 def test_it_prints_the_line_to_use_next_and_leaves_no_file(
@@ -135,7 +135,7 @@ def test_a_trainer_without_a_folder_saves_nothing_and_leaves_the_working_folder_
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept.txt").write_text("kept")
-    session = open_session(decode_config(compose(["train.limit=64"])), World())
+    session = open_session(decode_config(compose(["train.max_examples=64"])), World())
     run_scratch_training(session, 3, lambda row: None)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
@@ -155,7 +155,9 @@ def test_two_ranks_suggest_what_one_process_suggests(layout: str, dnntrain: Run,
 
 @pytest.mark.slow
 def test_a_refusal_of_the_ranks_is_told_with_its_fix(dnntrain: Run) -> None:
-    done = dnntrain("tune", "lr", "train.limit=320", "--lowest=100", "--highest=1e9", "+parallel=ddp", "launch.nproc=2")
+    done = dnntrain(
+        "tune", "lr", "train.max_examples=320", "--lowest=100", "--highest=1e9", "+parallel=ddp", "launch.nproc=2"
+    )
     assert done.returncode == 1
     assert "exploded after" in done.stderr
     assert "begin lower" in done.stderr
@@ -169,7 +171,7 @@ def test_two_ranks_measure_batches_together(dnntrain: Run) -> None:
         "batch",
         "--largest=16",
         "--steps=2",
-        "train.limit=64",
+        "train.max_examples=64",
         "+parallel=ddp",
         "launch.nproc=2",
         "--json",

@@ -91,6 +91,78 @@ def test_the_root_file_holds_nothing_else() -> None:
     assert {*root} == {*ROOT_KEYS, *SECTIONS, *LISTS, "hydra"}
 
 
+#: Families of choices that one test file covers, and why.
+FAMILIES = {
+    "tests/choices/model/test_models.py": (
+        "every network is held to the same contract: shapes, parameters, sections and initialization",
+        {f"model={name}" for name in ("airbench", "mlp", "mobilenet_v3_small", "resnet18", "resnet_cifar")}
+        | {f"model={name}" for name in ("small_cnn", "vit_tiny", "wide_resnet")},
+    ),
+    "tests/choices/data/test_idx.py": ("the same file format", {"data=mnist", "data=fashion_mnist"}),
+    "tests/choices/data/test_cifar.py": ("the same file format", {"data=cifar10", "data=cifar100"}),
+    "tests/choices/monitor/test_guards.py": (
+        "each is an alarm on a row of numbers",
+        {f"monitor={name}" for name in ("data_stall", "dead_units", "gradient_norm")}
+        | {f"monitor={name}" for name in ("loss_spike", "non_finite", "straggler")},
+    ),
+    "tests/choices/norm/test_convert.py": (
+        "conversion of a model's layers, and what a choice leaves alone",
+        {"norm=layer", "norm=none"},
+    ),
+    "tests/choices/quant/test_post_training.py": (
+        "one export for all",
+        {f"quant={name}" for name in ("int8_dynamic", "int8_static", "int8_weight_only", "none")},
+    ),
+    "tests/choices/sched/test_schedules.py": (
+        "each is a curve over the same steps",
+        {f"sched={name}" for name in ("constant", "cosine", "cosine_restarts", "exponential", "inverse_sqrt")}
+        | {f"sched={name}" for name in ("linear", "multistep", "one_cycle", "polynomial", "sequence", "step")},
+    ),
+    "tests/choices/precision/test_precision.py": (
+        "what each computes in on given hardware",
+        {f"precision={name}" for name in ("auto", "bf16", "fp16", "fp32")},
+    ),
+    "tests/choices/parallel/test_layouts.py": (
+        "every layout trains the run of one process",
+        {f"parallel={name}" for name in ("fsdp", "hsdp", "pp", "single", "tp")},
+    ),
+    "tests/choices/parallel/test_refusals.py": ("which degrees it picks, and what it refuses", {"parallel=auto"}),
+    "tests/choices/launch/test_two_nodes.py": ("processes that are started by hand", {"launch=local"}),
+    "tests/choices/augment/test_mixup.py": ("mixing by the same pairs", {"augment=cutmix"}),
+    "tests/choices/distill/test_teacher.py": ("the run without a teacher", {"distill=none"}),
+    "tests/config/test_registry.py": ("it does nothing", {"prune=none"}),
+}
+
+
+def test_modules_yaml_files_and_presets_are_the_same_names() -> None:
+    source = get_builtin_source()
+    assert source.folder is not None
+    modules = {
+        (folder.name, path.stem)
+        for folder in source.folder.iterdir()
+        if folder.is_dir()
+        for path in folder.glob("*.py")
+        if not path.name.startswith("_")
+    }
+    assert modules == {(choice.group, choice.name) for choice in BASES}
+    assert {choice.base for choice in CHOICES} <= {name for _, name in modules}
+    assert all("defaults" in choice.yaml.read_text(encoding="utf-8") for choice in CHOICES if choice not in BASES)
+    assert {folder.name for folder in source.conf.iterdir() if folder.is_dir()} == set(GROUPS)
+
+
+def test_every_choice_has_a_test_file_of_its_name_or_of_its_family() -> None:
+    tests = Path(__file__).parents[1]
+    covered = {choice for _, choices in FAMILIES.values() for choice in choices}
+    own = {
+        f"{choice.group}={choice.name}"
+        for choice in BASES
+        if (tests / "choices" / choice.group / f"test_{choice.name}.py").is_file()
+    }
+    assert not {f"{choice.group}={choice.name}" for choice in BASES} - own - covered
+    assert not [file for file in FAMILIES if not (tests.parent / file).is_file()]
+    assert {folder.name for folder in (tests / "choices").iterdir() if any(folder.glob("test_*.py"))} <= set(GROUPS)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -34,9 +34,9 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ("dnntrain optim.mom", ["optim.momentum="]),
         ("dnntrain train.comp", ["train.compile="]),
         ("dnntrain train.compile=o", ["off", "on"]),
-        ("dnntrain eval.test=", ["false", "true"]),
-        ("dnntrain reg.em", ["reg.ema."]),
-        ("dnntrain +reg=[em", ["[ema]"]),
+        ("dnntrain eval.run_test=", ["false", "true"]),
+        ("dnntrain average.em", ["average.ema."]),
+        ("dnntrain +average=[em", ["[ema]"]),
         ("dnntrain completion ", ["bash", "zsh", "fish"]),
         ("dnntrain --qu", ["--quiet"]),
         ("dnntrain eval --tr", ["--trust"]),
@@ -69,7 +69,7 @@ def test_bash_offers_files_where_no_word_fits(tmp_path_factory: pytest.TempPathF
 @pytest.mark.parametrize(("shell", "script"), [("zsh", render_zsh(WORDS)), ("fish", render_fish(WORDS))])
 def test_another_shell_reads_its_script(shell: str, script: str) -> None:
     assert "optim=sgd" in script
-    assert "reg.ema.decay=" in script
+    assert "average.ema.decay=" in script
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     assert subprocess.run([shell, "-n"], input=script, text=True, check=False).returncode == 0

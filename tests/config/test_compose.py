@@ -47,8 +47,8 @@ def test_plus_and_plain_choices_compose_the_same() -> None:
 
 def test_lists_replace_and_append() -> None:
     assert list(compose(["reg=[label_smoothing]", "reg.label_smoothing.smoothing=0.3"])["reg"]) == ["label_smoothing"]
-    assert list(compose(["reg=[ema]"])["reg"]) == ["ema"]
-    assert list(compose(["+reg=[ema]"])["reg"]) == ["label_smoothing", "ema"]
+    assert list(compose(["reg=[sam]"])["reg"]) == ["sam"]
+    assert list(compose(["+reg=[sam]"])["reg"]) == ["label_smoothing", "sam"]
 
 
 def test_a_caller_keeps_its_own_hydra(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_caller_keeps_its_own_hydra(tmp_path: Path) -> None:
 def test_nothing_is_said_and_nothing_is_warned(capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compose(["+reg=[ema]", "debug=fast"])
+        compose(["+average=[ema]", "debug=fast"])
     assert capfd.readouterr() == ("", "")
 
 
@@ -98,10 +98,10 @@ def folder(tmp_path: Path) -> Path:
                 # @package _global_
                 defaults:
                   - override /optim: sgd
-                  - override /reg: [ema]
+                  - override /reg: [sam]
                 optim: {lr: 0.5, momentum: 0.7}
                 reg:
-                  ema: {decay: 0.5}
+                  sam: {rho: 0.5}
                 train: {batch_size: 7}
                 """,
             "debug/small.yaml": "# @package _global_\noptim: {lr: 0.25}\n",
@@ -128,7 +128,7 @@ def test_values_of_an_experiment_go_with_the_choice_they_were_for(
     container = compose(["experiment=mine", "optim=adamw", "optim.weight_decay=0.5", "reg=[]"], folder)
     assert container["optim"] == {**compose()["optim"], "weight_decay": 0.5}
     assert container["reg"] == {}
-    assert "its values for optim, reg.ema go with the choice" in capsys.readouterr().err
+    assert "its values for optim, reg.sam go with the choice" in capsys.readouterr().err
 
 
 def test_a_later_overlay_sets_the_same_choice_further(folder: Path) -> None:
@@ -142,6 +142,22 @@ def test_a_replaced_choice_keeps_the_values_of_overlays_meant_for_it(folder: Pat
     optim = compose(["experiment=mine", "debug=muon"], folder, quiet=True)["optim"]
     assert (optim["name"], optim["lr"]) == ("muon", 0.125)
     assert optim["momentum"] == compose(["optim=muon"])["optim"]["momentum"]
+
+
+def test_a_plugins_yaml_leaves_out_what_the_dataclass_and_its_bases_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dnntrain.config.decode import decode_config
+
+    monkeypatch.syspath_prepend(str(write_plugin(tmp_path, "my_optimizer")))
+    optim = compose(["optim=halved_sgd"])["optim"]
+    inherited = {name: value for name, value in compose(["optim=sgd"])["optim"].items() if "decay" in name}
+    assert optim == {**optim, **inherited, "name": "halved_sgd", "lr": 0.5, "weight_decay": 0.0, "momentum": 0.25}
+    changed = compose(["optim=halved_sgd", "optim.layer_decay=0.5", "optim.momentum=0.75"])
+    assert (changed["optim"]["layer_decay"], changed["optim"]["momentum"]) == (0.5, 0.75)
+    assert decode_config(changed).optim.layer_decay == 0.5
+    with pytest.raises(ConfigError, match=r"did you mean .optim\.layer_decay"):
+        compose(["optim=halved_sgd", "optim.layer_decai=0.5"])
 
 
 def test_a_plugin_composes_and_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,14 +16,14 @@ from tests.support.plugin import write, write_plugin
 
 @pytest.fixture(scope="module")
 def container() -> dict[str, Any]:
-    return compose(["+reg=[ema]", "optim=sgd"])
+    return compose(["+reg=[sam]", "optim=sgd"])
 
 
 def test_a_container_becomes_typed_frozen_values(container: dict[str, Any]) -> None:
     config = decode_config(container)
     assert config.train.duration == Duration(60, "ep")
     assert type(config.optim).__name__ == "Sgd"
-    assert config.reg["ema"].decay == 0.999
+    assert config.reg["sam"].rho == 0.05
     assert config.resolved == container
 
 
@@ -37,8 +37,8 @@ def test_a_container_becomes_typed_frozen_values(container: dict[str, Any]) -> N
         ("optim.name", "sgdd", "did you mean 'sgd'?"),
         ("optim._target_", "os.system", "cannot name code to run"),
         ("optim", 3, "optim: 3 is not a mapping"),
-        ("reg.ema", 3, "reg.ema: 3 is not a mapping of knobs"),
-        ("reg.mine", {"name": "ema"}, "reg.mine.name: ema is not the choice that stands here"),
+        ("reg.sam", 3, "reg.sam: 3 is not a mapping of knobs"),
+        ("reg.mine", {"name": "sam"}, "reg.mine.name: sam is not the choice that stands here"),
         ("trian", {}, "trian: there is no such key; did you mean 'train'?"),
         ("train.duration", "x", "train.duration: 'x' is not a duration"),
         ("hydra", {}, "settings of hydra are refused"),

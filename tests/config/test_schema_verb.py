@@ -18,7 +18,7 @@ def test_the_schema_is_valid_itself() -> None:
     Draft202012Validator.check_schema(SCHEMA)
 
 
-@pytest.mark.parametrize("words", [[], ["optim=sgd", "+reg=[ema]"], ["debug=fast", "sched=step"]])
+@pytest.mark.parametrize("words", [[], ["optim=sgd", "+reg=[sam]"], ["debug=fast", "sched=step"]])
 def test_a_resolved_configuration_fits_it(words: list[str]) -> None:
     VALIDATOR.validate(compose(words))
 

@@ -35,8 +35,8 @@ def refusal(*words: str, config_dir: Path | None = None) -> str:
         (["optim=sgd", "optim.momentm=0.9"], ["did you mean 'optim.momentum'?", "conf/optim/sgd.yaml"]),
         (["optim.momentum=0.9"], ["optim=adamw has no 'momentum'", "optim=sgd (conf/optim/sgd.yaml)"]),
         (["reg=[]", "reg.label_smoothing.smoothing=0.2"], ["not chosen", "add +reg=[label_smoothing]"]),
-        (["+reg=[ema]", "reg.emma.decay=0.9"], ["did you mean 'reg.ema.decay'?"]),
-        (["reg=[ema,emma]"], ["reg=emma", "did you mean 'ema'?"]),
+        (["+reg=[sam]", "reg.samm.rho=0.9"], ["did you mean 'reg.sam.rho'?"]),
+        (["reg=[sam,samm]"], ["reg=samm", "did you mean 'sam'?"]),
         (["optim.name=sgd"], ["tells which choice it is", "optim=NAME"]),
         (["optim.lr.x=1"], ["is a value and has no keys below it"]),
         (["train=5"], ["train is a section"]),
@@ -64,7 +64,7 @@ def test_an_unknown_name_is_told_the_nearest_and_its_file(words: list[str], mess
         ("train.duration=10", "add a unit"),
         ("train.duration=5%", "not a duration"),
         ("train.compile=onn", "did you mean 'on'?"),
-        ("eval.test=yes", "write true"),
+        ("eval.run_test=yes", "write true"),
         ("seed=-1", "-1 is not a whole number at least 0"),
         ("device=cup", "one of auto, cpu, cuda"),
         ("name=a/b", "is not a name"),
@@ -87,8 +87,8 @@ def test_a_value_of_another_type_or_out_of_bounds_is_refused(word: str, message:
     [
         (["+parallel=ddp", "parallel=single"], "parallel is set twice, first by +parallel=ddp"),
         (["optim.lr=1", "++optim.lr=2"], "optim.lr is set twice"),
-        (["reg=[ema,ema]"], "ema stands twice in reg"),
-        (["reg={ema: 1}"], "reg is chosen by name"),
+        (["reg=[sam,sam]"], "sam stands twice in reg"),
+        (["reg={sam: 1}"], "reg is chosen by name"),
         (["reg=null"], "reg is a list of choices"),
         (["reg=3"], "reg is a list of choices"),
         (["optim=null"], "optim has exactly one choice"),
@@ -96,7 +96,7 @@ def test_a_value_of_another_type_or_out_of_bounds_is_refused(word: str, message:
         (["optim="], "optim has exactly one choice"),
         (["~optim"], "the group optim cannot be removed"),
         (["~reg"], "leave it empty: reg=[]"),
-        (["reg=[ema]", "~reg.ema"], "name those that stay"),
+        (["reg=[sam]", "~reg.sam"], "name those that stay"),
         (["~optim.lr"], "optim.lr cannot be removed"),
         (["experiment=[a]"], "the name of one choice"),
     ],
@@ -128,10 +128,10 @@ def test_a_choice_is_made_once_and_in_its_form(words: list[str], message: str) -
         ("name=\udcff", "not UTF-8"),
         ("name=" + "x" * 70_000, "longer than 64 KiB"),
         ("optim@x=sgd", "is not a key"),
-        ("reg[0]=ema", "is not a key"),
+        ("reg[0]=sam", "is not a key"),
         ("optim", "there is no value"),
         ("=5", "is not a key"),
-        ("reg=[ema", "are brackets and quotes closed?"),
+        ("reg=[sam", "are brackets and quotes closed?"),
         ("name='a", "are brackets and quotes closed?"),
     ],
 )
@@ -150,7 +150,7 @@ def test_several_values_need_a_sweep(word: str) -> None:
 
 
 def test_a_list_without_brackets_is_told_how_to_write_one() -> None:
-    assert "reg=[ema,label_smoothing]" in refusal("reg=ema,label_smoothing")
+    assert "reg=[sam,label_smoothing]" in refusal("reg=sam,label_smoothing")
 
 
 def test_all_mistakes_are_listed_at_once() -> None:
@@ -166,10 +166,10 @@ def test_all_mistakes_are_listed_at_once() -> None:
         (["parallel=ddp"], "parallel", "ddp"),
         (["+parallel=ddp"], "parallel", "ddp"),
         (["++parallel=ddp"], "parallel", "ddp"),
-        (["reg=[ema,label_smoothing]"], "reg", ["ema", "label_smoothing"]),
-        (["reg=ema"], "reg", ["ema"]),
-        (["+reg=[ema]"], "reg", ["label_smoothing", "ema"]),
-        (["+reg=ema"], "reg", ["label_smoothing", "ema"]),
+        (["reg=[sam,label_smoothing]"], "reg", ["sam", "label_smoothing"]),
+        (["reg=sam"], "reg", ["sam"]),
+        (["+reg=[sam]"], "reg", ["label_smoothing", "sam"]),
+        (["+reg=sam"], "reg", ["label_smoothing", "sam"]),
         (["reg=[]"], "reg", []),
         (["~experiment"], "experiment", None),
         (["debug=fast"], "debug", "fast"),
@@ -205,11 +205,11 @@ def folder(tmp_path: Path) -> Path:
                 # Mine.
                 defaults:
                   - override /optim: sgd
-                  - override /reg: [ema]
+                  - override /reg: [sam]
                 optim:
                   lr: 0.5
                 reg:
-                  ema: {decay: 0.5}
+                  sam: {rho: 0.5}
                 train:
                   batch_size: 7
                 """,
@@ -230,7 +230,7 @@ def folder(tmp_path: Path) -> Path:
                 train:
                   batch_size: many
                 reg:
-                  ema: {decay: 0.5}
+                  sam: {rho: 0.5}
                 sched: cosine
                 hydra:
                   verbose: true
@@ -242,23 +242,23 @@ def folder(tmp_path: Path) -> Path:
             "model/wrong.yaml": "defaults: [small_cnn, _self_]\nhiden: 8\n",
             "model/nothing.yaml": "hidden: 8\n",
             "sched/step.yaml": "defaults: [linear, _self_]\n",
-            "reg/unpacked.yaml": "defaults: [ema@_here_, _self_]\n",
+            "reg/unpacked.yaml": "defaults: [sam@_here_, _self_]\n",
         },
     )
 
 
 def test_an_experiment_chooses_and_the_command_line_appends(folder: Path) -> None:
     picks = validate_overrides(["experiment=good", "+reg=[label_smoothing]"], folder).selection.picks
-    assert (picks["optim"], picks["reg"]) == ("sgd", ["ema", "label_smoothing"])
+    assert (picks["optim"], picks["reg"]) == ("sgd", ["sam", "label_smoothing"])
 
 
 def test_an_experiment_may_build_on_another(folder: Path) -> None:
     picks = validate_overrides(["experiment=child"], folder).selection.picks
-    assert (picks["optim"], picks["reg"]) == ("muon", ["ema"])
+    assert (picks["optim"], picks["reg"]) == ("muon", ["sam"])
 
 
 def test_a_method_that_the_experiment_has_is_not_appended_again(folder: Path) -> None:
-    assert "ema is there already" in refusal("experiment=good", "+reg=[ema]", config_dir=folder)
+    assert "sam is there already" in refusal("experiment=good", "+reg=[sam]", config_dir=folder)
 
 
 def test_mistakes_in_an_experiment_are_named_with_file_and_line(folder: Path) -> None:
@@ -266,7 +266,7 @@ def test_mistakes_in_an_experiment_are_named_with_file_and_line(folder: Path) ->
     for message in (
         "wrong.yaml:5: optim=sgd has no 'momentm'\n     did you mean 'optim.momentum'?",
         "wrong.yaml:7: 'many' is not a whole number",
-        "wrong.yaml:9: reg.ema is not chosen here\n     add `- override /reg: [ema]`",
+        "wrong.yaml:9: reg.sam is not chosen here\n     add `- override /reg: [sam]`",
         "wrong.yaml:10: sched is a group\n     choose it in the defaults list",
         "wrong.yaml:12: settings of hydra are refused",
     ):
@@ -282,7 +282,7 @@ def test_mistakes_in_an_experiment_are_named_with_file_and_line(folder: Path) ->
         ("model=wrong", "wrong.yaml:2: model=wrong has no 'hiden'\n     did you mean 'model.hidden'?"),
         ("model=nothing", "nothing.yaml: model=nothing has no preset's defaults list"),
         ("sched=step", "sched=step is defined twice"),
-        ("reg=[unpacked]", "its head has `# @package reg.ema`"),
+        ("reg=[unpacked]", "its head has `# @package reg.sam`"),
     ],
 )
 def test_a_user_file_out_of_form_is_told_what_is_missing(folder: Path, word: str, message: str) -> None:
@@ -297,7 +297,7 @@ def test_a_preset_takes_the_knobs_of_its_base(folder: Path) -> None:
 def test_values_for_a_replaced_choice_are_dropped_with_a_note(folder: Path) -> None:
     notes = validate_overrides(["experiment=good", "optim=adamw", "reg=[]"], folder).notes
     assert len(notes) == 1
-    assert notes[0].endswith("good.yaml: its values for optim, reg.ema go with the choice they were for")
+    assert notes[0].endswith("good.yaml: its values for optim, reg.sam go with the choice they were for")
 
 
 _WORDS = st.one_of(
@@ -306,7 +306,7 @@ _WORDS = st.one_of(
         lambda sign, key, value: f"{sign}{key}={value}",
         st.sampled_from(["", "+", "++", "~"]),
         st.sampled_from(
-            ["optim", "reg", "optim.lr", "name", "train", "train.duration", "reg.ema.decay", "x.y", "hydra.x"]
+            ["optim", "reg", "optim.lr", "name", "train", "train.duration", "reg.sam.rho", "x.y", "hydra.x"]
         ),
         st.text(alphabet="abc019.[]{}(),:'\"$\\ =+-%_?/\u00fc", max_size=16),
     ),
@@ -326,7 +326,7 @@ test_ten_thousand_lines_are_taken_or_refused_and_nothing_else = pytest.mark.slow
 )
 
 _KEYS = st.sampled_from(
-    ["optim", "reg", "ema", "lr", "train", "batch_size", "defaults", "name", "optim.lr", "x", "_target_"]
+    ["optim", "reg", "sam", "lr", "train", "batch_size", "defaults", "name", "optim.lr", "x", "_target_"]
 )
 _LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(-2, 9), st.floats(), st.sampled_from(["sgd", "${name}", "_self_"])

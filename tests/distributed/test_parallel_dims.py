@@ -29,7 +29,7 @@ def test_every_rank_has_a_place_of_its_own(dp: int, shard: int, tp: int, pp: int
 
 
 def test_tensor_parallel_ranks_are_neighbours_and_stages_the_farthest_apart() -> None:
-    places = [ParallelDims(dp=2, shard=2, tp=2, pp=2).locate_rank(World(rank, 16)) for rank in range(16)]
+    places = [ParallelDims(replicate=2, shard=2, tp=2, pp=2).locate_rank(World(rank, 16)) for rank in range(16)]
     assert [place.tp for place in places[:4]] == [0, 1, 0, 1]
     assert [place.data_world.rank for place in places[:8]] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [place.pp for place in places] == [0] * 8 + [1] * 8
@@ -45,13 +45,13 @@ def test_one_rank_of_each_share_of_the_batch_counts_its_losses(dp: int, shard: i
 @pytest.mark.parametrize(
     ("layout", "ranks", "degrees"),
     [
-        (Ddp(), 4, ParallelDims(dp=4)),
-        (Ddp(tp=2), 8, ParallelDims(dp=4, tp=2)),
+        (Ddp(), 4, ParallelDims(replicate=4)),
+        (Ddp(tp=2), 8, ParallelDims(replicate=4, tp=2)),
         (Fsdp(), 6, ParallelDims(shard=6)),
-        (Fsdp(dp=None, shard=2), 6, ParallelDims(dp=3, shard=2)),
-        (Hsdp(), 64, ParallelDims(dp=2, shard=32)),
-        (Hsdp(shard=8), 64, ParallelDims(dp=8, shard=8)),
-        (ParallelConfig(dp=2, shard=2, tp=2, pp=2), 16, ParallelDims(2, 2, 2, 2)),
+        (Fsdp(replicate=None, shard=2), 6, ParallelDims(replicate=3, shard=2)),
+        (Hsdp(), 64, ParallelDims(replicate=2, shard=32)),
+        (Hsdp(shard=8), 64, ParallelDims(replicate=8, shard=8)),
+        (ParallelConfig(replicate=2, shard=2, tp=2, pp=2), 16, ParallelDims(2, 2, 2, 2)),
         (ParallelConfig(), 1, ParallelDims()),
     ],
 )
@@ -62,11 +62,21 @@ def test_a_degree_of_null_is_what_the_others_leave(layout: ParallelConfig, ranks
 @pytest.mark.parametrize(
     ("layout", "ranks", "reason", "fix"),
     [
-        (ParallelConfig(dp=3), 4, "parallel.dp=3 = 3 ranks, but 4 are there", "launch.nproc=3, or parallel.dp=4"),
-        (ParallelConfig(dp=2, tp=2), 8, "= 4 ranks, but 8 are there", "launch.nproc=4, or parallel.dp=4"),
-        (ParallelConfig(tp=3), 4, "= 3 ranks, but 4", "launch.nproc=3, or parallel.dp=4 with every other degree 1"),
+        (
+            ParallelConfig(replicate=3),
+            4,
+            "parallel.replicate=3 = 3 ranks, but 4 are there",
+            "launch.nproc=3, or parallel.replicate=4",
+        ),
+        (ParallelConfig(replicate=2, tp=2), 8, "= 4 ranks, but 8 are there", "launch.nproc=4, or parallel.replicate=4"),
+        (
+            ParallelConfig(tp=3),
+            4,
+            "= 3 ranks, but 4",
+            "launch.nproc=3, or parallel.replicate=4 with every other degree 1",
+        ),
         (Ddp(tp=3), 8, "does not divide 8 ranks", "launch.nproc=6"),
-        (ParallelConfig(dp=None, shard=None), 4, "only one degree", "parallel.shard=1"),
+        (ParallelConfig(replicate=None, shard=None), 4, "only one degree", "parallel.shard=1"),
     ],
 )
 def test_a_product_that_is_not_the_ranks_names_the_nearest_that_is(
@@ -79,7 +89,7 @@ def test_a_product_that_is_not_the_ranks_names_the_nearest_that_is(
 
 
 def test_ranks_are_stated_where_every_degree_is() -> None:
-    assert ParallelConfig(dp=2, tp=3).required_ranks == 6
+    assert ParallelConfig(replicate=2, tp=3).required_ranks == 6
     assert Ddp().required_ranks is None
     assert Auto().required_ranks is None
 
@@ -108,10 +118,10 @@ def test_more_stages_than_sections_are_no_cut() -> None:
 @pytest.mark.parametrize(
     ("state", "other", "degrees"),
     [
-        (50, 20, ParallelDims(dp=12)),  # 70 of 80 are free
-        (80, 20, ParallelDims(dp=6, shard=2)),  # 40 + 20
-        (100, 30, ParallelDims(dp=6, shard=2)),  # 50 + 30, just
-        (101, 30, ParallelDims(dp=4, shard=3)),  # 33.7 + 30
+        (50, 20, ParallelDims(replicate=12)),  # 70 of 80 are free
+        (80, 20, ParallelDims(replicate=6, shard=2)),  # 40 + 20
+        (100, 30, ParallelDims(replicate=6, shard=2)),  # 50 + 30, just
+        (101, 30, ParallelDims(replicate=4, shard=3)),  # 33.7 + 30
         (600, 30, ParallelDims(shard=12)),  # 50 + 30, and a sixth would be 100 + 30
         (9000, 30, ParallelDims(shard=12)),  # nothing fits: the most that can be saved
     ],

@@ -18,7 +18,13 @@ from dnntrain.utils.world import World
 #: Layers of 64 × 32, 32 × 32 and 32 × 10 numbers, all large enough to be compressed; it starts with step 10 of 18.
 LINE = line(
     *BASE,
-    *("model=mlp", "model.hidden=[32,32]", "parallel=ddp", "parallel.compress=powersgd", "train.duration=18step"),
+    *(
+        "model=mlp",
+        "model.hidden=[32,32]",
+        "parallel=ddp",
+        "parallel.grad_compression=powersgd",
+        "train.duration=18step",
+    ),
     *("checkpoint.every=7step", "eval.every=7step"),
 )
 
@@ -63,8 +69,8 @@ def test_each_rank_has_an_error_of_its_own(whole: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("parallel.bucket_mb=0.004", "begins anew: what it left out of earlier gradients was saved by 2 ranks"),
-        ("parallel.compress=none", ""),
+        ("parallel.bucket_size_mb=0.004", "begins anew: what it left out of earlier gradients was saved by 2 ranks"),
+        ("parallel.grad_compression=none", ""),
     ],
 )
 def test_it_begins_anew_in_other_buckets_and_another_layout_does_without(

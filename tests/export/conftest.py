@@ -16,7 +16,7 @@ from dnntrain.cli.main import main
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the default network that is good enough for classes to be worth comparing."""
     path = tmp_path_factory.mktemp("exported") / "run"
-    trained(path, "train.duration=4ep", "train.limit=1200")
+    trained(path, "train.duration=4ep", "train.max_examples=1200")
     return path
 
 

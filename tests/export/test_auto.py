@@ -98,19 +98,19 @@ def test_settings_without_effect_are_refused(run: Path, capsys: Capture) -> None
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_run_measures_at_the_batch_sizes_that_it_names(tmp_path: Path) -> None:
-    words = ("train.duration=1ep", "quant=int8_static", "quant.max_drop=0.9")
-    done = trained(tmp_path / "run", *words, "quant.auto_batches=[4,2,4]")
+    words = ("train.duration=1ep", "quant=int8_static", "quant.max_metric_drop=0.9")
+    done = trained(tmp_path / "run", *words, "quant.bench_batch_sizes=[4,2,4]")
     assert done["export"]["auto"]["choices"].keys() == {"2", "4"}
 
 
 @pytest.mark.parametrize(
     ("words", "fix"),
     [
-        (["--format=onnx_int8", "quant.auto_batches=[8]"], "use --format auto"),
+        (["--format=onnx_int8", "quant.bench_batch_sizes=[8]"], "use --format auto"),
         (["--format=pt2_int8", "quant.backend=onnxruntime"], "use --format onnx_int8"),
         (["--format=auto", "quant.backend=inductor"], "use --format pt2_int8"),
-        (["--format=auto", "--batches=8", "quant.auto_batches=[8]"], "keep --batches 8"),
-        (["--format=auto", "quant.auto_batches=[]"], "use quant.auto_batches=[1,64]"),
+        (["--format=auto", "--batches=8", "quant.bench_batch_sizes=[8]"], "keep --batches 8"),
+        (["--format=auto", "quant.bench_batch_sizes=[]"], "use quant.bench_batch_sizes=[1,64]"),
         (["--format=onnx_int8", "quant.percentile=99"], "use quant.observer=percentile"),
     ],
 )

@@ -59,7 +59,7 @@ def test_an_integer_program_read_back_in_a_new_process_still_runs_in_integers(al
 @pytest.mark.slow
 @pytest.mark.parametrize("observer", ["histogram", "percentile"])
 def test_every_observer_of_inductor_keeps_the_accuracy(observer: str, run: Path, tmp_path: Path) -> None:
-    words = ["--format=pt2_int8", f"quant.observer={observer}", "quant.batches=4", f"--path={tmp_path}/out"]
+    words = ["--format=pt2_int8", f"quant.observer={observer}", "quant.calibration_batches=4", f"--path={tmp_path}/out"]
     assert main(["export", str(run), *words]) == 0
     assert details(tmp_path / "out")["parity"]["drop"] <= 0.01
 
@@ -70,7 +70,7 @@ def test_dynamic_ranges_of_a_convolutional_network_fall_back_to_float_and_are_re
 ) -> None:
     words = ["--format=pt2_int8", "quant=int8_dynamic", f"--path={tmp_path}/out"]
     assert main(["export", str(run), *words]) == 5
-    assert "quant.min_share=0.5" in capsys.readouterr().err
+    assert "quant.min_quantized_fraction=0.5" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
 

@@ -22,7 +22,7 @@ MODELS = (
     "resnet20",
     "resnet56",
     "resnet18",
-    "wide_resnet model.depth=10 model.widen=1",
+    "wide_resnet model.depth=10 model.width_factor=1",
     "wrn_16_2",
     "mobilenet_v3_small",
     "vit_tiny",
@@ -34,7 +34,7 @@ MODELS = (
 FORMATS = ("safetensors", "pt2", "onnx")
 
 #: Bases of presets that are among the others, and a library's smallest.
-MORE = ("resnet_cifar model.depth=8", "wide_resnet model.depth=10 model.widen=1", "timm model.name=test_resnet")
+MORE = ("resnet_cifar model.depth=8", "wide_resnet model.depth=10 model.width_factor=1", "timm model.name=test_resnet")
 
 #: Models whose machine code is compiled with every run of the tests; that of others takes up to a minute each.
 QUICK = ("small_cnn",)

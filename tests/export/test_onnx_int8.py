@@ -30,7 +30,7 @@ def details(folder: Path) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize("observer", ["minmax", "histogram", "percentile"])
 def test_every_observer_keeps_the_accuracy(observer: str, run: Path, tmp_path: Path) -> None:
     place = tmp_path / "out"
-    words = [f"quant.observer={observer}", f"--path={place}", "quant.batches=4"]
+    words = [f"quant.observer={observer}", f"--path={place}", "quant.calibration_batches=4"]
     assert main(["export", str(run), "--format=onnx_int8", *words]) == 0
     assert details(place)["parity"]["drop"] <= 0.01
 
@@ -67,7 +67,7 @@ def test_calibration_images_come_from_the_training_part_by_seed(run: Path, tmp_p
 def test_an_export_that_falls_back_to_float_is_refused() -> None:
     census = OpCoverage({"fp32": 900.0, "int8": 100.0})
     check_share(census, "int8", 0.1, "onnx_int8")
-    with pytest.raises(CheckpointError, match=r"10.0 % int8.*less than quant.min_share=0.5"):
+    with pytest.raises(CheckpointError, match=r"10.0 % int8.*less than quant.min_quantized_fraction=0.5"):
         check_share(census, "int8", 0.5, "onnx_int8")
 
 
@@ -83,12 +83,12 @@ def test_more_loss_of_accuracy_than_allowed_fails_with_exit_code_5(
         lambda self, batches, batch_size: [torch.zeros(8, 1, 8, 8)] * batches,
     )
     assert main(["export", str(run), "--format=onnx_int8", f"--path={tmp_path}/out"]) == 5
-    assert "quant.max_drop" in capsys.readouterr().err
+    assert "quant.max_metric_drop" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_writes_the_export_that_its_quantisation_asks_for(tmp_path: Path) -> None:
-    trained(tmp_path / "run", "quant=int8_static", "quant.backend=onnxruntime", "quant.max_drop=0.2")
+    trained(tmp_path / "run", "quant=int8_static", "quant.backend=onnxruntime", "quant.max_metric_drop=0.2")
     written = result(tmp_path / "run")["export"]
     assert written["census"]["shares"] == {"int8": 1.0}
     assert main(["eval", str(tmp_path / "run" / "exports" / "onnx_int8")]) == 0

@@ -26,8 +26,8 @@ def augmented(pictures: torch.Tensor, augmentation: Augmentation, index: Index) 
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("padding", "flip"), [(0, True), (2, False), (3, True), (9, True)])
-def test_rows_are_mirrored_padded_and_cropped_as_chosen(channels: int, padding: int, flip: bool) -> None:
+@pytest.mark.parametrize(("padding", "flip"), [(0, 0.5), (2, 0.0), (3, 0.5), (9, 0.5)])
+def test_rows_are_mirrored_padded_and_cropped_as_chosen(channels: int, padding: int, flip: float) -> None:
     pictures, index = images(50, channels, 6, 7), np.arange(100, 150)
     augmentation = Augmentation(padding, flip)
     result = augmented(pictures, augmentation, index)
@@ -37,8 +37,8 @@ def test_rows_are_mirrored_padded_and_cropped_as_chosen(channels: int, padding: 
         assert torch.equal(result[row], whole[:, top : top + 6, left : left + 7])
 
 
-@pytest.mark.parametrize(("padding", "flip"), [(0, True), (2, False), (3, True)])
-def test_torchvision_gives_the_same_bytes(padding: int, flip: bool) -> None:
+@pytest.mark.parametrize(("padding", "flip"), [(0, 0.5), (2, 0.0), (3, 0.5)])
+def test_torchvision_gives_the_same_bytes(padding: int, flip: float) -> None:
     pictures, index = images(20, 3, 8, 8), np.arange(20)
     augmentation = Augmentation(padding, flip)
     one_by_one = [augment_image(pictures[i], augmentation, i, KEY) for i in index.tolist()]
@@ -46,14 +46,14 @@ def test_torchvision_gives_the_same_bytes(padding: int, flip: bool) -> None:
 
 
 def test_choices_depend_on_the_example_not_on_its_neighbours() -> None:
-    augmentation = Augmentation(4, True)
+    augmentation = Augmentation(4, 0.5)
     together = augmentation.draw_crop_and_flip(np.arange(100), KEY)
     alone = augmentation.draw_crop_and_flip(np.array([42]), KEY)
     assert [column[42] for column in together] == [column[0] for column in alone]
 
 
 def test_choices_are_spread_evenly() -> None:
-    top, left, mirrored = Augmentation(4, True).draw_crop_and_flip(np.arange(9000), KEY)
+    top, left, mirrored = Augmentation(4, 0.5).draw_crop_and_flip(np.arange(9000), KEY)
     for offsets in (top, left):
         assert np.abs(np.bincount(offsets, minlength=9) - 1000).max() < 150
     assert abs(mirrored.mean() - 0.5) < 0.03

@@ -10,32 +10,37 @@ import torch
 from data_files import assert_same, epoch_of, pipeline, random_set, refusal
 
 from dnntrain.input import resident
+from dnntrain.input.augment import Augmentation
 from dnntrain.input.options import ImageData
 from dnntrain.input.pipeline import read_evaluation_batches
 from dnntrain.protocols import Batch, BatchStage, BatchTransform
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
 
-AUGMENTED = ImageData(crop_padding=2, flip=True)
+AUGMENTATION = Augmentation(2, 0.5)
+OPTIONS = ImageData()
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize(("channels", "channels_last"), [(1, True), (3, False), (3, True)])
 def test_streaming_gives_the_batches_of_resident(workers: int, channels: int, channels_last: bool) -> None:
     dataset = random_set(channels=channels)
-    streaming = replace(AUGMENTED, pipeline="streaming", workers=workers)
-    expected = epoch_of(pipeline(dataset, AUGMENTED, channels_last=channels_last))
-    found = epoch_of(pipeline(dataset, streaming, channels_last=channels_last))
+    streaming = replace(OPTIONS, pipeline="streaming", num_workers=workers)
+    expected = epoch_of(pipeline(dataset, OPTIONS, augmentation=AUGMENTATION, channels_last=channels_last))
+    found = epoch_of(pipeline(dataset, streaming, augmentation=AUGMENTATION, channels_last=channels_last))
     assert_same(found, expected)
     assert [batch.inputs.stride() for batch in found] == [batch.inputs.stride() for batch in expected]
 
 
-@pytest.mark.parametrize("options", [AUGMENTED, replace(AUGMENTED, pipeline="streaming", workers=0)])
+@pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, pipeline="streaming", num_workers=0)])
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_the_ranks_together_give_the_batches_of_one_process(options: ImageData, ranks: int) -> None:
     dataset = random_set()
-    whole = pipeline(dataset, options)
-    parts = [pipeline(dataset, options, world=World(rank, ranks), micro_batch_size=8) for rank in range(ranks)]
+    whole = pipeline(dataset, options, augmentation=AUGMENTATION)
+    parts = [
+        pipeline(dataset, options, augmentation=AUGMENTATION, world=World(rank, ranks), micro_batch_size=8)
+        for rank in range(ranks)
+    ]
     for step in range(whole.steps_per_epoch):
         expected = whole.take(step)
         taken = [part.take(step) for part in parts]
@@ -51,16 +56,16 @@ def test_the_ranks_together_give_the_batches_of_one_process(options: ImageData, 
 @pytest.mark.parametrize("workers", [None, 0, 2])
 def test_any_step_can_be_taken_without_those_before(workers: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "CHUNK_BYTES", 3 * 16 * 81 * 4)  # three steps
-    options = AUGMENTED if workers is None else replace(AUGMENTED, pipeline="streaming", workers=workers)
+    options = OPTIONS if workers is None else replace(OPTIONS, pipeline="streaming", num_workers=workers)
     dataset = random_set()
-    whole = epoch_of(pipeline(dataset, options), epoch=1)
-    feed = pipeline(dataset, options)
+    whole = epoch_of(pipeline(dataset, options, augmentation=AUGMENTATION), epoch=1)
+    feed = pipeline(dataset, options, augmentation=AUGMENTATION)
     for step in (6, 7, 5, 5):
         assert_same(feed.take(step).micro_batches, [whole[step - feed.steps_per_epoch]])
     feed.close()
 
 
-@pytest.mark.parametrize("options", [ImageData(), ImageData(pipeline="streaming", workers=0)])
+@pytest.mark.parametrize("options", [ImageData(), ImageData(pipeline="streaming", num_workers=0)])
 def test_an_epoch_holds_every_example_once_in_a_new_order(options: ImageData) -> None:
     dataset = random_set()
     orders = [
@@ -116,7 +121,7 @@ def test_a_batch_outlives_the_taking_of_the_next_step(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("batch_size", [16, 12])
-@pytest.mark.parametrize("options", [ImageData(), ImageData(pipeline="streaming", workers=0)])
+@pytest.mark.parametrize("options", [ImageData(), ImageData(pipeline="streaming", num_workers=0)])
 def test_transforms_are_keyed_and_see_whole_pair_blocks(options: ImageData, batch_size: int) -> None:
     seen: list[Batch] = []
 
@@ -139,14 +144,13 @@ def test_transforms_are_keyed_and_see_whole_pair_blocks(options: ImageData, batc
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
-@pytest.mark.parametrize("options", [ImageData(), AUGMENTED])
-def test_evaluation_sees_each_example_once_and_unaugmented(options: ImageData, ranks: int) -> None:
+def test_evaluation_sees_each_example_once_and_unaugmented(ranks: int) -> None:
     dataset = random_set()
     indices = np.arange(5, 60)
     seen = []
     for rank in range(ranks):
         for batch in read_evaluation_batches(
-            options,
+            OPTIONS,
             dataset,
             dataset.test,
             indices,
@@ -172,17 +176,17 @@ def test_a_batch_larger_than_the_training_part_is_refused_with_both_numbers() ->
 def test_a_worker_that_dies_ends_the_run_with_a_hint() -> None:
     import multiprocessing
 
-    feed = pipeline(random_set(), ImageData(pipeline="streaming", workers=1))
+    feed = pipeline(random_set(), ImageData(pipeline="streaming", num_workers=1))
     feed.take(0)
     multiprocessing.active_children()[0].kill()
     error = refusal(lambda: [feed.take(step) for step in range(1, 20)], "died")
-    assert "data.workers" in error.hint
+    assert "data.num_workers" in error.hint
 
 
 def test_worker_processes_end_with_the_pipeline() -> None:
     import multiprocessing
 
-    feed = pipeline(random_set(), ImageData(pipeline="streaming", workers=2))
+    feed = pipeline(random_set(), ImageData(pipeline="streaming", num_workers=2))
     feed.take(0)
     assert len(multiprocessing.active_children()) == 2
     feed.close()

@@ -10,8 +10,9 @@ import torch
 from data_files import assert_same, epoch_of, pipeline, random_set
 from stand_ins import context
 
-from dnntrain.choices.reg.randaugment import RandAugment
-from dnntrain.choices.reg.trivial_augment import TrivialAugment
+from dnntrain.choices.augment.randaugment import RandAugment
+from dnntrain.choices.augment.trivial_augment import TrivialAugment
+from dnntrain.input.augment import Augmentation
 from dnntrain.input.options import ImageData
 
 CONTEXT = replace(context(), input_shape=(3, 9, 9))
@@ -25,11 +26,16 @@ POLICIES = {
 @pytest.mark.parametrize("workers", [0, 1])
 def test_both_pipelines_give_the_same_bytes_anew_in_each_epoch(name: str, workers: int) -> None:
     dataset, policy = random_set(channels=3), POLICIES[name]
-    options = ImageData(crop_padding=1, flip=True)
-    streaming = ImageData(crop_padding=1, flip=True, pipeline="streaming", workers=workers)
+    options = ImageData()
+    streaming = ImageData(pipeline="streaming", num_workers=workers)
     kept = dataset.train.images.clone()
-    resident = [epoch_of(pipeline(dataset, options, pixels=(policy,)), epoch) for epoch in (0, 1)]
-    assert_same(epoch_of(pipeline(dataset, streaming, pixels=(policy,)), 1), resident[1])
+    resident = [
+        epoch_of(pipeline(dataset, options, pixels=(policy,), augmentation=Augmentation(1, 0.5)), epoch)
+        for epoch in (0, 1)
+    ]
+    assert_same(
+        epoch_of(pipeline(dataset, streaming, pixels=(policy,), augmentation=Augmentation(1, 0.5)), 1), resident[1]
+    )
     assert torch.equal(dataset.train.images, kept)
     pictures = [{int(i): x for b in epoch for i, x in zip(b.index, b.images, strict=True)} for epoch in resident]
     same = [torch.equal(picture, pictures[1][number]) for number, picture in pictures[0].items()]

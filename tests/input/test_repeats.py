@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins import context
 
-from dnntrain.choices.reg.random_erasing import RandomErasing
-from dnntrain.choices.reg.trivial_augment import TrivialAugment
+from dnntrain.choices.augment.random_erasing import RandomErasing
+from dnntrain.choices.augment.trivial_augment import TrivialAugment
+from dnntrain.input.augment import Augmentation
 from dnntrain.input.options import ImageData
 from dnntrain.input.order import BatchSchedule
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
 
-OPTIONS = ImageData(crop_padding=2, flip=True)
-STREAMING = replace(OPTIONS, pipeline="streaming", workers=0)
+AUGMENTATION = Augmentation(2, 0.5)
+OPTIONS = ImageData()
+STREAMING = replace(OPTIONS, pipeline="streaming", num_workers=0)
 
 
 @settings(max_examples=100, deadline=None)
@@ -53,7 +55,7 @@ def test_without_repeats_order_and_numbers_are_unchanged() -> None:
     part = BatchSchedule(np.arange(40), 5, 16, 16, World(), 8)
     assert part.compute_order(3).tolist() == Key(5, "shuffle", 3).permutation(np.arange(40)).tolist()
     assert part.compute_copies(np.arange(40)) is None
-    (batch, *_) = epoch_of(pipeline(random_set(), OPTIONS))
+    (batch, *_) = epoch_of(pipeline(random_set(), OPTIONS, augmentation=AUGMENTATION))
     assert batch.number is batch.index
 
 
@@ -62,9 +64,9 @@ def test_copies_of_an_example_are_augmented_apart_by_every_method(options: Image
     (policy,) = TrivialAugment().build(replace(context(), input_shape=(1, 9, 9))).image_transforms
     erase = RandomErasing(probability=1.0).build(context()).batch_transforms
     for feed in (
-        pipeline(random_set(), options, repeats=2),
-        pipeline(random_set(), replace(options, crop_padding=0, flip=False), repeats=2, pixels=(policy,)),
-        pipeline(random_set(), replace(options, crop_padding=0, flip=False), repeats=2, transforms=erase),
+        pipeline(random_set(), options, repeats=2, augmentation=AUGMENTATION),
+        pipeline(random_set(), options, repeats=2, pixels=(policy,)),
+        pipeline(random_set(), options, repeats=2, transforms=erase),
     ):
         batch = epoch_of(feed)[0]
         assert batch.index[:8].tolist() == batch.index[8:].tolist()
@@ -76,7 +78,7 @@ def test_copies_of_an_example_are_augmented_apart_by_every_method(options: Image
 def test_the_first_copy_is_the_image_that_would_be_there_without_copies() -> None:
     pictures = {
         int(number): image
-        for batch in epoch_of(pipeline(random_set(), OPTIONS))
+        for batch in epoch_of(pipeline(random_set(), OPTIONS, augmentation=AUGMENTATION))
         for number, image in zip(batch.index, batch.inputs, strict=True)
     }
     batch = epoch_of(pipeline(random_set(), OPTIONS, repeats=2))[0]
@@ -87,7 +89,7 @@ def test_the_first_copy_is_the_image_that_would_be_there_without_copies() -> Non
 @pytest.mark.parametrize("workers", [0, 1])
 def test_streaming_gives_the_batches_of_resident(workers: int) -> None:
     dataset = random_set(channels=3)
-    streaming = replace(STREAMING, workers=workers)
+    streaming = replace(STREAMING, num_workers=workers)
     (policy,) = TrivialAugment().build(replace(context(), input_shape=(3, 9, 9))).image_transforms
     erase = RandomErasing(probability=0.5).build(context()).batch_transforms
     feeds = [

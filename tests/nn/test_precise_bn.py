@@ -68,12 +68,19 @@ def test_they_are_recomputed_only_after_a_step_and_are_part_of_the_state() -> No
         torch.testing.assert_close(model[1].running_mean, first + 1)  # type: ignore[index]
 
 
-NORM = ("model=resnet20", "norm=ghost", "norm.size=8", "train.limit=64", "train.duration=3ep", "eval.limit=64")
+NORM = (
+    "model=resnet20",
+    "norm=ghost",
+    "norm.virtual_batch_size=8",
+    "train.max_examples=64",
+    "train.duration=3ep",
+    "eval.max_examples=64",
+)
 
 
 def test_a_run_exports_them_with_averaged_weights_and_trains_as_without(tmp_path: Path) -> None:
-    words = (*NORM, "reg=[ema]", "eval.weights=last")
-    trained(tmp_path / "with", *words, "norm.precise=2")
+    words = (*NORM, "reg=[]", "average=[ema]", "eval.weights=last")
+    trained(tmp_path / "with", *words, "norm.precise_bn_batches=2")
     trained(tmp_path / "without", *words)
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("with", "without"))
     differ = {name for name in ours if not torch.equal(ours[name], theirs[name])}

@@ -56,7 +56,7 @@ WORDS = {
         "label_smoothing",
         "classification",
     ),
-    *("dropout", "sequence", "full", "exponential", "digits", "frozen", "slurm"),
+    *("crop", "flip", "dropout", "sequence", "full", "exponential", "digits", "frozen", "slurm"),
 }
 
 

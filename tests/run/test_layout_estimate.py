@@ -32,14 +32,14 @@ from dnntrain.run.session import Session, open_session
 from dnntrain.training.distribute_model import distribute_model
 from dnntrain.utils.world import World
 
-MLP = ("model=mlp", "model.hidden=[8]", "device=cpu", "precision=fp32", "train.threads=1")
+MLP = ("model=mlp", "model.hidden=[8]", "device=cpu", "precision=fp32", "train.cpu_threads=1")
 #: 64 · 8 + 8 and 8 · 10 + 10.
 MLP_NUMBERS = 610
-VIT = ("model=vit_tiny", "model.depth=2", "model.dim=16", "model.heads=2", "device=cpu", "precision=fp32")
+VIT = ("model=vit_tiny", "model.depth=2", "model.embed_dim=16", "model.num_heads=2", "device=cpu", "precision=fp32")
 
 
 def session(*words: str) -> Session:
-    return open_session(decode_config(compose(["train.limit=256", *words])), World(), plan_only=True)
+    return open_session(decode_config(compose(["train.max_examples=256", *words])), World(), plan_only=True)
 
 
 def foreseen(*words: str) -> LayoutEstimate:
@@ -53,19 +53,19 @@ def sent(found: LayoutEstimate) -> dict[str, float]:
 
 
 def test_a_copy_sends_its_gradients_twice_less_one_part_each() -> None:
-    found = foreseen(*MLP, "launch.world=4", "parallel=ddp")
+    found = foreseen(*MLP, "cluster.world_size=4", "parallel=ddp")
     (rank,) = found.ranks
     assert (rank.parameters, rank.weights, rank.gradients) == (MLP_NUMBERS, 4 * MLP_NUMBERS, 4 * MLP_NUMBERS)
     assert sent(found) == {"gradients": 2 * 3 / 4 * 4 * MLP_NUMBERS}
 
 
 def test_compressed_gradients_are_half_as_many_bytes() -> None:
-    found = foreseen(*MLP, "launch.world=4", "parallel=ddp", "parallel.compress=bf16")
+    found = foreseen(*MLP, "cluster.world_size=4", "parallel=ddp", "parallel.grad_compression=bf16")
     assert sent(found) == {"gradients": 2 * 3 / 4 * 2 * MLP_NUMBERS}
 
 
 def test_groups_of_shards_gather_and_scatter_and_sum_over_the_groups() -> None:
-    found = foreseen(*MLP, "launch.world=64", "parallel=hsdp", "parallel.shard=8", "train.batch_size=64")
+    found = foreseen(*MLP, "cluster.world_size=64", "parallel=hsdp", "parallel.shard=8", "train.batch_size=64")
     first, last = found.ranks
     # Rows of 8, 8, 10 and 10 on 8 ranks: 1, 1, 2 and 2 rows of the first; the last has none of the 10.
     chunk = 64 + 1 + 2 * 8 + 2
@@ -113,7 +113,7 @@ def recorded(opened: Session, micro: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("reshard", ["true", "false"])
 def test_the_bytes_of_shards_are_those_that_torch_gathers_and_scatters(reshard: str) -> None:
-    words = (*VIT, "launch.world=4", "parallel=fsdp", f"parallel.reshard_after_forward={reshard}")
+    words = (*VIT, "cluster.world_size=4", "parallel=fsdp", f"parallel.reshard_after_forward={reshard}")
     found, seen = sent(foreseen(*words)), recorded(session(*words), 8)
     assert found["gathered weights"] == pytest.approx(3 / 4 * seen["gathers"])
     assert found["scattered gradients"] == pytest.approx(3 / 4 * seen["scatters"])
@@ -121,7 +121,7 @@ def test_the_bytes_of_shards_are_those_that_torch_gathers_and_scatters(reshard: 
 
 @pytest.mark.parametrize("checkpointing", ["none", "full"])
 def test_the_bytes_of_divided_layers_are_those_that_torch_sums(checkpointing: str) -> None:
-    words = (*VIT, "launch.world=2", "parallel=tp", f"train.activation_checkpointing={checkpointing}")
+    words = (*VIT, "cluster.world_size=2", "parallel=tp", f"train.activation_checkpointing={checkpointing}")
     found, seen = sent(foreseen(*words)), recorded(session(*words), 32)
     sums = 2 * 1 / 2 * seen["sums"]
     # A block of 4 sums is computed anew with 2, of which torch leaves out the last.
@@ -129,7 +129,7 @@ def test_the_bytes_of_divided_layers_are_those_that_torch_sums(checkpointing: st
 
 
 def test_stages_send_activations_on_and_gradients_back() -> None:
-    found = foreseen(*VIT, "launch.world=3", "parallel=pp", "train.batch_size=32", "train.microbatch=4")
+    found = foreseen(*VIT, "cluster.world_size=3", "parallel=pp", "train.batch_size=32", "train.micro_batch_size=4")
     by_stage = [rank.traffic[0].bytes for rank in found.ranks]
     assert by_stage[1] == by_stage[0] + by_stage[2]
     assert by_stage[0] == by_stage[2] > 0
@@ -139,16 +139,16 @@ def test_stages_send_activations_on_and_gradients_back() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        (*MLP, "launch.world=4", "parallel=ddp"),
-        (*VIT, "launch.world=4", "parallel=fsdp"),
-        (*VIT, "launch.world=2", "parallel=tp"),
-        (*VIT, "launch.world=3", "parallel=pp", "train.batch_size=32", "train.microbatch=4"),
+        (*MLP, "cluster.world_size=4", "parallel=ddp"),
+        (*VIT, "cluster.world_size=4", "parallel=fsdp"),
+        (*VIT, "cluster.world_size=2", "parallel=tp"),
+        (*VIT, "cluster.world_size=3", "parallel=pp", "train.batch_size=32", "train.micro_batch_size=4"),
     ],
 )
 def test_the_memory_of_the_plan_is_that_of_the_rank_that_holds_the_most(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(parse_arguments(["plan", "train.limit=256", *words, "--json"]))
+    run(parse_arguments(["plan", "train.max_examples=256", *words, "--json"]))
     made = json.loads(capsys.readouterr().out)
     memory = made["memory"]
     largest = max(made["foresight"]["ranks"], key=lambda rank: int(rank["memory_bytes"]))
@@ -158,7 +158,9 @@ def test_the_memory_of_the_plan_is_that_of_the_rank_that_holds_the_most(
     assert made["memory_bytes"] == largest["memory_bytes"] + others
 
 
-@pytest.mark.parametrize("words", [(*MLP, "launch.world=4", "parallel=ddp"), (*VIT, "launch.world=4", "parallel=ddp")])
+@pytest.mark.parametrize(
+    "words", [(*MLP, "cluster.world_size=4", "parallel=ddp"), (*VIT, "cluster.world_size=4", "parallel=ddp")]
+)
 def test_copies_keep_the_activations_that_the_whole_model_does(words: tuple[str, ...]) -> None:
     (rank,) = foreseen(*words).ranks
     assert rank.activations == pytest.approx(session(*words).plan.memory.activations, rel=0.05)
@@ -208,15 +210,15 @@ def test_a_step_is_computing_blocking_idle_and_what_nothing_hides() -> None:
 
 
 def test_the_command_prints_it_and_tells_which_figures_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", *MLP, "launch.world=64", "+parallel=hsdp", "parallel.shard=8", "train.batch_size=64"]
+    words = ["plan", *MLP, "cluster.world_size=64", "+parallel=hsdp", "parallel.shard=8", "train.batch_size=64"]
     assert run(parse_arguments(words)) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "shard 8 × dp 8" in text
-    assert "not predicted: state launch.device_tflops=N, launch.link_gbps=N, launch.ranks_per_node=N" in text
-    figures = ["launch.device_tflops=100", "launch.link_gbps=100", "launch.ranks_per_node=8"]
+    assert "not predicted: state cluster.device_tflops=N, cluster.link_gbps=N, cluster.ranks_per_node=N" in text
+    figures = ["cluster.device_tflops=100", "cluster.link_gbps=100", "cluster.ranks_per_node=8"]
     assert run(parse_arguments([*words, *figures, "--json"])) == 0
-    assert json.loads(capsys.readouterr().out)["foresight"]["missing"] == ["launch.node_link_gbps=N"]
-    assert run(parse_arguments([*words, *figures, "launch.node_link_gbps=50", "--json"])) == 0
+    assert json.loads(capsys.readouterr().out)["foresight"]["missing"] == ["cluster.node_link_gbps=N"]
+    assert run(parse_arguments([*words, *figures, "cluster.node_link_gbps=50", "--json"])) == 0
     step = json.loads(capsys.readouterr().out)["foresight"]["step_s"]
     # Two forward passes' worth back: 3 · 2 · (64 · 8 + 8 · 10) operations for the one example of each rank.
     assert step["computing"] == pytest.approx(3 * 2 * 592 / (100e12 * 0.4))
@@ -224,10 +226,10 @@ def test_the_command_prints_it_and_tells_which_figures_are_missing(capsys: pytes
 
 def test_what_does_not_divide_is_refused_without_the_ranks() -> None:
     with pytest.raises(ConfigError, match=r"parallel\.tp=64 does not divide 2"):
-        session(*VIT, "launch.world=64", "parallel=tp")
+        session(*VIT, "cluster.world_size=64", "parallel=tp")
 
 
 def test_ranks_that_are_not_there_train_nothing() -> None:
-    config = decode_config(compose([*MLP, "launch.world=64", "parallel=ddp", "train.batch_size=64"]))
+    config = decode_config(compose([*MLP, "cluster.world_size=64", "parallel=ddp", "train.batch_size=64"]))
     with pytest.raises(ConfigError, match=r"launch\.world=64 is for planning, and this run has 2 processes"):
         open_session(config, World())

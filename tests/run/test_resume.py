@@ -20,9 +20,11 @@ from dnntrain.errors import CheckpointError, ConfigError
 LINE = (
     "train.duration=3ep",
     "train.batch_size=16",
-    "train.microbatch=12",
-    "data.crop_padding=1",
-    "reg=[ema,random_erasing,label_smoothing]",
+    "train.micro_batch_size=12",
+    "augment.crop.padding=1",
+    "reg=[label_smoothing]",
+    "augment=[crop,flip,random_erasing]",
+    "average=[ema]",
     "model.dropout=0.2",
     "monitor=[early_stopping]",
     "checkpoint.every=20step",
@@ -67,7 +69,7 @@ def assert_equal_runs(a: Path, b: Path) -> None:
 def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     word = f"data.{request.param}"
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(folder, word, "data.workers=1")
+    finish(folder, word, "data.num_workers=1")
     return word, folder
 
 
@@ -76,10 +78,10 @@ def test_a_stop_in_mid_epoch_by_sigterm_and_sigkill_changes_no_bit(
 ) -> None:
     word, whole = undisturbed
     folder = tmp_path / "run"
-    assert stop_at(folder, 30, signal.SIGTERM, word, "data.workers=1") == 75
+    assert stop_at(folder, 30, signal.SIGTERM, word, "data.num_workers=1") == 75
     assert result(folder)["status"] == "preempted"
-    assert stop_at(folder, 110, signal.SIGKILL, word, "data.workers=1") == -signal.SIGKILL
-    finish(folder, word, "data.workers=1")
+    assert stop_at(folder, 110, signal.SIGKILL, word, "data.num_workers=1") == -signal.SIGKILL
+    finish(folder, word, "data.num_workers=1")
     assert_equal_runs(folder, whole)
 
 
@@ -166,7 +168,13 @@ def test_a_damaged_last_checkpoint_is_passed_over_and_the_run_ends_the_same(tmp_
 
 
 def test_a_run_that_went_back_to_an_earlier_checkpoint_has_none_of_the_later_ones(tmp_path: Path) -> None:
-    words = ("train.limit=64", "sched=constant", "checkpoint.every=5step", "checkpoint.keep=9", "log.report=false")
+    words = (
+        "train.max_examples=64",
+        "sched=constant",
+        "checkpoint.every=5step",
+        "checkpoint.keep_last=9",
+        "log.report=false",
+    )
     whole, run = tmp_path / "whole", tmp_path / "run"
     trained(whole, *words, "train.duration=20step")
     broken_off(whole, run, 15)
@@ -247,13 +255,13 @@ def test_ten_stops_at_random_moments_change_no_bit(
     moments = random.Random(int(number))
     for attempt in range(10):
         folder = tmp_path / f"run{attempt}"
-        process = start(folder, word, "data.workers=1")
+        process = start(folder, word, "data.num_workers=1")
         try:
             process.wait(timeout=1.5 + moments.uniform(0.0, 4.0))
         except subprocess.TimeoutExpired:
             process.send_signal(number)
         process.communicate(timeout=120)
-        finish(folder, word, "data.workers=1")
+        finish(folder, word, "data.num_workers=1")
         assert_equal_runs(folder, whole)
 
 

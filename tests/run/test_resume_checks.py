@@ -24,10 +24,13 @@ def test_a_knob_of_the_same_choice_is_a_change_of_its_own() -> None:
 
 
 def test_a_method_that_is_left_out_of_a_list_is_one_change_and_knobs_of_the_others_are_told() -> None:
-    saved, new = composed("reg=[ema,mixup]"), composed("reg=[ema]", "reg.ema.decay=0.9")
+    saved, new = (
+        composed("reg=[]", "augment=[crop,flip,mixup]", "average=[ema]"),
+        composed("reg=[]", "average=[ema]", "average.ema.decay=0.9"),
+    )
     assert {str(change) for change in find_changes(saved, new)} == {
         "reg: [ema,mixup] → [ema]",
-        "reg.ema.decay: 0.999 → 0.9",
+        "average.ema.decay: 0.999 → 0.9",
     }
 
 

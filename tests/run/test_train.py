@@ -61,7 +61,7 @@ def test_another_seed_gives_other_weights(short_run: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("microbatch", [8, 12])
 def test_accumulation_trains_the_same_run(short_run: Path, tmp_path: Path, microbatch: int) -> None:
     whole = trained(tmp_path / "whole", "precision=fp32")
-    parts = trained(tmp_path / "parts", "precision=fp32", f"train.microbatch={microbatch}")
+    parts = trained(tmp_path / "parts", "precision=fp32", f"train.micro_batch_size={microbatch}")
     assert whole["steps"] == parts["steps"]
     for a, b in zip(comparable(tmp_path / "whole"), comparable(tmp_path / "parts"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
@@ -100,7 +100,7 @@ def test_the_best_weights_are_tested_and_exported(tmp_path: Path) -> None:
 
 
 def test_averaged_weights_are_evaluated_exported_and_restored(tmp_path: Path) -> None:
-    outcome = trained(tmp_path / "run", "reg=[ema]", "eval.weights=last")
+    outcome = trained(tmp_path / "run", "reg=[]", "average=[ema]", "eval.weights=last")
     assert evaluate(tmp_path / "run")["accuracy"] == pytest.approx(outcome["test_accuracy"], abs=1e-9)
     from safetensors.torch import load_file
 
@@ -172,7 +172,7 @@ def test_weights_of_another_run_can_be_started_from(short_run: Path, tmp_path: P
 
 
 def test_a_plan_states_the_batch_and_its_parts() -> None:
-    made = plan("train.batch_size=96", "train.microbatch=32")
+    made = plan("train.batch_size=96", "train.micro_batch_size=32")
     assert (made.batch_size, made.ranks, made.accumulation, made.micro_batch_size) == (96, 1, 3, 32)
     assert made.total_steps == made.steps_per_epoch * int(made.duration.removesuffix("ep"))
 

@@ -19,7 +19,7 @@ from short_runs import broken_off, comparable, result
 #: 4 steps over an epoch's border, saved and evaluated after 2.
 SHORT = ("train.duration=4step", "eval.every=2step", "checkpoint.every=2step")
 
-WIDE = ("model=wide_resnet", "model.depth=10", "model.widen=1")
+WIDE = ("model=wide_resnet", "model.depth=10", "model.width_factor=1")
 SEED = ("model=small_cnn", "model.channels=[8,16]", "model.hidden=16")
 MODELS = (MLP, MLP, WIDE, WIDE, TRANSFORMER, SEED)
 
@@ -27,22 +27,21 @@ ARRANGEMENTS = (
     *(Arrangement("one process", 1),) * 3,
     *LAYOUTS[:2],
     *LAYOUTS[:-1],
-    Arrangement("pp 2 × dp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.dp=2")),
+    Arrangement("pp 2 × dp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.replicate=2")),
     Arrangement("pp 2 × tp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.tp=2")),
     Arrangement("pp interleaved", 2, ("parallel=pp", "parallel.schedule=interleaved", "parallel.stages_per_rank=2")),
     Arrangement("ddp 3", 3, ("parallel=ddp",)),
-    Arrangement("ddp 2 bf16", 2, ("parallel=ddp", "parallel.compress=bf16")),
+    Arrangement("ddp 2 bf16", 2, ("parallel=ddp", "parallel.grad_compression=bf16")),
 )
 
 #: Knobs without which a choice has no effect in so short a run, or cannot be.
 KNOBS: dict[str, tuple[str, ...]] = {
-    "reg.swa": ("reg.swa.start=0.3", "reg.swa.every=1step"),
-    "reg.dropout": ("reg.dropout.before='*'",),
-    "norm.ghost": ("norm.size=4",),
+    "average.swa": ("average.swa.start_fraction=0.3", "average.swa.every=1step"),
+    "reg.dropout": ("reg.dropout.before_modules='*'",),
+    "norm.ghost": ("norm.virtual_batch_size=4",),
     "quant.qat": ("quant.freeze_batch_norm=60%", "quant.freeze_observers=80%"),
-    "reg.weight_decay": ("optim.weight_decay=0",),
     "sched.inverse_sqrt": ("sched.timescale=1step",),
-    "sched.exponential": ("sched.every=1step",),
+    "sched.exponential": ("sched.step_size=1step",),
     "distill.fitnet": ("distill.layers=[layers.1]",),
     "distill.attention_transfer": ("distill.layers=[stages.1]",),
 }
@@ -52,35 +51,34 @@ _OF_NETWORK = {"fitnet": MLP, "attention_transfer": WIDE}
 
 #: Settings besides methods; each run has at most two.
 SETTINGS: tuple[tuple[str, ...], ...] = (
-    ("train.microbatch=8",),
-    ("train.microbatch=5",),
-    ("train.clip_norm=0.5",),
+    ("train.micro_batch_size=8",),
+    ("train.micro_batch_size=5",),
     ("train.activation_checkpointing=full",),
     ("train.activation_checkpointing=selective",),
-    ("data.pipeline=streaming", "data.workers=0"),
-    ("data.flip=true",),
-    ("data.pair_block=4",),
+    ("data.pipeline=streaming", "data.num_workers=0"),
+    ("augment.flip.probability=0.5",),
+    ("data.mix_block_size=4",),
     ("eval.metric=loss",),
     ("train.channels_last=on",),
     ("optim.layer_decay=0.8",),
-    ("optim.no_decay=['*.weight']", "optim.weight_decay=0.01"),
+    ("optim.no_weight_decay=['*.weight']", "optim.weight_decay=0.01"),
     ("sched.warmup=1step",),
-    ("sched.param=[lr,momentum]",),
-    ("sched.param=[lr,drop_rate]",),
-    ("sched.param=[lr,weight_decay]",),
+    ("sched.applies_to=[lr,momentum]",),
+    ("sched.applies_to=[lr,drop_rate]",),
+    ("sched.applies_to=[lr,weight_decay]",),
 )
 
 #: A quarter of the runs draw one of these, where their schedule can; the batch may rise only where it alone is scheduled.
 BATCH_SIZES: tuple[tuple[str, ...], ...] = (
-    ("sched.param=batch_size",),
-    ("sched.param=[lr,batch_size]",),
-    ("sched.param=batch_size", "sched.gamma=1.25"),
-    ("sched.param=batch_size", "sched.end=1.5"),
+    ("sched.applies_to=batch_size",),
+    ("sched.applies_to=[lr,batch_size]",),
+    ("sched.applies_to=batch_size", "sched.gamma=1.25"),
+    ("sched.applies_to=batch_size", "sched.end_factor=1.5"),
 )
 
 #: What a message names a setting by.
 _SETTING = re.compile(
-    r"\b(?:train|data|eval|parallel|norm|optim|sched|reg|monitor|precision|distill|quant|model|launch)\b(?:[.=][\w.=\[]+)?"
+    r"\b(?:train|data|eval|parallel|norm|optim|sched|augment|reg|average|monitor|precision|distill|quant|model|launch)\b(?:[.=][\w.=\[]+)?"
 )
 
 
@@ -111,14 +109,16 @@ def combination(seed: int, number: int) -> Combination:
     draw = Random(f"{seed}/{number}")
     model = draw.choice(MODELS)
     layout = draw.choice(ARRANGEMENTS)
-    words = [*model, f"train.limit={draw.choice((72, 64))}"]
+    words = [*model, f"train.max_examples={draw.choice((72, 64))}"]
     if model is WIDE:
         words += _chosen("norm", draw.choice(_names("norm")))
     words += _chosen("sched", draw.choice(_names("sched")))
     optim = draw.choice(_names("optim"))
     words += [f"optim={optim}", f"optim.lr={0.01 if optim in ('sgd', 'nesterov', 'muon', 'lars') else 0.001}"]
-    for group, weights in (("reg", (2, 3, 3, 2)), ("monitor", (5, 3, 2))):
-        names = draw.sample(_names(group), draw.choices(range(len(weights)), weights)[0])
+    for group, weights in (("augment", (4, 4, 2)), ("reg", (4, 4, 2)), ("average", (6, 4)), ("monitor", (5, 3, 2))):
+        known = [name for name in _names(group) if name not in ("crop", "flip")]
+        names = draw.sample(known, draw.choices(range(len(weights)), weights)[0])
+        names = ["crop", "flip", *names] if group == "augment" else names
         words.append(f"{group}=[{','.join(names)}]")
         words += [word for name in names for word in KNOBS.get(f"{group}.{name}", ())]
     words.append(f"precision={draw.choices(('fp32', 'bf16', 'auto', 'fp16'), (30, 7, 2, 1))[0]}")
@@ -228,7 +228,7 @@ def _not_as_asked(run: Path, tried: Combination) -> str:
     for group in ("norm", "sched", "optim", "distill", "quant", "precision"):
         if group in asked and resolved["choices"][group] != asked[group]:
             return f"{group}={resolved['choices'][group]} in the place of {asked[group]}"
-    for group in ("reg", "monitor"):
+    for group in ("augment", "reg", "average", "monitor"):
         if sorted(resolved[group]) != sorted(name for name in asked[group].strip("[]").split(",") if name):
             return f"{group}={sorted(resolved[group])} in the place of {asked[group]}"
     if plan["ranks"] != tried.ranks:

@@ -51,7 +51,7 @@ class Net(torch.nn.Module):
 """
 
 LINE = (
-    "train.limit=100",
+    "train.max_examples=100",
     "train.batch_size=32",
     "train.duration=40step",
     "checkpoint.every=6step",
@@ -59,8 +59,9 @@ LINE = (
     "log.every=1step",
     "log.report=false",
     "precision=fp32",
-    "data.crop_padding=1",
-    "reg=[ema]",
+    "augment.crop.padding=1",
+    "reg=[]",
+    "average=[ema]",
 )
 TWO = ("parallel=ddp", "launch.nproc=2")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dnntrain")

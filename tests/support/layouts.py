@@ -25,6 +25,6 @@ LAYOUTS = (
     Arrangement("tp 2", 2, ("parallel=tp",)),
     Arrangement("fsdp 2 × tp 2", 4, ("parallel=fsdp", "parallel.shard=2", "parallel.tp=2")),
     Arrangement("pp 2", 2, ("parallel=pp",)),
-    Arrangement("ddp 2 × pp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.dp=2", *INTERLEAVED)),
-    Arrangement("accumulate 4", 1, ("train.microbatch=8",)),
+    Arrangement("ddp 2 × pp 2", 4, ("parallel=pp", "parallel.pp=2", "parallel.replicate=2", *INTERLEAVED)),
+    Arrangement("accumulate 4", 1, ("train.micro_batch_size=8",)),
 )

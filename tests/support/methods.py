@@ -12,16 +12,16 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 #: The run of every cell: digits, 2 epochs of 3 steps whose last batch has 8 examples; float32; momentum, so that state matters.
 BASE = (
-    "train.limit=72",
+    "train.max_examples=72",
     "train.batch_size=32",
     "train.duration=6step",
     "log.every=1step",
     "log.report=false",
     "eval.every=3step",
-    "eval.limit=40",
+    "eval.max_examples=40",
     "eval.batch_size=16",
     "checkpoint.every=3step",
-    "checkpoint.keep=9",
+    "checkpoint.keep_last=9",
     "precision=fp32",
     "reg=[]",
     "optim=sgd",
@@ -30,25 +30,34 @@ BASE = (
 
 #: Small networks: four sections and pairs of layers to divide; one with convolutions and batch norm; one with dropping of whole paths.
 MLP = ("model=mlp", "model.hidden=[16,16,16]")
-NORMED = ("model=wide_resnet", "model.depth=10", "model.widen=1", "train.limit=64", "optim.lr=0.01")
-TRANSFORMER = ("model=vit_tiny", "model.dim=16", "model.depth=2", "model.heads=2", "model.patch=2")
+NORMED = ("model=wide_resnet", "model.depth=10", "model.width_factor=1", "train.max_examples=64", "optim.lr=0.01")
+TRANSFORMER = ("model=vit_tiny", "model.embed_dim=16", "model.depth=2", "model.num_heads=2", "model.patch_size=2")
 
 #: What a choice needs besides its name.
 SPECIAL: dict[str, tuple[str, ...]] = {
     "reg.whitening": ("model=small_cnn", "model.channels=[8,16]", "model.hidden=16"),
     "reg.drop_path": TRANSFORMER,
     "reg.dropblock": NORMED,
-    "reg.swa": (*NORMED, "norm=sync", "reg.swa.start=0.3"),
-    "reg.weight_decay": ("optim.weight_decay=0",),
+    "average.swa": (*NORMED, "norm=sync", "average.swa.start_fraction=0.3"),
     "distill.attention_transfer": ("distill.layers=[stages.1]", *NORMED, "norm=sync"),
     "distill.fitnet": ("distill.layers=[layers.1]",),
     "sched.inverse_sqrt": ("sched.timescale=2step",),
     "sched.one_cycle": ("sched.cycle_momentum=true",),
-    "norm.ghost": ("norm.size=4",),
+    "norm.ghost": ("norm.virtual_batch_size=4",),
 }
 
 #: Choices that are the run of BASE itself, or only stand for others.
-LEFT_OUT = {"optim.sgd", "precision.fp32", "precision.auto", "norm.none", "quant.none", "distill.none", "prune.none"}
+LEFT_OUT = {
+    "augment.crop",
+    "augment.flip",
+    "optim.sgd",
+    "precision.fp32",
+    "precision.auto",
+    "norm.none",
+    "quant.none",
+    "distill.none",
+    "prune.none",
+}
 
 #: Choices that act on the finished network alone, in one process: no layout takes part (tests/choices/quant, tests/export).
 LEFT_OUT |= {"quant.int8_static", "quant.int8_dynamic", "quant.int8_weight_only", "quant.float8"}
@@ -58,17 +67,24 @@ SEVERAL = {"monitor.straggler"}
 
 #: Settings of `train` that change how a step is computed.
 SETTINGS: dict[str, tuple[str, ...]] = {
-    "train.clip_norm": ("train.clip_norm=0.5",),
-    "train.microbatch": ("train.microbatch=8",),
+    "optim.decoupled_weight_decay=true": ("optim.decoupled_weight_decay=true", "optim.weight_decay=0.05"),
+    "train.micro_batch_size": ("train.micro_batch_size=8",),
     "train.activation_checkpointing=full": (*TRANSFORMER, "train.activation_checkpointing=full"),
     "train.activation_checkpointing=selective": (*NORMED, "train.activation_checkpointing=selective", "norm=sync"),
-    "data.pipeline=streaming": ("data.pipeline=streaming", "data.workers=0"),
+    "data.pipeline=streaming": ("data.pipeline=streaming", "data.num_workers=0"),
     # Epochs of 3 steps of 32, 2 of 40 and 2 of 50.
-    "sched.param=batch_size": ("sched=step", "sched.param=batch_size", "sched.every=2step", "sched.gamma=1.25"),
-    "reg=[ema,label_smoothing,mixup] sched=plateau train.clip_norm": (
-        "reg=[ema,label_smoothing,mixup]",
+    "sched.applies_to=batch_size": (
+        "sched=step",
+        "sched.applies_to=batch_size",
+        "sched.step_size=2step",
+        "sched.gamma=1.25",
+    ),
+    "reg=[label_smoothing,grad_clip] +augment=[mixup] average=[ema] sched=plateau": (
+        "reg=[label_smoothing,grad_clip]",
+        "+augment=[mixup]",
+        "average=[ema]",
         "sched=plateau",
-        "train.clip_norm=0.5",
+        "reg.grad_clip.max=0.5",
     ),
 }
 
@@ -103,7 +119,9 @@ def methods() -> list[Tried]:
         ("sched", "{}={}"),
         ("optim", "{}={}"),
         ("norm", "{}={}"),
+        ("augment", "+{}=[{}]"),
         ("reg", "{}=[{}]"),
+        ("average", "{}=[{}]"),
         ("monitor", "{}=[{}]"),
         ("precision", "{}={}"),
         ("distill", "{}={}"),

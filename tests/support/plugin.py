@@ -48,6 +48,29 @@ def write_plugin(folder: Path, package: str = "mine") -> Path:
                 name: noise
                 scale: 0.5 # standard deviation
                 """,
+            f"{package}/optim/__init__.py": "",
+            f"{package}/optim/halved_sgd.py": '''
+                from dataclasses import dataclass
+
+                from dnntrain.choices.optim._base import OptimizerChoice
+
+
+                @dataclass(frozen=True)
+                class HalvedSgd(OptimizerChoice):
+                    """Plain SGD at half the rate."""
+
+                    momentum: float = 0.25  # of the steps before
+
+                    def build(self, model, options=None):
+                        import torch
+
+                        return (torch.optim.SGD(self.make_param_groups(model, options), lr=self.lr / 2),)
+                ''',
+            f"{package}/conf/optim/halved_sgd.yaml": """\
+                # Plain SGD at half the rate. What is left out has the defaults of the dataclass and its bases.
+                name: halved_sgd
+                lr: 0.5 # base learning rate
+                """,
             f"{package}/conf/reg/loud_noise.yaml": """\
                 # @package reg.noise
                 # Much noise.

@@ -11,10 +11,10 @@ from typing import Any
 #: The shortest real run: 3 epochs of the default network on a part of the digits.
 SHORT = (
     "train.duration=3ep",
-    "train.limit=320",
+    "train.max_examples=320",
     "log.every=4step",
     "log.report=false",
-    "data.crop_padding=0",
+    "augment.crop.padding=0",
     "optim.lr=4e-3",
 )
 

@@ -19,7 +19,13 @@ from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import BuildContext
 
 #: A network with a tenth of the teacher's parameters.
-SMALL = ("model.channels=[8,16]", "model.hidden=32", "train.duration=2ep", "train.limit=160", "eval.test=false")
+SMALL = (
+    "model.channels=[8,16]",
+    "model.hidden=32",
+    "train.duration=2ep",
+    "train.max_examples=160",
+    "eval.run_test=false",
+)
 
 DIGITS = tuple("0123456789")
 
@@ -70,7 +76,13 @@ def assert_trains_as_one_process(
     Of 100 examples the last batch of an epoch has 4, which leaves the second rank with some or none.
     """
     kept = [word for word in words if not word.startswith("train.")]
-    kept += ["train.limit=100", f"train.duration={steps}step", "log.every=1step", "log.report=false", "precision=fp32"]
+    kept += [
+        "train.max_examples=100",
+        f"train.duration={steps}step",
+        "log.every=1step",
+        "log.report=false",
+        "precision=fp32",
+    ]
     for name, layout in {"one": (), **layouts}.items():
         done = dnntrain(*kept, f"run_dir={name}", *layout)
         assert done.returncode == 0, done.stderr

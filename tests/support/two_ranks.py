@@ -17,7 +17,7 @@ from dnntrain.choices.norm.ghost import Ghost
 from dnntrain.choices.norm.sync import Sync
 
 EXAMPLES = 8
-CHOICES = {"sync": Sync(), "ghost": Ghost(size=2)}
+CHOICES = {"sync": Sync(), "ghost": Ghost(virtual_batch_size=2)}
 
 
 class TwoRanks:

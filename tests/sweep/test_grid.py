@@ -7,7 +7,7 @@ import pytest
 from dnntrain.errors import ConfigError
 from dnntrain.sweep.grid import make_combinations, make_folder_name
 
-CHOICES = {"model": ("mlp", "resnet18", "resnet20"), "reg": ("ema", "mixup")}
+CHOICES = {"model": ("mlp", "resnet18", "resnet20"), "reg": ("l1", "sam")}
 
 
 def trials(*words: str) -> list[str]:
@@ -32,12 +32,12 @@ def test_every_combination_is_a_trial_and_the_last_word_varies_fastest() -> None
         ("seed=range(10,0,step=-5)", ["seed=10", "seed=5"]),
         ("model=glob(resnet*)", ["model=resnet18", "model=resnet20"]),
         ("model=glob(*,exclude=resnet*)", ["model=mlp"]),
-        ("reg=[mixup],[ema]", ["reg=[mixup]", "reg=[ema]"]),
-        ("+reg=[mixup],[ema,mixup],[]", ["+reg=[mixup]", "+reg=[ema,mixup]", "+reg=[]"]),
+        ("reg=[sam],[l1]", ["reg=[sam]", "reg=[l1]"]),
+        ("+reg=[sam],[l1,sam],[]", ["+reg=[sam]", "+reg=[l1,sam]", "+reg=[]"]),
         ("name='a,b',c", ["name='a,b'", "name=c"]),
-        ("train.limit=null,100", ["train.limit=null", "train.limit=100"]),
+        ("train.max_examples=null,100", ["train.max_examples=null", "train.max_examples=100"]),
         ("train.compile=on,off", ["train.compile=on", "train.compile=off"]),
-        ("reg=[mixup,ema]", ["reg=[mixup,ema]"]),
+        ("reg=[sam,l1]", ["reg=[sam,l1]"]),
         ("data.root='a,b'", ["data.root='a,b'"]),
         ("data.root=odd path(1", ["data.root=odd path(1"]),
     ],
@@ -77,12 +77,12 @@ def test_all_words_that_make_no_sweep_are_named_at_once() -> None:
 
 def test_a_product_of_too_many_trials_is_refused_with_its_factors() -> None:
     with pytest.raises(ConfigError, match="40 × 40 values are more than 1000 trials"):
-        trials("seed=range(0,40)", "train.limit=range(1,41)")
+        trials("seed=range(0,40)", "train.max_examples=range(1,41)")
 
 
 def test_folder_names_follow_from_number_and_values() -> None:
     assert make_folder_name(2, 6, ["sched=step", "optim.lr=0.1"]) == "2-sched=step,optim.lr=0.1"
-    assert make_folder_name(2, 12, ["+reg=[ema,mixup]"]) == "02-reg=ema,mixup"
+    assert make_folder_name(2, 12, ["+reg=[l1,sam]"]) == "02-reg=l1,sam"
     assert make_folder_name(1, 1, []) == "1-only"
 
 

@@ -108,7 +108,7 @@ def test_the_batch_size_that_keeps_the_smallest_batch_large_enough() -> None:
     assert (sizes.smallest, sizes.largest) == (8, 32)
     assert sizes.suggest_at_least(25).startswith("use train.batch_size=100 or more, or")
     # 104 examples are more than there are.
-    assert sizes.suggest_at_least(26) == "leave batch_size out of sched.param"
+    assert sizes.suggest_at_least(26) == "leave batch_size out of sched.applies_to"
     assert (
         BatchSizeSchedule(EpochSchedule.constant(100, 32), 32).suggest_at_least(40) == "use train.batch_size=40 or more"
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dnntrain.choices.data._cifar import CifarSpec, build_cifar
-from dnntrain.config.fields import NonNegativeInt
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
 
@@ -29,8 +29,8 @@ class Cifar10(FileData):
     The Python version's files are pickles: they are opened only where their md5 is the published one.
     """
 
-    crop_padding: NonNegativeInt = 4  # training images are padded by this many zero pixels and cropped back at random
-    flip: bool = True  # training images are mirrored left to right with probability 1/2
+    default_crop_padding: ClassVar[int] = 4
+    default_flip_probability: ClassVar[float] = 0.5
 
     def build(self) -> DataSet:
         return build_cifar(self, SPEC)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dnntrain.config.fields import NonNegativeInt
 from dnntrain.errors import DataError
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import ArraySource, DataSet, compute_digest
@@ -24,7 +24,7 @@ FILE = Path(__file__).with_name("digits.npz")
 class Digits(ImageData):
     """1,437 training and 360 test images of digits, 8x8 gray pixels; needs no network. The split is fixed."""
 
-    crop_padding: NonNegativeInt = 1  # training images are padded by this many zero pixels and cropped back at random
+    default_crop_padding: ClassVar[int] = 1
 
     def build(self) -> DataSet:
         arrays = _read_arrays(FILE)

@@ -45,7 +45,7 @@ class ImageFolder(ImageData):
 
     @property
     def varies_images(self) -> bool:
-        return super().varies_images or self.random_resized_crop
+        return self.random_resized_crop
 
     def build(self) -> DataSet:
         if self.random_resized_crop and self.pipeline == "resident":

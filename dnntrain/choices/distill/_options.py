@@ -16,10 +16,10 @@ class TeacherOptions(DistillChoice):
     """Who teaches, how its outputs are computed, and where they are kept."""
 
     teacher: str | tuple[str, ...]  # run directory, export, torchvision:NAME[:WEIGHTS] or timm:NAME; or a list of them
-    task_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
+    label_loss_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
     teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the teacher's layers
     teacher_compile: bool = False  # true: the teacher is compiled, which takes a minute at the first batch
-    teacher_batch: PositiveInt = 32  # images of each forward pass of the teacher, filled up where there are fewer
+    teacher_batch_size: PositiveInt = 32  # images of each forward pass of the teacher, filled up where there are fewer
     teacher_shard: Literal["auto", "never", "always"] = (
         "auto"  # under FSDP the teacher's weights lie in parts, too; auto: where they are 50 million or more
     )
@@ -27,7 +27,7 @@ class TeacherOptions(DistillChoice):
         "none"  # keep outputs for views that come again; disk: for later runs too
     )
     cache_dir: str | None = None  # folder of cache=disk; null: one for each teacher and data set in the user's cache
-    cache_gb: Positive = 4.0  # most GB that are kept; outputs beyond are computed each time
+    cache_size_gb: Positive = 4.0  # most GB that are kept; outputs beyond are computed each time
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
         if self.teacher_shard == "always" and dims.shard == 1:
@@ -41,7 +41,7 @@ class TeacherOptions(DistillChoice):
         if self.cache != "none" and any(transform.stage is BatchStage.MIX for transform in hooks.batch_transforms):
             raise ConfigError(
                 f"distill.cache={self.cache} would never be read: mixed images are new in every epoch",
-                "use distill.cache=none, or leave the mixing method out of reg",
+                "use distill.cache=none, or leave the mixing method out of augment",
             )
 
     @property

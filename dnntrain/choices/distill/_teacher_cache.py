@@ -42,14 +42,14 @@ def open_cache(
     """The store that `knobs` ask for. Raises ConfigError where it is of another teacher, or would not hold the training part."""
     if options.cache == "none":
         return None
-    limit_bytes = int(options.cache_gb * 1e9)
+    limit_bytes = int(options.cache_size_gb * 1e9)
     row_bytes = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
     if row_bytes * context.train_examples > limit_bytes:
         needed_gb = row_bytes * context.train_examples / 1e9
         raise ConfigError(
             f"distill.cache={options.cache} needs {needed_gb:.2g} GB for one view of each of {context.train_examples} examples, "
-            f"and distill.cache_gb={options.cache_gb:g} are allowed",
-            f"use distill.cache_gb={needed_gb * 1.1:.2g} or more, distill.cache=none, or a layer with fewer outputs",
+            f"and distill.cache_size_gb={options.cache_size_gb:g} are allowed",
+            f"use distill.cache_size_gb={needed_gb * 1.1:.2g} or more, distill.cache=none, or a layer with fewer outputs",
         )
     if options.cache == "memory":
         return TeacherCache(shapes, limit_bytes)

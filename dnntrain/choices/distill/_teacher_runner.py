@@ -65,14 +65,14 @@ class TeacherHooks:
     shapes: Mapping[str, tuple[int, ...]]
     memory_use: Callable[[int], MemoryUse]
 
-    def to_hooks(self, task_weight: float, *loss: LossTerm, captures: Sequence[FeatureTap] = ()) -> Hooks:
+    def to_hooks(self, label_loss_weight: float, *loss: LossTerm, captures: Sequence[FeatureTap] = ()) -> Hooks:
         """The teacher's transforms, and the terms that compare the student with it."""
         return Hooks(
             batch_transforms=self.batch_transforms,
             after_step_hooks=self.after_step,
             feature_taps=tuple(captures),
             loss_terms=loss,
-            main_loss_weight=task_weight,
+            main_loss_weight=label_loss_weight,
             memory_use=(self.memory_use,),
         )
 
@@ -107,7 +107,7 @@ def estimate_teacher_memory(
     """Bytes on each of `ranks` among which weights may lie in parts.
 
     weights      4 P of all P numbers; in parts 4 P / ranks, and the largest group that is gathered at once
-    activations  teacher_batch (the images, and `forward_bytes` of the largest teacher, in teacher_precision) + the outputs of a micro-batch
+    activations  teacher_batch_size (images, and `forward_bytes` of the largest teacher, in teacher_precision) + outputs of a micro-batch
     """
     sizes = [_count_model_bytes(model) for model in runner.models]
     weights = sum(sizes)
@@ -121,7 +121,7 @@ def estimate_teacher_memory(
         estimate_forward_bytes(model, shape, bytes_per_number) for model in runner.models
     )
     outputs = 4 * sum(math.prod(output) for output in runner.shapes.values())
-    return MemoryUse(weights, int(options.teacher_batch * bytes_per_image + context.micro_batch_size * outputs))
+    return MemoryUse(weights, int(options.teacher_batch_size * bytes_per_image + context.micro_batch_size * outputs))
 
 
 def _count_model_bytes(model: nn.Module) -> int:
@@ -188,13 +188,13 @@ class TeacherRunner:
         self.sharded = _should_shard(options, context.collectives.shard_ranks, self.models)
         self._buffer = torch.empty(0)
         self._ready = False
-        self._shape = (options.teacher_batch, *context.spec.inputs.shape)
+        self._shape = (options.teacher_batch_size, *context.spec.inputs.shape)
         self.shapes = {
             name: tuple(output.shape[1:]) for name, output in self._forward(torch.zeros(1, *self._shape[1:])).items()
         }
         tap_text = ", ".join(f"{tap.name}={tap.module} by {getattr(tap.reduce, '__name__', '')}" for tap in taps)
         self.described = (
-            f"{options.teacher_precision} {options.teacher_compile} {options.teacher_batch} {logits} {tap_text}"
+            f"{options.teacher_precision} {options.teacher_compile} {options.teacher_batch_size} {logits} {tap_text}"
         )
 
     @torch.no_grad()

@@ -21,16 +21,16 @@ from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutReq
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionTransfer(TeacherOptions):
-    """task_weight * cross-entropy + weight / 2 * Σ over layers of ‖Q_S / ‖Q_S‖ - Q_T / ‖Q_T‖‖, where Q is the attention map."""
+    """label_loss_weight * cross-entropy + loss_weight / 2 * Σ over layers of ‖Q_S / ‖Q_S‖ - Q_T / ‖Q_T‖‖, where Q is the attention map."""
 
     layers: str | tuple[str, ...]  # modules of the student that give maps: names or patterns such as stages.*
     teacher_layers: str | tuple[str, ...] | None = None  # modules of the teacher, one for each; null: as layers
-    weight: NonNegative = 10.0  # the paper's beta
+    loss_weight: NonNegative = 10.0  # the paper's beta
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 
     def build(self, context: BuildContext) -> Hooks:
-        check_weights(weight=self.weight)
+        check_weights(weight=self.loss_weight)
         modules: list[str] = []
 
         def select_taps(teacher: nn.Module) -> list[TeacherTap]:
@@ -46,8 +46,8 @@ class AttentionTransfer(TeacherOptions):
         _check_maps(modules, compute_output_shapes(build_student(context), modules, context), "student")
         names = make_tap_names(modules)
         captures = [FeatureTap(name, module) for name, module in zip(names, modules, strict=True)]
-        term = LossTerm("attention_transfer", partial(_compute_transfer_loss, names), self.weight / 2)
-        return teacher.to_hooks(self.task_weight, term, captures=captures)
+        term = LossTerm("attention_transfer", partial(_compute_transfer_loss, names), self.loss_weight / 2)
+        return teacher.to_hooks(self.label_loss_weight, term, captures=captures)
 
 
 def _compute_transfer_loss(names: list[str], outputs: ModelOutputs, batch: Batch) -> Tensor:

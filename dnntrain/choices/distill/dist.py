@@ -18,9 +18,9 @@ from dnntrain.protocols import Batch, BuildContext, Hooks, LossTerm, ModelOutput
 
 @dataclass(frozen=True)
 class Dist(TeacherOptions):
-    """task_weight * cross-entropy + T² (beta * inter-class + gamma * intra-class loss), each 1 - Pearson's correlation.
+    """label_loss_weight * cross-entropy + T² (beta * inter-class + gamma * intra-class loss), each 1 - Pearson's correlation.
 
-    The intra-class loss relates the examples of a pair block (`data.pair_block`, 8): larger blocks tell more.
+    The intra-class loss relates the examples of a pair block (`data.mix_block_size`, 8): larger blocks tell more.
     """
 
     temperature: Positive = 1.0  # T: logits are divided by it before the softmax
@@ -50,7 +50,7 @@ class Dist(TeacherOptions):
             return square * spread_over_examples(intra_class_loss(*blocks), outputs.outputs, context)
 
         terms = (LossTerm("dist_inter", inter_loss, self.beta), LossTerm("dist_intra", intra_loss, self.gamma))
-        return teacher.to_hooks(self.task_weight, *terms)
+        return teacher.to_hooks(self.label_loss_weight, *terms)
 
 
 def inter_class_loss(student: Tensor, teacher: Tensor) -> Tensor:

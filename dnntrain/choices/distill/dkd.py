@@ -22,7 +22,7 @@ _FEW_CLASSES = 20
 
 @dataclass(frozen=True)
 class Dkd(TeacherOptions):
-    """task_weight * cross-entropy + T² (alpha * target-class part + beta * part of the other classes)."""
+    """label_loss_weight * cross-entropy + T² (alpha * target-class part + beta * part of the other classes)."""
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
     alpha: NonNegative = 1.0  # weight of target against all others
@@ -40,7 +40,7 @@ class Dkd(TeacherOptions):
             target = combine_logits(batch.extras[LOGITS], self.ensemble, self.temperature)
             return dkd_loss(outputs.outputs, target, batch.targets, self.temperature, self.alpha, self.beta)
 
-        return teacher.to_hooks(self.task_weight, LossTerm("dkd", compute_loss))
+        return teacher.to_hooks(self.label_loss_weight, LossTerm("dkd", compute_loss))
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
         """What the plan says: a beta for many classes does harm with few (docs/benchmarks.md)."""
@@ -55,7 +55,7 @@ class Dkd(TeacherOptions):
         if any(transform.stage in (BatchStage.MIX, BatchStage.TARGET) for transform in hooks.batch_transforms):
             raise ConfigError(
                 "distill=dkd takes the target class apart from the others, and mixed examples have several",
-                "use distill=kd, or leave the mixing method out of reg",
+                "use distill=kd, or leave the mixing method out of augment",
             )
 
 

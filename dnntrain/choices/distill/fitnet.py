@@ -21,19 +21,19 @@ from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutReq
 
 @dataclass(frozen=True, kw_only=True)
 class Fitnet(TeacherOptions):
-    """task_weight * cross-entropy + weight * mean of ½ (hint - regressor(guided))² over the hint's numbers, summed over layers.
+    """label_loss_weight * cross-entropy + loss_weight * mean of ½ (hint - regressor(guided))² over the hint's numbers, summed over layers.
 
     The regressors are learned with the student and are no part of what is exported. All is trained at once, not in two stages.
     """
 
     layers: str | tuple[str, ...]  # guided modules of the student: names or patterns such as stages.*
     teacher_layers: str | tuple[str, ...] | None = None  # hint modules of the teacher, one for each; null: as layers
-    weight: NonNegative = 1.0  # weight of the hints
+    loss_weight: NonNegative = 1.0  # weight of the hints
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 
     def build(self, context: BuildContext) -> Hooks:
-        check_weights(weight=self.weight)
+        check_weights(weight=self.loss_weight)
         guided: list[str] = []
 
         def select_taps(teacher: nn.Module) -> list[TeacherTap]:
@@ -50,8 +50,8 @@ class Fitnet(TeacherOptions):
         for name, module, shape in zip(names, guided, shapes, strict=True):
             with keyed_generator(context.seed, "distill", name):
                 captures.append(FeatureTap(name, module, make_regressor(module, shape, teacher.shapes[name])))
-        term = LossTerm("fitnet", partial(_compute_hint_loss, names), self.weight)
-        return teacher.to_hooks(self.task_weight, term, captures=captures)
+        term = LossTerm("fitnet", partial(_compute_hint_loss, names), self.loss_weight)
+        return teacher.to_hooks(self.label_loss_weight, term, captures=captures)
 
 
 def _compute_hint_loss(names: list[str], outputs: ModelOutputs, batch: Batch) -> Tensor:

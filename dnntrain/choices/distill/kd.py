@@ -17,19 +17,19 @@ from dnntrain.protocols import Batch, BuildContext, Hooks, LossTerm, ModelOutput
 
 @dataclass(frozen=True)
 class Kd(TeacherOptions):
-    """task_weight * cross-entropy + weight * T² KL(teacher ‖ student), both softened by the temperature T.
+    """label_loss_weight * cross-entropy + loss_weight * T² KL(teacher ‖ student), both softened by the temperature T.
 
-    The paper's alpha is task_weight=1-alpha and weight=alpha. T² keeps the gradient's size where T changes (section 2).
+    The paper's alpha is label_loss_weight=1-alpha and loss_weight=alpha. T² keeps the gradient's size where T changes (section 2).
     """
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
-    weight: NonNegative = 1.0  # weight of the teacher's term
+    loss_weight: NonNegative = 1.0  # weight of the teacher's term
     ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
 
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
 
     def build(self, context: BuildContext) -> Hooks:
-        check_weights(weight=self.weight)
+        check_weights(weight=self.loss_weight)
         check_ensemble(self.ensemble, self.sources)
         teacher = build_teacher_hooks(self, context, logits=True)
 
@@ -37,7 +37,7 @@ class Kd(TeacherOptions):
             target = combine_logits(batch.extras[LOGITS], self.ensemble, self.temperature)
             return kd_loss(outputs.outputs, target, self.temperature)
 
-        return teacher.to_hooks(self.task_weight, LossTerm("kd", compute_loss, self.weight))
+        return teacher.to_hooks(self.label_loss_weight, LossTerm("kd", compute_loss, self.loss_weight))
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from dnntrain.choices.average.ema import compute_decay
 from dnntrain.choices.distill._options import check_weights
 from dnntrain.choices.distill._teacher_runner import check_precision, teacher_autocast
 from dnntrain.choices.distill.kd import kd_loss
-from dnntrain.choices.reg.ema import compute_decay
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
 from dnntrain.nn.cost import estimate_forward_bytes
 from dnntrain.nn.shape import ModelShape
@@ -36,16 +36,18 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class MeanTeacher(DistillChoice):
-    """task_weight * cross-entropy + weight * T² KL(average ‖ student); average = decay * average + (1 - decay) * weights after a step.
+    """label_loss_weight * cross-entropy + loss_weight * T² KL(average ‖ student).
+
+    After each step average = decay * average + (1 - decay) * weights.
 
     The average is computed in eval mode on the very images of the student, and is saved with the run.
     """
 
-    task_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
+    label_loss_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
-    weight: NonNegative = 1.0  # weight of the average's term
+    loss_weight: NonNegative = 1.0  # weight of the average's term
     decay: Fraction = 0.999  # share of the old average kept per step
-    warmup: bool = True  # at step t use at most (1 + t) / (10 + t), so that early weights are soon forgotten
+    decay_warmup: bool = True  # at step t use at most (1 + t) / (10 + t), so that early weights are soon forgotten
     teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the average's layers
 
     needs: ClassVar[frozenset[LayoutRequirement | TaskFeature]] = frozenset(
@@ -53,18 +55,18 @@ class MeanTeacher(DistillChoice):
     )
 
     def build(self, context: BuildContext) -> Hooks:
-        check_weights(weight=self.weight)
+        check_weights(weight=self.loss_weight)
         check_precision(self.teacher_precision, context.device)
-        teacher = EmaTeacher(self.decay, self.warmup, self.teacher_precision)
+        teacher = EmaTeacher(self.decay, self.decay_warmup, self.teacher_precision)
 
         def compute_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
             return kd_loss(outputs.outputs, teacher.compute_logits(batch.inputs), self.temperature)
 
         return Hooks(
-            loss_terms=(LossTerm("mean_teacher", compute_loss, self.weight),),
+            loss_terms=(LossTerm("mean_teacher", compute_loss, self.loss_weight),),
             after_step_hooks=(teacher,),
             state={"self_teacher": teacher},
-            main_loss_weight=self.task_weight,
+            main_loss_weight=self.label_loss_weight,
             bindings=(teacher.bind,),
             memory_use=(partial(self._estimate_memory, context),),
         )

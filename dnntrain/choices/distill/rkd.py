@@ -21,14 +21,14 @@ from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutReq
 
 @dataclass(frozen=True)
 class Rkd(TeacherOptions):
-    """task_weight * cross-entropy + distance_weight * L_D + angle_weight * L_A: distances and angles among examples agree.
+    """label_loss_weight * cross-entropy + distance_loss_weight * L_D + angle_loss_weight * L_A: distances and angles among examples agree.
 
-    The examples of a pair block (`data.pair_block`, 8) are related to each other; larger blocks tell more. The teacher's classes or
+    The examples of a pair block (`data.mix_block_size`, 8) are related to each other; larger blocks tell more. The teacher's classes or
     features may be of any number.
     """
 
-    distance_weight: NonNegative = 25.0  # weight of the distances between two examples
-    angle_weight: NonNegative = 50.0  # weight of the angles among three examples
+    distance_loss_weight: NonNegative = 25.0  # weight of the distances between two examples
+    angle_loss_weight: NonNegative = 50.0  # weight of the angles among three examples
     layer: str | None = None  # module whose outputs are related; null: the logits
     teacher_layer: str | None = None  # the same of the teacher; null: as layer
 
@@ -39,7 +39,7 @@ class Rkd(TeacherOptions):
         return frozenset({LayoutRequirement.FEATURES}) if self.layer is not None else frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
-        check_weights(distance_weight=self.distance_weight, angle_weight=self.angle_weight)
+        check_weights(distance_loss_weight=self.distance_loss_weight, angle_loss_weight=self.angle_loss_weight)
         if self.layer is None and self.teacher_layer is not None:
             raise ConfigError("distill.teacher_layer has no effect without distill.layer", "set both, or neither")
         teacher = build_teacher_hooks(
@@ -66,10 +66,10 @@ class Rkd(TeacherOptions):
             return spread_over_examples(angle_loss(student_blocks, teacher_blocks), rows, context)
 
         terms = (
-            LossTerm("rkd_distance", compute_distance_loss, self.distance_weight),
-            LossTerm("rkd_angle", compute_angle_loss, self.angle_weight),
+            LossTerm("rkd_distance", compute_distance_loss, self.distance_loss_weight),
+            LossTerm("rkd_angle", compute_angle_loss, self.angle_loss_weight),
         )
-        return teacher.to_hooks(self.task_weight, *terms, captures=captures)
+        return teacher.to_hooks(self.label_loss_weight, *terms, captures=captures)
 
     def _select_taps(self, teacher: nn.Module) -> list[TeacherTap]:
         if self.layer is None:

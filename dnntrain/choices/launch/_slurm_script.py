@@ -12,7 +12,7 @@ from dnntrain.choices.launch.slurm import SlurmLaunch
 _PREEMPTED_EXIT_CODE = 75
 
 #: Settings of launch=slurm that launch=local has, too.
-_SHARED_KEYS = ("launch.nproc", "launch.timeout")
+_SHARED_KEYS = ("launch.nproc", "launch.hang_timeout")
 
 
 def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Sequence[str]) -> str:
@@ -24,15 +24,15 @@ def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Seq
         "job-name": name,
         "nodes": choice.nodes,
         "ntasks-per-node": choice.tasks_per_node,
-        "cpus-per-task": choice.cpus,
-        "gpus-per-node": choice.gpus or None,
-        "mem": choice.mem,
+        "cpus-per-task": choice.cpus_per_rank,
+        "gpus-per-node": choice.gpus_per_node or None,
+        "mem": choice.mem_per_node,
         "time": choice.time,
         "partition": choice.partition,
         "account": choice.account,
         "output": folder / "logs" / "slurm-%j.txt",
         "open-mode": "append",
-        "signal": f"USR1@{round(choice.grace)}",
+        "signal": f"USR1@{round(choice.signal_before_end_s)}",
     }
     head = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
     head.append("#SBATCH --requeue" if choice.requeue else "#SBATCH --no-requeue")
@@ -66,13 +66,13 @@ def make_sweep_command(choice: SlurmLaunch, arguments: Sequence[str]) -> str:
     sbatch signals dnntrain itself (B:) before the time limit: the trials save, and the same line goes on.
     """
     options = {
-        "gpus-per-node": choice.gpus or None,
-        "cpus-per-task": choice.cpus and choice.cpus * choice.tasks_per_node,
-        "mem": choice.mem,
+        "gpus-per-node": choice.gpus_per_node or None,
+        "cpus-per-task": choice.cpus_per_rank and choice.cpus_per_rank * choice.tasks_per_node,
+        "mem": choice.mem_per_node,
         "time": choice.time,
         "partition": choice.partition,
         "account": choice.account,
-        "signal": f"B:TERM@{round(choice.grace)}",
+        "signal": f"B:TERM@{round(choice.signal_before_end_s)}",
     }
     sbatch_options = [f"--{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
     keys = [argument.lstrip("+").partition("=")[0] for argument in arguments]

@@ -16,10 +16,10 @@ class SlurmLaunch(LaunchChoice):
     """`nodes` × `nproc` tasks, each one rank. A job that is preempted or comes to its time limit saves, and is queued again."""
 
     nodes: PositiveInt = 1  # nodes of the job
-    nproc: PositiveInt | None = None  # ranks on each node; null: `gpus`, or one without any
-    gpus: Annotated[int, Range(at_least=0)] = 0  # GPUs on each node
-    cpus: PositiveInt | None = None  # cores of each rank; null: the partition's default
-    mem: Annotated[str, Text(r"\d+[KMGT]?", "a size as in 16G")] | None = (
+    nproc: PositiveInt | None = None  # ranks on each node; null: `gpus_per_node`, or one without any
+    gpus_per_node: Annotated[int, Range(at_least=0)] = 0  # GPUs on each node
+    cpus_per_rank: PositiveInt | None = None  # cores of each rank; null: the partition's default
+    mem_per_node: Annotated[str, Text(r"\d+[KMGT]?", "a size as in 16G")] | None = (
         None  # memory of each node; null: the partition's default
     )
     time: Annotated[str, Text(r"\d+|(\d+-)?\d+(:\d+){1,2}", "a time as in 30, 1:30:00 or 2-12:00:00")] | None = (
@@ -28,9 +28,11 @@ class SlurmLaunch(LaunchChoice):
     partition: Annotated[str, Text(r"[\w.,-]+", "the name of a partition")] | None = None  # null: the cluster's default
     account: Annotated[str, Text(r"[\w.@-]+", "the name of an account")] | None = None  # whom the job is charged to
     requeue: bool = True  # queue the job again after it was preempted or came to its time limit, and go on
-    grace: NonNegative = 120.0  # seconds before the time limit at which the run is told to save
+    signal_before_end_s: NonNegative = 120.0  # seconds before the time limit at which the run is told to save
     setup: tuple[str, ...] = ()  # shell lines before the run, such as: module load cuda
-    timeout: Annotated[Duration, Range(above=0), Units("s")] = Duration(600, "s")  # a rank silent for so long is hung
+    hang_timeout: Annotated[Duration, Range(above=0), Units("s")] = Duration(
+        600, "s"
+    )  # a rank silent for so long is hung
 
     scheduler: ClassVar[str] = "slurm"
 
@@ -51,4 +53,4 @@ class SlurmLaunch(LaunchChoice):
     @property
     def tasks_per_node(self) -> int:
         """Ranks on each node."""
-        return self.nproc or self.gpus or 1
+        return self.nproc or self.gpus_per_node or 1

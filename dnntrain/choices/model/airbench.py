@@ -24,12 +24,12 @@ class Airbench(ModelChoice):
     head has a bias, and a block's second convolution has a shortcut around it, as in the paper's larger networks.
     """
 
-    stem: PositiveInt = 16  # channels of the first convolution
+    stem_channels: PositiveInt = 16  # channels of the first convolution
     widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256)  # channels of the three blocks
 
     def build(self, shape: ModelShape) -> nn.Module:
         shape.check_min_size("airbench", 8)
-        return AirbenchNetwork(shape, self.stem, self.widths)
+        return AirbenchNetwork(shape, self.stem_channels, self.widths)
 
 
 class AirbenchNetwork(nn.Module):

@@ -18,26 +18,24 @@ class MobilenetV3Small(ModelChoice):
     """Inverted residuals with squeeze-and-excitation; images of at least 8x8 pixels."""
 
     stem_stride: Literal[1, 2] = 1  # of the first convolution: 1 for images up to about 64 pixels, 2 as published
-    width: Positive = 1.0  # factor on all channels
+    width_factor: Positive = 1.0  # factor on all channels
     dropout: Fraction = 0.2  # probability of dropping a feature before the last layer
-    norm_momentum: Probability = 0.1  # of the running statistics; the published 0.01 needs thousands of steps
+    bn_momentum: Probability = 0.1  # of the running statistics; the published 0.01 needs thousands of steps
 
     def build(self, shape: ModelShape) -> nn.Module:
         shape.check_min_size("mobilenet_v3_small", 8)
-        make = partial(make_mobilenet, shape, self.stem_stride, self.width, self.dropout, self.norm_momentum)
+        make = partial(make_mobilenet, shape, self.stem_stride, self.width_factor, self.dropout, self.bn_momentum)
         return build_and_check(make, shape, "model=mobilenet_v3_small")
 
 
-def make_mobilenet(
-    shape: ModelShape, stem_stride: int, width: float, dropout: float, norm_momentum: float
-) -> nn.Module:
+def make_mobilenet(shape: ModelShape, stem_stride: int, width: float, dropout: float, bn_momentum: float) -> nn.Module:
     """torchvision's model with another stride in the stem and other batch normalisation."""
     model: nn.Module = import_library("torchvision.models").mobilenet_v3_small(
         weights=None,
         num_classes=shape.num_classes,
         width_mult=width,
         dropout=dropout,
-        norm_layer=partial(nn.BatchNorm2d, eps=0.001, momentum=norm_momentum),
+        norm_layer=partial(nn.BatchNorm2d, eps=0.001, momentum=bn_momentum),
     )
     adapt_input_channels(model, shape.channels)
     stem = next(module for module in model.modules() if isinstance(module, nn.Conv2d))

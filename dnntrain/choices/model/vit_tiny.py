@@ -27,30 +27,39 @@ _MIN_PATCHES, _MAX_PATCHES = 49, 1024
 class VitTiny(ModelChoice):
     """Patches and a class token through pre-norm transformer blocks; learned positions; the class token decides."""
 
-    patch: PositiveInt | None = None  # side of a patch, pixels; null: the largest of 16 or less that gives 49 patches
-    dim: PositiveInt = 192  # width of a token
+    patch_size: PositiveInt | None = (
+        None  # side of a patch, pixels; null: the largest of 16 or less that gives 49 patches
+    )
+    embed_dim: PositiveInt = 192  # width of a token
     depth: PositiveInt = 12  # transformer blocks
-    heads: PositiveInt = 3  # attention heads; they divide dim
+    num_heads: PositiveInt = 3  # attention heads; they divide embed_dim
     mlp_ratio: Positive = 4.0  # hidden width of a block's perceptron, in dims
     dropout: Fraction = 0.0  # probability of dropping a number after attention and within the perceptron
 
     def build(self, shape: ModelShape) -> nn.Module:
-        if self.dim % self.heads:
-            raise ConfigError(f"model.dim={self.dim} is not a multiple of model.heads={self.heads}")
-        patch = self.patch or choose_patch(shape.height, shape.width)
+        if self.embed_dim % self.num_heads:
+            raise ConfigError(f"model.embed_dim={self.embed_dim} is not a multiple of model.num_heads={self.num_heads}")
+        patch = self.patch_size or choose_patch(shape.height, shape.width)
         if shape.height % patch or shape.width % patch:
             raise ConfigError(
-                f"model.patch={patch} does not divide images of {shape.height}x{shape.width} pixels",
-                f"use model.patch={choose_patch(shape.height, shape.width)}",
+                f"model.patch_size={patch} does not divide images of {shape.height}x{shape.width} pixels",
+                f"use model.patch_size={choose_patch(shape.height, shape.width)}",
             )
         patches = (shape.height // patch) * (shape.width // patch)
         if patches > _MAX_PATCHES:
             raise ConfigError(
                 f"{shape.height}x{shape.width} pixels give {patches} patches of {patch}x{patch}, more than {_MAX_PATCHES}",
-                "resize the images to sides with a common divisor, or set a larger model.patch",
+                "resize the images to sides with a common divisor, or set a larger model.patch_size",
             )
         model = VisionTransformer(
-            shape, patch, patches, self.dim, self.depth, self.heads, int(self.dim * self.mlp_ratio), self.dropout
+            shape,
+            patch,
+            patches,
+            self.embed_dim,
+            self.depth,
+            self.num_heads,
+            int(self.embed_dim * self.mlp_ratio),
+            self.dropout,
         )
         model.timm_architecture = ("vit_tiny_patch16_224", self.get_timm_arguments(shape, patch))
         return model
@@ -61,9 +70,9 @@ class VitTiny(ModelChoice):
             "in_chans": shape.channels,
             "img_size": [shape.height, shape.width],
             "patch_size": patch,
-            "embed_dim": self.dim,
+            "embed_dim": self.embed_dim,
             "depth": self.depth,
-            "num_heads": self.heads,
+            "num_heads": self.num_heads,
             "mlp_ratio": self.mlp_ratio,
         }
 

@@ -21,7 +21,7 @@ class WideResnet(ModelChoice):
     """Three stages of n blocks with 16k, 32k and 64k channels: depth 6n + 4; images of at least 4x4 pixels."""
 
     depth: PositiveInt = 16  # layers with weights: 6n + 4, so 10, 16, 22, 28, 40 …
-    widen: PositiveInt = 2  # the factor k on the channels
+    width_factor: PositiveInt = 2  # the factor k on the channels
     dropout: Fraction = 0.0  # probability of dropping a number between the two convolutions of a block
 
     def build(self, shape: ModelShape) -> nn.Module:
@@ -29,7 +29,7 @@ class WideResnet(ModelChoice):
             below = max(10, (self.depth - 4) // 6 * 6 + 4)
             raise ConfigError(f"model.depth={self.depth} is not 6n + 4", f"use model.depth={below} or {below + 6}")
         shape.check_min_size("wide_resnet", 4)
-        return WideNetwork(shape, (self.depth - 4) // 6, self.widen, self.dropout)
+        return WideNetwork(shape, (self.depth - 4) // 6, self.width_factor, self.dropout)
 
 
 class WideNetwork(nn.Module):

@@ -16,18 +16,18 @@ class AlarmReaction(MonitorChoice):
     """`log` writes it down; `skip` leaves the step out; `rollback` goes back to the last checkpoint; `stop` ends the run with code 4."""
 
     action: Literal["log", "skip", "rollback", "stop"] = "skip"  # log, skip, rollback or stop: what is done about it
-    recoveries: PositiveInt = 3  # skips in a row, or rollbacks of the run, before it ends as diverged
-    cut: Annotated[float, Range(above=0, at_most=1)] = 0.5  # what a rollback multiplies the learning rate with
+    max_recoveries: PositiveInt = 3  # skips in a row, or rollbacks of the run, before it ends as diverged
+    lr_factor: Annotated[float, Range(above=0, at_most=1)] = 0.5  # what a rollback multiplies the learning rate with
 
     def __post_init__(self) -> None:
         changed_options = self.get_changed_options()
-        for option, actions in (("cut", ("rollback",)), ("recoveries", ("skip", "rollback"))):
+        for option, actions in (("lr_factor", ("rollback",)), ("max_recoveries", ("skip", "rollback"))):
             if self.action not in actions and option in changed_options:
                 raise ValueError(f"{option}={changed_options[option]} has no effect with action={self.action}")
 
     def make_alarm(self, event: str, reason: str, values: Mapping[str, float]) -> Alarm:
         """The alarm that asks for what is set here."""
-        return Alarm(event, reason, Action[self.action.upper()], values, self.recoveries, self.cut)
+        return Alarm(event, reason, Action[self.action.upper()], values, self.max_recoveries, self.lr_factor)
 
 
 class GradientGuard(StepGuard):

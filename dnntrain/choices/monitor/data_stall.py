@@ -37,8 +37,8 @@ class DataStall(MonitorChoice):
             "a step that is left out or trained again has waited all the same; use monitor.data_stall.action=log or stop",
         ),
     ] = "log"  # log or stop: what is done about it
-    share: Annotated[float, Range(above=0, below=1)] = 0.3  # part of the time that may be spent waiting
-    every: PositiveInt = 50  # steps between two looks
+    max_wait_fraction: Annotated[float, Range(above=0, below=1)] = 0.3  # part of the time that may be spent waiting
+    every_steps: PositiveInt = 50  # steps between two looks
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks(step_guards=(DataStallGuard(self, context.world.rank, context.world.size),))
@@ -63,7 +63,7 @@ class DataStallGuard(StepGuard):
             self._since_s = self._clock()
         else:
             self._waited_s += timing.wait_s
-        if timing.step % self._options.every:
+        if timing.step % self._options.every_steps:
             return None
         now = self._clock()
         share = self._waited_s / max(now - self._since_s, 1e-9)
@@ -72,11 +72,9 @@ class DataStallGuard(StepGuard):
 
     def judge(self, stats: StepStats) -> Alarm | None:
         share = max(stats.sums, default=0.0)
-        if share <= self._options.share:
+        if share <= self._options.max_wait_fraction:
             return None
-        reason = (
-            f"rank {stats.sums.index(share)} spent {share:.0%} of its time waiting for data; more data.workers may help"
-        )
+        reason = f"rank {stats.sums.index(share)} spent {share:.0%} of its time waiting for data; more data.num_workers may help"
         return Alarm("data_stall", reason, self.action, {"waiting": share})
 
 

@@ -30,8 +30,8 @@ from dnntrain.protocols import (
 class DeadUnits(AlarmReaction):
     """Counts the inputs of convolutions and linear layers, except the first, that were zero for all examples of all ranks.
 
-    An input is a channel of a convolution, a feature of a linear layer. Looks at the last `steps` of every `every` steps.
-    `rollback` goes back to the last checkpoint from before the steps of the last count that found no more of them than `threshold`, or to
+    An input is a channel of a convolution, a feature of a linear layer. Looks at the last `window` of every `every_steps` steps.
+    `rollback` goes back to the last checkpoint from before the steps of the last count within `max_dead_fraction`, or to
     the run's start; the steps since then are trained again, all of them, at the lower rate: which of them killed units is not known.
     """
 
@@ -43,18 +43,20 @@ class DeadUnits(AlarmReaction):
             "use monitor.dead_units.action=rollback",
         ),
     ] = "log"  # log, rollback or stop: what is done about it
-    recoveries: PositiveInt = 3  # rollbacks of the run before it ends as diverged
-    cut: Annotated[float, Range(above=0, below=1)] = 0.5  # what a rollback multiplies the learning rate with
-    threshold: Annotated[float, Range(above=0, at_most=1)] = 0.5  # share of the units that may be dead
-    every: PositiveInt = 100  # steps between two counts
-    steps: PositiveInt = 10  # steps that a count looks at
+    max_recoveries: PositiveInt = 3  # rollbacks of the run before it ends as diverged
+    lr_factor: Annotated[float, Range(above=0, below=1)] = 0.5  # what a rollback multiplies the learning rate with
+    max_dead_fraction: Annotated[float, Range(above=0, at_most=1)] = 0.5  # share of the units that may be dead
+    every_steps: PositiveInt = 100  # steps between two counts
+    window: PositiveInt = 10  # steps that a count looks at
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps > self.every:
-            raise ValueError(f"steps={self.steps} are more than there are between two counts, every={self.every}")
+        if self.window > self.every_steps:
+            raise ValueError(
+                f"steps={self.window} are more than there are between two counts, every={self.every_steps}"
+            )
 
     def build(self, context: BuildContext) -> Hooks:
         guard = DeadUnitsGuard(self)
@@ -67,9 +69,9 @@ class DeadUnitsGuard(StepGuard):
     def __init__(self, options: DeadUnits) -> None:
         self._options = options
         self.action = Action[options.action.upper()]
-        self._good_until, self._next = 0, options.every - options.steps
+        self._good_until, self._next = 0, options.every_steps - options.window
         self._alive: dict[str, Tensor] = {}
-        self._is_recording = options.steps >= options.every
+        self._is_recording = options.window >= options.every_steps
 
     @property
     def rollback_steps(self) -> tuple[int, int]:
@@ -91,11 +93,11 @@ class DeadUnitsGuard(StepGuard):
             alive |= find_living_units(inputs[0], 1 if isinstance(layer, _ConvNd) else inputs[0].ndim - 1)
 
     def measure(self, timing: StepTiming) -> Tensor | None:
-        steps_left = self._options.every - timing.step % self._options.every
-        self._is_recording = steps_left <= self._options.steps
-        is_count_due = timing.step % self._options.every == 0 and bool(self._alive)
+        steps_left = self._options.every_steps - timing.step % self._options.every_steps
+        self._is_recording = steps_left <= self._options.window
+        is_count_due = timing.step % self._options.every_steps == 0 and bool(self._alive)
         living_units = torch.cat(list(self._alive.values())).float() if is_count_due else None
-        previous_next, self._next = self._next, timing.step + steps_left - self._options.steps
+        previous_next, self._next = self._next, timing.step + steps_left - self._options.window
         # Anew also after a count that was not made, for its step was left out by a rollback.
         if self._next != previous_next:
             for alive in self._alive.values():
@@ -106,11 +108,11 @@ class DeadUnitsGuard(StepGuard):
         if not stats.sums:
             return None
         dead = sum(not count for count in stats.sums) / len(stats.sums)
-        if dead <= self._options.threshold:
+        if dead <= self._options.max_dead_fraction:
             # A unit that lived in any of the steps that were looked at did so before the first of them.
-            self._good_until = stats.step - self._options.steps
+            self._good_until = stats.step - self._options.window
             return None
-        reason = f"{dead:.0%} of {len(stats.sums)} units gave zero for every example of {self._options.steps} steps"
+        reason = f"{dead:.0%} of {len(stats.sums)} units gave zero for every example of {self._options.window} steps"
         return replace(
             self._options.make_alarm("dead_units", reason, {"dead_fraction": dead}), last_good_step=self._good_until
         )

@@ -17,13 +17,13 @@ class EarlyStopping(MonitorChoice):
 
     metric: str | None = None  # validation metric that is watched; null: that of eval.metric
     patience: PositiveInt = 5  # evaluations without improvement
-    threshold: NonNegative = 0.0  # an improvement is more than this
+    min_delta: NonNegative = 0.0  # an improvement is more than this
 
     uses_validation: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:
         watcher = PatienceCounter(
-            context.get_metric(self.metric, "monitor.early_stopping.metric"), self.patience, self.threshold
+            context.get_metric(self.metric, "monitor.early_stopping.metric"), self.patience, self.min_delta
         )
         return Hooks(metric_callbacks=(watcher,), state={"early_stopping": watcher})
 

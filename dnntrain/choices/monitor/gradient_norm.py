@@ -12,13 +12,13 @@ from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, StepStats
 
 @dataclass(frozen=True)
 class GradientNorm(AlarmReaction):
-    """Alarm where the global L2 norm, before clipping, is above `factor` times the median of the last `window` steps.
+    """Alarm where the global L2 norm, before clipping, is above `max_ratio` times the median of the last `window` steps.
 
     Begins once half of the window is filled. A norm that is not finite is one at any time.
     """
 
     window: Annotated[int, Range(at_least=4)] = 50  # steps that a norm is compared with
-    factor: Annotated[float, Range(above=1)] = 20.0  # how many times the median is too much
+    max_ratio: Annotated[float, Range(above=1)] = 20.0  # how many times the median is too much
 
     def build(self, context: BuildContext) -> Hooks:
         guard = GradientNormGuard(self)
@@ -30,7 +30,7 @@ class GradientNormGuard(GradientGuard):
 
     def __init__(self, options: GradientNorm) -> None:
         super().__init__(options)
-        self._factor = options.factor
+        self._factor = options.max_ratio
         self.window = Window(options.window)
 
     def judge(self, stats: StepStats) -> Alarm | None:

@@ -20,14 +20,14 @@ _MIN_DEVIATION_SHARE = 0.05
 
 @dataclass(frozen=True)
 class LossSpike(AlarmReaction):
-    """Alarm where (loss - median) / max(1.4826 * MAD, 0.05 * median) of the last `window` steps is above `threshold`.
+    """Alarm where (loss - median) / max(1.4826 * MAD, 0.05 * median) of the last `window` steps is above `max_z_score`.
 
     Begins once half of the window is filled. A loss that is not finite is a spike at any time. What is skipped or rolled back does not
     enter the window.
     """
 
     window: Annotated[int, Range(at_least=4)] = 50  # steps that a loss is compared with
-    threshold: Positive = 10.0  # robust standard deviations above the median
+    max_z_score: Positive = 10.0  # robust standard deviations above the median
 
     def build(self, context: BuildContext) -> Hooks:
         guard = LossSpikeGuard(self)
@@ -39,7 +39,7 @@ class LossSpikeGuard(GradientGuard):
 
     def __init__(self, options: LossSpike) -> None:
         super().__init__(options)
-        self._threshold = options.threshold
+        self._threshold = options.max_z_score
         self.window = Window(options.window)
 
     def judge(self, stats: StepStats) -> Alarm | None:

@@ -44,8 +44,8 @@ class Straggler(MonitorChoice):
             "all wait for the slowest one in the next step as well; use monitor.straggler.action=log or stop",
         ),
     ] = "log"  # log or stop: what is done about it
-    factor: Annotated[float, Range(above=1)] = 1.5  # how many times as long as the others is too slow
-    every: PositiveInt = 50  # steps between two looks
+    max_ratio: Annotated[float, Range(above=1)] = 1.5  # how many times as long as the others is too slow
+    every_steps: PositiveInt = 50  # steps between two looks
 
     # Where layers are shared, ranks wait for each other in the forward pass.
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
@@ -87,7 +87,7 @@ class StragglerGuard(StepGuard):
 
     def measure(self, timing: StepTiming) -> Tensor | None:
         self._own_s += timing.wait_s
-        if timing.step % self._options.every:
+        if timing.step % self._options.every_steps:
             return None
         own_s, self._own_s = self._own_s, 0.0
         return place_at_rank(own_s, self._rank, self._ranks)
@@ -96,7 +96,7 @@ class StragglerGuard(StepGuard):
         if len(stats.sums) < 2:
             return None
         rank, ratio = find_slowest_rank(stats.sums)
-        if ratio <= self._options.factor:
+        if ratio <= self._options.max_ratio:
             return None
         reason = f"rank {rank} takes {ratio:.1f} times as long as the others"
         return Alarm("straggler", reason, self.action, {"rank": float(rank), "ratio": ratio})

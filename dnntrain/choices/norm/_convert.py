@@ -31,34 +31,39 @@ from dnntrain.protocols import (
 class BatchNormChoice(NormChoice):
     """What choices share that keep batch normalisation and change its statistics. The exported model is the one that was built."""
 
-    precise: NonNegativeInt = (
+    precise_bn_batches: NonNegativeInt = (
         0  # training batches from which statistics are recomputed before evaluation; 0: as they ran
     )
 
     def get_claims(self) -> Iterator[Claim]:
-        if self.precise:
-            yield Claim(Role.BATCH_NORM_STATISTICS, f"norm.precise={self.precise}", "use norm.precise=0")
+        if self.precise_bn_batches:
+            yield Claim(
+                Role.BATCH_NORM_STATISTICS,
+                f"norm.precise_bn_batches={self.precise_bn_batches}",
+                "use norm.precise_bn_batches=0",
+            )
 
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
-        if self.precise and not facts.has_validation:
+        if self.precise_bn_batches and not facts.has_validation:
             yield Refusal(
-                f"norm.precise={self.precise} recomputes statistics for each evaluation, and data.val_fraction=0 leaves none",
-                "set data.val_fraction=0.1, or norm.precise=0",
+                f"norm.precise_bn_batches={self.precise_bn_batches} recomputes statistics for each evaluation, "
+                "and data.val_fraction=0 leaves none",
+                "set data.val_fraction=0.1, or norm.precise_bn_batches=0",
             )
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
-        if self.precise and dims.pp > 1:
+        if self.precise_bn_batches and dims.pp > 1:
             yield Refusal(
-                f"norm.precise={self.precise} calls the whole model, of which a pipeline's rank has a stage",
-                "use norm.precise=0, or another layout",
+                f"norm.precise_bn_batches={self.precise_bn_batches} calls the whole model, of which a pipeline's rank has a stage",
+                "use norm.precise_bn_batches=0, or another layout",
             )
 
     def build_hooks(self, context: BuildContext, name: str) -> Hooks:
         """The conversion, its way back for the export, and recomputed statistics where asked for."""
         transform = ModelTransform(ModelStage.NORM, lambda model: self.convert(model, context.collectives))
-        if not self.precise:
+        if not self.precise_bn_batches:
             return Hooks(model_transforms=(transform,), export_transforms=(restore_batch_norms,))
-        view = PreciseStatistics(self.precise)
+        view = PreciseStatistics(self.precise_bn_batches)
         return Hooks(
             model_transforms=(transform,),
             export_transforms=(restore_batch_norms,),

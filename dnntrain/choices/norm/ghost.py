@@ -20,31 +20,34 @@ class Ghost(BatchNormChoice):
     Running statistics move as far as one update for each virtual batch would, towards the mean over those of all ranks.
     """
 
-    size: Annotated[int, Range(at_least=2)] = 16  # examples of a virtual batch
+    virtual_batch_size: Annotated[int, Range(at_least=2)] = 16  # examples of a virtual batch
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context, "norm_ghost")
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        return change_layer_class(model, "ghost", GhostNorm, size=self.size, collectives=collectives)
+        return change_layer_class(model, "ghost", GhostNorm, size=self.virtual_batch_size, collectives=collectives)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """What the plan says. Raises ConfigError where there is no more than one virtual batch."""
-        if facts.micro_batch_size <= self.size:
+        if facts.micro_batch_size <= self.virtual_batch_size:
             fix = (
-                f"use norm.size={facts.micro_batch_size // 2}, or norm=per_rank"
+                f"use norm.virtual_batch_size={facts.micro_batch_size // 2}, or norm=per_rank"
                 if facts.micro_batch_size > 3
                 else "use norm=per_rank"
             )
             raise ConfigError(
-                f"norm.size={self.size} is a whole micro-batch of {facts.micro_batch_size}: that is norm=per_rank", fix
+                f"norm.virtual_batch_size={self.virtual_batch_size} is a whole micro-batch of {facts.micro_batch_size}: "
+                "that is norm=per_rank",
+                fix,
             )
-        is_divisible = facts.batch_size % (facts.ranks * self.size) == 0
-        if is_divisible and (facts.accumulation == 1 or facts.micro_batch_size % self.size == 0):
+        is_divisible = facts.batch_size % (facts.ranks * self.virtual_batch_size) == 0
+        if is_divisible and (facts.accumulation == 1 or facts.micro_batch_size % self.virtual_batch_size == 0):
             return ()
+        multiple = self.virtual_batch_size * max(1, round(facts.micro_batch_size / self.virtual_batch_size))
         return (
-            f"virtual batches of {self.size} do not divide each rank's micro-batches: other layouts form others; "
-            f"a batch of {facts.ranks * facts.accumulation * self.size * max(1, round(facts.micro_batch_size / self.size))} divides",
+            f"virtual batches of {self.virtual_batch_size} do not divide each rank's micro-batches: other layouts form others; "
+            f"a batch of {facts.ranks * facts.accumulation * multiple} divides",
         )
 
 

@@ -25,8 +25,8 @@ from dnntrain.protocols import (
 class Group(NormChoice):
     """Each example is normalised by itself, over groups of channels: independent of batch and layout. Exported as group normalisation."""
 
-    groups: PositiveInt = 32  # groups of channels of a layer, or the nearest number that divides its channels
-    smallest: PositiveInt = 4  # fewest channels of a group, where a layer has as many
+    num_groups: PositiveInt = 32  # groups of channels of a layer, or the nearest number that divides its channels
+    min_channels_per_group: PositiveInt = 4  # fewest channels of a group, where a layer has as many
 
     batch_statistics: ClassVar[bool] = False
 
@@ -35,7 +35,9 @@ class Group(NormChoice):
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
         """`model` with group normalisation. Raises ConfigError where it has no batch normalisation."""
-        return replace_batch_norms(model, "group", lambda layer: make_group_norm(layer, self.groups, self.smallest))
+        return replace_batch_norms(
+            model, "group", lambda layer: make_group_norm(layer, self.num_groups, self.min_channels_per_group)
+        )
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
         """A newly built `model` in the form in which this choice exports it."""

@@ -36,9 +36,9 @@ class WeightStandardization(NormChoice):
     What is exported holds the standardised filters, under the same names.
     """
 
-    groups: PositiveInt = 32  # groups of channels of a layer, or the nearest number that divides its channels
-    smallest: PositiveInt = 4  # fewest channels of a group, where a layer has as many
-    epsilon: Positive = 1e-5  # added to the standard deviation of a filter
+    num_groups: PositiveInt = 32  # groups of channels of a layer, or the nearest number that divides its channels
+    min_channels_per_group: PositiveInt = 4  # fewest channels of a group, where a layer has as many
+    eps: Positive = 1e-5  # added to the standard deviation of a filter
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_LAYER})
     batch_statistics: ClassVar[bool] = False
@@ -66,13 +66,15 @@ class WeightStandardization(NormChoice):
             # A filter of one number has no deviation to divide by.
             if layer.weight[0].numel() > 1:
                 layer.__class__ = StandardizedConv2d
-                layer.standardization_eps = self.epsilon  # type: ignore[assignment]
+                layer.standardization_eps = self.eps  # type: ignore[assignment]
         return model
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
         """A newly built `model` in the form in which this choice exports it."""
         return replace_batch_norms(
-            model, "weight_standardization", lambda layer: make_group_norm(layer, self.groups, self.smallest)
+            model,
+            "weight_standardization",
+            lambda layer: make_group_norm(layer, self.num_groups, self.min_channels_per_group),
         )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
 from torch import nn
 
+from dnntrain.choices.optim._decoupled_decay import build_decoupled_decay
 from dnntrain.choices.optim._param_groups import GroupRule, ParameterOptions, make_param_groups, make_parameter_options
 from dnntrain.config.fields import Annotated, Literal, NonNegative, Positive, PositiveInt, Range, Text
-from dnntrain.protocols import OptimChoice, Refusal
+from dnntrain.protocols import BuildContext, Hooks, OptimChoice, Refusal
 from dnntrain.utils.hardware import Hardware
 
 _DEFAULT_BASE_BATCH = 256
@@ -27,8 +28,8 @@ class OptimizerChoice(OptimChoice):
 
     lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 0.0  # on weights; biases and norms have none
-    no_decay: tuple[str, ...] = ()  # patterns of parameter names without decay besides, as ["embed.*"]
-    groups: tuple[
+    no_weight_decay: tuple[str, ...] = ()  # patterns of parameter names without decay besides, as ["embed.*"]
+    param_groups: tuple[
         Annotated[
             str,
             Text(
@@ -41,22 +42,53 @@ class OptimizerChoice(OptimChoice):
     layer_decay: Annotated[float, Range(above=0, at_most=1)] = (
         1.0  # factor on the learning rate per block before the last
     )
-    lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # rates times batch_size / lr_base_batch, or its square root
-    lr_base_batch: PositiveInt = 256  # batch size that lr is meant for, where lr_scaling is not none
+    lr_scaling: Literal["none", "linear", "sqrt"] = (
+        "none"  # rates times batch_size / lr_base_batch_size, or its square root
+    )
+    lr_base_batch_size: PositiveInt = 256  # batch size that lr is meant for, where lr_scaling is not none
+
+    decoupled_weight_decay: bool = False  # apart from the gradient, with any optimizer: w *= 1 - lr * weight_decay
+    weight_decay_layer_factor: Positive = 1.0  # decoupled: factor on the decay from each layer to the one before it
+    weight_decay_parameters: str = "*"  # decoupled: pattern of names of the weights that decay
 
     package: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        if self.lr_scaling == "none" and self.lr_base_batch != _DEFAULT_BASE_BATCH:
+        if self.lr_scaling == "none" and self.lr_base_batch_size != _DEFAULT_BASE_BATCH:
             raise ValueError(
-                f"lr_base_batch={self.lr_base_batch} has no effect with lr_scaling=none; use linear or sqrt"
+                f"lr_base_batch_size={self.lr_base_batch_size} has no effect with lr_scaling=none; use linear or sqrt"
             )
-        if self.no_decay and not self.weight_decay:
+        if self.no_weight_decay and not self.weight_decay:
             raise ValueError(
-                "no_decay has no effect with weight_decay=0; set optim.weight_decay, or leave optim.no_decay out"
+                "no_weight_decay has no effect with weight_decay=0; set optim.weight_decay, or leave optim.no_weight_decay out"
             )
-        for rule in self.groups:
-            GroupRule.parse(rule)
+        rules = [GroupRule.parse(rule) for rule in self.param_groups]
+        if self.decoupled_weight_decay:
+            self._check_decoupled_decay(rules)
+        elif self.weight_decay_layer_factor != 1 or self.weight_decay_parameters != "*":
+            raise ValueError(
+                "weight_decay_layer_factor and weight_decay_parameters have no effect without decoupled_weight_decay=true"
+            )
+
+    def _check_decoupled_decay(self, rules: Sequence[GroupRule]) -> None:
+        if not self.weight_decay:
+            raise ValueError("decoupled_weight_decay has no effect with weight_decay=0; set weight_decay=0.05")
+        if self.no_weight_decay:
+            raise ValueError(
+                "no_weight_decay has no effect with decoupled_weight_decay; select weights with weight_decay_parameters"
+            )
+        if any(rule.weight_decay is not None for rule in rules):
+            raise ValueError(
+                "param_groups cannot set weight_decay with decoupled_weight_decay; use weight_decay_parameters, "
+                "or decoupled_weight_decay=false"
+            )
+
+    def build_hooks(self, context: BuildContext) -> Hooks:
+        if not self.decoupled_weight_decay:
+            return Hooks()
+        return build_decoupled_decay(
+            self.weight_decay, self.weight_decay_layer_factor, self.weight_decay_parameters, context
+        )
 
     def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
         if self.package and find_spec(self.package) is None:
@@ -65,7 +97,7 @@ class OptimizerChoice(OptimChoice):
 
     def adapt_lr(self, batch_size: int) -> Self:
         """The same choice with its learning rates for `batch_size` examples a step."""
-        factor = compute_lr_scale(self.lr_scaling, batch_size, self.lr_base_batch)
+        factor = compute_lr_scale(self.lr_scaling, batch_size, self.lr_base_batch_size)
         rates = {name: rate for name, rate in vars(self).items() if name in self.lr_fields}
         return replace(self, **{name: rate * factor for name, rate in rates.items()}) if factor != 1 else self
 
@@ -73,14 +105,15 @@ class OptimizerChoice(OptimChoice):
         """`0.1 × 1024 / 256 = 0.4 (optim.lr_scaling=linear)`: how the learning rate comes about."""
         if self.lr_scaling == "none":
             return f"{self.lr:g}"
-        ratio = f"{batch_size} / {self.lr_base_batch}"
+        ratio = f"{batch_size} / {self.lr_base_batch_size}"
         factor = ratio if self.lr_scaling == "linear" else f"√({ratio})"
         return f"{self.lr:g} × {factor} = {self.adapt_lr(batch_size).lr:g} (optim.lr_scaling={self.lr_scaling})"
 
     def get_parameter_options(self, model: nn.Module) -> dict[str, ParameterOptions]:
         """What holds for each parameter of the whole model. Raises ConfigError where a pattern matches none."""
-        rules = [GroupRule.parse(rule) for rule in self.groups]
-        return make_parameter_options(model, self.weight_decay, self.no_decay, rules, self.layer_decay)
+        rules = [GroupRule.parse(rule) for rule in self.param_groups]
+        weight_decay = 0.0 if self.decoupled_weight_decay else self.weight_decay
+        return make_parameter_options(model, weight_decay, self.no_weight_decay, rules, self.layer_decay)
 
     def make_param_groups(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None

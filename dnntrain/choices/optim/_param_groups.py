@@ -31,7 +31,7 @@ class ParameterOptions(NamedTuple):
 
 
 class GroupRule(NamedTuple):
-    """What `optim.groups` says of the parameters whose names match `pattern`; None: as it would be."""
+    """What `optim.param_groups` says of the parameters whose names match `pattern`; None: as it would be."""
 
     pattern: str
     lr_scale: float | None
@@ -43,30 +43,30 @@ class GroupRule(NamedTuple):
         pattern, *assignments = text.split()
         numbers = dict(assignment.split("=") for assignment in assignments)
         if len(numbers) != len(assignments):
-            raise ValueError(f"groups: {text!r} sets a number twice")
+            raise ValueError(f"param_groups: {text!r} sets a number twice")
         values = {name: float(number) for name, number in numbers.items()}
         if values.get("lr_scale") == 0:
-            raise ValueError(f"groups: {text!r}: lr_scale must be above 0")
+            raise ValueError(f"param_groups: {text!r}: lr_scale must be above 0")
         return cls(pattern, values.get("lr_scale"), values.get("weight_decay"))
 
 
 def make_parameter_options(
     model: nn.Module,
     weight_decay: float,
-    no_decay: Sequence[str] = (),
+    no_weight_decay: Sequence[str] = (),
     rules: Sequence[GroupRule] = (),
     layer_decay: float = 1.0,
 ) -> dict[str, ParameterOptions]:
     """The setting of every parameter of the *whole* `model`, by name.
 
     Weights decay; vectors do not, as decaying gains and biases only costs accuracy (He et al., "Bag of tricks", 2019,
-    section 3.1), nor do names that match a pattern of `no_decay`. The learning rate of the block d before the last is multiplied
+    section 3.1), nor do names that match a pattern of `no_weight_decay`. The learning rate of the block d before the last is multiplied
     with layer_decay^d (Bao et al., "BEiT", 2022). `rules` come last, the later one winning; their lr_scale multiplies layer_decay's.
 
     Raises ConfigError where a pattern matches no parameter.
     """
     parameters = dict(model.named_parameters())
-    for key, patterns in (("no_decay", no_decay), ("groups", [rule.pattern for rule in rules])):
+    for key, patterns in (("no_weight_decay", no_weight_decay), ("param_groups", [rule.pattern for rule in rules])):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in parameters):
                 raise ConfigError(
@@ -77,7 +77,7 @@ def make_parameter_options(
     options_by_name = {}
     for name, parameter in parameters.items():
         vector = parameter.ndim < 2 or _is_embedding(name)
-        decay = 0.0 if vector or any(fnmatchcase(name, pattern) for pattern in no_decay) else weight_decay
+        decay = 0.0 if vector or any(fnmatchcase(name, pattern) for pattern in no_weight_decay) else weight_decay
         options = ParameterOptions(layer_decay ** (deepest - depths[name]), decay, vector, name in hidden)
         rule_lr_scale = 1.0
         for rule in rules:

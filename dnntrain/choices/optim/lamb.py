@@ -39,14 +39,16 @@ class Lamb(OptimizerChoice):
                 lr=self.lr,
                 betas=(self.beta1, self.beta2),
                 eps=self.eps,
-                max_grad_norm=None,  # train.clip_norm clips
+                max_grad_norm=None,  # reg=[grad_clip] clips
                 trust_clip=self.trust_clip,
             ),
         )
 
     def build_hooks(self, context: BuildContext) -> Hooks:
         step_count = StepCountState()
-        return Hooks(state={"lamb": step_count}, bindings=(step_count.bind,))
+        return Hooks.merge(
+            [super().build_hooks(context), Hooks(state={"lamb": step_count}, bindings=(step_count.bind,))]
+        )
 
 
 def mark_adaptive_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

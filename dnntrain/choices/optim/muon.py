@@ -38,7 +38,7 @@ class Muon(OptimizerChoice):
     adam_lr: Positive = 3e-3  # base learning rate of AdamW; the schedule multiplies it too
     beta1: Fraction = 0.9  # AdamW's decay of the mean of gradients
     beta2: Fraction = 0.99  # AdamW's decay of the mean of squared gradients
-    product: Literal["fp32", "bf16"] = (
+    matmul_dtype: Literal["fp32", "bf16"] = (
         "fp32"  # of the last product; bf16 is faster, and losses of two layouts differ by up to 1e-3
     )
 
@@ -59,7 +59,7 @@ class Muon(OptimizerChoice):
                 momentum=self.momentum,
                 ns_steps=self.ns_steps,
                 adjust_lr_fn=self.adjust_lr,
-                matmul_dtype=torch.bfloat16 if self.product == "bf16" else torch.float32,
+                matmul_dtype=torch.bfloat16 if self.matmul_dtype == "bf16" else torch.float32,
             )
             optimizers.append(muon)
         if groups := make_param_groups(rest, options_by_name, self.adam_lr):

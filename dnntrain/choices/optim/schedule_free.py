@@ -40,9 +40,10 @@ class ScheduleFree(OptimizerChoice):
 
     def build_hooks(self, context: BuildContext) -> Hooks:
         average_weights = AverageWeights()
-        return Hooks(
+        own_hooks = Hooks(
             eval_weights=(average_weights,), state={"schedule_free": average_weights}, bindings=(average_weights.bind,)
         )
+        return Hooks.merge([super().build_hooks(context), own_hooks])
 
 
 class ScheduleFreeAdamW(torch.optim.Optimizer):

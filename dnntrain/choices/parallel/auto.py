@@ -22,7 +22,7 @@ class Auto(ParallelConfig):
         return None
 
     def build(self, ranks: int) -> ParallelDims:
-        return ParallelDims(dp=ranks)
+        return ParallelDims(replicate=ranks)
 
     def fit(self, ranks: int, demand: DeviceDemand) -> tuple[ParallelDims, str]:
         return choose_parallel_dims(ranks, demand.state, demand.other, demand.memory, self.headroom)
@@ -49,14 +49,14 @@ def choose_parallel_dims(
         return ParallelDims(), "one process: there is one device"
     if not device_bytes or state_bytes + other_bytes <= usable_bytes:
         return (
-            ParallelDims(dp=ranks),
+            ParallelDims(replicate=ranks),
             f"ddp on {ranks} ranks: a whole copy needs {_format_gib(state_bytes + other_bytes)} of {_format_gib(usable_bytes)}",
         )
     divisors = [shard for shard in range(2, ranks + 1) if ranks % shard == 0]
     for shard in divisors:
         if state_bytes / shard + other_bytes <= usable_bytes:
             kind = "fsdp" if shard == ranks else "hsdp"
-            return ParallelDims(dp=ranks // shard, shard=shard), (
+            return ParallelDims(replicate=ranks // shard, shard=shard), (
                 f"{kind}: a copy needs {_format_gib(state_bytes + other_bytes)} of {_format_gib(usable_bytes)}; in {shard} shards it fits"
             )
     return ParallelDims(

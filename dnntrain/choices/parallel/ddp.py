@@ -12,7 +12,7 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 class Ddp(ParallelConfig):
     """The model is on every rank; buckets of gradients are reduced while the backward pass still runs (Li et al., VLDB 2020)."""
 
-    dp: PositiveInt | None = None  # copies of the model; null: the ranks that are left
+    replicate: PositiveInt | None = None  # copies of the model; null: the ranks that are left
 
     def build(self, ranks: int) -> ParallelDims:
         return self.resolve_dims(ranks)

@@ -13,11 +13,11 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 class Hsdp(ParallelConfig):
     """Sharded within groups, such as machines with their fast links; gradients are summed over the groups (Zhao et al., VLDB 2023)."""
 
-    dp: PositiveInt | None = None  # groups, each with a whole copy of the model; null: 2, or those left by shard
+    replicate: PositiveInt | None = None  # groups, each with a whole copy of the model; null: 2, or those left by shard
     shard: PositiveInt | None = None  # ranks of a group; null: the ranks that are left
 
     uses_fsdp: ClassVar[bool] = True
 
     def build(self, ranks: int) -> ParallelDims:
-        layout = replace(self, dp=2) if self.dp is None and self.shard is None else self
+        layout = replace(self, replicate=2) if self.replicate is None and self.shard is None else self
         return layout.resolve_dims(ranks)

@@ -21,4 +21,4 @@ class Single(ParallelChoice):
         return 1
 
     def build(self, ranks: int) -> ParallelDims:
-        return ParallelDims(dp=ranks)
+        return ParallelDims(replicate=ranks)

@@ -21,7 +21,7 @@ class PostTraining(QuantChoice):
 
     formats: ClassVar[tuple[str, ...]] = ("onnx_int8", "pt2_int8")
 
-    max_drop: Fraction = 0.01  # largest drop of the task's metric that is accepted: 0.01 is one point of a share
+    max_metric_drop: Fraction = 0.01  # largest drop of the task's metric that is accepted: 0.01 is one point of a share
 
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
         if self.backend == "onnxruntime" and find_spec("onnxruntime") is None:
@@ -38,14 +38,14 @@ class PostTraining(QuantChoice):
     def check_options(self) -> None:
         """Raises ConfigError if an option has no effect beside the others, in a run as in an export of one."""
         if not self.timing_batch_sizes:
-            raise ConfigError("quant.auto_batches=[] names no batch size", "use quant.auto_batches=[1,64]")
+            raise ConfigError("quant.bench_batch_sizes=[] names no batch size", "use quant.bench_batch_sizes=[1,64]")
 
     def check_backend(self) -> None:
         """Raises ConfigError if the run's own export is not measured at the batch sizes that are named."""
-        if self.backend != "auto" and "auto_batches" in self.get_changed_options():
+        if self.backend != "auto" and "bench_batch_sizes" in self.get_changed_options():
             raise ConfigError(
-                f"quant.auto_batches={list(self.auto_batches)} has no effect with quant.backend={self.backend}",
-                "use quant.backend=auto, or leave auto_batches out",
+                f"quant.bench_batch_sizes={list(self.bench_batch_sizes)} has no effect with quant.backend={self.backend}",
+                "use quant.backend=auto, or leave bench_batch_sizes out",
             )
 
     def notes(self, num_training: int) -> tuple[str, ...]:
@@ -53,4 +53,4 @@ class PostTraining(QuantChoice):
         if self.backend != "auto":
             return ()
         sizes = ", ".join(map(str, self.timing_batch_sizes))
-        return (f"quant.backend=auto: the integer exports are timed at batch sizes {sizes} (quant.auto_batches)",)
+        return (f"quant.backend=auto: the integer exports are timed at batch sizes {sizes} (quant.bench_batch_sizes)",)

@@ -41,7 +41,9 @@ class Float8(PostTraining):
     compute_dtype: ClassVar[str] = "bfloat16"
 
     granularity: Literal["row", "tensor"] = "row"  # a scale for each image or token and each output, or for each tensor
-    min_share: Probability = 0.5  # least share of multiply-adds that must run in float8; else the export fails
+    min_quantized_fraction: Probability = (
+        0.5  # least share of multiply-adds that must run in float8; else the export fails
+    )
 
     def check_model(self, model: nn.Module) -> None:
         check_layers(model)

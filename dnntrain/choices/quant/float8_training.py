@@ -31,7 +31,9 @@ class Float8Training(QuantChoice):
     granularity: Literal["tensor", "row"] = (
         "tensor"  # one scale for each tensor, which is faster, or for each of its rows
     )
-    smallest: PositiveInt = 256  # fewest inputs and outputs of a layer that is converted: smaller ones would be slower
+    min_layer_size: PositiveInt = (
+        256  # fewest inputs and outputs of a layer that is converted: smaller ones would be slower
+    )
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
@@ -64,8 +66,9 @@ class Float8Training(QuantChoice):
         object.__setattr__(config, "emulate", emulate)
         if not any(self.is_convertible(module) for module in model.modules()):
             raise ConfigError(
-                f"quant=float8_training: the model has no linear layer of {self.smallest} inputs and outputs in multiples of {_SIZE_MULTIPLE}",
-                f"set quant.smallest={_SIZE_MULTIPLE}, or use precision=bf16",
+                f"quant=float8_training: the model has no linear layer of {self.min_layer_size} inputs and outputs "
+                f"in multiples of {_SIZE_MULTIPLE}",
+                f"set quant.min_layer_size={_SIZE_MULTIPLE}, or use precision=bf16",
             )
         result: nn.Module = float8.convert_to_float8_training(
             model, module_filter_fn=lambda module, name: self.is_convertible(module), config=config
@@ -77,7 +80,7 @@ class Float8Training(QuantChoice):
         if type(module) is not nn.Linear:
             return False
         sizes = (module.in_features, module.out_features)
-        return min(sizes) >= self.smallest and not any(size % _SIZE_MULTIPLE for size in sizes)
+        return min(sizes) >= self.min_layer_size and not any(size % _SIZE_MULTIPLE for size in sizes)
 
 
 def restore_linear_layers(model: nn.Module) -> nn.Module:

@@ -17,9 +17,11 @@ class Int8Dynamic(PostTraining):
     """
 
     backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
-    auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
+    bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
     per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
-    min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
+    min_quantized_fraction: Probability = (
+        0.5  # least share of multiply-adds that must run in integers; else the export fails
+    )
 
     def build(self, context: BuildContext) -> Hooks:
         self.check_options()

@@ -15,7 +15,7 @@ from dnntrain.protocols import BuildContext, Hooks
 class Int8Static(PostTraining):
     """q = clamp(round(x / scale) + zero): uint8 activations with one scale a tensor, int8 weights with one a channel.
 
-    The scale is (largest - smallest) / 255 of what the observer saw over `batches` batches of training images. Convolutions, linear
+    The scale is (largest - smallest) / 255 of what the observer saw in `calibration_batches` training batches. Convolutions, linear
     layers and residual additions compute in integers. Source: Jacob et al., "Quantization and Training of Neural Networks for
     Efficient Integer-Arithmetic-Only Inference", 2018; torchao's PT2E flow and ONNX Runtime's quantiser.
     """
@@ -23,15 +23,17 @@ class Int8Static(PostTraining):
     needs_calibration: ClassVar[bool] = True
 
     backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
-    auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
-    batches: PositiveInt = 8  # batches of training images that ranges are read from
-    batch_size: PositiveInt = 64  # images in each of them
+    bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
+    calibration_batches: PositiveInt = 8  # batches of training images that ranges are read from
+    calibration_batch_size: PositiveInt = 64  # images in each of them
     observer: Literal["minmax", "histogram", "percentile"] = "minmax"  # how a range follows from the values seen
     percentile: Annotated[float, Range(above=50, at_most=100)] = (
         99.99  # share of values kept, in percent; of observer=percentile
     )
     per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
-    min_share: Probability = 0.5  # least share of multiply-adds that must run in integers; else the export fails
+    min_quantized_fraction: Probability = (
+        0.5  # least share of multiply-adds that must run in integers; else the export fails
+    )
 
     def build(self, context: BuildContext) -> Hooks:
         self.check_options()
@@ -48,12 +50,13 @@ class Int8Static(PostTraining):
 
     def note_missing_batches(self, num_training: int) -> tuple[str, ...]:
         """A note where there are fewer `training` images than are to be read."""
-        num_batches = num_training // self.batch_size
-        if num_batches >= self.batches:
+        num_batches = num_training // self.calibration_batch_size
+        if num_batches >= self.calibration_batches:
             return ()
         batches_text = f"{num_batches} batch{'es' if num_batches != 1 else ''}"
         return (
-            f"quant.batches={self.batches}: {num_training} training images make {batches_text} of {self.batch_size}",
+            f"quant.calibration_batches={self.calibration_batches}: {num_training} training images make {batches_text} "
+            f"of {self.calibration_batch_size}",
         )
 
     def notes(self, num_training: int) -> tuple[str, ...]:

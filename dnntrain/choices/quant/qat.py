@@ -56,12 +56,14 @@ class Qat(PostTraining):
     start: Duration = Duration(0, "%")  # when rounding begins; ranges are measured from the first step on
     freeze_batch_norm: Duration = Duration(66, "%")  # when batch normalisation begins to use its running statistics
     freeze_observers: Duration = Duration(80, "%")  # when ranges are measured no more
-    averaging: Annotated[float, Range(above=0, at_most=1)] = 0.05  # share of a step's extremes in the range
+    averaging_constant: Annotated[float, Range(above=0, at_most=1)] = 0.05  # share of a step's extremes in the range
     backend: Literal["none", "auto", "inductor", "onnxruntime"] = (
         "none"  # integer export that the run writes at its end
     )
-    auto_batches: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
-    min_share: Probability = 0.5  # least share of multiply-adds that must run in integers in an export; else it fails
+    bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
+    min_quantized_fraction: Probability = (
+        0.5  # least share of multiply-adds that must run in integers in an export; else it fails
+    )
 
     def build(self, context: BuildContext) -> Hooks:
         self.check_options()
@@ -76,7 +78,7 @@ class Qat(PostTraining):
             )
         if context.total_steps and not has_reached(self.start, _make_step_info(context, context.total_steps - 1)):
             raise ConfigError(f"quant.start={self.start}: no step is trained with rounding", "use quant.start=0%")
-        ranges = ActivationRanges(self.averaging, context.collectives)
+        ranges = ActivationRanges(self.averaging_constant, context.collectives)
         shared_statistics = SharedStatistics(partial(self._is_freeze_step, context))
 
         def insert_rounding(model: nn.Module) -> nn.Module:

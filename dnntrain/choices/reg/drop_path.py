@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.choices.reg._validate import validate_transform
 from dnntrain.config.fields import Fraction, Literal
 from dnntrain.errors import ConfigError
+from dnntrain.nn.validate_transform import validate_transform
 from dnntrain.protocols import BuildContext, Hooks, ModelStage, ModelTransform, RegChoice
 
 
@@ -20,17 +20,19 @@ from dnntrain.protocols import BuildContext, Hooks, ModelStage, ModelTransform, 
 class DropPath(RegChoice):
     """While training each example skips the residual branch of block l of L with probability rate * l / L; what is kept is scaled up."""
 
-    rate: Fraction = 0.1  # probability of skipping the deepest block's residual branch
-    by_depth: Literal["linear", "constant"] = "linear"  # linear: rate * l / L for the l-th of L blocks; constant: rate
+    probability: Fraction = 0.1  # probability of skipping the deepest block's residual branch
+    depth_schedule: Literal["linear", "constant"] = (
+        "linear"  # linear: probability * l / L for the l-th of L blocks; constant: probability
+    )
 
     def build(self, context: BuildContext) -> Hooks:
         transform = ModelTransform(ModelStage.STRUCTURE, partial(apply_drop_path, self))
         return Hooks(model_transforms=(validate_transform(transform, context),))
 
 
-def compute_drop_rates(count: int, rate: float, by_depth: str) -> list[float]:
+def compute_drop_rates(count: int, rate: float, depth_schedule: str) -> list[float]:
     """The rate of each of `count` blocks, the first nearest to the input (section 3 of the paper, as 1 - survival)."""
-    return [rate * block / count if by_depth == "linear" else rate for block in range(1, count + 1)]
+    return [rate * block / count if depth_schedule == "linear" else rate for block in range(1, count + 1)]
 
 
 def apply_drop_path(options: DropPath, model: nn.Module) -> nn.Module:
@@ -42,7 +44,9 @@ def apply_drop_path(options: DropPath, model: nn.Module) -> nn.Module:
             "use a residual network or transformer (resnet_cifar, wide_resnet, vit_tiny, timm's), or leave reg.drop_path out",
         )
     stochastic_depth: Any = import_module("torchvision.ops").StochasticDepth
-    for names, rate in zip(blocks, compute_drop_rates(len(blocks), options.rate, options.by_depth), strict=True):
+    for names, rate in zip(
+        blocks, compute_drop_rates(len(blocks), options.probability, options.depth_schedule), strict=True
+    ):
         for name in names:
             module: Any = model.get_submodule(name)
             if isinstance(module, stochastic_depth):

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dnntrain.choices.reg._validate import validate_transform
 from dnntrain.choices.reg.dropout import format_names
 from dnntrain.config.fields import Fraction, PositiveInt
 from dnntrain.errors import ConfigError
+from dnntrain.nn.validate_transform import validate_transform
 from dnntrain.protocols import BuildContext, Hooks, ModelStage, ModelTransform, RegChoice
 
 
@@ -21,15 +21,15 @@ from dnntrain.protocols import BuildContext, Hooks, ModelStage, ModelTransform, 
 class Dropblock(RegChoice):
     """While training, squares of block x block neighbours of a feature map are 0, so that about `rate` of it is; the rest is scaled up."""
 
-    rate: Fraction = 0.1  # share of a feature map that is dropped
-    block: PositiveInt = 7  # side of a square, an odd number; on smaller maps the largest odd one that fits
-    where: str | None = None  # names of modules whose outputs lose squares; null: convolutions of the second half
+    probability: Fraction = 0.1  # share of a feature map that is dropped
+    block_size: PositiveInt = 7  # side of a square, an odd number; on smaller maps the largest odd one that fits
+    modules: str | None = None  # names of modules whose outputs lose squares; null: convolutions of the second half
 
     def build(self, context: BuildContext) -> Hooks:
-        if self.block % 2 == 0:
+        if self.block_size % 2 == 0:
             raise ConfigError(
-                f"reg.dropblock.block={self.block} is even, and a square is laid around a pixel",
-                f"use reg.dropblock.block={self.block + 1} or {self.block - 1}",
+                f"reg.dropblock.block_size={self.block_size} is even, and a square is laid around a pixel",
+                f"use reg.dropblock.block_size={self.block_size + 1} or {self.block_size - 1}",
             )
         transform = ModelTransform(ModelStage.STRUCTURE, partial(apply_dropblock, self))
         return Hooks(model_transforms=(validate_transform(transform, context),))
@@ -39,19 +39,19 @@ def apply_dropblock(options: Dropblock, model: nn.Module) -> nn.Module:
     """`model` with hooks that drop squares; modules and parameters stay as they are. Raises ConfigError where nothing matches."""
     modules = {name: module for name, module in model.named_modules() if name}
     convolutions = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
-    if options.where is None:
+    if options.modules is None:
         names = convolutions[len(convolutions) // 2 :]
     else:
-        names = [name for name in modules if fnmatchcase(name, options.where)]
+        names = [name for name in modules if fnmatchcase(name, options.modules)]
     if not names:
         raise ConfigError(
-            f"reg.dropblock.where={options.where} matches no module of the model, which has {format_names(modules)}"
+            f"reg.dropblock.modules={options.modules} matches no module of the model, which has {format_names(modules)}"
             if convolutions
             else "reg.dropblock drops squares of feature maps, and the model has no convolution",
             "correct the pattern" if convolutions else "use reg=[dropout], or a convolutional model",
         )
     for name in names:
-        modules[name].register_forward_hook(DropBlockHook(options.rate, options.block))
+        modules[name].register_forward_hook(DropBlockHook(options.probability, options.block_size))
     return model
 
 

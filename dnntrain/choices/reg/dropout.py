@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from dnntrain.choices.reg._validate import validate_transform
 from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
+from dnntrain.nn.validate_transform import validate_transform
 from dnntrain.protocols import (
     BuildContext,
     Claim,
@@ -30,12 +30,12 @@ from dnntrain.protocols import (
 class Dropout(RegChoice):
     """While training each number is 0 with probability rate, else divided by 1 - rate; in a library's models too."""
 
-    rate: Fraction = 0.1  # probability of dropping a number
-    where: str | None = "*"  # names of dropout modules whose rate is set: *, classifier.*; null: none
-    before: str | None = None  # names of linear and convolution layers that get a dropout of their inputs
+    probability: Fraction = 0.1  # probability of dropping a number
+    modules: str | None = "*"  # names of dropout modules whose rate is set: *, classifier.*; null: none
+    before_modules: str | None = None  # names of linear and convolution layers that get a dropout of their inputs
 
     def get_claims(self) -> tuple[Claim, ...]:
-        return (Claim(Role.DROPOUT, f"reg.dropout.rate={self.rate}", "reg.dropout"),)
+        return (Claim(Role.DROPOUT, f"reg.dropout.probability={self.probability}", "reg.dropout"),)
 
     def build(self, context: BuildContext) -> Hooks:
         transform = ModelTransform(ModelStage.STRUCTURE, partial(apply_dropout, self))
@@ -47,27 +47,32 @@ def apply_dropout(options: Dropout, model: nn.Module) -> nn.Module:
     dropout_modules = {
         name: module for name, module in model.named_modules() if isinstance(module, _DropoutNd | nn.MultiheadAttention)
     }
-    dropout_names = [name for name in dropout_modules if options.where is not None and fnmatchcase(name, options.where)]
+    dropout_names = [
+        name for name in dropout_modules if options.modules is not None and fnmatchcase(name, options.modules)
+    ]
     layers = dict(iterate_plain_layers(model))
-    layer_names = [name for name in layers if options.before is not None and fnmatchcase(name, options.before)]
-    if options.before is not None and not layer_names:
+    layer_names = [
+        name for name in layers if options.before_modules is not None and fnmatchcase(name, options.before_modules)
+    ]
+    if options.before_modules is not None and not layer_names:
         raise ConfigError(
-            f"reg.dropout.before={options.before} is no linear or convolution layer of the model, which has {format_names(layers)}"
+            f"reg.dropout.before_modules={options.before_modules} is no linear or convolution layer of the model, "
+            f"which has {format_names(layers)}"
         )
-    if not dropout_names and (options.where not in ("*", None) or not layer_names):
+    if not dropout_names and (options.modules not in ("*", None) or not layer_names):
         raise ConfigError(
-            f"reg.dropout.where={options.where} is no dropout module of the model, which has {format_names(dropout_modules)}",
-            f"correct it, or put one before a layer: reg.dropout.before={list(layers)[-1] if layers else 'head'}",
+            f"reg.dropout.modules={options.modules} is no dropout module of the model, which has {format_names(dropout_modules)}",
+            f"correct it, or put one before a layer: reg.dropout.before_modules={list(layers)[-1] if layers else 'head'}",
         )
     for name in dropout_names:
         # torch's attention keeps the rate of its weights as a number of another name.
         setattr(
             dropout_modules[name],
             "dropout" if isinstance(dropout_modules[name], nn.MultiheadAttention) else "p",
-            options.rate,
+            options.probability,
         )
     for name in layer_names:
-        insert_before(layers[name], nn.Dropout(options.rate))
+        insert_before(layers[name], nn.Dropout(options.probability))
     return model
 
 

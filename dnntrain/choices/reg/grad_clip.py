@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.reg._weight_selection import get_gradients
 from dnntrain.config.fields import Literal, Positive
+from dnntrain.nn.weight_selection import get_gradients
 from dnntrain.protocols import (
     BuildContext,
     Collectives,
@@ -33,14 +33,14 @@ class GradClip(RegChoice):
     Adaptive: the gradient of each unit (row of a weight) is scaled to at most limit times the norm of its weights; not in the last layer.
     """
 
-    kind: Literal["norm", "value", "adaptive"] = "norm"  # what is bounded: the norm of all, each number, each unit
-    limit: Positive | None = None  # null: 1 for norm and value, 0.01 for adaptive
+    mode: Literal["norm", "value", "adaptive"] = "norm"  # what is bounded: the norm of all, each number, each unit
+    max: Positive | None = None  # null: 1 for norm and value, 0.01 for adaptive
 
     def build(self, context: BuildContext) -> Hooks:
-        limit = self.limit or (0.01 if self.kind == "adaptive" else 1.0)
-        if self.kind == "norm":
+        limit = self.max or (0.01 if self.mode == "adaptive" else 1.0)
+        if self.mode == "norm":
             return Hooks(gradient_transforms=(clip_by_norm(limit, context.collectives),))
-        if self.kind == "value":
+        if self.mode == "value":
             return Hooks(gradient_transforms=(clip_by_value(limit),))
         adaptive = AdaptiveClip(limit)
         return Hooks(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dnntrain.choices.reg._validate import validate_transform
-from dnntrain.choices.reg._weight_selection import WeightSelection, get_gradients
 from dnntrain.config.fields import Positive
+from dnntrain.nn.validate_transform import validate_transform
+from dnntrain.nn.weight_selection import WeightSelection, get_gradients
 from dnntrain.protocols import (
     BuildContext,
     GradientStage,
@@ -26,12 +26,12 @@ from dnntrain.utils.dtensor import local_shard
 class L1(RegChoice):
     """strength * sign(w) is added to the gradient of each weight: that of strength * Σ |w|. The loss that is logged stays the task's."""
 
-    strength: Positive = 1e-5  # factor on the sum of the weights' sizes
-    where: str = "*"  # pattern of names of the weights; biases and norms never have a penalty
+    coefficient: Positive = 1e-5  # factor on the sum of the weights' sizes
+    parameters: str = "*"  # pattern of names of the weights; biases and norms never have a penalty
 
     def build(self, context: BuildContext) -> Hooks:
-        weights = WeightSelection(self.where, "reg.l1.where")
-        penalty = L1Penalty(self.strength, weights)
+        weights = WeightSelection(self.parameters, "reg.l1.parameters")
+        penalty = L1Penalty(self.coefficient, weights)
         return Hooks(
             model_transforms=(validate_transform(weights.survey_transform, context),),
             gradient_transforms=(GradientTransform(GradientStage.PENALTY, penalty),),

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dnntrain.choices.reg._weight_selection import get_gradients
 from dnntrain.config.fields import Positive
+from dnntrain.nn.weight_selection import get_gradients
 from dnntrain.protocols import (
     BuildContext,
     ComputeGradients,

@@ -23,7 +23,7 @@ class Whitening(RegChoice):
     Further output channels are random mixtures of them. A frozen layer needs no gradient, which spares the backward pass through it.
     """
 
-    epsilon: Positive = 0.1  # added to the eigenvalues, so that noise is not blown up
+    eps: Positive = 0.1  # added to the eigenvalues, so that noise is not blown up
     freeze: bool = True  # keep the filters as they are; false: they are only the first weights
 
     def build(self, context: BuildContext) -> Hooks:
@@ -33,7 +33,7 @@ class Whitening(RegChoice):
         def whiten(model: nn.Module, images: Tensor) -> None:
             convolution = find_first_convolution(model)
             height, width = convolution.kernel_size
-            filters = compute_whitening_filters(extract_patches(images, height, width), self.epsilon)
+            filters = compute_whitening_filters(extract_patches(images, height, width), self.eps)
             with torch.no_grad():
                 convolution.weight.copy_(
                     extend_filters(filters, convolution.out_channels, context.seed).view_as(convolution.weight)

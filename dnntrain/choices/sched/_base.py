@@ -23,27 +23,27 @@ Curve = Callable[[float], float]
 
 @dataclass(frozen=True)
 class WarmupSchedule(SchedChoice):
-    """`warmup` raises the factor linearly from `warmup_from` of the curve's first value to all of it (torch's LinearLR)."""
+    """`warmup` raises the factor linearly from `warmup_start_factor` of the curve's first value to all of it (torch's LinearLR)."""
 
     warmup: Duration = Duration(0, "step")  # length of the linear rise: 500step, 1ep or 5%
-    warmup_from: Probability = 0.1  # part of the curve's first value at the first step of the warm-up
+    warmup_start_factor: Probability = 0.1  # part of the curve's first value at the first step of the warm-up
 
 
 @dataclass(frozen=True)
 class Schedule(WarmupSchedule):
     """The warm-up, then the curve, over all that is left of the run; the cool-down replaces the end of it by a fall.
 
-    step < w                  factor = (warmup_from + (1 - warmup_from) * step / w) * curve(0)
+    step < w                  factor = (warmup_start_factor + (1 - warmup_start_factor) * step / w) * curve(0)
     w <= step <= total - c    factor = curve(step - w), a curve of length total - w
-    total - c < step          from the value at total - c down to `cooldown_to`, in the shape given, reached at `total`
+    total - c < step          from the value at total - c down to `cooldown_end_factor`, in the shape given, reached at `total`
 
-    Where `param` has the batch size, and train.duration is in epochs, all of this is counted in epochs instead of steps.
+    Where `applies_to` has the batch size, and train.duration is in epochs, all of this is counted in epochs instead of steps.
     """
 
     cooldown: Duration = Duration(0, "step")  # length of the fall at the end of the run: 500step, 1ep or 20%
-    cooldown_to: Probability = 0.0  # factor at the end of the cool-down
+    cooldown_end_factor: Probability = 0.0  # factor at the end of the cool-down
     cooldown_shape: Literal["linear", "cos", "sqrt"] = "linear"  # shape of the fall; sqrt: 1 - sqrt(share)
-    param: (
+    applies_to: (
         Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"]
         | tuple[Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"], ...]
     ) = "lr"  # what the factor multiplies: lr, momentum, weight_decay, drop_rate, batch_size, or a list of them
@@ -52,7 +52,7 @@ class Schedule(WarmupSchedule):
 
     @property
     def scheduled_params(self) -> tuple[ScheduledParam, ...]:
-        names = (self.param,) if isinstance(self.param, str) else self.param
+        names = (self.applies_to,) if isinstance(self.applies_to, str) else self.applies_to
         return tuple(ScheduledParam(name) for name in names)
 
     @property
@@ -79,11 +79,11 @@ class Schedule(WarmupSchedule):
         def value(step_info: StepInfo) -> float:
             step = get_progress(step_info)
             if step < warmup:
-                return first * (self.warmup_from + (1 - self.warmup_from) * step / warmup)
+                return first * (self.warmup_start_factor + (1 - self.warmup_start_factor) * step / warmup)
             if step <= start or not cooldown:
                 return curve(step - warmup)
             return compute_decline(
-                value_at_start, self.cooldown_to, min((step - start) / cooldown, 1.0), self.cooldown_shape
+                value_at_start, self.cooldown_end_factor, min((step - start) / cooldown, 1.0), self.cooldown_shape
             )
 
         return value
@@ -93,12 +93,13 @@ class Schedule(WarmupSchedule):
         targets = self.scheduled_params
         if not targets or len(set(targets)) < len(targets):
             raise ConfigError(
-                f"sched.param={[target.value for target in targets]} names none, or one twice", "as in sched.param=lr"
+                f"sched.applies_to={[target.value for target in targets]} names none, or one twice",
+                "as in sched.applies_to=lr",
             )
         if self.max_gamma > 1 and targets != (ScheduledParam.BATCH_SIZE,):
             raise ConfigError(
                 f"sched.gamma={self.max_gamma:g} lets {' and '.join(target.value for target in targets)} grow without end",
-                "use sched.gamma=1 or less, or sched.param=batch_size",
+                "use sched.gamma=1 or less, or sched.applies_to=batch_size",
             )
         value = self.make_factor(context)
         return Hooks(scheduled_values=tuple(ScheduledValue(target, value, is_relative=True) for target in targets))

@@ -30,7 +30,7 @@ class MetricScaledSchedule(WarmupSchedule):
     """factor = that of `base` at the step, times a scale that each evaluation of the validation part may change."""
 
     base: Annotated[
-        str, Text(r"[a-z]\w*(:\w+=[^:\s]+)*", "a schedule such as cosine, or cosine:end=0.1:cooldown=5%", 200)
+        str, Text(r"[a-z]\w*(:\w+=[^:\s]+)*", "a schedule such as cosine, or cosine:end_factor=0.1:cooldown=5%", 200)
     ] = "constant"  # NAME:KNOB=VALUE…, the schedule that is scaled
 
     def __post_init__(self) -> None:
@@ -43,8 +43,8 @@ class MetricScaledSchedule(WarmupSchedule):
 
     def make_base_schedule(self) -> Schedule:
         """The schedule `base`, with the warm-up."""
-        schedule = parse_schedule(self.base, "sched.base", ("warmup", "param")).schedule
-        return replace(schedule, warmup=self.warmup, warmup_from=self.warmup_from)
+        schedule = parse_schedule(self.base, "sched.base", ("warmup", "applies_to")).schedule
+        return replace(schedule, warmup=self.warmup, warmup_start_factor=self.warmup_start_factor)
 
     def build_scaled_hooks(self, name: str, scale: MetricScale, context: BuildContext) -> Hooks:
         """The parts of `base` with the learning rate scaled; `name` is that of the saved state."""

@@ -1,6 +1,6 @@
 """A schedule written as one text, as a part of a sequence or the base of another: `NAME[:DURATION][:KNOB=VALUE]…`.
 
-    cosine    cosine:90%    step:60ep:every=20ep:gamma=0.5    multistep:milestones=30%/60%
+    cosine    cosine:90%    step:60ep:step_size=20ep:gamma=0.5    multistep:milestones=30%/60%
 
 A list is written with slashes.
 """

@@ -19,14 +19,14 @@ from dnntrain.protocols import Adjustment, BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Adaptive(MetricScaledSchedule):
-    """scale = ((loss - floor) / (first - floor)) ** power, between `minimum` and 1; `first` is the loss of the first evaluation.
+    """scale = ((loss - loss_floor) / (first - loss_floor)) ** power, between `min_factor` and 1, from the first evaluated loss on.
 
     A loss that is not finite leaves the scale as it is. Before the first evaluation the scale is 1.
     """
 
-    floor: NonNegative = 0.0  # loss that cannot be got below; there the scale is `minimum`
+    loss_floor: NonNegative = 0.0  # loss that cannot be got below; there the scale is `min_factor`
     power: Positive = 1.0  # 0.5: falls later; 2: falls earlier
-    minimum: Probability = 0.01  # smallest scale
+    min_factor: Probability = 0.01  # smallest scale
     follow: Literal["best", "last"] = "best"  # lowest validation loss so far, so that the rate never rises; or the last
 
     def build(self, context: BuildContext) -> Hooks:
@@ -57,7 +57,7 @@ class AdaptiveScale:
         self._first_loss = loss if self._first_loss is None else self._first_loss
         self._best_loss = min(self._best_loss, loss)
         reference_loss = self._best_loss if options.follow == "best" else loss
-        scale = compute_scale(reference_loss, self._first_loss, options.floor, options.power, options.minimum)
+        scale = compute_scale(reference_loss, self._first_loss, options.loss_floor, options.power, options.min_factor)
         if scale == self.scale:
             return None
         reason = (

@@ -11,12 +11,12 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """factor = level (torch's ConstantLR)."""
+    """the factor is a constant (torch's ConstantLR)."""
 
-    level: NonNegative = 1.0  # the factor; other than 1 for a part of sched=sequence
+    factor: NonNegative = 1.0  # the factor; other than 1 for a part of sched=sequence
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        return lambda done: self.level
+        return lambda done: self.factor
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context)

@@ -1,4 +1,4 @@
-"""Half a cosine from the base learning rate down to `end` (Loshchilov & Hutter, "SGDR", 2017, without restarts)."""
+"""Half a cosine from the base learning rate down to `end_factor` (Loshchilov & Hutter, "SGDR", 2017, without restarts)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """factor = end + (1 - end) * (1 + cos(pi * done / length)) / 2 (torch's CosineAnnealingLR)."""
+    """factor = end_factor + (1 - end_factor) * (1 + cos(pi * done / length)) / 2 (torch's CosineAnnealingLR)."""
 
-    end: NonNegative = 0.0  # factor reached at the end of the run; above 1 it rises
+    end_factor: NonNegative = 0.0  # factor reached at the end of the run; above 1 it rises
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        return lambda done: cosine_factor(done, length, self.end)
+        return lambda done: cosine_factor(done, length, self.end_factor)
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context)

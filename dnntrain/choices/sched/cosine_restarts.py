@@ -12,22 +12,25 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class CosineRestarts(Schedule):
-    """factor = end + (1 - end) * (1 + cos(pi * t / T)) / 2, t steps into a cosine of T (torch's CosineAnnealingWarmRestarts)."""
+    """factor = end_factor + (1 - end_factor) * (1 + cos(pi * t / T)) / 2, t steps into a cosine of T.
 
-    every: PositiveDuration = Duration(25, "%")  # length of the first cosine: 5000step, 10ep or 25%
-    growth: Annotated[float, Range(at_least=1)] = 1.0  # each cosine is this many times as long as the one before
-    end: NonNegative = 0.0  # factor reached at the end of each cosine
+    It is torch's CosineAnnealingWarmRestarts.
+    """
+
+    t_0: PositiveDuration = Duration(25, "%")  # length of the first cosine: 5000step, 10ep or 25%
+    t_mult: Annotated[float, Range(at_least=1)] = 1.0  # each cosine is this many times as long as the one before
+    end_factor: NonNegative = 0.0  # factor reached at the end of each cosine
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        first_length = convert_to_positive_steps(self.every, context, "sched.every")
-        return lambda done: cosine_factor(*locate_in_cycle(done, first_length, self.growth), self.end)
+        first_length = convert_to_positive_steps(self.t_0, context, "sched.t_0")
+        return lambda done: cosine_factor(*locate_in_cycle(done, first_length, self.t_mult), self.end_factor)
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context)
 
 
 def locate_in_cycle(done: float, first: float, growth: float) -> tuple[float, float]:
-    """(steps into the cycle, its length) after `done` steps of cycles of lengths first * growth ** n."""
+    """(steps into the cycle, its length) after `done` steps of cycles of lengths first * t_mult ** n."""
     if growth == 1:
         return done % first, first
     start, length = 0.0, first

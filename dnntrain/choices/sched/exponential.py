@@ -11,13 +11,15 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """factor = gamma ** (done / every), in each step a little (torch's ExponentialLR with gamma ** (1 / every))."""
+    """factor = gamma ** (done / step_size), in each step a little (torch's ExponentialLR with gamma ** (1 / step_size))."""
 
-    every: PositiveDuration = Duration(10, "%")  # distance in which the rate falls by gamma: 1000step, 1ep or 10%
-    gamma: Annotated[float, Range(above=0)] = 0.5  # factor of each such distance; above 1 for sched.param=batch_size
+    step_size: PositiveDuration = Duration(10, "%")  # distance in which the rate falls by gamma: 1000step, 1ep or 10%
+    gamma: Annotated[float, Range(above=0)] = (
+        0.5  # factor of each such distance; above 1 for sched.applies_to=batch_size
+    )
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        step_size = convert_to_positive_steps(self.every, context, "sched.every")
+        step_size = convert_to_positive_steps(self.step_size, context, "sched.step_size")
         return lambda done: self.gamma ** (done / step_size)
 
     def build(self, context: BuildContext) -> Hooks:

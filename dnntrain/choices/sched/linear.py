@@ -1,4 +1,4 @@
-"""A straight line from `start` to `end`."""
+"""A straight line from `start_factor` to `end_factor`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """factor = start + (end - start) * done / length (torch's LinearLR)."""
+    """factor = start_factor + (end_factor - start_factor) * done / length (torch's LinearLR)."""
 
-    start: NonNegative = 1.0  # factor after the warm-up
-    end: NonNegative = 0.0  # factor reached at the end of the run
+    start_factor: NonNegative = 1.0  # factor after the warm-up
+    end_factor: NonNegative = 0.0  # factor reached at the end of the run
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        return lambda done: linear_factor(done, length, self.start, self.end)
+        return lambda done: linear_factor(done, length, self.start_factor, self.end_factor)
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context)

@@ -16,7 +16,7 @@ class Multistep(Schedule):
     """factor = gamma ** (number of milestones <= done) (torch's MultiStepLR)."""
 
     milestones: tuple[Duration, ...] = (Duration(50, "%"), Duration(75, "%"))  # falls, from the end of the warm-up
-    gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.param=batch_size
+    gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.applies_to=batch_size
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         steps = [convert_to_positive_steps(item, context, "sched.milestones") for item in self.milestones]

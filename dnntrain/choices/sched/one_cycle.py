@@ -14,9 +14,9 @@ from dnntrain.protocols import BuildContext, Hooks, ScheduledParam, ScheduledVal
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """As torch's OneCycleLR: 1/div_factor → 1 over `rise` of the run, then → 1/(div_factor * final_div_factor)."""
+    """As torch's OneCycleLR: 1/div_factor → 1 over `pct_start` of the run, then → 1/(div_factor * final_div_factor)."""
 
-    rise: Annotated[float, Range(above=0, below=1)] = 0.3  # part of the run in which the rate rises
+    pct_start: Annotated[float, Range(above=0, below=1)] = 0.3  # part of the run in which the rate rises
     div_factor: Positive = 25.0  # first rate is lr / div_factor
     final_div_factor: Positive = 1.0e4  # last rate is the first rate / final_div_factor
     anneal: Literal["cos", "linear"] = "cos"  # shape of both halves
@@ -27,7 +27,9 @@ class OneCycle(Schedule):
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         start, end = 1 / self.div_factor, 1 / (self.div_factor * self.final_div_factor)
         has_whole_steps = get_run_length(context) > 0
-        return lambda done: one_cycle_factor(done, length, self.rise, (start, 1.0, end), self.anneal, has_whole_steps)
+        return lambda done: one_cycle_factor(
+            done, length, self.pct_start, (start, 1.0, end), self.anneal, has_whole_steps
+        )
 
     def build(self, context: BuildContext) -> Hooks:
         hooks = self.build_hooks(context)
@@ -35,8 +37,8 @@ class OneCycle(Schedule):
             return hooks
         if any(scheduled_value.target is ScheduledParam.MOMENTUM for scheduled_value in hooks.scheduled_values):
             raise ConfigError(
-                "sched.cycle_momentum=true and momentum in sched.param both set the momentum",
-                "set sched.cycle_momentum=false, or sched.param=lr",
+                "sched.cycle_momentum=true and momentum in sched.applies_to both set the momentum",
+                "set sched.cycle_momentum=false, or sched.applies_to=lr",
             )
         return replace(
             hooks,
@@ -57,7 +59,9 @@ class OneCycle(Schedule):
 
         def momentum(step_info: StepInfo) -> float:
             done = max(min(get_progress(step_info), last) - warmup, 0.0)
-            return one_cycle_factor(done, end - warmup, self.rise, momenta, self.anneal, has_whole_steps=bool(total))
+            return one_cycle_factor(
+                done, end - warmup, self.pct_start, momenta, self.anneal, has_whole_steps=bool(total)
+            )
 
         return momentum
 

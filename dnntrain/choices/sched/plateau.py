@@ -15,20 +15,20 @@ from dnntrain.protocols import Adjustment, BuildContext, Hooks, MetricInfo
 
 @dataclass(frozen=True)
 class Plateau(MetricScaledSchedule):
-    """After more than `patience` evaluations in a row without improvement: scale = max(scale * factor, minimum).
+    """After more than `patience` evaluations in a row without improvement: scale = max(scale * lr_factor, min_factor).
 
-    An evaluation improves where it is better than the best one by more than the threshold: relative, the best value times
-    `threshold`; absolute, `threshold` itself. After a fall, `cooldown` evaluations do not count.
+    An evaluation improves where it is better than the best one by more than a margin: relative, the best value times
+    `min_delta`; absolute, `min_delta` itself. After a fall, `cooldown_evals` evaluations do not count.
     """
 
     metric: str = "loss"  # validation metric that is watched: a metric of the task
     mode: Literal["auto", "min", "max"] = "auto"  # better is less or more; auto: as the metric says
-    factor: Annotated[float, Range(above=0, below=1)] = 0.1  # what the rate is multiplied with at a fall
+    lr_factor: Annotated[float, Range(above=0, below=1)] = 0.1  # what the rate is multiplied with at a fall
     patience: NonNegativeInt = 10  # evaluations without improvement that are borne; the next one is a fall
-    threshold: NonNegative = 1e-4  # an improvement is more than this
-    threshold_mode: Literal["relative", "absolute"] = "relative"  # of the best value, or as it is
-    cooldown: NonNegativeInt = 0  # evaluations after a fall that do not count
-    minimum: Probability = 0.0  # smallest scale: least part of what the base schedule gives
+    min_delta: NonNegative = 1e-4  # an improvement is more than this
+    min_delta_mode: Literal["relative", "absolute"] = "relative"  # of the best value, or as it is
+    cooldown_evals: NonNegativeInt = 0  # evaluations after a fall that do not count
+    min_factor: Probability = 0.0  # smallest scale: least part of what the base schedule gives
 
     def build(self, context: BuildContext) -> Hooks:
         metric = context.get_metric(self.metric, "sched.metric")
@@ -65,8 +65,8 @@ class PlateauScale:
             self._cooldown_left, self._bad_evaluations = self._cooldown_left - 1, 0
         if self._bad_evaluations <= options.patience:
             return None
-        evaluation_count, self._bad_evaluations, self._cooldown_left = self._bad_evaluations, 0, options.cooldown
-        scale = max(self.scale * options.factor, options.minimum)
+        evaluation_count, self._bad_evaluations, self._cooldown_left = self._bad_evaluations, 0, options.cooldown_evals
+        scale = max(self.scale * options.lr_factor, options.min_factor)
         if scale >= self.scale:
             return None
         best = "a number" if self._best is None else f"{self._best:.6g}"
@@ -80,7 +80,7 @@ class PlateauScale:
     def _is_improvement(self, value: float) -> bool:
         if not math.isfinite(value) or self._best is None:
             return math.isfinite(value)
-        margin = self._options.threshold * (abs(self._best) if self._options.threshold_mode == "relative" else 1.0)
+        margin = self._options.min_delta * (abs(self._best) if self._options.min_delta_mode == "relative" else 1.0)
         return self._sign * value > self._sign * self._best + margin
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """factor = end + (1 - end) * (1 - done / length) ** power (torch's PolynomialLR, with `end`)."""
+    """factor = end_factor + (1 - end_factor) * (1 - done / length) ** power (torch's PolynomialLR, with `end_factor`)."""
 
     power: Positive = 2.0  # 1: a straight line; more: low for longer
-    end: NonNegative = 0.0  # factor reached at the end of the run
+    end_factor: NonNegative = 0.0  # factor reached at the end of the run
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        return lambda done: polynomial_factor(done, length, self.power, self.end)
+        return lambda done: polynomial_factor(done, length, self.power, self.end_factor)
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context)

@@ -21,27 +21,30 @@ class SequenceSchedule(Schedule):
     steps or epochs and the rest open, a run can be made longer.
     """
 
-    parts: tuple[
-        Annotated[str, Text(r"[a-z]\w*(:[^:\s]+)*", "a part such as linear:10%:start=0.1:end=1, or cosine", 200)], ...
-    ] = ("linear:10%:start=0.1:end=1", "cosine")  # NAME:DURATION:KNOB=VALUE…, each after the one before
+    stages: tuple[
+        Annotated[
+            str, Text(r"[a-z]\w*(:[^:\s]+)*", "a part such as linear:10%:start_factor=0.1:end_factor=1, or cosine", 200)
+        ],
+        ...,
+    ] = ("linear:10%:start_factor=0.1:end_factor=1", "cosine")  # NAME:DURATION:KNOB=VALUE…, each after the one before
 
     def __post_init__(self) -> None:
-        stages = [parse_schedule(stage, "sched.parts", ("warmup", "cooldown", "param")) for stage in self.parts]
+        stages = [parse_schedule(stage, "sched.stages", ("warmup", "cooldown", "applies_to")) for stage in self.stages]
         if not stages or sum(stage.duration is None for stage in stages) > 1:
             raise ConfigError(
-                f"sched.parts=[{', '.join(self.parts)}]: the length of the parts is not known",
+                f"sched.stages=[{', '.join(self.stages)}]: the length of the parts is not known",
                 "give parts, each with its duration as in cosine:90%; one may be without",
             )
         if any(isinstance(stage.schedule, SequenceSchedule) for stage in stages):
-            raise ConfigError("sched.parts: a sequence within a sequence", "write its parts into the one list")
+            raise ConfigError("sched.stages: a sequence within a sequence", "write its parts into the one list")
 
     @property
     def max_gamma(self) -> float:
-        return max(parse_schedule(stage_text, "sched.parts", ()).schedule.max_gamma for stage_text in self.parts)
+        return max(parse_schedule(stage_text, "sched.stages", ()).schedule.max_gamma for stage_text in self.stages)
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        stages = [parse_schedule(stage, "sched.parts", ()) for stage in self.parts]
-        starts = _compute_stage_starts(stages, self.parts, context, length)
+        stages = [parse_schedule(stage, "sched.stages", ()) for stage in self.stages]
+        starts = _compute_stage_starts(stages, self.stages, context, length)
         ends = [*starts[1:], length]
         curves = [
             stage.schedule.make_curve(context, max(end - start, 1e-12))
@@ -76,7 +79,7 @@ def _compute_stage_starts(
     ):
         unit = "epochs" if context.num_epochs else "steps" if get_run_length(context) else "of the run"
         raise ConfigError(
-            f"sched.parts=[{', '.join(texts)}] take {stated_length:g} {unit}, and there are {length:g}",
+            f"sched.stages=[{', '.join(texts)}] take {stated_length:g} {unit}, and there are {length:g}",
             "leave the duration of one part out: it takes what the others leave",
         )
     starts, position = [], 0.0
@@ -90,4 +93,4 @@ def _compute_stage_length(duration: Duration, context: BuildContext, length: flo
     """Not rounded, so that the parts together are as long as they say."""
     if duration.unit == "%":
         return duration.value / 100 * length
-    return convert_to_steps(duration, context, "sched.parts")
+    return convert_to_steps(duration, context, "sched.stages")

@@ -11,13 +11,13 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """factor = gamma ** floor(done / every) (torch's StepLR)."""
+    """factor = gamma ** floor(done / step_size) (torch's StepLR)."""
 
-    every: Duration = Duration(30, "%")  # distance between two falls: 5000step, 30ep or 30%
-    gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.param=batch_size
+    step_size: Duration = Duration(30, "%")  # distance between two falls: 5000step, 30ep or 30%
+    gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.applies_to=batch_size
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        step_size = convert_to_positive_steps(self.every, context, "sched.every")
+        step_size = convert_to_positive_steps(self.step_size, context, "sched.step_size")
         return lambda done: self.gamma ** (done // step_size)
 
     def build(self, context: BuildContext) -> Hooks:

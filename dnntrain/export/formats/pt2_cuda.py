@@ -41,7 +41,7 @@ def write_on_device(source: ExportRequest, folder: Path, device: str) -> dict[st
     )
     save_program(program, source.manifest, folder)
     coverage = measure_torch_coverage(make_runner(folder, device), source.images)
-    check_share(coverage, "fp8", options.min_share, FORMAT.name)
+    check_share(coverage, "fp8", options.min_quantized_fraction, FORMAT.name)
     linear_layers = [
         module for module in source.model.modules() if isinstance(module, nn.Linear) and is_convertible(module)
     ]

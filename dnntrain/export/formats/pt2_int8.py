@@ -38,7 +38,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     run = load(folder, source.manifest, "cpu")
     coverage = measure_torch_coverage(run, source.images)
     if not options.is_weight_only:
-        check_share(coverage, "int8", options.min_share, "pt2_int8")
+        check_share(coverage, "int8", options.min_quantized_fraction, "pt2_int8")
     return {"census": coverage.as_json(), **details}
 
 

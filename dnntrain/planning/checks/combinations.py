@@ -40,16 +40,15 @@ def find_refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[Ref
 def collect_run_facts(config: RunConfig, hardware: Hardware, ranks: int) -> RunFacts:
     """What a choice may ask of the run around it."""
     choices = config.name_choices()
-    methods = [choice for choice in choices.values() if isinstance(choice, Method)]
     return RunFacts(
         hardware=hardware,
         ranks=ranks,
         batch_size=config.train.batch_size,
         has_validation=config.data.val_fraction > 0,
-        has_test=config.eval.test,
+        has_test=config.eval.run_test,
         uses_loss_scale=config.precision.build(hardware).uses_loss_scale,
         varies_images=config.data.varies_images
-        or any(method.varies_images or method.example_relation for method in methods),
+        or any(method.changes_images_of(config.data) for method in config.augment.values()),
         claims=[claim for choice in choices.values() for claim in choice.get_claims()],
     )
 
@@ -57,12 +56,12 @@ def collect_run_facts(config: RunConfig, hardware: Hardware, ranks: int) -> RunF
 def _find_length_refusals(config: RunConfig, ranks: int) -> Iterator[Refusal]:
     train, duration = config.train, config.train.duration
     lengths = (duration, config.eval.every, config.checkpoint.every, config.log.every)
-    size = train.microbatch
+    size = train.micro_batch_size
     is_batch_scheduled = ScheduledParam.BATCH_SIZE in config.sched.scheduled_params
     if size is not None and size > train.batch_size and not is_batch_scheduled:
         yield Refusal(
-            f"train.microbatch={size} is more than train.batch_size={train.batch_size}",
-            f"use train.microbatch={train.batch_size} or less",
+            f"train.micro_batch_size={size} is more than train.batch_size={train.batch_size}",
+            f"use train.micro_batch_size={train.batch_size} or less",
         )
     if duration.value == 0:
         yield Refusal(f"train.duration={duration} trains nothing", "use train.duration=1step or more")
@@ -102,8 +101,8 @@ def _find_setting_refusals(config: RunConfig, facts: RunFacts) -> Iterator[Refus
         )
     if ScheduledParam.DROP_RATE in config.sched.scheduled_params and config.train.compile == "on":
         yield Refusal(
-            "sched.param names the drop rate, and train.compile=on would compile the network anew for each rate",
-            "use train.compile=off, or leave drop_rate out of sched.param",
+            "sched.applies_to names the drop rate, and train.compile=on would compile the network anew for each rate",
+            "use train.compile=off, or leave drop_rate out of sched.applies_to",
         )
 
 

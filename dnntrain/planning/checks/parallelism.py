@@ -11,7 +11,7 @@ from dnntrain.protocols import Refusal
 from dnntrain.utils.epochs import BatchSizeSchedule
 from dnntrain.utils.hardware import Hardware
 
-_DDP_OPTIONS = ("bucket_mb", "static_graph", "compress")
+_DDP_OPTIONS = ("bucket_size_mb", "static_graph", "grad_compression")
 _FSDP_OPTIONS = ("reshard_after_forward", "param_dtype", "cpu_offload")
 _PIPELINE_OPTIONS = ("schedule", "stages_per_rank")
 
@@ -48,11 +48,11 @@ def find_layout_refusals(
             "parallel.cpu_offload=true: the device is a CPU, whose memory is the host's",
             "use parallel.cpu_offload=false",
         )
-    if layout.compress in _OVERFLOW_FORMS and config.precision.build(hardware).uses_loss_scale:
+    if layout.grad_compression in _OVERFLOW_FORMS and config.precision.build(hardware).uses_loss_scale:
         yield Refusal(
-            f"parallel.compress={layout.compress} sends gradients that float16's loss scale has multiplied, "
+            f"parallel.grad_compression={layout.grad_compression} sends gradients that float16's loss scale has multiplied, "
             "and they overflow",
-            "use parallel.compress=bf16 or none, or precision=bf16",
+            "use parallel.grad_compression=bf16 or none, or precision=bf16",
         )
 
 

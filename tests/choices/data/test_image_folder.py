@@ -15,6 +15,7 @@ from data_files import assert_same, epoch_of, pipeline, refusal, write_images
 
 from dnntrain.choices.data.image_folder import ImageFolder
 from dnntrain.errors import ConfigError
+from dnntrain.input.augment import Augmentation
 from dnntrain.input.pipeline import read_evaluation_batches
 from dnntrain.input.source import DataSet
 from dnntrain.utils.world import World
@@ -233,8 +234,8 @@ def test_skipped_images_are_replaced_counted_and_the_same_in_both_pipelines(tmp_
     damaged = with_damaged(tmp_path, 2)
     feeds, batches = [], []
     for choice, workers in (("resident", 0), ("streaming", 0), ("streaming", 2)):
-        knobs = options(tmp_path, on_error="skip", pipeline=choice, workers=workers, flip=True)
-        feed = pipeline(knobs.build(), knobs)
+        knobs = options(tmp_path, on_error="skip", pipeline=choice, num_workers=workers)
+        feed = pipeline(knobs.build(), knobs, augmentation=Augmentation(0, 0.5))
         batches.append(epoch_of(feed, epoch=2))
         feeds.append(feed)
     assert_same(batches[0], batches[1])
@@ -278,7 +279,7 @@ def test_a_random_part_differs_by_epoch_not_by_worker(tmp_path: Path) -> None:
     write_images(tmp_path, count=20, size=30)
     knobs = options(tmp_path, random_resized_crop=True, workers=0)
     dataset = knobs.build()
-    one, again = (epoch_of(pipeline(dataset, replace(knobs, workers=workers)), epoch=1) for workers in (0, 2))
+    one, again = (epoch_of(pipeline(dataset, replace(knobs, num_workers=workers)), epoch=1) for workers in (0, 2))
     assert_same(one, again)
     by_index = {}
     for epoch in (0, 1):

@@ -32,6 +32,8 @@ def test_recipes_for_cifar_can_be_planned(
 def test_the_recipe_for_imagenet_can_be_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path / "train", count=600)
     write_images(tmp_path / "val", count=2)
-    assert main(["plan", "--json", "experiment=imagenet_folder", f"data.root={tmp_path}", "train.microbatch=8"]) == 0
+    assert (
+        main(["plan", "--json", "experiment=imagenet_folder", f"data.root={tmp_path}", "train.micro_batch_size=8"]) == 0
+    )
     made = json.loads(capsys.readouterr().out)
     assert made["model"]["parameters"] == 25_557_032 - 998 * 2049  # torchvision's count, with 2 classes for 1,000

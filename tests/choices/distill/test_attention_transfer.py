@@ -42,7 +42,7 @@ def test_equal_maps_give_no_gradient_that_is_not_finite() -> None:
 
 
 def test_the_term_is_half_of_beta_times_the_sum_over_layers(short_run: Path) -> None:
-    parts = AttentionTransfer(teacher=str(short_run), layers="conv*", weight=6.0).build(of_digits())
+    parts = AttentionTransfer(teacher=str(short_run), layers="conv*", loss_weight=6.0).build(of_digits())
     index, images = np.arange(3), torch.rand(3, 1, 8, 8)
     batch = parts.batch_transforms[0].apply(Batch(images, torch.zeros(3, dtype=torch.int64), index, index), Key(0))
     features = {capture.name: torch.rand(3, 8, 6 - 2 * n, 6 - 2 * n) for n, capture in enumerate(parts.feature_taps)}

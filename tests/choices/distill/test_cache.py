@@ -25,7 +25,7 @@ def batch(images: torch.Tensor) -> Batch:
 
 @pytest.mark.parametrize("pipeline", ["resident", "streaming"])
 def test_a_run_with_a_cache_ends_with_the_same_bits(short_run: Path, tmp_path: Path, pipeline: str) -> None:
-    words = (*taught_by(short_run, "kd"), "data.crop_padding=1", f"data.pipeline={pipeline}", "data.workers=0")
+    words = (*taught_by(short_run, "kd"), "augment.crop.padding=1", f"data.pipeline={pipeline}", "data.num_workers=0")
     digests = [
         trained(tmp_path / name, *words, f"distill.cache={name}", *more)["digest"]
         for name, more in (("none", ()), ("memory", ()), ("disk", (f"distill.cache_dir={tmp_path}/cache",)))
@@ -37,7 +37,9 @@ def test_a_run_with_a_cache_ends_with_the_same_bits(short_run: Path, tmp_path: P
 
 
 def test_outputs_that_are_kept_are_not_computed_again(short_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    teach = Kd(teacher=str(short_run), cache="memory", teacher_batch=4).build(of_digits()).batch_transforms[0].apply
+    teach = (
+        Kd(teacher=str(short_run), cache="memory", teacher_batch_size=4).build(of_digits()).batch_transforms[0].apply
+    )
     images = torch.rand(10, 1, 8, 8)
     first = teach(batch(images), Key(0)).extras[LOGITS]
     calls = []
@@ -79,10 +81,10 @@ def test_the_limit_is_kept_and_what_is_beyond_is_computed_anew(tmp_path: Path) -
 
 
 def test_a_training_part_that_does_not_fit_is_refused_with_the_size_that_does(short_run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"distill.cache_gb=") as caught:
-        Kd(teacher=str(short_run), cache="memory", cache_gb=1e-6).build(of_digits(train_examples=1000))
-    needed = float(str(caught.value).partition("use distill.cache_gb=")[2].split()[0])
-    Kd(teacher=str(short_run), cache="memory", cache_gb=needed).build(of_digits(train_examples=1000))
+    with pytest.raises(ConfigError, match=r"distill.cache_size_gb=") as caught:
+        Kd(teacher=str(short_run), cache="memory", cache_size_gb=1e-6).build(of_digits(train_examples=1000))
+    needed = float(str(caught.value).partition("use distill.cache_size_gb=")[2].split()[0])
+    Kd(teacher=str(short_run), cache="memory", cache_size_gb=needed).build(of_digits(train_examples=1000))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_a_training_part_that_does_not_fit_is_refused_with_the_size_that_does(sh
     [
         ({"data_digest": "other"}, {}, "for other data"),
         ({}, {"teacher_precision": "bf16"}, "of another teacher, or of other outputs"),
-        ({}, {"teacher_batch": 8}, "of another teacher, or of other outputs"),
+        ({}, {"teacher_batch_size": 8}, "of another teacher, or of other outputs"),
     ],
 )
 def test_a_folder_of_other_outputs_is_refused(
@@ -103,7 +105,7 @@ def test_a_folder_of_other_outputs_is_refused(
 
 def test_a_cache_of_another_teacher_is_refused(short_run: Path, tmp_path: Path) -> None:
     filled(short_run, tmp_path / "cache")
-    trained(tmp_path / "other", "train.duration=1ep", "train.limit=64", "eval.test=false")
+    trained(tmp_path / "other", "train.duration=1ep", "train.max_examples=64", "eval.run_test=false")
     with pytest.raises(ConfigError, match=r"of another teacher(.|\n)*each teacher then gets a folder of its own"):
         Kd(teacher=f"{tmp_path}/other", cache="disk", cache_dir=f"{tmp_path}/cache").build(of_digits())
 

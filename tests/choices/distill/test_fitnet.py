@@ -97,7 +97,7 @@ def test_the_export_is_the_student_alone(short_run: Path, tmp_path: Path) -> Non
 
 
 def test_a_run_that_was_stopped_goes_on_bitwise_with_its_regressors(short_run: Path, tmp_path: Path) -> None:
-    assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "fitnet"), *LAYERS, "reg=[ema]")
+    assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "fitnet"), *LAYERS, "reg=[]", "average=[ema]")
 
 
 def test_what_is_captured_is_the_same_in_a_compiled_graph(short_run: Path) -> None:

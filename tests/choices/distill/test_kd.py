@@ -48,7 +48,7 @@ def test_the_loss_is_the_divergence_of_softened_probabilities_times_the_squared_
 
 
 def test_alpha_weighs_labels_against_teacher(short_run: Path) -> None:
-    parts = Kd(teacher=str(short_run), task_weight=0.1, weight=0.9, temperature=2.0).build(of_digits())
+    parts = Kd(teacher=str(short_run), label_loss_weight=0.1, loss_weight=0.9, temperature=2.0).build(of_digits())
     student, teacher = np.linspace(-1, 1, 20).reshape(2, 10), np.cos(np.arange(20.0)).reshape(2, 10)
     labelled = batch([3, 7], {LOGITS: torch.tensor(teacher, dtype=torch.float32)[:, None]})
     found = build_objective(Classification(), 0.0, parts.loss_terms, parts.main_loss_weight)(
@@ -103,7 +103,7 @@ def test_two_teachers_teach(short_run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path) -> None:
-    assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "kd"), "data.crop_padding=1", "distill.cache=memory")
+    assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "kd"), "augment.crop.padding=1", "distill.cache=memory")
 
 
 @pytest.mark.slow

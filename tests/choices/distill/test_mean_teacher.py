@@ -49,7 +49,7 @@ def test_the_term_is_the_divergence_from_the_average_and_reaches_the_student_onl
 
 
 def test_a_run_that_was_stopped_goes_on_bitwise_with_its_average(tmp_path: Path) -> None:
-    assert_goes_on_bitwise(tmp_path, *SMALL, "distill=mean_teacher", "distill.decay=0.9", "reg=[ema]")
+    assert_goes_on_bitwise(tmp_path, *SMALL, "distill=mean_teacher", "distill.decay=0.9", "reg=[]", "average=[ema]")
 
 
 def test_the_export_is_the_student_alone(tmp_path: Path) -> None:

@@ -84,9 +84,9 @@ def test_a_layer_of_the_teacher_alone_is_refused(short_run: Path) -> None:
 def test_blocks_that_a_layout_would_cut_are_refused(
     short_run: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    refused = dnntrain("plan", *taught_by(short_run, "rkd"), "train.microbatch=4")
+    refused = dnntrain("plan", *taught_by(short_run, "rkd"), "train.micro_batch_size=4")
     assert refused.returncode == 2
-    assert "data.pair_block=4, or train.microbatch=8" in refused.stderr
+    assert "data.mix_block_size=4, or train.micro_batch_size=8" in refused.stderr
 
 
 def test_a_batch_without_a_whole_block_to_relate_is_refused(
@@ -94,8 +94,8 @@ def test_a_batch_without_a_whole_block_to_relate_is_refused(
 ) -> None:
     refused = dnntrain("plan", *taught_by(short_run, "rkd"), "train.batch_size=4")
     assert refused.returncode == 2
-    assert "data.pair_block=8, and train.batch_size=4 holds none" in refused.stderr
-    assert "use data.pair_block=4, or use train.batch_size=8 or more" in refused.stderr
+    assert "data.mix_block_size=8, and train.batch_size=4 holds none" in refused.stderr
+    assert "use data.mix_block_size=4, or use train.batch_size=8 or more" in refused.stderr
 
 
 @pytest.mark.parametrize("layer", ["null", "hidden"])
@@ -108,5 +108,5 @@ def test_two_ranks_and_accumulation_train_the_run_of_one_process(
     short_run: Path, tmp_path: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     words = (*taught_by(short_run, "rkd"), "distill.layer=hidden")
-    layouts = {**TWO_RANKS, "cut": ("train.microbatch=8",)}
+    layouts = {**TWO_RANKS, "cut": ("train.micro_batch_size=8",)}
     assert_trains_as_one_process(dnntrain, tmp_path, *words, layouts=layouts)

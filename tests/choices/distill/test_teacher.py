@@ -268,11 +268,11 @@ def test_the_plan_counts_the_teachers_weights_and_a_forward_pass_of_its_batch(
     precision: str, size: int, small: Path
 ) -> None:
     words = ("distill=kd", f"distill.teacher={small}", f"distill.teacher_precision={precision}")
-    made = plan(*words, "distill.teacher_batch=48", "train.batch_size=32", "train.microbatch=8")
+    made = plan(*words, "distill.teacher_batch_size=48", "train.batch_size=32", "train.micro_batch_size=8")
     # Of one image the 64 pixels are the largest activation; of each example of a micro-batch 10 logits stay.
     assert made.memory.teacher_weights == 4 * NUMBERS
     assert made.memory.teacher_activations == int(48 * (4 * 64 + 1.7 * size * 64) + 8 * 10 * 4)
-    without = asdict(plan("train.batch_size=32", "train.microbatch=8").memory)
+    without = asdict(plan("train.batch_size=32", "train.micro_batch_size=8").memory)
     rest = {name: value for name, value in asdict(made.memory).items() if not name.startswith("teacher")}
     assert made.memory.total == sum(rest.values()) + made.memory.teacher
     assert {**without, "process": 0, "teacher_weights": 0, "teacher_activations": 0} == {
@@ -283,14 +283,14 @@ def test_the_plan_counts_the_teachers_weights_and_a_forward_pass_of_its_batch(
 
 
 def test_each_rank_holds_the_teacher_whole_or_its_part_and_what_is_gathered(small: Path) -> None:
-    words = ("distill=kd", f"distill.teacher={small}", "parallel=fsdp", "launch.world=4")
+    words = ("distill=kd", f"distill.teacher={small}", "parallel=fsdp", "cluster.world_size=4")
     assert plan(*words).memory.teacher_weights == 4 * NUMBERS
     # It has no blocks, so that all of it is gathered at once.
     assert plan(*words, "distill.teacher_shard=always").memory.teacher_weights == NUMBERS + 4 * NUMBERS
 
 
 def test_of_a_method_without_a_teacher_the_average_counts() -> None:
-    words = ("model=mlp", "model.hidden=[16]", "train.batch_size=32", "train.microbatch=8")
+    words = ("model=mlp", "model.hidden=[16]", "train.batch_size=32", "train.micro_batch_size=8")
     made = plan(*words, "distill=mean_teacher").memory
     assert (made.teacher_weights, made.teacher_activations) == (4 * NUMBERS, int(8 * 1.7 * 4 * 64))
     assert plan(*words).memory.teacher == 0
@@ -300,7 +300,14 @@ def test_of_a_method_without_a_teacher_the_average_counts() -> None:
 def residual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher with blocks, convolutions and batch normalisation."""
     path = tmp_path_factory.mktemp("teacher") / "run"
-    trained(path, "model=wide_resnet", "model.depth=10", "model.widen=1", "train.limit=64", "train.duration=2step")
+    trained(
+        path,
+        "model=wide_resnet",
+        "model.depth=10",
+        "model.width_factor=1",
+        "train.max_examples=64",
+        "train.duration=2step",
+    )
     return path
 
 
@@ -318,8 +325,8 @@ def test_in_parts_it_gives_what_it_gives_whole_and_lies_in_parts_between_calls(r
     "words",
     [
         ("distill=kd",),
-        ("distill=kd", "distill.cache=disk", "data.crop_padding=0"),
-        ("distill=kd", "train.microbatch=8", "data.pipeline=streaming", "data.workers=0"),
+        ("distill=kd", "distill.cache=disk", "augment.crop.padding=0"),
+        ("distill=kd", "train.micro_batch_size=8", "data.pipeline=streaming", "data.num_workers=0"),
         ("distill=fitnet", "distill.layers=[stages.1]"),
         ("distill=attention_transfer", "distill.layers=[stages.0,stages.1]"),
     ],
@@ -328,10 +335,17 @@ def test_a_run_with_a_teacher_in_parts_is_that_of_one_process(
     words: tuple[str, ...], residual: Path, pool: Pool, tmp_path: Path
 ) -> None:
     """Of 72 examples the last step of an epoch has 8, all of them on the first rank."""
-    network = ("model=wide_resnet", "model.depth=10", "model.widen=1", "norm=group")
-    line = [*network, *words, f"distill.teacher={residual}", "train.limit=72", "train.batch_size=32", "optim=sgd"]
-    line += ["train.duration=7step", "optim.lr=0.01", "precision=fp32", "log.every=1step", "eval.test=false"]
-    line += ["log.report=false", "eval.every=7step", "eval.limit=40"]
+    network = ("model=wide_resnet", "model.depth=10", "model.width_factor=1", "norm=group")
+    line = [
+        *network,
+        *words,
+        f"distill.teacher={residual}",
+        "train.max_examples=72",
+        "train.batch_size=32",
+        "optim=sgd",
+    ]
+    line += ["train.duration=7step", "optim.lr=0.01", "precision=fp32", "log.every=1step", "eval.run_test=false"]
+    line += ["log.report=false", "eval.every=7step", "eval.max_examples=40"]
     sharded = ["parallel=fsdp", "distill.teacher_shard=always"]
     for name, ranks, layout in (("one", 1, []), ("two", 2, sharded)):
         kept = [f"distill.cache_dir={tmp_path / name}-cache"] if "distill.cache=disk" in words else []

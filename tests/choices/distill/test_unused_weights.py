@@ -20,13 +20,16 @@ from dnntrain.protocols import Method
 @pytest.mark.parametrize(
     ("method", "zeros"),
     [
-        (Kd(teacher="x", weight=0), "distill.weight=0"),
-        (AttentionTransfer(teacher="x", layers="a", weight=0), "distill.weight=0"),
-        (Fitnet(teacher="x", layers="a", weight=0), "distill.weight=0"),
-        (MeanTeacher(weight=0), "distill.weight=0"),
+        (Kd(teacher="x", loss_weight=0), "distill.loss_weight=0"),
+        (AttentionTransfer(teacher="x", layers="a", loss_weight=0), "distill.loss_weight=0"),
+        (Fitnet(teacher="x", layers="a", loss_weight=0), "distill.loss_weight=0"),
+        (MeanTeacher(loss_weight=0), "distill.loss_weight=0"),
         (Dkd(teacher="x", alpha=0, beta=0), "distill.alpha=0 and distill.beta=0"),
         (Dist(teacher="x", beta=0, gamma=0), "distill.beta=0 and distill.gamma=0"),
-        (Rkd(teacher="x", distance_weight=0, angle_weight=0), "distill.distance_weight=0 and distill.angle_weight=0"),
+        (
+            Rkd(teacher="x", distance_loss_weight=0, angle_loss_weight=0),
+            "distill.distance_loss_weight=0 and distill.angle_loss_weight=0",
+        ),
     ],
 )
 def test_it_is_refused_with_what_trains_alone(method: Method, zeros: str) -> None:

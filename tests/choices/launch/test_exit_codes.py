@@ -12,7 +12,7 @@ from short_runs import result
 #: What a line adds, for each code that needs no signal.
 ENDS = {
     0: ("train.duration=4step",),
-    2: ("train.microbatch=64",),
+    2: ("train.micro_batch_size=64",),
     3: ("data=image_folder", "data.root=nowhere"),
     4: ("optim=sgd", "optim.lr=1e30"),
     5: ("resume=nowhere",),

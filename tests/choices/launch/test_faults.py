@@ -74,7 +74,7 @@ def test_a_rank_that_torchrun_starts_again_alone_goes_on_in_its_own_run_director
 
 @pytest.mark.parametrize("fault", ["stop", "loop"])
 def test_a_hung_rank_ends_the_run_by_the_deadline_with_the_stacks_of_all(fault: str, tmp_path: Path) -> None:
-    words = (*LINE, "model=custom", network(tmp_path), *TWO, "launch.timeout=5s", f"run_dir={tmp_path}/run")
+    words = (*LINE, "model=custom", network(tmp_path), *TWO, "launch.hang_timeout=5s", f"run_dir={tmp_path}/run")
     ended = finish(words, tmp_path, timeout_s=90, FAULT=fault, WHEN="9")
     assert ended.returncode == 1
     for rank in (0, 1):

@@ -39,7 +39,7 @@ def two_nodes(mode: str, folder: Path, *settings: str, code: int = 0) -> str:
 def undisturbed(folder: Path, *settings: str) -> list[dict[str, Any]]:
     """The rows of the script's elastic run, of two ranks that stay."""
     every = [f"{key}.every=20step" for key in ("eval", "checkpoint", "log")]
-    words = ["train.limit=200", "train.batch_size=32", "train.duration=400step", "launch.nproc=2", *every]
+    words = ["train.max_examples=200", "train.batch_size=32", "train.duration=400step", "launch.nproc=2", *every]
     trained(folder, *words, *settings)
     return rows(folder)
 
@@ -67,7 +67,7 @@ def test_with_the_link_cut_both_nodes_end_within_a_minute_and_a_second_start_goe
 @pytest.mark.usefixtures("namespaces")
 @pytest.mark.parametrize(("mode", "layout"), [("kill", "ddp"), ("lose", "fsdp")])
 def test_with_a_node_gone_the_other_goes_on_alone_and_computes_the_same(mode: str, layout: str, tmp_path: Path) -> None:
-    settings = (f"parallel={layout}", "precision=fp32", "data.crop_padding=1", "optim.lr=2e-3")
+    settings = (f"parallel={layout}", "precision=fp32", "augment.crop.padding=1", "optim.lr=2e-3")
     output = two_nodes(mode, tmp_path, *settings)
     assert "ranks before: 2;" in output
     assert "node1 ended with 137" in output

@@ -35,7 +35,7 @@ CHOICES: list[Any] = [
     ResnetCifar(depth=8, shortcut="project", zero_residual=True),
     WideResnet(depth=10, dropout=0.1),
     Resnet18(width=8),
-    MobilenetV3Small(width=0.5),
+    MobilenetV3Small(width_factor=0.5),
     VitTiny(depth=2, dropout=0.1),
     Airbench(8, (8, 16, 16)),
 ]
@@ -139,8 +139,8 @@ def test_the_head_is_found(choice: Any) -> None:
         (ResnetCifar(depth=21), CIFAR, r"depth=21 is not 6n \+ 2\n  use model.depth=20 or 26"),
         (ResnetCifar(depth=1), CIFAR, "use model.depth=8 or 14"),
         (WideResnet(depth=20), CIFAR, r"depth=20 is not 6n \+ 4\n  use model.depth=16 or 22"),
-        (VitTiny(patch=5), CIFAR, r"patch=5 does not divide images of 32x32 pixels\n  use model.patch=4"),
-        (VitTiny(heads=5), CIFAR, "dim=192 is not a multiple of model.heads=5"),
+        (VitTiny(patch_size=5), CIFAR, r"patch=5 does not divide images of 32x32 pixels\n  use model.patch_size=4"),
+        (VitTiny(num_heads=5), CIFAR, "dim=192 is not a multiple of model.num_heads=5"),
         (VitTiny(), ModelShape(10, 3, 37, 41), "1517 patches"),
     ],
 )

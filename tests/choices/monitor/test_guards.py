@@ -60,7 +60,7 @@ def test_a_loss_or_gradient_that_is_not_finite_is_told(loss: float, norm: float)
 
 
 def test_a_norm_is_compared_with_the_median() -> None:
-    guard = GradientNormGuard(GradientNorm(window=4, factor=3.0))
+    guard = GradientNormGuard(GradientNorm(window=4, max_ratio=3.0))
     for step, norm in enumerate((1.0, 2.0, 3.0, 2.0), 1):
         assert guard.judge(seen(step, norm=norm)) is None
     assert guard.judge(seen(5, norm=6.0)) is None
@@ -68,7 +68,7 @@ def test_a_norm_is_compared_with_the_median() -> None:
     assert guard.judge(seen(7, norm=math.inf)) is not None
 
 
-@pytest.mark.parametrize("words", [{"action": "skip", "cut": 0.1}, {"action": "log", "recoveries": 9}])
+@pytest.mark.parametrize("words", [{"action": "skip", "lr_factor": 0.1}, {"action": "log", "max_recoveries": 9}])
 def test_a_knob_without_effect_is_refused(words: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="no effect"):
         LossSpike(**words)  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def test_units_that_are_zero_for_all_examples_are_counted() -> None:
     with torch.no_grad():
         model[0].weight.fill_(1.0)  # type: ignore[union-attr, operator]
         model[0].bias.copy_(torch.tensor([0.0, -99.0, -99.0, -99.0]))  # type: ignore[union-attr, operator]
-    guard = DeadUnitsGuard(DeadUnits(every=2, steps=1))
+    guard = DeadUnitsGuard(DeadUnits(every_steps=2, window=1))
     guard.bind(built(model))
     images = torch.rand(5, 3)
     model(images)  # not looked at
@@ -96,7 +96,7 @@ def test_units_that_are_zero_for_all_examples_are_counted() -> None:
 
 def test_a_count_that_was_left_out_leaves_nothing_to_the_next_one() -> None:
     model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
-    guard = DeadUnitsGuard(DeadUnits(every=4, steps=2))
+    guard = DeadUnitsGuard(DeadUnits(every_steps=4, window=2))
     guard.bind(built(model))
     for step in (1, 2, 3, 5, 6, 7, 8):  # 4 is left out
         with torch.no_grad():
@@ -113,7 +113,7 @@ def counts(guard: DeadUnitsGuard, step: int, *alive: float) -> Alarm | None:
 
 
 def test_dead_units_go_back_to_before_the_steps_of_the_last_good_count_and_leave_none_out() -> None:
-    guard = DeadUnitsGuard(DeadUnits(action="rollback", every=10, steps=3))
+    guard = DeadUnitsGuard(DeadUnits(action="rollback", every_steps=10, window=3))
     first = counts(guard, 10, 0.0, 0.0)
     assert first is not None
     assert (first.action, first.last_good_step, first.lr_factor) == (Action.ROLLBACK, 0, 0.5)
@@ -124,7 +124,7 @@ def test_dead_units_go_back_to_before_the_steps_of_the_last_good_count_and_leave
     guard.measure(StepTiming(30, 0.0))
     assert guard.rollback_steps == (17, 37)
     # The state of an earlier step is restored: what was found good stays so.
-    early = DeadUnitsGuard(DeadUnits(action="rollback", every=10, steps=3)).state_dict()
+    early = DeadUnitsGuard(DeadUnits(action="rollback", every_steps=10, window=3)).state_dict()
     guard.load_state_dict(early)
     assert guard.rollback_steps[0] == 17
 
@@ -152,7 +152,7 @@ def test_the_slowest_rank_is_compared_with_the_others() -> None:
 
 def test_waiting_is_a_share_of_the_time_since_the_last_look() -> None:
     now = iter([0.0, 10.0, 20.0])
-    guard = DataStallGuard(DataStall(every=2, share=0.3), clock=lambda: next(now))
+    guard = DataStallGuard(DataStall(every_steps=2, max_wait_fraction=0.3), clock=lambda: next(now))
     assert guard.measure(StepTiming(1, 9.0)) is None  # workers start
     first = guard.measure(StepTiming(2, 2.0))
     assert first is not None

@@ -27,15 +27,15 @@ Run = Callable[..., "CompletedProcess[str]"]
 Faulty = Callable[..., Path]
 
 LINE = (
-    "train.limit=320",
+    "train.max_examples=320",
     "train.duration=4ep",
     "log.every=1step",
     "log.report=false",
     "precision=fp32",
-    "data.crop_padding=0",
+    "augment.crop.padding=0",
     "optim.lr=4e-3",
     "checkpoint.every=5step",
-    "checkpoint.keep=100",
+    "checkpoint.keep_last=100",
     "monitor.loss_spike.window=10",
 )
 SPIKE = ("+reg=[fault]", "reg.fault.step=13", "monitor=[loss_spike]")
@@ -46,9 +46,9 @@ DEATH = (
     "reg.fault.step=13",
     "monitor=[dead_units]",
     "monitor.dead_units.action=rollback",
-    "monitor.dead_units.every=10",
-    "monitor.dead_units.steps=5",
-    "monitor.dead_units.cut=0.01",
+    "monitor.dead_units.every_steps=10",
+    "monitor.dead_units.window=5",
+    "monitor.dead_units.lr_factor=0.01",
     "model=mlp",
     "model.hidden=[32,32]",
     "optim=sgd",
@@ -153,7 +153,7 @@ def test_a_gradient_that_is_not_finite_is_only_recorded_where_that_is_asked_for(
 
 
 def test_where_units_die_the_run_goes_back_to_before_it_at_a_lower_rate(faulty: Faulty) -> None:
-    folder = faulty("run", *DEATH, "eval.every=3step", "checkpoint.keep=1")
+    folder = faulty("run", *DEATH, "eval.every=3step", "checkpoint.keep_last=1")
     (event,) = events(folder)
     assert (event["event"], event["from_step"], event["step"], event["alarm"]) == ("rollback", 20, 5, "dead_units")
     rates = {row["step"]: row["lr"] for row in rows(folder) if row["split"] == "train"}
@@ -183,7 +183,7 @@ def test_a_run_that_is_broken_off_after_it_went_back_for_dead_units_goes_on_bitw
 def test_a_run_that_is_killed_after_it_went_back_goes_on_bitwise(
     words: tuple[str, ...], dnntrain: Run, site: Path, tmp_path: Path
 ) -> None:
-    line = line_of(*words, "train.duration=60ep", "checkpoint.every=20step", "checkpoint.keep=2")
+    line = line_of(*words, "train.duration=60ep", "checkpoint.every=20step", "checkpoint.keep_last=2")
     whole, killed, path = tmp_path / "whole", tmp_path / "killed", f"{ROOT}:{site}"
     assert dnntrain(*line, f"run_dir={whole}", PYTHONPATH=path).returncode == 0
     process = subprocess.Popen(
@@ -203,7 +203,7 @@ def test_a_run_that_is_killed_after_it_went_back_goes_on_bitwise(
 
 def test_what_lasts_ends_the_run_as_diverged(faulty: Faulty) -> None:
     lasting = "reg.fault.lasting=true"
-    skipped = faulty("skipped", *SPIKE, lasting, "monitor.loss_spike.recoveries=2", error=DivergedError)
+    skipped = faulty("skipped", *SPIKE, lasting, "monitor.loss_spike.max_recoveries=2", error=DivergedError)
     assert [event["step"] for event in events(skipped)] == [13, 14, 15]
     assert "2 skipped steps in a row" in result(skipped)["reason"]
     back = faulty(
@@ -211,7 +211,7 @@ def test_what_lasts_ends_the_run_as_diverged(faulty: Faulty) -> None:
         *SPIKE,
         lasting,
         "monitor.loss_spike.action=rollback",
-        "monitor.loss_spike.recoveries=2",
+        "monitor.loss_spike.max_recoveries=2",
         error=DivergedError,
     )
     assert [event["from_step"] for event in events(back)] == [13, 14]
@@ -267,7 +267,7 @@ def test_what_powersgd_carries_over_is_after_a_step_that_is_left_out_what_it_was
         "run",
         *("+reg=[fault]", "reg.fault.kind=pixels", "reg.fault.step=13", "monitor=[non_finite]"),
         *("model=mlp", "model.hidden=[32,32]", "checkpoint.every=1step", "train.duration=2ep"),
-        *(*DDP, "parallel.compress=powersgd"),
+        *(*DDP, "parallel.grad_compression=powersgd"),
     )
     (event,) = events(folder)
     assert (event["event"], event["step"]) == ("skip", 13)

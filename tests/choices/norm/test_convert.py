@@ -17,7 +17,7 @@ from dnntrain.choices.norm.sync import Sync
 from dnntrain.choices.norm.weight_standardization import WeightStandardization, bake_standardized_filters
 from dnntrain.errors import ConfigError
 
-BATCH: list[Any] = [PerRank(), Sync(), Ghost(size=2), Frozen()]
+BATCH: list[Any] = [PerRank(), Sync(), Ghost(virtual_batch_size=2), Frozen()]
 EXAMPLE: list[Any] = [Group(), Layer(), WeightStandardization()]
 
 

@@ -39,7 +39,7 @@ def test_each_virtual_batch_is_normalised_by_itself() -> None:
 
 def test_running_statistics_move_as_one_update_for_each_virtual_batch() -> None:
     # Two virtual batches of the same mean 3 and variance: two updates by 0.1 leave 0.81 of the start, which is 0.
-    layer = Ghost(size=2).convert(nn.Sequential(nn.BatchNorm1d(1)))[0]  # type: ignore[index]
+    layer = Ghost(virtual_batch_size=2).convert(nn.Sequential(nn.BatchNorm1d(1)))[0]  # type: ignore[index]
     layer(torch.tensor([[2.0], [4.0], [2.0], [4.0]]))
     torch.testing.assert_close(layer.running_mean, torch.tensor([0.19 * 3]))
     torch.testing.assert_close(layer.running_var, torch.tensor([0.81 + 0.19 * 2]))
@@ -48,7 +48,7 @@ def test_running_statistics_move_as_one_update_for_each_virtual_batch() -> None:
 
 @pytest.mark.parametrize("sizes", [[4, 4], [8, 0]])
 def test_two_ranks_equal_one_process(sizes: list[int], tmp_path: Path) -> None:
-    whole = computed(Ghost(size=2).convert(network()), inputs(), scale=1.0)
+    whole = computed(Ghost(virtual_batch_size=2).convert(network()), inputs(), scale=1.0)
     ranks = on_two_ranks(tmp_path, "ghost", sizes)
     for name, expected in whole.items():
         if name.startswith(("outputs", "inputs")):
@@ -60,10 +60,12 @@ def test_two_ranks_equal_one_process(sizes: list[int], tmp_path: Path) -> None:
 
 def test_a_virtual_batch_that_is_the_whole_micro_batch_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"norm\.size=8"):
-        Ghost(size=16).notes(NormFacts(ranks=1, batch_size=16, micro_batch_size=16, accumulation=1, batch_norms=1))
+        Ghost(virtual_batch_size=16).notes(
+            NormFacts(ranks=1, batch_size=16, micro_batch_size=16, accumulation=1, batch_norms=1)
+        )
 
 
 def test_what_other_layouts_would_cut_otherwise_is_noted() -> None:
-    assert not Ghost(size=8).notes(NormFacts(2, 32, 16, 1, 1))
-    (note,) = Ghost(size=8).notes(NormFacts(2, 40, 20, 1, 1))
+    assert not Ghost(virtual_batch_size=8).notes(NormFacts(2, 32, 16, 1, 1))
+    (note,) = Ghost(virtual_batch_size=8).notes(NormFacts(2, 40, 20, 1, 1))
     assert "do not divide" in note

@@ -20,7 +20,7 @@ def test_groups_divide_the_channels_and_leave_enough_in_each(channels: int, smal
 
 def test_each_example_is_normalised_over_its_group() -> None:
     torch.manual_seed(0)
-    layer = Group(groups=2, smallest=1).convert(nn.Sequential(nn.BatchNorm2d(4)))
+    layer = Group(num_groups=2, min_channels_per_group=1).convert(nn.Sequential(nn.BatchNorm2d(4)))
     images = torch.randn(3, 4, 5, 5)
     groups = images.view(3, 2, -1)
     expected = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, correction=0, keepdim=True) + 1e-5).sqrt()

@@ -13,17 +13,18 @@ from short_runs import comparable, result, trained
 LINE = (
     "model=custom",
     "model.name=Net",
-    "train.limit=100",
+    "train.max_examples=100",
     "train.batch_size=40",
     "train.duration=20step",
     "log.every=1step",
     "log.report=false",
     "precision=fp32",
-    "data.crop_padding=1",
+    "augment.crop.padding=1",
     "optim=sgd",
     "optim.lr=0.01",
-    "eval.limit=40",
-    "reg=[ema]",
+    "eval.max_examples=40",
+    "reg=[]",
+    "average=[ema]",
 )
 
 
@@ -51,7 +52,10 @@ class Net(nn.Sequential):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
-    [("norm=sync", "norm.precise=2"), ("norm=ghost", "norm.size=4", "norm.precise=2")],
+    [
+        ("norm=sync", "norm.precise_bn_batches=2"),
+        ("norm=ghost", "norm.virtual_batch_size=4", "norm.precise_bn_batches=2"),
+    ],
     ids=lambda words: str(words[0]),
 )
 def test_two_ranks_train_the_run_of_one_process(

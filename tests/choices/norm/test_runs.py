@@ -10,7 +10,7 @@ from short_runs import result, trained
 from dnntrain import evaluate
 from dnntrain.errors import ConfigError
 
-SMALL = ("model=resnet20", "train.limit=64", "train.duration=2ep", "eval.limit=64", "precision=fp32")
+SMALL = ("model=resnet20", "train.max_examples=64", "train.duration=2ep", "eval.max_examples=64", "precision=fp32")
 
 
 @pytest.mark.parametrize("choice", ["group", "weight_standardization", "ghost"])
@@ -27,4 +27,4 @@ def test_a_model_without_batch_normalisation_is_refused_before_training(tmp_path
 
 def test_recomputed_statistics_without_an_evaluation_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"norm\.precise"):
-        trained(tmp_path / "run", *SMALL, "norm=per_rank", "norm.precise=2", "data.val_fraction=0")
+        trained(tmp_path / "run", *SMALL, "norm=per_rank", "norm.precise_bn_batches=2", "data.val_fraction=0")

@@ -29,7 +29,7 @@ def test_rates_scale_with_the_batch_by_the_rule() -> None:
     assert compute_lr_scale("linear", 1024, 256) == 4
     assert compute_lr_scale("sqrt", 1024, 256) == 2
     assert compute_lr_scale("none", 1024, 256) == 1
-    muon = Muon(lr=0.1, adam_lr=0.01, lr_scaling="sqrt", lr_base_batch=128).adapt_lr(512)
+    muon = Muon(lr=0.1, adam_lr=0.01, lr_scaling="sqrt", lr_base_batch_size=128).adapt_lr(512)
     assert (muon.lr, muon.adam_lr) == (0.2, 0.02)
 
 
@@ -47,22 +47,25 @@ def test_the_equation_is_stated(choice: Sgd, equation: str) -> None:
 
 def test_a_base_batch_without_a_rule_is_refused() -> None:
     with pytest.raises(ConfigError, match="no effect with lr_scaling=none"):
-        decode_config(compose(["optim.lr_base_batch=128"]))
+        decode_config(compose(["optim.lr_base_batch_size=128"]))
 
 
 def test_a_group_rule_is_checked_before_anything_is_built() -> None:
     with pytest.raises(ConfigError, match="a pattern of parameter names"):
-        compose(["optim.groups=['head.* lr=10']"])
-    config = decode_config(compose(["optim.groups=['head.* lr_scale=1e1 weight_decay=0']"]))
-    assert config.optim.groups == ("head.* lr_scale=1e1 weight_decay=0",)
+        compose(["optim.param_groups=['head.* lr=10']"])
+    config = decode_config(compose(["optim.param_groups=['head.* lr_scale=1e1 weight_decay=0']"]))
+    assert config.optim.param_groups == ("head.* lr_scale=1e1 weight_decay=0",)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("optim.no_decay=['head.*']", "optim.weight_decay=0"), "no_decay has no effect with weight_decay=0"),
-        (("optim.groups=['head.* lr_scale=0']",), "lr_scale must be above 0"),
-        (("optim.groups=['head.* lr_scale=1 lr_scale=2']",), "sets a number twice"),
+        (
+            ("optim.no_weight_decay=['head.*']", "optim.weight_decay=0"),
+            "no_weight_decay has no effect with weight_decay=0",
+        ),
+        (("optim.param_groups=['head.* lr_scale=0']",), "lr_scale must be above 0"),
+        (("optim.param_groups=['head.* lr_scale=1 lr_scale=2']",), "sets a number twice"),
     ],
 )
 def test_knobs_that_cannot_hold_are_refused(words: tuple[str, ...], message: str) -> None:
@@ -72,7 +75,7 @@ def test_knobs_that_cannot_hold_are_refused(words: tuple[str, ...], message: str
 
 def test_a_run_is_logged_at_the_scaled_rate_whatever_its_groups(tmp_path: Path) -> None:
     words = ("sched=constant", "optim.lr=0.001", "train.batch_size=64", "optim.layer_decay=0.5", "train.duration=8step")
-    trained(tmp_path / "run", *words, "optim.lr_scaling=sqrt", "optim.lr_base_batch=16")
+    trained(tmp_path / "run", *words, "optim.lr_scaling=sqrt", "optim.lr_base_batch_size=16")
     rates = [row["lr"] for row in rows(tmp_path / "run") if row["split"] == "train"]
     assert rates
     assert all(math.isclose(rate, 0.002) for rate in rates)
@@ -81,17 +84,25 @@ def test_a_run_is_logged_at_the_scaled_rate_whatever_its_groups(tmp_path: Path) 
 def test_a_pattern_that_matches_nothing_is_refused_by_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     from dnntrain.cli.main import main
 
-    assert main(["plan", "optim.no_decay=['haed.*']"]) == 2
+    assert main(["plan", "optim.no_weight_decay=['haed.*']"]) == 2
     assert "'haed.*'" in capsys.readouterr().err
 
 
 def test_every_choice_shares_these_knobs() -> None:
-    shared = ("lr", "weight_decay", "no_decay", "groups", "layer_decay", "lr_scaling", "lr_base_batch")
+    shared = (
+        "lr",
+        "weight_decay",
+        "no_weight_decay",
+        "param_groups",
+        "layer_decay",
+        "lr_scaling",
+        "lr_base_batch_size",
+    )
     for choice in load_registry().get_choices("optim").values():
         assert tuple(choice.schema.fields)[: len(shared)] == shared
 
 
-@pytest.mark.parametrize("choice", [Sgd(), Adam(), AdamW(), RAdam(), Lion(), Muon(groups=("4.* lr_scale=0.5",))])
+@pytest.mark.parametrize("choice", [Sgd(), Adam(), AdamW(), RAdam(), Lion(), Muon(param_groups=("4.* lr_scale=0.5",))])
 def test_steps_after_a_checkpoint_are_those_of_the_optimizer_that_went_on(
     choice: OptimizerChoice, tmp_path: Path
 ) -> None:

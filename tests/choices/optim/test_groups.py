@@ -19,11 +19,11 @@ from dnntrain.nn.shape import ModelShape
 
 
 def settings(
-    model: nn.Module, *rules: str, no_decay: tuple[str, ...] = (), layer_decay: float = 1.0
+    model: nn.Module, *rules: str, no_weight_decay: tuple[str, ...] = (), layer_decay: float = 1.0
 ) -> dict[str, tuple[float, float]]:
     """{name: (lr_scale, weight decay)} with a weight decay of 0.1."""
     parsed = [GroupRule.parse(rule) for rule in rules]
-    found = make_parameter_options(model, 0.1, no_decay, parsed, layer_decay)
+    found = make_parameter_options(model, 0.1, no_weight_decay, parsed, layer_decay)
     return {name: (setting.lr_scale, setting.weight_decay) for name, setting in found.items()}
 
 
@@ -97,22 +97,30 @@ def test_rules_by_pattern_multiply_the_rate_and_set_the_decay_the_later_one_winn
 
 
 def test_no_decay_takes_decay_from_weights_by_pattern() -> None:
-    found = settings(network(), no_decay=("4.*",))
+    found = settings(network(), no_weight_decay=("4.*",))
     assert {name for name, (_, decay) in found.items() if decay} == {"0.weight", "6.weight"}
 
 
 @pytest.mark.parametrize(
-    ("rules", "no_decay", "message"),
+    ("rules", "no_weight_decay", "message"),
     [
-        (("6.weigth lr_scale=2",), (), "optim.groups: no parameter is called '6.weigth'; did you mean '6.weight'"),
-        ((), ("embedding.*",), "optim.no_decay: no parameter is called 'embedding.*'; they are 0.weight, 0.bias"),
+        (
+            ("6.weigth lr_scale=2",),
+            (),
+            "optim.param_groups: no parameter is called '6.weigth'; did you mean '6.weight'",
+        ),
+        (
+            (),
+            ("embedding.*",),
+            "optim.no_weight_decay: no parameter is called 'embedding.*'; they are 0.weight, 0.bias",
+        ),
     ],
 )
 def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_name(
-    rules: tuple[str, ...], no_decay: tuple[str, ...], message: str
+    rules: tuple[str, ...], no_weight_decay: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        settings(network(), *rules, no_decay=no_decay)
+        settings(network(), *rules, no_weight_decay=no_weight_decay)
     assert message in str(refused.value)
 
 

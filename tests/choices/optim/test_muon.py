@@ -23,7 +23,7 @@ def test_muon_takes_hidden_matrices_and_leaves_the_head_to_adamw() -> None:
 def test_matrices_of_several_groups_are_stepped_at_their_own_rates() -> None:
     one, apart = network(), network()
     plain = Muon(lr=0.1, weight_decay=0.1).build(one)
-    grouped = Muon(lr=0.1, weight_decay=0.1, groups=("4.weight lr_scale=0.5",)).build(apart)
+    grouped = Muon(lr=0.1, weight_decay=0.1, param_groups=("4.weight lr_scale=0.5",)).build(apart)
     assert [group["lr"] for group in grouped[0].param_groups] == [0.1, 0.05]
     before = apart[4].weight.detach().clone()
     for model, optimizers in ((one, plain), (apart, grouped)):

@@ -77,7 +77,7 @@ def test_training_and_evaluated_weights_are_those_of_the_paper(beta1: float) -> 
 
 def test_groups_of_other_rates_have_the_same_average() -> None:
     x, _ = algorithm(0.9, 0.0, scale=0.5)
-    model, optimizer = optimized(ScheduleFree(beta2=0.9, eps=1e-6, groups=("0.* lr_scale=0.5",)))
+    model, optimizer = optimized(ScheduleFree(beta2=0.9, eps=1e-6, param_groups=("0.* lr_scale=0.5",)))
     with view_of(model, optimizer).swap_in(model):
         torch.testing.assert_close(
             model.get_parameter("0.weight").detach().double(), x["0.weight"], rtol=1e-5, atol=1e-6
@@ -147,4 +147,4 @@ def test_a_checkpoint_holds_what_is_trained_and_the_exported_model_the_average(t
 
 def test_a_second_method_that_replaces_the_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"reg\.ema and optim=schedule_free both give other weights to evaluate"):
-        trained(tmp_path / "run", "optim=schedule_free", "reg=[ema]")
+        trained(tmp_path / "run", "optim=schedule_free", "reg=[]", "average=[ema]")

@@ -16,15 +16,16 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 #: 100 examples: the last batch of an epoch has 4, which leaves the second rank without any.
 LINE = (
-    "train.limit=100",
+    "train.max_examples=100",
     "train.batch_size=32",
     "train.duration=20step",
     "log.every=1step",
     "log.report=false",
     "precision=fp32",
-    "data.crop_padding=1",
-    "reg=[label_smoothing,ema]",
-    "train.clip_norm=1.0",
+    "augment.crop.padding=1",
+    "reg=[label_smoothing]",
+    "average=[ema]",
+    "+reg=[grad_clip]",
 )
 
 

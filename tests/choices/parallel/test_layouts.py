@@ -11,31 +11,34 @@ from short_runs import broken_off, comparable, result
 
 #: EMA, clipping, label smoothing, mixup, plateau and keyed crops at once; 100 examples in batches of 32, so that the last has 4.
 MIX = (
-    "train.limit=100",
+    "train.max_examples=100",
     "train.batch_size=32",
     "train.duration=20step",
-    "train.clip_norm=0.5",
+    "reg=[label_smoothing,grad_clip]",
+    "reg.grad_clip.max=0.5",
     "log.every=1step",
     "log.report=false",
     "eval.every=5step",
     "eval.batch_size=64",
     "checkpoint.every=10step",
-    "checkpoint.keep=9",
+    "checkpoint.keep_last=9",
     "precision=fp32",
-    "data.crop_padding=1",
-    "reg=[ema,label_smoothing,mixup]",
+    "augment.crop.padding=1",
+    "reg=[label_smoothing]",
+    "augment=[crop,flip,mixup]",
+    "average=[ema]",
     "sched=plateau",
     "sched.patience=1",
     "optim.lr=2e-3",
 )
-TRANSFORMER = ("model=vit_tiny", "model.dim=32", "model.depth=4", "model.heads=2", "model.patch=2")
+TRANSFORMER = ("model=vit_tiny", "model.embed_dim=32", "model.depth=4", "model.num_heads=2", "model.patch_size=2")
 #: Sync batch norm: a network shallow enough that rounding does not grow, and batches that every rank has examples of.
 NORMED = (
     "model=wide_resnet",
     "model.depth=10",
-    "model.widen=1",
+    "model.width_factor=1",
     "norm=sync",
-    "train.limit=104",
+    "train.max_examples=104",
     "optim=sgd",
     "optim.lr=5e-3",
 )
@@ -51,24 +54,24 @@ LAYOUTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "hsdp2x2": (4, ("parallel=hsdp",)),
     "tp2": (2, ("parallel=tp",)),
     "fsdp2xtp2": (4, ("parallel=fsdp", "parallel.shard=2", "parallel.tp=2")),
-    "ddp2xtp2": (4, ("parallel=ddp", "parallel.dp=2", "parallel.tp=2")),
-    "ddp2xpp2": (4, ("parallel=ddp", "parallel.dp=2", "parallel.pp=2")),
+    "ddp2xtp2": (4, ("parallel=ddp", "parallel.replicate=2", "parallel.tp=2")),
+    "ddp2xpp2": (4, ("parallel=ddp", "parallel.replicate=2", "parallel.pp=2")),
     "fsdp2xpp2": (4, ("parallel=fsdp", "parallel.shard=2", "parallel.pp=2")),
     "tp2xpp2": (4, ("parallel=tp", "parallel.tp=2", "parallel.pp=2")),
     "pp2-gpipe": (2, ("parallel=pp", "parallel.schedule=gpipe")),
     "pp2-1f1b": (2, ("parallel=pp",)),
     "pp2-interleaved": (2, ("parallel=pp", "parallel.schedule=interleaved", "parallel.stages_per_rank=2")),
-    "accumulate4": (1, ("train.microbatch=8",)),
-    "ddp2-accumulate2": (2, ("parallel=ddp", "train.microbatch=8")),
+    "accumulate4": (1, ("train.micro_batch_size=8",)),
+    "ddp2-accumulate2": (2, ("parallel=ddp", "train.micro_batch_size=8")),
     "fsdp2-recomputed": (2, ("parallel=fsdp", "train.activation_checkpointing=full")),
     "fsdp1": (1, ("parallel=fsdp", "launch.nproc=1")),
 }
 
 #: Four stages on two ranks; with two data ranks each has 16 examples of a step, in micro-batches of 4: mixup's blocks are no larger.
-INTERLEAVED = ("parallel.pp=2", "parallel.schedule=interleaved", "parallel.stages_per_rank=2", "data.pair_block=4")
+INTERLEAVED = ("parallel.pp=2", "parallel.schedule=interleaved", "parallel.stages_per_rank=2", "data.mix_block_size=4")
 PRODUCTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "one": (1, ("data.pair_block=4",)),
-    "ddp2xpp2": (4, ("parallel=ddp", "parallel.dp=2", *INTERLEAVED)),
+    "one": (1, ("data.mix_block_size=4",)),
+    "ddp2xpp2": (4, ("parallel=ddp", "parallel.replicate=2", *INTERLEAVED)),
     "fsdp2xpp2": (4, ("parallel=fsdp", "parallel.shard=2", *INTERLEAVED)),
     "tp2xpp2": (4, ("parallel=tp", "parallel.tp=2", *INTERLEAVED)),
 }
@@ -203,7 +206,13 @@ def test_shards_of_an_interleaved_pipeline_go_on_in_one_process(trained: object,
 
 @pytest.mark.slow
 def test_stages_of_one_rank_evaluate_without_dropout(pool: Pool, tmp_path: Path) -> None:
-    words = ("train.limit=100", "train.duration=4step", "train.batch_size=32", "eval.every=4step", "log.report=false")
+    words = (
+        "train.max_examples=100",
+        "train.duration=4step",
+        "train.batch_size=32",
+        "eval.every=4step",
+        "log.report=false",
+    )
     words = (*words, "precision=fp32", "model=small_cnn", "model.dropout=0.5", "optim.lr=1e-9")
     for name, (ranks, layout) in {"one": (1, ()), "pipeline": LAYOUTS["pp2-interleaved"]}.items():
         outcome = pool.train(ranks, line(*words, *layout), tmp_path / name)

@@ -22,26 +22,30 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
     ("words", "reason", "fix"),
     [
         # degrees and sizes
-        (("parallel=ddp", "parallel.dp=3"), "3 ranks, but 2 are there", "parallel.dp=2"),
+        (("parallel=ddp", "parallel.replicate=3"), "3 ranks, but 2 are there", "parallel.replicate=2"),
         ((DDP, "parallel.tp=4"), "does not divide 2 ranks", "launch.nproc=4"),
         ((DDP, "train.batch_size=1"), "leaves some of 2 data ranks without an example", "train.batch_size=2"),
         ((PP, "model=mlp", "model.hidden=[8]", "launch.nproc=4"), "sections", "parallel.pp=2 or less"),
-        ((PP, "train.microbatch=32"), "1 micro-batches are fewer than the 2 stages", "train.microbatch=16"),
+        ((PP, "train.micro_batch_size=32"), "1 micro-batches are fewer than the 2 stages", "train.micro_batch_size=16"),
         (("parallel=tp", "model=mobilenet_v3_small"), "has no plan", "use parallel=ddp or parallel=fsdp"),
         (("parallel=tp", "model=mlp", "model.hidden=[9]"), "parallel.tp=2 does not divide 9", "use parallel=ddp"),
         (("parallel=tp", "launch.nproc=3"), "does not divide 32", "use parallel.tp=2 launch.nproc=2"),
         ((FSDP, "optim=adafactor"), "optim=adafactor needs", "use parallel=ddp, or do without optim=adafactor"),
         (
-            ("parallel=single", "launch.nproc=2", "parallel.dp=2"),
+            ("parallel=single", "launch.nproc=2", "parallel.replicate=2"),
             "parallel=single has no 'dp'",
             "conf/parallel/ddp.yaml",
         ),
         (("parallel=auto", "parallel.tp=2"), "chooses the degrees itself", "leave parallel.tp out"),
         # options of another kind of parallelism
-        ((FSDP, "parallel.bucket_mb=10"), "parallel.bucket_mb=10", "leave parallel.bucket_mb out"),
+        ((FSDP, "parallel.bucket_size_mb=10"), "parallel.bucket_size_mb=10", "leave parallel.bucket_size_mb out"),
         ((PP, "parallel.static_graph=true"), "parallel.static_graph=true belongs to plain data", "use parallel=ddp"),
-        ((FSDP, "parallel.compress=bf16"), "belongs to plain data parallelism", "use parallel=ddp"),
-        ((DDP, "parallel.dp=1", "parallel.tp=2", "parallel.compress=bf16"), "belongs to plain data", "parallel=ddp"),
+        ((FSDP, "parallel.grad_compression=bf16"), "belongs to plain data parallelism", "use parallel=ddp"),
+        (
+            (DDP, "parallel.replicate=1", "parallel.tp=2", "parallel.grad_compression=bf16"),
+            "belongs to plain data",
+            "parallel=ddp",
+        ),
         ((DDP, "parallel.reshard_after_forward=false"), "belongs to FSDP", "use parallel=fsdp or parallel=hsdp"),
         ((DDP, "parallel.param_dtype=bf16"), "belongs to FSDP", "parallel=fsdp"),
         ((DDP, "parallel.schedule=gpipe"), "belongs to a pipeline", "use parallel=pp"),
@@ -77,10 +81,10 @@ INTERLEAVED = (
 @pytest.mark.parametrize(
     "words",
     [
-        (*INTERLEAVED, "parallel.pp=2", "parallel.dp=2", "launch.nproc=4", "train.batch_size=50"),
-        (*INTERLEAVED, "train.batch_size=64", "train.microbatch=6"),
-        (PP, "launch.nproc=2", "train.microbatch=32"),
-        (*INTERLEAVED, "parallel.pp=2", "parallel.dp=2", "launch.nproc=4", "train.batch_size=6"),
+        (*INTERLEAVED, "parallel.pp=2", "parallel.replicate=2", "launch.nproc=4", "train.batch_size=50"),
+        (*INTERLEAVED, "train.batch_size=64", "train.micro_batch_size=6"),
+        (PP, "launch.nproc=2", "train.micro_batch_size=32"),
+        (*INTERLEAVED, "parallel.pp=2", "parallel.replicate=2", "launch.nproc=4", "train.batch_size=6"),
     ],
 )
 def test_the_number_of_micro_batches_that_a_pipeline_asks_for_is_one_that_it_takes(words: tuple[str, ...]) -> None:
@@ -105,8 +109,13 @@ def test_a_stage_of_frozen_filters_alone_is_refused_by_the_plan() -> None:
 @pytest.mark.parametrize(
     ("words", "degrees", "reason", "fix"),
     [
-        ((DDP, "parallel.compress=fp16"), ParallelDims(dp=2), "loss scale", "use parallel.compress=bf16 or none"),
-        ((DDP, "parallel.compress=powersgd"), ParallelDims(dp=2), "loss scale", "or precision=bf16"),
+        (
+            (DDP, "parallel.grad_compression=fp16"),
+            ParallelDims(replicate=2),
+            "loss scale",
+            "use parallel.grad_compression=bf16 or none",
+        ),
+        ((DDP, "parallel.grad_compression=powersgd"), ParallelDims(replicate=2), "loss scale", "or precision=bf16"),
         ((PP,), ParallelDims(pp=2), "take no loss scale", "use precision=bf16 or precision=fp32"),
     ],
 )
@@ -124,7 +133,7 @@ def test_what_a_loss_scale_cannot_be_combined_with_is_refused(
 @pytest.mark.parametrize(
     "words",
     [
-        (DDP, "parallel.compress=powersgd", "parallel.bucket_mb=1", "parallel.static_graph=true"),
+        (DDP, "parallel.grad_compression=powersgd", "parallel.bucket_size_mb=1", "parallel.static_graph=true"),
         (FSDP, "parallel.reshard_after_forward=false", "parallel.param_dtype=bf16"),
         (DDP, "parallel.tp=2", "parallel.param_dtype=bf16", "launch.nproc=4"),
         (PP, "parallel.schedule=gpipe"),

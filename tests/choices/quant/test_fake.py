@@ -147,7 +147,7 @@ def test_torchvision_blocks_are_quantised_where_they_end() -> None:
 
 
 def test_a_normalisation_before_an_activation_is_not_folded_into_what_other_layers_read() -> None:
-    flow = find_quant_points(WideResnet(depth=10, widen=1).build(ModelShape(4, 1, 8, 8)), (1, 8, 8))
+    flow = find_quant_points(WideResnet(depth=10, width_factor=1).build(ModelShape(4, 1, 8, 8)), (1, 8, 8))
     assert "stages.0.0.conv2" not in flow.folded
     assert flow.folded["stages.0.0.conv1"] == "stages.0.0.norm2"
 

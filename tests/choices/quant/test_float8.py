@@ -123,7 +123,7 @@ def source(quant: Float8, model: nn.Module | None = None) -> ExportRequest:
 @pytest.mark.slow
 @pytest.mark.usefixtures("unasked")
 def test_the_program_holds_float8_weights_runs_in_float8_and_takes_any_number_of_images(tmp_path: Path) -> None:
-    details = write_on_device(source(Float8(min_share=0.4)), tmp_path, "cpu")
+    details = write_on_device(source(Float8(min_quantized_fraction=0.4)), tmp_path, "cpu")
     weights = 64 * 48 + 48 * 32
     # A CPU has no float8 product: torch's own for it multiplies in float32 inside, and both are seen.
     macs = {"fp8": weights, "fp32": weights, "bf16": 32 * 10}
@@ -147,8 +147,17 @@ def test_a_run_is_exported_at_its_end_and_evaluated_from_the_export_alone(
     # On a CPU, which is taken for a device that computes in float8.
     monkeypatch.setattr(Float8, "refusal", lambda self, hardware: None)
     monkeypatch.setattr(pt2_cuda, "FORMAT", replace(pt2_cuda.FORMAT, devices=("cpu",)))
-    words = ("model=vit_tiny", "model.dim=32", "model.depth=2", "model.heads=2", "model.patch=2", "train.duration=1ep")
-    done = trained(tmp_path / "run", *words, "quant=float8", "quant.min_share=0.4", "quant.max_drop=0.1")
+    words = (
+        "model=vit_tiny",
+        "model.embed_dim=32",
+        "model.depth=2",
+        "model.num_heads=2",
+        "model.patch_size=2",
+        "train.duration=1ep",
+    )
+    done = trained(
+        tmp_path / "run", *words, "quant=float8", "quant.min_quantized_fraction=0.4", "quant.max_metric_drop=0.1"
+    )
     found = done["export"]
     assert found["format"] == "pt2_cuda"
     assert found["census"]["shares"]["fp8"] == found["census"]["shares"]["fp32"] > 0.4
@@ -162,8 +171,8 @@ def test_a_run_is_exported_at_its_end_and_evaluated_from_the_export_alone(
 @pytest.mark.usefixtures("unasked")
 def test_a_network_that_hardly_runs_in_float8_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.Flatten(), nn.Linear(576, 16), nn.Linear(16, 10))
-    with pytest.raises(CheckpointError, match=r"asked for fp8 and computes .*quant\.min_share=0\.9"):
-        write_on_device(source(Float8(min_share=0.9), model), tmp_path, "cpu")
+    with pytest.raises(CheckpointError, match=r"asked for fp8 and computes .*quant\.min_quantized_fraction=0\.9"):
+        write_on_device(source(Float8(min_quantized_fraction=0.9), model), tmp_path, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -233,8 +242,10 @@ def test_a_network_that_computes_in_float32_by_itself_is_refused_with_its_line()
 
 def test_it_fills_no_slot_of_training_and_its_knobs_are_read() -> None:
     assert Float8().build(context()) == Hooks()
-    quant = decode_config(compose(["quant=float8", "quant.granularity=tensor", "quant.min_share=0.2"], None)).quant
-    assert quant == Float8(granularity="tensor", min_share=0.2)
+    quant = decode_config(
+        compose(["quant=float8", "quant.granularity=tensor", "quant.min_quantized_fraction=0.2"], None)
+    ).quant
+    assert quant == Float8(granularity="tensor", min_quantized_fraction=0.2)
     with pytest.raises(ConfigError, match="granularity"):
         decode_config(compose(["quant=float8", "quant.granularity=block"], None))
 

@@ -19,7 +19,7 @@ def network() -> nn.Module:
 
 
 def test_a_product_is_that_of_inputs_and_weights_in_float8() -> None:
-    model = Float8Training(smallest=32).convert_model(network(), emulate=True)
+    model = Float8Training(min_layer_size=32).convert_model(network(), emulate=True)
     layer, plain = model[2], network()[2]
     inputs = torch.randn(16, 32)
 
@@ -35,7 +35,7 @@ def test_a_product_is_that_of_inputs_and_weights_in_float8() -> None:
 
 
 def test_it_trains() -> None:
-    model = Float8Training(smallest=16, granularity="row").convert_model(network(), emulate=True)
+    model = Float8Training(min_layer_size=16, granularity="row").convert_model(network(), emulate=True)
     inputs, targets = torch.randn(32, 20), torch.arange(32) % 10
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
@@ -49,13 +49,13 @@ def test_it_trains() -> None:
 
 
 def test_only_layers_of_the_size_that_pays_are_converted_and_names_stay() -> None:
-    model = Float8Training(smallest=32).convert_model(network(), emulate=True)
+    model = Float8Training(min_layer_size=32).convert_model(network(), emulate=True)
     assert [type(module).__name__ for module in model] == ["Linear", "ReLU", "Float8Linear", "ReLU", "Linear"]
     assert list(model.state_dict()) == list(network().state_dict())
 
 
 def test_what_is_exported_is_the_plain_network() -> None:
-    model = restore_linear_layers(Float8Training(smallest=32).convert_model(network(), emulate=True))
+    model = restore_linear_layers(Float8Training(min_layer_size=32).convert_model(network(), emulate=True))
     inputs = torch.randn(4, 20)
     assert all(type(module) in (nn.Linear, nn.ReLU) for module in model)
     assert torch.equal(model(inputs), network()(inputs))

@@ -90,12 +90,12 @@ def test_weights_alone_are_refused_where_no_layer_is_linear(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("words", "code", "fix"),
     [
-        (["quant.batch_size=5000"], 3, "use quant.batch_size="),
-        (["quant.batch_size=65", "train.limit=64"], 3, "use quant.batch_size=64"),
+        (["quant.calibration_batch_size=5000"], 3, "use quant.calibration_batch_size="),
+        (["quant.calibration_batch_size=65", "train.max_examples=64"], 3, "use quant.calibration_batch_size=64"),
         (["quant.backend=inductor", "quant.per_channel=false"], 2, "use quant.per_channel=true"),
         (["quant.percentile=99"], 2, "use quant.observer=percentile"),
-        (["quant.backend=inductor", "quant.auto_batches=[8]"], 2, "use quant.backend=auto"),
-        (["quant.auto_batches=[]"], 2, "use quant.auto_batches=[1,64]"),
+        (["quant.backend=inductor", "quant.bench_batch_sizes=[8]"], 2, "use quant.backend=auto"),
+        (["quant.bench_batch_sizes=[]"], 2, "use quant.bench_batch_sizes=[1,64]"),
     ],
 )
 def test_calibration_that_cannot_be_is_refused_at_plan_time(
@@ -120,10 +120,15 @@ def test_a_network_of_the_users_own_is_trained_and_exported_in_integers(tmp_path
 
 
 def test_the_plan_says_what_is_measured_and_how_much_is_read(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["quant=int8_static", "quant.batches=99999", "quant.batch_size=30", "quant.auto_batches=[16,2]"]
-    assert main(["plan", "--json", "train.limit=100", "train.batch_size=32", *words]) == 0
+    words = [
+        "quant=int8_static",
+        "quant.calibration_batches=99999",
+        "quant.calibration_batch_size=30",
+        "quant.bench_batch_sizes=[16,2]",
+    ]
+    assert main(["plan", "--json", "train.max_examples=100", "train.batch_size=32", *words]) == 0
     notes = json.loads(capsys.readouterr().out)["notes"]
-    assert "quant.batches=99999: 100 training images make 3 batches of 30" in notes
+    assert "quant.calibration_batches=99999: 100 training images make 3 batches of 30" in notes
     assert any("at batch sizes 2, 16" in note for note in notes)
 
 
@@ -131,17 +136,25 @@ def test_the_plan_says_what_is_measured_and_how_much_is_read(capsys: pytest.Capt
 def test_a_run_says_aloud_that_fewer_images_are_read_than_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("train.limit=100", "train.batch_size=32", "train.duration=1ep")
-    trained(tmp_path / "run", *words, "quant=int8_static", "quant.batches=99999", "quant.backend=onnxruntime")
-    assert "note: quant.batches=99999: 100 training images make 1 batch of 64" in capsys.readouterr().err
+    words = ("train.max_examples=100", "train.batch_size=32", "train.duration=1ep")
+    trained(
+        tmp_path / "run", *words, "quant=int8_static", "quant.calibration_batches=99999", "quant.backend=onnxruntime"
+    )
+    assert "note: quant.calibration_batches=99999: 100 training images make 1 batch of 64" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_calibrated_ranges_of_two_ranks_are_those_of_one_process(pool: Pool, tmp_path: Path) -> None:
     """Of the same weights: one process accumulates the micro-batches of the two. Scales and zero points are all numbers but weights."""
-    line = ("model=small_cnn", "train.limit=160", "train.batch_size=32", "train.duration=10step", "precision=fp32")
-    line = (*line, "log.report=false", "quant=int8_static", "quant.backend=onnxruntime", "quant.batches=2")
-    assert not pool.train(1, [*line, "train.microbatch=16"], tmp_path / "one").error
+    line = (
+        "model=small_cnn",
+        "train.max_examples=160",
+        "train.batch_size=32",
+        "train.duration=10step",
+        "precision=fp32",
+    )
+    line = (*line, "log.report=false", "quant=int8_static", "quant.backend=onnxruntime", "quant.calibration_batches=2")
+    assert not pool.train(1, [*line, "train.micro_batch_size=16"], tmp_path / "one").error
     assert not pool.train(2, [*line, "parallel=ddp"], tmp_path / "two").error
     one, two = (
         {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

@@ -29,7 +29,7 @@ from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import SingleProcess, StepInfo
 from dnntrain.utils.units import Duration
 
-SMALL = ("model=resnet_cifar", "model.depth=8", "train.limit=160", "train.batch_size=32", "precision=fp32")
+SMALL = ("model=resnet_cifar", "model.depth=8", "train.max_examples=160", "train.batch_size=32", "precision=fp32")
 
 
 def moment(step: int, total: int = 100) -> StepInfo:
@@ -134,7 +134,7 @@ def test_a_schedule_that_cannot_be_is_refused(knobs: dict[str, Duration]) -> Non
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("norm=per_rank", "norm.precise=2"), r"norm\.precise"),
+        (("norm=per_rank", "norm.precise_bn_batches=2"), r"norm\.precise"),
         (("parallel=fsdp",), "whole model"),
     ],
 )
@@ -155,7 +155,7 @@ def test_a_float_run_starts_it_and_what_it_leaves_has_the_names_of_one(tmp_path:
 
 @pytest.mark.slow
 def test_two_ranks_train_the_run_of_one_process(pool: Pool, tmp_path: Path) -> None:
-    line = ("model=mlp", "model.hidden=[16]", "train.limit=160", "train.batch_size=32", "train.duration=20step")
+    line = ("model=mlp", "model.hidden=[16]", "train.max_examples=160", "train.batch_size=32", "train.duration=20step")
     line = (*line, "precision=fp32", "quant=qat", "log.every=1step", "log.report=false", "checkpoint.every=20step")
     assert not pool.train(1, line, tmp_path / "one").error
     assert not pool.train(2, [*line, "parallel=ddp"], tmp_path / "two").error
@@ -182,9 +182,16 @@ def test_two_ranks_are_bitwise_one_process_that_accumulates_their_micro_batches(
     words: tuple[str, ...], pool: Pool, tmp_path: Path
 ) -> None:
     """In float32. The statistics of batch normalisation, where they move, are each rank's own, or of both together (norm=sync)."""
-    line = (*words, "train.limit=160", "train.batch_size=32", "train.duration=20step", "precision=fp32", "quant=qat")
-    line = (*line, "log.every=1step", "log.report=false", "eval.every=20step", "eval.test=false")
-    assert not pool.train(1, [*line, "train.microbatch=16"], tmp_path / "one").error
+    line = (
+        *words,
+        "train.max_examples=160",
+        "train.batch_size=32",
+        "train.duration=20step",
+        "precision=fp32",
+        "quant=qat",
+    )
+    line = (*line, "log.every=1step", "log.report=false", "eval.every=20step", "eval.run_test=false")
+    assert not pool.train(1, [*line, "train.micro_batch_size=16"], tmp_path / "one").error
     assert not pool.train(2, [*line, "parallel=ddp"], tmp_path / "two").error
     losses = [[row["loss"] for row in rows(tmp_path / run) if row["split"] == "train"] for run in ("one", "two")]
     assert len(losses[0]) == 20
@@ -220,7 +227,14 @@ def stopped(folder: Path, step: int, *words: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 17])
 def test_stopped_and_resumed_it_ends_bitwise_the_same(step: int, tmp_path: Path) -> None:
-    line = (*SMALL, "train.duration=24step", "quant=qat", "log.every=1step", "log.report=false", "train.microbatch=16")
+    line = (
+        *SMALL,
+        "train.duration=24step",
+        "quant=qat",
+        "log.every=1step",
+        "log.report=false",
+        "train.micro_batch_size=16",
+    )
     assert start(tmp_path / "whole", *line).wait(60) == 0
     stopped(tmp_path / "parts", step, *line)
     assert start(tmp_path / "parts", *line).wait(60) == 0
@@ -280,7 +294,16 @@ def test_with_averages_a_teacher_mixup_and_two_ranks_it_trains_resumes_and_expor
     trained(tmp_path / "teacher", *SMALL, "train.duration=2ep")
     line = (
         *(*SMALL, "train.duration=24step", "quant=qat", "distill=kd", f"distill.teacher={tmp_path / 'teacher'}"),
-        *("reg=[ema,mixup]", "norm=sync", "parallel=ddp", "launch.nproc=2", "log.every=1step", "log.report=false"),
+        *(
+            "reg=[]",
+            "augment=[crop,flip,mixup]",
+            "average=[ema]",
+            "norm=sync",
+            "parallel=ddp",
+            "launch.nproc=2",
+            "log.every=1step",
+            "log.report=false",
+        ),
     )
     assert start(tmp_path / "whole", *line).wait(120) == 0
     stopped(tmp_path / "parts", 8, *line)

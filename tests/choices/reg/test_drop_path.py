@@ -37,13 +37,13 @@ def test_rates_rise_linearly_to_that_of_the_deepest_block() -> None:
 
 @pytest.mark.parametrize(
     ("choice", "blocks", "each"),
-    [(ResnetCifar(depth=20), 9, 1), (WideResnet(), 6, 1), (VitTiny(dim=12, depth=4, heads=3), 4, 2)],
+    [(ResnetCifar(depth=20), 9, 1), (WideResnet(), 6, 1), (VitTiny(embed_dim=12, depth=4, num_heads=3), 4, 2)],
 )
 def test_built_in_models_drop_each_block_by_its_depth_and_keep_their_names(
     choice: ResnetCifar | WideResnet | VitTiny, blocks: int, each: int
 ) -> None:
     names = list(choice.build(SHAPE).state_dict())
-    model = applied(choice.build(SHAPE), DropPath(rate=0.3))
+    model = applied(choice.build(SHAPE), DropPath(probability=0.3))
     expected = [0.3 * block / blocks for block in range(1, blocks + 1) for _ in range(each)]
     assert rates_of(model) == pytest.approx(expected)
     assert list(model.state_dict()) == names
@@ -52,7 +52,7 @@ def test_built_in_models_drop_each_block_by_its_depth_and_keep_their_names(
 
 def test_an_example_that_drops_a_branch_is_its_shortcut_and_one_that_keeps_it_is_scaled() -> None:
     torch.manual_seed(0)
-    model = applied(ResnetCifar(depth=8).build(SHAPE), DropPath(rate=0.4, by_depth="constant"))
+    model = applied(ResnetCifar(depth=8).build(SHAPE), DropPath(probability=0.4, depth_schedule="constant"))
     block = model.get_submodule("stages.0.0")
     branch = block.drop_path
     ones = branch(torch.ones(1000, 2, 2, 2))
@@ -63,7 +63,7 @@ def test_an_example_that_drops_a_branch_is_its_shortcut_and_one_that_keeps_it_is
 
 
 def test_torchvisions_stochastic_depth_is_set() -> None:
-    model = applied(Torchvision(name="efficientnet_b0").build(ModelShape(10, 3, 32, 32)), DropPath(rate=0.32))
+    model = applied(Torchvision(name="efficientnet_b0").build(ModelShape(10, 3, 32, 32)), DropPath(probability=0.32))
     assert len(rates_of(model)) == 16
     assert rates_of(model)[-1] == pytest.approx(0.32)
     assert rates_of(model)[0] == pytest.approx(0.02)
@@ -74,7 +74,7 @@ def test_timms_drop_path_is_set_whether_it_was_built_on_or_off(built_with: float
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=12, num_heads=3, drop_path_rate=built_with
     )
-    applied(model, DropPath(rate=0.2))
+    applied(model, DropPath(probability=0.2))
     found = [
         getattr(module, "drop_prob", getattr(module, "p", None))
         for names in find_branch_ends(model)

@@ -23,7 +23,9 @@ def applied(model: nn.Module, knobs: Dropblock) -> nn.Module:
 
 def test_whole_squares_are_dropped_at_about_the_rate_and_only_while_training() -> None:
     torch.manual_seed(0)
-    model = applied(nn.Sequential(nn.Identity(), nn.Conv2d(1, 1, 1)), Dropblock(rate=0.1, block=3, where="0"))
+    model = applied(
+        nn.Sequential(nn.Identity(), nn.Conv2d(1, 1, 1)), Dropblock(probability=0.1, block_size=3, modules="0")
+    )
     maps = model[0](torch.ones(200, 4, 16, 16))
     gone = maps == 0
     assert 0.07 < float(gone.float().mean()) < 0.13
@@ -36,7 +38,7 @@ def test_whole_squares_are_dropped_at_about_the_rate_and_only_while_training() -
 
 
 def test_by_default_the_convolutions_of_the_second_half_drop_and_names_stay() -> None:
-    model = applied(network(), Dropblock(rate=0.3))
+    model = applied(network(), Dropblock(probability=0.3))
     assert list(model.state_dict()) == list(network().state_dict())
     images = torch.randn(8, 1, 8, 8)
     assert torch.equal(model[0](images), network()[0](images))
@@ -53,8 +55,8 @@ def test_small_maps_and_no_examples_are_no_error(size: int) -> None:
 
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(ConfigError, match="is even"):
-        Dropblock(block=4).build(context())
+        Dropblock(block_size=4).build(context())
     with pytest.raises(ConfigError, match="matches no module"):
-        applied(network(), Dropblock(where="stages"))
+        applied(network(), Dropblock(modules="stages"))
     with pytest.raises(ConfigError, match="no convolution"):
         applied(nn.Sequential(nn.Linear(3, 3)), Dropblock())

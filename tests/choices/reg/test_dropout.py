@@ -25,7 +25,7 @@ def applied(model: nn.Module, knobs: Dropout) -> nn.Module:
 
 @pytest.mark.parametrize("choice", [SmallCnn(), Mlp(hidden=(16, 16)), WideResnet()])
 def test_every_dropout_of_a_built_in_model_is_set_and_drops(choice: SmallCnn | Mlp | WideResnet) -> None:
-    model = applied(choice.build(SHAPE), Dropout(rate=0.4))
+    model = applied(choice.build(SHAPE), Dropout(probability=0.4))
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.4}
     images = torch.randn(4, 1, 8, 8)
     model.train()
@@ -36,20 +36,20 @@ def test_every_dropout_of_a_built_in_model_is_set_and_drops(choice: SmallCnn | M
 
 def test_a_pattern_chooses_among_the_modules_of_a_library() -> None:
     model = Torchvision(name="vgg11").build(ModelShape(10, 3, 32, 32))
-    applied(model, Dropout(rate=0.3, where="classifier.2"))
+    applied(model, Dropout(probability=0.3, modules="classifier.2"))
     assert (model.get_submodule("classifier.2").p, model.get_submodule("classifier.5").p) == (0.3, 0.5)
 
 
 def test_attention_of_torch_is_a_dropout_too() -> None:
     model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1)
-    applied(model, Dropout(rate=0.3))
+    applied(model, Dropout(probability=0.3))
     assert model.self_attn.dropout == model.dropout1.p == 0.3
 
 
 def test_a_layer_gets_a_dropout_of_its_inputs_and_its_parameters_keep_their_names() -> None:
     model = nn.Sequential(nn.Linear(400, 8), nn.ReLU(), nn.Linear(8, 4))
     names = list(model.state_dict())
-    applied(model, Dropout(rate=0.5, before="0"))
+    applied(model, Dropout(probability=0.5, before_modules="0"))
     assert list(model.state_dict()) == names
     inputs = torch.ones(1, 400)
     torch.nn.init.ones_(model[0].weight)
@@ -63,10 +63,10 @@ def test_a_layer_gets_a_dropout_of_its_inputs_and_its_parameters_keep_their_name
 @pytest.mark.parametrize(
     ("knobs", "words"),
     [
-        (Dropout(where="nothing.*"), "reg.dropout.where=nothing.*"),
+        (Dropout(modules="nothing.*"), "reg.dropout.modules=nothing.*"),
         (Dropout(), "before=2"),
-        (Dropout(before="nothing"), "reg.dropout.before=nothing"),
-        (Dropout(where=None), "reg.dropout.where=None"),
+        (Dropout(before_modules="nothing"), "reg.dropout.before_modules=nothing"),
+        (Dropout(modules=None), "reg.dropout.modules=None"),
     ],
 )
 def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is(knobs: Dropout, words: str) -> None:

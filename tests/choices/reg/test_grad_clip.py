@@ -23,7 +23,7 @@ def but_the_head(model: nn.Module) -> list[nn.Parameter]:
     ("knobs", "reference"),
     [
         (GradClip(), lambda model: clip_grad_norm_(model.parameters(), 1.0)),
-        (GradClip(limit=1e6), lambda model: clip_grad_norm_(model.parameters(), 1e6)),
+        (GradClip(max=1e6), lambda model: clip_grad_norm_(model.parameters(), 1e6)),
         (GradClip("value", 0.5), lambda model: clip_grad_value_(model.parameters(), 0.5)),
         (GradClip("adaptive"), lambda model: adaptive_clip_grad(but_the_head(model), 0.01)),
         (GradClip("adaptive", 5.0), lambda model: adaptive_clip_grad(but_the_head(model), 5.0)),

@@ -14,7 +14,7 @@ from dnntrain.errors import ConfigError
 @pytest.mark.parametrize(("where", "penalised"), [("*", {"0.weight", "4.weight", "5.weight"}), ("5.*", {"5.weight"})])
 def test_the_step_is_that_of_the_loss_with_the_penalty(where: str, penalised: set[str]) -> None:
     model, reference = network(), network()
-    step(model, L1(strength=0.3, where=where).build(context()), [torch.optim.SGD(model.parameters(), lr=0.1)])
+    step(model, L1(coefficient=0.3, parameters=where).build(context()), [torch.optim.SGD(model.parameters(), lr=0.1)])
     penalty = sum(0.3 * parameter.abs().sum() for name, parameter in reference.named_parameters() if name in penalised)
     penalty.backward()  # adds to the gradients that are there
     torch.optim.SGD(reference.parameters(), lr=0.1).step()
@@ -27,10 +27,10 @@ def test_a_weight_of_zero_is_left_there() -> None:
     with torch.no_grad():
         model[5].weight.zero_()
     model[5].weight.grad.zero_()
-    step(model, L1(strength=0.3).build(context()), [torch.optim.SGD(model.parameters(), lr=0.1)])
+    step(model, L1(coefficient=0.3).build(context()), [torch.optim.SGD(model.parameters(), lr=0.1)])
     assert not model[5].weight.any()
 
 
 def test_a_pattern_that_matches_no_weight_is_refused_with_what_there_is() -> None:
-    with pytest.raises(ConfigError, match=r"reg.l1.where=head.* matches no weight .*5.weight"):
-        step(network(), L1(where="head.*").build(context()), [])
+    with pytest.raises(ConfigError, match=r"reg.l1.parameters=head.* matches no weight .*5.weight"):
+        step(network(), L1(parameters="head.*").build(context()), [])

@@ -12,13 +12,19 @@ COMPARED = tuple(layout for layout in LAYOUTS if layout.name in {"ddp 2", "fsdp 
 
 METHODS = {
     "l1": ("reg=[l1]",),
-    "weight_decay": ("reg=[weight_decay]", "optim.weight_decay=0"),
-    "mixup": ("reg=[mixup]",),
-    "cutmix": ("reg=[cutmix]",),
+    "weight_decay": ("reg=[]", "optim.decoupled_weight_decay=true", "optim.weight_decay=0.05"),
+    "mixup": (
+        "reg=[]",
+        "augment=[crop,flip,mixup]",
+    ),
+    "cutmix": (
+        "reg=[]",
+        "augment=[crop,flip,cutmix]",
+    ),
     "sam": ("reg=[sam]",),
-    "clip norm": ("reg=[grad_clip]", "reg.grad_clip.limit=0.5"),
-    "clip value": ("reg=[grad_clip]", "reg.grad_clip.kind=value", "reg.grad_clip.limit=0.01"),
-    "l1, mixup, sam, clip norm": ("reg=[l1,mixup,sam,grad_clip]", "reg.grad_clip.limit=0.5"),
+    "clip norm": ("reg=[grad_clip]", "reg.grad_clip.max=0.5"),
+    "clip value": ("reg=[grad_clip]", "reg.grad_clip.mode=value", "reg.grad_clip.max=0.01"),
+    "l1, mixup, sam, clip norm": ("reg=[l1,sam,grad_clip]", "augment=[crop,flip,mixup]", "reg.grad_clip.max=0.5"),
 }
 
 #: The last step of an epoch has 8 examples, the others 32.

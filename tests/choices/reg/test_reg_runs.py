@@ -11,24 +11,44 @@ from short_runs import rows, trained
 from dnntrain.cli.main import main
 
 #: Few steps, with micro-batches and an uneven last step.
-STEPS = ("train.duration=12step", "train.limit=100", "train.batch_size=32", "train.microbatch=16", "eval.test=false")
+STEPS = (
+    "train.duration=12step",
+    "train.max_examples=100",
+    "train.batch_size=32",
+    "train.micro_batch_size=16",
+    "eval.run_test=false",
+)
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ("reg=[mixup]",),
-        ("reg=[cutmix,label_smoothing]",),
-        ("reg=[mixup,cutmix,random_erasing,ema]",),
+        (
+            "reg=[]",
+            "augment=[crop,flip,mixup]",
+        ),
+        (
+            "reg=[label_smoothing]",
+            "augment=[crop,flip,cutmix]",
+        ),
+        (
+            "reg=[]",
+            "augment=[crop,flip,mixup,cutmix,random_erasing]",
+            "average=[ema]",
+        ),
         ("reg=[dropout]",),
-        ("reg=[dropout]", "model=resnet20", "reg.dropout.before=head", "train.duration=2step"),
+        ("reg=[dropout]", "model=resnet20", "reg.dropout.before_modules=head", "train.duration=2step"),
         ("reg=[drop_path,dropblock]", "model=resnet20", "train.duration=2step"),
         ("reg=[drop_path]", "model=vit_tiny", "model.depth=2", "train.duration=2step"),
-        ("reg=[l1,weight_decay]", "optim.weight_decay=0"),
-        ("reg=[weight_decay]", "optim=muon", "optim.weight_decay=0"),
-        ("reg=[grad_clip]", "reg.grad_clip.kind=adaptive"),
-        ("reg=[sam,mixup,grad_clip,dropout,ema]",),
-        ("reg=[swa]", "model=resnet20", "train.duration=8step", "reg.swa.batches=2"),
+        ("reg=[l1]", "optim.decoupled_weight_decay=true", "optim.weight_decay=0.05"),
+        ("optim=muon", "optim.decoupled_weight_decay=true", "optim.weight_decay=0.05"),
+        ("reg=[grad_clip]", "reg.grad_clip.mode=adaptive"),
+        (
+            "reg=[sam,grad_clip,dropout]",
+            "augment=[crop,flip,mixup]",
+            "average=[ema]",
+        ),
+        ("reg=[]", "average=[swa]", "model=resnet20", "train.duration=8step", "average.swa.precise_bn_batches=2"),
     ],
     ids=" ".join,
 )
@@ -43,26 +63,39 @@ def test_a_method_trains_with_finite_loss(words: tuple[str, ...], tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("reg=[mixup]", "data.pair_block=1"), ("data.pair_block=1", "use data.pair_block=8")),
-        (("reg=[cutmix]", "train.microbatch=4"), ("train.microbatch=4", "data.pair_block=4")),
         (
-            ("reg=[mixup]", "parallel=ddp", "launch.nproc=2", "train.batch_size=12"),
-            ("2 ranks", "train.batch_size=12", "data.pair_block=6"),
+            ("reg=[]", "augment=[crop,flip,mixup]", "data.mix_block_size=1"),
+            ("data.mix_block_size=1", "use data.mix_block_size=8"),
         ),
-        (("reg=[dropout]", "model.dropout=0.2"), ("model.dropout=0.2", "reg.dropout.rate=0.1")),
-        (("reg=[grad_clip]", "train.clip_norm=1"), ("reg.grad_clip", "use train.clip_norm=null")),
         (
-            ("reg=[weight_decay]",),
-            ("optim.weight_decay=0.01", "reg.weight_decay.rate=0.05", "use optim.weight_decay=0"),
+            ("reg=[]", "augment=[crop,flip,cutmix]", "train.micro_batch_size=4"),
+            ("train.micro_batch_size=4", "data.mix_block_size=4"),
         ),
-        (("reg=[ema,swa]",), ("reg.ema", "reg.swa")),
         (
-            ("reg=[swa]", "model=resnet20", "norm=per_rank", "norm.precise=10"),
-            ("norm.precise=10", "reg.swa.batches=100"),
+            ("reg=[]", "augment=[crop,flip,mixup]", "parallel=ddp", "launch.nproc=2", "train.batch_size=12"),
+            ("2 ranks", "train.batch_size=12", "data.mix_block_size=6"),
+        ),
+        (("reg=[dropout]", "model.dropout=0.2"), ("model.dropout=0.2", "reg.dropout.probability=0.1")),
+        (("train.clip_norm=1",), ("train.clip_norm", "+reg=[grad_clip] reg.grad_clip.max=1.0")),
+        (("max_grad_norm=1",), ("max_grad_norm", "+reg=[grad_clip] reg.grad_clip.max=1.0")),
+        (
+            ("optim.decoupled_weight_decay=true", "optim.weight_decay=0"),
+            ("decoupled_weight_decay has no effect with weight_decay=0", "set weight_decay=0.05"),
+        ),
+        (
+            (
+                "reg=[]",
+                "average=[ema,swa]",
+            ),
+            ("average.ema", "average.swa"),
+        ),
+        (
+            ("reg=[]", "average=[swa]", "model=resnet20", "norm=per_rank", "norm.precise_bn_batches=10"),
+            ("norm.precise_bn_batches=10", "average.swa.precise_bn_batches=100"),
         ),
         (("reg=[drop_path]",), ("reg.drop_path", "the model has none")),
-        (("reg=[l1]", "reg.l1.where=nothing"), ("reg.l1.where=nothing", "hidden.weight")),
-        (("reg=[swa]", "train.duration=5step"), ("reg.swa.every=1ep", "use reg.swa.every=1step")),
+        (("reg=[l1]", "reg.l1.parameters=nothing"), ("reg.l1.parameters=nothing", "hidden.weight")),
+        (("reg=[]", "average=[swa]", "train.duration=5step"), ("average.swa.every=1ep", "use average.swa.every=1step")),
     ],
 )
 def test_what_cannot_work_is_refused_with_both_settings_and_a_remedy(

@@ -1,4 +1,4 @@
-"""sched.param=batch_size: the sizes of all epochs are known beforehand, and every layout, pipeline and resumed run has the same ones."""
+"""sched.applies_to=batch_size: all epochs' sizes are known beforehand, the same on every layout, pipeline and resumed run."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from dnntrain.protocols import BuildContext, ScheduledParam, StepInfo
 from dnntrain.report.page import write_report
 from dnntrain.utils.units import Duration
 
-MLP = ("model=mlp", "model.hidden=[16]", "sched.param=batch_size", "precision=fp32")
+MLP = ("model=mlp", "model.hidden=[16]", "sched.applies_to=batch_size", "precision=fp32")
 
-SMALL = ("train.limit=320", "train.batch_size=16", "train.duration=6ep")
+SMALL = ("train.max_examples=320", "train.batch_size=16", "train.duration=6ep")
 
 #: 100 examples in epochs of 5 steps of 24, 4 of 30, 3 of 36, 3 of 42: the last step of each is a short one.
 RISING = (
     *MLP,
-    "train.limit=100",
+    "train.max_examples=100",
     "train.batch_size=24",
     "train.duration=4ep",
     "sched=linear",
-    "sched.end=2",
+    "sched.end_factor=2",
     "log.every=1step",
     "log.report=false",
     "eval.every=1ep",
     "checkpoint.every=1step",
-    "checkpoint.keep=99",
+    "checkpoint.keep_last=99",
     "optim=sgd",
     "optim.lr=0.05",
-    "data.crop_padding=1",
-    "reg=[mixup]",
+    "augment.crop.padding=1",
+    "reg=[]",
+    "augment=[crop,flip,mixup]",
 )
 SIZES = [24] * 5 + [30] * 4 + [36] * 3 + [42] * 3
 
@@ -63,21 +64,21 @@ def sizes(*words: str) -> list[int]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("sched=step", "sched.every=2ep", "sched.gamma=2"), [16, 16, 32, 32, 64, 64]),
-        (("sched=step", "sched.every=50%", "sched.gamma=0.25"), [16, 16, 16, 4, 4, 4]),
-        (("sched=linear", "sched.end=4"), [16, 24, 32, 40, 48, 56]),
+        (("sched=step", "sched.step_size=2ep", "sched.gamma=2"), [16, 16, 32, 32, 64, 64]),
+        (("sched=step", "sched.step_size=50%", "sched.gamma=0.25"), [16, 16, 16, 4, 4, 4]),
+        (("sched=linear", "sched.end_factor=4"), [16, 24, 32, 40, 48, 56]),
         # 16 (1 + 2 e / 2.5)
-        (("sched=linear", "sched.end=3", "train.duration=2.5ep"), [16, 29, 42]),
-        (("sched=exponential", "sched.every=1ep", "sched.gamma=0.5", "train.batch_size=50"), [50, 25, 12, 6, 3, 2]),
-        (("sched=constant", "sched.warmup=4ep", "sched.warmup_from=0.5"), [8, 10, 12, 14, 16, 16]),
+        (("sched=linear", "sched.end_factor=3", "train.duration=2.5ep"), [16, 29, 42]),
+        (("sched=exponential", "sched.step_size=1ep", "sched.gamma=0.5", "train.batch_size=50"), [50, 25, 12, 6, 3, 2]),
+        (("sched=constant", "sched.warmup=4ep", "sched.warmup_start_factor=0.5"), [8, 10, 12, 14, 16, 16]),
         (("sched=constant", "sched.cooldown=4ep"), [16, 16, 16, 12, 8, 4]),
-        (("sched=sequence", "sched.parts=['constant:2ep','linear:end=3']"), [16, 16, 16, 24, 32, 40]),
+        (("sched=sequence", "sched.stages=['constant:2ep','linear:end_factor=3']"), [16, 16, 16, 24, 32, 40]),
         (("sched=multistep", "sched.milestones=[1ep,4ep]", "sched.gamma=3"), [16, 48, 48, 48, 144, 144]),
         # 6 batches a sixteenth as large, but never without an example.
-        (("sched=constant", "sched.level=0.01"), [1] * 6),
+        (("sched=constant", "sched.lr_factor=0.01"), [1] * 6),
         # Copies fill a batch evenly, and all examples have their turn before it changes.
         (
-            ("sched=linear", "sched.end=4", "+reg=[repeated_augment]", "reg.repeated_augment.copies=4"),
+            ("sched=linear", "sched.end_factor=4", "+augment=[repeated_augment]", "augment.repeated_augment.copies=4"),
             [16, 16, 16, 16, 48, 48],
         ),
     ],
@@ -89,7 +90,9 @@ def test_an_epoch_has_the_batch_size_that_was_set_times_the_factor_at_its_beginn
 
 
 def test_in_a_run_of_steps_the_schedule_counts_the_steps_that_were_done() -> None:
-    found = sizes("sched=step", "sched.every=10step", "sched.gamma=2", "train.duration=45step", "train.batch_size=20")
+    found = sizes(
+        "sched=step", "sched.step_size=10step", "sched.gamma=2", "train.duration=45step", "train.batch_size=20"
+    )
     expected, done = [], 0
     while done < 45:
         expected.append(20 * 2 ** (done // 10))
@@ -99,13 +102,15 @@ def test_in_a_run_of_steps_the_schedule_counts_the_steps_that_were_done() -> Non
 
 def test_one_schedule_may_move_the_learning_rate_along_both_by_the_epochs_that_are_done() -> None:
     run = context()
-    parts = Linear(end=3.0, param=("lr", "batch_size")).build(_counting_epochs(run, 4.0))
+    parts = Linear(end_factor=3.0, applies_to=("lr", "batch_size")).build(_counting_epochs(run, 4.0))
     assert [control.target for control in parts.scheduled_values] == [
         ScheduledParam.LEARNING_RATE,
         ScheduledParam.BATCH_SIZE,
     ]
     assert {control.value(StepInfo(7, 1.5, 0.1)) for control in parts.scheduled_values} == {1.75}
-    made = plan(*line(*MLP, "train.duration=4ep", "sched=linear", "sched.end=3", "sched.param=[lr,batch_size]"))
+    made = plan(
+        *line(*MLP, "train.duration=4ep", "sched=linear", "sched.end_factor=3", "sched.applies_to=[lr,batch_size]")
+    )
     assert made.schedule["batch size"][0] == 32
     assert made.schedule["lr"][-1] > 2.5 * made.schedule["lr"][0]
 
@@ -135,9 +140,9 @@ def test_the_report_names_and_draws_the_sizes(rising: Path, tmp_path: Path) -> N
 
 
 def test_a_run_without_it_writes_no_column_and_one_size_is_the_run_of_that_size(tmp_path: Path) -> None:
-    words = ("model=mlp", "train.limit=100", "train.duration=2ep", "log.every=1step", "sched=constant")
+    words = ("model=mlp", "train.max_examples=100", "train.duration=2ep", "log.every=1step", "sched=constant")
     trained(tmp_path / "plain", *words, "train.batch_size=32")
-    trained(tmp_path / "half", *words, "train.batch_size=64", "sched.level=0.5", "sched.param=batch_size")
+    trained(tmp_path / "half", *words, "train.batch_size=64", "sched.lr_factor=0.5", "sched.applies_to=batch_size")
     plain, half = comparable(tmp_path / "plain"), comparable(tmp_path / "half")
     assert "batch_size" not in plain[0]
     assert [row["loss"] for row in half] == [row["loss"] for row in plain]
@@ -155,7 +160,7 @@ def test_a_run_that_was_broken_off_within_or_between_epochs_goes_on_bitwise(
 
 
 def test_streaming_trains_the_run_of_resident_bitwise(rising: Path, tmp_path: Path) -> None:
-    trained(tmp_path / "run", *RISING, "data.pipeline=streaming", "data.workers=1")
+    trained(tmp_path / "run", *RISING, "data.pipeline=streaming", "data.num_workers=1")
     assert comparable(tmp_path / "run") == comparable(rising)
 
 
@@ -163,9 +168,9 @@ def test_streaming_trains_the_run_of_resident_bitwise(rising: Path, tmp_path: Pa
     ("ranks", "words"),
     [
         (2, ("parallel=ddp",)),
-        (2, ("parallel=ddp", "train.microbatch=8")),
+        (2, ("parallel=ddp", "train.micro_batch_size=8")),
         (2, ("parallel=pp",)),
-        (1, ("train.microbatch=16",)),
+        (1, ("train.micro_batch_size=16",)),
     ],
 )
 def test_layouts_and_micro_batches_train_the_run_of_one_process(
@@ -183,10 +188,10 @@ def test_layouts_and_micro_batches_train_the_run_of_one_process(
 
 #: Doubles every second epoch: 100 examples in steps of 16, 16, 32 and 32.
 DOUBLING = line(
-    *(word for word in RISING if word != "sched.end=2"),
+    *(word for word in RISING if word != "sched.end_factor=2"),
     "sched=step",
     "sched.gamma=2",
-    "sched.every=2ep",
+    "sched.step_size=2ep",
     "train.batch_size=16",
 )
 
@@ -212,7 +217,14 @@ def test_a_length_that_changes_the_sizes_of_steps_that_are_done_is_refused(risin
 
 def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
     words = [word for word in RISING if not word.startswith(("reg=", "checkpoint", "eval"))]
-    trained(tmp_path / "run", *words, "reg=[swa]", "reg.swa.start=0.25", "reg.swa.batches=0")
+    trained(
+        tmp_path / "run",
+        *words,
+        "reg=[]",
+        "average=[swa]",
+        "average.swa.start_fraction=0.25",
+        "average.swa.precise_bn_batches=0",
+    )
     checkpoint = read_newest_checkpoint(tmp_path / "run" / "checkpoints", lambda text: None)
     assert checkpoint is not None
     # Epochs end after 5, 9, 12 and 15 steps; the last step of the first begins after 4 / 15 of the run.
@@ -222,44 +234,54 @@ def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
-        (("sched=linear", "sched.end=2", "train.duration=9s"), ("train.duration=9s is a time", "in epochs or steps")),
-        (("sched=step", "sched.every=5step"), ("no number of epochs", "sched.every in epochs or percent")),
         (
-            ("sched=step", "sched.every=1ep", "train.duration=99step"),
-            ("no number of steps", "sched.every in steps or percent"),
+            ("sched=linear", "sched.end_factor=2", "train.duration=9s"),
+            ("train.duration=9s is a time", "in epochs or steps"),
+        ),
+        (("sched=step", "sched.step_size=5step"), ("no number of epochs", "sched.step_size in epochs or percent")),
+        (
+            ("sched=step", "sched.step_size=1ep", "train.duration=99step"),
+            ("no number of steps", "sched.step_size in steps or percent"),
         ),
         (
-            ("sched=step", "sched.every=1ep", "sched.gamma=4"),
+            ("sched=step", "sched.step_size=1ep", "sched.gamma=4"),
             ("a batch of 1024 in epoch 3", "320 training", "leave batch_size out"),
         ),
-        (("sched=linear", "sched.end=50"), ("use train.batch_size=7 or less",)),
+        (("sched=linear", "sched.end_factor=50"), ("use train.batch_size=7 or less",)),
         (("sched=exponential", "sched.gamma=1e300"), ("grows beyond any number",)),
-        (("sched=step", "sched.gamma=2", "sched.param=lr"), ("lets lr grow", "sched.param=batch_size")),
-        (("sched=step", "sched.gamma=2", "sched.param=[lr,batch_size]"), ("lets lr and batch_size grow",)),
+        (("sched=step", "sched.gamma=2", "sched.applies_to=lr"), ("lets lr grow", "sched.applies_to=batch_size")),
+        (("sched=step", "sched.gamma=2", "sched.applies_to=[lr,batch_size]"), ("lets lr and batch_size grow",)),
         (
-            ("sched=constant", "sched.level=0.0625", "parallel=ddp", "launch.nproc=2"),
+            ("sched=constant", "sched.lr_factor=0.0625", "parallel=ddp", "launch.nproc=2"),
             ("a batch of 1 ", "without an example", "use train.batch_size=32 or more"),
         ),
         (
-            ("sched=constant", "sched.level=0.5", "parallel=ddp", "launch.nproc=2", "reg=[mixup]"),
-            ("cut them where a batch of 8 ", "data.pair_block=4", "train.batch_size=32 or more"),
+            (
+                "sched=constant",
+                "sched.lr_factor=0.5",
+                "parallel=ddp",
+                "launch.nproc=2",
+                "reg=[]",
+                "augment=[crop,flip,mixup]",
+            ),
+            ("cut them where a batch of 8 ", "data.mix_block_size=4", "train.batch_size=32 or more"),
         ),
         (
-            ("sched=linear", "sched.end=0.5", "model=resnet20", "norm=ghost", "norm.size=10"),
+            ("sched=linear", "sched.end_factor=0.5", "model=resnet20", "norm=ghost", "norm.virtual_batch_size=10"),
             (
                 "whole micro-batch of 9",
-                "norm.size=4",
+                "norm.virtual_batch_size=4",
                 "or leave batch_size out",
-                "in a batch of 9 (train.batch_size=16 as sched.param",
+                "in a batch of 9 (train.batch_size=16 as sched.applies_to",
             ),
         ),
         (
-            ("sched=linear", "sched.end=2", "model=resnet20", "parallel=pp", "launch.nproc=2"),
+            ("sched=linear", "sched.end_factor=2", "model=resnet20", "parallel=pp", "launch.nproc=2"),
             ("batch norm would see the padding", "norm=group"),
         ),
         (
-            ("sched=constant", "sched.level=0.0625", "parallel=pp", "launch.nproc=2"),
-            ("1 micro-batches are fewer than the 2 stages", "leave batch_size out of sched.param"),
+            ("sched=constant", "sched.lr_factor=0.0625", "parallel=pp", "launch.nproc=2"),
+            ("1 micro-batches are fewer than the 2 stages", "leave batch_size out of sched.applies_to"),
         ),
     ],
 )
@@ -271,17 +293,19 @@ def test_what_cannot_be_is_refused_with_the_fix(words: tuple[str, ...], messages
 
 
 def test_the_plan_draws_the_sizes_and_estimates_memory_for_the_largest() -> None:
-    made = plan(*MLP, *SMALL, "sched=step", "sched.every=2ep", "sched.gamma=2", "optim.lr_scaling=linear")
+    made = plan(*MLP, *SMALL, "sched=step", "sched.step_size=2ep", "sched.gamma=2", "optim.lr_scaling=linear")
     lines = dict(made.format_rows())
     assert made.total_steps == 2 * (20 + 10 + 5)
     assert lines["batch"] == "16 to 64; 64 = 1 data rank × 1 accumulated × 64"
     assert lines["length"] == "6ep: 70 steps, 5 to 20 per epoch"
     assert lines["batch size"].endswith("16, 64")
     assert any("optim.lr_scaling goes by train.batch_size=16" in note for note in made.notes)
-    constant = plan(*line(*MLP, *SMALL, "train.batch_size=64", "sched.param=lr"))
+    constant = plan(*line(*MLP, *SMALL, "train.batch_size=64", "sched.applies_to=lr"))
     assert made.memory.activations == constant.memory.activations
 
 
 def test_a_step_of_the_schedule_may_raise() -> None:
-    parts = Step(every=Duration(2, "ep"), gamma=2.0, param="batch_size").build(_counting_epochs(context(), 6.0))
+    parts = Step(step_size=Duration(2, "ep"), gamma=2.0, applies_to="batch_size").build(
+        _counting_epochs(context(), 6.0)
+    )
     assert [parts.scheduled_values[0].value(StepInfo(0, epoch, 0.0)) for epoch in range(6)] == [1, 1, 2, 2, 4, 4]

@@ -19,7 +19,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.protocols import ScheduledParam, StepInfo
 
 #: A fall at the second and each later evaluation, whatever comes: no value improves by that much.
-FALLS = ("sched=plateau", "sched.patience=0", "sched.threshold=1", "sched.factor=0.5", "sched.base=linear")
+FALLS = ("sched=plateau", "sched.patience=0", "sched.min_delta=1", "sched.lr_factor=0.5", "sched.base=linear")
 
 
 def scales(knobs: Plateau, values: list[float]) -> list[float]:
@@ -48,15 +48,15 @@ def torch_rates(values: list[float], **options: Any) -> list[float]:
 @pytest.mark.parametrize(
     ("knobs", "options"),
     [
-        (Plateau(patience=2, factor=0.5), {"patience": 2, "factor": 0.5}),
-        (Plateau(patience=1, cooldown=3), {"patience": 1, "cooldown": 3}),
-        (Plateau(patience=0, factor=0.3, minimum=0.05), {"patience": 0, "factor": 0.3, "min_lr": 0.05}),
+        (Plateau(patience=2, lr_factor=0.5), {"patience": 2, "factor": 0.5}),
+        (Plateau(patience=1, cooldown_evals=3), {"patience": 1, "cooldown": 3}),
+        (Plateau(patience=0, lr_factor=0.3, min_factor=0.05), {"patience": 0, "factor": 0.3, "min_lr": 0.05}),
         (
-            Plateau(patience=2, threshold=0.05, threshold_mode="absolute"),
-            {"patience": 2, "threshold": 0.05, "threshold_mode": "abs"},
+            Plateau(patience=2, min_delta=0.05, min_delta_mode="absolute"),
+            {"patience": 2, "threshold": 0.05, "min_delta_mode": "abs"},
         ),
         (
-            Plateau(patience=1, metric="accuracy", mode="max", threshold=0.02),
+            Plateau(patience=1, metric="accuracy", mode="max", min_delta=0.02),
             {"patience": 1, "mode": "max", "threshold": 0.02},
         ),
     ],
@@ -69,12 +69,12 @@ def test_the_scale_equals_torchs_reduce_lr_on_plateau(knobs: Plateau, options: d
 
 
 def test_the_base_schedule_goes_on_beneath() -> None:
-    parts = Plateau(base="cosine:end=0.2", patience=0).build(context())
+    parts = Plateau(base="cosine:end_factor=0.2", patience=0).build(context())
     for value in (1.0, 2.0):
         parts.metric_callbacks[0]({"split": "val", "loss": value})
     moment = StepInfo(30, 3.0, 0.3)
     factor = math.prod(control.value(moment) for control in parts.scheduled_values)
-    assert factor == pytest.approx(0.1 * Cosine(end=0.2).make_factor(context())(moment))
+    assert factor == pytest.approx(0.1 * Cosine(end_factor=0.2).make_factor(context())(moment))
 
 
 def test_rows_of_training_are_not_looked_at() -> None:
@@ -107,7 +107,7 @@ def test_each_fall_is_a_row_with_its_reason_and_the_rate_follows(tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_resumed_run_goes_on_with_the_scale_it_had(tmp_path: Path) -> None:
-    often = (*FALLS, "checkpoint.every=1step", "checkpoint.keep=99")
+    often = (*FALLS, "checkpoint.every=1step", "checkpoint.keep_last=99")
     trained(tmp_path / "whole", *often)
     source = tmp_path / "whole" / "checkpoints" / "step-23"
     trained(tmp_path / "again", *often, f"resume={source}")

@@ -87,44 +87,44 @@ def percent(share: float) -> Duration:
 
 #: name: (schedule, what torch has for it, or the formula as a LambdaLR)
 TABLE: dict[str, tuple[Schedule, Make]] = {
-    "constant": (Constant(level=0.5), lambda o: ConstantLR(o, 0.5, TOTAL)),
-    "linear": (Linear(end=0.25), lambda o: LinearLR(o, 1.0, 0.25, TOTAL)),
-    "linear_rising": (Linear(start=0.1, end=1.0), lambda o: LinearLR(o, 0.1, 1.0, TOTAL)),
-    "exponential": (Exponential(every=steps(1), gamma=0.98), lambda o: ExponentialLR(o, 0.98)),
+    "constant": (Constant(factor=0.5), lambda o: ConstantLR(o, 0.5, TOTAL)),
+    "linear": (Linear(end_factor=0.25), lambda o: LinearLR(o, 1.0, 0.25, TOTAL)),
+    "linear_rising": (Linear(start_factor=0.1, end_factor=1.0), lambda o: LinearLR(o, 0.1, 1.0, TOTAL)),
+    "exponential": (Exponential(step_size=steps(1), gamma=0.98), lambda o: ExponentialLR(o, 0.98)),
     "exponential_by_epoch": (
-        Exponential(every=Duration(1, "ep"), gamma=0.5),
+        Exponential(step_size=Duration(1, "ep"), gamma=0.5),
         lambda o: ExponentialLR(o, 0.5 ** (1 / PER_EPOCH)),
     ),
-    "step": (Step(every=Duration(3, "ep"), gamma=0.5), lambda o: StepLR(o, 60, 0.5)),
+    "step": (Step(step_size=Duration(3, "ep"), gamma=0.5), lambda o: StepLR(o, 60, 0.5)),
     "multistep": (
         Multistep(milestones=(steps(30), Duration(5, "ep"), percent(90)), gamma=0.3),
         lambda o: MultiStepLR(o, [30, 100, 180], 0.3),
     ),
-    "cosine": (Cosine(end=0.1), lambda o: CosineAnnealingLR(o, TOTAL, 0.1)),
+    "cosine": (Cosine(end_factor=0.1), lambda o: CosineAnnealingLR(o, TOTAL, 0.1)),
     "cosine_restarts": (
-        CosineRestarts(every=percent(20), end=0.05),
+        CosineRestarts(t_0=percent(20), end_factor=0.05),
         lambda o: CosineAnnealingWarmRestarts(o, 40, 1, 0.05),
     ),
     "cosine_restarts_growing": (
-        CosineRestarts(every=steps(7), growth=3.0),
+        CosineRestarts(t_0=steps(7), t_mult=3.0),
         lambda o: CosineAnnealingWarmRestarts(o, 7, 3),
     ),
     "polynomial": (Polynomial(power=0.9), lambda o: PolynomialLR(o, TOTAL, 0.9)),
     "one_cycle": (OneCycle(), lambda o: OneCycleLR(o, 1.0, TOTAL)),
     "one_cycle_linear": (
-        OneCycle(anneal="linear", rise=0.1, div_factor=10),
+        OneCycle(anneal="linear", pct_start=0.1, div_factor=10),
         lambda o: OneCycleLR(o, 1.0, TOTAL, pct_start=0.1, anneal_strategy="linear", div_factor=10),
     ),
     "inverse_sqrt": (
-        InverseSqrt(timescale=steps(20), warmup=steps(20), warmup_from=0.0),
+        InverseSqrt(timescale=steps(20), warmup=steps(20), warmup_start_factor=0.0),
         lambda o: LambdaLR(o, lambda step: step / 20 if step < 20 else math.sqrt(20 / step)),
     ),
     "warmup_cosine": (
-        Cosine(warmup=percent(10), warmup_from=0.2),
+        Cosine(warmup=percent(10), warmup_start_factor=0.2),
         lambda o: SequentialLR(o, [LinearLR(o, 0.2, 1.0, 20), CosineAnnealingLR(o, TOTAL - 20)], [20]),
     ),
     "wsd_linear": (
-        Constant(warmup=steps(10), warmup_from=0.1, cooldown=percent(25), cooldown_to=0.2),
+        Constant(warmup=steps(10), warmup_start_factor=0.1, cooldown=percent(25), cooldown_end_factor=0.2),
         lambda o: SequentialLR(
             o, [LinearLR(o, 0.1, 1.0, 10), ConstantLR(o, 1.0), LinearLR(o, 1.0, 0.2, 50)], [10, 150]
         ),
@@ -142,7 +142,12 @@ TABLE: dict[str, tuple[Schedule, Make]] = {
     ),
     "sequence": (
         SequenceSchedule(
-            parts=("linear:10%:start=0.1:end=1", "constant:30step", "step:2ep:every=1ep:gamma=0.5", "cosine")
+            stages=(
+                "linear:10%:start_factor=0.1:end_factor=1",
+                "constant:30step",
+                "step:2ep:step_size=1ep:gamma=0.5",
+                "cosine",
+            )
         ),
         lambda o: SequentialLR(
             o,
@@ -151,7 +156,7 @@ TABLE: dict[str, tuple[Schedule, Make]] = {
         ),
     ),
     "sequence_after_warmup": (
-        SequenceSchedule(warmup=steps(20), parts=("multistep:50%:milestones=30step/60step", "polynomial:50%:power=3")),
+        SequenceSchedule(warmup=steps(20), stages=("multistep:50%:milestones=30step/60step", "polynomial:50%:power=3")),
         lambda o: SequentialLR(
             o, [LinearLR(o, 0.1, 1.0, 20), MultiStepLR(o, [30, 60]), PolynomialLR(o, 90, 3.0)], [20, 110]
         ),
@@ -185,9 +190,9 @@ def test_wsd_is_a_constant_rate_between_a_rise_and_a_fall() -> None:
     [
         (Constant(warmup=steps(10), cooldown=steps(40)), 160),
         (InverseSqrt(timescale=steps(20)), TOTAL),
-        (Step(every=steps(60)), TOTAL),
-        (Exponential(every=steps(60)), TOTAL),
-        (SequenceSchedule(parts=("cosine:50step", "constant")), TOTAL),
+        (Step(step_size=steps(60)), TOTAL),
+        (Exponential(step_size=steps(60)), TOTAL),
+        (SequenceSchedule(stages=("cosine:50step", "constant")), TOTAL),
     ],
     ids=["wsd", "inverse_sqrt", "step", "exponential", "sequence"],
 )
@@ -222,8 +227,8 @@ def test_the_warm_up_rises_to_where_the_curve_begins() -> None:
 @pytest.mark.parametrize(
     "schedule",
     [
-        Cosine(warmup=percent(10), cooldown=percent(20), cooldown_to=0.05),
-        SequenceSchedule(parts=("linear:10%", "cosine")),
+        Cosine(warmup=percent(10), cooldown=percent(20), cooldown_end_factor=0.05),
+        SequenceSchedule(stages=("linear:10%", "cosine")),
         Step(),
     ],
 )
@@ -241,13 +246,13 @@ def test_a_run_by_time_follows_the_same_curve(schedule: Schedule) -> None:
         (Cosine(warmup=percent(60), cooldown=percent(50)), TOTAL, "longer than the run together"),
         (Cosine(warmup=Duration(5, "s")), TOTAL, "in steps, epochs or percent"),
         (Cosine(warmup=steps(5)), 0, "in percent"),
-        (Step(every=steps(0)), TOTAL, "at least 1step"),
+        (Step(step_size=steps(0)), TOTAL, "at least 1step"),
         (Multistep(milestones=(steps(60), steps(30))), TOTAL, "do not rise"),
-        (SequenceSchedule(parts=("linear:50step", "cosine:100step")), TOTAL, "take 150 steps, and there are 200"),
-        (SequenceSchedule(parts=("linear:150step", "cosine:100step")), TOTAL, "leave the duration of one part out"),
-        (SequenceSchedule(parts=("linear:200step", "cosine")), TOTAL, "leave the duration of one part out"),
-        (OneCycle(cycle_momentum=True, param="momentum"), TOTAL, "both set the momentum"),
-        (Cosine(param=()), TOTAL, "names none"),
+        (SequenceSchedule(stages=("linear:50step", "cosine:100step")), TOTAL, "take 150 steps, and there are 200"),
+        (SequenceSchedule(stages=("linear:150step", "cosine:100step")), TOTAL, "leave the duration of one part out"),
+        (SequenceSchedule(stages=("linear:200step", "cosine")), TOTAL, "leave the duration of one part out"),
+        (OneCycle(cycle_momentum=True, applies_to="momentum"), TOTAL, "both set the momentum"),
+        (Cosine(applies_to=()), TOTAL, "names none"),
     ],
 )
 def test_a_length_that_cannot_be_is_refused_with_the_fix(schedule: Schedule, total: int, words: str) -> None:
@@ -261,7 +266,7 @@ def test_a_length_that_cannot_be_is_refused_with_the_fix(schedule: Schedule, tot
         ("cosin:10%", "did you mean 'cosine'"),
         ("cosine:10", "is not a duration"),
         ("cosine:10%:ends=1", "did you mean 'end'"),
-        ("cosine:10%:end=-1", "at least 0"),
+        ("cosine:10%:end_factor=-1", "at least 0"),
         ("cosine:10%:warmup=5%", "is no knob here"),
         ("sequence:10%", "a sequence within a sequence"),
         ("wsd:10%", "write constant with its knobs"),
@@ -269,12 +274,12 @@ def test_a_length_that_cannot_be_is_refused_with_the_fix(schedule: Schedule, tot
 )
 def test_a_part_that_cannot_be_is_refused_with_the_fix(part: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        SequenceSchedule(parts=(part, "linear"))
+        SequenceSchedule(stages=(part, "linear"))
 
 
 def test_the_parts_of_a_sequence_are_checked_with_the_configuration() -> None:
-    with pytest.raises(ConfigError, match=r"sched: sched.parts: linear:10%:ends=1: 'ends' is no knob here"):
-        decode_config(compose(["sched=sequence", "sched.parts=['linear:10%:ends=1',cosine]"]))
+    with pytest.raises(ConfigError, match=r"sched: sched.stages: linear:10%:ends=1: 'ends' is no knob here"):
+        decode_config(compose(["sched=sequence", "sched.stages=['linear:10%:ends=1',cosine]"]))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +295,7 @@ def test_param_scales_what_the_optimizer_was_built_with(
 ) -> None:
     made = optimizer([torch.nn.Parameter(torch.zeros(1))])
     param = "weight_decay" if key == "weight_decay" else "momentum"
-    parts = Linear(param=param).build(context())  # type: ignore[arg-type]
+    parts = Linear(applies_to=param).build(context())  # type: ignore[arg-type]
     (setter,) = bind_scheduled_values(parts.scheduled_values, [made], torch.nn.Module())
     setter(StepInfo(0, 0.0, 0.0))
     assert made.param_groups[0][key] == pytest.approx(first)
@@ -302,7 +307,7 @@ def test_param_scales_what_the_optimizer_was_built_with(
 def test_param_scales_every_dropout_by_its_own_rate_and_several_parameters_alike() -> None:
     model = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Dropout(0.4))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    parts = Linear(start=0.0, end=1.0, param=("lr", "drop_rate")).build(context())
+    parts = Linear(start_factor=0.0, end_factor=1.0, applies_to=("lr", "drop_rate")).build(context())
     for setter in bind_scheduled_values(parts.scheduled_values, [optimizer], model):
         setter(StepInfo(50, 2.5, 0.25))
     assert [module.p for module in model] == pytest.approx([0.05, 0.1])
@@ -312,7 +317,7 @@ def test_param_scales_every_dropout_by_its_own_rate_and_several_parameters_alike
 @pytest.mark.parametrize("param", ["momentum", "weight_decay", "drop_rate"])
 def test_a_parameter_that_nothing_has_is_refused(param: str) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    parts = Linear(param=param).build(context())  # type: ignore[arg-type]
+    parts = Linear(applies_to=param).build(context())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="nothing in this run has one above 0"):
         bind_scheduled_values(parts.scheduled_values, [optimizer], torch.nn.Linear(2, 2))
 
@@ -320,15 +325,18 @@ def test_a_parameter_that_nothing_has_is_refused(param: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("sched.param=drop_rate",), "the drop rate is scheduled, but nothing in this run has one above 0"),
-        (("optim=sgd", "optim.momentum=0", "sched.param=momentum"), "the momentum is scheduled, but nothing"),
-        (("optim=adafactor", "sched.param=momentum"), "choose an optimizer that has it, as in optim=sgd"),
+        (("sched.applies_to=drop_rate",), "the drop rate is scheduled, but nothing in this run has one above 0"),
+        (("optim=sgd", "optim.momentum=0", "sched.applies_to=momentum"), "the momentum is scheduled, but nothing"),
+        (("optim=adafactor", "sched.applies_to=momentum"), "choose an optimizer that has it, as in optim=sgd"),
         (("optim=adafactor", "sched=one_cycle", "sched.cycle_momentum=true"), "sched.cycle_momentum=false"),
-        (("optim.weight_decay=0", "sched.param=[lr,weight_decay]"), "the weight decay is scheduled, but nothing"),
-        (("+reg=[dropout]", "reg.dropout.before=*", "sched.param=drop_rate", "train.compile=on"), "train.compile=off"),
+        (("optim.weight_decay=0", "sched.applies_to=[lr,weight_decay]"), "the weight decay is scheduled, but nothing"),
+        (
+            ("+reg=[dropout]", "reg.dropout.before_modules=*", "sched.applies_to=drop_rate", "train.compile=on"),
+            "train.compile=off",
+        ),
         (("sched.warmup=100ep",), "shorten the warm-up"),
         (("sched=plateau", "data.val_fraction=0"), "looks at the validation part"),
-        (("sched=sequence", "sched.parts=['linear:99ep']"), "leave the duration of one part out"),
+        (("sched=sequence", "sched.stages=['linear:99ep']"), "leave the duration of one part out"),
     ],
 )
 def test_a_schedule_without_effect_or_place_is_refused_before_a_folder_is_made(
@@ -339,7 +347,7 @@ def test_a_schedule_without_effect_or_place_is_refused_before_a_folder_is_made(
 
 
 def test_the_plan_holds_and_draws_what_is_scheduled() -> None:
-    words = ("sched=one_cycle", "sched.cycle_momentum=true", "sched.param=[lr,weight_decay]", "optim.lr=0.5")
+    words = ("sched=one_cycle", "sched.cycle_momentum=true", "sched.applies_to=[lr,weight_decay]", "optim.lr=0.5")
     plan = open_session(decode_config(compose([*words, "train.duration=100step"])), World()).plan
     assert list(plan.schedule) == ["lr", "weight_decay ×", "momentum"]
     assert plan.schedule["lr"][0] == pytest.approx(0.5 / 25)
@@ -354,7 +362,13 @@ def test_a_curve_is_drawn_by_heights_between_its_first_and_last_value() -> None:
 
 @pytest.mark.slow
 def test_a_run_that_was_made_longer_goes_on_as_the_longer_run_would_have(tmp_path: Path) -> None:
-    wsd = ("sched=wsd", "sched.warmup=4step", "sched.cooldown=10step", "checkpoint.every=10step", "checkpoint.keep=9")
+    wsd = (
+        "sched=wsd",
+        "sched.warmup=4step",
+        "sched.cooldown=10step",
+        "checkpoint.every=10step",
+        "checkpoint.keep_last=9",
+    )
     trained(tmp_path / "short", *wsd, "train.duration=30step")
     trained(tmp_path / "long", *wsd, "train.duration=50step")
     source = tmp_path / "short" / "checkpoints" / "step-20"
@@ -365,8 +379,19 @@ def test_a_run_that_was_made_longer_goes_on_as_the_longer_run_would_have(tmp_pat
 
 
 def test_what_is_scheduled_besides_the_rate_stands_in_the_rows_and_the_report(tmp_path: Path) -> None:
-    words = ("optim=sgd", "optim.momentum=0.8", "optim.weight_decay=0.1", "+reg=[dropout]", "reg.dropout.rate=0.4")
-    curve = ("sched=linear", "sched.start=1", "sched.end=0.5", "sched.param=[momentum,weight_decay,drop_rate]")
+    words = (
+        "optim=sgd",
+        "optim.momentum=0.8",
+        "optim.weight_decay=0.1",
+        "+reg=[dropout]",
+        "reg.dropout.probability=0.4",
+    )
+    curve = (
+        "sched=linear",
+        "sched.start_factor=1",
+        "sched.end_factor=0.5",
+        "sched.applies_to=[momentum,weight_decay,drop_rate]",
+    )
     trained(tmp_path / "run", *words, *curve, "train.duration=8step", "log.every=2step", "log.report=true")
     found = [row for row in rows(tmp_path / "run") if row["split"] == "train"]
     factors = [1 - 0.5 * step / 8 for step in (1, 3, 5, 7)]

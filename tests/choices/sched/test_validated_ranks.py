@@ -12,25 +12,25 @@ from short_runs import comparable, trained
 LINE = (
     "model=mlp",
     "model.hidden=[16]",
-    "train.limit=100",
+    "train.max_examples=100",
     "train.batch_size=32",
     "train.duration=24step",
     "log.every=1step",
     "log.report=false",
     "eval.every=2step",
-    "eval.limit=37",
+    "eval.max_examples=37",
     "precision=fp32",
     "optim=sgd",
     "optim.lr=0.5",
-    "data.crop_padding=0",
+    "augment.crop.padding=0",
 )
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ("sched=plateau", "sched.patience=0", "sched.threshold=0.2", "sched.factor=0.5", "sched.base=linear"),
-        ("sched=plateau", "sched.patience=1", "sched.metric=accuracy", "sched.threshold=0.3", "sched.cooldown=1"),
+        ("sched=plateau", "sched.patience=0", "sched.min_delta=0.2", "sched.lr_factor=0.5", "sched.base=linear"),
+        ("sched=plateau", "sched.patience=1", "sched.metric=accuracy", "sched.min_delta=0.3", "sched.cooldown_evals=1"),
         ("sched=adaptive", "sched.base=cosine", "sched.warmup=2step"),
         ("sched=adaptive", "sched.follow=last", "sched.power=0.5"),
     ],

@@ -1,0 +1,58 @@
+"""CutMix (Yun et al., "CutMix: regularization strategy to train strong classifiers with localizable features", 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from dnntrain.choices.augment._boxes import make_box_mask
+from dnntrain.choices.augment._pairs import blend_rows, draw_symmetric_beta, find_partners, to_soft_targets
+from dnntrain.config.fields import Positive, Probability
+from dnntrain.protocols import AugmentChoice, Batch, BatchStage, BatchTransform, BuildContext, Hooks, TaskFeature
+from dnntrain.utils.rng import Index, Key
+
+
+@dataclass(frozen=True)
+class Cutmix(AugmentChoice):
+    """A box of the image is the partner's, of 1 - l of the area, l of Beta(alpha, alpha); targets mix by the areas that are seen."""
+
+    alpha: Positive = 1.0  # of the Beta distribution; 1: the areas are spread evenly, as in the paper
+    probability: Probability = 0.5  # share of the examples that get a box; the paper has 0.5 for CIFAR, 1 for ImageNet
+
+    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS})
+    example_relation: ClassVar[str] = "mixes"
+
+    def build(self, context: BuildContext) -> Hooks:
+        def mix(batch: Batch, key: Key) -> Batch:
+            return apply_cutmix(batch, key, self.alpha, self.probability, context)
+
+        return Hooks(batch_transforms=(BatchTransform(BatchStage.MIX, mix),))
+
+
+def apply_cutmix(batch: Batch, key: Key, alpha: float, probability: float, context: BuildContext) -> Batch:
+    """`batch` with boxes of the partners' images and soft targets, both new tensors. Boxes are keyed by position."""
+    _, _, height, width = batch.inputs.shape
+    boxes = draw_mixing_boxes(batch.position, key.with_stream("cutmix"), alpha, probability, height, width)
+    partner = find_partners(
+        batch.position, context.epoch_schedule.batch_size_at(batch.epoch), context.pair_block, key.with_stream("pairs")
+    )
+    rows = torch.from_numpy(partner).to(batch.inputs.device)
+    targets = to_soft_targets(batch.targets, context.spec.output.size)
+    batch.inputs = torch.where(make_box_mask(boxes, batch.inputs), batch.inputs[rows], batch.inputs)
+    batch.targets = blend_rows(targets, targets[rows], 1 - boxes[:, 2] * boxes[:, 3] / (height * width))
+    return batch
+
+
+def draw_mixing_boxes(position: Index, key: Key, alpha: float, probability: float, height: int, width: int) -> Index:
+    """[n, 4] boxes (top, left, height, width) in pixels: sides sqrt(1 - l) of the image's, the centre anywhere, cut at the border."""
+    side = np.sqrt(1 - draw_symmetric_beta(alpha, key, position)) * (key.uniform(position, 2) < probability)
+    spans = []
+    for draw, size in ((3, height), (4, width)):
+        half, centre = (side * size).astype(np.int64) // 2, key.integers(position, size, draw)
+        first, last = np.clip(centre - half, 0, size), np.clip(centre + half, 0, size)
+        spans.append((first, last - first))
+    (top, box_height), (left, box_width) = spans
+    return np.stack([top, left, box_height, box_width], axis=1)

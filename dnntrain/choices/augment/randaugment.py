@@ -1,0 +1,39 @@
+"""RandAugment (Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dnntrain.choices.augment._image_ops import AugmentPolicy, check_channels, make_operations
+from dnntrain.config.fields import Annotated, PositiveInt, Range
+from dnntrain.protocols import AugmentChoice, BuildContext, Claim, Hooks, Role
+
+
+@dataclass(frozen=True)
+class RandAugment(AugmentChoice):
+    """Each image goes through some of 14 operations, drawn evenly for it and the epoch, all of one magnitude, the sign by chance.
+
+    Operations and magnitudes are those of torchvision. It comes after mirroring and cropping, on the bytes.
+    """
+
+    operations: PositiveInt = 2  # operations that an image goes through, one after the other; 1 to 3 in the paper
+    magnitude: Annotated[int, Range(at_least=0, at_most=30)] = 9  # their strength: 0 hardly any, 30 the strongest
+
+    varies_images: ClassVar[bool] = True
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.IMAGE_OPERATIONS, "augment.randaugment", "leave augment.randaugment out"),)
+
+    def build(self, context: BuildContext) -> Hooks:
+        channels, height, width = context.spec.inputs.shape
+        check_channels("randaugment", channels)
+        space = make_operations(
+            shear=0.3,
+            across=150.0 / 331.0 * width,
+            down=150.0 / 331.0 * height,
+            degrees=30.0,
+            enhance=0.9,
+            fewest_bits=4,
+        )
+        return Hooks(image_transforms=(AugmentPolicy("randaugment", space, self.operations, self.magnitude),))

@@ -1,0 +1,52 @@
+"""Random erasing (Zhong et al., "Random erasing data augmentation", 2020; called cutout where the patch is a square)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from dnntrain.choices.augment._boxes import make_box_mask
+from dnntrain.config.fields import Annotated, Positive, Probability, Range
+from dnntrain.protocols import AugmentChoice, Batch, BatchStage, BatchTransform, BuildContext, Hooks
+from dnntrain.utils.rng import Index, Key
+
+
+@dataclass(frozen=True)
+class RandomErasing(AugmentChoice):
+    """A rectangle of `min_area` to `max_area` of the image, of aspect up to `max_aspect`, is set to 0, the mean colour."""
+
+    probability: Probability = 0.25  # share of the images that lose a rectangle
+    min_area: Annotated[float, Range(above=0, at_most=1)] = 0.02  # smallest part of the image
+    max_area: Annotated[float, Range(above=0, at_most=1)] = 0.33  # largest part of the image
+    max_aspect: Positive = 3.3  # longest to shortest side; at least 1
+
+    varies_images: ClassVar[bool] = True
+
+    def build(self, context: BuildContext) -> Hooks:
+        def erase(batch: Batch, key: Key) -> Batch:
+            _, _, height, width = batch.inputs.shape
+            boxes = draw_erasing_boxes(self, key.with_stream("random_erasing"), batch.rng_index, height, width)
+            batch.inputs = erase_boxes(batch.inputs, boxes)
+            return batch
+
+        return Hooks(batch_transforms=(BatchTransform(BatchStage.AUGMENT, erase),))
+
+
+def draw_erasing_boxes(options: RandomErasing, key: Key, index: Index, height: int, width: int) -> Index:
+    """[n, 4] boxes (top, left, height, width) in pixels, keyed by example; a box of height 0 erases nothing."""
+    is_chosen = key.uniform(index, 0) < options.probability
+    area = height * width * (options.min_area + (options.max_area - options.min_area) * key.uniform(index, 1))
+    aspect = np.exp((2 * key.uniform(index, 2) - 1) * np.log(max(options.max_aspect, 1.0)))
+    box_height = np.clip(np.rint(np.sqrt(area * aspect)), 1, height).astype(np.int64)
+    box_width = np.clip(np.rint(np.sqrt(area / aspect)), 1, width).astype(np.int64)
+    top = (key.uniform(index, 3) * (height - box_height + 1)).astype(np.int64)
+    left = (key.uniform(index, 4) * (width - box_width + 1)).astype(np.int64)
+    return np.stack([top, left, box_height * is_chosen, box_width], axis=1)
+
+
+def erase_boxes(images: Tensor, boxes: Index) -> Tensor:
+    """`images` [n, c, h, w] with each example's box set to 0; a new tensor."""
+    return images.masked_fill(make_box_mask(boxes, images), 0.0)

@@ -1,0 +1,35 @@
+"""Repeated augmentation (Hoffer et al., "Augment your batch: improving generalization through instance repetition", 2020)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dnntrain.config.fields import Annotated, Range
+from dnntrain.protocols import AugmentChoice, BuildContext, Hooks, Refusal, RunFacts
+
+
+@dataclass(frozen=True)
+class RepeatedAugment(AugmentChoice):
+    """Each step holds `copies` differently augmented copies of train.batch_size / `copies` examples.
+
+    A step costs what it did, and an epoch has as many steps; it sees 1 / `copies` of the examples, and `copies` epochs see each of them.
+    """
+
+    copies: Annotated[int, Range(at_least=2)] = 2  # of each example in a step; must divide train.batch_size
+
+    def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
+        if facts.batch_size % self.copies:
+            yield Refusal(
+                f"augment.repeated_augment.copies={self.copies} does not divide train.batch_size={facts.batch_size}",
+                f"use train.batch_size={math.ceil(facts.batch_size / self.copies) * self.copies}",
+            )
+        if not facts.varies_images:
+            yield Refusal(
+                f"augment.repeated_augment.copies={self.copies} repeats examples, and nothing that changes images makes the copies differ",
+                "use +augment=[randaugment], or augment=[crop,flip,repeated_augment] with augment.crop.padding=4",
+            )
+
+    def build(self, context: BuildContext) -> Hooks:
+        return Hooks(augment_copies=self.copies)

@@ -1,0 +1,27 @@
+"""TrivialAugment (Müller & Hutter, "TrivialAugment: tuning-free yet state-of-the-art data augmentation", 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dnntrain.choices.augment._image_ops import AugmentPolicy, check_channels, make_operations
+from dnntrain.protocols import AugmentChoice, BuildContext, Claim, Hooks, Role
+
+
+@dataclass(frozen=True)
+class TrivialAugment(AugmentChoice):
+    """Each image goes through one of 14 operations, at one of 31 magnitudes, both drawn evenly for it and the epoch; there is no knob.
+
+    Operations and magnitudes are those of the paper's wide space, as in torchvision. It comes after mirroring and cropping, on the bytes.
+    """
+
+    varies_images: ClassVar[bool] = True
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.IMAGE_OPERATIONS, "augment.trivial_augment", "leave augment.trivial_augment out"),)
+
+    def build(self, context: BuildContext) -> Hooks:
+        check_channels("trivial_augment", context.spec.inputs.shape[0])
+        space = make_operations(shear=0.99, across=32.0, down=32.0, degrees=135.0, enhance=0.99, fewest_bits=2)
+        return Hooks(image_transforms=(AugmentPolicy("trivial_augment", space, 1, None),))

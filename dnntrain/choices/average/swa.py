@@ -1,0 +1,155 @@
+"""Stochastic weight averaging (Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from dnntrain.choices.average.ema import WeightAverage, count_one_copy
+from dnntrain.config.fields import Duration, Fraction, NonNegativeInt, PositiveDuration
+from dnntrain.errors import ConfigError
+from dnntrain.nn.precise_bn import PreciseStatistics
+from dnntrain.protocols import (
+    AverageChoice,
+    BuildContext,
+    Claim,
+    Hooks,
+    LayoutRequirement,
+    Refusal,
+    Role,
+    RunFacts,
+    StepInfo,
+)
+
+
+@dataclass(frozen=True)
+class Swa(AverageChoice):
+    """The mean of the weights at the ends of the last epochs, evaluated and exported in their place.
+
+    Batch normalisation's running statistics are recomputed for it. A constant or cyclic learning rate in that part of the run suits it
+    best: `sched=sequence`.
+    """
+
+    start_fraction: Fraction = 0.75  # part of the run after which weights are averaged
+    every: PositiveDuration = Duration(1, "ep")  # distance of the weights that are averaged
+    precise_bn_batches: NonNegativeInt = (
+        100  # training batches for the statistics of batch norm; 0: the mean of those that ran
+    )
+
+    @property
+    def needs(self) -> frozenset[LayoutRequirement]:
+        """Recomputed statistics look at the inputs of inner modules."""
+        return frozenset({LayoutRequirement.FEATURES}) if self.precise_bn_batches else frozenset()
+
+    def get_claims(self) -> Iterator[Claim]:
+        yield Claim(Role.EVAL_WEIGHTS, "average.swa", "leave average.swa out")
+        if self.precise_bn_batches:
+            yield Claim(
+                Role.BATCH_NORM_STATISTICS,
+                f"average.swa.precise_bn_batches={self.precise_bn_batches}",
+                "use average.swa.precise_bn_batches=0",
+            )
+
+    def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
+        if not facts.has_validation and not facts.has_test:
+            yield Refusal(
+                "average.swa gives the weights that are evaluated, and nothing is",
+                "set data.val_fraction=0.1 or eval.run_test=true",
+            )
+
+    def build(self, context: BuildContext) -> Hooks:
+        average = TailAverage(self.start_fraction, make_interval_check(self, context))
+        hooks = Hooks(
+            after_step_hooks=(average,),
+            eval_weights=(average,),
+            state={"swa": average},
+            bindings=(average.bind,),
+            memory_use=(count_one_copy,),
+        )
+        if not self.precise_bn_batches:
+            return hooks
+        statistics = AveragedStatistics(self.precise_bn_batches, average)
+        return replace(
+            hooks,
+            after_step_hooks=(average, statistics),
+            eval_weights=(average, statistics),
+            state={"swa": average, "swa_statistics": statistics},
+            bindings=(average.bind, statistics.bind),
+        )
+
+
+def make_interval_check(options: Swa, context: BuildContext) -> Callable[[int], bool]:
+    """Whether a multiple of `every` is done after so many steps. Raises ConfigError where none lies in the averaged part of the run."""
+    total = context.total_steps
+    if options.every.unit == "s" or (options.every.unit == "%" and not total):
+        raise ConfigError(
+            f"average.swa.every={options.every} is no number of steps", "use average.swa.every=1ep or 100step"
+        )
+    next_end = context.epoch_schedule.make_next_multiple(options.every, total)
+
+    def is_due(steps_done: int) -> bool:
+        return next_end(steps_done) == steps_done
+
+    last = next((step for step in range(total, 0, -1) if is_due(step)), 0)
+    if total and (last == 0 or last - 1 < options.start_fraction * total):
+        raise ConfigError(
+            f"average.swa.every={options.every} leaves no weights to average between {options.start_fraction:.0%} and the end "
+            f"of a run of {total} steps",
+            "use average.swa.every=1step, or a longer train.duration",
+        )
+    return is_due
+
+
+class TailAverage(WeightAverage):
+    """average = (n * average + weights) / (n + 1), after the steps that `ends` names, from the part `start` of the run on."""
+
+    def __init__(self, start: float, is_interval_end: Callable[[int], bool]) -> None:
+        super().__init__(0.0, 1, warmup=False)
+        self._start, self._ends = start, is_interval_end
+
+    @property
+    def average_count(self) -> int:
+        """How many weights are in the average."""
+        return self._updates
+
+    @torch.no_grad()
+    def __call__(self, step_info: StepInfo) -> None:
+        if self.is_due(step_info):
+            self._update(self._updates / (self._updates + 1))
+            self._updates += 1
+
+    def is_due(self, step_info: StepInfo) -> bool:
+        """True where the step that began at `moment` ends with weights to be averaged."""
+        return step_info.fraction >= self._start and self._ends(step_info.step + 1)
+
+    @contextmanager
+    def swap_in(self, model: nn.Module) -> Iterator[None]:
+        if not self._updates:
+            yield
+            return
+        with super().swap_in(model):
+            yield
+
+
+class AveragedStatistics(PreciseStatistics):
+    """Recomputed once per state of the average, and only where there is one."""
+
+    def __init__(self, batches: int, average: TailAverage) -> None:
+        super().__init__(batches)
+        self._average = average
+
+    def __call__(self, step_info: StepInfo) -> None:
+        if self._average.is_due(step_info):
+            super().__call__(step_info)
+
+    @contextmanager
+    def swap_in(self, model: nn.Module) -> Iterator[None]:
+        if not self._average.average_count or not self._layers:
+            yield
+            return
+        with super().swap_in(model):
+            yield
