@@ -1,7 +1,9 @@
-"""Writes docs/reference.md: every command, option, key, group, choice and knob, from the same tables that `dnntrain ls` reads.
+"""Write docs/reference.md from the tables that `dnntrain ls` reads.
+
+It lists every command, option, key, group and choice.
 
 python scripts/make_reference.py           writes it
-python scripts/make_reference.py --check   exit code 1 where it is not current
+python scripts/make_reference.py --check   exit code 1 if it is not current
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dnntrain.config.schema import FieldSchema  # noqa: E402
 
 TARGET = ROOT / "docs" / "reference.md"
 
-#: Knobs that so many choices of a group have alike are listed once, for the group.
+#: Options that all choices of a group share are listed once, if the group has this many choices.
 _SHARED_BY = 3
 
 _HEAD = """\
@@ -39,7 +41,7 @@ How keys and choices are written: [configuration.md](configuration.md).
 
 
 def main(arguments: list[str]) -> int:
-    """Writes the page, or checks it."""
+    """Write the page, or check it."""
     text = page()
     if arguments == ["--check"]:
         current = TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text
@@ -51,20 +53,20 @@ def main(arguments: list[str]) -> int:
 
 
 def page() -> str:
-    """The whole page. Installed plug-ins are left out, so that it is the same everywhere."""
+    """Return the whole page without installed plug-ins, so that it is the same everywhere."""
     known = Registry((get_builtin_source(),))
     lines = [_HEAD, "## Commands", "", *_commands(), "", "## Keys", ""]
-    lines += ["At the root:", "", *_knobs("", map(_knob, get_root_fields().values()))]
+    lines += ["At the root:", "", *_keys("", map(_describe_field, get_root_fields().values()))]
     for section, kind in SECTIONS.items():
         lines += ["", f"`{section}`: {kind.__doc__}", ""]
-        lines += _knobs(f"{section}.", map(_knob, get_section_fields(section).values()))
+        lines += _keys(f"{section}.", map(_describe_field, get_section_fields(section).values()))
     for group in VISIBLE:
         lines += ["", f"## {group}", "", *_group(known, group)]
     return "\n".join(lines) + "\n"
 
 
 def _commands() -> Iterator[str]:
-    """The table of commands, then the options of each. `--json` and what every command has are listed once."""
+    """Yield the table of commands, then the options of each; shared options are listed once."""
     yield from _table("command", "does")
     for name, command in COMMANDS.items():
         yield f"| {_code(' '.join(filter(None, ('dnntrain', name, command.operands))))} | {_cell(command.doc)} |"
@@ -100,20 +102,20 @@ def _group(known: Registry, group: str) -> Iterator[str]:
     for choice in choices:
         yield f"| `{choice.name}` | {_cell(choice.doc)} |"
     found = [describe_choice(choice)[0] for choice in choices]
-    shared = _shared([facts["knobs"] for facts in found if "knobs" in facts])
+    shared = _shared([facts["options"] for facts in found if "options" in facts])
     if shared:
         yield from (
             "",
-            f"Knobs that all choices of `{group}` have, with these defaults where nothing else is said:",
+            f"Options of all choices of `{group}`; a choice below may list another default:",
             "",
         )
-        yield from _knobs(f"{group}.", shared)
+        yield from _keys(f"{group}.", shared)
     for choice, facts in zip(choices, found, strict=True):
         yield from _choice(choice, facts, shared)
 
 
 def _choice(choice: Choice, facts: dict[str, Any], shared: list[dict[str, Any]]) -> Iterator[str]:
-    """The knobs of one choice that are its own; for an overlay, what it sets."""
+    """Yield the options that only this choice has; for an overlay, its settings."""
     if choice.module_path is None:
         settings = [f"{key}={text(value)}" for key, value in facts["settings"].items()]
         chosen = [
@@ -133,19 +135,22 @@ def _choice(choice: Choice, facts: dict[str, Any], shared: list[dict[str, Any]])
         changed = ", ".join(f"`{choice.key}.{name}={text(value)}`" for name, value in choice.chain[-1].values.items())
         yield from ("", f"### {choice.group}={choice.name}", "", f"The preset of `{choice.base}` with {changed}.")
         return
-    own = [knob for knob in facts["knobs"] if knob not in shared]
+    own = [option for option in facts["options"] if option not in shared]
     if own:
         yield from ("", f"### {choice.group}={choice.name}", "")
-        yield from _knobs(f"{choice.key}.", own)
+        yield from _keys(f"{choice.key}.", own)
 
 
 def _shared(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The knobs that stand in every table with the same type and meaning, with their most common default."""
+    """Return the options that every table has with the same type and meaning.
+
+    Each has its most common default.
+    """
     if len(tables) < _SHARED_BY:
         return []
     shared = []
-    for knob in tables[0]:
-        alike = [other for table in tables for other in table if _same(other, knob)]
+    for option in tables[0]:
+        alike = [other for table in tables for other in table if _same(other, option)]
         if len(alike) == len(tables):
             shared.append(max(alike, key=alike.count))
     return shared
@@ -155,15 +160,15 @@ def _same(left: dict[str, Any], right: dict[str, Any]) -> bool:
     return all(left[key] == right[key] for key in ("name", "type", "doc"))
 
 
-def _knob(field: FieldSchema) -> dict[str, Any]:
+def _describe_field(field: FieldSchema) -> dict[str, Any]:
     return {"name": field.name, "default": to_plain(field.default), "type": describe_type(field.type), "doc": field.doc}
 
 
-def _knobs(prefix: str, knobs: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _keys(prefix: str, options: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield from _table("key", "default", "may be", "is")
-    for knob in knobs:
-        default = text(knob["default"])
-        yield f"| `{prefix}{knob['name']}` | `{default}` | {_cell(knob['type'])} | {_cell(knob['doc'])} |"
+    for option in options:
+        default = text(option["default"])
+        yield f"| `{prefix}{option['name']}` | `{default}` | {_cell(option['type'])} | {_cell(option['doc'])} |"
 
 
 def _table(*names: str) -> tuple[str, str]:
@@ -171,7 +176,7 @@ def _table(*names: str) -> tuple[str, str]:
 
 
 def text(value: Any) -> str:
-    """A value as it is typed on the command line."""
+    """Return a value as it is typed on the command line."""
     if isinstance(value, list):
         return "[" + ",".join(map(text, value)) + "]"
     if value is None or isinstance(value, bool):

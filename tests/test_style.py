@@ -39,7 +39,17 @@ PENDING = {
 
 #: Folders and modules of dnntrain/ whose docstrings, messages and comments are rewritten, as "protocols" or "errors.py".
 #: Extend it until one entry, ".", names all.
-CLEAN: tuple[str, ...] = ()
+CLEAN: tuple[str, ...] = (
+    "cli",
+    "display",
+    "export",
+    "inference/export_run.py",
+    "inference/option_values.py",
+    "inference/predict.py",
+    "inference/run_args.py",
+    "inference/write_predictions.py",
+    "run",
+)
 
 MODULES = sorted(
     {

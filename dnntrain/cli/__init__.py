@@ -1,1 +1,1 @@
-"""argv → command → exit code."""
+"""Turn argv into a command, and its result into an exit code."""

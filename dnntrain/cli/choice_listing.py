@@ -1,4 +1,7 @@
-"""Describe groups, choices and their options, from the YAML files and the modules' source, without hydra or torch."""
+"""Describe groups, choices and their options, without importing hydra or torch.
+
+The YAML files and the source of the modules describe them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from dnntrain.config.yaml_io import format_path, iterate_leaves
 
 
 def list_groups(choice_registry: Registry) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every group with the names of its choices."""
+    """Return every group with the names of its choices."""
     group_rows: list[dict[str, Any]] = [
         {"group": name, "doc": group.doc, "list": not group.single, "choices": choice_registry.list_names(name)}
         for name, group in GROUPS.items()
@@ -21,11 +24,11 @@ def list_groups(choice_registry: Registry) -> tuple[list[dict[str, Any]], list[s
     ]
     rows = [(str(row["group"]), ", ".join(row["choices"]) or "(none yet)", str(row["doc"])) for row in group_rows]
     lines = [line for name, choices, doc in rows for line in wrap_text(f"{name:<10} ", f"{doc}: {choices}")]
-    return group_rows, [*lines, "", "dnntrain ls GROUP describes the choices, dnntrain ls GROUP CHOICE the knobs"]
+    return group_rows, [*lines, "", "dnntrain ls GROUP describes the choices, dnntrain ls GROUP CHOICE the options"]
 
 
 def describe_group(choice_registry: Registry, group: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every choice of `group` with a line about it."""
+    """Return every choice of `group` with a line about it."""
     choices = choice_registry.get_choices(group).values()
     choice_rows = [
         {"choice": choice.name, "base": choice.base, "doc": choice.doc, "file": format_path(choice.yaml)}
@@ -42,7 +45,9 @@ def describe_group(choice_registry: Registry, group: str) -> tuple[list[dict[str
 
 
 def describe_choice(choice: Choice) -> tuple[dict[str, Any], list[str]]:
-    """The knobs of a choice: default, what it may be, what it is for. An overlay has settings instead."""
+    """Return the options of a choice: default, allowed values, purpose. An overlay has settings
+    instead.
+    """
     description: dict[str, Any] = {
         "group": choice.group,
         "choice": choice.name,
@@ -65,7 +70,7 @@ def describe_choice(choice: Choice) -> tuple[dict[str, Any], list[str]]:
             *(f"{key}={_format_value(value)}" for key, value in settings.items()),
         ]
     options = _describe_options(choice)
-    description["knobs"] = options
+    description["options"] = options
     lines: list[str] = []
     for option in options:
         lines += wrap_text(f"{choice.key}.{option['name']}={_format_value(option['default'])}", "")

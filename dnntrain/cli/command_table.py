@@ -1,6 +1,7 @@
-"""The commands: what each does, its operands, options and examples.
+"""The commands: purpose, operands, options and examples of each.
 
-The parser, --help, shell completion and docs/reference.md read this table. Imports neither hydra nor torch.
+The parser, --help, shell completion and docs/reference.md read this table. Imports neither hydra
+nor torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dnntrain.config.fields import NonNegativeInt, Positive, PositiveInt, Range,
 from dnntrain.export.format_names import FORMAT_NAMES
 from dnntrain.inference.option_values import BenchRuntime, ExportRuntime, PredictionFormat, Split
 
-#: mypy cannot know what a folder holds.
+#: mypy cannot list the files of a folder.
 _Format: Any = Annotated[
     Literal.__getitem__(FORMAT_NAMES),
     RefusedWords(
@@ -26,23 +27,23 @@ _Format: Any = Annotated[
 
 JSON = Option("json", "machine-readable output", default=False)
 CONFIG_DIR = Option(
-    "config-dir", "search DIR for presets and experiments of your own", Path, placeholder="DIR", short=("-cd",)
+    "config-dir", "search DIR for your own presets and experiments", Path, placeholder="DIR", short=("-cd",)
 )
 _TRUST = Option(
-    "trust", "load a .pt2 file, which is a program, without the manifest that has its checksum", default=False
+    "trust", "load a .pt2 file, which is a program, without a manifest that has its checksum", default=False
 )
-_DRY_RUN = Option("dry-run", "show what would start, and start nothing", default=False)
+_DRY_RUN = Option("dry-run", "show the run or job, and start nothing", default=False)
 
 #: Options of every command.
 COMMON_OPTIONS = (
-    Option("help", "this text; dnntrain COMMAND --help: that of a command", default=False, short=("-h",)),
-    Option("version", "versions of dnntrain, torch and python", default=False),
-    Option("quiet", "no progress on stderr", default=False, short=("-q",)),
+    Option("help", "show this text; dnntrain COMMAND --help describes a command", default=False, short=("-h",)),
+    Option("version", "print the versions of dnntrain, torch and python", default=False),
+    Option("quiet", "show no progress on stderr", default=False, short=("-q",)),
     Option("verbose", "show where an error was raised", default=False, short=("-v",)),
 )
 #: Spellings of a command as an option, as Hydra has them.
 COMMAND_SPELLINGS = (
-    Option("multirun", "a sweep: one run for each combination of values", default=False, short=("-m",)),
+    Option("multirun", "start a sweep: one run for each combination of values", default=False, short=("-m",)),
     Option("cfg", "print the resolved configuration and train nothing", str, placeholder="job"),
     Option("resolve", "with --cfg job, which always resolves", default=False),
 )
@@ -52,7 +53,8 @@ COMMAND_SPELLINGS = (
 class Command:
     """One command.
 
-    operands  its words besides settings and options: `RUN PATH…`, `[GROUP [CHOICE]]`, or `lr|batch` for one of these
+    operands  its words besides settings and options: `RUN PATH…`, `[GROUP [CHOICE]]`, or `lr|batch` for
+              one of these
     settings  the keys of KEY=VALUE that it takes; None: all
     composes  whether its settings alone make the configuration, so that they can be checked by themselves
     """
@@ -117,9 +119,9 @@ COMMANDS: dict[str, Command] = {
         composes=True,
     ),
     "plan": Command(
-        "print what would run, and train nothing",
+        "print the plan of a run, and train nothing",
         examples=("dnntrain plan model=resnet20 data=cifar10", "dnntrain plan parallel=ddp launch.nproc=2 --json"),
-        details="Layout, batches, steps, parameters, memory, and what was chosen for you and why.",
+        details="Layout, batches, steps, parameters, memory, and the values chosen for you, with reasons.",
         options=(JSON, CONFIG_DIR),
         composes=True,
     ),
@@ -128,7 +130,7 @@ COMMANDS: dict[str, Command] = {
         "RUN…",
         ("dnntrain eval runs/NAME/ID", "dnntrain eval runs/NAME/ID --split val --json"),
         "RUN is a run directory or an export. Settings such as data=fashion_mnist choose other data.",
-        options=(Option("split", "the part of the data", Split, "test"), _TRUST, JSON),
+        options=(Option("split", "the split of the data", Split, "test"), _TRUST, JSON),
     ),
     "predict": Command(
         "classify images with a trained model",
@@ -139,19 +141,23 @@ COMMANDS: dict[str, Command] = {
         ),
         "RUN is a run directory or an export, PATH an image or a folder of images. device= is the only setting.",
         options=(
-            Option("format", "a table, or one JSON object a line; with --json jsonl", PredictionFormat, "csv"),
+            Option("format", "a table, or one JSON object per line; with --json jsonl", PredictionFormat, "csv"),
             Option("top", "the most probable classes of each image; 1 in csv and 5 in jsonl", PositiveInt, None, "N"),
             Option(
-                "workers", "processes that decode images; for many files one for each core", NonNegativeInt, None, "N"
+                "workers",
+                "processes that decode images; by default one for each core if there are many files",
+                NonNegativeInt,
+                None,
+                "N",
             ),
-            Option("batch-size", "images that are computed at once", PositiveInt, 64, "N"),
+            Option("batch-size", "images in one batch", PositiveInt, 64, "N"),
             _TRUST,
             JSON,
         ),
         settings=("device",),
     ),
     "report": Command(
-        "one self-contained HTML page for runs",
+        "write one self-contained HTML page for runs",
         "RUN…",
         ("dnntrain report runs/NAME/ID", "dnntrain report runs/a/1 runs/b/1", "dnntrain report runs/NAME/sweep-ID"),
         "One run: its curves, errors and settings. Several, or the folder of a sweep: side by side.",
@@ -181,21 +187,23 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "bench": Command(
-        "latency, throughput and size on this machine",
+        "measure latency, throughput and size on this machine",
         "RUN…",
         (
             "dnntrain bench runs/NAME/ID --batches 1,64 --threads 2",
-            "dnntrain bench runs/NAME/ID/exports/onnx runs/NAME/ID/exports/onnx_int8 --picture bench.png --csv bench.csv",
+            "dnntrain bench runs/NAME/ID/exports/onnx runs/NAME/ID/exports/onnx_int8 "
+            "--picture bench.png --csv bench.csv",
         ),
-        "A run is measured eager and compiled, in float32 and bfloat16, with its exports; an export as it is.",
+        "A run is measured eager and compiled, in float32 and bfloat16, and with its exports. "
+        "An export is measured alone.",
         options=(
             Option("batches", "batch sizes", tuple[PositiveInt, ...], (1, 64), "N,N"),
             Option("threads", "CPU threads; otherwise as many as there are cores", PositiveInt, None, "N"),
-            Option("rounds", "blocks of calls that each model is timed for", PositiveInt, 9, "N"),
-            Option("seconds", "length of a block", Annotated[float, Range(above=0, at_most=60)], 0.2, "S"),
-            Option("runtimes", "how the model of a run computes; otherwise in each way", tuple[BenchRuntime, ...]),
-            Option("exports", "without the exports of a run", default=True),
-            Option("accuracy", "without the accuracy on the test data", default=True),
+            Option("rounds", "timed blocks of calls for each model", PositiveInt, 9, "N"),
+            Option("seconds", "length of a block, in seconds", Annotated[float, Range(above=0, at_most=60)], 0.2, "S"),
+            Option("runtimes", "how the model of a run computes; otherwise all four", tuple[BenchRuntime, ...]),
+            Option("exports", "skip the exports of a run", default=True),
+            Option("accuracy", "skip the accuracy on the test data", default=True),
             Option("csv", "write the figures to FILE", Path, placeholder="FILE"),
             Option("picture", "draw accuracy and latency to a PNG file", Path, placeholder="FILE"),
             _TRUST,
@@ -203,7 +211,7 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "sweep": Command(
-        "one run for each combination of values (-m)",
+        "start one run for each combination of values (-m)",
         examples=(
             "dnntrain -m sched=cosine,step optim.lr=0.1,0.01",
             "dnntrain sweep average=[ema],[label_smoothing] seed=range(0,3) --jobs 2",
@@ -225,7 +233,7 @@ COMMANDS: dict[str, Command] = {
             "dnntrain tune lr --lowest 1e-5 --highest 1 --steps 200 --json",
             "dnntrain tune batch --largest 1024 model=resnet18",
         ),
-        "Takes the settings of the run, trains a network that is thrown away, and prints the line to use next.",
+        "Takes the settings of the run, trains a network that is then discarded, and prints the line to use next.",
         options=(
             Option("lowest", "the first learning rate", Positive, 1e-6, "RATE", operand="lr"),
             Option("highest", "the last learning rate", Positive, 10.0, "RATE", operand="lr"),
@@ -239,7 +247,7 @@ COMMANDS: dict[str, Command] = {
         composes=True,
     ),
     "ls": Command(
-        "groups, their choices and the keys of a choice",
+        "list groups, their choices and the options of a choice",
         "[GROUP [CHOICE]]",
         ("dnntrain ls", "dnntrain ls optim", "dnntrain ls average ema", "dnntrain ls optim sgd --json"),
         options=(JSON, CONFIG_DIR),
@@ -257,7 +265,7 @@ COMMANDS: dict[str, Command] = {
         composes=True,
     ),
     "schema": Command(
-        "JSON Schema of a configuration, for editors",
+        "print the JSON Schema of a configuration, for editors",
         examples=("dnntrain schema > schema.json",),
         details="Put `# yaml-language-server: $schema=schema.json` at the head of a saved config.yaml.",
         options=(JSON, CONFIG_DIR),
@@ -271,7 +279,7 @@ COMMANDS: dict[str, Command] = {
         settings=(),
     ),
     "doctor": Command(
-        "versions, devices, processor features, ports, write access",
+        "check versions, devices, processor features, ports, write access",
         examples=("dnntrain doctor", "dnntrain doctor --json"),
         options=(JSON,),
         settings=(),
@@ -280,7 +288,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def iterate_options() -> Iterator[Option]:
-    """Yield every option of every command, those of all commands first."""
+    """Yield every option of every command; options of all commands come first."""
     yield from (*COMMON_OPTIONS, *COMMAND_SPELLINGS)
     for command in COMMANDS.values():
         yield from command.options

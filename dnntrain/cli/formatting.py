@@ -1,4 +1,7 @@
-"""Lines no wider than the terminal, for help and for the output of commands. Imports neither hydra nor torch."""
+"""Format lines to the width of the terminal, for help and for the output of commands.
+
+Imports neither hydra nor torch.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,22 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-#: Columns that a text beside a name needs; with fewer it stands below.
+#: Columns that a text beside a name needs; with fewer it moves below the name.
 _MIN_TEXT_COLUMNS = 24
 
 
 def terminal_width() -> int:
-    """Columns to write in: those of the terminal (80 where there is none), at least 40 and at most 120."""
+    """Return the columns to write in: those of the terminal (default 80), at least 40 and at most
+    120.
+    """
     return max(40, min(shutil.get_terminal_size().columns, 120))
 
 
 def wrap_text(head: str, text: str, indent: int | None = None) -> list[str]:
-    """`head` and `text` in lines no wider than the terminal; those after the first are indented by `indent`, or aligned behind the head."""
+    """Return `head` and `text` in lines no wider than the terminal.
+
+    Lines after the first are indented by `indent`, or aligned behind the head.
+    """
     if indent is None:
         indent = len(head) if text else 4
     return textwrap.wrap(
@@ -30,7 +38,7 @@ def wrap_text(head: str, text: str, indent: int | None = None) -> list[str]:
 
 
 def wrap_command(line: str) -> list[str]:
-    """A command in lines that a shell takes as one: each but the last ends with a backslash."""
+    """Return a command in lines that a shell reads as one: each but the last ends with a backslash."""
     *first_lines, last = textwrap.wrap(
         line,
         terminal_width() - 2,
@@ -43,7 +51,10 @@ def wrap_command(line: str) -> list[str]:
 
 
 def format_columns(rows: Sequence[tuple[str, str]], commands: bool = False) -> list[str]:
-    """(name, text) in two columns. `commands`: the names are commands, and where a text has no room beside them it stands below."""
+    """Return (name, text) rows in two columns.
+
+    `commands`: the names are commands. A text without room beside its command moves below it.
+    """
     width = max(len(name) for name, _ in rows)
     longest = max(len(text) for _, text in rows)
     if commands and terminal_width() < width + 4 + min(longest, _MIN_TEXT_COLUMNS):

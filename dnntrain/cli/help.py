@@ -1,4 +1,4 @@
-"""The texts of --help and --version. Imports neither hydra nor torch."""
+"""Format the texts of --help and --version. Imports neither hydra nor torch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from dnntrain.cli.options import Option
 from dnntrain.config.groups import GROUPS
 
 _KEYS = (
-    "train.duration=10ep|5000step|90s, train.batch_size, optim.lr, eval.every, log.every, checkpoint.every, seed, run_dir, "
+    "train.duration=10ep|5000step|90s, train.batch_size, optim.lr, eval.every, log.every, checkpoint.every, seed, "
+    "run_dir, "
     "resume=auto|never|PATH, init_from=PATH, launch.nproc"
 )
 _EXAMPLES = (
     ("dnntrain", "the default: digits, in seconds"),
     ("dnntrain model=resnet20 data=cifar10 train.duration=30ep", "other choices, other values"),
     ("dnntrain +average=[ema] average.ema.decay=0.99", "add to a list of methods"),
-    ("dnntrain plan parallel=ddp launch.nproc=2", "what would run"),
+    ("dnntrain plan parallel=ddp launch.nproc=2", "print the plan, train nothing"),
     ("dnntrain report runs/NAME/ID", "the report of a run"),
 )
 _CODES = (
@@ -36,14 +37,14 @@ _CODES = (
 
 
 def format_general_help() -> str:
-    """Return the help without a command: examples first."""
+    """Return the general help: examples first."""
     commands = [(name, table_entry.doc) for name, table_entry in COMMANDS.items()]
     groups = [(name, group.doc) for name, group in GROUPS.items() if not group.hidden]
     return "\n".join(
         [
             *wrap_text(
                 "dnntrain [COMMAND] [OPTIONS] [KEY=VALUE …]: ",
-                "trains a network faster, ships it smaller, and proves both.",
+                "train, compress and export image classifiers.",
                 indent=2,
             ),
             "",
@@ -56,7 +57,7 @@ def format_general_help() -> str:
             "groups (dnntrain ls GROUP lists the choices):",
             *format_columns(groups),
             "",
-            *wrap_text("keys most used: ", _KEYS, indent=2),
+            *wrap_text("common keys: ", _KEYS, indent=2),
             "",
             "options (dnntrain COMMAND --help lists those of a command):",
             *_format_options((*COMMON_OPTIONS, JSON, CONFIG_DIR, *COMMAND_SPELLINGS)),
@@ -90,7 +91,7 @@ def format_command_help(name: str) -> str:
 
 
 def _format_options(options: Sequence[Option]) -> list[str]:
-    """Return the options in two columns: how each is typed; what it does, may be, and is by default."""
+    """Return the options in two columns: the flag; its purpose, allowed values and default."""
     rows = []
     for option in options:
         operand = f"{option.operand}: " if option.operand else ""
@@ -103,7 +104,7 @@ def _format_options(options: Sequence[Option]) -> list[str]:
 
 
 def format_version() -> str:
-    """`dnntrain 0.1.0 · torch 2.14.1 · python 3.11.2`."""
+    """Return `dnntrain 0.1.0 · torch 2.14.1 · python 3.11.2`."""
     from dnntrain import __version__
 
     try:

@@ -1,4 +1,4 @@
-"""argv → command → exit code.
+"""Turn argv into a command, and its result into an exit code.
 
 Help and version are answered here; every command is a file of `commands/`, imported when called.
 """
@@ -14,7 +14,7 @@ from dnntrain.utils.error_boundary import ErrorBoundary
 
 
 def run_console_script() -> None:
-    """The console script `dnntrain`."""
+    """Run the console script `dnntrain`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,7 @@
-"""The options of commands as data, and how the text of one becomes a value. Imports neither hydra nor torch."""
+"""Describe the options of commands as data, and convert their text to values.
+
+Imports neither hydra nor torch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ class Option:
 
     type         bool for a switch, Path, or an annotation of `config.fields`; a list is typed as in 1,64
     default      None: the command decides, as `doc` says. A switch that is on by default has `--no-name` too
-    placeholder  what --help calls the value
+    placeholder  the name of the value in --help
     short        other spellings
     operand      the operand that it belongs to, if not to all of a command: `tune lr --lowest`
     needs        another option, and the values with which this one has an effect
@@ -52,13 +55,13 @@ class Option:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that it may have, if they are few."""
+        """The allowed values, if they are few."""
         bare_type = get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
         return tuple(map(str, get_args(bare_type))) if get_origin(bare_type) is Literal else ()
 
     @property
     def type_text(self) -> str:
-        """What a value may be."""
+        """A description of the allowed values."""
         from dnntrain.config.convert import describe_type
 
         if self.is_switch:
@@ -75,7 +78,7 @@ class Option:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def convert(self, text: str) -> Any:
-        """Return the value that `text` is. Raises ValueError that says what it must be."""
+        """Return the value of `text`. Raises ValueError with the allowed values."""
         from dnntrain.config.convert import convert_value
 
         if self.type is Path:
@@ -92,7 +95,7 @@ class Option:
 
 
 def _parse_text(text: str, annotation: Any) -> Any:
-    """Return `text` as the plain value that `convert_value` takes; text that is no number stays text."""
+    """Return `text` as a plain value for `convert_value`; text that is not a number stays text."""
     bare_type = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     if get_origin(bare_type) is tuple:
         items = [item.strip() for item in text.strip("[]").split(",") if item.strip()]

@@ -1,8 +1,8 @@
-"""The command line as a value: the command, its operands, its options, and the settings KEY=VALUE.
+"""Parse the command line: the command, its operands, its options, and the settings KEY=VALUE.
 
-    words ─ split ─► flags and words ─ command ─► its options, operands and settings ─ check all ─► Arguments
+words ─ split ─► flags and words ─ command ─► its options, operands and settings ─ check all ─► Arguments
 
-Every mistake of a line is told at once, those of the configuration too.
+All mistakes of a line are reported together, with the mistakes of the configuration.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import describe_newest_runs, did_you_mean, find_nearest
 from dnntrain.utils.words import add_config_dir
 
-#: Flags of Hydra that have another form here.
+#: Flags of Hydra that are spelled differently here.
 _REPLACEMENTS = {
-    "--info": "dnntrain config prints the resolved configuration, dnntrain plan what would run",
+    "--info": "dnntrain config prints the resolved configuration, dnntrain plan the plan of the run",
     "--hydra-help": "dnntrain --help",
     "--shell-completion": "dnntrain completion bash|zsh|fish",
     "-sc": "dnntrain completion bash|zsh|fish",
@@ -88,7 +88,7 @@ class Arguments:
 
 
 class _Flag(NamedTuple):
-    """An option as the line has it: how it is spelled, and its text (None for a switch)."""
+    """An option of the line: its spelling, and its text (None for a switch)."""
 
     spelling: str
     option: Option
@@ -96,7 +96,7 @@ class _Flag(NamedTuple):
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
-    """Return the arguments that `argv` makes: the first bare word is the command, no command means train.
+    """Parse `argv`: the first bare word is the command, no command means train.
 
     Raises ConfigError that lists every mistake, with the nearest command or option.
     """
@@ -133,7 +133,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
 
 
 def is_bare(word: str) -> bool:
-    """Return whether a word is no setting: it has no `=`, `+` or `~`."""
+    """Return whether a word is not a setting: it has no `=`, `+` or `~`."""
     return "=" not in word and not word.startswith(("+", "~"))
 
 
@@ -145,7 +145,7 @@ def _is_override(word: str, command: Command) -> bool:
 
 
 def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[list[str], list[_Flag]]:
-    """Return the words that are no flags, and the flags."""
+    """Return the words that are not flags, and the flags."""
     options = {flag: option for option in [*iterate_options()][::-1] for flag in option.flags}
     words: list[str] = []
     flags: list[_Flag] = []
@@ -158,7 +158,7 @@ def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[
         if not word.startswith("-") or word == "-":
             words.append(word)
         elif spelling in _REPLACEMENTS:
-            mistakes.append((f"{spelling} is not used here", f"instead: {_REPLACEMENTS[spelling]}"))
+            mistakes.append((f"{spelling} is not an option of dnntrain", f"instead: {_REPLACEMENTS[spelling]}"))
         elif spelling not in options:
             nearest, hint = _find_nearest_option(spelling, argv, options)
             mistakes.append((f"there is no option {spelling}", hint))
@@ -180,7 +180,7 @@ def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[
 def _find_nearest_option(
     spelling: str, argv: Sequence[str], options: Mapping[str, Option]
 ) -> tuple[Option | None, str]:
-    """Return the option that was meant and a hint: one of the line's command if any of these is near."""
+    """Return the nearest option and a hint: one of the line's command if any of these is near."""
     name = next((word for word in argv if word in COMMANDS), "train")
     own_options = (*COMMON_OPTIONS, *COMMAND_SPELLINGS, *COMMANDS[name].options)
     own_flags = [flag for option in own_options for flag in option.flags]
@@ -191,7 +191,7 @@ def _find_nearest_option(
 
 
 def _split_command(words: list[str], flags: Sequence[_Flag], mistakes: list[tuple[str, str]]) -> tuple[str, list[str]]:
-    """Return the command, and the words without it. Raises ConfigError for a word that is no command."""
+    """Return the command, and the words without it. Raises ConfigError for an unknown command."""
     spellings = {flag.option.name: flag for flag in flags if flag.option in COMMAND_SPELLINGS}
     if "cfg" in spellings and spellings["cfg"].text != "job":
         mistakes.append(
@@ -206,7 +206,7 @@ def _split_command(words: list[str], flags: Sequence[_Flag], mistakes: list[tupl
             words = words[:position] + words[position + 1 :]
         if command == "sweep" and "WORLD_SIZE" in os.environ:
             raise ConfigError(
-                "-m under torchrun is refused: every rank would run the whole sweep",
+                "-m cannot run under torchrun, because every rank would run the whole sweep",
                 "start it without torchrun; a sweep starts the processes of each trial itself (launch.nproc)",
             )
         return command, words
@@ -226,11 +226,11 @@ def _format_command_hint(words: list[str], position: int) -> str:
 
 
 def _check_operands(name: str, command: Command, operands: tuple[str, ...], mistakes: list[tuple[str, str]]) -> None:
-    """Note operands that are too few, too many, or none of those that the command takes."""
+    """Note too few, too many or unknown operands."""
     if not command.operands:
         if operands:
-            problem = f"{name} takes settings only, as in optim.lr=0.1; {operands[0]!r} is none"
-            mistakes.append((problem, "a value with spaces is put in quotes: 'name=two words'"))
+            problem = f"{name} takes settings only, as in optim.lr=0.1; {operands[0]!r} is not a setting"
+            mistakes.append((problem, "put a value with spaces in quotes: 'name=two words'"))
         return
     example = f"as in: {next((text for text in command.examples if text.startswith('dnntrain')), '')}"
     if choices := command.operand_choices:
@@ -241,14 +241,14 @@ def _check_operands(name: str, command: Command, operands: tuple[str, ...], mist
         return
     fewest, most = command.operand_counts
     if not fewest <= len(operands) <= most:
-        problem = f"dnntrain {name} takes {command.operands}, and {len(operands)} of them were given"
+        problem = f"dnntrain {name} takes {command.operands}, but the line has {len(operands)}"
         mistakes.append((problem, f"{example}\n{describe_newest_runs()}" if "RUN" in command.operands else example))
 
 
 def _read_options(
     name: str, command: Command, operands: tuple[str, ...], flags: Sequence[_Flag], mistakes: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    """Return the value of each option of the command, and note what is wrong with those of the line."""
+    """Return the value of each option of the command, and note mistakes in the options of the line."""
     options = command.select_options(operands)
     values = {option.key: option.default for option in options.values()}
     for flag in flags:
@@ -274,7 +274,7 @@ def _read_options(
 def _check_effects(
     options: Mapping[str, Option], values: Mapping[str, Any], given: set[str], mistakes: list[tuple[str, str]]
 ) -> None:
-    """Note options of the line that have no effect with the value of another."""
+    """Note options of the line without effect because of the value of another."""
     for option in options.values():
         if option.needs is None or option.name not in given:
             continue
@@ -287,7 +287,10 @@ def _check_effects(
 def _check_settings(
     name: str, command: Command, operands: tuple[str, ...], overrides: Sequence[str], mistakes: list[tuple[str, str]]
 ) -> list[str]:
-    """Note settings that the command does not take, and options that are written as settings. Return the others."""
+    """Note settings that the command does not take, and options that are written as settings.
+
+    Returns the other settings.
+    """
     settings = []
     options = {option.key: option for option in command.select_options(operands).values()}
     for word in overrides:
@@ -306,7 +309,7 @@ def _check_settings(
 
 
 def _find_option(key: str, options: Mapping[str, Option]) -> Option | None:
-    """Return the option that was meant by a key that no configuration has."""
+    """Return the option that a key outside of the configuration probably means."""
     from dnntrain.config.groups import GROUPS
     from dnntrain.config.key_table import get_root_fields
     from dnntrain.config.run_config import SECTIONS
@@ -318,7 +321,7 @@ def _find_option(key: str, options: Mapping[str, Option]) -> Option | None:
 
 
 def _find_config_mistakes(command: Command, settings: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the mistakes of the configuration, to be told beside those of the line."""
+    """Return the mistakes of the configuration, to report beside those of the line."""
     from dnntrain.config.validate import validate_overrides
 
     if not command.composes:

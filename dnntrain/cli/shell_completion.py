@@ -1,8 +1,8 @@
-"""Static scripts that complete commands, choices and keys in a shell. Imports neither hydra nor torch.
+"""Write static scripts that complete commands, choices and keys in a shell.
 
-The words stand in the script itself, so that TAB starts no Python: a line of commands, one of keys, and for each group
-its choices. Completing `optim=` offers the choices of optim; `optim.` the knobs of all its choices; `opti` both of
-these.
+The script itself contains the words, so that TAB starts no Python: a line of commands, one of keys,
+and for each group its choices. Completing `optim=` offers the choices of optim; `optim.` the
+options of all its choices; `opti` both of these. Imports neither hydra nor torch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def collect_flags(name: str) -> list[str]:
 
 
 def collect_words(choice_registry: Registry) -> list[str]:
-    """Every word that can follow: GROUP=CHOICE, KEY= (KEY=VALUE where the values are few), in alphabetical order."""
+    """Return every word that can follow, in alphabetical order.
+
+    The words are GROUP=CHOICE and KEY= (KEY=VALUE if the values are few).
+    """
     words = [f"{name}=" for name in get_root_fields()]
     for section in SECTIONS:
         for name, option in get_section_fields(section).items():
@@ -55,8 +58,8 @@ def _format_settings(key: str, annotation: object) -> list[str]:
 
 
 def render_bash(words: list[str]) -> str:
-    # Readline splits words at `=`, so what stands before it is taken off the candidates again. Keys are completed
-    # part by part, as folders are.
+    # Readline splits words at `=`, so the text before it is removed from the candidates. Keys are
+    # completed level by level, as folders are.
     flags = "\n".join(f'_dnntrain_flags_{name}="{" ".join(collect_flags(name))}"' for name in COMMANDS)
     return f"""# bash completion of dnntrain: eval "$(dnntrain completion bash)"
 _dnntrain_commands="{" ".join(COMMANDS)}"

@@ -1,1 +1,1 @@
-"""Progress on the terminal: live panel, plain lines, JSON, or nothing."""
+"""Show progress on the terminal: live panel, plain lines, JSON, or nothing."""

@@ -1,8 +1,9 @@
-"""What a person sees while training: a live view on a terminal, plain lines in a pipe, JSON lines, or nearly nothing.
+"""The protocol of a display: a live view on a terminal, plain lines in a pipe, JSON lines, or
+warnings only.
 
-A display has no thread of its own: the training loop calls it, and asks `next_refresh` first. Each refresh is timed,
-and the next one is put off so that all of them together cost at most 0.3 % of the time. A closed pipe never ends the
-training.
+A display has no thread of its own: the training loop calls it, and asks `next_refresh` first. Each
+refresh is timed, and the next one is delayed so that all refreshes together cost at most 0.3 % of
+the time. A closed pipe never ends the training.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ _COST_SHARE = 0.003
 
 @dataclass(frozen=True)
 class Header:
-    """What is said once, at the start. `steps` and `epochs` are 0 where the run's length is a time.
+    """The facts shown once, at the start.
 
-    `metrics` of the task, the one that chooses the best weights first.
+    `steps` and `epochs` are 0 if the run's length is a time. `metrics` are the task's; the first
+    one chooses the best weights.
     """
 
     title: str
@@ -44,7 +46,10 @@ class Header:
 
 @dataclass(slots=True)
 class LiveState:
-    """Where the run stands. Unknown numbers are NaN, `fraction` is in [0, 1]; with no known end `total_steps` is 0."""
+    """The progress of the run.
+
+    Unknown numbers are NaN, `fraction` is in [0, 1]; without a known end `total_steps` is 0.
+    """
 
     step: int = 0
     total_steps: int = 0
@@ -63,7 +68,7 @@ class LiveState:
 
 
 class Display(Protocol):
-    """Where the state of a run is shown."""
+    """Show the state of a run."""
 
     @property
     def next_refresh(self) -> float:
@@ -74,34 +79,40 @@ class Display(Protocol):
     def refresh(self, state: LiveState) -> None: ...
 
     def show_row(self, row: Mapping[str, Any]) -> None:
-        """Takes each new row of metrics; rows of an evaluation are shown for good."""
+        """Show a new row of metrics; rows of an evaluation stay visible."""
 
     def show_message(self, text: str, warning: bool = False) -> None:
-        """Says something for good; a quiet display says warnings only."""
+        """Show a permanent message; a quiet display shows warnings only."""
 
     def close(self, status: str) -> None: ...
 
 
 class Pace:
-    """When to refresh next: not before `at_least_s`, and late enough that refreshing costs its share of time only."""
+    """The time of the next refresh.
+
+    It is at least `at_least_s` away, and late enough that refreshing costs only its share of the
+    time.
+    """
 
     def __init__(self, min_interval_s: float) -> None:
         self.min_interval_s = min_interval_s
         self.next_s = 0.0
 
     def record_refresh(self, started_s: float) -> None:
-        """Takes note of a refresh that began at `started_s` and ends now."""
+        """Record a refresh that began at `started_s` and ends now."""
         now = time.perf_counter()
         self.next_s = now + max(self.min_interval_s, (now - started_s) / _COST_SHARE)
 
 
 def is_improvement(row: Mapping[str, Any], metric: MetricInfo, best: float) -> bool:
-    """True where the row's metric is better than `best`, or is the first one."""
+    """Return whether the row's metric is better than `best`, or is the first one."""
     return metric.is_better(to_float(row.get(metric.name)), best)
 
 
 def to_float(value: Any, default: float = math.nan) -> float:
-    """`value` as a float, also where it is the text "nan" or "inf"; `otherwise` where it is no number."""
+    """Return `value` as a float, also from the text "nan" or "inf"; `default` if it is not a
+    number.
+    """
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -126,7 +137,7 @@ def format_learning_rate(value: float) -> str:
 
 
 def format_throughput(examples_per_s: float) -> str:
-    """`41200` → `41.2k ex/s`."""
+    """Return `41200` as `41.2k ex/s`."""
     if not math.isfinite(examples_per_s):
         return "-"
     for unit in ("", "k", "M"):

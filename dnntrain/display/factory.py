@@ -1,4 +1,4 @@
-"""Which display a run has: what was asked for, and what the stream can show."""
+"""Choose the display of a run by its mode and by the abilities of the stream."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ DisplayMode = Literal["auto", "quiet", "json"]
 def make_display(
     mode: DisplayMode | str = "auto", stream: TextIO | None = None, output: TextIO | None = None
 ) -> Display:
-    """The display for `mode` on `stream` (default stderr); `json` writes its rows to `output` (default stdout).
+    """Return the display for `mode` on `stream` (default stderr).
 
-    `auto` is the live view where `stream` is a terminal that can move its cursor (TERM is not dumb), else plain lines.
+    `json` writes its rows to `output` (default stdout). `auto` is the live view if `stream` is a
+    terminal that can move its cursor (TERM is not dumb), else plain lines.
     """
     stream = sys.stderr if stream is None else stream
     if mode == "json":
@@ -27,12 +28,15 @@ def make_display(
     if mode == "quiet":
         return QuietDisplay(stream)
     if is_live_terminal(stream):
-        from dnntrain.display.terminal import TerminalDisplay  # takes rich, which pipes and tests do without
+        from dnntrain.display.terminal import TerminalDisplay  # imports rich, which pipes and tests do not need
 
         return TerminalDisplay(stream)
     return PlainDisplay(stream, use_color=_is_color_forced(os.environ))
 
 
 def _is_color_forced(environ: Mapping[str, str]) -> bool:
-    """FORCE_COLOR asks for colour where there is no terminal; NO_COLOR overrules it (no-color.org, force-color.org)."""
+    """Return whether FORCE_COLOR asks for color without a terminal.
+
+    NO_COLOR overrules it (no-color.org, force-color.org).
+    """
     return environ.get("FORCE_COLOR", "") not in ("", "0") and not environ.get("NO_COLOR")

@@ -1,4 +1,7 @@
-"""What the live view shows, as lines of (text, role): pure functions of the state and the size of the terminal."""
+"""Format the live view as lines of (text, role).
+
+These are pure functions of the state and the size of the terminal.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _GAP = 3
 
 
 class History:
-    """At most `size` values that tell the course of all those added: when full, neighbours are averaged."""
+    """A summary of a series in at most `size` values: when full, neighbors are averaged."""
 
     def __init__(self, size: int = 128) -> None:
         self.values: list[float] = []
@@ -43,7 +46,7 @@ class History:
 
 
 def format_opening(header: Header, width: int, ascii_only: bool = False) -> list[Line]:
-    """What stands above everything: the model, the data, where the run is kept."""
+    """Return the lines above the panel: the model, the data, and the run directory."""
     dot = " - " if ascii_only else " · "
     facts = dot.join((header.model, f"{format_count(header.parameters)} parameters", header.data, header.layout))
     return [
@@ -67,7 +70,10 @@ def format_table_row(
     width: int,
     ascii_only: bool = False,
 ) -> Line:
-    """One evaluation. Columns are left out from the right end of importance where `width` is too small for all."""
+    """Return the line of one evaluation.
+
+    If `width` is too small for all columns, the least important ones are left out.
+    """
     val_loss = format_metric(LOSS, to_float(row.get("loss")))
     metric = format_metric(headline, to_float(row.get(headline.name))) if headline else ""
     if row["split"] == "test":
@@ -88,7 +94,7 @@ def format_table_row(
 
 
 def _format_columns(values: tuple[str, str, str, str, str, str], width: int) -> str:
-    """Right-aligned columns; the most telling ones where there is no room for all."""
+    """Return right-aligned columns; if they do not fit, only the most important ones."""
     widths = (8, 9, 12, 11, 11, 9)
     order = (0, 4, 3, 2, 1, 5)
     shown_columns: set[int] = set()
@@ -102,9 +108,10 @@ def _format_columns(values: tuple[str, str, str, str, str, str], width: int) -> 
 def format_panel(
     header: Header, state: LiveState, losses: Sequence[float], width: int, height: int = 25, ascii_only: bool = False
 ) -> list[Line]:
-    """The panel in lines of (text, role) that are `width` cells wide and at most `height` - 1 many.
+    """Return the panel as lines of (text, role), `width` cells wide and at most `height` - 1 of
+    them.
 
-    From 30 cells on it has a frame; its numbers stand in as many columns as there is room for, at most four.
+    From 30 cells on it has a frame. Its numbers fill as many columns as fit, at most four.
     """
     has_frame = width >= 30 and height >= 7
     inner = width - 4 if has_frame else width
@@ -156,7 +163,7 @@ def _format_bar(state: LiveState, width: int, ascii_only: bool) -> Line:
 
 
 def _make_cells(state: LiveState, losses: Sequence[float], ascii_only: bool) -> list[Line]:
-    """The numbers, each `_CELL` cells wide, in the order of their importance."""
+    """Return the numbers, each `_CELL` cells wide, in the order of their importance."""
     name = "val loss" if state.metric_info == LOSS else state.metric_info.name
     is_best = state.metric == state.best
     return [
@@ -188,7 +195,7 @@ def _arrange_cells(cells: list[Line], columns: int, width: int) -> list[Line]:
 
 
 def draw_sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
-    """The course of `values` in `width` characters, the newest on the right; empty where there are fewer than two."""
+    """Draw `values` in `width` characters, the newest on the right; empty for fewer than two."""
     if len(values) < 2 or ascii_only:
         return " " * width
     count = min(width, len(values))
@@ -200,7 +207,10 @@ def draw_sparkline(values: Sequence[float], width: int, ascii_only: bool = False
 
 
 def fit_text(text: str, width: int, from_left: bool = False) -> str:
-    """`text` on one line of at most `width` cells, cut with an ellipsis; control characters become spaces."""
+    """Return `text` on one line of at most `width` cells, cut with an ellipsis.
+
+    Control characters become spaces.
+    """
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     if cell_len(text) <= width:
         return text
@@ -212,7 +222,7 @@ def fit_text(text: str, width: int, from_left: bool = False) -> str:
 
 
 def _pad_line(line: Line, width: int) -> Line:
-    """The line in exactly `width` cells."""
+    """Pad or cut the line to exactly `width` cells."""
     spans: Line = []
     for text, role in line:
         text = text if cell_len(text) <= width else set_cell_size(text, width)

@@ -1,4 +1,4 @@
-"""What a person sees where there is no live view: plain lines, JSON lines, or warnings only."""
+"""Displays without a live view: plain lines, JSON lines, or warnings only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dnntrain.utils.units import format_bytes, format_count, format_epochs, form
 
 
 class QuietDisplay:
-    """Warnings only."""
+    """Show warnings only."""
 
     next_refresh = math.inf
 
@@ -48,7 +48,7 @@ class QuietDisplay:
 
 
 class JsonDisplay(QuietDisplay):
-    """Each row of metrics as one line of JSON; non-finite numbers as strings."""
+    """Write each row of metrics as one line of JSON; non-finite numbers are strings."""
 
     def __init__(self, stream: TextIO, output: TextIO) -> None:
         super().__init__(stream)
@@ -63,9 +63,10 @@ class JsonDisplay(QuietDisplay):
 
 
 class PlainDisplay:
-    """For pipes and simple terminals: a line every few seconds and one for each evaluation; no control codes.
+    """Write plain lines for pipes and simple terminals: one every few seconds and one per
+    evaluation.
 
-    Where colour is forced, evaluations that improve are green.
+    There are no control codes. If color is forced, evaluations that improve are green.
     """
 
     def __init__(self, stream: TextIO, use_color: bool = False, every_s: float = 5.0) -> None:
@@ -86,7 +87,7 @@ class PlainDisplay:
     def refresh(self, state: LiveState) -> None:
         self._best = state.best
         self._stream.write_line(format_state(state))
-        # A long run needs no line every five seconds: at most about a hundred for each tenfold of its age.
+        # A long run needs fewer lines: at most about a hundred for each tenfold of its age.
         self.next_refresh = time.perf_counter() + min(max(self._every_s, state.elapsed_s / 100), 60.0)
 
     def show_row(self, row: Mapping[str, Any]) -> None:
@@ -107,7 +108,7 @@ class PlainDisplay:
 
 
 def describe_run(header: Header) -> str:
-    """Model, data and layout in one line."""
+    """Return model, data and layout in one line."""
     length = pluralize(f"{header.steps:,}", "step") if header.steps else "until its time is over"
     epochs = f" ({pluralize(format_epochs(header.epochs), 'epoch')})" if header.epochs else ""
     return (
@@ -117,7 +118,7 @@ def describe_run(header: Header) -> str:
 
 
 def format_state(state: LiveState) -> str:
-    """The state in one plain line; what is unknown is left out."""
+    """Return the state in one plain line without unknown values."""
     parts = [
         f"step {state.step}/{state.total_steps}" if state.total_steps else f"step {state.step}",
         f"{100 * state.fraction:.0f}%",
@@ -134,7 +135,7 @@ def format_state(state: LiveState) -> str:
 
 
 def format_row(row: Mapping[str, Any], metrics: Sequence[MetricInfo], total_steps: int) -> str:
-    """An evaluation in one plain line."""
+    """Return an evaluation in one plain line."""
     step = f"{row.get('step')}/{total_steps}" if total_steps else f"{row.get('step')}"
     infos = {info.name: info for info in metrics}
     values = [

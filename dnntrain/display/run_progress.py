@@ -1,4 +1,4 @@
-"""Joins a run to its display: rows as they are written, a live state between them."""
+"""Connect a run to its display: rows as they are written, a live state between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_header(plan: Plan, run_dir: str) -> Header:
-    """What the display says once, at the start."""
+    """Return the facts that the display shows once, at the start."""
     return Header(
         title=plan.name,
         model=plan.model.name,
@@ -31,7 +31,7 @@ def make_header(plan: Plan, run_dir: str) -> Header:
 
 
 class RunProgress:
-    """Keeps the newest values of a run and shows them when the display is due, at each row and a few times a second."""
+    """Keep the newest values of a run and show them at each row and when the display is due."""
 
     def __init__(self, display: Display, plan: Plan, config: RunConfig) -> None:
         self._display = display
@@ -42,11 +42,11 @@ class RunProgress:
         self._val: Mapping[str, Any] = {}
 
     def attach(self, trainer: Trainer) -> None:
-        """Begins to show `trainer`."""
+        """Begin to show `trainer`."""
         self._trainer = trainer
 
     def record_row(self, row: Mapping[str, Any]) -> None:
-        """Takes a new row of metrics."""
+        """Record a new row of metrics."""
         if row["split"] == "train":
             self._train = row
         elif row["split"] == "val":
@@ -55,7 +55,7 @@ class RunProgress:
         self.tick(int(row["step"]))
 
     def tick(self, step: int) -> None:
-        """Redraws where the display is due."""
+        """Redraw if the display is due."""
         if time.perf_counter() < self._display.next_refresh or self._trainer is None:
             return
         progress = self._trainer.loop.progress

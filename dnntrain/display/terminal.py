@@ -1,7 +1,8 @@
-"""The live view of a terminal: evaluations scroll by as rows of a table, above a panel that is drawn over itself.
+"""The live view of a terminal: evaluations as rows of a table, above a panel that is redrawn in
+place.
 
-The lines of `live_panel.py` are handed to rich as finished segments: its wrapping and measuring of text would cost more
-than all the rest.
+rich gets the lines of `panel.py` as finished segments: its wrapping and measuring of text would
+cost more than all the rest.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _MAX_WIDTH = 100
 
 
 class TerminalDisplay:
-    """Draws with rich, on the calling thread only."""
+    """Draw with rich, on the calling thread only."""
 
     def __init__(self, stream: TextIO) -> None:
         safe_stream: Any = SafeStream(stream)
@@ -65,7 +66,7 @@ class TerminalDisplay:
         self._state = LiveState(total_steps=header.steps, total_epochs=header.epochs, metric_info=header.metrics[0])
         for line in format_opening(header, self._width, self._ascii):
             self._print(line)
-        # Only what goes to this same terminal may be redirected through it.
+        # Only output to this same terminal may be redirected through it.
         shares_terminal = sys.stdout is not None and sys.stdout.isatty()
         self._live = Live(
             self, console=self._console, auto_refresh=False, redirect_stdout=shares_terminal, redirect_stderr=True
@@ -120,7 +121,9 @@ class TerminalDisplay:
 
     @property
     def _width(self) -> int:
-        """Cells of a line; the last column stays free, as some terminals wrap there."""
+        """Return the cells of a line; the last column stays free, because some terminals wrap
+        there.
+        """
         return max(10, min(self._console.width - 1, _MAX_WIDTH))
 
     def _print_row(self, row: Mapping[str, Any]) -> None:

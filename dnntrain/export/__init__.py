@@ -1,1 +1,1 @@
-"""A trained model in portable forms: written, read back and compared with its source."""
+"""Write a trained model in portable forms, read it back and compare it with its source."""

@@ -1,4 +1,4 @@
-"""A module compiled by Inductor with its weights frozen in, for any number of images."""
+"""Compile a module with Inductor, with its weights frozen in, for any number of images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from dnntrain.utils.hardware import get_device_type
 
 
 class CompiledModel:
-    """Runs `module` compiled for fixed numbers of images: one program is several times faster than one for any number.
+    """Run `module`, compiled for fixed numbers of images.
 
-    A batch smaller than one that was met already is padded to it, so that the last batch of a data set compiles nothing.
-    The first call for a larger number takes seconds. `autocast` is the precision of the arithmetic, where it is not float32.
+    A program for a fixed number is several times faster than a program for any number. A batch
+    smaller than an earlier one is padded to its size, so that the last batch of a data set compiles
+    nothing. The first call for a larger number takes seconds. `autocast` is the precision of the
+    arithmetic, if it is not float32.
     """
 
     def __init__(self, module: nn.Module, device: str = "cpu", autocast: torch.dtype | None = None) -> None:
@@ -44,7 +46,7 @@ class CompiledModel:
         return outputs.float()
 
     def _compile_and_run(self, images: Tensor) -> Tensor:
-        """The first call for this number of images."""
+        """Compile for this number of images and run."""
         import torch._dynamo.config as dynamo
         import torch._inductor.config as inductor
 

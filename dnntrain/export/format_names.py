@@ -1,4 +1,4 @@
-"""The names of the formats, one file each in `formats/`, listed without importing torch."""
+"""List the names of the formats, one file each in `formats/`, without importing torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What travels with an exported model: its form, configuration, checksums. A manifest, or inside the model file."""
+"""The manifest of an exported model: its format, configuration and checksums.
+
+It is a file beside the model, and also inside the model file.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ from dnntrain.utils.files import to_strict_json, write_json
 
 MANIFEST_NAME = "manifest.json"
 
-#: The layout of the manifest; one of another number is refused.
+#: The version of the manifest's layout; other versions are not read.
 SCHEMA_VERSION = 1
 
-#: The key of the card inside an ONNX model's metadata, and of the extra file inside a .pt2 archive.
+#: The key of the manifest inside an ONNX model's metadata, and of the extra file inside a .pt2
+#: archive.
 EMBEDDED_NAME = "dnntrain.json"
 
 _EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN"
@@ -29,10 +33,10 @@ _EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN"
 class Manifest:
     """The description of one exported model.
 
-    spec     what the model takes and gives
+    spec     inputs and outputs of the model
     config   the run's resolved configuration, which names the data set that `eval` reads
     files    name → sha256 of each file of the export
-    details  what was measured and chosen: parity, census, quantisation, machine
+    details  measured and chosen values: parity, census, quantization, machine
     """
 
     format: str
@@ -42,7 +46,7 @@ class Manifest:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The card as strict JSON."""
+        """Return the manifest as strict JSON."""
         inputs, output = self.spec.inputs, self.spec.output
         json_value: dict[str, Any] = to_strict_json(
             {
@@ -57,7 +61,7 @@ class Manifest:
                     "shape": ["batch", *inputs.shape],
                     "mean": inputs.mean,
                     "std": inputs.std,
-                    "preprocessing": "RGB or gray; the shorter side resized (bilinear), the centre cropped; "
+                    "preprocessing": "RGB or gray; the shorter side resized (bilinear), the center cropped; "
                     "(pixel / 255 - mean) / std",
                 },
                 "output": {"name": output.name, "dtype": "float32", "shape": ["batch", *output.shape]},
@@ -69,12 +73,18 @@ class Manifest:
         return json_value
 
     def to_text(self) -> str:
-        """The card as it is put inside a model file: without checksums, which cannot be of the file they stand in."""
+        """Return the manifest as text for the inside of a model file.
+
+        It has no checksums, because a file cannot contain its own.
+        """
         return json.dumps(replace(self, files={}).as_json(), ensure_ascii=False)
 
 
 def parse_manifest(text: str | bytes, path: Path) -> Manifest:
-    """The card in `text`. Raises CheckpointError, naming `place`, where it is damaged or of another schema."""
+    """Parse the manifest in `text`.
+
+    Raises CheckpointError, which names `path`, if it is damaged or of another schema.
+    """
     try:
         value = json.loads(text)
         schema = value["schema"]
@@ -106,7 +116,7 @@ def parse_manifest(text: str | bytes, path: Path) -> Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The card of the export in `folder`."""
+    """Return the manifest of the export in `folder`."""
     try:
         text = (folder / MANIFEST_NAME).read_bytes()
     except OSError as error:
@@ -117,14 +127,20 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest, files: Sequence[str]) -> Manifest:
-    """Writes manifest.json with the checksums of `files`; to be the last file written. Returns the card with them."""
+    """Write manifest.json with the checksums of `files`, and return the manifest with them.
+
+    It must be the last file to be written.
+    """
     manifest = replace(manifest, files={name: compute_sha256(folder / name) for name in sorted(files)})
     write_json(folder / MANIFEST_NAME, manifest.as_json())
     return manifest
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Raises CheckpointError where a file that the manifest lists is missing, or differs from what was written."""
+    """Compare the files of an export with the manifest.
+
+    Raises CheckpointError if a listed file is missing or differs from its checksum.
+    """
     for name, digest in manifest.files.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -135,11 +151,12 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             raise CheckpointError(f"{path} is missing", _EXPORT_AGAIN_HINT)
         if compute_sha256(path) != digest:
             raise CheckpointError(
-                f"{path} is damaged or was altered: its sha256 is not that of {MANIFEST_NAME}", _EXPORT_AGAIN_HINT
+                f"{path} is damaged or was altered: its sha256 differs from the one in {MANIFEST_NAME}",
+                _EXPORT_AGAIN_HINT,
             )
 
 
 def compute_sha256(path: Path) -> str:
-    """The checksum of a file, in hexadecimal."""
+    """Return the checksum of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,7 @@
-"""What oneDNN ran, in its own words: seen even where code calls it past torch's dispatcher, as AOTInductor's does."""
+"""Measure from oneDNN's own log which primitives ran.
+
+The log also shows calls past torch's dispatcher, as AOTInductor makes them.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ class Primitive:
     """One primitive that was executed.
 
     kind    convolution, inner_product, matmul, reorder …
-    number  format of what it multiplies, as in a census: int8, bf16, fp16 or fp32
-    macs    multiply-adds; 0 for what does none
+    number  number format of its factors, as in a census: int8, bf16, fp16 or fp32
+    macs    multiply-adds; 0 if it does none
     """
 
     kind: str
@@ -33,7 +36,10 @@ class Primitive:
 
 
 def trace_primitives(run: Callable[[Tensor], Tensor], images: Tensor) -> list[Primitive]:
-    """What oneDNN executed in the second of two calls of `run`; nothing where torch was built without it."""
+    """Return the primitives of the second of two calls of `run`.
+
+    The list is empty if torch was built without oneDNN.
+    """
     backend: Any = torch.backends.mkldnn
     if not backend.is_available():
         return []
@@ -41,7 +47,7 @@ def trace_primitives(run: Callable[[Tensor], Tensor], images: Tensor) -> list[Pr
         run(images)
         sys.stdout.flush()
         with tempfile.TemporaryFile() as log:
-            # It writes to the descriptor of stdout, below Python.
+            # oneDNN writes to the descriptor of stdout, below Python.
             stdout_copy = os.dup(1)
             os.dup2(log.fileno(), 1)
             try:
@@ -55,9 +61,10 @@ def trace_primitives(run: Callable[[Tensor], Tensor], images: Tensor) -> list[Pr
 
 
 def parse_log(log: str) -> Iterator[Primitive]:
-    """The executed primitives of a log of ONEDNN_VERBOSE=1, version 1.
+    """Yield the executed primitives of a log of ONEDNN_VERBOSE=1, version 1.
 
-    A line is onednn_verbose,v1,primitive,exec,ENGINE,KIND,IMPLEMENTATION,PROPAGATION,TENSORS,ATTRIBUTES,AUXILIARY,SHAPES,MILLISECONDS.
+    A line is onednn_verbose,v1,primitive,exec,ENGINE,KIND,IMPLEMENTATION,PROPAGATION,TENSORS,
+    ATTRIBUTES,AUXILIARY,SHAPES,MILLISECONDS.
     Source: oneDNN developer guide, "Verbose Mode".
     """
     for line in log.splitlines():
@@ -93,10 +100,11 @@ def _count_macs(kind: str, shapes: str) -> int:
 def measure_onednn_coverage(
     run: Callable[[Tensor], Tensor], images: Tensor, program_coverage: OpCoverage
 ) -> OpCoverage:
-    """The census of `run` from what oneDNN executed.
+    """Return the operator coverage of `run` from the primitives that oneDNN executed.
 
-    Multiply-adds of the `program` that it was compiled from that oneDNN did not see (attention's fused products, a BLAS) are added in the
-    program's own number format: Inductor changes none. Their operator is "outside oneDNN".
+    `program_coverage` is the coverage of the program that `run` was compiled from. Multiply-adds
+    that oneDNN did not see (attention's fused products, a BLAS) are added in the program's own
+    number format, because Inductor changes none. Their operator is "outside oneDNN".
     """
     macs: dict[str, float] = {}
     operators: dict[str, float] = {}

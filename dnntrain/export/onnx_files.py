@@ -1,4 +1,4 @@
-"""ONNX files: opened safely, with the description of the model inside."""
+"""Open ONNX files safely, and read and write the description of the model inside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN --format onnx"
 
 
 def open_session(path: Path, **options: Any) -> Any:
-    """An ONNX Runtime session on the CPU with as many threads as torch has. Raises CheckpointError where the file is damaged."""
+    """Return an ONNX Runtime session on the CPU with as many threads as torch has.
+
+    Raises CheckpointError if the file is damaged.
+    """
     from importlib import import_module
 
     onnxruntime: Any = import_module("onnxruntime")
@@ -33,21 +36,24 @@ def open_session(path: Path, **options: Any) -> Any:
 
 
 def load_onnx(path: Path) -> Any:
-    """The ModelProto of `path`, external data not read. Raises CheckpointError where it is damaged."""
+    """Return the ModelProto of `path` without external data.
+
+    Raises CheckpointError if the file is damaged.
+    """
     import onnx
 
     try:
         return onnx.load(str(path), load_external_data=False)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})", _EXPORT_AGAIN_HINT) from None
-    except Exception as error:  # protobuf's DecodeError comes from a module of the implementation's own
+    except Exception as error:  # protobuf's DecodeError comes from an internal module
         raise CheckpointError(
-            f"{path} is no ONNX model, or is damaged: {_to_one_line(error)}", _EXPORT_AGAIN_HINT
+            f"{path} is not an ONNX model, or is damaged: {_to_one_line(error)}", _EXPORT_AGAIN_HINT
         ) from None
 
 
 def write_metadata(path: Path, key: str, text: str) -> None:
-    """Puts `text` under `key` into the metadata of the model `path`."""
+    """Write `text` under `key` into the metadata of the model `path`."""
     import onnx
 
     model = onnx.load(str(path))
@@ -56,20 +62,24 @@ def write_metadata(path: Path, key: str, text: str) -> None:
 
 
 def read_metadata(path: Path, key: str) -> str:
-    """The text under `key` in the model's metadata. Raises CheckpointError where there is none."""
+    """Return the text under `key` in the model's metadata.
+
+    Raises CheckpointError if there is none.
+    """
     metadata = {item.key: item.value for item in load_onnx(path).metadata_props}
     if key not in metadata:
         raise CheckpointError(
-            f"{path} does not say which classes and normalisation it has: it was not written by dnntrain",
+            f"{path} does not describe its classes and normalization: it was not written by dnntrain",
             _EXPORT_AGAIN_HINT,
         )
     return str(metadata[key])
 
 
 def check_external_data(path: Path) -> None:
-    """Raises CheckpointError where the model keeps data in a file that is not inside its own folder.
+    """Check that the model keeps all data inside its own folder.
 
-    Such a location would let a model file name any file of the machine to be read.
+    Another location would let a model file read any file of the machine. Raises CheckpointError if
+    there is one.
     """
     folder = path.parent.resolve()
     for tensor in iterate_tensors(load_onnx(path).graph):
@@ -79,13 +89,16 @@ def check_external_data(path: Path) -> None:
         data_path = (folder / location).resolve()
         if not location or Path(location).is_absolute() or not data_path.is_relative_to(folder):
             raise CheckpointError(
-                f"{path}: {tensor.name} lies in {location!r}, outside the model's folder, and is not read",
+                f"{path}: {tensor.name} is stored in {location!r}, outside the model's folder, and is not read",
                 "put the file beside the model, or export again: dnntrain writes all weights into one file",
             )
 
 
 def iterate_tensors(graph: Any) -> Iterator[Any]:
-    """Every TensorProto of the graph: initializers, and attributes of nodes, inner graphs included."""
+    """Yield every TensorProto of the graph.
+
+    These are initializers and attributes of nodes, inner graphs included.
+    """
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:

@@ -1,7 +1,7 @@
-"""What was executed: the multiply-adds of one forward pass, by the number format that they ran in.
+"""Count the executed multiply-adds of one forward pass by their number format.
 
-Counted from what a profiler saw run, not from what the file says it holds: a "quantised" model that falls back to floating point
-is found out.
+They are counted from a profile, not from the file: this exposes a "quantized" model that falls back
+to floating point.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from dnntrain.errors import CheckpointError
 from dnntrain.export.onnx_files import load_onnx, open_session
 
-#: Images of the pass that is counted.
+#: Images of the counted pass.
 _NUM_IMAGES = 2
 
 Shape = Sequence[int]
@@ -30,7 +30,7 @@ Shape = Sequence[int]
 
 @dataclass(frozen=True)
 class OpCoverage:
-    """Multiply-adds for one image, by number format (int8, fp8, bf16, fp16, fp32), and by the operator that did them."""
+    """Multiply-adds for one image, by number format (int8, fp8, bf16, fp16, fp32) and by operator."""
 
     macs: Mapping[str, float]
     operators: Mapping[str, float] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class OpCoverage:
         return sum(self.macs.values())
 
     def get_share(self, kind: str) -> float:
-        """Share of the multiply-adds that ran in `kind`; 0 where none were seen."""
+        """Return the share of the multiply-adds that ran in `kind`; 0 if none were seen."""
         return self.macs.get(kind, 0.0) / self.total if self.total else 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -55,17 +55,24 @@ class OpCoverage:
 
 
 def check_share(coverage: OpCoverage, kind: str, min_quantized_fraction: float, name: str) -> None:
-    """Raises CheckpointError where less than `least` of the multiply-adds ran in `kind`."""
+    """Check that at least `min_share` of the multiply-adds ran in `kind`.
+
+    Raises CheckpointError if less did.
+    """
     if coverage.get_share(kind) < min_quantized_fraction:
         raise CheckpointError(
-            f"--format {name} was asked for {kind} and computes {coverage}: less than "
+            f"--format {name} must compute in {kind}, and computes {coverage}: less than "
             f"quant.min_quantized_fraction={min_quantized_fraction}",
-            "this model falls back to floating point here: use another backend, or --format onnx; quant.min_quantized_fraction=0 allows it",
+            "this model falls back to floating point here: use another backend, or --format onnx; "
+            "quant.min_quantized_fraction=0 allows it",
         )
 
 
 def measure_onnx_coverage(path: Path, images: Tensor) -> OpCoverage:
-    """The census of an ONNX model in ONNX Runtime: what its profiler saw, with weights' shapes from the optimised graph."""
+    """Return the operator coverage of an ONNX model in ONNX Runtime.
+
+    Its profiler gives the operators, the optimized graph the shapes of the weights.
+    """
     images = images[:_NUM_IMAGES]
     with tempfile.TemporaryDirectory() as folder:
         graph_path = Path(folder) / "optimised.onnx"
@@ -142,10 +149,10 @@ _NUMBER_FORMATS = {
 
 
 def measure_torch_coverage(run: Callable[[Tensor], Tensor], images: Tensor) -> OpCoverage:
-    """The census of a torch function, eager or compiled by Inductor, from the operators that the profiler saw.
+    """Return the operator coverage of a torch function, eager or compiled by Inductor.
 
-    What Inductor fuses into kernels of its own, such as small batched products, or AOTInductor calls past the dispatcher (see
-    `onednn_census`), is not seen.
+    The profiler does not see what Inductor fuses into its own kernels, such as small batched
+    products, nor what AOTInductor calls past the dispatcher (see `measure_onednn_coverage`).
     """
     # Read when the profiler is loaded: it notes that there is no GPU, and when it starts and stops.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
@@ -233,7 +240,7 @@ _TORCH_ATTENTION = ("aten::_scaled_dot_product_flash_attention_for_cpu", "aten::
 
 
 def _parse_numbers(value: Any) -> list[int]:
-    """The whole numbers of a list as the profiler writes it: "[1, 1]"."""
+    """Return the integers of a list as the profiler writes it: "[1, 1]"."""
     text = str(value).strip("[]")
     try:
         return [int(item) for item in text.split(",")] if text else []

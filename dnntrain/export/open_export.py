@@ -1,4 +1,4 @@
-"""Opens an export: checks it, and gives its card and the function that it is."""
+"""Open an export: check it, and return its manifest and its model as a function."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ _SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
 @dataclass(frozen=True)
 class ExportHandle:
-    """An export that was checked: its folder, its card, and where it was named by a file, that file."""
+    """A checked export: its folder and manifest, and the model file if a file was given."""
 
     folder: Path
     manifest: Manifest
     file: Path | None = None
 
     def load(self, device: str) -> Runner:
-        """The model as a function of images [n, channels, height, width]. Runs its code, where the format is a program."""
+        """Return the model as a function of images [n, channels, height, width].
+
+        This runs the code of the export if its format is a program.
+        """
         export_format = get_format(self.manifest.format)
         check_installed(export_format)
         return export_format.load(self.file or self.folder, self.manifest, device)
 
 
 class RunnerModule(nn.Module):
-    """A runner where a module is asked for."""
+    """A module that calls a runner."""
 
     def __init__(self, run: Runner) -> None:
         super().__init__()
@@ -43,16 +46,16 @@ class RunnerModule(nn.Module):
 
 
 def is_export(path: Path) -> bool:
-    """True for the folder of an export, and for a model file."""
+    """Return whether `path` is the folder of an export, or a model file."""
     return (path.is_dir() and (path / MANIFEST_NAME).is_file()) or (path.is_file() and path.suffix in _SUFFIXES)
 
 
 def open_export(path: Path, trust: bool = False) -> ExportHandle:
-    """The export `path`: its folder, or its model file. No code of it has run yet.
+    """Open the export `path`, a folder or a model file, without running its code.
 
-    Every file is compared with its checksum in manifest.json. A .pt2 file is a program: without a manifest that has its checksum it
-    is refused, unless `trust`. An .onnx file is data, and may stand alone. Raises CheckpointError, or ConfigError where there is no
-    export.
+    Every file is compared with its checksum in manifest.json. A .pt2 file is a program: without a
+    manifest that has its checksum it is not opened, unless `trust`. An .onnx file is data and needs
+    no manifest. Raises CheckpointError, or ConfigError if there is no export.
     """
     folder = path if path.is_dir() else path.parent
     if (folder / MANIFEST_NAME).is_file():
@@ -65,7 +68,9 @@ def open_export(path: Path, trust: bool = False) -> ExportHandle:
                 raise CheckpointError(f"{path}: the manifest lists no file", _TRUST_HINT)
             return ExportHandle(folder, manifest)
     if path.is_dir() or not path.is_file():
-        raise ConfigError(f"{path} is no export: it has no {MANIFEST_NAME}", "as in: dnntrain export RUN --format onnx")
+        raise ConfigError(
+            f"{path} is not an export: it has no {MANIFEST_NAME}", "as in: dnntrain export RUN --format onnx"
+        )
     if path.suffix == ".onnx":
         return ExportHandle(folder, parse_manifest(onnx_files.read_metadata(path, EMBEDDED_NAME), path), path)
     if path.suffix == ".pt2":
@@ -80,7 +85,7 @@ def open_export(path: Path, trust: bool = False) -> ExportHandle:
 
 
 def _read_embedded_manifest(path: Path) -> Manifest:
-    """The card inside a .pt2 archive, read without running it."""
+    """Return the manifest inside a .pt2 archive without running its code."""
     try:
         with zipfile.ZipFile(path) as archive:
             name = next((name for name in archive.namelist() if name.endswith(EMBEDDED_NAME)), None)

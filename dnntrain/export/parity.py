@@ -1,4 +1,4 @@
-"""Compares an export with its source on real examples."""
+"""Compare an export with its source on real examples."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dnntrain.errors import CheckpointError
 from dnntrain.export.formats import Runner
 from dnntrain.protocols import Batch, Metric, Task
 
-#: Least share of examples for which an exact format must agree with its source.
+#: The smallest share of examples for which an exact format must agree with its source.
 MIN_AGREEMENT = 0.999
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How an export and its source differ over `examples` examples of the part `part`.
+    """The difference between an export and its source over `examples` examples of the split `part`.
 
-    largest_error   of any output; `relative_error` the same over the largest output of the source
-    agreement       share of examples for which both outputs mean the same; the task says in which sense
-    metric          name of the task's first metric, `value` of the export, `source_value` of its source
+    largest_error   of any output; `relative_error` is the same over the largest output of the source
+    agreement       share of examples for which both outputs mean the same; the task defines the sense
+    metric          name of the task's first metric; `value` is the export's, `source_value` its source's
     drop            how much worse the export is (see `MetricInfo.compute_drop`); negative if it is better
     """
 
@@ -49,7 +49,10 @@ class Parity:
 
 @torch.no_grad()
 def measure_parity(task: Task, part: str, batches: Iterable[Batch], source: Runner, export: Runner) -> Parity:
-    """Compare both on `batches`. Raises CheckpointError if the export's outputs are not finite or of another shape."""
+    """Compare both on `batches`.
+
+    Raises CheckpointError if the export's outputs are not finite or of another shape.
+    """
     metric = task.list_metrics()[0]
     error = scale = 0.0
     examples = agreements = 0
@@ -58,7 +61,8 @@ def measure_parity(task: Task, part: str, batches: Iterable[Batch], source: Runn
         expected, actual = source(batch.inputs).float().cpu(), export(batch.inputs).float().cpu()
         if actual.shape != expected.shape or not torch.isfinite(actual).all():
             raise CheckpointError(
-                f"the export gives {tuple(actual.shape)}, not all finite, where its source gives {tuple(expected.shape)}",
+                f"the export returns {tuple(actual.shape)}, its source {tuple(expected.shape)}, "
+                "and all values must be finite",
                 "use another format; please report it with `dnntrain doctor`",
             )
         error = max(error, float((expected - actual).abs().max()))

@@ -1,4 +1,4 @@
-"""What an integer export will need, looked at before anything is trained."""
+"""Check the needs of an integer export before training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from torch import nn
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.protocols import QuantChoice
 
-#: `File "net.py", line 10, in forward, code: if x.mean() > 0:`, or with the code in the next line, as torch and Python write it.
+#: `File "net.py", line 10, in forward, code: if x.mean() > 0:`, or with the code in the next line,
+#: as torch and Python write it.
 _SOURCE_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+(?:, code: |\n\s+)(?P<code>.+)')
 
-#: What torch adds to the first line of its errors for its own developers.
+#: Advice for torch developers in the first line of torch's errors.
 _DEVELOPER_ADVICE = re.compile(
     r"Consider annotating your code using torch\._check\*\(\)\. | \(unhinted: .*| ?For more information, .*"
 )
@@ -30,50 +31,60 @@ _TORCH_FOLDER = str(Path(torch.__file__).parent)
 
 
 def check_quantizable(quant: QuantChoice, name: str, model: nn.Module, images: torch.Tensor) -> None:
-    """Raises ConfigError where `quant`, chosen as `quant=name`, cannot export `model`. `images`: [2, channels, height, width]."""
+    """Check that `quant`, chosen as `quant=name`, can export `model`.
+
+    `images` are [2, channels, height, width]. Raises ConfigError if it cannot.
+    """
     quant.check_model(model)
     if quant.compute_dtype == "bfloat16":
         model, images = copy.deepcopy(model).bfloat16(), images.bfloat16()
         if (failure := _explain_failure(model, images)) is not None:
             raise ConfigError(
-                f"quant={name} computes in bfloat16, which the network does not take: {failure}", _ANY_PRECISION_HINT
+                f"quant={name} computes in bfloat16, which the network does not support: {failure}", _ANY_PRECISION_HINT
             )
     if type(model).__module__.startswith("dnntrain."):
-        return  # built-in networks are known to be traceable, and tracing takes seconds
-    # Integer patterns of PT2E are found in strictly traced programs alone; ONNX and weights take either, and the quick way is tried first.
+        return  # tracing takes seconds, and the built-in networks are known to be traceable
+    # PT2E finds its integer patterns in strictly traced programs only. ONNX and weights take
+    # either, and the quick way is tried first.
     only_strict = quant.backend == "inductor"
     failure = explain_untraceable(model, images, (True,) if only_strict else (False, True))
     if failure is None:
         return
     works_in_onnx = only_strict and explain_untraceable(model, images, (False,)) is None
     raise ConfigError(
-        f"quant={name}: torch.export cannot trace the network, so that it cannot be exported in integers: {failure}",
+        f"quant={name} cannot export the network in integers, because torch.export cannot trace it: {failure}",
         "use quant.backend=onnxruntime"
         if works_in_onnx
         else "use quant=none, which needs no trace (--format safetensors)",
     )
 
 
-#: What quantises a network whose own code fixes the precision.
+#: The quantization for a network whose own code fixes the precision.
 _ANY_PRECISION_HINT = "use quant=int8_dynamic, or quant=none"
 
 
 def _explain_failure(model: nn.Module, images: torch.Tensor) -> str | None:
-    """Why `model` cannot compute `images`, with the line that stops it; None where it can. Tracing does not compare precisions."""
+    """Return why `model` cannot compute `images`, with the failing line, or None if it can.
+
+    Tracing does not compare precisions, so the model runs once.
+    """
     try:
         with _silence_output(), torch.no_grad():
             model.eval()(images)
-    except Exception as error:  # the model's own code raises whatever it likes
+    except Exception as error:  # the model's own code may raise anything
         return summarize_error(error)
     return None
 
 
 def check_image_counts(quant: QuantChoice, name: str, num_training: int, num_compared: int) -> None:
-    """Raises DataError where there are too few images to read ranges from, or none to compare the export with its source on."""
+    """Check that there are enough images to calibrate and to compare with the source.
+
+    Raises DataError if there are too few for calibration, or none to compare.
+    """
     num_needed = quant.calibration_batch_size if quant.needs_calibration else 0
     if num_training < num_needed:
         raise DataError(
-            f"quant={name}: calibration needs {num_needed} training images, there are {num_training}",
+            f"quant={name}: calibration needs {num_needed} training images, but there are {num_training}",
             f"use quant.calibration_batch_size={max(num_training, 1)}, or quant=none",
         )
     if not num_compared:
@@ -84,7 +95,10 @@ def check_image_counts(quant: QuantChoice, name: str, num_training: int, num_com
 
 
 def explain_untraceable(model: nn.Module, images: torch.Tensor, strict_modes: tuple[bool, ...]) -> str | None:
-    """Why torch.export traces `model` in none of the `ways` (strict or not), with the line that stops it; None where it does."""
+    """Return why torch.export cannot trace `model`, with the failing line, or None if it can.
+
+    `strict_modes` are tried in order; one that works is enough.
+    """
     failure: Exception | None = None
     for strict in strict_modes:
         try:
@@ -93,14 +107,17 @@ def explain_untraceable(model: nn.Module, images: torch.Tensor, strict_modes: tu
                     model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=strict
                 )
             return None
-        except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
+        except Exception as error:  # tracing runs the model's own code, which may raise anything
             failure = error
     assert failure is not None
     return summarize_error(failure)
 
 
 def summarize_error(error: Exception) -> str:
-    """`Data-dependent branching, at net.py:10: if x.mean() > 0:`: the first line of the error, and the line of the model's own code."""
+    """Return the first line of the error, and the line of the model's own code that raised it.
+
+    As in `Data-dependent branching, at net.py:10: if x.mean() > 0:`.
+    """
     text = str(error)
     first_line = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     first_line = _DEVELOPER_ADVICE.sub("", first_line).rstrip(" .")[:200]
@@ -118,7 +135,7 @@ def summarize_error(error: Exception) -> str:
 
 @contextmanager
 def _silence_output() -> Iterator[None]:
-    """Without what torch logs and prints before it raises it, and what the network itself prints."""
+    """Suppress what torch logs and prints before it raises, and the network's own output."""
     previous_level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

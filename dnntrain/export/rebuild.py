@@ -1,4 +1,4 @@
-"""A network with trained weights in it."""
+"""Rebuild a network from a saved configuration, with its trained weights."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from dnntrain.protocols import ModelSpec
 
 
 def get_choice(config: Mapping[str, Any], group: str) -> str:
-    """The choice that `config`[group] holds the knobs of: as typed, or what a preset of the user's own presets."""
+    """Return the choice whose options `config`[group] holds.
+
+    It is the choice as typed, or the built-in one behind a preset of the user.
+    """
     typed_name = str(config["choices"][group])
     return typed_name if typed_name in load_registry().get_choices(group) else str(config[group]["name"])
 
 
 def has_name_option(group: str, choice: str) -> bool:
-    """True where `name` is a knob of the choice, and not the choice's own name."""
+    """Return whether the choice has an option called `name`, besides its own name."""
     return "name" in load_registry().get_choice(group, choice).schema.fields
 
 
 def build_network(model: Any, norm: Any, folder: Path, spec: ModelSpec) -> nn.Module:
-    """What the choices `model` and `norm` build, with the weights of `folder`/model.safetensors, on the CPU.
+    """Build the network of the choices `model` and `norm` with the weights of `folder`, on the CPU.
 
-    Raises CheckpointError where the file is damaged, or is of another network.
+    The weights are in model.safetensors. Raises CheckpointError if the file is damaged or of
+    another network.
     """
     module: nn.Module = norm.convert_for_export(without_pretrained_weights(model).build(ModelShape.from_spec(spec)))
     load_weights(module, str(folder / "model.safetensors"), replace_head=False)

@@ -1,1 +1,1 @@
-"""A finished run or an export as a model that evaluates, predicts and exports."""
+"""Evaluate, predict with and export a finished run or an export."""

@@ -1,4 +1,7 @@
-"""Writes an export of a run: makes it beside its place, reads it back, compares it with its source, then puts it there."""
+"""Write an export of a run.
+
+It is written beside its target, read back, compared with its source, and then moved to the target.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ from dnntrain.protocols import Batch, QuantChoice
 from dnntrain.utils.files import sync_to_disk
 from dnntrain.utils.rng import Key
 
-#: Most images that an export is compared with its source on.
+#: The most examples on which an export is compared with its source.
 MAX_SAMPLES = 2000
 
 _BATCH_SIZE = 64
@@ -45,14 +48,18 @@ _BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A float model on the CPU, with the data that exports of it are calibrated and compared on."""
+    """A float model on the CPU, with the data that calibrates and compares its exports."""
 
     loaded_model: LoadedModel
     splits: dict[str, DataSplit]
 
     @classmethod
     def from_model(cls, loaded_model: LoadedModel) -> ExportSource:
-        """Raises DataError where the run's data cannot be read: an export that was not compared is none."""
+        """Read the data of `loaded_model`, which every export must be compared on.
+
+        Raises DataError if the data cannot be read, ConfigError if the model is an export that
+        cannot be exported again.
+        """
         if loaded_model.format not in ("run", "safetensors"):
             raise ConfigError(
                 f"--format {loaded_model.format} cannot be exported again", "name the run directory that it came from"
@@ -61,9 +68,10 @@ class ExportSource:
         return cls(cpu_model, load_data_splits(cpu_model))
 
     def select_source(self, quant: QuantChoice | None) -> LoadedModel:
-        """What is exported and compared with: the network that rounds as it was trained to, where `quant` is that; else the float one.
+        """Return the model to export and to compare with.
 
-        Raises ConfigError where the run was not trained so.
+        It is the network with its trained rounding if `quant` is quantization-aware, else the float
+        network. Raises ConfigError if the run was not trained with that rounding.
         """
         if not prepared_modules(self.loaded_model.model):
             if quant is not None and quant.is_quantization_aware:
@@ -75,24 +83,27 @@ class ExportSource:
 
     @property
     def parity_split(self) -> DataSplit:
-        """The validation part, or where there is none the test part."""
+        """Return the validation split, or the test split if there is no validation split."""
         split = self.splits["val"] if len(self.splits["val"].index) else self.splits["test"]
         if not len(split.index):
             raise DataError("there is no example to compare the export with its source on", "set data.val_fraction=0.1")
         return split
 
     def iter_samples(self) -> Iterator[Batch]:
-        """Yield batches of up to 2,000 examples of that part."""
+        """Yield batches of up to 2,000 examples of `parity_split`."""
         for batch in self.parity_split.make_batches(self.loaded_model, _BATCH_SIZE, MAX_SAMPLES):
             yield replace(batch, inputs=batch.inputs.clone())
 
     def make_calibration_batches(self, batches: int, batch_size: int) -> list[Tensor]:
-        """Batches of training images, chosen by the run's seed. Raises DataError where the training part is too small."""
+        """Return batches of training images, chosen by the run's seed.
+
+        Raises DataError if the training split is too small.
+        """
         split = self.splits["train"]
         num_examples = batches * batch_size
         if len(split.index) < batch_size:
             raise DataError(
-                f"calibration needs {batch_size} training images, there are {len(split.index)}",
+                f"calibration needs {batch_size} training images, but there are {len(split.index)}",
                 f"use quant.calibration_batch_size={max(len(split.index), 1)}, or the data that the run was trained on",
             )
         indices = Key(self.loaded_model.config.seed, "calibration").permutation(split.index)[:num_examples]
@@ -100,11 +111,11 @@ class ExportSource:
         return [batch.inputs.clone() for batch in image_batches if len(batch) == batch_size]
 
     def notes(self, quant: QuantChoice | None) -> tuple[str, ...]:
-        """What will not be as `quant` asks for it, for a person to read."""
+        """Return notes for the user if `quant` gets fewer batches than it asks for."""
         return () if quant is None else quant.note_missing_batches(len(self.splits["train"].index))
 
     def make_card(self) -> Manifest:
-        """The description of the model, as yet without format."""
+        """Return the description of the model, without a format yet."""
         loaded_model = self.loaded_model
         config = select_export_config(loaded_model.config.resolved)
         return Manifest("", loaded_model.spec, config)
@@ -120,10 +131,12 @@ def write_export(
     runtime: str = "eager",
     max_drop: float = 0.01,
 ) -> Manifest:
-    """Writes the export to the folder `target` and returns its card. `max_metric_drop` is that of what is rounded but not quantised.
+    """Write the export to the folder `target` and return its manifest.
 
-    Raises ConfigError where the model or the machine cannot do it, CheckpointError where the export differs too much from its source
-    or computes too little in integers; then `target` is as it was.
+    `max_metric_drop` applies to a format that rounds without quantizing. Raises ConfigError if the
+    model or the machine does not support the format. Raises CheckpointError if the export differs
+    too much from its source or computes too little in integers. After an error `target` is
+    unchanged.
     """
     check_installed(export_format)
     device = (
@@ -174,33 +187,36 @@ def write_export(
 
 
 def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float, exact: bool, advice: str = "") -> None:
-    """Raises CheckpointError where an export differs more from its source than its kind may."""
+    """Compare an export with the tolerance of its kind.
+
+    Raises CheckpointError if it differs more from its source.
+    """
     if exact and parity.agreement < MIN_AGREEMENT:
         raise CheckpointError(
-            f"--format {export_format.name} gives the {parity.agreement_kind} as its source for {100 * parity.agreement:.2f} % of examples only, "
-            f"less than {100 * MIN_AGREEMENT} %",
+            f"--format {export_format.name} gives the {parity.agreement_kind} as its source for "
+            f"{100 * parity.agreement:.2f} % of examples only, less than {100 * MIN_AGREEMENT} %",
             "use --format safetensors; please report it with `dnntrain doctor`",
         )
     if not exact and parity.drop > max_drop:
         raise CheckpointError(
-            f"--format {export_format.name} loses {100 * parity.drop:.2f} % of {parity.metric} on the {parity.part} part, "
-            f"more than quant.max_metric_drop={max_drop}",
+            f"--format {export_format.name} loses {100 * parity.drop:.2f} % of {parity.metric} on the "
+            f"{parity.part} split, more than quant.max_metric_drop={max_drop}",
             f"{advice}allow it with quant.max_metric_drop",
         )
 
 
 def check_target(target: Path) -> None:
-    """Raises ConfigError where something other than an export stands at `target`."""
+    """Check that `target` is free, or an export. Raises ConfigError if not."""
     if (
         target.exists()
         and not (target / MANIFEST_NAME).is_file()
         and not (target.is_dir() and not any(target.iterdir()))
     ):
-        raise ConfigError(f"path={target} exists and is no export", "name a folder of its own")
+        raise ConfigError(f"path={target} exists and is not an export", "name a new folder")
 
 
 def _is_running(pid: str) -> bool:
-    """Whether a process of this number runs here."""
+    """Return whether a process with this id runs on this machine."""
     try:
         os.kill(int(pid), 0)
     except PermissionError:
@@ -212,20 +228,22 @@ def _is_running(pid: str) -> bool:
 
 @contextmanager
 def atomic_output_dir(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, which takes its place if the body succeeds, and is removed if not.
+    """Create a folder beside `target` that replaces it if the body succeeds.
 
-    What exports of the same target that were killed have left is removed, too.
+    The folder is removed if the body fails. Folders that killed exports to the same target left
+    behind are removed too.
     """
     host = f".{target.name}.tmp-{socket.gethostname()}"
     temporary_dir = target.with_name(f"{host}-{os.getpid()}")
     for leftover in target.parent.glob(f"{glob.escape(host)}-*"):
-        # One of this process's number is of an earlier one: in a container all begin with the same.
+        # A leftover with this process's own id is from an earlier process: in a container the ids
+        # repeat.
         if leftover == temporary_dir or not _is_running(leftover.name.rpartition("-")[2]):
             shutil.rmtree(leftover, ignore_errors=True)
     try:
         temporary_dir.mkdir(parents=True)
     except OSError as error:
-        raise ConfigError(f"path={target} cannot be made: {error}", "name a folder that can be written") from None
+        raise ConfigError(f"path={target} cannot be created: {error}", "name a folder that can be written") from None
     try:
         yield temporary_dir
         if target.exists():
@@ -237,13 +255,13 @@ def atomic_output_dir(target: Path) -> Iterator[Path]:
 
 
 def summarize_export(card: Manifest, target: Path) -> dict[str, Any]:
-    """Return the place and size of an export, and what was measured of it."""
+    """Return the place and size of an export, and its measured details."""
     size = sum((target / name).stat().st_size for name in card.files)
     return {"format": card.format, "path": str(target), "size_bytes": size, **card.details}
 
 
 def get_installed_format(name: str) -> ExportFormat:
-    """The format called `name`, with what it needs installed."""
+    """Return the format called `name` after a check of the packages that it needs."""
     export_format = get_format(name)
     check_installed(export_format)
     return export_format
@@ -252,8 +270,9 @@ def get_installed_format(name: str) -> ExportFormat:
 def choose_quantization(name: str, quant_overrides: Sequence[str], run_quant: QuantChoice | None = None) -> QuantChoice:
     """Return the quantization that `quant_overrides` choose for the format `name`.
 
-    Without overrides it is `run_quant` if the run was trained with it, else the default of the format. Raises ConfigError if it does
-    not work on a trained model, or if the format cannot hold it.
+    Without overrides it is `run_quant` if the run was trained with it, else the default of the
+    format. Raises ConfigError if it does not work on a trained model, or if the format cannot hold
+    it.
     """
     is_learned = run_quant is not None and run_quant.is_quantization_aware
     if run_quant is not None and is_learned and not quant_overrides and name != "pt2_cuda":
@@ -264,7 +283,7 @@ def choose_quantization(name: str, quant_overrides: Sequence[str], run_quant: Qu
     quant = config.quant
     choice = config.resolved["choices"]["quant"]
     if not quant.formats:
-        raise ConfigError(f"quant={choice} does not quantise a trained model", "use quant=int8_static")
+        raise ConfigError(f"quant={choice} does not quantize a trained model", "use quant=int8_static")
     quant.check_options()
     if name not in quant.formats and (name != "auto" or quant.formats == ("pt2_cuda",)):
         raise ConfigError(f"--format {name} cannot hold quant={choice}", f"use --format {quant.formats[0]}")

@@ -1,4 +1,4 @@
-"""A trained model as something to use, from its run directory or from an export alone: its metrics, its predictions."""
+"""Load a trained model from its run directory or from an export, to evaluate it or to predict."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ from dnntrain.utils.world import World
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in eval mode, the configuration it was trained with, and what its input looks like.
+    """A model in eval mode, its training configuration, and a description of its inputs.
 
-    `autocast` is the precision of its arithmetic, where it is not that of its weights. `format` is that of an export, or "run".
+    `autocast` is the precision of its arithmetic, if it differs from the precision of the weights.
+    `format` is the format of an export, or "run".
     """
 
     config: RunConfig
@@ -51,7 +52,7 @@ class LoadedModel:
 
     @torch.no_grad()
     def compute_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the outputs [n, …] for inputs [n, …] of the form that the model was trained with."""
+        """Return the outputs [n, …] for inputs [n, …] in the form of the training inputs."""
         with torch.autocast(
             get_device_type(self.device), self.autocast or torch.bfloat16, enabled=self.autocast is not None
         ):
@@ -64,15 +65,19 @@ class LoadedModel:
 
 
 def load_model(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> LoadedModel:
-    """The model of a run directory, of an export's folder or of a model file. `overrides` may choose another data set or device.
+    """Load the model of a run directory, of an export's folder or of a model file.
 
-    Raises ConfigError where `path` is none of these, CheckpointError where a file is missing, damaged or not to be trusted.
+    `overrides` may choose another data set or device. Raises ConfigError if `path` is none of
+    these, CheckpointError if a file is missing, damaged or not trusted.
     """
     return load_export(path, overrides, trust) if is_export(path) else load_run(path, overrides)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
-    """The model of the run directory `path`. Raises ConfigError where it is no run, CheckpointError where the model is unusable."""
+    """Load the model of the run directory `path`.
+
+    Raises ConfigError if it is not a run, CheckpointError if the model is unusable.
+    """
     from dnntrain.inference.run_args import check_run, check_trusted
 
     check_run(path)
@@ -105,28 +110,32 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
 
 
 def _check_sha256(file: Path, expected_sha256: str | None) -> None:
-    """Raises CheckpointError where the weights are not those that config.json was written with."""
+    """Check that config.json has the checksum of the weights. Raises CheckpointError if not."""
     if expected_sha256 is None or not file.is_file():
         return
     if (actual_sha256 := compute_sha256(file)) != expected_sha256:
         raise CheckpointError(
-            f"{file} is damaged: it is not what the run wrote (SHA-256 {actual_sha256[:12]}…, not {expected_sha256[:12]}…)",
+            f"{file} is damaged: it differs from the file that the run wrote (SHA-256 {actual_sha256[:12]}…, not "
+            f"{expected_sha256[:12]}…)",
             "restore it from a copy, or train the run again",
         )
 
 
 def _add_rounding(model: nn.Module, shape: tuple[int, int, int], ranges: Any, path: Path) -> nn.Module:
-    """`model` as it was trained: with the rounding of integers."""
+    """Return `model` with the integer rounding that it was trained with."""
     try:
         return apply_ranges(model, shape, ranges)
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path / 'config.json'}: the ranges of the quantised model are damaged ({error})", "train the run again"
+            f"{path / 'config.json'}: the ranges of the quantized model are damaged ({error})", "train the run again"
         ) from None
 
 
 def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> LoadedModel:
-    """The model of an export. Its configuration is data; code that it names runs only where `overrides` name it too."""
+    """Load the model of an export.
+
+    Its configuration is data: code that it names runs only if `overrides` name it too.
+    """
     from dnntrain.inference.run_args import check_trusted
 
     export_files = open_export(path, trust)
@@ -151,7 +160,7 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
 
 @dataclass(frozen=True)
 class DataSplit:
-    """Examples of one split, as the model sees them."""
+    """Examples of one split, in the form of the model's inputs."""
 
     name: str
     dataset: DataSet
@@ -159,10 +168,10 @@ class DataSplit:
     index: Index
 
     def make_batches(self, loaded_model: LoadedModel, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-        """The first `limit` examples, or all, on the model's device, unaugmented, in their order."""
+        """Yield the first `limit` examples, or all, in order, on the model's device, without augmentation."""
         return read_evaluation_batches(
             loaded_model.config.data,
-            # The model knows its own normalisation only, whatever that of another data set is.
+            # The model keeps its own normalization, also for another data set.
             replace(self.dataset, inputs=loaded_model.spec.inputs),
             self.source,
             self.index if limit is None else self.index[:limit],
@@ -174,7 +183,10 @@ class DataSplit:
 
 
 def load_data_splits(loaded_model: LoadedModel) -> dict[str, DataSplit]:
-    """The splits train, val and test of the data set that the configuration names. Raises DataError where it does not fit the model."""
+    """Return the splits train, val and test of the configured data set.
+
+    Raises DataError if the data does not fit the model.
+    """
     dataset = loaded_model.config.data.build()
     spec = loaded_model.spec
     output = loaded_model.config.task.build(dataset.inputs, dataset.targets)
@@ -200,11 +212,14 @@ def check_split(name: str) -> str:
 
 
 def evaluate_run(path: Path, overrides: Sequence[str], split: str, trust: bool = False) -> dict[str, float | int]:
-    """The loss, the metrics of the task, and examples of the model of a run or export on `split`, in eval mode, without augmentation."""
+    """Evaluate a run or an export on `split`, in eval mode, without augmentation.
+
+    Returns the loss, the metrics of the task, and the number of examples.
+    """
     loaded_model = load_model(path, overrides, trust)
     data_split = load_data_splits(loaded_model)[split]
     if not len(data_split.index):
-        raise DataError(f"the {split} part is empty", "choose another --split, or set data.val_fraction")
+        raise DataError(f"the {split} split is empty", "choose another --split, or set data.val_fraction")
     batches = data_split.make_batches(loaded_model, loaded_model.config.eval.batch_size)
     return evaluate(
         loaded_model.config.task,
@@ -218,7 +233,7 @@ def evaluate_run(path: Path, overrides: Sequence[str], split: str, trust: bool =
 
 
 def _compose_config(path: Path, overrides: Sequence[str]) -> RunConfig:
-    """The run's configuration; where there are overrides, composed anew with them after its own."""
+    """Return the run's configuration; `overrides` apply after the run's own."""
     if not overrides:
         return decode_config(load_config(path / "config.yaml"))
     check_effect(overrides)
@@ -227,10 +242,10 @@ def _compose_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     return decode_config(compose(*merge_saved_overrides(path, overrides)))
 
 
-#: What of a configuration an export keeps: what its data, its network and their precision are.
+#: The keys of a configuration that an export keeps: its data, its network and their precision.
 EXPORTED_KEYS = ("task", "data", "model", "norm", "precision", "eval", "seed", "device")
 
-#: Groups and sections that end with the training. `train.max_examples` alone says which part of the data that was.
+#: Groups and sections that apply to training only, except `train.max_examples`, which selects the data.
 _TRAINING_KEYS = (
     "optim",
     "sched",
@@ -251,12 +266,15 @@ _TRAINING_KEYS = (
     "init_from",
 )
 
-#: Groups among those of an export.
+#: The groups of an export.
 _GROUPS = ("task", "data", "model", "norm", "precision")
 
 
 def check_effect(overrides: Sequence[str]) -> None:
-    """Refuses settings of the training, which change nothing in a model that is trained."""
+    """Check that `overrides` affect a trained model.
+
+    Raises ConfigError for settings of the training.
+    """
     for word in overrides:
         key = word.lstrip("+").split("=")[0]
         if key.split(".")[0] in _TRAINING_KEYS and key != "train.max_examples":
@@ -267,15 +285,16 @@ def check_effect(overrides: Sequence[str]) -> None:
 
 
 def select_export_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's resolved configuration that an export needs. What it was trained with is no part of what it is."""
+    """Return the keys of a resolved configuration that an export needs, without training options."""
     choices = {group: config["choices"][group] for group in _GROUPS}
     return {**{key: config[key] for key in EXPORTED_KEYS}, "choices": choices}
 
 
 def compose_from_export(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A whole configuration from an export's part of one, with other data or another device.
+    """Compose a full configuration from an export's part, with other data or another device.
 
-    Knobs that a later version of dnntrain added keep their defaults. Raises ConfigError for what an export cannot change.
+    Options that a later version of dnntrain added keep their defaults. Raises ConfigError for a key
+    that an export cannot change.
     """
     for word in overrides:
         if word.lstrip("+").split("=")[0].split(".")[0] not in EXPORTED_KEYS or word.startswith("model="):
@@ -295,7 +314,7 @@ def compose_from_export(config: Mapping[str, Any], overrides: Sequence[str]) -> 
 
 
 def _format_overrides(prefix: str, values: Mapping[str, Any]) -> list[str]:
-    """Overrides that set every value of a section."""
+    """Return overrides that set every value of a section."""
     import json
 
     return [f"{prefix}.{key}={json.dumps(value)}" for key, value in values.items()]

@@ -1,4 +1,4 @@
-"""The values that options of commands may have, listed without importing torch."""
+"""List the values of command options without importing torch."""
 
 from __future__ import annotations
 

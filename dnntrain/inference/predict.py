@@ -1,4 +1,4 @@
-"""Predictions of a trained model for image files: decoded by worker processes, computed in batches."""
+"""Predict classes for image files: worker processes decode them, the model computes batches."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from dnntrain.inference.load import LoadedModel
 
-#: Images computed at once. Small enough that the first rows appear soon, and that workers never wait long.
+#: Images in one batch. Small enough that the first rows appear soon and workers do not wait long.
 BATCH_SIZE = 64
 
-#: Fewer files than this are decoded here: starting processes would take longer.
+#: Below this number of files, this process decodes them: starting workers would take longer.
 _MIN_FILES_FOR_WORKERS = 256
 
 ErrorCallback = Callable[[Path, DataError], None]
@@ -36,10 +36,12 @@ def predict_files(
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """For each image file: {"path", "class", "probability", "top": [[class, probability] …]}, in the order given.
+    """Yield a prediction for each image file, in the order given.
 
-    `path` is a run or an export. `on_error(file, DataError)` is called for a file that cannot be read, which is then left out; without
-    it the error is raised. `workers` None: one for each core, none for few files. `progress(done, total)` is called after each batch.
+    A prediction is {"path", "class", "probability", "top": [[class, probability] …]}. `path` is a
+    run or an export. If a file cannot be read, `on_error(file, DataError)` is called and the file
+    is skipped; without `on_error` the error is raised. `workers` None: one for each core, none for
+    few files. `progress(done, total)` is called after each batch.
     """
     from dnntrain.inference.load import load_model
 
@@ -71,5 +73,5 @@ def _make_rows(loaded_model: LoadedModel, files: Sequence[Path], inputs: Tensor,
 
 
 def count_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,7 @@
-"""A run directory that a command is given: whether it is one, what it was started with, and whether its code may be run."""
+"""Check a run directory that a command names, and replay its configuration.
+
+The checks: it is a run directory, and its code may run.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,22 @@ from dnntrain.utils.words import split_config_dir, split_words
 
 
 def custom_code_refs(config: Mapping[str, Any]) -> list[str]:
-    """What names the code that a configuration would run, as it is typed: `model.file=net.py`."""
+    """Return the overrides that name the code of a configuration, as typed: `model.file=net.py`."""
     model = config["model"]
     is_custom = config.get("choices", {}).get("model") == "custom"
     return [f"model.{key}={model[key]}" for key in ("file", "entry_point") if is_custom and model.get(key)]
 
 
 def check_trusted(config: Mapping[str, Any], path: Path, overrides: Sequence[str]) -> None:
-    """A run directory is data: code that its configuration names is run only where this command line names it too."""
+    """Check that the command line names the code that the configuration would run.
+
+    A run directory is data, so its code runs only with consent. Raises ConfigError without it.
+    """
     code_refs = set(custom_code_refs(config))
     if not code_refs <= set(overrides):
         raise ConfigError(
-            f"{path} was trained with a model of its own, whose code would be run: {' '.join(sorted(code_refs))}",
-            f"if you trust it, say so by adding: {' '.join(sorted(code_refs))}",
+            f"{path} was trained with a custom model, whose code would run: {' '.join(sorted(code_refs))}",
+            f"if you trust it, add: {' '.join(sorted(code_refs))}",
         )
 
 
@@ -39,7 +45,10 @@ def get_run_path(word: str) -> Path:
 
 
 def check_run(path: Path) -> None:
-    """Raises ConfigError, naming the nearest run, where the folder `path` is none."""
+    """Check that the folder `path` is a run directory.
+
+    Raises ConfigError with the nearest run if not.
+    """
     if not path.exists():
         raise ConfigError(f"{path} does not exist", suggest_run(path))
     if not (path / "config.yaml").is_file():
@@ -49,9 +58,10 @@ def check_run(path: Path) -> None:
 def merge_saved_overrides(
     path: Path, overrides: Sequence[str], config_dir: Path | None = None
 ) -> tuple[tuple[str, ...], Path | None]:
-    """Return the overrides and the config_dir that replay the run `path`, with `overrides` in place of its own.
+    """Return the overrides and the config_dir that replay the run `path` with `overrides`.
 
-    Paths are those of the saved configuration: the saved words may be relative to another working directory.
+    `overrides` replace the run's own. Paths come from the saved configuration, because the saved
+    words may be relative to another working directory.
     """
     words = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
     saved_config_dir, saved_overrides = split_config_dir(words)
@@ -66,7 +76,10 @@ def merge_saved_overrides(
 
 
 def _quote_value(value: str | list[str]) -> str:
-    """A text, or a list of them, as Hydra's grammar reads it: backslashes count double before a quote only."""
+    """Return a text, or a list of texts, quoted for Hydra's grammar.
+
+    Backslashes are doubled only before a quote.
+    """
     if isinstance(value, list):
         return f"[{','.join(map(_quote_value, value))}]"
     if re.fullmatch(r"/[\w./@:+-]*", value):

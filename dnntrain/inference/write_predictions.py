@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from dnntrain.errors import DataError
 from dnntrain.inference.predict import predict_files
 
-#: Seconds between two notes on progress.
+#: Seconds between two progress notes.
 _PROGRESS_INTERVAL_S = 1.0
 
 
@@ -29,8 +29,8 @@ def write_predictions(
 ) -> None:
     """Write a row for each readable image to `stream`, and list the unreadable ones on stderr.
 
-    `top`: how many classes of each image; None: 1 in CSV, 5 in JSON. `options` are those of `predict_files`. Raises DataError if no
-    image could be read.
+    `top`: number of classes for each image; None: 1 in CSV, 5 in JSON. `options` are the arguments
+    of `predict_files`. Raises DataError if no image could be read.
     """
     unreadable: list[DataError] = []
     progress = _ProgressPrinter(quiet)
@@ -63,7 +63,7 @@ def _make_header(num_classes: int) -> list[str]:
 
 
 class _ProgressPrinter:
-    """How far it is, on stderr: about once a second on a terminal in one line, else every ten seconds."""
+    """Show progress on stderr: on a terminal each second in one line, else every ten seconds."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet

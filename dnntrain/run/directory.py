@@ -18,7 +18,10 @@ from dnntrain.utils.words import join_words
 
 
 class RunDirectory:
-    """A run's folder, locked while this process works in it. Opening a second time is refused, naming who holds it."""
+    """A run's folder, locked while this process works in it.
+
+    A second process cannot open it; the error names the holder of the lock.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,18 +30,20 @@ class RunDirectory:
 
     @classmethod
     def open(cls, run_dir: str | None, name: str) -> RunDirectory:
-        """The folder `run_dir`, or a new one `runs/NAME/ID`; made, checked for writing, and locked.
+        """Create, check and lock the folder `run_dir`, or a new one `runs/NAME/ID`.
 
-        Raises ConfigError where it cannot be made or written, or where another process works in it.
+        Raises ConfigError if it cannot be created or written, or if another process works in it.
         """
         path = Path(run_dir).expanduser().absolute() if run_dir else _make_run_folder(Path("runs").absolute(), name)
         if path == Path(path.anchor):
-            raise ConfigError(f"run_dir={run_dir} is the root of the file system", "name a folder of its own")
+            raise ConfigError(f"run_dir={run_dir} is the root of the file system", "name another folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
         except (OSError, RuntimeError) as error:
-            raise ConfigError(f"run_dir={path} cannot be made: {error}", "name a folder that can be written") from None
+            raise ConfigError(
+                f"run_dir={path} cannot be created: {error}", "name a folder that can be written"
+            ) from None
         directory = cls(path)
         directory._acquire_lock()
         return directory
@@ -48,13 +53,13 @@ class RunDirectory:
         self._log = (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
 
     def log(self, text: str) -> None:
-        """Adds a line to log.txt, with the time."""
+        """Add a line to log.txt, with the time."""
         if self._log is not None:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
             self._log.flush()
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
         if self._log is not None:
@@ -66,7 +71,7 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def write_start(self, config: Mapping[str, Any], overrides: list[str], plan: Mapping[str, Any]) -> None:
-        """config.yaml, overrides.txt, plan.json and env.json."""
+        """Write config.yaml, overrides.txt, plan.json and env.json."""
         from dnntrain.config.yaml_io import dump_yaml
 
         write_text(self.path / "config.yaml", dump_yaml(dict(config)))
@@ -75,17 +80,20 @@ class RunDirectory:
         write_json(self.path / "env.json", collect_environment())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """result.json."""
+        """Write result.json."""
         write_json(self.path / "result.json", dict(result))
 
     def clear_checkpoints(self) -> None:
-        """Removes the checkpoints that an earlier run has left, and no other file, where a run begins anew in its folder."""
+        """Remove the checkpoints of an earlier run, and no other file.
+
+        For a run that begins from step 0 in the folder of another one.
+        """
         from dnntrain.checkpoint.checkpoint import remove_checkpoints
 
         remove_checkpoints(self.checkpoints)
 
     def remove_later_checkpoints(self, step: int) -> None:
-        """Removes the checkpoints of later steps than `step`."""
+        """Remove the checkpoints of later steps than `step`."""
         from dnntrain.checkpoint.checkpoint import truncate_checkpoints
 
         truncate_checkpoints(self.checkpoints, step)
@@ -93,17 +101,20 @@ class RunDirectory:
 
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
-    """The folder `path`, made and locked. Raises ConfigError where it cannot be, or where another process works in it."""
+    """Create and lock the folder `path`.
+
+    Raises ConfigError if it cannot be created, or if another process works in it.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
-        raise ConfigError(f"{path} cannot be made: {error}", "name a folder that can be written") from None
+        raise ConfigError(f"{path} cannot be created: {error}", "name a folder that can be written") from None
     with _lock_file(path):
         yield
 
 
 def _lock_file(path: Path) -> TextIO:
-    """The lock of the folder `path`, held until it is closed; it names this process."""
+    """Return the lock of the folder `path`, held until it is closed; it names this process."""
     import fcntl
 
     try:
@@ -120,14 +131,17 @@ def _lock_file(path: Path) -> TextIO:
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}")
     lock.flush()
-    # A reading process that outlives a kill of this one by some seconds must not hold the lock on.
+    # A child that reads data may outlive a killed parent by seconds, and must not keep the lock.
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lock.close)
     return lock
 
 
 def _make_run_folder(runs: Path, name: str) -> Path:
-    """A new folder runs/NAME/ID; the ID is the time, and a random part where two runs start in one second."""
+    """Create a new folder runs/NAME/ID.
+
+    The ID is the time, plus a random part if two runs start in the same second.
+    """
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for run_id in (stamp, *(f"{stamp}-{secrets.token_hex(2)}" for _ in range(100))):
         try:
@@ -136,7 +150,7 @@ def _make_run_folder(runs: Path, name: str) -> Path:
             continue
         except OSError as error:
             raise ConfigError(
-                f"{runs / name} cannot be made: {error}", "set run_dir to a folder that can be written"
+                f"{runs / name} cannot be created: {error}", "set run_dir to a folder that can be written"
             ) from None
         return runs / name / run_id
     raise ConfigError(f"no free name under {runs / name}", "set run_dir")

@@ -33,7 +33,7 @@ _OPTIONAL_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "timm", "tensorboard"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: `level` is ok, note or fault."""
+    """The result of one check: `level` is ok, note or fault."""
 
     level: str
     topic: str
@@ -41,7 +41,7 @@ class Check:
 
 
 def run_checks() -> list[Check]:
-    """All findings, in the order of a person's questions: what is installed, what computes, what can be written."""
+    """Return all results in the order of a user's questions: installed, devices, writable folders."""
     probes: list[Callable[[], list[Check]]] = [
         _check_versions,
         _check_devices,
@@ -125,7 +125,7 @@ def _check_ports() -> list[Check]:
             listener.bind(("127.0.0.1", 0))
             return [Check("ok", "ports", "a free one on 127.0.0.1")]
     except OSError as error:
-        return [Check("fault", "ports", f"none on 127.0.0.1: {error.strerror}; several processes cannot meet")]
+        return [Check("fault", "ports", f"none on 127.0.0.1: {error.strerror}; several ranks cannot connect")]
 
 
 def _check_data() -> list[Check]:

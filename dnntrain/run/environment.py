@@ -1,4 +1,4 @@
-"""Packages, processor, variables and code that a result may depend on: env.json."""
+"""Collect packages, processor, variables and code that a result may depend on, for env.json."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _PACKAGES = ("dnntrain", "torch", "torchvision", "numpy", "hydra-core", "omegaco
 
 
 def collect_environment() -> dict[str, Any]:
-    """What the result may depend on besides the configuration: code, packages, processor. Variables from an allow-list only."""
+    """Return code, packages, processor and variables that a result may depend on.
+
+    Variables are from an allow-list only.
+    """
     from dnntrain.utils.hardware import probe_hardware
 
     hardware = probe_hardware("cpu")
@@ -55,7 +58,10 @@ def _read_versions() -> dict[str, str]:
 
 
 def _read_git_state() -> dict[str, Any]:
-    """The commit of the working folder, and whether it has uncommitted changes; empty outside a repository."""
+    """Return the commit of the working folder, and whether it has uncommitted changes.
+
+    Empty outside of a repository.
+    """
     import subprocess
 
     def run_git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Export a finished run to a portable format, or to the one that is fastest on this machine."""
+"""Export a finished run to a portable format, or to the fastest one on this machine."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def export_trained(
     threads: int | None = None,
     say: Callable[[str], None],
 ) -> Manifest:
-    """Write the export of `run` to the folder `target`, compared with its source, and return its manifest.
+    """Write the export of `run` to the folder `target`, compared with its source.
 
     runtime   how a program computes
     batches   the batch sizes that --format auto measures at; None: those of the quantization
-    threads   None: as many as torch takes, and for measurements all cores
+    threads   None: as many as torch uses, and all cores for measurements
 
-    Raises ConfigError, and writes nothing, if the model or the machine cannot do it or if an override has no effect.
+    Returns its manifest. Raises ConfigError, and writes nothing, if the model or the machine does
+    not support the format or if an override has no effect.
     """
     _check_single_process(run)
     quant_overrides = [word for word in overrides if word.lstrip("+").startswith(("quant=", "quant."))]
@@ -70,8 +71,8 @@ def _check_single_process(run: Path) -> None:
     world = World.from_environ()
     if world.size > 1:
         raise ConfigError(
-            f"export works in one process, and this is one of {world.size} (WORLD_SIZE): ranges are read from the same "
-            "images whatever layout trained the run, and each process would write the same files",
+            f"export must run in one process, and this is one of {world.size} (WORLD_SIZE): the result does not depend "
+            "on the layout of the run, and each process would write the same files",
             f"start it without torchrun, as in: dnntrain export {run}",
         )
 
@@ -90,5 +91,5 @@ def _check_quant_overrides(name: str, quant_overrides: Sequence[str], batches: S
     backend_format = FORMAT_OF_BACKEND.get(backend.partition("=")[2], name)
     if backend_format != name:
         raise ConfigError(
-            f"{backend} is not what runs --format {name}", f"use --format {backend_format}, or leave quant.backend out"
+            f"{backend} does not run --format {name}", f"use --format {backend_format}, or leave quant.backend out"
         )

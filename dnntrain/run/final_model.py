@@ -1,4 +1,7 @@
-"""The finished network of a run in this process alone: whole, with the weights and averages that are tested and exported."""
+"""Gather the trained model into one process for testing and export.
+
+It has the weights and averages that the run evaluates and exports.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinalModel:
-    """A network in one process, and what evaluates it. `digest` is that of the weights of the run's last step."""
+    """A network in one process, and how to evaluate it.
+
+    `digest` is the digest of the weights after the run's last step.
+    """
 
     model: nn.Module
     outputs: Callable[[Batch], torch.Tensor]
@@ -41,9 +47,10 @@ class FinalModel:
 
 
 def build_final_model(session: Session, trainer: Trainer, directory: RunDirectory) -> FinalModel:
-    """The trained network, with the best weights in place where `eval.weights` asks for them.
+    """Return the trained network, with the best weights if `eval.weights` asks for them.
 
-    One process has it already. Of several ranks the main one builds it anew and loads it from the checkpoint, whatever the layout was.
+    One process has it already. Of several ranks the main one builds it again and loads it from the
+    checkpoint, under any layout.
     """
     if session.plan.ranks == 1 and not session.plan.has_collective_forward:
         if session.config.eval.weights == "best":
@@ -51,7 +58,7 @@ def build_final_model(session: Session, trainer: Trainer, directory: RunDirector
         return FinalModel(trainer.model, trainer.outputs, trainer.hooks)
     last_name, best_name = (read_pointer(directory.checkpoints, name) for name in ("LAST", "BEST"))
     if last_name is None:
-        raise CheckpointError(f"{directory.checkpoints} holds no checkpoint that the network could be taken from")
+        raise CheckpointError(f"{directory.checkpoints} holds no checkpoint to load the network from")
     checkpoint_name = best_name if session.config.eval.weights == "best" and best_name is not None else last_name
     states = read_checkpoint(directory.checkpoints / checkpoint_name).states
     last_states = states if checkpoint_name == last_name else read_checkpoint(directory.checkpoints / last_name).states
@@ -59,9 +66,12 @@ def build_final_model(session: Session, trainer: Trainer, directory: RunDirector
 
 
 def _load_final_model(setup: RunSetup, states: Mapping[str, Any], digest: str) -> FinalModel:
-    """Build the whole network in this process and fill it from a checkpoint; the run's hooks are bound to it from here on."""
+    """Build the whole network in this process and fill it from a checkpoint.
+
+    The run's hooks are then bound to it.
+    """
     setup.collectives.connect(SingleProcess())
-    # Teachers, which may be sharded, change no input.
+    # Teachers, which may be sharded, do not change the inputs.
     batch_transforms = [item for item in setup.hooks.batch_transforms if item.stage is not BatchStage.TEACHER]
     hooks = replace(setup.hooks, batch_transforms=tuple(batch_transforms))
     setup = replace(setup, config=drop_init_weights(setup.config), hooks=hooks, world=World())
@@ -85,7 +95,7 @@ def _load_final_model(setup: RunSetup, states: Mapping[str, Any], digest: str) -
 
 
 def _load_best(trainer: Trainer, directory: RunDirectory) -> None:
-    """Puts the weights (and averages) of the best evaluation in place, where that is not the last step."""
+    """Load the weights (and averages) of the best evaluation, unless it is the last step."""
     best_name = read_pointer(directory.checkpoints, "BEST")
     if best_name is None or best_name == f"step-{trainer.loop.progress.step}":
         return

@@ -1,4 +1,4 @@
-"""The end of a run: the test figure, the model in its portable form, the report."""
+"""Finish a run: the test metrics, the model in its portable form, the report."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ Say = Callable[[str], None]
 def finish_run(
     session: Session, trainer: Trainer, directory: RunDirectory, result: RunResult, say: Say, warn: Say
 ) -> Iterator[RunResult]:
-    """Evaluate the test split once; write evaluation.json, the model, curves.png, report.html, and the export that `quant` asks for.
+    """Test, save, plot and export the trained model.
 
-    Yields `result` with each figure as soon as it is known. Raises DataError if a test image cannot be read; the model is written all
-    the same.
+    This evaluates the test split once and writes evaluation.json, the model, curves.png,
+    report.html, and the export that `quant` asks for. Yields `result` with each figure as soon as
+    it is known. Raises DataError if a test image cannot be read, after the model is written.
     """
     config = session.config
     final_model = build_final_model(session, trainer, directory)
@@ -69,8 +70,8 @@ def finish_run(
     if config.quant.writes_export:
         from dnntrain.inference.run_args import custom_code_refs
 
-        # From the files, as `dnntrain export` does: so it is the same model and the same ranges on every layout. Code of the
-        # user's own has been run all along.
+        # Read from the files, as `dnntrain export` does: model and ranges are then the same on
+        # every layout. The user's own code has run since the start, so it is trusted.
         trusted_code = custom_code_refs(config.resolved)
         export = export_quantized_model(directory.path, config.quant, say, warn, trusted_code)
         result = replace(result, export=export)
@@ -81,7 +82,7 @@ def finish_run(
 def _evaluate_test_split(
     session: Session, trainer: Trainer, final_model: FinalModel, directory: RunDirectory
 ) -> dict[str, float]:
-    """Evaluate the test split: evaluation.json, a row of metrics, and the figures of the result."""
+    """Evaluate the test split; write evaluation.json and a row of metrics, and return the figures."""
     config, test, task = session.config, session.data.dataset.test, session.config.task
     predictions = compute_predictions(
         task, final_model.model, final_model.outputs, trainer.make_batches(test, session.data.test, World())
@@ -96,7 +97,7 @@ def _evaluate_test_split(
 
 
 def _save_final_model(session: Session, final_model: FinalModel, directory: RunDirectory) -> None:
-    """Write the network without what only training needs, beside what the methods say of it."""
+    """Write the network without training-only modules, and the metadata of the methods."""
     model, hooks, config = final_model.model, final_model.hooks, session.config
     remove_adapters(model)
     metadata = {name: value for make_metadata in hooks.export_metadata for name, value in make_metadata(model).items()}
@@ -115,7 +116,8 @@ def _save_final_model(session: Session, final_model: FinalModel, directory: RunD
 def _warn_of_skipped_examples(trainer: Trainer, warn: Say) -> None:
     if skipped_examples := trainer.pipeline.get_skipped_examples():
         warn(
-            f"{len(skipped_examples)} unreadable examples were skipped; the first: {next(iter(skipped_examples.items()))}"
+            f"{len(skipped_examples)} unreadable examples were skipped; "
+            f"the first: {next(iter(skipped_examples.items()))}"
         )
 
 
@@ -126,10 +128,10 @@ def export_quantized_model(
     warn: Callable[[str], None],
     trusted_code: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes the export that a run's `quant` asks for to exports/FORMAT of its directory; returns what is noted in result.json.
+    """Write the export of a run's `quant` to exports/FORMAT, and return its entry in result.json.
 
-    `say` is told how it goes on, `warn` what is not as it was asked for.
-    `trusted`: what names the code of the run's model, if it has any, where that may be run.
+    `say` receives progress, `warn` deviations from the request. `trusted_code` are the overrides
+    that name the code of the run's model, if it has any and it may run.
     """
     from dnntrain.bench.fastest_export import export_fastest
     from dnntrain.inference.export_run import ExportSource, get_installed_format, summarize_export, write_export

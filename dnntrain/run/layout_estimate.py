@@ -1,6 +1,7 @@
-"""A layout without its hardware: each kind of rank laid out in this one process, what it holds and sends, and how long a step takes.
+"""Estimate the memory, traffic and step time of a layout without its hardware.
 
-The formulas are in docs/layout-planning.md, their arithmetic in `parallel/traffic.py`.
+Each kind of rank is laid out in this one process. The formulas are in docs/layout-planning.md,
+their arithmetic in `distributed/comm_cost.py`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _FLOAT = 4
 
 @dataclass(frozen=True)
 class RankEstimate:
-    """What one rank holds, bytes; `parameters` are numbers, `flops` its forward operations in a step."""
+    """The contents of one rank, in bytes; `parameters` is a count, `flops` its forward operations per step."""
 
     rank: int
     stages: tuple[int, ...]
@@ -58,20 +59,26 @@ class RankEstimate:
 
     @property
     def total(self) -> int:
-        """Memory, without that of the process and its data."""
+        """Memory in bytes, without the process and its data."""
         return self.weights + self.gradients + self.optimizer + self.averages + self.activations + self.teacher
 
 
 @dataclass(frozen=True)
 class LayoutEstimate:
-    """One rank of each kind: of every stage the first and the last shard. `missing` are the settings that `step` needs and has not."""
+    """One rank of each kind: the first and the last shard of every stage.
+
+    `missing` are the settings that `step` needs and that are not set.
+    """
 
     ranks: tuple[RankEstimate, ...]
     step: StepTime | None
     missing: tuple[str, ...]
 
     def refine_memory(self, memory: Memory) -> Memory:
-        """`memory`, which divides the whole model evenly, with what the rank that holds the most does hold."""
+        """Return `memory` with the numbers of the rank that holds the most.
+
+        `memory` itself divides the whole model evenly.
+        """
         rank = max(self.ranks, key=lambda rank: rank.total)
         return replace(
             memory,
@@ -83,13 +90,13 @@ class LayoutEstimate:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The key `foresight` of the plan."""
+        """Return the key `foresight` of the plan."""
         ranks = [{**asdict(rank), "memory_bytes": rank.total} for rank in self.ranks]
         step = None if self.step is None else {**asdict(self.step), "total": self.step.total}
         return {"ranks": ranks, "step_s": step, "missing": list(self.missing)}
 
     def format_rows(self) -> list[tuple[str, str]]:
-        """(label, text) rows for a person."""
+        """Return (label, text) rows for a person."""
         rows = [row for rank in self.ranks for row in _format_rank(rank)]
         if self.step is None:
             return [*rows, ("step", f"not predicted: state {', '.join(self.missing)}")]
@@ -98,9 +105,9 @@ class LayoutEstimate:
 
 
 def estimate_layout(session: Session) -> LayoutEstimate | None:
-    """Lays out one rank of each kind among ranks that are not there; None for one process.
+    """Lay out one rank of each kind on a fake process group; None for one process.
 
-    Raises ConfigError where the layout does not divide the model.
+    Raises ConfigError if the layout cannot divide the model.
     """
     plan = session.plan
     if plan.ranks == 1:
@@ -127,7 +134,10 @@ def estimate_layout(session: Session) -> LayoutEstimate | None:
 
 @dataclass(frozen=True)
 class _ModelCosts:
-    """Of the whole model, for one example: what layers take and give, and what the backward pass needs of each section."""
+    """The costs of the whole model for one example.
+
+    They are the inputs and outputs of layers, and the memory of the backward pass of each section.
+    """
 
     hooks: Hooks
     sizes: LayerSizes
@@ -154,19 +164,19 @@ class _RankModel:
 
 
 def _build_model(session: Session, hooks: Hooks) -> nn.Module:
-    """The model of the run, its weights not filled."""
+    """Build the model of the run without filling its weights."""
     model = build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec), hooks)
     add_adapters(model, hooks.feature_taps)
     return model
 
 
 def _get_parallel_plan(session: Session, hooks: Hooks) -> dict[str, str]:
-    """The tensor-parallel plan, where it is used."""
+    """Return the tensor-parallel plan if it is used."""
     return dict(get_parallel_plan(_build_model(session, hooks)) or {}) if session.plan.degrees.tp > 1 else {}
 
 
 def _compute_kept_bytes(session: Session, hooks: Hooks, bytes_per_element: int) -> list[list[int]]:
-    """Of the sections of a rank's tensor-parallel part of the model."""
+    """Return the bytes that the backward pass keeps, for the sections of a rank's shard of the model."""
     dims = session.plan.degrees
     if dims.tp == 1:
         return measure_kept_by_section(
@@ -183,7 +193,7 @@ def _compute_kept_bytes(session: Session, hooks: Hooks, bytes_per_element: int) 
 
 
 def _find_rank(dims: ParallelDims, stage: int, shard: int) -> int:
-    """The first rank of this stage and shard."""
+    """Return the first rank of this stage and shard."""
     return (stage * dims.replicate * dims.shard + shard) * dims.tp
 
 
@@ -194,7 +204,7 @@ def _get_layout(session: Session) -> ParallelConfig:
 
 
 def _build_rank_model(session: Session, costs: _ModelCosts, rank: int) -> tuple[_RankModel, int, int]:
-    """(what this rank holds, its trainable numbers, the groups in which they are gathered)."""
+    """Return (the contents of this rank, its trainable numbers, the groups that gather them)."""
     from dnntrain.distributed.fake_group import fake_process_group
     from dnntrain.distributed.mesh import Mesh
 
@@ -252,7 +262,7 @@ def _get_section_bounds(session: Session, stages: tuple[int, ...]) -> list[tuple
 
 
 def _count_examples(session: Session) -> int:
-    """Examples that one rank computes in a step; in a pipeline all micro-batches have one size."""
+    """Return the examples of one rank in a step; in a pipeline all micro-batches have one size."""
     plan = session.plan
     if plan.degrees.pp > 1:
         return plan.accumulation * plan.micro_batch_size
@@ -260,7 +270,7 @@ def _count_examples(session: Session) -> int:
 
 
 def _compute_activation_bytes(session: Session, costs: _ModelCosts, rank_model: _RankModel) -> int:
-    """What the backward passes need of the micro-batches that are under way at once, and the work space of one."""
+    """Return the bytes for backward passes of micro-batches in flight, and the work space of one."""
     plan = session.plan
     sizes = [costs.kept_bytes[a:b] for a, b in _get_section_bounds(session, rank_model.stages)]
     kept_bytes = sum(size for stage in sizes for section in stage for size in section) / len(sizes)
@@ -270,7 +280,10 @@ def _compute_activation_bytes(session: Session, costs: _ModelCosts, rank_model: 
 
 
 def count_in_flight(layout: ParallelConfig, dims: ParallelDims, stage: int, micro_batches: int) -> int:
-    """Micro-batches (times stages of the rank) whose activations are held at once: all (GPipe), or those before the first backward pass."""
+    """Return the number of micro-batches (times stages of the rank) whose activations are held at once.
+
+    It is all of them (GPipe), or those before the first backward pass.
+    """
     if dims.pp == 1:
         return 1
     if layout.schedule == "gpipe":
@@ -283,7 +296,10 @@ def count_in_flight(layout: ParallelConfig, dims: ParallelDims, stage: int, micr
 
 
 def _estimate_data_traffic(session: Session, shard_size: int, units: int) -> list[Traffic]:
-    """Gradients of copies, and weights and gradients of shards; `chunk` numbers lie on the rank, gathered in `units` groups."""
+    """Return the traffic of gradients between replicas, and of weights and gradients of shards.
+
+    `shard_size` numbers are on the rank, gathered in `units` groups.
+    """
     dims, layout, micro_batches = session.plan.degrees, _get_layout(session), session.plan.accumulation
     copies = dims.tp * dims.shard
     if not uses_fsdp(layout, dims):
@@ -309,14 +325,17 @@ def _estimate_data_traffic(session: Session, shard_size: int, units: int) -> lis
     if dims.replicate > 1:
         traffic.append(
             all_reduce_traffic(
-                "gradients between copies", _FLOAT * shard_size, units, dims.replicate, copies, "backward"
+                "gradients between replicas", _FLOAT * shard_size, units, dims.replicate, copies, "backward"
             )
         )
     return traffic
 
 
 def _compute_ddp_bytes(layout: ParallelConfig, session: Session, numbers: int) -> float:
-    """Bytes of the gradients in the form in which they are sent. PowerSGD sends a matrix [n, m] of rank 1 as n + m numbers."""
+    """Return the bytes of the gradients as they are sent.
+
+    PowerSGD sends a matrix [n, m] of rank 1 as n + m numbers.
+    """
     if layout.grad_compression in ("bf16", "fp16"):
         return 2 * numbers
     if layout.grad_compression == "none":
@@ -325,13 +344,17 @@ def _compute_ddp_bytes(layout: ParallelConfig, session: Session, numbers: int) -
     for parameter in build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec)).parameters():
         rows = len(parameter) if parameter.ndim > 1 else 0
         sides = rows + parameter.numel() // rows if rows else 0
-        # torch's hook leaves alone what would not be halved.
+        # torch's hook leaves a gradient alone if compression would not halve it.
         total += sides if rows and 2 * sides < parameter.numel() else parameter.numel()
     return _FLOAT * total
 
 
 def _estimate_tensor_traffic(session: Session, costs: _ModelCosts, stages: tuple[int, ...]) -> list[Traffic]:
-    """Each pair of divided layers sums its outputs in the forward pass, and the gradients of its inputs in the backward pass."""
+    """Return the traffic of sharded layers.
+
+    Each pair sums its outputs in the forward pass, and the gradients of its inputs in the backward
+    pass.
+    """
     dims, plan = session.plan.degrees, session.plan
     if dims.tp == 1:
         return []
@@ -371,7 +394,10 @@ def _estimate_tensor_traffic(session: Session, costs: _ModelCosts, stages: tuple
 
 
 def _estimate_pipeline_traffic(session: Session, costs: _ModelCosts, stages: tuple[int, ...]) -> list[Traffic]:
-    """Activations to the next stage, gradients back to the one before, of each micro-batch."""
+    """Return the traffic of a pipeline.
+
+    For each micro-batch, activations go to the next stage and gradients to the one before.
+    """
     dims, bounds = session.plan.degrees, session.plan.stage_bounds
     if dims.pp == 1:
         return []
@@ -396,7 +422,7 @@ def _find_missing_settings(session: Session) -> tuple[str, ...]:
 
 
 def _get_ranks_per_node(config: RunConfig, ranks: int) -> int | None:
-    """Ranks of a node; all ranks that are really there are on this one."""
+    """Return the ranks of a node; ranks that exist are all on this one."""
     return config.cluster.ranks_per_node or (ranks if config.cluster.world_size is None else None)
 
 

@@ -1,4 +1,4 @@
-"""Checks of a planned run on a network without weights, before anything is written."""
+"""Check a planned run on a network without weights, before anything is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from dnntrain.training.setup import build_unfilled_model
 
 
 def check_scheduled_values(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks) -> None:
-    """Binds the controls of more than the learning rate to a network without weights. Raises ConfigError where one finds nothing."""
+    """Bind all schedules, except the learning rate's alone, to a network without weights.
+
+    Raises ConfigError if one has no target.
+    """
     targets = {control.target for control in hooks.scheduled_values if isinstance(control.target, ScheduledParam)}
     if not targets - {ScheduledParam.LEARNING_RATE, ScheduledParam.BATCH_SIZE}:
         return
@@ -29,7 +32,7 @@ def check_scheduled_values(config: RunConfig, plan: Plan, data: PreparedData, ho
 
 
 def check_pipeline_stages(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks) -> None:
-    """Raises ConfigError where a rank of the pipeline would hold nothing that is trained."""
+    """Check that each rank of the pipeline trains something. Raises ConfigError if not."""
     ranks = plan.degrees.pp
     if ranks == 1:
         return
@@ -50,7 +53,7 @@ def check_pipeline_stages(config: RunConfig, plan: Plan, data: PreparedData, hoo
     for rank, rank_names in enumerate(names_of_ranks):
         other_names = [owned_name for names in names_of_ranks if names is not rank_names for owned_name in names]
         if all(_is_owned_by(name, other_names) for name in trainable_names):
-            freeze_note = " besides those that reg.whitening keeps as they are" if hooks.weight_inits else ""
+            freeze_note = " besides the weights that reg.whitening keeps frozen" if hooks.weight_inits else ""
             raise ConfigError(
                 f"stage {rank} of parallel.pp={ranks} holds no weights that are trained{freeze_note}",
                 f"use {f'parallel.pp={ranks - 1}' if ranks > 2 else 'parallel=ddp'}"
@@ -59,7 +62,7 @@ def check_pipeline_stages(config: RunConfig, plan: Plan, data: PreparedData, hoo
 
 
 def _iterate_owned_names(plan: Plan, section_names: Sequence[Sequence[str]], stage: int) -> Iterator[str]:
-    """Names of the modules and parameters that the sections of this stage own."""
+    """Yield the names of the modules and parameters that the sections of this stage own."""
     for names in section_names[plan.stage_bounds[stage] : plan.stage_bounds[stage + 1]]:
         yield from names
 
@@ -69,7 +72,7 @@ def _is_owned_by(name: str, owned_names: Sequence[str]) -> bool:
 
 
 def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> None:
-    """Refuses a run whose `init_from` is missing, damaged, or the weights of another network."""
+    """Check that `init_from` exists, is undamaged, and fits the network. Raises an error if not."""
     from dnntrain.nn.weights import check_weights
 
     model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
@@ -77,7 +80,7 @@ def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> N
 
 
 def check_quantization(config: RunConfig, data: PreparedData) -> None:
-    """Refuses a run whose `quant` asks for integers that its model or its data cannot become."""
+    """Check that `quant` can quantize the run's model with its data. Raises an error if not."""
     from dnntrain.export.preflight import check_image_counts, check_quantizable
 
     name = config.resolved["choices"]["quant"]

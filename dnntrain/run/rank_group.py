@@ -1,4 +1,7 @@
-"""Training as one of several ranks: they meet, agree, watch over each other, and end together with one error and one exit code."""
+"""Train as one of several ranks.
+
+The ranks meet, agree, watch over each other, and end together with one error and one exit code.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,12 @@ from dnntrain.utils.world import World
 
 Value = TypeVar("Value")
 
-#: What the transports call a connection that another rank's end has broken, or a collective that not all ranks came to.
+#: Error texts of the transports if another rank has ended, or if not all ranks joined a collective.
 _BROKEN_CONNECTION = re.compile(
     r"gloo|nccl|connection (closed|reset|refused)|timed out|timeout|broken pipe", re.IGNORECASE
 )
 
-#: Seconds to find out why a collective broke: the rank that knows it says so within this.
+#: Seconds to find out why a collective broke: the rank with the cause reports it within this time.
 _CAUSE_WAIT_S = 5.0
 
 #: Seconds in which all ranks write their stacks.
@@ -48,7 +51,7 @@ _num_earlier_runs = 0
 
 
 class RankGroup:
-    """This rank's bond with the others while it trains."""
+    """The connection of this rank with the others while it trains."""
 
     def __init__(self, rendezvous: Rendezvous, folder: Path) -> None:
         self.rendezvous = rendezvous
@@ -58,7 +61,9 @@ class RankGroup:
         self._known_cause: BaseException | None = None
 
     def run_on_all_ranks(self, name: str, body: Callable[[], Value]) -> Value:
-        """Return what `body` returns here, once it has succeeded on all ranks; else raise the same error on all."""
+        """Return the result of `body` here, after it succeeds on all ranks; else raise one error on
+        all.
+        """
         return self.rendezvous.run_on_all_ranks(name, body)
 
     def agree_on_start(self, step: str) -> None:
@@ -66,13 +71,15 @@ class RankGroup:
         self.rendezvous.check_agreement("checkpoints", {"step": step})
 
     def agree_on_data(self, data: str, config: RunConfig) -> None:
-        """Raises ConfigError on all ranks where their data or configurations are not the same."""
+        """Raise ConfigError on all ranks if their data or configurations differ."""
         self.rendezvous.check_agreement(
             "data and configuration", {"data digest": data, "config digest": compute_digest(config.resolved)}
         )
 
     def resolve_cause(self, error: BaseException) -> BaseException:
-        """What the run ends with on all ranks, given what it met on this one. From here on signals change nothing."""
+        """Return the error that ends the run on all ranks, given this rank's. Signals then have no
+        effect.
+        """
         if error is self._known_cause:
             return error
         self._is_ending = True
@@ -89,20 +96,22 @@ class RankGroup:
                 show_stacks(self.folder / "logs")
         final_error = error if is_own and failure.kind in ("error", "bug") else failure.to_exception()
         if isinstance(final_error, DnntrainError):
-            # One voice for all; but where nodes have lost each other, each has its own.
+            # One rank speaks for all; but if nodes have lost each other, each node reports its own
+            # error.
             is_disconnected = failure.kind in ("lost", "hung") and world.local_rank == 0
             final_error.is_reported = not world.is_main and not is_disconnected
         self._known_cause = final_error
         if "TORCHELASTIC_ERROR_FILE" in os.environ and isinstance(final_error, Exception):
-            # What torchrun shows of a rank in its own last lines.
+            # torchrun shows this in its own last lines about a rank.
             get_error_handler().record_exception(final_error)
         self._record_result(final_error)
         return final_error
 
     def _record_result(self, final_error: BaseException) -> None:
-        """result.json of a run that ended before it had opened its directory, unless another process works there.
+        """Write result.json for a run that ended before it opened its directory.
 
-        What is told of an earlier run stays; a restart's end is told in place of that of the attempt before it.
+        It does so unless another process works there. The result of an earlier run stays; the
+        result of a restart replaces the one of the attempt before it.
         """
         earlier_result = read_json(self.folder / "result.json")
         if (
@@ -124,7 +133,7 @@ class RankGroup:
         directory.close()
 
     def _find_first_failure(self, error: BaseException) -> Failure:
-        """The failure that all ranks end with: the one that was first."""
+        """Return the first failure, which all ranks end with."""
         local_failure = Failure.from_error(error, self.rendezvous.world.rank)
         is_reported = isinstance(error, DnntrainError) and not isinstance(error, Stopped)
         is_broken = isinstance(error, DistError) or (
@@ -132,7 +141,8 @@ class RankGroup:
         )
         if is_reported or not (is_broken or isinstance(error, Stopped)):
             return self.rendezvous.report_failure(local_failure)
-        # A broken collective is the echo of what happened elsewhere; and who starts ranks signals them once one has ended.
+        # A broken collective follows from an error elsewhere; and the launcher signals ranks once
+        # one has ended.
         has_saved = isinstance(error, Stopped) and error.is_saved
         first_failure = self.rendezvous.wait_for_failure(0.0 if has_saved else _CAUSE_WAIT_S if is_broken else 1.0)
         if first_failure is not None:
@@ -166,14 +176,14 @@ class RankGroup:
 
     @contextmanager
     def exit_on_signals(self) -> Iterator[None]:
-        """Outside of the steps: a signal ends the run there, unless it is ending already."""
+        """End the run at a signal outside of the steps, unless it is ending already."""
 
         def raise_on_signal(number: int, frame: object) -> None:
             if self._is_ending:
                 return
             self._is_ending = True
-            text = f"{signal.Signals(number).name}: stopped; what was saved before is kept"
-            hint = f"go on with: dnntrain resume {self.folder}"
+            text = f"{signal.Signals(number).name}: stopped; earlier checkpoints are kept"
+            hint = f"resume with: dnntrain resume {self.folder}"
             raise Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
 
         with signal_handlers(raise_on_signal):
@@ -215,7 +225,7 @@ def join_rank_group(make_config: Callable[[], RunConfig], world: World) -> Itera
 
 
 def get_versions() -> dict[str, str]:
-    """What must be the same on all nodes for their numbers to be."""
+    """Return the versions that must be the same on all nodes for equal results."""
     import torch
 
     from dnntrain import __version__
@@ -224,7 +234,7 @@ def get_versions() -> dict[str, str]:
 
 
 def write_failure(folder: Path, failure: Failure) -> None:
-    """logs/failure.json: why the ranks ended, for who started them."""
+    """Write logs/failure.json: why the ranks ended, for the process that started them."""
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         write_bytes(folder / "logs" / "failure.json", failure.to_bytes())
@@ -233,13 +243,13 @@ def write_failure(folder: Path, failure: Failure) -> None:
 
 
 def restart_count() -> int:
-    """How often this run was started again after a rank was lost: by dnntrain, by torchrun or by Slurm."""
+    """Return how often this run was restarted after a lost rank, by dnntrain, torchrun or Slurm."""
     names = ("DNNTRAIN_RESTART", "TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
     return max(int(os.environ.get(name) or 0) for name in names)
 
 
 def _share_config(rendezvous: Rendezvous, make_config: Callable[[], RunConfig]) -> RunConfig:
-    """The main rank's configuration and run directory, on every rank."""
+    """Return the main rank's configuration and run directory, on every rank."""
     config = rendezvous.run_on_all_ranks("configuration", make_config)
     run_fields = rendezvous.run_on_all_ranks(
         "place", lambda: _choose_run_dir(rendezvous, config) if rendezvous.world.is_main else {}
@@ -251,7 +261,10 @@ def _share_config(rendezvous: Rendezvous, make_config: Callable[[], RunConfig]) 
 
 
 def _choose_run_dir(rendezvous: Rendezvous, config: RunConfig) -> dict[str, str]:
-    """run_dir, the same one after a restart by torchrun; and resume, which then goes on from the run's own checkpoints."""
+    """Return run_dir, the same one after a restart by torchrun, and resume.
+
+    After a restart the run resumes from its own checkpoints.
+    """
     global _num_earlier_runs
     key = f"dnntrain/run_dir/{_num_earlier_runs}"
     _num_earlier_runs += 1
@@ -260,8 +273,8 @@ def _choose_run_dir(rendezvous: Rendezvous, config: RunConfig) -> dict[str, str]
         run_dir = rendezvous.root.get(key).decode()
     elif restart_count() and not config.run_dir:
         raise ConfigError(
-            "the ranks were started again, and nothing tells which run directory they had: the node that knew it is gone",
-            "set run_dir=FOLDER, one that all nodes see: the ranks then go on from its last checkpoint",
+            "the ranks were restarted, and their run directory is unknown because the node that recorded it is gone",
+            "set run_dir=FOLDER on a file system that all nodes share: the ranks then resume from its last checkpoint",
         )
     folder = Path(run_dir).expanduser().absolute()
     rendezvous.root.set(key, str(folder))
@@ -286,7 +299,7 @@ def _watch_ranks(rank_group: RankGroup, timeout_s: float) -> Iterator[None]:
 
 
 def _report_failure(rank_group: RankGroup, failure: Failure) -> None:
-    """The training thread is stuck in a collective: what it would write and say is written and said here."""
+    """Write and report a failure here, because the training thread is stuck in a collective."""
     world = rank_group.rendezvous.world
     write_failure(rank_group.folder, failure)
     error = failure.to_exception()
@@ -305,9 +318,10 @@ def _report_failure(rank_group: RankGroup, failure: Failure) -> None:
 
 
 def kill_torchrun_agent_at_exit(now: bool = False) -> None:
-    """Ends torchrun's agent once this process has ended, where the store of the rendezvous is out of reach and no restart is left.
+    """End torchrun's agent after this process if the rendezvous store is unreachable.
 
-    The agent waits for that store for as long as TCP tries, about 15 minutes, and its ranks' exit codes would wait with it.
+    It does so only if no restart is left. The agent waits for that store for as long as TCP tries,
+    about 15 minutes, and its ranks' exit codes would wait with it.
     """
     restarts_left = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) - int(
         os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
@@ -321,20 +335,23 @@ def kill_torchrun_agent_at_exit(now: bool = False) -> None:
 
 
 def show_stacks(logs: Path) -> None:
-    """Shows the stacks of all ranks, unless a parent will."""
+    """Show the stacks of all ranks, unless a parent process does."""
     time.sleep(_STACKS_WAIT_S)
     if "DNNTRAIN_RESTART" not in os.environ:
         print(read_stacks(logs), file=sys.stderr)
 
 
 def failed_result(error: DnntrainError, folder: Path) -> dict[str, Any]:
-    """result.json of a run that could not write its own."""
+    """Return result.json of a run that could not write its own."""
     return {"status": error.status, "reason": error.message, "exit_code": error.exit_code, "run_dir": str(folder)}
 
 
 @contextmanager
 def redirect_output_to_log(folder: Path, world: World) -> Iterator[None]:
-    """All that another than the main rank says goes to logs/rank_N.log, also what libraries and faults write."""
+    """Redirect the output of all ranks but the main one to logs/rank_N.log.
+
+    This includes the output of libraries and of crashes.
+    """
     if world.is_main:
         yield
         return

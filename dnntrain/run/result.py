@@ -1,4 +1,4 @@
-"""The result of a run: result.json, with its keys in the order in which they are known."""
+"""The result of a run: result.json, with its keys in the order in which they become known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingFigures:
-    """The figures of the training: how long it was, how fast, and what it led to. `reason`: why it ended early, if it did."""
+    """The figures of the training: length, speed and metrics. `reason`: why it ended early, if it
+    did.
+    """
 
     config_digest: str
     metric: str
@@ -37,7 +39,7 @@ class TrainingFigures:
 
 @dataclass(frozen=True)
 class RunFailure:
-    """The error that a run ended with, as result.json tells it."""
+    """The error that ended a run, as result.json has it."""
 
     reason: str
     exit_code: int
@@ -45,13 +47,13 @@ class RunFailure:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The end of a run, or how far it came.
+    """The end of a run, or its state so far.
 
     status   done, diverged, preempted, …
     run_dir  the run directory
-    job      the number of the batch job that it was handed to
+    job      the number of the batch job, if one was submitted
     figures  those of the training, once there are any
-    test     the figures of the test part, by name
+    test     the figures of the test split, by name
     export   the integer export that the run wrote
     failure  the error that ended it
     """
@@ -88,7 +90,7 @@ class RunResult:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], run_dir: str) -> RunResult:
-        """Read the result that a run has left in its directory, which may have been moved since."""
+        """Read the result in a run directory, which may have been moved since."""
         names = [item.name for item in fields(TrainingFigures)]
         has_figures = all(name in values for name in names)
         known_names = {"status", "run_dir", "job", "export", "reason", "exit_code", *names}

@@ -1,4 +1,4 @@
-"""What may change between a saved run and its continuation, and what may not."""
+"""Compare the saved configuration with the resumed one, and reject forbidden changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import check_trusted
 
-#: Keys that may change when a run goes on: they steer its length, its bookkeeping and where it runs, not what is learnt so far.
+#: Keys that may change on resume: they steer length, bookkeeping and devices, not the learned
+#: state.
 _CHANGEABLE_KEYS = (
     "train.duration",
     "train.cpu_threads",
@@ -41,24 +42,25 @@ _CHANGEABLE_KEYS = (
     "distill.cache_size_gb",
 )
 
-#: Why the others may not.
+#: Why other keys may not change.
 _REASONS = {
     "model": "the saved weights are of another architecture; start a new run with init_from= instead",
     "norm": "the saved weights are of another architecture; start a new run with init_from= instead",
     "data": "the position in the epoch and the metrics belong to the saved data",
     "optim": "the saved optimizer state belongs to the saved optimizer",
-    "seed": "every random choice so far followed from the saved seed",
-    "init_from": "the run has its own weights by now",
-    "init_replace_head": "the run has its own weights by now",
+    "seed": "all random choices so far depend on the saved seed",
+    "init_from": "the run already has trained weights",
+    "init_replace_head": "the run already has trained weights",
 }
 
 
 def compose_resumed(
     path: Path, overrides: Sequence[str], config_dir: Path | None, *, trusted: Sequence[str]
 ) -> tuple[RunConfig, list[Change]]:
-    """Return the configuration that resumes the run `path` with `overrides`, and how it differs from the saved one.
+    """Return the configuration that resumes the run `path`, and its differences from the saved one.
 
-    `trusted`: overrides of the command line itself, which may name code. Raises ConfigError for a change that is not allowed.
+    `trusted`: overrides of the command line itself, which may name code. Raises ConfigError for a
+    change that is not allowed.
     """
     saved_config = load_config(path / "config.yaml")
     check_trusted(saved_config, path, trusted)
@@ -71,7 +73,7 @@ def compose_resumed(
 
 @dataclass(frozen=True)
 class Change:
-    """One key whose value differs; `reason` is empty where the change is allowed."""
+    """One key whose value differs; `reason` is empty if the change is allowed."""
 
     key: str
     old: Any
@@ -83,7 +85,10 @@ class Change:
 
 
 def find_changes(saved_config: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Every key in which two resolved configurations differ; a group with another choice is one, for its knobs are others."""
+    """Return every key in which two resolved configurations differ.
+
+    A group with another choice counts as one key, because its options are others.
+    """
     # A path may be saved as it was typed.
     old_values, new_values = dict(_flatten(make_paths_absolute(saved_config))), dict(_flatten(new))
     changes_by_key: dict[str, Change] = {}
@@ -105,19 +110,22 @@ def find_changes(saved_config: Mapping[str, Any], new: Mapping[str, Any]) -> lis
 
 
 def find_refusals(saved_config: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One message for each change that a continuation cannot take; the last one says the way out."""
+    """Return one message for each forbidden change; the last one adds the remedy."""
     mistakes = [
-        f"{change}\n     cannot change in a run that goes on: {change.reason}"
+        f"{change}\n     cannot change on resume: {change.reason}"
         for change in find_changes(saved_config, new)
         if change.reason
     ]
     if mistakes:
-        mistakes[-1] += "\n  leave it as it was, or train anew in another run_dir"
+        mistakes[-1] += "\n  keep the saved value, or start a new run in another run_dir"
     return mistakes
 
 
 def _find_choice_change(key: str, saved_config: Mapping[str, Any], new: Mapping[str, Any]) -> Change | None:
-    """The change of choice that the change of `key` is a part of; None where what it belongs to is chosen in both."""
+    """Return the change of choice that includes the change of `key`.
+
+    None if both configurations have the choice.
+    """
     group, _, rest = key.partition(".")
     old, now = (config.get("choices", {}).get(group) for config in (saved_config, new))
     if not rest or old == now:
@@ -136,7 +144,7 @@ def _get_refusal_reason(key: str) -> str:
     if key == "optim.lr":
         return ""
     group = key.split(".")[0]
-    return _REASONS.get(group, "the steps so far were made with the saved value")
+    return _REASONS.get(group, "the steps so far used the saved value")
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

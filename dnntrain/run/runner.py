@@ -1,4 +1,7 @@
-"""One run from its configuration to its result: planned, trained or resumed, finished, in one process or as one of several ranks."""
+"""Run one configuration to its result: plan, train or resume, and finish.
+
+This works in one process or as one of several ranks.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ Say = Callable[[str], None]
 
 
 class SingleRank:
-    """Stand for the group of ranks in a run of one process, which has no other to agree with."""
+    """Stand in for the group of ranks in a run of one process."""
 
     def run_on_all_ranks(self, name: str, body: Callable[[], Value]) -> Value:
         """Return what `body` returns."""
@@ -47,7 +50,7 @@ class SingleRank:
         """End the run at a signal outside of the steps."""
         from dnntrain.utils.signals import exit_on_signals
 
-        return exit_on_signals(f"go on with: dnntrain resume {folder}")
+        return exit_on_signals(f"resume with: dnntrain resume {folder}")
 
 
 def run_training(
@@ -55,10 +58,10 @@ def run_training(
 ) -> RunResult:
     """Train the configuration that `make_config` makes, and return the result.
 
-    Start torchrun if the plan has several processes. Under torchrun each rank calls `make_config` once the ranks have met, so that
-    all of them report the mistake of one, and all use the main rank's configuration.
-
-    Raises the DnntrainError that ended the run, once its state and result.json are written.
+    Start torchrun if the plan has several processes. Under torchrun each rank calls `make_config`
+    after the ranks have met, so that all of them report the mistake of one, and all use the main
+    rank's configuration. Raises the DnntrainError that ended the run, once its state and
+    result.json are written.
     """
     with _join_ranks(make_config, world) as (config, ranks):
         if config.launch.scheduler and not world.is_launched:
@@ -83,7 +86,8 @@ def run_training(
             from dnntrain.run.start import find_start
             from dnntrain.run.torchrun import launch_run
 
-            # Refused here, with the exit code of the reason, and before the saved configuration is written over.
+            # Fails here with the exit code of the reason, before the saved configuration is
+            # overwritten.
             start = find_start(session, directory.path, lambda text: None)
             session = session.without_hooks()
             return start.finished_result or launch_run(session, directory, display, overrides)
@@ -93,7 +97,10 @@ def run_training(
 def _join_ranks(
     make_config: Callable[[], RunConfig], world: World
 ) -> Iterator[tuple[RunConfig, SingleRank | RankGroup]]:
-    """(the configuration, the ranks that share it). A rank that is alone is a rank too: it may be the rest of several."""
+    """Return (the configuration, the ranks that share it).
+
+    A single rank under torchrun is a rank group too: it may be the remainder of several.
+    """
     if not world.is_launched:
         yield make_config(), SingleRank()
         return
@@ -110,9 +117,9 @@ def fit(
     display_mode: str,
     overrides: Sequence[str],
 ) -> RunResult:
-    """Train a planned run to its end in this process. Only the main rank has the run's `directory`.
+    """Train a planned run to its end in this process. Only the main rank has a `directory`.
 
-    A run that fails leaves result.json, too: with the error, and with the figures of what was trained.
+    A failed run leaves result.json too, with the error and with the figures so far.
     """
     from dnntrain.display.factory import make_display
     from dnntrain.run.start import find_start, prepare_directory
@@ -120,7 +127,7 @@ def fit(
 
     display = make_display(display_mode if directory is not None else "quiet")
     say, warn = _make_loggers(directory, display)
-    # Every rank looks at the files for itself, and so comes to the same conclusion.
+    # Every rank reads the files itself, and comes to the same conclusion.
     folder = directory.path if directory is not None else Path(str(session.config.run_dir))
     start = ranks.run_on_all_ranks("start", lambda: find_start(session, folder, warn))
     ranks.agree_on_start(start.step)
@@ -186,7 +193,7 @@ def _open_trainer(
     trainer = build_trainer(session.setup, start.digests, outputs)
     if start.checkpoint is not None:
         restore_states(start.checkpoint, trainer.states)
-        display.show_message(f"going on from step {trainer.loop.progress.step} of {start.checkpoint.path}")
+        display.show_message(f"resuming from step {trainer.loop.progress.step} of {start.checkpoint.path}")
     elif directory is not None:
         trainer.metrics.truncate_to(0)
     for tracker in trackers:
@@ -204,7 +211,7 @@ def _close_trainer(trainer: Trainer, trackers: Sequence[Tracker], result: RunRes
 
 
 def _run_last_events(trainer: Trainer, has_validation: bool) -> None:
-    """Run the events of the last step, if the run ended before its planned last step."""
+    """Run the events of the last step if the run ended before its planned last step."""
     step = trainer.loop.progress.step
     if trainer.loop.progress.is_complete:
         trainer.metrics.write_train_row(step)
@@ -221,14 +228,16 @@ def _raise_if_stopped(trainer: Trainer, folder: Path) -> None:
         return
     name = signal.Signals(signal_number).name
     text = f"{name}: stopped after step {trainer.loop.progress.step}; saved in {folder}"
-    hint = f"go on with: dnntrain resume {folder}"
+    hint = f"resume with: dnntrain resume {folder}"
     error = Interrupted(text, hint) if signal_number == signal.SIGINT else Preempted(text, hint)
     error.is_saved = True
     raise error
 
 
 def _make_loggers(directory: RunDirectory | None, display: Display) -> tuple[Say, Say]:
-    """(say, warn): both write to log.txt and to the display; a quiet display shows warnings, too."""
+    """Return (say, warn), which write to log.txt and to the display; a quiet display shows
+    warnings.
+    """
 
     def say(text: str, warning: bool = False) -> None:
         if directory is not None:

@@ -1,4 +1,4 @@
-"""A trainer that is built from a configuration, trained for some steps, and thrown away: no file, evaluation or checkpoint."""
+"""Train a throwaway trainer for some steps, without files, evaluation or checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from dnntrain.utils.units import Duration
 
 
 def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping[str, Any]], None]) -> str | None:
-    """Trains `steps` steps of the session's run, with a row of metrics for each, and returns the reason where it ended before."""
+    """Train `steps` steps of the session's run, with a row of metrics for each.
+
+    Returns the reason if it ended before.
+    """
     config, every_step = session.config, Duration(1, "step")
     config = replace(
         config,
@@ -33,7 +36,7 @@ def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping
         timetable=EpochSchedule.constant(session.plan.data.train, session.plan.batch_size),
     )
     data = replace(session.data, val=session.data.val[:0])
-    # Of another length, so the methods are others, too.
+    # The length differs, so the methods are built again.
     collectives = LateCollectives(plan.degrees.shard)
     hooks = build_hooks(config, make_build_context(config, plan, data, session.device, session.world, collectives))
     setup = RunSetup(config, plan, data, hooks, collectives, session.world, session.device)

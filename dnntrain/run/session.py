@@ -32,7 +32,10 @@ from dnntrain.utils.world import World
 
 @dataclass(frozen=True)
 class Session:
-    """One process's view of a run that is about to start; its methods are built, and know the collectives that the ranks get later."""
+    """One process's view of a run before its start.
+
+    Its methods are built, and hold the collectives that the ranks join later.
+    """
 
     config: RunConfig
     hardware: Hardware
@@ -53,14 +56,14 @@ class Session:
         return RunSetup(self.config, self.plan, self.data, self.hooks, self.collectives, self.world, self.device)
 
     def without_hooks(self) -> Session:
-        """Return the session without its methods and what they hold, such as a teacher."""
+        """Return the session without its methods and their models, such as a teacher."""
         return replace(self, hooks=Hooks())
 
 
 def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Session:
-    """Loads the data and makes the plan. Raises ConfigError or DataError where the run cannot be.
+    """Load the data and make the plan. Raises ConfigError or DataError if the run is impossible.
 
-    A run that is only `planned` may be one of ranks that are not there.
+    With `plan_only` the ranks of the run need not exist.
     """
     hardware = probe_hardware(config.device)
     prepare_host(config)
@@ -73,7 +76,7 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     plan = replace(plan, threads=choose_threads(config, plan, hardware, world, is_resuming(config)))
     if not plan_only:
         use_threads(plan.threads)
-    # Methods refuse here, before a folder is made.
+    # Methods report errors here, before a folder is created.
     collectives = LateCollectives(plan.degrees.shard)
     device = get_torch_device(config.device, hardware, world)
     hooks = build_hooks(config, make_build_context(config, plan, data, device, world, collectives))
@@ -88,7 +91,7 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
 
 
 def drop_init_weights_if_resuming(config: RunConfig) -> RunConfig:
-    """`config`; where the run goes on from a checkpoint, without the files that only its first weights were read from: they may be gone."""
+    """Return `config`, without files of initial weights if the run resumes: they may be gone."""
     return drop_init_weights(config) if is_resuming(config) else config
 
 
@@ -99,12 +102,12 @@ def is_resuming(config: RunConfig) -> bool:
 
 
 def drop_init_weights(config: RunConfig) -> RunConfig:
-    """`config` without the files that first weights are read from: those of a checkpoint take their place."""
+    """Return `config` without files of initial weights; a checkpoint replaces them."""
     return replace(config, init_from=None, model=without_pretrained_weights(config.model))
 
 
 def prepare_host(config: RunConfig) -> None:
-    """Settings of this process that make training faster and change no number."""
+    """Make training faster with settings of this process that do not change results."""
     if config.train.cpu_threads is not None:
         use_threads(config.train.cpu_threads)
     keep_freed_memory()

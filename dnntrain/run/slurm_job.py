@@ -24,7 +24,7 @@ def compose_job(overrides: Sequence[str], config_dir: Path | None = None) -> tup
 
 
 def preview_job(config: RunConfig) -> str:
-    """Return the batch script of a run whose directory is not made yet."""
+    """Return the batch script of a run whose directory does not exist yet."""
     return make_job_script(config, Path(config.run_dir or f"runs/{config.name}/ID").expanduser().absolute())
 
 
@@ -62,11 +62,11 @@ def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:
         process = subprocess.run(command, capture_output=True, text=True, check=True)
     except FileNotFoundError:
         raise ConfigError(
-            "there is no sbatch here", "submit from a login node of the cluster; --dry-run prints the script"
+            "sbatch was not found", "submit from a login node of the cluster; --dry-run prints the script"
         ) from None
     except subprocess.CalledProcessError as error:
         raise ConfigError(
-            f"sbatch refuses the job: {error.stderr.strip()}", "dnntrain submit … --dry-run prints its script"
+            f"sbatch rejected the job: {error.stderr.strip()}", "dnntrain submit … --dry-run prints its script"
         ) from None
     job = process.stdout.strip().split(";")[0]
     print(f"job {job} is submitted; its output: {path}/logs/slurm-{job}.txt", file=sys.stderr)

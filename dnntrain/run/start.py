@@ -1,4 +1,7 @@
-"""The start of a run: done already, from a checkpoint, or from the beginning; and the checks of a run that is resumed."""
+"""Find the start of a run: done already, from a checkpoint, or from the beginning.
+
+A resumed run is checked here.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from dnntrain.utils.files import read_json
 
 @dataclass(frozen=True)
 class RunStart:
-    """Where a run begins: its result if it is done, else the checkpoint to resume from, else neither."""
+    """The start of a run: its result if it is done, or the checkpoint to resume from, or neither."""
 
     digests: Digests
     finished_result: RunResult | None
@@ -28,14 +31,17 @@ class RunStart:
 
     @property
     def step(self) -> str:
-        """The step in a word that ranks compare."""
+        """The step as a text that ranks compare."""
         if self.finished_result is not None:
             return "done"
         return "none" if self.checkpoint is None else str(self.checkpoint.step)
 
 
 def find_start(session: Session, folder: Path, warn: Callable[[str], None]) -> RunStart:
-    """Find where the run in `folder` begins. Raises ConfigError or DataError if it cannot be resumed with other settings or data."""
+    """Find where the run in `folder` begins.
+
+    Raises ConfigError or DataError if it cannot be resumed with the changed settings or data.
+    """
     config = session.config
     digests = Digests(compute_digest(config.resolved), session.data.dataset.digest)
     finished_result = _read_finished_result(folder, digests, config)
@@ -50,19 +56,20 @@ def find_start(session: Session, folder: Path, warn: Callable[[str], None]) -> R
 
 
 def prepare_directory(directory: RunDirectory, session: Session, start: RunStart, overrides: list[str]) -> None:
-    """Remove what the run does not begin with, and write its configuration and plan."""
+    """Remove files that the start makes obsolete, and write the configuration and plan."""
     checkpoint = start.checkpoint
     if checkpoint is None:
         directory.clear_checkpoints()
     elif checkpoint.path.parent.samefile(directory.checkpoints) and session.config.resume != "auto":
-        # The run's rows end at this step from here on; a kill would bring back a checkpoint that was saved after it.
+        # The run's rows end at this step from now on; a kill would otherwise bring back a later
+        # checkpoint.
         directory.remove_later_checkpoints(checkpoint.step)
     directory.write_start(session.config.resolved, overrides, session.plan.as_json())
     (directory.path / "result.json").unlink(missing_ok=True)
 
 
 def _read_finished_result(folder: Path, digests: Digests, config: RunConfig) -> RunResult | None:
-    """Read the result of a run directory whose run is done with this very configuration."""
+    """Read the result of a run directory if its run is done with this very configuration."""
     result = read_json(folder / "result.json") if config.resume == "auto" else {}
     if result.get("status") == "done" and result.get("config_digest") == digests.config:
         return RunResult.from_json(result, str(folder))
@@ -70,7 +77,7 @@ def _read_finished_result(folder: Path, digests: Digests, config: RunConfig) -> 
 
 
 def _resolve_checkpoint(text: str) -> Path:
-    """A checkpoint folder, or the last one of a run directory."""
+    """Return a checkpoint folder, or the last checkpoint of a run directory."""
     path = Path(text).expanduser()
     if (path / "manifest.json").is_file():
         return path
@@ -81,12 +88,16 @@ def _resolve_checkpoint(text: str) -> Path:
 
 
 def _check_can_resume(checkpoint: Checkpoint, digests: Digests, folder: Path, session: Session) -> None:
-    """Refuses to go on with other data, or with a configuration in which what cannot change has changed."""
+    """Check that data and configuration match the checkpoint.
+
+    Raises an error if the data has changed, or a key that must not change.
+    """
     saved_digests = checkpoint.digests
     if saved_digests.data != digests.data:
         raise DataError(
-            f"the data set has changed since {folder} was trained (digest {saved_digests.data[:12]} → {digests.data[:12]})",
-            "restore the data, or train anew in another run_dir",
+            f"the data set has changed since {folder} was trained (digest {saved_digests.data[:12]} → "
+            f"{digests.data[:12]})",
+            "restore the data, or start a new run in another run_dir",
         )
     if saved_digests.config == digests.config:
         return
@@ -98,18 +109,25 @@ def _check_can_resume(checkpoint: Checkpoint, digests: Digests, folder: Path, se
 
 
 def _check_length(steps_done: int, session: Session) -> None:
-    """Refuses a length of the run that it has gone beyond: its files would tell of a shorter training than there was."""
+    """Check that the run is not longer already than its configured length.
+
+    Its files would otherwise describe a shorter training.
+    """
     total = session.plan.total_steps
     if total and steps_done > total:
         raise ConfigError(
-            f"train.duration={session.config.train.duration} is {total} steps, and {steps_done} are done",
-            f"train.duration={steps_done}step ends the run as it is; a shorter one is trained anew in another run_dir, "
-            "or from an earlier checkpoint with resume=PATH",
+            f"train.duration={session.config.train.duration} is {total} steps, but the run has already completed "
+            f"{steps_done}",
+            f"train.duration={steps_done}step ends the run now; for a shorter run use another run_dir, "
+            "or an earlier checkpoint with resume=PATH",
         )
 
 
 def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
-    """Refuses a length of the run with which the steps so far would have had other batch sizes: examples would be left out or repeated."""
+    """Check that the new length does not change the batch sizes of earlier steps.
+
+    Otherwise examples would be skipped or repeated.
+    """
     saved_schedule = read_json(checkpoint.path.parents[1] / "plan.json").get("timetable")
     if saved_schedule is None:
         return
@@ -118,8 +136,8 @@ def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
     )
     if not session.plan.timetable.is_equal_until(old_schedule, checkpoint.step):
         raise ConfigError(
-            f"with train.duration={session.config.train.duration} the {checkpoint.step} steps so far would have had other batch sizes "
-            "(sched.applies_to=batch_size)",
-            "lengths of a schedule of the batch size in epochs, as in sched=step sched.step_size=2ep, are the same in a longer run; "
-            "or train anew in another run_dir",
+            f"train.duration={session.config.train.duration} would change the batch sizes of "
+            f"the {checkpoint.step} steps so far (sched.applies_to=batch_size)",
+            "give the lengths of the batch size schedule in epochs, as in sched=step sched.step_size=2ep: "
+            "they do not depend on the run's length; or start a new run in another run_dir",
         )

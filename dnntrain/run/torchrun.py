@@ -1,7 +1,8 @@
-"""Starting the ranks of a run on this machine: torchrun on the loopback interface, with the resolved configuration.
+"""Start the ranks of a run on this machine with torchrun on the loopback interface.
 
-The process that was called stays the parent: it passes signals on, starts the ranks again from the last checkpoint where
-`launch.max_restarts` allows, and ends with the exit code and the message of the rank that failed first.
+The calling process stays the parent. It forwards signals, restarts the ranks from the last
+checkpoint if `launch.max_restarts` allows, and ends with the exit code and the message of the rank
+that failed first.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
 
 _AGENT_FILES = ("agent.json", "failure.json")
 
-#: Seconds that killed ranks may take to give the run directory's lock back.
+#: Seconds for killed ranks to release the run directory's lock.
 _LOCK_RELEASE_S = 15.0
 
 
 def launch_run(session: Session, directory: RunDirectory, display: str, overrides: Sequence[str]) -> RunResult:
-    """Train in `session.plan.ranks` processes and return what the main rank wrote. Close `directory`: the main rank opens it."""
+    """Train in `session.plan.ranks` processes and return the result of the main rank.
+
+    Closes `directory`, because the main rank opens it.
+    """
     path, launch_config = directory.path, session.config.launch
     directory.write_start(session.config.resolved, list(overrides), session.plan.as_json())
     directory.close()
@@ -53,7 +57,7 @@ def launch_run(session: Session, directory: RunDirectory, display: str, override
 
 
 def run_module_on_ranks(session: Session, path: Path, module: str) -> None:
-    """Runs `python -m module path` in `session.plan.ranks` processes, once. Raises why they failed."""
+    """Run `python -m module path` in `session.plan.ranks` processes, once. Raises their error."""
     launcher = _RankLauncher(session, path, "quiet")
     code = launcher.run_torchrun(_make_command(path, session, module), launcher.make_environ(0))
     if code:
@@ -61,7 +65,7 @@ def run_module_on_ranks(session: Session, path: Path, module: str) -> None:
 
 
 class _RankLauncher:
-    """torchrun and its ranks, one attempt after the other."""
+    """Start torchrun and its ranks, one attempt after the other."""
 
     def __init__(self, session: Session, path: Path, display: str) -> None:
         self._session = session
@@ -70,7 +74,7 @@ class _RankLauncher:
         self.is_stopping = False
 
     def run_attempt(self, restart: int) -> DnntrainError | None:
-        """Starts the ranks and waits for their end; returns why they failed, if they did."""
+        """Start the ranks and wait for their end; return why they failed, if they did."""
         for name in _AGENT_FILES:
             (self._path / "logs" / name).unlink(missing_ok=True)
         (self._path / "result.json").unlink(missing_ok=True)
@@ -85,7 +89,7 @@ class _RankLauncher:
     def make_environ(self, restart: int) -> dict[str, str]:
         variables = {**os.environ, "DNNTRAIN_DISPLAY": self._display, "DNNTRAIN_RESTART": str(restart)}
         variables.setdefault("OMP_NUM_THREADS", str(max(1, self._session.hardware.cores // self._session.plan.ranks)))
-        # A rank that is asked to stop saves first; a long step or a large checkpoint is not to be cut off.
+        # A rank saves before it stops; a long step or a large checkpoint must not be cut off.
         variables.setdefault(
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(round(self._session.config.launch.hang_timeout.value) + 30)
         )
@@ -94,7 +98,10 @@ class _RankLauncher:
         return variables
 
     def run_torchrun(self, command: list[str], environ: Mapping[str, str]) -> int:
-        """The exit code of torchrun, which has a session of its own: it gets each signal once, from here, and ends its ranks well."""
+        """Return the exit code of torchrun, which runs in its own session.
+
+        It gets each signal once, from here, and stops its ranks in order.
+        """
         from dnntrain.utils.signals import signal_handlers
 
         processes: list[subprocess.Popen[bytes]] = []
@@ -116,7 +123,7 @@ def _make_command(path: Path, session: Session, module: str = "dnntrain.run.work
 
 
 def _find_cause(path: Path, result: Mapping[str, Any], code: int) -> DnntrainError:
-    """The error of the rank that failed first: as the ranks agreed; else as torchrun saw their end."""
+    """Return the error of the first failed rank: as the ranks agreed, else as torchrun saw it."""
     from dnntrain.distributed.rendezvous import Failure
     from dnntrain.distributed.watchdog import read_stacks
 
@@ -124,9 +131,9 @@ def _find_cause(path: Path, result: Mapping[str, Any], code: int) -> DnntrainErr
     kill_message = (
         f"rank {agent['rank']} (process {agent['pid']}) was ended by {agent['signal']}" if agent.get("signal") else ""
     )
-    hint = f"go on from the last checkpoint with: dnntrain resume {path}"
+    hint = f"resume from the last checkpoint with: dnntrain resume {path}"
     if "SIGKILL" in kill_message:
-        kill_message += ", as the kernel does where memory is short"
+        kill_message += ", as the kernel does if memory is short"
     failure_fields = read_json(path / "logs" / "failure.json")
     if failure_fields:
         failure = Failure(**failure_fields)
@@ -146,7 +153,10 @@ def _find_cause(path: Path, result: Mapping[str, Any], code: int) -> DnntrainErr
 
 
 def _write_missing_result(path: Path, result: Mapping[str, Any], error: DnntrainError) -> None:
-    """result.json where no rank has written it. Waits for the lock: a rank that was killed may hold it a moment longer."""
+    """Write result.json if no rank has written it.
+
+    Waits for the lock, because a killed rank may hold it a moment longer.
+    """
     deadline_s = time.monotonic() + _LOCK_RELEASE_S
     while True:
         try:

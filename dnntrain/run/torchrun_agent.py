@@ -1,6 +1,7 @@
-"""torchrun, as dnntrain starts it: `python -m dnntrain.run.torchrun_agent RUN PARENT TORCHRUN_ARGUMENTS…`. Not for people.
+"""Run torchrun for dnntrain: `python -m dnntrain.run.torchrun_agent RUN PARENT ARGUMENTS…`.
 
-It ends with the process that started it, its remarks go to logs/torchrun.log, and it leaves the first rank's end in logs/agent.json.
+Not for users. It ends with its parent process, logs to logs/torchrun.log, and writes the end of the
+first rank to logs/agent.json.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Runs torchrun; returns the exit code of the rank that failed first."""
+    """Run torchrun; return the exit code of the rank that failed first."""
     folder, parent, *words = sys.argv[1:]
     die_with_parent(int(parent))
     logs = Path(folder) / "logs"
@@ -45,7 +46,10 @@ def main() -> int:
 
 
 def _find_first_failure(failures: dict[int, ProcessFailure], started_s: float) -> tuple[int, ProcessFailure]:
-    """The rank that ended first: one that was killed, by another signal than torchrun's own, before those that were told so."""
+    """Return the rank that ended first.
+
+    A rank killed by a signal other than torchrun's own comes before ranks that torchrun ended.
+    """
     killed_ranks = {
         rank: failure
         for rank, failure in failures.items()
@@ -60,7 +64,7 @@ def _describe_failure(failure: ProcessFailure) -> dict[str, Any]:
 
 
 def _log_to_file(path: Path) -> None:
-    """torch's loggers write to stderr by handlers of their own; here they all write to the file."""
+    """Redirect torch's loggers, which write to stderr by their own handlers, to the file."""
     for name in ("torch", *(name for name in logging.root.manager.loggerDict if name.startswith("torch."))):
         logger = logging.getLogger(name)
         for handler_to_remove in [*logger.handlers]:
@@ -72,6 +76,6 @@ def _log_to_file(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    # torchrun hands its environment on to the ranks.
+    # torchrun passes its environment on to the ranks.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     sys.exit(main())

@@ -1,4 +1,7 @@
-"""One rank of a run that dnntrain itself launched: `python -m dnntrain.run.worker RUN_DIR`, under torchrun or Slurm. Not for people."""
+"""Run one rank that dnntrain launched: `python -m dnntrain.run.worker RUN_DIR`.
+
+It runs under torchrun or Slurm. Not for users.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Trains with the resolved configuration that the parent wrote; the parent says how it ended."""
+    """Train with the resolved configuration of the parent; the parent reports the result."""
     from dnntrain.config.decode import decode_config, load_config
     from dnntrain.config.run_config import RunConfig
     from dnntrain.errors import DnntrainError
@@ -37,13 +40,14 @@ def main() -> int:
 
 
 def set_rank_from_slurm(environ: MutableMapping[str, str]) -> None:
-    """A task of srun is a rank: its number, by the names that torchrun would give."""
+    """Set the rank of a task of srun, under the variable names of torchrun."""
     if "SLURM_PROCID" in environ and "RANK" not in environ:
         names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
         environ.update({name: environ[slurm] for name, slurm in names.items()})
 
 
 if __name__ == "__main__":
-    # Not in main: a sweep within a job of Slurm has its variables too, but its trials are no tasks of srun.
+    # Not in main: a sweep inside a Slurm job has these variables too, but its trials are not srun
+    # tasks.
     set_rank_from_slurm(os.environ)
     sys.exit(main())

@@ -18,7 +18,7 @@ def exit_on_signals(hint: str) -> Iterator[None]:
     """Before and after the steps, where there is nothing new to save: a signal ends the run there, with its exit code."""
 
     def raise_exit(number: int, frame: object) -> None:
-        text = f"{signal.Signals(number).name}: stopped; what was saved before is kept"
+        text = f"{signal.Signals(number).name}: stopped; earlier checkpoints are kept"
         raise Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
 
     with signal_handlers(raise_exit):

@@ -104,7 +104,7 @@ def test_a_refusal_comes_before_torch_is_imported(words: list[str]) -> None:
         (["eval", "runs/a", "--format", "onnx"], "it is an option of dnntrain predict and dnntrain export"),
         (["eval", "runs/a", "--trust=true"], "--trust takes no value\n  use --trust alone"),
         (["eval", "runs/a", "--split"], "--split needs a value\n  as in --split test"),
-        (["eval"], "dnntrain eval takes RUN…, and 0 of them were given"),
+        (["eval"], "dnntrain eval takes RUN…, but the line has 0"),
         (
             ["tune", "batch", "--lowest", "1"],
             "dnntrain tune batch has no option --lowest\n  it is an option of dnntrain tune lr",
@@ -135,7 +135,7 @@ def test_a_wrong_line_is_refused_with_a_hint(
 def test_a_sweep_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["-m", "optim.lr=1,2"]) == 2
-    assert "-m under torchrun is refused" in capsys.readouterr().err
+    assert "-m cannot run under torchrun" in capsys.readouterr().err
 
 
 def test_a_line_becomes_a_command_its_operands_options_and_settings() -> None:

@@ -172,7 +172,7 @@ def test_a_model_file_that_was_altered_is_found_by_its_checksum(
     data[-5] ^= 1
     (copy / "model.safetensors").write_bytes(data)
     assert main(["eval", str(copy)]) == 5
-    assert "model.safetensors is damaged: it is not what the run wrote" in capsys.readouterr().err
+    assert "model.safetensors is damaged: it differs from the file that the run wrote" in capsys.readouterr().err
 
 
 def test_a_run_that_does_not_exist_is_said_to(tmp_path: Path, capsys: Capture) -> None:

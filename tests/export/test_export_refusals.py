@@ -23,7 +23,7 @@ from dnntrain.cli.main import main
         (["--format=onnx_int8", "quant=float8"], 2, "use --format pt2_cuda"),
         (["--format=auto", "quant=float8"], 2, "use --format pt2_cuda"),
         (["--format=pt2_cuda", "quant=int8_dynamic"], 2, "use --format onnx_int8"),
-        (["--format=onnx", "device=cuda"], 2, "--format onnx runs on device=cpu alone"),
+        (["--format=onnx", "device=cuda"], 2, "--format onnx runs on device=cpu only"),
         (["--format=pt2_cuda", "device=cpu"], 2, "use device=cuda"),
         (["--format=onnx", "data=synthetic"], 3, "the model"),
         (["--format=onnx", "--threads=0"], 2, "--threads 0: 0 is not a whole number at least 1"),
@@ -63,7 +63,7 @@ def test_a_device_that_an_export_does_not_run_on_is_refused_not_put_aside(
     images = [str(tmp_path)] if verb == "predict" else []
     assert main([verb, str(folder), *images, "device=cuda"]) == 2
     first, fix = capsys.readouterr().err.splitlines()
-    assert first == "dnntrain: --format onnx runs on device=cpu alone, not on device=cuda"
+    assert first == "dnntrain: --format onnx runs on device=cpu only, not on device=cuda"
     assert fix == "  use device=cpu, or an export of --format pt2"
 
 

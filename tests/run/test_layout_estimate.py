@@ -74,7 +74,7 @@ def test_groups_of_shards_gather_and_scatter_and_sum_over_the_groups() -> None:
     assert sent(found) == {
         "gathered weights": 7 / 8 * 2 * 4 * 8 * chunk,
         "scattered gradients": 7 / 8 * 4 * 8 * chunk,
-        "gradients between copies": 2 * 7 / 8 * 4 * chunk,
+        "gradients between replicas": 2 * 7 / 8 * 4 * chunk,
     }
 
 

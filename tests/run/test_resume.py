@@ -139,7 +139,7 @@ def test_resume_refuses_a_length_that_the_run_has_gone_beyond(
 
     assert main(["resume", str(short_run), "train.duration=1ep", "--quiet"]) == 2
     errors = capsys.readouterr().err
-    assert "train.duration=1ep is 10 steps, and 30 are done" in errors
+    assert "train.duration=1ep is 10 steps, but the run has already completed 30" in errors
     assert "train.duration=30step" in errors
     assert result(short_run)["steps"] == 30
 

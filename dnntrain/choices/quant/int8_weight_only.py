@@ -25,7 +25,7 @@ class Int8WeightOnly(PostTraining):
     def check_model(self, model: nn.Module) -> None:
         if not any(isinstance(module, nn.Linear) for module in model.modules()):
             raise ConfigError(
-                "quant=int8_weight_only quantises linear layers, and this model has none",
+                "quant=int8_weight_only quantizes linear layers only, and this model has none",
                 "use quant=int8_static, or quant=none",
             )
 

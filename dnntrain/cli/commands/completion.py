@@ -1,4 +1,4 @@
-"""`dnntrain completion bash|zsh|fish`: a static script that completes commands, options, choices and keys."""
+"""`dnntrain completion bash|zsh|fish`: print a static script that completes the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dnntrain config [overrides]`: the resolved configuration of a run, as YAML or JSON on stdout."""
+"""`dnntrain config [overrides]`: print the resolved configuration of a run, as YAML or JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dnntrain.config.yaml_io import dump_yaml
 
 
 def run(arguments: Arguments) -> int:
-    """Print what would be written to config.yaml."""
+    """Print the text that a run would write to config.yaml."""
     container = compose(arguments.overrides, arguments.config_dir, quiet=arguments.quiet)
     print(json.dumps(container, indent=1) if arguments.json else dump_yaml(container).rstrip("\n"))
     return 0

@@ -1,4 +1,4 @@
-"""`dnntrain doctor`: versions, devices, processor features, ports, write access."""
+"""`dnntrain doctor`: check versions, devices, processor features, ports and write access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dnntrain eval RUN…`: metrics of a model on a data set."""
+"""`dnntrain eval RUN…`: measure a model on a data set."""
 
 from __future__ import annotations
 

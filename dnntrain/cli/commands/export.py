@@ -1,4 +1,4 @@
-"""`dnntrain export RUN`: a trained model in a portable format, compared with its source."""
+"""`dnntrain export RUN`: write a trained model in a portable format, compared with its source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dnntrain.cli.parser import Arguments
 
 
 def run(arguments: Arguments) -> int:
-    """Write the export to --path, by default exports/FORMAT in the run directory, and print where it is."""
+    """Write the export to --path, by default exports/FORMAT in the run directory, and print its
+    path.
+    """
     from dnntrain.inference.export_run import summarize_export
     from dnntrain.run.export_trained import export_trained
 

@@ -1,4 +1,4 @@
-"""`dnntrain ls [GROUP [CHOICE]]`: groups, choices and their options."""
+"""`dnntrain ls [GROUP [CHOICE]]`: list groups, choices and their options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dnntrain plan`: print what would run, and train nothing."""
+"""`dnntrain plan`: print the plan of a run, and train nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from dnntrain.utils.world import World
 
 
 def run(arguments: Arguments) -> int:
-    """Print the plan as a table or as JSON; for several ranks also their memory, their traffic and the time of a step."""
+    """Print the plan as a table or as JSON.
+
+    For several ranks it includes their memory, their traffic and the time of a step.
+    """
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     config = decode_config(compose(arguments.overrides, arguments.config_dir))

@@ -1,4 +1,4 @@
-"""`dnntrain predict RUN PATH…`: classes and probabilities for images or folders of them."""
+"""`dnntrain predict RUN PATH…`: print classes and probabilities for images or folders of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dnntrain.errors import ConfigError
 
 
 def run(arguments: Arguments) -> int:
-    """Print CSV (path, class, probability), or one JSON object a line.
+    """Print CSV (path, class, probability), or one JSON object per line.
 
     Unreadable files are listed on stderr at the end. Raises DataError if no file can be read.
     """

@@ -1,4 +1,4 @@
-"""`dnntrain report RUN…`: the report of one run, or the comparison of several, or of the trials of a sweep."""
+"""`dnntrain report RUN…`: write the report of a run, or compare runs or the trials of a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from dnntrain.utils.suggest import describe_missing_run, format_path
 
 
 def run(arguments: Arguments) -> int:
-    """Write report.html and curves.png of one run, or comparison.html of several, and print the path of the page."""
+    """Write the page and print its path.
+
+    One run gives report.html and curves.png, several give comparison.html.
+    """
     from dnntrain.report import write_curves, write_report
 
     paths = find_run_directories(arguments.positional)
@@ -26,7 +29,10 @@ def run(arguments: Arguments) -> int:
 
 
 def find_run_directories(words: Sequence[str]) -> list[Path]:
-    """Return the run directories that the line names. Raises ConfigError that lists the others, with the nearest run."""
+    """Return the run directories that the line names.
+
+    Raises ConfigError that lists each word that is not a run directory, with the nearest run.
+    """
     paths = [path for word in words for path in _expand_sweep(Path(word).expanduser())]
     mistakes = [describe_missing_run(path) for path in paths if not is_run_directory(path)]
     if mistakes:
@@ -35,13 +41,13 @@ def find_run_directories(words: Sequence[str]) -> list[Path]:
 
 
 def _expand_sweep(path: Path) -> list[Path]:
-    """Return the trials of a sweep that have begun if `path` is its folder, else `path` itself."""
+    """Return the started trials if `path` is the folder of a sweep, else `path` itself."""
     try:
         trials = find_trial_folders(path)
     except (OSError, ValueError):
         return [path]
     if trials == []:
         raise ConfigError(
-            f"no trial of the sweep {format_path(path)} has begun", "start the sweep with the line that made it"
+            f"no trial of the sweep {format_path(path)} has started", "start the sweep again with its command"
         )
     return trials or [path]

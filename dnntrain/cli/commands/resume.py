@@ -11,7 +11,7 @@ from dnntrain.utils.world import World
 
 
 def run(arguments: Arguments) -> int:
-    """Compose the run's own overrides with the new ones, compare, and train on."""
+    """Compose the run's own overrides with the new ones, print the changes, and resume training."""
     from dnntrain.inference.run_args import get_run_path, merge_saved_overrides
     from dnntrain.run.resume_checks import compose_resumed
     from dnntrain.run.runner import run_training

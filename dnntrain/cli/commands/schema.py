@@ -1,4 +1,4 @@
-"""`dnntrain schema`: JSON Schema of a saved configuration, for editors."""
+"""`dnntrain schema`: print the JSON Schema of a saved configuration, for editors."""
 
 from __future__ import annotations
 

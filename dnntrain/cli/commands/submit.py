@@ -10,7 +10,10 @@ from dnntrain.utils.words import add_config_dir
 
 
 def run(arguments: Arguments) -> int:
-    """Submit the run that the overrides describe, with launch=slurm. With --dry-run print its batch script."""
+    """Submit the run that the overrides describe, with launch=slurm.
+
+    With --dry-run it prints the batch script instead.
+    """
     config, overrides = compose_job(arguments.overrides, arguments.config_dir)
     if arguments.options["dry_run"]:
         script = preview_job(config)

@@ -1,4 +1,4 @@
-"""`dnntrain -m …`, `dnntrain sweep …`: one run for each combination of values."""
+"""`dnntrain -m …`, `dnntrain sweep …`: start one run for each combination of values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dnntrain.errors import ConfigError
 
 
 def run(arguments: Arguments) -> int:
-    """Run the trials. Return 0 if all are done, else the exit code of the first one that is not."""
+    """Run the trials. Return 0 if all are done, else the exit code of the first unfinished one."""
     from dnntrain.sweep.prepare import prepare_sweep
 
     if "WORLD_SIZE" in os.environ:
         raise ConfigError(
-            "a sweep under torchrun is refused: every rank would run all of it",
-            "start it without torchrun; it starts the processes of each trial itself, as many as launch.nproc says",
+            "a sweep cannot run under torchrun, because every rank would run all of it",
+            "start it without torchrun; it starts launch.nproc processes for each trial itself",
         )
     sweep = prepare_sweep(
         arguments.overrides, arguments.config_dir, jobs=arguments.options["jobs"], quiet=arguments.quiet

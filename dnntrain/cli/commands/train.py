@@ -1,4 +1,4 @@
-"""`dnntrain train`: train a run, or resume it, and leave everything in its run directory."""
+"""`dnntrain train`: train a run, or resume it, and write everything to its run directory."""
 
 from __future__ import annotations
 

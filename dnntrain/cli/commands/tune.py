@@ -1,6 +1,6 @@
-"""`dnntrain tune lr|batch [overrides]`: find the learning rate or the batch size for a run, and change nothing.
+"""`dnntrain tune lr|batch [overrides]`: find the learning rate or the batch size for a run.
 
-The line to use next is on stdout, how it was found on stderr.
+It changes nothing. The line to use next is on stdout, the measurements are on stderr.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dnntrain.utils.world import World
 
 
 def run(arguments: Arguments) -> int:
-    """Print the line to use next, or with --json everything that was found."""
+    """Print the line to use next or, with --json, everything that was measured."""
     target = arguments.positional[0]
     own_options = [option.key for option in COMMANDS["tune"].options if option.operand == target]
     options = {key: arguments.options[key] for key in own_options}

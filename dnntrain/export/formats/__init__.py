@@ -1,4 +1,4 @@
-"""The formats: one file each, with a constant `FORMAT`."""
+"""The export formats: one file each, with a constant `FORMAT`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Runner = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What is exported.
+    """The model to export, with the data and the options of the export.
 
     model        in eval mode, float32, on the CPU
-    card         its description; `format` is set by who writes
-    images       [2, channels, height, width] real images, normalised, to trace with
-    calibration  batches of training images, normalised; empty where the format needs none
-    quant        how to quantise
-    runtime      how a program is to be run: eager, eager_bf16, compiled, or compiled_bf16
+    manifest     its description; the caller sets `format`
+    images       [2, channels, height, width] real images, normalized, to trace with
+    calibration  batches of training images, normalized; empty if the format needs none
+    quant        how to quantize; None: not at all
+    runtime      how a program runs: eager, eager_bf16, compiled, or compiled_bf16
     """
 
     model: nn.Module
@@ -43,13 +43,14 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """One portable form.
+    """One portable form of a model.
 
-    write     (source, folder) → details for the manifest; fills `folder` with files
-    load      (folder or model file, card, device) → function of images [n, c, h, w] giving logits [n, classes], for any n
-    program   true where the file is code, which runs when it is loaded
-    exact     true where the numbers are those of the source but for rounding
-    devices   kinds of device that it runs on, the one to prefer first
+    write       (request, folder) → details for the manifest; fills `folder` with files
+    load        (folder or model file, manifest, device) → function of images [n, c, h, w] that returns
+                logits [n, classes], for any n
+    is_program  true if the file is code, which runs when it is loaded
+    is_exact    true if the outputs equal the source's up to rounding
+    devices     kinds of device that it runs on, the preferred one first
     """
 
     name: str
@@ -64,33 +65,34 @@ class ExportFormat:
 
 
 def resolve_device(export_format: ExportFormat, device: str, is_explicit: bool = False) -> str:
-    """`asked` (auto, cpu, cuda:1, mps), which a configuration names, where the format runs there; else the format's own device.
+    """Return `device` if the format runs there, else the format's own device.
 
-    Raises ConfigError where it was `chosen` for this command, and is none that the format runs on.
+    `device` is auto, cpu, cuda:1 or mps, as a configuration names it. Raises ConfigError if
+    `is_explicit` (the command line names the device) and the format does not run there.
     """
     kind = get_device_type(device)
     if kind in export_format.devices or (kind == "auto" and len(export_format.devices) > 1):
         return device
     if is_explicit and kind != "auto":
         raise ConfigError(
-            f"--format {export_format.name} runs on device={export_format.devices[0]} alone, not on device={device}",
+            f"--format {export_format.name} runs on device={export_format.devices[0]} only, not on device={device}",
             f"use device={export_format.devices[0]}, or an export of --format {'pt2_int8' if kind == 'cpu' else 'pt2'}",
         )
     return export_format.devices[0]
 
 
 def detect_hardware(device: str) -> Hardware:
-    """The hardware of `device`; where that is a CUDA device and there is none, what there is in its place."""
+    """Return the hardware of `device`; if it is a CUDA device and none exists, that of auto."""
     return probe_hardware("auto" if device.startswith("cuda") and not torch.cuda.is_available() else device)
 
 
 def resolve_model_file(path: Path, name: str) -> Path:
-    """The model file of an export that was named by its folder, or by a file of any name."""
+    """Return the model file of an export, given by its folder or by a file of any name."""
     return path / name if path.is_dir() else path
 
 
 def get_format(name: str) -> ExportFormat:
-    """The format called `name`. Raises ConfigError with the nearest one."""
+    """Return the format called `name`. Raises ConfigError with the nearest one."""
     if name not in FORMAT_NAMES:
         raise ConfigError(
             f"the format {name!r} is not one of {', '.join(FORMAT_NAMES)}", did_you_mean(name, FORMAT_NAMES)
@@ -100,7 +102,7 @@ def get_format(name: str) -> ExportFormat:
 
 
 def check_installed(export_format: ExportFormat) -> None:
-    """Raises ConfigError where a package that the format needs is missing."""
+    """Check that the packages of the format are installed. Raises ConfigError if one is missing."""
     from importlib.util import find_spec
 
     missing = [name for name in export_format.requires if find_spec(name) is None]

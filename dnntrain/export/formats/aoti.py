@@ -1,4 +1,6 @@
-"""`--format aoti`: machine code that AOTInductor compiles for this processor; loads without compiling."""
+"""`--format aoti`: machine code that AOTInductor compiles for this processor; loads without
+compiling.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,12 @@ FILE_NAME = "model_aoti.pt2"
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """model_aoti.pt2, with frozen weights, the machine that it is for, and the census of what ran."""
+    """Write model_aoti.pt2 with frozen weights; return its machine and its operator census."""
     if shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise ConfigError("--format aoti compiles C++, and there is no compiler", "install g++, or use --format pt2")
+        raise ConfigError(
+            "--format aoti needs a C++ compiler, and neither g++ nor clang++ was found",
+            "install g++, or use --format pt2",
+        )
     from torch import _inductor as inductor
 
     program = trace_model(source.model, source.images)
@@ -45,12 +50,15 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the code depends on."""
+    """Describe the machine that the code depends on."""
     return {"torch": torch.__version__, "features": list(probe_hardware("cpu").cpu_features)}
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
-    """The compiled code. Raises CheckpointError where it is for another processor or another torch."""
+    """Load the compiled code.
+
+    Raises CheckpointError if it was compiled for another processor or another torch.
+    """
     saved_machine, this_machine = dict(manifest.details.get("machine", {})), describe_machine()
     missing = sorted(set(saved_machine.get("features", [])) - set(this_machine["features"]))
     if saved_machine.get("torch") != this_machine["torch"] or missing:
@@ -63,7 +71,7 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     path = resolve_model_file(export_path, FILE_NAME)
     try:
         package = inductor.aoti_load_package(str(path))
-    except Exception as error:  # the loader raises whatever it stumbles over
+    except Exception as error:  # the loader raises various exceptions
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(f"{path} cannot be loaded: {line[:300]}", "export it again") from None
 

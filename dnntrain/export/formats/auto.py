@@ -1,4 +1,4 @@
-"""`--format auto`: the formats that were fastest on this machine, each for the batch sizes that it won."""
+"""`--format auto`: the fastest formats on this machine, each for the batch sizes at which it won."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, ver
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """Never called: `bench/fastest_export.py` measures first."""
+    """Fail: `bench/fastest_export.py` measures the formats first and writes this one itself."""
     raise AssertionError("--format auto is a choice among exports")
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
-    """Hands each batch to the format that won the largest batch size measured that is not larger, or the smallest."""
+    """Return a function that gives each batch to the fastest format for its size.
+
+    That is the winner at the largest measured batch size that is not larger, else at the smallest.
+    """
     runners: dict[str, Runner] = {}
     choices = {int(batch): str(name) for batch, name in manifest.details["choices"].items()}
     for name in set(choices.values()):

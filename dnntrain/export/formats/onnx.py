@@ -1,4 +1,6 @@
-"""`--format onnx`: one file for ONNX Runtime and others, weights inside, the card in its metadata."""
+"""`--format onnx`: one file for ONNX Runtime and others; weights inside, the manifest in its
+metadata.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,14 @@ FILE_NAME = "model.onnx"
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """model.onnx, for any number of images."""
+    """Write model.onnx, for any number of images."""
     export_onnx(source, folder / FILE_NAME)
     write_metadata(folder / FILE_NAME, EMBEDDED_NAME, source.manifest.to_text())
     return {}
 
 
 def export_onnx(source: ExportRequest, path: Path) -> None:
-    """Writes the float model to `path`. Raises ConfigError where it cannot be traced."""
+    """Write the float model to `path`. Raises ConfigError if it cannot be traced."""
     import logging
     import warnings
 
@@ -41,7 +43,7 @@ def export_onnx(source: ExportRequest, path: Path) -> None:
                 dynamic_shapes=({0: "batch"},),
                 verbose=False,
             )
-    except Exception as error:  # the exporter runs the model's own code, which raises whatever it likes
+    except Exception as error:  # the exporter runs the model's own code, which may raise anything
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(f"the model cannot be exported to ONNX: {line[:300]}", "use --format safetensors") from error
     if program is None:
@@ -50,12 +52,12 @@ def export_onnx(source: ExportRequest, path: Path) -> None:
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
-    """The model in ONNX Runtime, on the CPU."""
+    """Load the model into ONNX Runtime, on the CPU."""
     return make_runner(resolve_model_file(export_path, FILE_NAME))
 
 
 def make_runner(path: Path) -> Runner:
-    """The model file `path` as a function. Data of it outside its folder are refused."""
+    """Return the model file `path` as a function. Weights outside its folder are not read."""
     check_external_data(path)
     ort_session = open_session(path)
     name = ort_session.get_inputs()[0].name

@@ -1,4 +1,4 @@
-"""`--format onnx_int8`: the ONNX model, quantised by ONNX Runtime's own quantiser."""
+"""`--format onnx_int8`: the ONNX model, quantized by ONNX Runtime's own quantizer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ FILE_NAME = "model_int8.onnx"
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """model_int8.onnx, and the census of what ran. Raises CheckpointError where too little ran in integers."""
+    """Write model_int8.onnx; return its operator census.
+
+    Raises CheckpointError if too little of it ran in integers.
+    """
     options: Any = source.quant
     if options.is_quantization_aware:
         export_onnx(replace(source, model=convert_to_integers(source.model)), folder / FILE_NAME)
@@ -40,7 +43,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
 
 
 def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
-    """The float model, quantised by ONNX Runtime."""
+    """Write the float model and quantize it with ONNX Runtime."""
     options: Any = source.quant
     float_path, prepared_path = folder / ".float.onnx", folder / ".prepared.onnx"
     export_onnx(source, float_path)
@@ -55,14 +58,14 @@ def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
         except Exception as error:  # ONNX Runtime has an exception for each way to fail, without a common one
             line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise CheckpointError(
-                f"ONNX Runtime cannot quantise this model: {line[:300]}", "use --format pt2_int8, or --format onnx"
+                f"ONNX Runtime cannot quantize this model: {line[:300]}", "use --format pt2_int8, or --format onnx"
             ) from error
     float_path.unlink()
     prepared_path.unlink()
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
-    """The model in ONNX Runtime, on the CPU."""
+    """Load the model into ONNX Runtime, on the CPU."""
     return make_runner(resolve_model_file(export_path, FILE_NAME))
 
 
@@ -107,7 +110,7 @@ def _quantize_dynamic(model_path: Path, target_path: Path, per_channel: bool) ->
 
 @contextmanager
 def _silence_output() -> Iterator[None]:
-    """Without the quantiser's notes on the root logger and on stdout, which is for our own output."""
+    """Suppress the quantizer's output on the root logger and on stdout, which is for results."""
     previous_level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,7 @@
-"""`--format pt2`: the program that torch.export traces. A .pt2 file is code: it is loaded only where its checksum is known."""
+"""`--format pt2`: the program that torch.export traces.
+
+A .pt2 file is code: it is loaded only if its checksum is known.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,23 @@ from dnntrain.utils.hardware import get_device_type
 
 FILE_NAME = "model.pt2"
 
-#: What torch.export notes about the source of each node; larger than the weights of a small network.
+#: The source notes that torch.export adds to each node; larger than the weights of a small
+#: network.
 _SOURCE_NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """model.pt2, with the card inside."""
+    """Write model.pt2, with the manifest inside."""
     details = {"runtime": source.runtime}
     save_program(trace_model(source.model, source.images), replace(source.manifest, details=details), folder)
     return details
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
-    """The program, as `runtime` in its details says: run operator by operator or compiled by Inductor, in float32 or bfloat16."""
+    """Load the program to run as the manifest's `runtime` says.
+
+    It runs operator by operator or compiled by Inductor, in float32 or bfloat16.
+    """
     module = load_program(resolve_model_file(export_path, FILE_NAME), device)
     mode, _, precision = str(manifest.details.get("runtime", "eager")).partition("_")
     if mode == "compiled":
@@ -46,10 +53,11 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
 
 
 def trace_model(model: nn.Module, images: torch.Tensor, strict: bool = False) -> torch.export.ExportedProgram:
-    """The program of `model` for any number of images. Raises ConfigError where it cannot be traced.
+    """Return the program of `model` for any number of images.
 
-    `strict` traces Python's own code, and only so: integer quantisation finds its patterns in such programs alone. Else both ways are
-    tried: each takes models that the other refuses.
+    `strict` traces Python's own code only: integer quantization finds its patterns in such
+    programs. Otherwise both ways are tried, because each traces models that the other cannot.
+    Raises ConfigError if the model cannot be traced.
     """
     failure: Exception | None = None
     for strict_mode in (True,) if strict else (True, False):
@@ -58,7 +66,7 @@ def trace_model(model: nn.Module, images: torch.Tensor, strict: bool = False) ->
                 return torch.export.export(
                     model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=strict_mode
                 )
-        except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
+        except Exception as error:  # tracing runs the model's own code, which may raise anything
             failure = failure or error
     assert failure is not None
     raise ConfigError(
@@ -67,7 +75,7 @@ def trace_model(model: nn.Module, images: torch.Tensor, strict: bool = False) ->
 
 
 def save_program(program: torch.export.ExportedProgram, manifest: Manifest, folder: Path) -> None:
-    """Writes `program` as model.pt2, with the card inside and without notes on its source."""
+    """Write `program` as model.pt2, with the manifest inside and without notes on its source."""
     for node in program.graph.nodes:
         for name in _SOURCE_NOTES:
             node.meta.pop(name, None)
@@ -76,13 +84,13 @@ def save_program(program: torch.export.ExportedProgram, manifest: Manifest, fold
 
 
 def load_program(path: Path, device: str = "cpu") -> nn.Module:
-    """The module of a .pt2 file that is known to be trusted. Raises CheckpointError where it is damaged."""
+    """Load the module of a trusted .pt2 file. Raises CheckpointError if it is damaged."""
     logger = logging.getLogger("torch.export")
     previous_level = logger.level
     try:
-        logger.setLevel(logging.CRITICAL)  # it logs what it then raises
+        logger.setLevel(logging.CRITICAL)  # it logs its errors and raises them as well
         program = torch.export.load(path)
-    except Exception as error:  # torch's reader raises whatever it stumbles over in damaged bytes
+    except Exception as error:  # torch's reader raises various exceptions for damaged bytes
         raise CheckpointError(
             f"{path} cannot be read as a program of torch.export: {_get_first_line(error)}",
             "export it again with: dnntrain export RUN --format pt2",

@@ -1,4 +1,7 @@
-"""`--format pt2_cuda`: a program of torch.export whose linear layers torchao quantised for a GPU; Inductor compiles it when it is loaded."""
+"""`--format pt2_cuda`: a program of torch.export whose linear layers torchao quantized for a GPU.
+
+Inductor compiles it when it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,17 @@ from dnntrain.export.op_coverage import check_share, measure_torch_coverage
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """model.pt2, and the census of what ran. Raises CheckpointError where too little ran in float8."""
+    """Write model.pt2; return its operator census.
+
+    Raises CheckpointError if too little of it ran in float8.
+    """
     device = resolve_device(FORMAT, str(source.manifest.config.get("device", "auto")))
     check_device(device)
     return write_on_device(source, folder, device)
 
 
 def write_on_device(source: ExportRequest, folder: Path, device: str) -> dict[str, Any]:
-    """As `write`, for `device` as it is."""
+    """Write the export for `device`, without choosing another device."""
     options = source.quant
     assert options is not None
     program = trace_quantized_model(
@@ -53,7 +59,10 @@ def write_on_device(source: ExportRequest, folder: Path, device: str) -> dict[st
 
 
 def trace_quantized_model(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    """The program of a quantised model for images [n, channels, height, width] in bfloat16. Raises CheckpointError."""
+    """Return the program of a quantized model for images [n, channels, height, width] in bfloat16.
+
+    Raises CheckpointError if the model cannot be exported.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -65,13 +74,16 @@ def trace_quantized_model(model: nn.Module, images: Tensor) -> torch.export.Expo
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
-    """The program on the GPU `device`, compiled by Inductor. Raises ConfigError where the GPU does not compute in float8."""
+    """Load the program on the GPU `device` and compile it with Inductor.
+
+    Raises ConfigError if the GPU does not compute in float8.
+    """
     check_device(device)
     return make_runner(export_path, device)
 
 
 def make_runner(export_path: Path, device: str) -> Runner:
-    """The program as a function of images of any precision giving float32."""
+    """Return the program as a function of images of any precision that returns float32."""
     import torchao.quantization  # noqa: F401  # whose classes the weights are of
 
     compiled_model = CompiledModel(load_program(resolve_model_file(export_path, FILE_NAME), device), device)
@@ -79,7 +91,7 @@ def make_runner(export_path: Path, device: str) -> Runner:
 
 
 def check_device(device: str) -> None:
-    """Raises ConfigError where `device` does not compute in float8."""
+    """Check that `device` computes in float8. Raises ConfigError if not."""
     if refusal := Float8().find_hardware_refusal(detect_hardware(device)):
         raise ConfigError(f"--format {FORMAT.name} {refusal.reason}", refusal.hint)
 

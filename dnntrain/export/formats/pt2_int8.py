@@ -1,4 +1,7 @@
-"""`--format pt2_int8`: a quantised program of torch.export, which Inductor compiles to integer kernels when it is loaded."""
+"""`--format pt2_int8`: a quantized program of torch.export.
+
+Inductor compiles it to integer kernels when it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ from dnntrain.utils.hardware import has_vnni
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """model.pt2, and the census of what ran. Raises CheckpointError where too little ran in integers."""
+    """Write model.pt2; return its operator census.
+
+    Raises CheckpointError if too little of it ran in integers.
+    """
     options = source.quant
     assert options is not None
     if options.is_weight_only:
@@ -43,15 +49,19 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
-    """The program, compiled by Inductor with its weights frozen in. The first call for a number of images takes seconds."""
+    """Load the program and compile it with Inductor, with its weights frozen in.
+
+    The first call for a number of images takes seconds.
+    """
     _import_quantizer()
     return CompiledModel(load_program(resolve_model_file(export_path, FILE_NAME)), "cpu")
 
 
 def _import_quantizer() -> Any:
-    """torchao's quantizer for Inductor. Its import also registers the operators of such programs and what lowers them to integer kernels:
+    """Import torchao's quantizer for Inductor.
 
-    without it a quantised program runs in floating point.
+    The import also registers the operators of quantized programs and their lowering to integer
+    kernels. Without it a quantized program runs in floating point.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -72,7 +82,10 @@ def _quantize_program(source: ExportRequest) -> torch.export.ExportedProgram:
 
 
 def _drop_unused_tensors(module: Any) -> Any:
-    """The graph module less the tensors that no node reads: the float weights, which would be saved beside the integer ones."""
+    """Return the graph module without tensors that no node reads.
+
+    These are the float weights, which would be saved beside the integer ones.
+    """
     used_names = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name, _ in [*module.named_parameters(), *module.named_buffers()]:
         if name not in used_names:
@@ -82,15 +95,15 @@ def _drop_unused_tensors(module: Any) -> Any:
 
 
 def _get_calibration_batches(source: ExportRequest) -> Sequence[Tensor]:
-    """Batches to read ranges from; dynamic ranges need none but those that shapes are found with."""
+    """Return batches to read ranges from; dynamic ranges need only one, to find the shapes."""
     return list(source.calibration) or [source.images]
 
 
 def _make_config(quantizers: Any, options: Any) -> Any:
-    """How torchao quantises for Inductor, with the observer that the knobs name."""
+    """Return how torchao quantizes for Inductor, with the observer that the options name."""
     if not options.per_channel:
         raise ConfigError(
-            "quant.per_channel=false: Inductor's integer convolutions have a scale a channel",
+            "quant.per_channel=false: Inductor's integer convolutions need one scale per channel",
             "use quant.per_channel=true, or quant.backend=onnxruntime",
         )
     is_static = options.needs_calibration
@@ -110,7 +123,10 @@ def _make_config(quantizers: Any, options: Any) -> Any:
 
 
 def make_percentile_observer(observers: Any, percentile: float) -> Any:
-    """torchao's histogram observer, whose range leaves out `100 - percentile` percent of the values at each end that is not zero."""
+    """Return torchao's histogram observer with a range that leaves out extreme values.
+
+    It leaves out `100 - percentile` percent of the values at each end that is not zero.
+    """
     tail = 1 - percentile / 100
 
     class PercentileObserver(observers.HistogramObserver):  # type: ignore[misc]
@@ -132,7 +148,7 @@ def _quantize_weights(source: ExportRequest) -> tuple[torch.export.ExportedProgr
         linear_weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
         if not linear_weights:
             raise ConfigError(
-                "quant=int8_weight_only quantises linear layers, and this model has none", _INT8_STATIC_HINT
+                "quant=int8_weight_only quantizes linear layers only, and this model has none", _INT8_STATIC_HINT
             )
         weights = sum(parameter.numel() for parameter in model.parameters())
         quantization.quantize_(model, quantization.Int8WeightOnlyConfig())

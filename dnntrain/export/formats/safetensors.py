@@ -1,4 +1,6 @@
-"""`--format safetensors`: weights with plain names, and config.json in timm's layout. Holds no code."""
+"""`--format safetensors`: weights with plain names, and config.json in timm's layout. Holds no
+code.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from dnntrain.export.rebuild import build_network, get_choice
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """model.safetensors and config.json."""
+    """Write model.safetensors and config.json."""
     manifest = source.manifest
     arguments = dict(manifest.config["model"])
     save_model(
@@ -29,13 +31,13 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
-    """The network that the configuration names, with these weights."""
+    """Build the network that the configuration names, with these weights."""
     model = build_from_manifest(manifest, export_path if export_path.is_dir() else export_path.parent).to(device).eval()
     return lambda images: model(images.to(device))
 
 
 def build_from_manifest(manifest: Manifest, folder: Path) -> nn.Module:
-    """The card's network with the weights of `folder`, on the CPU."""
+    """Build the manifest's network with the weights of `folder`, on the CPU."""
     config = manifest.config
     model, norm = (decode_choice(group, get_choice(config, group), config[group]) for group in ("model", "norm"))
     return build_network(model, norm, folder, manifest.spec)

@@ -68,7 +68,7 @@ def test_a_rank_that_torchrun_starts_again_alone_goes_on_in_its_own_run_director
     ended = finish(words, tmp_path, alone, FAULT="kill", WHEN="21", FAULT_ONCE=str(tmp_path / "once"), VICTIM="0")
     assert ended.returncode == 0, ended.stderr
     (run,) = (tmp_path / "runs" / "alone").iterdir()
-    assert "going on from step" in ended.stderr
+    assert "resuming from step" in ended.stderr
     assert result(run)["steps"] == 40
 
 

@@ -60,7 +60,7 @@ def test_with_the_link_cut_both_nodes_end_within_a_minute_and_a_second_start_goe
     assert int(seconds[1]) <= 60
     assert "its node may be out of reach" in output
     assert "lost touch with the main rank's store" in output
-    assert "going on from step" in output
+    assert "resuming from step" in output
     assert "'status': 'done'" in output
 
 
@@ -74,7 +74,7 @@ def test_with_a_node_gone_the_other_goes_on_alone_and_computes_the_same(mode: st
     assert "node0 ended with 0" in output
     assert "ranks after: 1" in output
     gone = re.search(r"node1 is gone after step-(\d+)", output)
-    again = re.search(r"going on from step (\d+) of", output)
+    again = re.search(r"resuming from step (\d+) of", output)
     assert gone is not None
     assert again is not None
     assert int(gone[1]) <= int(again[1]) < 400
@@ -92,7 +92,7 @@ def test_a_node_that_comes_back_is_taken_in_and_both_go_on(tmp_path: Path) -> No
         "ranks after: 2",
     ]
     assert output.count("ended with 0") == 2
-    alone, together = map(int, re.findall(r"going on from step (\d+) of", output))
+    alone, together = map(int, re.findall(r"resuming from step (\d+) of", output))
     assert alone < together < 6000
     assert result(tmp_path / "run")["steps"] == 6000
 

@@ -62,9 +62,10 @@ def test_a_network_that_cannot_be_traced_is_refused_before_training_with_its_lin
     words = custom(tmp_path, "images = images if images.mean() > 0 else -images")
     assert main(["train", f"quant={quant}", *words, f"run_dir={tmp_path}/run"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith(f"dnntrain: quant={quant}: torch.export cannot trace the network")
+    reason = "cannot export the network in integers, because torch.export cannot trace it"
+    assert lines[0].startswith(f"dnntrain: quant={quant} {reason}")
     assert "net.py:12: images = images if images.mean() > 0 else -images" in lines[0]
-    assert lines[1:] == ["  use quant=none, which needs no trace (format=safetensors)"]
+    assert lines[1:] == ["  use quant=none, which needs no trace (--format safetensors)"]
     assert not (tmp_path / "run").exists()
 
 
@@ -84,7 +85,7 @@ def test_weights_alone_are_refused_where_no_layer_is_linear(tmp_path: Path, caps
     )
     words = ["model=custom", f"model.file={tmp_path}/net.py", "model.name=net"]
     assert main(["plan", "quant=int8_weight_only", *words]) == 2
-    assert "quantises linear layers, and this model has none" in capsys.readouterr().err
+    assert "quantizes linear layers only, and this model has none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

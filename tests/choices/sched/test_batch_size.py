@@ -207,7 +207,7 @@ def test_a_run_made_longer_equals_the_longer_run_where_its_sizes_do_not_depend_o
 def test_a_length_that_changes_the_sizes_of_steps_that_are_done_is_refused(rising: Path, tmp_path: Path) -> None:
     broken_off(rising, tmp_path / "again", 7)
     longer = tuple(word.replace("train.duration=4ep", "train.duration=8ep") for word in RISING)
-    with pytest.raises(ConfigError, match="the 7 steps so far would have had other batch sizes"):
+    with pytest.raises(ConfigError, match="would change the batch sizes of the 7 steps so far"):
         trained(tmp_path / "again", *longer)
     # Within the first epoch the sizes are the same in both.
     broken_off(rising, tmp_path / "early", 4)
