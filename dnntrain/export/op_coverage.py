@@ -75,7 +75,7 @@ def measure_onnx_coverage(path: Path, images: Tensor) -> OpCoverage:
     """
     images = images[:_NUM_IMAGES]
     with tempfile.TemporaryDirectory() as folder:
-        graph_path = Path(folder) / "optimised.onnx"
+        graph_path = Path(folder) / "optimized.onnx"
         ort_session = open_session(
             path,
             enable_profiling=True,
