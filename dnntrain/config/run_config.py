@@ -55,69 +55,83 @@ class TrainSection:
     duration: RunDuration = Duration(60, "ep")  # length of the run: 10ep, 5000step or 90s
     batch_size: PositiveInt = 32  # examples per optimizer step, over all ranks and micro-batches
     micro_batch_size: PositiveInt | None = None  # examples per forward pass of one rank; null: the rank's whole share
-    max_examples: PositiveInt | None = None  # train on this many examples only, chosen by seed; null: all
-    compile: Literal["off", "on", "auto"] = "auto"  # torch.compile; auto: where it is expected to pay within the run
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"  # compute activations anew to save memory
-    channels_last: Literal["off", "on", "auto"] = "auto"  # memory format of images and convolutions
-    cpu_threads: PositiveInt | None = None  # intra-op CPU threads; null: torch's own choice
+    max_examples: PositiveInt | None = None  # number of training examples used, chosen by seed; null: all
+    compile: Literal["off", "on", "auto"] = "auto"  # torch.compile; auto: if it is expected to pay within the run
+    activation_checkpointing: Literal["none", "selective", "full"] = (
+        "none"  # recompute activations in the backward pass to save memory
+    )
+    channels_last: Literal["off", "on", "auto"] = (
+        "auto"  # channels-last memory format; auto: if the device's convolutions are faster with it
+    )
+    cpu_threads: PositiveInt | None = None  # intra-op CPU threads; null: torch's default
 
 
 @dataclass(frozen=True)
 class EvalSection:
     """When and how to evaluate on the validation part."""
 
-    every: PositiveDuration = Duration(1, "ep")  # 1ep, 500step or 30s
+    every: PositiveDuration = Duration(1, "ep")  # interval between evaluations: 1ep, 500step or 30s
     batch_size: PositiveInt = 512  # examples per forward pass of one rank
-    max_examples: PositiveInt | None = None  # evaluate on this many examples of each split only; null: all
-    metric: str = (
-        "${task.metric}"  # a metric of the task: what BEST, early stopping and the dynamic learning rate look at
+    max_examples: PositiveInt | None = None  # number of examples of each split used; null: all
+    metric: str = "${task.metric}"  # metric of the task that selects the best checkpoint
+    run_test: bool = True  # true: evaluate the test split once, at the end
+    weights: Literal["best", "last"] = (
+        "best"  # weights that are tested and exported: best (of the best evaluation) or last (of the last step)
     )
-    run_test: bool = True  # evaluate the test split once, at the end
-    weights: Literal["best", "last"] = "best"  # what is tested and exported: weights of the best evaluation, or last
 
 
 @dataclass(frozen=True)
 class CheckpointSection:
     """What is saved, and how often."""
 
-    every: PositiveDuration = Duration(1, "ep")  # 1ep, 500step or 30s; the last step is always saved
-    keep_last: PositiveInt = 2  # newest checkpoints that are kept; the best one is kept besides
-    on_error: Literal["raise", "warn"] = "raise"  # what a failed save does: end the run, or go on with a warning
+    every: PositiveDuration = Duration(
+        1, "ep"
+    )  # interval between checkpoints: 1ep, 500step or 30s; the last step is always saved
+    keep_last: PositiveInt = 2  # number of newest checkpoints kept, in addition to the best one
+    on_error: Literal["raise", "warn"] = "raise"  # if a save fails: raise ends the run, warn continues with a warning
 
 
 @dataclass(frozen=True)
 class LogSection:
     """What is written while training."""
 
-    every: PositiveDuration = Duration(20, "step")  # one row of training metrics per this; its loss is the mean of it
-    report: bool = True  # write curves.png and report.html at the end
-    worst_examples: NonNegativeInt = 16  # most wrong test examples shown in the report
+    every: PositiveDuration = Duration(
+        20, "step"
+    )  # interval between rows of training metrics; a row's loss is the mean over the interval
+    report: bool = True  # true: write curves.png and report.html at the end
+    worst_examples: NonNegativeInt = 16  # number of most confidently misclassified test examples in the report
 
 
 @dataclass(frozen=True)
 class ClusterSection:
     """The machines that `dnntrain plan` plans for; training does not look at them."""
 
-    world_size: PositiveInt | None = None  # ranks to plan for, started or not; null: those of the run
-    ranks_per_node: PositiveInt | None = None  # ranks on each node of cluster.world_size
-    device_tflops: Positive | None = None  # peak of a device in the run's precision, 10^12 operations/s
-    utilization: Annotated[float, Range(above=0, at_most=1)] = 0.4  # part of that peak that a step reaches
-    link_gbps: Positive | None = None  # a rank's link within a node, each direction, 10^9 bit/s
-    node_link_gbps: Positive | None = None  # a rank's part of the link between nodes, 10^9 bit/s
-    latency_us: NonNegative = 10.0  # of one message between two ranks, 10^-6 s
+    world_size: PositiveInt | None = (
+        None  # plan only: number of ranks of a machine that is not present; null: the ranks present
+    )
+    ranks_per_node: PositiveInt | None = None  # plan only: ranks on each node of cluster.world_size
+    device_tflops: Positive | None = None  # plan only: peak of a device in the run's precision, 10^12 operations/s
+    utilization: Annotated[float, Range(above=0, at_most=1)] = (
+        0.4  # plan only: fraction of that peak that a step reaches
+    )
+    link_gbps: Positive | None = None  # plan only: bandwidth of a rank within a node, in each direction, 10^9 bit/s
+    node_link_gbps: Positive | None = None  # plan only: a rank's share of the bandwidth between nodes, 10^9 bit/s
+    latency_us: NonNegative = 10.0  # plan only: latency of one message between two ranks, microseconds
 
 
 @dataclass(frozen=True)
 class RootSection:
     """The keys that stand by themselves at the root."""
 
-    name: RunName = "run"  # runs are kept in runs/NAME/ID
-    seed: Seed = 0  # every random choice follows from it
-    device: Device = "auto"  # auto, cpu, cuda, cuda:1, mps
-    run_dir: RunDirectoryName | None = None  # null: runs/NAME/ID; else this folder
-    resume: str = "auto"  # auto: go on where run_dir was stopped; never; or the path of a checkpoint
-    init_from: str | None = None  # weights to start from: run directory, .safetensors, or .pt (read with weights_only)
-    init_replace_head: bool = False  # true: a head with another number of classes keeps its new weights
+    name: RunName = "run"  # runs are saved in runs/NAME/ID
+    seed: Seed = 0  # seed of every random choice
+    device: Device = "auto"  # auto, cpu, cuda, cuda:1 or mps
+    run_dir: RunDirectoryName | None = None  # folder of the run; null: runs/NAME/ID
+    resume: str = "auto"  # auto: resume the run in run_dir; never; or the path of a checkpoint
+    init_from: str | None = (
+        None  # initial weights: run directory, .safetensors, or .pt (read with weights_only); null: newly initialized
+    )
+    init_replace_head: bool = False  # true: if the number of classes differs, the head keeps its initialization
 
 
 @dataclass(frozen=True, kw_only=True)

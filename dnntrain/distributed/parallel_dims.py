@@ -99,19 +99,19 @@ class ParallelConfig(ParallelChoice):
     """
 
     replicate: PositiveInt | None = (
-        1  # copies of the model, each computing its share of the batch; null: the ranks that are left
+        1  # replicas of the model, each with its share of the batch; null: the remaining ranks
     )
-    shard: PositiveInt | None = 1  # ranks that share one copy's weights, gradients and optimizer state (FSDP2)
+    shard: PositiveInt | None = 1  # ranks that share one replica's weights, gradients and optimizer state (FSDP2)
     tp: PositiveInt | None = 1  # ranks that share the width of each layer (tensor parallelism)
     pp: PositiveInt | None = 1  # ranks that share the depth of the model (pipeline parallelism)
     bucket_size_mb: Positive = 25.0  # ddp: size of a gradient bucket, MiB
     static_graph: bool = False  # ddp: promise that every step uses the same parameters, which saves a search
-    grad_compression: Literal["none", "bf16", "fp16", "powersgd"] = "none"  # ddp: form in which gradients are sent
+    grad_compression: Literal["none", "bf16", "fp16", "powersgd"] = "none"  # ddp: format of gradients between ranks
     reshard_after_forward: bool = True  # fsdp: free gathered weights after the forward pass, and gather them again
     param_dtype: Literal["fp32", "bf16"] = "fp32"  # fsdp: number format in which weights are gathered and used
     cpu_offload: bool = False  # fsdp: keep shards in host memory (GPUs)
     schedule: Literal["gpipe", "1f1b", "interleaved"] = "1f1b"  # pp: order of forward and backward passes
-    stages_per_rank: PositiveInt = 1  # pp: stages that one rank holds; interleaved needs 2 or more
+    stages_per_rank: PositiveInt = 1  # pp: stages per rank; interleaved needs 2 or more
 
     def build(self, ranks: int) -> ParallelDims:
         return self.resolve_dims(ranks)

@@ -12,22 +12,24 @@ from dnntrain.protocols import DataChoice
 class ImageData(DataChoice):
     """Images with class labels. A choice adds `build() -> DataSet`."""
 
-    val_fraction: Fraction = 0.1  # share of the training split held out for validation, the same share of each class
+    val_fraction: Fraction = 0.1  # fraction of each class of the training split held out for validation
     pipeline: Literal["auto", "resident", "streaming"] = (
-        "auto"  # whole data set on the device, or read by worker processes
+        "auto"  # auto, resident (whole data set on the device) or streaming (read by worker processes)
     )
     num_workers: NonNegativeInt | None = (
-        None  # reading processes of the streaming pipeline; null: one per free CPU core, at most 8
+        None  # worker processes of the streaming pipeline; null: one per free CPU core, at most 8
     )
     on_error: Literal["raise", "skip"] = (
-        "raise"  # what an unreadable image does: end the run, or be skipped and counted
+        "raise"  # if an image is unreadable: raise ends the run, skip counts it; more than 1 % skipped ends the run
     )
-    mix_block_size: PositiveInt = 8  # mixing methods pair examples within blocks of this many, so that layouts agree
+    mix_block_size: PositiveInt = (
+        8  # examples per block within which mixing methods pair examples, so that layouts agree
+    )
 
 
 @dataclass(frozen=True)
 class FileData(ImageData):
     """A known data set that lies in files of a fixed layout."""
 
-    root: str | None = None  # folder that holds the files; null: $DNNTRAIN_DATA, else $XDG_DATA_HOME/dnntrain
-    download: bool = False  # fetch missing files into the folder, through torchvision
+    root: str | None = None  # folder of the files; null: $DNNTRAIN_DATA, else $XDG_DATA_HOME/dnntrain
+    download: bool = False  # true: download missing files into the folder, through torchvision

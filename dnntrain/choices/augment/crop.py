@@ -13,7 +13,7 @@ from dnntrain.utils.units import pluralize
 class Crop(AugmentChoice):
     """Pad each training image with `padding` zeros on every side, and cut its own size out of that at a random place."""
 
-    padding: NonNegativeInt | None = None  # pixels of zeros on each side; null: what suits the data set
+    padding: NonNegativeInt | None = None  # zero pixels of padding before a random crop; null: the data set's own value
 
     def changes_images_of(self, data: DataChoice) -> bool:
         return self._get_padding(data.default_crop_padding) > 0

@@ -19,8 +19,8 @@ from dnntrain.utils.rng import Index, Key
 class Cutmix(AugmentChoice):
     """A box of the image is the partner's, of 1 - l of the area, l of Beta(alpha, alpha); targets mix by the areas that are seen."""
 
-    alpha: Positive = 1.0  # of the Beta distribution; 1: the areas are spread evenly, as in the paper
-    probability: Probability = 0.5  # share of the examples that get a box; the paper has 0.5 for CIFAR, 1 for ImageNet
+    alpha: Positive = 1.0  # parameter of the Beta distribution; 1: areas are uniform, as in the paper
+    probability: Probability = 0.5  # probability of pasting a box; the paper has 0.5 for CIFAR, 1 for ImageNet
 
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS})
     example_relation: ClassVar[str] = "mixes"

@@ -12,7 +12,9 @@ from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, Hooks
 class Flip(AugmentChoice):
     """Mirror each training image left to right with `probability`, drawn anew in each epoch."""
 
-    probability: Probability | None = None  # that an image is mirrored; null: what suits the data set
+    probability: Probability | None = (
+        None  # probability of mirroring an image left to right; null: the data set's own value
+    )
 
     def changes_images_of(self, data: DataChoice) -> bool:
         return self._get_probability(data.default_flip_probability) > 0

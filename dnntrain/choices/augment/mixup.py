@@ -19,9 +19,9 @@ class Mixup(AugmentChoice):
     """Image and target become l * own + (1 - l) * partner's, l of Beta(alpha, alpha) for each example."""
 
     alpha: Positive = (
-        0.2  # of the Beta distribution: small mixes little, 1 evenly; 0.1 to 0.4 in the paper for ImageNet
+        0.2  # parameter of the Beta distribution: small mixes little, 1 uniformly; 0.1 to 0.4 in the paper
     )
-    probability: Probability = 1.0  # share of the examples that are mixed
+    probability: Probability = 1.0  # probability of mixing an example
 
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS})
     example_relation: ClassVar[str] = "mixes"

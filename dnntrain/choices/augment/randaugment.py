@@ -17,8 +17,10 @@ class RandAugment(AugmentChoice):
     Operations and magnitudes are those of torchvision. It comes after mirroring and cropping, on the bytes.
     """
 
-    operations: PositiveInt = 2  # operations that an image goes through, one after the other; 1 to 3 in the paper
-    magnitude: Annotated[int, Range(at_least=0, at_most=30)] = 9  # their strength: 0 hardly any, 30 the strongest
+    operations: PositiveInt = 2  # number of operations per image, one after another; 1 to 3 in the paper
+    magnitude: Annotated[int, Range(at_least=0, at_most=30)] = (
+        9  # strength of the operations: 0 is almost none, 30 the strongest
+    )
 
     varies_images: ClassVar[bool] = True
 

@@ -18,10 +18,10 @@ from dnntrain.utils.rng import Index, Key
 class RandomErasing(AugmentChoice):
     """A rectangle of `min_area` to `max_area` of the image, of aspect up to `max_aspect`, is set to 0, the mean colour."""
 
-    probability: Probability = 0.25  # share of the images that lose a rectangle
-    min_area: Annotated[float, Range(above=0, at_most=1)] = 0.02  # smallest part of the image
-    max_area: Annotated[float, Range(above=0, at_most=1)] = 0.33  # largest part of the image
-    max_aspect: Positive = 3.3  # longest to shortest side; at least 1
+    probability: Probability = 0.25  # probability of erasing a rectangle
+    min_area: Annotated[float, Range(above=0, at_most=1)] = 0.02  # smallest area, as a fraction of the image
+    max_area: Annotated[float, Range(above=0, at_most=1)] = 0.33  # largest area, as a fraction of the image
+    max_aspect: Positive = 3.3  # largest ratio of the longer to the shorter side; at least 1
 
     varies_images: ClassVar[bool] = True
 

@@ -17,7 +17,7 @@ class RepeatedAugment(AugmentChoice):
     A step costs what it did, and an epoch has as many steps; it sees 1 / `copies` of the examples, and `copies` epochs see each of them.
     """
 
-    copies: Annotated[int, Range(at_least=2)] = 2  # of each example in a step; must divide train.batch_size
+    copies: Annotated[int, Range(at_least=2)] = 2  # copies of each example in a step; must divide train.batch_size
 
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
         if facts.batch_size % self.copies:

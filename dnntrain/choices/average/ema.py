@@ -32,9 +32,9 @@ class Ema(AverageChoice):
     Floating-point buffers (batch norm's running statistics) are averaged too; whole-number buffers are copied.
     """
 
-    decay: Fraction = 0.999  # share of the old average kept per step
+    decay: Fraction = 0.999  # fraction of the old average kept per step
     every_steps: PositiveInt = 1  # steps between two updates; the decay is adapted to it
-    decay_warmup: bool = True  # at step t use at most (1 + t) / (10 + t), so that early weights are soon forgotten
+    decay_warmup: bool = True  # true: limit the decay at step t to (1 + t) / (10 + t), so that early weights fade soon
 
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.EVAL_WEIGHTS, "average.ema", "leave average.ema out"),)

@@ -34,10 +34,10 @@ class Swa(AverageChoice):
     best: `sched=sequence`.
     """
 
-    start_fraction: Fraction = 0.75  # part of the run after which weights are averaged
-    every: PositiveDuration = Duration(1, "ep")  # distance of the weights that are averaged
+    start_fraction: Fraction = 0.75  # fraction of the run after which averaging starts
+    every: PositiveDuration = Duration(1, "ep")  # interval between the averaged weights
     precise_bn_batches: NonNegativeInt = (
-        100  # training batches for the statistics of batch norm; 0: the mean of those that ran
+        100  # training batches that recompute the statistics of batch norm; 0: mean of the running statistics
     )
 
     @property

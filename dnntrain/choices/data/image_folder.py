@@ -36,12 +36,16 @@ class ImageFolder(ImageData):
     label_key: ClassVar[str] = "root"
 
     root: str | None = None  # folder with train/ and test/ (or val/), or with the class folders; null: $DNNTRAIN_DATA
-    image_size: Annotated[int, Range(at_least=1, at_most=4096)] = 64  # pixels a side of what the network sees
-    channels: Literal[1, 3] = 3  # 3: colour; 1: gray
-    random_resized_crop: bool = (
-        False  # train on a random part of each image (8 to 100 % of it), resized; always streamed
+    image_size: Annotated[int, Range(at_least=1, at_most=4096)] = (
+        64  # side of the network's input, pixels; the shorter side is resized, the center cropped
     )
-    test_fraction: Annotated[float, Range(above=0, below=1)] = 0.2  # share held out where there is no test split
+    channels: Literal[1, 3] = 3  # 3: color; 1: gray
+    random_resized_crop: bool = (
+        False  # true: train on a random part (8 to 100 %) of each image, resized; always streamed
+    )
+    test_fraction: Annotated[float, Range(above=0, below=1)] = (
+        0.2  # fraction of each class held out for the test if there is no test split
+    )
 
     @property
     def varies_images(self) -> bool:

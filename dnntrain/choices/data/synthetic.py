@@ -25,13 +25,13 @@ class Synthetic(ImageData):
     A pattern is the product of two waves, along and across, of keyed frequency and phase.
     """
 
-    train_size: PositiveInt = 2048  # training images
-    test_size: PositiveInt = 512  # test images
-    num_classes: Annotated[int, Range(at_least=2, at_most=10_000)] = 10  # classes, in equal proportion
-    channels: PositiveInt = 1  # values of one pixel
-    image_size: PositiveInt = 16  # pixels a side
-    noise: NonNegative = 0.25  # standard deviation of each pixel's noise, as a share of the range from black to white
-    data_seed: NonNegativeInt = 0  # which patterns; another seed is another data set
+    train_size: PositiveInt = 2048  # number of training images
+    test_size: PositiveInt = 512  # number of test images
+    num_classes: Annotated[int, Range(at_least=2, at_most=10_000)] = 10  # number of classes, in equal proportion
+    channels: PositiveInt = 1  # values per pixel
+    image_size: PositiveInt = 16  # side of an image, pixels
+    noise: NonNegative = 0.25  # standard deviation of pixel noise, as a fraction of the range from black to white
+    data_seed: NonNegativeInt = 0  # seed of the patterns; another seed is another data set
 
     def build(self) -> DataSet:
         patterns = self._make_patterns()

@@ -18,16 +18,16 @@ class TeacherOptions(DistillChoice):
     teacher: str | tuple[str, ...]  # run directory, export, torchvision:NAME[:WEIGHTS] or timm:NAME; or a list of them
     label_loss_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
     teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the teacher's layers
-    teacher_compile: bool = False  # true: the teacher is compiled, which takes a minute at the first batch
-    teacher_batch_size: PositiveInt = 32  # images of each forward pass of the teacher, filled up where there are fewer
+    teacher_compile: bool = False  # true: compile the teacher, which takes a minute at the first batch
+    teacher_batch_size: PositiveInt = 32  # images per forward pass of the teacher, padded if there are fewer
     teacher_shard: Literal["auto", "never", "always"] = (
-        "auto"  # under FSDP the teacher's weights lie in parts, too; auto: where they are 50 million or more
+        "auto"  # never, always or auto: with FSDP, shard teachers of 50 million parameters or more
     )
     cache: Literal["none", "memory", "disk"] = (
-        "none"  # keep outputs for views that come again; disk: for later runs too
+        "none"  # keep outputs for images that occur again; disk: also for later runs
     )
-    cache_dir: str | None = None  # folder of cache=disk; null: one for each teacher and data set in the user's cache
-    cache_size_gb: Positive = 4.0  # most GB that are kept; outputs beyond are computed each time
+    cache_dir: str | None = None  # folder of cache=disk; null: one per teacher and data set in the user's cache
+    cache_size_gb: Positive = 4.0  # size limit of the cache, GB; outputs beyond it are computed each time
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
         if self.teacher_shard == "always" and dims.shard == 1:

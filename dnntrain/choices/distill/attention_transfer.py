@@ -23,9 +23,9 @@ from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutReq
 class AttentionTransfer(TeacherOptions):
     """label_loss_weight * cross-entropy + loss_weight / 2 * Σ over layers of ‖Q_S / ‖Q_S‖ - Q_T / ‖Q_T‖‖, where Q is the attention map."""
 
-    layers: str | tuple[str, ...]  # modules of the student that give maps: names or patterns such as stages.*
+    layers: str | tuple[str, ...]  # modules of the student whose maps are compared: names or patterns such as stages.*
     teacher_layers: str | tuple[str, ...] | None = None  # modules of the teacher, one for each; null: as layers
-    loss_weight: NonNegative = 10.0  # the paper's beta
+    loss_weight: NonNegative = 10.0  # weight of the distillation loss: the paper's beta
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 

@@ -26,7 +26,7 @@ class Dist(TeacherOptions):
     temperature: Positive = 1.0  # T: logits are divided by it before the softmax
     beta: NonNegative = 2.0  # weight of the correlation over classes, for each example
     gamma: NonNegative = 2.0  # weight of the correlation over examples, for each class
-    ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
+    ensemble: Literal["logits", "probabilities"] = "logits"  # average of several teachers
 
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
     example_relation: ClassVar[str] = "relates"

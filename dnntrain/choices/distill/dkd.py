@@ -25,9 +25,9 @@ class Dkd(TeacherOptions):
     """label_loss_weight * cross-entropy + T² (alpha * target-class part + beta * part of the other classes)."""
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
-    alpha: NonNegative = 1.0  # weight of target against all others
-    beta: NonNegative = 8.0  # weight of the others among themselves; the paper's is 2 to 8 on CIFAR-100
-    ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
+    alpha: NonNegative = 1.0  # weight of the target class against all others
+    beta: NonNegative = 8.0  # weight of the other classes among themselves; 2 to 8 in the paper on CIFAR-100
+    ensemble: Literal["logits", "probabilities"] = "logits"  # average of several teachers
 
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
 

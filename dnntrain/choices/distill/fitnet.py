@@ -28,7 +28,7 @@ class Fitnet(TeacherOptions):
 
     layers: str | tuple[str, ...]  # guided modules of the student: names or patterns such as stages.*
     teacher_layers: str | tuple[str, ...] | None = None  # hint modules of the teacher, one for each; null: as layers
-    loss_weight: NonNegative = 1.0  # weight of the hints
+    loss_weight: NonNegative = 1.0  # weight of the distillation loss
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 

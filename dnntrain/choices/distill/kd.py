@@ -23,8 +23,8 @@ class Kd(TeacherOptions):
     """
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
-    loss_weight: NonNegative = 1.0  # weight of the teacher's term
-    ensemble: Literal["logits", "probabilities"] = "logits"  # what is averaged over several teachers
+    loss_weight: NonNegative = 1.0  # weight of the distillation loss
+    ensemble: Literal["logits", "probabilities"] = "logits"  # average of several teachers
 
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
 

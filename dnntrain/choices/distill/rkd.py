@@ -28,9 +28,9 @@ class Rkd(TeacherOptions):
     """
 
     distance_loss_weight: NonNegative = 25.0  # weight of the distances between two examples
-    angle_loss_weight: NonNegative = 50.0  # weight of the angles among three examples
+    angle_loss_weight: NonNegative = 50.0  # weight of the angles between three examples
     layer: str | None = None  # module whose outputs are related; null: the logits
-    teacher_layer: str | None = None  # the same of the teacher; null: as layer
+    teacher_layer: str | None = None  # the same module of the teacher; null: as layer
 
     example_relation: ClassVar[str] = "relates"
 

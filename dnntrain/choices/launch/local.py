@@ -13,12 +13,10 @@ class LocalLaunch(LaunchChoice):
     """`nproc` processes where the layout wants more than one: one per accelerator, or two on a machine without any."""
 
     nproc: PositiveInt | None = None  # processes on this machine; null: one per accelerator, or two without any
-    max_restarts: NonNegativeInt = (
-        0  # restarts from the last checkpoint after a rank was killed, hung or failed by a bug
-    )
+    max_restarts: NonNegativeInt = 0  # restarts from the last checkpoint after a rank was killed, hung or crashed
     hang_timeout: Annotated[Duration, Range(above=0), Units("s")] = Duration(
         600, "s"
-    )  # a rank silent for so long is hung
+    )  # a rank without a sign of life for this long counts as hung
 
     def build(self, accelerators: int) -> int:
         """The number of processes of a layout that wants many, given the number of `accelerators` here."""

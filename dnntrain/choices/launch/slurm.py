@@ -16,23 +16,27 @@ class SlurmLaunch(LaunchChoice):
     """`nodes` × `nproc` tasks, each one rank. A job that is preempted or comes to its time limit saves, and is queued again."""
 
     nodes: PositiveInt = 1  # nodes of the job
-    nproc: PositiveInt | None = None  # ranks on each node; null: `gpus_per_node`, or one without any
-    gpus_per_node: Annotated[int, Range(at_least=0)] = 0  # GPUs on each node
-    cpus_per_rank: PositiveInt | None = None  # cores of each rank; null: the partition's default
+    nproc: PositiveInt | None = None  # ranks per node; null: gpus_per_node, or one without GPUs
+    gpus_per_node: Annotated[int, Range(at_least=0)] = 0  # GPUs per node
+    cpus_per_rank: PositiveInt | None = None  # cores per rank; null: the partition's default
     mem_per_node: Annotated[str, Text(r"\d+[KMGT]?", "a size as in 16G")] | None = (
-        None  # memory of each node; null: the partition's default
+        None  # memory per node, as in 16G; null: the partition's default
     )
     time: Annotated[str, Text(r"\d+|(\d+-)?\d+(:\d+){1,2}", "a time as in 30, 1:30:00 or 2-12:00:00")] | None = (
-        None  # limit, minutes or [D-]H:M:S
+        None  # time limit, minutes or [D-]H:M:S; null: the partition's default
     )
-    partition: Annotated[str, Text(r"[\w.,-]+", "the name of a partition")] | None = None  # null: the cluster's default
-    account: Annotated[str, Text(r"[\w.@-]+", "the name of an account")] | None = None  # whom the job is charged to
-    requeue: bool = True  # queue the job again after it was preempted or came to its time limit, and go on
-    signal_before_end_s: NonNegative = 120.0  # seconds before the time limit at which the run is told to save
+    partition: Annotated[str, Text(r"[\w.,-]+", "the name of a partition")] | None = (
+        None  # partition; null: the cluster's default
+    )
+    account: Annotated[str, Text(r"[\w.@-]+", "the name of an account")] | None = (
+        None  # account that the job is charged to
+    )
+    requeue: bool = True  # true: queue the job again after preemption or at its time limit, and resume
+    signal_before_end_s: NonNegative = 120.0  # seconds before the time limit at which the run must save
     setup: tuple[str, ...] = ()  # shell lines before the run, such as: module load cuda
     hang_timeout: Annotated[Duration, Range(above=0), Units("s")] = Duration(
         600, "s"
-    )  # a rank silent for so long is hung
+    )  # a rank without a sign of life for this long counts as hung
 
     scheduler: ClassVar[str] = "slurm"
 

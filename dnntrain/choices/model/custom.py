@@ -46,7 +46,7 @@ class Custom(ModelChoice):
 
     file: str | None = None  # path of a Python file, which is run
     name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
-    entry_point: str | None = None  # instead of a file: name of an entry point of the group dnntrain.models
+    entry_point: str | None = None  # name of an entry point of the group dnntrain.models, instead of a file
 
     def build(self, shape: ModelShape) -> nn.Module:
         if (self.file is None) == (self.entry_point is None):

@@ -20,9 +20,9 @@ from dnntrain.protocols import ModelChoice
 class Mlp(ModelChoice):
     """Linear layers with ReLU between; images of any size."""
 
-    hidden: tuple[PositiveInt, ...] = (64,)  # widths of the hidden layers; none: logistic regression
+    hidden: tuple[PositiveInt, ...] = (64,)  # widths of the hidden layers; []: logistic regression
     dropout: Fraction = 0.0  # probability of dropping a feature after each hidden layer
-    init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of first weights
+    init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of initialization
 
     def build(self, shape: ModelShape) -> nn.Module:
         return Perceptron((shape.num_inputs, *self.hidden), shape.num_classes, self.dropout, INIT_SCHEMES[self.init])

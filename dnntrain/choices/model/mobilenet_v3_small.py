@@ -17,10 +17,12 @@ from dnntrain.protocols import ModelChoice
 class MobilenetV3Small(ModelChoice):
     """Inverted residuals with squeeze-and-excitation; images of at least 8x8 pixels."""
 
-    stem_stride: Literal[1, 2] = 1  # of the first convolution: 1 for images up to about 64 pixels, 2 as published
+    stem_stride: Literal[1, 2] = (
+        1  # stride of the first convolution: 1 for images up to about 64 pixels, 2 as published
+    )
     width_factor: Positive = 1.0  # factor on all channels
     dropout: Fraction = 0.2  # probability of dropping a feature before the last layer
-    bn_momentum: Probability = 0.1  # of the running statistics; the published 0.01 needs thousands of steps
+    bn_momentum: Probability = 0.1  # momentum of the running statistics; the published 0.01 needs thousands of steps
 
     def build(self, shape: ModelShape) -> nn.Module:
         shape.check_min_size("mobilenet_v3_small", 8)

@@ -16,9 +16,9 @@ from dnntrain.protocols import ModelChoice
 class Resnet18(ModelChoice):
     """Four stages of two basic blocks, 64 to 512 channels; images of at least 8x8 pixels, 32x32 with the large stem."""
 
-    width: PositiveInt = 64  # channels of the first stage; the next ones double them
+    width: PositiveInt = 64  # channels of the first stage; each later stage doubles them
     small_stem: bool = True  # true: 3x3 convolution; false, for images above 64 pixels: 7x7 with stride 2, max pooling
-    zero_residual: bool = True  # each block begins as its shortcut
+    zero_residual: bool = True  # true: each block starts as its shortcut
 
     def build(self, shape: ModelShape) -> nn.Module:
         shape.check_min_size("resnet18", 8 if self.small_stem else 32)

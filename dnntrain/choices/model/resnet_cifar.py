@@ -18,9 +18,11 @@ class ResnetCifar(ModelChoice):
     """Three stages of n basic blocks with 16, 32 and 64 channels: depth 6n + 2; images of at least 4x4 pixels."""
 
     depth: PositiveInt = 20  # layers with weights: 6n + 2, so 8, 14, 20, 32, 44, 56, 110 …
-    width: PositiveInt = 16  # channels of the first stage; the next ones double them
-    shortcut: Literal["pad", "project"] = "pad"  # where sizes change: zeros (option A) or a 1x1 convolution
-    zero_residual: bool = False  # true: each block begins as its shortcut, for deep networks and large batches
+    width: PositiveInt = 16  # channels of the first stage; each later stage doubles them
+    shortcut: Literal["pad", "project"] = (
+        "pad"  # shortcut between sizes: pad (zeros, the paper's option A) or project (1x1 convolution, option B)
+    )
+    zero_residual: bool = False  # true: each block starts as its shortcut, for deep networks and large batches
 
     def build(self, shape: ModelShape) -> nn.Module:
         if self.depth < 8 or self.depth % 6 != 2:

@@ -21,7 +21,7 @@ class SmallCnn(ModelChoice):
     channels: tuple[PositiveInt, PositiveInt] = (32, 64)  # output channels of the two convolutions
     hidden: PositiveInt = 128  # width of the hidden linear layer
     dropout: Fraction = 0.0  # probability of dropping a feature before each linear layer
-    init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of first weights
+    init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of initialization
 
     def build(self, shape: ModelShape) -> nn.Module:
         shape.check_min_size("small_cnn", 6)

@@ -22,8 +22,8 @@ class Timm(ModelChoice):
 
     label_key: ClassVar[str] = "name"
 
-    name: str = "resnet18"  # name of the model, as timm.list_models() gives it, with or without a tag of weights
-    pretrained: bool = False  # true: timm's pretrained weights, from its cache or fetched from its hub
+    name: str = "resnet18"  # name of the model from timm.list_models(), with or without a tag of weights
+    pretrained: bool = False  # true: timm's pretrained weights, from its cache or downloaded from its hub
     drop_path: Fraction | None = None  # probability of dropping a residual branch; null: the model's default
 
     def build(self, shape: ModelShape) -> nn.Module:

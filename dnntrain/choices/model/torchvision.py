@@ -24,9 +24,9 @@ class Torchvision(ModelChoice):
 
     label_key: ClassVar[str] = "name"
 
-    name: str = "resnet50"  # name of the model, as torchvision.models.list_models() gives it
-    weights: str | None = None  # pretrained weights, such as DEFAULT or IMAGENET1K_V2; null: new weights
-    download: bool = False  # true: fetch the pretrained weights where they are not in torch's cache
+    name: str = "resnet50"  # name of the model from torchvision.models.list_models()
+    weights: str | None = None  # pretrained weights, such as DEFAULT or IMAGENET1K_V2; null: newly initialized
+    download: bool = False  # true: download pretrained weights that are not in torch's cache
 
     def build(self, shape: ModelShape) -> nn.Module:
         torchvision = import_library("torchvision")

@@ -27,14 +27,12 @@ _MIN_PATCHES, _MAX_PATCHES = 49, 1024
 class VitTiny(ModelChoice):
     """Patches and a class token through pre-norm transformer blocks; learned positions; the class token decides."""
 
-    patch_size: PositiveInt | None = (
-        None  # side of a patch, pixels; null: the largest of 16 or less that gives 49 patches
-    )
+    patch_size: PositiveInt | None = None  # side of a patch, pixels; null: the largest up to 16 that gives 49 patches
     embed_dim: PositiveInt = 192  # width of a token
-    depth: PositiveInt = 12  # transformer blocks
-    num_heads: PositiveInt = 3  # attention heads; they divide embed_dim
-    mlp_ratio: Positive = 4.0  # hidden width of a block's perceptron, in dims
-    dropout: Fraction = 0.0  # probability of dropping a number after attention and within the perceptron
+    depth: PositiveInt = 12  # number of transformer blocks
+    num_heads: PositiveInt = 3  # attention heads; must divide embed_dim
+    mlp_ratio: Positive = 4.0  # hidden width of a block's perceptron, as a multiple of embed_dim
+    dropout: Fraction = 0.0  # probability of dropping a value after attention and within the perceptron
 
     def build(self, shape: ModelShape) -> nn.Module:
         if self.embed_dim % self.num_heads:

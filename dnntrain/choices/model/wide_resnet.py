@@ -21,8 +21,8 @@ class WideResnet(ModelChoice):
     """Three stages of n blocks with 16k, 32k and 64k channels: depth 6n + 4; images of at least 4x4 pixels."""
 
     depth: PositiveInt = 16  # layers with weights: 6n + 4, so 10, 16, 22, 28, 40 …
-    width_factor: PositiveInt = 2  # the factor k on the channels
-    dropout: Fraction = 0.0  # probability of dropping a number between the two convolutions of a block
+    width_factor: PositiveInt = 2  # factor k on the channels
+    dropout: Fraction = 0.0  # probability of dropping a value between the two convolutions of a block
 
     def build(self, shape: ModelShape) -> nn.Module:
         if self.depth < 10 or self.depth % 6 != 4:

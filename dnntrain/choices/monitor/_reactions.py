@@ -15,9 +15,9 @@ from dnntrain.protocols import Action, Alarm, MonitorChoice, StepGuard
 class AlarmReaction(MonitorChoice):
     """`log` writes it down; `skip` leaves the step out; `rollback` goes back to the last checkpoint; `stop` ends the run with code 4."""
 
-    action: Literal["log", "skip", "rollback", "stop"] = "skip"  # log, skip, rollback or stop: what is done about it
+    action: Literal["log", "skip", "rollback", "stop"] = "skip"  # reaction to an alarm
     max_recoveries: PositiveInt = 3  # skips in a row, or rollbacks of the run, before it ends as diverged
-    lr_factor: Annotated[float, Range(above=0, at_most=1)] = 0.5  # what a rollback multiplies the learning rate with
+    lr_factor: Annotated[float, Range(above=0, at_most=1)] = 0.5  # factor on the learning rate after a rollback
 
     def __post_init__(self) -> None:
         changed_options = self.get_changed_options()

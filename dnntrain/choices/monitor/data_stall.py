@@ -36,9 +36,11 @@ class DataStall(MonitorChoice):
             "makes no data arrive sooner: "
             "a step that is left out or trained again has waited all the same; use monitor.data_stall.action=log or stop",
         ),
-    ] = "log"  # log or stop: what is done about it
-    max_wait_fraction: Annotated[float, Range(above=0, below=1)] = 0.3  # part of the time that may be spent waiting
-    every_steps: PositiveInt = 50  # steps between two looks
+    ] = "log"  # reaction to an alarm
+    max_wait_fraction: Annotated[float, Range(above=0, below=1)] = (
+        0.3  # largest accepted fraction of the time spent waiting
+    )
+    every_steps: PositiveInt = 50  # steps between two checks
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks(step_guards=(DataStallGuard(self, context.world.rank, context.world.size),))

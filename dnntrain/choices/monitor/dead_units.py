@@ -42,12 +42,12 @@ class DeadUnits(AlarmReaction):
             "brings no unit back: they have died in steps before the one that is left out; "
             "use monitor.dead_units.action=rollback",
         ),
-    ] = "log"  # log, rollback or stop: what is done about it
+    ] = "log"  # reaction to an alarm
     max_recoveries: PositiveInt = 3  # rollbacks of the run before it ends as diverged
-    lr_factor: Annotated[float, Range(above=0, below=1)] = 0.5  # what a rollback multiplies the learning rate with
-    max_dead_fraction: Annotated[float, Range(above=0, at_most=1)] = 0.5  # share of the units that may be dead
+    lr_factor: Annotated[float, Range(above=0, below=1)] = 0.5  # factor on the learning rate after a rollback
+    max_dead_fraction: Annotated[float, Range(above=0, at_most=1)] = 0.5  # largest accepted fraction of dead units
     every_steps: PositiveInt = 100  # steps between two counts
-    window: PositiveInt = 10  # steps that a count looks at
+    window: PositiveInt = 10  # steps that a count covers
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 

@@ -15,9 +15,9 @@ from dnntrain.protocols import BuildContext, Hooks, MetricInfo, MonitorChoice, S
 class EarlyStopping(MonitorChoice):
     """Stops after `patience` evaluations in a row that do not improve the best value by more than `threshold`."""
 
-    metric: str | None = None  # validation metric that is watched; null: that of eval.metric
-    patience: PositiveInt = 5  # evaluations without improvement
-    min_delta: NonNegative = 0.0  # an improvement is more than this
+    metric: str | None = None  # validation metric
+    patience: PositiveInt = 5  # number of evaluations without improvement before the run ends
+    min_delta: NonNegative = 0.0  # an improvement must exceed this
 
     uses_validation: ClassVar[bool] = True
 

@@ -17,8 +17,8 @@ class GradientNorm(AlarmReaction):
     Begins once half of the window is filled. A norm that is not finite is one at any time.
     """
 
-    window: Annotated[int, Range(at_least=4)] = 50  # steps that a norm is compared with
-    max_ratio: Annotated[float, Range(above=1)] = 20.0  # how many times the median is too much
+    window: Annotated[int, Range(at_least=4)] = 50  # number of previous steps whose median is the reference
+    max_ratio: Annotated[float, Range(above=1)] = 20.0  # largest accepted ratio of the norm to the median
 
     def build(self, context: BuildContext) -> Hooks:
         guard = GradientNormGuard(self)

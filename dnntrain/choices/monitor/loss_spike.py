@@ -26,8 +26,8 @@ class LossSpike(AlarmReaction):
     enter the window.
     """
 
-    window: Annotated[int, Range(at_least=4)] = 50  # steps that a loss is compared with
-    max_z_score: Positive = 10.0  # robust standard deviations above the median
+    window: Annotated[int, Range(at_least=4)] = 50  # number of previous steps whose median is the reference
+    max_z_score: Positive = 10.0  # largest accepted distance above the median, in robust standard deviations
 
     def build(self, context: BuildContext) -> Hooks:
         guard = LossSpikeGuard(self)

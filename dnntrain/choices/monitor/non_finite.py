@@ -18,9 +18,7 @@ class NonFinite(AlarmReaction):
     """
 
     # As the update is applied, what is only logged mostly ends the run at the next row of metrics: the event says where it began.
-    action: Literal["log", "skip", "rollback", "stop"] = (
-        "skip"  # log (recorded, the step applied as it is), skip, rollback or stop: what is done about it
-    )
+    action: Literal["log", "skip", "rollback", "stop"] = "skip"  # reaction to an alarm
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks(step_guards=(NonFiniteGuard(self),))

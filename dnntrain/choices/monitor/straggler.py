@@ -43,9 +43,11 @@ class Straggler(MonitorChoice):
             "makes no rank faster: "
             "all wait for the slowest one in the next step as well; use monitor.straggler.action=log or stop",
         ),
-    ] = "log"  # log or stop: what is done about it
-    max_ratio: Annotated[float, Range(above=1)] = 1.5  # how many times as long as the others is too slow
-    every_steps: PositiveInt = 50  # steps between two looks
+    ] = "log"  # reaction to an alarm
+    max_ratio: Annotated[float, Range(above=1)] = (
+        1.5  # largest accepted ratio of a rank's time to the median of the others
+    )
+    every_steps: PositiveInt = 50  # steps between two checks
 
     # Where layers are shared, ranks wait for each other in the forward pass.
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})

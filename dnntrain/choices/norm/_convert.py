@@ -32,7 +32,7 @@ class BatchNormChoice(NormChoice):
     """What choices share that keep batch normalisation and change its statistics. The exported model is the one that was built."""
 
     precise_bn_batches: NonNegativeInt = (
-        0  # training batches from which statistics are recomputed before evaluation; 0: as they ran
+        0  # training batches that recompute the statistics before each evaluation; 0: running statistics
     )
 
     def get_claims(self) -> Iterator[Claim]:

@@ -29,7 +29,7 @@ from dnntrain.protocols import (
 class Frozen(NormChoice):
     """The running statistics that the model starts with are used in training too and never change."""
 
-    affine: bool = False  # true: weight and bias are trained; false: they stay as they are
+    affine: bool = False  # true: train weight and bias; false: keep them as they are
 
     batch_statistics: ClassVar[bool] = False
 

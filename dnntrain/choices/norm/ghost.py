@@ -20,7 +20,7 @@ class Ghost(BatchNormChoice):
     Running statistics move as far as one update for each virtual batch would, towards the mean over those of all ranks.
     """
 
-    virtual_batch_size: Annotated[int, Range(at_least=2)] = 16  # examples of a virtual batch
+    virtual_batch_size: Annotated[int, Range(at_least=2)] = 16  # examples per virtual batch
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context, "norm_ghost")

@@ -25,8 +25,8 @@ from dnntrain.protocols import (
 class Group(NormChoice):
     """Each example is normalised by itself, over groups of channels: independent of batch and layout. Exported as group normalisation."""
 
-    num_groups: PositiveInt = 32  # groups of channels of a layer, or the nearest number that divides its channels
-    min_channels_per_group: PositiveInt = 4  # fewest channels of a group, where a layer has as many
+    num_groups: PositiveInt = 32  # groups of channels per layer, or the nearest number that divides its channels
+    min_channels_per_group: PositiveInt = 4  # smallest number of channels per group, if the layer has as many
 
     batch_statistics: ClassVar[bool] = False
 

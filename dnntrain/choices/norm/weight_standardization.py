@@ -36,8 +36,8 @@ class WeightStandardization(NormChoice):
     What is exported holds the standardised filters, under the same names.
     """
 
-    num_groups: PositiveInt = 32  # groups of channels of a layer, or the nearest number that divides its channels
-    min_channels_per_group: PositiveInt = 4  # fewest channels of a group, where a layer has as many
+    num_groups: PositiveInt = 32  # groups of channels per layer, or the nearest number that divides its channels
+    min_channels_per_group: PositiveInt = 4  # smallest number of channels per group, if the layer has as many
     eps: Positive = 1e-5  # added to the standard deviation of a filter
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_LAYER})

@@ -27,8 +27,8 @@ class OptimizerChoice(OptimChoice):
     """
 
     lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
-    weight_decay: NonNegative = 0.0  # on weights; biases and norms have none
-    no_weight_decay: tuple[str, ...] = ()  # patterns of parameter names without decay besides, as ["embed.*"]
+    weight_decay: NonNegative = 0.0  # weight decay; biases and norms have none
+    no_weight_decay: tuple[str, ...] = ()  # patterns of further parameter names without weight decay, as ["embed.*"]
     param_groups: tuple[
         Annotated[
             str,
@@ -38,18 +38,22 @@ class OptimizerChoice(OptimChoice):
             ),
         ],
         ...,
-    ] = ()  # own learning rate (a factor) or decay by pattern of names; a later pattern wins
+    ] = ()  # learning rate factor or decay by name pattern, as ["head.* lr_scale=10 weight_decay=0"]; a later one wins
     layer_decay: Annotated[float, Range(above=0, at_most=1)] = (
         1.0  # factor on the learning rate per block before the last
     )
     lr_scaling: Literal["none", "linear", "sqrt"] = (
-        "none"  # rates times batch_size / lr_base_batch_size, or its square root
+        "none"  # scale rates by batch_size / lr_base_batch_size, or its square root
     )
-    lr_base_batch_size: PositiveInt = 256  # batch size that lr is meant for, where lr_scaling is not none
+    lr_base_batch_size: PositiveInt = 256  # batch size for which lr is meant, if lr_scaling is not none
 
-    decoupled_weight_decay: bool = False  # apart from the gradient, with any optimizer: w *= 1 - lr * weight_decay
-    weight_decay_layer_factor: Positive = 1.0  # decoupled: factor on the decay from each layer to the one before it
-    weight_decay_parameters: str = "*"  # decoupled: pattern of names of the weights that decay
+    decoupled_weight_decay: bool = False  # true: shrink the weights before each step, apart from the gradient
+    weight_decay_layer_factor: Positive = (
+        1.0  # decoupled decay: factor from each layer to the one before it; below 1, early layers decay less
+    )
+    weight_decay_parameters: str = (
+        "*"  # decoupled decay: pattern of weight names, as stages.*; biases and norms never decay
+    )
 
     package: ClassVar[str] = ""
 

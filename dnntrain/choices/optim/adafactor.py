@@ -25,12 +25,12 @@ class Adafactor(OptimizerChoice):
     """
 
     lr: Positive = 0.01  # base learning rate, relative to the size of a weight; the schedule multiplies it
-    weight_decay: NonNegative = 0.0  # on weights; biases and norms have none
+    weight_decay: NonNegative = 0.0  # weight decay; biases and norms have none
     beta2_decay: Annotated[
         float, Range(below=0)
-    ] = -0.8  # at step t the second mean takes a share t^beta2_decay of the new square
-    eps: Positive = 1e-3  # least size of a weight that a step is relative to
-    clip_threshold: Annotated[float, Range(at_least=1)] = 1.0  # largest root mean square of a step before lr
+    ] = -0.8  # at step t, the second moment takes a fraction t^beta2_decay of the new square
+    eps: Positive = 1e-3  # smallest size of a weight that a step is relative to
+    clip_threshold: Annotated[float, Range(at_least=1)] = 1.0  # largest root mean square of a step, before lr
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_PARAMETER})
     state_floats_per_parameter: ClassVar[float] = 0.0

@@ -21,8 +21,8 @@ class Adam(OptimizerChoice):
     weight_decay: NonNegative = 0.0  # L2 penalty, added to the gradient; biases and norms have none
     beta1: Fraction = 0.9  # decay of the mean of gradients
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
-    eps: Positive = 1e-8  # added to the root of the second mean
-    amsgrad: bool = False  # divide by the largest second mean so far (Reddi et al., 2018)
+    eps: Positive = 1e-8  # added to the root of the second moment
+    amsgrad: bool = False  # true: divide by the largest second moment so far
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

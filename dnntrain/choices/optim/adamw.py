@@ -18,10 +18,10 @@ class AdamW(OptimizerChoice):
     """Steps of about lr in every coordinate; weights shrink by lr * weight_decay per step besides."""
 
     lr: Positive = 2e-3  # base learning rate; the schedule multiplies it
-    weight_decay: NonNegative = 0.01  # on weights; biases and norms have none
+    weight_decay: NonNegative = 0.01  # weight decay; biases and norms have none
     beta1: Fraction = 0.9  # decay of the mean of gradients
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
-    eps: Positive = 1e-8  # added to the root of the second mean
+    eps: Positive = 1e-8  # added to the root of the second moment
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

@@ -28,10 +28,10 @@ class AdamW8bit(OptimizerChoice):
     """AdamW; means of 4,096 numbers or more are kept as 8-bit codes, each block of 256 with its largest value as its scale."""
 
     lr: Positive = 2e-3  # base learning rate; the schedule multiplies it
-    weight_decay: NonNegative = 0.01  # on weights; biases and norms have none
+    weight_decay: NonNegative = 0.01  # weight decay; biases and norms have none
     beta1: Fraction = 0.9  # decay of the mean of gradients
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
-    eps: Positive = 1e-8  # added to the root of the second mean
+    eps: Positive = 1e-8  # added to the root of the second moment
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_PARAMETER})
     state_floats_per_parameter: ClassVar[float] = 2 * (1 / 4 + 1 / 256)

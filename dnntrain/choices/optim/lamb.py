@@ -20,11 +20,11 @@ class Lamb(OptimizerChoice):
     """u = m̂ / (√v̂ + eps) + weight_decay w; w = w - lr (|w| / |u|) u. Vectors take Adam's step, without the factor."""
 
     lr: Positive = 5e-3  # base learning rate; the schedule multiplies it
-    weight_decay: NonNegative = 0.02  # on weights, within the scaled step; biases and norms have none
+    weight_decay: NonNegative = 0.02  # weight decay, within the scaled step; biases and norms have none
     beta1: Fraction = 0.9  # decay of the mean of gradients
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
-    eps: Positive = 1e-6  # added to the root of the second mean
-    trust_clip: bool = False  # scale no step up, only down
+    eps: Positive = 1e-6  # added to the root of the second moment
+    trust_clip: bool = False  # true: never scale a step up, only down
 
     package: ClassVar[str] = "timm"
 

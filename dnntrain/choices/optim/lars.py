@@ -21,12 +21,12 @@ class Lars(OptimizerChoice):
 
     lr: Positive = 2.0  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 5e-5  # L2 penalty on weights; biases and norms have none
-    momentum: Fraction = 0.9  # 0: none
-    nesterov: bool = False  # look-ahead form; needs momentum
+    momentum: Fraction = 0.9  # momentum; 0: none
+    nesterov: bool = False  # true: look-ahead form; needs momentum
     trust_coefficient: Positive = (
-        0.001  # norm of a weight's step, before lr and momentum, as a share of the weight's norm
+        0.001  # norm of a weight's step, before lr and momentum, as a fraction of the weight's norm
     )
-    trust_clip: bool = False  # LARC: at most the step of plain SGD
+    trust_clip: bool = False  # true: at most the step of plain SGD (LARC)
 
     package: ClassVar[str] = "timm"
     state_floats_per_parameter: ClassVar[float] = 1.0

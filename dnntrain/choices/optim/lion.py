@@ -19,7 +19,7 @@ class Lion(OptimizerChoice):
     """w = w (1 - lr weight_decay) - lr sign(β1 m + (1 - β1) g); m = β2 m + (1 - β2) g. Half of AdamW's memory."""
 
     lr: Positive = 2e-4  # base learning rate, 3 to 10 times below AdamW's; the schedule multiplies it
-    weight_decay: NonNegative = 0.1  # on weights, 3 to 10 times AdamW's; biases and norms have none
+    weight_decay: NonNegative = 0.1  # weight decay, 3 to 10 times AdamW's; biases and norms have none
     beta1: Fraction = 0.9  # share of the momentum in the step
     beta2: Fraction = 0.99  # decay of the momentum
 

@@ -29,17 +29,17 @@ class Muon(OptimizerChoice):
     """Steps of spectral norm about lr for hidden matrices; AdamW with its own rate for the rest."""
 
     lr: Positive = 0.1  # base learning rate of the matrices; the schedule multiplies it
-    weight_decay: NonNegative = 0.0  # decoupled, on matrices and on AdamW's weights
-    momentum: Fraction = 0.9  # of the matrices, in Nesterov's form
-    ns_steps: PositiveInt = 5  # Newton-Schulz iterations
+    weight_decay: NonNegative = 0.0  # decoupled weight decay of the matrices and of AdamW's weights
+    momentum: Fraction = 0.9  # momentum of the matrices, in Nesterov's form
+    ns_steps: PositiveInt = 5  # number of Newton-Schulz iterations
     adjust_lr: Literal["original", "match_rms_adamw", "spectral_unclamped"] = (
-        "spectral_unclamped"  # by a matrix's shape
+        "spectral_unclamped"  # how the rate depends on a matrix's shape
     )
     adam_lr: Positive = 3e-3  # base learning rate of AdamW; the schedule multiplies it too
     beta1: Fraction = 0.9  # AdamW's decay of the mean of gradients
     beta2: Fraction = 0.99  # AdamW's decay of the mean of squared gradients
     matmul_dtype: Literal["fp32", "bf16"] = (
-        "fp32"  # of the last product; bf16 is faster, and losses of two layouts differ by up to 1e-3
+        "fp32"  # number format of the last product: fp32 or bf16 (faster; losses of layouts differ by up to 1e-3)
     )
 
     lr_fields: ClassVar[tuple[str, ...]] = ("lr", "adam_lr")

@@ -18,10 +18,10 @@ class RAdam(OptimizerChoice):
     """Adam's step times a factor that grows to 1 as the second mean becomes reliable; before that, momentum alone. Needs no warm-up."""
 
     lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
-    weight_decay: NonNegative = 0.0  # on weights; biases and norms have none
+    weight_decay: NonNegative = 0.0  # weight decay; biases and norms have none
     beta1: Fraction = 0.9  # decay of the mean of gradients
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
-    eps: Positive = 1e-8  # added to the root of the second mean
+    eps: Positive = 1e-8  # added to the root of the second moment
     decoupled: bool = True  # true: weights shrink as in AdamW; false: L2 penalty, added to the gradient
 
     def build(

@@ -27,11 +27,15 @@ from dnntrain.protocols import BuildContext, Hooks, TrainerHandles
 class ScheduleFree(OptimizerChoice):
     """y = (1 - β1) z + β1 x; z = z - lr (g(y) / (√v̂ + eps) + weight_decay y); x = (1 - c) x + c z, with c = lr_max² / Σ lr_max²."""
 
-    lr: Positive = 2.5e-3  # base learning rate; a warm-up pays, a decay does not
-    weight_decay: NonNegative = 0.0  # on weights, at the point where gradients are taken; biases and norms have none
-    beta1: Annotated[float, Range(above=0, below=1)] = 0.9  # how far towards the average gradients are taken
+    lr: Positive = 2.5e-3  # base learning rate; use a warm-up, but no decay
+    weight_decay: NonNegative = (
+        0.0  # weight decay at the point where gradients are computed; biases and norms have none
+    )
+    beta1: Annotated[float, Range(above=0, below=1)] = (
+        0.9  # weight of the average in the point where gradients are computed
+    )
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
-    eps: Positive = 1e-8  # added to the root of the second mean
+    eps: Positive = 1e-8  # added to the root of the second moment
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

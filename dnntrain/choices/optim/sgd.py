@@ -20,8 +20,8 @@ class Sgd(OptimizerChoice):
 
     lr: Positive = 0.1  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 5e-4  # L2 penalty on weights; biases and norms have none
-    momentum: Fraction = 0.9  # 0: none
-    nesterov: bool = False  # look-ahead form (Nesterov, 1983; Sutskever et al., 2013); needs momentum
+    momentum: Fraction = 0.9  # momentum; 0: none
+    nesterov: bool = False  # true: look-ahead form; needs momentum
 
     state_floats_per_parameter: ClassVar[float] = 1.0
 

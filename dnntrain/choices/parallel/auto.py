@@ -14,7 +14,7 @@ from dnntrain.protocols import DeviceDemand, Refusal, RunFacts
 class Auto(ParallelConfig):
     """Copies on all ranks where the model fits one device; else shards, as few as fit: fewer shards, fewer bytes on the links."""
 
-    headroom: Fraction = 0.2  # part of a device's memory that is left free
+    headroom: Fraction = 0.2  # fraction of a device's memory that is left free
 
     @property
     def required_ranks(self) -> int | None:

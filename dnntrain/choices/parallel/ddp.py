@@ -12,7 +12,9 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 class Ddp(ParallelConfig):
     """The model is on every rank; buckets of gradients are reduced while the backward pass still runs (Li et al., VLDB 2020)."""
 
-    replicate: PositiveInt | None = None  # copies of the model; null: the ranks that are left
+    replicate: PositiveInt | None = (
+        None  # replicas of the model, each with its share of the batch; null: the remaining ranks
+    )
 
     def build(self, ranks: int) -> ParallelDims:
         return self.resolve_dims(ranks)

@@ -13,7 +13,7 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 class Fsdp(ParallelConfig):
     """Weights, gradients and optimizer state lie in parts on all ranks; a block's weights are gathered for it (Zhao et al., VLDB 2023)."""
 
-    shard: PositiveInt | None = None  # ranks that share one copy of the weights; null: the ranks that are left
+    shard: PositiveInt | None = None  # ranks that share one replica of the weights; null: the remaining ranks
 
     uses_fsdp: ClassVar[bool] = True
 

@@ -13,8 +13,10 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 class Hsdp(ParallelConfig):
     """Sharded within groups, such as machines with their fast links; gradients are summed over the groups (Zhao et al., VLDB 2023)."""
 
-    replicate: PositiveInt | None = None  # groups, each with a whole copy of the model; null: 2, or those left by shard
-    shard: PositiveInt | None = None  # ranks of a group; null: the ranks that are left
+    replicate: PositiveInt | None = (
+        None  # groups, each with a whole replica of the model; null: 2, or the number left by shard
+    )
+    shard: PositiveInt | None = None  # ranks per group; null: the remaining ranks
 
     uses_fsdp: ClassVar[bool] = True
 

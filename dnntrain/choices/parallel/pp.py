@@ -12,7 +12,7 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 class Pp(ParallelConfig):
     """Each rank holds consecutive blocks; micro-batches flow through, so that all ranks work at once. Stages are balanced by cost."""
 
-    pp: PositiveInt | None = None  # ranks that share the depth; null: the ranks that are left
+    pp: PositiveInt | None = None  # ranks that share the depth; null: the remaining ranks
 
     def build(self, ranks: int) -> ParallelDims:
         return self.resolve_dims(ranks)

@@ -12,7 +12,7 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 class Tp(ParallelConfig):
     """Of each pair of layers the first is divided by outputs, the second by inputs: one sum over ranks a pair, in each direction."""
 
-    tp: PositiveInt | None = None  # ranks that share the width of each layer; null: the ranks that are left
+    tp: PositiveInt | None = None  # ranks that share the width of each layer; null: the remaining ranks
 
     def build(self, ranks: int) -> ParallelDims:
         return self.resolve_dims(ranks)

@@ -21,7 +21,7 @@ class PostTraining(QuantChoice):
 
     formats: ClassVar[tuple[str, ...]] = ("onnx_int8", "pt2_int8")
 
-    max_metric_drop: Fraction = 0.01  # largest drop of the task's metric that is accepted: 0.01 is one point of a share
+    max_metric_drop: Fraction = 0.01  # largest accepted loss of accuracy, as a fraction: 0.01 is one point
 
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
         if self.backend == "onnxruntime" and find_spec("onnxruntime") is None:

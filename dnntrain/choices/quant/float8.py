@@ -40,9 +40,11 @@ class Float8(PostTraining):
     formats: ClassVar[tuple[str, ...]] = ("pt2_cuda",)
     compute_dtype: ClassVar[str] = "bfloat16"
 
-    granularity: Literal["row", "tensor"] = "row"  # a scale for each image or token and each output, or for each tensor
+    granularity: Literal["row", "tensor"] = (
+        "row"  # one scale per row (each image or token, and each output) or per tensor
+    )
     min_quantized_fraction: Probability = (
-        0.5  # least share of multiply-adds that must run in float8; else the export fails
+        0.5  # smallest fraction of multiply-adds in float8; with less, the export fails
     )
 
     def check_model(self, model: nn.Module) -> None:

@@ -28,12 +28,8 @@ class Float8Training(QuantChoice):
     is exported is the plain network. For GPUs of compute capability 8.9 or more.
     """
 
-    granularity: Literal["tensor", "row"] = (
-        "tensor"  # one scale for each tensor, which is faster, or for each of its rows
-    )
-    min_layer_size: PositiveInt = (
-        256  # fewest inputs and outputs of a layer that is converted: smaller ones would be slower
-    )
+    granularity: Literal["tensor", "row"] = "tensor"  # one scale per tensor, which is faster, or per row
+    min_layer_size: PositiveInt = 256  # smallest number of inputs and outputs of a converted layer
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 

@@ -16,11 +16,13 @@ class Int8Dynamic(PostTraining):
     It pays for large linear layers. Inductor quantises linear layers only, so convolutional networks go to ONNX Runtime.
     """
 
-    backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
-    bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
-    per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
+    backend: Literal["auto", "inductor", "onnxruntime"] = (
+        "auto"  # runtime of the integers; auto: the faster on this machine
+    )
+    bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes that backend=auto measures
+    per_channel: bool = True  # true: one scale per output channel of the weights; false: one per tensor
     min_quantized_fraction: Probability = (
-        0.5  # least share of multiply-adds that must run in integers; else the export fails
+        0.5  # smallest fraction of multiply-adds in integers; with less, the export fails
     )
 
     def build(self, context: BuildContext) -> Hooks:

@@ -22,17 +22,19 @@ class Int8Static(PostTraining):
 
     needs_calibration: ClassVar[bool] = True
 
-    backend: Literal["auto", "inductor", "onnxruntime"] = "auto"  # what runs it; auto: the faster on this machine
-    bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
-    calibration_batches: PositiveInt = 8  # batches of training images that ranges are read from
-    calibration_batch_size: PositiveInt = 64  # images in each of them
-    observer: Literal["minmax", "histogram", "percentile"] = "minmax"  # how a range follows from the values seen
-    percentile: Annotated[float, Range(above=50, at_most=100)] = (
-        99.99  # share of values kept, in percent; of observer=percentile
+    backend: Literal["auto", "inductor", "onnxruntime"] = (
+        "auto"  # runtime of the integers; auto: the faster on this machine
     )
-    per_channel: bool = True  # weights with a scale for each output channel; false: one for each tensor
+    bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes that backend=auto measures
+    calibration_batches: PositiveInt = 8  # batches of training images that determine the ranges
+    calibration_batch_size: PositiveInt = 64  # images per calibration batch
+    observer: Literal["minmax", "histogram", "percentile"] = "minmax"  # rule from values to a range
+    percentile: Annotated[float, Range(above=50, at_most=100)] = (
+        99.99  # percentage of values kept, if observer=percentile
+    )
+    per_channel: bool = True  # true: one scale per output channel of the weights; false: one per tensor
     min_quantized_fraction: Probability = (
-        0.5  # least share of multiply-adds that must run in integers; else the export fails
+        0.5  # smallest fraction of multiply-adds in integers; with less, the export fails
     )
 
     def build(self, context: BuildContext) -> Hooks:

@@ -53,16 +53,18 @@ class Qat(PostTraining):
     is_quantization_aware: ClassVar[bool] = True
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
-    start: Duration = Duration(0, "%")  # when rounding begins; ranges are measured from the first step on
-    freeze_batch_norm: Duration = Duration(66, "%")  # when batch normalisation begins to use its running statistics
-    freeze_observers: Duration = Duration(80, "%")  # when ranges are measured no more
-    averaging_constant: Annotated[float, Range(above=0, at_most=1)] = 0.05  # share of a step's extremes in the range
-    backend: Literal["none", "auto", "inductor", "onnxruntime"] = (
-        "none"  # integer export that the run writes at its end
+    start: Duration = Duration(0, "%")  # time at which rounding begins; ranges are measured from the first step
+    freeze_batch_norm: Duration = Duration(
+        66, "%"
+    )  # time at which batch normalization switches to its running statistics
+    freeze_observers: Duration = Duration(80, "%")  # time at which the measurement of ranges ends
+    averaging_constant: Annotated[float, Range(above=0, at_most=1)] = (
+        0.05  # weight of a step's extremes in the moving average of a range
     )
-    bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes to measure at; of backend=auto
+    backend: Literal["none", "auto", "inductor", "onnxruntime"] = "none"  # integer export at the end of the run
+    bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes that backend=auto measures
     min_quantized_fraction: Probability = (
-        0.5  # least share of multiply-adds that must run in integers in an export; else it fails
+        0.5  # smallest fraction of multiply-adds in integers; with less, the export fails
     )
 
     def build(self, context: BuildContext) -> Hooks:

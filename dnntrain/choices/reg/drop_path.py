@@ -22,7 +22,7 @@ class DropPath(RegChoice):
 
     probability: Fraction = 0.1  # probability of skipping the deepest block's residual branch
     depth_schedule: Literal["linear", "constant"] = (
-        "linear"  # linear: probability * l / L for the l-th of L blocks; constant: probability
+        "linear"  # linear: probability * l / L for the l-th of L blocks; constant: the same for all
     )
 
     def build(self, context: BuildContext) -> Hooks:

@@ -21,9 +21,11 @@ from dnntrain.protocols import BuildContext, Hooks, ModelStage, ModelTransform, 
 class Dropblock(RegChoice):
     """While training, squares of block x block neighbours of a feature map are 0, so that about `rate` of it is; the rest is scaled up."""
 
-    probability: Fraction = 0.1  # share of a feature map that is dropped
-    block_size: PositiveInt = 7  # side of a square, an odd number; on smaller maps the largest odd one that fits
-    modules: str | None = None  # names of modules whose outputs lose squares; null: convolutions of the second half
+    probability: Fraction = 0.1  # fraction of a feature map that is dropped
+    block_size: PositiveInt = 7  # side of a square, an odd number; smaller maps use the largest odd one that fits
+    modules: str | None = (
+        None  # pattern of modules whose outputs lose squares, as stages.2.*; null: convolutions of the second half
+    )
 
     def build(self, context: BuildContext) -> Hooks:
         if self.block_size % 2 == 0:

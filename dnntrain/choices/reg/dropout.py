@@ -30,9 +30,11 @@ from dnntrain.protocols import (
 class Dropout(RegChoice):
     """While training each number is 0 with probability rate, else divided by 1 - rate; in a library's models too."""
 
-    probability: Fraction = 0.1  # probability of dropping a number
-    modules: str | None = "*"  # names of dropout modules whose rate is set: *, classifier.*; null: none
-    before_modules: str | None = None  # names of linear and convolution layers that get a dropout of their inputs
+    probability: Fraction = 0.1  # probability of dropping a value
+    modules: str | None = "*"  # pattern of the model's dropout modules to set, as classifier.*; null: none
+    before_modules: str | None = (
+        None  # pattern of linear and convolution layers whose inputs get a dropout, as head; null: none
+    )
 
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.DROPOUT, f"reg.dropout.probability={self.probability}", "reg.dropout"),)

@@ -33,8 +33,10 @@ class GradClip(RegChoice):
     Adaptive: the gradient of each unit (row of a weight) is scaled to at most limit times the norm of its weights; not in the last layer.
     """
 
-    mode: Literal["norm", "value", "adaptive"] = "norm"  # what is bounded: the norm of all, each number, each unit
-    max: Positive | None = None  # null: 1 for norm and value, 0.01 for adaptive
+    mode: Literal["norm", "value", "adaptive"] = (
+        "norm"  # norm (global norm), value (each value) or adaptive (each unit against its weights)
+    )
+    max: Positive | None = None  # largest norm, value or ratio; null: 1 for norm and value, 0.01 for adaptive
 
     def build(self, context: BuildContext) -> Hooks:
         limit = self.max or (0.01 if self.mode == "adaptive" else 1.0)

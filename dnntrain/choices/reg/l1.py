@@ -26,8 +26,8 @@ from dnntrain.utils.dtensor import local_shard
 class L1(RegChoice):
     """strength * sign(w) is added to the gradient of each weight: that of strength * Σ |w|. The loss that is logged stays the task's."""
 
-    coefficient: Positive = 1e-5  # factor on the sum of the weights' sizes
-    parameters: str = "*"  # pattern of names of the weights; biases and norms never have a penalty
+    coefficient: Positive = 1e-5  # factor on the sum of the weights' absolute values
+    parameters: str = "*"  # pattern of weight names, as head.*; biases and norms never have a penalty
 
     def build(self, context: BuildContext) -> Hooks:
         weights = WeightSelection(self.parameters, "reg.l1.parameters")

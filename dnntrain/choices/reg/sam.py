@@ -33,8 +33,8 @@ class Sam(RegChoice):
     Adaptive: e = rho * t² g / |t g| with t = |w| + 0.01, number by number. Each step computes the gradient twice.
     """
 
-    rho: Positive = 0.05  # radius of the neighbourhood; the adaptive form wants about ten times as much
-    adaptive: bool = False  # true: ASAM, the neighbourhood scales with the weights
+    rho: Positive = 0.05  # radius of the neighborhood; about ten times larger for the adaptive form
+    adaptive: bool = False  # true: ASAM, the neighborhood scales with the weights
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.SECOND_PASS})
 

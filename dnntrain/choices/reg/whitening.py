@@ -23,8 +23,8 @@ class Whitening(RegChoice):
     Further output channels are random mixtures of them. A frozen layer needs no gradient, which spares the backward pass through it.
     """
 
-    eps: Positive = 0.1  # added to the eigenvalues, so that noise is not blown up
-    freeze: bool = True  # keep the filters as they are; false: they are only the first weights
+    eps: Positive = 0.1  # added to the eigenvalues, so that noise is not amplified
+    freeze: bool = True  # true: keep the filters fixed; false: only initialize them
 
     def build(self, context: BuildContext) -> Hooks:
         if context.build_model is not None:

@@ -25,8 +25,8 @@ Curve = Callable[[float], float]
 class WarmupSchedule(SchedChoice):
     """`warmup` raises the factor linearly from `warmup_start_factor` of the curve's first value to all of it (torch's LinearLR)."""
 
-    warmup: Duration = Duration(0, "step")  # length of the linear rise: 500step, 1ep or 5%
-    warmup_start_factor: Probability = 0.1  # part of the curve's first value at the first step of the warm-up
+    warmup: Duration = Duration(0, "step")  # length of the linear warm-up: 500step, 1ep or 5%
+    warmup_start_factor: Probability = 0.1  # fraction of the curve's first value at the first step of the warm-up
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Schedule(WarmupSchedule):
     Where `applies_to` has the batch size, and train.duration is in epochs, all of this is counted in epochs instead of steps.
     """
 
-    cooldown: Duration = Duration(0, "step")  # length of the fall at the end of the run: 500step, 1ep or 20%
-    cooldown_end_factor: Probability = 0.0  # factor at the end of the cool-down
-    cooldown_shape: Literal["linear", "cos", "sqrt"] = "linear"  # shape of the fall; sqrt: 1 - sqrt(share)
+    cooldown: Duration = Duration(0, "step")  # length of the cooldown at the end of the run: 500step, 1ep or 20%
+    cooldown_end_factor: Probability = 0.0  # factor at the end of the cooldown
+    cooldown_shape: Literal["linear", "cos", "sqrt"] = "linear"  # shape of the cooldown; sqrt: 1 - sqrt(fraction)
     applies_to: (
         Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"]
         | tuple[Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"], ...]
-    ) = "lr"  # what the factor multiplies: lr, momentum, weight_decay, drop_rate, batch_size, or a list of them
+    ) = "lr"  # value that the factor multiplies, or a list
 
     gamma = 1.0  # no option here: the factor of a fall, of schedules that fall by one
 

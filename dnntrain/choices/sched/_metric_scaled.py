@@ -31,7 +31,7 @@ class MetricScaledSchedule(WarmupSchedule):
 
     base: Annotated[
         str, Text(r"[a-z]\w*(:\w+=[^:\s]+)*", "a schedule such as cosine, or cosine:end_factor=0.1:cooldown=5%", 200)
-    ] = "constant"  # NAME:KNOB=VALUE…, the schedule that is scaled
+    ] = "constant"  # NAME:KEY=VALUE…, the schedule that is scaled
 
     def __post_init__(self) -> None:
         self.make_base_schedule()

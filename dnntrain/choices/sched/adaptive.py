@@ -24,10 +24,12 @@ class Adaptive(MetricScaledSchedule):
     A loss that is not finite leaves the scale as it is. Before the first evaluation the scale is 1.
     """
 
-    loss_floor: NonNegative = 0.0  # loss that cannot be got below; there the scale is `min_factor`
-    power: Positive = 1.0  # 0.5: falls later; 2: falls earlier
+    loss_floor: NonNegative = 0.0  # loss at which the scale is min_factor
+    power: Positive = 1.0  # exponent; 0.5: falls later; 2: falls earlier
     min_factor: Probability = 0.01  # smallest scale
-    follow: Literal["best", "last"] = "best"  # lowest validation loss so far, so that the rate never rises; or the last
+    follow: Literal["best", "last"] = (
+        "best"  # best (lowest validation loss so far, so that the rate never rises) or last
+    )
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_scaled_hooks("adaptive", AdaptiveScale(self), context)

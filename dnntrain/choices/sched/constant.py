@@ -13,7 +13,7 @@ from dnntrain.protocols import BuildContext, Hooks
 class Constant(Schedule):
     """the factor is a constant (torch's ConstantLR)."""
 
-    factor: NonNegative = 1.0  # the factor; other than 1 for a part of sched=sequence
+    factor: NonNegative = 1.0  # the factor; a value other than 1 is for a stage of sched=sequence
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         return lambda done: self.factor

@@ -14,7 +14,7 @@ from dnntrain.protocols import BuildContext, Hooks
 class Cosine(Schedule):
     """factor = end_factor + (1 - end_factor) * (1 + cos(pi * done / length)) / 2 (torch's CosineAnnealingLR)."""
 
-    end_factor: NonNegative = 0.0  # factor reached at the end of the run; above 1 it rises
+    end_factor: NonNegative = 0.0  # factor at the end of the run; above 1 it rises
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         return lambda done: cosine_factor(done, length, self.end_factor)

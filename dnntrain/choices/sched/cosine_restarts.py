@@ -18,8 +18,8 @@ class CosineRestarts(Schedule):
     """
 
     t_0: PositiveDuration = Duration(25, "%")  # length of the first cosine: 5000step, 10ep or 25%
-    t_mult: Annotated[float, Range(at_least=1)] = 1.0  # each cosine is this many times as long as the one before
-    end_factor: NonNegative = 0.0  # factor reached at the end of each cosine
+    t_mult: Annotated[float, Range(at_least=1)] = 1.0  # length of each cosine, as a multiple of the previous one
+    end_factor: NonNegative = 0.0  # factor at the end of each cosine
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         first_length = convert_to_positive_steps(self.t_0, context, "sched.t_0")

@@ -13,10 +13,8 @@ from dnntrain.protocols import BuildContext, Hooks
 class Exponential(Schedule):
     """factor = gamma ** (done / step_size), in each step a little (torch's ExponentialLR with gamma ** (1 / step_size))."""
 
-    step_size: PositiveDuration = Duration(10, "%")  # distance in which the rate falls by gamma: 1000step, 1ep or 10%
-    gamma: Annotated[float, Range(above=0)] = (
-        0.5  # factor of each such distance; above 1 for sched.applies_to=batch_size
-    )
+    step_size: PositiveDuration = Duration(10, "%")  # length over which the factor falls by gamma: 1000step, 1ep or 10%
+    gamma: Annotated[float, Range(above=0)] = 0.5  # factor per step_size; above 1 for sched.applies_to=batch_size
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         step_size = convert_to_positive_steps(self.step_size, context, "sched.step_size")

@@ -18,7 +18,9 @@ class InverseSqrt(Schedule):
     the run, which a cool-down may end at any time.
     """
 
-    timescale: PositiveDuration = Duration(5, "%")  # 10000step, 1ep or 5%
+    timescale: PositiveDuration = Duration(
+        5, "%"
+    )  # length over which the factor falls to 1/sqrt(2): 10000step, 1ep or 5%
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         timescale = convert_to_positive_steps(self.timescale, context, "sched.timescale")

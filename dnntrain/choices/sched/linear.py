@@ -14,7 +14,7 @@ class Linear(Schedule):
     """factor = start_factor + (end_factor - start_factor) * done / length (torch's LinearLR)."""
 
     start_factor: NonNegative = 1.0  # factor after the warm-up
-    end_factor: NonNegative = 0.0  # factor reached at the end of the run
+    end_factor: NonNegative = 0.0  # factor at the end of the run
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         return lambda done: linear_factor(done, length, self.start_factor, self.end_factor)

@@ -15,7 +15,10 @@ from dnntrain.protocols import BuildContext, Hooks
 class Multistep(Schedule):
     """factor = gamma ** (number of milestones <= done) (torch's MultiStepLR)."""
 
-    milestones: tuple[Duration, ...] = (Duration(50, "%"), Duration(75, "%"))  # falls, from the end of the warm-up
+    milestones: tuple[Duration, ...] = (
+        Duration(50, "%"),
+        Duration(75, "%"),
+    )  # positions of the falls, counted from the end of the warm-up
     gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.applies_to=batch_size
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:

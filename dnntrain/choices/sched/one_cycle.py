@@ -16,13 +16,13 @@ from dnntrain.protocols import BuildContext, Hooks, ScheduledParam, ScheduledVal
 class OneCycle(Schedule):
     """As torch's OneCycleLR: 1/div_factor → 1 over `pct_start` of the run, then → 1/(div_factor * final_div_factor)."""
 
-    pct_start: Annotated[float, Range(above=0, below=1)] = 0.3  # part of the run in which the rate rises
-    div_factor: Positive = 25.0  # first rate is lr / div_factor
-    final_div_factor: Positive = 1.0e4  # last rate is the first rate / final_div_factor
+    pct_start: Annotated[float, Range(above=0, below=1)] = 0.3  # fraction of the run in which the rate rises
+    div_factor: Positive = 25.0  # the first rate is lr / div_factor
+    final_div_factor: Positive = 1.0e4  # the last rate is the first rate / final_div_factor
     anneal: Literal["cos", "linear"] = "cos"  # shape of both halves
-    cycle_momentum: bool = False  # move the momentum against the rate, between the two values below
-    base_momentum: Fraction = 0.85  # momentum where the rate is highest
-    max_momentum: Fraction = 0.95  # momentum where the rate is lowest
+    cycle_momentum: bool = False  # true: move the momentum against the rate, between base_momentum and max_momentum
+    base_momentum: Fraction = 0.85  # momentum when the rate is highest
+    max_momentum: Fraction = 0.95  # momentum when the rate is lowest
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         start, end = 1 / self.div_factor, 1 / (self.div_factor * self.final_div_factor)

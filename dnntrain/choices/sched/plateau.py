@@ -21,14 +21,16 @@ class Plateau(MetricScaledSchedule):
     `min_delta`; absolute, `min_delta` itself. After a fall, `cooldown_evals` evaluations do not count.
     """
 
-    metric: str = "loss"  # validation metric that is watched: a metric of the task
-    mode: Literal["auto", "min", "max"] = "auto"  # better is less or more; auto: as the metric says
-    lr_factor: Annotated[float, Range(above=0, below=1)] = 0.1  # what the rate is multiplied with at a fall
-    patience: NonNegativeInt = 10  # evaluations without improvement that are borne; the next one is a fall
-    min_delta: NonNegative = 1e-4  # an improvement is more than this
-    min_delta_mode: Literal["relative", "absolute"] = "relative"  # of the best value, or as it is
-    cooldown_evals: NonNegativeInt = 0  # evaluations after a fall that do not count
-    min_factor: Probability = 0.0  # smallest scale: least part of what the base schedule gives
+    metric: str = "loss"  # validation metric
+    mode: Literal["auto", "min", "max"] = (
+        "auto"  # min or max: direction of an improvement; auto: lower loss, higher accuracy
+    )
+    lr_factor: Annotated[float, Range(above=0, below=1)] = 0.1  # factor of each reduction of the rate
+    patience: NonNegativeInt = 10  # number of evaluations without improvement before the rate is reduced
+    min_delta: NonNegative = 1e-4  # an improvement must exceed this
+    min_delta_mode: Literal["relative", "absolute"] = "relative"  # relative (to the best value) or absolute
+    cooldown_evals: NonNegativeInt = 0  # number of evaluations after a reduction that do not count
+    min_factor: Probability = 0.0  # smallest scale of the base schedule
 
     def build(self, context: BuildContext) -> Hooks:
         metric = context.get_metric(self.metric, "sched.metric")

@@ -13,8 +13,8 @@ from dnntrain.protocols import BuildContext, Hooks
 class Polynomial(Schedule):
     """factor = end_factor + (1 - end_factor) * (1 - done / length) ** power (torch's PolynomialLR, with `end_factor`)."""
 
-    power: Positive = 2.0  # 1: a straight line; more: low for longer
-    end_factor: NonNegative = 0.0  # factor reached at the end of the run
+    power: Positive = 2.0  # exponent; 1: a straight line; higher: low for longer
+    end_factor: NonNegative = 0.0  # factor at the end of the run
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
         return lambda done: polynomial_factor(done, length, self.power, self.end_factor)

@@ -26,7 +26,7 @@ class SequenceSchedule(Schedule):
             str, Text(r"[a-z]\w*(:[^:\s]+)*", "a part such as linear:10%:start_factor=0.1:end_factor=1, or cosine", 200)
         ],
         ...,
-    ] = ("linear:10%:start_factor=0.1:end_factor=1", "cosine")  # NAME:DURATION:KNOB=VALUE…, each after the one before
+    ] = ("linear:10%:start_factor=0.1:end_factor=1", "cosine")  # NAME:DURATION:KEY=VALUE…, one after another
 
     def __post_init__(self) -> None:
         stages = [parse_schedule(stage, "sched.stages", ("warmup", "cooldown", "applies_to")) for stage in self.stages]

@@ -13,7 +13,7 @@ from dnntrain.protocols import BuildContext, Hooks
 class Step(Schedule):
     """factor = gamma ** floor(done / step_size) (torch's StepLR)."""
 
-    step_size: Duration = Duration(30, "%")  # distance between two falls: 5000step, 30ep or 30%
+    step_size: Duration = Duration(30, "%")  # interval between two falls: 5000step, 30ep or 30%
     gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.applies_to=batch_size
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:

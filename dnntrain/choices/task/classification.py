@@ -31,7 +31,7 @@ from dnntrain.protocols import (
 class Classification(Task):
     """Cross-entropy of softmax(logits) with class indices or class probabilities; the share of examples whose class is right."""
 
-    metric: Literal["accuracy", "loss"] = "accuracy"  # the usual metric, which eval.metric follows
+    metric: Literal["accuracy", "loss"] = "accuracy"  # default metric of the task; eval.metric follows it
 
     features: ClassVar[frozenset[TaskFeature]] = frozenset(TaskFeature)
     agreement: ClassVar[str] = "same class"

@@ -37,9 +37,7 @@ _RUN_FILE = "mlflow_run"
 class Mlflow(TrackChoice):
     """The same names as in TensorBoard, by optimizer step; a run that goes on after a stop goes on in MLflow, too."""
 
-    uri: str | None = (
-        None  # where MLflow keeps its runs; null: MLFLOW_TRACKING_URI, else mlflow.db in the run directory
-    )
+    uri: str | None = None  # storage of MLflow's runs; null: MLFLOW_TRACKING_URI, else mlflow.db in the run directory
     experiment: str = "dnntrain"  # MLflow's name for a collection of runs
     every_rows: PositiveInt = 20  # rows of metrics that are sent together
 
