@@ -213,7 +213,7 @@ def test_the_command_prints_it_and_tells_which_figures_are_missing(capsys: pytes
     words = ["plan", *MLP, "cluster.world_size=64", "+parallel=hsdp", "parallel.shard=8", "train.batch_size=64"]
     assert run(parse_arguments(words)) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "shard 8 × dp 8" in text
+    assert "shard 8 × replicate 8" in text
     assert "not predicted: state cluster.device_tflops=N, cluster.link_gbps=N, cluster.ranks_per_node=N" in text
     figures = ["cluster.device_tflops=100", "cluster.link_gbps=100", "cluster.ranks_per_node=8"]
     assert run(parse_arguments([*words, *figures, "--json"])) == 0
@@ -231,5 +231,5 @@ def test_what_does_not_divide_is_refused_without_the_ranks() -> None:
 
 def test_ranks_that_are_not_there_train_nothing() -> None:
     config = decode_config(compose([*MLP, "cluster.world_size=64", "parallel=ddp", "train.batch_size=64"]))
-    with pytest.raises(ConfigError, match=r"launch\.world=64 is for planning, and this run has 2 processes"):
+    with pytest.raises(ConfigError, match=r"cluster\.world_size=64 is for planning, and this run has 2 processes"):
         open_session(config, World())
