@@ -1,16 +1,16 @@
-"""The exceptions that a user can meet, and the exit code of each.
+"""Define the exceptions of dnntrain and their exit codes.
 
 DnntrainError
-├── ConfigError       2    a configuration that is refused before anything starts
+├── ConfigError       2    an invalid configuration, found before the run starts
 ├── DataError         3    a data set that cannot be used
-├── DivergedError     4    the loss left the finite numbers and recovery is exhausted
+├── DivergedError     4    the loss is not finite and recovery is exhausted
 ├── CheckpointError   5    a checkpoint or model file that cannot be used
 ├── RankError         1    one of several ranks failed, was lost or hung
 └── Stopped                a run that was asked to stop; its state is saved
     ├── Preempted     75   SIGTERM, SIGHUP, SIGUSR1, SIGUSR2
     └── Interrupted   130  SIGINT
 
-Exit code 1 is left for bugs of dnntrain itself, which end with a traceback.
+Exit code 1 is reserved for bugs of dnntrain itself, which end with a traceback.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from typing import ClassVar
 
 
 class DnntrainError(Exception):
-    """Base of every error that is the user's to mend.
+    """Base class of every error that the user can fix.
 
-    `message` names the value, the bound and the place; `hint` names the fix or the next command.
+    `message` names the value, the allowed range and the file or key. `hint` names the fix or the
+    next command.
     """
 
     exit_code: ClassVar[int] = 1
     status: ClassVar[str] = "failed"
-    is_reported: bool = False  # said by another rank, or in this one's log
+    is_reported: bool = False  # another rank, or the log of this rank, has shown it
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -39,7 +40,7 @@ class DnntrainError(Exception):
 
 
 class ConfigError(DnntrainError, ValueError):
-    """The configuration is refused. `mistakes` holds one message for each mistake found."""
+    """The configuration is invalid. `mistakes` holds one message for each mistake."""
 
     exit_code = 2
     status = "refused"
@@ -50,7 +51,7 @@ class ConfigError(DnntrainError, ValueError):
 
     @classmethod
     def from_mistakes(cls, mistakes: list[str]) -> ConfigError:
-        """One error that lists every mistake, in the order found."""
+        """Return one error that lists every mistake in the given order."""
         if len(mistakes) == 1:
             return cls(mistakes[0])
         listing = "\n".join(f"  {number}. {text}" for number, text in enumerate(mistakes, 1))
@@ -71,13 +72,16 @@ class DivergedError(DnntrainError):
 
 
 class CheckpointError(DnntrainError, ValueError):
-    """A checkpoint or model file is damaged, foreign, or of another model."""
+    """A checkpoint or model file is damaged or does not fit the model."""
 
     exit_code = 5
 
 
 class RankError(DnntrainError):
-    """One of several ranks failed by a bug, was lost (killed, out of reach) or hung. The last checkpoint stands."""
+    """A rank failed by a bug, was lost (killed or unreachable) or hung.
+
+    The last checkpoint is intact.
+    """
 
 
 class Stopped(DnntrainError):
@@ -85,7 +89,7 @@ class Stopped(DnntrainError):
 
     exit_code = 75
     status = "preempted"
-    is_saved: bool = False  # at this signal, by all ranks
+    is_saved: bool = False  # all ranks saved at this signal
 
 
 class Preempted(Stopped):
@@ -100,15 +104,15 @@ class Interrupted(Stopped):
 
 
 def convert_disk_full_error(error: BaseException) -> CheckpointError | None:
-    """What a person is told where `error` is a full disk, or the end of what a user may store; else None."""
+    """Return the error to report for a full disk or an exceeded quota, else None."""
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     place = f": {error.filename}" if error.filename else ""
-    return CheckpointError(f"{error.strerror}{place}", "make room, then give the same line again")
+    return CheckpointError(f"{error.strerror}{place}", "free some disk space, then run the same command again")
 
 
 def make_exit_error(exit_code: int, message: str, hint: str = "") -> DnntrainError:
-    """The error that another process ended with, by its exit code."""
+    """Return the error that another process ended with, from its exit code."""
     kinds = (ConfigError, DataError, DivergedError, CheckpointError, Preempted, Interrupted)
     kind = next((kind for kind in kinds if kind.exit_code == exit_code), RankError)
     return kind(message, hint)

@@ -40,15 +40,21 @@ PENDING = {
 #: Folders and modules of dnntrain/ whose docstrings, messages and comments are rewritten, as "protocols" or "errors.py".
 #: Extend it until one entry, ".", names all.
 CLEAN: tuple[str, ...] = (
+    "checkpoint",
     "cli",
     "display",
+    "errors.py",
     "export",
     "inference/export_run.py",
     "inference/option_values.py",
     "inference/predict.py",
     "inference/run_args.py",
     "inference/write_predictions.py",
+    "input",
+    "nn",
     "run",
+    "sweep",
+    "utils",
 )
 
 MODULES = sorted(

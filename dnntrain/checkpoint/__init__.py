@@ -1,1 +1,1 @@
-"""On-disk formats: checkpoints of the whole state, and the portable model."""
+"""On-disk formats: checkpoints of the complete state, and the portable model."""

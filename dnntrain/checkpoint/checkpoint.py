@@ -1,9 +1,10 @@
-"""Saving and loading the whole state of a run: the list of what is saved, and its form on disk.
+"""Save and load the complete state of a run.
 
-A checkpoint is a folder `step-N` of safetensors files, one for each rank that has something to write, and a `manifest.json`, written last:
-schema version, an index of all tensors by name with their shapes and the chunks that make them up, free of any layout; the plain
-values; the SHA-256 of each file; the digests of configuration and data. The folder is filled beside, made durable and
-renamed; then the pointer LAST is replaced. No pickle is written or read.
+A checkpoint is a folder `step-N` of safetensors files, one for each rank that has tensors to write,
+and a `manifest.json`, which is written last. The manifest holds the schema version; an index of all
+tensors by name with their shapes and chunks, independent of the layout; the plain values; the
+SHA-256 of each file; the digests of configuration and data. The folder is written beside its final
+place, synced to disk and renamed; then the pointer LAST is replaced. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from dnntrain.utils.files import sync_to_disk, to_strict_json, write_json, write
 SCHEMA_VERSION = 3
 _TENSOR_KEY = "$tensor"
 
-#: States that a layout brings along: another layout does without them; one that a checkpoint lacks begins from an empty state.
+#: States that belong to a layout. Another layout ignores them; one that a checkpoint lacks starts
+#: empty.
 LAYOUT_STATES = frozenset({"powersgd"})
 
 
 @dataclass(frozen=True)
 class Digests:
-    """What a checkpoint belongs to: the configuration and the data."""
+    """The digests of the configuration and the data that a checkpoint belongs to."""
 
     config: str
     data: str
@@ -46,10 +48,11 @@ class Digests:
 def save_checkpoint(
     folder: Path | None, step: int, states: Mapping[str, Stateful], digests: Digests, ranks: RankExchange | None = None
 ) -> Path | None:
-    """Writes `folder/step-N` whole or not at all, then LAST. Raises OSError (disk full …) with the old checkpoints intact.
+    """Write `folder/step-N` atomically, then LAST.
 
-    All ranks must call it: each writes the chunks that it owns into a file of its own, and the main rank the manifest. Where a
-    rank cannot write, all of them raise. A `folder` is only looked at on the main rank, which tells the others; where it has none,
+    All ranks must call it: each writes the chunks that it owns into its own file, and the main rank
+    the manifest. If a rank cannot write, all ranks raise OSError (disk full …); the old checkpoints
+    are intact. Only the main rank uses `folder` and shares it with the others; if it is None there,
     nothing is written.
     """
     ranks = ranks or RankExchange()
@@ -59,7 +62,7 @@ def save_checkpoint(
         return None
     temporary = Path(place)
     try:
-        # Of chunks that several ranks hold the first of them writes.
+        # If several ranks hold a chunk, the first of them writes it.
         chunks_by_rank = ranks.gather_json([[chunk.name, list(chunk.offset)] for chunk in chunks])
         earlier_keys = {_make_chunk_key(*place) for others in chunks_by_rank[: ranks.rank] for place in others}
         rank_chunks = [chunk for chunk in chunks if _make_chunk_key(chunk.name, chunk.offset) not in earlier_keys]
@@ -78,7 +81,7 @@ def save_checkpoint(
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a tensor that this rank holds: where it begins, and the whole tensor's shape."""
+    """A shard of a tensor on this rank, its offset, and the full tensor's shape."""
 
     name: str
     tensor: Tensor
@@ -91,7 +94,10 @@ def _make_chunk_key(name: str, offset: Sequence[int]) -> str:
 
 
 def _run_on_all_ranks(ranks: RankExchange, work: Callable[[], Any]) -> list[Any]:
-    """`work` on every rank, and each rank's result on all. Raises OSError on every rank where it failed on one."""
+    """Run `work` on every rank and return all results.
+
+    Raises OSError on every rank if one failed.
+    """
     try:
         outcome: dict[str, Any] = {"done": work()}
     except OSError as error:
@@ -105,7 +111,10 @@ def _run_on_all_ranks(ranks: RankExchange, work: Callable[[], Any]) -> list[Any]
 
 
 def _prepare_folder(folder: Path | None, step: int) -> str:
-    """The empty folder that a checkpoint is written into; only the main rank has one to make, others answer with nothing."""
+    """Create the empty folder of a checkpoint on the main rank.
+
+    Other ranks return an empty text.
+    """
     if folder is None:
         return ""
     temporary = folder / f".step-{step}.tmp-{os.getpid()}"
@@ -115,7 +124,7 @@ def _prepare_folder(folder: Path | None, step: int) -> str:
 
 
 def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str, Any]:
-    """Writes a rank's chunks; returns {"file", "facts", "chunks"} for the manifest; no file where it has none."""
+    """Write a rank's chunks and return {"file", "facts", "chunks"}, or {} if there are none."""
     if not chunks and rank:
         return {}
     name = f"state-{rank}.safetensors"
@@ -135,7 +144,7 @@ def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str,
 def _finish_checkpoint(
     temporary: Path, step: int, digests: Digests, rank_files: Sequence[dict[str, Any]], values: Sequence[Any]
 ) -> None:
-    """Writes the manifest, renames the folder, and points LAST to it."""
+    """Write the manifest, rename the folder, and point LAST to it."""
     folder, target = temporary.parent, temporary.parent / f"step-{step}"
     tensors: dict[str, Any] = {}
     for rank_file in rank_files:
@@ -161,7 +170,10 @@ def _finish_checkpoint(
 
 
 def _merge_values(values: Sequence[Any]) -> Any:
-    """The plain values of all ranks in one tree: of pipeline stages each has its own part. What two ranks have is the first one's."""
+    """Merge the plain values of all ranks into one tree.
+
+    Each pipeline stage has its own part. If two ranks have a value, the first one counts.
+    """
     first = values[0]
     if not isinstance(first, dict) or _TENSOR_KEY in first:
         return first
@@ -172,12 +184,15 @@ def _merge_values(values: Sequence[Any]) -> Any:
 
 
 def mark_best(folder: Path, step: int) -> None:
-    """Points BEST to `step-N`."""
+    """Point BEST to `step-N`."""
     write_text(folder / "BEST", f"step-{step}\n")
 
 
 def prune_checkpoints(folder: Path, keep: int, keep_steps: Iterable[int] = ()) -> None:
-    """Removes all but the `keep` newest checkpoints; never those of BEST and LAST, nor the last one of each step of `until` or before."""
+    """Remove all but the `keep` newest checkpoints.
+
+    The checkpoints of BEST and LAST are kept, and for each of `keep_steps` the newest one up to it.
+    """
     checkpoints = list_checkpoints(folder)
     kept_names = {read_pointer(folder, "BEST"), read_pointer(folder, "LAST")}
     kept_names |= {next((path.name for path in checkpoints if get_step(path) <= step), None) for step in keep_steps}
@@ -187,7 +202,7 @@ def prune_checkpoints(folder: Path, keep: int, keep_steps: Iterable[int] = ()) -
 
 
 def truncate_checkpoints(folder: Path, step: int) -> None:
-    """Removes the checkpoints of later steps than `step`, the last first, and points LAST to that one."""
+    """Remove the checkpoints after `step`, the latest first, and point LAST to `step`."""
     for path in list_checkpoints(folder):
         if get_step(path) > step:
             shutil.rmtree(path)
@@ -197,7 +212,7 @@ def truncate_checkpoints(folder: Path, step: int) -> None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Removes all checkpoints and pointers, and nothing else."""
+    """Remove all checkpoints and pointers, and nothing else."""
     for name in ("LAST", "BEST"):
         (folder / name).unlink(missing_ok=True)
     _remove_leftovers(folder)
@@ -206,7 +221,10 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def read_pointer(folder: Path, name: str) -> str | None:
-    """The checkpoint name in the file BEST or LAST; None where it is missing or is not the name of a checkpoint here."""
+    """Return the checkpoint named in BEST or LAST.
+
+    Returns None if the file is missing or names no checkpoint in `folder`.
+    """
     try:
         text = (folder / name).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
@@ -216,19 +234,19 @@ def read_pointer(folder: Path, name: str) -> str | None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, newest first."""
+    """Return the checkpoints of a run, newest first."""
     folders = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
     return sorted(folders, key=get_step, reverse=True)
 
 
 def get_step(path: Path) -> int:
-    """The step of a checkpoint's folder."""
+    """Return the step of a checkpoint folder."""
     return int(path.name.removeprefix("step-"))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and found whole: nested states with tensors in place."""
+    """A verified checkpoint: nested states with tensors in place."""
 
     path: Path
     step: int
@@ -237,7 +255,10 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads and verifies one checkpoint folder. Raises CheckpointError naming the damaged file."""
+    """Read and verify one checkpoint folder.
+
+    Raises CheckpointError naming the damaged file.
+    """
     manifest = _read_manifest(path)
     files = {name: _read_verified_tensors(path, name, facts) for name, facts in manifest["files"].items()}
     tensors = {name: _assemble_tensor(path, name, index, files) for name, index in manifest["tensors"].items()}
@@ -248,9 +269,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_newest_checkpoint(folder: Path, warn: Callable[[str], None], max_step: int | None = None) -> Checkpoint | None:
-    """The checkpoint LAST points to, or where it is damaged the newest whole one, said through `warn`; None where there is none.
+    """Read the checkpoint of LAST, or the newest intact one if that is damaged.
 
-    `until`: one of that step or before. Raises CheckpointError where there are checkpoints and none is whole.
+    `warn` gets a message for each damaged checkpoint. With `max_step`, only checkpoints up to that
+    step are read. Returns None if there is no checkpoint. Raises CheckpointError if all are
+    damaged.
     """
     last = read_pointer(folder, "LAST")
     candidates = list_checkpoints(folder)
@@ -264,14 +287,17 @@ def read_newest_checkpoint(folder: Path, warn: Callable[[str], None], max_step: 
             return read_checkpoint(path)
         except CheckpointError as error:
             faults.append(error.message)
-            warn(f"checkpoint {path.name} is damaged and passed over: {error.message}")
+            warn(f"checkpoint {path.name} is damaged and was skipped: {error.message}")
     if faults:
-        raise CheckpointError(f"no checkpoint in {folder} is usable: {faults[0]}", "train anew with resume=never")
+        raise CheckpointError(f"no checkpoint in {folder} is usable: {faults[0]}", "start again with resume=never")
     return None
 
 
 def restore_states(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
-    """Loads every state, in the order of `states`. Raises CheckpointError where the two lists differ or a state does not fit."""
+    """Load every state, in the order of `states`.
+
+    Raises CheckpointError if the names differ or a state does not fit.
+    """
     layout_states = {name: checkpoint.states.get(name, {}) for name in LAYOUT_STATES & set(states)}
     saved_states = {
         **{name: state for name, state in checkpoint.states.items() if name not in LAYOUT_STATES},
@@ -282,10 +308,10 @@ def restore_states(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> No
         raise CheckpointError(
             f"{checkpoint.path}: "
             + "; ".join(
-                [f"no state of {', '.join(sorted(missing))}"] * bool(missing)
-                + [f"a state of {', '.join(sorted(extra))}, which this configuration does not use"] * bool(extra)
+                [f"it lacks the state of {', '.join(sorted(missing))}"] * bool(missing)
+                + [f"it has a state of {', '.join(sorted(extra))}, which this configuration does not use"] * bool(extra)
             ),
-            "resume with the configuration it was saved with, or train anew with resume=never",
+            "resume with the configuration it was saved with, or start again with resume=never",
         )
     for name, state in states.items():
         try:
@@ -310,11 +336,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     stated_digest = manifest.pop("sha256", None)
     if stated_digest != _compute_manifest_digest(manifest):
-        raise CheckpointError(f"{file} is damaged: its SHA-256 is not the one it states")
+        raise CheckpointError(f"{file} is damaged: its SHA-256 does not match")
     field_types = {"step": int, "config": str, "data": str, "files": dict, "tensors": dict, "values": dict}
     for key, kind in field_types.items():
         if not isinstance(manifest.get(key), kind):
-            raise CheckpointError(f"{file} is damaged: {key!r} is missing or of the wrong kind")
+            raise CheckpointError(f"{file} is damaged: {key!r} is missing or has the wrong type")
     return manifest
 
 
@@ -325,20 +351,20 @@ def _compute_manifest_digest(manifest: Mapping[str, Any]) -> str:
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key appears twice")
     return mapping
 
 
 def _read_verified_tensors(folder: Path, name: str, facts: Any) -> dict[str, Tensor]:
     file = folder / name
     if name != file.name or file.is_symlink():
-        raise CheckpointError(f"{file} leaves the checkpoint's folder")
+        raise CheckpointError(f"{file} must be a file in the checkpoint's folder")
     try:
         data = file.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
     if not isinstance(facts, dict) or len(data) != facts.get("bytes") or _compute_digest(data) != facts.get("sha256"):
-        raise CheckpointError(f"{file} is damaged: its size or SHA-256 is not that of the manifest")
+        raise CheckpointError(f"{file} is damaged: its size or SHA-256 does not match the manifest")
     try:
         return load_tensors(data)
     except SafetensorError as error:
@@ -346,7 +372,10 @@ def _read_verified_tensors(folder: Path, name: str, facts: Any) -> dict[str, Ten
 
 
 def _assemble_tensor(path: Path, name: str, index: Any, files: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-    """One tensor put together from its chunks. Raises CheckpointError where they do not fill it exactly."""
+    """Assemble a tensor from its chunks.
+
+    Raises CheckpointError if they do not fill it exactly.
+    """
     try:
         chunks = [(files[chunk["file"]][chunk["key"]], chunk["offset"]) for chunk in index["chunks"]]
         shape, dtype = torch.Size(index["shape"]), index["dtype"]
@@ -359,7 +388,7 @@ def _assemble_tensor(path: Path, name: str, index: Any, files: Mapping[str, Mapp
         for tensor, offset in chunks
     )
     if not fits or sum(tensor.numel() for tensor, _ in chunks) != shape.numel():
-        raise CheckpointError(f"{path}: the chunks of the tensor {name!r} do not make up its shape {list(shape)}")
+        raise CheckpointError(f"{path}: the chunks of the tensor {name!r} do not fill its shape {list(shape)}")
     if len(chunks) == 1:
         return chunks[0][0]
     whole = torch.empty(shape, dtype=chunks[0][0].dtype)
@@ -369,7 +398,10 @@ def _assemble_tensor(path: Path, name: str, index: Any, files: Mapping[str, Mapp
 
 
 def _split_tensors(value: Any, path: str = "") -> tuple[Any, list[Chunk]]:
-    """Nested states → (plain values with `{"$tensor": name}` in the tensors' places, the chunks of them that this rank holds)."""
+    """Split nested states into (plain values, chunks of tensors that this rank holds).
+
+    Each tensor is replaced by `{"$tensor": name}`.
+    """
     if isinstance(value, Tensor):
         tensor, offset = get_local_chunk(value)
         host_tensor = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -383,7 +415,7 @@ def _split_tensors(value: Any, path: str = "") -> tuple[Any, list[Chunk]]:
         return plain, chunks
     if value is None or isinstance(value, bool | int | float | str):
         return value, []
-    raise TypeError(f"state {path} is {type(value).__name__}; only tensors, mappings and JSON values are saved")
+    raise TypeError(f"state {path} is {type(value).__name__}; it must be a tensor, a mapping or a JSON value")
 
 
 def _insert_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -391,14 +423,14 @@ def _insert_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         if set(value) == {_TENSOR_KEY}:
             name = value[_TENSOR_KEY]
             if name not in tensors:
-                raise CheckpointError(f"the manifest names a tensor {name!r} that no file holds")
+                raise CheckpointError(f"the manifest names a tensor {name!r} that is in none of the files")
             return tensors[name]
         return {key: _insert_tensors(item, tensors) for key, item in value.items()}
     return value
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what saves that were killed have left."""
+    """Remove the leftovers of interrupted saves."""
     for path in folder.glob(".step-*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""SHA-256 of weights, by name and bytes."""
+"""Compute the SHA-256 of weights, by name and bytes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from torch import nn
 
 
 def compute_weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names and bytes of all parameters and buffers: equal where two runs are bitwise equal."""
+    """Return the SHA-256 of all parameters and buffers.
+
+    It is equal if two runs are bitwise equal.
+    """
     return compute_tensors_digest(model.state_dict())
 
 
 def compute_tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names and bytes of `tensors`."""
+    """Return the SHA-256 of the names and bytes of `tensors`."""
     import hashlib
 
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What ranks must say to each other to save one checkpoint. One process says nothing."""
+"""Exchange data between ranks to save a checkpoint; a no-op in a single process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ def _gather_single(data: bytes) -> list[bytes]:
 
 @dataclass(frozen=True)
 class RankExchange:
-    """This rank's number, and how all ranks exchange bytes: `gather(data)` gives each rank's, in the order of ranks, to all."""
+    """The number of this rank, and the exchange of bytes between all ranks.
+
+    `gather(data)` returns the data of each rank, in rank order, on all ranks.
+    """
 
     rank: int = 0
     gather: Callable[[bytes], list[bytes]] = _gather_single
 
     def gather_json(self, value: Any) -> list[Any]:
-        """Every rank's `value`, which JSON can hold, on every rank. All ranks must ask."""
+        """Return every rank's `value`, a JSON value, on every rank.
+
+        All ranks must call this.
+        """
         return [json.loads(data) for data in self.gather(json.dumps(value).encode())]

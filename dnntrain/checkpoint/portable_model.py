@@ -1,4 +1,7 @@
-"""A model in its portable form: `model.safetensors` with plain names, and `config.json` in timm's layout. No code is run."""
+"""Save and load a model as `model.safetensors` and timm's `config.json`.
+
+Loading runs no code from the files.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from dnntrain.nn.weights import load_weights
 from dnntrain.protocols import InputSpec, ModelSpec, OutputSpec, TargetKind, TargetSpec
 from dnntrain.utils.files import write_bytes, write_json
 
-#: Knobs that fetch weights, which the file replaces anyway.
+#: Options that fetch weights, which the file replaces anyway.
 _NO_FETCH_OPTIONS: dict[str, Any] = {"weights": None, "pretrained": False, "download": False}
 
 
@@ -33,11 +36,11 @@ def save_model(
     model_args: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes both files into `directory`, each atomically.
+    """Write both files into `directory`, each atomically.
 
-    A model of timm's own, which says so by its `timm_architecture`, is written under that name, so that
-    `timm.create_model("local-dir:DIRECTORY", pretrained=True)` loads it; dnntrain's own name stands under `dnntrain`.
-    Raises OSError where the folder cannot be written; the old files are then intact.
+    A timm model has a `timm_architecture`. It is written under that name, so that
+    `timm.create_model("local-dir:DIRECTORY", pretrained=True)` loads it; dnntrain's own name is
+    under `dnntrain`. Raises OSError if the folder cannot be written; the old files are then intact.
     """
     from safetensors.torch import save
 
@@ -76,7 +79,10 @@ def save_model(
 
 
 def get_plain_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by plain name, on the CPU, contiguous; a shared tensor stands under its first name."""
+    """Return parameters and buffers by plain name, on the CPU, contiguous.
+
+    A shared tensor is listed under its first name.
+    """
     seen_storages: set[tuple[int, int, tuple[int, ...]]] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -87,7 +93,7 @@ def get_plain_tensors(model: nn.Module) -> dict[str, Tensor]:
         if get_storage_key(tensor) in seen_storages:
             continue
         seen_storages.add(get_storage_key(tensor))
-        # A view of a larger storage is copied, for safetensors refuses storages that overlap.
+        # A view of a larger storage is copied, because safetensors rejects storages that overlap.
         owns_storage = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
         plain = tensor.detach().cpu().contiguous()
         tensors[name.replace("_orig_mod.", "")] = plain if owns_storage else plain.clone()
@@ -95,7 +101,7 @@ def get_plain_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _count_head_features(model: nn.Module, heads: tuple[str, ...]) -> int | None:
-    """Numbers that the head gets for each example."""
+    """Return the number of features that the head gets for each example."""
     head = model.get_submodule(heads[0]) if heads else None
     if isinstance(head, nn.Linear):
         return head.in_features
@@ -103,14 +109,20 @@ def _count_head_features(model: nn.Module, heads: tuple[str, ...]) -> int | None
 
 
 def _has_fixed_size(model: nn.Module) -> bool:
-    """True where images of another size do not fit; a model that does not tell is taken to be so."""
+    """Return whether the model rejects images of another size.
+
+    True if it does not declare this.
+    """
     config = getattr(model, "pretrained_cfg", None)
     return bool(config.get("fixed_input_size", False)) if isinstance(config, dict) else True
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A model with its weights, on the CPU. `architecture` is the choice and its knobs."""
+    """A model with its weights, on the CPU.
+
+    `architecture` is the choice and its options.
+    """
 
     path: Path
     architecture: Mapping[str, Any]
@@ -119,7 +131,7 @@ class ExportedModel:
 
 
 def without_pretrained_weights(choice: Any) -> Any:
-    """The choice of a model without the knobs that fetch weights: for one whose weights come from elsewhere."""
+    """Return the choice of a model without its options that fetch weights."""
     defaults = {field.name: field.default for field in fields(choice)}
     return replace(
         choice, **{name: value for name, value in _NO_FETCH_OPTIONS.items() if defaults.get(name, ...) == value}
@@ -127,9 +139,10 @@ def without_pretrained_weights(choice: Any) -> Any:
 
 
 def load_exported_model(path: Path) -> ExportedModel:
-    """The model of a run directory, of an export's folder, or of a .safetensors file with its config.json beside it.
+    """Load the model of a run, an export, or a .safetensors with its config.json.
 
-    Raises ConfigError where there is none or its architecture would run foreign code, CheckpointError where a file is damaged.
+    Raises ConfigError if there is none or its architecture would run foreign code, CheckpointError
+    if a file is damaged.
     """
     folder = path if path.is_dir() else path.parent
     weights = path / "model.safetensors" if path.is_dir() else path
@@ -137,7 +150,7 @@ def load_exported_model(path: Path) -> ExportedModel:
     model_info, spec = config["dnntrain"], parse_model_spec(config)
     if model_info["model"] == "custom" or model_info["model_args"].get("name") == "custom":
         raise ConfigError(
-            f"{path} holds a model of its own code, which would be run", "use a model of dnntrain, torchvision or timm"
+            f"{path} cannot be loaded, because its model is custom code", "use a model of dnntrain, torchvision or timm"
         )
     options = {
         **model_info["model_args"],
@@ -155,7 +168,10 @@ def load_exported_model(path: Path) -> ExportedModel:
 
 
 def parse_model_spec(config: Mapping[str, Any]) -> ModelSpec:
-    """Return what a model takes and gives, from its config.json. Raises KeyError, TypeError or ValueError if that is damaged."""
+    """Return the ModelSpec in a config.json.
+
+    Raises KeyError, TypeError or ValueError if it is damaged.
+    """
     model_info, input_info = config["dnntrain"], config["pretrained_cfg"]
     channels, height, width = (int(size) for size in input_info["input_size"])
     mean, std = (tuple(float(value) for value in input_info[key]) for key in ("mean", "std"))
@@ -169,7 +185,7 @@ def parse_model_spec(config: Mapping[str, Any]) -> ModelSpec:
 
 
 def _read_config(path: Path, folder: Path) -> dict[str, Any]:
-    """The checked contents of config.json."""
+    """Return the checked contents of config.json."""
     if not path.exists():
         raise ConfigError(f"{path} does not exist", "name a run directory, or the folder of an export")
     file = folder / "config.json"
@@ -180,8 +196,11 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
         if (folder / "config.yaml").is_file():
             hint = f"finish the run with: dnntrain resume {folder}"
         elif (folder / "manifest.json").is_file():
-            hint = "weights are wanted, not a program: name the run itself, or its export with --format safetensors"
-        raise ConfigError(f"{path} holds no exported model: {file} is missing", hint)
+            hint = (
+                "this is a program without loadable weights: "
+                "name the run itself, or its export with --format safetensors"
+            )
+        raise ConfigError(f"{path} does not hold an exported model: {file} is missing", hint)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         model_info, input_info = config["dnntrain"], config["pretrained_cfg"]
@@ -196,5 +215,5 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}", "export the model again") from None
     if not is_complete:
-        raise CheckpointError(f"{file} is no description of a model of dnntrain", "export the model again")
+        raise CheckpointError(f"{file} does not describe a model of dnntrain", "export the model again")
     return dict(config)

@@ -1,4 +1,7 @@
-"""The states that torch's own objects keep, in the plain form that a checkpoint takes: names, tensors, JSON values."""
+"""Convert the states of torch objects to and from the form of a checkpoint.
+
+The form has names, tensors and JSON values.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from dnntrain.utils.dtensor import distribute_like, fill_tensors
 
 
 class ModelState:
-    """Parameters and buffers by their plain names. Of a pipeline stage they are a `part` of those that are saved."""
+    """Parameters and buffers by plain name.
+
+    A pipeline stage has only some of the saved names.
+    """
 
     def __init__(self, model: nn.Module, is_partial: bool = False) -> None:
         self._model = model
@@ -24,16 +30,17 @@ class ModelState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         tensors = self._model.state_dict(keep_vars=True)
         if missing := set(tensors) - set(state):
-            raise ValueError(f"no weights are saved for {sorted(missing)[:5]}")
+            raise ValueError(f"the saved state lacks weights for {sorted(missing)[:5]}")
         if not self._part and (unknown := set(state) - set(tensors)):
-            raise ValueError(f"weights of unknown names {sorted(unknown)[:5]}")
+            raise ValueError(f"the saved state has weights of unknown names {sorted(unknown)[:5]}")
         fill_tensors(tensors, state)
 
 
 class OptimizerState:
-    """The state of several optimizers by parameter name. Learning rates are not state: the schedule is a function of the step.
+    """The state of several optimizers by parameter name.
 
-    Restored tensors lie as their parameters do: fused optimizers walk through both in the order of memory.
+    Learning rates are not state: the schedule is a function of the step. Restored tensors have the
+    memory layout of their parameters: fused optimizers traverse both in memory order.
     """
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer], is_partial: bool = False) -> None:
@@ -52,13 +59,14 @@ class OptimizerState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if len(state) != len(self._optimizers):
-            raise ValueError(f"{len(state)} optimizers were saved, {len(self._optimizers)} are used")
+            raise ValueError(f"{len(state)} optimizers were saved, but {len(self._optimizers)} are used")
         for number, optimizer in enumerate(self._optimizers):
             saved_state = state[f"{number}-{type(optimizer).__name__}"]
             parameters = dict(_list_named_parameters(optimizer))
             if not self._part and (unknown := set(saved_state) - set(parameters)):
-                raise ValueError(f"saved state of unknown parameters {sorted(unknown)[:5]}")
-            # Set in place: optimizer.load_state_dict would replace the parameter groups that the schedule holds on to.
+                raise ValueError(f"the saved state has unknown parameters {sorted(unknown)[:5]}")
+            # Set in place: optimizer.load_state_dict would replace the parameter groups that the
+            # schedule references.
             for name, parameter in parameters.items():
                 if name in saved_state:
                     optimizer.state[parameter] = {
@@ -67,7 +75,7 @@ class OptimizerState:
 
 
 class ScalerState:
-    """The loss scale of float16, and how long it has held."""
+    """The loss scale of float16, and the number of steps since its last change."""
 
     def __init__(self, scaler: torch.amp.GradScaler) -> None:
         self._scaler = scaler
@@ -80,9 +88,10 @@ class ScalerState:
 
 
 class RandomState:
-    """The generators of what cannot be keyed, such as dropout inside a model: the host's and the device's, of every rank.
+    """The generators for random numbers without a key, such as dropout inside a model.
 
-    `gather` gives a tensor's values on all ranks. A rank that the saved run did not have keeps its own fresh stream.
+    It holds the generators of the host and the device on every rank. `gather` returns a tensor of
+    each rank on all ranks. A rank that the saved run did not have keeps its own new stream.
     """
 
     def __init__(

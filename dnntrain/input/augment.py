@@ -1,4 +1,7 @@
-"""Random crop and mirroring of bytes. What is chosen for an example depends on (seed, epoch, its number) only; copies have their own."""
+"""Crop and mirror images at random, keyed by (seed, epoch, example).
+
+Each copy of an example has its own key.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from dnntrain.utils.rng import Index, Key
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Mirrors an image with `flip_probability`; pads by `crop_padding` zeros and crops back at a keyed place."""
+    """Mirrors an image with `flip_probability`.
+
+    Pads it by `crop_padding` zeros and crops it at a keyed position.
+    """
 
     crop_padding: int = 0
     flip_probability: float = 0.0
@@ -25,7 +31,10 @@ class Augmentation:
         return self.crop_padding > 0 or self.flip_probability > 0
 
     def draw_crop_and_flip(self, rng_index: Index, key: Key) -> tuple[Index, Index, NDArray[np.bool_]]:
-        """(top, left, mirrored) for each of `number` [n]; top and left are pixels in [0, 2 * crop_padding]."""
+        """Return (top, left, mirrored) for each of `rng_index` [n].
+
+        Top and left are in [0, 2 * crop_padding] pixels.
+        """
         bound = 2 * self.crop_padding + 1
         crop = key.with_stream("crop")
         mirrored = (
@@ -36,17 +45,18 @@ class Augmentation:
         return crop.integers(rng_index, bound, 0), crop.integers(rng_index, bound, 1), mirrored
 
 
-#: Evaluation looks at images as they are.
+#: Evaluation does not augment.
 NO_AUGMENTATION = Augmentation()
 
 
 class RowAugmenter:
-    """Augments many images at once: `rows` uint8 [n, height * width * channels], a pixel's channels side by side.
+    """Augments many images at once.
 
-    To move an image by (down, right) pixels is to read its row from another byte on: (down * width + right) * channels
-    further. So all rows are laid end to end, mirrored ones behind, each result is one window into them, and the pixels
-    that came from a neighbour are masked to the zeros of the padding. That is a few copies of whole rows, some ten
-    times faster than indexing by pixel.
+    `rows` are uint8 [n, height * width * channels]; the channels of a pixel are adjacent. To move
+    an image by (down, right) pixels, its row is read from another byte on: (down * width + right) *
+    channels further. So all rows are laid end to end, mirrored ones behind, and each result is one
+    window into them. Pixels that came from a neighbor are masked to the zeros of the padding. That
+    is a few copies of whole rows, some ten times faster than indexing by pixel.
     """
 
     def __init__(self, augmentation: Augmentation, height: int, width: int, channels: int, device: str) -> None:
@@ -59,7 +69,7 @@ class RowAugmenter:
         self._column_mask = _make_inside_mask(width, padding)[:, None, :, None].expand(shape).flatten(1).to(device)
 
     def __call__(self, rows: Tensor, rng_index: Index, key: Key) -> Tensor:
-        """`rows` augmented, as a new tensor; `number` [n] is what their choices are keyed by."""
+        """Return `rows` augmented, as a new tensor; `rng_index` [n] keys the choices."""
         top, left, mirrored = self.augmentation.draw_crop_and_flip(rng_index, key)
         strip, start = self._build_strip(rows, mirrored)
         _, width, channels = self.shape
@@ -73,7 +83,10 @@ class RowAugmenter:
         return result
 
     def _build_strip(self, rows: Tensor, mirrored: NDArray[np.bool_]) -> tuple[Tensor, Index]:
-        """All rows and the mirrored ones end to end, margins around; and where window (0, 0) of each begins."""
+        """Return all rows and the mirrored ones end to end, and the start of each.
+
+        The strip has margins. A start is the place of window (0, 0).
+        """
         count, size = rows.shape
         mirrored_rows = np.flatnonzero(mirrored)
         height, width, channels = self.shape
@@ -91,7 +104,10 @@ class RowAugmenter:
 
 
 def augment_image(image: Tensor, augmentation: Augmentation, rng_index: int, key: Key) -> Tensor:
-    """One image [channels, height, width] by torchvision's transforms: the choices and bytes of RowAugmenter."""
+    """Augment one image [channels, height, width] with torchvision.
+
+    Choices and bytes are the same as in RowAugmenter.
+    """
     functional: Any = import_module("torchvision.transforms.v2.functional")
 
     (top,), (left,), (mirrored,) = augmentation.draw_crop_and_flip(np.array([rng_index]), key)
@@ -105,6 +121,6 @@ def augment_image(image: Tensor, augmentation: Augmentation, rng_index: int, key
 
 
 def _make_inside_mask(size: int, padding: int) -> Tensor:
-    """uint8 [2 * padding + 1, size]: 255 where pixel `i + offset - padding` is the image's, 0 where padding."""
+    """Return uint8 [2 * padding + 1, size]: 255 if pixel `i + offset - padding` is in the image, 0 if padding."""
     source = torch.arange(size)[None] + torch.arange(2 * padding + 1)[:, None] - padding
     return ((source >= 0) & (source < size)).to(torch.uint8) * 255

@@ -1,4 +1,4 @@
-"""Decodes one image file into bytes of one size, safely."""
+"""Decode one image file safely into bytes of one size."""
 
 from __future__ import annotations
 
@@ -19,27 +19,31 @@ from dnntrain.input.resize import crop_center
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: The formats that are read, first frame only, whatever the file's name says. Pillow knows many more, and their holes.
+#: The formats that are read, first frame only, whatever the file's name. Pillow reads many more,
+#: with their security holes.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
-#: File names that are taken for images, in lower case.
+#: Suffixes of image files, in lower case.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
-#: Most pixels of an image; a file can claim billions in a few bytes.
+#: Maximum pixels of an image; a file can claim billions in a few bytes.
 MAX_PIXELS = 100_000_000
 
 
 def decode_image(path: Path, channels: int, size: tuple[int, int]) -> Tensor:
-    """uint8 [channels, height, width] of `size` = (height, width): the file's middle part, as evaluation sees it."""
+    """Return the center of the file's picture, as evaluation sees it.
+
+    The result is uint8 [channels, height, width]; `size` is (height, width).
+    """
     return read_image(path, channels, lambda picture: crop_center(picture, *size))
 
 
 def read_image(path: Path, channels: int, crop: Callable[[Image], Image]) -> Tensor:
-    """uint8 [channels, height, width]: the file's picture, upright, in RGB or gray, after `shape` (crop, resize).
+    """Return the file's picture, upright, in RGB or gray, after `crop`.
 
-    EXIF rotation is applied; CMYK, palettes and 1-bit pixels are converted; 16-bit grays are scaled to 8; what is
-    transparent shows black. Raises DataError, naming the file, for anything that is not a readable picture of the known
-    formats.
+    The result is uint8 [channels, height, width]. EXIF rotation is applied. CMYK, palettes and
+    1-bit pixels are converted; 16-bit grays are scaled to 8; transparent pixels are black. Raises
+    DataError, naming the file, for anything that is not a readable picture of the known formats.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -50,28 +54,29 @@ def read_image(path: Path, channels: int, crop: Callable[[Image], Image]) -> Ten
             with Image.open(path, formats=FORMATS) as file:
                 width, height = file.size
                 if width * height > MAX_PIXELS:
-                    raise DataError(
-                        f"{path}: {width}x{height} pixels are more than the {MAX_PIXELS:,} allowed", _REMOVE_HINT
-                    )
+                    raise DataError(f"{path}: {width}x{height} pixels; the limit is {MAX_PIXELS:,}", _REMOVE_HINT)
                 file.load()
                 picture = convert_mode(ImageOps.exif_transpose(file), channels)
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_describe_unknown_format(path)}", _REMOVE_HINT) from None
     except DataError:
         raise
-    except Exception as error:  # decoders raise whatever they stumble over in damaged bytes
+    except Exception as error:  # decoders raise arbitrary errors on damaged bytes
         raise DataError(f"{path}: cannot be decoded ({_format_error(error)})", _REMOVE_HINT) from None
     return _convert_to_tensor(crop(picture), channels)
 
 
 def check_regular_file(path: Path) -> os.stat_result:
-    """The file's status. Raises DataError where it is missing, empty, unreadable, a pipe or a device."""
+    """Return the file's status.
+
+    Raises DataError if it is missing, empty, unreadable, a pipe or a device.
+    """
     try:
         status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})", _REMOVE_HINT) from None
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path}: is no regular file", _REMOVE_HINT)
+        raise DataError(f"{path}: is not a regular file", _REMOVE_HINT)
     if status.st_size == 0:
         raise DataError(f"{path}: is empty (0 bytes)", _REMOVE_HINT)
     if not os.access(path, os.R_OK):
@@ -80,7 +85,7 @@ def check_regular_file(path: Path) -> os.stat_result:
 
 
 def convert_mode(picture: Image, channels: int) -> Image:
-    """`picture` as RGB (`channels` 3) or 8-bit gray (1)."""
+    """Return `picture` as RGB (`channels` 3) or 8-bit gray (1)."""
     from PIL import Image as PillowImage
 
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -92,7 +97,7 @@ def convert_mode(picture: Image, channels: int) -> Image:
 
 
 def _convert_to_8_bit(picture: Image) -> Image:
-    """16-bit integers keep their upper half; other wide numbers are taken as they are and clipped to 0..255."""
+    """Keep the upper half of 16-bit integers; clip other wide numbers to 0..255."""
     import numpy as np
     from PIL import Image as PillowImage
 
@@ -109,7 +114,7 @@ def _convert_to_tensor(picture: Image, channels: int) -> Tensor:
 
 
 def _describe_unknown_format(path: Path) -> str:
-    """What the first bytes of a file that is none of the known formats say."""
+    """Describe a file of an unknown format by its first bytes."""
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
@@ -117,7 +122,7 @@ def _describe_unknown_format(path: Path) -> str:
     text = getincrementaldecoder("utf-8")("replace").decode(head)
     if not any(letter == "\ufffd" or (letter < " " and letter not in "\t\r\n") for letter in text):
         return f"is text, not an image (begins with {text[:24]!r})"
-    return f"is none of {', '.join(FORMATS)}, or damaged"
+    return f"is damaged, or its format is not one of {', '.join(FORMATS)}"
 
 
 def _format_error(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A source whose images are files, read at need or decoded once into memory."""
+"""Serve images from files: read on demand or decoded once into memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from dnntrain.utils.rng import Key
 
 
 class FileSource:
-    """Images at `paths`, the middle square at `size` pixels a side. `hold`: all are decoded at first use and kept."""
+    """Images at `paths`: the center square at `size` pixels a side.
+
+    With `keep_decoded`, all images are decoded at first use and kept.
+    """
 
     def __init__(
         self,
@@ -47,7 +50,10 @@ class FileSource:
         return decode_image(self.paths[index], self.channels, (self.size, self.size))
 
     def get_resident_images(self) -> Tensor | None:
-        """All images as channels-last bytes, or None. Those skipped are black, and stand in `failed`."""
+        """Return all images as channels-last bytes, or None.
+
+        Skipped images are black and listed in `failures`.
+        """
         if self._keep_decoded and self._images is None:
             self._images = self._decode_all()
         return self._images
@@ -79,10 +85,13 @@ class FileSource:
 
 
 class RandomCropSource(FileSource):
-    """The same, but a random part of an image is trained on each time; so nothing can be held."""
+    """A FileSource that reads a random crop for training.
+
+    Decoded images therefore cannot be kept.
+    """
 
     def read_for_training(self, index: int, key: Key, rng_index: int) -> Tensor:
-        """uint8 [channels, size, size]: a part chosen by `key` and `number`."""
+        """Return a crop chosen by `key` and `rng_index`: uint8 [channels, size, size]."""
         return read_image(
             self.paths[index], self.channels, lambda picture: crop_random(picture, self.size, rng_index, key)
         )

@@ -1,4 +1,4 @@
-"""Image files without labels, decoded by worker processes in batches."""
+"""Decode image files without labels in batches, by worker processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dnntrain.input.streaming import read_ahead
 
 
 class UnlabeledFileSource:
-    """Image files as a source: `read` gives the middle part of each, as evaluation sees it."""
+    """Image files as a source; `read` returns the center, as evaluation sees it."""
 
     def __init__(self, files: Sequence[Path], input_shape: tuple[int, int, int]) -> None:
         self.files = files
@@ -43,7 +43,10 @@ class UnlabeledFileSource:
 
 
 class DecodedBatch(NamedTuple):
-    """A batch of files: those that were read, their images, normalised, and the reason for each that was not."""
+    """A batch of readable files, their normalized images, and the failures.
+
+    `failures` holds the reason for each unreadable file.
+    """
 
     files: Sequence[Path]
     images: Tensor
@@ -59,7 +62,10 @@ def decode_in_batches(
     batch_size: int,
     workers: int,
 ) -> Iterator[DecodedBatch]:
-    """The `files` in order, `batch_size` at a time, by `workers` processes (0: this one)."""
+    """Yield `files` in order, decoded, `batch_size` at a time.
+
+    `workers` processes decode them (0: this one).
+    """
     source = UnlabeledFileSource(files, input_shape)
     reader = Reader(source, NO_AUGMENTATION, 0, True, candidates=None, training=False)
     index = np.arange(len(files))
@@ -79,7 +85,10 @@ def decode_in_batches(
 
 
 def find_image_files(paths: Sequence[Path]) -> list[Path]:
-    """The image files among `paths`, folders searched through. Raises DataError where one is missing or none is found."""
+    """Return the image files among `paths` and in folders among them.
+
+    Raises DataError if one is missing or no image is found.
+    """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -89,7 +98,7 @@ def find_image_files(paths: Sequence[Path]) -> list[Path]:
         elif path.exists():
             files.append(path)
         else:
-            raise DataError(f"{path} does not exist", "give image files, or folders that hold some")
+            raise DataError(f"{path} does not exist", "name image files, or folders of image files")
     if not files:
         raise DataError(f"no image in {', '.join(map(str, paths))}", f"formats: {', '.join(sorted(IMAGE_SUFFIXES))}")
     return files

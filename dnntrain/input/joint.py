@@ -1,4 +1,7 @@
-"""Adds to each step what ranks compute together: all of them at once, also those that have no example in it."""
+"""Apply transforms that all ranks compute together.
+
+Ranks with no example in a step take part too.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from dnntrain.utils.rng import Key
 
 
 class JointPipeline:
-    """`inner`, whose step's micro-batches go through the `transforms` as one batch; in a step without any, `empty` does.
+    """Passes the micro-batches of a step of `inner` through `transforms` as one batch.
 
-    All ranks take the same steps in the same order. Only what a transform adds beside the batch is kept: its `extras`.
+    A step without micro-batches passes `empty`, so that all ranks take the same steps in the same
+    order. Of the result only the `extras` of the transforms are kept.
     """
 
     def __init__(self, inner: InputPipeline, transforms: Sequence[BatchTransform], empty: Batch, seed: int) -> None:

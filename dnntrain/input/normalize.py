@@ -1,4 +1,4 @@
-"""Bytes to floats: (value / 255 - mean) / std for each channel."""
+"""Convert bytes to floats: (value / 255 - mean) / std for each channel."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from torch import Tensor
 
 
 class Normalizer:
-    """Writes uint8 images as float32 ones, as `(value - 255 * mean) * (1 / (255 * std))`.
+    """Converts uint8 images to float32, as `(value - 255 * mean) * (1 / (255 * std))`.
 
-    These are two operations, each rounded once, so that a value's result does not depend on where it stands in which
-    tensor: every pipeline gives the same bits. `shape` is (channels, height, width).
+    These are two operations, each rounded once. A result therefore does not depend on the position
+    of the value in a tensor, and every pipeline gives the same bits. `shape` is (channels, height,
+    width).
     """
 
     def __init__(
@@ -27,22 +28,25 @@ class Normalizer:
         shift = torch.tensor([255.0 * value for value in mean], device=device)
         scale = torch.tensor([1.0 / (255.0 * value) for value in std], device=device)
         if channels > 1:
-            # Whole rows of factors: a broadcast over three neighbouring channels runs several times slower.
+            # Whole rows of factors: a broadcast over three adjacent channels runs several times
+            # slower.
             pixels = height * width
             shift = shift.repeat(pixels) if channels_last else shift.repeat_interleave(pixels)
             scale = scale.repeat(pixels) if channels_last else scale.repeat_interleave(pixels)
         self.shift, self.scale = shift, scale
 
     def __call__(self, rows: Tensor, out: Tensor) -> Tensor:
-        """float32 [n, channels, height, width] in the memory of `out` [n, values], from `rows` uint8 [n, values].
+        """Normalize `rows` uint8 [n, values] into the memory of `out` [n, values].
 
-        A row is one image, the channels of a pixel side by side. The result is channels-last or not, as was asked for.
+        Returns float32 [n, channels, height, width], channels-last if the normalizer is. A row is
+        one image; the channels of a pixel are adjacent.
         """
         channels, height, width = self.shape
         if channels > 1 and not self.channels_last:
             rows = rows.view(len(rows), height, width, channels).permute(0, 3, 1, 2).reshape(len(rows), -1)
         out.copy_(rows).sub_(self.shift).mul_(self.scale)
         if self.channels_last:
-            # With one channel both formats describe the same bytes; convolutions read the format from the strides.
+            # With one channel both formats describe the same bytes; convolutions read the format
+            # from the strides.
             return out.view(len(rows), height, width, channels).permute(0, 3, 1, 2)
         return out.view(len(rows), channels, height, width)

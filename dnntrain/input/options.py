@@ -1,4 +1,4 @@
-"""The knobs that every data choice has."""
+"""Options that every data choice has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ImageData(DataChoice):
 
 @dataclass(frozen=True)
 class FileData(ImageData):
-    """A known data set that lies in files of a fixed layout."""
+    """A known data set in files of a fixed layout."""
 
     root: str | None = None  # folder of the files; null: $DNNTRAIN_DATA, else $XDG_DATA_HOME/dnntrain
     download: bool = False  # true: download missing files into the folder, through torchvision

@@ -1,4 +1,4 @@
-"""Feeds training and evaluation: one interface over the resident and the streaming pipeline."""
+"""Feed training and evaluation from the resident or the streaming pipeline."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ from dnntrain.utils.world import World
 
 
 class InputPipeline(Protocol):
-    """The training part, cut into optimizer steps. The uneven last batch of an epoch is trained on too.
+    """The training examples, cut into optimizer steps.
 
-    `steps_per_epoch`: of the first epoch; of all where the batch size is not scheduled.
+    The uneven last batch of an epoch is trained on too. `steps_per_epoch` is the number of the
+    first epoch, and of all epochs if the batch size is constant.
     """
 
     name: str
     steps_per_epoch: int
 
     def take(self, step: int) -> StepBatch:
-        """The micro-batches of this rank in optimizer step `step`, counted from 0 over the whole run.
+        """Return the micro-batches of this rank in optimizer step `step`.
 
-        Any step may be asked for; consecutive ones are fast. The batch may be overwritten once the step after the next
-        is taken. A rank gets no micro-batch in a step with fewer examples than ranks.
+        Steps are counted from 0 over the whole run. Any step may be taken; consecutive ones are
+        fast. The batch may be overwritten once the step after the next is taken. A rank gets no
+        micro-batch in a step with fewer examples than ranks.
         """
         ...
 
     def get_skipped_examples(self) -> dict[str, str]:
-        """The examples that could not be read so far, with the reason."""
+        """Return the examples that could not be read so far, with the reason."""
         ...
 
     def close(self) -> None:
-        """Ends worker processes; the pipeline is not used afterwards."""
+        """End worker processes; the pipeline cannot be used afterwards."""
         ...
 
 
@@ -63,16 +65,18 @@ def build_pipeline(
     augment_copies: int = 1,
     timetable: EpochSchedule | None = None,
 ) -> InputPipeline:
-    """The pipeline that `options.pipeline` names, over the examples `indices` of the training split.
+    """Build the pipeline of `options.pipeline` over `indices` of the training split.
 
-    `pixels` change the augmented bytes of an image; `transforms` the batch, in the order of their stages. Without a `timetable` all
-    epochs have batches of `batch_size`.
+    Args:
+        image_transforms: change the augmented bytes of an image.
+        transforms: change the batch, in the order of their stages.
+        timetable: batch size of each epoch; without it every epoch has batches of `batch_size`.
 
-    Raises DataError where `batch_size` is more than there are examples.
+    Raises DataError if `batch_size` is larger than the number of examples.
     """
     if batch_size > len(indices):
         raise DataError(
-            f"train.batch_size={batch_size} is more than the {len(indices)} examples of the training part",
+            f"train.batch_size={batch_size} must be <= {len(indices)}, the number of training examples",
             f"use train.batch_size={max(len(indices), 1)} or less, or a smaller data.val_fraction",
         )
     schedule = BatchSchedule(indices, seed, batch_size, micro_batch_size, world, options.mix_block_size, augment_copies)
@@ -99,14 +103,17 @@ def build_pipeline(
 
 
 def is_resident(options: DataChoice, source: Source, device: str) -> bool:
-    """True where the whole source is to be held on `device`. Raises DataError where it is asked for and cannot be."""
+    """Return whether the whole source is kept on `device`.
+
+    Raises DataError if `resident` is set and impossible.
+    """
     if options.pipeline == "streaming":
         return False
     images = source.get_resident_images()
     if images is None:
         if options.pipeline == "resident":
             raise DataError(
-                "data.pipeline=resident needs images of one size, and these are cropped or read anew each time",
+                "data.pipeline=resident does not support images that are cropped or read again each time",
                 "use data.pipeline=streaming, or data.random_resized_crop=false",
             )
         return False
@@ -127,9 +134,10 @@ def read_evaluation_batches(
     device: str,
     channels_last: bool,
 ) -> Iterator[Batch]:
-    """The examples `indices` of `source` in their order and unaugmented, each exactly once over all ranks.
+    """Yield the examples `indices` of `source` in order, unaugmented.
 
-    `batch_size` is that of one rank. Unreadable examples are left out under `data.on_error=skip`.
+    Each example comes exactly once over all ranks. `batch_size` is the size per rank. Unreadable
+    examples are skipped with `data.on_error=skip`.
     """
     normalize = Normalizer(dataset.inputs.shape, dataset.inputs.mean, dataset.inputs.std, device, channels_last)
     positions = np.arange(len(indices) * world.rank // world.size, len(indices) * (world.rank + 1) // world.size)

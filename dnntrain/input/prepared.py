@@ -1,4 +1,4 @@
-"""The data of a run, divided into its parts."""
+"""Hold the data of a run and its splits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dnntrain.utils.rng import Index
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Hold the data of a run: the set, the form of a model for it, and the numbers of the examples that train, validate and test."""
+    """The data set of a run, the ModelSpec for it, and the indices of its splits."""
 
     dataset: DataSet
     spec: ModelSpec

@@ -1,4 +1,4 @@
-"""Reads micro-batches image by image, in any process."""
+"""Read micro-batches image by image, in any process."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ from dnntrain.utils.rng import Index, Key, make_rng_index
 
 @runtime_checkable
 class TrainingSource(Protocol):
-    """A source that reads an image differently each time it is trained on, such as a random part of it."""
+    """A source that reads an image differently for training, such as a random crop."""
 
     def read_for_training(self, index: int, key: Key, rng_index: int) -> Tensor:
-        """uint8 [channels, height, width]; what is random about it is keyed by `key` and `number`, the copy of the example."""
+        """Return uint8 [channels, height, width].
+
+        `key` and `rng_index`, the copy of the example, key random choices.
+        """
         ...
 
 
 class Request(NamedTuple):
-    """A micro-batch to read: `examples` [n], by number, at `positions` [n] of the order of `epoch`; `copies` [n], as in Batch."""
+    """A micro-batch to read: `examples` [n] at `positions` [n] of the order of `epoch`.
+
+    `copies` [n] as in Batch.
+    """
 
     examples: Index
     positions: Index
@@ -37,10 +43,11 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What was read: rows uint8 [n, height * width * channels], and the examples that failed, with the reason.
+    """The result of a request.
 
-    `refusal` is the message and hint of the DataError that ends the run; exceptions would lose their form between
-    processes.
+    `rows` are uint8 [n, height * width * channels]; `failures` holds failed examples with the
+    reason. `refusal` is the message and hint of the DataError that ends the run; exceptions lose
+    their form between processes.
     """
 
     rows: Tensor
@@ -54,7 +61,10 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class Reader(Dataset[Reply]):
-    """Reads requests, in any process. `candidates` stand in for unreadable examples; None leaves those out instead."""
+    """Reads requests, in any process.
+
+    `candidates` replace unreadable examples; None skips them.
+    """
 
     source: Source
     augmentation: Augmentation
@@ -98,7 +108,7 @@ class Reader(Dataset[Reply]):
     def _read_or_substitute(
         self, example: int, copy: int, key: Key, failures: dict[int, str]
     ) -> tuple[Tensor, int] | None:
-        """The image of `example` or of its first readable substitute, and that one's number."""
+        """Return the image of `example`, or of its first readable substitute, and the number of that example."""
         try:
             return self._read_example(example, copy, key), example
         except DataError as error:
@@ -112,7 +122,7 @@ class Reader(Dataset[Reply]):
                 failures[substitute] = error.message
         if self.candidates is None:
             return None
-        raise DataError(f"no readable image was found in place of {self.source.describe(example)}: {failures[example]}")
+        raise DataError(f"found no readable image to replace {self.source.describe(example)}: {failures[example]}")
 
     def _read_example(self, example: int, copy: int, key: Key) -> Tensor:
         rng_index = make_rng_index(np.array([example]), np.array([copy]))

@@ -1,4 +1,4 @@
-"""The resident pipeline: all bytes on the training device; whole blocks of batches are gathered and augmented there."""
+"""Feed training from bytes on the device, a block of batches at a time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from dnntrain.input.unreadable import replace_unreadable
 from dnntrain.protocols import Batch, BatchTransform, ImageTransform, StepBatch
 from dnntrain.utils.rng import Index, Key, make_rng_index
 
-#: Float bytes that are prepared at once. Larger blocks leave the cache of a CPU core, smaller ones pay more calls.
+#: Bytes of floats prepared at once. Larger blocks leave the cache of a CPU core, smaller ones cost
+#: more calls.
 CHUNK_BYTES = 4 * 2**20
 
 _DEVICE_COPIES: WeakKeyDictionary[Source, dict[str, Tensor]] = WeakKeyDictionary()
 
 
 def get_device_images(source: Source, device: str) -> Tensor:
-    """The source's bytes on `device`, copied there once and shared by training and evaluation."""
+    """Return the source's bytes on `device`.
+
+    They are copied once and shared by training and evaluation.
+    """
     images = source.get_resident_images()
     assert images is not None, "a source that is streamed has no resident images"
     if device == "cpu":
@@ -37,7 +41,7 @@ def get_device_images(source: Source, device: str) -> Tensor:
 
 
 class Gatherer:
-    """Takes examples by number from resident bytes as normalised float images."""
+    """Gathers examples by number from resident bytes as normalized float images."""
 
     def __init__(
         self,
@@ -49,7 +53,8 @@ class Gatherer:
     ) -> None:
         images = get_device_images(source, device)
         _, channels, height, width = images.shape
-        # ArraySource keeps the channels of a pixel side by side, so that an image is one row of bytes.
+        # ArraySource keeps the channels of a pixel side by side, so that an image is one row of
+        # bytes.
         self.rows = images.permute(0, 2, 3, 1).view(len(images), -1)
         self.labels = torch.from_numpy(source.labels).to(device)
         self.normalize = normalize
@@ -60,9 +65,10 @@ class Gatherer:
         self._buffers = Buffers()
 
     def __call__(self, index: Index, key: Key, copy: Index | None = None) -> tuple[Tensor, Tensor]:
-        """(images float32 [n, c, h, w], targets int64 [n]) of the examples `index`; each `copy` [n] of one is augmented apart.
+        """Return (images float32 [n, c, h, w], targets int64 [n]) of the examples `index`.
 
-        The images are overwritten by the second call after this one.
+        Each copy `copy` [n] of an example is augmented separately. The second call after this one
+        overwrites the images.
         """
         device_index = torch.from_numpy(index).to(self._device)
         rows = torch.index_select(self.rows, 0, device_index, out=self._buffers.get_bytes(len(index), self.rows))
@@ -77,22 +83,22 @@ class Gatherer:
 
 @dataclass
 class Buffers:
-    """Memory that is written again and again, so that the system need not hand out fresh pages for each block.
+    """Reused memory, so that the system need not provide fresh pages for each block.
 
-    Floats alternate between two: a batch stays as it is until the second block after its own is prepared.
+    Two float buffers alternate: a batch is valid until the second block after its own is prepared.
     """
 
     _bytes: Tensor | None = None
     _floats: list[Tensor] = field(default_factory=list)
 
     def get_bytes(self, count: int, rows: Tensor) -> Tensor:
-        """uint8 [count, width of `rows`], on the device of `rows`."""
+        """Return uint8 [count, width of `rows`], on the device of `rows`."""
         if self._bytes is None or len(self._bytes) < count:
             self._bytes = torch.empty(count, rows.shape[1], dtype=torch.uint8, device=rows.device)
         return self._bytes[:count]
 
     def get_floats(self, rows: Tensor) -> Tensor:
-        """float32 of the shape and on the device of `rows`."""
+        """Return float32 of the shape and on the device of `rows`."""
         if len(self._floats) == 2:
             self._floats.reverse()
         if len(self._floats) < 2 or len(self._floats[0]) < len(rows):
@@ -102,7 +108,10 @@ class Buffers:
 
 
 class ResidentPipeline:
-    """Prepares several consecutive steps at once and hands out views, so that a step costs next to nothing."""
+    """Prepares several consecutive steps at once and returns views of them.
+
+    A step then costs almost nothing.
+    """
 
     name = "resident"
 
@@ -123,7 +132,10 @@ class ResidentPipeline:
         self.steps_per_epoch = schedules.timetable.steps_in_epoch(0)
 
     def take(self, step: int) -> StepBatch:
-        """The micro-batches of this rank in optimizer step `step`; valid until the step after the next is taken."""
+        """Return the micro-batches of this rank in step `step`.
+
+        Valid until the step after the next is taken.
+        """
         offset = step - self._first
         if not 0 <= offset < len(self._steps):
             self._prepare_chunk(step)
@@ -137,13 +149,14 @@ class ResidentPipeline:
         self._steps = []
 
     def _prepare_chunk(self, step: int) -> None:
-        """Makes the chunk of steps that holds `step`."""
+        """Prepare the chunk of steps that holds `step`."""
         epoch, batch = self._schedules.timetable.locate_step(step)
         schedule = self._schedules.get_schedule(epoch)
         first = step - batch
         if self._order[0] != epoch:
             self._order = (epoch, schedule.compute_order(epoch))
-        # Chunks start at fixed steps, also after a resume: where a batch lies in memory can show in the last bit.
+        # Chunks start at fixed steps, also after a resume: the memory position of a batch can
+        # change the last bit.
         rank_batch = -(-schedule.batch_size // schedule.world.size)
         chunk = max(1, CHUNK_BYTES // (rank_batch * self._gather.rows.shape[1] * 4))
         batch -= batch % chunk
@@ -172,12 +185,13 @@ class ResidentPipeline:
         sizes = [end - start for start, end in ranges]
         if not self._transforms or schedule.is_aligned:
             return split_batch(apply_transforms(batch, self._transforms, key), sizes)
-        # A pair block that a micro-batch cuts must not find its other half here: the neighbours in memory are chance.
+        # A pair block that a micro-batch cuts must not find its other half here: which rows are
+        # adjacent is chance.
         return [apply_transforms(micro, self._transforms, key) for micro in split_batch(batch, sizes)]
 
 
 def apply_transforms(batch: Batch, transforms: Sequence[BatchTransform], key: Key) -> Batch:
-    """`batch` after all transforms, in order."""
+    """Return `batch` after all transforms, in order."""
     with torch.no_grad():
         for transform in transforms:
             batch = transform.apply(batch, key)
@@ -185,7 +199,7 @@ def apply_transforms(batch: Batch, transforms: Sequence[BatchTransform], key: Ke
 
 
 def split_batch(batch: Batch, sizes: list[int]) -> list[Batch]:
-    """Views of consecutive parts of `batch`, of `sizes` examples."""
+    """Return views of consecutive parts of `batch`, of `sizes` examples."""
     if len(sizes) == 1:
         return [batch]
     ends = np.cumsum(sizes).tolist()

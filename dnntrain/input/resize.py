@@ -1,4 +1,4 @@
-"""From a picture of any size to the square that the network sees."""
+"""Crop and resize a picture of any size to the size that the network sees."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 
-#: Least area and extreme aspects of a random part (Szegedy et al., "Going deeper with convolutions", 2015).
+#: Least area and extreme aspects of a random crop (Szegedy et al., "Going deeper with
+#: convolutions", 2015).
 _MIN_AREA = 0.08
 _ASPECTS = (3 / 4, 4 / 3)
 _TRIES = 10
 
 
 def crop_center(picture: Image, height: int, width: int) -> Image:
-    """The largest middle part of the aspect `height` : `width`, resized to that many pixels."""
+    """Return the largest center crop of that aspect, resized to `height` x `width`."""
     picture_width, picture_height = picture.size
     scale = min(picture_width / width, picture_height / height)
     left, top = (picture_width - width * scale) / 2, (picture_height - height * scale) / 2
@@ -29,12 +30,18 @@ def crop_center(picture: Image, height: int, width: int) -> Image:
 
 
 def crop_random(picture: Image, size: int, index: int, key: Key) -> Image:
-    """A part of 8 to 100 % of the area and aspect 3:4 to 4:3, resized to a square of `size` pixels; keyed."""
+    """Return a keyed random crop, resized to a square of `size` pixels.
+
+    It has 8 to 100 % of the area and an aspect of 3:4 to 4:3.
+    """
     return crop_and_resize(picture, draw_crop_box(*picture.size, index, key.with_stream("resized_crop")), size, size)
 
 
 def draw_crop_box(width: int, height: int, index: int, key: Key) -> Box:
-    """(left, top, right, bottom) in pixels; the middle square where ten tries give no part that fits."""
+    """Return (left, top, right, bottom) in pixels.
+
+    The center square if ten tries give no crop that fits.
+    """
     image_index = np.array([index])
     for attempt in range(_TRIES):
         area, aspect, x, y = (float(key.uniform(image_index, 4 * attempt + draw)[0]) for draw in range(4))
@@ -50,7 +57,10 @@ def draw_crop_box(width: int, height: int, index: int, key: Key) -> Box:
 
 
 def crop_and_resize(picture: Image, box: Box, height: int, width: int) -> Image:
-    """The part `box` at `height` x `width` pixels, bilinear, antialiased; `picture` itself where it is that already."""
+    """Return the crop `box` at `height` x `width` pixels, bilinear, antialiased.
+
+    `picture` itself if it is equal.
+    """
     from PIL.Image import Resampling
 
     if picture.size == (width, height) and box == (0.0, 0.0, float(width), float(height)):

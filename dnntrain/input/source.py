@@ -1,4 +1,4 @@
-"""What a data set is to the trainer: labelled images, read one by one or held whole as bytes."""
+"""Define data sets of labeled images, read one by one or held in memory as bytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dnntrain.protocols import InputSpec, TargetSpec
 
 
 class Source(Protocol):
-    """The labelled images of one split.
+    """The labeled images of one split.
 
-    labels   int64 [n], class indices
-    failed   examples that could not be read so far, with the reason; stays empty where such an example is an error
+    labels    int64 [n], class indices
+    failures  examples that could not be read so far, with the reason; stays empty if such an example is an error
     """
 
     labels: NDArray[np.int64]
@@ -29,23 +29,29 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Tensor:
-        """uint8 [channels, height, width] at input size. Raises DataError naming the file."""
+        """Return one image at input size: uint8 [channels, height, width].
+
+        Raises DataError naming the file.
+        """
         ...
 
     def get_resident_images(self) -> Tensor | None:
-        """uint8 [n, channels, height, width] in host memory, or None where the images must be read one by one."""
+        """Return all images in host memory, uint8 [n, channels, height, width].
+
+        Returns None if images must be read one by one.
+        """
         ...
 
     def describe(self, index: int) -> str:
-        """What a person can find the example by: "digits test 12", or the path of its file."""
+        """Return a name of the example: "digits test 12", or the path of its file."""
         ...
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Two splits of the same form.
+    """Two splits with the same inputs and targets.
 
-    `digest` is the sha256 of what the data is: where it differs, a run must not be continued.
+    `digest` is the SHA-256 of the data. A run must not be resumed with another digest.
     """
 
     train: Source
@@ -56,10 +62,10 @@ class DataSet:
 
 
 class ArraySource:
-    """Images that are in memory already: `images` uint8 [n, channels, height, width], `labels` [n] whole numbers.
+    """Images in memory.
 
-    Several channels are kept as channels-last bytes, in which one pixel's values are neighbours, whatever order they
-    came in.
+    `images` are uint8 [n, channels, height, width], `labels` [n] integers. Images of several
+    channels are kept as channels-last bytes: the values of one pixel are adjacent.
     """
 
     def __init__(self, images: Tensor, labels: NDArray[np.int64], name: str) -> None:
@@ -84,31 +90,34 @@ class ArraySource:
 
 
 def validate_labels(labels: NDArray[Any], num_classes: int, location: str) -> NDArray[np.int64]:
-    """`labels` as int64 [n]. Raises DataError, naming `place`, where one is no whole number in [0, classes)."""
+    """Return `labels` as int64 [n].
+
+    Raises DataError, naming `location`, if one is not in [0, num_classes).
+    """
     if labels.dtype.kind not in "iu":
         raise DataError(
-            f"{location}: labels are {labels.dtype}, not whole numbers",
-            "store class indices as integers, from 0 upwards",
+            f"{location}: labels must be integers, but are {labels.dtype}",
+            "store class indices as integers, from 0 on",
         )
     outside = (labels < 0) | (labels >= num_classes)
     if outside.any():
         first = int(np.argmax(outside))
         raise DataError(
-            f"{location}: label {int(labels[first])} of example {first} is not in 0..{num_classes - 1}",
-            f"number the {num_classes} classes from 0 to {num_classes - 1}, or use the data set that this file belongs to",
+            f"{location}: label {int(labels[first])} of example {first} must be in 0..{num_classes - 1}",
+            f"number the {num_classes} classes from 0 to {num_classes - 1}, or use the data set of this file",
         )
     return labels.astype(np.int64)
 
 
 def check_classes(labels: NDArray[np.int64], location: str) -> None:
-    """Raises DataError, naming `place`, where all `labels` are of one class."""
+    """Raise DataError, naming `location`, if all `labels` are of one class."""
     if len(labels) == 0 or labels.min() == labels.max():
         present = f"class {labels[0]} only" if len(labels) else "no example"
         raise DataError(f"{location}: holds {present}; at least 2 classes are needed", "use a file with all classes")
 
 
 def compute_digest(parts: Sequence[str | NDArray[np.generic]]) -> str:
-    """sha256 over texts and arrays with their shapes, in order."""
+    """Return the SHA-256 over texts and arrays with their shapes, in order."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):

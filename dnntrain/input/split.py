@@ -1,4 +1,4 @@
-"""Which examples are held out for validation."""
+"""Choose the examples that are held out for validation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from dnntrain.utils.rng import Index, Key
 
 
 def split_validation(labels: NDArray[np.int64], val_fraction: float, seed: int) -> tuple[Index, Index]:
-    """(train, val) indices of the training split, each sorted; stratified by class, keyed by `seed`."""
+    """Return (train, val) indices of the training split, each sorted.
+
+    Stratified by class, keyed by `seed`.
+    """
     return hold_out_examples(labels, round(val_fraction * len(labels)), Key(seed, "validation"))
 
 
 def hold_out_examples(labels: NDArray[np.int64], count: int, key: Key) -> tuple[Index, Index]:
-    """(kept, held) indices, each sorted, with `count` held out and classes in equal proportion.
+    """Return (kept, held out) indices, each sorted, with `count` held out.
 
-    Each class gives its exact share rounded down; what is missing comes from the classes with the largest remainders. A
-    class keeps at least one example where it can, so `held` may be shorter than `count` where classes are tiny. Which
-    examples of a class are held depends on `key` and their own number only.
+    Classes are held out in equal proportion. Each class gives its exact share rounded down; the
+    classes with the largest remainders give the rest. A class keeps at least one example if it can,
+    so fewer than `count` may be held out if classes are tiny. `key` and the number of an example
+    decide whether it is held out.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     exact_shares = count * sizes / max(len(labels), 1)
@@ -36,7 +40,10 @@ def hold_out_examples(labels: NDArray[np.int64], count: int, key: Key) -> tuple[
 
 
 def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
-    """The parts of `dataset`: training and validation out of its training split, by seed; each cut to the limits that are set."""
+    """Split `dataset` by seed into training, validation and test examples.
+
+    Each split is cut to its configured limit.
+    """
     train, val = split_validation(dataset.train.labels, config.data.val_fraction, config.seed)
     test = np.arange(len(dataset.test))
     key = Key(config.seed, "limit")
@@ -50,5 +57,8 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
 
 
 def limit_examples(index: Index, limit: int | None, key: Key) -> Index:
-    """`limit` of the examples `index`, chosen by `key`, in ascending order; all of them without a limit."""
+    """Return `limit` of the examples `index`, chosen by `key`, in ascending order.
+
+    All of them without a limit.
+    """
     return index if limit is None else np.sort(key.permutation(index)[:limit])

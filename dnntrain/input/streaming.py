@@ -1,4 +1,7 @@
-"""The streaming pipeline: worker processes read, decode and augment image by image, one micro-batch each."""
+"""Feed training from worker processes, which prepare one micro-batch each.
+
+They read, decode and augment image by image.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ _MAX_WORKERS = 8
 
 
 class StreamingPipeline:
-    """Hands out what the workers read, in order. Any step may be asked for: the workers then begin anew there."""
+    """Returns the micro-batches of the workers in order.
+
+    Any step may be taken: the workers then restart there.
+    """
 
     name = "streaming"
 
@@ -58,7 +64,7 @@ class StreamingPipeline:
         self.steps_per_epoch = schedules.timetable.steps_in_epoch(0)
 
     def take(self, step: int) -> StepBatch:
-        """The micro-batches of this rank in optimizer step `step`."""
+        """Return the micro-batches of this rank in optimizer step `step`."""
         if self._last_batch is not None and step == self._next - 1:
             return self._last_batch
         if self._replies is None or step != self._next:
@@ -69,7 +75,7 @@ class StreamingPipeline:
         try:
             micro_batches = [self._make_batch(next(self._replies)) for _ in schedule.get_step_ranges(batch)]
         except BaseException:
-            # Else the error's traceback would keep the workers.
+            # Otherwise the error's traceback would keep the workers.
             self.close()
             raise
         self._last_batch = StepBatch(micro_batches, schedule.count_examples(batch), schedule.count_micro_batches(batch))
@@ -92,7 +98,7 @@ class StreamingPipeline:
 
 
 class Receiver:
-    """Turns what a worker sent into a batch on the device."""
+    """Converts the reply of a worker into a batch on the device."""
 
     def __init__(self, source: Source, normalize: Normalizer, device: str) -> None:
         self._source = source
@@ -113,7 +119,10 @@ class Receiver:
 
 
 class Requests(Sampler[Request]):
-    """The micro-batches of one rank from step `first` on, without end: the loader need not know the run's length."""
+    """The micro-batches of one rank from step `first` on, without end.
+
+    The loader need not know the run's length.
+    """
 
     def __init__(self, schedules: BatchSchedules, first: int) -> None:
         self._schedules = schedules
@@ -141,7 +150,10 @@ def stream_batches(
     device: str,
     ranks: int,
 ) -> Iterator[Batch]:
-    """Batches for evaluation: the positions `parts` of `indices`; unreadable ones are left out or raise."""
+    """Yield evaluation batches of the positions `position_chunks` of `indices`.
+
+    Skip unreadable examples or raise.
+    """
     reader = Reader(source, NO_AUGMENTATION, 0, options.on_error == "skip", candidates=None, training=False)
     requests = [Request(indices[positions_of_batch], positions_of_batch, 0) for positions_of_batch in position_chunks]
     receive = Receiver(source, normalize, device)
@@ -156,10 +168,11 @@ def stream_batches(
 def read_ahead(
     reader: Reader, requests: Sampler[Request] | Sequence[Request], workers: int, device: str
 ) -> Generator[Reply]:
-    """The replies to `requests`, in order, by `workers` processes (0: by this one) that stay two requests ahead each.
+    """Yield the replies to `requests` in order, from `workers` processes.
 
-    Workers are forked where the system can: other ways to start them run the user's own script once more. They never
-    touch the device, and compute in one thread.
+    Each process stays two requests ahead. With 0 workers, this process reads. Workers are forked if
+    the system supports it: other start methods run the user's own script again. Workers never touch
+    the device, and compute in one thread.
     """
     if workers == 0:
         yield from (reader[request] for request in requests)
@@ -173,11 +186,13 @@ def read_ahead(
         multiprocessing_context="fork" if hasattr(os, "fork") else None,
         collate_fn=_return_reply,
         worker_init_fn=_start_worker,
-        # A loader draws a seed for its workers, which use none: from torch's own generator it would shift every later dropout mask.
+        # A loader draws a seed for its workers, which use none; torch's own generator would shift
+        # later dropout masks.
         generator=torch.Generator(),
     )
     with warnings.catch_warnings(), _preserve_signal_handler("SIGCHLD"):
-        # Newer Pythons warn of any fork beside threads; the workers take no lock that a thread of ours could hold.
+        # Newer Pythons warn of any fork beside threads; the workers take no lock that a thread of
+        # this process could hold.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         warnings.filterwarnings("ignore", message=".*worker processes in total.*")
         replies = iter(loader)
@@ -187,7 +202,8 @@ def read_ahead(
                 yield next(replies)
             except StopIteration:
                 return
-            # A worker that dies with its images half handed over breaks the connection before torch sees that it is gone.
+            # A worker that dies while it sends images breaks the connection before torch notices
+            # its death.
             except (RuntimeError, EOFError, ConnectionError) as error:
                 raise _translate_worker_error(error) from error
     finally:
@@ -197,7 +213,10 @@ def read_ahead(
 
 
 def choose_worker_count(workers: int | None, ranks: int) -> int:
-    """`workers`, or one for each core that a rank has besides the one it computes on, at least 1, at most 8."""
+    """Return `workers`, or a number by the cores of a rank if it is None.
+
+    That is one per core except the core that the rank computes on, at least 1, at most 8.
+    """
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -210,9 +229,9 @@ def _return_reply(reply: Any) -> Any:
 
 @contextmanager
 def _preserve_signal_handler(name: str) -> Iterator[None]:
-    """Undoes what torch does to a signal: its handler reports a dead worker by an exception wherever we happen to be.
+    """Undo torch's signal handler, which reports a dead worker by an exception at an arbitrary line.
 
-    The death is noticed all the same where the next batch is waited for.
+    The wait for the next batch notices the death as well.
     """
     signal_number = getattr(signal, name, None)
     previous_handler = signal.getsignal(signal_number) if signal_number is not None else None
@@ -222,7 +241,8 @@ def _preserve_signal_handler(name: str) -> Iterator[None]:
 
 
 def _start_worker(_: int) -> None:
-    # A Ctrl-C or SIGTERM to the process group is for the training process, which still needs its workers to end well.
+    # A Ctrl-C or SIGTERM to the process group is for the training process, which needs its workers
+    # to end cleanly.
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     die_with_parent()
@@ -230,11 +250,11 @@ def _start_worker(_: int) -> None:
 
 def _translate_worker_error(error: Exception) -> Exception:
     text = str(error)
-    # What a worker raised itself is passed on with that word.
+    # An error that a worker raised itself begins with this word.
     is_cut_off = isinstance(error, EOFError | ConnectionError) and not text.startswith("Caught")
     if is_cut_off or "exited unexpectedly" in text or "killed by signal" in text:
         return DataError(
-            f"a reading process died ({(text or type(error).__name__).splitlines()[0]})",
-            "often memory or /dev/shm ran out: use fewer data.num_workers, or data.num_workers=0 to see the error itself",
+            f"a data worker died ({(text or type(error).__name__).splitlines()[0]})",
+            "memory or /dev/shm may be full: use fewer data.num_workers, or data.num_workers=0 to see the error itself",
         )
     return error

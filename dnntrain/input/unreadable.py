@@ -1,4 +1,4 @@
-"""What happens to examples that cannot be read, under `data.on_error=skip`."""
+"""Replace examples that cannot be read, for `data.on_error=skip`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ import numpy as np
 from dnntrain.errors import DataError
 from dnntrain.utils.rng import Index, Key
 
-#: Share of a split that may be unreadable before it counts as damaged.
+#: Maximum unreadable share of a split; above it the split counts as damaged.
 MAX_UNREADABLE_SHARE = 0.01
 
-#: Tries to find another example; where 1 % are unreadable, the chance that all fail is 1e-128.
+#: Tries to find another example; if 1 % are unreadable, the chance that all fail is 1e-128.
 _TRIES = 64
 
 
 def draw_substitutes(index: int, candidates: Index, key: Key) -> Iterator[int]:
-    """The examples to try in place of `index`, in order: keyed by it, the epoch and the number of the attempt."""
+    """Yield the examples to try in place of `index`.
+
+    They are keyed by `index`, the epoch and the number of the attempt.
+    """
     substitute_key = key.with_stream("substitute")
     for attempt in range(_TRIES):
         yield int(candidates[substitute_key.integers(np.array([index]), len(candidates), attempt)[0]])
 
 
 def replace_unreadable(index: Index, candidates: Index, unreadable: Collection[int], key: Key) -> Index:
-    """`index` [n] with a readable one of `candidates` in place of each unreadable one: batches keep their size."""
+    """Return `index` [n] with each unreadable example replaced by a readable one.
+
+    Batches keep their size.
+    """
     if not unreadable:
         return index
     readable_index = index.copy()
@@ -38,9 +44,10 @@ def replace_unreadable(index: Index, candidates: Index, unreadable: Collection[i
 
 
 def check_failure_limit(failures: dict[int, str], total: int) -> None:
-    """Raises DataError where more than 1 % of `total` examples could not be read."""
+    """Raise DataError if more than 1 % of `total` examples could not be read."""
     if len(failures) > MAX_UNREADABLE_SHARE * total:
         raise DataError(
-            f"{len(failures)} of {total} images could not be read, more than {MAX_UNREADABLE_SHARE:.0%}: {next(iter(failures.values()))}",
-            "mend or remove the damaged files; data.on_error=skip is for a few of them",
+            f"{len(failures)} of {total} images could not be read; "
+            f"the limit is {MAX_UNREADABLE_SHARE:.0%}: {next(iter(failures.values()))}",
+            "repair or remove the damaged files; data.on_error=skip allows for a few only",
         )

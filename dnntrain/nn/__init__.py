@@ -1,1 +1,1 @@
-"""Building blocks that several choices share: cost, initialization, partition, weights, batch-norm statistics."""
+"""Building blocks that several choices share, such as cost and initialization."""

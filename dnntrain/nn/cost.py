@@ -1,7 +1,8 @@
-"""What a model costs: parameters, floating-point operations, memory kept for the backward pass.
+"""Measure the parameters, FLOPs and activation memory of a model.
 
-Counted by running the model on two images on the CPU, with weights of zero: the meta device would need no arithmetic,
-but its first operation imports torch's compiler, which takes as long as importing torch.
+The model runs on two images on the CPU with weights of zero. The meta device would need no
+arithmetic, but its first operation imports torch's compiler, which takes as long as importing
+torch.
 """
 
 from __future__ import annotations
@@ -21,42 +22,49 @@ from dnntrain.nn.partition import get_sections
 from dnntrain.nn.shape import ModelShape
 from dnntrain.utils.dtensor import local_shard
 
-#: Batch normalisation refuses to train on a single number per channel, so two images are counted.
+#: Batch normalization cannot train on a single number per channel, so two images are counted.
 _EXAMPLES = 2
 
-#: Tensors of the size of the largest activation that a forward pass alone holds: a layer's input and output. Measured.
+#: Memory of a forward pass without gradients (input and output of a layer) / largest activation.
+#: Measured.
 FORWARD_WORK = 1.7
 
 
 def build_with_zero_weights(build: Callable[[], nn.Module]) -> nn.Module:
-    """The model that `build` makes, with zeros instead of random weights, which is quicker."""
+    """Build the model with zeros instead of random weights, which is quicker."""
     with _ZeroFill(), keyed_generator(0):
         return build()
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Numbers in the model's trainable parameters; a shared one counts once."""
+    """Return the number of trainable parameters; a shared parameter counts once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def count_flops_per_example(model: nn.Module, shape: ModelShape) -> float:
-    """Return the floating-point operations of one example's forward pass: a multiply-add counts as two.
+    """Return the FLOPs of one example's forward pass; a multiply-add counts as two.
 
-    Linear layers, convolutions, matrix products and attention are counted; the rest is small. The backward pass takes
-    about twice as many.
+    Linear layers, convolutions, matrix products and attention are counted; the rest is small. The
+    backward pass takes about twice as many.
     """
     return count_forward_cost(model, shape)[0]
 
 
 def count_forward_cost(model: nn.Module, shape: ModelShape) -> tuple[float, int]:
-    """Return (FLOPs of one example's forward pass, number of operators that are counted in it, at least 1)."""
+    """Return the FLOPs of one example's forward pass and its counted operators.
+
+    The number of operators is at least 1.
+    """
     with one_thread(), torch.no_grad(), keyed_generator(0), _FlopCounter() as counter:
         model(_make_zero_images(model, shape, _EXAMPLES))
     return float(counter.flops) / _EXAMPLES, max(1, counter.operators)
 
 
 def count_section_flops(model: nn.Module, shape: ModelShape) -> tuple[float, ...]:
-    """Floating-point operations of the forward pass of one image in each of the model's sections; empty where it states none."""
+    """Return the FLOPs of one image's forward pass in each section of the model.
+
+    The result is empty if it has no sections.
+    """
     costs = []
     features = _make_zero_images(model, shape, _EXAMPLES)
     with one_thread(), torch.no_grad(), keyed_generator(0):
@@ -68,19 +76,28 @@ def count_section_flops(model: nn.Module, shape: ModelShape) -> tuple[float, ...
 
 
 def measure_activation_bytes(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
-    """Bytes that the forward pass of `batch` images keeps for the backward pass; see `kept_bytes`."""
+    """Return the bytes that a forward pass keeps for the backward pass.
+
+    For `batch` images; see `measure_kept_bytes`.
+    """
     return sum(measure_kept_bytes(model, shape, bytes_per_element)) * batch // _EXAMPLES
 
 
 def measure_largest_activation(model: nn.Module, shape: ModelShape, batch: int, bytes_per_element: int) -> int:
-    """Bytes of the largest tensor among those; see `kept_bytes`."""
+    """Return the bytes of the largest tensor that a forward pass keeps.
+
+    For `batch` images; see `measure_kept_bytes`.
+    """
     return max(measure_kept_bytes(model, shape, bytes_per_element), default=0) * batch // _EXAMPLES
 
 
 def estimate_forward_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> float:
-    """Bytes that a forward pass alone of one image holds: `FORWARD_WORK` of the model's largest activation."""
+    """Return the bytes of one image's forward pass without gradients.
+
+    They are `FORWARD_WORK` times the largest activation.
+    """
     grad_flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.requires_grad_(True)  # only what a gradient needs is seen
+    model.requires_grad_(True)  # only tensors that a gradient needs are seen
     try:
         return FORWARD_WORK * measure_largest_activation(model, shape, 1, bytes_per_element)
     finally:
@@ -89,10 +106,10 @@ def estimate_forward_bytes(model: nn.Module, shape: ModelShape, bytes_per_elemen
 
 
 def measure_kept_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> list[int]:
-    """Sizes of the tensors that the forward pass of two images keeps for the backward pass.
+    """Return the sizes of the tensors that a forward pass of two images keeps.
 
-    Each storage counts once, parameters not at all; floating-point numbers take `bytes_per_element` (2 under autocast),
-    others what they take. Counted on two images and scaled.
+    They are kept for the backward pass. Each storage counts once, parameters not at all.
+    Floating-point numbers take `bytes_per_element` (2 under autocast), others their own size.
     """
     with one_thread(), keyed_generator(0), _record_kept_sizes(model, bytes_per_element) as sizes:
         model(_make_zero_images(model, shape, _EXAMPLES))
@@ -101,7 +118,10 @@ def measure_kept_bytes(model: nn.Module, shape: ModelShape, bytes_per_element: i
 
 @contextmanager
 def _record_kept_sizes(model: nn.Module, bytes_per_element: int) -> Iterator[list[int]]:
-    """A list that is filled at the end, with what forward passes keep; see `kept_bytes`. Of a layer in parts, the part that is here."""
+    """Yield a list that gets the sizes of kept tensors at the end.
+
+    See `measure_kept_bytes`. Of a sharded layer only the local shard counts.
+    """
     kept_tensors: dict[int, tuple[Tensor, int]] = {}
     parameters = {local_shard(parameter).untyped_storage()._cdata for parameter in model.parameters()}
 
@@ -110,7 +130,7 @@ def _record_kept_sizes(model: nn.Module, bytes_per_element: int) -> Iterator[lis
         if storage._cdata not in parameters:
             elements = storage.nbytes() // tensor.element_size()
             size = elements * (bytes_per_element if tensor.is_floating_point() else tensor.element_size())
-            # The tensor is held, so that no later storage gets the same address.
+            # The tensor is kept alive, so that no later storage gets the same address.
             kept_tensors[storage._cdata] = (tensor, size)
         return tensor
 
@@ -121,7 +141,11 @@ def _record_kept_sizes(model: nn.Module, bytes_per_element: int) -> Iterator[lis
 
 
 class LayerSizes(NamedTuple):
-    """Bytes for one example: what named layers take (0 where no gradient goes back) and give, and the outputs of each section."""
+    """Bytes of layers and sections for one example.
+
+    Inputs of the named layers (0 without a gradient), their outputs, and the outputs of each
+    section.
+    """
 
     inputs: dict[str, int]
     outputs: dict[str, int]
@@ -131,7 +155,10 @@ class LayerSizes(NamedTuple):
 def measure_layer_sizes(
     model: nn.Module, shape: ModelShape, names: Sequence[str], autocast: torch.dtype | None
 ) -> LayerSizes:
-    """Sizes of a forward pass in the number format that it has under `autocast` (bfloat16 stands for either half)."""
+    """Measure layers in a forward pass under `autocast`.
+
+    bfloat16 represents either half-precision format.
+    """
     sizes = LayerSizes({}, {}, [])
     bytes_per_element = 2 if autocast else 4
 
@@ -154,7 +181,10 @@ def measure_layer_sizes(
 
 
 def measure_kept_by_section(model: nn.Module, shape: ModelShape, bytes_per_element: int) -> list[list[int]]:
-    """`kept_bytes` of each of the model's sections, for one image; of the whole model where it states none."""
+    """Return `measure_kept_bytes` of each section of the model for one image.
+
+    A model without sections counts as one.
+    """
     sizes_by_section = []
     features = _make_zero_images(model, shape, _EXAMPLES)
     with one_thread(), keyed_generator(0):
@@ -171,7 +201,11 @@ def _get_section_functions(model: nn.Module) -> Sequence[Callable[[Tensor], Tens
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Two images are too little for several threads, which wait long for each other where other processes run."""
+    """Compute with one thread.
+
+    Two images are too little work for several threads, which wait long for each other on a busy
+    machine.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -186,7 +220,7 @@ def _make_zero_images(model: nn.Module, shape: ModelShape, batch: int) -> Tensor
 
 
 class _ZeroFill(TorchFunctionMode):
-    """Fills with zeros where a tensor would get random numbers: zeros end the loop of a truncated distribution too."""
+    """Fills tensors with zeros instead of random numbers, which also ends the loop of a truncated distribution."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -199,7 +233,7 @@ class _ZeroFill(TorchFunctionMode):
 
 
 class _FlopCounter(TorchFunctionMode):
-    """Sums the operations of the functions in `_FLOPS`, from their inputs and their result."""
+    """Sums the operations of the functions in `_FLOP_COUNTERS`, from their inputs and their result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,12 +256,12 @@ def _count_linear(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__:
 
 
 def _count_convolution(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
-    """Each output is a product over the weight's [in / groups, kernel …]."""
+    """Count a product over the weight's [in / groups, kernel …] for each output."""
     return 2 * result.numel() * math.prod(weight.shape[1:])
 
 
 def _count_transposed_convolution(result: Tensor, images: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
-    """Each input is spread over the weight's [out / groups, kernel …]."""
+    """Count a product over the weight's [out / groups, kernel …] for each input."""
     return 2 * images.numel() * math.prod(weight.shape[1:])
 
 
@@ -240,7 +274,7 @@ def _count_added_product(result: Tensor, added: Tensor, left: Tensor, right: Ten
 
 
 def _count_einsum(result: Tensor, equation: Any, *operands: Any, **_: Any) -> int:
-    """One multiply-add for each number of the result and each combination of the indices that are summed over."""
+    """Count one multiply-add for each number of the result and each combination of the summed indices."""
     if not isinstance(equation, str):
         return 0
     tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
@@ -255,13 +289,13 @@ def _count_einsum(result: Tensor, equation: Any, *operands: Any, **_: Any) -> in
 
 
 def _count_attention(result: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    """query @ key^T and weights @ value: [.., queries, width] and [.., keys, width]."""
+    """Count query @ key^T and weights @ value: [.., queries, width] and [.., keys, width]."""
     pairs = math.prod(query.shape[:-1]) * key.shape[-2]
     return 2 * pairs * (query.shape[-1] + value.shape[-1])
 
 
 def _count_multi_head(result: Any, query: Tensor, key: Tensor, value: Tensor, width: int, *_: Any, **__: Any) -> int:
-    """Four projections of [length, batch, width], and the attention between."""
+    """Count four projections of [length, batch, width] and the attention between them."""
     queries, keys = math.prod(query.shape[:-1]), math.prod(key.shape[:-1])
     projections = 4 * width * width * (queries + keys)
     return projections + 4 * queries * key.shape[0] * width

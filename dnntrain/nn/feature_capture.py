@@ -1,4 +1,7 @@
-"""Outputs of inner modules beside the logits, in a way that compilation, DDP and FSDP see: one module around the model."""
+"""Return outputs of inner modules beside the logits, from a wrapper of the model.
+
+Compilation, DDP and FSDP see this module.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ from torch import Tensor, nn
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import FeatureTap
 
-#: The name under which adapters are kept in the model while it is trained.
+#: The name of the adapters in the model during training.
 ADAPTERS = "capture_adapters"
 
 
 def add_adapters(model: nn.Module, taps: Sequence[FeatureTap]) -> None:
-    """Keep copies of the adapters of `taps` in the model, so that they are placed, trained and saved with it."""
+    """Add copies of the adapters of `taps` to the model.
+
+    They are then placed, trained and saved with it.
+    """
     adapters = {capture.name: copy.deepcopy(capture.adapter) for capture in taps if capture.adapter is not None}
     if adapters:
         device = next((parameter.device for parameter in model.parameters()), None)
@@ -25,7 +31,7 @@ def add_adapters(model: nn.Module, taps: Sequence[FeatureTap]) -> None:
 
 
 def remove_adapters(model: nn.Module) -> None:
-    """Takes adapters and captures out again: they are no part of what is exported."""
+    """Remove adapters and captures from the model: they are not exported."""
     if hasattr(model, ADAPTERS):
         delattr(model, ADAPTERS)
     for module in model.modules():
@@ -35,7 +41,7 @@ def remove_adapters(model: nn.Module) -> None:
 
 
 class FeatureCapture(nn.Module):
-    """Images → (logits, {name of a capture: outputs of its module, through its adapter})."""
+    """Maps images to (logits, {name of a tap: output of its module and adapter})."""
 
     def __init__(self, model: nn.Module, taps: Sequence[FeatureTap]) -> None:
         super().__init__()
@@ -46,8 +52,8 @@ class FeatureCapture(nn.Module):
         for tap in taps:
             if tap.module not in modules:
                 raise ConfigError(
-                    f"the model has no module {tap.module!r}",
-                    f"it has {', '.join(name for name in modules if name)}",
+                    f"the model does not have a module {tap.module!r}",
+                    f"its modules are {', '.join(name for name in modules if name)}",
                 )
             modules[tap.module].register_forward_hook(partial(_store_output, self._features, tap.name))
 

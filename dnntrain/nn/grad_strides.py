@@ -1,4 +1,4 @@
-"""Gradients that lie in memory as their weights do."""
+"""Keep the memory layout of gradients equal to the layout of their weights."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from torch import Tensor
 
 
 def keep_grad_strides(weight: Tensor) -> Tensor:
-    """`weight`, whose gradient will have its strides.
+    """Return `weight`; its gradient will have the same strides.
 
-    Elementwise functions choose the stride of a dimension of size 1 anew, so that the gradient of a filter for images of one channel,
-    or of one pixel, says that it is contiguous where the filter is channels-last. No number moves; but DDP, whose buckets have the
-    weights' strides, warns of it and copies number by number.
+    Elementwise functions choose a new stride for a dimension of size 1. The gradient of a filter
+    for images of one channel, or of one pixel, then claims to be contiguous although the filter is
+    channels-last. No number moves; but DDP, whose buckets have the weights' strides, warns of it
+    and copies number by number.
     """
     result: Tensor = _KeepGradStrides.apply(weight)
     return result
 
 
 def match_strides(gradient: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """`gradient` with `strides` where they name the same places in memory: they differ in dimensions of size 1 alone."""
+    """Return `gradient` with `strides` if both address the same memory.
+
+    The strides may differ in dimensions of size 1 only.
+    """
     grad_strides = gradient.stride()
     if grad_strides != strides and all(
         size == 1 or grad_stride == stride

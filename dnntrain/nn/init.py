@@ -1,13 +1,16 @@
-"""First weights, keyed by the name of each module: the same on every layout, whatever was built or drawn before.
+"""Initialize weights keyed by module name, equal for every layout.
 
-A module with parameters of its own is reset by its `reset_parameters`, with torch's generator seeded from
-(seed, "init", name of the module). What that does not cover, a module says itself:
+The order in which models are built or numbers are drawn does not matter. A module with its own
+parameters is reset by its `reset_parameters`, with torch's generator seeded from (seed, "init",
+name of the module). A module declares further rules itself:
 
-    initialise_own()    first values of bare parameters (a class token), or rules after the layers' own (a zero scale)
-    weight_scheme       of the model: a function applied to each module after its reset; see `schemes.py`
-    fresh               builds the model anew; for models of libraries and users, whose constructors hold the rules
+    initialize_own_parameters()  values of bare parameters (a class token), or rules after the
+                                 layers' own (a zero scale)
+    weight_scheme                of the model: a function applied to each module after its reset
+    fresh                        builds a new model; for models of libraries and users, whose
+                                 constructors hold the rules
 
-torch's global generator is as before when `initialise` returns.
+`initialize_weights` restores torch's global generator when it returns.
 """
 
 from __future__ import annotations
@@ -24,15 +27,15 @@ from dnntrain.utils.rng import derive_seed
 
 @runtime_checkable
 class SelfInitializer(Protocol):
-    """A module with first values of its own, drawn from torch's generator, which is seeded for it."""
+    """A module that initializes its own parameters from torch's seeded generator."""
 
     def initialize_own_parameters(self) -> None: ...
 
 
 def initialize_weights(model: nn.Module, seed: int) -> None:
-    """Gives every parameter and buffer of `model`, which is on the CPU, its first value.
+    """Initialize every parameter and buffer of `model`, which is on the CPU.
 
-    Parameters of a module that has none of the rules above stay as its constructor left them.
+    Parameters of a module without any of the rules above keep the values of its constructor.
     """
     scheme: Callable[[nn.Module], None] | None = getattr(model, "weight_scheme", None)
     foreign_names = tuple(name for name, module in model.named_modules() if hasattr(module, "fresh"))
@@ -44,7 +47,7 @@ def initialize_weights(model: nn.Module, seed: int) -> None:
                 _reset_module(module)
                 if scheme is not None:
                     scheme(module)
-    # After every layer, so that the rules of a block have the last word over those of its layers.
+    # After every layer, so that the rules of a block override the rules of its layers.
     for name, module in model.named_modules():
         if isinstance(module, SelfInitializer):
             with keyed_generator(seed, name, "own"), torch.no_grad():
@@ -53,7 +56,10 @@ def initialize_weights(model: nn.Module, seed: int) -> None:
 
 @contextmanager
 def keyed_generator(seed: int, *names: str) -> Iterator[None]:
-    """torch's CPU generator, seeded from `seed` and `names`, and put back afterwards; no other device's is touched."""
+    """Seed torch's CPU generator from `seed` and `names`, and restore it afterwards.
+
+    Generators of other devices do not change.
+    """
     previous_state = torch.default_generator.get_state()
     torch.default_generator.manual_seed(derive_seed(seed, "init", *names))
     try:
@@ -63,7 +69,7 @@ def keyed_generator(seed: int, *names: str) -> Iterator[None]:
 
 
 def _reset_module(module: nn.Module) -> None:
-    """The layer's own rule; attention spells it with an underscore."""
+    """Reset the module by its own rule; attention spells it with an underscore."""
     if not any(True for _ in module.parameters(recurse=False)) and not any(True for _ in module.buffers(recurse=False)):
         return
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
@@ -72,13 +78,17 @@ def _reset_module(module: nn.Module) -> None:
 
 
 def _copy_fresh_tensors(model: nn.Module) -> None:
-    """Copies what a newly built model holds, by name; a layer that a transform has put in is reset by its own rule."""
+    """Copy the tensors of a newly built model by name.
+
+    A layer that a transform added is reset by its own rule.
+    """
     fresh_model: nn.Module = model.fresh()  # type: ignore[operator]
     fresh_modules = dict(fresh_model.named_modules())
     for name, module in model.named_modules():
         fresh_tensors = _get_own_tensors(fresh_modules[name]) if name in fresh_modules else {}
         own_tensors = _get_own_tensors(module)
-        # What a transform keeps beside a layer's own tensors, and is not saved with them, starts as it is.
+        # Tensors that a transform keeps beside a layer's own, and that are not saved with them,
+        # keep their values.
         own_tensors = {
             key: tensor
             for key, tensor in own_tensors.items()
@@ -94,7 +104,7 @@ def _copy_fresh_tensors(model: nn.Module) -> None:
 
 
 def _get_own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers that are the module's own."""
+    """Return the module's own parameters and buffers, without those of inner modules."""
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 

@@ -1,16 +1,22 @@
-"""How a model may be divided: what it states of itself, read without the libraries of parallelism.
+"""Read how a model may be partitioned, without the libraries of parallelism.
 
-A model that tensor parallelism can divide has `tensor_parallel_plan()`: {name of an inner module: how it is divided}.
+A model that supports tensor parallelism has `tensor_parallel_plan()`: {name of an inner module: its
+division}.
 
-- `columns`: a linear or convolution layer divided by outputs; its input is whole, its output is this rank's part of the features.
-- `columns/3`: the same where the outputs are 3 stacked parts (query, key, value), each of which is divided.
-- `rows`: divided by inputs; its input is this rank's part, the partial products are summed over the ranks.
-- `features`: a normalisation or other layer over the divided features, divided with them.
+- `columns`: a linear or convolution layer divided by outputs; its input is full, its output is this
+  rank's share of the features.
+- `columns/3`: the same for outputs that are 3 stacked blocks (query, key, value), each of which is
+  divided.
+- `rows`: divided by inputs; its input is this rank's share, the partial products are summed over
+  the ranks.
+- `features`: a normalization or other layer over the divided features, divided with them.
 
-A model that a pipeline can cut has `sections()`: its forward pass as consecutive sections, each with the names of the modules and
-parameters that it owns, and its function Tensor → Tensor. For torchvision's form (features, avgpool, classifier) they are worked out.
+A model that supports pipelines has `sections()`: its forward pass as consecutive sections. Each has
+the names of the modules and parameters that it owns, and its function Tensor → Tensor. For
+torchvision's form (features, avgpool, classifier) the sections are derived.
 
-Blocks, whose weights FSDP gathers together and whose activations may be computed anew, are worked out for every model.
+Blocks are found in every model. FSDP gathers the weights of a block together; its activations may
+be recomputed.
 """
 
 from __future__ import annotations
@@ -22,14 +28,14 @@ from torch import Tensor, nn
 
 
 class Section(NamedTuple):
-    """A part of a forward pass: what it owns, as names of modules and parameters, and its function Tensor → Tensor."""
+    """A part of a forward pass: names of modules and parameters, and a function."""
 
     owned_names: tuple[str, ...]
     apply: Callable[[Tensor], Tensor]
 
 
 def get_sections(model: nn.Module) -> list[Section]:
-    """The model's sections; empty where it does not state any."""
+    """Return the model's sections; empty if it does not declare any."""
     model_sections: Callable[[], Sequence[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]] | None
     model_sections = getattr(model, "sections", None)
     if model_sections is not None:
@@ -44,13 +50,16 @@ def _split_classifier(features: nn.Module, pool: nn.Module, classifier: nn.Modul
 
 
 def get_parallel_plan(model: nn.Module) -> Mapping[str, str] | None:
-    """The tensor-parallel plan that the model states; None where it has none."""
+    """Return the model's tensor-parallel plan, or None."""
     make_plan: Callable[[], Mapping[str, str]] | None = getattr(model, "tensor_parallel_plan", None)
     return None if make_plan is None else make_plan()
 
 
 def get_divisible_sizes(model: nn.Module) -> tuple[tuple[str, int], ...]:
-    """(module, number) pairs of the plan: numbers that the degree must divide. Empty where there is no plan."""
+    """Return (module, number) pairs of the plan; the degree must divide each number.
+
+    The result is empty without a plan.
+    """
     sizes = []
     for name, division in (get_parallel_plan(model) or {}).items():
         module = model.get_submodule(name)
@@ -63,12 +72,15 @@ def get_divisible_sizes(model: nn.Module) -> tuple[tuple[str, int], ...]:
 
 
 def count_stacked_outputs(division: str) -> int:
-    """Into how many stacked parts the outputs of `columns/N` fall."""
+    """Return the number of stacked blocks in the outputs of `columns/N`."""
     return int(division.partition("/")[2] or 1)
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks of a model: modules with inner modules of their own and parameters, that stand in a list or a sequence."""
+    """Return the blocks of a model.
+
+    Blocks are modules in a list or sequence that have parameters and inner modules of their own.
+    """
     candidates: list[nn.Module] = []
     for container in model.modules():
         if isinstance(container, nn.Sequential | nn.ModuleList):

@@ -1,4 +1,7 @@
-"""Statistics of the weights that are evaluated (PreciseBN; Wu & Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3)."""
+"""Recompute batch-norm statistics for the weights that are evaluated (PreciseBN).
+
+Source: Wu & Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ from dnntrain.utils.dtensor import fill_tensors, local_shard
 
 
 class PreciseStatistics:
-    """Running statistics recomputed over `batches` training steps, in place while the model is evaluated and exported.
+    """Running statistics over training steps, swapped in for evaluation and export.
 
-    mean = Σ n_b mean_b / Σ n_b and var = Σ n_b (var_b + mean_b²) / Σ n_b - mean², over the batches b of all ranks. The pass is made
-    once per state of the weights; its result is part of the state, so that the best checkpoint holds the statistics of its weights.
+    mean = Σ n_b mean_b / Σ n_b and var = Σ n_b (var_b + mean_b²) / Σ n_b - mean², over the batches
+    b of all ranks. The pass runs once per state of the weights. Its result is part of the state, so
+    that the best checkpoint holds the statistics of its weights.
     """
 
     replaces = "statistics"
@@ -71,7 +75,8 @@ class PreciseStatistics:
             for name, module in self._layers.items():
                 hook = module.register_forward_pre_hook(partial(_add_moments, sums[name]))
                 stack.callback(hook.remove)
-            # Only batch normalisation trains: dropout is off, as in the evaluation, and draws no random numbers.
+            # Only batch normalization is in training mode: dropout is off, as in evaluation, and
+            # draws no random numbers.
             model.eval()
             for module in self._layers.values():
                 module.training = True
@@ -115,15 +120,17 @@ class PreciseStatistics:
 
 
 def compute_moments(inputs: Tensor) -> Tensor:
-    """float64 [2 * channels + 1]: n * mean, n * (var + mean²) of each channel of `inputs` [examples, channels, …], and n.
+    """Return n * mean and n * (var + mean²) per channel, and n.
 
-    The sum of it over several tensors holds mean and variance of all their numbers: `population`. Differentiable; zeros for no example.
+    The result is float64 [2 * channels + 1]. `inputs` is [examples, channels, …]. The sum over
+    several tensors gives mean and variance of all their numbers; see `compute_population`.
+    Differentiable; zeros if there is no example.
     """
     other_dims = [dim for dim in range(inputs.ndim) if dim != 1]
     wide_dtype = torch.float32 if inputs.device.type == "mps" else torch.float64
     count = inputs.numel() // max(inputs.shape[1], 1)
     if count == 0:
-        # Sums over nothing, which keep the place in the graph: what is computed backward must be so on all ranks.
+        # Empty sums, which keep the place in the graph: all ranks must run the same backward pass.
         zero_sums = inputs.sum(other_dims).to(wide_dtype)
         return torch.cat([zero_sums, zero_sums, zero_sums.new_zeros(1)])
     var, mean = torch.var_mean(inputs.float(), other_dims, correction=0)
@@ -132,7 +139,7 @@ def compute_moments(inputs: Tensor) -> Tensor:
 
 
 def compute_population(total: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean, variance), float64 [channels] each, of a sum of `moments`."""
+    """Return (mean, variance) from a sum of `compute_moments`, float64 [channels]."""
     channels = len(total) // 2
     mean_sum, square_sum, count = total[:channels], total[channels:-1], total[-1]
     mean = mean_sum / count
@@ -144,7 +151,7 @@ def _add_moments(total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...]) -
 
 
 def _make_empty_inputs(module: _BatchNorm) -> Tensor:
-    """Inputs of a layer without an example."""
+    """Return inputs of a layer with no example."""
     assert module.running_mean is not None
     channels = local_shard(module.running_mean)
     return channels.new_empty(0, len(channels))

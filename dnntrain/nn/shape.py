@@ -1,4 +1,4 @@
-"""What the data ask of a model: its number of classes and the size of one image."""
+"""Describe the shape of a classifier: number of classes and size of one image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import ModelSpec
 
-#: Where torchvision and hand-written models keep their last layer, and where the models of this package do.
+#: Names of the last layer in models of torchvision and of users, and in the models of this package.
 _HEAD_NAMES = ("head", "fc", "classifier", "heads")
 
 
@@ -24,7 +24,7 @@ class ModelShape:
 
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> ModelShape:
-        """Return the shape of a model that takes images and has one output a class."""
+        """Return the shape of a model that takes images and has one output per class."""
         return cls(spec.output.size, *spec.inputs.shape)
 
     @property
@@ -33,19 +33,22 @@ class ModelShape:
         return self.channels * self.height * self.width
 
     def check_min_size(self, model: str, min_size: int) -> None:
-        """Raises ConfigError where an image is smaller than `size` by `size` pixels."""
+        """Raise ConfigError if an image is smaller than `min_size` by `min_size` pixels."""
         if min(self.height, self.width) < min_size:
             raise ConfigError(
-                f"model={model} needs images of at least {min_size}x{min_size} pixels; these have {self.height}x{self.width}",
+                f"model={model} needs images of at least {min_size}x{min_size} pixels; "
+                f"these have {self.height}x{self.width}",
                 "choose model=mlp, which takes any size, or data with larger images",
             )
 
 
 def find_head_modules(model: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that turn features into classes: `("head",)`, `("fc",)`, `("classifier.3",)` …
+    """Return the names of the modules that map features to classes.
 
-    timm names them itself (`pretrained_cfg["classifier"]`); else the attribute `head`, `fc`, `classifier` or `heads` is
-    looked for, and in it the last layer with weights; else the last linear layer of the model. Empty where none is.
+    For example `("head",)`, `("fc",)` or `("classifier.3",)`. timm declares them
+    (`pretrained_cfg["classifier"]`). Else it is the last layer with weights in the attribute
+    `head`, `fc`, `classifier` or `heads`; else the last linear layer of the model. Empty if there
+    is none.
     """
     modules = dict(model.named_modules())
     config = getattr(model, "pretrained_cfg", None) or {}
@@ -60,13 +63,13 @@ def find_head_modules(model: nn.Module) -> tuple[str, ...]:
 
 
 def find_head_parameters(model: nn.Module) -> tuple[str, ...]:
-    """Names of the parameters of the final classifier: `("head.weight", "head.bias")`."""
+    """Return the parameter names of the head: `("head.weight", "head.bias")`."""
     prefixes = tuple(f"{name}." for name in find_head_modules(model))
     return tuple(name for name, _ in model.named_parameters() if name.startswith(prefixes)) if prefixes else ()
 
 
 def _find_last_layer(name: str, module: nn.Module) -> str | None:
-    """The name of the last linear or convolutional layer within `module`, itself included."""
+    """Return the name of the last linear or convolutional layer within `module`, itself included."""
     layers = [inner_name for inner_name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     if not layers:
         return None
@@ -74,5 +77,5 @@ def _find_last_layer(name: str, module: nn.Module) -> str | None:
 
 
 def get_storage_key(tensor: Tensor) -> tuple[int, int, tuple[int, ...]]:
-    """What two tensors that share their memory and shape have in common: their storage, offset and shape."""
+    """Return the storage, offset and shape of a tensor: a key of its memory."""
     return int(tensor.untyped_storage()._cdata), int(tensor.storage_offset()), tuple(tensor.shape)

@@ -1,6 +1,6 @@
-"""Foreign model files as named tensors: safetensors, or PyTorch files read with `weights_only=True`. No code is run.
+"""Read model files as named tensors: safetensors, or PyTorch `weights_only=True`.
 
-What a file is, is told by its first bytes, not by its name.
+No code is run. The first bytes of a file decide its format, not its name.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from dnntrain.utils.suggest import suggest_run
 #: A header holds about 100 bytes for each tensor; this is room for 150,000 of them.
 _MAX_HEADER_BYTES = 16 * 2**20
 
-#: Under which of these keys a PyTorch file keeps its weights, where it is not a state_dict itself.
+#: Keys under which a PyTorch file may keep its weights if it is not a state_dict itself.
 _STATE_DICT_KEYS = ("state_dict", "model", "model_state_dict", "model_state")
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """The tensors of an open file: shape of each name, and `read(name)`, which may raise CheckpointError."""
+    """The tensors of an open file: the shape of each name, and `read(name)`.
+
+    `read` may raise CheckpointError.
+    """
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
@@ -42,7 +45,10 @@ class ModelFile:
 
 @contextmanager
 def open_model_file(path: Path) -> Iterator[ModelFile]:
-    """Opens the file `path`, or `model.safetensors` in the folder `path`. Raises CheckpointError for others."""
+    """Open the file `path`, or `model.safetensors` in the folder `path`.
+
+    Raises CheckpointError for others.
+    """
     path = _resolve_path(path)
     with _wrap_read_errors(path):
         start = _read_first_bytes(path)
@@ -71,7 +77,7 @@ def _resolve_path(path: Path) -> Path:
             suggest_run(path, "model.safetensors") if isinstance(error, FileNotFoundError) else "",
         ) from None
     if not stat.S_ISREG(mode):
-        raise CheckpointError(f"{path} is neither a file nor a folder")
+        raise CheckpointError(f"{path} must be a file or a folder")
     return path
 
 
@@ -92,7 +98,7 @@ _FILE_KINDS_HINT = "a model file is .safetensors, or a .pt or .pth that holds te
 
 
 def _describe_content(start: bytes) -> str:
-    """What a file that begins with `start` seems to be."""
+    """Describe the likely content of a file that begins with `start`."""
     text = start.lstrip().lower()
     if not start:
         return "it is empty"
@@ -104,7 +110,7 @@ def _describe_content(start: bytes) -> str:
         return "it is JSON"
     if b"onnx" in start or b"pytorch" in start[:64]:
         return "it is an ONNX file, which cannot be trained on"
-    return "its first bytes are those of no known format; it may be damaged"
+    return "its format is unknown; it may be damaged"
 
 
 def _open_safetensors(path: Path) -> Iterator[ModelFile]:
@@ -134,36 +140,43 @@ _FETCH_AGAIN_HINT = "copy or download it again"
 
 
 def _check_header(path: Path) -> None:
-    """What the library leaves open: a bound on the header, and that no name stands twice. It checks the rest itself."""
+    """Check the size of the header and that its names are unique.
+
+    The library checks the rest.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > size - 8:
             raise CheckpointError(
-                f"{path} is damaged: its header should have {length} bytes, the file has {size}", _FETCH_AGAIN_HINT
+                f"{path} is damaged: its header should have {length} bytes, but the file has {size}", _FETCH_AGAIN_HINT
             )
         if length > _MAX_HEADER_BYTES:
-            raise CheckpointError(f"{path}: a header of {length} bytes is more than {_MAX_HEADER_BYTES}")
+            raise CheckpointError(f"{path}: its header has {length} bytes; the limit is {_MAX_HEADER_BYTES}")
         header = file.read(length)
     try:
         json.loads(header, object_pairs_hook=_reject_duplicates)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: its header is no valid JSON: {error}", _FETCH_AGAIN_HINT) from None
+        raise CheckpointError(f"{path} is damaged: its header is not valid JSON: {error}", _FETCH_AGAIN_HINT) from None
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} appears twice")
     return values
 
 
 def _read_torch_file(path: Path) -> ModelFile:
-    """Reads all tensors of a PyTorch file. One that needs code to be run is refused; there is no fallback."""
+    """Read all tensors of a PyTorch file.
+
+    A file that needs code to run is rejected; there is no fallback.
+    """
     _refuse_programs(path)
     try:
-        # By its contents, whatever it is called; torch's warnings are about formats that are refused or harmless here.
+        # By its contents, whatever its name. torch's warnings are about formats that are rejected
+        # or harmless here.
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -172,8 +185,8 @@ def _read_torch_file(path: Path) -> ModelFile:
         code_match = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
         problem = f"names code, {code_match[1]}" if code_match else "holds more than tensors, or is damaged"
         raise CheckpointError(
-            f"{path} {problem}; reading it would run code from the file, so it is refused",
-            "where you trust its origin, load it there and save `model.state_dict()`",
+            f"{path} {problem}; dnntrain does not load it, because that would run code from the file",
+            "if you trust its origin, load it with torch and save `model.state_dict()`",
         ) from None
     except Exception as error:
         first_line = str(error).partition("\n")[0][:200]
@@ -183,7 +196,7 @@ def _read_torch_file(path: Path) -> ModelFile:
 
 
 def _refuse_programs(path: Path) -> None:
-    """TorchScript and exported programs are zip files too, but hold code."""
+    """Reject TorchScript and exported programs, which are zip files too, but hold code."""
     if _read_first_bytes(path)[:2] != b"PK":
         return
     try:
@@ -203,7 +216,7 @@ def _refuse_programs(path: Path) -> None:
 
 
 def _extract_state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """The mapping of names to tensors within what a PyTorch file holds."""
+    """Return the mapping of names to tensors in the content of a PyTorch file."""
     for key in _STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -213,7 +226,8 @@ def _extract_state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     if bad_names:
         name_list = ", ".join(repr(name)[:80] for name in bad_names[:5])
         raise CheckpointError(
-            f"{path} is not a state_dict: {len(bad_names)} of its {len(content)} entries are not dense tensors: {name_list}",
+            f"{path} is not a state_dict: "
+            f"{len(bad_names)} of its {len(content)} entries are not dense tensors: {name_list}",
             f"save `model.state_dict()`, by itself or under one of {', '.join(_STATE_DICT_KEYS)}",
         )
     return dict(content)

@@ -1,4 +1,4 @@
-"""Weights from a file into a model: all names are compared first, then all are copied, or none."""
+"""Load weights from a file into a model: compare all names, then copy all or none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dnntrain.errors import CheckpointError
 from dnntrain.nn.shape import find_head_modules, get_storage_key
 from dnntrain.nn.weight_files import ModelFile, open_model_file
 
-#: Prefixes that wrappers put before every name: DataParallel and DDP, Lightning and others.
+#: Prefixes that wrappers add to every name: DataParallel and DDP, Lightning and others.
 _PREFIXES = ("module.", "model.", "net.", "network.")
 
 #: Names listed of each kind of difference.
@@ -23,7 +23,7 @@ _MAX_LISTED = 5
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was loaded: the file, names that were copied, names of the head that keep their new weights."""
+    """The file, the copied names, and the names of the head that keep new weights."""
 
     path: Path
     loaded: tuple[str, ...]
@@ -36,7 +36,7 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class _Difference:
-    """Names that the file lacks, that only the file has, and those of both with other shapes or kinds of numbers."""
+    """Names that the file lacks, names that only the file has, and names whose shapes or kinds of numbers differ."""
 
     missing: list[str]
     unexpected: list[str]
@@ -47,12 +47,12 @@ class _Difference:
 
 
 def load_weights(model: nn.Module, path: str | Path, replace_head: bool) -> LoadReport:
-    """Copies the tensors of a run directory, a .safetensors, or a .pt or .pth into `model`, by name.
+    """Copy tensors into `model` by name from a run, a .safetensors, a .pt or a .pth.
 
-    With `replace_head`, a final classifier that the file lacks, or has for another number of classes, keeps the weights
-    it has. Wrappers' prefixes (`module.`, `_orig_mod.`) are taken off. Numbers take the type of the model's.
-    Raises CheckpointError where the file is damaged or foreign, or where any other name or shape differs, naming them;
-    `model` is then as before.
+    With `replace_head`, a final classifier that the file lacks, or has for another number of
+    classes, keeps the weights it has. Wrappers' prefixes (`module.`, `_orig_mod.`) are removed.
+    Numbers are converted to the model's type. Raises CheckpointError if the file is damaged or
+    foreign, or if another name or shape differs, and names them; `model` is then unchanged.
     """
     with open_model_file(Path(path).expanduser()) as file:
         targets = model.state_dict()
@@ -70,7 +70,10 @@ def load_weights(model: nn.Module, path: str | Path, replace_head: bool) -> Load
 
 
 def check_weights(model: nn.Module, path: str | Path, replace_head: bool) -> None:
-    """Raises CheckpointError where `load_weights` would for names and shapes; reads no numbers and changes nothing."""
+    """Raise the CheckpointError of `load_weights` for names and shapes.
+
+    Read no numbers and change nothing.
+    """
     with open_model_file(Path(path).expanduser()) as file:
         _match_names(file, model, model.state_dict(), replace_head)
 
@@ -78,7 +81,10 @@ def check_weights(model: nn.Module, path: str | Path, replace_head: bool) -> Non
 def _match_names(
     file: ModelFile, model: nn.Module, targets: Mapping[str, Tensor], replace_head: bool
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """(name in the model → name in the file, names of the head that keep their weights). Raises CheckpointError where others differ."""
+    """Return (name in the model → name in the file, names of the head that keep their weights).
+
+    Raises CheckpointError if other names differ.
+    """
     sources = _map_names(file, targets)
     head = tuple(f"{name}." for name in find_head_modules(model))
     kept_head = tuple(
@@ -92,7 +98,7 @@ def _match_names(
 
 
 def _map_names(file: ModelFile, targets: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name in the model → name in the file."""
+    """Return a mapping from names in the model to names in the file."""
     names = {name.replace("_orig_mod.", ""): name for name in file.shapes}
     if len(names) < len(file.shapes):
         raise CheckpointError(f"{file.path} holds names that differ in `_orig_mod.` only")
@@ -136,7 +142,7 @@ def _compare_names(
 
 
 def _find_tied_names(targets: Mapping[str, Tensor], sources: Iterable[str]) -> set[str]:
-    """Names whose tensor is loaded under another name, because modules share it."""
+    """Return the names whose tensor is loaded under another name, because modules share it."""
 
     loaded_keys = {get_storage_key(targets[name]) for name in sources if name in targets}
     return {name for name, tensor in targets.items() if get_storage_key(tensor) in loaded_keys}
@@ -152,7 +158,7 @@ def _read_value(file: ModelFile, source: str, name: str) -> Tensor:
 
 
 def _check_number_kinds(file: ModelFile, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-    """Whole numbers do not become weights, nor complex ones real."""
+    """Raise CheckpointError if integers would become weights, or complex numbers real."""
     wrong = [
         f"{_format_name(name)}: {_get_dtype_name(value)} in the file, {_get_dtype_name(targets[name])} in the model"
         for name, value in values.items()
@@ -192,7 +198,8 @@ def _make_mismatch_error(
         _format_difference(
             "mis-shaped",
             [
-                f"{_format_name(name)}: {_format_shape(file.shapes[sources[name]])} in the file, {_format_shape(targets[name].shape)} here"
+                f"{_format_name(name)}: {_format_shape(file.shapes[sources[name]])} in the file, "
+                f"{_format_shape(targets[name].shape)} here"
                 for name in difference.misshaped[:_MAX_LISTED]
             ],
             difference.misshaped,
@@ -202,13 +209,13 @@ def _make_mismatch_error(
     if only_head and difference.misshaped and not difference.unexpected:
         classes = file.shapes[sources[difference.misshaped[0]]]
         return CheckpointError(
-            f"{file.path} was trained for {classes[0] if classes else '?'} classes, this model has "
+            f"{file.path} was trained for {classes[0] if classes else '?'} classes, but this model has "
             f"{targets[difference.misshaped[0]].shape[0]}:\n" + "\n".join(line for line in lines if line),
             "init_replace_head=true loads the rest and gives the head new weights",
         )
     return CheckpointError(
         f"{file.path} does not fit this model:\n" + "\n".join(line for line in lines if line),
-        "choose the model that the file was saved from, with the same knobs",
+        "choose the model that the file was saved from, with the same options",
     )
 
 
@@ -224,14 +231,17 @@ def _join_limited(texts: list[str]) -> str:
 
 
 def _suggest_nearest(name: str, others: list[str]) -> str:
-    """The nearest of `others` with the same last part; looked for among the first 500 only."""
+    """Return a text with the nearest of `others` that has the same last part.
+
+    Only the first 500 are searched.
+    """
     suffix = name.rpartition(".")[2]
     matches = difflib.get_close_matches(name[:200], [other for other in others if other.endswith(suffix)][:500], 1, 0.6)
     return f" (nearest: {_format_name(matches[0])})" if matches else ""
 
 
 def _format_name(name: str) -> str:
-    """A name from a foreign file, fit for a terminal."""
+    """Return a name from a foreign file in a form that is safe for a terminal."""
     name = name if name.isprintable() and name else repr(name)
     return name if len(name) <= 80 else f"{name[:79]}…"
 

@@ -1,1 +1,1 @@
-"""Sweeps: which trials a line makes, where each runs, and a pool of processes that runs them."""
+"""Sweeps: the trials of a command line, and the processes that run them."""

@@ -1,4 +1,4 @@
-"""A line with several values → the lines of its trials, in Hydra's grammar for sweeps.
+"""Expand a command line into its trials, in Hydra's sweep grammar.
 
 sched=cosine,step      these choices            optim.lr=range(1,4)      1, 2, 3
 augment=[mixup],[ema]      these lists              model=glob(resnet*)      every choice of that form
@@ -18,28 +18,29 @@ from typing import Any
 from dnntrain.config.overrides import format_mistake
 from dnntrain.errors import ConfigError
 
-#: More trials than this are taken for a mistake.
+#: A line with more trials than this is rejected.
 MAX_TRIALS = 1000
 
 #: Keys that belong to the sweep as a whole.
 _UNSWEEPABLE_KEYS = {
     "run_dir": "it is the folder of the whole sweep; each trial has its own folder in it",
-    "resume": "each trial goes on where it stopped by itself",
+    "resume": "each trial resumes by itself",
 }
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One trial: all its words, and of these the ones that differ between trials."""
+    """One trial: all its words, and the words that differ between trials."""
 
     words: tuple[str, ...]
     swept_words: tuple[str, ...]
 
 
 def make_combinations(words: Sequence[str], choices: Callable[[str], Sequence[str]]) -> list[Combination]:
-    """The trials of a line: every combination of the values of its words, the last word varying fastest.
+    """Return the trials of a line: every combination of the values of its words.
 
-    `choices` names the choices of a group, for glob(). Raises ConfigError that lists every word that cannot be swept.
+    The last word varies fastest. `choices` returns the choices of a group, for glob(). Raises
+    ConfigError that lists every word that cannot be swept.
     """
     mistakes: list[str] = []
     word_values = [_expand_word(word, choices, mistakes) for word in words]
@@ -60,7 +61,10 @@ def make_combinations(words: Sequence[str], choices: Callable[[str], Sequence[st
 
 
 def make_folder_name(number: int, count: int, swept_words: Sequence[str]) -> str:
-    """`2-sched=step,optim.lr=0.1`: the name of trial `number` of `count`, of plain characters and at most 100 of them."""
+    """Return the folder name of a trial: `2-sched=step,optim.lr=0.1`.
+
+    It has plain characters, at most 100.
+    """
     text = ",".join(word.lstrip("+") for word in swept_words) or "only"
     safe_name = re.sub(r"[^\w.+=,@-]+", "_", re.sub(r"[\[\]{}'\"]", "", text))
     if len(safe_name.encode()) > 90:
@@ -69,7 +73,10 @@ def make_folder_name(number: int, count: int, swept_words: Sequence[str]) -> str
 
 
 def _expand_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: list[str]) -> list[str] | None:
-    """The words that `word` stands for; None where it has one value, or is for the check of settings to refuse."""
+    """Return the words for the values of `word`.
+
+    Returns None if it has one value or the checks must reject it.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -83,7 +90,9 @@ def _expand_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: l
         return None
     if key in _UNSWEEPABLE_KEYS:
         mistakes.append(
-            format_mistake(word, f"{key} has one value in a sweep: {_UNSWEEPABLE_KEYS[key]}", f"write {key}=VALUE")
+            format_mistake(
+                word, f"{key} must have one value in a sweep: {_UNSWEEPABLE_KEYS[key]}", f"write {key}=VALUE"
+            )
         )
         return None
     try:
@@ -92,23 +101,29 @@ def _expand_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: l
         mistakes.append(format_mistake(word, *str(error).strip().split("\n  ", 1)))
         return None
     if duplicate := next((value for number, value in enumerate(values) if value in values[:number]), None):
-        mistakes.append(format_mistake(word, f"{duplicate} stands there twice", "name each value once"))
+        mistakes.append(format_mistake(word, f"{duplicate} appears twice", "name each value once"))
     return [f"{prefixed_key}={value}" for value in values]
 
 
 def _list_values(override: Any, key: str, choices: Callable[[str], Sequence[str]]) -> list[str]:
-    """The values of a sweep, each in the form in which a single one is written. Raises ConfigError."""
+    """Return the values of a sweep, each written as a single override.
+
+    Raises ConfigError.
+    """
     from hydra.core.override_parser.types import Glob
 
     sweep = override.value()
     if not override.is_discrete_sweep():
-        raise ConfigError("an interval has no end of values", f"name some: {key}=choice(…) or {key}=range(…)")
+        raise ConfigError("an interval has infinitely many values", f"list values: {key}=choice(…) or {key}=range(…)")
     if getattr(sweep, "shuffle", False):
-        raise ConfigError("a shuffled sweep would be another one each time", "write the values in their order")
+        raise ConfigError(
+            "a sweep does not support shuffle, because its order would change each time",
+            "write the values in their order",
+        )
     if isinstance(sweep, Glob):
         values = sweep.filter(list(choices(key)))
     else:
         values = list(itertools.islice(override.sweep_string_iterator(), MAX_TRIALS + 1))
     if not values:
-        raise ConfigError("no value is left", f"dnntrain ls {key} lists the choices" if isinstance(sweep, Glob) else "")
+        raise ConfigError("no value matches", f"dnntrain ls {key} lists the choices" if isinstance(sweep, Glob) else "")
     return values

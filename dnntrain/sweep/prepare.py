@@ -1,6 +1,6 @@
 """Prepare a sweep: compose, check and plan every trial before any of them starts.
 
-The parent process alone composes. It lists every mistake of every trial at once.
+Only the parent process composes. It lists every mistake of every trial at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dnntrain.utils.world import World
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep without mistakes: its folder, its trials, and the parts of the machine that they run on."""
+    """A checked sweep: its folder, its trials, and their parts of the machine."""
 
     folder: Path
     trials: tuple[Trial, ...]
@@ -37,9 +37,10 @@ class Sweep:
 def prepare_sweep(
     overrides: Sequence[str], config_dir: Path | None = None, *, jobs: int | None = None, quiet: bool = False
 ) -> Sweep:
-    """Compose, check and plan every trial. Raises ConfigError that lists the mistakes of all of them.
+    """Compose, check and plan every trial.
 
-    `jobs` trials run at once; None: as many as fit on the machine.
+    Raises ConfigError that lists the mistakes of all of them. `jobs` trials run at once; None: as
+    many as fit on the machine.
     """
     trial_words = make_combinations(overrides, load_registry(config_dir).list_names)
     configs = _compose_trials(trial_words, config_dir, quiet)
@@ -50,13 +51,17 @@ def prepare_sweep(
     trials: list[Trial] = []
     devices: tuple[str, ...] = ()
     memory_bytes = 0
-    mistakes = [f"{folder} is the folder of one run\n     name another run_dir"] * (folder / "config.yaml").exists()
+    mistakes = [f"{folder} is the folder of a single run\n     name another run_dir"] * (
+        folder / "config.yaml"
+    ).exists()
     for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
         name = known_names.get(compute_digest(config)) or make_folder_name(
             number, len(trial_words), combination.swept_words
         )
         if any(trial.folder.name == name for trial in trials):
-            name = f"{name}-{compute_digest(config)[:6]}"  # an earlier line has given the name to another trial of this one
+            name = (
+                f"{name}-{compute_digest(config)[:6]}"  # another trial of this line has the name from an earlier line
+            )
         path = folder / name
         words = tuple(word for word in combination.words if not word.startswith("run_dir="))
         try:
@@ -79,7 +84,10 @@ def prepare_sweep(
 
 
 def _compose_trials(trial_words: Sequence[Combination], config_dir: Path | None, quiet: bool) -> list[dict[str, Any]]:
-    """The resolved configuration of every trial. Raises ConfigError that lists the mistakes of all, each once."""
+    """Return the configuration of every trial.
+
+    Raises ConfigError with the mistakes of all, each once.
+    """
     configs: list[dict[str, Any]] = []
     mistakes: list[str] = []
     for number, combination in enumerate(trial_words):
@@ -89,8 +97,8 @@ def _compose_trials(trial_words: Sequence[Combination], config_dir: Path | None,
             mistakes += error.mistakes
     if configs and (resume := configs[0]["resume"]) != "auto":
         mistakes.append(
-            f"resume={resume} is for one run; in a sweep each trial goes on where it stopped\n"
-            "     name another run_dir to begin anew, or init_from=PATH for weights to start from"
+            f"resume={resume} is for one run; in a sweep each trial resumes by itself\n"
+            "     name another run_dir to start again, or init_from=PATH for weights to start from"
         )
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
@@ -98,7 +106,7 @@ def _compose_trials(trial_words: Sequence[Combination], config_dir: Path | None,
 
 
 def _check_distinct(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]]) -> None:
-    """Refuses two trials that would compute the same."""
+    """Raise ConfigError if two trials would compute the same."""
     first: dict[str, int] = {}
     mistakes = []
     for number, config in enumerate(configs):
@@ -116,7 +124,7 @@ def _check_local(
     folder: Path,
     line: tuple[Sequence[str], Path | None, int | None],
 ) -> None:
-    """Refuse trials that would only stand in a queue: the sweep waits for its trials, and divides this machine among them."""
+    """Reject trials for a job queue: the sweep waits for its trials, and divides this machine among them."""
     overrides, config_dir, jobs = line
     for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
         choice = decode_config(config).launch
@@ -124,19 +132,21 @@ def _check_local(
             continue
         words = [word for word in combination.words if not word.startswith(("run_dir=", "launch="))]
         path = folder / make_folder_name(number, len(trial_words), combination.swept_words)
-        hint = f"a job for each trial: {shlex.join(['dnntrain', 'submit', *add_config_dir(config_dir, words), f'run_dir={path}'])}"
+        submit_words = ["dnntrain", "submit", *add_config_dir(config_dir, words), f"run_dir={path}"]
+        hint = f"a job for each trial: {shlex.join(submit_words)}"
         if choice.nodes == 1:
             flags = [] if jobs is None else [f"--jobs={jobs}"]
             words = [word for word in overrides if not word.startswith("run_dir=")]
             command = choice.make_sweep_command([*flags, *add_config_dir(config_dir, words), f"run_dir={folder}"])
             hint += f"\n  or one job for all: {command}"
-        raise ConfigError(
-            "launch=slurm is for one run: a sweep waits for its trials, which would wait in Slurm's queue", hint
-        )
+        raise ConfigError("a sweep does not support launch=slurm, because its trials would wait in Slurm's queue", hint)
 
 
 def _choose_folder(configs: Sequence[dict[str, Any]]) -> Path:
-    """run_dir where it is set, else runs/NAME/sweep-ID, where ID follows from what the trials compute."""
+    """Return run_dir if it is set, else runs/NAME/sweep-ID.
+
+    The configurations of the trials define ID.
+    """
     if configs[0]["run_dir"]:
         return Path(configs[0]["run_dir"]).expanduser().absolute()
     names = {config["name"] for config in configs}
@@ -145,7 +155,7 @@ def _choose_folder(configs: Sequence[dict[str, Any]]) -> Path:
 
 
 def _open_trial_session(config: dict[str, Any]) -> Any:
-    """The trial's session: its data are there, and it has a plan."""
+    """Open the session of a trial, which checks its data and makes its plan."""
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     try:
@@ -158,14 +168,14 @@ def _open_trial_session(config: dict[str, Any]) -> Any:
 
 
 def _find_changed_settings(path: Path, config: dict[str, Any]) -> list[str]:
-    """Why a trial cannot go on in `path`: it was begun there with other settings."""
+    """Return the reasons why a trial cannot resume in `path`, where it began with other settings."""
     if not (path / "checkpoints" / "LAST").exists() or not (path / "config.yaml").exists():
         return []
     return [f"{path.name}: {reason}" for reason in find_refusals(load_config(path / "config.yaml"), {**config})]
 
 
 def _compute_demand(session: Any) -> ResourceDemand:
-    """Return what a trial takes of the machine, by its plan."""
+    """Return the resources of a trial, by its plan."""
     from dnntrain.utils.hardware import get_device_index
 
     plan, config = session.plan, session.config
@@ -181,14 +191,14 @@ def _compute_demand(session: Any) -> ResourceDemand:
 
 
 def _list_devices(hardware: Any) -> tuple[str, ...]:
-    """The accelerators of this machine that may be used, by the names that CUDA_VISIBLE_DEVICES takes."""
+    """Return the usable accelerators, by the names that CUDA_VISIBLE_DEVICES takes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in visible.split(",") if name.strip()]
     return tuple(names or map(str, range(hardware.device_count)))
 
 
 def list_cores() -> tuple[int, ...]:
-    """The cores that this process may use."""
+    """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))

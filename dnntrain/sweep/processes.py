@@ -1,4 +1,7 @@
-"""Processes of trials: started in sessions of their own, found again by a mark, ended with all they have started."""
+"""Start, find and end the processes of trials.
+
+Each trial has its own session. An environment variable marks all processes of a trial.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ MARK_VARIABLE = "DNNTRAIN_TRIAL"
 
 
 def start_process(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    """Starts the trial of `folder`; what it says is added to output.txt there."""
+    """Start the trial of `folder`; its output is appended to output.txt there."""
     with (folder / "output.txt").open("ab") as output:
         return subprocess.Popen(
             command,
@@ -28,7 +31,10 @@ def start_process(command: Sequence[str], environ: Mapping[str, str], folder: Pa
 
 
 def find_processes(folder: Path) -> list[int]:
-    """The live processes that bear the mark of `folder`: the trial, its torchrun, its ranks and their readers."""
+    """Return the live processes with the mark of `folder`.
+
+    They are the trial, torchrun, its ranks and their data workers.
+    """
     mark_entry = f"{MARK_VARIABLE}={folder}".encode()
     process_ids = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -39,9 +45,10 @@ def find_processes(folder: Path) -> list[int]:
 
 
 def end_processes(folder: Path, patience_s: Sequence[float] = (0.0, 5.0, 5.0)) -> int:
-    """Ends what is left of the trial of `folder`, and returns the number of processes that it had to signal.
+    """End the remaining processes of the trial of `folder`.
 
-    Waits for them, then sends SIGTERM, then SIGKILL, for as many seconds each.
+    Return the number of signaled processes. Waits, then sends SIGTERM, then SIGKILL; `patience_s`
+    are the seconds to wait after each.
     """
     signaled_ids: set[int] = set()
     for signal_number, seconds in zip((None, signal.SIGTERM, signal.SIGKILL), patience_s, strict=True):

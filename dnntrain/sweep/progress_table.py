@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table on a terminal, plain lines in a pipe, or only what failed."""
+"""Show a sweep as a live table, as plain lines, or only its failures."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from dnntrain.sweep.sweep_directory import Trial, TrialStatus, write_results
 from dnntrain.utils.streams import SafeStream, is_live_terminal
 from dnntrain.utils.units import format_seconds, pluralize
 
-#: Seconds between two lines about what runs.
+#: Seconds between two lines about running trials.
 _LINE_INTERVAL_S = 60.0
 
 _COLORS = {"done": "green", "running": "cyan", "waiting": "bright_black", "broken off": "yellow"}
 
 
 class PlainProgressTable(ProgressTable):
-    """A line where a trial begins and where it ends; results.csv after each. `quiet` keeps what failed only."""
+    """Prints a line when a trial starts and ends, and writes results.csv after each.
+
+    `quiet` prints failures only.
+    """
 
     def __init__(
         self,
@@ -44,15 +47,16 @@ class PlainProgressTable(ProgressTable):
         self._line_at = time.monotonic() + _LINE_INTERVAL_S
 
     def open(self) -> None:
-        """Says what will run, and writes the first results.csv."""
+        """Print the trials to run, and write the first results.csv."""
         num_done = sum(status.is_done for status in self.statuses)
         self._write_results()
         self.say(
-            f"sweep of {pluralize(len(self.trials), 'trial')}{f', {num_done} done before' if num_done else ''}: {self._folder}"
+            f"sweep of {pluralize(len(self.trials), 'trial')}"
+            f"{f', {num_done} done before' if num_done else ''}: {self._folder}"
         )
 
     def close(self) -> None:
-        """Shows how all trials stand at the end."""
+        """Print the final status of all trials."""
         if not self._quiet:
             console = Console(file=_as_text_stream(self._stream), highlight=False, markup=False, emoji=False, width=110)
             console.print(make_table(self.trials, self.statuses, self.get_elapsed_s))
@@ -70,7 +74,10 @@ class PlainProgressTable(ProgressTable):
         status = self.statuses[index]
         self._write_results()
         num_done = sum(other.is_done for other in self.statuses)
-        text = f"{self.format_name(index)}: {status.status}, {summarize_trial(self.trials[index], status)} ({num_done}/{len(self.trials)} done)"
+        text = (
+            f"{self.format_name(index)}: {status.status}, {summarize_trial(self.trials[index], status)} "
+            f"({num_done}/{len(self.trials)} done)"
+        )
         if status.is_done:
             self.announce(text)
         else:
@@ -86,11 +93,12 @@ class PlainProgressTable(ProgressTable):
 
     def on_signal(self, signal_number: int) -> None:
         self.say(
-            f"{signal.Signals(signal_number).name}: the trials save and end; again to end them at once", important=True
+            f"{signal.Signals(signal_number).name}: the trials save and stop; repeat the signal to end them at once",
+            important=True,
         )
 
     def announce(self, text: str) -> None:
-        """Says what the live table shows by itself."""
+        """Print a message that the live table shows by itself."""
         self.say(text)
 
     def format_name(self, index: int) -> str:
@@ -98,7 +106,7 @@ class PlainProgressTable(ProgressTable):
         return f"trial {trial.number}/{len(self.trials)} {trial.label}"
 
     def get_elapsed_s(self, index: int) -> float:
-        """How long a trial has run: by its result, else since its start here."""
+        """Return how long a trial has run: by its result, else since its start here."""
         status = self.statuses[index]
         if status.wall_s is not None:
             return status.wall_s
@@ -109,7 +117,7 @@ class PlainProgressTable(ProgressTable):
 
 
 class LiveProgressTable(PlainProgressTable):
-    """The table, drawn over itself while trials run."""
+    """A table that is redrawn in place while trials run."""
 
     def __init__(
         self,
@@ -150,7 +158,7 @@ class LiveProgressTable(PlainProgressTable):
 def make_progress_table(
     mode: str, folder: Path, trials: Sequence[Trial], statuses: Sequence[TrialStatus]
 ) -> PlainProgressTable:
-    """The board for a display mode on stderr: the table where that is a terminal that can move its cursor."""
+    """Return the display for stderr: the live table if that is a live terminal."""
     table_class = LiveProgressTable if mode == "auto" and is_live_terminal(sys.stderr) else PlainProgressTable
     return table_class(folder, trials, statuses, sys.stderr, quiet=mode == "quiet")
 
@@ -158,7 +166,10 @@ def make_progress_table(
 def make_table(
     trials: Sequence[Trial], statuses: Sequence[TrialStatus], get_elapsed_s: Any, max_rows: int | None = None
 ) -> Table:
-    """One row a trial. Where there are more than `most`, those that run, then those that ended last come first."""
+    """Return a table with one row per trial.
+
+    With more than `max_rows` trials, the rows of `select_rows` are shown.
+    """
     metric = trials[0].metric
     rich_table = Table(box=None, pad_edge=False, header_style="bright_black")
     figures = ("step", f"val {metric}", f"test {metric}", "time")
@@ -190,7 +201,10 @@ def make_table(
 
 
 def select_rows(statuses: Sequence[TrialStatus], max_rows: int | None) -> list[int]:
-    """The numbers of the at most `most` trials that are shown: running, failed, then the next waiting, in their order."""
+    """Return the indices of at most `max_rows` trials to show, in order.
+
+    Running trials are preferred, then failed ones, then the next waiting ones.
+    """
     if max_rows is None or len(statuses) <= max_rows:
         return list(range(len(statuses)))
 
@@ -202,14 +216,14 @@ def select_rows(statuses: Sequence[TrialStatus], max_rows: int | None) -> list[i
 
 
 def describe_progress(trial: Trial, status: TrialStatus) -> str:
-    """Where a running trial is: `step 200 of 600, val accuracy 0.6319`."""
+    """Return the progress of a running trial: `step 200 of 600, val accuracy 0.6319`."""
     total = f" of {trial.total_steps}" if trial.total_steps else ""
     metric = f", val {trial.metric} {format_figure(status.metric)}" if status.metric is not None else ""
     return f"step {status.step}{total}{metric}"
 
 
 def summarize_trial(trial: Trial, status: TrialStatus) -> str:
-    """Steps and figures in a few words."""
+    """Return the steps and figures of a trial in a few words."""
     phrases = [pluralize(status.step, "step")]
     if status.best is not None:
         phrases.append(f"val {trial.metric} {format_figure(status.best)}")

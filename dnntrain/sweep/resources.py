@@ -1,4 +1,4 @@
-"""How many trials run at once, and which devices and cores each has."""
+"""Decide how many trials run at once, and the devices and cores of each."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from dnntrain.errors import ConfigError
 
-#: Share of the machine's memory that trials on the processor may take together.
+#: Maximum share of the machine's memory for all trials on the processor.
 _MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True)
 class ResourceDemand:
-    """What a trial takes: `processes` ranks of `threads` threads, `memory_bytes` of the host, and `devices` accelerators.
+    """The needs of a trial.
 
+    `processes` ranks of `threads` threads, `memory_bytes` of the host, and `devices` accelerators.
     `device` is the number of the one accelerator that its configuration names, as in device=cuda:1.
     """
 
@@ -27,7 +28,10 @@ class ResourceDemand:
 
 @dataclass(frozen=True)
 class Resources:
-    """A part of the machine: accelerators by name, as in CUDA_VISIBLE_DEVICES, and numbers of cores."""
+    """A part of the machine: names of accelerators and numbers of cores.
+
+    Accelerators are named as in CUDA_VISIBLE_DEVICES.
+    """
 
     devices: tuple[str, ...]
     cores: tuple[int, ...]
@@ -40,11 +44,12 @@ def divide_machine(
     memory_bytes: int,
     jobs: int | None = None,
 ) -> list[Resources]:
-    """Equal slots for trials with `needs`, as many as fit or `jobs`.
+    """Divide the machine into equal parts for trials: as many as fit, or `jobs`.
 
-    The size of a slot follows from all trials and the machine, not from which trials are left: a trial that goes on has
-    as many threads as before, and so the same bits. Each slot holds the largest need; one core for each thread of each
-    rank, unless `jobs` asks for more. Raises ConfigError where `jobs` slots do not fit on the accelerators.
+    The size of a part follows from all trials and the machine, not from the remaining trials: a
+    resumed trial has as many threads as before, and so the same bits. Each part holds the largest
+    demand; one core for each thread of each rank, unless `jobs` asks for more parts. Raises
+    ConfigError if `jobs` parts do not fit on the accelerators.
     """
     num_fitting = len(demands)
     max_devices = max(demand.devices for demand in demands)
@@ -60,7 +65,7 @@ def divide_machine(
     max_count = min(num_fitting, max(1, len(cores) // cores_per_trial))
     if jobs is not None and max_devices and jobs > num_fitting and jobs <= len(demands):
         raise ConfigError(
-            f"--jobs {jobs}: {num_fitting} trials of {max_devices} devices fit on {len(devices)} at once",
+            f"--jobs {jobs}: only {num_fitting} trials of {max_devices} devices fit on {len(devices)} at once",
             f"use --jobs {num_fitting}, or fewer devices for each trial with launch.nproc",
         )
     count = max_count if jobs is None else min(jobs, len(demands))

@@ -1,6 +1,6 @@
-"""Run the trials of a prepared sweep as processes, each on its part of the machine.
+"""Run the trials of a prepared sweep, each on its part of the machine.
 
-The same line again skips finished trials and resumes interrupted ones.
+The same command again skips finished trials and resumes interrupted ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from dnntrain.utils.units import pluralize
 
 
 def run_sweep(sweep: Sweep, config_dir: Path | None, display: str) -> Sequence[TrialStatus]:
-    """Freeze and run the trials that are not done, and return the status of each. Raises Stopped if a signal ended the sweep."""
+    """Freeze and run the trials that are not done, and return the status of each.
+
+    Raises Stopped if a signal ended the sweep.
+    """
     with lock_folder(sweep.folder):
         return _run_trials(sweep, config_dir, display)
 
@@ -41,14 +44,18 @@ def _run_trials(sweep: Sweep, config_dir: Path | None, display: str) -> Sequence
         error_class = Interrupted if signal_number == signal.SIGINT else Preempted
         num_done = sum(status.is_done for status in progress_table.statuses)
         raise error_class(
-            f"{signal.Signals(signal_number).name}: the sweep was stopped with {num_done} of {pluralize(len(sweep.trials), 'trial')} done",
-            "the same line again goes on with it",
+            f"{signal.Signals(signal_number).name}: the sweep was stopped "
+            f"with {num_done} of {pluralize(len(sweep.trials), 'trial')} done",
+            "run the same command again to resume it",
         )
     return progress_table.statuses
 
 
 def get_exit_code(statuses: Sequence[TrialStatus]) -> int:
-    """Return 0 if all trials are done, else the exit code of the first one that is not; 1 if a signal killed it."""
+    """Return 0 if all trials are done, else the exit code of the first one that is not.
+
+    1 if a signal killed it.
+    """
     unfinished = next((status for status in statuses if not status.is_done), None)
     if unfinished is None:
         return 0
@@ -63,7 +70,7 @@ def format_results(sweep: Sweep, statuses: Sequence[TrialStatus], as_json: bool)
 
 
 def format_listing(sweep: Sweep, as_json: bool) -> str:
-    """The trials, how each stands, and how many run at once: what --dry-run prints."""
+    """Return the text of --dry-run: the trials, their status, how many run at once."""
     statuses = [read_status(trial) for trial in sweep.trials]
     if as_json:
         rows = [{**result_row(*pair), "words": pair[0].words} for pair in zip(sweep.trials, statuses, strict=True)]

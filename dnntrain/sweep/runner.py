@@ -1,4 +1,4 @@
-"""Runs trials, as many at once as there are slots, and ends all of them when the sweep is asked to stop."""
+"""Run trials, one on each part of the machine, and end them on a signal."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ from dnntrain.sweep.resources import Resources
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, status_after_exit, update_status
 from dnntrain.utils.signals import signal_handlers
 
-#: How long trials that were asked to stop have for a long step and a large checkpoint.
+#: Seconds for trials to finish a long step and a large checkpoint after a stop signal.
 _GRACE_S = 600.0
 _POLL_INTERVAL_S = 0.1
 _REFRESH_INTERVAL_S = 0.5
 
 
 class ProgressTable:
-    """The trials of a sweep and how each stands. What shows it or writes it down overrides what it needs."""
+    """The trials of a sweep and their status.
+
+    Subclasses override the events that they show or record.
+    """
 
     def __init__(self, trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> None:
         self.trials = tuple(trials)
         self.statuses = list(statuses)
 
     def on_trial_start(self, index: int) -> None:
-        """A trial was started."""
+        """Handle the start of a trial."""
 
     def on_trial_end(self, index: int) -> None:
-        """A trial has ended."""
+        """Handle the end of a trial."""
 
     def on_refresh(self) -> None:
-        """Steps and metrics of running trials were read."""
+        """Handle new steps and metrics of running trials."""
 
     def on_signal(self, signal_number: int) -> None:
-        """The sweep has got a signal."""
+        """Handle a signal to the sweep."""
 
 
 @dataclass
@@ -50,7 +53,10 @@ class _RunningTrial:
 
 
 class TrialRunner:
-    """Runs the trials of `board` that are not done. `command` makes the command of a trial in a slot."""
+    """Runs the trials of `progress_table` that are not done.
+
+    `make_command` returns the command of a trial on a part of the machine.
+    """
 
     def __init__(
         self,
@@ -69,9 +75,10 @@ class TrialRunner:
         self._next_refresh = 0.0
 
     def run(self) -> int | None:
-        """Returns when no trial runs any more: None, or the number of the signal that asked the sweep to stop.
+        """Run until no trial is left; return None, or the signal that stopped the sweep.
 
-        The first signal is passed on to all trials, which save and end; a second one, or ten minutes, kills them.
+        The first signal is passed on to all trials, which save and stop. A second one, or ten
+        minutes, kills them.
         """
         try:
             with signal_handlers(self._receive_signal):
@@ -89,7 +96,8 @@ class TrialRunner:
         while self._free_resources and self._waiting_trials and self._signal_number is None:
             index, resources = self._waiting_trials.pop(0), self._free_resources.pop(0)
             trial = self._progress_table.trials[index]
-            # An earlier sweep that was killed may have left processes, which hold the lock of the folder.
+            # An earlier sweep that was killed may have left processes, which hold the lock of the
+            # folder.
             end_processes(trial.folder, patience_s=(3.0, 10.0, 5.0))
             (trial.folder / "result.json").unlink(missing_ok=True)
             process = start_process(
@@ -142,21 +150,21 @@ class TrialRunner:
             self._forward_signal(running_trial.process)
 
     def _forward_signal(self, process: subprocess.Popen[bytes]) -> None:
-        """Asks a trial to stop where the sweep was asked to."""
+        """Ask a trial to stop if the sweep was asked to."""
         if self._signal_number is None:
             return
         with suppress(OSError):
             process.send_signal(signal.SIGINT if self._signal_number == signal.SIGINT else signal.SIGTERM)
 
     def _kill_trials(self) -> None:
-        """Ends what still runs, at once."""
+        """Kill the trials that still run."""
         for running_trial in self._running_trials:
             running_trial.process.kill()
             end_processes(self._progress_table.trials[running_trial.index].folder, patience_s=(0.0, 0.0, 5.0))
 
 
 def make_environment(trial: Trial, resources: Resources, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a trial: its devices, and as many threads a rank as its slot has cores for."""
+    """Return the environment of a trial: its devices, and its threads per rank."""
     threads = max(1, len(resources.cores) // trial.demand.processes)
     user_threads = environ.get("OMP_NUM_THREADS", "")
     threads = min(threads, int(user_threads)) if user_threads.isdigit() and int(user_threads) else threads
@@ -167,6 +175,6 @@ def make_environment(trial: Trial, resources: Resources, environ: Mapping[str, s
 
 
 def make_trial_command(trial: Trial, resources: Resources) -> list[str]:
-    """The command of a trial's process: it trains the frozen configuration on the cores of its slot."""
+    """Return the command that trains a trial's frozen configuration on its cores."""
     cores = ",".join(map(str, resources.cores))
     return [sys.executable, "-m", "dnntrain.sweep.worker", str(trial.folder), str(os.getpid()), cores]

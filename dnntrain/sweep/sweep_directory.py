@@ -1,4 +1,4 @@
-"""The folder of a sweep: its lock, the list of its trials, how each stands, and results.csv."""
+"""Read and write the folder of a sweep: trials, their status, and results.csv."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from dnntrain.utils.words import add_config_dir, join_words
 LIST_FILE = "sweep.json"
 RESULTS_FILE = "results.csv"
 
-#: Bytes at the end of metrics.jsonl in which the newest rows are looked for.
+#: Bytes at the end of metrics.jsonl that are searched for the newest rows.
 _TAIL_BYTES = 2**14
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep: its words, its resolved configuration (run_dir is `folder`), and what it takes."""
+    """One run of a sweep: words, resolved configuration, and resource demand.
+
+    `run_dir` of the configuration is `folder`.
+    """
 
     number: int
     words: tuple[str, ...]
@@ -38,7 +41,7 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """What distinguishes it: `sched=step optim.lr=0.1`."""
+        """The words that distinguish this trial: `sched=step optim.lr=0.1`."""
         return " ".join(self.swept_words) or "the only trial"
 
     @property
@@ -53,7 +56,10 @@ class Trial:
 
 @dataclass
 class TrialStatus:
-    """How a trial stands. `code` is the exit code of its process, None before it has ended."""
+    """The status of a trial.
+
+    `exit_code` is the exit code of its process, None before its end.
+    """
 
     status: str = "waiting"
     step: int = 0
@@ -70,7 +76,7 @@ class TrialStatus:
 
 
 def read_status(trial: Trial) -> TrialStatus:
-    """How `trial` stands by the files of its folder: done, waiting, or broken off at a step."""
+    """Read the status of `trial` from its folder: done, waiting or broken off."""
     result = read_json(trial.folder / "result.json")
     if result.get("status") == "done" and result.get("config_digest") == trial.config_digest:
         return _make_status("done", result, 0)
@@ -83,7 +89,10 @@ def read_status(trial: Trial) -> TrialStatus:
 
 
 def status_after_exit(trial: Trial, exit_code: int) -> TrialStatus:
-    """How `trial` stands after its process has ended with `code` (negative: the signal that killed it)."""
+    """Return the status of `trial` after its process ended with `exit_code`.
+
+    A negative `exit_code` is the signal that killed it.
+    """
     result = read_json(trial.folder / "result.json")
     status = str(result.get("status") or "")
     if exit_code == 0 and status == "done":
@@ -92,7 +101,7 @@ def status_after_exit(trial: Trial, exit_code: int) -> TrialStatus:
         status = {2: "refused", 4: "diverged", 75: "preempted", 130: "interrupted"}.get(exit_code, "failed")
         status = "killed" if exit_code < 0 else status
     trial_status = _make_status(status, result, exit_code)
-    # The last row may be of an earlier step than the one that the run has ended after.
+    # The last row may be of an earlier step than the last step of the run.
     result_step = trial_status.step
     update_status(trial_status, trial)
     trial_status.step = result_step or trial_status.step
@@ -103,7 +112,7 @@ def status_after_exit(trial: Trial, exit_code: int) -> TrialStatus:
 
 
 def update_status(status: TrialStatus, trial: Trial) -> None:
-    """Takes the newest step and values from metrics.jsonl of the running `trial`."""
+    """Update `status` with the newest step and values in the trial's metrics.jsonl."""
     for row in _read_newest_rows(trial.folder / "metrics.jsonl"):
         step, value = row.get("step"), row.get(trial.metric)
         if isinstance(step, int):
@@ -113,19 +122,25 @@ def update_status(status: TrialStatus, trial: Trial) -> None:
 
 
 def freeze_trial(trial: Trial, config_dir: Path | None) -> None:
-    """Makes the folder of `trial` with its configuration: what its process reads, and nothing else."""
+    """Create the folder of `trial` with its configuration.
+
+    Its process reads nothing else.
+    """
     trial.folder.mkdir(parents=True, exist_ok=True)
     write_text(trial.folder / "config.yaml", dump_yaml(dict(trial.config)))
     write_text(trial.folder / "overrides.txt", join_words(add_config_dir(config_dir, trial.words)))
 
 
 def read_names_by_digest(folder: Path) -> dict[str, str]:
-    """config digest → folder name of the trials that an earlier line has left in the folder of a sweep."""
+    """Return config digest → folder name of earlier trials in a sweep's folder."""
     return {str(item.get("config_digest")): item["trial"] for item in _read_list(folder)}
 
 
 def find_trial_folders(folder: Path) -> list[Path] | None:
-    """The run directories of the trials of a sweep that have begun, in their order; None where `folder` is no sweep's."""
+    """Return the run directories of the started trials of a sweep, in order.
+
+    None if `folder` does not belong to a sweep.
+    """
     if not (folder / LIST_FILE).is_file():
         return None
     return [
@@ -134,7 +149,7 @@ def find_trial_folders(folder: Path) -> list[Path] | None:
 
 
 def _read_list(folder: Path) -> list[dict[str, Any]]:
-    """The trials of sweep.json that name a folder directly below."""
+    """Return the trials of sweep.json that name a folder directly below."""
     trials = read_json(folder / LIST_FILE).get("trials")
     items = [item for item in trials if isinstance(item, dict)] if isinstance(trials, list) else []
     names = [str(item.get("trial", "")) for item in items]
@@ -146,7 +161,7 @@ def _read_list(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_list(folder: Path, trials: Sequence[Trial]) -> None:
-    """sweep.json: every trial by the name of its folder."""
+    """Write sweep.json: every trial by the name of its folder."""
     items = [
         {
             "trial": trial.folder.name,
@@ -160,7 +175,7 @@ def write_list(folder: Path, trials: Sequence[Trial]) -> None:
 
 
 def write_results(folder: Path, trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> None:
-    """results.csv: one row a trial; empty cells for what is not known (yet)."""
+    """Write results.csv: one row per trial; cells for unknown values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(result_row(trials[0], statuses[0])), lineterminator="\n")
     writer.writeheader()
@@ -169,7 +184,10 @@ def write_results(folder: Path, trials: Sequence[Trial], statuses: Sequence[Tria
 
 
 def result_row(trial: Trial, status: TrialStatus) -> dict[str, Any]:
-    """One row of results.csv. `value` is the metric on the test split, `best` the best on the validation split."""
+    """Return one row of results.csv.
+
+    `value` is the metric on the test split, `best` the best on the validation split.
+    """
     return {
         "trial": trial.number,
         "overrides": trial.label if trial.swept_words else "",
@@ -201,7 +219,7 @@ def _make_status(status: str, result: Mapping[str, Any], exit_code: int) -> Tria
 
 
 def _read_newest_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows at the end of a file of rows, in their order."""
+    """Return the complete rows at the end of a file of rows, in order."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -221,7 +239,7 @@ def _read_newest_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _find_last_message(path: Path) -> str:
-    """The last line in which dnntrain says why it ended, else the last line."""
+    """Return the last line in which dnntrain says why it ended, else the last line."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace")[-_TAIL_BYTES:].splitlines()
     except OSError:

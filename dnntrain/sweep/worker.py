@@ -1,4 +1,7 @@
-"""One trial of a sweep: `python -m dnntrain.sweep.worker RUN_DIR PARENT CORES`, started by the sweep. Not for people."""
+"""Run one trial of a sweep: `python -m dnntrain.sweep.worker RUN_DIR PARENT CORES`.
+
+Only the sweep starts it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ import sys
 
 
 def main() -> int:
-    """Trains the frozen configuration of RUN_DIR on CORES, and stops when process PARENT, the sweep, has ended."""
+    """Train the frozen configuration of RUN_DIR on CORES.
+
+    It stops when process PARENT, the sweep, ends.
+    """
     from dnntrain.utils.processes import die_with_parent
 
     _, _, parent, cores = sys.argv
-    # Asked, not killed: it saves first, and ends its ranks well.
+    # SIGTERM rather than SIGKILL: the trial saves first, and ends its ranks cleanly.
     die_with_parent(int(parent), signal.SIGTERM)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, map(int, cores.split(",")))

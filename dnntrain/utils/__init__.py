@@ -1,1 +1,1 @@
-"""Small parts without knowledge of training: random keys, units, files, signals, hardware."""
+"""Utilities without knowledge of training: random keys, units, files, hardware."""

@@ -1,4 +1,4 @@
-"""Tensors that may be in parts on several ranks (DTensor): the part that is here, and the whole."""
+"""Read, gather and fill tensors that may be sharded over ranks (DTensor)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from dnntrain.utils._torch_private import compute_local_offset, get_local_tensor
 
 
 def is_sharded(tensor: Any) -> bool:
-    """True for a DTensor, of which this rank may hold a part only."""
+    """Return whether `tensor` is a DTensor, of which this rank may hold a shard only."""
     return isinstance(tensor, Tensor) and hasattr(tensor, "device_mesh")
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """The part that this rank holds, sharing its memory; a plain tensor is returned as it is."""
+    """Return the local shard, which shares memory with `tensor`.
+
+    A plain tensor is returned unchanged.
+    """
     if not is_sharded(tensor):
         return tensor
     return get_local_tensor(tensor)
 
 
 def gather_full(tensor: Tensor) -> Tensor:
-    """The whole tensor, plain. All ranks of its mesh must ask for it, in the same order."""
+    """Return the full tensor as a plain one.
+
+    All ranks of the mesh must call this in the same order.
+    """
     if not is_sharded(tensor):
         return tensor
     if _is_nested(tensor):
@@ -34,9 +40,10 @@ def gather_full(tensor: Tensor) -> Tensor:
 
 
 def get_local_chunk(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """(the part that this rank holds, where it begins in the whole).
+    """Return (local shard, its offset in the full tensor).
 
-    Parts that are not one block (query, key and value of a tensor-parallel layer) are gathered first: then every rank has the whole.
+    A shard that is not one block (query, key and value of a tensor-parallel layer) is gathered
+    first. Every rank then has the full tensor.
     """
     if not is_sharded(tensor):
         return tensor, (0,) * tensor.ndim
@@ -47,9 +54,10 @@ def get_local_chunk(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def distribute_like(value: Any, reference: Tensor) -> Any:
-    """`value` placed as `model`: on its device, in its memory format where shapes agree, and cut into the same parts.
+    """Return `value` with the device, memory format and sharding of `reference`.
 
-    Needs no communication: every rank holds the whole `value`. What is no tensor is returned as it is.
+    Every rank must hold the full `value`; no communication takes place. The memory format is copied
+    if the shapes agree. A value that is not a tensor is returned unchanged.
     """
     if not isinstance(value, Tensor):
         return value
@@ -61,12 +69,18 @@ def distribute_like(value: Any, reference: Tensor) -> Any:
 
 
 def shard_of(value: Tensor, reference: Tensor) -> Tensor:
-    """Of the whole tensor `value`, which every rank holds, the part that this rank has of `model`. Needs no communication."""
+    """Return this rank's shard of `value`, cut as `reference` is.
+
+    Every rank must hold the full `value`; no communication takes place.
+    """
     return local_shard(_distribute(value, reference)) if is_sharded(reference) else value
 
 
 def fill_tensor(target: Tensor, value: Tensor) -> None:
-    """Copies the whole tensor `value` into `target`, or this rank's part of it. Raises ValueError where shapes differ."""
+    """Copy the full tensor `value`, or this rank's shard of it, into `target`.
+
+    Raises ValueError if the shapes differ.
+    """
     if target.shape != value.shape:
         raise ValueError(f"a tensor of shape {list(value.shape)} does not fit one of {list(target.shape)}")
     with torch.no_grad():
@@ -74,7 +88,10 @@ def fill_tensor(target: Tensor, value: Tensor) -> None:
 
 
 def fill_tensors(targets: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Fills every one of `targets` from the value of its name. Raises KeyError naming the first one that is missing."""
+    """Fill each of `targets` with the value of its name.
+
+    Raises KeyError for the first missing name.
+    """
     for name, target in targets.items():
         fill_tensor(target, values[name])
 
@@ -91,9 +108,10 @@ def _distribute(value: Tensor, reference: Any) -> Tensor:
 
 
 def _is_nested(tensor: Any) -> bool:
-    """True for interleaved parts (query, key, value of a tensor-parallel layer) that FSDP has cut again along the same dimension.
+    """Return whether FSDP has sharded an interleaved shard again along its dimension.
 
-    DTensor cannot tell that order from its placements, so that such a tensor, a bias, is put together step by step.
+    Such a shard holds query, key and value of a tensor-parallel layer. DTensor cannot derive that
+    order from the placements, so that such a tensor, a bias, is gathered in two steps.
     """
     *other_placements, last_placement = tensor.placements
     return (

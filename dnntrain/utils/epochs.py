@@ -1,4 +1,4 @@
-"""When the epochs of a run begin, and how many examples a step of each has."""
+"""Map the steps of a run to epochs, and epochs to batch sizes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from dnntrain.utils.units import Duration
 
-#: The way out where no other batch size helps.
+#: The last resort if no other batch size helps.
 LEAVE_OUT_HINT = "leave batch_size out of sched.applies_to"
 
 
 class _Segment(NamedTuple):
-    """Epochs of one batch size: the first of them, the step that it begins with, examples of a step, steps of an epoch."""
+    """Consecutive epochs with one batch size: first epoch, first step, examples per step, steps per epoch."""
 
     epoch: int
     step: int
@@ -26,12 +26,15 @@ class _Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochSchedule:
-    """Cuts a run into epochs, and these into steps. A batch size may change where an epoch begins.
+    """Cuts a run into epochs and each epoch into steps.
 
-    examples  of an epoch
-    changes   (epoch, examples of a step from that epoch on), the first for epoch 0, epochs rising; the last holds for all that follow
+    A batch size may change at the start of an epoch.
 
-    Epoch e has ceil(examples / size) steps, the last one with what is left. Steps are counted from 0 over the whole run.
+    examples  number per epoch
+    changes   (epoch, examples per step from that epoch on): epoch 0 first, epochs rising; the last holds to the end
+
+    Epoch e has ceil(examples / size) steps; the last one has the remaining examples. Steps are
+    counted from 0 over the whole run.
     """
 
     examples: int
@@ -39,7 +42,7 @@ class EpochSchedule:
 
     @classmethod
     def constant(cls, examples: int, size: int) -> EpochSchedule:
-        """One batch size throughout."""
+        """Return the schedule of one batch size for the whole run."""
         return cls(examples, ((0, size),))
 
     @cached_property
@@ -53,44 +56,51 @@ class EpochSchedule:
 
     @cached_property
     def is_constant(self) -> bool:
-        """True where all epochs have steps of one size."""
+        """Whether all epochs have the same batch size."""
         return len(self.changes) == 1
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """The batch sizes, each once, rising."""
+        """The distinct batch sizes in ascending order."""
         return tuple(sorted({size for _, size in self.changes}))
 
     def batch_size_at(self, epoch: int) -> int:
-        """Examples of a step of `epoch`, over all ranks."""
+        """Return the examples per step of `epoch`, over all ranks."""
         return self._find_by_epoch(epoch).size
 
     def steps_in_epoch(self, epoch: int) -> int:
-        """Steps of `epoch`."""
+        """Return the number of steps of `epoch`."""
         return self._find_by_epoch(epoch).steps
 
     def locate_step(self, step: int) -> tuple[int, int]:
-        """(epoch, number in it) of a step."""
+        """Return (epoch, step within the epoch) of a step of the run."""
         segment = self._find_by_step(step)
         epochs, batch = divmod(step - segment.step, segment.steps)
         return segment.epoch + epochs, batch
 
     def epoch_at(self, step: int) -> float:
-        """Epochs that are done after `step` steps."""
+        """Return the epochs completed after `step` steps."""
         segment = self._find_by_step(step)
         return segment.epoch + (step - segment.step) / segment.steps
 
     def step_at(self, epochs: float) -> int:
-        """Steps of the first `epochs` epochs, to the nearest."""
+        """Return the number of steps of the first `epochs` epochs, rounded to the nearest."""
         segment = self._find_by_epoch(int(epochs))
         return segment.step + round((epochs - segment.epoch) * segment.steps)
 
     def count_steps(self, length: Duration, total_steps: int) -> int:
-        """`length` in steps, counted from the start of a run of `total_steps`. Raises ValueError for a time."""
+        """Return `length` in steps, from the start of a run of `total_steps`.
+
+        Raises ValueError for a time.
+        """
         return self.step_at(length.value) if length.unit == "ep" else length.to_steps(0, total_steps)
 
     def make_next_multiple(self, every: Duration, total_steps: int) -> Callable[[int], int]:
-        """step → the first number of steps from it on, and from 1, after which a multiple of `every` is done."""
+        """Return a function that maps a step to the next multiple of `every`.
+
+        That is the first step, from the given one and from 1 on, after which a multiple of `every`
+        is complete.
+        """
         if every.unit == "ep" and not self.is_constant:
             return partial(self._find_next_multiple, every.value)
         distance = max(1, self.count_steps(every, total_steps))
@@ -120,7 +130,7 @@ class EpochSchedule:
         )
 
     def is_equal_until(self, other: EpochSchedule, steps: int) -> bool:
-        """True where both cut the first `steps` steps alike."""
+        """Return whether both schedules cut the first `steps` steps alike."""
         return self._cut_at(steps) == other._cut_at(steps)
 
     def _cut_at(self, steps: int) -> tuple[int, tuple[tuple[int, int], ...]]:
@@ -129,7 +139,10 @@ class EpochSchedule:
 
 @dataclass(frozen=True)
 class BatchSizeSchedule:
-    """The timetable of a run, and the smallest and largest factor on train.batch_size in it, both 1 where nothing is scheduled."""
+    """The epoch schedule of a run and the range of its factors on train.batch_size.
+
+    Both factors are 1 if the batch size is constant.
+    """
 
     timetable: EpochSchedule
     batch_size: int
@@ -138,17 +151,17 @@ class BatchSizeSchedule:
 
     @property
     def smallest(self) -> int:
-        """Examples of a step where the batch is smallest."""
+        """Examples per step when the batch is smallest."""
         return self.timetable.sizes[0]
 
     @property
     def largest(self) -> int:
-        """Examples of a step where the batch is largest."""
+        """Examples per step when the batch is largest."""
         return self.timetable.sizes[-1]
 
     @property
     def description(self) -> str:
-        """The smallest batch, as messages name it."""
+        """The smallest batch, for messages."""
         if self.smallest == self.batch_size:
             return f"train.batch_size={self.batch_size}"
         return (
@@ -156,7 +169,10 @@ class BatchSizeSchedule:
         )
 
     def suggest_at_least(self, examples: int) -> str:
-        """What to use so that no batch is smaller than `examples`, nor larger than an epoch."""
+        """Return a hint for batches of `examples` or more.
+
+        No suggested batch is larger than an epoch.
+        """
         if self.min_factor == self.max_factor == 1:
             return f"use train.batch_size={examples} or more"
         needed = math.ceil(examples / self.min_factor) if self.min_factor else math.inf

@@ -1,4 +1,4 @@
-"""The one place that turns errors into messages and exit codes."""
+"""Turn exceptions into messages and exit codes, in one place."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _PIPE_CLOSED = 128 + 13
 
 
 class ErrorBoundary:
-    """Turn the exception that ends a `with` block into an exit code; `exit_code` may also be set in the block.
+    """Turns the exception that ends a `with` block into an exit code.
 
-    A DnntrainError is for the user to correct: message and hint on stderr; traceback with `verbose` or DNNTRAIN_DEBUG=1. So is a
-    full disk, wherever it is met. Any other exception is a bug of dnntrain: traceback, exit code 1.
+    The block may also set `exit_code`. The user can fix a DnntrainError or a full disk: stderr gets
+    message and hint, and a traceback with `verbose` or DNNTRAIN_DEBUG=1. Any other exception is a
+    bug of dnntrain: traceback, exit code 1.
     """
 
     def __init__(self, verbose: bool = False) -> None:
@@ -42,7 +43,7 @@ class ErrorBoundary:
 
 
 def _handle_error(error: BaseException, verbose: bool) -> int | None:
-    """Report `error` and return its exit code; None if it is to be raised further, such as SystemExit."""
+    """Report `error` and return its exit code; None if it must be raised again, such as SystemExit."""
     if isinstance(error, DnntrainError):
         return _report_error(error, verbose)
     if isinstance(error, KeyboardInterrupt):
@@ -62,12 +63,15 @@ def _handle_error(error: BaseException, verbose: bool) -> int | None:
 
 
 def _report_error(error: DnntrainError, verbose: bool, caught_error: BaseException | None = None) -> int:
-    """Show `error`, unless it has been, and return its exit code; the traceback is that of `caught_error`."""
+    """Show `error` unless it has been reported, and return its exit code.
+
+    The traceback shows `caught_error` if it is given.
+    """
     if error.is_reported:
         return error.exit_code
     if verbose or os.environ.get("DNNTRAIN_DEBUG") == "1":
         traceback.print_exception(caught_error or error)
     else:
-        # The terminal may be gone, as after SIGHUP; the exit code still stands.
+        # The terminal may be gone, as after SIGHUP; the exit code is unchanged.
         SafeStream(sys.stderr).write_line(f"dnntrain: {error}")
     return error.exit_code

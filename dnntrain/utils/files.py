@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: write beside, fsync, rename, fsync the folder."""
+"""Write files atomically: write beside, fsync, rename, fsync the folder."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ MARKER_FILES = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path` atomically. Raises OSError; the old file is then intact."""
+    """Write `data` to `path` atomically. Raises OSError; the old file is then intact."""
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, atomically."""
+    """Write `text` as UTF-8, atomically."""
     write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes strict JSON (no NaN), indented, atomically."""
+    """Write strict JSON (no NaN), indented, atomically."""
     write_text(path, json.dumps(to_strict_json(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file beside `path`, then renames it to `path`, both made durable."""
+    """Call `write` on a temporary file, then rename it to `path`.
+
+    The temporary file is beside `path`. Both are synced to disk.
+    """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         write(temporary)
@@ -42,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Makes a file or a folder durable."""
+    """Flush a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -51,7 +54,10 @@ def sync_to_disk(path: Path) -> None:
 
 
 def to_strict_json(value: Any) -> Any:
-    """`value` with non-finite numbers as strings ("nan", "inf", "-inf") and paths as text, so that it is strict JSON."""
+    """Return `value` as strict JSON.
+
+    Non-finite numbers become strings ("nan", "inf", "-inf"), paths become text.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -64,7 +70,10 @@ def to_strict_json(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where the file is missing or damaged."""
+    """Return the object in a JSON file.
+
+    It is empty if the file is missing or damaged.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What this machine has: processor features, cores, memory, accelerators. Detected, never assumed."""
+"""Detect hardware: processor features, cores, memory, accelerators."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ _FEATURES = (
 
 @dataclass(frozen=True)
 class Hardware:
-    """`device` is the type of the training device (cpu, cuda, mps); `capability` a CUDA device's, as (major, minor)."""
+    """The hardware of a machine.
+
+    `device` is the type of the training device (cpu, cuda, mps). `capability` of a CUDA device is
+    (major, minor).
+    """
 
     device: str = "cpu"
     device_count: int = 1
@@ -44,9 +48,9 @@ class Hardware:
 
 
 def probe_hardware(device: str = "auto") -> Hardware:
-    """The hardware of this machine with `device` (auto, cpu, cuda, cuda:1, mps) as the training device.
+    """Detect the hardware, with `device` as the training device.
 
-    Raises ConfigError where the device is absent.
+    `device` is auto, cpu, cuda, cuda:1 or mps. Raises ConfigError if the device is absent.
     """
     hide_noise()
     kind, count, name, capability = _detect_accelerator(device)
@@ -65,7 +69,10 @@ def get_device_index(device: str) -> int:
 
 
 def has_vnni() -> bool:
-    """True where the processor adds products of 8-bit integers without overflow (VNNI, AMX); elsewhere weights keep 7 bits."""
+    """Return whether the processor adds int8 products without overflow (VNNI, AMX).
+
+    Without VNNI or AMX, weights are quantized to 7 bits.
+    """
     return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(_detect_processor()[1]))
 
 
@@ -92,7 +99,10 @@ def _detect_accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
 
 
 def _detect_processor() -> tuple[str, tuple[str, ...]]:
-    """(model name, features) from /proc/cpuinfo; empty features where there is none to read."""
+    """Return (model name, features) from /proc/cpuinfo.
+
+    No features if it cannot be read.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -120,7 +130,7 @@ def _read_memory_bytes() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Asks glibc to keep freed blocks, so that the activations of each step do not fault in fresh pages (mallopt(3)).
+    """Ask glibc to keep freed blocks, so that steps reuse memory pages (mallopt(3)).
 
     Does nothing on other C libraries.
     """
@@ -136,7 +146,7 @@ def keep_freed_memory() -> None:
 
 
 def read_resident_bytes() -> int:
-    """Memory that this process holds now."""
+    """Return the resident memory of this process now, in bytes."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -145,7 +155,7 @@ def read_resident_bytes() -> int:
 
 
 def read_peak_bytes(device: str) -> int:
-    """The largest memory that this process has held: on the GPU where that is the device, else of the process."""
+    """Return the peak memory in bytes, of the GPU or else of the process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     import resource
@@ -155,13 +165,16 @@ def read_peak_bytes(device: str) -> int:
 
 
 def get_torch_device(device_setting: str, hardware: Hardware, world: World) -> str:
-    """The torch device of a rank, where `asked` (auto, cpu, cuda:1 …) was found to be `hardware`."""
+    """Return the torch device of a rank.
+
+    `device_setting` is auto, cpu, cuda:1 …; `hardware` is the hardware detected for it.
+    """
     if hardware.device != "cuda":
         return hardware.device
     return f"cuda:{world.local_rank if world.is_launched else get_device_index(device_setting)}"
 
 
-#: torch's own number of threads ("default"), and the number that `use_threads` put in its place ("set").
+#: torch's own number of threads ("default"), and the number that `use_threads` set instead ("set").
 _threads: dict[str, int] = {}
 
 
@@ -173,6 +186,6 @@ def use_threads(threads: int) -> None:
 
 
 def get_default_threads() -> int:
-    """Return the threads that torch gave this process, not those that an earlier run set with `use_threads`."""
+    """Return torch's default thread count in this process, even after `use_threads`."""
     threads = torch.get_num_threads()
     return _threads["default"] if threads == _threads.get("set") else threads

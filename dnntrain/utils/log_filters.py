@@ -1,14 +1,16 @@
-"""Lines that libraries log about their own code, and that tell whoever runs a command nothing."""
+"""Filter known, harmless log messages of libraries."""
 
 from __future__ import annotations
 
 import logging
 
-#: Logger → what its line says. Each is known, harmless, and hidden by its words: whatever else the library warns of is shown.
+#: Logger → words of its message. Each is known and harmless. Every other message of the library is
+#: shown.
 NOISE_LINES = {
-    # torchao registers an enumeration of its own in a way that torch is about to give up.
+    # torchao registers its own enumeration in a way that torch deprecates.
     "torch.utils._pytree": "is an Enum subclass and is now natively supported",
-    # Inductor looks for a CUDA toolkit also where it compiles for the processor; whether there is a GPU is in the plan.
+    # Inductor looks for a CUDA toolkit even if it compiles for the processor. The plan says whether
+    # there is a GPU.
     "torch.utils.cpp_extension": "No CUDA runtime is found",
 }
 
@@ -23,7 +25,7 @@ class _WordsFilter(logging.Filter):
 
 
 def hide_noise() -> None:
-    """Hides `LINES` from now on. May be called again."""
+    """Hide the messages of `NOISE_LINES` from now on. May be called again."""
     for name, words in NOISE_LINES.items():
         logger = logging.getLogger(name)
         if not any(isinstance(existing, _WordsFilter) for existing in logger.filters):

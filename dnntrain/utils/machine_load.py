@@ -1,15 +1,19 @@
-"""Whether other processes use the cores of this machine."""
+"""Report whether other processes use the cores of this machine."""
 
 from __future__ import annotations
 
 import os
 
-#: Processes that wanted to run, for each core, from which on a machine counts as busy. One busy process on two cores is 0.5.
+#: A machine is busy from this many runnable processes per core. One busy process on two cores is
+#: 0.5.
 _BUSY = 0.45
 
 
 def describe_load(load: float, cores: int) -> str | None:
-    """A line for a person if `load`, the average number of processes that want to run, is high for `cores`; else None."""
+    """Return a warning if `load` is high for `cores`, else None.
+
+    `load` is the average number of runnable processes.
+    """
     if load < _BUSY * cores:
         return None
     return (
@@ -19,10 +23,14 @@ def describe_load(load: float, cores: int) -> str | None:
 
 
 def describe_current_load() -> str | None:
-    """`describe_load` of this machine now; None if the system does not report its load."""
+    """Return `describe_load` of this machine now.
+
+    Returns None if the system does not report its load.
+    """
     try:
         load = os.getloadavg()[0]
     except (AttributeError, OSError):
         return None
-    # The load is that of the whole machine, so it is compared with all its cores, not only those this process may use.
+    # The load counts the whole machine, so it is compared with all its cores, not only the cores of
+    # this process.
     return describe_load(load, os.cpu_count() or 1)

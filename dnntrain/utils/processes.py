@@ -1,4 +1,4 @@
-"""No process outlives the one that started it, however that one ended."""
+"""Terminate child processes when their parent exits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int | None = None, signal_number: signal.Signals = signal.SIGKILL) -> None:
-    """Asks the kernel to send `number` to this process once its parent is gone (prctl(2)); where it cannot, looks every second.
+    """Ask the kernel to signal this process when its parent exits (prctl(2)).
 
-    `parent` is the process number that the parent had: where it is gone already, this process gets the signal at once.
+    If the kernel does not support this, a thread checks every second. `parent` is the process id of
+    the parent: if that process is gone already, this process gets the signal at once.
     """
     parent_pid = os.getppid() if parent is None else parent
     if not _ask_kernel(signal_number):

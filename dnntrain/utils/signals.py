@@ -1,4 +1,4 @@
-"""The signals that end a run, their exit codes, and handlers that are restored afterwards."""
+"""Handle the signals that end a run, and restore the previous handlers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGHUP: 75, signal.SIG
 
 @contextmanager
 def exit_on_signals(hint: str) -> Iterator[None]:
-    """Before and after the steps, where there is nothing new to save: a signal ends the run there, with its exit code."""
+    """End the run with the exit code of a signal.
+
+    For use before and after the steps, when there is no new state to save.
+    """
 
     def raise_exit(number: int, frame: object) -> None:
         text = f"{signal.Signals(number).name}: stopped; earlier checkpoints are kept"
@@ -27,7 +30,10 @@ def exit_on_signals(hint: str) -> Iterator[None]:
 
 @contextmanager
 def signal_handlers(receive: Callable[[int, object], None]) -> Iterator[None]:
-    """`receive` as the handler of all SIGNALS; in another than the main thread, which may set none, nothing changes."""
+    """Handle all SIGNALS with `receive`.
+
+    Outside of the main thread, which alone may set handlers, nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

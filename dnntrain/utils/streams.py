@@ -1,4 +1,4 @@
-"""Output streams that a closed pipe or a full disk cannot turn into a crash."""
+"""Write to output streams without a crash on a closed pipe or a full disk."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TextIO
 
 
 def is_live_terminal(stream: TextIO) -> bool:
-    """True for a terminal that can move its cursor."""
+    """Return whether `stream` is a terminal that can move its cursor."""
     return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 class SafeStream:
-    """A text stream that goes silent, instead of raising, once its reader is gone."""
+    """A text stream that discards output, instead of raising, after its reader left."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -20,7 +20,7 @@ class SafeStream:
         self.is_closed_by_reader = False
 
     def write(self, text: str) -> int:
-        """Writes all of `text`; characters that the stream cannot encode become question marks."""
+        """Write all of `text`; characters that cannot be encoded become question marks."""
         if not self.is_closed_by_reader:
             try:
                 self._stream.write(text.encode(self.encoding, errors="replace").decode(self.encoding))
@@ -42,12 +42,12 @@ class SafeStream:
         return self._stream.fileno()
 
     def write_line(self, text: str) -> None:
-        """Writes one whole line."""
+        """Write one line and flush."""
         self.write(f"{text}\n")
         self.flush()
 
     def _give_up(self) -> None:
-        """Points the descriptor to the null device, so that Python's own flush at exit meets no broken pipe either."""
+        """Point the descriptor to the null device, so that Python's own flush at exit does not fail either."""
         self.is_closed_by_reader = True
         try:
             null = os.open(os.devnull, os.O_WRONLY)

@@ -10,7 +10,11 @@ _RUNS_LISTED = 5
 
 
 def suggest_run(path: str | Path, required_file: str = "config.yaml") -> str:
-    """A hint that names the run directory under ./runs like `path`, or some that are there. `holding`: a file that each must have."""
+    """Return a hint with the run under ./runs that is most like `path`.
+
+    If none is near, the hint lists some runs. `required_file` is a file that each suggested run
+    must have.
+    """
     runs = sorted({str(file.parent) for form in ("*", "*/*") for file in Path("runs").glob(f"{form}/{required_file}")})
     if not runs:
         return "there are no runs under ./runs"
@@ -23,7 +27,10 @@ def suggest_run(path: str | Path, required_file: str = "config.yaml") -> str:
 
 
 def find_nearest(word: str, names: list[str] | tuple[str, ...]) -> str | None:
-    """The name most like `word`, or None where none is near: fewest edits first, then the largest share in common."""
+    """Return the name most like `word`, or None if none is near.
+
+    Fewest edits count first, then the largest common share.
+    """
     from difflib import SequenceMatcher
 
     lower_word = word.lower()
@@ -43,7 +50,11 @@ def find_nearest(word: str, names: list[str] | tuple[str, ...]) -> str | None:
 
 
 def compute_edit_distance(left: str, right: str) -> int:
-    """Fewest insertions, deletions, substitutions and swaps of neighbours that turn `left` into `right`."""
+    """Return the edit distance of two words.
+
+    The fewest insertions, deletions, substitutions and swaps of neighbors that turn `left` into
+    `right`.
+    """
     previous_row: list[int] = []
     row = list(range(len(right) + 1))
     for i, letter in enumerate(left, 1):
@@ -57,11 +68,11 @@ def compute_edit_distance(left: str, right: str) -> int:
 
 
 def did_you_mean(word: str, names: list[str] | tuple[str, ...]) -> str:
-    """A sentence that names the nearest of `names`, or lists them where none is near."""
+    """Return a sentence with the nearest of `names`, or with all if none is near."""
     match = find_nearest(word, names)
     if match is not None:
         return f"did you mean {match!r}?"
-    return "known: " + ", ".join(sorted(names)) if names else "there is none"
+    return "known: " + ", ".join(sorted(names)) if names else "there are none"
 
 
 def describe_missing_run(path: Path) -> str:
@@ -72,7 +83,7 @@ def describe_missing_run(path: Path) -> str:
         exists, is_folder = path.exists(), path.is_dir()
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
-    problem = "has none of the files of a run" if is_folder else "is no folder" if exists else "does not exist"
+    problem = "has none of the files of a run" if is_folder else "is not a folder" if exists else "does not exist"
     if is_run_directory(path.parent):
         return f"{path} {problem}\n  did you mean {format_path(path.parent)}?"
     if inner_runs := find_newest_runs([path]):
@@ -104,7 +115,10 @@ def find_newest_runs(folders: list[Path], max_runs: int = 1000) -> list[Path]:
 
 
 def format_path(path: Path) -> str:
-    """Return the path as a person would type it here: relative if it is below the working folder."""
+    """Return the path as you would type it here.
+
+    It is relative if it is below the working folder.
+    """
     try:
         return str(Path(os.path.abspath(path)).relative_to(Path.cwd()))  # noqa: PTH100  (resolve() would follow links)
     except ValueError:

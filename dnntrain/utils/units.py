@@ -1,4 +1,4 @@
-"""Durations and sizes: `10ep`, `5000step`, `90s`, `5%`."""
+"""Parse and format durations and sizes: `10ep`, `5000step`, `90s`, `5%`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ _UNITS: dict[str, Unit] = {
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training: optimizer steps, epochs (passes over the training part), seconds, or percent of the run.
+    """A length of training in optimizer steps, epochs, seconds or percent of the run.
 
-    `value` is at least 0; steps are whole. Epochs may be fractions: `0.5ep`.
+    An epoch is one pass over the training examples. `value` is at least 0; steps are whole. Epochs
+    may be fractions: `0.5ep`.
     """
 
     value: float
@@ -34,17 +35,17 @@ class Duration:
 
     @classmethod
     def parse(cls, text: str) -> Duration:
-        """`"10ep"` → Duration(10, "ep"). Raises ValueError naming the form."""
+        """Parse `"10ep"` to Duration(10, "ep"). Raises ValueError that names the form."""
         match = _DURATION.fullmatch(text.strip())
         if match is None:
             raise ValueError(f"{text!r} is not a duration: write a number and a unit, as in 10ep, 5000step, 90s or 5%")
         value, unit = float(match[1]), _UNITS[match[2]]
         if not math.isfinite(value):
-            raise ValueError(f"{text!r} is not a finite duration")
+            raise ValueError(f"{text!r} must be finite")
         if unit == "step" and value != int(value):
-            raise ValueError(f"{text!r}: steps are whole numbers")
+            raise ValueError(f"{text!r}: a number of steps must be an integer")
         if unit == "%" and value > 100:
-            raise ValueError(f"{text!r}: a percentage is at most 100%")
+            raise ValueError(f"{text!r}: a percentage must be <= 100%")
         return cls(value, unit)
 
     def __str__(self) -> str:
@@ -52,18 +53,21 @@ class Duration:
         return f"{value}{self.unit}"
 
     def to_steps(self, steps_per_epoch: int, total_steps: int) -> int:
-        """This length in optimizer steps, rounded to the nearest; a duration in seconds has none and is refused."""
+        """Return the duration in optimizer steps, rounded to the nearest.
+
+        Raises ValueError for seconds.
+        """
         if self.unit == "step":
             return int(self.value)
         if self.unit == "ep":
             return round(self.value * steps_per_epoch)
         if self.unit == "%":
             return round(self.value / 100 * total_steps)
-        raise ValueError(f"{self} is a time; a number of steps is needed here (step, ep or %)")
+        raise ValueError(f"{self} is a time; this duration must be in step, ep or %")
 
 
 def format_bytes(size_bytes: float) -> str:
-    """`1536` → `1.5 KiB`."""
+    """Format a size: `1536` → `1.5 KiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size_bytes) < 1024:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
@@ -72,7 +76,7 @@ def format_bytes(size_bytes: float) -> str:
 
 
 def format_count(count: float) -> str:
-    """`1200000` → `1.20 M`."""
+    """Format a count: `1200000` → `1.20 M`."""
     for unit in ("", " k", " M", " G"):
         if abs(count) < 1000:
             return f"{count:.0f}" if unit == "" else f"{count:.2f}{unit}"
@@ -81,17 +85,17 @@ def format_count(count: float) -> str:
 
 
 def pluralize(number: int | str, noun: str) -> str:
-    """`1 trial`, `2 trials`; a number may be given as its text."""
+    """Format a number with its noun: `1 trial`, `2 trials`; `number` may be text."""
     return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
 
 
 def format_epochs(epochs: float) -> str:
-    """`2.5` → `2.5`, `2000` → `2000`."""
+    """Format epochs: `2.5` → `2.5`, `2000` → `2000`."""
     return f"{epochs:.3g}" if epochs < 1000 else f"{epochs:.0f}"
 
 
 def format_seconds(seconds: float) -> str:
-    """`3725` → `1:02:05`; below a minute `42.1s`."""
+    """Format a time: `3725` → `1:02:05`; below a minute `42.1s`."""
     if not math.isfinite(seconds):
         return "-"
     if seconds < 60:

@@ -1,4 +1,4 @@
-"""Saved command lines: words to text and back, with the user's --config-dir."""
+"""Save command lines as text and read them back, with the user's --config-dir."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ _CONFIG_DIR = "--config-dir="
 
 
 def join_words(words: Sequence[str]) -> str:
-    """One word a line. Words of plain characters stand as they are, for `dnntrain $(cat overrides.txt)`; others are quoted for xargs."""
+    """Join words as one per line, quoted for xargs if they have special characters.
+
+    Plain words are not quoted, for `dnntrain $(cat overrides.txt)`.
+    """
     import re
     import shlex
 
@@ -19,19 +22,22 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def split_words(text: str) -> list[str]:
-    """The words that `join_words` wrote."""
+    """Split the text of `join_words` into words."""
     import shlex
 
     return shlex.split(text)
 
 
 def add_config_dir(config_dir: str | Path | None, overrides: Sequence[str]) -> tuple[str, ...]:
-    """Return the words that compose the same configuration again: the overrides, after the user's own folder of choices."""
+    """Return words that compose the same configuration.
+
+    The user's folder of choices comes first, then the overrides.
+    """
     return (*([] if config_dir is None else [f"{_CONFIG_DIR}{Path(config_dir).absolute()}"]), *overrides)
 
 
 def split_config_dir(words: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
-    """Return the config_dir and the overrides of the words that `add_config_dir` made."""
+    """Split the words of `add_config_dir` into config_dir and overrides."""
     folders = [word.removeprefix(_CONFIG_DIR) for word in words if word.startswith(_CONFIG_DIR)]
     overrides = tuple(word for word in words if not word.startswith(_CONFIG_DIR))
     return Path(folders[-1]) if folders else None, overrides

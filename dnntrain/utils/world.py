@@ -1,4 +1,4 @@
-"""Ranks: which process of how many this is. Reads torchrun's environment; imports no torch."""
+"""Describe the rank of this process from torchrun's environment. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class World:
-    """`rank` of `size` processes; `local_rank` counts within one machine. One process is World(0, 1, 0)."""
+    """The place of this process among all ranks: `rank` of `size`.
+
+    `local_rank` counts within one machine. One process is World(0, 1, 0).
+    """
 
     rank: int = 0
     size: int = 1
@@ -22,12 +25,12 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """True on the one rank that writes files and talks."""
+        """Whether this is the one rank that writes files and prints."""
         return self.rank == 0
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> World:
-        """The world that torchrun describes, or one process where it does not."""
+        """Return the world that torchrun describes, or one process without torchrun."""
         environ = os.environ if environ is None else environ
         present = [name for name in _TORCHRUN if name in environ]
         if "RANK" not in present and "WORLD_SIZE" not in present:
@@ -35,13 +38,13 @@ class World:
         missing = [name for name in _TORCHRUN if name not in environ]
         if missing:
             raise ConfigError(
-                f"the environment holds {', '.join(present)} but not {', '.join(missing)}",
+                f"the environment has {', '.join(present)} but lacks {', '.join(missing)}",
                 "start through torchrun, or unset them to train in one process",
             )
         try:
             rank, size, local_rank = (int(environ[name]) for name in _TORCHRUN[:3])
         except ValueError as error:
-            raise ConfigError(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers: {error}") from None
+            raise ConfigError(f"RANK, WORLD_SIZE and LOCAL_RANK must be integers: {error}") from None
         if not 0 <= rank < size:
-            raise ConfigError(f"RANK={rank} is not below WORLD_SIZE={size}")
+            raise ConfigError(f"RANK={rank} must be in [0, WORLD_SIZE={size})")
         return cls(rank, size, local_rank, is_launched=True)

@@ -88,8 +88,8 @@ def test_a_trial_that_has_no_plan_is_told_before_anything_starts(tmp_path: Path,
     ("words", "reason"),
     [
         (["reg=[l1,label_smoothing],[label_smoothing,l1]"], "are the same run"),
-        (["optim.lr=0.1,1e-1"], "0.1 stands there twice"),
-        (["seed=1,2", "resume=never"], "name another run_dir to begin anew"),
+        (["optim.lr=0.1,1e-1"], "0.1 appears twice"),
+        (["seed=1,2", "resume=never"], "name another run_dir to start again"),
     ],
 )
 def test_sweeps_that_make_no_sense_are_refused(words: list[str], reason: str, capsys: Capture) -> None:
@@ -237,7 +237,7 @@ def test_a_sweep_with_slurm_is_refused_with_lines_that_work(
     words = [*TINY, "optim.lr=0.1,0.01", "parallel=ddp", "launch=slurm", "launch.nproc=2", "launch.cpus_per_rank=3"]
     assert main(["-m", *words, "launch.setup=['module load cuda']", "launch.time=1:00:00"]) == 2
     told = capsys.readouterr().err
-    assert "launch=slurm is for one run" in told
+    assert "a sweep does not support launch=slurm" in told
     assert not list(tmp_path.iterdir())
     one, whole = (shlex.split(line.partition(": ")[2]) for line in told.splitlines()[1:3])
     assert one[0] == "dnntrain"
@@ -350,7 +350,7 @@ def test_a_signal_has_the_trials_saved_and_the_same_line_goes_on(
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
-    assert "the same line again goes on with it" in errors
+    assert "run the same command again to resume it" in errors
     assert not processes_of(folder)
     assert status in {row["status"] for row in results(folder)}
     process = start(folder, *words)

@@ -55,13 +55,13 @@ def test_only_words_with_several_values_distinguish_the_trials() -> None:
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("optim.lr=interval(0,1)", "an interval has no end of values"),
-        ("seed=shuffle(1,2,3)", "another one each time"),
-        ("seed=range(3,0)", "no value is left"),
-        ("model=glob(vit*)", "no value is left"),
-        ("optim.lr=0.1,0.1", "0.1 stands there twice"),
+        ("optim.lr=interval(0,1)", "an interval has infinitely many values"),
+        ("seed=shuffle(1,2,3)", "its order would change each time"),
+        ("seed=range(3,0)", "no value matches"),
+        ("model=glob(vit*)", "no value matches"),
+        ("optim.lr=0.1,0.1", "0.1 appears twice"),
         ("run_dir=a,b", "each trial has its own folder"),
-        ("resume=auto,never", "goes on where it stopped by itself"),
+        ("resume=auto,never", "each trial resumes by itself"),
         ("seed=range(0,1000000000000)", "more than 1000 trials"),
     ],
 )

@@ -20,7 +20,7 @@ def test_torchruns_variables_are_taken() -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"MASTER_PORT": None}, "MASTER_PORT"), ({"RANK": "x"}, "whole numbers"), ({"RANK": "2"}, "not below")],
+    [({"MASTER_PORT": None}, "MASTER_PORT"), ({"RANK": "x"}, "must be integers"), ({"RANK": "2"}, "must be in")],
 )
 def test_an_environment_that_is_not_whole_is_refused(change: dict[str, str | None], words: str) -> None:
     environ = {name: value for name, value in {**TORCHRUN, **change}.items() if value is not None}

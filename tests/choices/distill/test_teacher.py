@@ -126,7 +126,7 @@ def test_a_teacher_whose_code_would_be_run_is_refused(short_run: Path, tmp_path:
     card = json.loads((folder / "config.json").read_text())
     card["dnntrain"].update(model="custom", model_args={"name": "custom", "file": "/tmp/x.py"})
     (folder / "config.json").write_text(json.dumps(card))
-    assert "its own code, which would be run" in refused(folder)
+    assert "cannot be loaded, because its model is custom code" in refused(folder)
 
 
 def test_a_damaged_teacher_is_refused_as_a_model_file(short_run: Path, tmp_path: Path) -> None:
