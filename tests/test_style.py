@@ -40,6 +40,7 @@ PENDING = {
 #: Folders and modules of dnntrain/ whose docstrings, messages and comments are rewritten, as "protocols" or "errors.py".
 #: Extend it until one entry, ".", names all.
 CLEAN: tuple[str, ...] = (
+    "bench",
     "checkpoint",
     "cli",
     "display",
@@ -54,6 +55,7 @@ CLEAN: tuple[str, ...] = (
     "nn",
     "run",
     "sweep",
+    "tune",
     "utils",
 )
 

@@ -1,1 +1,1 @@
-"""Runs and exports side by side on this machine."""
+"""Benchmarks: runs and exports, measured side by side on this machine."""

@@ -1,4 +1,7 @@
-"""The candidates of a benchmark: a run in each of its runtimes and with its exports, or an export alone."""
+"""List the candidates of a benchmark.
+
+A run has one candidate for each runtime and export; an export is one candidate.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def make_candidates(
     with_exports: bool = True,
     trust: bool = False,
 ) -> list[Candidate]:
-    """Return the candidates of runs and exports, in their order. Raises ConfigError for a path that is neither."""
+    """Return the candidates of runs and exports, in their order.
+
+    Raises ConfigError for a path that is neither.
+    """
     check_effect(overrides)
     candidates: list[Candidate] = []
     for path in paths:
@@ -42,9 +48,12 @@ def make_candidates(
 
 
 def check_has_run(paths: Sequence[Path], option: str) -> None:
-    """Raise ConfigError if `option`, which selects how a run is measured, is given for exports alone."""
+    """Raise ConfigError if `option` is given for exports only.
+
+    `option` selects how a run is measured.
+    """
     if all(is_export(path) for path in paths):
-        raise ConfigError(f"{option} has no effect on an export", "name a run directory, or leave it out")
+        raise ConfigError(f"{option} does not apply to an export", "name a run directory, or leave it out")
 
 
 def _iterate_runtimes(
@@ -55,13 +64,16 @@ def _iterate_runtimes(
 
 
 def _make_request(path: Path, overrides: Sequence[str], trust: bool) -> dict[str, object]:
-    """Return what the process of an export is asked to load: on the CPU if its format runs there."""
+    """Return the load request for an export: on the CPU if its format runs there."""
     device = ["device=cpu"] if can_run_on_cpu(path) else []
     return {"trust": trust, "overrides": [*overrides, *device], "path": str(path)}
 
 
 def can_run_on_cpu(path: Path) -> bool:
-    """Return whether a CPU can run the export. A damaged one is reported when it is loaded."""
+    """Return whether a CPU can run the export.
+
+    A damaged export is reported when it is loaded.
+    """
     try:
         return "cpu" in get_format(open_export(path, trust=True).manifest.format).devices
     except DnntrainError:

@@ -1,4 +1,7 @@
-"""`--format auto`: makes every export that this machine can run, times them side by side, and keeps the fastest."""
+"""Make every export that this machine can run, and keep the fastest.
+
+This implements `--format auto`. The exports are timed side by side.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from dnntrain.utils.hardware import probe_hardware
 
 @dataclass(frozen=True)
 class ExportCandidate:
-    """A format, and for a program how it is run."""
+    """A format, and the runtime of a program."""
 
     name: str
     format: str
@@ -41,7 +44,7 @@ EXPORT_CANDIDATES = (
     ExportCandidate("pt2_int8", "pt2_int8"),
 )
 
-#: The formats that quantise.
+#: The formats that quantize.
 _QUANTIZED_FORMATS = ("onnx_int8", "pt2_int8")
 
 
@@ -58,10 +61,11 @@ def export_fastest(
     seconds: float = 0.2,
     say: Callable[[str], None],
 ) -> Manifest:
-    """Writes to `target` the fastest export for each of `batches` whose drop of the task's metric is within `quant.max_metric_drop`, and says what was measured.
+    """Write to `target` the fastest export for each of `batches`.
 
-    Where one format wins at every batch size, it stands in `target` alone; else each winner in a folder of its own. Raises
-    CheckpointError where no export can be made.
+    Only exports whose drop of the task's metric is within `quant.max_metric_drop` count. `say` gets the
+    measurements. If one format wins at every batch size, `target` holds it alone; else each winner
+    has its own folder. Raises CheckpointError if no export can be made.
     """
     check_target(target)
     with atomic_output_dir(target) as folder:
@@ -100,7 +104,7 @@ def export_fastest(
 
 
 def _format_evidence(results: Sequence[BenchResult], batch: int, name: str) -> str:
-    """What was measured, and how surely: images per second of each, and those that could not be told from the choice."""
+    """Return the images per second of each export, and those within the noise."""
     winner = next(result for result in results if result.name == name)
     rivals = sorted(
         (result for result in results if result is not winner), key=lambda result: -result.throughput(batch).median
@@ -117,7 +121,7 @@ def _format_evidence(results: Sequence[BenchResult], batch: int, name: str) -> s
 def _export_all(
     subject: ExportSource, folder: Path, quant: QuantChoice, quantized_only: bool, say: Callable[[str], None]
 ) -> tuple[dict[str, Manifest], dict[str, str]]:
-    """The exports that could be made, by option, and the reason for each that could not."""
+    """Return the exports by name, and the reason for each that failed."""
     cards: dict[str, Manifest] = {}
     skip_reasons: dict[str, str] = {}
     for candidate in EXPORT_CANDIDATES:
@@ -137,12 +141,15 @@ def _export_all(
             )
         except (ConfigError, CheckpointError) as error:
             skip_reasons[candidate.name] = error.message
-            say(f"{candidate.name} is left out: {error.message}")
+            say(f"{candidate.name} is skipped: {error.message}")
     return cards, skip_reasons
 
 
 def _keep_exports(folder: Path, kept_names: Sequence[str], cards: dict[str, Manifest], details: dict[str, Any]) -> None:
-    """Leaves only the `kept` exports in `folder`: one as it is, several each in a folder of its own."""
+    """Keep only the exports `kept_names` in `folder`.
+
+    A single export is moved to `folder`; several keep their own folders.
+    """
     import shutil
 
     for name in cards:

@@ -1,4 +1,7 @@
-"""Times models side by side: each batch size in rounds, in each round every model once, in turning order."""
+"""Time models side by side, in interleaved rounds.
+
+Each round of a batch size times every model once, in rotating order.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from dnntrain.utils.hardware import Hardware, probe_hardware
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to time: its name in the table, and what its process is asked to load."""
+    """A model to time: its name in the table, and the load request of its process."""
 
     name: str
     request: Mapping[str, Any]
@@ -24,7 +27,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class BenchMetric:
-    """A metric of the task, measured on the test part."""
+    """A metric of the task, measured on the test split."""
 
     name: str
     unit: str
@@ -33,7 +36,7 @@ class BenchMetric:
 
 @dataclass(eq=False)
 class BenchResult:
-    """What was measured of one candidate.
+    """The measurements of one candidate.
 
     latencies   seconds of each call, by batch size
     rates       images per second of each round, by batch size
@@ -55,7 +58,10 @@ class BenchResult:
         return max(self.rates, key=lambda batch: self.throughput(batch).median)
 
     def ratio(self, base: BenchResult, batch: int) -> Interval:
-        """Images per second over those of `base`, round by round, of the rounds that both took part in: the first ones."""
+        """Return the ratio of images per second to `base`, round by round.
+
+        Only the first rounds count, in which both took part.
+        """
         num_shared = min(len(self.rates[batch]), len(base.rates[batch]))
         return compute_ratio_interval(self.rates[batch][:num_shared], base.rates[batch][:num_shared])
 
@@ -89,7 +95,8 @@ def check_threads(threads: int | None) -> Hardware:
     hardware = probe_hardware("cpu")
     if threads is not None and threads > hardware.cores:
         raise ConfigError(
-            f"--threads {threads} is more than the {hardware.cores} cores here", f"use --threads {hardware.cores}"
+            f"--threads {threads} must be <= {hardware.cores}, the cores of this machine",
+            f"use --threads {hardware.cores}",
         )
     return hardware
 
@@ -105,12 +112,15 @@ def measure_candidates(
     say: Callable[[str], None],
     max_rounds: int = 0,
 ) -> list[BenchResult]:
-    """Times every candidate at every batch size: `rounds` blocks of about `seconds` each, interleaved, after a warm-up.
+    """Time every candidate at every batch size, interleaved, after a warm-up.
 
-    With `most_rounds`, those that may yet be the fastest go on, up to that many rounds in all, until one is (`contenders`).
+    Each candidate runs `rounds` blocks of about `seconds` each. With `max_rounds`, the candidates
+    that may yet be the fastest (`find_contenders`) run further rounds, up to that many in all,
+    until one is left.
 
-    Each runs in a process of its own, pinned to the first `threads` cores; only one computes at a time. A candidate that cannot be
-    loaded is left out, aloud. Raises ConfigError where none is left.
+    Each runs in its own process, pinned to the first `threads` cores; only one computes at a time.
+    A candidate that cannot be loaded is skipped with a message to `say`. Raises ConfigError if none
+    is left.
     """
     timed_models: list[tuple[BenchResult, ModelProcess]] = []
     with ExitStack() as stack:
@@ -123,7 +133,7 @@ def measure_candidates(
                 if should_evaluate:
                     result.metric = BenchMetric(**holder.ask({"metric": True}))
             except CheckpointError as error:
-                say(f"left out: {error}")
+                say(f"skipped: {error}")
                 continue
             say(f"{candidate.name}: loaded in {result.load_info['load_s']:.2f} s")
             timed_models.append((result, holder))
@@ -154,21 +164,25 @@ def measure_candidates(
     return [result for result, _ in timed_models]
 
 
-#: How long the threads of the block before may go on spinning in wait of work, on the core of the next: 35 ms seen in ONNX Runtime 1.30.
+#: Seconds that threads of the previous block may spin for work on the core of the next block: 35 ms
+#: were seen in ONNX Runtime 1.30.
 _SPIN_WAIT_S = 0.1
 
-#: A candidate that is this much faster than the leader at most is not worth another round.
+#: A candidate gets another round only if it may be faster than the leader by more than this factor.
 _MIN_SPEEDUP = 1.01
 
 
 def find_contenders(results: Sequence[BenchResult], batch: int) -> list[BenchResult]:
-    """The leader at `batch`, and those that may be more than 1 % faster: the 95 % interval of the ratio to it reaches beyond 1.01."""
+    """Return the leader at `batch`, and candidates that may be over 1 % faster.
+
+    The 95 % interval of their ratio to the leader reaches beyond 1.01.
+    """
     leader = find_fastest(results, batch)
     return [result for result in results if result is leader or result.ratio(leader, batch).high > _MIN_SPEEDUP]
 
 
 def find_fastest(results: Sequence[BenchResult], batch: int) -> BenchResult:
-    """The one with the most images per second, of those that took part in every round."""
+    """Return the result with the most images per second among those in every round."""
     max_rounds = max(len(result.rates[batch]) for result in results)
     return max(
         (result for result in results if len(result.rates[batch]) == max_rounds),

@@ -1,4 +1,4 @@
-"""What timings say, and how surely: percentiles, medians with bootstrap intervals, ratios of what was measured side by side."""
+"""Summarize timings: percentiles, medians with bootstrap intervals, ratios."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class Interval:
 
 
 def compute_median_interval(values: Sequence[float]) -> Interval:
-    """The median of `values` with its 95 % percentile-bootstrap interval (Efron, 1979); the same for the same values."""
+    """Return the median of `values` with its 95 % percentile-bootstrap interval.
+
+    Source: Efron, 1979. The result is deterministic.
+    """
     samples = np.asarray(values, dtype=np.float64)
     draws = np.random.default_rng(0).integers(0, len(samples), (_NUM_RESAMPLES, len(samples)))
     low, high = np.percentile(np.median(samples[draws], axis=1), (2.5, 97.5))
@@ -35,12 +38,15 @@ def compute_median_interval(values: Sequence[float]) -> Interval:
 
 
 def compute_ratio_interval(values: Sequence[float], base: Sequence[float]) -> Interval:
-    """The median of `values / base`, pair by pair: rounds that were measured right after each other share the machine's mood."""
+    """Return the median of `values / base`, pair by pair, with its interval.
+
+    Rounds that ran right after each other share the state of the machine.
+    """
     pairs: NDArray[np.float64] = np.asarray(values, dtype=np.float64) / np.asarray(base, dtype=np.float64)
     return compute_median_interval(pairs.tolist())
 
 
 def compute_percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and p99 of `values`."""
+    """Return p50, p95 and p99 of `values`."""
     quantiles = np.percentile(np.asarray(values, dtype=np.float64), (50, 95, 99))
     return dict(zip(("p50", "p95", "p99"), quantiles.tolist(), strict=True))

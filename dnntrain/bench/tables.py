@@ -1,4 +1,4 @@
-"""Measurements as text, CSV and a picture."""
+"""Write measurements as text, CSV and a picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def format_table(results: Sequence[BenchResult]) -> str:
-    """One line a candidate; ratios are to the first one."""
+    """Return a table with one line per candidate; ratios are to the first one."""
     base = results[0]
     batches = list(base.rates)
     head = ["model", _get_metric_name(results), "size", "load", "memory", "p50 ms", "p95", "p99"]
@@ -62,10 +62,13 @@ def _format_ratio(is_base: bool, median: float, interval: Any) -> str:
 
 
 def write_csv(results: Sequence[BenchResult], path: Path) -> None:
-    """One row for each candidate and batch size."""
+    """Write one row for each candidate and batch size."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = f"model batch {_get_metric_name(results)} size_bytes load_s peak_memory_bytes p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high"
+    names = (
+        f"model batch {_get_metric_name(results)} size_bytes load_s peak_memory_bytes "
+        "p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high"
+    )
     writer.writerow(names.split())
     for result in results:
         for batch in result.rates:
@@ -88,7 +91,10 @@ def write_csv(results: Sequence[BenchResult], path: Path) -> None:
 
 
 def write_picture(results: Sequence[BenchResult], path: Path) -> None:
-    """A PNG: the metric against latency at the smallest batch, area of each point in proportion to the size on disk."""
+    """Write a PNG: the metric against latency at the smallest batch.
+
+    The area of each point is proportional to the size on disk.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -114,7 +120,7 @@ def write_picture(results: Sequence[BenchResult], path: Path) -> None:
     axes.set_xlabel(f"latency at batch {batch}, median, ms (log scale)")
     axes.set_ylabel(f"{_get_metric_name(results)}{f', {unit}' if unit else ''}")
     axes.margins(0.15)
-    # A view of at least one point, so that a difference of nothing looks like nothing.
+    # The axis spans at least one point, so that no difference looks like none.
     middle = sum(axes.get_ylim()) / 2
     half = max((axes.get_ylim()[1] - axes.get_ylim()[0]) / 2, 0.5)
     axes.set_ylim(middle - min(half, 50), middle + min(half, 50))
@@ -132,16 +138,19 @@ def write_picture(results: Sequence[BenchResult], path: Path) -> None:
 
 
 def check_output_file(name: str, path: Path) -> None:
-    """Raise ConfigError if a file could not be written once everything is measured."""
+    """Raise ConfigError if the file cannot be written after the measurements."""
     if not path.parent.is_dir():
-        raise ConfigError(f"--{name} {path}: there is no folder {path.parent}", f"make it, or use --{name} {path.name}")
+        raise ConfigError(
+            f"--{name} {path}: there is no folder {path.parent}", f"create it, or use --{name} {path.name}"
+        )
     if path.is_dir():
         raise ConfigError(
             f"--{name} {path} is a folder", f"name a file, as in --{name} {path / 'bench'}.{_SUFFIXES[name]}"
         )
     if name == "picture" and path.suffix.lower() not in _PICTURE_SUFFIXES:
         raise ConfigError(
-            f"--picture {path} is none of {', '.join(_PICTURE_SUFFIXES)}", f"use --picture {path.with_suffix('.png')}"
+            f"--picture {path} must end in {', '.join(_PICTURE_SUFFIXES[:-1])} or {_PICTURE_SUFFIXES[-1]}",
+            f"use --picture {path.with_suffix('.png')}",
         )
     try:
         with tempfile.TemporaryFile(dir=path.parent):

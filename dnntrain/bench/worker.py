@@ -1,4 +1,7 @@
-"""A process that holds one model and times it on request. One JSON object a line: requests on stdin, replies on stdout."""
+"""Hold one model in a process and time it on request.
+
+Requests come on stdin and replies go to stdout, one JSON object per line.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from typing import Any
 
 from dnntrain.errors import DnntrainError
 
-#: Most examples that the metric is of.
+#: Maximum number of examples for the metric.
 _MAX_EXAMPLES = 2000
 
-#: Most and fewest calls of one block.
+#: Maximum and minimum number of calls in one block.
 _MAX_CALLS, _MIN_CALLS = 2000, 3
 
 
 class BenchWorker:
-    """The model that was asked for, and what is done with it."""
+    """The requested model, and the answers to requests about it."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         if hasattr(os, "sched_setaffinity"):
@@ -42,18 +45,18 @@ class BenchWorker:
         self._inputs: dict[int, Any] = {}
 
     def make_call(self, batch: int) -> Callable[[], object]:
-        """A call on `batch` examples."""
+        """Return a call of the model on `batch` examples."""
         import torch
 
         if batch not in self._inputs:
             generator = torch.Generator().manual_seed(0)
             self._inputs[batch] = torch.randn(batch, *self.loaded_model.spec.inputs.shape, generator=generator)
         inputs = self._inputs[batch]
-        # From the processor's memory and back to it: so a GPU's time is the whole, and comparable.
+        # The copies to and from a GPU count too, so that times are comparable.
         return lambda: self.loaded_model.compute_outputs(inputs).cpu()
 
     def answer_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to one request."""
+        """Return the answer to one request."""
         if "warm" in request:
             start_s = time.perf_counter()
             self.make_call(request["warm"])()
@@ -73,7 +76,10 @@ class BenchWorker:
         return {"peak_memory_bytes": read_peak_bytes(self.loaded_model.device)}
 
     def compute_metric(self) -> dict[str, Any]:
-        """Return the task's first metric on up to 2,000 examples of the test part: its name, unit and value."""
+        """Return name, unit and value of the task's first metric on the test split.
+
+        Up to 2,000 examples are used.
+        """
         from dnntrain.inference.load import load_data_splits
         from dnntrain.training.evaluation import evaluate
 
@@ -93,7 +99,7 @@ class BenchWorker:
 
 
 def time_calls(call: Callable[[], object], calls: int) -> list[float]:
-    """Seconds of each of `calls` calls."""
+    """Return the seconds of each of `calls` calls."""
     times = []
     for _ in range(calls):
         start_s = time.perf_counter()
@@ -103,7 +109,10 @@ def time_calls(call: Callable[[], object], calls: int) -> list[float]:
 
 
 def apply_runtime(loaded_model: Any, runtime: str) -> Any:
-    """The model of a run in float32 or bfloat16, eager or compiled and frozen. An export runs as it is."""
+    """Return a run's model in float32 or bfloat16, eager or compiled and frozen.
+
+    An export is returned unchanged.
+    """
     from dataclasses import replace
 
     import torch
@@ -114,7 +123,8 @@ def apply_runtime(loaded_model: Any, runtime: str) -> Any:
 
     if not runtime:
         return loaded_model
-    # Of a run that was trained with rounding, what floats compute: integers have exports of their own.
+    # Of a run that was trained with rounding, the float model is timed: integers have their own
+    # exports.
     remove_fake_quantization(loaded_model.model)
     mode, _, dtype_name = runtime.partition("_")
     autocast = torch.bfloat16 if dtype_name == "bf16" else None
@@ -125,7 +135,7 @@ def apply_runtime(loaded_model: Any, runtime: str) -> Any:
 
 
 def measure_size_bytes(path: Path) -> int:
-    """Bytes of the model files of a run or export."""
+    """Return the bytes of the model files of a run or export."""
     if path.is_file():
         return path.stat().st_size
     if (path / "model.safetensors").is_file() and (path / "config.yaml").is_file():
@@ -134,8 +144,8 @@ def measure_size_bytes(path: Path) -> int:
 
 
 def main() -> None:
-    """Answers until stdin ends."""
-    # What libraries print must not stand between the replies.
+    """Answer requests until stdin ends."""
+    # The output of libraries must not mix with the replies.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     worker: BenchWorker | None = None
@@ -153,7 +163,7 @@ def main() -> None:
                 reply = worker.answer_request(request)
         except DnntrainError as error:
             reply = {"error": error.message, "hint": error.hint}
-        except Exception as error:  # the asking process says what it was
+        except Exception as error:  # the parent process reports it
             reply = {"error": f"{type(error).__name__}: {error}"[:500]}
         print(json.dumps(reply), file=replies, flush=True)
 

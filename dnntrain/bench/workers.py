@@ -1,4 +1,7 @@
-"""Processes that each hold one model, asked in turn: so that memory and loading are each model's own, and timings interleave."""
+"""Start processes that each hold one model, and send requests to them.
+
+Memory and loading are thus measured per model, and timings interleave.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from typing import Any
 from dnntrain.errors import CheckpointError
 from dnntrain.utils.threads import PASSIVE_WAIT
 
-#: What a child process is started as.
+#: The module that a child process runs.
 _WORKER_MODULE = "dnntrain.bench.worker"
 
 
 class ModelProcess:
-    """One process with one model in it. `ask` sends a request, and waits for the reply."""
+    """One process with one model. `ask` sends a request, and waits for the reply."""
 
     def __init__(self, name: str, request: Mapping[str, Any], threads: int) -> None:
         self.name = name
@@ -36,12 +39,18 @@ class ModelProcess:
         self.load_info: dict[str, Any] = {}
 
     def load(self) -> dict[str, Any]:
-        """Loads the model; what that took. Raises CheckpointError where it cannot be."""
+        """Load the model and return its load info.
+
+        Raises CheckpointError if it cannot be loaded.
+        """
         self.load_info = self.ask(self._load_request)
         return self.load_info
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The reply to `request`. Raises CheckpointError with the reason where the process failed."""
+        """Return the reply to `request`.
+
+        Raises CheckpointError with the reason if the process failed.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         line = ""
@@ -51,14 +60,14 @@ class ModelProcess:
             line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            raise CheckpointError(f"{self.name}: the measuring process ended with code {code}", "it may lack memory")
+            raise CheckpointError(f"{self.name}: the benchmark process ended with code {code}", "memory may be full")
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise CheckpointError(f"{self.name}: {reply['error']}", str(reply.get("hint", "")))
         return reply
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with suppress(OSError):

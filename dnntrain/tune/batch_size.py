@@ -1,8 +1,9 @@
-"""The batch size: which micro-batches fit, and which trains the most examples a second.
+"""Find the micro-batches that fit, and the one with the highest throughput.
 
-Sizes double from `smallest` up; each trains a few steps of the run's own network, data and layout in a trainer that is
-thrown away. On a GPU a size fits where it does not run out of memory; on a CPU, where the plan's estimate is within the
-memory of the machine, for there the operating system would end the process. Ranks agree on each size.
+Sizes double from `smallest` up. Each trains a few steps of the run's own network, data and layout
+in a temporary trainer. On a GPU a size fits if it does not run out of memory. On a CPU it fits if
+the plan's estimate is within the memory of the machine, because there the operating system would
+end the process. Ranks agree on each size.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from dnntrain.utils.hardware import read_resident_bytes, use_threads
 #: First steps of a size, which warm up caches and are not timed.
 _WARM_STEPS = 3
 
-#: Throughput within this share of the best counts as the best: the smallest such batch generalises as well or better.
+#: Throughput within this share of the best counts as the best: the smallest such batch generalizes
+#: as well or better.
 _NEAR_BEST_SHARE = 0.95
 
 #: Share of the machine's memory that is used on a CPU.
@@ -39,7 +41,11 @@ _MEMORY_SHARE = 0.9
 
 @dataclass(frozen=True)
 class SizeTiming:
-    """One size: examples of one rank's micro-batch, examples per second of all ranks, estimated peak of one rank in bytes."""
+    """The throughput and memory of one micro-batch size.
+
+    `microbatch` examples per rank, examples per second of all ranks, peak memory of one rank in
+    bytes.
+    """
 
     microbatch: int
     examples_per_s: float
@@ -47,7 +53,10 @@ class SizeTiming:
 
 
 def select_best_size(timings: Sequence[SizeTiming]) -> SizeTiming:
-    """The smallest size whose throughput is within 5 % of the best. Raises DnntrainError where none fits."""
+    """Return the smallest size whose throughput is within 5 % of the best.
+
+    Raises DnntrainError if none fits.
+    """
     if not timings:
         raise DnntrainError(
             "not even the smallest micro-batch fits into memory", "use --smallest 1, or a smaller network"
@@ -57,28 +66,34 @@ def select_best_size(timings: Sequence[SizeTiming]) -> SizeTiming:
 
 
 def compute_throughput(step_s: Sequence[float], examples: int) -> float:
-    """Examples per second by the median step: one that something else on the machine held up does not count."""
+    """Return the examples per second of the median step.
+
+    A step that other processes delayed does not count.
+    """
     return examples / max(median(step_s), 1e-9)
 
 
 def count_step_examples(session: Session, size: int) -> int:
-    """Examples of a step in which each data rank computes one micro-batch of `size`, or as many as its pipeline is filled with."""
+    """Return the examples of a step with micro-batches of `size`.
+
+    Each data rank computes one micro-batch, or as many as fill its pipeline.
+    """
     plan = session.plan
     return size * plan.degrees.data_ranks * (plan.accumulation if plan.degrees.pp > 1 else 1)
 
 
 def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -> dict[str, Any]:
-    """Measures the sizes; the same ones on every rank. Writes nothing.
+    """Measure the sizes, which are the same on every rank. Writes nothing.
 
-    Returns `rows`, `suggestion` and `largest` (micro-batches), `line`, `same_batch` (the line that leaves the batch
-    size as it is) and `ended`.
+    Returns `rows`, `suggestion` and `largest` (micro-batches), `line`, `same_batch` (the line that
+    keeps the batch size) and `ended`.
     """
     timings: list[SizeTiming] = []
     share, end_reason = count_step_examples(session, 1), f"--largest {largest}"
     size = smallest
     while size <= largest:
         if size * share > session.plan.data.train:
-            end_reason = f"the training part has {session.plan.data.train} examples"
+            end_reason = f"the training split has {session.plan.data.train} examples"
             break
         new_timing = _measure_size(session, size, steps)
         if new_timing is None:
@@ -101,7 +116,7 @@ def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -
 
 
 def _measure_size(session: Session, size: int, steps: int) -> SizeTiming | None:
-    """None where the size does not fit on some rank."""
+    """Return the timing of a size, or None if it does not fit on some rank."""
     examples, device = count_step_examples(session, size), session.device
     train = replace(session.config.train, batch_size=examples, micro_batch_size=size)
     config = replace(session.config, train=train)
@@ -144,7 +159,7 @@ def _measure_size(session: Session, size: int, steps: int) -> SizeTiming | None:
     except torch.OutOfMemoryError:
         out_of_memory = True
     peak = torch.cuda.max_memory_allocated(device) if is_on_gpu else plan.memory.total
-    # What the trainer held is set free before the next size, also after a failure.
+    # The memory of the trainer is freed before the next size, even after a failure.
     gc.collect()
     if is_on_gpu:
         torch.cuda.empty_cache()

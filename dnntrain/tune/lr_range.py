@@ -1,9 +1,14 @@
-"""The learning-rate range test (Smith, "Cyclical learning rates", 2017, section 3.3).
+"""Suggest a learning rate by the range test.
 
-The rate of step i of n is lowest * (highest / lowest) ** (i / (n - 1)). The loss first stays, then falls, then
-explodes. The suggestion is the rate at which the smoothed loss falls most steeply against the logarithm of the rate;
-the rate of the lowest loss, divided by ten, is given besides. What is trained is a trainer of its own, built from the
-run's configuration, that is thrown away.
+The rate of step i of n is
+
+    lowest * (highest / lowest) ** (i / (n - 1)).
+
+The loss first stays, then falls, then explodes. The suggestion is the rate at which the smoothed
+loss falls most steeply against the logarithm of the rate; a tenth of the rate with the lowest loss
+is given too. The test trains in a temporary trainer, built from the run's configuration.
+
+Source: Smith, "Cyclical learning rates", 2017, section 3.3.
 """
 
 from __future__ import annotations
@@ -27,17 +32,20 @@ from dnntrain.protocols import (
 )
 from dnntrain.run.session import Session
 
-#: The test ends where the loss, averaged over the last steps, is this many times its lowest.
+#: The test ends if the loss, averaged over the last steps, is this many times its minimum.
 _DIVERGENCE_FACTOR = 4.0
 _SMOOTHING = 0.8
 
-#: Fewer points tell no slope.
+#: Fewer points do not give a slope.
 _MIN_POINTS = 10
 
 
 @dataclass(frozen=True)
 class LrRangeSchedule(SchedChoice):
-    """A schedule: the rate rises exponentially from `lowest` to `highest` in `steps` steps, and ends the run where the loss explodes."""
+    """A schedule whose rate rises exponentially from `lowest` to `highest`.
+
+    It takes `steps` steps, and ends the run if the loss explodes.
+    """
 
     lowest: float
     highest: float
@@ -50,13 +58,13 @@ class LrRangeSchedule(SchedChoice):
         return Hooks(scheduled_values=(scheduled_rate,), metric_callbacks=(StopOnDivergence(),))
 
     def get_rate(self, step_info: StepInfo) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         fraction = step_info.step / max(self.steps - 1, 1)
         return float(self.lowest * (self.highest / self.lowest) ** fraction)
 
 
 class StopOnDivergence:
-    """Ends the test where the mean loss of the last steps is several times its lowest."""
+    """Ends the test if the mean loss of the last steps is several times its minimum."""
 
     def __init__(self) -> None:
         self._mean = 0.0
@@ -75,7 +83,11 @@ class StopOnDivergence:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """`rate`: where the smoothed loss falls most steeply; `tenth`: a tenth of the rate with the lowest smoothed loss."""
+    """The result of a range test.
+
+    `rate` is the rate at which the smoothed loss falls most steeply; `tenth_of_minimum` is a tenth
+    of the rate with the lowest smoothed loss.
+    """
 
     rate: float
     tenth_of_minimum: float
@@ -83,14 +95,18 @@ class Suggestion:
 
 
 def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> Suggestion:
-    """The suggestion from the losses at rising rates. Raises DnntrainError where there are too few, or the loss never falls."""
+    """Suggest a rate from the losses at rising rates.
+
+    Raises DnntrainError if there are too few losses, or the loss never falls.
+    """
     if len(rates) < _MIN_POINTS:
         raise DnntrainError(
-            f"the loss exploded after {len(rates)} steps", "begin lower, as in --lowest 1e-8, or take more --steps 200"
+            f"the loss exploded after {len(rates)} steps",
+            "use a lower rate, as in --lowest 1e-8, or more steps, as in --steps 200",
         )
     smoothed = compute_centered_mean(losses, max(3, len(losses) // 20))
     slopes = np.gradient(smoothed, np.log(rates))
-    # What falls after the lowest loss falls from an explosion.
+    # A fall after the lowest loss is a fall from an explosion.
     bottom = int(np.argmin(smoothed))
     steepest = int(np.argmin(slopes[: bottom + 1]))
     if slopes[steepest] >= 0:
@@ -102,15 +118,16 @@ def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> Suggestion:
 
 
 def compute_centered_mean(values: Sequence[float], width: int) -> Any:
-    """Means over `width` values around each, of fewer at both ends: float64 [n]."""
+    """Return the mean of `width` values around each, fewer at the ends: float64 [n]."""
     reach = width // 2
     return np.array([np.mean(values[max(0, at - reach) : at + reach + 1]) for at in range(len(values))])
 
 
 def run_range_test(session: Session, lowest: float, highest: float, steps: int) -> dict[str, Any]:
-    """Runs the test on the session's data, network and layout; the same on every rank. Writes nothing.
+    """Run the test on the session's data, network and layout.
 
-    Returns `rates`, `losses`, `smoothed`, `suggestion`, `tenth_of_minimum`, `line` and `ended`.
+    The result is the same on every rank. Writes nothing. Returns `rates`, `losses`, `smoothed`,
+    `suggestion`, `tenth_of_minimum`, `line` and `ended`.
     """
     from dnntrain.run.scratch import run_scratch_training
 
@@ -140,7 +157,10 @@ def run_range_test(session: Session, lowest: float, highest: float, steps: int) 
 
 
 def format_rate_overrides(session: Session, rate: float) -> str:
-    """The overrides that set `rate`; the optimizer's other base rates, which rose along with it, keep their proportion."""
+    """Return the overrides that set `rate`.
+
+    The optimizer's other base rates, which rose along with it, keep their proportion.
+    """
     optim = session.config.optim
     scale = rate / session.plan.base_learning_rate
     values = {name: value for name, value in vars(optim).items() if name == "lr" or name.endswith("_lr")}

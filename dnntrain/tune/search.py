@@ -1,4 +1,4 @@
-"""Search for the learning rate or the batch size of a run, in a trainer that is thrown away.
+"""Search for the learning rate or the batch size of a run, in a temporary trainer.
 
 No run directory is made. A layout of several processes is started with torchrun, as for training.
 """
@@ -19,22 +19,27 @@ from dnntrain.utils.world import World
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
 
-#: Files by which the process that starts ranks and the ranks talk.
+#: Files that the parent process and the ranks exchange.
 REQUEST_FILE, RESULT_FILE = "request.json", "result.json"
 
 
 def check_bounds(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError if nothing lies between the two bounds of a search."""
+    """Raise ConfigError if the lower bound of a search is not below the upper bound."""
     low, high = [value for name, value in options.items() if name != "steps"]
     if low >= high:
-        raise ConfigError(f"nothing lies between {low:g} and {high:g}", "give the lower bound first")
+        raise ConfigError(
+            f"the lower bound {low:g} must be less than the upper bound {high:g}", "exchange the two bounds"
+        )
 
 
 def tune(target: str, config: RunConfig, options: Mapping[str, Any], world: World) -> dict[str, Any]:
-    """What was found; the same on every rank. Starts torchrun where the layout wants several processes."""
+    """Run a search and return its result, the same on every rank.
+
+    It starts torchrun if the layout needs several processes.
+    """
     from dnntrain.run.session import open_session
 
-    # Ranks that watch over each other need a folder; it is no run directory, and goes.
+    # Ranks that monitor each other need a folder. It is not a run directory and is removed.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder_name:
         if world.size > 1:
             return tune_on_ranks(lambda: _with_run_dir(config, folder_name), world, target, options)
@@ -49,7 +54,7 @@ def tune(target: str, config: RunConfig, options: Mapping[str, Any], world: Worl
 def tune_on_ranks(
     make_config: Callable[[], RunConfig], world: World, target: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The same as one of several ranks, with the main rank's configuration."""
+    """Run a search as one of several ranks, with the main rank's configuration."""
     from dnntrain.run.rank_group import join_rank_group
     from dnntrain.run.session import open_session
 
@@ -70,7 +75,10 @@ def _tune_session(session: Session, target: str, options: Mapping[str, Any]) -> 
 
 
 def _launch_ranks(session: Session, folder: Path, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The same in as many processes as the layout wants; they speak to this one through `folder`."""
+    """Run a search in as many processes as the layout needs.
+
+    They exchange files with this process in `folder`.
+    """
     from dnntrain.run.torchrun import run_module_on_ranks
     from dnntrain.utils.files import read_json
 

@@ -9,11 +9,11 @@ from dnntrain.utils.units import format_bytes
 
 
 def format_result(target: str, result: Mapping[str, Any]) -> str:
-    """How it was found, for a person."""
+    """Return a text on how the result was found."""
     if target == "lr":
         from dnntrain.planning.plan import draw_bars
 
-        # Cut at the loss of the first steps: beside an explosion the fall before it could not be seen.
+        # Cut at the loss of the first steps: an explosion would hide the fall before it.
         highest, lowest = result["smoothed"][0], min(result["smoothed"])
         heights = [min(value, highest) - lowest for value in result["smoothed"]]
         return "\n".join(
@@ -30,5 +30,5 @@ def format_result(target: str, result: Mapping[str, Any]) -> str:
     ]
     lines.append(f"largest that fits: {result['largest']} ({result['ended']})")
     if result["same_batch"]:
-        lines.append(f"with the batch size as it is: {result['same_batch']}")
+        lines.append(f"with an unchanged batch size: {result['same_batch']}")
     return "\n".join(lines)

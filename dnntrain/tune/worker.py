@@ -1,4 +1,7 @@
-"""One rank of a search: `python -m dnntrain.tune.worker FOLDER`, under torchrun. Not for people."""
+"""Run one rank of a search: `python -m dnntrain.tune.worker FOLDER`.
+
+Only the search starts it, with torchrun.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from dnntrain.utils.world import World
 
 
 def main() -> int:
-    """Answer into the folder that is the argument; the parent process reports how the search ended."""
+    """Write the result into the folder that is the argument.
+
+    The parent process reports how the search ended.
+    """
     with ErrorBoundary() as boundary:
         boundary.exit_code = _run_rank(Path(sys.argv[1]))
     return boundary.exit_code

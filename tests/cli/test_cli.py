@@ -88,7 +88,7 @@ def test_a_refusal_comes_before_torch_is_imported(words: list[str]) -> None:
         (["tune"], "takes one of lr, batch"),
         (["tune", "bacth"], "did you mean 'batch'?"),
         (["tune", "lr", "--steps=5"], "--steps 5: 5 is not a whole number at least 10"),
-        (["tune", "lr", "--lowest=1", "--highest=0.1"], "nothing lies between 1 and 0.1"),
+        (["tune", "lr", "--lowest=1", "--highest=0.1"], "the lower bound 1 must be less than the upper bound 0.1"),
         (["-m", "optim.lr=interval(0,1)"], "an interval has infinitely many values"),
         (["--dry-run"], "it is an option of dnntrain submit and dnntrain sweep"),
         (["-m", "--jobs", "0"], "--jobs 0: 0 is not a whole number at least 1"),
@@ -320,7 +320,10 @@ def test_a_full_disk_is_said_and_no_bug(capsys: pytest.CaptureFixture[str]) -> N
         return boundary.exit_code
 
     assert fill_disk(verbose=False) == 5
-    assert capsys.readouterr().err == "dnntrain: No space left on device\n  free some disk space, then run the same command again\n"
+    assert (
+        capsys.readouterr().err
+        == "dnntrain: No space left on device\n  free some disk space, then run the same command again\n"
+    )
     assert fill_disk(verbose=True) == 5
     told = capsys.readouterr().err
     assert told.startswith("Traceback")

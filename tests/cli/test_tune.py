@@ -112,7 +112,7 @@ def test_sizes_end_with_the_training_examples_and_the_line_names_all_ranks_toget
     session = open_session(decode_config(compose(["train.max_examples=40", "train.batch_size=16"])), World())
     found = find_batch_size(session, 16, 64, 1)
     assert [row["microbatch"] for row in found["rows"]] == [16, 32]
-    assert found["ended"] == "the training part has 40 examples"
+    assert found["ended"] == "the training split has 40 examples"
     assert found["line"] in ("train.batch_size=16", "train.batch_size=32")
     assert found["same_batch"] == "train.micro_batch_size=16"
 
