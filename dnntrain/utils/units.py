@@ -41,7 +41,7 @@ class Duration:
             raise ValueError(f"{text!r} is not a duration: write a number and a unit, as in 10ep, 5000step, 90s or 5%")
         value, unit = float(match[1]), _UNITS[match[2]]
         if not math.isfinite(value):
-            raise ValueError(f"{text!r} must be finite")
+            raise ValueError(f"{text!r} must be a finite duration")
         if unit == "step" and value != int(value):
             raise ValueError(f"{text!r}: a number of steps must be an integer")
         if unit == "%" and value > 100:

@@ -44,7 +44,7 @@ def test_a_run_and_its_export_are_measured_side_by_side(short_run: Path, tmp_pat
     [
         (["--runtimes=eager_fp23"], "did you mean 'eager_fp32'"),
         (["--batches=0"], "as in --batches 1,64"),
-        (["--threads=4096"], "more than the"),
+        (["--threads=4096"], "must be <= "),
         (["--seconds=never"], "as in --seconds 0.2"),
         (["--csv=/nowhere/at/all.csv"], "there is no folder /nowhere/at"),
         (["--csv=/sys/all.csv"], "cannot be written"),

@@ -223,7 +223,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, source: dict[st
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "Git LFS pointer"),
         (b'{"a": 1}', "it is JSON"),
         (b"\x08\x0a\x12\x07pytorch\x1a\x05\x32\x2e\x31", "ONNX"),
-        (b"\x00" * 64, "no known format"),
+        (b"\x00" * 64, "its format is unknown"),
     ],
 )
 def test_foreign_files_are_told_what_they_are(tmp_path: Path, content: bytes, told: str) -> None:
