@@ -63,9 +63,9 @@ def export_fastest(
 ) -> Manifest:
     """Write to `target` the fastest export for each of `batches`.
 
-    Only exports whose drop of the task's metric is within `quant.max_metric_drop` count. `say` gets the
-    measurements. If one format wins at every batch size, `target` holds it alone; else each winner
-    has its own folder. Raises CheckpointError if no export can be made.
+    Only exports whose drop of the task's metric is within `quant.max_metric_drop` count. `say` gets
+    the measurements. If one format wins at every batch size, `target` holds it alone; else each
+    winner has its own folder. Raises CheckpointError if no export can be made.
     """
     check_target(target)
     with atomic_output_dir(target) as folder:

@@ -17,7 +17,8 @@ _EMBEDDINGS = ("position_embedding", "pos_embed", "class_token", "cls_token")
 class WeightSelection:
     """The weights (of two or more dimensions) whose names match `where`: `names` in the order of the layers, `parameters` by name.
 
-    The names are read off the whole model once all transforms are done, for a rank may hold a part of it only.
+    The names are read off the whole model once all transforms are done, for a rank may hold a part
+    of it only.
     """
 
     def __init__(self, where: str, key: str) -> None:

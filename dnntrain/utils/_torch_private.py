@@ -1,7 +1,8 @@
 """Every use of torch that is not part of its public interface, in one place, so that a new version of torch is checked here alone.
 
-Tested with torch 2.11 and 2.14. A name that a version lacks is reported as such, with the versions that have it. This file is below
-`distributed/` because `utils/dtensor.py` needs it; torch's distributed modules are imported where they are used, since that takes time.
+Tested with torch 2.11 and 2.14. A name that a version lacks is reported as such, with the versions
+that have it. This file is below `distributed/` because `utils/dtensor.py` needs it; torch's
+distributed modules are imported where they are used, since that takes time.
 """
 
 from __future__ import annotations
