@@ -19,7 +19,7 @@ PositionRange = tuple[int, int]
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """Cuts an epoch's order into steps, steps into ranks' shares, those into micro-batches.
+    """Cuts an epoch's order into steps, ranks' shares and micro-batches.
 
     The order of an epoch is `indices` sorted by keyed random bits. Step b covers positions [b *
     batch_size, (b + 1) * batch_size); the last step has the remaining examples. Shares and

@@ -31,7 +31,7 @@ class TrainingSource(Protocol):
 
 
 class Request(NamedTuple):
-    """A micro-batch to read: `examples` [n] at `positions` [n] of the order of `epoch`.
+    """A micro-batch to read: `examples` [n] at `positions` [n] of `epoch`'s order.
 
     `copies` [n] as in Batch.
     """

@@ -1,4 +1,4 @@
-"""What a change of the model refuses is refused before the run begins."""
+"""Apply model transforms to a temporary model, so that errors appear at plan time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from dnntrain.protocols import BuildContext, ModelTransform
 
 
 def validate_transform(transform: ModelTransform, context: BuildContext) -> ModelTransform:
-    """`transform`, once it has been applied to a copy of the model that is not trained: its ConfigError comes at plan time."""
+    """Apply `transform` to a temporary copy of the model, and return it.
+
+    A ConfigError of the transform is thus raised at plan time.
+    """
     if context.build_model is not None:
         transform.apply(context.build_model())
     return transform

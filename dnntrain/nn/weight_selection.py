@@ -1,4 +1,4 @@
-"""The parameters that a method acts on: found by name in the whole model, taken from what a rank holds of it."""
+"""Select the parameters that a method acts on, by their names in the full model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import ModelStage, ModelTransform, TrainerHandles
 
-#: Endings of the names of parameters that are no weights of a layer, whatever their shape.
+#: Endings of the names of parameters that are not weights of a layer, whatever their shape.
 _EMBEDDINGS = ("position_embedding", "pos_embed", "class_token", "cls_token")
 
 
 class WeightSelection:
-    """The weights (of two or more dimensions) whose names match `where`: `names` in the order of the layers, `parameters` by name.
+    """The weights of two or more dimensions whose names match `where`.
 
-    The names are read off the whole model once all transforms are done, for a rank may hold a part
-    of it only.
+    `names` are in the order of the layers; `parameters` are by name. The names are read from the
+    full model after all transforms, because a rank may hold only a part of it.
     """
 
     def __init__(self, where: str, key: str) -> None:
@@ -28,7 +28,7 @@ class WeightSelection:
 
     @property
     def survey_transform(self) -> ModelTransform:
-        """Reads the names; changes nothing."""
+        """A transform that reads the names and changes nothing."""
         return ModelTransform(ModelStage.QUANTIZE, self._select_names)
 
     def bind(self, handles: TrainerHandles) -> None:
@@ -42,17 +42,20 @@ class WeightSelection:
         self.names = [name for name in weights if fnmatchcase(name, self._where)]
         if not self.names:
             raise ConfigError(
-                f"{self._key}={self._where} matches no weight of the model, which has {', '.join(weights[:12]) or 'none'}"
+                f"{self._key}={self._where} matches no weight of the model; its weights are {', '.join(weights[:12]) or 'none'}"
                 + (" …" if len(weights) > 12 else "")
             )
         return model
 
 
 def is_weight(name: str, parameter: Tensor) -> bool:
-    """True for matrices and kernels; not for biases, gains of norms, and embeddings of positions."""
+    """Return whether a parameter is a matrix or kernel.
+
+    Biases, gains of norms and position embeddings are not.
+    """
     return parameter.ndim >= 2 and not name.endswith(_EMBEDDINGS)
 
 
 def get_gradients(parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:
-    """(parameter, gradient) where there is one."""
+    """Return (parameter, gradient) for each parameter that has a gradient."""
     return [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]

@@ -1,8 +1,9 @@
-"""Every use of torch that is not part of its public interface, in one place, so that a new version of torch is checked here alone.
+"""Wrap the private functions of torch that dnntrain needs.
 
-Tested with torch 2.11 and 2.14. A name that a version lacks is reported as such, with the versions
-that have it. This file is below `distributed/` because `utils/dtensor.py` needs it; torch's
-distributed modules are imported where they are used, since that takes time.
+A new version of torch must be checked against this module only. Tested with torch 2.11 and 2.14. A
+name that a version lacks is reported as such, with the versions that have it. This file is below
+`distributed/` because `utils/dtensor.py` needs it; torch's distributed modules are imported where
+they are used, since that takes time.
 """
 
 from __future__ import annotations
@@ -22,27 +23,33 @@ _TESTED_VERSIONS = "2.11 to 2.14"
 
 
 def get_local_tensor(dtensor: Any) -> Tensor:
-    """The part of a DTensor that this rank holds, in its own memory. `to_local()` gives a view of it that depends on the version."""
+    """Return the local shard of a DTensor, sharing its memory.
+
+    `to_local()` returns a view that depends on the version of torch.
+    """
     tensor: Tensor = _get_private(dtensor, "_local_tensor")
     return tensor
 
 
 def make_strided_shard(dimension: int, split_factor: int) -> _StridedShard:
-    """The placement of a dimension whose parts are interleaved: `split_factor` stacked blocks, each sharded."""
+    """Return the placement of a dimension with interleaved shards.
+
+    It has `split_factor` stacked blocks, each of which is sharded.
+    """
     from torch.distributed.tensor.placement_types import _StridedShard
 
     return _StridedShard(dimension, split_factor=split_factor)
 
 
 def is_strided_shard(placement: Placement) -> bool:
-    """Whether `placement` is one of `make_strided_shard`."""
+    """Return whether `placement` is one of `make_strided_shard`."""
     from torch.distributed.tensor.placement_types import _StridedShard
 
     return isinstance(placement, _StridedShard)
 
 
 def compute_local_offset(dtensor: DTensor) -> tuple[int, ...]:
-    """Where this rank's part begins in the whole."""
+    """Return the offset of this rank's shard in the full tensor."""
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     _, offset = compute_local_shape_and_global_offset(dtensor.shape, dtensor.device_mesh, dtensor.placements)
@@ -50,29 +57,38 @@ def compute_local_offset(dtensor: DTensor) -> tuple[int, ...]:
 
 
 def fix_gradient_buckets(ddp_model: nn.parallel.DistributedDataParallel) -> None:
-    """Lets DDP lay its gradient buckets out now, and not after the first step, in the order in which it was given the parameters."""
+    """Let DDP lay out its gradient buckets now rather than after the first step.
+
+    The buckets have the order of the parameters that DDP was given.
+    """
     _get_private(ddp_model.reducer, "_push_all_rebuilt_params")()
     _get_private(ddp_model.reducer, "_rebuild_buckets")()
 
 
 def get_gradient_buckets(ddp_model: Any) -> list[Tensor]:
-    """A buffer of zeros for each of DDP's gradient buckets."""
+    """Return a buffer of zeros for each of DDP's gradient buckets."""
     return [bucket.buffer() for bucket in _get_private(ddp_model.reducer, "_get_zeros_like_grad_buckets")()]
 
 
 def make_ddp_buffer_options() -> dict[str, bool]:
-    """The option of DDP that sends buffers once, when it is built, and not before each forward pass. Newer versions rename it."""
+    """Return the option by which DDP sends buffers at build time only.
+
+    Without it, DDP sends them before each forward pass. Newer versions of torch rename it.
+    """
     parameters = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
     name = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in parameters)
     return {name: False}
 
 
 def _get_private(holder: Any, name: str) -> Any:
-    """The attribute `name`. Raises RuntimeError with the version of torch if it has none."""
+    """Return the attribute `name`.
+
+    Raises RuntimeError with the version of torch if it does not exist.
+    """
     try:
         return getattr(holder, name)
     except AttributeError:
         raise RuntimeError(
-            f"torch {torch.__version__} has no {type(holder).__name__}.{name}, which dnntrain needs; "
+            f"torch {torch.__version__} does not have {type(holder).__name__}.{name}, which dnntrain needs; "
             f"it is tested with torch {_TESTED_VERSIONS}"
         ) from None

@@ -43,7 +43,10 @@ class ErrorBoundary:
 
 
 def _handle_error(error: BaseException, verbose: bool) -> int | None:
-    """Report `error` and return its exit code; None if it must be raised again, such as SystemExit."""
+    """Report `error` and return its exit code.
+
+    Returns None if it must be raised again, such as SystemExit.
+    """
     if isinstance(error, DnntrainError):
         return _report_error(error, verbose)
     if isinstance(error, KeyboardInterrupt):
