@@ -64,3 +64,13 @@ def test_a_module_that_is_no_choice_is_refused_with_its_file(plugin: Path) -> No
     (plugin / "mine" / "reg" / "noise.py").write_text("x = 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"noise\.py: a choice is exactly one"):
         validate_overrides(["+reg=[noise]"])
+
+
+def test_a_choice_without_the_base_of_its_group_is_refused_with_the_line_to_write(plugin: Path) -> None:
+    path = plugin / "mine" / "reg" / "noise.py"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("class Noise(RegChoice):", "class Noise:"), encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match="Noise must inherit RegChoice") as refused:
+        load_registry().get_choice("reg", "noise").schema
+    assert "from dnntrain.protocols import RegChoice" in refused.value.hint
