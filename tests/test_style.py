@@ -53,8 +53,10 @@ CLEAN: tuple[str, ...] = (
     "inference/write_predictions.py",
     "input",
     "nn",
+    "report",
     "run",
     "sweep",
+    "training",
     "tune",
     "utils",
 )

@@ -1,4 +1,4 @@
-"""Reports of runs: curves.png and a self-contained report.html, from nothing but the files of run directories."""
+"""Report runs as curves.png and a self-contained report.html, from the files of run directories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several runs on one page: their figures, what they were set to differently, their curves over one another."""
+"""Compare several runs on one page: their figures, different settings, and overlaid curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_DIFFERENCES = 60
 
 
 def label_runs(runs: Sequence[RunData]) -> list[str]:
-    """A name for each run: its own where that is enough, else with its folder, else with a number."""
+    """Return a name for each run: its own if it is unique, else with its folder, else with a number."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [f"{run.name} {run.path.name}" for run in runs]
@@ -29,7 +29,7 @@ def label_runs(runs: Sequence[RunData]) -> list[str]:
 
 
 def render_figures(runs: Sequence[RunData], names: Sequence[str]) -> str:
-    """One row a run; the best value of each column stands out."""
+    """Return a table with one row per run; the best value of each column is marked."""
     headline, metric = runs[0].headline, runs[0].metric
     columns: list[tuple[str, Callable[[RunData], float], Callable[[float], str], int]] = [
         (
@@ -76,7 +76,7 @@ def render_figures(runs: Sequence[RunData], names: Sequence[str]) -> str:
 
 
 def render_differences(runs: Sequence[RunData], names: Sequence[str]) -> str:
-    """The configuration keys in which the runs differ."""
+    """Return the configuration keys in which the runs differ."""
     configs = [dict(run.config) for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     differing_keys = [key for key in keys if key != "run_dir" and len({config.get(key) for config in configs}) > 1]
@@ -92,7 +92,7 @@ def render_differences(runs: Sequence[RunData], names: Sequence[str]) -> str:
 
 
 def render_overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
-    """The curves of all runs: by step, and the validation metric by time, which shows what is faster."""
+    """Return the curves of all runs by step, and the validation metric by time to compare speed."""
     max_points = max(40, _MAX_TOTAL_POINTS // (len(runs) * 5))
 
     def draw(title: str, split: str, metric: MetricInfo, by_time: bool = False) -> str:

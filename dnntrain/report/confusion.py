@@ -1,4 +1,4 @@
-"""Where a classifier errs: the confusion matrix, the accuracy of each class, the pairs most often confused."""
+"""Show a classifier's errors: confusion matrix, accuracy of each class, most confused pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dnntrain.report.html import escape_text, isolate_text, render_details
 Matrix = list[list[int]]
 
 _MAX_CLASSES = 1000
-#: Up to so many classes, the matrix is a table of numbers; beyond that it is a picture.
+#: Up to this number of classes the matrix is a table of numbers; beyond it is a picture.
 _MAX_TABLE_CLASSES = 20
 _HEAT_PIXELS = 250
 _MAX_PAIRS = 15
@@ -22,7 +22,10 @@ _MAX_BARS = 20
 
 
 def read_confusion(evaluation: Mapping[str, Any]) -> tuple[Matrix, list[str]] | None:
-    """The matrix (rows: true classes, columns: predicted) and the names of its classes; None where it is none."""
+    """Return the matrix (rows: true classes, columns: predicted) and the names of its classes.
+
+    None if the file has no valid matrix.
+    """
     cells = evaluation.get("confusion")
     if not isinstance(cells, list) or not 2 <= len(cells) <= _MAX_CLASSES:
         return None
@@ -35,7 +38,7 @@ def read_confusion(evaluation: Mapping[str, Any]) -> tuple[Matrix, list[str]] | 
 
 
 def get_class_names(evaluation: Mapping[str, Any], num_classes: int) -> list[str]:
-    """The names of the classes; their numbers where the file has no name for each."""
+    """Return the names of the classes, or their numbers if the file does not name each."""
     names = evaluation.get("class_names")
     if isinstance(names, list) and len(names) == num_classes and all(isinstance(name, str) for name in names):
         return [name if name.strip() else str(number) for number, name in enumerate(names)]
@@ -43,7 +46,7 @@ def get_class_names(evaluation: Mapping[str, Any], num_classes: int) -> list[str
 
 
 def render_mistakes(matrix: Matrix, names: Sequence[str]) -> str:
-    """Everything about the matrix, as two panels."""
+    """Return all panels about the matrix."""
     if len(matrix) <= _MAX_TABLE_CLASSES:
         picture = _render_number_table(matrix, names)
     else:
@@ -55,7 +58,7 @@ def render_mistakes(matrix: Matrix, names: Sequence[str]) -> str:
 
 
 def find_worst_pairs(matrix: Matrix, max_pairs: int = _MAX_PAIRS) -> list[tuple[int, int, int]]:
-    """(count, true class, predicted class) of the largest cells off the diagonal, largest first."""
+    """Return (count, true class, predicted class) of the largest cells off the diagonal, in order."""
     confused_pairs = [
         (count, true, predicted)
         for true, row in enumerate(matrix)
@@ -66,7 +69,10 @@ def find_worst_pairs(matrix: Matrix, max_pairs: int = _MAX_PAIRS) -> list[tuple[
 
 
 def _render_number_table(matrix: Matrix, names: Sequence[str]) -> str:
-    """Cells are coloured by their share of the true class: blue on the diagonal, orange beside it."""
+    """Return the matrix as a table of numbers.
+
+    Cells are colored by their share of the true class: blue on the diagonal, orange beside it.
+    """
     is_short = max(map(len, names)) <= 12
     head = "".join(
         f'<th scope="col" title="{escape_text(name)}">{isolate_text(name if is_short else number, 12)}</th>'
@@ -95,11 +101,15 @@ def _render_cell(count: int, share: float, true: str, predicted: str, is_right: 
     bounds = (0.3, 0.6, 0.8, 0.95) if is_right else (0.01, 0.03, 0.08, 0.2)
     level = sum(share > bound for bound in bounds)
     tooltip = f"{true}: right" if is_right else f"{true}, taken for {predicted}"
-    return f'<td class="{"r" if is_right else "w"}{level}" title="{escape_text(tooltip)}: {format_percent(share)}">{count}</td>'
+    title = f"{escape_text(tooltip)}: {format_percent(share)}"
+    return f'<td class="{"r" if is_right else "w"}{level}" title="{title}">{count}</td>'
 
 
 def _render_heat_map(matrix: Matrix) -> str:
-    """Dark where many are: one pixel a cell, or a block of cells where there are many classes."""
+    """Return the matrix as a picture, dark for large counts.
+
+    One pixel is a cell, or a block of cells if there are many classes.
+    """
     num_classes = len(matrix)
     block = -(-num_classes // _HEAT_PIXELS)
     side = -(-num_classes // block)
@@ -111,18 +121,19 @@ def _render_heat_map(matrix: Matrix) -> str:
             columns = range(left * block, min(num_classes, (left + 1) * block))
             share = max(matrix[row][column] / totals[row] for row in rows for column in columns)
             color = (0x25, 0x59, 0xC9) if top == left else (0xC4, 0x48, 0x0A)
-            # The square root shows the few as well as the many.
+            # The square root shows small counts as well as large ones.
             pixels += bytes((*(round(255 + (tone - 255) * share**0.5) for tone in color),))
     data = base64.b64encode(encode_png(side, side, bytes(pixels))).decode("ascii")
     return (
-        f'<img class="heat" alt="Confusion matrix of {num_classes} classes; the tables beside it hold its largest cells" '
+        f'<img class="heat" alt="Confusion matrix of {num_classes} classes; '
+        'the tables beside it hold its largest cells" '
         f'src="data:image/png;base64,{data}">'
         '<p class="note">Rows: true class, from the top. Columns: predicted class. Blue: right. Orange: wrong.</p>'
     )
 
 
 def encode_png(width: int, height: int, rgb: bytes) -> bytes:
-    """`rgb` [height, width, 3] as a PNG file (W3C PNG, third edition: IHDR, IDAT, IEND)."""
+    """Return `rgb` [height, width, 3] as a PNG file (W3C PNG, third edition: IHDR, IDAT, IEND)."""
 
     def make_chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -138,7 +149,7 @@ def encode_png(width: int, height: int, rgb: bytes) -> bytes:
 
 
 def _render_class_bars(matrix: Matrix, names: Sequence[str]) -> str:
-    """A bar for each class, the worst first; where there are many, the rest is folded."""
+    """Return a bar for each class, the worst first; if there are many, the rest is folded."""
     totals = [sum(row) for row in matrix]
     nonempty_classes = [number for number, total in enumerate(totals) if total]
     order = sorted(nonempty_classes, key=lambda number: (matrix[number][number] / totals[number], number))
@@ -165,7 +176,7 @@ def _render_bar(name: str, right_count: int, total: int) -> str:
 
 
 def _render_confused_pairs(matrix: Matrix, names: Sequence[str]) -> str:
-    """The pairs as a list in as many columns as there is room for."""
+    """Return the pairs as a list in as many columns as fit."""
     items = "".join(
         f"<li><span>{isolate_text(names[true], 40)} → {isolate_text(names[predicted], 40)}</span>"
         f"<b>{count}</b><small>{format_percent(count / (sum(matrix[true]) or 1))}</small></li>"

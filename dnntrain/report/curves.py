@@ -1,4 +1,4 @@
-"""curves.png: loss, metric and learning rate of a run in one picture."""
+"""Draw curves.png: loss, metric and learning rate of a run in one picture."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _INK, _SOFT, _GRID = "#171a21", "#545b69", "#e1e4ea"
 _LOG_SPAN = 40
 
-#: Decisions that are marked, and how far apart, as a share of the picture, two must be to be both named.
+#: Marked events; and the smallest distance between two named ones, as a share of the picture.
 _MAX_MARKS = 20
 _NAME_SHARE = 0.03
 
 
 def write_curves(run_dir: Path) -> Path:
-    """Draws curves.png in the run directory and returns its path. Raises ConfigError where that is not possible."""
+    """Draw curves.png in the run directory and return its path. Raises ConfigError if it cannot."""
     run = read_run(Path(run_dir))
     path = run.path / "curves.png"
     try:
@@ -41,7 +41,10 @@ def write_curves(run_dir: Path) -> Path:
 
 
 def draw_curves(run: RunData) -> bytes:
-    """The picture as PNG, 1500 by 480 pixels, on a light ground; panels without a finite value say so."""
+    """Return the picture as PNG, 1500 by 480 pixels, on a light ground.
+
+    Panels without a finite value say so.
+    """
     os.environ.setdefault("MPLBACKEND", "agg")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -70,7 +73,8 @@ def draw_curves(run: RunData) -> bytes:
     )
     buffer = BytesIO()
     with warnings.catch_warnings():
-        # A name in letters that the font lacks is drawn as boxes; that is worth no warning at the end of a run.
+        # A name with letters that the font lacks is drawn as boxes; that needs no warning at the
+        # end of a run.
         warnings.simplefilter("ignore")
         figure.savefig(buffer, format="png", facecolor="white")
     return buffer.getvalue()
@@ -119,7 +123,10 @@ def _draw_panel(
 
 
 def _mark_events(axes: Axes, events: Sequence[Event]) -> None:
-    """A dashed line at each decision, with its name on top; of those at one place the first is named."""
+    """Draw a dashed line at each event, with its name on top.
+
+    Of several events at one place the first is named.
+    """
     width = max(axes.get_xlim()[1] - axes.get_xlim()[0], 1e-9)
     named_x = -math.inf
     for event in events:
@@ -152,5 +159,5 @@ def _make_title(run: RunData) -> str:
 
 
 def _remove_unprintable(text: str) -> str:
-    """Letters that a font can draw on one line."""
+    """Return the letters that a font can draw on one line."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

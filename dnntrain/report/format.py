@@ -1,4 +1,4 @@
-"""Numbers for people, axes for numbers, and fewer points for the eye."""
+"""Format numbers for people, choose axis ticks, and reduce curves to fewer points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _TIME_STEPS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 2160
 
 
 def thin_points(points: Sequence[Point], max_points: int) -> list[Point]:
-    """At most `most` points, in order: first, last, lowest and highest of equal stretches, so that peaks remain."""
+    """Return at most `max_points` points in order.
+
+    The first, the last, and the lowest and highest of equal stretches stay, so that peaks remain.
+    """
     if len(points) <= max_points or max_points < 4:
         return list(points[:max_points]) if len(points) > max_points else list(points)
     buckets = max_points // 4
@@ -29,7 +32,7 @@ def thin_points(points: Sequence[Point], max_points: int) -> list[Point]:
 
 
 def smooth_points(points: Sequence[Point], window: int) -> list[Point]:
-    """The centred mean over `window` points, shorter at both ends; [n] → [n]."""
+    """Return the centered mean over `window` points, shorter at both ends; [n] → [n]."""
     sums = [0.0]
     for _, value in points:
         sums.append(sums[-1] + value)
@@ -43,9 +46,9 @@ def smooth_points(points: Sequence[Point], window: int) -> list[Point]:
 
 
 def compute_ticks(low: float, high: float, count: int = 5, by_time: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, about `count` of them: 1, 2 or 5 times a power of ten apart.
+    """Return about `count` round numbers from `low` to `high`: 1, 2 or 5 times a power of ten apart.
 
-    `by_time` takes them as seconds, of which 15, 30, 60 and so on are round.
+    With `by_time` they are seconds, for which 15, 30, 60 and so on are round.
     """
     if not high > low:
         return [low]
@@ -61,7 +64,10 @@ def compute_ticks(low: float, high: float, count: int = 5, by_time: bool = False
 
 
 def compute_log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between two positive numbers; powers of ten only where that were many."""
+    """Return 1, 2 and 5 times powers of ten between two positive numbers.
+
+    If that gives too many, only the powers of ten.
+    """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1, 2, 5) if last - first <= 3 else (1,)
     power_step = max(1, (last - first) // 6)
@@ -70,7 +76,7 @@ def compute_log_ticks(low: float, high: float) -> list[float]:
 
 
 def format_short(value: float) -> str:
-    """A number in few characters: `0.0312`, `1.2e-05`, `12.5k`."""
+    """Format a number in few characters: `0.0312`, `1.2e-05`, `12.5k`."""
     if math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -85,7 +91,7 @@ def format_short(value: float) -> str:
 
 
 def format_percent(value: float) -> str:
-    """`0.9861` → `98.61%`."""
+    """Format `0.9861` as `98.61%`."""
     return f"{100 * value:.2f}%" if math.isfinite(value) else format_short(value)
 
 

@@ -1,4 +1,4 @@
-"""HTML in small pieces. Every text that comes from a file passes through `escaped`."""
+"""Write HTML in small pieces. Every text from a file passes through `escape_text`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 def escape_text(text: object, max_length: int = 300) -> str:
-    """`text` for use in HTML, attributes included, cut to `most` letters.
+    """Return `text` for use in HTML, attributes included, cut to `max_length` letters.
 
     Special letters are escaped, control letters and lone surrogates replaced.
     """
@@ -19,23 +19,23 @@ def escape_text(text: object, max_length: int = 300) -> str:
 
 
 def isolate_text(text: object, max_length: int = 120) -> str:
-    """A name from a file, kept from changing the direction of the text around it."""
+    """Return a name from a file that cannot change the direction of the text around it."""
     return f"<bdi>{escape_text(text, max_length)}</bdi>"
 
 
 def render_section(title: str, body: str, name: str = "") -> str:
-    """A part of the page with a heading; nothing where `body` is empty."""
+    """Return a section of the page with a heading; empty if `body` is empty."""
     kind = f' class="{name}"' if name else ""
     return f"<section{kind}><h2>{escape_text(title)}</h2>{body}</section>" if body else ""
 
 
 def render_details(title: str, body: str) -> str:
-    """A part that is folded until it is asked for; nothing where `body` is empty."""
+    """Return a folded section; empty if `body` is empty."""
     return f"<details><summary>{escape_text(title)}</summary>{body}</details>" if body else ""
 
 
 def render_pairs(rows: Iterable[tuple[str, str]], caption: str) -> str:
-    """A table of names and values; `rows` hold plain text."""
+    """Return a table of names and values; `rows` hold plain text."""
     body = "".join(
         f'<tr><th scope="row">{isolate_text(name)}</th><td>{isolate_text(value, 240)}</td></tr>' for name, value in rows
     )
@@ -47,7 +47,7 @@ def render_pairs(rows: Iterable[tuple[str, str]], caption: str) -> str:
 
 
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A table whose cells are HTML already; the first column names the row."""
+    """Return a table whose cells are HTML already; the first column names the row."""
     if not rows:
         return ""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)

@@ -1,4 +1,7 @@
-"""Reads a run directory as hostile data: regular files only, sizes capped, types checked, what is odd is left out."""
+"""Read a run directory as hostile data: regular files only, sizes capped, types checked.
+
+Invalid content is skipped.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.report.series import Series
 from dnntrain.utils.files import MARKER_FILES, is_run_directory
 
-#: Largest sizes that are read, bytes. The rest of a longer metrics.jsonl is left out, and the report says so.
+#: The largest sizes that are read, in bytes. The rest of a longer metrics.jsonl is skipped, and the
+#: report says so.
 _MAX_JSON_BYTES = 64 * 2**20
 _MAX_TEXT_BYTES = 2**18
 _MAX_METRICS_BYTES = 2**30
@@ -32,7 +36,7 @@ _AXES = ("step", "epoch", "examples", "wall_s", "split")
 
 @dataclass(frozen=True)
 class Event:
-    """A decision of the run: it stopped early, rolled back, and the like."""
+    """An event of the run: early stopping, a rollback, and the like."""
 
     step: float
     name: str
@@ -41,7 +45,10 @@ class Event:
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run directory says. Missing or damaged files are empty values; `notes` tells what was left out."""
+    """The content of a run directory.
+
+    Missing or damaged files are empty values; `notes` lists skipped content.
+    """
 
     path: Path
     series: Mapping[tuple[str, str], Series]
@@ -63,13 +70,13 @@ class RunData:
 
     @property
     def status(self) -> str:
-        """The status of result.json; "unfinished" where the run has none."""
+        """The status of result.json; "unfinished" if the run has none."""
         status = self.result.get("status")
         return status[:40] if isinstance(status, str) and status else "unfinished"
 
     @property
     def metrics(self) -> tuple[MetricInfo, ...]:
-        """How the metrics of the run's task are read: as plan.json says."""
+        """The metrics of the run's task, from plan.json."""
         items = self.plan.get("metrics")
         infos = [_read_metric_info(item) for item in items[:_MAX_METRICS]] if isinstance(items, list) else []
         return tuple(info for info in infos if info is not None)
@@ -81,25 +88,26 @@ class RunData:
 
     @property
     def headline(self) -> MetricInfo:
-        """The most telling metric: the one that chose the best weights, unless that is the loss and there are others."""
+        """The main metric: the one that chose the best weights, unless it is the loss and there are others."""
         if self.metric != LOSS:
             return self.metric
         return next((info for info in self.metrics if info != LOSS), LOSS)
 
     def get_metric(self, name: object) -> MetricInfo:
-        """The metric called `name`; if the run does not know it, the one that its plan names first."""
+        """Return the metric called `name`; if the run does not know it, the first one of its plan."""
         return next((info for info in self.metrics if info.name == name), (*self.metrics, LOSS)[0])
 
     def get_series(self, split: str, name: str) -> Series:
-        """One series, empty where the run has none."""
+        """Return one series, empty if the run has none."""
         return self.series.get((split, name)) or Series()
 
 
 def read_run(path: Path) -> RunData:
-    """Reads a run directory. Raises ConfigError where `path` is none."""
+    """Read a run directory. Raises ConfigError if `path` is not one."""
     if not is_run_directory(path):
         raise ConfigError(
-            f"{path} is not a run directory", f"one holds {', '.join(MARKER_FILES[:-1])} or {MARKER_FILES[-1]}"
+            f"{path} is not a run directory",
+            f"a run directory contains {', '.join(MARKER_FILES[:-1])} or {MARKER_FILES[-1]}",
         )
     notes: list[str] = []
     series, events, rows = _read_metrics(path / "metrics.jsonl", notes)
@@ -128,7 +136,10 @@ def _read_metric_info(item: object) -> MetricInfo | None:
 
 
 def parse_number(value: Any) -> float:
-    """`value` as a float; NaN where it is no number. Accepts the texts "nan", "inf" and "-inf" only."""
+    """Return `value` as a float; NaN if it is not a number.
+
+    Of texts, only "nan", "inf" and "-inf" are numbers.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     if isinstance(value, str) and value not in ("inf", "-inf"):
@@ -140,7 +151,7 @@ def parse_number(value: Any) -> float:
 
 
 def _open_regular_file(path: Path) -> int | None:
-    """A descriptor of a regular file, or None; never waits for a pipe or a device."""
+    """Return a descriptor of a regular file, or None; never wait for a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
@@ -152,7 +163,10 @@ def _open_regular_file(path: Path) -> int | None:
 
 
 def _read_text(path: Path, limit_bytes: int) -> str | None:
-    """The file as text, bytes that are no UTF-8 replaced; None where it is missing, no file, or too large."""
+    """Return the file as text, with bytes replaced that are not UTF-8.
+
+    None if it is missing, not a file, or too large.
+    """
     descriptor = _open_regular_file(path)
     if descriptor is None:
         return None
@@ -170,12 +184,15 @@ def _read_json(path: Path, notes: list[str]) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return value
     if path.exists():
-        notes.append(f"{path.name} is damaged or too large, and is left out")
+        notes.append(f"{path.name} is damaged or too large, and was skipped")
     return {}
 
 
 def _parse_json(text: str) -> Any:
-    """JSON, or None where it is not: a hostile text may also nest too deep or hold numbers too long."""
+    """Parse JSON; return None if it is invalid.
+
+    A hostile text may also nest too deep or hold numbers that are too long.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -203,14 +220,14 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], S
             if name not in columns:
                 if len(columns) >= _MAX_NAMES:
                     continue
-                # None marks what is no series: an axis, a text, or one too many.
+                # None marks a column that is not a series: an axis, a text, or one too many.
                 columns[name] = Series() if series_count < _MAX_SERIES and _is_number(value) else None
                 series_count += columns[name] is not None
             series = columns[name]
             if series is not None:
                 series.add(step, wall_s, value if type(value) is float else parse_number(value))
     if damaged_count:
-        notes.append(f"{damaged_count} damaged lines of {path.name} are left out")
+        notes.append(f"{damaged_count} damaged lines of {path.name} were skipped")
     series_by_key = {
         (split, name[:80]): item
         for split, columns in splits.items()
@@ -223,12 +240,12 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], S
 
 
 def _is_number(value: Any) -> bool:
-    """True for numbers, and for what stands where a number is not finite: "nan", null."""
+    """Return whether a value is a number, or the stand-in for a non-finite one: "nan", null."""
     return value is None or value == "nan" or isinstance(value, float) or not math.isnan(parse_number(value))
 
 
 def _read_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
-    """The whole lines of a file; one that is torn at the end is left out, one that is too long is skipped."""
+    """Yield the complete lines of a file; an incomplete last line and overlong lines are skipped."""
     descriptor = _open_regular_file(path)
     if descriptor is None:
         return
@@ -246,7 +263,10 @@ def _read_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
 
 
 def _read_config(path: Path, notes: list[str]) -> tuple[tuple[str, str], ...]:
-    """config.yaml as (dotted key, value) pairs; a file that would grow without bound when loaded is left out."""
+    """Return config.yaml as (dotted key, value) pairs.
+
+    A file that would grow without bound when loaded is skipped.
+    """
     import yaml
 
     text = _read_text(path, _MAX_TEXT_BYTES)
@@ -261,7 +281,10 @@ def _read_config(path: Path, notes: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _check_plain_yaml(events: Iterator[Any]) -> None:
-    """Raises ValueError for YAML with aliases or deep nesting, as soon as it is met: both can cost without bound."""
+    """Check YAML for aliases and deep nesting, which can cost without bound.
+
+    Raises ValueError at the first one.
+    """
     import yaml
 
     depth = 0

@@ -1,4 +1,7 @@
-"""report.html: one file, at most 1 MB, that loads nothing, runs nothing and escapes every text."""
+"""Write report.html: one file of at most 1 MB that loads nothing and runs nothing.
+
+Every text is escaped.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,14 @@ _MAX_RUNS = 40
 
 
 def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
-    """Writes the report of one run, or the comparison of several, and returns its path.
+    """Write the report of one run, or the comparison of several, and return its path.
 
-    `output` is by default `report.html` in the run directory, or `comparison.html` in the folder that holds all runs.
-    Raises ConfigError where a folder is no run directory or the file cannot be written.
+    `output` is by default `report.html` in the run directory, or `comparison.html` in the folder
+    that holds all runs. Raises ConfigError if a folder is not a run directory or the file cannot be
+    written.
     """
     if not 1 <= len(run_dirs) <= _MAX_RUNS:
-        raise ConfigError(f"{len(run_dirs)} run directories were named; a report holds 1 to {_MAX_RUNS}")
+        raise ConfigError(f"{len(run_dirs)} run directories were given; a report needs 1 to {_MAX_RUNS}")
     runs = [read_run(Path(path)) for path in run_dirs]
     page = render_run(runs[0]) if len(runs) == 1 else render_comparison(runs)
     path = output if output is not None else _get_default_output(runs)
@@ -38,7 +42,7 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
 
 
 def render_run(run: RunData) -> bytes:
-    """The report of one run."""
+    """Return the report of one run."""
     parts = {
         "heading": sections.render_heading(run),
         "cards": sections.render_cards(run),
@@ -50,7 +54,8 @@ def render_run(run: RunData) -> bytes:
         "footer": sections.render_footer(run),
     }
     page = _render_page(run.name, list(parts.values()))
-    # Each part has bounds of its own; where several are met at once, these can be missed most.
+    # Each part has its own bounds; if several of them are reached together, these parts are the
+    # least important.
     for part_name in ("gallery", "facts", "confusion"):
         if len(page) > _MAX_BYTES:
             del parts[part_name]
@@ -59,7 +64,7 @@ def render_run(run: RunData) -> bytes:
 
 
 def render_comparison(runs: Sequence[RunData]) -> bytes:
-    """The comparison of several runs."""
+    """Return the comparison of several runs."""
     names = compare.label_runs(runs)
     title = f"{len(runs)} runs"
     parts = [

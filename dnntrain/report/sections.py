@@ -1,4 +1,4 @@
-"""The parts of a single run's report, in the order in which they stand on the page."""
+"""Render the sections of a single run's report, in the order of the page."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MAX_PICTURE_BYTES = 24 * 2**10
 _MAX_TOTAL_PICTURE_BYTES = 300 * 2**10
 _MAX_CONFIG_ROWS = 500
 
-#: Columns that are set, not measured: drawn as they are.
+#: Columns that are set, not measured: drawn without smoothing.
 _SETTINGS = ("lr", "batch_size", "momentum", "weight_decay", "drop_rate")
 _KNOWN_COLUMNS = {"loss", "examples_per_s", *_SETTINGS}
 _LEARNING_RATE = MetricInfo("lr")
 
 
 def render_heading(run: RunData) -> str:
-    """The run's name, how it ended, and what it was."""
+    """Return the run's name, how it ended, and a description."""
     kind = {"done": "good", "failed": "bad", "diverged": "bad", "refused": "bad"}.get(run.status, "")
     reason = run.result.get("reason")
     reason_html = (
@@ -37,7 +37,8 @@ def render_heading(run: RunData) -> str:
     )
     return (
         f'<header><p class="kicker">dnntrain report</p><div class="title"><h1>{isolate_text(run.name)}</h1>'
-        f'<span class="pill {kind}">{escape_text(run.status)}</span></div><p class="about">{_describe_run(run)}</p>{reason_html}</header>'
+        f'<span class="pill {kind}">{escape_text(run.status)}</span></div>'
+        f'<p class="about">{_describe_run(run)}</p>{reason_html}</header>'
     )
 
 
@@ -57,7 +58,7 @@ def _describe_run(run: RunData) -> str:
 
 
 def render_cards(run: RunData) -> str:
-    """The figures that matter, largest first."""
+    """Return the main figures, the most important first."""
     result = run.result
     metric, best, best_step = get_best_value(run)
     test = get_test_value(run, run.headline.name)
@@ -84,7 +85,10 @@ def render_cards(run: RunData) -> str:
 
 
 def get_best_value(run: RunData) -> tuple[MetricInfo, float, float]:
-    """(metric, best validation value, its step): of result.json, else of the metrics; NaN where there is none."""
+    """Return (metric, best validation value, its step) from result.json, else from the metrics.
+
+    NaN if there is none.
+    """
     metric = run.metric
     value, step = parse_number(run.result.get("best")), parse_number(run.result.get("best_step"))
     if math.isfinite(value):
@@ -97,7 +101,7 @@ def get_best_value(run: RunData) -> tuple[MetricInfo, float, float]:
 
 
 def _format_batch_size(plan: Mapping[str, Any]) -> str | None:
-    """`batch 128`, or `batch 128 to 512` where the size is scheduled."""
+    """Return `batch 128`, or `batch 128 to 512` if the size is scheduled."""
     changes = _to_mapping(plan.get("timetable")).get("changes")
     if isinstance(changes, list) and len(changes) > 1:
         sizes = [parse_number(change[-1]) for change in changes if isinstance(change, list) and change]
@@ -106,14 +110,14 @@ def _format_batch_size(plan: Mapping[str, Any]) -> str | None:
 
 
 def get_test_value(run: RunData, name: str) -> float:
-    """A figure of the test split: of evaluation.json, else of the metrics; NaN where there is none."""
+    """Return a figure of the test split from evaluation.json, else from the metrics; NaN if there is none."""
     value = parse_number(run.evaluation.get(name)) if run.evaluation.get("split", "test") == "test" else math.nan
     points = run.get_series("test", name).get_finite_points()
     return value if math.isfinite(value) or not points else points[-1][1]
 
 
 def render_charts(run: RunData) -> str:
-    """All curves of the run; decisions are marked and numbered as in the list below them."""
+    """Return all curves of the run; events are marked and numbered as in the list below them."""
     marks = _make_marks(run)
     metric, best, best_step = get_best_value(run)
     best_marks = (
@@ -191,20 +195,21 @@ def _render_events(run: RunData) -> str:
     if not run.events:
         return ""
     items = "".join(
-        f"<li><b>{index}</b>step {format_short(event.step)}, {escape_text(event.name)}: {escape_text(event.reason or '-')}</li>"
+        f"<li><b>{index}</b>step {format_short(event.step)}, {escape_text(event.name)}: "
+        f"{escape_text(event.reason or '-')}</li>"
         for index, event in enumerate(run.events, 1)
     )
     return f'<h2>Decisions</h2><ol class="events">{items}</ol>'
 
 
 def render_confusion(run: RunData) -> str:
-    """The confusion matrix and what follows from it."""
+    """Return the confusion matrix and its derived panels."""
     matrix_and_names = read_confusion(run.evaluation)
     return render_section("Mistakes on the test split", render_mistakes(*matrix_and_names)) if matrix_and_names else ""
 
 
 def render_gallery(run: RunData) -> str:
-    """The most wrong examples as pictures."""
+    """Return the most wrong examples as pictures."""
     wrong = run.evaluation.get("wrong")
     if not isinstance(wrong, list):
         return ""
@@ -225,7 +230,8 @@ def render_gallery(run: RunData) -> str:
         figures.append(
             f'<figure><img alt="{escape_text(alt)}" src="data:image/png;base64,{data}"><figcaption>'
             f"<b>{isolate_text(label, 40)}</b> → <s>{isolate_text(predicted, 40)}</s>"
-            f"<small>{format_percent(probability)} sure</small><small>{isolate_text(name, 60)}</small></figcaption></figure>"
+            f"<small>{format_percent(probability)} "
+            f"sure</small><small>{isolate_text(name, 60)}</small></figcaption></figure>"
         )
     body = (
         '<p class="note" style="margin:0 0 12px">Of the test split: true class → predicted class, the surest first.</p>'
@@ -234,7 +240,7 @@ def render_gallery(run: RunData) -> str:
 
 
 def validate_picture(data: object) -> str | None:
-    """`data` where it is a small PNG in base64, else None."""
+    """Return `data` if it is a small PNG in base64, else None."""
     if not isinstance(data, str) or len(data) > _MAX_PICTURE_BYTES:
         return None
     try:
@@ -252,10 +258,10 @@ def _get_class_name(value: object, names: list[str]) -> str:
 
 
 def render_reproduction(run: RunData) -> str:
-    """The command that trains this again, and the code it ran with."""
+    """Return the command that trains this again, and the code version."""
     git = _to_mapping(run.environment.get("git"))
     commit = git.get("commit")
-    # In the same run directory, a finished run would only be found to be done.
+    # In the same run directory, a finished run would only be reported as done.
     overrides = [item for item in run.overrides if not item.lstrip("'\"").startswith(("run_dir=", "resume="))]
     lines = [" ".join(("dnntrain train", *overrides))]
     if isinstance(commit, str) and commit.isalnum():
@@ -267,35 +273,35 @@ def render_reproduction(run: RunData) -> str:
 
 
 def render_facts(run: RunData) -> str:
-    """Plan, configuration and environment, folded."""
+    """Return plan, configuration and environment, folded."""
     config = run.config[:_MAX_CONFIG_ROWS]
     hidden_count = len(run.config) - len(config)
     caption = "The resolved configuration" + (f"; {hidden_count} more keys are in config.yaml" if hidden_count else "")
     notes = run.plan.get("notes")
     note_items = "".join(f"<li>{escape_text(note)}</li>" for note in notes[:30]) if isinstance(notes, list) else ""
-    plan = render_pairs(_flatten_rows(run.plan, skip=("notes",)), "What was planned before the run began")
+    plan = render_pairs(_flatten_rows(run.plan, skip=("notes",)), "The plan of the run")
     body = render_details(f"Configuration ({len(run.config)} keys)", render_pairs(config, caption) if config else "")
     body += render_details(
         "Plan", plan + (f'<ul class="events">{note_items}</ul>' if note_items else "") if run.plan else ""
     )
-    body += render_details("Environment", render_pairs(_flatten_rows(run.environment), "Where the run took place"))
+    body += render_details("Environment", render_pairs(_flatten_rows(run.environment), "The environment of the run"))
     body += render_details("Result", render_pairs(_flatten_rows(run.result), "result.json"))
     return render_section("Details", body)
 
 
 def render_footer(*runs: RunData) -> str:
-    """Where this came from, and what was left out."""
-    lines = [
-        f"<p>{'<br>'.join((f'{run.rows:,} rows of metrics · {isolate_text(run.path, 300)}', *map(escape_text, run.notes)))}</p>"
-        for run in runs
-    ]
+    """Return the source of the report, and the skipped content."""
+    lines = []
+    for run in runs:
+        source = f"{run.rows:,} rows of metrics · {isolate_text(run.path, 300)}"
+        lines.append(f"<p>{'<br>'.join((source, *map(escape_text, run.notes)))}</p>")
     return f"<footer>{''.join(lines)}</footer>"
 
 
 def _flatten_rows(
     value: Mapping[str, Any], skip: tuple[str, ...] = (), prefix: str = "", depth: int = 0
 ) -> list[tuple[str, str]]:
-    """A nested object as (dotted name, text) rows, 200 at most."""
+    """Return a nested object as (dotted name, text) rows, 200 at most."""
     rows: list[tuple[str, str]] = []
     for name, item in list(value.items())[:200]:
         if name in skip:
@@ -364,4 +370,4 @@ def _format_parameters(run: RunData) -> str:
 
 def _format_flops(run: RunData) -> str:
     flops = parse_number(_to_mapping(run.plan.get("model")).get("flops_per_example", run.plan.get("flops_per_example")))
-    return f"{format_count(flops)}FLOPs an example" if 0 < flops < 1e18 else ""
+    return f"{format_count(flops)}FLOPs per example" if 0 < flops < 1e18 else ""

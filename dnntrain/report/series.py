@@ -1,4 +1,4 @@
-"""The course of one number over a run of any length, in bounded memory."""
+"""Store one number over a run of any length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _MAX_POINTS = 20_000
 
 @dataclass
 class Series:
-    """The course of one number: `step`, `wall_s` and `value` are equally long; values may be NaN or infinite.
+    """One number over a run: `step`, `wall_s` and `value` are equally long.
 
-    A long series is thinned as it grows, evenly over its whole length: of a stretch of neighbours the lowest, the
-    highest and one that is not finite stay, so that extremes are kept and a run of any length fits in memory.
-    `not_finite` counts all values that are not finite, kept or not.
+    Values may be NaN or infinite. A long series is thinned evenly as it grows: of a stretch of
+    neighbors the lowest, the highest and one that is not finite stay, so that extremes are kept and
+    a run of any length fits in memory. `not_finite` counts all values that are not finite, kept or
+    not.
     """
 
     step: array[float] = field(default_factory=lambda: array("d"))
@@ -29,7 +30,7 @@ class Series:
     _pending: list[Reading] = field(default_factory=list)
 
     def add(self, step: float, wall_s: float, value: float) -> None:
-        """Takes a point; `settle` must follow the last one."""
+        """Add a point; call `flush` after the last one."""
         if not math.isfinite(value):
             self.not_finite += 1
         self._pending.append((step, wall_s, value))
@@ -37,7 +38,7 @@ class Series:
             self.flush()
 
     def flush(self) -> None:
-        """Puts what is pending in its place."""
+        """Store the pending points."""
         for step, wall_s, value in _select_extremes(self._pending):
             self.step.append(step)
             self.wall_s.append(wall_s)
@@ -50,11 +51,11 @@ class Series:
         return len(self.value)
 
     def get_finite_points(self) -> list[tuple[float, float]]:
-        """The (step, value) pairs whose value is finite."""
+        """Return the (step, value) pairs whose value is finite."""
         return [(step, value) for step, value in zip(self.step, self.value, strict=True) if math.isfinite(value)]
 
     def _thin(self) -> None:
-        """Halves the points, and from now on takes stretches of as many as one kept point now stands for."""
+        """Halve the points, and double the length of later stretches to match."""
         readings = list(zip(self.step, self.wall_s, self.value, strict=True))
         kept_readings = [
             reading for first in range(0, len(readings), 4) for reading in _select_extremes(readings[first : first + 4])
@@ -64,7 +65,7 @@ class Series:
 
 
 def _select_extremes(readings: list[Reading]) -> list[Reading]:
-    """The lowest, the highest and the first that is not finite, in order."""
+    """Return the lowest, the highest and the first value that is not finite, in order."""
     if len(readings) <= 2:
         return readings
     finite = [index for index, reading in enumerate(readings) if math.isfinite(reading[2])]

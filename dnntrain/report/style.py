@@ -1,13 +1,15 @@
-"""The looks of a report: `report.css` and its colours, dark and light, screen and paper.
+"""The style of a report: `report.css` and its colors, dark and light, screen and paper.
 
-Colours keep a contrast of at least 4.5 to 1 for text and 3 to 1 for lines (WCAG 2.2 AA), in both schemes.
+Colors keep a contrast of at least 4.5 to 1 for text and 3 to 1 for lines (WCAG 2.2 AA), in both
+schemes.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: Colours of curves, by tone: light scheme, dark scheme. The first eight differ also for colour-blind eyes.
+#: Colors of curves, by tone: light scheme, dark scheme. The first eight differ also for colorblind
+#: readers.
 TONES = (
     ("#2559c9", "#7fadff"),
     ("#c4480a", "#ff9d5c"),
@@ -28,7 +30,8 @@ _DARK = """
 --good:#6fe0b1;--good-bg:#11392b;--bad:#ff9aa5;--bad-bg:#451a20;--wait:#f2c76a;--wait-bg:#3d2e0c;--code:#12151b;
 """.strip()
 
-#: Levels of a matrix cell: background and text, light and dark. Right answers are blue, wrong ones orange.
+#: Levels of a matrix cell: background and text, light and dark. Right answers are blue, wrong ones
+#: orange.
 _RIGHT = (
     ("#eaf1fe", "#cfe0fd", "#a4c4fb", "#6c9df3", "#2559c9"),
     ("#1c2740", "#203459", "#274782", "#3462b5", "#7fadff"),
@@ -42,10 +45,10 @@ _INK_DARK = ("#e9ebf0", "#e9ebf0", "#e9ebf0", "#ffffff", "#101217")
 
 
 def build_style_sheet() -> str:
-    """The whole sheet."""
+    """Return the whole style sheet."""
     light = f":root{{color-scheme:light dark;{_LIGHT}}}" + _render_tone_rules(0) + _render_level_rules(0, _INK_LIGHT)
     dark = f":root{{{_DARK}}}" + _render_tone_rules(1) + _render_level_rules(1, _INK_DARK)
-    # Paper is white, whatever the screen was.
+    # Paper is white in both schemes.
     rules = "".join(
         line.strip() for line in Path(__file__).with_name("report.css").read_text(encoding="utf-8").splitlines()
     )

@@ -1,7 +1,8 @@
-"""Line charts as inline SVG that needs no script.
+"""Draw line charts as inline SVG without scripts.
 
-The drawing is stretched to the width of the page while its lines keep their thickness; the numbers of the axes are
-HTML beside it, and so stay legible on a telephone as on paper. Values show where the pointer rests, by `<title>`.
+The drawing is stretched to the width of the page while its lines keep their thickness. The numbers
+of the axes are HTML beside it, and so stay legible on a phone and on paper. A `<title>` shows the
+values under the pointer.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ _LOG_SPAN = 40
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: `pieces` of finite points in the order of x, interrupted at `gaps`, where some of the
-    `not_finite` many values stood that are none.
+    """One line: `pieces` of finite points in the order of x, interrupted at `gaps`.
 
-    `tone` numbers the colour; `dashed` tells lines of one tone apart. A `noisy` curve with many points is drawn as
-    a thin line of all beneath a firm one of their mean.
+    A gap is at some of the `not_finite` many values that are not finite. `tone` numbers the color;
+    `dashed` distinguishes lines of one tone. A `noisy` curve with many points is drawn as a thin
+    line of all points under a thick line of their mean.
     """
 
     label: str
@@ -68,7 +69,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Axis:
-    """Maps values to the drawing: 0 at `low`, `_SIZE` at `high`."""
+    """Map values to the drawing: 0 at `low`, `_SIZE` at `high`."""
 
     low: float
     high: float
@@ -76,7 +77,7 @@ class Axis:
     ticks: tuple[float, ...] = field(default=())
 
     def project(self, value: float) -> float:
-        """Where `value` stands, 0 to `_SIZE`."""
+        """Return the position of `value`, 0 to `_SIZE`."""
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         distance = (math.log(value) if self.log else value) - low
         return _SIZE * min(max(distance / (high - low), 0.0), 1.0)
@@ -85,7 +86,10 @@ class Axis:
 def make_curve(
     label: str, series: Series, tone: int, *, by_time: bool = False, dashed: bool = False, noisy: bool = False
 ) -> Curve:
-    """A curve through the points of `series`, by step or by time, with gaps where a value is not finite."""
+    """Return a curve through the points of `series`, with gaps at values that are not finite.
+
+    The x axis is the step or the time.
+    """
     pieces: list[list[Point]] = [[]]
     gaps: list[float] = []
     for x, value in zip(series.wall_s if by_time else series.step, series.value, strict=True):
@@ -112,9 +116,10 @@ def draw_chart(
     max_points: int = _MAX_POINTS,
     from_zero: bool = False,
 ) -> str:
-    """A figure of `curves`; empty where there is nothing to draw.
+    """Return a figure of `curves`; empty if there is nothing to draw.
 
-    `metric` says how values are written; `from_zero` has their axis begin at 0, so that heights compare.
+    `metric` says how to write values. With `from_zero` their axis begins at 0, so that heights
+    compare.
     """
     curves = [item for item in curves if item.pieces or item.gaps]
     points = [point for item in curves for point in item.points]
@@ -144,11 +149,13 @@ def draw_chart(
     y_labels = _draw_labels(y_axis, "bottom", _make_tick_formatter(metric, y_axis))
     description = f"{title} by {x_name}: {'; '.join(_describe_curve(item, format_value) for item in curves)}"
     return (
-        f'<figure class="chart"><figcaption><h3>{escape_text(title)}</h3>{_draw_legend(curves, format_value)}</figcaption>'
+        f'<figure class="chart"><figcaption><h3>{escape_text(title)}</h3>'
+        f"{_draw_legend(curves, format_value)}</figcaption>"
         f'<div class="plot"><div class="ys" aria-hidden="true">{y_labels}</div>'
         f'<div class="field"><svg viewBox="0 0 {_SIZE} {_SIZE}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape_text(description, 900)}">{"".join(shapes)}</svg>{signs}</div>'
-        f'<div class="xs" aria-hidden="true">{_draw_labels(x_axis, "left", format_x)}<b>{escape_text(x_name)}</b></div></div>'
+        f'<div class="xs" aria-hidden="true">{_draw_labels(x_axis, "left", format_x)}'
+        f"<b>{escape_text(x_name)}</b></div></div>"
         f"{_make_gap_note(sum(item.not_finite for item in curves), gaps, x_name, format_x)}</figure>"
     )
 
@@ -157,7 +164,7 @@ def _make_x_axis(xs: Sequence[float], by_time: bool) -> Axis:
     low, high = min(xs), max(xs)
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - 1, high + 1
-    # The start of a run belongs to its curves where they begin near it.
+    # The start of a run belongs to its curves if they begin near it.
     if 0 < low < 0.15 * high:
         low = 0.0
     return Axis(low, high, ticks=tuple(compute_ticks(low, high, 6, by_time)))
@@ -184,7 +191,10 @@ def _make_y_axis(values: Sequence[float], metric: MetricInfo) -> Axis:
 
 
 def _make_tick_formatter(metric: MetricInfo, axis: Axis) -> Callable[[float], str]:
-    """Ticks of shares are whole percents where they are apart by one or more."""
+    """Return a formatter of ticks.
+
+    Ticks of shares are whole percents if they are apart by one or more.
+    """
     if not metric.is_share:
         return format_short
     gap = axis.ticks[1] - axis.ticks[0] if len(axis.ticks) > 1 else 1.0
@@ -200,7 +210,7 @@ def _draw_labels(axis: Axis, side: str, format_value: Callable[[float], str]) ->
 
 
 def _draw_curve(curve: Curve, x_axis: Axis, y_axis: Axis, max_points: int) -> str:
-    """The curve's lines, with dots where there are few points."""
+    """Return the curve's lines, with dots if there are few points."""
     total = len(curve.points)
     kind = f"t{curve.tone}{' dashed' if curve.dashed else ''}"
 
@@ -235,7 +245,7 @@ def _draw_strips(
     format_x: Callable[[float], str],
     format_value: Callable[[float], str],
 ) -> list[str]:
-    """Invisible strips that show the values near them while the pointer rests there."""
+    """Return invisible strips that show the values near them under the pointer."""
     curve_points = [(item, item.points) for item in curves if item.pieces]
     if not curve_points:
         return []
@@ -267,7 +277,7 @@ def _find_nearest(points: Sequence[Point], x: float) -> Point:
 
 
 def _pick_evenly(values: Sequence[float], max_count: int) -> list[float]:
-    """At most `most` of the values, evenly chosen, first and last among them."""
+    """Return at most `max_count` of the values, evenly chosen, with the first and the last."""
     if len(values) <= max_count:
         return list(values)
     return [values[round(index * (len(values) - 1) / (max_count - 1))] for index in range(max_count)]
@@ -283,7 +293,7 @@ def _draw_legend(curves: Sequence[Curve], format_value: Callable[[float], str]) 
 
 
 def _describe_curve(curve: Curve, format_value: Callable[[float], str]) -> str:
-    """The curve in words, for who cannot see it."""
+    """Return the curve in words, for screen readers."""
     points = curve.points
     if not points:
         return f"{curve.label} has no finite value"
@@ -298,4 +308,5 @@ def _make_gap_note(count: int, gaps: Sequence[float], x_name: str, format_x: Cal
     if not gaps:
         return ""
     values = "value is" if count == 1 else "values are"
-    return f'<p class="note">{count} {values} not finite, the first at {escape_text(x_name)} {format_x(min(gaps))} (red).</p>'
+    first = f"{escape_text(x_name)} {format_x(min(gaps))}"
+    return f'<p class="note">{count} {values} not finite, the first at {first} (red).</p>'

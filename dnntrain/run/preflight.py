@@ -19,9 +19,10 @@ from dnntrain.training.setup import build_unfilled_model
 
 
 def check_scheduled_values(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks) -> None:
-    """Bind all schedules, except the learning rate's alone, to a network without weights.
+    """Bind all schedules to a network without weights.
 
-    Raises ConfigError if one has no target.
+    This is skipped if only learning rate or batch size are scheduled. Raises ConfigError if a
+    schedule has no value to set.
     """
     targets = {control.target for control in hooks.scheduled_values if isinstance(control.target, ScheduledParam)}
     if not targets - {ScheduledParam.LEARNING_RATE, ScheduledParam.BATCH_SIZE}:

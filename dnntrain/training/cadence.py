@@ -1,4 +1,4 @@
-"""The events between steps, and the steps at which each is due."""
+"""Events between steps, and the steps at which each is due."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dnntrain.utils.units import Duration
 
 @dataclass(frozen=True)
 class Event:
-    """Something done every so many steps, or, where `every_s` is set, about every so many seconds.
+    """An event every so many steps or, if `every_s` is set, about every so many seconds.
 
-    `next_step(step)` is for what says itself at which step it is due next.
+    `next_step(step)` is for an event that chooses the step at which it is due next.
     """
 
     run: Callable[[int], None]
@@ -23,14 +23,17 @@ class Event:
     next_step: Callable[[int], int] | None = None
 
     def is_due_at(self, step: int) -> bool:
-        """True where the number of the step alone makes it due."""
+        """Return whether the number of the step alone makes it due."""
         if self.next_step is not None:
             return step >= self.next_step(step)
         return self.every_steps > 0 and step % self.every_steps == 0
 
 
 class Cadence:
-    """Which events are due after a step, in the order given. The last step of a run is due for all of them (`last`)."""
+    """Find the events that are due after a step, in the order given.
+
+    All events are due after the last step of a run, `last_step`.
+    """
 
     def __init__(self, events: Sequence[Event], last_step: int) -> None:
         self._events = events
@@ -40,13 +43,13 @@ class Cadence:
         self._wake_s = min(self._next_time.values(), default=float("inf"))
 
     def get_due(self, step: int) -> Sequence[Callable[[int], None]]:
-        """The events due once `step` steps are done."""
+        """Return the events that are due after `step` steps."""
         if step < self._wake_step and time.perf_counter() < self._wake_s:
             return ()
         return self._collect_due(step)
 
     def rewind(self) -> None:
-        """The run goes on from an earlier step."""
+        """Start again from an earlier step."""
         self._wake_step = 0
 
     def _collect_due(self, step: int) -> list[Callable[[int], None]]:
@@ -68,7 +71,7 @@ class Cadence:
 
 
 def make_event(run: Callable[[int], None], every: Duration, progress: Progress) -> Event:
-    """`run` at the cadence `every`."""
+    """Return an event that calls `run` at the cadence `every`."""
     if every.unit == "s":
         return Event(run, every_s=every.value)
     if every.unit == "%" and progress.budget_s:

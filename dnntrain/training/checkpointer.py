@@ -1,4 +1,4 @@
-"""What happens between steps, at the cadence of the configuration: evaluation, saving, agreement on signals."""
+"""Save checkpoints between steps, at the cadence of the configuration."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from dnntrain.training.metrics import Timer
 
 
 class Checkpointer:
-    """Saves checkpoints of all `states`. Called on every rank, for states may be gathered from all; only one has a `folder`.
+    """Save checkpoints of all `states`.
 
-    `until` gives steps: the last checkpoint of each, or from before, is kept besides the `keep` newest.
+    Every rank must call it, because states may be gathered from all; only the main rank has a
+    `folder`. `until` gives steps: the last checkpoint at or before each is kept besides the `keep`
+    newest.
     """
 
     def __init__(
@@ -41,9 +43,9 @@ class Checkpointer:
         self._requested_step = self._saved_step = -1
 
     def __call__(self, step: int) -> None:
-        """Saves the state after `step` steps, unless that is done.
+        """Save the state after `step` steps, unless it is saved already.
 
-        Raises CheckpointError where it cannot be written, or warns where the configuration says so.
+        Raises CheckpointError if it cannot be written, or warns if the configuration says so.
         """
         if step == self._requested_step:
             return
@@ -57,22 +59,23 @@ class Checkpointer:
                         f"the checkpoint of step {step} cannot be saved: {error}",
                         "make room or set another run_dir; checkpoint.on_error=warn trains on without it",
                     ) from error
-                self._warn(f"checkpoint of step {step} was not saved: {error}; training goes on")
+                self._warn(f"checkpoint of step {step} was not saved: {error}; training continues")
                 return
             self._saved_step = step
             if self._folder is not None:
                 checkpoint.prune_checkpoints(self._folder, self._keep, self._get_rollback_targets())
 
     def rewind_to(self, step: int) -> None:
-        """The run goes on from the checkpoint of `step`: later ones are of a way that is left, and may be saved again.
+        """Continue from the checkpoint of `step`: later ones are obsolete, and may be saved again.
 
-        All ranks must call it. Raises CheckpointError where they have read checkpoints of different steps.
+        All ranks must call it. Raises CheckpointError if they have read checkpoints of different
+        steps.
         """
-        # None is removed before all have read theirs.
+        # No checkpoint is removed before all ranks have read theirs.
         steps = self._ranks.gather_json(step)
         if len(set(steps)) > 1:
             raise CheckpointError(
-                f"the ranks went back to different steps: {', '.join(map(str, steps))}",
+                f"the ranks restored different steps: {', '.join(map(str, steps))}",
                 "put run_dir on a file system that all nodes share",
             )
         self._requested_step = self._saved_step = -1
@@ -80,12 +83,12 @@ class Checkpointer:
             checkpoint.truncate_checkpoints(self._folder, step)
 
     def save_best(self, step: int) -> None:
-        """Saves, and points BEST to it."""
+        """Save a checkpoint, and point BEST to it."""
         self(step)
         if self._saved_step == step:
             self.mark_best(step)
 
     def mark_best(self, step: int) -> None:
-        """Points BEST to the checkpoint of `step`, where there is one."""
+        """Point BEST to the checkpoint of `step`, if there is one."""
         if self._folder is not None and (self._folder / f"step-{step}").is_dir():
             checkpoint.mark_best(self._folder, step)

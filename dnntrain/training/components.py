@@ -1,4 +1,4 @@
-"""Chosen methods: the context that they are built from, their hooks, merged, and the handles that are bound to them."""
+"""Build the chosen methods: their context, their merged hooks, and the handles bound to them."""
 
 from __future__ import annotations
 

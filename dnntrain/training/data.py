@@ -1,4 +1,4 @@
-"""The data of a run, and the batches that are made of it: to train, to evaluate, to look at beforehand, and the empty one."""
+"""Build the batches of a run: to train, to evaluate, to inspect, and the empty one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dnntrain.protocols import Batch, BatchStage, Hooks
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
 
-#: Images that data-dependent first weights are worked out from.
+#: Images that data-dependent initialization uses.
 _SAMPLE_IMAGES = 1000
 
 
 def build_training_pipeline(
     config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks, world: World, device: str
 ) -> InputPipeline:
-    """The batches of the rank `world` among those that share a batch."""
+    """Return the batches of the rank `world` among the ranks that share a batch."""
     joint_transforms = [transform for transform in hooks.batch_transforms if transform.is_joint]
     pipeline = build_pipeline(
         config.data,
@@ -52,7 +52,10 @@ def build_training_pipeline(
 
 
 def iterate_training_batches(pipeline: InputPipeline, steps: int, empty: Batch | None = None) -> Iterator[Batch]:
-    """The micro-batches of this rank in the first `steps` steps of the run, as many on all ranks: `empty` fills up."""
+    """Yield the micro-batches of this rank in the first `steps` steps of the run.
+
+    All ranks get the same number: `empty` fills up.
+    """
     for step in range(min(steps, pipeline.steps_per_epoch)):
         micro_batches, _, passes = pipeline.take(step)
         yield from micro_batches
@@ -61,7 +64,10 @@ def iterate_training_batches(pipeline: InputPipeline, steps: int, empty: Batch |
 
 
 def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
-    """A batch without examples: what a rank computes in a step that has none for it, so that all ranks reduce together."""
+    """Return a batch without examples.
+
+    A rank computes it in a step without examples of its own, so that all ranks reduce together.
+    """
     no_indices = np.empty(0, np.int64)
     inputs = torch.empty(0, *dataset.inputs.shape, device=device)
     batch = Batch(inputs, torch.empty(0, dtype=torch.int64, device=device), no_indices, no_indices)
@@ -74,7 +80,7 @@ def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
 def make_unaugmented_batches(
     config: RunConfig, dataset: DataSet, device: str, channels_last: bool, source: Source, index: Index, world: World
 ) -> Iterator[Batch]:
-    """The batches of the rank `world`, as they are evaluated: in order, unaugmented."""
+    """Return the batches of the rank `world` for evaluation: in order, without augmentation."""
     return read_evaluation_batches(
         config.data,
         dataset,
@@ -88,12 +94,12 @@ def make_unaugmented_batches(
 
 
 def max_batches_per_rank(examples: int, ranks: int, batch_size: int) -> int:
-    """Batches of the rank that has the most, where `examples` are divided among `ranks`."""
+    """Return the batches of the rank with the most, if `examples` are divided among `ranks`."""
     return math.ceil(math.ceil(examples / ranks) / batch_size)
 
 
 def load_sample_images(config: RunConfig, data: PreparedData) -> torch.Tensor:
-    """Up to 1,000 training images as the model sees them, unaugmented: float [n, channels, height, width]."""
+    """Return up to 1,000 training images, unaugmented: float [n, channels, height, width]."""
     index = data.train[:_SAMPLE_IMAGES]
     batches = make_unaugmented_batches(config, data.dataset, "cpu", False, data.dataset.train, index, World())
     return torch.cat([batch.inputs.clone() for batch in batches])

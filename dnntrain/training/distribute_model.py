@@ -1,4 +1,4 @@
-"""The planned layout put in place: the device mesh, the model over its ranks, and what runs there."""
+"""Apply the planned layout: the device mesh, the model over its ranks, and its executor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 def make_mesh(
     layout: ParallelChoice, dims: ParallelDims, world: World, device: str
 ) -> tuple[ParallelConfig | None, Mesh | None, Collectives]:
-    """Return (the layout, its device mesh, its collectives); for one process without a layout (None, None, the plain ones)."""
+    """Return (the layout, its device mesh, its collectives).
+
+    For one process without a layout it is (None, None, the single-process ones).
+    """
     if not isinstance(layout, ParallelConfig):
         return None, None, SingleProcess()
     from dnntrain.distributed.mesh import Mesh, MeshCollectives
@@ -46,7 +49,7 @@ def distribute_model(
     coords: RankCoords,
     mesh: Mesh | None,
 ) -> ParallelizedModel:
-    """Lay the model out over the ranks, with a module around it that captures the features of `taps`."""
+    """Lay the model out over the ranks, in a module that captures the features of `taps`."""
 
     def wrap_feature_capture(model: nn.Module) -> nn.Module:
         return FeatureCapture(model, taps) if taps else model
@@ -98,7 +101,7 @@ def make_pipeline_executor(
 def make_no_sync_context(
     module: nn.Module, layout: ParallelConfig | None
 ) -> Callable[[], AbstractContextManager[None]]:
-    """The context of backward passes that only add up this rank's gradients."""
+    """Return the context of backward passes that only accumulate this rank's gradients."""
     if layout is None:
         return nullcontext
     from dnntrain.distributed.data_parallel import get_no_sync
@@ -118,7 +121,7 @@ def build_parallel_state(
 
 
 def sync_for_eval(model: nn.Module, run: Sequence[nn.Module], mesh: Mesh) -> None:
-    """All ranks evaluate with the same running statistics, and gather the weights that are in place now."""
+    """Give all ranks the same running statistics, and gather the current weights, to evaluate."""
     from dnntrain.distributed.data_parallel import broadcast_buffers, reshard_modules
 
     broadcast_buffers(model, mesh)
@@ -126,7 +129,7 @@ def sync_for_eval(model: nn.Module, run: Sequence[nn.Module], mesh: Mesh) -> Non
 
 
 def reshard(run: Sequence[nn.Module]) -> None:
-    """After other weights were in place: the next forward pass gathers the live ones."""
+    """Gather the training weights in the next forward pass, after other weights were in place."""
     from dnntrain.distributed.data_parallel import reshard_modules
 
     reshard_modules(run)

@@ -1,4 +1,4 @@
-"""Metrics of a model on a split: every example once, sums on the device, one transfer at the end."""
+"""Measure a model on a split: every example once, sums on the device, one transfer at the end."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def evaluate(
     rounds: int = 0,
     empty: Batch | None = None,
 ) -> dict[str, float | int]:
-    """Return the loss, the task's metrics and "examples" over all `batches` of all ranks; the model is in eval mode meanwhile.
+    """Return the loss, the task's metrics and "examples" over all `batches` of all ranks.
 
-    Only ranks that `should_count` add to the sums. If ranks compute together, each calls the model `rounds` times, the last ones
-    with `empty`.
+    The model is in eval mode meanwhile. Only ranks that `should_count` add to the sums. If ranks
+    compute together, each calls the model `rounds` times, at the end with `empty`.
     """
     metrics = task.list_metrics()
     was_training = model.training
@@ -66,7 +66,7 @@ def evaluate(
 def compute_predictions(
     task: Task, model: nn.Module, compute_outputs: ComputeOutputs, batches: Iterable[Batch]
 ) -> Predictions:
-    """Return what the task keeps of the outputs of every example, on the host."""
+    """Return the outputs of every example in the form that the task keeps, on the host."""
     was_training = model.training
     model.eval()
     rows = [

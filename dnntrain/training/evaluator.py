@@ -1,4 +1,4 @@
-"""Evaluate on the validation part at the cadence of the configuration, and keep the best checkpoint."""
+"""Evaluate on the validation split at the cadence of the configuration, and keep the best state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dnntrain.training.metrics import Metrics, Timer
 
 
 class Evaluator:
-    """Evaluates the validation part, remembers the best value of `metric`, and has the best state saved."""
+    """Evaluate the validation split, track the best value of `metric`, and save the best state."""
 
     def __init__(
         self,
@@ -42,7 +42,8 @@ class Evaluator:
             values = self._evaluate()
             self._evaluated_step = step
             value = float(values[self._metric.name])
-            # Of equally good states the later one is kept: the schedule has settled further.
+            # Of equally good states the later one is kept, because the schedule has settled
+            # further.
             is_best = math.isfinite(value) and (self.best is None or not self._metric.is_better(self.best, value))
             if is_best:
                 self.best, self.best_step = value, step
@@ -56,19 +57,20 @@ class Evaluator:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.best_step = state["best"], int(state["best_step"])
         self._evaluated_step = int(state["evaluated_step"])
-        # A kill between the best checkpoint and its pointer, or a return to an earlier one, has left another there.
+        # A kill between the best checkpoint and its pointer, or a rollback, leaves another one
+        # there.
         if self.best is not None:
             self._checkpointer.mark_best(self.best_step)
 
     def forget_deleted_best(self, checkpoints: Path) -> None:
-        """After a return to an earlier step: where the best state of then is no longer kept, the next one is the best."""
+        """Update the best state after a rollback: if it is no longer kept, the next one becomes the best."""
         if not (checkpoints / f"step-{self.best_step}").is_dir():
             self.best, self.best_step = None, 0
 
 
 @contextmanager
 def swap_in_eval_weights(eval_weights: Sequence[EvalWeights], model: nn.Module) -> Iterator[None]:
-    """The model with the weights that are evaluated and exported in place."""
+    """Swap in the weights that are evaluated and exported, for the body."""
     with ExitStack() as stack:
         for weights in eval_weights:
             stack.enter_context(weights.swap_in(model))

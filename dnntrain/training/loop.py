@@ -1,4 +1,7 @@
-"""The training loop. It knows protocols only: what is not asked for is an empty tuple, decided when the trainer was built."""
+"""The training loop. It knows protocols only.
+
+An unused feature is an empty tuple, decided when the trainer was built.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class Batches(Protocol):
 
 
 class Recorder(Protocol):
-    """Keeps each step's loss, on the device."""
+    """Record each step's loss, on the device."""
 
     def record(self, loss: StepLoss) -> None: ...
 
@@ -40,7 +43,7 @@ class Loop:
 
 
 def run_loop(loop: Loop) -> None:
-    """Trains until the run is finished; returns with the last step's events done."""
+    """Train until the run is finished; return after the last step's events."""
     progress, batches, executor, metrics = loop.progress, loop.batches, loop.executor, loop.metrics
     setters, after_step, update, apply, get_due = (
         loop.setters,

@@ -1,4 +1,7 @@
-"""The loss of a micro-batch: the sum over its examples, so that a mean over any number of ranks and micro-batches is exact."""
+"""Compute the loss of a micro-batch as the sum over its examples.
+
+A mean over any number of ranks and micro-batches is then exact.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ Objective = Callable[[ModelOutputs, Batch], Tensor]
 def build_objective(
     task: Task, label_smoothing: float, terms: Sequence[LossTerm], main_loss_weight: float = 1.0
 ) -> Objective:
-    """Return `(outputs, batch) → scalar sum of losses`: the task's loss times `main_loss_weight`, plus the weighted `terms`."""
+    """Return `(outputs, batch) → scalar sum of losses`.
+
+    It is the task's loss times `main_loss_weight`, plus the weighted `terms`.
+    """
 
     def compute_task_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
         return task.loss_sum(outputs.outputs, batch, label_smoothing)

@@ -1,4 +1,4 @@
-"""What a run measures: metrics.jsonl, one flat object a line, each step exactly once also after a resume."""
+"""Write metrics.jsonl: one flat object per line, each step exactly once, also after a resume."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 class Metrics:
-    """Collects each step's loss on the device and reads it once per row; writes rows; asks the decisions about each.
+    """Collect each step's loss on the device, read it once per row, and write rows.
 
-    `scheduled` gives what a schedule sets besides the learning rate. `reduce` sums a tensor over all ranks. Only the main rank has a
-    `path` to write to.
+    The metric callbacks see each row. `scheduled` returns scheduled values besides the learning
+    rate. `reduce` sums a tensor over all ranks. Only the main rank has a `path` to write to.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Metrics:
         self._row_examples, self._row_train_s = 0, 0.0
 
     def record(self, loss: StepLoss) -> None:
-        """Keeps the loss of one step; does not wait for the device."""
+        """Record the loss of one step without waiting for the device."""
         self._totals.append(loss.total)
         self._counts.append(loss.examples)
         self._weights.append(loss.weight)
 
     def observe(self, numbers: Mapping[str, Tensor]) -> None:
-        """Keeps further numbers of the step, of which a row shows the last."""
+        """Record further numbers of the step; a row shows the last ones."""
         self._step_values.update(numbers)
 
     def write_train_row(self, step: int) -> None:
-        """Writes the row of the interval that ends with `step`: its mean loss, what is scheduled, the speed."""
+        """Write the row of the interval that ends with `step`: mean loss, scheduled values, speed."""
         self._drain_losses()
         if not self._weight:
             return
@@ -86,14 +86,14 @@ class Metrics:
         self.write_row("train", step, row)
 
     def _get_batch_size(self, step: int) -> dict[str, int]:
-        """That of the interval's last step, where it is scheduled."""
+        """Return the batch size of the interval's last step if it is scheduled."""
         timetable = self._progress.timetable
         return (
             {} if timetable.is_constant else {"batch_size": timetable.batch_size_at(timetable.locate_step(step - 1)[0])}
         )
 
     def write_row(self, split: str, step: int, values: Mapping[str, Any]) -> None:
-        """Writes one row, tells the listeners, and lets the decisions see it."""
+        """Write one row, and pass it to the listeners and the metric callbacks."""
         row = self._append_row(split, step, values)
         for listener in self._listeners:
             listener(row)
@@ -106,11 +106,11 @@ class Metrics:
                 self.write_row("event", step, {"event": "stop", "reason": verdict.reason})
 
     def rewrite_row(self, split: str, step: int, values: Mapping[str, Any]) -> None:
-        """Writes a row that was cut off with those after it, and that the listeners have heard of."""
+        """Write a row again that was cut off with later rows; the listeners have seen it already."""
         self._append_row(split, step, values)
 
     def _append_row(self, split: str, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole row, which is in the file."""
+        """Append the row to the file and return it complete."""
         row = {
             "step": step,
             "epoch": round(self._progress.timetable.epoch_at(step), 4),
@@ -130,11 +130,11 @@ class Metrics:
         return self._examples + sum(self._counts)
 
     def start_interval(self) -> None:
-        """Begins to measure the speed, with the first step of this session."""
+        """Start to measure the speed, with the first step of this session."""
         self._row_examples, self._row_train_s = self._examples, self._progress.train_s
 
     def _drain_losses(self) -> None:
-        """Reads the losses kept so far, in one transfer, and adds them in the order of the steps."""
+        """Read the recorded losses in one transfer, and add them in the order of the steps."""
         if not self._totals:
             return
         totals = self._reduce(torch.stack(self._totals)).tolist()
@@ -167,14 +167,15 @@ class Metrics:
         self.truncate_to(int(state["bytes"]))
 
     def truncate_to(self, size_bytes: int) -> None:
-        """Forgets the rows after the first `size_bytes`: they were written after the checkpoint that is gone on from."""
+        """Remove the rows after the first `size_bytes`: they are newer than the resumed checkpoint."""
         if self._file is not None:
-            # Of a checkpoint that another run has left there are fewer rows here: a longer file would be filled with zeros.
+            # A checkpoint of another run may name more rows than there are here: truncate would add
+            # zeros.
             os.ftruncate(self._file.fileno(), min(size_bytes, os.fstat(self._file.fileno()).st_size))
             self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
-        """Closes metrics.jsonl and writes it as results.csv; a second call does nothing."""
+        """Close metrics.jsonl and write it as results.csv; a second call does nothing."""
         if self._file is not None and self._path is not None:
             self._file.close()
             self._file = None
@@ -182,7 +183,7 @@ class Metrics:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of a metrics.jsonl; a torn last line is left out."""
+    """Return the complete rows of a metrics.jsonl; an incomplete last line is skipped."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -193,7 +194,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def write_csv(source: Path, target: Path) -> None:
-    """metrics.jsonl as a table with one column a name, for spreadsheets."""
+    """Write metrics.jsonl as a table with one column per name, for spreadsheets."""
     import csv
     import io
 
@@ -207,7 +208,7 @@ def write_csv(source: Path, target: Path) -> None:
 
 
 class Timer:
-    """Wraps what is not training, so that its time is not counted as such."""
+    """Wrap a call that is not training, so that its time is not counted as training."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

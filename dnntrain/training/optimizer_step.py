@@ -1,4 +1,4 @@
-"""From gradients to new weights: the global reduction is done; transforms, the optimizers' steps, and gradients set free."""
+"""Turn reduced gradients into new weights: transforms, optimizer steps, gradients released."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Observe = Callable[[Mapping[str, Tensor]], None]
 
 
 def run_plain_step(compute_gradients: ComputeGradients, apply: Callable[[], None]) -> StepLoss:
-    """One pass, one step."""
+    """Compute the gradients once and apply them once."""
     loss = compute_gradients()
     apply()
     return loss
@@ -27,9 +27,10 @@ def build_apply(
     scaler: torch.amp.GradScaler | None,
     check: Callable[[Sequence[Tensor]], bool] | None = None,
 ) -> Callable[[], None]:
-    """The function that turns `.grad` into a step. With a scaler, a step whose gradients overflowed is left out.
+    """Return the function that turns `.grad` into a step.
 
-    `check` sees the gradients before they are clipped; where it says False nothing is applied.
+    With a scaler, a step whose gradients overflowed is skipped. `check` sees the gradients before
+    they are clipped; if it returns False nothing is applied.
     """
     steps = [optimizer.step for optimizer in optimizers]
     penalties = [transform for transform in transforms if transform.stage <= GradientStage.CHECK]
@@ -66,7 +67,8 @@ def build_apply(
                 for optimizer in optimizers:
                     scaler.step(optimizer)
         finally:
-            # Also where the check makes the run go back: the scaler unscales no second time before it is updated.
+            # Also if the check causes a rollback: the scaler must be updated before it unscales
+            # again.
             scaler.update()
         for parameter in parameters:
             parameter.grad = None

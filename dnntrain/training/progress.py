@@ -1,4 +1,4 @@
-"""Where the run stands: steps, epochs, time, and the reasons to end it."""
+"""Track the progress of a run: steps, epochs, time, and the reasons to end it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from dnntrain.utils.units import Duration
 
 
 class Progress:
-    """Counts optimizer steps until the run's length is reached, a decision stops it, or a signal asks for its end.
+    """Count optimizer steps until the run's length is reached, a callback stops it, or a signal ends it.
 
-    `total_steps` is 0 where the length is `budget_s` seconds. Time spent evaluating and saving counts in `elapsed_s`, not in `train_s`.
+    `total_steps` is 0 if the length is `budget_s` seconds. The time of evaluating and saving counts
+    in `elapsed_s`, not in `train_s`.
     """
 
     def __init__(self, duration: Duration, timetable: EpochSchedule) -> None:
@@ -30,22 +31,22 @@ class Progress:
         self.session_start_step = 0
 
     def start(self) -> None:
-        """Begins a session: from here its time counts."""
+        """Begin a session: from here its time counts."""
         self._started_s, self.session_start_step = time.perf_counter(), self.step
 
     def steps(self) -> Iterator[int]:
-        """The numbers of the steps to do, from 0; the loop says with `done` when one is."""
+        """Yield the numbers of the remaining steps, from 0; the loop calls `mark_done` after each."""
         while not self.is_finished:
             yield self.step
 
     def mark_done(self, step: int) -> int:
-        """Counts step number `step` as done, before the events that follow it; returns how many are done now."""
+        """Count step number `step` as done, before the events that follow it; return the steps done."""
         self.step = step + 1
         return self.step
 
     @property
     def is_finished(self) -> bool:
-        """True where no further step is to be done."""
+        """Return whether no further step remains."""
         if self.stop_reason is not None or self.signal is not None:
             return True
         if self.total_steps:
@@ -54,11 +55,11 @@ class Progress:
 
     @property
     def is_complete(self) -> bool:
-        """True where the run ended as planned or decided, not by a signal."""
+        """Return whether the run ended as planned or by a callback, not by a signal."""
         return self.signal is None
 
     def get_step_info(self, step: int) -> StepInfo:
-        """The moment before step number `step` (from 0), which is after `step` steps."""
+        """Return the moment before step number `step` (from 0), which is after `step` steps."""
         epoch = self.timetable.epoch_at(step)
         if self.total_steps:
             return StepInfo(step, epoch, step / self.total_steps)
@@ -76,15 +77,15 @@ class Progress:
 
     @property
     def train_s(self) -> float:
-        """`elapsed_s` less the time of evaluation and saving."""
+        """`elapsed_s` without the time of evaluation and saving."""
         return self.elapsed_s - self._paused_s
 
     def exclude_time(self, seconds: float) -> None:
-        """Counts `seconds` as not spent on training."""
+        """Count `seconds` as not spent on training."""
         self._paused_s += seconds
 
     def restore_elapsed_time(self, elapsed_s: float) -> None:
-        """After a return to an earlier step: `elapsed_s` seconds were spent all the same."""
+        """Set the elapsed time after a rollback: the time of the discarded steps still counts."""
         self._elapsed_before_s, self._started_s = elapsed_s, time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The loop, and again after each rollback: back to the last checkpoint, with the learning rate cut and the step's examples left out."""
+"""Run the training loop and restart it after each rollback.
+
+A rollback restores the last checkpoint, reduces the learning rate and skips the step's examples.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def run_with_rollback(trainer: Trainer, checkpoints: Path, warn: Callable[[str], None]) -> None:
-    """Trains until the run is finished. Every rank reads the main rank's folder of `checkpoints`.
+    """Train until the run is finished. Every rank reads the main rank's folder of `checkpoints`.
 
-    Raises DivergedError where what the guards allow for is used up.
+    Raises DivergedError after the last allowed rollback.
     """
     guard_runner = trainer.guard_runner
     if guard_runner is None or not guard_runner.can_roll_back:
         run_loop(trainer.loop)
         return
-    # There is always a state to go back to.
+    # There is always a checkpoint to return to.
     trainer.checkpointer(trainer.loop.progress.step)
     while True:
         try:
@@ -35,7 +38,10 @@ def run_with_rollback(trainer: Trainer, checkpoints: Path, warn: Callable[[str],
 
 
 def roll_back(trainer: Trainer, checkpoints: Path, request: RollbackRequest, warn: Callable[[str], None]) -> None:
-    """Restores the newest whole checkpoint from before the fault, all but the clock and what recovery has decided; writes what happened."""
+    """Restore the newest complete checkpoint from before the fault, and record the rollback.
+
+    The clock and the decisions of recovery are not restored.
+    """
     guard_runner, progress = trainer.guard_runner, trainer.loop.progress
     assert guard_runner is not None
     guard_runner.recovery.record_rollback(request.step, request.alarm)
@@ -43,7 +49,7 @@ def roll_back(trainer: Trainer, checkpoints: Path, request: RollbackRequest, war
     with trainer.timer:
         checkpoint = read_newest_checkpoint(checkpoints, warn, request.alarm.last_good_step)
         if checkpoint is None:
-            raise DivergedError(f"{request.alarm.reason}, and there is no checkpoint to go back to")
+            raise DivergedError(f"{request.alarm.reason}, and there is no checkpoint to return to")
         guard_runner.clear_optimizer_state()
         restore_states(checkpoint, trainer.states)
         guard_runner.recovery.load_state_dict(recovery_state)
@@ -52,9 +58,12 @@ def roll_back(trainer: Trainer, checkpoints: Path, request: RollbackRequest, war
         trainer.checkpointer.rewind_to(progress.step)
     trainer.loop.cadence.rewind()
     trainer.metrics.start_interval()
-    reason = f"{request.alarm.reason}: back from step {request.step} to {progress.step}, learning rate × {request.alarm.lr_factor:g}"
+    reason = (
+        f"{request.alarm.reason}: rolled back from step {request.step} to {progress.step}, "
+        f"learning rate × {request.alarm.lr_factor:g}"
+    )
     if request.step in guard_runner.recovery.dropped_steps:
-        reason += f", the examples of step {request.step} are left out"
+        reason += f", the examples of step {request.step} are skipped"
     values = {"lr_factor": guard_runner.recovery.lr_factor, "from_step": request.step, "alarm": request.alarm.event}
     *earlier_rows, row = guard_runner.recovery.add_rollback_row(
         progress.step, {"event": "rollback", "reason": reason, **values, **request.alarm.values}

@@ -1,4 +1,4 @@
-"""Controls → setters: what a schedule sets before each step in optimizers and model, and the values that stand there."""
+"""Set scheduled values in optimizers and model before each step, and read their current values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import ScheduledParam, ScheduledValue, StepInfo
 
-#: What gives a run a value that a schedule may multiply.
+#: How to give a run a value that a schedule can multiply.
 _REMEDIES = {
     ScheduledParam.MOMENTUM: "choose an optimizer that has it, as in optim=sgd optim.momentum=0.9",
     ScheduledParam.WEIGHT_DECAY: "set optim.weight_decay",
@@ -28,10 +28,11 @@ def bind_scheduled_values(
     model: nn.Module,
     must_find: bool = True,
 ) -> list[Callable[[StepInfo], None]]:
-    """One setter for each target that is controlled. Factors of several learning-rate controls are multiplied; the batch size stands in
-    the plan.
+    """Return one setter for each scheduled target.
 
-    Raises ConfigError where a control finds nothing that it could set or multiply, unless the model is only a part of one.
+    Factors of several learning-rate schedules are multiplied; the batch size is in the plan. Raises
+    ConfigError if a schedule has no value to set or multiply, unless the model is only a stage of
+    one.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     setters: list[Callable[[StepInfo], None]] = []
@@ -77,7 +78,10 @@ def _set_scaled_value(
 def _find_setters(
     target: ScheduledParam, groups: Sequence[dict[str, Any]], model: nn.Module, relative: bool, must_find: bool
 ) -> list[tuple[Callable[[float], None], float | None]]:
-    """(setter, base) of everything that `target` names; the base is None where the control's value is the value itself."""
+    """Return (setter, base) for everything that `target` names.
+
+    The base is None if the schedule gives the value itself.
+    """
     setters: list[tuple[Callable[[float], None], float]]
     if target is ScheduledParam.MOMENTUM:
         setters = [(partial(_set_momentum, group), get_momentum(group)) for group in groups if get_momentum(group)]
@@ -98,7 +102,7 @@ def _find_setters(
 
 
 def get_momentum(group: Mapping[str, Any]) -> float:
-    """The momentum of a parameter group, or the first of Adam's betas; 0 where it has none."""
+    """Return the momentum of a parameter group, or the first of Adam's betas; 0 if it has none."""
     return float(group["betas"][0]) if "betas" in group else float(group.get("momentum", 0.0))
 
 
@@ -110,7 +114,10 @@ def _set_momentum(group: dict[str, Any], momentum: float) -> None:
 
 
 def find_dropouts(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Every module of the model that drops numbers, and the attribute with its rate; not those that drop residual branches."""
+    """Return every dropout module of the model, and the attribute with its rate.
+
+    Modules that drop residual branches are not included.
+    """
     return [
         (module, "p" if isinstance(module, _DropoutNd) else "dropout")
         for module in model.modules()
@@ -119,7 +126,7 @@ def find_dropouts(model: nn.Module) -> list[tuple[nn.Module, str]]:
 
 
 def get_learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float:
-    """The learning rate now, before what a group's own factor makes of it."""
+    """Return the current learning rate, without the factors of parameter groups."""
     group = optimizers[0].param_groups[0]
     return float(group["lr"]) / float(group["lr_scale"])
 
@@ -127,7 +134,10 @@ def get_learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float:
 def make_scheduled_reader(
     values: Sequence[ScheduledValue], optimizers: Sequence[torch.optim.Optimizer], model: nn.Module
 ) -> Callable[[], dict[str, float]]:
-    """Reads momentum, weight decay and drop rate as they are now, by name, those that are controlled: of the first place that has one."""
+    """Return a reader of the scheduled momentum, weight decay and drop rate, by name.
+
+    Each is read from the first place that has one.
+    """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     readers: dict[ScheduledParam, Iterable[Callable[[], float]]] = {
         ScheduledParam.MOMENTUM: (partial(get_momentum, group) for group in groups if get_momentum(group)),

@@ -1,4 +1,4 @@
-"""A planned run as one process sees it: the values that every builder of the trainer reads."""
+"""The values of a planned run in one process that every builder of the trainer reads."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from dnntrain.utils.world import World
 
 @dataclass(frozen=True)
 class RunSetup:
-    """Hold what a trainer is built from.
+    """Hold the values that a trainer is built from.
 
-    config, plan  the settings, and the decisions made from them
-    data          the data set and the numbers of the examples of each part
-    hooks         what the chosen methods give, built once for this process
-    collectives   what those methods hold; the trainer connects it to the ranks
-    world, device this process among the ranks, and its torch device
+    config, plan    the settings, and the decisions made from them
+    data            the data set and the numbers of the examples of each split
+    hooks           the hooks of the chosen methods, built once for this process
+    collectives     the collectives of the methods; the trainer connects them to the ranks
+    world, device   this process among the ranks, and its torch device
     """
 
     config: RunConfig
@@ -49,7 +49,7 @@ class RunSetup:
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """The type that matrix products are computed in, or None."""
+        """The data type of matrix products, or None."""
         return self.plan.precision.torch_dtype
 
 

@@ -11,12 +11,16 @@ from contextlib import suppress
 from dnntrain.training.progress import Progress
 from dnntrain.utils.signals import SIGNALS, signal_handlers
 
-#: Steps between two agreements of several ranks on whether a signal has come; fewer where they take longer than so many seconds.
+#: Steps between two agreements of several ranks on a signal; fewer if they take longer than these
+#: seconds.
 _AGREE_STEPS, _AGREE_S = 8, 2.0
 
 
 class SignalWatch:
-    """Turns the first signal into a request to save and end; a second one ends at once with the same exit code."""
+    """Turn the first signal into a request to save and end.
+
+    A second signal ends the process at once with the same exit code.
+    """
 
     def __init__(self, progress: Progress, any_rank: Callable[[Sequence[bool]], Sequence[bool]] | None) -> None:
         self._progress = progress
@@ -36,7 +40,10 @@ class SignalWatch:
         self._handlers.__exit__(None, None, None)
 
     def agree_on_stop(self, step: int) -> None:
-        """Between steps, on several ranks: all of them end where one has been asked to. Next after 8 steps, or 1 where those are long."""
+        """End all ranks between steps if one has received a signal.
+
+        The next agreement is after 8 steps, or after 1 if steps are long.
+        """
         if self._any_rank is None:
             return
         now = time.perf_counter()
@@ -48,7 +55,7 @@ class SignalWatch:
             self._progress.signal = self._received_signal or int(signal.SIGTERM)
 
     def get_next_step(self, step: int) -> int:
-        """The step at which to agree next: the same on all ranks. After a return to an earlier step that is at once."""
+        """Return the step of the next agreement, the same on all ranks; after a rollback it is at once."""
         return self._next_step if self._next_step - step <= _AGREE_STEPS else step
 
     def _handle_signal(self, number: int, frame: object) -> None:
@@ -57,7 +64,7 @@ class SignalWatch:
         self._received_signal = number
         if self._any_rank is None:
             self._progress.signal = number
-        # Not print: the terminal may be gone (SIGHUP), or in the middle of a line of ours.
+        # Not print: the terminal may be gone (SIGHUP), or in the middle of a line.
         with suppress(OSError):
             os.write(
                 2, f"{signal.Signals(number).name}: saving at the end of this step; again to end at once\n".encode()

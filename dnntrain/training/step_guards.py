@@ -1,4 +1,7 @@
-"""Asks the guards (`monitor=`) about each step before it is applied, on all ranks alike, and does what they ask for."""
+"""Ask the guards (`monitor=`) about each step before it is applied, and act on their alarms.
+
+All ranks act alike.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,16 @@ _HINT = "lower optim.lr, add a warm-up (sched.warmup=5%) or +reg=[grad_clip]"
 
 
 class StepState(Protocol):
-    """What a step hands on to the next one besides weights, optimizers and buffers; `remember()` gives what puts it back as it is now."""
+    """The state that a step passes to the next one, besides weights, optimizers and buffers.
+
+    `remember()` returns a function that restores it.
+    """
 
     def snapshot(self) -> Callable[[], None]: ...
 
 
 class RollbackRequest(Exception):
-    """Step number `step`, from 1, is not to be applied: the run is to go on from its last checkpoint."""
+    """Step number `step`, from 1, must not be applied: the run resumes from its last checkpoint."""
 
     def __init__(self, step: int, alarm: Alarm) -> None:
         super().__init__(alarm.reason)
@@ -50,10 +56,10 @@ class RollbackRequest(Exception):
 
 
 class Recovery:
-    """What the reactions have changed for the rest of the run: it is saved, and is not undone by a rollback.
+    """The changes that reactions made for the rest of the run. They are saved, and not rolled back.
 
-    `factor` is what rollbacks have left of the learning rate; the steps `dropped` are not trained (their numbers, from 1); `told` are
-    the rows of the rollbacks, with the step that each led to.
+    `factor` is the remaining factor of the learning rate; the steps `dropped` are not trained
+    (their numbers, from 1); `told` are the rows of the rollbacks, with the step that each led to.
     """
 
     def __init__(self) -> None:
@@ -65,21 +71,21 @@ class Recovery:
         self._last_log_steps: dict[str, int] = {}
 
     def get_lr_factor(self, step_info: StepInfo) -> float:
-        """The control."""
+        """Return the factor of the learning rate: the schedule hook of recovery."""
         return self.lr_factor
 
     def is_new(self, alarm: Alarm, step: int) -> bool:
-        """False where the same was found in the step before: a condition that lasts is told once."""
+        """Return False if the same alarm came in the step before: a lasting condition is recorded once."""
         last_step = self._last_log_steps.get(alarm.event)
         self._last_log_steps[alarm.event] = step
         return last_step != step - 1
 
     def record_applied_step(self) -> None:
-        """A step is applied."""
+        """Record that a step is applied."""
         self._skips_in_a_row = 0
 
     def record_skip(self, alarm: Alarm) -> None:
-        """A step is skipped. Raises DivergedError where too many in a row are."""
+        """Record that a step is skipped. Raises DivergedError after too many in a row."""
         self._skips_in_a_row += 1
         if self._skips_in_a_row > alarm.max_recoveries:
             raise DivergedError(
@@ -87,7 +93,7 @@ class Recovery:
             )
 
     def record_rollback(self, step: int, alarm: Alarm) -> None:
-        """The run goes back because of step number `step`. Raises DivergedError where it has done so too often."""
+        """Record a rollback because of step number `step`. Raises DivergedError after too many."""
         if self.rollbacks >= alarm.max_recoveries:
             raise DivergedError(f"{alarm.reason}, after {pluralize(alarm.max_recoveries, 'rollback')}", _HINT)
         self.rollbacks += 1
@@ -97,7 +103,10 @@ class Recovery:
         self._skips_in_a_row = 0
 
     def add_rollback_row(self, step: int, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """The rows to be written for a rollback that led to `step`: `row`, after those of earlier ones that were cut off with the rest."""
+        """Return the rows to write for a rollback that led to `step`.
+
+        They are `row`, after the rows of earlier rollbacks that were cut off with the rest.
+        """
         self.rollback_rows = [
             (min(step, target_step), earlier_row) for target_step, earlier_row in self.rollback_rows
         ] + [(step, row)]
@@ -125,10 +134,11 @@ class Recovery:
 
 
 class GuardRunner:
-    """Stands around the update and the batches of a run that has guards.
+    """Check the update and the batches of a run that has guards.
 
-    `write(step, values)` writes a row of split "event"; `reduce` sums a tensor over all ranks in place; `step` gives the steps that are
-    done. What an alarm decides on is the same on all ranks, for it is summed over all of them in one transfer.
+    `write(step, values)` writes a row of split "event"; `reduce` sums a tensor over all ranks in
+    place; `step` returns the steps done. All ranks act on the same alarm, because its values are
+    summed over all of them in one transfer.
     """
 
     def __init__(
@@ -158,7 +168,7 @@ class GuardRunner:
         self._sees_gradients = has_scaler or any(guard.needs_gradients for guard in guards)
         self.can_roll_back = any(guard.action is Action.ROLLBACK for guard in guards)
         skips = any(guard.action is Action.SKIP for guard in guards)
-        # A batch that is not to count has already moved the running statistics of batch normalisation.
+        # A skipped batch has already moved the running statistics of batch normalization.
         self._buffers = [(buffer, buffer.clone()) for buffer in buffers] if skips else []
         self._step_states = tuple(step_states) if skips else ()
         self._loss: StepLoss | None = None
@@ -166,15 +176,15 @@ class GuardRunner:
         self._wait_s = 0.0
 
     def time_batches(self, inner: Batches) -> Batches:
-        """`inner`, its waits measured."""
+        """Return `inner` with its waits measured."""
         return _TimedBatches(inner, self)
 
     def record_wait(self, seconds: float) -> None:
-        """Takes how long this rank waited for the step's batch."""
+        """Record how long this rank waited for the step's batch."""
         self._wait_s = seconds
 
     def wrap_update(self, inner: OptimizerStep) -> OptimizerStep:
-        """`inner` with steps left out that are dropped or skipped: their loss is 0 of 0 examples."""
+        """Return `inner` without dropped or skipped steps: their loss is 0 of 0 examples."""
 
         def run_update(compute_gradients: ComputeGradients, apply: Callable[[], None]) -> StepLoss:
             if self._step() + 1 in self.recovery.dropped_steps:
@@ -202,7 +212,10 @@ class GuardRunner:
         return run_update
 
     def should_apply(self, gradients: Sequence[Tensor]) -> bool:
-        """True where the gradients are to be applied. Raises RolledBack or DivergedError where an alarm asks for it."""
+        """Return whether to apply the gradients.
+
+        Raises RolledBack or DivergedError if an alarm asks for it.
+        """
         step = self._step() + 1
         alarms = self._find_alarms(step, gradients)
         gravest = max(alarms, key=lambda alarm: alarm.action, default=None)
@@ -223,7 +236,7 @@ class GuardRunner:
         return False
 
     def clear_optimizer_state(self) -> None:
-        """Before a state is restored in mid-run: optimizers keep nothing of what came after it."""
+        """Clear the state of the optimizers before an earlier state is restored."""
         for optimizer in self._optimizers:
             optimizer.state.clear()
             optimizer.zero_grad(set_to_none=True)
@@ -234,7 +247,8 @@ class GuardRunner:
         loss, norm, sums = self._read_step_stats(
             gradients, [measurement for measurement in measurements if measurement is not None]
         )
-        # A gradient that overflows at this loss scale is the scaler's: it leaves the step out and lowers the scale.
+        # The scaler handles a gradient that overflows at this loss scale: it skips the step and
+        # lowers the scale.
         if self._has_scaler and math.isfinite(loss) and not math.isfinite(norm):
             return []
         alarms = []
@@ -251,7 +265,10 @@ class GuardRunner:
     def _read_step_stats(
         self, gradients: Sequence[Tensor], measurements: list[Tensor]
     ) -> tuple[float, float, list[float]]:
-        """(mean loss, global gradient norm, sums over all ranks of `measured`), in one reduction and one transfer."""
+        """Return (mean loss, global gradient norm, sums over all ranks of `measurements`).
+
+        This takes one reduction and one transfer.
+        """
         tensors = [measurement.to(self._device, torch.float32) for measurement in measurements]
         if self._sees_gradients:
             assert self._loss is not None
@@ -269,7 +286,7 @@ class GuardRunner:
 
 
 class _TimedBatches:
-    """Batches whose waits are told to `guarding`."""
+    """Batches that report their waits to the guard runner."""
 
     def __init__(self, inner: Batches, guard_runner: GuardRunner) -> None:
         self._inner = inner
@@ -283,12 +300,15 @@ class _TimedBatches:
 
 
 def rollback_targets(guards: Sequence[StepGuard]) -> frozenset[int]:
-    """The steps whose last checkpoint, or the last one from before, a guard may ask to go back to, besides the newest one."""
+    """Return the steps that a guard may roll back to, besides the newest checkpoint.
+
+    If a step has no checkpoint, the last one before it is kept.
+    """
     return frozenset(step for guard in guards if guard.action is Action.ROLLBACK for step in guard.rollback_steps)
 
 
 def add_recovery(hooks: Hooks) -> Hooks:
-    """`parts` with the state and the learning-rate control of recovery, where there are guards."""
+    """Return `hooks` with the state and the learning-rate schedule of recovery if there are guards."""
     if not hooks.step_guards:
         return hooks
     recovery = Recovery()

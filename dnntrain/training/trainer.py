@@ -1,4 +1,4 @@
-"""Plan → Trainer: five builders in a written order, each of which returns what the next ones read."""
+"""Build a trainer from a plan: five builders in order, each returns the values of the next ones."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ if TYPE_CHECKING:
     from dnntrain.distributed.mesh import Mesh
     from dnntrain.distributed.powersgd import PowerSgd
 
-#: Seconds between two looks at the display.
+#: Seconds between two refreshes of the display.
 _TICK_S = 0.25
 
-#: Makes the batches of a part of a data set, unaugmented, for the ranks of a world.
+#: Makes the batches of a split of a data set, unaugmented, for the ranks of a world.
 MakeBatches = Callable[[Source, Index, World], Any]
 
 
@@ -94,11 +94,11 @@ class Trainer:
 
 @dataclass(frozen=True)
 class TrainerOutputs:
-    """Name the files that a trainer writes, if any, and the functions that hear from it.
+    """The files that a trainer writes, if any, and the functions that it calls.
 
     metrics, checkpoints  the metrics file and the folder; only the main rank of a run has them
-    listeners             hear each row of metrics
-    warn                  hears warnings
+    listeners             receive each row of metrics
+    warn                  receives warnings
     tick                  is called a few times a second with the number of steps done
     """
 
@@ -111,7 +111,10 @@ class TrainerOutputs:
 
 @dataclass(frozen=True)
 class RankPlace:
-    """The layout, this rank's place in it, and its device mesh and collectives; of one plain process neither layout nor mesh."""
+    """The layout, this rank's place in it, its device mesh and collectives.
+
+    One process without a layout has neither layout nor mesh.
+    """
 
     layout: ParallelConfig | None
     coords: RankCoords
@@ -131,7 +134,7 @@ class ModelParts:
 
 @dataclass(frozen=True)
 class ExecutorParts:
-    """What computes gradients and outputs; the batch without examples that fills up steps; the scaler of the loss."""
+    """The executor, the batch without examples that fills up steps, and the loss scaler."""
 
     executor: StepExecutor
     compute_outputs: ComputeOutputs
@@ -141,7 +144,7 @@ class ExecutorParts:
 
 @dataclass(frozen=True)
 class CheckpointerParts:
-    """The checkpointer, its states in the order of restoring, and the states that the layout itself carries from step to step."""
+    """The checkpointer, its states in the order of restoring, and the state of the layout itself."""
 
     checkpointer: Checkpointer
     states: dict[str, Stateful]
@@ -150,7 +153,7 @@ class CheckpointerParts:
 
 @dataclass(frozen=True)
 class EvaluatorParts:
-    """The evaluator of the validation part, the metrics that it writes to, and the batches of any part."""
+    """The evaluator of the validation split, its metrics, and the batches of any split."""
 
     evaluator: Evaluator
     metrics: Metrics
@@ -204,7 +207,8 @@ def place_rank(setup: RunSetup) -> RankPlace:
     layout, mesh, collectives = make_mesh(setup.config.parallel, setup.plan.degrees, setup.world, setup.device)
     setup.collectives.connect(collectives)
     coords = setup.coords
-    # What cannot be keyed, such as dropout inside a model, draws from torch's generators, one stream for each share of the batch.
+    # Draws that have no key, such as dropout inside a model, come from torch's generators, with one
+    # stream for each shard of the batch.
     torch.manual_seed(derive_seed(setup.config.seed, "torch", coords.data_world.rank))
     return RankPlace(layout, coords, mesh, collectives)
 
@@ -251,7 +255,10 @@ def build_filled_model(setup: RunSetup) -> nn.Module:
 
 
 def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> ExecutorParts:
-    """Build the objective and what computes it on this layout: stages of a pipeline, or the same program on every rank."""
+    """Build the objective and its executor on this layout.
+
+    It is a pipeline of stages, or the same program on every rank.
+    """
     hooks, plan = setup.hooks, setup.plan
     scaler = torch.amp.GradScaler(setup.device_type) if plan.precision.uses_loss_scale else None
     objective = build_objective(setup.config.task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
@@ -274,7 +281,8 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
         loss_weight=partial(setup.config.task.loss_weight, spec=setup.data.spec),
         no_sync=make_no_sync_context(run_module, place.layout),
     )
-    # DDP's own forward pass would wait for ranks that have fewer batches; FSDP's must be called by all, as often.
+    # DDP's own forward pass would wait for ranks that have fewer batches; with FSDP all ranks must
+    # call it equally often.
     eval_module = run_module if plan.has_collective_forward else model.model
     eval_executor = SpmdExecutor(eval_module, objective, device=setup.device_type, autocast=setup.autocast)
     return ExecutorParts(executor, eval_executor.compute_outputs, empty_batch, scaler)
@@ -283,7 +291,7 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
 def build_checkpointer(
     setup: RunSetup, model: ModelParts, digests: Digests, timer: Timer, outputs: TrainerOutputs
 ) -> CheckpointerParts:
-    """Build the checkpointer over states that are listed once all of them exist."""
+    """Build the checkpointer. Its states are listed after all of them exist."""
     options, world = setup.config.checkpoint, setup.world
     states: dict[str, Stateful] = {}
     gather = partial(gather_bytes, device=setup.device)
@@ -311,7 +319,7 @@ def build_evaluator(
     timer: Timer,
     outputs: TrainerOutputs,
 ) -> EvaluatorParts:
-    """Build the metrics, and the evaluation of the validation part under the weights that are to be evaluated."""
+    """Build the metrics, and the evaluation of the validation split with the evaluation weights."""
     config, plan, data, hooks = setup.config, setup.plan, setup.data, setup.hooks
     mesh, data_world = place.mesh, place.coords.data_world
     make_batches = partial(make_unaugmented_batches, config, data.dataset, setup.device, plan.channels_last)
@@ -324,7 +332,7 @@ def build_evaluator(
         listeners=outputs.listeners,
         decisions=hooks.metric_callbacks,
     )
-    # If ranks compute together, each calls the model as often as the one with the most batches.
+    # If ranks compute together, each calls the model as often as the rank with the most batches.
     is_collective = plan.has_collective_forward
     rounds = max_batches_per_rank(len(data.val), data_world.size, config.eval.batch_size) if is_collective else 0
 
@@ -360,7 +368,7 @@ def list_states(
     evaluation: EvaluatorParts,
     progress: Progress,
 ) -> dict[str, Stateful]:
-    """List what survives a resume, in the order of restoring."""
+    """List the states that a resume restores, in this order."""
     is_partial = setup.plan.degrees.pp > 1
     scaler_state: dict[str, Stateful] = {} if executor.scaler is None else {"scaler": ScalerState(executor.scaler)}
     return {
@@ -423,7 +431,7 @@ def _list_events(
     progress: Progress,
     outputs: TrainerOutputs,
 ) -> list[Event]:
-    """List what happens between steps, in this order."""
+    """List the events between steps, in this order."""
     config = setup.config
     has_ranks, has_validation = setup.plan.ranks > 1, bool(len(setup.data.val))
     return [

@@ -56,7 +56,7 @@ def test_a_torn_last_line_is_left_out_in_silence(make_run: MakeRun) -> None:
 def test_damaged_lines_are_counted(make_run: MakeRun) -> None:
     run = make_run()
     write_rows(run, "{", "[]", {"no": "step"}, {"step": "x", "split": "val"}, {"step": 1, "split": "val", "loss": 1.0})
-    assert read_run(run).notes == ("4 damaged lines of metrics.jsonl are left out",)
+    assert read_run(run).notes == ("4 damaged lines of metrics.jsonl were skipped",)
 
 
 def test_a_line_without_end_is_skipped(make_run: MakeRun) -> None:
