@@ -1,4 +1,7 @@
-"""The few things that ranks say to each other: sums of tensors, and bytes from the main rank. Without a group they are the identity."""
+"""Sum and gather tensors and bytes over all ranks.
+
+Without a process group, each operation returns the value of the single process.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,13 @@ _SIOCGIFADDR = 0x8915
 def join_process_group(
     world: World, device: str, store: Store | None = None, timeout_s: float = 600.0, force_group: bool = False
 ) -> None:
-    """Joins the process group that torchrun describes: NCCL for CUDA, gloo else.
+    """Join the process group that torchrun describes: NCCL for CUDA, gloo otherwise.
 
-    One process that torchrun did not start needs none, unless it is to run a layout of degree 1 (`alone`).
+    A process that torchrun did not start needs no group, unless it runs a layout of degree 1
+    (`force_group`).
 
-    `store` is where the ranks have met already. A collective that not all ranks come to within `timeout_s` fails.
+    store        the store of a previous rendezvous of the ranks, if any
+    timeout_s    seconds after which a collective fails if not all ranks have joined it
     """
     if dist.is_initialized():
         return
@@ -44,7 +49,10 @@ def join_process_group(
 
 
 def set_gloo_interface() -> None:
-    """Has gloo use the interface that leads to the main rank, where none is named: a host's own name may mean loopback."""
+    """Set the network interface of gloo to the one that reaches the main rank, unless it is set.
+
+    gloo's default may be wrong, because the name of a host may resolve to the loopback interface.
+    """
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return
     name = find_interface(os.environ.get("MASTER_ADDR", ""))
@@ -53,7 +61,7 @@ def set_gloo_interface() -> None:
 
 
 def find_interface(address: str) -> str | None:
-    """The name of the network interface from which `address` is reached over IPv4; None where that cannot be told."""
+    """Return the network interface that reaches `address` over IPv4, or None if it is unknown."""
     try:
         import fcntl
 
@@ -74,25 +82,25 @@ def find_interface(address: str) -> str | None:
 
 
 def _select_backend(device: str) -> str:
-    # FSDP keeps its collectives of host tensors (checkpoints) apart: both where there is a GPU.
+    # With a GPU both backends are needed: checkpoints of FSDP use collectives of host tensors.
     return "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
 
 
 def leave_process_group() -> None:
-    """Leaves the process group."""
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def reduce_sum(tensor: Tensor) -> Tensor:
-    """The sum of `tensor` over all ranks, on every rank."""
+    """Return the sum of `tensor` over all ranks, on every rank; `tensor` is changed in place."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def gather_tensors(tensor: Tensor, device: str) -> list[Tensor]:
-    """`tensor`, of one shape on all ranks, as each rank has it, in the order of ranks."""
+    """Return the `tensor` of each rank, in the order of ranks. All must have one shape."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [tensor]
     device_tensor = tensor.to(device)
@@ -102,19 +110,19 @@ def gather_tensors(tensor: Tensor, device: str) -> list[Tensor]:
 
 
 def reduce_any(flag: bool, device: str) -> bool:
-    """True on every rank where `flag` is set on any."""
+    """Return True on every rank if `flag` is set on any rank."""
     return reduce_any_flags((flag,), device)[0]
 
 
 def reduce_any_flags(flags: Sequence[bool], device: str) -> list[bool]:
-    """For each of `flags`, on every rank, whether it is set on any."""
+    """Return for each of `flags`, on every rank, whether it is set on any rank."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return list(flags)
     return [count > 0 for count in reduce_sum(torch.tensor(flags, dtype=torch.float32, device=device)).tolist()]
 
 
 def gather_bytes(data: bytes, device: str) -> list[bytes]:
-    """Every rank's `data`, in the order of ranks, on every rank. Bytes, never pickled objects."""
+    """Return the `data` of each rank on every rank, in the order of ranks, without pickle."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [data]
     sizes = [int(size) for size in gather_tensors(torch.tensor([len(data)]), device)]

@@ -1,4 +1,7 @@
-"""What ranks send to each other in a step, and how long that takes. Arithmetic only; the formulas are in docs/layout-planning.md."""
+"""Estimate the communication of ranks in a step, and its time.
+
+The module does arithmetic only; docs/layout-planning.md has the formulas.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one rank sends in a step for one purpose.
+    """The data that one rank sends in a step for one purpose.
 
-    bytes     sent by the rank; it receives as many
-    messages  that follow each other: the hops of a ring, times the collectives
-    ranks     of the group that talks, `stride` ranks apart from each other
-    beside    what runs meanwhile: all computation, the backward pass of the last micro-batch, or nothing
-    ring      a collective; else messages between two neighbours
+    bytes     bytes that the rank sends; it receives as many
+    messages  number of consecutive messages: the hops of a ring, times the number of collectives
+    ranks     number of ranks of the group
+    stride    distance between consecutive ranks of the group
+    beside    computation that overlaps with it: all of it, the backward pass of the last
+              micro-batch, or nothing
+    ring      True for a collective, False for messages between two neighbors
     """
 
     name: str
@@ -31,20 +36,31 @@ class Traffic:
 def all_reduce_traffic(
     name: str, size_bytes: float, calls: int, ranks: int, stride: int, beside: Literal["backward", "nothing"]
 ) -> Traffic:
-    """A ring all-reduce sends 2(n − 1)/n of the `size` bytes that all its `calls` sum up, in 2(n − 1) hops each."""
+    """Return the traffic of `calls` ring all-reduces over `size_bytes` in total.
+
+    A ring all-reduce over n ranks sends 2(n − 1)/n of its bytes, in 2(n − 1) hops.
+    """
     return Traffic(name, 2 * (ranks - 1) / ranks * size_bytes, 2 * (ranks - 1) * calls, ranks, stride, beside)
 
 
 def gather_or_scatter_traffic(
     name: str, size_bytes: float, calls: int, ranks: int, stride: int, beside: Literal["computation", "backward"]
 ) -> Traffic:
-    """A ring all-gather or reduce-scatter sends (n − 1)/n of the `size` bytes of the whole tensors, in n − 1 hops each."""
+    """Return the traffic of `calls` ring all-gathers or reduce-scatters of `size_bytes` in total.
+
+    Each sends (n − 1)/n of the bytes of the full tensors over n ranks, in n − 1 hops.
+    """
     return Traffic(name, (ranks - 1) / ranks * size_bytes, (ranks - 1) * calls, ranks, stride, beside)
 
 
 @dataclass(frozen=True)
 class Links:
-    """Bandwidths in bytes a second and direction: of a rank within its node, and of its part of the link between nodes."""
+    """The links between ranks.
+
+    rank_bandwidth  bytes per second and direction of a rank within its node
+    node_bandwidth  bytes per second and direction of a rank's share of the link between nodes
+    latency_s       latency of a message in seconds
+    """
 
     rank_bandwidth: float
     node_bandwidth: float
@@ -52,11 +68,15 @@ class Links:
     latency_s: float
 
     def compute_seconds(self, traffic: Traffic) -> float:
-        """bytes / bandwidth + messages · latency."""
+        """Return bytes / bandwidth + messages · latency."""
         return traffic.bytes / self.compute_bandwidth(traffic) + traffic.messages * self.latency_s
 
     def compute_bandwidth(self, traffic: Traffic) -> float:
-        """That of a rank where the group is within a node; else what its members in one node share of the node's link, if that is less."""
+        """Return the bandwidth of a rank for `traffic`, in bytes per second.
+
+        It is the rank's bandwidth if the group is within a node. Else it is the share of the node's
+        link that the group's ranks in a node have, if that is less.
+        """
         ranks_in_node = count_node_neighbors(traffic.ranks, traffic.stride, self.ranks_per_node)
         if ranks_in_node == traffic.ranks:
             return self.rank_bandwidth
@@ -64,18 +84,21 @@ class Links:
 
 
 def count_node_neighbors(ranks: int, stride: int, ranks_per_node: int) -> int:
-    """The fewest ranks of a group, `stride` apart, that any node holds together; `ranks` where no group crosses nodes."""
+    """Return the smallest number of ranks of a group that share a node.
+
+    The ranks of the group are `stride` apart. The result is `ranks` if no group crosses nodes.
+    """
     return max(1, math.gcd(ranks * stride, ranks_per_node) // stride)
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """The parts of a step, seconds; their sum is `total`.
+    """The time of a step in seconds; `total` is the sum of its terms.
 
-    computing  the slowest rank's operations
-    blocking   what it waits for within its layers and between stages
-    idle       of a pipeline that fills and empties
-    exposed    of other traffic, what takes longer than that which runs beside it
+    computing  operations of the slowest rank
+    blocking   communication within layers and between stages, without overlap
+    idle       time in which a pipeline fills and empties
+    exposed    time by which other communication exceeds the computation that it overlaps with
     """
 
     computing: float
@@ -98,9 +121,9 @@ def estimate_step_time(
     micro_batches: int,
     backward_share: float,
 ) -> StepTime:
-    """The time of a step of a rank that computes for `computing` seconds, of which its backward passes are the part `backward`.
+    """Return the time of a step of a rank that computes for `compute_s` seconds.
 
-    Without `links` nothing is sent.
+    `backward_share` is the share of its backward passes. Without `links`, `traffic` must be empty.
     """
     seconds: dict[str, float] = {"computation": 0.0, "backward": 0.0, "nothing": 0.0}
     for transfer in traffic:

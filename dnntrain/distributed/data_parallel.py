@@ -1,4 +1,4 @@
-"""Data parallelism around a model: torch's DDP, or FSDP2 over copies and shards; activation checkpointing below it."""
+"""Apply data parallelism to a model: DDP or FSDP2; and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dnntrain.distributed.parallel_dims import ParallelConfig
 from dnntrain.utils._torch_private import fix_gradient_buckets, is_strided_shard, make_ddp_buffer_options
 from dnntrain.utils.dtensor import local_shard
 
-#: What selective activation checkpointing keeps: the results of the expensive operations.
+#: Operators whose results selective activation checkpointing saves, because they are expensive.
 _SAVED_OPERATORS = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
@@ -32,7 +32,10 @@ _SAVED_OPERATORS = {
 
 
 def wrap_ddp(model: nn.Module, layout: ParallelConfig) -> nn.Module:
-    """`model` in DistributedDataParallel over all ranks. Buffers stay each rank's own until `share_buffers`."""
+    """Return `model` in DistributedDataParallel over all ranks.
+
+    Buffers differ between ranks until `broadcast_buffers`.
+    """
     ddp_model = _FixedBucketDdp(
         model,
         bucket_cap_mb=layout.bucket_size_mb,
@@ -50,10 +53,11 @@ def wrap_ddp(model: nn.Module, layout: ParallelConfig) -> nn.Module:
 
 
 class _FixedBucketDdp(nn.parallel.DistributedDataParallel):
-    """DDP whose gradient buckets stay as they are from the first step on: the last parameters' come first.
+    """DDP with fixed gradient buckets, in which the last parameters come first.
 
-    torch lays them out anew after a process's first step, and where a gradient lies decides the order in which three ranks or more are
-    summed: a run that is gone on with would round its first step in another way than the run that was never broken off.
+    torch rearranges the buckets after the first step of a process. The position of a gradient decides
+    the order in which three or more ranks are summed, so the first step of a resumed run would round
+    differently than the same step of an uninterrupted run.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -76,7 +80,10 @@ def _get_compress_hook(compress: str) -> Callable[..., Any]:
 
 
 def apply_fsdp(model: nn.Module, units: Sequence[nn.Module], layout: ParallelConfig, mesh: Mesh) -> nn.Module:
-    """FSDP2 in place: each of `units` gathers its weights when it runs; what is left belongs to `model` itself."""
+    """Apply FSDP2 to `model` in place and return it.
+
+    Each of `units` gathers its weights when it runs. The other weights belong to `model` itself.
+    """
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if layout.param_dtype == "bf16" else None, reduce_dtype=torch.float32
     )
@@ -94,13 +101,19 @@ def apply_fsdp(model: nn.Module, units: Sequence[nn.Module], layout: ParallelCon
 
 
 def _shard_dimension(parameter: nn.Parameter) -> Shard | None:
-    """Interleaved parts (query, key, value) lie on the first dimension already: shards are cut along the second."""
+    """Return dimension 1 for parameters whose first dimension is already interleaved, else None.
+
+    Stacked outputs (query, key, value) are sharded along the first dimension by tensor parallelism.
+    """
     interleaved = isinstance(parameter, DTensor) and any(is_strided_shard(item) for item in parameter.placements)
     return Shard(1) if interleaved and parameter.ndim > 1 else None
 
 
 def reshard_modules(run_modules: Sequence[nn.Module]) -> None:
-    """Frees the gathered weights of what is called, so that the next forward pass gathers what was written into the shards since."""
+    """Free the gathered weights of `run_modules`.
+
+    The next forward pass gathers the current shards again.
+    """
     for root in run_modules:
         for module in root.modules():
             if isinstance(module, FSDPModule):
@@ -117,7 +130,7 @@ def _disable_gradient_sync(model: FSDPModule) -> Iterator[None]:
 
 
 def get_no_sync(model: nn.Module) -> Callable[[], AbstractContextManager[None]]:
-    """A context in which backward passes only add up this rank's gradients."""
+    """Return a context in which backward passes accumulate the gradients of this rank only."""
     if isinstance(model, FSDPModule):
         return partial(_disable_gradient_sync, model)
     no_sync: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
@@ -125,17 +138,21 @@ def get_no_sync(model: nn.Module) -> Callable[[], AbstractContextManager[None]]:
 
 
 def broadcast_buffers(model: nn.Module, mesh: Mesh) -> None:
-    """Every rank takes the buffers (running statistics) of the first data rank. What that rank has never depends on the others."""
+    """Copy the buffers (running statistics) of the first data rank to every rank.
+
+    The buffers of the first data rank never depend on the other ranks.
+    """
     group = mesh.data.get_group()
     for buffer in model.buffers():
         dist.broadcast(local_shard(buffer), group=group, group_src=0)
 
 
 def checkpoint_activations(units: Sequence[nn.Module], kind: Literal["none", "selective", "full"]) -> None:
-    """Units compute their activations anew in the backward pass instead of keeping them (Chen et al., 2016).
+    """Recompute the activations of `units` in the backward pass instead of saving them.
 
-    `selective` keeps the results of matrix products, convolutions and attention. Names and random numbers stay as they are, and batch
-    norm's running statistics are moved once only.
+    "selective" saves the results of matrix products, convolutions and attention. Parameter names and
+    random numbers do not change, and the running statistics of batch norm are updated only once.
+    Source: Chen et al., "Training deep nets with sublinear memory cost", 2016.
     """
     for unit in units if kind != "none" else ():
         unit.forward = _make_checkpointed_forward(unit, kind)
@@ -171,7 +188,7 @@ def _enter_both(first: AbstractContextManager[Any], second: AbstractContextManag
 
 @contextmanager
 def _freeze_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """Batch norm layers normalise as in training, but leave their running statistics alone."""
+    """Keep the running statistics of batch norm layers unchanged while they run in training mode."""
     saved_buffers = [[(buffer, buffer.clone()) for buffer in norm.buffers()] for norm in norms]
     try:
         yield

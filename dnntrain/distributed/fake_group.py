@@ -1,4 +1,4 @@
-"""A process group of ranks that are not there: torch's own fake one, whose collectives give nothing and cost nothing."""
+"""Simulate a process group with torch's fake backend, whose collectives send nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch.distributed as dist
 
 @contextmanager
 def fake_process_group(ranks: int, rank: int) -> Iterator[None]:
-    """Within it this process is `rank` of `ranks`. Shapes are right, what is received is not. No other group may be there."""
-    # The import makes the backend known to torch.
+    """Make this process rank `rank` of `ranks` within the context.
+
+    Received tensors have the right shapes and arbitrary values. There must be no other process group.
+    """
+    # The import registers the backend.
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)

@@ -1,4 +1,4 @@
-"""The device mesh, and what its ranks compute together."""
+"""The device mesh, and the collectives of its ranks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
 from dnntrain.distributed.parallel_dims import MESH_DIMS, ParallelDims
 from dnntrain.utils.dtensor import local_shard
 
-# A tensor that is sharded twice along one dimension is gathered in two steps, when it is saved; torch warns of it each time.
+# When a tensor that is sharded twice along one dimension is saved, torch gathers it in two steps and warns each time.
 logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 
 class Mesh:
-    """One device mesh of dimensions pp × dp × shard × tp over all ranks, and the groups that are taken from it."""
+    """The device mesh pp × replicate × shard × tp over all ranks, and its submeshes."""
 
     def __init__(self, dims: ParallelDims, device_type: str) -> None:
         sizes = dims.sizes
@@ -29,27 +29,27 @@ class Mesh:
 
     @cached_property
     def data(self) -> DeviceMesh:
-        """The ranks among which a batch is divided, as one dimension."""
+        """The ranks over which a batch is divided, as one dimension."""
         return self.whole["replicate", "shard"]._flatten("data")
 
     @property
     def shards(self) -> DeviceMesh:
-        """What FSDP works on: copies × shards where there are copies, else the shards alone."""
+        """The mesh of FSDP: replicate × shard if there are several replicas, else shard."""
         return self.whole["replicate", "shard"] if self.degrees.replicate > 1 else self.whole["shard"]
 
     @property
     def tensor(self) -> DeviceMesh:
-        """The ranks that share the width of layers."""
+        """The ranks of tensor parallelism, which share the width of layers."""
         return self.whole["tp"]
 
     @property
     def pipeline(self) -> DeviceMesh:
-        """The ranks that share the depth."""
+        """The ranks of the pipeline, which share the depth of the model."""
         return self.whole["pp"]
 
 
 class MeshCollectives:
-    """The collectives of several ranks (`protocols.Collectives`)."""
+    """The collectives of a device mesh; implements `protocols.Collectives`."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
@@ -93,14 +93,17 @@ class MeshCollectives:
 
 
 def sum_over_mesh(tensor: Tensor, mesh: DeviceMesh) -> Tensor:
-    """The sum of `tensor` over a mesh of one dimension; the gradient of the result is summed likewise."""
+    """Return the sum of `tensor` over a mesh of one dimension.
+
+    The gradient of the result is summed over the mesh as well.
+    """
     partial: list[Placement] = [Partial()]
     total = DTensor.from_local(tensor, mesh, partial, run_check=False).redistribute(placements=[Replicate()])
     return total.to_local(grad_placements=partial)
 
 
 def _get_sharding_groups(tensor: Tensor) -> tuple[dist.ProcessGroup, ...]:
-    """The groups over which the parts of a tensor lie; none where this rank holds all of it."""
+    """Return the groups over which a tensor is sharded; empty if this rank holds the full tensor."""
     if not isinstance(tensor, DTensor):
         return ()
     mesh = tensor.device_mesh

@@ -1,4 +1,7 @@
-"""How the ranks are divided: copies, shards, tensor-parallel ranks and pipeline stages. Arithmetic only; no torch."""
+"""Compute the degrees of parallelism: replicas, shards, tensor-parallel ranks, pipeline stages.
+
+The module does arithmetic only, without torch.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from dnntrain.utils.world import World
 if TYPE_CHECKING:
     from torch.nn import Module
 
-#: The dimensions of the device mesh, the slowest first: ranks of one tensor-parallel group are neighbours.
+#: The dimensions of the device mesh, the slowest first: ranks of one tensor-parallel group are neighbors.
 MESH_DIMS = ("pp", "replicate", "shard", "tp")
 
 
 @dataclass(frozen=True)
 class ParallelDims:
-    """Ranks along each dimension of the device mesh; their product is the number of ranks."""
+    """The degrees of parallelism: the size of each dimension of the device mesh."""
 
     replicate: int = 1
     shard: int = 1
@@ -35,26 +38,26 @@ class ParallelDims:
 
     @property
     def ranks(self) -> int:
-        """All processes of the run."""
+        """Number of ranks: the product of the degrees."""
         return self.replicate * self.shard * self.tp * self.pp
 
     @property
     def data_ranks(self) -> int:
-        """Ranks among which a batch is divided."""
+        """Number of ranks over which a batch is divided."""
         return self.replicate * self.shard
 
     @property
     def is_sharded(self) -> bool:
-        """True where a parameter may be in parts on several ranks."""
+        """True if parameters may be sharded over several ranks."""
         return self.shard > 1 or self.tp > 1
 
     @property
     def has_whole_model(self) -> bool:
-        """True where every rank holds the whole model: one process, or data parallelism alone."""
+        """True if every rank holds the full model: one process, or data parallelism alone."""
         return not self.is_sharded and self.pp == 1
 
     def locate_rank(self, world: World) -> RankCoords:
-        """Where rank `world.rank` stands."""
+        """Return the coordinates of rank `world.rank`."""
         rest, tp = divmod(world.rank, self.tp)
         rest, shard = divmod(rest, self.shard)
         pp, dp = divmod(rest, self.replicate)
@@ -69,7 +72,12 @@ class ParallelDims:
 
 @dataclass(frozen=True)
 class RankCoords:
-    """One rank's coordinates: which share of a batch (`data`), which slice of a layer (`tp`), which stage (`pp`)."""
+    """The coordinates of one rank.
+
+    data_world  position among the data ranks: its share of a batch
+    tp          position among the tensor-parallel ranks: its slice of a layer
+    pp          position among the pipeline ranks: its stages
+    """
 
     dims: ParallelDims
     data_world: World
@@ -78,13 +86,21 @@ class RankCoords:
 
     @property
     def should_count(self) -> bool:
-        """True on the one rank of each data rank whose losses and predictions are counted: it sees the last stage's outputs."""
+        """True if the losses and predictions of this rank are counted.
+
+        Exactly one rank of the ranks with the same examples counts. It has the last stage.
+        """
         return self.tp == 0 and self.pp == self.dims.pp - 1
 
 
 @dataclass(frozen=True)
 class ParallelizedModel:
-    """`model` has plain names and this rank's part of the parameters. `run` are the modules to call: the model, wrapped, or its stages."""
+    """A model after parallelism was applied.
+
+    model          the model with plain names and this rank's part of the parameters
+    run_modules    the modules to call: the wrapped model, or its stages
+    stage_indices  the pipeline stages of this rank
+    """
 
     model: Module
     run_modules: Sequence[Module]
@@ -93,9 +109,10 @@ class ParallelizedModel:
 
 @dataclass(frozen=True)
 class ParallelConfig(ParallelChoice):
-    """What all choices of `parallel` share: the degrees, and the options of each kind of parallelism.
+    """The options of all choices of `parallel`: the degrees, and options for each kind of parallelism.
 
-    A degree of null is what the others leave of the ranks. All layouts lie on one device mesh of dimensions pp × replicate × shard × tp.
+    A degree of null takes the ranks that the other degrees leave. All layouts use a device mesh of
+    dimensions pp × replicate × shard × tp.
     """
 
     replicate: PositiveInt | None = (
@@ -117,54 +134,61 @@ class ParallelConfig(ParallelChoice):
         return self.resolve_dims(ranks)
 
     def resolve_dims(self, ranks: int) -> ParallelDims:
-        """The degrees for `ranks` processes. Raises ConfigError where their product is another number."""
+        """Return the degrees for `ranks` processes. Raises ConfigError if their product differs."""
         degree_by_name = self._requested_degrees
         free_names = [name for name, degree in degree_by_name.items() if degree is None]
         if len(free_names) > 1:
             raise ConfigError(
-                f"parallel.{free_names[0]}=null and parallel.{free_names[1]}=null: only one degree can be what the others leave",
-                f"set parallel.{free_names[1]}=1 or another number",
+                f"parallel.{free_names[0]}=null and parallel.{free_names[1]}=null: only one degree can be null",
+                f"use parallel.{free_names[1]}=1 or another number",
             )
         fixed_product = math.prod(degree for degree in degree_by_name.values() if degree is not None)
         if free_names:
             if ranks % fixed_product:
                 raise ConfigError(
-                    f"{_format_product(degree_by_name)} = {fixed_product} does not divide {ranks} ranks, so nothing is left for parallel.{free_names[0]}",
+                    f"{_format_product(degree_by_name)} = {fixed_product} does not divide {ranks} ranks, so parallel.{free_names[0]}=null cannot be computed",
                     f"use launch.nproc={max(1, ranks // fixed_product) * fixed_product}, or degrees whose product divides {ranks}",
                 )
             degree_by_name[free_names[0]] = ranks // fixed_product
         elif fixed_product != ranks:
             raise ConfigError(
-                f"{_format_product(degree_by_name)} = {fixed_product} ranks, but {ranks} are there",
+                f"{_format_product(degree_by_name)} = {fixed_product} ranks, but the run has {ranks}",
                 f"use launch.nproc={fixed_product}, or {_suggest_dims(degree_by_name, ranks)}",
             )
         return ParallelDims(**{name: int(degree or 1) for name, degree in degree_by_name.items()})
 
     @property
     def required_ranks(self) -> int | None:
-        """The number of processes where every degree is given; None where one of them is what is left."""
+        """The number of processes if every degree is set, or None if a degree is null."""
         degrees = [degree for degree in self._requested_degrees.values() if degree is not None]
         return math.prod(degrees) if len(degrees) == len(MESH_DIMS) else None
 
     @property
     def gradient_copies(self) -> int:
-        """PowerSGD keeps what its factors left out."""
+        """1 for PowerSGD, which keeps the error of its factors; else 0."""
         return int(self.grad_compression == "powersgd")
 
     @property
     def _requested_degrees(self) -> dict[str, int | None]:
-        """The degrees as set, the slowest dimension first."""
+        """The degrees by name as set, the slowest dimension first."""
         return {"pp": self.pp, "replicate": self.replicate, "shard": self.shard, "tp": self.tp}
 
 
 def uses_fsdp(layout: ParallelChoice | None, dims: ParallelDims) -> bool:
-    """FSDP2 carries shards, and copies beside tensor or pipeline parallelism; a layout that names it uses it at degree 1 too."""
+    """Return whether the layout uses FSDP2.
+
+    It does for shards, and for replicas with tensor or pipeline parallelism. `parallel=fsdp` also uses
+    it at degree 1.
+    """
     is_fsdp_layout = layout is not None and layout.uses_fsdp
     return dims.shard > 1 or (dims.replicate > 1 and not dims.has_whole_model) or is_fsdp_layout
 
 
 def is_forward_collective(layout: ParallelChoice, dims: ParallelDims) -> bool:
-    """Whether a forward pass is work of several ranks: not that of one process, nor of DDP."""
+    """Return whether a forward pass is the work of several ranks.
+
+    It is not for one process and for DDP.
+    """
     return not dims.has_whole_model or layout.uses_fsdp
 
 
@@ -180,7 +204,7 @@ def _format_product(degree_by_name: dict[str, int | None]) -> str:
 
 
 def _suggest_dims(degree_by_name: dict[str, int | None], ranks: int) -> str:
-    """The degrees with the data dimension changed so that the product fits, where that can be."""
+    """Return an override of a data dimension with which the product fits, if there is one."""
     for name in ("replicate", "shard"):
         other_product = math.prod(degree or 1 for other_name, degree in degree_by_name.items() if other_name != name)
         if ranks % other_product == 0:
@@ -189,13 +213,14 @@ def _suggest_dims(degree_by_name: dict[str, int | None], ranks: int) -> str:
 
 
 def partition_costs(costs: Sequence[float], num_parts: int) -> list[int]:
-    """Bounds [parts + 1] that cut `costs` into `parts` runs, none of them empty, whose largest sum is least.
+    """Partition `costs` into consecutive parts so that the largest sum of a part is minimal.
 
-    Dynamic programming over the last cut, O(parts · n²). Raises ValueError where there are more parts than costs.
+    Returns the bounds of the parts, [num_parts + 1]; no part is empty. Dynamic programming over the
+    last bound, O(num_parts · n²). Raises ValueError if there are more parts than costs.
     """
     count = len(costs)
     if not 1 <= num_parts <= count:
-        raise ValueError(f"{count} pieces cannot be cut into {num_parts} parts")
+        raise ValueError(f"cannot partition {count} costs into {num_parts} parts")
     sums = [0.0]
     for cost in costs:
         sums.append(sums[-1] + cost)

@@ -1,4 +1,7 @@
-"""A model placed on its ranks, in one written order: stages, tensor parallelism, activation checkpointing, data parallelism."""
+"""Apply parallelism to a model in a fixed order.
+
+The order is: pipeline stages, tensor parallelism, activation checkpointing, data parallelism.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from dnntrain.nn.partition import find_blocks
 
 
 def get_stage_indices(coords: RankCoords, layout: ParallelConfig) -> list[int]:
-    """The stages of this rank: every pp-th one, where it holds several."""
+    """Return the stages of this rank: every pp-th stage if it has several."""
     return [coords.pp + turn * coords.dims.pp for turn in range(layout.stages_per_rank)]
 
 
@@ -31,9 +34,12 @@ def parallelize_model(
     activation_checkpointing: Literal["none", "selective", "full"] = "none",
     wrap_model: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> ParallelizedModel:
-    """Places `model`, whose weights are whole and the same on all ranks. `outer` wraps it before data parallelism does.
+    """Apply the parallelism of `layout` to `model`, whose full weights are equal on all ranks.
 
-    `bounds` are those of the stages, as numbers of sections. Without a `layout` (one process) only activation checkpointing is done.
+    Without a `layout` (one process), only activation checkpointing is applied.
+
+    bounds      bounds of the pipeline stages, as section numbers
+    wrap_model  wraps the model before data parallelism does
     """
     if layout is None or mesh is None:
         checkpoint_activations(find_blocks(model), activation_checkpointing)

@@ -1,4 +1,7 @@
-"""Pipeline parallelism: the model cut into stages at its sections (`divisible.py`), and the executor that runs torch's schedules."""
+"""Pipeline parallelism: the stages of a model, and the executor that runs torch's schedules.
+
+A model is split between its sections (`nn/partition.py`).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ LossFunction = Callable[[ModelOutputs, Batch], Tensor]
 
 
 class StageModule(nn.Module):
-    """Sections `first` to `last` (exclusive) of a model whose other parts were taken out."""
+    """Sections `first` to `last` (exclusive) of a model whose other sections are removed."""
 
     def __init__(self, model: nn.Module, first: int, last: int) -> None:
         super().__init__()
@@ -36,9 +39,10 @@ class StageModule(nn.Module):
 
 
 def copy_for_stages(model: nn.Module, count: int) -> list[nn.Module]:
-    """`model` itself for one stage, or a copy for each of several; made before anything is bound to its modules (`divide`, `shard`).
+    """Return `model` itself for one stage, or a copy of it for each of several stages.
 
-    What no section owns (dropout) is one module in all of them.
+    Call it before tensor or data parallelism changes the modules. The copies share the modules that
+    no section owns (dropout).
     """
     return [model] if count == 1 else [copy.deepcopy(model, _get_shared_modules(model)) for _ in range(count)]
 
@@ -46,9 +50,10 @@ def copy_for_stages(model: nn.Module, count: int) -> list[nn.Module]:
 def make_stages(
     model: nn.Module, stage_models: Sequence[nn.Module], bounds: Sequence[int], rank_stages: Sequence[int]
 ) -> list[StageModule]:
-    """The stages `mine` of this rank, made of the `copies` in order, where stage i is sections bounds[i] to bounds[i + 1].
+    """Return the stages `rank_stages` of this rank, made from `stage_models` in order.
 
-    `model` keeps the parts of this rank only; those of several stages are apart from it and each other until they are `joined`.
+    Stage i has the sections bounds[i] to bounds[i + 1]. `model` keeps the sections of this rank only.
+    Several stages are separate from it and from each other until `merge_stages`.
     """
     for stage_model, stage in zip(stage_models, rank_stages, strict=True):
         _keep_only_stages(stage_model, {stage}, bounds)
@@ -60,7 +65,7 @@ def make_stages(
 
 
 def merge_stages(model: nn.Module, stages: Sequence[StageModule]) -> nn.Module:
-    """`model` with the modules and parameters of its several stages in place of its own, under their plain names."""
+    """Return `model` with the modules and parameters of `stages`, under their plain names."""
     for stage in stages:
         if stage.model is not model:
             for name in stage.owns:
@@ -69,7 +74,7 @@ def merge_stages(model: nn.Module, stages: Sequence[StageModule]) -> nn.Module:
 
 
 def _get_shared_modules(model: nn.Module) -> dict[int, Any]:
-    """The modules that no section owns, or owns a part of: what a copy of the model holds as they are."""
+    """Return the modules of which no section owns any part, for the memo of `copy.deepcopy`."""
     owned_names = [name for section in get_sections(model) for name in section.owned_names]
     return {
         id(module): module
@@ -101,11 +106,11 @@ def _graft(model: nn.Module, stage_model: nn.Module, name: str) -> None:
 
 
 class PipelineExecutor:
-    """Runs a step's micro-batches through the stages of all ranks of a pipeline.
+    """The executor of pipelines: runs micro-batches through the stages of all ranks.
 
-    All micro-batches have one shape: smaller ones are padded with copies of nothing (zeros), whose outputs reach no loss, and missing
-    ones are padding altogether. Losses are sums weighted with data ranks / global count, as in `SpmdExecutor`, and gradients are not
-    scaled by the number of micro-batches.
+    All micro-batches have one shape. Smaller ones are padded with zeros, whose outputs do not enter the
+    loss; missing ones are padding only. Losses are sums weighted with data ranks / `loss_weight`, as
+    in `SpmdExecutor`, and gradients are not divided by the number of micro-batches.
     """
 
     def __init__(
@@ -143,7 +148,10 @@ class PipelineExecutor:
         self._eval = _make_schedule(schedule, modules, indices, mesh, device, self._evaluation_parts, None)
 
     def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
-        """Adds this step's gradients; `replay` repeats the random numbers of the call before (dropout)."""
+        """Add the gradients of the step to `.grad` and return its loss.
+
+        `replay` repeats the random numbers of the previous call (dropout).
+        """
         if self._random is not None:
             self._random.begin_pass(replay)
         self._padded = [*batch.micro_batches]
@@ -169,7 +177,7 @@ class PipelineExecutor:
 
     @torch.no_grad()
     def compute_outputs(self, batch: Batch) -> Tensor:
-        """The outputs [n, …] on the ranks of the last stage; zeros elsewhere."""
+        """Return the outputs [n, …] on the ranks of the last stage, and zeros on the others."""
         size, count = self._evaluation_size, self._evaluation_parts
         inputs = self._pad_inputs(batch, size * count)
         chunks = [(chunk,) for chunk in torch.split(inputs, size)]
@@ -183,7 +191,7 @@ class PipelineExecutor:
         return self._padded[micro_index] if micro_index < len(self._padded) else None
 
     def _pad_inputs(self, batch: Batch | None, size: int) -> Tensor:
-        """The inputs of a batch, filled up to `size` examples with zeros."""
+        """Return the inputs of a batch, padded with zeros to `size` examples."""
         count = 0 if batch is None else len(batch)
         if batch is not None and count == size:
             return batch.inputs
@@ -193,7 +201,10 @@ class PipelineExecutor:
         return inputs
 
     def _compute_loss(self, outputs: Tensor, micro_index: Tensor) -> Tensor:
-        """The weighted loss of micro-batch `number`; zero, but reaching every weight, where it is padding altogether."""
+        """Return the weighted loss of a micro-batch.
+
+        If it is padding only, the loss is a zero with a gradient path to every weight.
+        """
         micro_batch = self._get_micro_batch(int(micro_index))
         if micro_batch is None or not len(micro_batch):
             self._losses[int(micro_index)] = torch.zeros((), device=self._device)
@@ -225,7 +236,7 @@ def _make_schedule(
 
 
 def autocast_forward(module: nn.Module, device_type: str, dtype: torch.dtype) -> None:
-    """Puts the module's forward pass under autocast; the schedules call it themselves."""
+    """Run the forward pass of `module` under autocast, also if a schedule of torch calls it."""
     inner = module.forward
 
     def forward(features: Tensor) -> Any:

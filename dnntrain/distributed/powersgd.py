@@ -1,4 +1,7 @@
-"""PowerSGD (Vogels et al., "PowerSGD: practical low-rank gradient compression", 2019): torch's hook, with a state that is saved."""
+"""PowerSGD gradient compression: torch's hook, with state that is saved in checkpoints.
+
+Source: Vogels et al., "PowerSGD: practical low-rank gradient compression", 2019.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from dnntrain.utils._torch_private import get_gradient_buckets
 from dnntrain.utils.world import World
 
-#: Steps before it starts; torch's own 1000 would be all of a short run.
+#: Steps before compression starts. torch's default, 1000, would exceed a short run.
 START_STEP = 10
 
 
 def register_powersgd(ddp_model: Any) -> None:
-    """The DistributedDataParallel `wrapped` sends its gradients as two factors of rank 1."""
+    """Make the DDP module `ddp_model` send its gradients as two factors of rank 1."""
     ddp_model.sent = PowerSGDState(None, start_powerSGD_iter=START_STEP)
     ddp_model.register_comm_hook(ddp_model.sent, powerSGD_hook)
 
@@ -27,7 +30,10 @@ def register_powersgd(ddp_model: Any) -> None:
 def get_powersgd_state(
     run_modules: Sequence[nn.Module], world: World, warn: Callable[[str], None]
 ) -> dict[str, PowerSgd]:
-    """What of the layout is saved besides the model: the state of PowerSGD, where gradients are sent so. Call it before training."""
+    """Return the state of PowerSGD to save in checkpoints, by name; empty if it is not used.
+
+    Call it before training.
+    """
     module: Any = run_modules[0]
     if not hasattr(module, "sent"):
         return {}
@@ -36,10 +42,11 @@ def get_powersgd_state(
 
 
 class PowerSgd:
-    """What torch's hook carries from step to step: the number of steps, the factors P and Q of each bucket, and each rank's own error.
+    """The state of torch's hook: number of steps, factors P and Q of each bucket, and each rank's error.
 
-    An error is what the factors left out of a rank's gradients in a bucket, and is added to its next ones. With another number of ranks or
-    other buckets there is none to go on with: the hook begins anew, which `warn` tells.
+    The error is the part of a rank's gradients in a bucket that the factors do not represent; it is
+    added to the next gradients. With another number of ranks or other buckets, the saved state does
+    not fit: the hook starts again, with a warning.
     """
 
     def __init__(
@@ -68,17 +75,24 @@ class PowerSgd:
         is_compatible = state.get("ranks") == self._ranks and torch.equal(state["buckets"], self._buckets)
         if not is_compatible:
             self._warn(
-                "parallel.grad_compression=powersgd begins anew: what it left out of earlier gradients was saved "
-                + (f"by {state['ranks']} ranks, in other parts" if state else "by none, since they were sent otherwise")
+                "parallel.grad_compression=powersgd starts again without the errors of earlier gradients: "
+                + (
+                    f"the errors in the checkpoint are from {state['ranks']} ranks and do not fit"
+                    if state
+                    else "the checkpoint was saved without powersgd"
+                )
             )
             state = {"steps": 0, "p": {}, "q": {}, "errors": {}}
         errors = state["errors"].get(self._rank, {})
         self._set_state(int(state["steps"]), *map(self._to_device_buckets, (state["p"], state["q"], errors)))
 
     def snapshot(self) -> Callable[[], None]:
-        """What puts back all that is carried now, after a step that is left out: its error is of no use, or not finite."""
+        """Return a function that restores the current state, for a step that is skipped.
+
+        The error of such a step may not be finite.
+        """
         hook = self._hook
-        # The hook writes into the factors; the error it makes anew.
+        # The hook updates the factors in place, but creates the errors again.
         p, q = (
             {bucket: factors.clone() for bucket, factors in memory.items()}
             for memory in (hook.p_memory_dict, hook.q_memory_dict)
@@ -87,7 +101,7 @@ class PowerSgd:
 
     def _set_state(self, steps: int, p: dict[int, Tensor], q: dict[int, Tensor], errors: dict[int, Tensor]) -> None:
         self._hook.iter = steps
-        # Drawn from once only, for the first factors.
+        # The generator is used once only, for the initial factors.
         self._hook.rng = np.random.RandomState(0)
         self._hook.p_memory_dict, self._hook.q_memory_dict, self._hook.error_dict = p, q, errors
 

@@ -1,6 +1,7 @@
-"""What ranks say to each other besides collectives: through the store of the rendezvous, which answers also where a collective hangs.
+"""Exchange messages between ranks through the store of the rendezvous, without collectives.
 
-A rank that fails leaves a `Failure` there; every other rank ends with that one's message and exit code.
+The store answers even if a collective hangs. A rank that fails writes a `Failure` to the store, and
+every other rank ends with the message and exit code of that failure.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from dnntrain.utils.world import World
 
 Value = TypeVar("Value")
 
-#: Seconds that ranks may take to come together, one after the other.
+#: Seconds within which all ranks must join.
 JOIN_TIMEOUT_S = 600.0
 
-#: Seconds in which the store answers, if it does at all.
+#: Seconds after which a store that does not answer counts as lost.
 _ANSWER_TIMEOUT_S = 5.0
 
 _POLL_RANGE_S = (0.005, 0.2)
@@ -37,7 +38,10 @@ _POLL_RANGE_S = (0.005, 0.2)
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run of several ranks ends: `rank` failed on `host`. `kind`: error (the user's to mend), bug, lost or hung."""
+    """The failure that ends a run of several ranks: `rank` failed on `host`.
+
+    kind  "error" (a mistake of the user), "bug", "lost" or "hung"
+    """
 
     rank: int
     host: str
@@ -49,7 +53,7 @@ class Failure:
 
     @classmethod
     def from_error(cls, error: BaseException, rank: int) -> Failure:
-        """The failure of this rank by `error`."""
+        """Return the failure of this rank that `error` causes."""
         import traceback
 
         host = socket.gethostname()
@@ -61,9 +65,9 @@ class Failure:
         return cls(rank, host, "bug", 1, f"{type(error).__name__}: {error}", traceback=text)
 
     def to_exception(self, with_rank: bool = True) -> DnntrainError:
-        """The exception that every rank ends with; a bug shows its traceback last."""
+        """Return the exception that every rank ends with; for a bug, it includes the traceback."""
         if self.kind == "bug":
-            return RankError(f"rank {self.rank} on {self.host} ended by an error:\n{self.traceback}")
+            return RankError(f"rank {self.rank} on {self.host} ended with an error:\n{self.traceback}")
         prefix = (
             f"rank {self.rank} on {self.host}: " if with_rank and self.kind == "error" and self.exit_code < 10 else ""
         )
@@ -78,7 +82,10 @@ class Failure:
 
 
 class Rendezvous:
-    """The ranks of one run, met at the store. Keys are under a prefix of this round, so that a restart never reads what was left."""
+    """The rendezvous of the ranks of a run at a store.
+
+    All keys have a prefix of this round, so that a restart never reads keys of an earlier round.
+    """
 
     def __init__(self, root: Store, store: Store, world: World) -> None:
         self.root = root
@@ -88,7 +95,7 @@ class Rendezvous:
 
     @classmethod
     def join(cls, world: World, timeout_s: float = JOIN_TIMEOUT_S) -> Rendezvous:
-        """Waits for all ranks. Raises RankError where they do not come together in `timeout_s`."""
+        """Wait for all ranks. Raises RankError if some do not join within `timeout_s`."""
         try:
             join_timeout = timedelta(seconds=timeout_s)
             root, _, _ = next(iter(rendezvous("env://", world.rank, world.size, timeout=join_timeout)))
@@ -97,7 +104,7 @@ class Rendezvous:
             address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise RankError(
                 f"rank {world.rank} cannot reach the main rank's store at {address}: {_get_first_line(error)}",
-                "check that the nodes reach each other at that address, and that no firewall stands between them",
+                "check that the nodes can reach that address, and that no firewall blocks it",
             ) from None
         return cls(root, PrefixStore(f"dnntrain/{token}", root), world)
 
@@ -105,18 +112,21 @@ class Rendezvous:
         self.store.set(key, data)  # type: ignore[arg-type]
 
     def get(self, key: str, timeout_s: float = JOIN_TIMEOUT_S) -> bytes:
-        """The value of `key`, once it is there. Raises the error of a rank that failed meanwhile."""
+        """Wait for `key` and return its value. Raises the error of a rank that fails meanwhile."""
         self._wait_for_keys([key], timeout_s)
         return self.store.get(key)
 
     def broadcast_from_main(self, name: str, make_value: Callable[[], bytes]) -> bytes:
-        """What the main rank's `value` gives, on every rank."""
+        """Return the result of the main rank's `make_value` on every rank."""
         if self.world.is_main:
             self.put(f"main/{name}", make_value())
         return self.get(f"main/{name}")
 
     def run_on_all_ranks(self, name: str, body: Callable[[], Value]) -> Value:
-        """What `body` returns, once it has succeeded on all ranks; where it fails on any, all raise the lowest such rank's error."""
+        """Run `body` on all ranks and return its result if it succeeds on all of them.
+
+        Otherwise all ranks raise the error of the lowest rank that failed.
+        """
         try:
             value, failure_data = body(), b""
         except Exception as error:
@@ -131,7 +141,10 @@ class Rendezvous:
         return value  # type: ignore[return-value]
 
     def check_agreement(self, subject: str, facts: Mapping[str, str]) -> None:
-        """Raises ConfigError on every rank, naming each of `facts` in which ranks differ from the main one."""
+        """Check that all ranks have the same `facts`.
+
+        Raises ConfigError on every rank, which names each fact that differs from the main rank.
+        """
         self.put(f"agree/{subject}/{self.world.rank}", json.dumps({**facts, "host": socket.gethostname()}).encode())
         rank_facts = [json.loads(data) for data in self._get_from_all(f"agree/{subject}")]
         differences = [
@@ -150,7 +163,7 @@ class Rendezvous:
             raise error
 
     def report_failure(self, failure: Failure) -> Failure:
-        """Leaves `failure` for all ranks, unless another was there first; returns the first."""
+        """Write `failure` for all ranks unless there is an earlier failure; return the earliest."""
 
         def post_failure() -> Failure:
             return Failure.from_bytes(self.store.compare_set("failure", "", failure.to_bytes().decode()))
@@ -158,7 +171,10 @@ class Rendezvous:
         return self._call_with_timeout(post_failure, failure)
 
     def wait_for_failure(self, wait_s: float = 0.0) -> Failure | None:
-        """The first failure of any rank, waited for at most `wait_s`; None where there is none or the store is gone."""
+        """Wait at most `wait_s` for a failure of any rank and return the first.
+
+        Returns None if there is no failure or if the store is lost.
+        """
         deadline = time.monotonic() + wait_s
 
         def read_failure() -> Failure | None:
@@ -171,7 +187,10 @@ class Rendezvous:
         return self._call_with_timeout(read_failure, None, wait_s + _ANSWER_TIMEOUT_S)
 
     def leave(self) -> None:
-        """Says that this rank has read what it needs. The main rank, which may be the store's host, waits for those that still can."""
+        """Report that this rank does not need the store any longer.
+
+        The main rank may host the store, so it waits for the other ranks for some seconds.
+        """
         failure = self.wait_for_failure()
         wait_s = 1.0 if failure is not None and failure.kind in ("lost", "hung") else 10.0
 
@@ -185,13 +204,16 @@ class Rendezvous:
         self._call_with_timeout(wait_for_others, None, wait_s + _ANSWER_TIMEOUT_S)
 
     def mark_done(self) -> None:
-        """Says that this rank ends well, or has said why not."""
+        """Report that this rank ends, either well or after it has reported its failure."""
         self._call_with_timeout(lambda: self.put(f"done/{self.world.rank}", b"1"), None)
 
     def _call_with_timeout(
         self, body: Callable[[], Value], default: Value, timeout_s: float = _ANSWER_TIMEOUT_S
     ) -> Value:
-        """What `body` returns; `otherwise` where the store does not answer: a call to it over a cut link blocks for good."""
+        """Return the result of `body`, or `default` if the store does not answer.
+
+        A call to the store over a broken link blocks forever.
+        """
         if self._silent:
             return default
         result = [default]
@@ -212,7 +234,7 @@ class Rendezvous:
         return [self.store.get(key) for key in keys]
 
     def _wait_for_keys(self, keys: list[str], timeout_s: float) -> None:
-        """Polls, so that signals are heard and a failure of another rank ends the wait."""
+        """Poll for `keys`, so that signals and failures of other ranks end the wait."""
         deadline, pause = time.monotonic() + timeout_s, _POLL_RANGE_S[0]
         try:
             while not self.store.check(keys):
@@ -228,7 +250,10 @@ class Rendezvous:
 
 
 def _admit_ranks(root: Store, world: World, timeout_s: float) -> str:
-    """The main rank's side of coming together: a token of this round; every rank's greeting is answered with its own nonce."""
+    """Admit all ranks as the main rank and return the token of this round.
+
+    Each rank greets with a nonce, and the answer repeats the nonce.
+    """
     token = secrets.token_hex(8)
     root.set("dnntrain/token", token)
     pending_ranks = set(range(1, world.size))
@@ -242,7 +267,7 @@ def _admit_ranks(root: Store, world: World, timeout_s: float) -> str:
         if pending_ranks and time.monotonic() > deadline:
             missing = ", ".join(str(rank) for rank in sorted(pending_ranks)[:16])
             raise RankError(
-                f"{len(pending_ranks)} of {world.size} ranks did not come within {timeout_s:g} s: {missing}"
+                f"{len(pending_ranks)} of {world.size} ranks did not join within {timeout_s:g} s: {missing}"
             )
         if pending_ranks:
             time.sleep(0.01)
@@ -250,7 +275,10 @@ def _admit_ranks(root: Store, world: World, timeout_s: float) -> str:
 
 
 def _greet_main(root: Store, world: World, timeout_s: float) -> str:
-    """The other ranks' side. A token that an earlier round has left is not answered with this nonce, and is read again."""
+    """Greet the main rank as another rank and return the token of this round.
+
+    A token of an earlier round gets no answer with this nonce, so the token is read again.
+    """
     nonce = secrets.token_hex(8)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -261,7 +289,7 @@ def _greet_main(root: Store, world: World, timeout_s: float) -> str:
             if root.check([answer_key]) and root.get(answer_key).decode() == nonce:
                 return token
         time.sleep(0.02)
-    raise RankError(f"rank {world.rank} was not answered by the main rank within {timeout_s:g} s")
+    raise RankError(f"rank {world.rank} got no answer from the main rank within {timeout_s:g} s")
 
 
 def _get_first_line(error: BaseException) -> str:

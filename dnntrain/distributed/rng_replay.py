@@ -1,4 +1,4 @@
-"""The random numbers of a forward pass, drawn once more."""
+"""Repeat the random numbers of a forward pass."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import torch
 
 
 class RngReplay:
-    """Keeps where the generators of the host and of `device` stood before a pass, for a second pass with the same dropout."""
+    """Saves the random generators of host and `device`, to repeat a pass with the same dropout."""
 
     def __init__(self, device: str | torch.device) -> None:
         self._cuda = torch.device(device) if torch.device(device).type == "cuda" else None
         self.save()
 
     def begin_pass(self, replay: bool) -> None:
-        """Before a pass: repeats the numbers of the one before, or marks where this one begins."""
+        """Prepare a pass: save the generators, or restore them for a `replay` of the previous pass."""
         if replay:
             self.restore()
         else:
             self.save()
 
     def save(self) -> None:
-        """From here on is what `again` repeats."""
+        """Save the state from which `restore` repeats the random numbers."""
         self._host = torch.get_rng_state()
-        # The layers of a model on a GPU draw from its own generator.
+        # Layers on a GPU use the generator of the GPU.
         self._device = torch.cuda.get_rng_state(self._cuda) if self._cuda is not None else None
 
     def restore(self) -> None:
-        """The next numbers are those that were drawn after `keep`."""
+        """Repeat the random numbers drawn after the last `save`."""
         torch.set_rng_state(self._host)
         if self._cuda is not None and self._device is not None:
             torch.cuda.set_rng_state(self._device, self._cuda)

@@ -1,4 +1,7 @@
-"""The executor of layouts in which every rank runs the same program: one process and data parallelism."""
+"""The executor for layouts in which all ranks run the same program.
+
+These are one process, data parallelism and tensor parallelism.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ LossFunction = Callable[[ModelOutputs, Batch], Tensor]
 
 
 class SpmdExecutor:
-    """Forward and backward of one rank's share of a step.
+    """Runs the forward and backward passes of one rank's share of a step.
 
-    Leaves in `.grad` the gradient of the mean loss over the step's examples on all ranks: each micro-batch's sum of losses is weighted
-    with ranks / `loss_weight(examples on all ranks)` in its backward pass (the wrapped module averages over the `ranks` that share a batch).
+    After a step, `.grad` has the gradient of the mean loss over the examples of all ranks. The backward
+    pass weights the summed losses of a micro-batch with ranks / `loss_weight(examples on all ranks)`,
+    because the wrapped module averages over the `ranks` that share a batch.
     """
 
     def __init__(
@@ -47,11 +51,14 @@ class SpmdExecutor:
         self._empty = empty_batch
         self._weights: dict[int, Tensor] = {}
         self._forward = self._compute_loss if autocast is None else self._compute_autocast_loss
-        self._unsynchronised = no_sync
+        self._no_sync = no_sync
         self._random = RngReplay(device) if replayable else None
 
     def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
-        """Adds this step's gradients. `replay` repeats the random numbers of the call before (dropout)."""
+        """Add the gradients of the step to `.grad` and return its loss.
+
+        `replay` repeats the random numbers of the previous call (dropout).
+        """
         micro_batches, examples, passes = batch
         loss_weight = self._loss_weight(examples)
         weight = self._weights.get(loss_weight)
@@ -69,17 +76,17 @@ class SpmdExecutor:
             total = loss.detach()
         else:
             total = self._accumulate_gradients(micro_batches, weight)
-        # Ranks that compute the same examples (tensor parallelism) must not count them twice.
+        # Ranks with the same examples (tensor parallelism) must not count them twice.
         return StepLoss(total if self._counts else torch.zeros_like(total), examples, loss_weight)
 
     def compute_outputs(self, batch: Batch) -> Tensor:
-        """The outputs [n, …] of the model, as it stands."""
+        """Return the outputs [n, …] of the model in its current state."""
         with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
             return _to_outputs(self._model(batch.inputs)).outputs
 
     def _accumulate_gradients(self, micro_batches: Sequence[Batch], weight: Tensor) -> Tensor:
         total = torch.zeros((), device=self._device)
-        with self._unsynchronised():
+        with self._no_sync():
             for micro_batch in micro_batches[:-1]:
                 loss = self._forward(micro_batch)
                 loss.backward(weight)  # type: ignore[no-untyped-call]
@@ -98,5 +105,5 @@ class SpmdExecutor:
 
 
 def _to_outputs(result: Tensor | tuple[Tensor, dict[str, Tensor]]) -> ModelOutputs:
-    """What a model returned: outputs, or outputs and captured features."""
+    """Convert the result of a model: outputs, or outputs and features."""
     return ModelOutputs(*result) if isinstance(result, tuple) else ModelOutputs(result, {})

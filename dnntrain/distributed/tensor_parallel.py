@@ -1,7 +1,8 @@
-"""Tensor parallelism: the width of layers divided over ranks, after the plan that the model states (`divisible.py`).
+"""Tensor parallelism: divide the width of layers over ranks, by the plan of the model.
 
-Each layer computes on plain local tensors with its own forward; the sums over ranks are DTensor redistributions. Parameters are
-DTensors, so that optimizers, averages and checkpoints see whole shapes. Source: Shoeybi et al., "Megatron-LM", 2019, section 3.
+`nn/partition.py` has the plans. Each layer computes on plain local tensors with its own forward; the
+sums over ranks are DTensor redistributions. Parameters are DTensors, so that optimizers, averages and
+checkpoints see full shapes. Source: Shoeybi et al., "Megatron-LM", 2019, section 3.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from dnntrain.utils.dtensor import local_shard
 
 
 def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Divides the layers of the model's plan over `mesh`, of one dimension, in place. Raises ConfigError where a size does not divide."""
+    """Divide the layers in the model's plan over `mesh` in place.
+
+    `mesh` has one dimension. Raises ConfigError if it does not divide the width of a layer.
+    """
     degree = mesh.size()
     for name, size in get_divisible_sizes(model):
         if size % degree:
@@ -39,7 +43,7 @@ def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
 def _parallelize_layer(module: nn.Module, style: str, mesh: DeviceMesh) -> None:
     kind = style.partition("/")[0]
     shell = _make_shell(module, mesh.size() if kind == "features" else 1, bias=kind != "rows")
-    # The placement that torch itself gives to a dimension sharded twice: interleaved parts, here those of query, key and value.
+    # torch's placement for a dimension that is sharded twice: interleaved parts, here of query, key and value.
     stacked = count_stacked_outputs(style)
     outputs: Placement = Shard(0) if stacked == 1 else make_strided_shard(0, stacked)
     for name, parameter in list(module.named_parameters(recurse=False)):
@@ -59,7 +63,7 @@ def _parallelize_layer(module: nn.Module, style: str, mesh: DeviceMesh) -> None:
 
 def _make_column_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
     def forward(inputs: Tensor) -> Tensor:
-        # Each rank's gradient of the input comes from its own outputs: they are summed on the way back.
+        # Each rank computes the gradient of the input from its outputs; the backward pass sums them.
         full_inputs = DTensor.from_local(inputs, mesh, [Replicate()], run_check=False)
         result: Tensor = functional_call(
             shell, _get_local_tensors(module), (full_inputs.to_local(grad_placements=[Partial()]),)
@@ -95,17 +99,20 @@ def _make_feature_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh)
 
 
 def _get_local_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The module's parameters and buffers as the plain parts that this rank holds; gradients flow to the parameters."""
+    """Return the local shards of the parameters and buffers; gradients flow to the parameters."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in module._parameters.items():
         if tensor is not None:
             tensors[name] = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    # Running statistics are written in place: the memory itself, not a view that autograd made.
+    # Running statistics are updated in place, so their memory is needed, not a view of autograd.
     return tensors | {name: local_shard(buffer) for name, buffer in module._buffers.items() if buffer is not None}
 
 
 def _make_shell(module: nn.Module, num_parts: int, bias: bool) -> nn.Module:
-    """A copy of the module that keeps its forward and its knobs, but neither numbers nor hooks; group norm gets its part of the groups."""
+    """Return a copy of `module` with its forward and attributes, but without weights and hooks.
+
+    Group norm and batch norm get one of `num_parts` equal parts of their groups and channels.
+    """
     shell = copy.copy(module)
     for name, value in vars(shell).items():
         if name.endswith("_hooks"):

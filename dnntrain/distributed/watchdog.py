@@ -1,7 +1,8 @@
-"""A thread of every rank that notices what a blocked collective cannot: a rank that is dead, stopped or out of reach.
+"""Detect ranks that are dead, stopped or unreachable, which a blocked collective cannot detect.
 
-Each rank counts aloud in the store and listens to the next one. A rank that is silent for the deadline is declared hung, its stack and
-those of all others are written, and all ranks end with one message. Nothing of it touches the training thread while all is well.
+A thread of each rank increments a counter in the store and reads the counter of the next rank. If a
+counter does not change for `launch.hang_timeout`, its rank counts as hung: all ranks write their
+stacks and end with the same message. The training thread is not touched otherwise.
 """
 
 from __future__ import annotations
@@ -24,28 +25,28 @@ from torch.distributed.distributed_c10d import Store
 
 from dnntrain.distributed.rendezvous import Failure, Rendezvous
 
-#: Asks a rank for the stacks of its threads; none of the signals that end a run.
+#: Requests the stacks of a rank's threads; differs from the signals that end a run.
 STACKS_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2) + 1
 
-#: Seconds that the training thread has to end by itself once a failure is known.
+#: Seconds within which the training thread must end by itself after a failure is known.
 _GRACE_S = {"error": 10.0, "bug": 10.0, "lost": 6.0, "hung": 3.0}
-#: Seconds after which a rank that is ending, but does not end, is ended.
+#: Seconds after which a rank that is still ending is terminated.
 _EXIT_TIMEOUT_S = 60.0
 
-
-#: Seconds of silence after which the store of the main rank counts as out of reach.
+#: Seconds without an answer after which the store of the main rank counts as unreachable.
 _LOST_CONTACT_S = 6.0
 
 LOST_CONTACT_HINT = (
-    "is the network up, and the node of rank 0? start both sides again to go on from the last checkpoint"
+    "check the network and the node of rank 0, then start all nodes again to resume from the last checkpoint"
 )
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process, so that no other one of the same number is taken for it.
+    """The identity of a process, which distinguishes it from later processes with the same number.
 
-    `started` is the kernel's start time of it, `place` the running kernel and the space that process numbers belong to.
+    pid_namespace  the running kernel and the namespace of process numbers
+    start_time     the kernel's start time of the process
     """
 
     host: str
@@ -59,14 +60,17 @@ class ProcessIdentity:
 
     @property
     def state(self) -> str:
-        """The kernel's letter for what the process does: R, S, D, T (stopped), Z; X where it is gone; ? on another host."""
+        """The state of the process as a letter of the kernel: R, S, D, T (stopped) or Z.
+
+        X if the process has ended; ? if it runs on another host.
+        """
         if self.pid_namespace != _read_pid_namespace() or not self.start_time:
             return "?"
         state, start_time = _read_process_stat(self.pid)
         return state if start_time == self.start_time else "X"
 
     def send_signal(self, signal_number: int) -> None:
-        """Sends a signal, where it still is the process."""
+        """Send a signal if the process still exists."""
         if self.state not in "?XZ":
             os.kill(self.pid, signal_number)
 
@@ -74,21 +78,23 @@ class ProcessIdentity:
         return f"process {self.pid} on {self.host}"
 
 
-#: How long a process that is let go on has to write its stacks, and how often the file is looked at.
+#: Seconds within which a continued process must write its stacks, and the interval between looks at the file.
 _STACKS_TIMEOUT_S, _STACKS_POLL_S = 1.0, 0.005
 
 
 class Watchdog:
-    """Watches over the ranks of `meeting` from `start` to `close`.
+    """Watches the ranks of `rendezvous` from `start` to `close`.
 
-    `timeout_s` is the deadline of a silent rank. Stacks go to `folder`. Where the training thread does not end by itself,
-    `end(failure)` is called in the thread of the watch, just before the process is ended.
+    timeout_s   seconds of silence after which a rank counts as hung
+    folder      folder for the files of stacks
+    on_failure  called in the thread of the watchdog just before it ends the process, if the training
+                thread does not end by itself
     """
 
     def __init__(
         self, rendezvous: Rendezvous, timeout_s: float, folder: Path, on_failure: Callable[[Failure], None]
     ) -> None:
-        self._meeting = rendezvous
+        self._rendezvous = rendezvous
         self._timeout_s = timeout_s
         self._folder = folder
         self._end = on_failure
@@ -98,37 +104,40 @@ class Watchdog:
         self._settling = threading.Event()
         self._contact_s = self._heard_s = time.monotonic()
         self._beat = ""
-        self._neighbour: ProcessIdentity | None = None
-        self._neighbour_left = False
+        self._neighbor: ProcessIdentity | None = None
+        self._neighbor_left = False
         self._failure: Failure | None = None
         self._stacks: TextIO | None = None
         self._stacks_written = False
-        self._told = False
+        self._failure_known = False
 
     def start(self) -> None:
-        """Begins to speak and to listen."""
+        """Start the threads that send heartbeats and monitor the next rank."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._stacks = get_stacks_path(self._folder, self._meeting.world.rank).open("w", encoding="utf-8")
+        self._stacks = get_stacks_path(self._folder, self._rendezvous.world.rank).open("w", encoding="utf-8")
         if hasattr(faulthandler, "register"):
             faulthandler.register(STACKS_SIGNAL, self._stacks, all_threads=True)
         for body in (self._send_heartbeats, self._monitor_neighbor):
             threading.Thread(target=body, name=f"dnntrain{body.__name__}", daemon=True).start()
 
     def expect_exit(self) -> None:
-        """The training thread has met an error and ends the run itself."""
+        """Report that the training thread ends the run after an error."""
         self._settling.set()
 
     @property
     def lost_contact_message(self) -> str:
-        """Where the main rank's store has not answered for some seconds: a sentence that says so; else empty."""
+        """A message if the main rank's store does not answer; else empty."""
         silent_s = time.monotonic() - self._contact_s
-        if self._told or silent_s < min(self._timeout_s, _LOST_CONTACT_S):
+        if self._failure_known or silent_s < min(self._timeout_s, _LOST_CONTACT_S):
             return ""
-        rank, host = self._meeting.world.rank, socket.gethostname()
-        return f"rank {rank} on {host} has lost touch with the main rank's store for {silent_s:.0f} s"
+        rank, host = self._rendezvous.world.rank, socket.gethostname()
+        return f"rank {rank} on {host} got no answer from the main rank's store for {silent_s:.0f} s"
 
     def write_stacks(self, error: BaseException | None = None) -> None:
-        """Writes the stacks of this rank's threads, and before them where `error` was met; once."""
+        """Write the stacks of this rank's threads, after the traceback of `error` if there is one.
+
+        Only the first call writes.
+        """
         if self._stacks is None or self._stacks.closed or self._stacks_written:
             return
         self._stacks_written = True
@@ -138,7 +147,7 @@ class Watchdog:
         faulthandler.dump_traceback(self._stacks, all_threads=True)
 
     def close(self) -> None:
-        """Ends the watch. The others are told that this rank is done, not dead."""
+        """Stop watching, and report to the other ranks that this rank is done, not dead."""
         self._closed.set()
         if self._stacks is not None:
             if hasattr(faulthandler, "unregister"):
@@ -147,21 +156,24 @@ class Watchdog:
             file = Path(self._stacks.name)
             if file.is_file() and not file.stat().st_size:
                 file.unlink()
-        self._meeting.mark_done()
+        self._rendezvous.mark_done()
 
     def _send_heartbeats(self) -> None:
-        """Counts, and listens to the next rank. May block for good where a link is cut; `_judge` sees that."""
+        """Increment the counter of this rank and read the counter of the next rank.
+
+        It may block forever over a broken link, which `_detect_failure` detects.
+        """
         try:
-            # A connection of one's own: a blocked call on one must not block the other.
-            store = self._meeting.store.clone()
-            rank = self._meeting.world.rank
+            # A second connection, because a blocked call on one must not block the other.
+            store = self._rendezvous.store.clone()
+            rank = self._rendezvous.world.rank
             store.set(f"who/{rank}", json.dumps(vars(ProcessIdentity.of_this_process())))
             count = 0
             while not self._closed.wait(self._interval_s):
                 count += 1
                 store.set(f"beat/{rank}", str(count))
                 if store.check(["failure"]):
-                    self._told = True
+                    self._failure_known = True
                     self._failure = Failure.from_bytes(store.get("failure"))
                     return
                 self._read_neighbor(store)
@@ -170,27 +182,27 @@ class Watchdog:
             return
 
     def _read_neighbor(self, store: Store) -> None:
-        if self._neighbour is None:
+        if self._neighbor is None:
             if not store.check([f"who/{self._next}"]):
                 return
-            self._neighbour = ProcessIdentity(**json.loads(store.get(f"who/{self._next}")))
-        self._neighbour_left = store.check([f"done/{self._next}"])
+            self._neighbor = ProcessIdentity(**json.loads(store.get(f"who/{self._next}")))
+        self._neighbor_left = store.check([f"done/{self._next}"])
         beat = store.get(f"beat/{self._next}").decode() if store.check([f"beat/{self._next}"]) else ""
         if beat != self._beat:
             self._beat, self._heard_s = beat, time.monotonic()
 
     def _monitor_neighbor(self) -> None:
-        """Looks at what `_speak` heard; touches no socket."""
+        """Check the results of `_send_heartbeats`, without using a socket."""
         dead_since = 0.0
         last_check = time.monotonic()
         while not self._closed.wait(self._interval_s):
             now = time.monotonic()
             if now - last_check > 4 * self._interval_s + 1:
-                # This process itself was stopped: the others' silence was its own.
+                # This process was stopped itself, so the time does not count as silence of others.
                 self._contact_s = self._heard_s = now
             last_check = now
             if self._failure is None:
-                is_dead = self._neighbour is not None and not self._neighbour_left and self._neighbour.state in "XZ"
+                is_dead = self._neighbor is not None and not self._neighbor_left and self._neighbor.state in "XZ"
                 dead_since = (dead_since or now) if is_dead else 0.0
                 self._failure = self._detect_failure(now, dead_since)
             if self._failure is not None:
@@ -198,35 +210,39 @@ class Watchdog:
                 return
 
     def _detect_failure(self, now: float, dead_since: float) -> Failure | None:
-        neighbor = f"rank {self._next} ({self._neighbour})"
-        rank, host = self._meeting.world.rank, socket.gethostname()
+        neighbor = f"rank {self._next} ({self._neighbor})"
+        rank, host = self._rendezvous.world.rank, socket.gethostname()
         if now - self._contact_s > self._timeout_s:
             return Failure(rank, host, "lost", 1, self.lost_contact_message, LOST_CONTACT_HINT)
-        if self._neighbour is None or self._neighbour_left:
+        if self._neighbor is None or self._neighbor_left:
             return None
         if dead_since and now - dead_since > 2 * self._interval_s:
-            return self._post_failure(Failure(self._next, self._neighbour.host, "lost", 1, f"{neighbor} has died"))
+            return self._post_failure(Failure(self._next, self._neighbor.host, "lost", 1, f"{neighbor} has died"))
         if now - self._heard_s > self._timeout_s:
-            state = self._neighbour.state
+            state = self._neighbor.state
             state_descriptions = {
                 "T": "it is stopped (SIGSTOP)",
                 "D": "it waits for a device",
-                "?": "its node may be out of reach",
+                "?": "its node may be unreachable",
             }
-            text = f"{neighbor} is silent for {self._timeout_s:g} s: {state_descriptions.get(state, f'its state is {state}')}"
+            text = f"{neighbor} sent no heartbeat for {self._timeout_s:g} s: {state_descriptions.get(state, f'its state is {state}')}"
             hint = f"stacks of all ranks: {self._folder}/stacks-rank_*.txt; the deadline is launch.hang_timeout"
-            self._post_failure(Failure(self._next, self._neighbour.host, "hung", 1, text, hint))
-            self._kill_hung_process(self._neighbour)
-            return Failure(self._next, self._neighbour.host, "hung", 1, text, hint)
+            self._post_failure(Failure(self._next, self._neighbor.host, "hung", 1, text, hint))
+            self._kill_hung_process(self._neighbor)
+            return Failure(self._next, self._neighbor.host, "hung", 1, text, hint)
         return None
 
     def _post_failure(self, failure: Failure) -> Failure:
-        """Leaves the failure in the store, in a thread of its own, for the store may not answer."""
-        threading.Thread(target=self._meeting.report_failure, args=(failure,), daemon=True).start()
+        """Write the failure to the store in another thread, because the store may not answer."""
+        threading.Thread(target=self._rendezvous.report_failure, args=(failure,), daemon=True).start()
         return failure
 
     def _kill_hung_process(self, process: ProcessIdentity) -> None:
-        """A stopped process writes its stack once it is let go on; then it is ended at once: it would train on, or outlive its run."""
+        """Make a hung process write its stacks, then kill it.
+
+        A stopped process must be continued to write its stacks. It is killed at once after that, since
+        it would train further or outlive its run.
+        """
         stacks_path = get_stacks_path(self._folder, self._next)
         try:
             process.send_signal(STACKS_SIGNAL)
@@ -252,12 +268,12 @@ class Watchdog:
 
 
 def get_stacks_path(folder: Path, rank: int) -> Path:
-    """Where the stacks of a rank's threads are written."""
+    """Return the file for the stacks of a rank's threads."""
     return folder / f"stacks-rank_{rank}.txt"
 
 
 def read_stacks(folder: Path) -> str:
-    """The stacks that were written, rank by rank."""
+    """Return the stacks of all ranks that wrote them, in the order of ranks."""
     files = sorted(folder.glob("stacks-rank_*.txt"), key=lambda file: (len(file.name), file.name))
     texts = [(file.stem.removeprefix("stacks-"), file.read_text(encoding="utf-8", errors="replace")) for file in files]
     return "\n".join(f"--- {name}\n{text.rstrip()}" for name, text in texts if text.strip())
@@ -271,7 +287,7 @@ def _read_pid_namespace() -> str:
 
 
 def _read_process_stat(pid: int) -> tuple[str, str]:
-    """(state, start time) of a process from /proc/PID/stat; X where there is none."""
+    """Return (state, start time) of a process from /proc/PID/stat; the state is X if it has ended."""
     try:
         stat_fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

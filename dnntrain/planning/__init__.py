@@ -1,1 +1,1 @@
-"""Configuration + facts → `Plan`: layout, micro-batches, memory, precision, threads."""
+"""Plan a run from its configuration and hardware: layout, micro-batches, memory, precision, threads."""

@@ -1,4 +1,4 @@
-"""The batch size of each epoch (`sched.applies_to=batch_size`), worked out from the configuration alone, before the run."""
+"""Compute the batch size of each epoch (`sched.applies_to=batch_size`) before the run starts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from dnntrain.utils.epochs import LEAVE_OUT_HINT, BatchSizeSchedule, EpochSchedu
 
 
 def build_batch_size_schedule(config: RunConfig, context: BuildContext, examples: int) -> BatchSizeSchedule:
-    """size(e) = train.batch_size × the schedule's factor at the beginning of epoch e, rounded to a whole number, at least 1.
+    """Return the batch size of each epoch from the configuration alone.
 
-    Where train.duration is in epochs, the schedule counts epochs; where it is in steps, the steps that the epochs before had.
-    `context` holds the run's `epochs` or its `total_steps` (`counting`). Copies of examples (augment=[repeated_augment]) fill each batch
-    evenly: it is a multiple of their number, and changes only after all examples had their turn.
+    size(e) = train.batch_size × the factor of the schedule at the beginning of epoch e, rounded to an
+    integer, at least 1. The schedule counts epochs if train.duration is in epochs, and the steps of
+    the preceding epochs if it is in steps. `context` has the `num_epochs` or `total_steps` of the run
+    (`with_schedule_length`). With augment=[repeated_augment], each batch size is a multiple of the
+    number of copies, and it changes only after all examples have been used.
 
-    Raises ConfigError where the schedule does not fit, or a batch is larger than an epoch.
+    Raises ConfigError if the schedule does not fit, or if a batch is larger than an epoch.
     """
     size = config.train.batch_size
     if not is_batch_size_scheduled(config):
@@ -27,13 +29,13 @@ def build_batch_size_schedule(config: RunConfig, context: BuildContext, examples
         return _walk_epochs(config, context, examples)
     except OverflowError:
         raise ConfigError(
-            "sched.applies_to=batch_size: the factor of the schedule grows beyond any number",
+            "sched.applies_to=batch_size: the factor of the schedule overflows",
             "use a schedule that rises less",
         ) from None
 
 
 def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> BatchSizeSchedule:
-    """Goes from epoch to epoch."""
+    """Compute the batch size epoch by epoch."""
     size = config.train.batch_size
     (factor,) = [
         control.value
@@ -59,7 +61,7 @@ def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> Bat
         max_size = math.floor(examples / max(factors))
         raise ConfigError(
             "sched.applies_to=batch_size asks for a batch of {1} in epoch {0}".format(*first_too_large)
-            + f", and there are {examples} training examples",
+            + f", but there are {examples} training examples",
             (f"use train.batch_size={max_size} or less" if max_size else LEAVE_OUT_HINT)
             + ", or a schedule that rises less",
         )
@@ -67,21 +69,22 @@ def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> Bat
 
 
 def is_batch_size_scheduled(config: RunConfig) -> bool:
-    """True where the schedule sets the batch size."""
+    """Return True if the schedule sets the batch size."""
     return ScheduledParam.BATCH_SIZE in config.sched.scheduled_params
 
 
 def with_schedule_length(config: RunConfig, context: BuildContext) -> BuildContext:
-    """`context` with the length of the run in what its schedule counts, where that sets the batch size.
+    """Return `context` with the length of the run, if the schedule sets the batch size.
 
-    Raises ConfigError for a run by time, of which no epoch is known beforehand.
+    The length is in the unit that the schedule counts: epochs or steps. Raises ConfigError if the
+    duration is a time, since the epochs are then unknown before the run.
     """
     if not is_batch_size_scheduled(config):
         return context
     duration = config.train.duration
     if duration.unit == "s":
         raise ConfigError(
-            f"sched.applies_to=batch_size needs to know the epochs of the run beforehand, but train.duration={duration} is a time",
+            f"sched.applies_to=batch_size does not support train.duration={duration}: the epochs of a run by time are unknown beforehand",
             f"give train.duration in epochs or steps, or {LEAVE_OUT_HINT}",
         )
     if duration.unit == "ep":

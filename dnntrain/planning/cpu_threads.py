@@ -1,4 +1,4 @@
-"""Choose the number of threads that a run computes with on the processor."""
+"""Choose the number of CPU threads of a run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from dnntrain.utils.world import World
 
 
 def choose_threads(config: RunConfig, plan: Plan, hardware: Hardware, world: World, is_resuming: bool) -> int:
-    """Return the intra-op threads of each rank; a pure function of configuration, hardware and the saved run.
+    """Return the number of intra-op threads of each rank.
 
-    `train.cpu_threads` if it is set, else the number of the run that is resumed, else a number that fits the work of an
-    operator. On a GPU the threads of the processor have other work, and torch's own number stays.
+    The number is `train.cpu_threads` if it is set, else the number of the resumed run, else a number
+    that fits the work of an operator. On a GPU, CPU threads have other work, and torch's default
+    remains. The result depends on the configuration, the hardware and the saved run only.
     """
     if config.train.cpu_threads is not None:
         return config.train.cpu_threads

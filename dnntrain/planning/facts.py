@@ -1,4 +1,4 @@
-"""Sizes of the data and costs of the model that a plan is made from."""
+"""Collect the sizes of the data and the costs of the model for a plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dnntrain.planning.plan import DataFacts, ModelFacts
 
 
 def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
-    """The sizes that a plan needs."""
+    """Return the sizes of the data set and of its splits."""
     dataset = data.dataset
     resident = config.data.pipeline != "streaming" and dataset.train.get_resident_images() is not None
     return DataFacts(
@@ -35,10 +35,10 @@ def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
 
 
 def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
-    """The cost of the model, from a copy whose weights are not filled."""
+    """Return the cost of the model, measured on a copy with uninitialized weights."""
     shape = ModelShape.from_spec(data.spec)
     model = config.norm.convert(build_with_zero_weights(lambda: config.model.build(shape)))
-    config.optim.get_parameter_options(model)  # patterns of parameter names that match none are refused here
+    config.optim.get_parameter_options(model)  # raises ConfigError for a pattern that matches no name
     flops_per_example, operators = count_forward_cost(model, shape)
     return ModelFacts(
         name=get_choice_name(config, "model"),
@@ -56,7 +56,7 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
 
 
 def get_choice_name(config: RunConfig, group: str) -> str:
-    """The choice of `group` as it was typed: a preset's own name where there is one."""
+    """Return the name of the choice of `group` as typed, which may be the name of a preset."""
     choices = config.resolved.get("choices", {})
     name: str = choices.get(group) or config.resolved.get(group, {}).get("name", group)
     return name

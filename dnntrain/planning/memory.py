@@ -1,4 +1,4 @@
-"""The memory that a plan expects one rank to need at its peak."""
+"""Estimate the peak memory of one rank."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from dnntrain.nn.cost import FORWARD_WORK
 from dnntrain.planning.plan import DataFacts, Memory, ModelFacts, Plan
 from dnntrain.protocols import Hooks, PrecisionPolicy
 
-#: Examples are prepared in blocks: two of 4 MiB as floats and one of bytes are alive.
+#: Examples are prepared in blocks: two float blocks of 4 MiB and one block of bytes exist at a time.
 _CHUNK_BYTES = 10 * 2**20
 
-#: Libraries that are imported after the plan: what torch's optimizers bring along, and the plots of the report.
+#: Libraries that are imported after the plan: imports of torch's optimizers, and the plots of the report.
 _LATER_LIBRARIES_BYTES = 270 * 2**20
 
-#: Tensors of the size of the largest activation that a training step holds besides what it keeps: gradients, work space. Measured.
+#: Tensors of the size of the largest activation that a training step needs besides saved activations: gradients,
+#: workspace. Measured.
 TRAINING_WORK = 4.0
 
 
@@ -30,6 +31,10 @@ def estimate_memory(
     process_bytes: int,
     dims: ParallelDims,
 ) -> Memory:
+    """Return the estimated peak memory of one rank.
+
+    `process_bytes` is the memory of the process with its libraries and the data.
+    """
     weights = 4 * model.parameters // (dims.shard * dims.tp * dims.pp)
     half_factor = 0.5 if policy.autocast_dtype else 1.0
     kept_bytes = model.activation_bytes_per_example * half_factor
@@ -49,7 +54,7 @@ def estimate_memory(
 
 
 def add_method_memory(plan: Plan, hooks: Hooks) -> Plan:
-    """`plan` with the memory of what the methods hold: it is known once they are built."""
+    """Return `plan` with the memory of the methods, which is known once they are built."""
     memory_uses = [measure(plan.degrees.shard) for measure in hooks.memory_use]
     memory = replace(
         plan.memory,
@@ -61,5 +66,5 @@ def add_method_memory(plan: Plan, hooks: Hooks) -> Plan:
 
 
 def count_weight_copies(hooks: Hooks, shard_ranks: int) -> int:
-    """Copies of the trained weights that the methods keep."""
+    """Return the number of copies of the trained weights that the methods keep."""
     return sum(measure(shard_ranks).weight_copies for measure in hooks.memory_use)

@@ -1,4 +1,4 @@
-"""How a plan lays a run out: its ranks, the degrees of parallelism, a pipeline's stages, and the micro-batches of a step."""
+"""Plan the ranks, the degrees of parallelism, the pipeline stages and the micro-batches of a run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from dnntrain.utils.world import World
 
 
 def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: bool = False) -> int:
-    """Processes of the run: those that torchrun started, or what the layout wants; where it is only planned, those it is planned for.
+    """Return the number of processes of the run.
 
-    Raises ConfigError where a run that is to be trained, or `launch.nproc`, has another number than `cluster.world_size`.
+    It is the number that torchrun started, or else the number of the layout. If the run is only
+    planned, it is `cluster.world_size`. Raises ConfigError if `cluster.world_size` differs from the
+    number of ranks of a run that is trained, or from `launch.nproc`.
     """
     planned_ranks = config.cluster.world_size
     if planned_ranks is not None and plan_only and config.launch.nproc in (None, planned_ranks):
@@ -31,7 +33,7 @@ def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: 
     ranks = _count_started_ranks(config, hardware, world)
     if planned_ranks not in (None, ranks):
         raise ConfigError(
-            f"cluster.world_size={planned_ranks} is for planning, and this run has {ranks} process{'' if ranks == 1 else 'es'}",
+            f"cluster.world_size={planned_ranks} is for planning only, but this run has {ranks} process{'' if ranks == 1 else 'es'}",
             f"use dnntrain plan without launch.nproc, or leave cluster.world_size out and start {planned_ranks} ranks",
         )
     return ranks
@@ -50,13 +52,16 @@ def _count_started_ranks(config: RunConfig, hardware: Hardware, world: World) ->
 def plan_parallelism(
     config: RunConfig, hardware: Hardware, ranks: int, model: ModelFacts, batch_size: int
 ) -> tuple[ParallelDims, tuple[int, ...], list[str]]:
-    """(degrees, bounds of the pipeline's stages, notes). Raises ConfigError where the model cannot be laid out so."""
+    """Return the degrees of parallelism, the bounds of the pipeline stages, and notes.
+
+    Raises ConfigError if the layout does not support the model.
+    """
     notes: list[str] = []
     rank_count_key = "launch.nproc" if config.cluster.world_size is None else "cluster.world_size"
     demand = DeviceDemand(
         state=4 * model.parameters * (2 + config.optim.state_floats_per_parameter),
         other=model.activation_bytes_per_example * math.ceil(batch_size / ranks),
-        # On a machine without accelerators its ranks share one memory.
+        # Ranks without accelerators share the memory of their machine.
         memory=hardware.memory_bytes / (ranks if hardware.device == "cpu" else 1),
     )
     try:
@@ -77,7 +82,7 @@ def plan_parallelism(
             )
     if dims.tp > 1 and not model.divided:
         raise ConfigError(
-            f"parallel.tp={dims.tp}: {model.name} has no plan that says how its layers are divided",
+            f"{model.name} does not support parallel.tp={dims.tp}: it does not define a tensor-parallel plan",
             "use parallel=ddp or parallel=fsdp, or a model with a plan: mlp, vit_tiny, small_cnn, resnet_cifar, resnet18, wide_resnet",
         )
     bounds: tuple[int, ...] = ()
@@ -86,20 +91,20 @@ def plan_parallelism(
         count = len(model.section_flops)
         if not count:
             raise ConfigError(
-                f"parallel.pp={dims.pp}: {model.name} does not state sections that it can be cut at",
+                f"{model.name} does not support parallel.pp={dims.pp}: it does not define sections for pipeline stages",
                 "use parallel=ddp or parallel=fsdp",
             )
         if stages > count:
             raise ConfigError(
                 f"parallel.pp={dims.pp} × parallel.stages_per_rank={config.parallel.stages_per_rank} = {stages} stages, "
                 f"but {model.name} has {count} sections",
-                f"use parallel.pp={count} or less, with one stage a rank",
+                f"use parallel.pp={count} or less, with parallel.stages_per_rank=1",
             )
         bounds = tuple(partition_costs(model.section_flops, stages))
         total = sum(model.section_flops) or 1.0
         shares = [sum(model.section_flops[a:b]) / total for a, b in itertools.pairwise(bounds)]
         notes.append(
-            "pipeline stages and their part of the work: "
+            "pipeline stages and their share of the work: "
             + ", ".join(
                 f"sections {a}–{b - 1} {share:.0%}"
                 for (a, b), share in zip(itertools.pairwise(bounds), shares, strict=True)
@@ -111,10 +116,12 @@ def plan_parallelism(
 def compute_micro_batches(
     config: RunConfig, dims: ParallelDims, examples: int, timetable: EpochSchedule
 ) -> dict[int, tuple[int, int]]:
-    """For each batch size (examples of the largest micro-batch, how many a data rank computes in a step at most), as the data pipeline
-    will cut them.
+    """Return the size of the largest micro-batch and the most micro-batches per step, by batch size.
+
+    The largest micro-batch is in examples, and the number of micro-batches is the largest of any data
+    rank. Both follow the order in which the data pipeline will split batches.
     """
-    # Pair blocks make some shares larger than the even one: without train.micro_batch_size each is one forward pass all the same.
+    # Pair blocks make shares uneven. Without train.micro_batch_size, each share is still one forward pass.
     world = World(0, dims.data_ranks)
     first_schedule = BatchSchedule(np.arange(examples), config.seed, 1, 1, world, config.data.mix_block_size)
     schedules = [replace(first_schedule, batch_size=size, micro_batch_size=size) for size in timetable.sizes]
@@ -139,7 +146,10 @@ def compute_micro_batches(
 
 
 def _choose_micro_batch_size(share: int, stages: int, block: int) -> int:
-    """Examples of a pipeline's micro-batch: two for each stage, or one where that would cut pair blocks."""
+    """Return the number of examples of a micro-batch of a pipeline.
+
+    A step has two micro-batches per stage, or one per stage if two would split pair blocks.
+    """
     size = math.ceil(share / (2 * stages))
     return block if size < block and share // block >= stages else size
 
@@ -147,7 +157,10 @@ def _choose_micro_batch_size(share: int, stages: int, block: int) -> int:
 def check_pipeline(
     config: RunConfig, dims: ParallelDims, model: ModelFacts, timetable: EpochSchedule, micro_batch_count: int
 ) -> None:
-    """Refuses what a pipeline cannot do exactly: too few micro-batches, or padding that batch norm would see."""
+    """Check that a pipeline computes the batches exactly.
+
+    Raises ConfigError if there are too few micro-batches, or if batch norm would see padding.
+    """
     if dims.pp == 1:
         return
     stages = dims.pp * config.parallel.stages_per_rank
@@ -155,33 +168,34 @@ def check_pipeline(
     if micro_batch_count < stages:
         raise ConfigError(
             f"{micro_batch_count} micro-batches are fewer than the {stages} stages of the pipeline (parallel.pp={dims.pp} × "
-            f"parallel.stages_per_rank={config.parallel.stages_per_rank}), most of which would wait",
+            f"parallel.stages_per_rank={config.parallel.stages_per_rank}), so most stages would be idle",
             _suggest_micro_batch(config, dims, timetable),
         )
     if config.parallel.schedule == "interleaved" and micro_batch_count % dims.pp:
         raise ConfigError(
-            f"parallel.schedule=interleaved needs a number of micro-batches that parallel.pp={dims.pp} divides, not {micro_batch_count}",
+            f"parallel.schedule=interleaved: the number of micro-batches must be a multiple of parallel.pp={dims.pp}, not {micro_batch_count}",
             f"{_suggest_micro_batch(config, dims, timetable)}, or parallel.schedule=1f1b parallel.stages_per_rank=1",
         )
     is_uneven = examples % size or size % (dims.data_ranks * micro_batch_count)
     if not timetable.is_constant and model.batch_norms and config.norm.batch_statistics:
         raise ConfigError(
-            "micro-batches of a pipeline have one size and number, so that smaller batches of sched.applies_to=batch_size are padded, and "
-            "batch norm would see the padding",
+            "a pipeline pads the smaller batches of sched.applies_to=batch_size, because its micro-batches have one size and number, "
+            "and batch norm would see the padding",
             "use norm=group, or leave batch_size out of sched.applies_to",
         )
     if is_uneven and model.batch_norms and config.norm.batch_statistics:
         raise ConfigError(
-            "micro-batches of a pipeline have one size, so that uneven ones are padded, and batch norm would see the padding: "
+            "a pipeline pads uneven micro-batches, because its micro-batches have one size, and batch norm would see the padding: "
             f"{examples} examples, train.batch_size={size}, {micro_batch_count} micro-batches on each data rank",
             f"use norm=group, or train.max_examples={examples - examples % size} and a batch that divides",
         )
 
 
 def _suggest_micro_batch(config: RunConfig, dims: ParallelDims, timetable: EpochSchedule) -> str:
-    """A train.micro_batch_size that cuts the largest batch into as many micro-batches as the pipeline needs, or a batch that can be.
+    """Return a hint with a train.micro_batch_size that gives the pipeline enough micro-batches.
 
-    The largest that is not above what was asked for, else the next above.
+    It is the largest such size up to the requested size, else the smallest such size above it. If
+    there is none, the hint names a batch size that can be split.
     """
     stages = dims.pp * config.parallel.stages_per_rank
     multiple = dims.pp if config.parallel.schedule == "interleaved" else 1

@@ -1,4 +1,4 @@
-"""What a plan is: the facts it is made from, every decision, the memory, and its lines for a person."""
+"""The plan of a run: facts, decisions, the memory estimate, and its display."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dnntrain.protocols import MetricInfo, ModelSpec, PrecisionPolicy
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import format_bytes, format_count, pluralize
 
-#: Values of a curve that a plan holds, and the letters that draw them.
+#: Number of values of a curve in a plan, and the characters that draw them.
 CURVE_POINTS = 40
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Sizes of the data set: examples of each part, bytes of one example and of what is held resident."""
+    """Sizes of the data set: the examples of each split, their form, and whether they are resident."""
 
     name: str
     train: int
@@ -29,7 +29,7 @@ class DataFacts:
     resident: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Return the part `data` of plan.json; names, of which there may be thousands, are left out."""
+        """Return the entry `data` of plan.json, without the names, of which there may be thousands."""
         spec = self.spec
         shapes = {"input_shape": spec.inputs.shape, "output_shape": spec.output.shape}
         return {
@@ -43,19 +43,25 @@ class DataFacts:
 
     @property
     def size_bytes(self) -> int:
-        """uint8 bytes held in memory: training and test split where resident."""
+        """Bytes of the uint8 images in memory: all splits if the data is resident, else 0."""
         return (self.train + self.val + self.test) * math.prod(self.spec.inputs.shape) if self.resident else 0
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Cost of the model: parameters, forward FLOPs, bytes kept for the backward pass and of the largest activation, of one example.
+    """The cost of the model; FLOPs and activations are for one example.
 
-    batch_norms       layers of batch normalisation
-    operators         matrix products and convolutions of one forward pass
-    blocks            parts whose activations may be computed anew
-    divided           (layer, number that parallel.tp must divide) of its tensor-parallel plan; empty where it has none
-    section_flops     cost of each section that a pipeline may be cut at; empty where it cannot be cut
+    flops_per_example             FLOPs of a forward pass
+    activation_bytes_per_example  bytes saved for the backward pass
+    largest_activation_bytes      bytes of the largest activation
+    convolutional                 whether the model has convolutions
+    batch_norms                   number of batch norm layers
+    operators                     matrix products and convolutions of one forward pass
+    blocks                        blocks that activation checkpointing can recompute
+    divided                       (layer, number that parallel.tp must divide) for each layer of the
+                                  tensor-parallel plan; empty without a plan
+    section_flops                 FLOPs of each section between which a pipeline can split the model;
+                                  empty if it cannot be split
     """
 
     name: str
@@ -73,9 +79,11 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimated peak of one rank, bytes: `activations` of a training step, `evaluation` of a forward pass of `eval.batch_size`.
+    """The estimated peak memory of one rank, in bytes.
 
-    `averages` and `teacher_…`: what methods hold besides the model, on each rank; see `add_method_memory`.
+    `activations` belong to a training step, `evaluation` to a forward pass of `eval.batch_size`
+    examples. `averages`, `teacher_weights` and `teacher_activations` belong to the methods; see
+    `add_method_memory`.
     """
 
     process: int
@@ -100,15 +108,23 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run. `batch_size` = data ranks * accumulation * micro_batch_size, where that divides; else the last parts are smaller.
+    """Every decision about a run, made before anything is allocated.
 
-    Where the batch size is scheduled, `timetable` has that of each epoch, `batch_size` is what was set, `accumulation` and
-    `micro_batch_size` are those of the largest batch, and `steps_per_epoch` is that of the first epoch.
-    `threads` compute on the processor in each rank; a resumed run uses the same number.
-    `schedule` holds what is scheduled, at even distances from the first step to the last: "lr" and, where the schedule sets it, "momentum";
-    what else it multiplies, as factors of what was set ("weight_decay ×").
-    `metrics` holds how each metric of the task is read, the one of `eval.metric` first.
-    `has_collective_forward`: all ranks must call the model equally often, since a forward pass is work of several ranks.
+    has_collective_forward  whether a forward pass is the work of several ranks, so that all ranks
+                            must call the model equally often
+    batch_size              data ranks × accumulation × micro_batch_size if that divides; else the
+                            last micro-batches are smaller. With a scheduled batch size, the value of
+                            train.batch_size
+    accumulation, micro_batch_size
+                            number and size of the micro-batches; with a scheduled batch size, of the
+                            largest batch
+    steps_per_epoch         steps of an epoch; with a scheduled batch size, of the first epoch
+    timetable               batch size of each epoch
+    schedule                scheduled values at evenly spaced steps from the first to the last: "lr",
+                            "momentum" if the schedule sets it, and the factors of other values
+                            ("weight_decay ×")
+    metrics                 how each metric of the task is read; the metric `eval.metric` comes first
+    threads                 CPU threads of each rank; a resumed run uses the same number
     """
 
     name: str
@@ -156,7 +172,7 @@ class Plan:
         return f"holds {format_bytes(self.memory.teacher)} of that on each rank: {weights} of weights, {activations} to compute"
 
     def as_json(self) -> dict[str, Any]:
-        """plan.json."""
+        """Return the content of plan.json."""
         return {
             **asdict(self),
             "data": self.data.as_json(),
@@ -166,7 +182,7 @@ class Plan:
         }
 
     def format_rows(self) -> list[tuple[str, str]]:
-        """(label, text) rows for a person."""
+        """Return the rows (label, text) of the plan as it is displayed."""
         total = pluralize(self.total_steps, "step") if self.total_steps else "as many steps as fit"
         accumulation_text = "in the pipeline" if self.degrees.pp > 1 else "accumulated"
         equation = f"{pluralize(self.degrees.data_ranks, 'data rank')} × {self.accumulation} {accumulation_text} × {self.micro_batch_size}"
@@ -212,7 +228,10 @@ class Plan:
 
 
 def format_curve(values: Sequence[float], total_steps: int) -> str:
-    """`▁▅█▆▁ 0.01, 0.1 near step 50, 0.001`: a picture of the values; the first, highest and lowest between, and the last."""
+    """Return a curve as text, such as `▁▅█▆▁ 0.01, 0.1 near step 50, 0.001`.
+
+    The text has a drawing, the first value, the highest and lowest values between, and the last value.
+    """
 
     def describe_value(value: float) -> tuple[int, str]:
         position = values.index(value)
@@ -229,7 +248,10 @@ def format_curve(values: Sequence[float], total_steps: int) -> str:
 
 
 def draw_bars(values: Sequence[float], max_points: int = CURVE_POINTS) -> str:
-    """At most `most` of the values, none below 0, as letters whose height is the part of the highest."""
+    """Draw at most `max_points` of the values as bars, relative to the highest value.
+
+    All values must be at least 0.
+    """
     points = min(max_points, len(values))
     samples = [values[round(index * (len(values) - 1) / max(points - 1, 1))] for index in range(points)]
     highest = max(samples, default=0.0)

@@ -1,4 +1,4 @@
-"""(configuration, hardware, facts of data and model) → Plan: every decision of a run, made before anything is allocated."""
+"""Make the plan of a run from its configuration, its hardware, and facts about data and model."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ def make_plan(
     process_bytes: int,
     plan_only: bool = False,
 ) -> Plan:
-    """Decides everything or refuses: ConfigError lists every reason, DataError where the data set is too small.
+    """Return the plan of a run.
 
-    `process_bytes` is what the process holds with its libraries and the data, before anything is built. What is only `planned` may have
-    ranks that are not there (`cluster.world_size`).
+    `process_bytes` is the memory of the process with its libraries and the data, before anything is
+    built. With `plan_only`, the plan may have more ranks than are available (`cluster.world_size`).
+
+    Raises ConfigError, which lists every reason, if the configuration cannot run, and DataError if
+    the data set is too small.
     """
     ranks = count_ranks(config, hardware, world, plan_only)
     if refusals := find_refusals(config, hardware, ranks):
@@ -50,7 +53,7 @@ def make_plan(
     sizes = build_batch_size_schedule(config, context, data.train)
     timetable = sizes.timetable
     dims, stage_bounds, layout_notes = plan_parallelism(config, hardware, ranks, model, sizes.largest)
-    # FSDP2 and the messages of ranks that compute together take contiguous tensors only.
+    # FSDP2 and messages between ranks of a model-parallel group support contiguous tensors only.
     needs_contiguous = is_forward_collective(config.parallel, dims)
     facts = LayoutFacts(model.convolutional, model.blocks, needs_contiguous)
     cuts = compute_micro_batches(config, dims, data.train, timetable)
@@ -111,7 +114,7 @@ def make_plan(
 
 
 def _make_context(config: RunConfig, data: DataFacts) -> BuildContext:
-    """What a schedule is built from, before the length of the run is known."""
+    """Return the context of the schedule before the length of the run is known."""
     batch_size = config.train.batch_size
     return BuildContext(
         seed=config.seed,
@@ -125,13 +128,13 @@ def _make_context(config: RunConfig, data: DataFacts) -> BuildContext:
 
 
 def list_metric_infos(config: RunConfig) -> tuple[MetricInfo, ...]:
-    """Return how the task's metrics are read, that of `eval.metric` first."""
+    """Return the description of each metric of the task; the metric `eval.metric` comes first."""
     infos: tuple[MetricInfo, ...] = config.task.list_infos()
     return tuple(sorted(infos, key=lambda info: info.name != config.eval.metric))
 
 
 def epoch_fields(timetable: EpochSchedule, total_steps: int) -> dict[str, Any]:
-    """What a context has of a run whose timetable is known."""
+    """Return the fields of a context that follow from the timetable of the run."""
     steps_per_epoch = timetable.steps_in_epoch(0) if timetable.is_constant else 0
     return {"explicit_schedule": timetable, "steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
 
@@ -139,7 +142,7 @@ def epoch_fields(timetable: EpochSchedule, total_steps: int) -> dict[str, Any]:
 def _preview_schedule(
     config: RunConfig, context: BuildContext, timetable: EpochSchedule
 ) -> dict[str, tuple[float, ...]]:
-    """What the schedule alone makes of each value. Raises ConfigError where it does not fit the run."""
+    """Return each scheduled value over the run. Raises ConfigError if the schedule does not fit the run."""
     total_steps = context.total_steps
     scheduled_values = config.sched.build(context).scheduled_values
     factors = [
@@ -186,7 +189,11 @@ def _choose_compile(config: RunConfig, hardware: Hardware, total_steps: int, dim
 
 
 def _get_norm_notes(config: RunConfig, facts: NormFacts) -> Sequence[str]:
-    """Raises ConfigError where the norm does not do with these batches, and says which they are where the schedule makes them."""
+    """Return the notes of the norm.
+
+    Raises ConfigError if the norm does not support these batches. If the schedule sets their size, the
+    message says so.
+    """
     try:
         return config.norm.notes(facts)
     except ConfigError as error:
@@ -194,28 +201,28 @@ def _get_norm_notes(config: RunConfig, facts: NormFacts) -> Sequence[str]:
             raise
         batch_text = (
             f"in a batch of {facts.batch_size} (train.batch_size={config.train.batch_size} "
-            "as sched.applies_to=batch_size makes it)"
+            "scaled by sched.applies_to=batch_size)"
         )
         raise ConfigError(f"{error.message}, {batch_text}", f"{error.hint}, or {LEAVE_OUT_HINT}") from None
 
 
 def _make_batch_notes(config: RunConfig, timetable: EpochSchedule, dims: ParallelDims) -> list[str]:
-    """What follows from a scheduled batch size."""
+    """Return the notes about a scheduled batch size."""
     if timetable.is_constant:
         return []
     notes = [
-        "the batch size changes between epochs; micro-batches, memory and the batch above are those of the largest"
+        "the batch size changes between epochs; micro-batches, memory and the batch above are for the largest batch"
     ]
     if config.optim.lr_scaling != "none":
-        notes.append(f"optim.lr_scaling goes by train.batch_size={config.train.batch_size}, not by the scheduled size")
+        notes.append(f"optim.lr_scaling uses train.batch_size={config.train.batch_size}, not the scheduled size")
     if dims.pp > 1:
-        notes.append("a pipeline pads smaller batches: each step costs what one of the largest batch does")
+        notes.append("a pipeline pads smaller batches: each step costs as much as a step of the largest batch")
     return notes
 
 
 def _note_uneven_batch(timetable: EpochSchedule) -> str:
     last_size = timetable.examples % timetable.sizes[-1] if timetable.is_constant else 0
-    return f"the last batch of an epoch has {last_size} examples; its mean is over those" if last_size else ""
+    return f"the last batch of an epoch has {last_size} examples; its loss is their mean" if last_size else ""
 
 
 def _note_large_micro_batch(micro: int, config: RunConfig) -> str:

@@ -1,8 +1,12 @@
-"""Every seam of dnntrain, and nothing else: what a choice may have, what a method gives the trainer, and the trainer a method.
+"""The interfaces between dnntrain and its choices, for plug-ins as for the built-in choices.
 
-A choice is one frozen dataclass that inherits the base of its group (`groups.py`). A method (mixup, EMA, a schedule, early stopping …)
-is one whose `build(context)` returns `Hooks`. The trainer knows the slots of `Hooks` and the order of their stages; it knows no method
-by name.
+A choice is a frozen dataclass that inherits the base class of its group (`groups.py`). A method
+(mixup, EMA, a schedule, early stopping …) is a choice whose `build(context)` returns `Hooks`. The
+trainer knows the slots of `Hooks` and the order of their stages. It knows no method by name.
+
+Read these files in this order: `choice.py` (the base class of all choices), `groups.py` (the base
+class of each group), `hooks.py` and `hook_types.py` (the objects that a method returns),
+`context.py` (the objects that a method receives), `step.py`, `step_guard.py`, `task.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What a choice of any group may have, and how it states what it cannot be combined with. The groups' own bases are in `groups.py`.
+"""The base class of all choices, and the types in which a choice reports conflicts.
 
-Everything that the planner, the trainer or a command asks of a choice is declared here or there, with a default. A choice inherits the
-base of its group and overrides what differs; nothing is looked up by name. The bases are no dataclasses: what they declare is no option of
-the configuration.
+`groups.py` has the base class of each group. Both files declare every attribute that the planner,
+the trainer or a command reads from a choice, with a default. A choice inherits the base class of
+its group and overrides the attributes that differ; nothing is looked up by name. The base classes
+are not dataclasses, so their attributes are not options of the configuration.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Refusal(NamedTuple):
-    """Why a configuration cannot run, and the nearest override that can."""
+    """The reason why a configuration cannot run, and the nearest override that can run."""
 
     reason: str
     hint: str
@@ -33,18 +34,25 @@ class Refusal(NamedTuple):
 
 
 class Role(Enum):
-    """Something that one setting of a run can do at most; the value follows "both"."""
+    """A role that at most one setting of a run can take.
+
+    The value completes the message "A and B both …".
+    """
 
     EVAL_WEIGHTS = "give the weights that are evaluated"
     BATCH_NORM_STATISTICS = "recompute the statistics of batch norm"
     IMAGE_OPERATIONS = "draw operations on each image, from the same list"
     DROPOUT = "set the rate of dropout"
-    WEIGHT_FORM = "compute with weights in a way of their own"
+    WEIGHT_FORM = "replace the weights that layers compute with"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A setting takes a role: `setting` as it is typed (`model.dropout=0.2`), and the override that gives the role up."""
+    """The claim of a setting to a role.
+
+    setting  the setting as it is typed, such as `model.dropout=0.2`
+    remedy   the override that gives the role up
+    """
 
     role: Role
     setting: str
@@ -53,7 +61,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a choice may ask of the run around it before anything is built.
+    """The facts about a run that a choice can check before anything is built.
 
     ranks           processes of the run
     batch_size      examples of an optimizer step, as set
@@ -74,41 +82,46 @@ class RunFacts:
     claims: Sequence[Claim] = ()
 
     def get_claims(self, role: Role) -> list[Claim]:
-        """The claims of `role`, in the order of the groups."""
+        """Return the claims to `role`, in the order of the groups."""
         return [claim for claim in self.claims if claim.role is role]
 
 
 class Choice:
-    """A choice of any group: a frozen dataclass whose fields are the options, with `build`."""
+    """A choice of any group: a frozen dataclass with a method `build`, whose fields are its options."""
 
     def get_claims(self) -> Iterable[Claim]:
-        """The roles that this choice takes. The plan refuses two claims of one role."""
+        """Return the roles that this choice takes. Two claims to one role are an error of the plan."""
         return ()
 
     def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
-        """Why it cannot run on `hardware`, as words that follow its name; None if it can."""
+        """Return why the choice cannot run on `hardware`, or None if it can.
+
+        The reason completes a sentence that begins with the choice: "precision=fp16 needs a GPU".
+        """
         return None
 
     def find_refusals(self, facts: RunFacts) -> Iterable[Refusal]:
-        """Why this choice cannot be part of such a run."""
+        """Return the reasons why the choice cannot be part of such a run."""
         return ()
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterable[Refusal]:
-        """Why it cannot run on a layout of these degrees, besides its needs."""
+        """Return the reasons, besides `needs`, why the choice cannot run on a layout of these degrees."""
         return ()
 
     def get_changed_options(self) -> Mapping[str, Any]:
-        """The options whose values are not their defaults."""
+        """Return the options whose values differ from their defaults."""
         defaults = {option.name: option.default for option in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in vars(self).items() if name in defaults and value != defaults[name]}
 
 
 class Method(Choice):
-    """A choice that fills hooks of the trainer.
+    """A choice that returns hooks for the trainer.
 
-    needs             what it needs of the layout and of the task: refused where they do not meet it
-    example_relation  "mixes" or "relates" if it does so to examples of a block (data.mix_block_size), which no layout may cut; else empty
-    uses_validation   whether it looks at evaluations of the validation part
+    needs             properties of the layout and of the task that the method needs; the plan
+                      reports those that are missing
+    example_relation  "mixes" or "relates" if the method mixes or relates the examples of a block
+                      (data.mix_block_size), so that no layout may cut a block; else empty
+    uses_validation   whether the method reads evaluations of the validation split
     """
 
     example_relation: ClassVar[str] = ""
@@ -119,8 +132,8 @@ class Method(Choice):
         return frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
-        """What it gives the trainer. Raises ConfigError if it cannot work."""
+        """Return the hooks of the method. Raises ConfigError if it cannot work in this run."""
         raise NotImplementedError
 
     def check_with(self, hooks: Hooks) -> None:
-        """Raises ConfigError if it cannot work beside `hooks`, those of all methods of the run."""
+        """Raise ConfigError if the method cannot work with `hooks`, the hooks of all methods of the run."""

@@ -1,4 +1,4 @@
-"""What the trainer gives a method: before it is built, and once the trainer stands."""
+"""The objects that the trainer gives to a method: at build, and when the trainer is ready."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Collectives(Protocol):
-    """What ranks compute together. In one process each is the plain thing.
+    """The collective operations of a run. In a single process each is the plain local operation.
 
-    Ranks of one `data` group hold other examples and the same parameters (or other shards of them); the ranks of a model-parallel
-    group hold the same examples.
+    The ranks of a data group hold different examples, and the same parameters or different shards
+    of them. The ranks of a model-parallel group hold the same examples.
     """
 
     @property
@@ -31,33 +31,47 @@ class Collectives(Protocol):
         ...
 
     def data_sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the data group, on every rank of it; differentiable: its gradient is the sum of the gradients. Not in place."""
+        """Return the sum over the data group, on each of its ranks.
+
+        Differentiable: the gradient is the sum of the ranks' gradients. `tensor` is not changed.
+        """
         ...
 
     def data_max(self, tensor: Tensor) -> Tensor:
-        """The elementwise maximum over the data group, on every rank of it; not differentiable. Not in place."""
+        """Return the elementwise maximum over the data group, on each of its ranks.
+
+        Not differentiable. `tensor` is not changed.
+        """
         ...
 
     def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
-        """float32 scalar: Σ t² over the *whole* of `tensors`, of which this rank may hold shards, and over all pipeline stages."""
+        """Return Σ t² over the full `tensors` and all pipeline stages, as a float32 scalar.
+
+        This rank may hold shards of the tensors.
+        """
         ...
 
     @property
     def shard_ranks(self) -> int:
-        """Ranks among which weights lie in parts; 1 where each holds them whole. They are of one `data` group."""
+        """Number of ranks over which weights are sharded; 1 if each rank holds full weights.
+
+        These ranks belong to one data group.
+        """
         ...
 
     def shard(self, model: Module, units: Sequence[Module]) -> None:
-        """Cuts the weights of `model`, equal on all ranks, among those. Each of `units` gathers its own while it runs; so does the rest.
+        """Shard the weights of `model` over those ranks, in place.
 
-        From then on all ranks must call `model` equally often.
+        The weights must be equal on all ranks. Each of `units` gathers its own weights while it
+        runs, and `model` gathers the others. After this call all ranks must call `model` equally
+        often.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """The collectives of one process."""
+    """The collectives of a single process: the plain local operations."""
 
     data_ranks: int = 1
 
@@ -77,13 +91,14 @@ class SingleProcess:
         return 1
 
     def shard(self, model: Module, units: Sequence[Module]) -> None:
-        """The one process holds it whole."""
+        """Do nothing: the process holds the full model."""
 
 
 class LateCollectives:
-    """Stand for the collectives of a run in what is built before the ranks' device mesh.
+    """A placeholder for the collectives of a run, for objects built before the device mesh.
 
-    Until it is connected it computes as one process does. `shard_ranks` is planned, so it is known from the start.
+    Before `connect`, it computes as a single process does. The plan decides `shard_ranks`, so it is
+    known from the start.
     """
 
     def __init__(self, shard_ranks: int = 1) -> None:
@@ -117,23 +132,28 @@ class LateCollectives:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Frozen values that a method may build from; never the configuration.
+    """The frozen values from which a method builds its hooks, instead of the configuration.
 
-    spec             what the model takes, what it is trained on, what it gives
-    metrics          how each metric is read, that of `eval.metric` first
-    steps_per_epoch  0 where epochs have different numbers of steps, or it is not known yet: see `times`
-    total_steps      optimizer steps of the run; 0 where the run's length is a time
-    batch_size       examples per optimizer step over all ranks, as set in `train.batch_size`
-    learning_rate    the base learning rate, as set in `optim.lr`
-    collect          what the ranks compute together
-    data_digest      SHA-256 of the data set
-    train_examples   examples of the training part
-    micro_batch_size most examples of one forward pass
-    pair_block       examples that methods relate to each other: aligned runs of this many positions are never cut where avoidable
-    default_crop_padding, default_flip_probability  the data set's own values for augment=[crop,flip]
-    student          builds the model to be trained with weights of zero, before any transform: for names and shapes of its modules
-    epochs           the run's length where the schedule counts epochs, since it sets the batch size; else 0
-    timetable        the batch size of each epoch; None where all have `batch_size`
+    spec              the model's inputs, targets and outputs
+    metrics           how each metric is read; the metric `eval.metric` comes first
+    steps_per_epoch   0 if epochs differ in their number of steps, or if it is not known yet: see
+                      `epoch_schedule`
+    total_steps       optimizer steps of the run; 0 if the duration of the run is a time
+    batch_size        examples per optimizer step over all ranks, as set in `train.batch_size`
+    learning_rate     base learning rate, as set in `optim.lr`
+    collectives       operations over the ranks
+    data_digest       SHA-256 of the data set
+    train_examples    number of training examples
+    micro_batch_size  largest number of examples of one forward pass
+    pair_block        examples that methods relate to each other: aligned blocks of this many
+                      positions stay together if possible
+    default_crop_padding, default_flip_probability
+                      the data set's own values for augment=[crop,flip]
+    build_model       builds the model that is trained, before any transform and with zero weights:
+                      for the names and shapes of its modules
+    num_epochs        length of the run if the schedule sets the batch size and so counts epochs;
+                      else 0
+    explicit_schedule the batch size of each epoch; None if every epoch has `batch_size`
     """
 
     seed: int
@@ -157,25 +177,31 @@ class BuildContext:
     explicit_schedule: EpochSchedule | None = None
 
     def get_metric(self, name: str | None, key: str) -> MetricInfo:
-        """Return the metric called `name`; None names that of `eval.metric`. Raises ConfigError, naming the setting `key`."""
+        """Return the metric called `name`, or the metric `eval.metric` if `name` is None.
+
+        Raises ConfigError, which names the setting `key`, if the task does not have the metric.
+        """
         return self.metrics[0] if name is None else find_metric(name, self.metrics, key)
 
     @cached_property
     def epoch_schedule(self) -> EpochSchedule:
-        """When epochs begin, and how many examples their steps have."""
+        """The first step of each epoch, and the number of examples of its steps."""
         examples = self.train_examples or self.steps_per_epoch * self.batch_size
         return self.explicit_schedule or EpochSchedule.constant(examples, self.batch_size)
 
 
 @dataclass(frozen=True)
 class TrainerHandles:
-    """What stands once the trainer is built; every object in a slot that has a `bind` is given it, once.
+    """The parts of a built trainer. Each function in the slot `bindings` receives them once.
 
-    model            the network by its plain names; its parameters may be shards (DTensor), and on a pipeline stage only its own
-    optimizers       those that step
-    training_batches `training_batches(steps)`: this rank's share of the batches of that many steps, prepared as for training (augmented,
-                     mixed), always the same ones: for statistics, such as those of batch norm. As many on all ranks: some may be empty
-    collect          what the ranks compute together
+    model             the network with plain parameter names. Parameters may be shards (DTensor); a
+                      rank of a pipeline holds the parameters of its own stages only
+    optimizers        the optimizers that step
+    training_batches  `training_batches(steps)` yields this rank's share of the batches of so many
+                      steps, prepared as for training (augmented, mixed), for statistics such as
+                      batch norm's. The batches are the same at every call. All ranks get equally
+                      many; some may be empty
+    collectives       operations over the ranks
     """
 
     model: Module

@@ -1,4 +1,4 @@
-"""The base class of each group's choices: every attribute that others may ask for, with its default."""
+"""The base class of the choices of each group: every attribute that other code reads, with its default."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 class DataChoice(Choice):
-    """A data set. `build` reads it, or raises DataError.
+    """A data set. `build` reads it; it raises DataError if that fails.
 
     val_fraction    share of the training split that is held out for validation
     pipeline        "resident", "streaming" or "auto"
     num_workers     reading processes of the streaming pipeline; None: one per free core
-    on_error        what an unreadable example does: "raise" or "skip"
-    mix_block_size  examples of a block within which methods relate examples
+    on_error        reaction to an unreadable example: "raise" or "skip"
+    mix_block_size  number of examples of a block, within which methods mix or relate examples
     varies_images   whether reading changes training images at random
-    default_crop_padding, default_flip_probability  what augment=[crop,flip] do to this data if they are not told
+    default_crop_padding, default_flip_probability  the values of augment=[crop,flip] for this data unless they are set
     """
 
     val_fraction: float = 0.1
@@ -55,7 +55,7 @@ class DataChoice(Choice):
 
 
 class ModelChoice(Choice):
-    """A network. `build` makes it for data of a shape, or raises ConfigError.
+    """A network. `build` makes it for data of a shape; it raises ConfigError if it cannot.
 
     dropout  probability of its own dropout layers, if it has the option
     """
@@ -63,7 +63,7 @@ class ModelChoice(Choice):
     dropout: float | None = None
 
     def get_claims(self) -> Iterable[Claim]:
-        """The rate of dropout, if it is set."""
+        """Return a claim to the dropout rate, if it is set."""
         if "dropout" in self.get_changed_options():
             return (Claim(Role.DROPOUT, f"model.dropout={self.dropout}", "leave model.dropout out"),)
         return ()
@@ -72,13 +72,20 @@ class ModelChoice(Choice):
         raise NotImplementedError
 
     def without_pretrained_weights(self) -> Self:
-        """The same network without fetching weights, for one whose weights come from elsewhere."""
+        """Return the same network without pretrained weights, for weights from another source."""
         return self
 
 
 @dataclass(frozen=True)
 class NormFacts:
-    """What the plan decided: ranks, examples of a step and of a forward pass, forward passes of a step; batch norm layers."""
+    """The decisions of the plan that a normalization layer depends on.
+
+    ranks             number of data ranks
+    batch_size        examples of an optimizer step
+    micro_batch_size  examples of a forward pass
+    accumulation      forward passes of a step
+    batch_norms       batch norm layers of the model
+    """
 
     ranks: int
     batch_size: int
@@ -88,7 +95,7 @@ class NormFacts:
 
 
 class NormChoice(Method):
-    """Normalization layers: kept, or converted.
+    """Normalization layers: kept as the model has them, or converted.
 
     batch_statistics  whether training normalizes with the statistics of a batch
     """
@@ -96,22 +103,22 @@ class NormChoice(Method):
     batch_statistics: ClassVar[bool] = True
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        """`model` with its layers changed in place. Raises ConfigError if it has none."""
+        """Convert the layers of `model` in place and return it. Raises ConfigError if there are none."""
         return model
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
-        """A newly built `model` in the form in which this choice exports it."""
+        """Convert a newly built `model` to the form that this choice exports."""
         return model
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """Notes of the plan. Raises ConfigError if the layers cannot work with such batches."""
+        """Return notes for the plan. Raises ConfigError if the layers cannot work with such batches."""
         return ()
 
 
 class OptimChoice(Choice):
-    """An optimizer, with hooks of its own in `build_hooks`.
+    """An optimizer; `build_hooks` returns further hooks.
 
-    needs                       what it needs of the layout and of the task
+    needs                       properties of the layout and of the task that it needs
     lr                          the base learning rate
     lr_fields                   the options that are learning rates
     lr_scaling                  the rule by which `adapt_lr` scales it; "none" if it does not
@@ -130,41 +137,44 @@ class OptimChoice(Choice):
         return frozenset()
 
     def build(self, model: nn.Module, options: Mapping[str, Any] | None = None) -> tuple[Optimizer, ...]:
-        """The optimizers over the parameters of `model`; `options` are those of `get_parameter_options` for the whole model."""
+        """Return the optimizers over the parameters of `model`.
+
+        `options` is the result of `get_parameter_options` for the full model.
+        """
         raise NotImplementedError
 
     def build_hooks(self, context: BuildContext) -> Hooks:
-        """The hooks that it fills besides. It reaches its optimizers through `TrainerHandles.optimizers`."""
+        """Return further hooks. They reach the optimizers through `TrainerHandles.optimizers`."""
         return Hooks()
 
     def adapt_lr(self, batch_size: int) -> Self:
-        """The same choice with its learning rates for `batch_size` examples a step."""
+        """Return the same choice with its learning rates scaled for `batch_size` examples per step."""
         return self
 
     def format_lr_equation(self, batch_size: int) -> str:
-        """How the base learning rate results, for the plan."""
+        """Return the equation of the base learning rate, for the plan."""
         return f"{self.lr:g}"
 
     def get_parameter_options(self, model: nn.Module) -> Mapping[str, Any]:
-        """The options of each parameter by name. Raises ConfigError if a pattern of names matches none."""
+        """Return the options of each parameter by name. Raises ConfigError if a pattern matches no name."""
         return {}
 
 
 class SchedChoice(Method):
-    """A schedule of the learning rate, or of what `scheduled_params` names."""
+    """A schedule of the learning rate, or of the values that `scheduled_params` names."""
 
     @property
     def scheduled_params(self) -> tuple[ScheduledParam, ...]:
-        """The values that it multiplies."""
+        """The values that the schedule multiplies."""
         return (ScheduledParam.LEARNING_RATE,)
 
     def notes(self) -> tuple[str, ...]:
-        """Notes of the plan."""
+        """Return notes for the plan."""
         return ()
 
 
 class AugmentChoice(Method):
-    """A change of training examples.
+    """An augmentation: a change of training examples.
 
     copies         copies of each example in a step
     varies_images  whether it changes training images at random
@@ -178,7 +188,7 @@ class AugmentChoice(Method):
         return self.varies_images or bool(self.example_relation)
 
     def describe(self, data: DataChoice) -> str:
-        """Return the words of the plan: its name unless it says more."""
+        """Return the text of the plan for this method; empty for its name alone."""
         return ""
 
 
@@ -191,21 +201,24 @@ class AverageChoice(Method):
 
 
 class QuantChoice(Method):
-    """Quantization, in training or of the trained model. Options that a choice does not have keep these values.
+    """Quantization, in training or of the trained model. A choice without an option keeps its default.
 
-    formats                export formats that hold the quantized model, the preferred one first; empty if only training is quantized
-    backend                what runs the export; "none": a run writes none; "auto": the fastest; empty: its one format
-    bench_batch_sizes           batch sizes at which exports are timed with backend "auto"
-    max_metric_drop               largest loss of accuracy of an export
-    min_quantized_fraction              least share of multiply-adds of an export that must be quantized
-    needs_calibration      whether ranges of activations are read from training examples after training
-    calibration_batches, calibration_batch_size    of those examples
-    observer, percentile   how a range follows from the values of those examples
+    formats                export formats that hold the quantized model, the preferred one first;
+                           empty if only training is quantized
+    backend                runtime of the export; "none": a run writes no export; "auto": the fastest
+                           runtime; empty: the choice has one format
+    bench_batch_sizes      batch sizes at which exports are timed with backend "auto"
+    max_metric_drop        largest drop of the metric that an export may have
+    min_quantized_fraction smallest fraction of multiply-adds of an export that must be quantized
+    needs_calibration      whether activation ranges are measured on training examples after training
+    calibration_batches, calibration_batch_size
+                           number and size of the batches of those examples
+    observer, percentile   rule that derives a range from the values of those examples
     is_quantization_aware  whether training learns the ranges
     is_weight_only         whether activations stay floating point
-    compute_dtype          the dtype in which the source must be able to compute
+    compute_dtype          dtype that the source model must be able to compute in
     per_channel            whether weights have a scale for each output channel
-    granularity            of the scales of float8: "row" or "tensor"
+    granularity            granularity of float8 scales: "row" or "tensor"
     """
 
     formats: ClassVar[tuple[str, ...]] = ()
@@ -235,17 +248,17 @@ class QuantChoice(Method):
         return tuple(sorted(set(self.bench_batch_sizes)))
 
     def check_options(self) -> None:
-        """Raises ConfigError if an option has no effect beside the others, in a run as in an export of one."""
+        """Raise ConfigError if the other options leave an option without effect, in a run or an export."""
 
     def check_model(self, model: nn.Module) -> None:
-        """Raises ConfigError if `model` has no layer that is quantized."""
+        """Raise ConfigError if `model` has no layer that is quantized."""
 
     def notes(self, num_training: int) -> tuple[str, ...]:
-        """Notes of the plan of a run with so many training examples."""
+        """Return notes for the plan of a run with `num_training` training examples."""
         return ()
 
     def note_missing_batches(self, num_training: int) -> tuple[str, ...]:
-        """A note if there are fewer training examples than are to be read."""
+        """Return a note if there are fewer training examples than calibration reads."""
         return ()
 
 
@@ -253,7 +266,7 @@ class DistillChoice(Method):
     """Distillation from a teacher."""
 
     def notes(self, model: ModelSpec) -> tuple[str, ...]:
-        """Notes of the plan for a student of this form."""
+        """Return notes for the plan of a student with this specification."""
         return ()
 
 
@@ -262,7 +275,7 @@ class PruneChoice(Method):
 
 
 class MonitorChoice(Method):
-    """A monitor of the run that may react."""
+    """A monitor of the run, which may react to alarms."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +284,7 @@ class PrecisionPolicy:
 
     autocast_dtype   name of the torch dtype of matrix products and convolutions, or None
     uses_loss_scale  whether the loss is scaled so that float16 gradients do not vanish
-    reason           why this was chosen
+    reason           reason for the formats, as the plan shows it
     """
 
     autocast_dtype: str | None
@@ -280,14 +293,14 @@ class PrecisionPolicy:
 
     @property
     def torch_dtype(self) -> torch.dtype | None:
-        """The dtype of that name."""
+        """The torch dtype called `autocast_dtype`, or None."""
         import torch
 
         return None if self.autocast_dtype is None else getattr(torch, self.autocast_dtype)
 
     @property
     def name(self) -> str:
-        """Short name of the format of matrix products."""
+        """Short name of the number format of matrix products."""
         return {None: "fp32", "bfloat16": "bf16", "float16": "fp16"}[self.autocast_dtype]
 
 
@@ -300,7 +313,12 @@ class PrecisionChoice(Choice):
 
 @dataclass(frozen=True)
 class DeviceDemand:
-    """Estimated bytes of a run on one of `ranks` devices: `state` is what shards divide, `other` stays on each; `memory` of the device."""
+    """Estimated memory of a run, in bytes.
+
+    state   weights, gradients and optimizer state, which sharding divides
+    other   activations of one rank, which sharding does not divide
+    memory  memory of one device
+    """
 
     state: float
     other: float
@@ -310,9 +328,9 @@ class DeviceDemand:
 class ParallelChoice(Choice):
     """A layout over processes.
 
-    processes        "many" if it means several processes where nothing else says so, else "one"
-    uses_fsdp        whether it uses FSDP2 whatever its degrees are
-    schedule         order of a pipeline's passes
+    processes        "many" if the layout uses several processes by default, else "one"
+    uses_fsdp        whether it uses FSDP2 at any degrees
+    schedule         order of the passes of a pipeline
     stages_per_rank  stages of a pipeline that one rank holds
     gradient_copies  tensors of the size of the gradients that a rank keeps from step to step
     """
@@ -332,22 +350,26 @@ class ParallelChoice(Choice):
         return 0
 
     def build(self, ranks: int) -> ParallelDims:
-        """The degrees for `ranks` processes. Raises ConfigError if there are none."""
+        """Return the degrees for `ranks` processes. Raises ConfigError if none fit."""
         raise NotImplementedError
 
     def fit(self, ranks: int, demand: DeviceDemand) -> tuple[ParallelDims, str]:
-        """(degrees, reason if the choice looked at the demand): those of `build` unless the choice picks them by memory."""
+        """Return the degrees for `ranks` processes, and the reason for them.
+
+        By default these are the degrees of `build`, without a reason. A choice that picks degrees by
+        memory overrides this method.
+        """
         return self.build(ranks), ""
 
 
 class LaunchChoice(Choice):
     """How processes are started.
 
-    nproc         processes on each machine, if set
-    nodes         machines
-    max_restarts  restarts from the last checkpoint after a rank failed
-    hang_timeout  silence after which a rank is hung
-    scheduler     the queueing system that runs it; empty for this machine
+    nproc         number of processes on each machine, if set
+    nodes         number of machines
+    max_restarts  largest number of restarts from the last checkpoint after a rank failed
+    hang_timeout  silence after which a rank counts as hung
+    scheduler     queueing system that runs the processes; empty for this machine
     """
 
     nproc: int | None = None
@@ -358,33 +380,33 @@ class LaunchChoice(Choice):
 
     @property
     def tasks_per_node(self) -> int:
-        """Ranks on each machine."""
+        """Number of ranks on each machine."""
         return self.nproc or 1
 
     def build(self, accelerators: int) -> int:
-        """The number of processes of a layout of several, given the accelerators of this machine."""
+        """Return the number of processes of a multi-process layout on a machine with so many accelerators."""
         raise NotImplementedError
 
     def make_batch_script(self, name: str, folder: Path, program: Sequence[str]) -> str:
-        """The text that the scheduler takes for a run called `name` in `folder`."""
+        """Return the batch script of the scheduler for a run called `name` in `folder`."""
         raise NotImplementedError
 
     def make_sweep_command(self, arguments: Sequence[str]) -> str:
-        """The line that queues a sweep as one job."""
+        """Return the command that queues a sweep as one job."""
         raise NotImplementedError
 
 
 class Tracker(Protocol):
-    """Another receiver of a run's metrics, used on the main rank only, between steps."""
+    """An experiment tracker of one run. The main rank alone calls it, between steps."""
 
     def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
-        """Begins or resumes the run that is kept in `run_dir`; `config` is resolved."""
+        """Begin or resume the run in `run_dir`; `config` is the resolved configuration."""
 
     def log_row(self, row: Mapping[str, Any]) -> None:
-        """Takes a row of metrics as it stands in metrics.jsonl."""
+        """Log a row of metrics, as metrics.jsonl has it."""
 
     def close(self, result: Mapping[str, Any]) -> None:
-        """Ends with the result of the run as it stands in result.json."""
+        """End the run with its result, as result.json has it."""
 
 
 class TrackChoice(Choice):

@@ -1,4 +1,4 @@
-"""What a method can give the trainer, kind by kind; the slots themselves are those of `Parts`."""
+"""The types of the objects that a method can give to the trainer, in the slots of `Hooks`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ModelStage(IntEnum):
-    """When a model transform runs, in this order."""
+    """The stages of model transforms, in the order in which they run."""
 
     NORM = auto()
     STRUCTURE = auto()
@@ -25,7 +25,7 @@ class ModelStage(IntEnum):
 
 
 class BatchStage(IntEnum):
-    """When a batch transform runs, in this order."""
+    """The stages of batch transforms, in the order in which they run."""
 
     AUGMENT = auto()
     MIX = auto()
@@ -34,7 +34,7 @@ class BatchStage(IntEnum):
 
 
 class GradientStage(IntEnum):
-    """When a gradient transform runs, after the global reduction, in this order."""
+    """The stages of gradient transforms, in the order in which they run, after the global reduction."""
 
     PENALTY = auto()
     CHECK = auto()
@@ -43,7 +43,10 @@ class GradientStage(IntEnum):
 
 
 class LayoutRequirement(Enum):
-    """What a method needs of the layout; `rules.py` crosses needs with what each layout provides."""
+    """A property of the layout that a method may need.
+
+    `planning/checks/combinations.py` compares these needs with the properties of each layout.
+    """
 
     WHOLE_PARAMETER = "each parameter whole in one process"
     WHOLE_LAYER = "each layer whole while it computes"
@@ -54,18 +57,18 @@ class LayoutRequirement(Enum):
 
 @dataclass(frozen=True)
 class ModelTransform:
-    """A change of the model's modules: returns the same or another module."""
+    """A change of the modules of the model; `apply` returns the same or another module."""
 
     stage: ModelStage
     apply: Callable[[Module], Module]
 
 
 class MemoryUse(NamedTuple):
-    """What a method holds on a rank besides the model that is trained.
+    """The memory that a method needs on a rank besides the trained model.
 
-    weights        bytes of a network of its own
-    activations    bytes that it computes with
-    weight_copies  copies of the trained weights, laid out as those are
+    weights        bytes of the weights of a further network
+    activations    bytes of the activations of that network
+    weight_copies  copies of the trained weights, sharded like the weights
     """
 
     weights: int = 0
@@ -73,16 +76,20 @@ class MemoryUse(NamedTuple):
     weight_copies: int = 0
 
 
-#: Sets first weights from data: `(model, images)`, images float [n, channels, height, width] of the training part, normalised.
+#: Initializes weights from data: `(model, images)`, with normalized training images, float
+#: [n, channels, height, width].
 WeightInit = Callable[["Module", "Tensor"], None]
 
 
 @dataclass(frozen=True)
 class BatchTransform:
-    """A change of a batch without gradient. All randomness comes from `Key` and the batch's index or position.
+    """A change of a batch, without gradient.
 
-    `joint`: the ranks compute it together. It reads images only, and adds `extras` only; every rank calls it as often, once a step for
-    all of its examples, also where it has none.
+    All randomness must come from `Key` and the index or position of the batch.
+
+    is_joint  whether the ranks compute it together. Such a transform reads images only and adds
+              `extras` only. Every rank calls it once a step for all of its examples, even if it has
+              no examples
     """
 
     stage: BatchStage
@@ -90,17 +97,21 @@ class BatchTransform:
     is_joint: bool = False
 
 
-#: A change of the bytes of training images, before they are normalised: `(images uint8 [n, channels, height, width], number [n], key)` →
-#: uint8 of the same shape, a new tensor. `number` is what an example's random choices are keyed by. It may run in a reading process, on
-#: one image: it is picklable, and an image comes out the same alone and among others.
+#: A change of training images before they are normalized:
+#: `(images uint8 [n, channels, height, width], rng_index [n], key)` → a new uint8 tensor of the same
+#: shape. `rng_index` keys the random choices of each example. The function may run in a reader
+#: process on a single image, so it must be picklable, and the result for an image must not depend on
+#: the other images.
 ImageTransform = Callable[["Tensor", Index, Key], "Tensor"]
 
 
 @dataclass(frozen=True)
 class FeatureTap:
-    """Outputs of the inner module called `module` (its exact name), for a loss term to read as `outputs.features[name]`.
+    """A request for the outputs of an inner module, which a loss term reads as `outputs.features[name]`.
 
-    `adapter`, where there is one, is applied to them and trained with the model, but is no part of what is exported.
+    module   exact name of the module
+    adapter  module that is applied to the outputs, if any; it is trained with the model and not
+             exported
     """
 
     name: str
@@ -110,7 +121,10 @@ class FeatureTap:
 
 @dataclass(frozen=True)
 class LossTerm:
-    """One term of the objective: `(outputs, batch) → [n]`, times `weight`. `name` is its column in the metrics."""
+    """One term of the objective: `(outputs, batch) → [n]`, times `weight`.
+
+    `name` is the column of the term in the metrics.
+    """
 
     name: str
     apply: Callable[[ModelOutputs, Batch], Tensor]
@@ -119,16 +133,21 @@ class LossTerm:
 
 @dataclass(frozen=True)
 class GradientTransform:
-    """A change of the gradients in place, after the global reduction. May return numbers to log, as tensors without sync."""
+    """A change of the gradients in place, after the global reduction.
+
+    `apply` may return numbers to log, as tensors on the device, so that the host need not wait.
+    """
 
     stage: GradientStage
     apply: Callable[[Sequence[Tensor]], Mapping[str, Tensor] | None]
 
 
 class ScheduledParam(Enum):
-    """What a control sets. DROP_RATE: the probability of every dropout of the model.
+    """A value that a schedule can set.
 
-    BATCH_SIZE: examples of a step; a factor that is asked once for each epoch, when the run is planned.
+    DROP_RATE   the probability of every dropout layer of the model
+    BATCH_SIZE  the examples of a step; the factor is evaluated once for each epoch, when the run is
+                planned
     """
 
     LEARNING_RATE = "lr"
@@ -140,11 +159,14 @@ class ScheduledParam(Enum):
 
 @dataclass(frozen=True)
 class ScheduledValue:
-    """A value set before each step: `value(moment)` is a pure function, or reads state that is saved and the same on all ranks.
+    """A value that the trainer sets before each step.
 
-    For the learning rate it is a *factor* on each parameter group's base rate; else the value itself, or, where `relative`, a factor
-    on what each group or module was built with. `target` may also be a function that, given the model, returns the setter: a
-    method's own knob.
+    target       the value to set, or a function that takes the model and returns a setter, for an
+                 option of the method itself
+    value        `value(step_info)`: a pure function, or one that reads state which is saved and
+                 equal on all ranks. For the learning rate, it is a factor on the base rate of each
+                 parameter group; for other targets, the value itself
+    is_relative  whether `value` is a factor on the value that each group or module was built with
     """
 
     target: ScheduledParam | Callable[[Module], Callable[[float], None]]
@@ -154,7 +176,7 @@ class ScheduledValue:
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What must survive a resume. Tensors and JSON values only; loading is strict."""
+    """State that is saved in checkpoints: tensors and JSON values only. Loading is strict."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -162,15 +184,16 @@ class Stateful(Protocol):
 
 
 class AfterStepHook(Protocol):
-    """Runs after each optimizer step."""
+    """A function that runs after each optimizer step."""
 
     def __call__(self, step_info: StepInfo) -> None: ...
 
 
 class EvalWeights(Protocol):
-    """Another state to evaluate and export: averaged weights, recomputed statistics … `applied` puts it in place and back out.
+    """Other weights or statistics to evaluate and export: averaged weights, recomputed statistics …
 
-    `replaces` is "weights" or "statistics": at most one method may give each; weights are put in place first.
+    `replaces` is "weights" or "statistics". At most one method may replace each; weights are swapped
+    in first. `swap_in` returns a context within which the model has the other state.
     """
 
     @property
@@ -181,14 +204,17 @@ class EvalWeights(Protocol):
 
 @dataclass(frozen=True)
 class StopTraining:
-    """A decision to end the run; it counts as done, with this reason."""
+    """A decision to end the run. The run counts as done, with this reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Adjustment:
-    """A decision that changed something: written as a row of split "event" with `event`, `reason` and `values`."""
+    """A report that a callback changed a value of the run.
+
+    It is written as a row of split "event" with `event`, `reason` and `values`.
+    """
 
     event: str
     reason: str
@@ -196,6 +222,9 @@ class Adjustment:
 
 
 class MetricCallback(Protocol):
-    """Looks at each row of metrics, which is identical on all ranks, and may stop the run, adjust it, or raise DivergedError."""
+    """A function that reads each row of metrics and may stop or adjust the run, or raise DivergedError.
+
+    Rows are equal on all ranks.
+    """
 
     def __call__(self, row: Mapping[str, Any]) -> StopTraining | Adjustment | None: ...

@@ -1,4 +1,4 @@
-"""Everything that a method gives the trainer, slot by slot, and how the slots of several methods are merged."""
+"""The slots that a method can fill for the trainer, and the rules that merge several methods."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 
 def _concat(values: Sequence[Sequence[Any]], names: Sequence[str]) -> tuple[Any, ...]:
-    """All items, in the order of the methods."""
+    """Concatenate the items in the order of the methods."""
     return tuple(item for value in values for item in value)
 
 
 def _concat_by_stage(values: Sequence[Sequence[Any]], names: Sequence[str]) -> tuple[Any, ...]:
-    """All items in the order of their stages, of one stage in that of the methods."""
+    """Concatenate the items by stage, and within a stage in the order of the methods."""
     return tuple(sorted(_concat(values, names), key=lambda item: item.stage))
 
 
 def _concat_eval_weights(values: Sequence[Sequence[EvalWeights]], names: Sequence[str]) -> tuple[EvalWeights, ...]:
-    """All items, those that replace weights first. Raises ValueError if two methods replace the same kind."""
+    """Concatenate the items, weights first. Raises ValueError if two methods replace the same kind."""
     for kind in ("weights", "statistics"):
         replacing = [any(item.replaces == kind for item in value) for value in values]
-        _pick_single(replacing, names, f"give other {kind} to evaluate")
+        _pick_single(replacing, names, f"replace the {kind} that are evaluated")
     return tuple(sorted(_concat(values, names), key=lambda item: item.replaces != "weights"))
 
 
@@ -53,7 +53,7 @@ def _multiply(values: Sequence[float], names: Sequence[str]) -> float:
 
 
 def _only_one(action: str, default: Any) -> Callable[[Sequence[Any], Sequence[str]], Any]:
-    """The rule of a slot that one method may fill: its value, or `default`."""
+    """Return the rule of a slot that one method may fill: its value, or `default`."""
 
     def pick(values: Sequence[Any], names: Sequence[str]) -> Any:
         set_values = [value if value != default else None for value in values]
@@ -64,7 +64,10 @@ def _only_one(action: str, default: Any) -> Callable[[Sequence[Any], Sequence[st
 
 
 def _pick_single(values: Sequence[Any], names: Sequence[str], action: str) -> Any:
-    """The one of `values` that is set, or None. Raises ValueError if several are, since their methods all do what `action` says."""
+    """Return the only one of `values` that is set, or None.
+
+    Raises ValueError, which says that the methods both `action`, if several values are set.
+    """
     set_values = [(name, value) for name, value in zip(names, values, strict=True) if value]
     if len(set_values) > 1:
         raise ValueError(f"{' and '.join(name for name, _ in set_values)} both {action}; keep one of them")
@@ -82,7 +85,7 @@ def _merge_states(states: Sequence[Mapping[str, Stateful]], names: Sequence[str]
     return merged
 
 
-#: The rules by which the slots of several methods become one, as metadata of the fields.
+#: The rules that merge a slot of several methods, as metadata of the fields.
 _ALL = {"merge": _concat}
 _BY_STAGE = {"merge": _concat_by_stage}
 _WEIGHTS_FIRST = {"merge": _concat_eval_weights}
@@ -97,17 +100,23 @@ _ONE_REPETITION = {"merge": _only_one("repeat the examples of a step", 1)}
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a method gives to the trainer; every slot is empty by default.
+    """The objects that a method gives to the trainer; every slot is empty by default.
+
+    `hook_types.py` documents the types of the other slots.
 
     label_smoothing   probability mass that the loss spreads over all classes; one method may set it
-    main_loss_weight  weight of the task's own loss; several multiply
-    crop_padding      pixels of zeros around an image, out of which its size is cut at random
-    flip_probability  of mirroring an image left to right
-    augment_copies    copies of each example in a step, augmented apart; the step has as many examples as without
-    export_metadata   what is written beside the exported weights, in config.json, found before `export_transforms` change the model
-    memory_use        what the plan counts besides the model, given the number of ranks among which weights are sharded
-    bindings          are called once, when the trainer stands, in the order of the methods
-    state             what must survive a resume, by name
+    main_loss_weight  weight of the task's loss; the weights of several methods are multiplied
+    crop_padding      width in pixels of a border of zeros, from which the image is cropped at random
+    flip_probability  probability of mirroring an image left to right
+    augment_copies    copies of each example in a step, augmented independently; the number of
+                      examples of a step does not change
+    export_metadata   functions whose results are written into config.json beside the exported
+                      weights; they see the model before `export_transforms` change it
+    memory_use        functions from the number of ranks over which weights are sharded to the memory
+                      of the method, for the plan
+    bindings          functions that are called once with the built trainer's handles, in the order
+                      of the methods
+    state             state that is saved in checkpoints, by name
     """
 
     model_transforms: tuple[ModelTransform, ...] = field(default=(), metadata=_BY_STAGE)
@@ -136,9 +145,10 @@ class Hooks:
 
     @classmethod
     def merge(cls, all_hooks: Iterable[Hooks], names: Sequence[str] = ()) -> Hooks:
-        """One value for each slot, by the slot's rule. `names`: the setting that gives each of `all_hooks`.
+        """Merge each slot of `all_hooks` by the rule of the slot.
 
-        Raises ValueError, with both names, if two fill a slot that one may fill.
+        `names` are the settings that give each of `all_hooks`. Raises ValueError, which names both
+        settings, if two fill a slot that only one may fill.
         """
         all_hooks = list(all_hooks)
         names = names or [f"method {number}" for number in range(1, len(all_hooks) + 1)]

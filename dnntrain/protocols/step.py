@@ -1,4 +1,4 @@
-"""What goes through an optimizer step: batches, outputs, losses, and who computes them."""
+"""The types of an optimizer step: batches, outputs, losses, and the functions that compute them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Batch:
-    """Examples of one micro-batch, on the training device.
+    """The examples of one micro-batch, on the training device.
 
-    inputs   float [n, …], as the data set gives them: images [n, channels, height, width], normalised
-    targets  [n, …], as the task needs them: int64 [n] class indices, or float [n, classes] probabilities
-    index    int64 [n] number of each example in its data set (numpy, on the host)
-    position int64 [n] place of each example in the epoch's global order (numpy, on the host)
-    epoch    which pass over the training part
-    copy     int64 [n] which copy of its example in the step each is, from 0; None where there are no copies (numpy, on the host)
-    extras   further tensors with one row an example, by name: what a transform adds for a loss to read (a teacher's outputs)
+    inputs      float [n, …], as the data set gives them: normalized images
+                [n, channels, height, width]
+    targets     [n, …], as the task needs them: int64 [n] class indices, or float [n, classes]
+                probabilities
+    index       int64 [n], number of each example in its data set (numpy, on the host)
+    position    int64 [n], position of each example in the global order of the epoch (numpy, on the
+                host)
+    epoch       number of the pass over the training split
+    extras      further tensors by name, with one row per example, which a transform adds and a loss
+                term reads (a teacher's outputs)
+    copy_index  int64 [n], number from 0 of each example's copy within the step; None if there are no
+                copies (numpy, on the host)
     """
 
     inputs: Tensor
@@ -35,7 +40,7 @@ class Batch:
 
     @property
     def rng_index(self) -> Index:
-        """int64 [n]: what random choices about an example are keyed by; another for each copy."""
+        """int64 [n]: the key of the random choices for each example; each copy has another key."""
         return self.index if self.copy_index is None else make_rng_index(self.index, self.copy_index)
 
     def __len__(self) -> int:
@@ -43,9 +48,11 @@ class Batch:
 
 
 class StepBatch(NamedTuple):
-    """The micro-batches that this rank computes in one optimizer step, and the number of `examples` on all ranks.
+    """The micro-batches that this rank computes in one optimizer step.
 
-    `passes`: micro-batches of the rank that has most. A rank with fewer fills up with empty ones: layers may communicate in each pass.
+    examples    number of examples of the step on all ranks
+    num_passes  largest number of micro-batches of any rank. A rank with fewer runs empty ones, since
+                layers may communicate in each pass
     """
 
     micro_batches: Sequence[Batch]
@@ -54,14 +61,23 @@ class StepBatch(NamedTuple):
 
 
 class ModelOutputs(NamedTuple):
-    """What the model gives for a batch: `outputs` [n, …] in the form of the task, and `features`, outputs of inner modules by the name of their capture."""
+    """The results of the model for a batch.
+
+    outputs   [n, …] in the form that the task defines
+    features  outputs of inner modules, by the name of their `FeatureTap`
+    """
 
     outputs: Tensor
     features: Mapping[str, Tensor]
 
 
 class StepInfo(NamedTuple):
-    """A point of the run: `step` optimizer steps are done; `fraction` of the run in [0, 1]; `epoch` as a real number."""
+    """A point of the run.
+
+    step      number of completed optimizer steps
+    epoch     number of completed epochs, as a real number
+    fraction  completed fraction of the run, in [0, 1]
+    """
 
     step: int
     epoch: float
@@ -71,9 +87,9 @@ class StepInfo(NamedTuple):
 class StepLoss(NamedTuple):
     """The loss of a step.
 
-    total     sum of the losses of the step's examples on this rank: a tensor on the device, not yet read
-    examples  number of them on all ranks
-    weight    the number that the sum of `total` over all ranks is divided by (see `Task.loss_weight`)
+    total     sum of the losses of this rank's examples: a tensor on the device, not read by the host
+    examples  number of examples on all ranks
+    weight    divisor of the sum of `total` over all ranks (see `Task.loss_weight`)
     """
 
     total: Tensor
@@ -82,25 +98,30 @@ class StepLoss(NamedTuple):
 
 
 class ComputeGradients(Protocol):
-    """Computes the gradients of the step's batch; `replay` repeats it with the same random numbers (SAM)."""
+    """A function that computes the gradients of the batch of the step.
+
+    `replay` repeats the computation with the same random numbers (SAM).
+    """
 
     def __call__(self, replay: bool = False) -> StepLoss: ...
 
 
 class OptimizerStep(Protocol):
-    """One optimizer step: plain is `loss = gradients(); apply(); return loss`.
+    """A function that runs one optimizer step.
 
-    An update that asks for the gradients twice replays the first pass's random numbers with `gradients(replay=True)`.
+    The plain step is `loss = compute_gradients(); apply(); return loss`. An update that needs the
+    gradients twice repeats the random numbers of the first pass with
+    `compute_gradients(replay=True)`.
     """
 
     def __call__(self, compute_gradients: ComputeGradients, apply: Callable[[], None]) -> StepLoss: ...
 
 
 class StepExecutor(Protocol):
-    """Runs the model on this layout."""
+    """Runs the model on the layout of the run."""
 
     def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss: ...
 
     def compute_outputs(self, batch: Batch) -> Tensor:
-        """The outputs [n, …], without features."""
+        """Return the outputs [n, …], without features."""
         ...

@@ -1,4 +1,4 @@
-"""What watches each step between its gradients and the update, and what it may ask for."""
+"""Step guards: checks between the gradients of a step and its update, and their alarms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Action(IntEnum):
-    """What an alarm asks for, the gravest last."""
+    """The reaction that an alarm requests, in ascending order of severity."""
 
     LOG = auto()
     SKIP = auto()
@@ -23,13 +23,16 @@ class Action(IntEnum):
 
 @dataclass(frozen=True)
 class Alarm:
-    """What a guard has found: written as a row of split "event", and acted upon.
+    """An alarm of a step guard. The trainer writes it as a row of split "event" and reacts.
 
-    SKIP      the step's gradients are not applied: neither weights nor momentum nor buffers change, nor what a layout carries over,
-              on any rank
-    ROLLBACK  back to the last checkpoint, the learning rate times `cut` from there on, the step's examples left out. Where `good_until` is
-              stated, the cause lies in a step after that one: back to the last checkpoint from there or before, and nothing is left out
-    STOP      the run ends as diverged, as it does after `recoveries` skips in a row or rollbacks of the run
+    SKIP      The gradients of the step are not applied. Weights, momentum, buffers and the state of
+              the layout do not change on any rank.
+    ROLLBACK  The run returns to the last checkpoint, multiplies the learning rate by `lr_factor` and
+              leaves out the examples of the step. If `last_good_step` is set, the cause is in a later
+              step: the run returns to the last checkpoint at or before `last_good_step` and leaves
+              out nothing.
+    STOP      The run ends as diverged. It also does after `max_recoveries` skips in a row or
+              rollbacks of the run.
     """
 
     event: str
@@ -42,19 +45,19 @@ class Alarm:
 
 
 class StepTiming(NamedTuple):
-    """Number of the step, from 1, and the seconds that this rank waited for its batch."""
+    """The number of a step, from 1, and the time in seconds that this rank waited for its batch."""
 
     step: int
     wait_s: float
 
 
 class StepStats(NamedTuple):
-    """A step as all ranks see it, before its gradients are applied.
+    """The statistics of a step before its gradients are applied, equal on all ranks.
 
-    step           its number, from 1
-    loss           mean over the examples of all ranks; not finite where that of any is not
-    gradient_norm  global L2 norm before clipping; infinite where a gradient is not finite on any rank
-    sums           what the guard measured, summed over all ranks; empty where it measured nothing
+    step           number of the step, from 1
+    loss           mean over the examples of all ranks; not finite if the loss of any rank is not
+    gradient_norm  global L2 norm before clipping; infinite if a gradient of any rank is not finite
+    sums           the guard's measurements, summed over all ranks; empty if it measured nothing
     """
 
     step: int
@@ -64,10 +67,13 @@ class StepStats(NamedTuple):
 
 
 class StepGuard(ABC):
-    """Watches each step between gradients and update. Decides from `StepStats` and its own state alone, so that all ranks decide the same.
+    """Checks each step between its gradients and its update.
 
-    needs_gradients  loss and norm are read at every step, for which the host waits for the device; else they are NaN
-    action           the gravest that it may ask for
+    A guard must decide from `StepStats` and its own state alone, so that all ranks decide the same.
+
+    needs_gradients  whether the guard reads loss and norm at every step, for which the host waits for
+                     the device; without it they are NaN
+    action           the most severe action that the guard may request
     """
 
     needs_gradients: ClassVar[bool] = False
@@ -75,13 +81,16 @@ class StepGuard(ABC):
 
     @property
     def rollback_steps(self) -> Sequence[int]:
-        """Steps that its alarms may state as `last_good_step`: their checkpoints are kept."""
+        """Steps that alarms may name as `last_good_step`; their checkpoints are kept."""
         return ()
 
     def measure(self, timing: StepTiming) -> Tensor | None:
-        """float [k] on the device, of this rank; None, in the same steps on all ranks, if there is nothing to sum."""
+        """Return this rank's measurements, float [k] on the device, or None if there are none.
+
+        All ranks must return None in the same steps.
+        """
         return None
 
     @abstractmethod
     def judge(self, stats: StepStats) -> Alarm | None:
-        """The alarm of this step, or None."""
+        """Return the alarm of this step, or None."""

@@ -1,6 +1,6 @@
-"""A task: what a run learns and is judged by. It owns targets, outputs, the loss and the metrics; nothing else names them.
+"""The interface of a task, which defines targets, outputs, the loss and the metrics.
 
-A task of your own is one module `task/NAME.py` with a subclass of `Task`, and `conf/task/NAME.yaml`.
+To add a task, write a subclass of `Task` in `choices/task/NAME.py`, and `conf/task/NAME.yaml`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class TaskFeature(Enum):
-    """A property of a task that a method may need; a method names it in `needs`, beside what it needs of the layout."""
+    """A property of a task that a method may need. A method lists it in `Method.needs`."""
 
     CLASS_LOGITS = "outputs that are logits over classes"
-    MIXABLE_TARGETS = "targets that can be mixed with those of another example"
+    MIXABLE_TARGETS = "targets that can be mixed with the targets of another example"
     SMOOTHABLE_TARGETS = "targets that can be smoothed"
 
 
@@ -37,7 +37,7 @@ class TargetKind(Enum):
 
     @property
     def noun(self) -> str:
-        """The things that the names of a target are of."""
+        """The noun for the names of such targets."""
         return {TargetKind.CLASS: "classes"}[self]
 
 
@@ -60,7 +60,11 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """The form of one example's target: its `kind`, and the `names` that it is told by (those of the classes, in order)."""
+    """The form of one example's target.
+
+    names  names of the values of a target: the class names, in order
+    kind   kind of the target
+    """
 
     names: tuple[str, ...]
     kind: TargetKind = TargetKind.CLASS
@@ -74,9 +78,9 @@ class TargetSpec:
 class OutputSpec:
     """The form of the model's output for one example.
 
-    names  of the entries along its first axis
-    shape  without the batch: `(classes,)` for logits over classes
-    name   of the output in exported files
+    names  names of the entries along the first axis
+    shape  shape without the batch axis: `(classes,)` for logits over classes
+    name   name of the output in exported files
     """
 
     names: tuple[str, ...]
@@ -85,13 +89,13 @@ class OutputSpec:
 
     @property
     def size(self) -> int:
-        """Entries along the first axis: the outputs of the model's last layer."""
+        """Number of entries along the first axis: the outputs of the last layer of the model."""
         return self.shape[0]
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All that a model's users must know besides its weights: what it takes, what it was trained on, what it gives."""
+    """The specification of a model besides its weights: inputs, training targets and outputs."""
 
     inputs: InputSpec
     targets: TargetSpec
@@ -100,7 +104,10 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """How a metric is read. `unit` is "%" for a share, which people see in percent; else a unit of the target, or empty."""
+    """The name of a metric and the meaning of its values.
+
+    unit  "%" for a fraction, which is displayed in percent; else a unit of the target, or empty
+    """
 
     name: str
     higher_is_better: bool = False
@@ -108,20 +115,23 @@ class MetricInfo:
 
     @property
     def sign(self) -> float:
-        """The factor with which more is better."""
+        """The factor that makes larger values better: 1 or -1."""
         return 1.0 if self.higher_is_better else -1.0
 
     @property
     def is_share(self) -> bool:
-        """True if values lie in [0, 1] and people see them in percent."""
+        """True if values are in [0, 1] and are displayed in percent."""
         return self.unit == "%"
 
     def is_better(self, value: float, best: float) -> bool:
-        """True if `value` beats `best`; any number beats NaN."""
+        """Return True if `value` is better than `best`; any number is better than NaN."""
         return not math.isnan(value) and (math.isnan(best) or self.sign * value > self.sign * best)
 
     def compute_drop(self, value: float, source: float) -> float:
-        """Return how much worse `value` is than `source`: of a share the difference, else the part of the source's value."""
+        """Return how much worse `value` is than `source`.
+
+        The drop is the difference for a fraction, and relative to `source` for other metrics.
+        """
         difference = self.sign * (source - value)
         return difference if self.is_share else difference / max(abs(source), 1e-30)
 
@@ -132,7 +142,9 @@ LOSS = MetricInfo("loss")
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(MetricInfo):
-    """A metric as a function of sums over examples, so that it is exact for any number of batches and ranks.
+    """A metric that is computed from sums over examples.
+
+    It is therefore exact for any number of batches and ranks.
 
     sums   `(outputs, batch) → [width]`, summed over all batches and ranks
     value  `sums → value`
@@ -147,7 +159,7 @@ class Metric(MetricInfo):
 class Predictions:
     """The outputs of n examples, on the host.
 
-    values   [n, …] what `Task.predict` made of the outputs
+    values   [n, …], results of `Task.predict`
     targets  [n, …]
     index    int64 [n], the number of each example in its source
     """
@@ -157,16 +169,17 @@ class Predictions:
     index: Tensor
 
 
-#: What a person sees of the example with a number: its `name` and, if it is an image, a small picture `image` (PNG in base64).
+#: Returns the display of the example with a number: its `name` and, if it is an image, a thumbnail `image`
+#: (PNG in base64).
 DescribeExample = Callable[[int], Mapping[str, Any]]
 
 
 class Task(Choice, ABC):
-    """A choice of the group `task`: a frozen dataclass of typed knobs, without state.
+    """A choice of the group `task`: a frozen dataclass of typed options, without state.
 
-    metric     the knob that names the task's usual metric; `eval.metric` follows it unless it is set
+    metric     option that names the default metric of the task, which `eval.metric` follows
     features   properties that methods may need
-    agreement  a phrase for `agrees`: "same class"
+    agreement  phrase for `agrees`: "same class"
     """
 
     metric: str
@@ -175,28 +188,32 @@ class Task(Choice, ABC):
 
     @abstractmethod
     def build(self, inputs: InputSpec, targets: TargetSpec) -> OutputSpec:
-        """Return the form of the output for data of this form. Raises ConfigError if the targets are of another kind."""
+        """Return the form of the output for data of this form.
+
+        Raises ConfigError if the task does not support the kind of the targets.
+        """
 
     @abstractmethod
     def list_metrics(self) -> tuple[Metric, ...]:
-        """Return the metrics besides the loss, the most telling first."""
+        """Return the metrics besides the loss, the most informative first."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """Return the loss of each example, float [n]: the sum over its parts (pixels, tokens), if it has several.
+        """Return the loss of each example, float [n]: the sum over its pixels or tokens, if any.
 
         `label_smoothing` is zero unless the task has SMOOTHABLE_TARGETS.
         """
 
     def loss_sum(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """Return the scalar sum of `loss`; a task may have a fused operation for it."""
+        """Return the scalar sum of `loss`; a task may override it with a fused operation."""
         return self.loss(outputs, batch, label_smoothing).sum()
 
     def loss_weight(self, examples: int, spec: ModelSpec) -> int:
-        """Return the number that the summed loss of `examples` examples is divided by, from all ranks and micro-batches.
+        """Return the divisor of the summed loss of `examples` examples of all ranks and micro-batches.
 
-        By default their number. It is known before the step, so that ranks need not communicate: a task whose loss is a sum
-        over pixels or tokens counts those of an example of this `spec`.
+        By default it is `examples`. It must be known before the step, so that ranks need not
+        communicate. A task whose loss is a sum over pixels or tokens multiplies `examples` by their
+        number in an example of `spec`.
         """
         return examples
 
@@ -205,7 +222,7 @@ class Task(Choice, ABC):
         return ModelSpec(inputs, targets, self.build(inputs, targets))
 
     def list_infos(self) -> tuple[MetricInfo, ...]:
-        """Return how every metric is read, the loss included."""
+        """Return the description of every metric, the loss first."""
         return (
             LOSS,
             *(MetricInfo(metric.name, metric.higher_is_better, metric.unit) for metric in self.list_metrics()),
@@ -213,27 +230,39 @@ class Task(Choice, ABC):
 
     @abstractmethod
     def predict(self, outputs: Tensor) -> Tensor:
-        """Return what is kept of the outputs [n, …] of a batch for `summarize`."""
+        """Reduce the outputs [n, …] of a batch to the values that `summarize` needs."""
 
     @abstractmethod
     def summarize(
         self, predictions: Predictions, spec: ModelSpec, max_samples: int, describe: DescribeExample
     ) -> dict[str, Any]:
-        """Return evaluation.json without its split: `examples`, each metric by name, and what the report shows besides."""
+        """Return the content of evaluation.json without its split.
+
+        It has `examples`, each metric by name, and the further values that the report shows.
+        """
 
     @abstractmethod
     def format_predictions(self, outputs: Tensor, spec: ModelSpec, top: int) -> Iterator[dict[str, Any]]:
-        """Yield one row of `dnntrain predict` for each example of the outputs [n, …]; `top` candidates if there are several."""
+        """Yield one row of `dnntrain predict` for each example of the outputs [n, …].
+
+        A row lists at most `top` candidates if the task has candidates.
+        """
 
     @abstractmethod
     def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        """Return bool [n]: for which examples two models' outputs mean the same. An exact export must agree with its source."""
+        """Return bool [n]: whether the outputs of two models mean the same for each example.
+
+        An exact export must agree with its source model.
+        """
 
 
 def find_metric(name: str, infos: Sequence[MetricInfo], key: str) -> MetricInfo:
-    """Return the metric called `name`. Raises ConfigError, naming the setting `key` and the nearest metric, if there is none."""
+    """Return the metric called `name`.
+
+    Raises ConfigError, which names the setting `key` and the nearest metric, if none has this name.
+    """
     for info in infos:
         if info.name == name:
             return info
     names = [info.name for info in infos]
-    raise ConfigError(f"{key}={name}: the task has no such metric; {did_you_mean(name, names)}")
+    raise ConfigError(f"{key}={name}: the task does not have this metric; {did_you_mean(name, names)}")

@@ -46,7 +46,7 @@ def test_plan_as_json_holds_the_numbers(capsys: Capture) -> None:
         (["device=cuda:7"], "device=cuda:7"),
         (
             ["launch.nproc=2"],
-            "parallel=single starts one: the others would have nothing to do\n  use parallel=ddp, or launch.nproc=1",
+            "parallel=single does not support launch.nproc=2: it uses one process\n  use parallel=ddp, or launch.nproc=1",
         ),
     ],
 )

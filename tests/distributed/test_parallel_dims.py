@@ -28,7 +28,7 @@ def test_every_rank_has_a_place_of_its_own(dp: int, shard: int, tp: int, pp: int
     assert all(place.data_world.size == dp * shard for place in places)
 
 
-def test_tensor_parallel_ranks_are_neighbours_and_stages_the_farthest_apart() -> None:
+def test_tensor_parallel_ranks_are_neighbors_and_stages_the_farthest_apart() -> None:
     places = [ParallelDims(replicate=2, shard=2, tp=2, pp=2).locate_rank(World(rank, 16)) for rank in range(16)]
     assert [place.tp for place in places[:4]] == [0, 1, 0, 1]
     assert [place.data_world.rank for place in places[:8]] == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -65,14 +65,19 @@ def test_a_degree_of_null_is_what_the_others_leave(layout: ParallelConfig, ranks
         (
             ParallelConfig(replicate=3),
             4,
-            "parallel.replicate=3 = 3 ranks, but 4 are there",
+            "parallel.replicate=3 = 3 ranks, but the run has 4",
             "launch.nproc=3, or parallel.replicate=4",
         ),
-        (ParallelConfig(replicate=2, tp=2), 8, "= 4 ranks, but 8 are there", "launch.nproc=4, or parallel.replicate=4"),
+        (
+            ParallelConfig(replicate=2, tp=2),
+            8,
+            "= 4 ranks, but the run has 8",
+            "launch.nproc=4, or parallel.replicate=4",
+        ),
         (
             ParallelConfig(tp=3),
             4,
-            "= 3 ranks, but 4",
+            "= 3 ranks, but the run has 4",
             "launch.nproc=3, or parallel.replicate=4 with every other degree 1",
         ),
         (Ddp(tp=3), 8, "does not divide 8 ranks", "launch.nproc=6"),
@@ -111,7 +116,7 @@ def test_stages_are_as_even_as_any_cut_can_make_them(costs: list[int], data: st.
 
 
 def test_more_stages_than_sections_are_no_cut() -> None:
-    with pytest.raises(ValueError, match="2 pieces cannot be cut into 3"):
+    with pytest.raises(ValueError, match="cannot partition 2 costs into 3 parts"):
         partition_costs([1.0, 2.0], 3)
 
 

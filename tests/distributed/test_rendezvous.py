@@ -113,5 +113,5 @@ def test_the_first_failure_stands(host: TCPStore) -> None:
 
 
 def test_ranks_that_do_not_come_are_named(host: TCPStore) -> None:
-    with pytest.raises(RankError, match=r"1 of 2 ranks did not come within 0\.3 s: 1"):
+    with pytest.raises(RankError, match=r"1 of 2 ranks did not join within 0\.3 s: 1"):
         Rendezvous.join(World(0, 2, 0, is_launched=True), timeout_s=0.3)

@@ -231,5 +231,5 @@ def test_what_does_not_divide_is_refused_without_the_ranks() -> None:
 
 def test_ranks_that_are_not_there_train_nothing() -> None:
     config = decode_config(compose([*MLP, "cluster.world_size=64", "parallel=ddp", "train.batch_size=64"]))
-    with pytest.raises(ConfigError, match=r"cluster\.world_size=64 is for planning, and this run has 2 processes"):
+    with pytest.raises(ConfigError, match=r"cluster\.world_size=64 is for planning only, but this run has 2 processes"):
         open_session(config, World())

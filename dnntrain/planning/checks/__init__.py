@@ -1,1 +1,1 @@
-"""The reasons for which a plan refuses a combination of settings."""
+"""Checks for combinations of settings that cannot run."""

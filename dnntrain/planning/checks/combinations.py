@@ -1,4 +1,7 @@
-"""Combinations that are refused before anything starts. What concerns one choice alone is stated by that choice."""
+"""Find combinations of settings that cannot run, before anything starts.
+
+Conditions of a single choice are part of that choice.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ from dnntrain.utils.hardware import Hardware
 
 
 def find_refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[Refusal]:
-    """Every reason to refuse this configuration on this hardware with this number of ranks, before the layout is known."""
+    """Return every reason why this configuration cannot run, before the layout is known.
+
+    The reasons may depend on the hardware and on the number of ranks.
+    """
     facts = collect_run_facts(config, hardware, ranks)
     return [
         *_find_length_refusals(config, ranks),
@@ -38,7 +44,7 @@ def find_refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[Ref
 
 
 def collect_run_facts(config: RunConfig, hardware: Hardware, ranks: int) -> RunFacts:
-    """What a choice may ask of the run around it."""
+    """Return the facts about the run that choices can check."""
     choices = config.name_choices()
     return RunFacts(
         hardware=hardware,
@@ -64,14 +70,14 @@ def _find_length_refusals(config: RunConfig, ranks: int) -> Iterator[Refusal]:
             f"use train.micro_batch_size={train.batch_size} or less",
         )
     if duration.value == 0:
-        yield Refusal(f"train.duration={duration} trains nothing", "use train.duration=1step or more")
+        yield Refusal(f"train.duration={duration} must be at least one step", "use train.duration=1step or more")
     if duration.unit == "%":
-        yield Refusal(f"train.duration={duration} is a part of itself", "give it as 10ep, 5000step or 90s")
+        yield Refusal(f"train.duration={duration} must not be a percentage", "use train.duration=10ep, 5000step or 90s")
     if any(every.value == 0 for every in lengths[1:]):
-        yield Refusal("eval.every, checkpoint.every and log.every must be longer than nothing", "use 1step or more")
+        yield Refusal("eval.every, checkpoint.every and log.every must be greater than 0", "use 1step or more")
     if ranks > 1 and any(length.unit == "s" for length in lengths):
         yield Refusal(
-            f"{ranks} ranks have a clock each, and would not end, evaluate or save at the same step by a number of seconds",
+            f"{ranks} ranks cannot end, evaluate or save after a number of seconds, because each rank has its own clock",
             "give train.duration, eval.every, checkpoint.every and log.every in steps or epochs",
         )
 
@@ -87,8 +93,7 @@ def _find_process_refusals(config: RunConfig, ranks: int) -> Iterator[Refusal]:
         )
     elif (config.launch.nproc or 1) > 1:
         yield Refusal(
-            f"launch.nproc={config.launch.nproc} is for layouts of several processes, and parallel={name} starts one: "
-            "the others would have nothing to do",
+            f"parallel={name} does not support launch.nproc={config.launch.nproc}: it uses one process",
             "use parallel=ddp, or launch.nproc=1",
         )
 
@@ -96,18 +101,18 @@ def _find_process_refusals(config: RunConfig, ranks: int) -> Iterator[Refusal]:
 def _find_setting_refusals(config: RunConfig, facts: RunFacts) -> Iterator[Refusal]:
     if not config.optim.supports_loss_scale and facts.uses_loss_scale:
         yield Refusal(
-            f"optim={config.resolved['choices']['optim']} takes no loss scale, which float16 needs",
+            f"optim={config.resolved['choices']['optim']} does not support the loss scale that float16 needs",
             "use precision=bf16 or precision=fp32, or optim=adamw",
         )
     if ScheduledParam.DROP_RATE in config.sched.scheduled_params and config.train.compile == "on":
         yield Refusal(
-            "sched.applies_to names the drop rate, and train.compile=on would compile the network anew for each rate",
+            "train.compile=on does not support drop_rate in sched.applies_to: each rate would compile the network again",
             "use train.compile=off, or leave drop_rate out of sched.applies_to",
         )
 
 
 def _find_task_refusals(config: RunConfig) -> Iterator[Refusal]:
-    """A metric that the task does not have, and what methods need of a task."""
+    """Find an unknown metric, and properties that methods need and the task does not have."""
     try:
         find_metric(config.eval.metric, config.task.list_infos(), "eval.metric")
     except ConfigError as error:
@@ -122,26 +127,26 @@ def _find_task_refusals(config: RunConfig) -> Iterator[Refusal]:
 
 
 def _list_methods(config: RunConfig) -> dict[str, Method | OptimChoice]:
-    """The choices that may need something, by how each is typed."""
+    """Return the choices that have `needs`, by the setting as typed."""
     choices = config.name_choices()
     return {name: choice for name, choice in choices.items() if isinstance(choice, Method | OptimChoice)}
 
 
 def _find_choice_refusals(config: RunConfig, facts: RunFacts) -> Iterator[Refusal]:
-    """What each choice states of itself."""
+    """Find the reasons that each choice reports."""
     for name, choice in config.name_choices().items():
         if refusal := choice.find_hardware_refusal(facts.hardware):
             yield Refusal(f"{name} {refusal.reason}", refusal.hint)
         if isinstance(choice, Method) and choice.uses_validation and not facts.has_validation:
             yield Refusal(
-                f"{name} looks at the validation part, and data.val_fraction=0 leaves it empty",
-                f"set data.val_fraction=0.1, or do without {name}",
+                f"{name} needs the validation split, which is empty with data.val_fraction=0",
+                f"use data.val_fraction=0.1, or leave {name} out",
             )
         yield from choice.find_refusals(facts)
 
 
 def find_double_claims(claims: Sequence[Claim]) -> Iterator[Refusal]:
-    """Roles that two settings of the run take."""
+    """Find roles that several settings of the run take."""
     for role in Role:
         owners = [claim for claim in claims if claim.role is role]
         if len(owners) > 1:
@@ -154,13 +159,16 @@ def find_double_claims(claims: Sequence[Claim]) -> Iterator[Refusal]:
 def find_unmet_requirements(
     config: RunConfig, dims: ParallelDims, micro_batch_size: int, sizes: BatchSizeSchedule
 ) -> list[Refusal]:
-    """What the layout cuts, and each need of a chosen method that it does not meet: no rule is written for a pair."""
+    """Return the needs of chosen methods that the layout does not meet, and blocks that it splits.
+
+    The comparison is general: there is no rule for a particular pair of method and layout.
+    """
     met_requirements = get_met_requirements(dims)
     methods = _list_methods(config)
     unmet = [
         Refusal(
-            f"{name} needs {requirement.value}, which the layout ({dims}) does not give",
-            f"use parallel=ddp, or do without {name}",
+            f"{name} needs {requirement.value}, which the layout ({dims}) does not support",
+            f"use parallel=ddp, or leave {name} out",
         )
         for name, method in methods.items()
         for requirement in sorted(
@@ -176,7 +184,7 @@ def find_unmet_requirements(
 
 
 def get_met_requirements(dims: ParallelDims) -> frozenset[LayoutRequirement]:
-    """The requirements of methods that a layout of these degrees meets."""
+    """Return the requirements that a layout of these degrees meets."""
     missing = set()
     if dims.is_sharded:
         missing |= {LayoutRequirement.WHOLE_PARAMETER, LayoutRequirement.WHOLE_MODEL}

@@ -1,4 +1,4 @@
-"""Blocks of examples that methods mix or relate, and that no layout and no micro-batch may cut."""
+"""Check that neither layout nor micro-batches split blocks of examples that methods mix or relate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from dnntrain.utils.epochs import BatchSizeSchedule
 def find_block_refusals(
     config: RunConfig, ranks: int, micro_batch_size: int, sizes: BatchSizeSchedule
 ) -> Iterator[Refusal]:
-    """Why blocks of `data.mix_block_size` are cut, if a chosen method needs them whole. `micro_batch_size` is the planned one."""
+    """Find reasons why blocks of `data.mix_block_size` are split, if a chosen method needs them.
+
+    `micro_batch_size` is the planned size.
+    """
     relations = {
         name: choice.example_relation
         for name, choice in config.name_choices().items()
@@ -24,23 +27,23 @@ def find_block_refusals(
     block, batch = config.data.mix_block_size, sizes.smallest
     statement = f"{' and '.join(relations)} {'relates' if relates else 'mixes'} examples within blocks of data.mix_block_size={block}"
     if block == 1:
-        yield Refusal(f"{statement}, which leaves each alone", "use data.mix_block_size=8")
+        yield Refusal(f"{statement}, which must be at least 2", "use data.mix_block_size=8")
     elif ranks > 1 and batch < ranks * block:
         smaller_fix = f"use data.mix_block_size={batch // ranks}, or " if batch // ranks > 1 else ""
         yield Refusal(
-            f"{statement}, and {ranks} ranks cut them where {sizes.description}",
+            f"{statement}, but {ranks} ranks split the blocks of {sizes.description}",
             f"{smaller_fix}{sizes.suggest_at_least(ranks * block)}",
         )
     elif relates and batch < block:
         smaller_fix = f"use data.mix_block_size={batch}, or " if batch > 1 else ""
         yield Refusal(
-            f"{statement}, and {sizes.description} holds none: nothing would be related",
+            f"{statement}, but {sizes.description} is smaller than a block",
             f"{smaller_fix}{sizes.suggest_at_least(block)}",
         )
     elif micro_batch_size < min(block, -(-sizes.largest // ranks)):
         smaller_fix = f"data.mix_block_size={micro_batch_size}, or " if micro_batch_size > 1 else ""
         cause = "train.micro_batch_size" if config.train.micro_batch_size else "the pipeline's micro-batch"
         yield Refusal(
-            f"{statement}, and {cause}={micro_batch_size} cuts them",
+            f"{statement}, but {cause}={micro_batch_size} splits them",
             f"use {smaller_fix}train.micro_batch_size={block} or more",
         )

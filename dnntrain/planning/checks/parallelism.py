@@ -1,4 +1,4 @@
-"""Settings that have no effect on a layout, or that it does not support."""
+"""Find settings that have no effect on the layout, or that the layout does not support."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ _DDP_OPTIONS = ("bucket_size_mb", "static_graph", "grad_compression")
 _FSDP_OPTIONS = ("reshard_after_forward", "param_dtype", "cpu_offload")
 _PIPELINE_OPTIONS = ("schedule", "stages_per_rank")
 
-#: Forms in which a gradient times the loss scale overflows, or stays infinite for good in what PowerSGD carries over.
+#: Formats in which a gradient times the loss scale overflows, or stays infinite in the error that PowerSGD keeps.
 _OVERFLOW_FORMS = ("fp16", "powersgd")
 
 
 @dataclass(frozen=True)
 class LayoutFacts:
-    """What the rules ask of the model: whether it has convolutions, its number of blocks; and whether tensors must be contiguous."""
+    """Facts about model and layout.
+
+    convolutional  whether the model has convolutions
+    blocks         number of blocks that activation checkpointing can recompute
+    contiguous     whether the layout needs contiguous tensors
+    """
 
     convolutional: bool
     blocks: int
@@ -31,7 +36,7 @@ class LayoutFacts:
 def find_layout_refusals(
     config: RunConfig, hardware: Hardware, dims: ParallelDims, facts: LayoutFacts, sizes: BatchSizeSchedule
 ) -> Iterator[Refusal]:
-    """Every reason to refuse `config` on a layout of these degrees."""
+    """Find every reason why `config` cannot run on a layout of these degrees."""
     yield from _find_format_refusals(config, dims, facts)
     if dims.data_ranks > sizes.smallest:
         yield Refusal(
@@ -45,19 +50,19 @@ def find_layout_refusals(
     yield from _find_pipeline_refusals(config, hardware, layout, dims)
     if layout.cpu_offload and hardware.device == "cpu":
         yield Refusal(
-            "parallel.cpu_offload=true: the device is a CPU, whose memory is the host's",
+            "parallel.cpu_offload=true has no effect, because the device is a CPU",
             "use parallel.cpu_offload=false",
         )
     if layout.grad_compression in _OVERFLOW_FORMS and config.precision.build(hardware).uses_loss_scale:
         yield Refusal(
-            f"parallel.grad_compression={layout.grad_compression} sends gradients that float16's loss scale has multiplied, "
-            "and they overflow",
+            f"parallel.grad_compression={layout.grad_compression} does not support the loss scale of float16: "
+            "scaled gradients would overflow",
             "use parallel.grad_compression=bf16 or none, or precision=bf16",
         )
 
 
 def _find_unused_options(layout: ParallelConfig, name: str, dims: ParallelDims) -> Iterator[Refusal]:
-    """Options of a kind of parallelism that this layout does not have."""
+    """Find options of a kind of parallelism that this layout does not use."""
     is_fsdp = uses_fsdp(layout, dims)
     option_groups = [
         (_DDP_OPTIONS, is_fsdp or not dims.has_whole_model, "plain data parallelism", "parallel=ddp"),
@@ -69,8 +74,8 @@ def _find_unused_options(layout: ParallelConfig, name: str, dims: ParallelDims) 
         for option in options if is_absent else ():
             if option in changed_options:
                 yield Refusal(
-                    f"parallel.{option}={_format_value(changed_options[option])} belongs to {parallelism}, which this layout "
-                    f"(parallel={name}: {dims}) has not",
+                    f"parallel.{option}={_format_value(changed_options[option])} applies to {parallelism} only, which this layout "
+                    f"(parallel={name}: {dims}) does not use",
                     f"leave parallel.{option} out, or use {alternative}",
                 )
 
@@ -83,20 +88,20 @@ def _find_pipeline_refusals(
     is_interleaved, has_several_stages = layout.schedule == "interleaved", layout.stages_per_rank > 1
     if is_interleaved and not has_several_stages:
         yield Refusal(
-            "parallel.schedule=interleaved alternates between several stages of a rank, and parallel.stages_per_rank=1",
+            "parallel.stages_per_rank=1 must be 2 or more with parallel.schedule=interleaved",
             "use parallel.stages_per_rank=2, or parallel.schedule=1f1b",
         )
     if has_several_stages and not is_interleaved:
         yield Refusal(
-            f"parallel.schedule={layout.schedule} runs one stage on each rank, and "
-            f"parallel.stages_per_rank={layout.stages_per_rank}",
+            f"parallel.schedule={layout.schedule} does not support parallel.stages_per_rank={layout.stages_per_rank}: "
+            "it runs one stage on each rank",
             "use parallel.schedule=interleaved, or parallel.stages_per_rank=1",
         )
     if config.train.compile == "on":
-        yield Refusal("train.compile=on: stages of a pipeline are not compiled", "use train.compile=auto or off")
+        yield Refusal("train.compile=on: a pipeline does not support compilation", "use train.compile=auto or off")
     if config.precision.build(hardware).uses_loss_scale:
         yield Refusal(
-            f"precision={config.resolved['choices']['precision']}: the schedules of a pipeline take no loss scale",
+            f"precision={config.resolved['choices']['precision']}: a pipeline does not support a loss scale",
             "use precision=bf16 or precision=fp32",
         )
 
@@ -106,17 +111,17 @@ def _find_format_refusals(config: RunConfig, dims: ParallelDims, facts: LayoutFa
     checkpointing = config.train.activation_checkpointing
     if checkpointing != "none" and not facts.blocks:
         yield Refusal(
-            f"train.activation_checkpointing={checkpointing} computes blocks anew, and model={model} has none",
+            f"train.activation_checkpointing={checkpointing} recomputes blocks, which model={model} does not have",
             "use train.activation_checkpointing=none",
         )
     if config.train.channels_last == "on" and not facts.convolutional:
         yield Refusal(
-            f"train.channels_last=on is a format of images for convolutions, and model={model} has none",
+            f"train.channels_last=on needs convolutions, which model={model} does not have",
             "use train.channels_last=auto or off",
         )
     elif config.train.channels_last == "on" and facts.contiguous:
         yield Refusal(
-            f"train.channels_last=on: shards and messages of this layout ({dims}) are contiguous tensors",
+            f"train.channels_last=on: this layout ({dims}) supports contiguous tensors only",
             "use train.channels_last=auto or off, or parallel=ddp",
         )
 

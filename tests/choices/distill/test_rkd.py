@@ -94,7 +94,7 @@ def test_a_batch_without_a_whole_block_to_relate_is_refused(
 ) -> None:
     refused = dnntrain("plan", *taught_by(short_run, "rkd"), "train.batch_size=4")
     assert refused.returncode == 2
-    assert "data.mix_block_size=8, and train.batch_size=4 holds none" in refused.stderr
+    assert "data.mix_block_size=8, but train.batch_size=4 is smaller than a block" in refused.stderr
     assert "use data.mix_block_size=4, or use train.batch_size=8 or more" in refused.stderr
 
 

@@ -22,15 +22,19 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
     ("words", "reason", "fix"),
     [
         # degrees and sizes
-        (("parallel=ddp", "parallel.replicate=3"), "3 ranks, but 2 are there", "parallel.replicate=2"),
+        (("parallel=ddp", "parallel.replicate=3"), "3 ranks, but the run has 2", "parallel.replicate=2"),
         ((DDP, "parallel.tp=4"), "does not divide 2 ranks", "launch.nproc=4"),
         ((DDP, "train.batch_size=1"), "leaves some of 2 data ranks without an example", "train.batch_size=2"),
         ((PP, "model=mlp", "model.hidden=[8]", "launch.nproc=4"), "sections", "parallel.pp=2 or less"),
         ((PP, "train.micro_batch_size=32"), "1 micro-batches are fewer than the 2 stages", "train.micro_batch_size=16"),
-        (("parallel=tp", "model=mobilenet_v3_small"), "has no plan", "use parallel=ddp or parallel=fsdp"),
+        (
+            ("parallel=tp", "model=mobilenet_v3_small"),
+            "does not define a tensor-parallel plan",
+            "use parallel=ddp or parallel=fsdp",
+        ),
         (("parallel=tp", "model=mlp", "model.hidden=[9]"), "parallel.tp=2 does not divide 9", "use parallel=ddp"),
         (("parallel=tp", "launch.nproc=3"), "does not divide 32", "use parallel.tp=2 launch.nproc=2"),
-        ((FSDP, "optim=adafactor"), "optim=adafactor needs", "use parallel=ddp, or do without optim=adafactor"),
+        ((FSDP, "optim=adafactor"), "optim=adafactor needs", "use parallel=ddp, or leave optim=adafactor out"),
         (
             ("parallel=single", "launch.nproc=2", "parallel.replicate=2"),
             "parallel=single has no 'dp'",
@@ -39,26 +43,30 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
         (("parallel=auto", "parallel.tp=2"), "chooses the degrees itself", "leave parallel.tp out"),
         # options of another kind of parallelism
         ((FSDP, "parallel.bucket_size_mb=10"), "parallel.bucket_size_mb=10", "leave parallel.bucket_size_mb out"),
-        ((PP, "parallel.static_graph=true"), "parallel.static_graph=true belongs to plain data", "use parallel=ddp"),
-        ((FSDP, "parallel.grad_compression=bf16"), "belongs to plain data parallelism", "use parallel=ddp"),
+        ((PP, "parallel.static_graph=true"), "parallel.static_graph=true applies to plain data", "use parallel=ddp"),
+        ((FSDP, "parallel.grad_compression=bf16"), "applies to plain data parallelism", "use parallel=ddp"),
         (
             (DDP, "parallel.replicate=1", "parallel.tp=2", "parallel.grad_compression=bf16"),
-            "belongs to plain data",
+            "applies to plain data",
             "parallel=ddp",
         ),
-        ((DDP, "parallel.reshard_after_forward=false"), "belongs to FSDP", "use parallel=fsdp or parallel=hsdp"),
-        ((DDP, "parallel.param_dtype=bf16"), "belongs to FSDP", "parallel=fsdp"),
-        ((DDP, "parallel.schedule=gpipe"), "belongs to a pipeline", "use parallel=pp"),
-        ((FSDP, "parallel.stages_per_rank=2"), "belongs to a pipeline", "use parallel=pp"),
+        ((DDP, "parallel.reshard_after_forward=false"), "applies to FSDP only", "use parallel=fsdp or parallel=hsdp"),
+        ((DDP, "parallel.param_dtype=bf16"), "applies to FSDP only", "parallel=fsdp"),
+        ((DDP, "parallel.schedule=gpipe"), "applies to a pipeline only", "use parallel=pp"),
+        ((FSDP, "parallel.stages_per_rank=2"), "applies to a pipeline only", "use parallel=pp"),
         ((FSDP, "parallel.cpu_offload=true"), "the device is a CPU", "use parallel.cpu_offload=false"),
         # pipelines
         ((PP, "parallel.schedule=interleaved"), "parallel.stages_per_rank=1", "use parallel.stages_per_rank=2"),
         ((PP, "parallel.stages_per_rank=2", "train.batch_size=64"), "runs one stage", "parallel.schedule=interleaved"),
-        ((PP, "train.compile=on"), "stages of a pipeline are not compiled", "use train.compile=auto"),
+        ((PP, "train.compile=on"), "a pipeline does not support compilation", "use train.compile=auto"),
         # memory and format
-        ((FSDP, "model=resnet20", "train.channels_last=on"), "are contiguous", "or parallel=ddp"),
-        ((DDP, "model=mlp", "train.channels_last=on"), "model=mlp has none", "use train.channels_last=auto"),
-        ((DDP, "model=mlp", "train.activation_checkpointing=full"), "model=mlp has none", "checkpointing=none"),
+        ((FSDP, "model=resnet20", "train.channels_last=on"), "supports contiguous tensors only", "or parallel=ddp"),
+        ((DDP, "model=mlp", "train.channels_last=on"), "which model=mlp does not have", "use train.channels_last=auto"),
+        (
+            (DDP, "model=mlp", "train.activation_checkpointing=full"),
+            "which model=mlp does not have",
+            "checkpointing=none",
+        ),
     ],
 )
 def test_it_is_refused_with_the_reason_and_what_works(words: tuple[str, ...], reason: str, fix: str) -> None:
@@ -116,7 +124,7 @@ def test_a_stage_of_frozen_filters_alone_is_refused_by_the_plan() -> None:
             "use parallel.grad_compression=bf16 or none",
         ),
         ((DDP, "parallel.grad_compression=powersgd"), ParallelDims(replicate=2), "loss scale", "or precision=bf16"),
-        ((PP,), ParallelDims(pp=2), "take no loss scale", "use precision=bf16 or precision=fp32"),
+        ((PP,), ParallelDims(pp=2), "does not support a loss scale", "use precision=bf16 or precision=fp32"),
     ],
 )
 def test_what_a_loss_scale_cannot_be_combined_with_is_refused(

@@ -335,7 +335,7 @@ def test_a_parameter_that_nothing_has_is_refused(param: str) -> None:
             "train.compile=off",
         ),
         (("sched.warmup=100ep",), "shorten the warm-up"),
-        (("sched=plateau", "data.val_fraction=0"), "looks at the validation part"),
+        (("sched=plateau", "data.val_fraction=0"), "needs the validation split"),
         (("sched=sequence", "sched.stages=['linear:99ep']"), "leave the duration of one part out"),
     ],
 )
