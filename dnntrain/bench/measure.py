@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from dnntrain.bench.model_processes import ModelProcess
 from dnntrain.bench.statistics import Interval, compute_median_interval, compute_percentiles, compute_ratio_interval
-from dnntrain.bench.workers import ModelProcess
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.utils.hardware import Hardware, probe_hardware
 

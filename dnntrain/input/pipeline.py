@@ -11,8 +11,8 @@ import torch
 from dnntrain.errors import DataError
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation
 from dnntrain.input.normalize import Normalizer
-from dnntrain.input.order import BatchSchedule, BatchSchedules
 from dnntrain.input.resident import Gatherer, ResidentPipeline
+from dnntrain.input.sampler import BatchSchedule, BatchSchedules
 from dnntrain.input.source import DataSet, Source
 from dnntrain.protocols import Batch, BatchTransform, DataChoice, ImageTransform, StepBatch
 from dnntrain.utils.epochs import EpochSchedule

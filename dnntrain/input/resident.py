@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation, RowAugmenter
 from dnntrain.input.normalize import Normalizer
-from dnntrain.input.order import BatchSchedule, BatchSchedules, PositionRange
+from dnntrain.input.sampler import BatchSchedule, BatchSchedules, PositionRange
 from dnntrain.input.source import Source
 from dnntrain.input.unreadable import replace_unreadable
 from dnntrain.protocols import Batch, BatchTransform, ImageTransform, StepBatch

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Sampler
 from dnntrain.errors import DataError
 from dnntrain.input.augment import NO_AUGMENTATION
 from dnntrain.input.normalize import Normalizer
-from dnntrain.input.order import BatchSchedules
 from dnntrain.input.reader import Reader, Reply, Request
+from dnntrain.input.sampler import BatchSchedules
 from dnntrain.input.source import Source
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols import Batch, BatchTransform, DataChoice, StepBatch

@@ -11,7 +11,7 @@ import numpy as np
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims, partition_costs
 from dnntrain.errors import ConfigError
-from dnntrain.input.order import BatchSchedule
+from dnntrain.input.sampler import BatchSchedule
 from dnntrain.planning.batch_size import is_batch_size_scheduled
 from dnntrain.planning.plan import ModelFacts
 from dnntrain.protocols import DeviceDemand

@@ -14,8 +14,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 
-from dnntrain.sweep.runner import ProgressTable
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, write_results
+from dnntrain.sweep.trial_runner import ProgressTable
 from dnntrain.utils.streams import SafeStream, is_live_terminal
 from dnntrain.utils.units import format_seconds, pluralize
 

@@ -14,8 +14,8 @@ from dnntrain.errors import Interrupted, Preempted
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.prepare import Sweep, list_cores
 from dnntrain.sweep.progress_table import make_progress_table
-from dnntrain.sweep.runner import TrialRunner, make_trial_command
 from dnntrain.sweep.sweep_directory import RESULTS_FILE, TrialStatus, freeze_trial, read_status, result_row, write_list
+from dnntrain.sweep.trial_runner import TrialRunner, make_trial_command
 from dnntrain.utils.units import pluralize
 
 

@@ -9,7 +9,7 @@ from dnntrain.checkpoint import checkpoint
 from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
-from dnntrain.training.metrics import Timer
+from dnntrain.training.metrics_writer import Timer
 
 
 class Checkpointer:

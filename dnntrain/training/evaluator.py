@@ -12,7 +12,7 @@ from torch import nn
 
 from dnntrain.protocols import EvalWeights, MetricInfo
 from dnntrain.training.checkpointer import Checkpointer
-from dnntrain.training.metrics import Metrics, Timer
+from dnntrain.training.metrics_writer import Metrics, Timer
 
 
 class Evaluator:

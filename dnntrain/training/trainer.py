@@ -47,13 +47,13 @@ from dnntrain.training.evaluation import ComputeOutputs, evaluate
 from dnntrain.training.evaluator import Evaluator, swap_in_eval_weights
 from dnntrain.training.loop import Loop
 from dnntrain.training.loss import build_objective
-from dnntrain.training.metrics import Listener, Metrics, Timer
+from dnntrain.training.metrics_writer import Listener, Metrics, Timer
 from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
 from dnntrain.training.scheduled_values import bind_scheduled_values, get_learning_rate, make_scheduled_reader
 from dnntrain.training.setup import RunSetup, apply_model_transforms
-from dnntrain.training.signals import SignalWatch
 from dnntrain.training.step_guards import GuardRunner, rollback_targets
+from dnntrain.training.stop_signals import SignalWatch
 from dnntrain.utils.rng import Index, derive_seed
 from dnntrain.utils.world import World
 

@@ -27,8 +27,8 @@ from dnntrain.nn.shape import ModelShape
 from dnntrain.run.directory import RunDirectory
 from dnntrain.sweep.processes import MARK_VARIABLE, end_processes, find_processes
 from dnntrain.sweep.resources import ResourceDemand, Resources
-from dnntrain.sweep.runner import make_environment as environment_of_trial
 from dnntrain.sweep.sweep_directory import Trial
+from dnntrain.sweep.trial_runner import make_environment as environment_of_trial
 
 Capture = pytest.CaptureFixture[str]
 

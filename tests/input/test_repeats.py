@@ -16,7 +16,7 @@ from dnntrain.choices.augment.random_erasing import RandomErasing
 from dnntrain.choices.augment.trivial_augment import TrivialAugment
 from dnntrain.input.augment import Augmentation
 from dnntrain.input.options import ImageData
-from dnntrain.input.order import BatchSchedule
+from dnntrain.input.sampler import BatchSchedule
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
 

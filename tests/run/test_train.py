@@ -286,7 +286,7 @@ def test_a_full_disk_has_the_exit_code_of_a_checkpoint(tmp_path: Path, monkeypat
     with pytest.raises(CheckpointError, match="No space left"):
         trained(tmp_path / "run")
     monkeypatch.undo()
-    monkeypatch.setattr("dnntrain.training.metrics.Metrics.write_row", full)
+    monkeypatch.setattr("dnntrain.training.metrics_writer.Metrics.write_row", full)
     with pytest.raises(OSError, match="No space left"):
         trained(tmp_path / "rows")
     assert (result(tmp_path / "rows")["status"], result(tmp_path / "rows")["exit_code"]) == ("failed", 5)

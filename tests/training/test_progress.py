@@ -84,13 +84,13 @@ def test_a_percentage_of_a_run_by_time_is_a_time() -> None:
 
 
 def test_ranks_agree_after_eight_steps_or_after_each_where_steps_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dnntrain.training import signals
+    from dnntrain.training import stop_signals
 
     clock = [0.0]
-    monkeypatch.setattr(signals.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(stop_signals.time, "perf_counter", lambda: clock[0])
     progress = Progress(Duration(100, "step"), EpochSchedule.constant(10, 1))
     asked: list[tuple[bool, ...]] = []
-    watch = signals.SignalWatch(progress, lambda flags: asked.append(tuple(flags)) or flags)
+    watch = stop_signals.SignalWatch(progress, lambda flags: asked.append(tuple(flags)) or flags)
     cadence = Cadence([Event(watch.agree_on_stop, next_step=watch.next_step)], 100)
     agreed = []
     with watch:
@@ -104,7 +104,7 @@ def test_ranks_agree_after_eight_steps_or_after_each_where_steps_are_long(monkey
 
 
 def test_ranks_agree_at_once_after_a_return_to_an_earlier_step() -> None:
-    from dnntrain.training.signals import SignalWatch
+    from dnntrain.training.stop_signals import SignalWatch
 
     watch = SignalWatch(Progress(Duration(100, "step"), EpochSchedule.constant(10, 1)), lambda flags: flags)
     watch.agree_on_stop(40)

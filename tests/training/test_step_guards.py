@@ -16,7 +16,7 @@ from dnntrain.choices.monitor.non_finite import NonFinite, NonFiniteGuard
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Action, Alarm, Hooks, SingleProcess, StepLoss
 from dnntrain.training.checkpointer import Checkpointer
-from dnntrain.training.metrics import Timer
+from dnntrain.training.metrics_writer import Timer
 from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
 from dnntrain.training.step_guards import GuardRunner, Recovery, RollbackRequest, add_recovery

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnntrain.input.order import BatchSchedule, BatchSchedules
+from dnntrain.input.sampler import BatchSchedule, BatchSchedules
 from dnntrain.training.cadence import Cadence, make_event
 from dnntrain.training.progress import Progress
 from dnntrain.utils.epochs import BatchSizeSchedule, EpochSchedule

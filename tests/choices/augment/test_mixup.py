@@ -13,7 +13,7 @@ from dnntrain.choices.augment._mixing import join_mixers
 from dnntrain.choices.augment._pairs import draw_symmetric_beta, find_partners
 from dnntrain.choices.augment.cutmix import Cutmix, draw_mixing_boxes
 from dnntrain.choices.augment.mixup import Mixup
-from dnntrain.input.order import BatchSchedule
+from dnntrain.input.sampler import BatchSchedule
 from dnntrain.protocols import Batch, BatchStage, BatchTransform, BuildContext
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnntrain.input.order import BatchSchedule
+from dnntrain.input.sampler import BatchSchedule
 from dnntrain.input.split import hold_out_examples, split_validation
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
