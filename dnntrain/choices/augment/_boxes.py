@@ -9,7 +9,10 @@ from dnntrain.utils.rng import Index
 
 
 def make_box_mask(boxes: Index, images: Tensor) -> Tensor:
-    """bool [n, 1, h, w]: the pixels of each of `images` [n, c, h, w] that lie in its box of `boxes` [n, 4]: top, left, height, width."""
+    """Return a mask, bool [n, 1, h, w], of the pixels of `images` [n, c, h, w] in their boxes.
+
+    `boxes` [n, 4] holds top, left, height and width.
+    """
     height, width = images.shape[2:]
     top, left, box_height, box_width = torch.from_numpy(boxes).to(images.device).T[:, :, None]
     rows, columns = (torch.arange(size, device=images.device)[None] for size in (height, width))

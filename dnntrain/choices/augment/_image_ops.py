@@ -1,4 +1,4 @@
-"""Operations on the bytes of images that augmentation policies choose from, those of torchvision under its names."""
+"""torchvision's operations on bytes of images, from which augmentation policies choose."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from torch import Tensor
 from dnntrain.errors import ConfigError
 from dnntrain.utils.rng import Index, Key
 
-#: Magnitudes that each operation has, evenly spaced from the weakest to the strongest.
+#: Number of magnitudes of an operation, evenly spaced from the weakest to the strongest.
 BINS = 31
 
 
 @dataclass(frozen=True)
 class ImageOperation:
-    """`magnitudes` [31] in the operation's own unit, empty where it has none; `signed`: half of them are negated."""
+    """An operation and its magnitudes.
+
+    magnitudes  [31] in the operation's own unit; empty if it has none
+    is_signed   true: the magnitude is negated half of the time
+    """
 
     name: str
     magnitudes: tuple[float, ...] = ()
@@ -31,10 +35,15 @@ class ImageOperation:
 def make_operations(
     *, shear: float, across: float, down: float, degrees: float, enhance: float, fewest_bits: int
 ) -> tuple[ImageOperation, ...]:
-    """The 14 operations in torchvision's order, with their strongest magnitudes.
+    """Return the 14 operations in torchvision's order, with the given strongest magnitudes.
 
-    shear (tangent of the angle), across and down (pixels, cut to whole ones), degrees of rotation, enhance (a factor of 1 ± it on
-    brightness, colour, contrast, sharpness), fewest_bits that are left of a byte. Solarise inverts what is at least 255 to 0.
+    shear         tangent of the angle
+    across, down  pixels, truncated to integers
+    degrees       angle of rotation
+    enhance       1 ± enhance is the factor on brightness, color, contrast and sharpness
+    fewest_bits   bits that are left of a byte
+
+    Solarize inverts bytes at or above a threshold, which falls from 255 to 0.
     """
     bits = (8 - torch.arange(BINS) / ((BINS - 1) / (8 - fewest_bits))).round().tolist()
     enhance_names = ("Brightness", "Color", "Contrast", "Sharpness")
@@ -58,10 +67,11 @@ def _make_magnitudes(first: float, last: float) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class AugmentPolicy:
-    """`count` operations in turn, each drawn evenly among `operations`; their magnitude is number `bin`, or drawn where that is None.
+    """Apply `count` operations in turn, each drawn uniformly among `operations`.
 
-    Called with images uint8 [n, channels, height, width], [n] the numbers that their choices are keyed by, and the epoch's key;
-    returns a new tensor. An image comes out the same alone and among others.
+    Their magnitude is number `bin_index`, or drawn if it is None. A call takes images, uint8 [n,
+    channels, height, width], the numbers [n] that key their random choices, and the epoch's key; it
+    returns a new tensor. The result for an image does not depend on the other images.
     """
 
     stream: str
@@ -75,7 +85,7 @@ class AugmentPolicy:
         return images
 
     def draw_choices(self, number: Index, key: Key) -> list[tuple[Index, Index, NDArray[np.bool_]]]:
-        """For each operation in turn: (which of `operations`, bin of its magnitude, whether that is negated), each [n]."""
+        """Return (operation index, magnitude bin, is it negated), each [n], for each turn."""
         key = key.with_stream(self.stream)
         return [
             (
@@ -96,7 +106,10 @@ def apply_operations(
     bins: Index,
     is_negated: NDArray[np.bool_],
 ) -> Tensor:
-    """`images` uint8 [n, c, h, w], each after its own operation; a new tensor. What shares operation and magnitude is done at once."""
+    """Apply to each of `images`, uint8 [n, c, h, w], its own operation; return a new tensor.
+
+    Images with the same operation and magnitude are processed at once.
+    """
     result = images.clone()
     is_signed = np.array([operation.is_signed for operation in operations])[operation_indices]
     has_magnitudes = np.array([bool(operation.magnitudes) for operation in operations])[operation_indices]
@@ -108,14 +121,17 @@ def apply_operations(
             continue
         magnitude = operation.magnitudes[bin_index] if operation.magnitudes else 0.0
         rows = torch.from_numpy(np.flatnonzero(member.reshape(-1) == number)).to(images.device)
-        # One memory layout: kernels of another one may round otherwise.
+        # One memory layout: kernels for another one may round differently.
         part = images.index_select(0, rows).contiguous()
         result[rows] = apply_operation(part, operation.name, -magnitude if is_negative else magnitude)
     return result
 
 
 def apply_operation(images: Tensor, name: str, magnitude: float) -> Tensor:
-    """`images` uint8 [n, c, h, w] after one operation; pixels from outside are black, moved ones the nearest."""
+    """Apply one operation to `images`, uint8 [n, c, h, w].
+
+    Pixels from outside are black; moved pixels take the nearest value.
+    """
     functional: Any = import_module("torchvision.transforms.v2.functional")
     if name in ("ShearX", "ShearY", "TranslateX", "TranslateY"):
         is_translation = name.startswith("Translate")
@@ -128,7 +144,7 @@ def apply_operation(images: Tensor, name: str, magnitude: float) -> Tensor:
                 translate=pair if is_translation else [0, 0],
                 scale=1.0,
                 shear=[0.0, 0.0] if is_translation else [float(angle) for angle in pair],
-                # Shearing is about the upper left corner, as in the papers' code.
+                # The center of shearing is the upper left corner, as in the papers' code.
                 center=None if is_translation else [0, 0],
             )
         )
@@ -151,13 +167,14 @@ def apply_operation(images: Tensor, name: str, magnitude: float) -> Tensor:
 
 
 def _as_tensor(value: Tensor) -> Tensor:
-    """torchvision is not typed."""
+    """Return `value`; torchvision is not typed."""
     return value
 
 
 def check_channels(name: str, channels: int) -> None:
-    """Raises ConfigError where torchvision has no operation for images of that many channels."""
+    """Raise ConfigError if torchvision has no operations for images of that many channels."""
     if channels not in (1, 3):
         raise ConfigError(
-            f"reg.{name} works on gray or colour images, and these have {channels} channels", f"leave {name} out of reg"
+            f"augment.{name} works on gray or color images, and these have {channels} channels",
+            f"leave {name} out of augment",
         )

@@ -1,4 +1,4 @@
-"""Several methods that mix examples: each example is mixed by one of them, never by two in turn."""
+"""Combination of several mixing methods: each example is mixed by one of them only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from dnntrain.utils.rng import Index, Key
 
 
 def join_mixers(transforms: Sequence[BatchTransform]) -> tuple[BatchTransform, ...]:
-    """`transforms`, in which those of the stage MIX are joined to one that chooses between them."""
+    """Return `transforms` with all transforms of the stage MIX joined to one.
+
+    For each example the joint transform chooses one of them.
+    """
     mixers = [transform for transform in transforms if transform.stage is BatchStage.MIX]
     if len(mixers) < 2:
         return tuple(transforms)
@@ -34,7 +37,7 @@ def join_mixers(transforms: Sequence[BatchTransform]) -> tuple[BatchTransform, .
 
 
 def select_rows(tensors: Sequence[Tensor], choice: Index) -> Tensor:
-    """Row i of `tensors[choice[i]]`, for each row; [n, …]."""
+    """Return [n, …] with row i taken from `tensors[choice[i]]`."""
     result = tensors[0]
     for mixer_index, tensor in enumerate(tensors[1:], 1):
         rows = torch.from_numpy(choice == mixer_index).to(tensor.device).view(-1, *[1] * (tensor.ndim - 1))

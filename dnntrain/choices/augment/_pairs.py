@@ -1,4 +1,4 @@
-"""Who is mixed with whom: partners, shares and soft targets of mixup and cutmix."""
+"""Partners, shares and soft targets of mixup and cutmix."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from dnntrain.utils.rng import Index, Key
 
 
 def find_partners(position: Index, batch_size: int, block: int, key: Key) -> Index:
-    """The row of each example's partner [n]: the next one in a keyed cycle through the examples of its block.
+    """Return the row [n] of each example's partner.
 
-    A block holds the `block` positions from a multiple of `block` on, counted from the first of its step (b * `batch_size`). Layouts cut
-    steps between blocks, so that partners are the same on each. Only an example that is alone in its block is its own partner.
+    The partner is the next example in a keyed cycle through the block. A block holds the `block`
+    positions that begin at a multiple of `block`, counted from the first position of the step
+    (b * `batch_size`). Layouts split steps between blocks, so that partners are the same on each
+    layout. An example is its own partner only if it is alone in its block.
     """
     count = len(position)
     if count == 0:
@@ -33,9 +35,12 @@ def find_partners(position: Index, batch_size: int, block: int, key: Key) -> Ind
 
 
 def draw_symmetric_beta(alpha: float, key: Key, index: Index) -> NDArray[np.float64]:
-    """Numbers of Beta(alpha, alpha), one for each entry of `index`: (1 + T / sqrt(2 alpha + T²)) / 2, where T is Student's t of 2 alpha
-    degrees of freedom, T² = 2 alpha (U^(-1 / alpha) - 1) cos²(2 pi V) (Bailey, "Polar generation of random variates with the
-    t-distribution", 1994). Exact for every alpha > 0, from two uniform numbers (draws 0 and 1).
+    """Draw a number of Beta(alpha, alpha) for each entry of `index`.
+
+    It is (1 + T / sqrt(2 alpha + T²)) / 2, where T is Student's t with 2 alpha degrees of freedom:
+    T² = 2 alpha (U^(-1 / alpha) - 1) cos²(2 pi V) (Bailey, "Polar generation of random variates
+    with the t-distribution", 1994). This is exact for every alpha > 0, from two uniform numbers
+    (draws 0 and 1).
     """
     cosine = np.cos(2 * np.pi * key.uniform(index, 1))
     with np.errstate(over="ignore", divide="ignore"):
@@ -45,11 +50,11 @@ def draw_symmetric_beta(alpha: float, key: Key, index: Index) -> NDArray[np.floa
 
 
 def to_soft_targets(targets: Tensor, num_classes: int) -> Tensor:
-    """float32 [n, classes]: class indices as onehot rows; probabilities as they are."""
+    """Return float32 [n, classes]: class indices as one-hot rows, probabilities as they are."""
     return targets if targets.is_floating_point() else one_hot(targets, num_classes).float()
 
 
 def blend_rows(first: Tensor, second: Tensor, share: NDArray[np.float64]) -> Tensor:
-    """share * own + (1 - share) * other, row by row; written into `other`, which is a copy."""
+    """Return share * first + (1 - share) * second, row by row; overwrite `second`."""
     weight = torch.from_numpy(share.astype(np.float32)).to(first.device, first.dtype)
     return second.lerp_(first, weight.view(-1, *[1] * (first.ndim - 1)))

@@ -1,4 +1,4 @@
-"""Random crops of padded images (He et al., "Deep residual learning for image recognition", 2016, section 4.2)."""
+"""Random crops of padded images (He et al., "Deep residual learning …", 2016, section 4.2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from dnntrain.utils.units import pluralize
 
 @dataclass(frozen=True)
 class Crop(AugmentChoice):
-    """Pad each training image with `padding` zeros on every side, and cut its own size out of that at a random place."""
+    """Pad each training image with `padding` zeros on every side; crop it at a random place.
+
+    The crop has the size of the image.
+    """
 
     padding: NonNegativeInt | None = None  # zero pixels of padding before a random crop; null: the data set's own value
 

@@ -1,4 +1,8 @@
-"""CutMix (Yun et al., "CutMix: regularization strategy to train strong classifiers with localizable features", 2019)."""
+"""CutMix.
+
+Yun et al., "CutMix: regularization strategy to train strong classifiers with localizable features",
+2019.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,10 @@ from dnntrain.utils.rng import Index, Key
 
 @dataclass(frozen=True)
 class Cutmix(AugmentChoice):
-    """A box of the image is the partner's, of 1 - l of the area, l of Beta(alpha, alpha); targets mix by the areas that are seen."""
+    """Replace a box of the image by the partner's pixels; mix the targets by visible area.
+
+    The box takes 1 - l of the area, with l drawn from Beta(alpha, alpha).
+    """
 
     alpha: Positive = 1.0  # parameter of the Beta distribution; 1: areas are uniform, as in the paper
     probability: Probability = 0.5  # probability of pasting a box; the paper has 0.5 for CIFAR, 1 for ImageNet
@@ -33,7 +40,10 @@ class Cutmix(AugmentChoice):
 
 
 def apply_cutmix(batch: Batch, key: Key, alpha: float, probability: float, context: BuildContext) -> Batch:
-    """`batch` with boxes of the partners' images and soft targets, both new tensors. Boxes are keyed by position."""
+    """Return `batch` with the partners' boxes and soft targets, both new tensors.
+
+    Boxes are keyed by position.
+    """
     _, _, height, width = batch.inputs.shape
     boxes = draw_mixing_boxes(batch.position, key.with_stream("cutmix"), alpha, probability, height, width)
     partner = find_partners(
@@ -47,12 +57,15 @@ def apply_cutmix(batch: Batch, key: Key, alpha: float, probability: float, conte
 
 
 def draw_mixing_boxes(position: Index, key: Key, alpha: float, probability: float, height: int, width: int) -> Index:
-    """[n, 4] boxes (top, left, height, width) in pixels: sides sqrt(1 - l) of the image's, the centre anywhere, cut at the border."""
+    """Draw boxes [n, 4] (top, left, height, width) in pixels.
+
+    Sides are sqrt(1 - l) of the image's; the center is anywhere, and the box is cut at the border.
+    """
     side = np.sqrt(1 - draw_symmetric_beta(alpha, key, position)) * (key.uniform(position, 2) < probability)
     spans = []
     for draw, size in ((3, height), (4, width)):
-        half, centre = (side * size).astype(np.int64) // 2, key.integers(position, size, draw)
-        first, last = np.clip(centre - half, 0, size), np.clip(centre + half, 0, size)
+        half, center = (side * size).astype(np.int64) // 2, key.integers(position, size, draw)
+        first, last = np.clip(center - half, 0, size), np.clip(center + half, 0, size)
         spans.append((first, last - first))
     (top, box_height), (left, box_width) = spans
     return np.stack([top, left, box_height, box_width], axis=1)

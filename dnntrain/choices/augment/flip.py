@@ -10,7 +10,7 @@ from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, Hooks
 
 @dataclass(frozen=True)
 class Flip(AugmentChoice):
-    """Mirror each training image left to right with `probability`, drawn anew in each epoch."""
+    """Mirror each training image left to right with `probability`, drawn again in each epoch."""
 
     probability: Probability | None = (
         None  # probability of mirroring an image left to right; null: the data set's own value

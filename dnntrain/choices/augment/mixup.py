@@ -16,7 +16,10 @@ from dnntrain.utils.rng import Key
 
 @dataclass(frozen=True)
 class Mixup(AugmentChoice):
-    """Image and target become l * own + (1 - l) * partner's, l of Beta(alpha, alpha) for each example."""
+    """Mix image and target with the partner's: l * own + (1 - l) * partner's.
+
+    l is drawn from Beta(alpha, alpha) for each example.
+    """
 
     alpha: Positive = (
         0.2  # parameter of the Beta distribution: small mixes little, 1 uniformly; 0.1 to 0.4 in the paper
@@ -34,7 +37,10 @@ class Mixup(AugmentChoice):
 
 
 def apply_mixup(batch: Batch, key: Key, alpha: float, probability: float, context: BuildContext) -> Batch:
-    """`batch` with mixed images and soft targets, both new tensors. Shares are keyed by position."""
+    """Return `batch` with mixed images and soft targets, both new tensors.
+
+    Shares are keyed by position.
+    """
     draws = key.with_stream("mixup")
     share = draw_symmetric_beta(alpha, draws, batch.position)
     share = np.where(draws.uniform(batch.position, 2) < probability, share, 1.0)

@@ -1,4 +1,8 @@
-"""RandAugment (Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", 2020)."""
+"""RandAugment.
+
+Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space",
+2020.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from dnntrain.protocols import AugmentChoice, BuildContext, Claim, Hooks, Role
 
 @dataclass(frozen=True)
 class RandAugment(AugmentChoice):
-    """Each image goes through some of 14 operations, drawn evenly for it and the epoch, all of one magnitude, the sign by chance.
+    """Apply some of 14 operations to each image, all with one magnitude and a random sign.
 
-    Operations and magnitudes are those of torchvision. It comes after mirroring and cropping, on the bytes.
+    Operations are drawn uniformly for each image and epoch. Operations and magnitudes are
+    torchvision's. They are applied after mirroring and cropping, to the bytes.
     """
 
     operations: PositiveInt = 2  # number of operations per image, one after another; 1 to 3 in the paper

@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al., "Random erasing data augmentation", 2020; called cutout where the patch is a square)."""
+"""Random erasing (Zhong et al., "Random erasing data augmentation", 2020); cutout if square."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from dnntrain.utils.rng import Index, Key
 
 @dataclass(frozen=True)
 class RandomErasing(AugmentChoice):
-    """A rectangle of `min_area` to `max_area` of the image, of aspect up to `max_aspect`, is set to 0, the mean colour."""
+    """Set a rectangle of the image to 0, the mean color.
+
+    It takes `min_area` to `max_area` of the image, with an aspect up to `max_aspect`.
+    """
 
     probability: Probability = 0.25  # probability of erasing a rectangle
     min_area: Annotated[float, Range(above=0, at_most=1)] = 0.02  # smallest area, as a fraction of the image
@@ -36,7 +39,10 @@ class RandomErasing(AugmentChoice):
 
 
 def draw_erasing_boxes(options: RandomErasing, key: Key, index: Index, height: int, width: int) -> Index:
-    """[n, 4] boxes (top, left, height, width) in pixels, keyed by example; a box of height 0 erases nothing."""
+    """Draw boxes [n, 4] (top, left, height, width) in pixels, keyed by example.
+
+    A box of height 0 erases nothing.
+    """
     is_chosen = key.uniform(index, 0) < options.probability
     area = height * width * (options.min_area + (options.max_area - options.min_area) * key.uniform(index, 1))
     aspect = np.exp((2 * key.uniform(index, 2) - 1) * np.log(max(options.max_aspect, 1.0)))
@@ -48,5 +54,5 @@ def draw_erasing_boxes(options: RandomErasing, key: Key, index: Index, height: i
 
 
 def erase_boxes(images: Tensor, boxes: Index) -> Tensor:
-    """`images` [n, c, h, w] with each example's box set to 0; a new tensor."""
+    """Return `images` [n, c, h, w] with each example's box set to 0, as a new tensor."""
     return images.masked_fill(make_box_mask(boxes, images), 0.0)

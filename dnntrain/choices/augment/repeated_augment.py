@@ -1,4 +1,7 @@
-"""Repeated augmentation (Hoffer et al., "Augment your batch: improving generalization through instance repetition", 2020)."""
+"""Repeated augmentation.
+
+Hoffer et al., "Augment your batch: improving generalization through instance repetition", 2020.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from dnntrain.protocols import AugmentChoice, BuildContext, Hooks, Refusal, RunF
 
 @dataclass(frozen=True)
 class RepeatedAugment(AugmentChoice):
-    """Each step holds `copies` differently augmented copies of train.batch_size / `copies` examples.
+    """Fill each step with `copies` differently augmented copies of fewer examples.
 
-    A step costs what it did, and an epoch has as many steps; it sees 1 / `copies` of the examples, and `copies` epochs see each of them.
+    A step holds train.batch_size / `copies` examples. The cost of a step and the steps of an epoch
+    stay the same. An epoch uses 1 / `copies` of the examples; `copies` epochs use each of them.
     """
 
     copies: Annotated[int, Range(at_least=2)] = 2  # copies of each example in a step; must divide train.batch_size
@@ -27,7 +31,8 @@ class RepeatedAugment(AugmentChoice):
             )
         if not facts.varies_images:
             yield Refusal(
-                f"augment.repeated_augment.copies={self.copies} repeats examples, and nothing that changes images makes the copies differ",
+                f"augment.repeated_augment.copies={self.copies} repeats examples, "
+                "but no augmentation makes the copies differ",
                 "use +augment=[randaugment], or augment=[crop,flip,repeated_augment] with augment.crop.padding=4",
             )
 

@@ -1,4 +1,7 @@
-"""TrivialAugment (Müller & Hutter, "TrivialAugment: tuning-free yet state-of-the-art data augmentation", 2021)."""
+"""TrivialAugment.
+
+Müller & Hutter, "TrivialAugment: tuning-free yet state-of-the-art data augmentation", 2021.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from dnntrain.protocols import AugmentChoice, BuildContext, Claim, Hooks, Role
 
 @dataclass(frozen=True)
 class TrivialAugment(AugmentChoice):
-    """Each image goes through one of 14 operations, at one of 31 magnitudes, both drawn evenly for it and the epoch; there is no knob.
+    """Apply one of 14 operations to each image, with one of 31 magnitudes.
 
-    Operations and magnitudes are those of the paper's wide space, as in torchvision. It comes after mirroring and cropping, on the bytes.
+    Both are drawn uniformly for each image and epoch; there is nothing to configure. Operations and
+    magnitudes are the paper's wide space, as in torchvision. They are applied after mirroring and
+    cropping, to the bytes.
     """
 
     varies_images: ClassVar[bool] = True

@@ -1,4 +1,7 @@
-"""Exponential moving average of the weights (Polyak & Juditsky, 1992; Tarvainen & Valpola, "Mean teachers", 2017)."""
+"""Exponential moving average of the weights.
+
+Polyak & Juditsky, 1992; Tarvainen & Valpola, "Mean teachers", 2017.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,10 @@ from dnntrain.utils.dtensor import fill_tensors, local_shard
 
 @dataclass(frozen=True)
 class Ema(AverageChoice):
-    """average = decay * average + (1 - decay) * weights after each step; evaluated and exported in the weights' place.
+    """average = decay * average + (1 - decay) * weights, after each step.
 
-    Floating-point buffers (batch norm's running statistics) are averaged too; whole-number buffers are copied.
+    The average is evaluated and exported instead of the weights. Floating-point buffers (running
+    statistics of batch normalization) are averaged too; integer buffers are copied.
     """
 
     decay: Fraction = 0.999  # fraction of the old average kept per step
@@ -51,18 +55,21 @@ class Ema(AverageChoice):
 
 
 def count_one_copy(shard_ranks: int) -> MemoryUse:
-    """The average, laid out as the weights are."""
+    """Return the memory of the average, which is sharded like the weights."""
     return MemoryUse(weight_copies=1)
 
 
 def compute_decay(update: int, decay: float, every: int, warmup: bool) -> float:
-    """The share of the old average kept at the `update`-th update (from 0), for updates `every` steps apart."""
+    """Return the share of the old average kept at the `update`-th update, counted from 0.
+
+    Updates are `every` steps apart.
+    """
     old_share: float = decay**every
     return min(old_share, (1 + update) / (10 + update)) if warmup else old_share
 
 
 class WeightAverage:
-    """The running average of a model's parameters and buffers; swapped with them while evaluating."""
+    """Running average of a model's parameters and buffers, swapped in for evaluation."""
 
     def __init__(self, decay: float, every: int, warmup: bool) -> None:
         self._decay, self._every, self._warmup = decay, every, warmup

@@ -1,4 +1,7 @@
-"""Stochastic weight averaging (Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018)."""
+"""Stochastic weight averaging.
+
+Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,11 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class Swa(AverageChoice):
-    """The mean of the weights at the ends of the last epochs, evaluated and exported in their place.
+    """The mean of the weights at the ends of the last epochs.
 
-    Batch normalisation's running statistics are recomputed for it. A constant or cyclic learning rate in that part of the run suits it
-    best: `sched=sequence`.
+    The mean is evaluated and exported instead of the weights. Running statistics of batch
+    normalization are recomputed for it. A constant or cyclic learning rate in the averaged part of
+    the run suits it best: `sched=sequence`.
     """
 
     start_fraction: Fraction = 0.75  # fraction of the run after which averaging starts
@@ -42,7 +46,10 @@ class Swa(AverageChoice):
 
     @property
     def needs(self) -> frozenset[LayoutRequirement]:
-        """Recomputed statistics look at the inputs of inner modules."""
+        """Return the requirements on the layout.
+
+        Recomputed statistics need the inputs of inner modules.
+        """
         return frozenset({LayoutRequirement.FEATURES}) if self.precise_bn_batches else frozenset()
 
     def get_claims(self) -> Iterator[Claim]:
@@ -57,7 +64,7 @@ class Swa(AverageChoice):
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
         if not facts.has_validation and not facts.has_test:
             yield Refusal(
-                "average.swa gives the weights that are evaluated, and nothing is",
+                "average.swa replaces the weights for evaluation, but nothing is evaluated",
                 "set data.val_fraction=0.1 or eval.run_test=true",
             )
 
@@ -83,11 +90,14 @@ class Swa(AverageChoice):
 
 
 def make_interval_check(options: Swa, context: BuildContext) -> Callable[[int], bool]:
-    """Whether a multiple of `every` is done after so many steps. Raises ConfigError where none lies in the averaged part of the run."""
+    """Return a predicate: is a multiple of `every` done after this many steps?
+
+    Raises ConfigError if the averaged part of the run does not contain a multiple.
+    """
     total = context.total_steps
     if options.every.unit == "s" or (options.every.unit == "%" and not total):
         raise ConfigError(
-            f"average.swa.every={options.every} is no number of steps", "use average.swa.every=1ep or 100step"
+            f"average.swa.every={options.every} cannot be converted to steps", "use average.swa.every=1ep or 100step"
         )
     next_end = context.epoch_schedule.make_next_multiple(options.every, total)
 
@@ -97,15 +107,18 @@ def make_interval_check(options: Swa, context: BuildContext) -> Callable[[int], 
     last = next((step for step in range(total, 0, -1) if is_due(step)), 0)
     if total and (last == 0 or last - 1 < options.start_fraction * total):
         raise ConfigError(
-            f"average.swa.every={options.every} leaves no weights to average between {options.start_fraction:.0%} and the end "
-            f"of a run of {total} steps",
+            f"average.swa.every={options.every} leaves no weights to average "
+            f"between {options.start_fraction:.0%} and the end of a run of {total} steps",
             "use average.swa.every=1step, or a longer train.duration",
         )
     return is_due
 
 
 class TailAverage(WeightAverage):
-    """average = (n * average + weights) / (n + 1), after the steps that `ends` names, from the part `start` of the run on."""
+    """average = (n * average + weights) / (n + 1) after the steps that `is_interval_end` selects.
+
+    Averaging begins at the fraction `start` of the run.
+    """
 
     def __init__(self, start: float, is_interval_end: Callable[[int], bool]) -> None:
         super().__init__(0.0, 1, warmup=False)
@@ -113,7 +126,7 @@ class TailAverage(WeightAverage):
 
     @property
     def average_count(self) -> int:
-        """How many weights are in the average."""
+        """Return the number of weights in the average."""
         return self._updates
 
     @torch.no_grad()
@@ -123,7 +136,7 @@ class TailAverage(WeightAverage):
             self._updates += 1
 
     def is_due(self, step_info: StepInfo) -> bool:
-        """True where the step that began at `moment` ends with weights to be averaged."""
+        """Return whether the weights are averaged after this step."""
         return step_info.fraction >= self._start and self._ends(step_info.step + 1)
 
     @contextmanager
@@ -136,7 +149,7 @@ class TailAverage(WeightAverage):
 
 
 class AveragedStatistics(PreciseStatistics):
-    """Recomputed once per state of the average, and only where there is one."""
+    """Statistics that are recomputed once per state of the average, if there is one."""
 
     def __init__(self, batches: int, average: TailAverage) -> None:
         super().__init__(batches)

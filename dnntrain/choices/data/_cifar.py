@@ -1,8 +1,9 @@
-"""Reads CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): the binary version, or the Python version once its md5 is checked.
+"""Reader of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), binary or Python version.
 
-The Python version's files are pickles, which run code when they are read. So they are given to torchvision only, and
-only where the md5 of every file is the published one (torchvision holds those sums and checks them too). The binary
-version is plain bytes: each record is the label byte or bytes and 3 * 32 * 32 pixels, one plane for each colour.
+The files of the Python version are pickles, which run code when they are read. So only torchvision
+opens them, and only if the md5 of every file is the published one (torchvision holds these sums and
+checks them too). The binary version is plain bytes: each record is the label byte or bytes, then
+3 * 32 * 32 pixels, one plane for each color.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _FETCH_AGAIN_HINT = "fetch the file again; an interrupted download leaves such a
 
 @dataclass(frozen=True)
 class CifarSpec:
-    """What is known of one of the two. `label_bytes` begin each binary record; the last of them is the class."""
+    """Description of CIFAR-10 or CIFAR-100.
+
+    Each binary record begins with `label_bytes` bytes, the last of which is the class.
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -42,7 +46,10 @@ class CifarSpec:
 
 
 def build_cifar(options: FileData, spec: CifarSpec) -> DataSet:
-    """Reads the data set, downloaded first where asked for. Raises DataError naming folder or file."""
+    """Read the data set; download it first if `options.download` is set.
+
+    Raises DataError, which names the folder or file.
+    """
     root = find_data_root(options.root, spec.name)
     folders = [root, root / spec.binary_folder]
     folder = next((folder for folder in folders if (folder / spec.test_files[0]).exists()), None)
@@ -60,14 +67,17 @@ def build_cifar(options: FileData, spec: CifarSpec) -> DataSet:
 
 
 def read_binary(folder: Path, files: tuple[str, ...], spec: CifarSpec, split: str) -> ArraySource:
-    """The images of all `files` in `folder`, in order. Raises DataError naming a file that is not whole."""
+    """Return the images of all `files` in `folder`, in order.
+
+    Raises DataError, which names the file, if a file is incomplete.
+    """
     images, labels = [], []
     size_bytes = spec.label_bytes + _PIXELS
     for name in files:
         path = folder / name
         if check_regular_file(path).st_size % size_bytes:
             raise DataError(
-                f"{path}: {path.stat().st_size:,} bytes are no whole number of records of {size_bytes:,}",
+                f"{path}: the size of {path.stat().st_size:,} bytes must be a multiple of a record's {size_bytes:,}",
                 _FETCH_AGAIN_HINT,
             )
         records = np.fromfile(path, dtype=np.uint8).reshape(-1, size_bytes)
@@ -97,7 +107,7 @@ def _read_python(root: Path, options: FileData, spec: CifarSpec, split: str) -> 
                 f"set data.root to the folder with {dataset_class.base_folder} or {spec.binary_folder}, or data.download=true",
             )
         if not check_integrity(path, md5):
-            raise DataError(f"{path}: its md5 is not {md5}; it is a pickle, and so not opened", _FETCH_AGAIN_HINT)
+            raise DataError(f"{path}: the md5 must be {md5}; another pickle is not opened", _FETCH_AGAIN_HINT)
     torchvision_dataset = dataset_class(str(root), train=split == "train")
     labels = validate_labels(np.asarray(torchvision_dataset.targets), len(spec.class_names), spec.name)
     return ArraySource(torch.from_numpy(torchvision_dataset.data).permute(0, 3, 1, 2), labels, f"{spec.name} {split}")

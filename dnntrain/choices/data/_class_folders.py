@@ -1,4 +1,4 @@
-"""Finds the images of a folder of class folders, and what is wrong with it."""
+"""Search and checks of a folder that holds one folder for each class."""
 
 from __future__ import annotations
 
@@ -34,13 +34,17 @@ class ClassFolders:
 
     @classmethod
     def scan(cls, folder: Path, strict: bool) -> ClassFolders:
-        """The split in `folder`. Raises DataError naming what is missing and, where `strict`, an empty file."""
+        """Return the split in `folder`.
+
+        Raises DataError if there are fewer than 2 classes or a class without images; if `strict`,
+        also for an empty file.
+        """
         classes = [path for path in _list_entries(folder) if path.is_dir()]
         if not classes:
-            raise DataError(f"{folder}: holds no class folder", _LAYOUT_HINT)
+            raise DataError(f"{folder}: there is no class folder in it", _LAYOUT_HINT)
         if len(classes) == 1:
             raise DataError(
-                f"{folder}: holds one class only ({format_folder_name(classes[0].name)}); at least 2 are needed",
+                f"{folder}: holds only one class ({format_folder_name(classes[0].name)}); at least 2 are needed",
                 _LAYOUT_HINT,
             )
         paths: list[Path] = []
@@ -61,12 +65,15 @@ class ClassFolders:
         return cls(folder, names, tuple(paths), np.array(labels, dtype=np.int64))
 
     def select_images(self, index: Index) -> ClassFolders:
-        """The images `index` of this split, as a split with the same classes."""
+        """Return the images `index` as a split with the same classes."""
         return ClassFolders(self.folder, self.class_names, tuple(self.paths[i] for i in index), self.labels[index])
 
     @staticmethod
     def compute_splits_digest(splits: list[ClassFolders], root: Path) -> str:
-        """sha256 over class names, labels, names and sizes of all files, and their contents where those are small."""
+        """Return the sha256 of class names, labels, and names and sizes of all files.
+
+        It includes the contents of the files if they have at most 64 MiB together.
+        """
         paths = [path for split in splits for path in split.paths]
         sizes = [_get_size_bytes(path) for path in paths]
         digest_parts: list[str | NDArray[np.generic]] = ["image_folder", *splits[0].class_names]
@@ -78,11 +85,14 @@ class ClassFolders:
 
 
 def find_splits(root: Path) -> tuple[Path, Path | None]:
-    """The folders of training and test split; no test folder: a part of the first is to be held out."""
+    """Return the folders of the training and test splits.
+
+    The second is None if there is no test folder; then the caller holds out a part of the first.
+    """
     if not root.exists():
         raise DataError(f"{root}: there is no such folder", "set data.root to the folder of your images")
     if not root.is_dir():
-        raise DataError(f"{root}: is no folder", "set data.root to the folder of your images")
+        raise DataError(f"{root}: is not a folder", "set data.root to the folder of your images")
     if not _list_entries(root):
         raise DataError(f"{root}: the folder is empty", _LAYOUT_HINT)
     if not (root / "train").is_dir():
@@ -91,7 +101,7 @@ def find_splits(root: Path) -> tuple[Path, Path | None]:
 
 
 def check_same_classes(train: ClassFolders, test: ClassFolders) -> None:
-    """Raises DataError, naming the classes that only one of the splits has."""
+    """Raise DataError if the splits differ in their classes, and name the difference."""
     if train.class_names == test.class_names:
         return
     only_train = sorted(set(train.class_names) - set(test.class_names))
@@ -104,7 +114,10 @@ def check_same_classes(train: ClassFolders, test: ClassFolders) -> None:
 
 
 def warn_of_shared_images(train: ClassFolders, test: ClassFolders) -> None:
-    """Warns of test images that are training images too: the same file, or the same name with the same bytes."""
+    """Warn if test images are training images too.
+
+    An image is shared if it is the same file, or has the same name and the same bytes.
+    """
     train_identities = {_get_file_identity(path) for path in train.paths}
     train_path_by_name = {(path.name, _get_size_bytes(path)): path for path in train.paths}
     shared_paths = []
@@ -117,18 +130,21 @@ def warn_of_shared_images(train: ClassFolders, test: ClassFolders) -> None:
     if shared_paths:
         warnings.warn(
             f"{len(shared_paths)} of {len(test.paths)} test images are training images too, such as {shared_paths[0]}: "
-            "the test figures will be too good",
+            "the test metrics will be too good",
             stacklevel=2,
         )
 
 
 def format_folder_name(name: str) -> str:
-    """A folder's name as text: bytes that are no UTF-8 are replaced, so that it can be written to any file."""
+    """Return a folder's name as text that can be written to any file.
+
+    Bytes that are not UTF-8 are replaced.
+    """
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _list_entries(folder: Path) -> list[Path]:
-    """What `folder` holds, sorted by name, without hidden entries."""
+    """Return the entries of `folder`, sorted by name, without hidden ones."""
     try:
         return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
     except OSError as error:
@@ -136,7 +152,10 @@ def _list_entries(folder: Path) -> list[Path]:
 
 
 def _find_images(folder: Path, parent_folders: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Files with an image's suffix in `folder` and below. A folder that a link leads back to is not entered again."""
+    """Yield the files with an image suffix in `folder` and below.
+
+    A folder to which a symbolic link leads back is not entered again.
+    """
     real_folder = os.path.realpath(folder)
     if real_folder in parent_folders:
         return
@@ -163,7 +182,7 @@ def _get_file_identity(path: Path) -> tuple[int, int] | Path:
 
 
 def _hash_content(path: Path) -> str:
-    """sha256 of a regular file's bytes; empty where it cannot be read."""
+    """Return the sha256 of a regular file's bytes; "" if it cannot be read."""
     try:
         check_regular_file(path)
         with path.open("rb") as file:

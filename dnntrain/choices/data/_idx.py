@@ -1,4 +1,7 @@
-"""Reads idx files, the format of MNIST (LeCun, Cortes & Burges, 1998): a header, then one byte a value; gzip too."""
+"""Reader of idx files, gzipped or not: the format of MNIST (LeCun, Cortes & Burges, 1998).
+
+A file is a header, then one byte for each value.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,20 @@ _FETCH_AGAIN_HINT = "fetch the file again; an interrupted download leaves such a
 
 
 def find_folder(folders: list[Path]) -> Path | None:
-    """The first of `folders` that holds the training images."""
+    """Return the first of `folders` that holds the training images, or None."""
     return next((folder for folder in folders if find_file(folder, "train-images-idx3-ubyte") is not None), None)
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """`folder`/`name`, or the same gzipped; None where neither exists."""
+    """Return `folder`/`name`, or the same gzipped; None if neither exists."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
 
 
 def read_split(folder: Path, prefix: str, name: str, num_classes: int) -> ArraySource:
-    """The split `prefix` ("train" or "t10k") in `folder`. Raises DataError, naming the file, where it is not whole."""
+    """Return the split `prefix` ("train" or "t10k") in `folder`.
+
+    Raises DataError, which names the file, if it is incomplete.
+    """
     import torch
 
     image_path, label_path = (
@@ -54,7 +60,10 @@ def read_split(folder: Path, prefix: str, name: str, num_classes: int) -> ArrayS
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The array of bytes with `dimensions` axes in `path`. Raises DataError for another type or size, or damage."""
+    """Return the array of bytes with `dimensions` axes in `path`.
+
+    Raises DataError for another type or size, or damage.
+    """
     status = check_regular_file(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -85,7 +94,10 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _parse_shape(header: bytes, dimensions: int, path: Path) -> tuple[int, ...]:
-    """The sizes after the magic number, which is two zeros, 8 (unsigned bytes) and the number of axes."""
+    """Return the sizes after the magic number.
+
+    The magic number is two zeros, 8 (unsigned bytes) and the number of axes.
+    """
     expected = bytes([0, 0, 8, dimensions])
     if len(header) < 4 + 4 * dimensions or header[:4] != expected:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Data sets of the MNIST family: four idx files each, found in the folders where they usually lie."""
+"""Data sets of the MNIST family: four idx files each, searched for in the usual folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from dnntrain.protocols import InputSpec, TargetSpec
 
 @dataclass(frozen=True)
 class IdxSpec:
-    """What is known of one data set. `torchvision_class` downloads it; `system_folder`: where packages put it."""
+    """Description of one data set.
+
+    torchvision_class  downloads the data set
+    system_folder      folder in which system packages install it
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -27,7 +31,10 @@ class IdxSpec:
 
 
 def build_idx(options: FileData, spec: IdxSpec) -> DataSet:
-    """Reads the data set, downloaded first where asked for. Raises DataError naming folder or file."""
+    """Read the data set; download it first if `options.download` is set.
+
+    Raises DataError, which names the folder or file.
+    """
     root = find_data_root(options.root, spec.name)
     folders = [
         root / subfolder

@@ -1,4 +1,4 @@
-"""Where data sets lie on this machine."""
+"""Folders of data sets on this machine, and downloads into them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from dnntrain.errors import DataError
 
 
 def find_data_root(root: str | None, name: str, environ: Mapping[str, str] | None = None) -> Path:
-    """`root` where it is set, else $DNNTRAIN_DATA, else $XDG_DATA_HOME/dnntrain (~/.local/share/dnntrain)."""
+    """Return `root` if set, else $DNNTRAIN_DATA, else $XDG_DATA_HOME/dnntrain.
+
+    $XDG_DATA_HOME is ~/.local/share by default.
+    """
     environ = os.environ if environ is None else environ
     if root:
         return Path(root).expanduser()
@@ -24,9 +27,10 @@ def find_data_root(root: str | None, name: str, environ: Mapping[str, str] | Non
 
 
 def download_data_set(root: Path, torchvision_class: str) -> None:
-    """Fetches the data set into `root` through torchvision, which checks the md5 of what it fetched.
+    """Download the data set into `root` with torchvision, which checks the md5.
 
-    Several processes may ask at once: one fetches, the others wait for it. Raises DataError where it cannot be fetched.
+    Several processes may call this at once: one downloads, the others wait for it. Raises DataError
+    if the download fails.
     """
     from torchvision import datasets
 
@@ -44,7 +48,7 @@ def download_data_set(root: Path, torchvision_class: str) -> None:
 
 @contextmanager
 def _exclusive_lock(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path` where the system has such locks."""
+    """Hold an exclusive lock on `path` if the system supports such locks."""
     try:
         import fcntl
     except ImportError:

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009): 32x32 colour photographs of 10 things."""
+"""CIFAR-10 (Krizhevsky, 2009): 32x32 color photographs of 10 kinds of objects."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ SPEC = CifarSpec(
 
 @dataclass(frozen=True)
 class Cifar10(FileData):
-    """50,000 training and 10,000 test images in 10 classes, from ROOT/cifar-10-batches-bin or ROOT/cifar-10-batches-py.
+    """50,000 training and 10,000 test images in 10 classes.
 
-    The Python version's files are pickles: they are opened only where their md5 is the published one.
+    They are read from ROOT/cifar-10-batches-bin or ROOT/cifar-10-batches-py. The Python version's
+    files are pickles: they are opened only if their md5 is the published one.
     """
 
     default_crop_padding: ClassVar[int] = 4

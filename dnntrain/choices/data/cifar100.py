@@ -1,4 +1,4 @@
-"""CIFAR-100 (Krizhevsky, 2009): 32x32 colour photographs of 100 things."""
+"""CIFAR-100 (Krizhevsky, 2009): 32x32 color photographs of 100 kinds of objects."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ SPEC = CifarSpec(
 
 @dataclass(frozen=True)
 class Cifar100(FileData):
-    """50,000 training and 10,000 test images in 100 classes, from ROOT/cifar-100-binary or ROOT/cifar-100-python.
+    """50,000 training and 10,000 test images in 100 classes.
 
-    The Python version's files are pickles: they are opened only where their md5 is the published one.
+    They are read from ROOT/cifar-100-binary or ROOT/cifar-100-python. The Python version's files
+    are pickles: they are opened only if their md5 is the published one.
     """
 
     default_crop_padding: ClassVar[int] = 4

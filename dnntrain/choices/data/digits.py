@@ -1,4 +1,7 @@
-"""8x8 handwritten digits, shipped with dnntrain (see DIGITS_LICENSE.md): Alpaydin & Kaynak, UCI, 1998."""
+"""8x8 handwritten digits (Alpaydin & Kaynak, UCI, 1998), shipped with dnntrain.
+
+See DIGITS_LICENSE.md.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ FILE = Path(__file__).with_name("digits.npz")
 
 @dataclass(frozen=True)
 class Digits(ImageData):
-    """1,437 training and 360 test images of digits, 8x8 gray pixels; needs no network. The split is fixed."""
+    """1,437 training and 360 test images of digits, 8x8 gray pixels.
+
+    They need no network. The split is fixed.
+    """
 
     default_crop_padding: ClassVar[int] = 1
 
@@ -48,6 +54,6 @@ def _read_arrays(path: Path) -> dict[str, NDArray[np.uint8]]:
 
 
 def _scale_to_bytes(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[torch.Tensor, NDArray[np.int64]]:
-    """Gray values 0..16 as 0..255, rounded to the nearest; one channel is added."""
+    """Scale gray values from 0..16 to 0..255, rounded to the nearest; add a channel."""
     pixels = ((images.astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
     return torch.from_numpy(pixels)[:, None], labels.astype(np.int64)

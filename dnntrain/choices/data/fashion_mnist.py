@@ -9,7 +9,7 @@ from dnntrain.choices.data._idx_dataset import IdxSpec, build_idx
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
 
-#: Where Debian's package dataset-fashion-mnist puts its files.
+#: Folder in which Debian's package dataset-fashion-mnist installs its files.
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 SPEC = IdxSpec(
@@ -37,8 +37,8 @@ SPEC = IdxSpec(
 class FashionMnist(FileData):
     """60,000 training and 10,000 test images in 10 classes, from idx files, gzipped or not.
 
-    They are looked for in the root folder itself and in raw/, FashionMNIST/raw/, fashion_mnist/ and fashion-mnist/
-    below it; where no root is set, also in the folder of Debian's package.
+    They are searched for in the root folder itself and in raw/, FashionMNIST/raw/, fashion_mnist/
+    and fashion-mnist/ below it; if no root is set, also in the folder of Debian's package.
     """
 
     def build(self) -> DataSet:

@@ -20,17 +20,19 @@ from dnntrain.utils.rng import Key
 #: With `pipeline=auto`, splits up to this many bytes at input size are decoded once and held in memory.
 RESIDENT_BYTES = 256 * 2**20
 
-#: Channel means and deviations of ImageNet's training images; for gray, those of its luminance.
+#: Channel means and deviations of ImageNet's training images; for gray, of their luminance.
 _MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
 _STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 
 
 @dataclass(frozen=True)
 class ImageFolder(ImageData):
-    """ROOT/train/CLASS/ and ROOT/test/CLASS/ (or val/), or ROOT/CLASS/ alone: a fixed part is kept for the test.
+    """Images in ROOT/train/CLASS/ and ROOT/test/CLASS/ (or val/), or in ROOT/CLASS/.
 
-    JPEG, PNG, WebP, BMP, GIF and TIFF files (first frame), found in subfolders of a class too, and behind symbolic
-    links; hidden files and other suffixes are passed over. Classes are the folders' names in alphabetical order.
+    Without a test folder, a fixed part of the images is kept for the test. The images are JPEG,
+    PNG, WebP, BMP, GIF and TIFF files (first frame), also in subfolders of a class and behind
+    symbolic links. Hidden files and other suffixes are skipped. Classes are the folders' names in
+    alphabetical order.
     """
 
     label_key: ClassVar[str] = "root"
@@ -54,7 +56,7 @@ class ImageFolder(ImageData):
     def build(self) -> DataSet:
         if self.random_resized_crop and self.pipeline == "resident":
             raise ConfigError(
-                "data.random_resized_crop=true reads each image anew, which data.pipeline=resident cannot",
+                "data.random_resized_crop=true reads images in every epoch; data.pipeline=resident does not support it",
                 "use data.pipeline=streaming or auto",
             )
         root = find_data_root(self.root, "image_folder")
@@ -82,7 +84,8 @@ class ImageFolder(ImageData):
         )
         if len(test_index) == 0:
             raise DataError(
-                f"{train.folder}: data.test_fraction={self.test_fraction:g} of its {len(train.paths)} images is none",
+                f"{train.folder}: "
+                f"data.test_fraction={self.test_fraction:g} selects none of its {len(train.paths)} images",
                 "set a larger data.test_fraction, or put test images in ROOT/test/CLASS/",
             )
         return train.select_images(train_index), train.select_images(test_index)

@@ -15,7 +15,7 @@ SPEC = IdxSpec(name="mnist", class_names=tuple("0123456789"), mean=(0.1307,), st
 class Mnist(FileData):
     """60,000 training and 10,000 test images in 10 classes, from idx files, gzipped or not.
 
-    They are looked for in the root folder itself and in raw/, MNIST/raw/ and mnist/ below it.
+    They are searched for in the root folder itself and in raw/, MNIST/raw/ and mnist/ below it.
     """
 
     def build(self) -> DataSet:

@@ -1,4 +1,4 @@
-"""Made-up images: a smooth pattern for each class under noise."""
+"""Generated images: a smooth pattern for each class under noise."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from dnntrain.input.source import ArraySource, DataSet, compute_digest
 from dnntrain.protocols import InputSpec, TargetSpec
 from dnntrain.utils.rng import Key
 
-#: Images made at a time, so that their floats stay small beside the bytes that are kept.
+#: Images generated at a time, so that their floats take little memory beside the stored bytes.
 _BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class Synthetic(ImageData):
-    """Image i, of class i mod classes, is `128 + 64 * pattern + 255 * noise * gaussian`, clipped to bytes.
+    """Image i is `128 + 64 * pattern + 255 * noise * gaussian`, clipped to bytes.
 
-    A pattern is the product of two waves, along and across, of keyed frequency and phase.
+    Its class is i mod classes. A pattern is the product of two waves, along and across, of keyed
+    frequency and phase.
     """
 
     train_size: PositiveInt = 2048  # number of training images
@@ -52,7 +53,7 @@ class Synthetic(ImageData):
         )
 
     def _make_patterns(self) -> NDArray[np.float32]:
-        """[classes, channels, height, width] in [-1, 1]."""
+        """Return the patterns [classes, channels, height, width] in [-1, 1]."""
         pattern_index = np.arange(self.num_classes * self.channels)
         key = Key(self.data_seed, "synthetic pattern")
         angles = np.linspace(0, 2 * np.pi, self.image_size, endpoint=False)
@@ -72,7 +73,7 @@ class Synthetic(ImageData):
         for start in range(0, size, _BLOCK):
             block = slice(start, min(start + _BLOCK, size))
             pixels = np.arange(block.start * values, block.stop * values)
-            # The sum of four uniform numbers is near enough to a gaussian, and the same on every machine.
+            # The sum of four uniform numbers approximates a gaussian, and is the same on every machine.
             total = sum(key.uniform(pixels, draw).astype(np.float32) for draw in range(4))
             gaussian = ((total - 2.0) * np.sqrt(3.0)).astype(np.float32).reshape(-1, *patterns.shape[1:])
             images[block] = (128 + 64 * patterns[labels[block]] + 255 * self.noise * gaussian).clip(0, 255)

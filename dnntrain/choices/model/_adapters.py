@@ -1,4 +1,4 @@
-"""Models from libraries and users' files: built by their constructors, adapted to the data, tried on one image."""
+"""Build models from libraries and users' files, adapt them to the data, and try them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from dnntrain.nn.shape import ModelShape
 
 
 def build_and_check(make: Callable[[], nn.Module], shape: ModelShape, model_name: str) -> nn.Module:
-    """`make()`, marked so that `initialise` respects its constructor's first weights, and tried.
+    """Return the model `make()` after a forward pass of one image.
 
-    Raises ConfigError, which calls the model `what`, where its constructor or a forward pass fails, or where that gives
-    anything but [1, classes].
+    The model is marked so that `initialize_weights` keeps the initialization of its constructor.
+    Raises ConfigError, which calls the model `model_name`, if the constructor or the forward pass
+    fails, or if the outputs are not [1, classes].
     """
     model = _call_constructor(make, model_name)
     _check_forward(model, shape, model_name)
@@ -29,12 +30,12 @@ def build_and_check(make: Callable[[], nn.Module], shape: ModelShape, model_name
 
 
 def import_library(name: str) -> Any:
-    """A library that is imported only where a model of it is chosen; its types are not checked."""
+    """Import a library that is needed only for its models; its types are not checked."""
     return import_module(name)
 
 
 def adapt_input_channels(model: nn.Module, channels: int) -> None:
-    """Replaces the first convolution by one for images of `channels` channels, where it has another number."""
+    """Replace the first convolution if it does not take `channels` channels."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             if module.in_channels != channels:
@@ -43,7 +44,7 @@ def adapt_input_channels(model: nn.Module, channels: int) -> None:
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts `module` in the place of the inner module `name`."""
+    """Replace the inner module `name` by `module`."""
     parent, _, child_name = name.rpartition(".")
     setattr(model.get_submodule(parent), child_name, module)
 
@@ -76,7 +77,7 @@ def _call_constructor(make: Callable[[], nn.Module], model_name: str) -> nn.Modu
 
 
 def _check_forward(model: nn.Module, shape: ModelShape, model_name: str) -> None:
-    """One image through the model in eval mode; a model on the meta device is not tried."""
+    """Run one image through the model in eval mode, except on the meta device."""
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         return
     training = model.training
@@ -102,7 +103,7 @@ def _check_forward(model: nn.Module, shape: ModelShape, model_name: str) -> None
 
 
 def describe_error(error: BaseException) -> str:
-    """`TypeError: … (model.py:12)`: the first line of the error, and where it came from."""
+    """Return the first line of the error and its place: `TypeError: … (model.py:12)`."""
     line = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

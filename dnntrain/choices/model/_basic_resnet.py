@@ -1,4 +1,4 @@
-"""Residual networks of basic blocks (He et al., "Deep residual learning for image recognition", 2016), of any depth."""
+"""Residual networks of basic blocks, of any depth (He et al., "Deep residual learning …", 2016)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Shortcut = Literal["pad", "project"]
 
 
 class ResidualNetwork(nn.Module):
-    """stem → stages of blocks → global average → linear; images [n, channels, height, width] → logits [n, classes].
+    """stem → stages of blocks → global average → linear.
 
-    Each stage has `blocks[i]` blocks of `widths[i]` channels; all but the first begin with stride 2.
+    Images [n, channels, height, width] → logits [n, classes]. Each stage has `blocks[i]` blocks of
+    `widths[i]` channels; all but the first begin with stride 2.
     """
 
     def __init__(
@@ -54,23 +55,23 @@ class ResidualNetwork(nn.Module):
         return self.classify(features)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Features [n, channels, height, width] → logits [n, classes]."""
+        """Map features [n, channels, height, width] to logits [n, classes]."""
         logits: Tensor = self.head(features.mean((2, 3)))
         return logits
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
-        """The forward pass as consecutive sections, for pipeline stages."""
+        """Return the forward pass as consecutive sections, for pipeline stages."""
         blocks = [((name,), block) for name, block in list_blocks(self.stages)]
         return [(("stem",), self.stem), *blocks, (("head",), self.classify)]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
-        """How layers are divided over tensor-parallel ranks."""
+        """Return how layers are sharded over tensor-parallel ranks."""
         inner = {"conv1": "columns", "norm1": "features", "conv2": "rows"}
         return {f"{block}.{name}": style for block, _ in list_blocks(self.stages) for name, style in inner.items()}
 
 
 def list_blocks(stages: nn.ModuleList) -> list[tuple[str, nn.Module]]:
-    """(name in the network, block) of every block of the sequences `stages`, in order."""
+    """Return (name in the network, block) of every block of `stages`, in order."""
     return [
         (f"stages.{stage}.{number}", block)
         for stage, blocks in enumerate(stages)
@@ -79,7 +80,10 @@ def list_blocks(stages: nn.ModuleList) -> list[tuple[str, nn.Module]]:
 
 
 class Stem(nn.Module):
-    """Small images: a 3x3 convolution. Else 7x7 with stride 2 and max pooling with stride 2, as for ImageNet."""
+    """A 3x3 convolution for small images, or the stem of ImageNet models.
+
+    The latter is a 7x7 convolution with stride 2 and max pooling with stride 2.
+    """
 
     def __init__(self, channels: int, width: int, small: bool) -> None:
         super().__init__()
@@ -111,7 +115,10 @@ class BasicBlock(nn.Module):
         return functional.relu(self.drop_path(self.norm2(self.conv2(inner))) + self.shortcut(features), inplace=True)
 
     def initialize_own_parameters(self) -> None:
-        """The block begins as its shortcut (Goyal et al., "Accurate, large minibatch SGD", 2017, section 5.1)."""
+        """Initialize the block to its shortcut.
+
+        See Goyal et al., "Accurate, large minibatch SGD", 2017, section 5.1.
+        """
         if self.zero_residual and getattr(self.norm2, "weight", None) is not None:
             nn.init.zeros_(self.norm2.weight)
 
@@ -132,7 +139,7 @@ class PaddedShortcut(nn.Module):
 
 
 class ProjectedShortcut(nn.Module):
-    """A 1x1 convolution and its normalisation: option B."""
+    """A 1x1 convolution and its normalization: option B."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -145,7 +152,7 @@ class ProjectedShortcut(nn.Module):
 
 
 def make_shortcut(inputs: int, outputs: int, stride: int, kind: Shortcut) -> nn.Module:
-    """The identity where sizes agree, else the chosen kind."""
+    """Return the identity if sizes agree, else a shortcut of the chosen kind."""
     if inputs == outputs and stride == 1:
         return nn.Identity()
     return PaddedShortcut(inputs, outputs, stride) if kind == "pad" else ProjectedShortcut(inputs, outputs, stride)

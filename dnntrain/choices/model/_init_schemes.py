@@ -1,4 +1,7 @@
-"""Schemes of first weights: each is applied to a module after its own reset, with torch's generator seeded for it.
+"""Initialization schemes of weights.
+
+A scheme is applied to each module after the module's own reset, with torch's generator seeded for
+it.
 
 default      torch's: uniform within ±1/sqrt(fan_in), biases too
 kaiming      normal of variance 2/fan_in, biases 0 (He et al., "Delving deep into rectifiers", 2015)
@@ -14,14 +17,17 @@ from torch import nn
 
 
 def initialize_kaiming(module: nn.Module) -> None:
-    """Keeps the variance of activations through ReLU layers."""
+    """Initialize so that ReLU layers keep the variance of activations."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         _zero_bias(module)
 
 
 def initialize_orthogonal(module: nn.Module) -> None:
-    """Keeps the norm of activations through ReLU layers; a convolution counts as the matrix [out, in * kh * kw]."""
+    """Initialize so that ReLU layers keep the norm of activations.
+
+    A convolution is treated as the matrix [out, in * kh * kw].
+    """
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.orthogonal_(module.weight, gain=math.sqrt(2.0))
         _zero_bias(module)

@@ -1,4 +1,7 @@
-"""A convolutional network made for short trainings (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024)."""
+"""A convolutional network for short trainings.
+
+Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,18 @@ from dnntrain.config.fields import PositiveInt
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import ModelChoice
 
-#: The paper's factor of the logits, without which so wide a head is sure too early.
+#: The paper's factor of the logits; without it, so wide a head becomes too confident too early.
 _LOGIT_SCALE = 1 / 9
 
 
 @dataclass(frozen=True)
 class Airbench(ModelChoice):
-    """Three blocks that pool before they normalise, so that most of their work is done on a quarter of the pixels; at least 8x8 of them.
+    """Three blocks that pool before they normalize; images of at least 8x8 pixels.
 
-    Other than in the paper the stem is a padded 3x3 convolution, which reg.whitening can fill and freeze, norms learn their scale, the
-    head has a bias, and a block's second convolution has a shortcut around it, as in the paper's larger networks.
+    Pooling first leaves a quarter of the pixels for most of a block's work. Unlike in the paper,
+    the stem is a padded 3x3 convolution, which reg.whitening can initialize and freeze; norms learn
+    their scale; the head has a bias; and a block's second convolution has a shortcut around it, as
+    in the paper's larger networks.
     """
 
     stem_channels: PositiveInt = 16  # channels of the first convolution
@@ -33,7 +38,10 @@ class Airbench(ModelChoice):
 
 
 class AirbenchNetwork(nn.Module):
-    """stem → blocks → global maximum → linear; images [n, channels, height, width] → logits [n, classes]."""
+    """stem → blocks → global maximum → linear.
+
+    Images [n, channels, height, width] → logits [n, classes].
+    """
 
     def __init__(self, shape: ModelShape, stem: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
@@ -51,22 +59,25 @@ class AirbenchNetwork(nn.Module):
         return self.classify(features)
 
     def apply_stem(self, images: Tensor) -> Tensor:
-        """The first convolution."""
+        """Apply the first convolution."""
         return functional.gelu(self.stem(images))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Features [n, channels, height, width] → logits [n, classes]."""
+        """Map features [n, channels, height, width] to logits [n, classes]."""
         logits: Tensor = _LOGIT_SCALE * self.head(functional.adaptive_max_pool2d(features, 1).flatten(1))
         return logits
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
-        """The forward pass as consecutive sections, for pipeline stages."""
+        """Return the forward pass as consecutive sections, for pipeline stages."""
         blocks = [((f"blocks.{number}",), block) for number, block in enumerate(self.blocks)]
         return [(("stem",), self.apply_stem), *blocks, (("head",), self.classify)]
 
 
 class AirbenchBlock(nn.Module):
-    """y = gelu(norm1(pool(conv1(x)))); y + gelu(norm2(conv2(y))), at half the height and width of x."""
+    """y = gelu(norm1(pool(conv1(x)))); y + gelu(norm2(conv2(y))).
+
+    The outputs have half the height and width of x.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

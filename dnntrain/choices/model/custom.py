@@ -1,6 +1,6 @@
-"""A model of the user's own: a class in a Python file, or one that an installed package offers.
+"""Your own model: a class in a Python file, or one that an installed package offers.
 
-The file is run as code, by the explicit wish of who names it. Its class is called with those of the keyword arguments
+If you name a file, it is run as code. Its class is called with those of the keyword arguments
 num_classes, channels, height and width that its constructor takes:
 
     class Net(torch.nn.Module):
@@ -8,7 +8,8 @@ num_classes, channels, height and width that its constructor takes:
 
     dnntrain model=custom model.file=net.py model.name=Net
 
-A package offers a class, or a function that returns a module, by an entry point of the group `dnntrain.models`:
+A package offers a class, or a function that returns a module, by an entry point of the group
+`dnntrain.models`:
 
     [project.entry-points."dnntrain.models"]
     net = "my_package.models:Net"
@@ -42,7 +43,7 @@ ENTRY_POINT_GROUP = "dnntrain.models"
 
 @dataclass(frozen=True)
 class Custom(ModelChoice):
-    """A torch.nn.Module of the user's: images [n, channels, height, width] → logits [n, classes]."""
+    """Your torch.nn.Module: images [n, channels, height, width] → logits [n, classes]."""
 
     file: str | None = None  # path of a Python file, which is run
     name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
@@ -63,7 +64,10 @@ class Custom(ModelChoice):
 
 
 def load_class(path: Path, name: str | None) -> Callable[..., Any]:
-    """The class `name` in the Python file `path`, or its only module class. Raises ConfigError with what there is."""
+    """Return the class `name` of the Python file `path`, or its only module class.
+
+    Raises ConfigError, which lists the classes of the file.
+    """
     module = run_python_file(path)
     classes = [
         key
@@ -85,7 +89,7 @@ def load_class(path: Path, name: str | None) -> Callable[..., Any]:
 
 
 def run_python_file(path: Path) -> ModuleType:
-    """The Python file `path` as a module; it is run once for each state of the file."""
+    """Return the Python file `path` as a module; run it once for each state of the file."""
     if not path.is_file():
         raise ConfigError(f"model.file={path} is not a file")
     path = path.resolve()
@@ -106,7 +110,10 @@ def run_python_file(path: Path) -> ModuleType:
 
 
 def load_entry_point(name: str) -> Callable[..., Any]:
-    """What the entry point `name` of an installed package is. Raises ConfigError with the nearest name."""
+    """Load the entry point `name` of an installed package.
+
+    Raises ConfigError with the nearest name.
+    """
     entries = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in entries:
         raise ConfigError(
@@ -118,13 +125,16 @@ def load_entry_point(name: str) -> Callable[..., Any]:
     except Exception as error:
         raise ConfigError(f"model.entry_point={name} cannot be loaded: {describe_error(error)}") from error
     if not callable(candidate):
-        raise ConfigError(f"model.entry_point={name} is a {type(candidate).__name__}, neither a class nor a function")
+        raise ConfigError(f"model.entry_point={name} must be a class or a function, not a {type(candidate).__name__}")
     maker: Callable[..., Any] = candidate
     return maker
 
 
 def select_arguments(maker: Callable[..., Any], shape: ModelShape, source_name: str) -> dict[str, int]:
-    """Those numbers of the shape that `maker` takes by keyword. Raises ConfigError where it needs others."""
+    """Return the numbers of the shape that `maker` takes by keyword.
+
+    Raises ConfigError if `maker` needs other arguments.
+    """
     values: dict[str, int] = asdict(shape)
     parameters = inspect.signature(maker).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
@@ -139,8 +149,9 @@ def select_arguments(maker: Callable[..., Any], shape: ModelShape, source_name: 
     ]
     if missing_names:
         raise ConfigError(
-            f"{source_name}: {maker.__name__} needs the arguments {', '.join(missing_names)}, which nothing gives",
-            f"give them defaults; it may take {', '.join(values)}",
+            f"{source_name}: {maker.__name__} needs the arguments {', '.join(missing_names)}; "
+            "dnntrain does not pass them",
+            f"give them defaults; dnntrain passes {', '.join(values)}",
         )
     parameter_names = {parameter.name for parameter in parameters if parameter.kind in keyword_kinds}
     return {name: value for name, value in values.items() if name in parameter_names}

@@ -29,7 +29,10 @@ class Mlp(ModelChoice):
 
 
 class Perceptron(nn.Module):
-    """Images [n, …] → logits [n, classes]; `widths` holds the number of inputs, then the width of each hidden layer."""
+    """Images [n, …] → logits [n, classes].
+
+    `widths` holds the number of inputs, then the width of each hidden layer.
+    """
 
     def __init__(self, widths: tuple[int, ...], num_classes: int, dropout: float, weight_scheme: InitScheme) -> None:
         super().__init__()
@@ -46,19 +49,19 @@ class Perceptron(nn.Module):
         return logits
 
     def apply_hidden_layer(self, layer: nn.Module, features: Tensor) -> Tensor:
-        """One hidden layer; flattens its input, which for the first is an image."""
+        """Apply one hidden layer to its flattened input, which for the first is an image."""
         activations: Tensor = self.dropout(functional.relu(layer(features.flatten(1)), inplace=True))
         return activations
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
-        """The forward pass as consecutive sections, for pipeline stages."""
+        """Return the forward pass as consecutive sections, for pipeline stages."""
         hidden = [
             ((f"layers.{number}",), partial(self.apply_hidden_layer, layer)) for number, layer in enumerate(self.layers)
         ]
         return [*hidden, (("head",), lambda features: self.head(features.flatten(1)))]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
-        """How layers are divided over tensor-parallel ranks."""
+        """Return how layers are sharded over tensor-parallel ranks."""
         names = [*(f"layers.{number}" for number in range(len(self.layers))), "head"]
         pairs = zip(names[::2], names[1::2], strict=False)
         return {name: style for pair in pairs for name, style in zip(pair, ("columns", "rows"), strict=True)}

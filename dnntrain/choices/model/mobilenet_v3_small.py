@@ -1,4 +1,7 @@
-"""MobileNetV3-Small (Howard et al., "Searching for MobileNetV3", 2019), torchvision's, with a stem for small images."""
+"""torchvision's MobileNetV3-Small with a stem for small images.
+
+Howard et al., "Searching for MobileNetV3", 2019.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class MobilenetV3Small(ModelChoice):
 
 
 def make_mobilenet(shape: ModelShape, stem_stride: int, width: float, dropout: float, bn_momentum: float) -> nn.Module:
-    """torchvision's model with another stride in the stem and other batch normalisation."""
+    """Return torchvision's model with the given stem stride and batch normalization."""
     model: nn.Module = import_library("torchvision.models").mobilenet_v3_small(
         weights=None,
         num_classes=shape.num_classes,

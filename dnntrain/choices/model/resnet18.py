@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al., "Deep residual learning for image recognition", 2016), with a stem for small images."""
+"""ResNet-18 with a stem for small images (He et al., "Deep residual learning …", 2016)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from dnntrain.protocols import ModelChoice
 
 @dataclass(frozen=True)
 class Resnet18(ModelChoice):
-    """Four stages of two basic blocks, 64 to 512 channels; images of at least 8x8 pixels, 32x32 with the large stem."""
+    """Four stages of two basic blocks, 64 to 512 channels.
+
+    Images must have at least 8x8 pixels, 32x32 with the large stem.
+    """
 
     width: PositiveInt = 64  # channels of the first stage; each later stage doubles them
     small_stem: bool = True  # true: 3x3 convolution; false, for images above 64 pixels: 7x7 with stride 2, max pooling

@@ -1,4 +1,4 @@
-"""Residual networks for CIFAR-10 (He et al., "Deep residual learning for image recognition", 2016, section 4.2)."""
+"""Residual networks for CIFAR-10 (He et al., "Deep residual learning …", 2016, section 4.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from dnntrain.protocols import ModelChoice
 
 @dataclass(frozen=True)
 class ResnetCifar(ModelChoice):
-    """Three stages of n basic blocks with 16, 32 and 64 channels: depth 6n + 2; images of at least 4x4 pixels."""
+    """Three stages of n basic blocks with 16, 32 and 64 channels: depth 6n + 2.
+
+    Images must have at least 4x4 pixels.
+    """
 
     depth: PositiveInt = 20  # layers with weights: 6n + 2, so 8, 14, 20, 32, 44, 56, 110 …
     width: PositiveInt = 16  # channels of the first stage; each later stage doubles them

@@ -16,7 +16,10 @@ from dnntrain.protocols import ModelChoice
 
 @dataclass(frozen=True)
 class SmallCnn(ModelChoice):
-    """conv 3x3 → ReLU → conv 3x3 → ReLU → max pool 2 → linear → ReLU → linear; images of at least 6x6 pixels."""
+    """conv 3x3 → ReLU → conv 3x3 → ReLU → max pool 2 → linear → ReLU → linear.
+
+    Images must have at least 6x6 pixels.
+    """
 
     channels: tuple[PositiveInt, PositiveInt] = (32, 64)  # output channels of the two convolutions
     hidden: PositiveInt = 128  # width of the hidden linear layer
@@ -47,28 +50,28 @@ class MnistNetwork(nn.Module):
         return self.classify(self.connect(self.pool(self.convolve(images))))
 
     def convolve(self, images: Tensor) -> Tensor:
-        """The first convolution."""
+        """Apply the first convolution."""
         return functional.relu(self.conv1(images), inplace=True)
 
     def pool(self, features: Tensor) -> Tensor:
-        """The second convolution, pooled and flattened."""
-        # ReLU is monotone, so it commutes with the maximum: after pooling it works on a quarter of the numbers.
+        """Apply the second convolution, pool and flatten."""
+        # ReLU commutes with the maximum: after pooling it works on a quarter of the numbers.
         return functional.relu(functional.max_pool2d(self.conv2(features), 2), inplace=True).flatten(1)
 
     def connect(self, features: Tensor) -> Tensor:
-        """The hidden linear layer."""
+        """Apply the hidden linear layer."""
         return functional.relu(self.hidden(self.dropout(features)), inplace=True)
 
     def classify(self, features: Tensor) -> Tensor:
-        """The last linear layer."""
+        """Apply the last linear layer."""
         logits: Tensor = self.head(self.dropout(features))
         return logits
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
-        """The forward pass as consecutive sections, for pipeline stages."""
+        """Return the forward pass as consecutive sections, for pipeline stages."""
         functions = {"conv1": self.convolve, "conv2": self.pool, "hidden": self.connect, "head": self.classify}
         return [((name,), function) for name, function in functions.items()]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
-        """How layers are divided over tensor-parallel ranks."""
+        """Return how layers are sharded over tensor-parallel ranks."""
         return {"conv1": "columns", "conv2": "rows", "hidden": "columns", "head": "rows"}

@@ -18,7 +18,10 @@ from dnntrain.utils.suggest import did_you_mean
 
 @dataclass(frozen=True)
 class Timm(ModelChoice):
-    """timm.create_model(arch), with the data's classes, channels and, where the model fixes it, image size."""
+    """timm.create_model(arch) with the data's classes and channels.
+
+    It gets the data's image size too if the model has a fixed one.
+    """
 
     label_key: ClassVar[str] = "name"
 
@@ -51,7 +54,7 @@ class Timm(ModelChoice):
 
 
 def create_timm_model(arch: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
-    """The model of timm."""
+    """Create the model with timm."""
     import timm
 
     model: nn.Module = timm.create_model(arch, pretrained=pretrained, **arguments)
@@ -59,7 +62,10 @@ def create_timm_model(arch: str, pretrained: bool, arguments: dict[str, Any]) ->
 
 
 def get_architecture_arguments(name: str, shape: ModelShape) -> dict[str, Any]:
-    """Arguments of timm.create_model that follow from the images: channels, and the size where the model fixes it."""
+    """Return the arguments of timm.create_model that depend on the images.
+
+    They are the channels, and the size if the model has a fixed one.
+    """
     import timm
 
     arguments: dict[str, Any] = {"in_chans": shape.channels}

@@ -20,7 +20,10 @@ from dnntrain.utils.suggest import did_you_mean
 
 @dataclass(frozen=True)
 class Torchvision(ModelChoice):
-    """torchvision.models.get_model(arch), with the data's classes and channels. Most are made for 224x224 pixels."""
+    """torchvision.models.get_model(arch) with the data's classes and channels.
+
+    Most models are designed for 224x224 pixels.
+    """
 
     label_key: ClassVar[str] = "name"
 
@@ -43,7 +46,7 @@ class Torchvision(ModelChoice):
         )
 
     def _find_pretrained_file(self, shape: ModelShape) -> Path:
-        """The file of the chosen weights in torch's cache."""
+        """Return the file of the chosen weights in torch's cache."""
         torchvision = import_library("torchvision")
 
         choices = torchvision.models.get_model_weights(self.name).__members__
@@ -55,13 +58,13 @@ class Torchvision(ModelChoice):
         if shape.channels != 3:
             raise ConfigError(
                 f"model.weights={self.weights} is for images of 3 channels; these have {shape.channels}",
-                "use model.weights=null, or data with colours",
+                "use model.weights=null, or data with colors",
             )
         return get_weights_file(choices[self.weights].value.url, self.download)
 
 
 def create_torchvision_model(arch: str, shape: ModelShape, pretrained: Path | None) -> nn.Module:
-    """The model with new weights, or with those of a file in all but the head."""
+    """Create the model; load all weights but the head's from `pretrained`, if given."""
     torchvision = import_library("torchvision")
     model: nn.Module = torchvision.models.get_model(
         arch, weights=None, num_classes=shape.num_classes, **_get_extra_arguments(arch, shape)
@@ -73,7 +76,10 @@ def create_torchvision_model(arch: str, shape: ModelShape, pretrained: Path | No
 
 
 def get_weights_file(url: str, download: bool) -> Path:
-    """The file of `url` in torch's cache, fetched only where `download` allows it; its hash is in its name."""
+    """Return the file of `url` in torch's cache; download it if `download` allows it.
+
+    The hash of the file is in its name.
+    """
     name = url.rpartition("/")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file():
@@ -92,9 +98,9 @@ def get_weights_file(url: str, download: bool) -> Path:
 
 
 def _get_extra_arguments(arch: str, shape: ModelShape) -> dict[str, Any]:
-    """What some constructors need besides the number of classes."""
+    """Return the arguments that some constructors need besides the number of classes."""
     if arch in ("googlenet", "inception_v3"):
-        # Without their auxiliary classifiers, whose outputs come as a tuple.
+        # With auxiliary classifiers the outputs would be a tuple.
         return {"aux_logits": False, "init_weights": True}
     if arch.startswith("vit_"):
         return {"image_size": shape.height}

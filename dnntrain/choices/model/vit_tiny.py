@@ -1,6 +1,7 @@
 """A vision transformer (Dosovitskiy et al., 2021) of the size of DeiT-Ti (Touvron et al., 2021).
 
-Modules and parameters are named as in timm, so that weights of its `vit_tiny_patch16_224` load here, and these there.
+Modules and parameters have timm's names, so that weights of its `vit_tiny_patch16_224` load here
+and weights of this model load there.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import ModelChoice
 
-#: A patch size is chosen such that an image has at least this many patches, and refused where it has more than _MOST.
+#: The default patch size gives at least _MIN_PATCHES patches; more than _MAX_PATCHES are an error.
 _MIN_PATCHES, _MAX_PATCHES = 49, 1024
 
 
 @dataclass(frozen=True)
 class VitTiny(ModelChoice):
-    """Patches and a class token through pre-norm transformer blocks; learned positions; the class token decides."""
+    """Pre-norm transformer blocks on patches and a class token, which the head classifies.
+
+    Positions are learned.
+    """
 
     patch_size: PositiveInt | None = None  # side of a patch, pixels; null: the largest up to 16 that gives 49 patches
     embed_dim: PositiveInt = 192  # width of a token
@@ -63,7 +67,7 @@ class VitTiny(ModelChoice):
         return model
 
     def get_timm_arguments(self, shape: ModelShape, patch: int) -> dict[str, Any]:
-        """What makes timm's model of the same name this one."""
+        """Return the arguments with which timm builds the same architecture."""
         return {
             "in_chans": shape.channels,
             "img_size": [shape.height, shape.width],
@@ -76,9 +80,9 @@ class VitTiny(ModelChoice):
 
 
 def choose_patch(height: int, width: int) -> int:
-    """The largest patch side up to 16 that divides both sides and gives 49 patches or more; 1 where none does.
+    """Return the largest patch side up to 16 that gives 49 patches or more, else 1.
 
-    8x8 → 1, 28x28 → 4, 32x32 → 4, 64x64 → 8, 224x224 → 16.
+    It divides both sides of the image: 8x8 → 1, 28x28 → 4, 32x32 → 4, 64x64 → 8, 224x224 → 16.
     """
     divisors = [side for side in range(1, 17) if height % side == 0 and width % side == 0]
     return max((side for side in divisors if (height // side) * (width // side) >= _MIN_PATCHES), default=1)
@@ -112,33 +116,36 @@ class VisionTransformer(nn.Module):
         return self.classify(self.blocks(self.embed(images)))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images → tokens [n, 1 + patches, dim]."""
+        """Map images to tokens [n, 1 + patches, dim]."""
         patches = self.patch_embed(images)
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + self.pos_embed
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Tokens → logits [n, classes], from the class token."""
+        """Map tokens to logits [n, classes], from the class token."""
         logits: Tensor = self.head(self.norm(tokens[:, 0]))
         return logits
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
-        """The forward pass as consecutive sections, for pipeline stages."""
+        """Return the forward pass as consecutive sections, for pipeline stages."""
         blocks = [((f"blocks.{number}",), block) for number, block in enumerate(self.blocks)]
         return [(("cls_token", "pos_embed", "patch_embed"), self.embed), *blocks, (("norm", "head"), self.classify)]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
-        """How layers are divided over tensor-parallel ranks."""
+        """Return how layers are sharded over tensor-parallel ranks."""
         inner = {"attn.qkv": "columns/3", "attn.proj": "rows", "mlp.fc1": "columns", "mlp.fc2": "rows"}
         return {f"blocks.{number}.{name}": style for number in range(len(self.blocks)) for name, style in inner.items()}
 
     def initialize_own_parameters(self) -> None:
-        """Positions of standard deviation 0.02; a class token that is almost zero."""
+        """Initialize positions with standard deviation 0.02, the class token with 1e-6."""
         nn.init.normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
 
 
 class PatchEmbedding(nn.Module):
-    """Images [n, channels, height, width] → tokens [n, patches, dim]: one linear map of each patch."""
+    """One linear map of each patch.
+
+    Images [n, channels, height, width] → tokens [n, patches, dim].
+    """
 
     def __init__(self, channels: int, dim: int, patch: int) -> None:
         super().__init__()
@@ -173,14 +180,14 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.qkv.parallel_units = heads  # type: ignore[assignment]  # what tensor parallelism divides
+        self.qkv.parallel_units = heads  # type: ignore[assignment]  # tensor parallelism shards by heads
         self.proj = nn.Linear(dim, dim)
         self.drop = nn.Dropout(dropout)
         self.head_width = dim // heads
 
     def forward(self, tokens: Tensor) -> Tensor:
         n, length, _ = tokens.shape
-        # A tensor-parallel rank has its part of the heads.
+        # A tensor-parallel rank holds a shard of the heads.
         qkv = self.qkv(tokens)
         heads = qkv.shape[-1] // (3 * self.head_width)
         query, key, value = qkv.view(n, length, 3, heads, self.head_width).permute(2, 0, 3, 1, 4)
@@ -204,7 +211,10 @@ class TokenPerceptron(nn.Module):
 
 
 def initialize_small_normal(module: nn.Module) -> None:
-    """Linear weights normal with standard deviation 0.02, biases 0. DeiT cuts them at 2, a hundred deviations away."""
+    """Initialize linear weights with a normal of standard deviation 0.02, biases with 0.
+
+    DeiT truncates the normal at 2, a hundred deviations away.
+    """
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,4 +1,7 @@
-"""Wide residual networks (Zagoruyko & Komodakis, 2016): pre-activation, few layers, many channels."""
+"""Wide residual networks: pre-activation, few layers, many channels.
+
+Zagoruyko & Komodakis, "Wide residual networks", 2016.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from dnntrain.protocols import ModelChoice
 
 @dataclass(frozen=True)
 class WideResnet(ModelChoice):
-    """Three stages of n blocks with 16k, 32k and 64k channels: depth 6n + 4; images of at least 4x4 pixels."""
+    """Three stages of n blocks with 16k, 32k and 64k channels: depth 6n + 4.
+
+    Images must have at least 4x4 pixels.
+    """
 
     depth: PositiveInt = 16  # layers with weights: 6n + 4, so 10, 16, 22, 28, 40 …
     width_factor: PositiveInt = 2  # factor k on the channels
@@ -33,7 +39,10 @@ class WideResnet(ModelChoice):
 
 
 class WideNetwork(nn.Module):
-    """stem → stages → norm → ReLU → average → linear; images [n, channels, height, width] → logits [n, classes]."""
+    """stem → stages → norm → ReLU → average → linear.
+
+    Images [n, channels, height, width] → logits [n, classes].
+    """
 
     def __init__(self, shape: ModelShape, blocks: int, widen: int, dropout: float) -> None:
         super().__init__()
@@ -55,24 +64,27 @@ class WideNetwork(nn.Module):
         return self.classify(features)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Features [n, channels, height, width] → logits [n, classes]."""
+        """Map features [n, channels, height, width] to logits [n, classes]."""
         features = functional.relu(self.norm(features), inplace=True)
         logits: Tensor = self.head(features.mean((2, 3)))
         return logits
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
-        """The forward pass as consecutive sections, for pipeline stages."""
+        """Return the forward pass as consecutive sections, for pipeline stages."""
         blocks = [((name,), block) for name, block in list_blocks(self.stages)]
         return [(("stem",), self.stem), *blocks, (("norm", "head"), self.classify)]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
-        """How layers are divided over tensor-parallel ranks."""
+        """Return how layers are sharded over tensor-parallel ranks."""
         inner = {"conv1": "columns", "norm2": "features", "conv2": "rows"}
         return {f"{block}.{name}": style for block, _ in list_blocks(self.stages) for name, style in inner.items()}
 
 
 class WideBlock(nn.Module):
-    """x + conv2(relu(norm2(conv1(a)))), a = relu(norm1(x)); where sizes change, x is a 1x1 convolution of `a`."""
+    """x + conv2(relu(norm2(conv1(a)))), with a = relu(norm1(x)).
+
+    If sizes change, x is a 1x1 convolution of `a`.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
         super().__init__()

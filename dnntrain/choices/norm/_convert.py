@@ -1,4 +1,4 @@
-"""Finds the batch normalisation of any model, and puts other layers in its place under the same names."""
+"""Replacement of the batch normalization of any model by other layers under the same names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class BatchNormChoice(NormChoice):
-    """What choices share that keep batch normalisation and change its statistics. The exported model is the one that was built."""
+    """Base class of choices that keep batch normalization and change its statistics.
+
+    The export has the layers of the model as it was built.
+    """
 
     precise_bn_batches: NonNegativeInt = (
         0  # training batches that recompute the statistics before each evaluation; 0: running statistics
@@ -47,19 +50,23 @@ class BatchNormChoice(NormChoice):
         if self.precise_bn_batches and not facts.has_validation:
             yield Refusal(
                 f"norm.precise_bn_batches={self.precise_bn_batches} recomputes statistics for each evaluation, "
-                "and data.val_fraction=0 leaves none",
+                "but data.val_fraction=0 leaves none",
                 "set data.val_fraction=0.1, or norm.precise_bn_batches=0",
             )
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
         if self.precise_bn_batches and dims.pp > 1:
             yield Refusal(
-                f"norm.precise_bn_batches={self.precise_bn_batches} calls the whole model, of which a pipeline's rank has a stage",
+                f"norm.precise_bn_batches={self.precise_bn_batches} needs the whole model, "
+                "but a pipeline rank holds one stage",
                 "use norm.precise_bn_batches=0, or another layout",
             )
 
     def build_hooks(self, context: BuildContext, name: str) -> Hooks:
-        """The conversion, its way back for the export, and recomputed statistics where asked for."""
+        """Return hooks for the conversion, its inverse for the export, and statistics.
+
+        Statistics are recomputed only if `precise_bn_batches` is above 0.
+        """
         transform = ModelTransform(ModelStage.NORM, lambda model: self.convert(model, context.collectives))
         if not self.precise_bn_batches:
             return Hooks(model_transforms=(transform,), export_transforms=(restore_batch_norms,))
@@ -75,9 +82,11 @@ class BatchNormChoice(NormChoice):
 
 
 class BatchNormVariant(_BatchNorm):
-    """Batch normalisation with another rule for its statistics: `normalised`. What a layer adds after it (timm) stays.
+    """Batch normalization with another rule for its statistics, `normalize`.
 
-    A layer becomes one by a change of its class, so that parameters, buffers, names and hooks stay as they are.
+    Dropout and activation that a layer of timm applies after it are kept. `change_layer_class`
+    replaces the class of an existing layer, so that parameters, buffers, names and hooks stay as
+    they are.
     """
 
     original_class: type[_BatchNorm]
@@ -89,15 +98,18 @@ class BatchNormVariant(_BatchNorm):
         return apply_drop_and_act(self, self.normalize(input))
 
     def apply_torch_norm(self, inputs: Tensor) -> Tensor:
-        """Torch's own batch normalisation in the layer's mode, running statistics included."""
+        """Apply torch's batch normalization in the layer's mode, running statistics included."""
         return super().forward(inputs)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of pixel dimensions."""
+        """Accept any number of pixel dimensions."""
 
     @torch.no_grad()
     def update_running_stats(self, mean: Tensor, var: Tensor, updates: Tensor | int = 1) -> None:
-        """Moves the running statistics towards `mean` and unbiased `var` [channels] as `updates` updates by the momentum would."""
+        """Move the running statistics toward `mean` and unbiased `var` [channels].
+
+        They move as far as `updates` updates by the momentum would move them.
+        """
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
@@ -110,7 +122,7 @@ class BatchNormVariant(_BatchNorm):
 
 
 def apply_drop_and_act(layer: nn.Module, outputs: Tensor) -> Tensor:
-    """`outputs` after the dropping and the activation that a layer of timm holds, in this order."""
+    """Return `outputs` after the dropout and the activation that a layer of timm holds."""
     for name in ("drop", "act"):
         inner = layer._modules.get(name)
         if inner is not None:
@@ -119,17 +131,20 @@ def apply_drop_and_act(layer: nn.Module, outputs: Tensor) -> Tensor:
 
 
 def find_batch_norms(model: nn.Module, choice: str) -> dict[str, _BatchNorm]:
-    """The layers of batch normalisation by name. Raises ConfigError where there is none, or one with a forward pass of its own."""
+    """Return the batch normalization layers by name.
+
+    Raises ConfigError if there is none, or if one defines its own forward pass.
+    """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
     if not layers:
         raise ConfigError(
-            f"norm={choice} changes batch normalisation, and this model has none",
-            "use norm=none, or a model with batch normalisation, such as model=resnet20",
+            f"norm={choice} changes batch normalization, and this model has none",
+            "use norm=none, or a model with batch normalization, such as model=resnet20",
         )
     for name, module in layers.items():
         if not _is_known(module):
             raise ConfigError(
-                f"norm={choice} cannot change {name}: {type(module).__name__} has a forward pass of its own",
+                f"norm={choice} cannot change {name} because {type(module).__name__} defines its own forward pass",
                 "use norm=none",
             )
     return layers
@@ -138,7 +153,10 @@ def find_batch_norms(model: nn.Module, choice: str) -> dict[str, _BatchNorm]:
 def change_layer_class(
     model: nn.Module, choice: str, layer_class: type[BatchNormVariant], **values: object
 ) -> nn.Module:
-    """`model` with each layer of batch normalisation turned into a `kind`, in place; `values` become its attributes."""
+    """Change the class of each batch normalization layer of `model` to `layer_class`.
+
+    This is done in place; `values` become attributes of the layers.
+    """
     for module in find_batch_norms(model, choice).values():
         original_class = type(module)
         module.__class__ = layer_class
@@ -148,7 +166,7 @@ def change_layer_class(
 
 
 def restore_batch_norms(model: nn.Module) -> nn.Module:
-    """`model` with its layers of batch normalisation as they were built."""
+    """Restore the batch normalization layers of `model` to their original classes."""
     for module in model.modules():
         if isinstance(module, BatchNormVariant):
             module.__class__ = module.original_class  # type: ignore[assignment]
@@ -156,7 +174,10 @@ def restore_batch_norms(model: nn.Module) -> nn.Module:
 
 
 def replace_batch_norms(model: nn.Module, choice: str, make: Callable[[_BatchNorm], nn.GroupNorm]) -> nn.Module:
-    """`model` with `make(layer)` in the place of each layer of batch normalisation, which takes over its weight and bias."""
+    """Replace each batch normalization layer of `model` by `make(layer)`.
+
+    The new layer takes over weight and bias.
+    """
     for name, old in find_batch_norms(model, choice).items():
         new = make(old)
         if old.affine:
@@ -172,33 +193,33 @@ def replace_batch_norms(model: nn.Module, choice: str, make: Callable[[_BatchNor
 
 
 def make_micro_batch_note(facts: NormFacts) -> tuple[str, ...]:
-    """What is to be said where a step has several forward passes."""
+    """Return the note for a step with several forward passes, else nothing."""
     if facts.accumulation == 1:
         return ()
-    return (f"batch normalisation: each micro-batch of {facts.micro_batch_size} examples has statistics of its own",)
+    return (f"batch normalization: each micro-batch of {facts.micro_batch_size} examples has its own statistics",)
 
 
 def make_local_note(facts: NormFacts) -> tuple[str, ...]:
-    """What is to be said where each rank has statistics of its own."""
+    """Return the note for ranks that each have their own statistics."""
     if facts.ranks == 1:
         return make_micro_batch_note(facts)
     return (
-        f"batch normalisation: each rank has statistics of its own {facts.micro_batch_size} examples, "
-        "so losses differ from those of one process; norm=sync shares them",
+        f"batch normalization: each rank normalizes with the statistics of its own {facts.micro_batch_size} examples, "
+        "so losses differ from a run in one process; norm=sync shares the statistics",
     )
 
 
 def _replace_everywhere(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> None:
-    """Replaces `old`, called `name`, at every place that holds it."""
+    """Replace `old`, called `name`, at every place that holds it."""
     for parent in model.modules():
         for key, child in parent._modules.items():
             if child is old:
                 parent._modules[key] = new
     if old is model:
-        raise ConfigError(f"the model is a {type(old).__name__} alone", f"use norm=none ({name or 'root'})")
+        raise ConfigError(f"the model must not be a single {type(old).__name__}", f"use norm=none ({name or 'root'})")
 
 
 def _is_known(module: _BatchNorm) -> bool:
-    """Torch's own forward pass, or timm's, which is the same with what `finished` does."""
+    """Return whether the forward pass is torch's, or timm's with `apply_drop_and_act`."""
     torch_forwards = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
     return type(module).forward in torch_forwards or {"drop", "act"} <= module._modules.keys()

@@ -1,4 +1,7 @@
-"""Batch normalisation with fixed statistics: for fine-tuning, and for batches too small to have any (He et al., "Mask R-CNN", 2017)."""
+"""Batch normalization with fixed statistics, for fine-tuning and for very small batches.
+
+He et al., "Mask R-CNN", 2017.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class Frozen(NormChoice):
-    """The running statistics that the model starts with are used in training too and never change."""
+    """Use the running statistics of the initial model in training too; never change them."""
 
     affine: bool = False  # true: train weight and bias; false: keep them as they are
 
@@ -39,21 +42,19 @@ class Frozen(NormChoice):
         )
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        """`model` with its batch normalisation fixed. Raises ConfigError where it has none."""
+        """Fix the batch normalization of `model`. Raises ConfigError if it has none."""
         for layer in find_batch_norms(model, "frozen").values():
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(self.affine and parameter.requires_grad)
         return change_layer_class(model, "frozen", FrozenNorm)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """What the plan says."""
-        return (
-            "norm=frozen keeps the statistics of the first weights: 0 and 1, unless those come from a trained model",
-        )
+        """Return the notes of the plan."""
+        return ("norm=frozen keeps the initial statistics: 0 and 1, unless the weights come from a trained model",)
 
 
 class FrozenNorm(BatchNormVariant):
-    """Batch normalisation that never looks at the batch."""
+    """Batch normalization that never uses the statistics of the batch."""
 
     def normalize(self, inputs: Tensor) -> Tensor:
         return nn.functional.batch_norm(

@@ -1,4 +1,7 @@
-"""Ghost batch normalisation (Hoffer, Hubara & Soudry, "Train longer, generalize better", 2017, algorithm 1)."""
+"""Ghost batch normalization.
+
+Hoffer, Hubara & Soudry, "Train longer, generalize better", 2017, algorithm 1.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, Sing
 
 @dataclass(frozen=True)
 class Ghost(BatchNormChoice):
-    """Every `size` consecutive examples are normalised with statistics of their own, which regularises as a small batch does.
+    """Normalize every `virtual_batch_size` consecutive examples with their own statistics.
 
-    Running statistics move as far as one update for each virtual batch would, towards the mean over those of all ranks.
+    This regularizes as a small batch does. Running statistics move toward the mean over the virtual
+    batches of all ranks, as far as one update for each virtual batch would move them.
     """
 
     virtual_batch_size: Annotated[int, Range(at_least=2)] = 16  # examples per virtual batch
@@ -29,7 +33,10 @@ class Ghost(BatchNormChoice):
         return change_layer_class(model, "ghost", GhostNorm, size=self.virtual_batch_size, collectives=collectives)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """What the plan says. Raises ConfigError where there is no more than one virtual batch."""
+        """Return the notes of the plan.
+
+        Raises ConfigError if a micro-batch holds no more than one virtual batch.
+        """
         if facts.micro_batch_size <= self.virtual_batch_size:
             fix = (
                 f"use norm.virtual_batch_size={facts.micro_batch_size // 2}, or norm=per_rank"
@@ -37,8 +44,8 @@ class Ghost(BatchNormChoice):
                 else "use norm=per_rank"
             )
             raise ConfigError(
-                f"norm.virtual_batch_size={self.virtual_batch_size} is a whole micro-batch of {facts.micro_batch_size}: "
-                "that is norm=per_rank",
+                f"norm.virtual_batch_size={self.virtual_batch_size} must be smaller than the micro-batch "
+                f"of {facts.micro_batch_size}; else it equals norm=per_rank",
                 fix,
             )
         is_divisible = facts.batch_size % (facts.ranks * self.virtual_batch_size) == 0
@@ -46,13 +53,13 @@ class Ghost(BatchNormChoice):
             return ()
         multiple = self.virtual_batch_size * max(1, round(facts.micro_batch_size / self.virtual_batch_size))
         return (
-            f"virtual batches of {self.virtual_batch_size} do not divide each rank's micro-batches: other layouts form others; "
-            f"a batch of {facts.ranks * facts.accumulation * multiple} divides",
+            f"virtual batches of {self.virtual_batch_size} do not divide each rank's micro-batches, so other layouts "
+            f"form other virtual batches; they divide train.batch_size={facts.ranks * facts.accumulation * multiple}",
         )
 
 
 class GhostNorm(BatchNormVariant):
-    """Batch normalisation in virtual batches."""
+    """Batch normalization in virtual batches."""
 
     size: int
     collectives: Collectives
@@ -71,7 +78,11 @@ class GhostNorm(BatchNormVariant):
 
 
 def split_virtual_batches(examples: int, size: int) -> list[int]:
-    """Sizes of the virtual batches of `examples`: all of `size`, then the rest, which joins the one before where it is less than half."""
+    """Return the sizes of the virtual batches of `examples` examples.
+
+    All are `size` but the last, which holds the rest; a rest below half of `size` joins the virtual
+    batch before it.
+    """
     full_count, remainder = divmod(examples, size)
     sizes = [size] * full_count
     if remainder and full_count and 2 * remainder < size:
@@ -84,12 +95,12 @@ def split_virtual_batches(examples: int, size: int) -> list[int]:
 def normalize_virtual_batches(
     inputs: Tensor, sizes: list[int], weight: Tensor | None, bias: Tensor | None, eps: float, statistics: Tensor
 ) -> Tensor:
-    """`inputs` [n, c, …], cut into `sizes` examples, each part normalised by itself.
+    """Split `inputs` [n, c, …] into virtual batches of `sizes` and normalize each by itself.
 
-    Fills `statistics` [2, parts, c] with mean and unbiased variance of each part.
+    Fills `statistics` [2, batches, c] with mean and unbiased variance of each virtual batch.
     """
     outputs = [
-        # A momentum of 1 leaves the part's own statistics in the buffers that are given.
+        # A momentum of 1 leaves the virtual batch's own statistics in the given buffers.
         nn.functional.batch_norm(
             virtual_batch, statistics[0, batch_index], statistics[1, batch_index], weight, bias, True, 1.0, eps
         )

@@ -1,4 +1,4 @@
-"""Group normalisation in the place of batch normalisation (Wu & He, "Group normalization", 2018)."""
+"""Group normalization instead of batch normalization (Wu & He, "Group normalization", 2018)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class Group(NormChoice):
-    """Each example is normalised by itself, over groups of channels: independent of batch and layout. Exported as group normalisation."""
+    """Normalize each example by itself, over groups of channels.
+
+    The result does not depend on batch or layout. It is exported as group normalization.
+    """
 
     num_groups: PositiveInt = 32  # groups of channels per layer, or the nearest number that divides its channels
     min_channels_per_group: PositiveInt = 4  # smallest number of channels per group, if the layer has as many
@@ -34,30 +37,33 @@ class Group(NormChoice):
         return Hooks(model_transforms=(ModelTransform(ModelStage.NORM, self.convert),))
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        """`model` with group normalisation. Raises ConfigError where it has no batch normalisation."""
+        """Replace batch by group normalization. Raises ConfigError if `model` has none."""
         return replace_batch_norms(
             model, "group", lambda layer: make_group_norm(layer, self.num_groups, self.min_channels_per_group)
         )
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
-        """A newly built `model` in the form in which this choice exports it."""
+        """Convert a newly built `model` to the form in which this choice exports it."""
         return self.convert(model)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation with what the replaced layer did after it."""
+    """Group normalization, then the dropout and activation of the replaced layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         return apply_drop_and_act(self, super().forward(input))
 
 
 def make_group_norm(layer: _BatchNorm, groups: int, smallest: int) -> GroupNorm:
-    """Group normalisation of the channels of `layer`, with its epsilon."""
+    """Return group normalization of the channels of `layer`, with its epsilon."""
     count = choose_group_count(layer.num_features, groups, smallest)
     return GroupNorm(count, layer.num_features, eps=layer.eps, affine=layer.affine)
 
 
 def choose_group_count(channels: int, groups: int, smallest: int) -> int:
-    """The divisor of `channels` nearest to `groups` that leaves `smallest` channels in a group; of two as near, the smaller."""
+    """Return the divisor of `channels` nearest to `groups`; of two as near, the smaller.
+
+    A group must hold at least `smallest` channels.
+    """
     divisors = [count for count in range(1, channels + 1) if channels % count == 0 and channels // count >= smallest]
     return min(divisors, key=lambda count: abs(count - groups), default=1)

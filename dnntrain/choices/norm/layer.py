@@ -1,4 +1,7 @@
-"""Layer normalisation over channels and pixels in the place of batch normalisation (Ba, Kiros & Hinton, 2016)."""
+"""Layer normalization over channels and pixels instead of batch normalization.
+
+Ba, Kiros & Hinton, "Layer normalization", 2016.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class Layer(NormChoice):
-    """Each example is normalised over all channels and pixels of a layer, as group normalisation with one group does."""
+    """Normalize each example over all channels and pixels of a layer.
+
+    This is group normalization with one group.
+    """
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_LAYER})
     batch_statistics: ClassVar[bool] = False
@@ -32,9 +38,9 @@ class Layer(NormChoice):
         return Hooks(model_transforms=(ModelTransform(ModelStage.NORM, self.convert),))
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        """`model` with layer normalisation. Raises ConfigError where it has no batch normalisation."""
+        """Replace batch by layer normalization. Raises ConfigError if `model` has none."""
         return replace_batch_norms(model, "layer", lambda layer: make_group_norm(layer, 1, 1))
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
-        """A newly built `model` in the form in which this choice exports it."""
+        """Convert a newly built `model` to the form in which this choice exports it."""
         return self.convert(model)

@@ -1,4 +1,4 @@
-"""Normalisation layers as the model defines them."""
+"""Normalization layers as the model defines them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dnntrain.protocols import BuildContext, Collectives, Hooks, NormChoice, Nor
 
 @dataclass(frozen=True)
 class NoConversion(NormChoice):
-    """Normalisation layers as the model defines them. Fills no slot."""
+    """Normalization layers as the model defines them. Returns no hooks."""
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks()
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        """`model` as it is."""
+        """Return `model` as it is."""
         return model
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
-        """`model` as it is."""
+        """Return `model` as it is."""
         return model
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """What the plan says."""
+        """Return the notes of the plan."""
         return make_local_note(facts) if facts.batch_norms else ()

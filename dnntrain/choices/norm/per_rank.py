@@ -1,4 +1,4 @@
-"""Batch normalisation with the statistics of each rank's own micro-batch (Ioffe & Szegedy, 2015)."""
+"""Batch normalization with the statistics of each rank's micro-batch (Ioffe & Szegedy, 2015)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, Sing
 
 @dataclass(frozen=True)
 class PerRank(BatchNormChoice):
-    """Each rank normalises with its own examples: nothing is sent; other layouts give other numbers. Synchronised layers become local."""
+    """Normalize on each rank with the statistics of its own examples.
+
+    Ranks do not communicate, so results depend on the layout. Synchronized layers become local.
+    """
 
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context, "norm_per_rank")
@@ -26,12 +29,12 @@ class PerRank(BatchNormChoice):
         return change_layer_class(model, "per_rank", PerRankNorm)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """What the plan says."""
+        """Return the notes of the plan."""
         return make_local_note(facts)
 
 
 class PerRankNorm(BatchNormVariant):
-    """Torch's batch normalisation, whatever the layer was."""
+    """Torch's batch normalization, whatever the layer was."""
 
     def normalize(self, inputs: Tensor) -> Tensor:
         return self.apply_torch_norm(inputs)

@@ -1,4 +1,7 @@
-"""Batch normalisation with the statistics of all ranks' examples (Peng et al., "MegDet", 2018: cross-GPU batch normalisation)."""
+"""Batch normalization with the statistics of all ranks' examples.
+
+Peng et al., "MegDet", 2018: cross-GPU batch normalization.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, Sing
 
 @dataclass(frozen=True)
 class Sync(BatchNormChoice):
-    """Mean and variance are those of the whole micro-batch over all ranks, uneven shares included: the numbers of one process.
+    """Normalize with mean and variance of the whole micro-batch over all ranks.
 
-    One sum over the ranks for each layer, forward and backward. On one rank it is plain batch normalisation.
+    Results match a run in one process, also if ranks have different numbers of examples. Each layer
+    does one sum over the ranks, forward and backward. On one rank it is plain batch normalization.
     """
 
     def build(self, context: BuildContext) -> Hooks:
@@ -30,18 +34,21 @@ class Sync(BatchNormChoice):
         return change_layer_class(model, "sync", SyncNorm, collectives=collectives)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """What the plan says."""
-        single_rank_notes = ("norm=sync on one rank is plain batch normalisation",) if facts.ranks == 1 else ()
+        """Return the notes of the plan."""
+        single_rank_notes = ("norm=sync on one rank is plain batch normalization",) if facts.ranks == 1 else ()
         return single_rank_notes + make_micro_batch_note(facts)
 
 
 class SyncNorm(BatchNormVariant):
-    """Differs from nn.SyncBatchNorm in that it runs on any device, and over the data ranks of any layout."""
+    """Batch normalization over the data ranks of any layout.
+
+    Unlike nn.SyncBatchNorm it runs on any device.
+    """
 
     collectives: Collectives
 
     def normalize(self, inputs: Tensor) -> Tensor:
-        # Evaluation never communicates: the ranks need not have as many batches.
+        # Evaluation never communicates: ranks may have different numbers of batches.
         if not self.training or self.collectives.data_ranks == 1:
             return self.apply_torch_norm(inputs)
         outputs, mean, var, count = normalize_over_ranks(inputs, self.weight, self.bias, self.eps, self.collectives)
@@ -52,10 +59,11 @@ class SyncNorm(BatchNormVariant):
 def normalize_over_ranks(
     inputs: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, collectives: Collectives
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(outputs, mean [c], biased variance [c], count): (x - mean) / sqrt(var + eps) * weight + bias over the `inputs` of all ranks.
+    """Normalize `inputs` [n, c, …] over all ranks; return (outputs, mean, variance, count).
 
-    inputs [n, c, …], n may differ between ranks and be 0. One differentiable sum of each rank's moments, in float64, in which merging
-    them loses nothing of float32.
+    outputs = (x - mean) / sqrt(var + eps) * weight + bias, with the mean [c] and the biased
+    variance [c] of the inputs of all ranks. n may differ between ranks and be 0. One differentiable
+    sum merges the ranks' moments, in float64, which loses nothing of float32.
     """
     total = collectives.data_sum(compute_moments(inputs))
     mean, var = compute_population(total)

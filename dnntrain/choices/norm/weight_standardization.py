@@ -1,5 +1,7 @@
-"""Weight standardisation with group normalisation (Qiao et al., "Micro-batch training with batch-channel normalization and weight
-standardization", 2019).
+"""Weight standardization with group normalization.
+
+Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization",
+2019.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class WeightStandardization(NormChoice):
-    """Each filter of a convolution is used with mean 0 and standard deviation 1; batch becomes group normalisation.
+    """Standardize each filter of a convolution; replace batch by group normalization.
 
-    What is exported holds the standardised filters, under the same names.
+    A standardized filter has mean 0 and standard deviation 1. The export holds the standardized
+    filters under the same names.
     """
 
     num_groups: PositiveInt = 32  # groups of channels per layer, or the nearest number that divides its channels
@@ -53,24 +56,28 @@ class WeightStandardization(NormChoice):
         )
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        """`model` with standardised filters. Raises ConfigError where it has no batch normalisation or other convolutions."""
+        """Standardize the filters of `model`.
+
+        Raises ConfigError if it has no batch normalization or a subclass of nn.Conv2d.
+        """
         model = self.convert_for_export(model)
         for name, layer in model.named_modules():
             if not isinstance(layer, nn.Conv2d):
                 continue
             if type(layer) is not nn.Conv2d:
                 raise ConfigError(
-                    f"norm=weight_standardization cannot change {name}: {type(layer).__name__} is a convolution of its own kind",
+                    f"norm=weight_standardization cannot change {name} "
+                    f"because {type(layer).__name__} is not nn.Conv2d itself",
                     "use norm=group",
                 )
-            # A filter of one number has no deviation to divide by.
+            # A filter of one number does not have a standard deviation.
             if layer.weight[0].numel() > 1:
                 layer.__class__ = StandardizedConv2d
                 layer.standardization_eps = self.eps  # type: ignore[assignment]
         return model
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
-        """A newly built `model` in the form in which this choice exports it."""
+        """Convert a newly built `model` to the form in which this choice exports it."""
         return replace_batch_norms(
             model,
             "weight_standardization",
@@ -79,7 +86,7 @@ class WeightStandardization(NormChoice):
 
 
 class StandardizedConv2d(nn.Conv2d):
-    """A convolution that uses its filters standardised."""
+    """A convolution that standardizes its filters before it uses them."""
 
     standardization_eps: float
 
@@ -89,7 +96,7 @@ class StandardizedConv2d(nn.Conv2d):
 
 
 def standardize_weight(weight: Tensor, eps: float) -> Tensor:
-    """(w - mean) / (std + epsilon) of each filter of `weight` [filters, …], std with n - 1."""
+    """Return (w - mean) / (std + eps) for each filter of `weight` [filters, …]; std with n - 1."""
     weight = keep_grad_strides(weight)
     filter_axes = list(range(1, weight.ndim))
     std, mean = torch.std_mean(weight, filter_axes, keepdim=True)
@@ -99,7 +106,7 @@ def standardize_weight(weight: Tensor, eps: float) -> Tensor:
 
 @torch.no_grad()
 def bake_standardized_filters(model: nn.Module) -> nn.Module:
-    """`model` with plain convolutions that hold the standardised filters."""
+    """Replace standardizing convolutions by plain ones that hold the standardized filters."""
     for layer in model.modules():
         if isinstance(layer, StandardizedConv2d):
             layer.weight.copy_(standardize_weight(layer.weight, layer.standardization_eps))

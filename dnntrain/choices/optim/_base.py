@@ -1,4 +1,4 @@
-"""What every optimizer choice has: a learning rate and how it follows the batch, weight decay, groups by name and depth."""
+"""Base class of optimizer choices: learning rate, weight decay and parameter groups."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _DEFAULT_BASE_BATCH = 256
 
 @dataclass(frozen=True)
 class OptimizerChoice(OptimChoice):
-    """The knobs that all optimizers share, and what the plan asks of them.
+    """Options that all optimizers share, and the methods that the plan calls.
 
-    package    the package that it comes from, where that is an extra of dnntrain
+    package    the package of the optimizer, if it is an extra of dnntrain
     """
 
     lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
@@ -100,13 +100,13 @@ class OptimizerChoice(OptimChoice):
         return None
 
     def adapt_lr(self, batch_size: int) -> Self:
-        """The same choice with its learning rates for `batch_size` examples a step."""
+        """Return the same choice with its learning rates for `batch_size` examples a step."""
         factor = compute_lr_scale(self.lr_scaling, batch_size, self.lr_base_batch_size)
         rates = {name: rate for name, rate in vars(self).items() if name in self.lr_fields}
         return replace(self, **{name: rate * factor for name, rate in rates.items()}) if factor != 1 else self
 
     def format_lr_equation(self, batch_size: int) -> str:
-        """`0.1 × 1024 / 256 = 0.4 (optim.lr_scaling=linear)`: how the learning rate comes about."""
+        """Return the learning rate as `0.1 × 1024 / 256 = 0.4 (optim.lr_scaling=linear)`."""
         if self.lr_scaling == "none":
             return f"{self.lr:g}"
         ratio = f"{batch_size} / {self.lr_base_batch_size}"
@@ -114,7 +114,10 @@ class OptimizerChoice(OptimChoice):
         return f"{self.lr:g} × {factor} = {self.adapt_lr(batch_size).lr:g} (optim.lr_scaling={self.lr_scaling})"
 
     def get_parameter_options(self, model: nn.Module) -> dict[str, ParameterOptions]:
-        """What holds for each parameter of the whole model. Raises ConfigError where a pattern matches none."""
+        """Return the options of each parameter of the whole model.
+
+        Raises ConfigError if a pattern matches no parameter.
+        """
         rules = [GroupRule.parse(rule) for rule in self.param_groups]
         weight_decay = 0.0 if self.decoupled_weight_decay else self.weight_decay
         return make_parameter_options(model, weight_decay, self.no_weight_decay, rules, self.layer_decay)
@@ -122,21 +125,22 @@ class OptimizerChoice(OptimChoice):
     def make_param_groups(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None
     ) -> list[dict[str, Any]]:
-        """All trainable parameters of `model` in groups, at the rate `lr`."""
+        """Return all trainable parameters of `model` in groups, at the rate `lr`."""
         return make_param_groups(model.named_parameters(), options or self.get_parameter_options(model), self.lr)
 
 
 def compute_lr_scale(rule: str, batch_size: int, base: int) -> float:
-    """What a learning rate for `base` examples a step is multiplied with.
+    """Return the factor on a learning rate that is meant for `base` examples a step.
 
-    linear: batch_size / base (Goyal et al., "Accurate, large minibatch SGD", 2017); sqrt: its root (Krizhevsky, "One weird trick",
-    2014), the rule for Adam-like optimizers (Malladi et al., 2022).
+    linear  batch_size / base (Goyal et al., "Accurate, large minibatch SGD", 2017)
+    sqrt    its root (Krizhevsky, "One weird trick", 2014), for Adam-like optimizers (Malladi et al.,
+            2022)
     """
     ratio = batch_size / base
     return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule]
 
 
 def check_nesterov(nesterov: bool, momentum: float) -> None:
-    """Raises ValueError where the look-ahead form is asked for without momentum."""
+    """Raise ValueError if the look-ahead form is set without momentum."""
     if nesterov and not momentum:
         raise ValueError("nesterov=true has no effect without momentum; set momentum=0.9, or nesterov=false")

@@ -1,4 +1,7 @@
-"""Decoupled weight decay for any optimizer, by layer (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019)."""
+"""Decoupled weight decay for any optimizer, by layer.
+
+Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ from dnntrain.utils.dtensor import local_shard
 
 
 def build_decoupled_decay(rate: float, layer_factor: float, pattern: str, context: BuildContext) -> Hooks:
-    """Return the hooks that do w = w * (1 - lr * rate * layer_factor^d) before each step, d layers before the last one.
+    """Return hooks that do w = w * (1 - lr * rate * layer_factor^d) before each step.
 
-    `pattern` selects weights by name. Raises ConfigError if it matches none.
+    w is d layers before the last one. `pattern` selects weights by name. Raises ConfigError if it
+    matches none.
     """
     weights = WeightSelection(pattern, "optim.weight_decay_parameters")
     decay = DecoupledDecay(rate, layer_factor, weights)
@@ -35,14 +39,20 @@ def build_decoupled_decay(rate: float, layer_factor: float, pattern: str, contex
 
 
 def compute_layer_rates(names: Sequence[str], rate: float, layer_factor: float) -> dict[str, float]:
-    """Return the rate of each weight, named in the order of the layers: rate * layer_factor^d. A module is one layer."""
+    """Return the rate of each weight: rate * layer_factor^d.
+
+    `names` are in the order of the layers. A module is one layer.
+    """
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
     depth = {layer: len(layers) - 1 - position for position, layer in enumerate(layers)}
     return {name: rate * layer_factor ** depth[name.rpartition(".")[0]] for name in names}
 
 
 class DecoupledDecay:
-    """Shrinks the weights where the step begins, as AdamW does; each with the learning rate of its parameter group."""
+    """Shrink the weights at the beginning of the step, as AdamW does.
+
+    Each weight shrinks with the learning rate of its parameter group.
+    """
 
     def __init__(self, rate: float, layer_factor: float, weights: WeightSelection) -> None:
         self._rate, self._layer_factor, self._weights = rate, layer_factor, weights

@@ -1,4 +1,7 @@
-"""Convolution weights seen as matrices: [out, in, height, width] as [out, in * height * width], sharing their memory."""
+"""Convolution weights as matrices that share their memory.
+
+[out, in, height, width] becomes [out, in * height * width].
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from dnntrain.utils.dtensor import is_sharded, local_shard
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
-    """[out, …] → a view [out, -1], in the order of memory."""
+    """Return a view [out, -1] of a tensor [out, …], in the order of memory."""
     if tensor.ndim == 4 and not tensor.is_contiguous():
         tensor = tensor.permute(0, 2, 3, 1)
     return tensor.view(len(tensor), -1)
 
 
 def from_matrix(matrix: Tensor, tensor: Tensor) -> Tensor:
-    """The inverse of `as_matrix`: `matrix`, made of a tensor of the shape and memory format of `tensor`, in that shape."""
+    """Invert `as_matrix`: return `matrix` in the shape and memory format of `tensor`."""
     if tensor.ndim == 4 and not tensor.is_contiguous():
         out, channels, height, width = tensor.shape
         return matrix.reshape(out, height, width, channels).permute(0, 3, 1, 2)
@@ -28,7 +31,7 @@ def from_matrix(matrix: Tensor, tensor: Tensor) -> Tensor:
 
 
 def get_matrix_gradient(parameter: nn.Parameter) -> Tensor:
-    """The parameter's gradient as a matrix whose elements stand where those of the parameter do."""
+    """Return the parameter's gradient as a matrix in the memory order of the parameter."""
     assert parameter.grad is not None
     gradient, local_parameter = local_shard(parameter.grad), local_shard(parameter.detach())
     if gradient.stride() != local_parameter.stride():
@@ -37,9 +40,10 @@ def get_matrix_gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def make_matrix_groups(groups: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[nn.Parameter, nn.Parameter]]:
-    """`groups` with every parameter of four dimensions replaced by a two-dimensional one, and {the one that stands in: the real one}.
+    """Return `groups` with four-dimensional parameters replaced by matrix views.
 
-    Copies on several ranks (DTensors that are whole here) are replaced by plain ones.
+    Also returns {view: parameter}. DTensors, also those that this rank holds whole, are replaced by
+    plain tensors.
     """
     parameter_by_view: dict[nn.Parameter, nn.Parameter] = {}
     view_groups = []
@@ -56,7 +60,7 @@ def make_matrix_groups(groups: list[dict[str, Any]]) -> tuple[list[dict[str, Any
 
 @contextmanager
 def swap_in_matrix_gradients(parameter_by_view: Mapping[nn.Parameter, nn.Parameter]) -> Iterator[None]:
-    """The gradients of the real parameters at those that stand in for them, while a step is made."""
+    """Give the views the gradients of their parameters during a step."""
     views = [(view, owner) for view, owner in parameter_by_view.items() if view is not owner]
     for view, owner in views:
         view.grad = None if owner.grad is None else get_matrix_gradient(owner)

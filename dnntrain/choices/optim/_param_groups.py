@@ -1,4 +1,4 @@
-"""Parameter groups: what each parameter's learning rate is multiplied with, and how much it decays, by its name and depth."""
+"""Parameter groups: learning rate factor and weight decay of each parameter, by name and depth."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
 class ParameterOptions(NamedTuple):
-    """How one parameter is stepped.
+    """Optimizer options of one parameter.
 
     lr_scale      factor on the learning rate
     weight_decay  of this parameter
-    vector        a bias, a gain, an embedding of positions: nothing that maps features to features
-    hidden        the matrix of a linear or convolution layer other than the head, the last linear layer
+    vector        true: a bias, a gain or a position embedding, which does not map features to features
+    hidden        true: the matrix of a linear or convolution layer other than the head, the last
+                  linear layer
     """
 
     lr_scale: float
@@ -31,7 +32,10 @@ class ParameterOptions(NamedTuple):
 
 
 class GroupRule(NamedTuple):
-    """What `optim.param_groups` says of the parameters whose names match `pattern`; None: as it would be."""
+    """Rule of `optim.param_groups` for the parameters whose names match `pattern`.
+
+    None leaves the value unchanged.
+    """
 
     pattern: str
     lr_scale: float | None
@@ -39,7 +43,10 @@ class GroupRule(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> GroupRule:
-        """From `PATTERN lr_scale=NUMBER weight_decay=NUMBER`, of which one number may be missing. Raises ValueError."""
+        """Parse `PATTERN lr_scale=NUMBER weight_decay=NUMBER`; one number may be missing.
+
+        Raises ValueError.
+        """
         pattern, *assignments = text.split()
         numbers = dict(assignment.split("=") for assignment in assignments)
         if len(numbers) != len(assignments):
@@ -57,13 +64,15 @@ def make_parameter_options(
     rules: Sequence[GroupRule] = (),
     layer_decay: float = 1.0,
 ) -> dict[str, ParameterOptions]:
-    """The setting of every parameter of the *whole* `model`, by name.
+    """Return the options of every parameter of the *whole* `model`, by name.
 
-    Weights decay; vectors do not, as decaying gains and biases only costs accuracy (He et al., "Bag of tricks", 2019,
-    section 3.1), nor do names that match a pattern of `no_weight_decay`. The learning rate of the block d before the last is multiplied
-    with layer_decay^d (Bao et al., "BEiT", 2022). `rules` come last, the later one winning; their lr_scale multiplies layer_decay's.
+    Weights decay. Vectors do not, because decay of gains and biases only costs accuracy (He et al.,
+    "Bag of tricks", 2019, section 3.1), nor do names that match a pattern of `no_weight_decay`. The
+    learning rate of the block d before the last is multiplied by layer_decay^d (Bao et al., "BEiT",
+    2022). `rules` are applied last; a later rule overrides an earlier one. Their lr_scale
+    multiplies the factor of layer_decay.
 
-    Raises ConfigError where a pattern matches no parameter.
+    Raises ConfigError if a pattern matches no parameter.
     """
     parameters = dict(model.named_parameters())
     for key, patterns in (("no_weight_decay", no_weight_decay), ("param_groups", [rule.pattern for rule in rules])):
@@ -91,16 +100,17 @@ def make_parameter_options(
 def make_param_groups(
     named_parameters: NamedParameters, options_by_name: Mapping[str, ParameterOptions], lr: float
 ) -> list[dict[str, Any]]:
-    """Groups of named trainable parameters that are alike: same lr_scale, weight decay and kind; `lr` times lr_scale is their rate.
+    """Return groups of named trainable parameters with the same options.
 
-    Parameters that are shards on different device meshes are never in one group: fused and foreach kernels cannot mix them.
+    A group has one lr_scale, weight decay and kind; its rate is `lr` times lr_scale. Shards on
+    different device meshes are in different groups: fused and foreach kernels cannot mix them.
     """
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
         options = options_by_name[name]
-        # A DTensor has a mesh, a plain tensor has none.
+        # A DTensor has a mesh, a plain tensor does not.
         mesh = getattr(parameter, "device_mesh", None)
         key = (options.lr_scale, options.weight_decay, options.vector, mesh)
         group = groups.setdefault(
@@ -111,7 +121,7 @@ def make_param_groups(
                 "lr_scale": options.lr_scale,
                 "weight_decay": options.weight_decay,
                 "vector": options.vector,
-                # Not every fused kernel of torch knows shards; the foreach ones do.
+                # Not every fused kernel of torch supports shards; the foreach kernels do.
                 **({"fused": False, "foreach": True} if mesh is not None else {}),
             },
         )
@@ -120,11 +130,11 @@ def make_param_groups(
 
 
 def compute_block_depths(named_parameters: NamedParameters) -> dict[str, int]:
-    """The depth of each parameter's block, from 0, in the order in which the model registers its modules.
+    """Return the depth of each parameter's block, from 0, in the order of the modules.
 
-    A block is the shortest module path that ends in a number (`blocks.3`, `layer1.0`), else the first part of the path (`stem`,
-    `head`). Parameters of the model itself (position embeddings, class tokens) belong to block 0, and a block of vectors alone (a
-    norm) to the one before it.
+    A block is the shortest module path that ends in a number (`blocks.3`, `layer1.0`), else the
+    first part of the path (`stem`, `head`). Parameters of the model itself (position embeddings,
+    class tokens) belong to block 0, and a block of vectors alone (a norm) to the block before it.
     """
     blocks: dict[str, list[str]] = {}
     with_matrix: set[str] = set()
@@ -142,7 +152,10 @@ def compute_block_depths(named_parameters: NamedParameters) -> dict[str, int]:
 
 
 def find_hidden_matrices(model: nn.Module) -> set[str]:
-    """Names of the weights of linear and convolution layers except the last linear one."""
+    """Return the names of the weights of linear and convolution layers.
+
+    The last linear layer is left out.
+    """
     last_linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
     return {
         f"{name}.weight" if name else "weight"
@@ -154,7 +167,7 @@ def find_hidden_matrices(model: nn.Module) -> set[str]:
 def split_parameters(
     named_parameters: NamedParameters, is_first: Callable[[str], bool]
 ) -> tuple[list[tuple[str, nn.Parameter]], list[tuple[str, nn.Parameter]]]:
-    """(those whose name is chosen, the rest)."""
+    """Split parameters into (parameters whose name is chosen, the rest)."""
     named_pairs = list(named_parameters)
     return [item for item in named_pairs if is_first(item[0])], [item for item in named_pairs if not is_first(item[0])]
 
@@ -175,4 +188,4 @@ def _suggest_parameter(pattern: str, parameters: Mapping[str, nn.Parameter]) -> 
     if nearest_name is not None:
         return f"did you mean {nearest_name!r}?"
     first_names = ", ".join(names[:8])
-    return f"they are {first_names}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"the parameters are {first_names}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")

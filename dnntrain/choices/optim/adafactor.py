@@ -1,4 +1,7 @@
-"""Adafactor (Shazeer & Stern, "Adaptive learning rates with sublinear memory cost", 2018; torch.optim.Adafactor)."""
+"""Adafactor, by torch.optim.Adafactor.
+
+Shazeer & Stern, "Adaptive learning rates with sublinear memory cost", 2018.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from dnntrain.protocols import LayoutRequirement
 
 @dataclass(frozen=True)
 class Adafactor(OptimizerChoice):
-    """w = w - max(eps, rms(w)) min(lr, 1/√t) u, with u = g / √v, its rms cut to clip_threshold; v = row means x column means of g².
+    """w = w - max(eps, rms(w)) min(lr, 1/√t) u, with u = g / √v.
 
-    1/√t bounds the rate whatever the schedule says. Convolution weights are factored as matrices
+    The rms of u is cut to clip_threshold; v = row means x column means of g². 1/√t bounds the rate
+    whatever the schedule sets. Convolution weights are factored as matrices
     [out, in * height * width].
     """
 
@@ -51,7 +55,10 @@ class Adafactor(OptimizerChoice):
 
 
 class MatrixAdafactor(torch.optim.Adafactor):
-    """torch's Adafactor over matrix views: it factors the last two dimensions, which of a 3x3 convolution saves a third only."""
+    """torch's Adafactor over matrix views.
+
+    torch factors the last two dimensions, which saves only a third for a 3x3 convolution.
+    """
 
     def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
         view_groups, self._parameter_by_view = make_matrix_groups(groups)
@@ -59,7 +66,7 @@ class MatrixAdafactor(torch.optim.Adafactor):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; `closure` is not used."""
+        """Do one step; `closure` is not used."""
         with swap_in_matrix_gradients(self._parameter_by_view):
             super().step()  # type: ignore[no-untyped-call]
         return None

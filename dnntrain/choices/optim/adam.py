@@ -15,7 +15,10 @@ from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 @dataclass(frozen=True)
 class Adam(OptimizerChoice):
-    """m = β1 m + (1 - β1) g, v = β2 v + (1 - β2) g², w = w - lr m̂ / (√v̂ + eps), where m̂ = m / (1 - β1^t), v̂ alike, g with L2 term."""
+    """w = w - lr m̂ / (√v̂ + eps), with m̂ = m / (1 - β1^t) and v̂ = v / (1 - β2^t).
+
+    m = β1 m + (1 - β1) g and v = β2 v + (1 - β2) g²; g includes the L2 term.
+    """
 
     lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 0.0  # L2 penalty, added to the gradient; biases and norms have none

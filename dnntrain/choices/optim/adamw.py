@@ -15,7 +15,7 @@ from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 @dataclass(frozen=True)
 class AdamW(OptimizerChoice):
-    """Steps of about lr in every coordinate; weights shrink by lr * weight_decay per step besides."""
+    """Steps of about lr in every coordinate; weights also shrink by lr * weight_decay per step."""
 
     lr: Positive = 2e-3  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 0.01  # weight decay; biases and norms have none

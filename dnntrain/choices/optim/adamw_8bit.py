@@ -1,4 +1,7 @@
-"""AdamW with its two means in 8 bits (Dettmers et al., "8-bit optimizers via block-wise quantization", 2022; torchao.optim.AdamW8bit)."""
+"""AdamW with its two means in 8 bits, by torchao.optim.AdamW8bit.
+
+Dettmers et al., "8-bit optimizers via block-wise quantization", 2022.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ _MEANS = {"exp_avg": True, "exp_avg_sq": False}
 
 @dataclass(frozen=True)
 class AdamW8bit(OptimizerChoice):
-    """AdamW; means of 4,096 numbers or more are kept as 8-bit codes, each block of 256 with its largest value as its scale."""
+    """AdamW that stores means of 4,096 numbers or more as 8-bit codes.
+
+    Each block of 256 numbers has its largest value as its scale.
+    """
 
     lr: Positive = 2e-3  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 0.01  # weight decay; biases and norms have none
@@ -58,15 +64,17 @@ class AdamW8bit(OptimizerChoice):
 
 @cache
 def _make_matrix_adamw_8bit() -> Any:
-    """The class, made where it is first used: torchao is slow to import."""
+    """Return the optimizer class; define it at first use because torchao is slow to import."""
     from torchao.optim import AdamW8bit as TorchaoAdamW8bit
     from torchao.optim.subclass_8bit import OptimState8bit
 
     class MatrixAdamW8bit(TorchaoAdamW8bit):
-        """torchao's, over matrix views (its blocks need parameters that are contiguous), with a state of plain tensors.
+        """torchao's AdamW8bit over matrix views, with a state of plain tensors.
 
-        Between steps each mean is `NAME_codes`, `NAME_scale` and `NAME_qmap`, which a checkpoint takes; torchao's own
-        tensors share their memory. Compiled on a GPU that has Triton; elsewhere a compilation costs more than it gives.
+        torchao's blocks need contiguous parameters. Between steps each mean is stored as
+        `NAME_codes`, `NAME_scale` and `NAME_qmap`, which a checkpoint can hold; torchao's own
+        tensors share their memory. It is compiled on a GPU with Triton; elsewhere compilation costs
+        more than it saves.
         """
 
         def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
@@ -76,12 +84,12 @@ def _make_matrix_adamw_8bit() -> Any:
         def add_param_group(self, param_group: dict[str, Any]) -> None:
             rate = float(param_group.get("lr", self.defaults["lr"]))
             super().add_param_group(param_group)
-            # torchao holds a float32 tensor, which schedules would replace by a number; a step makes it one.
+            # torchao holds a float32 tensor, which schedules would replace by a number; a step converts it.
             self.param_groups[-1]["lr"] = rate
 
         @torch.no_grad()
         def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-            """One step; `closure` is not used."""
+            """Do one step; `closure` is not used."""
             rates = [group["lr"] for group in self.param_groups]
             for group in self.param_groups:
                 group["lr"] = torch.tensor(group["lr"], dtype=torch.float32)

@@ -1,4 +1,7 @@
-"""LAMB (You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", 2020; timm.optim.Lamb)."""
+"""LAMB, by timm.optim.Lamb.
+
+You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", 2020.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ from dnntrain.protocols import BuildContext, Hooks, TrainerHandles
 
 @dataclass(frozen=True)
 class Lamb(OptimizerChoice):
-    """u = m̂ / (√v̂ + eps) + weight_decay w; w = w - lr (|w| / |u|) u. Vectors take Adam's step, without the factor."""
+    """u = m̂ / (√v̂ + eps) + weight_decay w; w = w - lr (|w| / |u|) u.
+
+    Vectors take Adam's step, without the factor |w| / |u|.
+    """
 
     lr: Positive = 5e-3  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 0.02  # weight decay, within the scaled step; biases and norms have none
@@ -52,12 +58,18 @@ class Lamb(OptimizerChoice):
 
 
 def mark_adaptive_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The groups, with steps scaled to the norm of each weight also where nothing decays, and those of vectors left alone."""
+    """Return the groups with steps scaled to the norm of each weight, except for vectors.
+
+    Steps are also scaled in groups without weight decay.
+    """
     return [{**group, "always_adapt": not group["vector"]} for group in groups]
 
 
 class StepCountState:
-    """The number of steps done, which timm keeps once for a group, not for each parameter; it is the same in all groups."""
+    """The number of steps done, which timm stores per group, not per parameter.
+
+    It is the same in all groups.
+    """
 
     def __init__(self) -> None:
         self._optimizers: Sequence[torch.optim.Optimizer] = ()

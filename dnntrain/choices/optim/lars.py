@@ -17,7 +17,10 @@ from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 @dataclass(frozen=True)
 class Lars(OptimizerChoice):
-    """v = momentum v + r (g + weight_decay w), w = w - lr v, with r = trust |w| / (|g| + weight_decay |w|); r = 1 for vectors."""
+    """v = momentum v + r (g + weight_decay w); w = w - lr v.
+
+    r = trust |w| / (|g| + weight_decay |w|) for weights and 1 for vectors.
+    """
 
     lr: Positive = 2.0  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 5e-5  # L2 penalty on weights; biases and norms have none

@@ -1,4 +1,7 @@
-"""Lion: the sign of an interpolated momentum (Chen et al., "Symbolic discovery of optimization algorithms", 2023; timm.optim.Lion)."""
+"""Lion: the sign of an interpolated momentum, by timm.optim.Lion.
+
+Chen et al., "Symbolic discovery of optimization algorithms", 2023.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 @dataclass(frozen=True)
 class Lion(OptimizerChoice):
-    """w = w (1 - lr weight_decay) - lr sign(β1 m + (1 - β1) g); m = β2 m + (1 - β2) g. Half of AdamW's memory."""
+    """w = w (1 - lr weight_decay) - lr sign(β1 m + (1 - β1) g); m = β2 m + (1 - β2) g.
+
+    Its state takes half of AdamW's memory.
+    """
 
     lr: Positive = 2e-4  # base learning rate, 3 to 10 times below AdamW's; the schedule multiplies it
     weight_decay: NonNegative = 0.1  # weight decay, 3 to 10 times AdamW's; biases and norms have none

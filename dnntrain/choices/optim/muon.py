@@ -1,10 +1,12 @@
-"""Muon: momentum whose matrices are orthogonalised (Jordan, 2024), AdamW for everything else.
+"""Muon: momentum whose matrices are orthogonalized (Jordan, 2024), AdamW for everything else.
 
-Hidden weights are matrices: linear weights as they are, convolution weights [out, in, kh, kw] as [out, in * kh * kw], as in the author's
-code. The head (the last linear layer), biases, norms and embeddings go to AdamW.
+Hidden weights are matrices: linear weights as they are, convolution weights [out, in, kh, kw] as
+[out, in * kh * kw], as in the author's code. AdamW steps the head (the last linear layer), biases,
+norms and embeddings.
 
-torch.optim.Muon holds the state and the knobs; only its Newton-Schulz iteration is replaced by an equal one that is several times cheaper
-for wide matrices (a [128, 9216] weight is 98 % of small_cnn).
+torch.optim.Muon holds the state and the options; only its Newton-Schulz iteration is replaced by an
+equal one that is several times cheaper for wide matrices (a [128, 9216] weight is 98 % of
+small_cnn).
 """
 
 from __future__ import annotations
@@ -70,17 +72,19 @@ class Muon(OptimizerChoice):
 def orthogonalize(
     matrix: Tensor, coefficients: tuple[float, float, float], steps: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """The Newton-Schulz iteration of torch.optim.Muon, X ← aX + b(XXᵀ)X + c(XXᵀ)²X from X = M / |M|, worked out on the small Gram matrix.
+    """Orthogonalize `matrix` by Newton-Schulz iterations on its small Gram matrix.
 
-    Every iterate is P(XXᵀ)X with one polynomial P, so P alone is iterated, at [rows, rows] for a matrix with fewer rows than columns, and
-    multiplied by the matrix once: two passes over the wide matrix instead of 3 * steps. In float32, as the Gram matrix needs it; the last
-    product in `dtype`: bfloat16 turns rounding into steps of 0.4 %, so that layouts differ.
+    The iteration is torch.optim.Muon's: X ← aX + b(XXᵀ)X + c(XXᵀ)²X from X = M / |M|. Every iterate
+    is P(XXᵀ)X with one polynomial P. So only P is iterated, at [rows, rows] for a matrix with fewer
+    rows than columns, and multiplied by the matrix once: two passes over the wide matrix instead of
+    3 * steps. The Gram matrix needs float32. The last product is in `dtype`; bfloat16 turns
+    rounding into steps of 0.4 %, so that layouts differ.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     identity = torch.eye(len(wide), device=matrix.device)
     gram = wide @ wide.T
     squared_norm = gram.diagonal().sum().clamp_min(1e-14)
-    # Rounding can leave a vanishing eigenvalue below zero, which the iteration would blow up.
+    # Rounding can leave a vanishing eigenvalue below zero, which would grow in the iteration.
     gram = gram / squared_norm + 1e-6 * identity
     a, b, c = coefficients
     product = None
@@ -95,14 +99,15 @@ def orthogonalize(
 
 
 class MatrixMuon(torch.optim.Muon):
-    """torch's Muon, which also takes convolution weights, as matrices, and parameters of which every rank holds a part.
+    """torch's Muon, also for convolution weights, as matrices, and for sharded parameters.
 
-    Orthogonalisation does not depend on the order of columns, so a channels-last weight is flattened in its own order. Of a parameter in
-    parts the direction is gathered, every rank orthogonalises the whole matrix and keeps its part; the momentum stays in parts.
+    Orthogonalization does not depend on the order of columns, so a channels-last weight is
+    flattened in its own order. The direction of a sharded parameter is gathered; every rank
+    orthogonalizes the whole matrix and keeps its shard. The momentum stays sharded.
     """
 
     def __init__(self, groups: list[dict[str, Any]], matmul_dtype: torch.dtype = torch.float32, **options: Any) -> None:
-        # torch checks the knobs, and refuses what is no matrix: its parameters are added after.
+        # torch checks the options and accepts only matrices, so parameters are added afterward.
         super().__init__([nn.Parameter(torch.empty(0, 0))], **options)
         self.param_groups.clear()
         self._matmul_dtype = matmul_dtype
@@ -111,7 +116,7 @@ class MatrixMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; `closure` is not used. All ranks that share parameters must call it."""
+        """Do one step; `closure` is not used. All ranks that share parameters must call it."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -138,7 +143,7 @@ class MatrixMuon(torch.optim.Muon):
 
 
 def compute_shape_factor(rule: str, rows: int, columns: int) -> float:
-    """What torch.optim.Muon multiplies the learning rate of a [rows, columns] matrix with."""
+    """Return torch.optim.Muon's factor on the learning rate of a [rows, columns] matrix."""
     factors = {
         "original": math.sqrt(max(1.0, rows / columns)),
         "match_rms_adamw": 0.2 * math.sqrt(max(rows, columns)),

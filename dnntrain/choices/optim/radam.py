@@ -1,4 +1,7 @@
-"""RAdam: Adam whose first steps are rectified (Liu et al., "On the variance of the adaptive learning rate", 2020; torch.optim.RAdam)."""
+"""RAdam: Adam with rectified first steps, by torch.optim.RAdam.
+
+Liu et al., "On the variance of the adaptive learning rate", 2020.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 @dataclass(frozen=True)
 class RAdam(OptimizerChoice):
-    """Adam's step times a factor that grows to 1 as the second mean becomes reliable; before that, momentum alone. Needs no warm-up."""
+    """Adam's step times a factor that grows to 1 as the second mean becomes reliable.
+
+    The first steps use momentum alone. RAdam needs no warm-up.
+    """
 
     lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 0.0  # weight decay; biases and norms have none

@@ -1,10 +1,12 @@
 """Schedule-free AdamW (Defazio et al., "The road less scheduled", 2024).
 
-Three points: z takes the steps, x is the average of all z so far, gradients are taken at y between them. The model holds y while
-it is trained, and x where it is evaluated, exported or averaged.
+There are three points: z takes the steps, x is the average of all z so far, and gradients are taken
+at y between them. The model holds y while it is trained, and x while it is evaluated, exported or
+averaged.
 
-Written here, and not taken from the package schedulefree, whose step counts and sums stand in parameter groups, and which
-goes from y to x and back by arithmetic: with that, an evaluation changes the last bits of the weights, and a resumed run is another.
+The package schedulefree is not used because it keeps step counts and sums in parameter groups, and
+computes x from y and y from x: an evaluation then changes the last bits of the weights, and a
+resumed run differs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from dnntrain.protocols import BuildContext, Hooks, TrainerHandles
 
 @dataclass(frozen=True)
 class ScheduleFree(OptimizerChoice):
-    """y = (1 - β1) z + β1 x; z = z - lr (g(y) / (√v̂ + eps) + weight_decay y); x = (1 - c) x + c z, with c = lr_max² / Σ lr_max²."""
+    """z = z - lr (g(y) / (√v̂ + eps) + weight_decay y), with y = (1 - β1) z + β1 x.
+
+    The average is x = (1 - c) x + c z, with c = lr_max² / Σ lr_max².
+    """
 
     lr: Positive = 2.5e-3  # base learning rate; use a warm-up, but no decay
     weight_decay: NonNegative = (
@@ -51,10 +56,11 @@ class ScheduleFree(OptimizerChoice):
 
 
 class ScheduleFreeAdamW(torch.optim.Optimizer):
-    """State of a parameter: `z` and `exp_avg_sq`, of its shape. x is not kept; it is y + (1 - 1/β1) (z - y).
+    """Optimizer with the state `z` and `exp_avg_sq` for each parameter, in its shape.
 
-    `progress` are the numbers that all parameters share: steps done, the largest rate so far, the sum of its squares, and the β1
-    that y was made with. Elementwise, so parameters may be shards.
+    x is not stored; it is y + (1 - 1/β1) (z - y). `progress` holds the numbers that all parameters
+    share: steps done, the largest rate so far, the sum of its squares, and the β1 that y was
+    computed with. Steps are elementwise, so parameters may be shards.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float) -> None:
@@ -63,7 +69,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; `closure` is not used."""
+        """Do one step; `closure` is not used."""
         progress = self.progress
         first_group = self.param_groups[0]
         progress["steps"] += 1
@@ -100,7 +106,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         torch._foreach_lerp_(points, z, 1 - beta1)  # the new y
 
     def compute_averages(self) -> dict[Tensor, Tensor]:
-        """{parameter: x} of all parameters that have been stepped."""
+        """Return {parameter: x} of all parameters that have been stepped."""
         weight = 1 - 1 / self.progress["beta1"]
         return {
             parameter: torch.lerp(parameter.detach(), state["z"], weight) for parameter, state in self.state.items()
@@ -108,7 +114,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
 
 
 class AverageWeights:
-    """The model with x in place of y, and the numbers of the average as its state."""
+    """Swap x in for y in the model; the state is the shared numbers of the average."""
 
     replaces = "weights"
 
@@ -128,7 +134,7 @@ class AverageWeights:
         try:
             yield
         finally:
-            _copy_values(training_values)  # copied, not computed: not a bit of y may change
+            _copy_values(training_values)  # copied, not computed: y must not change by a bit
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._optimizers[0].progress)

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum (torch.optim.SGD, fused where it can be)."""
+"""Stochastic gradient descent with momentum (torch.optim.SGD, fused if possible)."""
 
 from __future__ import annotations
 

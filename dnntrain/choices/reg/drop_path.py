@@ -18,7 +18,11 @@ from dnntrain.protocols import BuildContext, Hooks, ModelStage, ModelTransform, 
 
 @dataclass(frozen=True)
 class DropPath(RegChoice):
-    """While training each example skips the residual branch of block l of L with probability rate * l / L; what is kept is scaled up."""
+    """Skip residual branches at random, for each example, while training.
+
+    An example skips the branch of block l of L with `probability` * l / L; kept branches are scaled
+    up.
+    """
 
     probability: Fraction = 0.1  # probability of skipping the deepest block's residual branch
     depth_schedule: Literal["linear", "constant"] = (
@@ -31,12 +35,18 @@ class DropPath(RegChoice):
 
 
 def compute_drop_rates(count: int, rate: float, depth_schedule: str) -> list[float]:
-    """The rate of each of `count` blocks, the first nearest to the input (section 3 of the paper, as 1 - survival)."""
+    """Return the drop rate of each of `count` blocks, beginning at the input.
+
+    See section 3 of the paper; the rate is 1 - survival.
+    """
     return [rate * block / count if depth_schedule == "linear" else rate for block in range(1, count + 1)]
 
 
 def apply_drop_path(options: DropPath, model: nn.Module) -> nn.Module:
-    """`model` with its residual branches dropped; parameters keep their names. Raises ConfigError where it has no place for that."""
+    """Add stochastic depth to the residual branches of `model`; parameters keep their names.
+
+    Raises ConfigError if it has no residual branch that can be dropped.
+    """
     blocks = find_branch_ends(model)
     if not blocks:
         raise ConfigError(
@@ -60,8 +70,10 @@ def apply_drop_path(options: DropPath, model: nn.Module) -> nn.Module:
 
 
 def find_branch_ends(model: nn.Module) -> Sequence[Sequence[str]]:
-    """Names of the modules at the ends of residual branches, block by block: torchvision's StochasticDepth, timm's DropPath, and the
-    Identity that stands for it where it is off.
+    """Return the names of the modules at the ends of residual branches, block by block.
+
+    They are torchvision's StochasticDepth, timm's DropPath, and the Identity that replaces it if it
+    is off.
     """
     blocks: dict[str, list[str]] = {}
     for name, module in model.named_modules():

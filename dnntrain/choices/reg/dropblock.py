@@ -1,4 +1,7 @@
-"""DropBlock (Ghiasi, Lin & Le, "DropBlock: a regularization method for convolutional networks", 2018), torchvision's."""
+"""DropBlock, by torchvision.
+
+Ghiasi, Lin & Le, "DropBlock: a regularization method for convolutional networks", 2018.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from dnntrain.protocols import BuildContext, Hooks, ModelStage, ModelTransform, 
 
 @dataclass(frozen=True)
 class Dropblock(RegChoice):
-    """While training, squares of block x block neighbours of a feature map are 0, so that about `rate` of it is; the rest is scaled up."""
+    """Set squares of a feature map to 0 while training; scale up the rest.
+
+    The side of a square is `block_size`; about `probability` of the feature map is set to 0.
+    """
 
     probability: Fraction = 0.1  # fraction of a feature map that is dropped
     block_size: PositiveInt = 7  # side of a square, an odd number; smaller maps use the largest odd one that fits
@@ -30,7 +36,8 @@ class Dropblock(RegChoice):
     def build(self, context: BuildContext) -> Hooks:
         if self.block_size % 2 == 0:
             raise ConfigError(
-                f"reg.dropblock.block_size={self.block_size} is even, and a square is laid around a pixel",
+                f"reg.dropblock.block_size={self.block_size} is even; "
+                "it must be odd because a square has a pixel as its center",
                 f"use reg.dropblock.block_size={self.block_size + 1} or {self.block_size - 1}",
             )
         transform = ModelTransform(ModelStage.STRUCTURE, partial(apply_dropblock, self))
@@ -38,7 +45,10 @@ class Dropblock(RegChoice):
 
 
 def apply_dropblock(options: Dropblock, model: nn.Module) -> nn.Module:
-    """`model` with hooks that drop squares; modules and parameters stay as they are. Raises ConfigError where nothing matches."""
+    """Add hooks that drop squares to `model`; modules and parameters stay as they are.
+
+    Raises ConfigError if no module matches.
+    """
     modules = {name: module for name, module in model.named_modules() if name}
     convolutions = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
     if options.modules is None:
@@ -58,7 +68,10 @@ def apply_dropblock(options: Dropblock, model: nn.Module) -> nn.Module:
 
 
 class DropBlockHook:
-    """A forward hook: drops squares of the output [n, channels, height, width] of a module that is training."""
+    """A forward hook that drops squares of a module's output while training.
+
+    The output is [n, channels, height, width].
+    """
 
     def __init__(self, rate: float, block: int) -> None:
         self._rate, self._block = rate, block

@@ -1,4 +1,7 @@
-"""Dropout (Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014)."""
+"""Dropout.
+
+Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class Dropout(RegChoice):
-    """While training each number is 0 with probability rate, else divided by 1 - rate; in a library's models too."""
+    """Set numbers to 0 with `probability` p while training; divide the rest by 1 - p.
+
+    It works in the models of libraries too.
+    """
 
     probability: Fraction = 0.1  # probability of dropping a value
     modules: str | None = "*"  # pattern of the model's dropout modules to set, as classifier.*; null: none
@@ -45,7 +51,10 @@ class Dropout(RegChoice):
 
 
 def apply_dropout(options: Dropout, model: nn.Module) -> nn.Module:
-    """`model` with the rates set. Parameters keep their names. Raises ConfigError where a pattern matches nothing."""
+    """Set the dropout rates of `model`; parameters keep their names.
+
+    Raises ConfigError if a pattern matches nothing.
+    """
     dropout_modules = {
         name: module for name, module in model.named_modules() if isinstance(module, _DropoutNd | nn.MultiheadAttention)
     }
@@ -58,16 +67,17 @@ def apply_dropout(options: Dropout, model: nn.Module) -> nn.Module:
     ]
     if options.before_modules is not None and not layer_names:
         raise ConfigError(
-            f"reg.dropout.before_modules={options.before_modules} is no linear or convolution layer of the model, "
+            f"reg.dropout.before_modules={options.before_modules} matches no linear or convolution layer of the model, "
             f"which has {format_names(layers)}"
         )
     if not dropout_names and (options.modules not in ("*", None) or not layer_names):
         raise ConfigError(
-            f"reg.dropout.modules={options.modules} is no dropout module of the model, which has {format_names(dropout_modules)}",
-            f"correct it, or put one before a layer: reg.dropout.before_modules={list(layers)[-1] if layers else 'head'}",
+            f"reg.dropout.modules={options.modules} matches no dropout module of the model, "
+            f"which has {format_names(dropout_modules)}",
+            f"correct it, or add dropout before a layer: reg.dropout.before_modules={list(layers)[-1] if layers else 'head'}",
         )
     for name in dropout_names:
-        # torch's attention keeps the rate of its weights as a number of another name.
+        # torch's attention stores the rate of its weights under another name.
         setattr(
             dropout_modules[name],
             "dropout" if isinstance(dropout_modules[name], nn.MultiheadAttention) else "p",
@@ -79,7 +89,10 @@ def apply_dropout(options: Dropout, model: nn.Module) -> nn.Module:
 
 
 def iterate_plain_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The linear and convolution layers that are called as such: not those whose weights an attention module uses itself."""
+    """Yield the linear and convolution layers that the model calls.
+
+    Layers whose weights an attention module uses directly are left out.
+    """
     attentions = tuple(
         f"{name}." for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
     )
@@ -89,7 +102,7 @@ def iterate_plain_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def insert_before(layer: nn.Module, dropout: nn.Dropout) -> None:
-    """Lets the inputs of `layer`, a leaf, pass through `dropout`, which becomes its child."""
+    """Pass the inputs of `layer`, a leaf, through `dropout`, which becomes its child."""
     layer.add_module("input_dropout", dropout)
     layer.register_forward_pre_hook(_drop_inputs)
 
@@ -99,6 +112,6 @@ def _drop_inputs(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def format_names(names: Any, limit: int = 12) -> str:
-    """The first names, for an error message."""
+    """Return the first names, for an error message."""
     names = [name for name in names if name]
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "none"

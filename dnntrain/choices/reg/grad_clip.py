@@ -1,4 +1,4 @@
-"""Bounds on the gradient: its norm (Pascanu et al., 2013), its numbers, or each unit's norm against its weights' (Brock et al., 2021)."""
+"""Gradient clipping: by norm (Pascanu et al., 2013), by value, or adaptive (Brock et al., 2021)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ from dnntrain.protocols import (
 )
 from dnntrain.utils.dtensor import local_shard
 
-#: Weights count as at least this large (Brock et al., "High-performance large-scale image recognition without normalization", section 4.1).
+#: Smallest norm of weights that counts (Brock et al., "High-performance large-scale image recognition without
+#: normalization", section 4.1).
 _MIN_NORM = 1e-3
 
 
 @dataclass(frozen=True)
 class GradClip(RegChoice):
-    """Norm: all gradients are scaled so that their global L2 norm is at most limit. Value: each number is cut to [-limit, limit].
-    Adaptive: the gradient of each unit (row of a weight) is scaled to at most limit times the norm of its weights; not in the last layer.
+    """Clip gradients by norm, by value, or adaptively.
+
+    norm      scale all gradients so that their global L2 norm is at most the limit
+    value     cut each number to [-limit, limit]
+    adaptive  scale the gradient of each unit (row of a weight) to at most the limit times the norm of
+              its weights; not in the last layer
     """
 
     mode: Literal["norm", "value", "adaptive"] = (
@@ -53,7 +58,10 @@ class GradClip(RegChoice):
 
 
 def clip_by_norm(max_norm: float, collect: Collectives) -> GradientTransform:
-    """Scales all gradients so that their global L2 norm is at most `max_norm`; logs the norm before."""
+    """Scale all gradients so that their global L2 norm is at most `max_norm`.
+
+    The norm before clipping is logged.
+    """
 
     def clip(gradients: Sequence[Tensor]) -> Mapping[str, Tensor]:
         norm = collect.sum_of_squares(gradients).sqrt()
@@ -66,7 +74,7 @@ def clip_by_norm(max_norm: float, collect: Collectives) -> GradientTransform:
 
 
 def clip_by_value(limit: float) -> GradientTransform:
-    """Cuts every number of the gradients to [-limit, limit]."""
+    """Cut every number of the gradients to [-limit, limit]."""
 
     def clip(gradients: Sequence[Tensor]) -> None:
         for gradient in gradients:
@@ -76,7 +84,10 @@ def clip_by_value(limit: float) -> GradientTransform:
 
 
 class AdaptiveClip:
-    """Scales each unit's gradient to at most `limit` times the norm of its weights; not in the last linear layer (as in the paper)."""
+    """Scale each unit's gradient to at most `limit` times the norm of its weights.
+
+    The last linear layer is not clipped, as in the paper.
+    """
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
@@ -85,7 +96,10 @@ class AdaptiveClip:
 
     @property
     def survey_transform(self) -> ModelTransform:
-        """Finds the last layer of the whole model, of which a rank may hold a part; changes nothing."""
+        """Return a transform that finds the last layer and does not change the model.
+
+        It sees the whole model, of which a rank may hold only a part later.
+        """
         return ModelTransform(ModelStage.QUANTIZE, self._find_last_layer)
 
     def bind(self, handles: TrainerHandles) -> None:
@@ -106,7 +120,10 @@ class AdaptiveClip:
 
 
 def compute_unit_norms(tensor: Tensor) -> Tensor:
-    """L2 norm of each row of a weight [units, …] as [units, 1, …]; of a vector as a whole."""
+    """Return the L2 norm of each row of a weight [units, …] as [units, 1, …].
+
+    A vector has one norm.
+    """
     rows = tuple(range(1, tensor.ndim)) or None
     norms: Tensor = torch.linalg.vector_norm(tensor, dim=rows, keepdim=rows is not None)
     return norms

@@ -1,4 +1,7 @@
-"""L1 penalty on the weights (Tibshirani, "Regression shrinkage and selection via the lasso", 1996), as a term of the gradient."""
+"""L1 penalty on the weights, as a term of the gradient.
+
+Tibshirani, "Regression shrinkage and selection via the lasso", 1996.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ from dnntrain.utils.dtensor import local_shard
 
 @dataclass(frozen=True)
 class L1(RegChoice):
-    """strength * sign(w) is added to the gradient of each weight: that of strength * Σ |w|. The loss that is logged stays the task's."""
+    """Add coefficient * sign(w), the gradient of coefficient * Σ |w|, to the gradient.
+
+    The logged loss does not include the penalty.
+    """
 
     coefficient: Positive = 1e-5  # factor on the sum of the weights' absolute values
     parameters: str = "*"  # pattern of weight names, as head.*; biases and norms never have a penalty
@@ -40,7 +46,10 @@ class L1(RegChoice):
 
 
 class L1Penalty:
-    """Adds the term after the reduction over ranks, to the parts of gradients that are here: the same on every layout."""
+    """Add the term to the local shards of gradients after the reduction over ranks.
+
+    The result is the same on every layout.
+    """
 
     def __init__(self, strength: float, weights: WeightSelection) -> None:
         self._strength, self._weights = strength, weights

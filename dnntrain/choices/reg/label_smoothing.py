@@ -11,7 +11,10 @@ from dnntrain.protocols import BuildContext, Hooks, RegChoice, TaskFeature
 
 @dataclass(frozen=True)
 class LabelSmoothing(RegChoice):
-    """Targets become (1 - smoothing) * onehot + smoothing / classes; computed inside the cross-entropy, at no cost."""
+    """targets = (1 - smoothing) * onehot + smoothing / classes.
+
+    The cross-entropy computes this at no extra cost.
+    """
 
     smoothing: Fraction = 0.1  # probability mass spread evenly over all classes
 

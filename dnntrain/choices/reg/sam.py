@@ -1,4 +1,7 @@
-"""Sharpness-aware minimisation (Foret et al., 2021), and its scale-invariant form ASAM (Kwon et al., 2021)."""
+"""Sharpness-aware minimization (Foret et al., 2021) and ASAM, its scale-invariant form.
+
+Kwon et al., "ASAM", 2021.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,10 @@ _ETA = 0.01
 
 @dataclass(frozen=True)
 class Sam(RegChoice):
-    """The step is taken with the gradient at w + e, e = rho * g / |g|: where the loss is about largest within rho of w.
+    """Take each step with the gradient at w + e, with e = rho * g / |g|.
 
-    Adaptive: e = rho * t² g / |t g| with t = |w| + 0.01, number by number. Each step computes the gradient twice.
+    There the loss is about the largest within rho of w. Adaptive: e = rho * t² g / |t g| with
+    t = |w| + 0.01, elementwise. Each step computes the gradient twice.
     """
 
     rho: Positive = 0.05  # radius of the neighborhood; about ten times larger for the adaptive form
@@ -44,7 +48,10 @@ class Sam(RegChoice):
 
 
 class SharpnessAwareStep:
-    """Two passes over the same batch with the same random numbers. Buffers, such as running statistics, keep what the first left."""
+    """Do two passes over the same batch with the same random numbers.
+
+    Buffers, such as running statistics, keep their values of the first pass.
+    """
 
     def __init__(self, rho: float, adaptive: bool) -> None:
         self._rho, self._adaptive = rho, adaptive
@@ -71,7 +78,7 @@ class SharpnessAwareStep:
 
     @torch.no_grad()
     def _perturb_weights(self) -> Sequence[tuple[nn.Parameter, Tensor]]:
-        """Adds e to the weights, sets the gradients free, and returns each parameter with what it was."""
+        """Add e to the weights and free the gradients; return (parameter, old value) pairs."""
         pairs = get_gradients(self._parameters)
         weights = [(parameter, local_shard(parameter).clone()) for parameter, _ in pairs]
         if self._adaptive:

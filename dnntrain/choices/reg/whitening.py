@@ -1,5 +1,7 @@
-"""Whitening first convolution: its filters decorrelate the pixels of the training images (Page, "How to train your ResNet", 2018;
-Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.2).
+"""Whitening first convolution: its filters decorrelate the pixels of the training images.
+
+Page, "How to train your ResNet", 2018; Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
+2024, section 3.2.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from dnntrain.utils.rng import derive_seed
 
 @dataclass(frozen=True)
 class Whitening(RegChoice):
-    """Filters are the eigenvectors of the covariance of image patches, over the roots of their eigenvalues, with both signs.
+    """Set the filters of the first convolution to whiten patches of training images.
 
-    Further output channels are random mixtures of them. A frozen layer needs no gradient, which spares the backward pass through it.
+    Filters are the eigenvectors of the covariance of image patches, over the roots of their
+    eigenvalues, with both signs. Further output channels are random mixtures of them. A frozen
+    layer needs no gradient, which saves the backward pass through it.
     """
 
     eps: Positive = 0.1  # added to the eigenvalues, so that noise is not amplified
@@ -46,7 +50,7 @@ class Whitening(RegChoice):
 
 
 def find_first_convolution(model: nn.Module) -> nn.Conv2d:
-    """The layer that is whitened. Raises ConfigError where the model has none."""
+    """Return the layer that is whitened. Raises ConfigError if the model has none."""
     convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if convolution is None:
         raise ConfigError(
@@ -57,7 +61,7 @@ def find_first_convolution(model: nn.Module) -> nn.Conv2d:
 
 
 def extract_patches(images: Tensor, height: int, width: int) -> Tensor:
-    """Every seventh patch of `images` [n, c, h, w] as rows [m, c * height * width]."""
+    """Return every seventh patch of `images` [n, c, h, w] as rows [m, c * height * width]."""
     return (
         functional.unfold(images, (height, width))[:, :, ::7]
         .transpose(1, 2)
@@ -66,14 +70,21 @@ def extract_patches(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def compute_whitening_filters(rows: Tensor, epsilon: float) -> Tensor:
-    """[k, k] filters W with cov(rows @ W.T) = diag(e / (e + epsilon)), where e are the eigenvalues of the patches' second moment."""
+    """Return filters W [k, k] with cov(rows @ W.T) = diag(e / (e + epsilon)).
+
+    e are the eigenvalues of the patches' second moment.
+    """
     values, vectors = torch.linalg.eigh(rows.double().T @ rows.double() / len(rows))
     filters: Tensor = (vectors / torch.sqrt(values.clamp_min(0) + epsilon)).T
     return filters.float()
 
 
 def extend_filters(filters: Tensor, channels: int, seed: int) -> Tensor:
-    """`channels` filters: all of `filters` [k, k], largest eigenvalue first, their negatives, then keyed random mixtures of norm 1."""
+    """Extend `filters` [k, k] to `channels` filters.
+
+    The result holds the filters, largest eigenvalue first, their negatives, then keyed random
+    mixtures of norm 1.
+    """
     generator = torch.Generator().manual_seed(derive_seed(seed, "whitening"))
     mixtures = functional.normalize(torch.randn(channels, len(filters), generator=generator), dim=1)
     sorted_filters = filters.flip(0)

@@ -1,4 +1,4 @@
-"""What all schedules share: a linear warm-up, the schedule's own curve, and a cool-down, as one pure function of the step."""
+"""Base class of schedules: warm-up, curve and cool-down as one pure function of the step."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from dnntrain.protocols import (
     StepInfo,
 )
 
-#: A factor after `done` steps of the curve; epochs where it sets the batch size, and in a run by time the fraction of the run.
+#: The factor after `done` steps of the curve. `done` counts epochs if the schedule sets the batch size, and is the
+#: fraction of the run if train.duration is a time.
 Curve = Callable[[float], float]
 
 
 @dataclass(frozen=True)
 class WarmupSchedule(SchedChoice):
-    """`warmup` raises the factor linearly from `warmup_start_factor` of the curve's first value to all of it (torch's LinearLR)."""
+    """Raise the factor linearly during `warmup` (torch's LinearLR).
+
+    It begins at `warmup_start_factor` times the curve's first value and ends at this value.
+    """
 
     warmup: Duration = Duration(0, "step")  # length of the linear warm-up: 500step, 1ep or 5%
     warmup_start_factor: Probability = 0.1  # fraction of the curve's first value at the first step of the warm-up
@@ -31,13 +35,15 @@ class WarmupSchedule(SchedChoice):
 
 @dataclass(frozen=True)
 class Schedule(WarmupSchedule):
-    """The warm-up, then the curve, over all that is left of the run; the cool-down replaces the end of it by a fall.
+    """Warm-up, then the curve over the rest of the run, with a cool-down at its end.
 
     step < w                  factor = (warmup_start_factor + (1 - warmup_start_factor) * step / w) * curve(0)
     w <= step <= total - c    factor = curve(step - w), a curve of length total - w
-    total - c < step          from the value at total - c down to `cooldown_end_factor`, in the shape given, reached at `total`
+    total - c < step          from the value at total - c down to `cooldown_end_factor` at `total`, in
+                              the shape `cooldown_shape`
 
-    Where `applies_to` has the batch size, and train.duration is in epochs, all of this is counted in epochs instead of steps.
+    If `applies_to` includes the batch size and train.duration is in epochs, epochs are counted
+    instead of steps.
     """
 
     cooldown: Duration = Duration(0, "step")  # length of the cooldown at the end of the run: 500step, 1ep or 20%
@@ -57,15 +63,21 @@ class Schedule(WarmupSchedule):
 
     @property
     def max_gamma(self) -> float:
-        """The largest factor of a fall of the curve; above 1 it is a rise, which suits the batch size alone."""
+        """Return the largest factor by which the curve falls.
+
+        If it is above 1 the curve rises, which suits the batch size only.
+        """
         return float(self.gamma)
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        """The schedule's own curve over `length` steps (a fraction in a run by time), without warm-up and cool-down."""
+        """Return the schedule's own curve over `length` steps, without warm-up and cool-down.
+
+        `length` is a fraction if train.duration is a time.
+        """
         raise NotImplementedError
 
     def make_factor(self, context: BuildContext) -> Callable[[StepInfo], float]:
-        """The whole schedule as a function of the moment."""
+        """Return the whole schedule as a function of the step."""
         total = get_run_length(context)
         end = total or 1.0  # a run by time counts in fractions of itself
         get_progress = make_progress_clock(context)
@@ -89,16 +101,18 @@ class Schedule(WarmupSchedule):
         return value
 
     def build_hooks(self, context: BuildContext) -> Hooks:
-        """One control for each of `param`: its own base value times the factor."""
+        """Return hooks that set each of `applies_to` to its base value times the factor."""
         targets = self.scheduled_params
         if not targets or len(set(targets)) < len(targets):
             raise ConfigError(
-                f"sched.applies_to={[target.value for target in targets]} names none, or one twice",
-                "as in sched.applies_to=lr",
+                f"sched.applies_to={[target.value for target in targets]} "
+                "must name at least one parameter, and each once",
+                "use sched.applies_to=lr",
             )
         if self.max_gamma > 1 and targets != (ScheduledParam.BATCH_SIZE,):
             raise ConfigError(
-                f"sched.gamma={self.max_gamma:g} lets {' and '.join(target.value for target in targets)} grow without end",
+                f"sched.gamma={self.max_gamma:g} "
+                f"lets {' and '.join(target.value for target in targets)} grow without limit",
                 "use sched.gamma=1 or less, or sched.applies_to=batch_size",
             )
         value = self.make_factor(context)
@@ -106,30 +120,40 @@ class Schedule(WarmupSchedule):
 
 
 def compute_decline(first: float, last: float, share: float, shape: str) -> float:
-    """From `first` to `last` as `share` goes from 0 to 1.
+    """Return the value between `first` and `last` at `share`, which rises from 0 to 1.
 
     linear  1 - share
     cos     (1 + cos(pi * share)) / 2
-    sqrt    1 - sqrt(share): best of those compared by Hägele et al., "Scaling laws and compute-optimal training", 2024
+    sqrt    1 - sqrt(share): the best shape in the comparison of Hägele et al., "Scaling laws and
+            compute-optimal training", 2024
     """
     left = {"linear": 1 - share, "cos": (1 + math.cos(math.pi * share)) / 2, "sqrt": 1 - math.sqrt(share)}[shape]
     return last + (first - last) * left
 
 
 def get_run_length(context: BuildContext) -> float:
-    """The run in what its schedule counts: steps, or epochs where it sets the batch size; 0 in a run by time."""
+    """Return the length of the run in steps, or in epochs if the batch size is scheduled.
+
+    It is 0 if train.duration is a time.
+    """
     return context.num_epochs or float(context.total_steps)
 
 
 def make_progress_clock(context: BuildContext) -> Callable[[StepInfo], float]:
-    """How much of `run_length` is done at a moment; in a run by time the fraction."""
+    """Return a function from a step to the progress, in the unit of `get_run_length`.
+
+    The progress is the fraction of the run if train.duration is a time.
+    """
     if context.num_epochs:
         return lambda step_info: step_info.epoch
     return (lambda step_info: float(step_info.step)) if context.total_steps else (lambda step_info: step_info.fraction)
 
 
 def convert_to_steps(duration: Duration, context: BuildContext, key: str) -> float:
-    """`duration` in what the schedule counts (`run_length`); in a run by time in fractions of it, which only percentages can be."""
+    """Return `duration` in the unit of `get_run_length`.
+
+    If train.duration is a time, `duration` must be a percentage; the result is a fraction.
+    """
     if duration.value == 0:
         return 0.0
     if context.num_epochs and duration.unit != "s":
@@ -145,7 +169,8 @@ def convert_to_steps(duration: Duration, context: BuildContext, key: str) -> flo
         raise ConfigError(f"{key}={duration} is a time", "give it in steps, epochs or percent: 500step, 1ep, 5%")
     if duration.unit == "ep" and not context.steps_per_epoch:
         raise ConfigError(
-            f"{key}={duration} is no number of steps where the batch size is scheduled, and train.duration is in steps",
+            f"{key}={duration} must not be in epochs because the batch size is scheduled "
+            "and train.duration is in steps",
             f"give {key} in steps or percent, or train.duration in epochs",
         )
     return float(duration.to_steps(context.steps_per_epoch, context.total_steps))
@@ -154,18 +179,19 @@ def convert_to_steps(duration: Duration, context: BuildContext, key: str) -> flo
 def _convert_to_epochs(duration: Duration, epochs: float, key: str) -> float:
     if duration.unit == "step":
         raise ConfigError(
-            f"{key}={duration} is no number of epochs where the batch size is scheduled, and train.duration is in epochs",
+            f"{key}={duration} must not be in steps because the batch size is scheduled "
+            "and train.duration is in epochs",
             f"give {key} in epochs or percent, or train.duration in steps",
         )
     return duration.value if duration.unit == "ep" else duration.value / 100 * epochs
 
 
 def convert_to_positive_steps(duration: Duration, context: BuildContext, key: str) -> float:
-    """`length_in_steps` of what must be longer than nothing."""
+    """Return `convert_to_steps`; raise ConfigError if the result is not above 0."""
     steps = convert_to_steps(duration, context, key)
     if steps <= 0:
         total_text = f" of the {context.total_steps} steps of train.duration" if duration.unit == "%" else ""
-        raise ConfigError(f"{key}={duration}{total_text} is no step at all", "make it at least 1step")
+        raise ConfigError(f"{key}={duration}{total_text} must be above 0", "set it to at least 1step")
     return steps
 
 
@@ -174,9 +200,9 @@ def _check_lengths(schedule: Schedule, warmup: float, cooldown: float, end: floa
         if steps >= end and not (key == "cooldown" and steps == end):
             length = f"is {steps:g} {unit}, but the run has {total:g}" if total else "is the whole run"
             word = {"warmup": "warm-up", "cooldown": "cool-down"}[key]
-            raise ConfigError(f"sched.{key}={duration} {length}", f"shorten the {word} or lengthen train.duration")
+            raise ConfigError(f"sched.{key}={duration} {length}", f"shorten the {word} or increase train.duration")
     if warmup + cooldown > end * (1 + 1e-12):
         raise ConfigError(
             f"sched.warmup={schedule.warmup} and sched.cooldown={schedule.cooldown} are longer than the run together",
-            "shorten one of them or lengthen train.duration",
+            "shorten one of them or increase train.duration",
         )

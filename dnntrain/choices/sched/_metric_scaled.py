@@ -1,4 +1,4 @@
-"""What the schedules that look at the validation part share: another schedule beneath, times a factor that they decide."""
+"""Base class of schedules that scale another schedule by a factor from the validation metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dnntrain.protocols import Adjustment, BuildContext, Hooks, ScheduledParam, 
 
 
 class MetricScale(Protocol):
-    """A factor that rows of metrics change: a decision whose state is saved."""
+    """A factor that rows of metrics change, with a state that checkpoints hold."""
 
     @property
     def scale(self) -> float: ...
@@ -27,7 +27,10 @@ class MetricScale(Protocol):
 
 @dataclass(frozen=True)
 class MetricScaledSchedule(WarmupSchedule):
-    """factor = that of `base` at the step, times a scale that each evaluation of the validation part may change."""
+    """factor = factor of `base` at the step, times a scale.
+
+    Each evaluation of the validation split may change the scale.
+    """
 
     base: Annotated[
         str, Text(r"[a-z]\w*(:\w+=[^:\s]+)*", "a schedule such as cosine, or cosine:end_factor=0.1:cooldown=5%", 200)
@@ -39,15 +42,15 @@ class MetricScaledSchedule(WarmupSchedule):
     uses_validation: ClassVar[bool] = True
 
     def notes(self) -> tuple[str, ...]:
-        return ("the learning rate is that of the base schedule, scaled by what each evaluation finds",)
+        return ("the learning rate follows the base schedule times a scale, which each evaluation may change",)
 
     def make_base_schedule(self) -> Schedule:
-        """The schedule `base`, with the warm-up."""
+        """Return the schedule `base`, with the warm-up."""
         schedule = parse_schedule(self.base, "sched.base", ("warmup", "applies_to")).schedule
         return replace(schedule, warmup=self.warmup, warmup_start_factor=self.warmup_start_factor)
 
     def build_scaled_hooks(self, name: str, scale: MetricScale, context: BuildContext) -> Hooks:
-        """The parts of `base` with the learning rate scaled; `name` is that of the saved state."""
+        """Return the hooks of `base` with the scaled learning rate; `name` names the state."""
         hooks: Hooks = self.make_base_schedule().build(context)
         scheduled_value = ScheduledValue(ScheduledParam.LEARNING_RATE, lambda step_info: scale.scale)
         return replace(

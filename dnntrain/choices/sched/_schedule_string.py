@@ -1,4 +1,6 @@
-"""A schedule written as one text, as a part of a sequence or the base of another: `NAME[:DURATION][:KNOB=VALUE]…`.
+"""Parser of a schedule written as text: `NAME[:DURATION][:OPTION=VALUE]…`.
+
+The text is a stage of a sequence or the base of another schedule:
 
     cosine    cosine:90%    step:60ep:step_size=20ep:gamma=0.5    multistep:milestones=30%/60%
 
@@ -21,16 +23,17 @@ from dnntrain.utils.units import Duration
 
 @dataclass(frozen=True)
 class ParsedSchedule:
-    """The schedule that a text describes, and its length where one is given."""
+    """The schedule that a text describes, and its length if one is given."""
 
     schedule: Schedule
     duration: Duration | None
 
 
 def parse_schedule(text: str, key: str, excluded_prefixes: tuple[str, ...]) -> ParsedSchedule:
-    """Reads one text. Knobs whose names begin with one of `without` are the whole schedule's, and refused.
+    """Parse one text.
 
-    Raises ConfigError, naming `key`, for a schedule, knob or value that cannot be.
+    Options whose names begin with one of `excluded_prefixes` belong to the whole schedule and are
+    not accepted. Raises ConfigError, which names `key`, for an invalid schedule, option or value.
     """
     name, *option_texts = text.split(":")
     try:
@@ -38,7 +41,7 @@ def parse_schedule(text: str, key: str, excluded_prefixes: tuple[str, ...]) -> P
     except ConfigError as error:
         raise ConfigError(f"{key}: {error.message}", error.hint) from None
     if choice.module is None or choice.name != choice.base:
-        raise ConfigError(f"{key}: {name} is a preset of {choice.base}", f"write {choice.base} with its knobs")
+        raise ConfigError(f"{key}: {name} is a preset of {choice.base}", f"write {choice.base} with its options")
     schedule_class = getattr(importlib.import_module(choice.module), choice.schema.class_name)
     if not issubclass(schedule_class, Schedule):
         raise ConfigError(f"{key}: {name} has no curve of its own", "use a schedule that depends on progress alone")
@@ -52,7 +55,7 @@ def parse_schedule(text: str, key: str, excluded_prefixes: tuple[str, ...]) -> P
                 continue
             allowed_options = [item for item in choice.schema.fields if not item.startswith(excluded_prefixes)]
             if not equals or option not in allowed_options:
-                raise ValueError(f"{option!r} is no knob here; {did_you_mean(option, allowed_options)}")
+                raise ValueError(f"{option!r} is not an option here; {did_you_mean(option, allowed_options)}")
             annotation = choice.schema.fields[option].type
             options[option] = convert_value(_parse_plain_value(value, annotation), annotation)
         except ValueError as error:
@@ -61,7 +64,7 @@ def parse_schedule(text: str, key: str, excluded_prefixes: tuple[str, ...]) -> P
 
 
 def _parse_plain_value(text: str, annotation: Any) -> Any:
-    """The value as YAML would give it."""
+    """Return the value as YAML would parse it."""
     if get_origin(annotation) is tuple:
         return text.split("/")
     if text in ("true", "false"):

@@ -1,8 +1,9 @@
 """Another schedule, times a function of the validation loss.
 
-The idea is Polyak's ("Introduction to optimization", 1987): the step that gets nearest to the minimum is (f(x) - f*) / |g|², so that the
-rate should fall with the distance that is left. Here the distance is that of the validation loss, as a part of what it was at the first
-evaluation, and the gradient's norm is left out; this form is the project's own, not that of a paper.
+The idea is Polyak's ("Introduction to optimization", 1987): the step that gets nearest to the
+minimum is (f(x) - f*) / |g|², so the rate should fall with the remaining distance. Here the
+distance is the validation loss above the floor, relative to the first evaluation, and the
+gradient's norm is left out. This form is the project's own; no paper describes it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from dnntrain.protocols import Adjustment, BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Adaptive(MetricScaledSchedule):
-    """scale = ((loss - loss_floor) / (first - loss_floor)) ** power, between `min_factor` and 1, from the first evaluated loss on.
+    """scale = ((loss - loss_floor) / (first - loss_floor)) ** power, from `min_factor` to 1.
 
-    A loss that is not finite leaves the scale as it is. Before the first evaluation the scale is 1.
+    `first` is the first evaluated loss; before it the scale is 1. A loss that is not finite leaves
+    the scale unchanged.
     """
 
     loss_floor: NonNegative = 0.0  # loss at which the scale is min_factor
@@ -36,7 +38,7 @@ class Adaptive(MetricScaledSchedule):
 
 
 def compute_scale(loss: float, first: float, floor: float, power: float, minimum: float) -> float:
-    """The scale for a validation loss."""
+    """Return the scale for a validation loss."""
     if loss <= floor or first <= floor:
         return minimum
     share: float = ((loss - floor) / (first - floor)) ** power
@@ -44,7 +46,7 @@ def compute_scale(loss: float, first: float, floor: float, power: float, minimum
 
 
 class AdaptiveScale:
-    """The scale, the first loss, and the best one since."""
+    """The scale, the first loss, and the best loss since."""
 
     def __init__(self, options: Adaptive) -> None:
         self._options = options

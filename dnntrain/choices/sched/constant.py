@@ -11,7 +11,7 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """the factor is a constant (torch's ConstantLR)."""
+    """factor = a constant (torch's ConstantLR)."""
 
     factor: NonNegative = 1.0  # the factor; a value other than 1 is for a stage of sched=sequence
 

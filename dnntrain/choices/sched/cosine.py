@@ -1,4 +1,7 @@
-"""Half a cosine from the base learning rate down to `end_factor` (Loshchilov & Hutter, "SGDR", 2017, without restarts)."""
+"""Half a cosine from the base learning rate down to `end_factor`.
+
+Loshchilov & Hutter, "SGDR", 2017, without restarts.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """factor = end_factor + (1 - end_factor) * (1 + cos(pi * done / length)) / 2 (torch's CosineAnnealingLR)."""
+    """factor = end_factor + (1 - end_factor) * (1 + cos(pi * done / length)) / 2.
+
+    It is torch's CosineAnnealingLR.
+    """
 
     end_factor: NonNegative = 0.0  # factor at the end of the run; above 1 it rises
 
@@ -24,5 +30,5 @@ class Cosine(Schedule):
 
 
 def cosine_factor(done: float, length: float, end: float) -> float:
-    """The factor after `done` of `length` steps."""
+    """Return the factor after `done` of `length` steps."""
     return end + (1 - end) * (1 + math.cos(math.pi * min(done / length, 1.0))) / 2

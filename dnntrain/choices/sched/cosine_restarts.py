@@ -1,4 +1,4 @@
-"""Half cosines, one after another, each from the base learning rate again (Loshchilov & Hutter, "SGDR", 2017)."""
+"""Half cosines, each from the base learning rate (Loshchilov & Hutter, "SGDR", 2017)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class CosineRestarts(Schedule):
-    """factor = end_factor + (1 - end_factor) * (1 + cos(pi * t / T)) / 2, t steps into a cosine of T.
+    """factor = end_factor + (1 - end_factor) * (1 + cos(pi * t / T)) / 2.
 
-    It is torch's CosineAnnealingWarmRestarts.
+    t is the number of steps since the current cosine of length T began (torch's
+    CosineAnnealingWarmRestarts).
     """
 
     t_0: PositiveDuration = Duration(25, "%")  # length of the first cosine: 5000step, 10ep or 25%
@@ -30,11 +31,14 @@ class CosineRestarts(Schedule):
 
 
 def locate_in_cycle(done: float, first: float, growth: float) -> tuple[float, float]:
-    """(steps into the cycle, its length) after `done` steps of cycles of lengths first * t_mult ** n."""
+    """Return (steps into the cycle, its length) after `done` steps.
+
+    Cycle n has the length first * growth ** n.
+    """
     if growth == 1:
         return done % first, first
     start, length = 0.0, first
-    # Added up, as torch does: a logarithm misses a bound by its rounding.
+    # Sum up the lengths as torch does: a logarithm misses a bound by its rounding.
     while done >= start + length:
         start, length = start + length, length * growth
     return done - start, length

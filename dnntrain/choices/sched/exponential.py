@@ -11,7 +11,10 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """factor = gamma ** (done / step_size), in each step a little (torch's ExponentialLR with gamma ** (1 / step_size))."""
+    """factor = gamma ** (done / step_size), which changes a little in each step.
+
+    It is torch's ExponentialLR with gamma ** (1 / step_size).
+    """
 
     step_size: PositiveDuration = Duration(10, "%")  # length over which the factor falls by gamma: 1000step, 1ep or 10%
     gamma: Annotated[float, Range(above=0)] = 0.5  # factor per step_size; above 1 for sched.applies_to=batch_size

@@ -1,4 +1,7 @@
-"""One over the root of the step (Vaswani et al., "Attention is all you need", 2017; Zhai et al., "Scaling vision transformers", 2022)."""
+"""One over the root of the step.
+
+Vaswani et al., "Attention is all you need", 2017; Zhai et al., "Scaling vision transformers", 2022.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from dnntrain.protocols import BuildContext, Hooks
 class InverseSqrt(Schedule):
     """factor = sqrt(timescale / (timescale + done)): 1 after the warm-up, 0.5 after three timescales.
 
-    With sched.timescale = sched.warmup it is Vaswani's min(step / w, sqrt(w / step)). It does not depend on the length of
-    the run, which a cool-down may end at any time.
+    With sched.timescale = sched.warmup it is Vaswani's min(step / w, sqrt(w / step)). It does not
+    depend on the length of the run, which a cool-down may end at any time.
     """
 
     timescale: PositiveDuration = Duration(

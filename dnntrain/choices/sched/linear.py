@@ -24,5 +24,5 @@ class Linear(Schedule):
 
 
 def linear_factor(done: float, length: float, start: float, end: float) -> float:
-    """The factor after `done` of `length` steps."""
+    """Return the factor after `done` of `length` steps."""
     return start + (end - start) * min(done / length, 1.0)

@@ -25,7 +25,7 @@ class Multistep(Schedule):
         steps = [convert_to_positive_steps(item, context, "sched.milestones") for item in self.milestones]
         if not steps or steps != sorted(steps):
             milestone_list = ",".join(map(str, self.milestones))
-            raise ConfigError(f"sched.milestones=[{milestone_list}] do not rise", "as in sched.milestones=[30ep,60ep]")
+            raise ConfigError(f"sched.milestones=[{milestone_list}] must increase", "use sched.milestones=[30ep,60ep]")
         return lambda done: self.gamma ** bisect_right(steps, done)
 
     def build(self, context: BuildContext) -> Hooks:

@@ -1,4 +1,7 @@
-"""One cycle: up to the base learning rate, then down to almost nothing (Smith & Topin, "Super-convergence", 2018)."""
+"""One cycle: up to the base learning rate, then down to almost nothing.
+
+Smith & Topin, "Super-convergence", 2018.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from dnntrain.protocols import BuildContext, Hooks, ScheduledParam, ScheduledVal
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """As torch's OneCycleLR: 1/div_factor → 1 over `pct_start` of the run, then → 1/(div_factor * final_div_factor)."""
+    """factor = 1/div_factor → 1 → 1/(div_factor * final_div_factor) (torch's OneCycleLR).
+
+    The rise takes `pct_start` of the run.
+    """
 
     pct_start: Annotated[float, Range(above=0, below=1)] = 0.3  # fraction of the run in which the rate rises
     div_factor: Positive = 25.0  # the first rate is lr / div_factor
@@ -49,7 +55,11 @@ class OneCycle(Schedule):
         )
 
     def _make_momentum(self, context: BuildContext) -> Callable[[StepInfo], float]:
-        """Against the rate; it stands at its first value during the warm-up, and at that of the cool-down's begin after it."""
+        """Return the momentum, which moves against the rate.
+
+        It keeps its first value during the warm-up. From the beginning of the cool-down it does not
+        change.
+        """
         total = get_run_length(context)
         get_progress = make_progress_clock(context)
         end = total or 1.0
@@ -69,7 +79,10 @@ class OneCycle(Schedule):
 def one_cycle_factor(
     done: float, length: float, pct_start: float, values: tuple[float, float, float], anneal: str, has_whole_steps: bool
 ) -> float:
-    """The value after `done` of `length` steps: first → peak → last. `whole`: lengths are whole steps, the last one being length - 1."""
+    """Return the value after `done` of `length` steps: first → peak → last.
+
+    has_whole_steps  true: lengths are whole steps, and the last step is length - 1
+    """
     first, peak, last = values
     end_of_rise = pct_start * length - has_whole_steps
     end_of_run = length - has_whole_steps

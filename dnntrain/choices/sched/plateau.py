@@ -1,4 +1,7 @@
-"""Another schedule, times a factor that falls where the validation metric no longer improves (torch's ReduceLROnPlateau)."""
+"""Another schedule, times a factor that falls if the validation metric no longer improves.
+
+It follows torch's ReduceLROnPlateau.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ from dnntrain.protocols import Adjustment, BuildContext, Hooks, MetricInfo
 
 @dataclass(frozen=True)
 class Plateau(MetricScaledSchedule):
-    """After more than `patience` evaluations in a row without improvement: scale = max(scale * lr_factor, min_factor).
+    """scale = max(scale * lr_factor, min_factor) if the metric does not improve.
 
-    An evaluation improves where it is better than the best one by more than a margin: relative, the best value times
-    `min_delta`; absolute, `min_delta` itself. After a fall, `cooldown_evals` evaluations do not count.
+    The scale falls after more than `patience` evaluations in a row without improvement. An
+    evaluation is an improvement if it is better than the best one by more than a margin: relative,
+    the best value times `min_delta`; absolute, `min_delta` itself. After a fall, `cooldown_evals`
+    evaluations do not count.
     """
 
     metric: str = "loss"  # validation metric
@@ -37,14 +42,14 @@ class Plateau(MetricScaledSchedule):
         mode = "max" if metric.higher_is_better else "min"
         if self.mode not in ("auto", mode):
             raise ConfigError(
-                f"sched.mode={self.mode} would call a worse {self.metric} the better one",
+                f"sched.mode={self.mode} must be {mode} for sched.metric={self.metric}",
                 f"use sched.mode={mode} or auto, or watch another sched.metric",
             )
         return self.build_scaled_hooks("plateau", PlateauScale(self, metric), context)
 
 
 class PlateauScale:
-    """The scale, and what it is decided from: the best value and the evaluations since."""
+    """The scale, the best value, and the number of evaluations since."""
 
     def __init__(self, options: Plateau, metric: MetricInfo) -> None:
         self._options = options
@@ -73,7 +78,7 @@ class PlateauScale:
             return None
         best = "a number" if self._best is None else f"{self._best:.6g}"
         reason = (
-            f"validation {options.metric} has not improved on {best} for {evaluation_count} evaluations: "
+            f"validation {options.metric} did not improve on {best} for {evaluation_count} evaluations: "
             f"learning rate scale {self.scale:.4g} → {scale:.4g}"
         )
         self.scale = scale

@@ -1,4 +1,4 @@
-"""A power of what is left of the run."""
+"""A power of the remaining share of the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """factor = end_factor + (1 - end_factor) * (1 - done / length) ** power (torch's PolynomialLR, with `end_factor`)."""
+    """factor = end_factor + (1 - end_factor) * (1 - done / length) ** power.
+
+    It is torch's PolynomialLR with `end_factor`.
+    """
 
     power: Positive = 2.0  # exponent; 1: a straight line; higher: low for longer
     end_factor: NonNegative = 0.0  # factor at the end of the run
@@ -24,6 +27,6 @@ class Polynomial(Schedule):
 
 
 def polynomial_factor(done: float, length: float, power: float, end: float) -> float:
-    """The factor after `done` of `length` steps."""
+    """Return the factor after `done` of `length` steps."""
     left: float = max(1 - done / length, 0.0) ** power
     return end + (1 - end) * left

@@ -15,10 +15,10 @@ from dnntrain.utils.units import Duration
 
 @dataclass(frozen=True)
 class SequenceSchedule(Schedule):
-    """In each part its schedule's own curve, over that part's length (torch's SequentialLR).
+    """The curves of several schedules in sequence, each over its stage (torch's SequentialLR).
 
-    Percentages are of what follows the warm-up. At most one part has no duration; it takes what the others leave, and with one in
-    steps or epochs and the rest open, a run can be made longer.
+    Percentages refer to the run after the warm-up. At most one stage may omit its duration; it
+    takes the rest. A run can be extended if the other durations are in steps or epochs.
     """
 
     stages: tuple[
@@ -32,11 +32,12 @@ class SequenceSchedule(Schedule):
         stages = [parse_schedule(stage, "sched.stages", ("warmup", "cooldown", "applies_to")) for stage in self.stages]
         if not stages or sum(stage.duration is None for stage in stages) > 1:
             raise ConfigError(
-                f"sched.stages=[{', '.join(self.stages)}]: the length of the parts is not known",
-                "give parts, each with its duration as in cosine:90%; one may be without",
+                f"sched.stages=[{', '.join(self.stages)}] "
+                "must hold at least one stage, and at most one without a duration",
+                "give each stage a duration, as in cosine:90%; one stage may omit it",
             )
         if any(isinstance(stage.schedule, SequenceSchedule) for stage in stages):
-            raise ConfigError("sched.stages: a sequence within a sequence", "write its parts into the one list")
+            raise ConfigError("sched.stages: a sequence cannot contain a sequence", "add its stages to the one list")
 
     @property
     def max_gamma(self) -> float:
@@ -64,7 +65,7 @@ class SequenceSchedule(Schedule):
 def _compute_stage_starts(
     stages: list[ParsedSchedule], texts: tuple[str, ...], context: BuildContext, length: float
 ) -> list[float]:
-    """Where each part begins, in whole steps where the run has a known number of them."""
+    """Return where each stage begins, in whole steps if their number is known."""
     lengths = [
         None if stage.duration is None else _compute_stage_length(stage.duration, context, length) for stage in stages
     ]
@@ -79,8 +80,8 @@ def _compute_stage_starts(
     ):
         unit = "epochs" if context.num_epochs else "steps" if get_run_length(context) else "of the run"
         raise ConfigError(
-            f"sched.stages=[{', '.join(texts)}] take {stated_length:g} {unit}, and there are {length:g}",
-            "leave the duration of one part out: it takes what the others leave",
+            f"sched.stages=[{', '.join(texts)}] take {stated_length:g} {unit}, but there are {length:g}",
+            "leave the duration of one stage out: it takes the rest",
         )
     starts, position = [], 0.0
     for item in lengths:
@@ -90,7 +91,7 @@ def _compute_stage_starts(
 
 
 def _compute_stage_length(duration: Duration, context: BuildContext, length: float) -> float:
-    """Not rounded, so that the parts together are as long as they say."""
+    """Return the length without rounding, so that the stages add up to their total."""
     if duration.unit == "%":
         return duration.value / 100 * length
     return convert_to_steps(duration, context, "sched.stages")

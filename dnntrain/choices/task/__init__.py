@@ -1,1 +1,1 @@
-"""Choices of `task=`: what a run is judged by. A file without a leading underscore is a choice."""
+"""Choices of `task=`: loss and metrics. A file without a leading underscore is a choice."""

@@ -29,7 +29,11 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """Cross-entropy of softmax(logits) with class indices or class probabilities; the share of examples whose class is right."""
+    """Cross-entropy loss and accuracy of logits for one class per example.
+
+    The loss is the cross-entropy of softmax(logits) with class indices or class probabilities. The
+    accuracy is the share of examples whose most probable class is the right one.
+    """
 
     metric: Literal["accuracy", "loss"] = "accuracy"  # default metric of the task; eval.metric follows it
 
@@ -40,7 +44,7 @@ class Classification(Task):
         if targets.kind is not TargetKind.CLASS:
             raise ConfigError(
                 f"task=classification needs {TargetKind.CLASS.value}; the data have {targets.kind.value}",
-                "choose other data, or the task that they are for",
+                "choose other data, or the task for these data",
             )
         return OutputSpec(targets.names, (len(targets.names),), "logits")
 
@@ -61,7 +65,10 @@ class Classification(Task):
     def summarize(
         self, predictions: Predictions, spec: ModelSpec, max_samples: int, describe: DescribeExample
     ) -> dict[str, Any]:
-        """Return loss, accuracy, the confusion matrix, and the `max_samples` examples that are wrong with most certainty."""
+        """Return loss, accuracy, the confusion matrix and the worst mistakes.
+
+        "wrong" lists up to `max_samples` mistakes, the most probable wrong class first.
+        """
         probabilities, labels = predictions.values.exp(), predictions.targets
         predicted_labels = probabilities.argmax(1)
         wrong_rows = (predicted_labels != labels).nonzero()[:, 0]
@@ -85,7 +92,10 @@ class Classification(Task):
         }
 
     def format_predictions(self, outputs: Tensor, spec: ModelSpec, top: int) -> Iterator[dict[str, Any]]:
-        """Yield {"class", "probability", "top": [[class, probability] …]}, the most probable class first."""
+        """Yield {"class", "probability", "top": [[class, probability] …]} for each example.
+
+        The most probable class is first.
+        """
         probabilities = outputs.float().softmax(1).cpu()
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         for values, classes in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -99,7 +109,7 @@ class Classification(Task):
 
 
 def count_correct(outputs: Tensor, batch: Batch) -> Tensor:
-    """Return [2]: the number of examples whose most probable class is the right one, and the number of all."""
+    """Return [2]: the number of correct predictions, and the number of examples."""
     correct = (outputs.argmax(1) == batch.targets).sum()
     return torch.stack([correct, torch.full_like(correct, len(batch))])
 

@@ -32,7 +32,7 @@ def test_a_batch_that_the_copies_do_not_divide_is_refused_with_one_that_works(tm
 
 
 def test_copies_that_nothing_makes_differ_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing that changes images makes the copies differ"):
+    with pytest.raises(ConfigError, match=r"repeats examples, but no augmentation makes the copies differ"):
         trained(
             tmp_path / "run",
             "reg=[]",

@@ -110,7 +110,7 @@ def test_either_a_file_or_an_entry_point_is_needed() -> None:
         ("import missing_module_of_nobody", "missing_module_of_nobody"),
         ("x = 1", "defines 0 classes that are a torch.nn.Module: none"),
         (NET + NET.replace("class Net", "class Other"), "defines 2 classes that are a torch.nn.Module: Net, Other"),
-        (NET.replace("height=0", "height, depth"), "needs the arguments depth, which nothing gives"),
+        (NET.replace("height=0", "height, depth"), "needs the arguments depth; dnntrain does not pass them"),
         (NET.replace("nn.Linear(", "nn.Linear('x', "), "cannot be built: TypeError"),
         (NET.replace("flatten(1)", "flatten(2)"), "does not take images of 3x8x8: RuntimeError"),
         (NET.replace("num_classes)\n        nn", "num_classes + 1)\n        nn"), r"gives of shape (1, 11)"),

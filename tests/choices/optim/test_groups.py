@@ -112,7 +112,7 @@ def test_no_decay_takes_decay_from_weights_by_pattern() -> None:
         (
             (),
             ("embedding.*",),
-            "optim.no_weight_decay: no parameter is called 'embedding.*'; they are 0.weight, 0.bias",
+            "optim.no_weight_decay: no parameter is called 'embedding.*'; the parameters are 0.weight, 0.bias",
         ),
     ],
 )

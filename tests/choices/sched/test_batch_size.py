@@ -238,10 +238,10 @@ def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
             ("sched=linear", "sched.end_factor=2", "train.duration=9s"),
             ("does not support train.duration=9s", "in epochs or steps"),
         ),
-        (("sched=step", "sched.step_size=5step"), ("no number of epochs", "sched.step_size in epochs or percent")),
+        (("sched=step", "sched.step_size=5step"), ("must not be in steps", "sched.step_size in epochs or percent")),
         (
             ("sched=step", "sched.step_size=1ep", "train.duration=99step"),
-            ("no number of steps", "sched.step_size in steps or percent"),
+            ("must not be in epochs", "sched.step_size in steps or percent"),
         ),
         (
             ("sched=step", "sched.step_size=1ep", "sched.gamma=4"),

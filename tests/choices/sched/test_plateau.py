@@ -98,7 +98,7 @@ def test_each_fall_is_a_row_with_its_reason_and_the_rate_follows(tmp_path: Path)
         ("plateau", 20, 0.5),
         ("plateau", 30, 0.25),
     ]
-    assert "has not improved on" in events[0]["reason"]
+    assert "did not improve on" in events[0]["reason"]
     rates = {row["step"]: row["lr"] for row in rows(tmp_path) if row["split"] == "train"}
     # The row of step n has the rate that step number n - 1 was made with.
     assert rates[20] == pytest.approx(4e-3 * (1 - 19 / 30))

@@ -247,12 +247,12 @@ def test_a_run_by_time_follows_the_same_curve(schedule: Schedule) -> None:
         (Cosine(warmup=Duration(5, "s")), TOTAL, "in steps, epochs or percent"),
         (Cosine(warmup=steps(5)), 0, "in percent"),
         (Step(step_size=steps(0)), TOTAL, "at least 1step"),
-        (Multistep(milestones=(steps(60), steps(30))), TOTAL, "do not rise"),
-        (SequenceSchedule(stages=("linear:50step", "cosine:100step")), TOTAL, "take 150 steps, and there are 200"),
-        (SequenceSchedule(stages=("linear:150step", "cosine:100step")), TOTAL, "leave the duration of one part out"),
-        (SequenceSchedule(stages=("linear:200step", "cosine")), TOTAL, "leave the duration of one part out"),
+        (Multistep(milestones=(steps(60), steps(30))), TOTAL, "must increase"),
+        (SequenceSchedule(stages=("linear:50step", "cosine:100step")), TOTAL, "take 150 steps, but there are 200"),
+        (SequenceSchedule(stages=("linear:150step", "cosine:100step")), TOTAL, "leave the duration of one stage out"),
+        (SequenceSchedule(stages=("linear:200step", "cosine")), TOTAL, "leave the duration of one stage out"),
         (OneCycle(cycle_momentum=True, applies_to="momentum"), TOTAL, "both set the momentum"),
-        (Cosine(applies_to=()), TOTAL, "names none"),
+        (Cosine(applies_to=()), TOTAL, "must name at least one parameter"),
     ],
 )
 def test_a_length_that_cannot_be_is_refused_with_the_fix(schedule: Schedule, total: int, words: str) -> None:
@@ -267,9 +267,9 @@ def test_a_length_that_cannot_be_is_refused_with_the_fix(schedule: Schedule, tot
         ("cosine:10", "is not a duration"),
         ("cosine:10%:ends=1", "did you mean 'end'"),
         ("cosine:10%:end_factor=-1", "at least 0"),
-        ("cosine:10%:warmup=5%", "is no knob here"),
-        ("sequence:10%", "a sequence within a sequence"),
-        ("wsd:10%", "write constant with its knobs"),
+        ("cosine:10%:warmup=5%", "is not an option here"),
+        ("sequence:10%", "a sequence cannot contain a sequence"),
+        ("wsd:10%", "write constant with its options"),
     ],
 )
 def test_a_part_that_cannot_be_is_refused_with_the_fix(part: str, words: str) -> None:
@@ -278,7 +278,7 @@ def test_a_part_that_cannot_be_is_refused_with_the_fix(part: str, words: str) ->
 
 
 def test_the_parts_of_a_sequence_are_checked_with_the_configuration() -> None:
-    with pytest.raises(ConfigError, match=r"sched: sched.stages: linear:10%:ends=1: 'ends' is no knob here"):
+    with pytest.raises(ConfigError, match=r"sched: sched.stages: linear:10%:ends=1: 'ends' is not an option here"):
         decode_config(compose(["sched=sequence", "sched.stages=['linear:10%:ends=1',cosine]"]))
 
 
@@ -336,7 +336,7 @@ def test_a_parameter_that_nothing_has_is_refused(param: str) -> None:
         ),
         (("sched.warmup=100ep",), "shorten the warm-up"),
         (("sched=plateau", "data.val_fraction=0"), "needs the validation split"),
-        (("sched=sequence", "sched.stages=['linear:99ep']"), "leave the duration of one part out"),
+        (("sched=sequence", "sched.stages=['linear:99ep']"), "leave the duration of one stage out"),
     ],
 )
 def test_a_schedule_without_effect_or_place_is_refused_before_a_folder_is_made(
