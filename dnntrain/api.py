@@ -1,4 +1,7 @@
-"""The Python interface: the commands as functions. Overrides are written as on the command line."""
+"""The Python interface: the commands as functions.
+
+Overrides are written as on the command line.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,20 @@ from dnntrain.utils.world import World
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model in eval mode, and what it takes and gives: `spec.inputs` (shape, mean, std), `spec.output` (names, shape)."""
+    """A trained model in eval mode, with a description of its inputs and outputs.
+
+    `spec.inputs` has shape, mean and std, `spec.output` names and shape.
+    """
 
     model: nn.Module
     spec: ModelSpec
 
 
 def train(*overrides: str, config_dir: str | Path | None = None, display: str = "auto") -> dict[str, Any]:
-    """Trains and returns the run's result: `train("model=resnet20", "data=cifar10")`.
+    """Train and return the run's result: `train("model=resnet20", "data=cifar10")`.
 
-    `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or CheckpointError, as the exit codes of the command say.
+    `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or
+    CheckpointError, which correspond to the exit codes of the command.
     """
     from dnntrain.run.runner import run_training
 
@@ -38,7 +45,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
-    """What `train` with these overrides would run."""
+    """Return the plan of `train` with these overrides."""
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     config = drop_init_weights_if_resuming(decode_config(compose(list(overrides), config_dir)))
@@ -57,14 +64,17 @@ def load(run: str | Path, *, trust: bool = False) -> TrainedModel:
 
 
 def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str, float | int]:
-    """Return the loss, the task's metrics and examples of a run's model on `split` (train, val, test) of its data, or of another `data=`."""
+    """Return the loss, the task's metrics and the number of examples of a run's model.
+
+    They are those of `split` (train, val, test) of its data, or of another `data=`.
+    """
     from dnntrain.inference.load import check_split, evaluate_run
 
     return evaluate_run(Path(run), list(overrides), check_split(split))
 
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1) -> list[dict[str, Any]]:
-    """The `top` most probable classes of each image file, as the command `predict` writes them."""
+    """Return the `top` most probable classes of each image file, as `dnntrain predict` does."""
     from dnntrain.inference.predict import predict_files
 
     return list(predict_files(Path(run), [Path(path) for path in paths], top))

@@ -45,8 +45,9 @@ def describe_group(choice_registry: Registry, group: str) -> tuple[list[dict[str
 
 
 def describe_choice(choice: Choice) -> tuple[dict[str, Any], list[str]]:
-    """Return the options of a choice: default, allowed values, purpose. An overlay has settings
-    instead.
+    """Return the options of a choice: default, allowed values, purpose.
+
+    An overlay has settings instead.
     """
     description: dict[str, Any] = {
         "group": choice.group,

@@ -14,9 +14,7 @@ _MIN_TEXT_COLUMNS = 24
 
 
 def terminal_width() -> int:
-    """Return the columns to write in: those of the terminal (default 80), at least 40 and at most
-    120.
-    """
+    """Return the columns to write in: the terminal's (default 80), from 40 to 120."""
     return max(40, min(shutil.get_terminal_size().columns, 120))
 
 

@@ -27,7 +27,7 @@ _EXAMPLES = (
 _CODES = (
     ("0", "done"),
     ("1", "a bug in dnntrain"),
-    ("2", "refused configuration"),
+    ("2", "invalid configuration"),
     ("3", "data problem"),
     ("4", "diverged"),
     ("5", "unusable checkpoint or model file"),

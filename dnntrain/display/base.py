@@ -1,5 +1,4 @@
-"""The protocol of a display: a live view on a terminal, plain lines in a pipe, JSON lines, or
-warnings only.
+"""The protocol of a display: live view, plain lines, JSON lines, or warnings only.
 
 A display has no thread of its own: the training loop calls it, and asks `next_refresh` first. Each
 refresh is timed, and the next one is delayed so that all refreshes together cost at most 0.3 % of
@@ -110,8 +109,9 @@ def is_improvement(row: Mapping[str, Any], metric: MetricInfo, best: float) -> b
 
 
 def to_float(value: Any, default: float = math.nan) -> float:
-    """Return `value` as a float, also from the text "nan" or "inf"; `default` if it is not a
-    number.
+    """Return `value` as a float, `default` if it is not a number.
+
+    The texts "nan" and "inf" are numbers too.
     """
     try:
         return float(value)

@@ -108,10 +108,10 @@ def _format_columns(values: tuple[str, str, str, str, str, str], width: int) -> 
 def format_panel(
     header: Header, state: LiveState, losses: Sequence[float], width: int, height: int = 25, ascii_only: bool = False
 ) -> list[Line]:
-    """Return the panel as lines of (text, role), `width` cells wide and at most `height` - 1 of
-    them.
+    """Return the panel as lines of (text, role).
 
-    From 30 cells on it has a frame. Its numbers fill as many columns as fit, at most four.
+    They are `width` cells wide, and at most `height` - 1 many. From 30 cells on the panel has a
+    frame. Its numbers fill as many columns as fit, at most four.
     """
     has_frame = width >= 30 and height >= 7
     inner = width - 4 if has_frame else width

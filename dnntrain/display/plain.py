@@ -63,10 +63,10 @@ class JsonDisplay(QuietDisplay):
 
 
 class PlainDisplay:
-    """Write plain lines for pipes and simple terminals: one every few seconds and one per
-    evaluation.
+    """Write plain lines for pipes and simple terminals.
 
-    There are no control codes. If color is forced, evaluations that improve are green.
+    There is one line every few seconds and one per evaluation, without control codes. If color is
+    forced, evaluations that improve are green.
     """
 
     def __init__(self, stream: TextIO, use_color: bool = False, every_s: float = 5.0) -> None:

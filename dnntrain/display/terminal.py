@@ -1,5 +1,4 @@
-"""The live view of a terminal: evaluations as rows of a table, above a panel that is redrawn in
-place.
+"""The live view of a terminal: a table of evaluations above a panel redrawn in place.
 
 rich gets the lines of `panel.py` as finished segments: its wrapping and measuring of text would
 cost more than all the rest.
@@ -121,8 +120,9 @@ class TerminalDisplay:
 
     @property
     def _width(self) -> int:
-        """Return the cells of a line; the last column stays free, because some terminals wrap
-        there.
+        """Return the cells of a line.
+
+        The last column stays free, because some terminals wrap there.
         """
         return max(10, min(self._console.width - 1, _MAX_WIDTH))
 

@@ -41,7 +41,9 @@ def get_sections(model: nn.Module) -> list[Section]:
     if model_sections is not None:
         return [Section(*section) for section in model_sections()]
     modules = [getattr(model, name, None) for name in ("features", "avgpool", "classifier")]
-    return _split_classifier(*modules) if all(isinstance(part, nn.Module) for part in modules) else []  # type: ignore[arg-type]
+    if not all(isinstance(part, nn.Module) for part in modules):
+        return []
+    return _split_classifier(*modules)  # type: ignore[arg-type]
 
 
 def _split_classifier(features: nn.Module, pool: nn.Module, classifier: nn.Module) -> list[Section]:
@@ -65,7 +67,8 @@ def get_divisible_sizes(model: nn.Module) -> tuple[tuple[str, int], ...]:
         module = model.get_submodule(name)
         if division.startswith("columns"):
             units: int | None = getattr(module, "parallel_units", None)
-            sizes.append((name, units or len(module.weight) // count_stacked_outputs(division)))  # type: ignore[arg-type]
+            stacked_outputs = len(module.weight)  # type: ignore[arg-type]
+            sizes.append((name, units or stacked_outputs // count_stacked_outputs(division)))
         elif division == "features" and isinstance(module, nn.GroupNorm):
             sizes.append((name, module.num_groups))
     return tuple(sizes)

@@ -42,8 +42,8 @@ class WeightSelection:
         self.names = [name for name in weights if fnmatchcase(name, self._where)]
         if not self.names:
             raise ConfigError(
-                f"{self._key}={self._where} matches no weight of the model; its weights are {', '.join(weights[:12]) or 'none'}"
-                + (" …" if len(weights) > 12 else "")
+                f"{self._key}={self._where} matches no weight of the model; "
+                f"its weights are {', '.join(weights[:12]) or 'none'}" + (" …" if len(weights) > 12 else "")
             )
         return model
 

@@ -61,8 +61,9 @@ class RankGroup:
         self._known_cause: BaseException | None = None
 
     def run_on_all_ranks(self, name: str, body: Callable[[], Value]) -> Value:
-        """Return the result of `body` here, after it succeeds on all ranks; else raise one error on
-        all.
+        """Return the result of `body` here after it succeeds on all ranks.
+
+        Otherwise raise the same error on all ranks.
         """
         return self.rendezvous.run_on_all_ranks(name, body)
 
@@ -77,8 +78,9 @@ class RankGroup:
         )
 
     def resolve_cause(self, error: BaseException) -> BaseException:
-        """Return the error that ends the run on all ranks, given this rank's. Signals then have no
-        effect.
+        """Return the error that ends the run on all ranks, given this rank's.
+
+        Signals then have no effect.
         """
         if error is self._known_cause:
             return error

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingFigures:
-    """The figures of the training: length, speed and metrics. `reason`: why it ended early, if it
-    did.
+    """The figures of the training: length, speed and metrics.
+
+    `reason` says why it ended early, if it did.
     """
 
     config_digest: str

@@ -235,8 +235,9 @@ def _raise_if_stopped(trainer: Trainer, folder: Path) -> None:
 
 
 def _make_loggers(directory: RunDirectory | None, display: Display) -> tuple[Say, Say]:
-    """Return (say, warn), which write to log.txt and to the display; a quiet display shows
-    warnings.
+    """Return (say, warn), which write to log.txt and to the display.
+
+    A quiet display shows warnings.
     """
 
     def say(text: str, warning: bool = False) -> None:

@@ -18,7 +18,8 @@ def describe_load(load: float, cores: int) -> str | None:
         return None
     return (
         f"this machine is busy: on average {load:.1f} processes wanted its {cores} cores in the last minute. "
-        "Training will be slower, by several times on few cores. Stop other programs (see top), or run when they are done"
+        "Training will be slower, by several times on few cores. Stop other programs (see top), or run when they "
+        "are done"
     )
 
 

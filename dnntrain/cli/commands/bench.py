@@ -12,8 +12,9 @@ from dnntrain.inference.option_values import BenchRuntime
 
 
 def run(arguments: Arguments) -> int:
-    """Print a table or, with --json, one object; write a CSV file and a picture if the line names
-    them.
+    """Print a table or, with --json, one object.
+
+    Also write a CSV file and a picture if the line names them.
     """
     from dnntrain.bench.candidates import check_has_run, make_candidates
     from dnntrain.bench.measure import check_threads, measure_candidates

@@ -10,8 +10,9 @@ from dnntrain.cli.parser import Arguments
 
 
 def run(arguments: Arguments) -> int:
-    """Write the export to --path, by default exports/FORMAT in the run directory, and print its
-    path.
+    """Write the export and print its path.
+
+    The path is --path, by default exports/FORMAT in the run directory.
     """
     from dnntrain.inference.export_run import summarize_export
     from dnntrain.run.export_trained import export_trained

@@ -1,5 +1,6 @@
-"""`--format aoti`: machine code that AOTInductor compiles for this processor; loads without
-compiling.
+"""`--format aoti`: machine code that AOTInductor compiles for this processor.
+
+It loads without compiling.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""`--format onnx`: one file for ONNX Runtime and others; weights inside, the manifest in its
-metadata.
+"""`--format onnx`: one file for ONNX Runtime and others.
+
+The weights are inside, and the manifest is in its metadata.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""`--format safetensors`: weights with plain names, and config.json in timm's layout. Holds no
-code.
+"""`--format safetensors`: weights with plain names, and config.json in timm's layout.
+
+It holds no code.
 """
 
 from __future__ import annotations
