@@ -89,7 +89,7 @@ class Display(Protocol):
 class Pace:
     """The time of the next refresh.
 
-    It is at least `at_least_s` away, and late enough that refreshing costs only its share of the
+    It is at least `min_interval_s` away, and late enough that refreshing costs only its share of the
     time.
     """
 

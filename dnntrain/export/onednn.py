@@ -24,9 +24,10 @@ from dnntrain.export.op_coverage import OpCoverage
 class Primitive:
     """One primitive that was executed.
 
-    kind    convolution, inner_product, matmul, reorder …
-    number  number format of its factors, as in a census: int8, bf16, fp16 or fp32
-    macs    multiply-adds; 0 if it does none
+    kind           convolution, inner_product, matmul, reorder …
+    number_format  format of its factors, as in a census: int8, bf16, fp16 or fp32
+    macs           multiply-adds; 0 if it does none
+    duration_ms    time of the call
     """
 
     kind: str

@@ -55,7 +55,7 @@ class OpCoverage:
 
 
 def check_share(coverage: OpCoverage, kind: str, min_quantized_fraction: float, name: str) -> None:
-    """Check that at least `min_share` of the multiply-adds ran in `kind`.
+    """Check that at least `min_quantized_fraction` of the multiply-adds ran in `kind`.
 
     Raises CheckpointError if less did.
     """

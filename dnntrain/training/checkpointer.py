@@ -16,8 +16,8 @@ class Checkpointer:
     """Save checkpoints of all `states`.
 
     Every rank must call it, because states may be gathered from all; only the main rank has a
-    `folder`. `until` gives steps: the last checkpoint at or before each is kept besides the `keep`
-    newest.
+    `folder`. `get_rollback_targets` returns steps: the last checkpoint at or before each is kept
+    besides the `keep` newest.
     """
 
     def __init__(

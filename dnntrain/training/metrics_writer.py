@@ -25,7 +25,7 @@ Reduce = Callable[[Tensor], Tensor]
 class Metrics:
     """Collect each step's loss on the device, read it once per row, and write rows.
 
-    The metric callbacks see each row. `scheduled` returns scheduled values besides the learning
+    The metric callbacks see each row. `read_scheduled` returns scheduled values besides the learning
     rate. `reduce` sums a tensor over all ranks. Only the main rank has a `path` to write to.
     """
 

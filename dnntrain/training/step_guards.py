@@ -40,7 +40,7 @@ _HINT = "lower optim.lr, add a warm-up (sched.warmup=5%) or +reg=[grad_clip]"
 class StepState(Protocol):
     """The state that a step passes to the next one, besides weights, optimizers and buffers.
 
-    `remember()` returns a function that restores it.
+    `snapshot()` returns a function that restores it.
     """
 
     def snapshot(self) -> Callable[[], None]: ...
@@ -56,10 +56,11 @@ class RollbackRequest(Exception):
 
 
 class Recovery:
-    """The changes that reactions made for the rest of the run. They are saved, and not rolled back.
+    """The changes that reactions made for the rest of the run.
 
-    `factor` is the remaining factor of the learning rate; the steps `dropped` are not trained
-    (their numbers, from 1); `told` are the rows of the rollbacks, with the step that each led to.
+    They are saved, and not rolled back. `lr_factor` is the remaining factor of the learning rate.
+    The steps `dropped_steps` are not trained (their numbers, from 1). `rollback_rows` are the rows
+    of the rollbacks, with the step that each led to.
     """
 
     def __init__(self) -> None:
