@@ -62,7 +62,7 @@ def test_the_300_have_every_kind_of_parallelism() -> None:
 
 
 def test_qat_with_standardised_filters_is_refused_before_a_run_directory_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"quant=qat cannot quantise .* norm=weight_standardization"):
+    with pytest.raises(ConfigError, match=r"quant=qat cannot quantize .* norm=weight_standardization"):
         trained(tmp_path / "run", *WIDE, "norm=weight_standardization", "quant=qat")
     assert not (tmp_path / "run").exists()
 

@@ -1,1 +1,1 @@
-"""Words of the command line → checked, frozen `RunConfig`. Nothing here imports torch."""
+"""Turn command-line overrides into a checked, frozen `RunConfig`, without importing torch."""

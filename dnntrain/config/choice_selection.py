@@ -1,7 +1,8 @@
-"""Works out, from the YAML files alone, which choice each group ends up with.
+"""Find the choice of each group from the YAML files alone.
 
-The order is that of Hydra: the root's defaults list, then the experiment, then debug (each with the overlays that its
-own defaults list names before it), then the command line. `+reg=[x]` appends to what stands there by then.
+The order is Hydra's order: the root's defaults list, then the experiment, then debug, then the
+command line. The overlays in the defaults list of an experiment or of debug apply before it.
+`+reg=[x]` appends to the choices made by then.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ Pick = str | list[str] | None
 
 @dataclass
 class Overlay:
-    """An overlay's file, and what each group had chosen when the overlay was through: what its values are meant for."""
+    """The file of an overlay, and the picks after the overlay.
+
+    Its values are meant for the choices in these picks.
+    """
 
     file: YamlFile
     picks: dict[str, Pick]
@@ -31,9 +35,9 @@ class Overlay:
 
 @dataclass
 class Selection:
-    """The picks of all groups, the choices they mean, and the overlays in the order in which they apply.
+    """The picks of all groups, their choices, and the overlays in order.
 
-    `keyed` holds the choices by the key at which their knobs stand: "optim", "augment.mixup".
+    `choice_by_key` holds the choices by the key of their options: "optim", "augment.mixup".
     """
 
     picks: dict[str, Pick]
@@ -42,7 +46,11 @@ class Selection:
     notes: list[str] = field(default_factory=list)
 
     def is_in_force(self, overlay: Overlay, group: str, name: str | None) -> bool:
-        """True where the values that `layer` sets for `group` (in a list group for `name`) still have their choice."""
+        """Return whether the values of `overlay` for `group` are still in force.
+
+        They are in force while the choice that they are meant for is selected. In a list group,
+        `name` is the member of the list.
+        """
         pick_at_overlay, final_pick = overlay.picks[group], self.picks[group]
         if GROUPS[group].single:
             return pick_at_overlay == final_pick
@@ -51,7 +59,11 @@ class Selection:
 
 
 def select_choices(registry: Registry, overrides: Sequence[Override], mistakes: list[str]) -> Selection:
-    """The selection that `settings` make; unknown choices are added to `mistakes`, the nearest stands in for them."""
+    """Return the selection that `overrides` make.
+
+    An unknown choice is added to `mistakes`; the nearest known choice replaces it for further
+    checks.
+    """
     selection = Selection(_read_root_picks(registry, mistakes))
     override_by_group = {override.key: override for override in overrides if override.is_group}
     for group in OVERLAYS:
@@ -77,7 +89,7 @@ def _read_root_picks(registry: Registry, mistakes: list[str]) -> dict[str, Pick]
         if entry == "_self_":
             continue
         if not isinstance(entry, dict) or len(entry) != 1 or next(iter(entry)) not in GROUPS:
-            mistakes.append(format_mistake(root.get_location(("defaults",)), f"{entry!r} is not `GROUP: CHOICE`"))
+            mistakes.append(format_mistake(root.get_location(("defaults",)), f"{entry!r} must be `GROUP: CHOICE`"))
             continue
         ((group, pick),) = entry.items()
         picks[group] = list(pick or ()) if group in LISTS else pick
@@ -89,7 +101,7 @@ def _get_overlay_pick(override: Override, mistakes: list[str]) -> str | None:
         return None
     if isinstance(override.value, str) and override.value:
         return override.value
-    mistakes.append(format_mistake(override.location, f"{override.key} is the name of one choice, or null"))
+    mistakes.append(format_mistake(override.location, f"{override.key} must be the name of one choice, or null"))
     return None
 
 
@@ -112,13 +124,11 @@ def _apply_overlay(
         return
     if file.package != "_global_":
         hint = f"begin {format_path(file.path)} with the line: # @package _global_"
-        mistakes.append(format_mistake(f"{group}={name}", "an overlay sets keys of the whole configuration", hint))
+        mistakes.append(format_mistake(f"{group}={name}", "an overlay must set keys of the whole configuration", hint))
     defaults_location = file.get_location(("defaults",))
     if "_self_" in file.defaults and file.defaults[-1] != "_self_":
         mistakes.append(
-            format_mistake(
-                defaults_location, "_self_ stands before other entries", "make it the last one, or leave it out"
-            )
+            format_mistake(defaults_location, "_self_ must be the last entry", "move it to the end, or leave it out")
         )
     for entry in file.defaults:
         nested, override = _parse_overlay_entry(entry, group)
@@ -132,13 +142,13 @@ def _apply_overlay(
         elif nested is None:
             hint = "write `- override /GROUP: CHOICE`, `- OTHER_OVERLAY` or `- _self_`"
             mistakes.append(
-                format_mistake(defaults_location, f"the entry {entry!r} of the defaults list is not understood", hint)
+                format_mistake(defaults_location, f"the defaults list does not support the entry {entry!r}", hint)
             )
     selection.overlays.append(Overlay(file, dict(selection.picks)))
 
 
 def _parse_overlay_entry(entry: Any, group: str) -> tuple[str | None, tuple[str, Any] | None]:
-    """A nested overlay's name, or the group and choice that the entry overrides."""
+    """Return the name of a nested overlay, or the group and choice that the entry overrides."""
     if isinstance(entry, str):
         return entry.removeprefix(f"/{group}/"), None
     if isinstance(entry, dict) and len(entry) == 1:
@@ -150,7 +160,7 @@ def _parse_overlay_entry(entry: Any, group: str) -> tuple[str | None, tuple[str,
 
 
 def _apply_group_override(picks: dict[str, Pick], override: Override, mistakes: list[str]) -> None:
-    """Sets or appends to the picks of one group."""
+    """Set the picks of one group, or append to them."""
     group, value, location = override.key, override.value, override.location
     if override.sign == "~":
         fix = f"choose another one: {group}=CHOICE" if group in SINGLE else f"leave it empty: {group}=[]"
@@ -158,7 +168,9 @@ def _apply_group_override(picks: dict[str, Pick], override: Override, mistakes: 
         return
     if isinstance(value, dict):
         mistakes.append(
-            format_mistake(location, f"{group} is chosen by name", f"set its knobs one by one: {group}.KNOB=VALUE")
+            format_mistake(
+                location, f"{group} must be the name of a choice", f"set its options one by one: {group}.OPTION=VALUE"
+            )
         )
         return
     if group in SINGLE:
@@ -166,24 +178,28 @@ def _apply_group_override(picks: dict[str, Pick], override: Override, mistakes: 
             hint = (
                 f"write {group}={value[0]}" if isinstance(value, list) and len(value) == 1 else f"write {group}=CHOICE"
             )
-            mistakes.append(format_mistake(location, f"{group} has exactly one choice", hint))
+            mistakes.append(format_mistake(location, f"{group} must be exactly one choice", hint))
             return
         picks[group] = value
         return
     names = [value] if isinstance(value, str) and value else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         mistakes.append(
-            format_mistake(location, f"{group} is a list of choices", f"write {group}=[NAME,…], or {group}=[] for none")
+            format_mistake(
+                location, f"{group} must be a list of choices", f"write {group}=[NAME,…], or {group}=[] for none"
+            )
         )
         return
     previous_names = picks[group] or []
     names = [*previous_names, *names] if override.sign == "+" else names
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
-        hint = f"{', '.join(duplicates)} is there already; set its knobs with {group}.{duplicates[0]}.KNOB=VALUE"
+        hint = f"{', '.join(duplicates)} is already chosen; set its options with {group}.{duplicates[0]}.OPTION=VALUE"
         mistakes.append(
             format_mistake(
-                location, f"{', '.join(duplicates)} stands twice in {group}", hint if override.sign else "name it once"
+                location,
+                f"{', '.join(duplicates)} is named twice in {group}",
+                hint if override.sign else "name it once",
             )
         )
         names = list(dict.fromkeys(names))
@@ -200,7 +216,7 @@ def _resolve_picks(registry: Registry, group: str, location: str, selection: Sel
         choice_names.append(choice.name)
         earlier_choice = selection.choice_by_key.get(choice.key)
         if earlier_choice is not None:
-            problem = f"{earlier_choice.name} and {choice.name} are both {choice.base}, which can be chosen once"
+            problem = f"{earlier_choice.name} and {choice.name} are both {choice.base}, which can be chosen only once"
             mistakes.append(format_mistake(location or choice.key, problem))
             continue
         selection.choice_by_key[choice.key] = choice
@@ -209,7 +225,7 @@ def _resolve_picks(registry: Registry, group: str, location: str, selection: Sel
 
 def _find_choice(registry: Registry, group: str, name: Pick, mistakes: list[str]) -> Choice | None:
     if not isinstance(name, str):
-        mistakes.append(f"{group} has no choice; {did_you_mean('', registry.list_names(group))}")
+        mistakes.append(f"{group} needs a choice; {did_you_mean('', registry.list_names(group))}")
         return None
     try:
         return registry.get_choice(group, name)
@@ -223,5 +239,5 @@ def _find_choice(registry: Registry, group: str, name: Pick, mistakes: list[str]
 
 
 def get_choice_names(picks: Mapping[str, Pick]) -> dict[str, Pick]:
-    """The picks as they are saved with the configuration: every group, in the groups' order."""
+    """Return the picks as the configuration saves them: every group, in the order of the groups."""
     return {group: picks[group] for group in GROUPS}

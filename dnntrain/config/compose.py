@@ -1,8 +1,8 @@
-"""Overrides → plain containers: the only place where Hydra composes.
+"""Compose overrides into plain containers; only this module calls Hydra.
 
-The words are checked first (`precheck.py`), so that Hydra meets no mistake; what it returns is resolved, freed of its
-own `hydra` key, completed by `choices`, and checked again value by value (`decode.py`). The caller's own Hydra state
-is left as it was.
+`validate.py` checks the overrides first, so that Hydra receives no mistake. The result is then
+resolved, stripped of the `hydra` key, completed with `choices`, and checked value by value
+(`decode.py`). The caller's own Hydra state does not change.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from dnntrain.errors import ConfigError
 def compose(
     overrides: Sequence[str] = (), config_dir: str | Path | None = None, *, quiet: bool = False
 ) -> dict[str, Any]:
-    """The resolved configuration that `overrides` describe, as plain containers: what is written to config.yaml. Paths are whole.
+    """Return the resolved configuration as plain containers with absolute paths.
 
-    `config_dir` is searched for presets and experiments besides dnntrain's own. Raises ConfigError that lists every
-    mistake. Notes (values of an experiment that fall away with the choice they were for) go to stderr unless `quiet`.
+    The result is the content of config.yaml. `config_dir` is searched for presets and experiments
+    besides dnntrain's own. Raises ConfigError that lists every mistake. Notes go to stderr unless
+    `quiet`; they name the values of an experiment that are dropped with their choice.
     """
     valid_line = validate_overrides(overrides, None if config_dir is None else Path(config_dir))
     if not quiet:
@@ -48,7 +49,7 @@ def compose(
 
 
 def _compose_with_hydra(valid_line: ValidCommandLine) -> dict[str, Any]:
-    """Hydra's composition, interpolations unresolved."""
+    """Return Hydra's composition with unresolved interpolations."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -76,7 +77,11 @@ def _compose_with_hydra(valid_line: ValidCommandLine) -> dict[str, Any]:
 
 
 def _drop_replaced_overlay_values(container: dict[str, Any], valid_line: ValidCommandLine) -> dict[str, Any]:
-    """The container with `choices`, and without the values of an overlay whose choice was replaced after it."""
+    """Return the container with `choices`, without values of replaced choices.
+
+    An overlay's values for a choice are dropped if another choice replaced that choice after the
+    overlay.
+    """
     selection = valid_line.selection
     for layer in selection.overlays:
         for group, values in layer.file.values.items():
@@ -92,7 +97,7 @@ def _drop_replaced_overlay_values(container: dict[str, Any], valid_line: ValidCo
 
 
 def _add_default_values(container: dict[str, Any], selection: Selection) -> dict[str, Any]:
-    """Return the container with the dataclass's default for each key that the YAML of a choice leaves out."""
+    """Return the container with defaults for the keys that a choice's YAML leaves out."""
     for key, choice in selection.choice_by_key.items():
         group, _, name = key.partition(".")
         holder = container if not name else container[group]
@@ -107,7 +112,10 @@ def _add_default_values(container: dict[str, Any], selection: Selection) -> dict
 
 
 def _get_run_labels(container: Mapping[str, Any], selection: Selection) -> dict[str, str]:
-    """Return the words that name a run: the choice of each group, or the last part of the value at its `label_key`."""
+    """Return the labels that name a run.
+
+    A label is the choice of a group, or the last part of the value at its `label_key`.
+    """
     from dnntrain.config.safety import has_interpolation
 
     labels: dict[str, str] = {}
@@ -123,7 +131,10 @@ def _get_run_labels(container: Mapping[str, Any], selection: Selection) -> dict[
 
 
 def _replace_choice_values(container: dict[str, Any], name: str, key: str, valid_line: ValidCommandLine) -> None:
-    """Sets `container[name]` to what the choice at `key`, overlays meant for it and the command line say."""
+    """Set `container[name]` to the values for the choice at `key`.
+
+    The values come from the choice itself, the overlays meant for it and the command line.
+    """
     choice = valid_line.selection.choice_by_key.get(key)
     if choice is None:
         container.pop(name, None)
@@ -146,9 +157,9 @@ def _get_layer_values(layer: Overlay, key: str) -> dict[str, Any]:
 
 
 def _resolve_interpolations(container: dict[str, Any]) -> dict[str, Any]:
-    """Interpolations replaced by what they refer to.
+    """Return the container with resolved interpolations.
 
-    Raises ConfigError naming the key of a cycle or of a missing reference.
+    Raises ConfigError that names the key of a cycle or of a missing reference.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -170,7 +181,7 @@ def _resolve_interpolations(container: dict[str, Any]) -> dict[str, Any]:
 
 
 def _list_interpolations(container: dict[str, Any]) -> str:
-    """The keys whose values hold interpolations."""
+    """Return a hint with the keys whose values hold interpolations."""
     from dnntrain.config.safety import has_interpolation
     from dnntrain.config.yaml_io import iterate_leaves
 

@@ -1,7 +1,7 @@
-"""Checks one value against the annotation of its field, and describes annotations to people and to editors.
+"""Check one value against the annotation of its field, and describe annotations.
 
-An annotation is one of the types of `fields.py`: bool, int, float, str, Literal, Duration, tuple, unions with None,
-and these with bounds in `Annotated`.
+An annotation is one of the types of `fields.py`: bool, int, float, str, Literal, Duration, tuple,
+unions with None, and these with bounds in `Annotated`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _ON_OFF = {True: "on", False: "off"}
 
 
 def convert_value(value: Any, annotation: Any) -> Any:
-    """`value`, a plain value of YAML or the command line, as the type that `annotation` names.
+    """Return a plain value of YAML or the command line as the type `annotation`.
 
     Raises ValueError with the bound.
     """
     bounds, bare_type = _split_annotation(annotation)
     if isinstance(value, str) and value == MISSING:
-        raise ValueError("needs a value; it has no default")
+        raise ValueError("needs a value; there is no default")
     if get_origin(bare_type) in (Union, UnionType):
         return _convert_union(value, bare_type)
     for bound in bounds:
@@ -39,7 +39,7 @@ def convert_value(value: Any, annotation: Any) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """A converted value as YAML and JSON hold it: durations as text, tuples as lists."""
+    """Return a converted value in its YAML and JSON form: durations as text, tuples as lists."""
     if isinstance(value, Duration):
         return str(value)
     if isinstance(value, (tuple, list)):
@@ -48,7 +48,7 @@ def to_plain(value: Any) -> Any:
 
 
 def describe_type(annotation: Any) -> str:
-    """`a number above 0`, `one of off, on, auto` …: what a value must be, to follow "is not"."""
+    """Return a description to follow "is not": `a number above 0`, `one of off, on, auto` …"""
     bounds, bare_type = _split_annotation(annotation)
     bound = " and ".join(str(bound) for bound in bounds if not isinstance(bound, Units))
     if get_origin(bare_type) in (Union, UnionType):
@@ -69,7 +69,7 @@ def describe_type(annotation: Any) -> str:
 
 
 def _split_annotation(annotation: Any) -> tuple[tuple[Any, ...], Any]:
-    """The bounds of an annotation, and the type without them."""
+    """Return the bounds of an annotation, and the type without them."""
     if get_origin(annotation) is Annotated:
         bare_type, *bounds = get_args(annotation)
         return tuple(bounds), bare_type
@@ -169,12 +169,12 @@ def _suggest_fix(value: Any, bare_type: Any) -> str:
     if bare_type is Duration and isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"; add a unit: {value}ep or {value}step"
     if bare_type is str and isinstance(value, (bool, float)):
-        return "; put it in quotes that the shell does not take away: '\"…\"'"
+        return "; put it in quotes that the shell does not remove: '\"…\"'"
     return ""
 
 
 def _quote_value(value: Any) -> str:
-    """The value as the user wrote it, shortened, without control characters."""
+    """Return the value as the user wrote it, shortened, without control characters."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value) if not isinstance(value, str) or not value.isprintable() or not value else f"'{value}'"

@@ -1,7 +1,7 @@
-"""Plain containers → RunConfig: every value checked against its field, every error listed with its path.
+"""Convert plain containers to RunConfig; check every value against its field.
 
-The checks read the modules' source; the modules themselves, and with them torch, are imported last, to build the
-values.
+All errors are listed, each with its path. The checks read the source of the modules. The modules
+themselves, and torch with them, are imported last, to build the values.
 """
 
 from __future__ import annotations
@@ -24,25 +24,32 @@ from dnntrain.config.yaml_io import format_path, read_yaml
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.utils.suggest import did_you_mean
 
-#: Root keys that say where a run is kept and how it is named, not what it computes.
+#: Root keys for the place and the name of a run; they do not change the computation.
 _DIGEST_EXCLUDED_KEYS = ("choices", "name", "run_dir", "resume")
 
 
 def decode_config(container: Mapping[str, Any], choice_registry: Registry | None = None) -> RunConfig:
-    """The configuration as frozen values. Raises ConfigError that lists every mistake with its path."""
+    """Return the configuration as frozen values.
+
+    Raises ConfigError that lists every mistake with its path.
+    """
     decoder = _Decoder(container, choice_registry or load_registry())
     return decoder.make_run_config()
 
 
 def decode_to_plain(container: Mapping[str, Any], choice_registry: Registry | None = None) -> dict[str, Any]:
-    """The same checks, importing no module of a choice: `container` with every value in plain form, keys in order."""
+    """Return `container` with every value in plain form and the keys in order.
+
+    Makes the same checks as `decode_config`, but imports no module of a choice.
+    """
     return _Decoder(container, choice_registry or load_registry()).to_container()
 
 
 def decode_choice(group: str, name: str, options: Mapping[str, Any], choice_registry: Registry | None = None) -> Any:
-    """One choice of `group` with `knobs` in plain form, as a model's config.json holds them; those that are missing keep their defaults.
+    """Build one choice of `group` from plain `options`.
 
-    Raises ConfigError where there is no such choice, or a knob is unknown or refused.
+    `options` are as config.json of a model holds them; missing options keep their defaults. Raises
+    ConfigError if the choice does not exist, or if an option is unknown or invalid.
     """
     choice = (choice_registry or load_registry()).get_choice(group, name)
     fields, values, mistakes = choice.schema.fields, {}, []
@@ -62,16 +69,17 @@ def decode_choice(group: str, name: str, options: Mapping[str, Any], choice_regi
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """The saved configuration at `path`, as strict as `decode`.
+    """Return the saved configuration at `path`, checked as `decode_config` does.
 
-    Raises CheckpointError where the file is missing or damaged, ConfigError where a value in it is refused.
+    Raises CheckpointError if the file is missing or damaged, and ConfigError if a value in it is
+    invalid.
     """
     try:
         config_file = read_yaml(path)
     except ConfigError as error:
         raise CheckpointError(f"the saved configuration cannot be used: {error.message}", error.hint) from None
     if config_file.defaults:
-        raise CheckpointError(f"{format_path(path)} is no saved configuration: it has a defaults list")
+        raise CheckpointError(f"{format_path(path)} is not a saved configuration: it has a defaults list")
     try:
         return decode_to_plain(config_file.values)
     except ConfigError as error:
@@ -79,14 +87,21 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def compute_digest(container: Mapping[str, Any]) -> str:
-    """sha256 of what the run computes: canonical JSON of the container without name, run_dir, resume and choices."""
+    """Return the sha256 digest of the settings that determine a run's results.
+
+    The digest covers the canonical JSON of the container without name, run_dir, resume and choices.
+    """
     digest_values = {key: value for key, value in container.items() if key not in _DIGEST_EXCLUDED_KEYS}
     text = json.dumps(digest_values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 class _Decoder:
-    """Checks a container once; `values` holds the converted knobs by key: "train", "optim", "augment.mixup", "" (root)."""
+    """Check a container once.
+
+    `values` holds the converted options by key: "train", "optim", "augment.mixup", and "" for the
+    root.
+    """
 
     def __init__(self, container: Mapping[str, Any], choice_registry: Registry) -> None:
         self.registry = choice_registry
@@ -99,7 +114,7 @@ class _Decoder:
         self.choice_names = self._list_choice_names(container)
 
     def to_container(self) -> dict[str, Any]:
-        """The plain form, in the order of RunConfig."""
+        """Return the plain form, in the order of RunConfig."""
         result: dict[str, Any] = {name: to_plain(value) for name, value in self.values[""].items()}
         for section in SECTIONS:
             result[section] = _fields_to_plain(self.values[section])
@@ -111,7 +126,7 @@ class _Decoder:
         return {**result, "choices": self.choice_names}
 
     def make_run_config(self) -> RunConfig:
-        """The typed form; imports the modules of the chosen choices."""
+        """Return the typed form; this imports the modules of the chosen choices."""
         values: dict[str, Any] = dict(self.values[""])
         for section, section_class in SECTIONS.items():
             values[section] = self._construct_dataclass(section, section_class)
@@ -143,7 +158,7 @@ class _Decoder:
                 if isinstance(values, Mapping):
                     self._check_choice(group, key, values, container)
                 else:
-                    self.mistakes.append(f"{key}: {values!r} is not a mapping of knobs")
+                    self.mistakes.append(f"{key}: {values!r} is not a mapping of options")
 
     def _get_mapping(self, container: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         values = container.get(key, {} if key in LISTS else None)
@@ -166,7 +181,11 @@ class _Decoder:
         self._check_fields(key, fields, options)
 
     def _find_choice(self, group: str, key: str, values: Mapping[str, Any], container: Mapping[str, Any]) -> Choice:
-        """The choice that built `values`: named by `choices` where it is still known, else by `name`."""
+        """Return the choice that built `values`.
+
+        The choice is the one recorded in `choices` if it is still known, else the one named by
+        `name`.
+        """
         recorded_names = container.get("choices")
         recorded_names = recorded_names.get(group) if isinstance(recorded_names, Mapping) else None
         name = values.get("name")
@@ -180,7 +199,7 @@ class _Decoder:
             raise ConfigError(f"{key}.name: {name!r} does not name a choice of {group}")
         choice = self.registry.get_choice(group, name)
         if choice.key != key or choice.base != name:
-            raise ConfigError(f"{key}.name: {name} is not the choice that stands here; it would be {choice.base}")
+            raise ConfigError(f"{key}.name: {name} does not match the recorded choice; it must be {choice.base}")
         return choice
 
     def _check_fields(self, key: str, fields: dict[str, FieldSchema], values: Mapping[str, Any]) -> None:
@@ -205,7 +224,7 @@ class _Decoder:
         self.values[key] = converted
 
     def _list_choice_names(self, container: Mapping[str, Any]) -> dict[str, Any]:
-        """The recorded choices, or what `name` says where none are recorded."""
+        """Return the recorded choices, or the values of `name` if no choices are recorded."""
         recorded_names = container.get("choices")
         recorded_names = recorded_names if isinstance(recorded_names, Mapping) else {}
         choices: dict[str, Any] = {}

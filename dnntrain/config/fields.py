@@ -1,11 +1,14 @@
-"""The vocabulary of configuration fields: the only names that the annotations of a choice's dataclass may use.
+"""Define the types of configuration fields.
+
+The annotations of a choice's dataclass may use these names only:
 
     alpha: Positive = 0.2                                   # a number above 0
     schedule: Literal["linear", "cosine"] = "cosine"        # one of
     warmup: Duration = Duration(5, "%")                     # 10ep, 500step, 5%
     patience: Annotated[int, Range(at_least=1)] = 5
 
-Each annotation serves the type checker as it stands and the decoder as the rule that a value must keep.
+The type checker reads an annotation as a type. The decoder reads it as the rule that a value must
+keep.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number. Infinite and not-a-number values are always refused."""
+    """Bounds of a number. Infinite and not-a-number values are always invalid."""
 
     above: float = -math.inf
     at_least: float = -math.inf
@@ -50,7 +53,7 @@ class Range:
     at_most: float = math.inf
 
     def contains(self, value: float) -> bool:
-        """True where `value` is finite and within the bounds."""
+        """Return whether `value` is finite and within the bounds."""
         return (
             math.isfinite(value)
             and value > self.above
@@ -71,14 +74,17 @@ class Range:
 
 @dataclass(frozen=True)
 class Text:
-    """A rule for text: a regular expression that the whole matches, and the rule in words, to follow "is not"."""
+    """A rule for text: a regular expression that the whole text must match.
+
+    The rule in words follows "is not" in a message.
+    """
 
     pattern: str
     rule: str
     at_most: int = 4096
 
     def matches(self, value: str) -> bool:
-        """True where the whole of `value` matches and is short enough."""
+        """Return whether the whole of `value` matches and is short enough."""
         return len(value) <= self.at_most and re.fullmatch(self.pattern, value) is not None
 
     def __str__(self) -> str:
@@ -87,14 +93,17 @@ class Text:
 
 @dataclass(frozen=True)
 class RefusedWords:
-    """Words that one may expect among those of a Literal, and why they are not: a `reason` that names what to use, to follow the word."""
+    """Words that a user may expect in a Literal that does not support them.
+
+    `reason` follows the word in a message, and names the word to use instead.
+    """
 
     words: tuple[str, ...]
     reason: str
 
 
 class Units:
-    """The units that a duration may have here: `Units("ep", "step", "s")`."""
+    """The units that a duration may have: `Units("ep", "step", "s")`."""
 
     def __init__(self, *names: str) -> None:
         self.names = names

@@ -1,4 +1,7 @@
-"""The groups of the configuration. The list grows with groups, not with methods: a choice is found by its files."""
+"""List the groups of the configuration.
+
+A new method does not change the list, because a choice is found by its files. A new group does.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from dataclasses import dataclass
 class Group:
     """A folder of choices.
 
-    `single`: exactly one is chosen; else a list. `overlay`: YAML only, spread over the whole config. `hidden`: left out of lists.
+    single   exactly one choice is selected; else a list of choices
+    overlay  YAML only, with keys of the whole configuration
+    hidden   left out of lists
     """
 
     name: str
@@ -20,26 +25,26 @@ class Group:
 
     @property
     def base(self) -> str:
-        """The class of dnntrain.protocols that its choices inherit: `NormChoice` for `norm`."""
+        """Return the class of dnntrain.protocols to inherit: `NormChoice` for `norm`."""
         return "Task" if self.name == "task" else f"{self.name.capitalize()}Choice"
 
 
 GROUPS: dict[str, Group] = {
     group.name: group
     for group in (
-        Group("task", "what the network learns and is judged by"),
+        Group("task", "the task: targets, loss and metrics"),
         Group("data", "the data set, its validation part and its pipeline"),
         Group("model", "the network"),
-        Group("norm", "normalisation layers: kept as built, or converted"),
+        Group("norm", "normalization layers: kept as built, or converted"),
         Group("optim", "the optimizer"),
         Group("sched", "the learning rate over the run"),
         Group("augment", "changes of training examples", single=False),
         Group("reg", "regularization", single=False),
         Group("average", "averages of the weights", single=False),
-        Group("quant", "quantisation, in training and after"),
+        Group("quant", "quantization, in training and after"),
         Group("distill", "knowledge distillation from a teacher"),
         Group("prune", "pruning", hidden=True),
-        Group("monitor", "what watches the run and reacts", single=False),
+        Group("monitor", "monitors that watch the run and react", single=False),
         Group("precision", "the number formats of training"),
         Group("parallel", "the layout over processes"),
         Group("launch", "how the processes are started"),

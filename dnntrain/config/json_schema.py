@@ -17,7 +17,7 @@ _UNITS = {"step": "steps?", "ep": "(ep|epochs?)", "s": "(s|sec)", "%": "%"}
 
 
 def make_json_schema(choice_registry: Registry) -> dict[str, Any]:
-    """The schema of config.yaml; each group is one of its choices, told apart by `name`."""
+    """Return the schema of config.yaml; the key `name` selects the schema of a choice."""
     properties = {name: _make_field_schema(option) for name, option in get_root_fields().items()}
     for section, kind in SECTIONS.items():
         properties[section] = {"description": kind.__doc__, **_make_object_schema(get_section_fields(section))}
@@ -47,7 +47,7 @@ def make_json_schema(choice_registry: Registry) -> dict[str, Any]:
 
 
 def make_type_schema(annotation: Any) -> dict[str, Any]:
-    """The schema of values that `convert` accepts for `annotation`, in their plain form."""
+    """Return the schema of plain values that `convert_value` accepts for `annotation`."""
     bounds: tuple[Any, ...] = ()
     if get_origin(annotation) is Annotated:
         annotation, *rest = get_args(annotation)
@@ -74,7 +74,10 @@ def _list_base_choices(choice_registry: Registry, group: str) -> list[Choice]:
 
 
 def _make_choice_schema(choice: Choice) -> dict[str, Any]:
-    """The object of one choice. Where a knob is itself called `name`, any text may stand there."""
+    """Return the object schema of one choice.
+
+    If an option is itself called `name`, the key may hold any text.
+    """
     fields = choice.schema.fields
     schema = {"title": choice.name, "description": choice.doc, **_make_object_schema(fields)}
     if "name" not in fields:
@@ -109,7 +112,7 @@ def _make_tuple_schema(item_types: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _make_bound_schema(bound: Any) -> dict[str, Any]:
-    """The bounds that a number's Range or a text's rule sets."""
+    """Return the bounds of a number's Range, or the length and rule of a Text."""
     if isinstance(bound, Text):
         return {"maxLength": bound.at_most, "description": str(bound)}
     if not isinstance(bound, Range):

@@ -1,4 +1,4 @@
-"""The keys that a configuration may have under a selection, and for every other key what may have been meant."""
+"""List the keys that a selection allows, and suggest a key for every unknown one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dnntrain.utils.suggest import compute_edit_distance, did_you_mean, find_nea
 
 _RUN_FILE = Path(run_config.__file__)
 
-#: Words for a setting that no key resembles, and the overrides that set it.
+#: Common names of settings that no key resembles, and the overrides for these settings.
 _HINTS = {
     "clip_norm": "clip with +reg=[grad_clip] reg.grad_clip.max=1.0",
     "max_grad_norm": "clip with +reg=[grad_clip] reg.grad_clip.max=1.0",
@@ -27,7 +27,7 @@ _HINTS = {
 
 
 class UnknownKeyError(Exception):
-    """A key that does not stand in the configuration: what is wrong, and what was probably meant."""
+    """A key that the configuration does not have, with the problem and a suggestion."""
 
     def __init__(self, problem: str, hint: str) -> None:
         super().__init__(problem)
@@ -37,27 +37,28 @@ class UnknownKeyError(Exception):
 
 @cache
 def get_root_fields() -> dict[str, FieldSchema]:
-    """The plain values at the root: `seed`, `device` …"""
+    """Return the plain values at the root: `seed`, `device` …"""
     return read_class_fields(_RUN_FILE, run_config.RootSection.__name__)
 
 
 @cache
 def get_section_fields(section: str) -> dict[str, FieldSchema]:
-    """The keys of a section: `train`, `eval`, `checkpoint` or `log`."""
+    """Return the keys of a section: `train`, `eval`, `checkpoint` or `log`."""
     return read_class_fields(_RUN_FILE, run_config.SECTIONS[section].__name__)
 
 
 @dataclass
 class KeyTable:
-    """Finds the field that a key names, given what is chosen."""
+    """Find the field that a key names under a selection of choices."""
 
     registry: Registry
     selection: Selection
 
     def find_field(self, keys: tuple[str, ...]) -> FieldSchema | None:
-        """The field that `keys` name, or None where its group's choice is itself a mistake.
+        """Return the field that `keys` name.
 
-        Raises UnknownKeyError with the nearest key and the file that defines it.
+        Returns None if the choice of its group is itself a mistake. Raises UnknownKeyError with the
+        nearest key and the file that defines it.
         """
         first, *rest = keys
         if keys[-1] in _HINTS and (len(keys) == 1 or (first in run_config.SECTIONS and len(keys) == 2)):
@@ -86,9 +87,10 @@ class KeyTable:
             return self._check_leaf(fields[name], keys, depth + 1)
         choice_label = f"{choice.group}={choice.name}" if GROUPS[choice.group].single else choice.key
         if name == "name":
-            option_list = f"; the knobs of {choice_label} are {', '.join(fields)}" if fields else ""
+            option_list = f"; the options of {choice_label} are {', '.join(fields)}" if fields else ""
             raise UnknownKeyError(
-                f"{choice.key}.name tells which choice it is", f"choose with {choice.group}=NAME{option_list}"
+                f"{choice.key}.name cannot be set, because it records the choice",
+                f"choose with {choice.group}=NAME{option_list}",
             )
         other_choices = self._find_choices_with(choice.group, name) if GROUPS[choice.group].single else []
         if other_choices:
@@ -97,26 +99,26 @@ class KeyTable:
             raise UnknownKeyError(f"{choice_label} has no {name!r}", f"it belongs to {files}{more}")
         location = format_path(choice.chain[0].path)
         if not fields:
-            raise UnknownKeyError(f"{choice_label} has no {name!r}", f"it has nothing to set ({location})")
+            raise UnknownKeyError(f"{choice_label} has no {name!r}", f"it has no options ({location})")
         raise UnknownKeyError(
             f"{choice_label} has no {name!r}", self._suggest_key(name, list(fields), choice.key, location)
         )
 
     def _find_in_list(self, group: str, keys: tuple[str, ...]) -> FieldSchema:
         if len(keys) < 2:
-            raise UnknownKeyError(f"{group} is a list of choices", f"write {group}=[NAME,…]")
+            raise UnknownKeyError(f"{group} must be a list of choices", f"write {group}=[NAME,…]")
         name = keys[1]
         choice = self.selection.choice_by_key.get(f"{group}.{name}")
         if choice is not None:
             if len(keys) < 3:
                 raise UnknownKeyError(
-                    f"{group}.{name} is chosen by {group}=[…]", f"set its knobs: {group}.{name}.KNOB=VALUE"
+                    f"{group}.{name} is chosen by {group}=[…]", f"set its options: {group}.{name}.OPTION=VALUE"
                 )
             return self._find_in_choice(choice, keys, depth=2)
         for key, other_choice in self.selection.choice_by_key.items():
             if other_choice.group == group and other_choice.name == name:
                 raise UnknownKeyError(
-                    f"the knobs of {group}={name} stand under {key}", f"write {'.'.join((key, *keys[2:]))}"
+                    f"the options of {group}={name} are under {key}", f"write {'.'.join((key, *keys[2:]))}"
                 )
         chosen_names = [key.partition(".")[2] for key in self.selection.choice_by_key if key.startswith(f"{group}.")]
         known_names = self.registry.list_names(group)
@@ -154,7 +156,10 @@ class KeyTable:
         return field_schema
 
     def _make_unknown_root_error(self, keys: tuple[str, ...]) -> UnknownKeyError:
-        """A first key that is none: a group, section or root key misspelled, or a key without its section."""
+        """Return the error for an unknown first key.
+
+        The key is a misspelled group, section or root key, or a key without its section.
+        """
         first = keys[0]
         problem = f"there is no key {'.'.join(keys)!r}"
         leaves = self._build_leaf_index()
@@ -188,7 +193,7 @@ class KeyTable:
         return UnknownKeyError(problem, "known: " + ", ".join(sorted(known_keys)))
 
     def _suggest_full_key(self, keys: tuple[str, ...]) -> str:
-        """A hint that names the whole key from which `keys` are at most two letters away, or nothing."""
+        """Return a hint with the full key at most two letters away from `keys`, or ""."""
         typed_key = ".".join(keys)
         file_by_key = {key: file for key, file in self._iterate_full_keys() if abs(len(key) - len(typed_key)) <= 2}
         nearest_key = find_nearest(typed_key, list(file_by_key))
@@ -197,7 +202,7 @@ class KeyTable:
         return f"did you mean {nearest_key!r}? ({file_by_key[nearest_key]})"
 
     def _iterate_full_keys(self) -> Iterator[tuple[str, str]]:
-        """Every key that stands under this selection, groups included, with the file that defines it."""
+        """Yield every key of this selection, groups included, with the file that defines it."""
         conf = self.registry.root.parent
         yield from ((group, f"{format_path(conf / group)}/") for group in GROUPS)
         yield from ((name, self._show_root_file()) for name in get_root_fields())
@@ -210,7 +215,7 @@ class KeyTable:
             yield from ((f"{key}.{name}", format_path(choice.chain[0].path)) for name in self._get_fields(choice))
 
     def _build_leaf_index(self) -> dict[str, list[str]]:
-        """Every key of the sections and of the chosen choices by its last part."""
+        """Map the last part of each key of the sections and the chosen choices to the full keys."""
         index: dict[str, list[str]] = {}
         for section in run_config.SECTIONS:
             for name in get_section_fields(section):

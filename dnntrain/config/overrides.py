@@ -1,4 +1,4 @@
-"""Reads the words of a command line as settings, by Hydra's grammar; finds every word that cannot be one."""
+"""Read command-line arguments as overrides in Hydra's grammar, and find every invalid one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z0-9_]\w*)*")
 
 @dataclass(frozen=True)
 class Override:
-    """One override: `sign` is "", "+", "++" or "~"; `value` is a plain value; `place` shows where it was written."""
+    """One override of a key.
+
+    `sign` is "", "+", "++" or "~"; `value` is a plain value; `location` shows its source.
+    """
 
     key: str
     value: Any
@@ -25,27 +28,27 @@ class Override:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """`augment.mixup.alpha` → ("augment", "mixup", "alpha")."""
+        """Return the parts of the key: `augment.mixup.alpha` → ("augment", "mixup", "alpha")."""
         return tuple(self.key.split("."))
 
     @property
     def is_group(self) -> bool:
-        """True where a choice of a group is set, rather than a value."""
+        """Return whether the override sets a choice of a group, not a value."""
         return self.key in GROUPS
 
     @property
     def hydra_override(self) -> str:
-        """The setting as an override for Hydra that sets the key whether or not it stands already."""
+        """Return an override for Hydra that sets the key, whether or not the key exists."""
         return f"++{self.key}={self.raw_text}"
 
 
 def format_mistake(location: str, problem: str, hint: str = "") -> str:
-    """One message: the place, what is wrong there, and on a second line the fix."""
+    """Format one message: the location and the problem, with the fix on a second line."""
     return f"{location}: {problem}\n     {hint}" if hint else f"{location}: {problem}"
 
 
 def read_overrides(arguments: Sequence[str], mistakes: list[str]) -> list[Override]:
-    """The settings that `words` make; what cannot be read is added to `mistakes`."""
+    """Return the overrides of `arguments`; unreadable arguments are added to `mistakes`."""
     overrides: list[Override] = []
     for argument in arguments:
         override = _parse_override(argument, mistakes)
@@ -83,7 +86,7 @@ def _parse_override(argument: str, mistakes: list[str]) -> Override | None:
     if sign == "~":
         return Override(key, None, sign, location)
     if raw is None:
-        mistakes.append(format_mistake(location, "there is no value", f"write {sign}{key}=VALUE"))
+        mistakes.append(format_mistake(location, "the value is missing", f"write {sign}{key}=VALUE"))
         return None
     try:
         value, raw = _parse_value(key, raw)
@@ -97,14 +100,20 @@ def _parse_override(argument: str, mistakes: list[str]) -> Override | None:
 
 
 def _split_sign(argument: str) -> tuple[str, str, str | None]:
-    """`+augment=[mixup]` → ("+", "augment", "[mixup]"); the value is None where there is no equals sign."""
+    """Split an argument: `+augment=[mixup]` → ("+", "augment", "[mixup]").
+
+    The value is None if the argument has no equals sign.
+    """
     match = re.match(r"(\+\+|\+|~)?([^=]*)(?:=(.*))?$", argument, re.S)
     assert match is not None
     return match[1] or "", match[2].strip(), match[3]
 
 
 def _parse_value(key: str, raw: str) -> tuple[Any, str]:
-    """The plain value of `raw` in Hydra's grammar, and the text that Hydra reads as that value. Raises ValueError."""
+    """Return the plain value of `raw`, and the text that gives Hydra that value.
+
+    `raw` is in Hydra's grammar. Raises ValueError.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -112,7 +121,7 @@ def _parse_value(key: str, raw: str) -> tuple[Any, str]:
     try:
         override = parser.parse_override(f"{key}={raw}")
     except (HydraException, RecursionError, ValueError):
-        # What the grammar cannot read and is no list, mapping or quoted text is taken as it stands: odd paths.
+        # Unusual paths: text outside the grammar is kept unchanged unless it begins a list, mapping or quotation.
         if not raw or raw.lstrip()[:1] in "[{'\"":
             raise ValueError("the value cannot be read: are brackets and quotes closed?") from None
         raw = "'" + raw.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -122,12 +131,10 @@ def _parse_value(key: str, raw: str) -> tuple[Any, str]:
             raise ValueError("the value cannot be read; put it in quotes") from None
     if override.is_sweep_override():
         hint = f"{key}=[{raw}] for a list, or " if key in LISTS and "," in raw and "(" not in raw else ""
-        raise ValueError(
-            f"several values at once are a sweep\n     write {hint}dnntrain -m … to train one run for each"
-        )
+        raise ValueError(f"several values make a sweep\n     write {hint}dnntrain -m … to train one run for each")
     value = override.value()
     if not _is_plain(value):
-        raise ValueError("the value is not a plain one")
+        raise ValueError("the value must be a plain number, text, true, false, null, list or mapping")
     return value, raw
 
 

@@ -1,4 +1,7 @@
-"""Settings that name a file or a folder: saved whole, so that a run can be gone on with from any working directory."""
+"""Make settings that name a file or a folder absolute.
+
+Absolute paths let a run be resumed from any working directory.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ from typing import Any
 #: (group or "" for the root, key) of the settings that are paths.
 _PATHS = (("", "init_from"), ("data", "root"), ("distill", "teacher"), ("distill", "cache_dir"))
 
-#: What begins a model of a library where a path may stand, too.
+#: Prefixes of a library's model in settings that also accept a path.
 _LIBRARIES = ("torchvision:", "timm:")
 
 
 def make_paths_absolute(container: Mapping[str, Any]) -> dict[str, Any]:
-    """`container`, a resolved configuration, with relative paths as they are from the working directory."""
+    """Return `container` with absolute paths.
+
+    `container` is a resolved configuration; its relative paths are relative to the working
+    directory.
+    """
     result = dict(container)
     for group, key in _PATHS:
         section = result.get(group) if group else result
@@ -25,7 +32,7 @@ def make_paths_absolute(container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_paths(container: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(`distill.teacher`, value) of each setting of `container` that names a path, or a list with one."""
+    """Yield (`distill.teacher`, value) of each setting with a path, or with a list that has one."""
     for group, key in _PATHS:
         section = container.get(group, {}) if group else container
         value = section.get(key)
@@ -44,5 +51,5 @@ def _make_absolute(value: Any) -> Any:
         return value
     try:
         return str(Path(value).expanduser().absolute())
-    except (OSError, RuntimeError):  # no working directory, no such user: what reads the path says so
+    except (OSError, RuntimeError):  # no working directory, no such user: the reader of the path reports it
         return value

@@ -1,15 +1,16 @@
-"""Where the choices of each group live: the folder is the registry.
+"""Find the choices of each group by their files.
 
-A choice of a group is `conf/GROUP/NAME.yaml`, beside the module `GROUP/NAME.py` that builds it. A YAML without a
-module is a *preset*: its defaults list names another choice of the group, from which it differs in some knobs. Three
-kinds of folders are searched, in this order:
+A choice of a group is `conf/GROUP/NAME.yaml`, beside the module `GROUP/NAME.py` that builds it. A
+YAML without a module is a *preset*: its defaults list names another choice of the group, from which
+it differs in some options. Three kinds of folders are searched, in this order:
 
-1. dnntrain itself: `conf/` of a checkout, or `dnntrain/conf` where it is installed;
+1. dnntrain itself: `conf/` of a checkout, or `dnntrain/conf` of an installation;
 2. packages named by entry points of the group `dnntrain.plugins`, with the same layout: `PACKAGE/reg/mine.py` and
    `PACKAGE/conf/reg/mine.yaml`;
 3. the user's `--config-dir DIR`: YAML only, presets and experiments.
 
-Nothing is imported: packages are located, their YAML is read, and their knobs are read from source.
+Nothing is imported: packages are located, their YAML is read, and their options are read from
+source.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class ChoiceSource:
-    """A folder of YAML files, and the package beside it that holds the modules (None for a user's own folder)."""
+    """A folder of YAML files, and the package of its modules (None for a user's own folder)."""
 
     conf: Path
     package: str | None = None
@@ -44,7 +45,8 @@ class Choice:
     """One choice of a group.
 
     `chain` holds its files from the base to the choice itself; `base` is the name of the first.
-    `module` and `module_path` are those of the base; an overlay (experiment, debug) has none.
+    `module` and `module_path` belong to the base; an overlay (experiment, debug) does not have a
+    module.
     """
 
     group: str
@@ -56,17 +58,20 @@ class Choice:
 
     @property
     def yaml(self) -> Path:
-        """The file of the choice itself."""
+        """Return the file of the choice itself."""
         return self.chain[-1].path
 
     @property
     def doc(self) -> str:
-        """The first line of the file's head comment, or of the dataclass where the file has none."""
+        """Return the first line of the file's head comment, else of the dataclass."""
         return self.chain[-1].doc or (self.schema.doc if self.module_path else "")
 
     @property
     def schema(self) -> ChoiceSchema:
-        """The typed knobs. Raises ConfigError where the module breaks the form of a choice."""
+        """Return the typed options.
+
+        Raises ConfigError if the module does not have the form of a choice.
+        """
         if self.module_path is None:
             raise ConfigError(f"{self.group}={self.name} has no module; it only sets values")
         try:
@@ -83,11 +88,11 @@ class Choice:
 
     @property
     def key(self) -> str:
-        """Where the choice's knobs stand: `optim`, or `augment.mixup`."""
+        """Return the key of the options of the choice: `optim`, or `augment.mixup`."""
         return self.group if GROUPS[self.group].single else f"{self.group}.{self.base}"
 
     def read_values(self) -> dict[str, Any]:
-        """The value of every knob as the YAML files of the choice set it, interpolations unresolved."""
+        """Return the value of every option in the YAML files, with unresolved interpolations."""
         merged: dict[str, Any] = {}
         for file in self.chain:
             merged.update(file.values)
@@ -103,22 +108,22 @@ class Registry:
 
     @property
     def root(self) -> Path:
-        """The root configuration, `config.yaml`."""
+        """Return the path of the root configuration, `config.yaml`."""
         return self.sources[0].conf / "config.yaml"
 
     def list_names(self, group: str) -> list[str]:
-        """The names of the choices of `group`, in alphabetical order."""
+        """Return the names of the choices of `group`, in alphabetical order."""
         return sorted({path.stem for source in self.sources for path in _list_yaml_files(source.conf / group)})
 
     def get_choice(self, group: str, name: str) -> Choice:
-        """The choice `name` of `group`.
+        """Return the choice `name` of `group`.
 
-        Raises ConfigError with the nearest name, or naming the file that is at fault.
+        Raises ConfigError with the nearest name, or with the file at fault.
         """
         return self._build_choice(group, name, parents=())
 
     def get_choices(self, group: str) -> dict[str, Choice]:
-        """All choices of `group` by name. Raises ConfigError where a file is at fault."""
+        """Return all choices of `group` by name. Raises ConfigError if a file is at fault."""
         return {name: self.get_choice(group, name) for name in self.list_names(group)}
 
     def _build_choice(self, group: str, name: str, parents: tuple[str, ...]) -> Choice:
@@ -153,9 +158,9 @@ class Registry:
 
 
 def load_registry(config_dir: Path | None = None) -> Registry:
-    """The registry of this installation, its plug-ins and the user's folder.
+    """Return the registry of this installation, plug-ins and the user's folder.
 
-    Raises ConfigError where that is no folder.
+    Raises ConfigError if `config_dir` is not a folder.
     """
     sources, problems = _find_sources()
     if config_dir is not None:
@@ -166,7 +171,10 @@ def load_registry(config_dir: Path | None = None) -> Registry:
 
 
 def get_builtin_source() -> ChoiceSource:
-    """dnntrain's own modules and YAML files. Raises ConfigError where the installation lacks its `conf` folder."""
+    """Return the source of dnntrain's own modules and YAML files.
+
+    Raises ConfigError if the installation lacks its `conf` folder.
+    """
     for conf in (PACKAGE_FOLDER / "conf", PACKAGE_FOLDER.parent / "conf"):
         if (conf / "config.yaml").is_file():
             return ChoiceSource(conf, "dnntrain.choices", PACKAGE_FOLDER / "choices")
@@ -185,7 +193,7 @@ def _find_sources() -> tuple[tuple[ChoiceSource, ...], tuple[str, ...]]:
 
 
 def _find_package_folder(package: str) -> Path | None:
-    """The folder of `package`, found without importing it or its parents."""
+    """Return the folder of `package` without importing it or its parents."""
     first, *subpackages = package.split(".")
     try:
         spec = find_spec(first)
@@ -211,12 +219,15 @@ def _list_yaml_files_at(folder: Path, modified_ns: int) -> tuple[Path, ...]:
 
 
 def _get_parent_name(file: YamlFile, group: str, name: str, has_package: bool) -> str:
-    """The choice that a preset builds on: the one entry of its defaults list besides `_self_`."""
+    """Return the choice that a preset builds on.
+
+    It is the one entry of the preset's defaults list besides `_self_`.
+    """
     entries = [entry for entry in file.defaults if entry != "_self_"]
     if len(entries) == 1 and isinstance(entries[0], str) and file.defaults[0] != "_self_":
         return entries[0].removeprefix(f"/{group}/").partition("@")[0]
     module = f"no module {group}/{name}.py beside it and " if has_package else ""
     raise ConfigError(
-        f"{format_path(file.path)}: {group}={name} has {module}no preset's defaults list",
-        f"a preset begins with `defaults: [CHOICE, _self_]`, where CHOICE is another choice of {group}",
+        f"{format_path(file.path)}: {group}={name} has {module}no defaults list of a preset",
+        f"begin a preset with `defaults: [CHOICE, _self_]`, where CHOICE is another choice of {group}",
     )

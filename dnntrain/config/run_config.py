@@ -1,4 +1,4 @@
-"""The whole configuration of a run as frozen values: the scalar sections, and one value for each group."""
+"""Define the configuration of a run as frozen values: sections, and one value for each group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dnntrain.config.fields import (
 from dnntrain.config.groups import LISTS, SINGLE
 
 if TYPE_CHECKING:
-    # Types alone: importing this module must not import torch.
+    # For the type checker only: importing this module must not import torch.
     from dnntrain.protocols import (
         AugmentChoice,
         AverageChoice,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainSection:
-    """How long and in what steps to train."""
+    """Length and step size of the training."""
 
     duration: RunDuration = Duration(60, "ep")  # length of the run: 10ep, 5000step or 90s
     batch_size: PositiveInt = 32  # examples per optimizer step, over all ranks and micro-batches
@@ -68,7 +68,7 @@ class TrainSection:
 
 @dataclass(frozen=True)
 class EvalSection:
-    """When and how to evaluate on the validation part."""
+    """Time and method of the evaluation on the validation split."""
 
     every: PositiveDuration = Duration(1, "ep")  # interval between evaluations: 1ep, 500step or 30s
     batch_size: PositiveInt = 512  # examples per forward pass of one rank
@@ -82,7 +82,7 @@ class EvalSection:
 
 @dataclass(frozen=True)
 class CheckpointSection:
-    """What is saved, and how often."""
+    """Time and number of checkpoints."""
 
     every: PositiveDuration = Duration(
         1, "ep"
@@ -93,7 +93,7 @@ class CheckpointSection:
 
 @dataclass(frozen=True)
 class LogSection:
-    """What is written while training."""
+    """Output during training."""
 
     every: PositiveDuration = Duration(
         20, "step"
@@ -104,7 +104,7 @@ class LogSection:
 
 @dataclass(frozen=True)
 class ClusterSection:
-    """The machines that `dnntrain plan` plans for; training does not look at them."""
+    """The machines that `dnntrain plan` plans for; training does not read them."""
 
     world_size: PositiveInt | None = (
         None  # plan only: number of ranks of a machine that is not present; null: the ranks present
@@ -121,7 +121,7 @@ class ClusterSection:
 
 @dataclass(frozen=True)
 class RootSection:
-    """The keys that stand by themselves at the root."""
+    """The keys at the root that belong to no section."""
 
     name: RunName = "run"  # runs are saved in runs/NAME/ID
     seed: Seed = 0  # seed of every random choice
@@ -136,11 +136,12 @@ class RootSection:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(RootSection):
-    """Everything a run depends on. `resolved` is the same as plain containers, as written to config.yaml.
+    """Everything that a run depends on.
 
-    `resolved` also holds `choices`: the name that was chosen in each group (`model: resnet56`, a preset, where
-    `model` itself is a `resnet_cifar`). It tells which module builds a group, names the run, and is no part of the
-    digest.
+    `resolved` holds the same values as plain containers, as written to config.yaml. It also holds
+    `choices`: the name chosen in each group, which can be a preset (`model: resnet56`; `model`
+    itself is then a `resnet_cifar`). `choices` determines the module that builds a group, and names
+    the run; it is not part of the digest.
     """
 
     task: Task
@@ -168,7 +169,11 @@ class RunConfig(RootSection):
     resolved: Mapping[str, Any] = field(default_factory=dict)
 
     def name_choices(self, *groups: str) -> dict[str, Choice]:
-        """The choices of `groups`, or of all, in that order, by how each is typed: `norm=sync`, `reg.dropout`."""
+        """Return the choices of `groups`, or of all groups, by their setting.
+
+        A setting is written as the user types it: `norm=sync`, `reg.dropout`. The order is the
+        order of `groups`.
+        """
         values, choices = vars(self), self.resolved["choices"]
         named: dict[str, Choice] = {}
         for group in groups or (*SINGLE, *LISTS):
@@ -187,5 +192,5 @@ SECTIONS: dict[str, type] = {
     "cluster": ClusterSection,
 }
 
-#: Root keys that are plain values; their types are those of RootSection.
+#: Root keys with plain values; RootSection defines their types.
 ROOT_KEYS: tuple[str, ...] = tuple(field.name for field in fields(RootSection))

@@ -1,4 +1,4 @@
-"""What a configuration must not hold, being data: code to run, secrets to print, tricks on a terminal."""
+"""Reject configurations that name code to run, print secrets or control a terminal."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ _SECRET = re.compile(
 )
 _HYDRA_REASONS = {
     "searchpath": "name the folder with --config-dir DIR instead",
-    "launcher": "it would load foreign code",
-    "sweeper": "it would load foreign code",
-    "callbacks": "it would load foreign code",
-    "job_logging": "it would load foreign code; use -q or -v",
-    "hydra_logging": "it would load foreign code; use -q or -v",
-    "run": "the run directory is set with run_dir=",
-    "sweep": "the run directory is set with run_dir=",
+    "launcher": "it would load external code",
+    "sweeper": "it would load external code",
+    "callbacks": "it would load external code",
+    "job_logging": "it would load external code; use -q or -v",
+    "hydra_logging": "it would load external code; use -q or -v",
+    "run": "set the run directory with run_dir=",
+    "sweep": "set the run directory with run_dir=",
 }
 
 
 def find_key_problem(key: str) -> str | None:
-    """Why a configuration may not set `key`, or None where it may."""
+    """Return the reason why a configuration cannot set `key`, or None."""
     if _INSTANTIATE.search(key):
         return "a configuration is data: it cannot name code to run"
     first, _, rest = re.sub(r"[/@:]", ".", key).partition(".")
     if first == "hydra":
         reason = _HYDRA_REASONS.get(rest.partition(".")[0], "dnntrain sets up Hydra itself")
-        return f"settings of hydra are refused: {reason}"
+        return f"settings of hydra cannot be changed: {reason}"
     return None
 
 
 def find_text_problem(text: str) -> str | None:
-    """Why `text` may not stand on the command line, or None: size, control characters, bytes that are no text."""
+    """Return the reason why the command line cannot contain `text`, or None.
+
+    The reasons are size, control characters, and bytes that are not text.
+    """
     if len(text) > MAX_VALUE_BYTES or len(text.encode("utf-8", "replace")) > MAX_VALUE_BYTES:
         return f"longer than {MAX_VALUE_BYTES // 1024} KiB"
     if any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -50,7 +53,10 @@ def find_text_problem(text: str) -> str | None:
 
 
 def find_value_problem(value: Any) -> str | None:
-    """Why the interpolations in `value` are refused, or None: only other keys and harmless variables may be named."""
+    """Return the reason why interpolations in `value` are not supported, or None.
+
+    An interpolation may refer only to other keys and to harmless variables.
+    """
     if isinstance(value, dict):
         reasons = [find_key_problem(str(key)) for key in value] + [find_value_problem(item) for item in value.values()]
         return next((reason for reason in reasons if reason), None)
@@ -60,7 +66,7 @@ def find_value_problem(value: Any) -> str | None:
         return None
     for resolver in _RESOLVER.findall(value):
         if resolver != "oc.env":
-            return f"the resolver {resolver!r} is refused; only ${{other.key}} and ${{oc.env:NAME}} are read"
+            return f"the resolver {resolver!r} is not supported; use ${{other.key}} or ${{oc.env:NAME}}"
     names = _ENVIRONMENT.findall(value)
     if len(names) != len(re.findall(r"oc\.env", value)):
         return "write the variable's name plainly: ${oc.env:NAME} or ${oc.env:NAME,default}"
@@ -71,11 +77,14 @@ def find_value_problem(value: Any) -> str | None:
 
 
 def has_interpolation(value: Any) -> bool:
-    """True where `value` refers to another key or to a variable, so that its type is known only when resolved."""
+    """Return whether `value` refers to another key or to a variable.
+
+    The type of such a value is known only after it is resolved.
+    """
     return isinstance(value, str) and _INTERPOLATION.search(value) is not None
 
 
 def shorten(text: str, width: int = 80) -> str:
-    """`text` fit to be shown: control characters escaped, cut at `width`."""
+    """Return `text` for display: control characters escaped, cut at `width`."""
     safe = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[: width + 1])
     return safe if len(safe) <= width else f"{safe[: width - 1]}…"

@@ -1,8 +1,9 @@
-"""Reads the typed fields of a choice from the *source* of its module, without importing it.
+"""Read the typed fields of a choice from the *source* of its module.
 
-A choice's module may import torch at its top, as any readable module does; its knobs must be known in milliseconds,
-before torch is imported. So the dataclass is found in the module's syntax tree, and only its annotations and defaults
-are evaluated, in the namespace of `fields.py`. A test holds what is read here equal to the dataclass itself.
+A choice's module may import torch at its top, but the options must be known in milliseconds, before
+torch is imported. Therefore the module is not imported: the dataclass is found in its syntax tree,
+and only the annotations and defaults are evaluated, in the namespace of `fields.py`. A test
+compares the result with the dataclass itself.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 
 @dataclass(frozen=True)
 class FieldSchema:
-    """One knob: its annotation (a type of `fields.py`), default (or REQUIRED), its comment and where it is defined."""
+    """One option: annotation, default (or REQUIRED), comment and location."""
 
     name: str
     type: Any
@@ -41,7 +42,11 @@ class FieldSchema:
 
 @dataclass(frozen=True)
 class ChoiceSchema:
-    """The dataclass of one choice: its class name, first line of docstring, fields in order, and bases of dnntrain.protocols."""
+    """The dataclass of one choice.
+
+    It holds the class name, the first line of the docstring, the fields in order, and the bases of
+    dnntrain.protocols.
+    """
 
     class_name: str
     doc: str
@@ -53,16 +58,17 @@ class ChoiceSchema:
 
 @cache
 def read_choice_schema(path: Path) -> ChoiceSchema:
-    """The choice that the module at `path` defines: its one public frozen dataclass with a `build` method.
+    """Return the choice that the module at `path` defines.
 
-    Raises ValueError, naming the file, where there is none or more than one.
+    The choice is the module's one public frozen dataclass with a `build` method. Raises ValueError
+    that names the file if the module does not define exactly one.
     """
     tree = _parse(path)
     choice_nodes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_choice_class(node)]
     if len(choice_nodes) != 1:
         names = ", ".join(node.name for node in choice_nodes) or "none"
         raise ValueError(
-            f"{path}: a choice is exactly one public @dataclass(frozen=True) with a build method; found {names}"
+            f"{path}: a module of a choice must define exactly one public @dataclass(frozen=True) with a build method; found {names}"
         )
     node = choice_nodes[0]
     fields, protocols = _read_fields(node, tree, path), frozenset(_find_protocols(node, tree, path))
@@ -70,7 +76,10 @@ def read_choice_schema(path: Path) -> ChoiceSchema:
 
 
 def read_class_fields(path: Path, name: str) -> dict[str, FieldSchema]:
-    """The fields of the dataclass `name` in the module at `path`, those of its base classes first."""
+    """Return the fields of the dataclass `name` in the module at `path`.
+
+    The fields of its base classes come first.
+    """
     tree = _parse(path)
     return _read_fields(_get_class(name, tree, path), tree, path)
 
@@ -119,7 +128,7 @@ def _read_label_key(node: ast.ClassDef) -> str | None:
 
 
 def _find_protocols(node: ast.ClassDef, tree: ast.Module, path: Path) -> Iterator[str]:
-    """The names of the classes of dnntrain.protocols that the class inherits."""
+    """Yield the names of the classes of dnntrain.protocols that the class inherits."""
     for name in _list_base_names(node):
         module = _find_import(name, tree)
         if module == PROTOCOLS_MODULE:
@@ -133,7 +142,7 @@ def _list_base_names(node: ast.ClassDef) -> list[str]:
 
 
 def _find_class(name: str, tree: ast.Module, path: Path) -> tuple[ast.ClassDef, ast.Module, Path]:
-    """The class that `name` is in a module, wherever it is defined."""
+    """Return the class `name` of a module, with the tree and path of its definition."""
     module = _find_import(name, tree)
     if module is None:
         return _get_class(name, tree, path), tree, path
@@ -143,7 +152,7 @@ def _find_class(name: str, tree: ast.Module, path: Path) -> tuple[ast.ClassDef, 
 
 
 def _find_import(name: str, tree: ast.Module) -> str | None:
-    """The module that `name` is imported from, or None."""
+    """Return the module from which `name` is imported, or None."""
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
             return node.module
@@ -163,7 +172,10 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _find_module_file(module: str, importer: Path) -> Path:
-    """The file of `module`: found beside the importing package, so that nothing is imported."""
+    """Return the file of `module`.
+
+    The file is found relative to the importing package, so that nothing is imported.
+    """
     path = Path(*module.split("."))
     for parent in (*importer.parents, Path(__file__).resolve().parents[2]):
         for relative in (path.with_suffix(".py"), path / "__init__.py"):
@@ -192,7 +204,7 @@ def _read_comments(path: Path) -> dict[int, str]:
 
 
 def _get_field_comment(item: ast.AnnAssign, comments: dict[int, str]) -> str:
-    """The comment at the end of the field's last line that has one."""
+    """Return the comment on the last line of the field that has one."""
     lines = range(item.end_lineno or item.lineno, item.lineno - 1, -1)
     return next((comments[line] for line in lines if line in comments), "")
 

@@ -1,9 +1,10 @@
-"""Finds all mistakes of a command line at once, from the YAML files and the modules' source alone.
+"""Find all mistakes of a command line, from YAML files and module sources alone.
 
-    words ─ read_overrides ─► settings ─ select ─► choice of each group ─ check every key and value ─► Checked
+    arguments ─ read_overrides ─► overrides ─ select_choices ─► choice of each group
+              ─ check keys and values ─► ValidCommandLine
 
-The files that take part are held to the same rules: a key that an experiment or a user's preset misspells is named
-with its line.
+The files of the selected choices follow the same rules: a message names the line of a misspelled
+key in an experiment or in a user's preset.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from dnntrain.errors import ConfigError
 
 @dataclass(frozen=True)
 class ValidCommandLine:
-    """A command line without mistakes: its settings (groups excepted), the choices, and notes worth saying aloud."""
+    """A valid command line: its overrides of values, the selected choices, and notes to print."""
 
     overrides: tuple[Override, ...]
     selection: Selection
@@ -35,14 +36,14 @@ class ValidCommandLine:
 
     @property
     def hydra_overrides(self) -> list[str]:
-        """The overrides for Hydra: the choice of every group in full, then the values."""
+        """Return the overrides for Hydra: the full choice of every group, then the values."""
         picks = {group: pick for group, pick in self.selection.picks.items() if pick is not None}
         groups = [f"{group}={_format_pick(pick)}" for group, pick in picks.items()]
         return [*groups, *(override.hydra_override for override in self.overrides)]
 
 
 def validate_overrides(arguments: Sequence[str], config_dir: Path | None = None) -> ValidCommandLine:
-    """The settings that `words` make.
+    """Return the checked command line of `arguments`.
 
     Raises ConfigError that lists every mistake, with the nearest valid name and its file.
     """
@@ -64,7 +65,7 @@ def validate_overrides(arguments: Sequence[str], config_dir: Path | None = None)
 
 
 def find_override_mistakes(override: Override, table: KeyTable) -> list[str]:
-    """The mistakes of one setting of a value: its key, then the type and bounds of the value."""
+    """Return the mistakes of one override of a value: its key, then type and bounds."""
     if reason := find_key_problem(override.key):
         return [format_mistake(override.location, reason)]
     if override.sign == "~":
@@ -94,12 +95,12 @@ def find_override_mistakes(override: Override, table: KeyTable) -> list[str]:
 
 def _suggest_replacement(keys: tuple[str, ...]) -> str:
     if keys[0] in LISTS and len(keys) == 2:
-        return f"name those that stay: {keys[0]}=[…], or {keys[0]}=[] for none"
-    return "set another value: null where the key allows it"
+        return f"name the choices to keep: {keys[0]}=[…], or {keys[0]}=[] for none"
+    return "set another value, or null if the key allows it"
 
 
 def _iterate_file_settings(choice_registry: Registry, selection: Selection, mistakes: list[str]) -> Iterator[Override]:
-    """What the files that take part set: the root, the chosen choices, the overlays."""
+    """Yield the settings of the files in use: the root, the selected choices, the overlays."""
     root = read_yaml(choice_registry.root)
     for keys, value in root.iterate_leaves():
         if keys[0] != "hydra" and not (keys[0] in LISTS and value == {}):
@@ -113,9 +114,9 @@ def _iterate_file_settings(choice_registry: Registry, selection: Selection, mist
     for layer in selection.overlays:
         for keys, value in layer.file.iterate_leaves():
             if dotted_key := next((key for key in keys if "." in key), None):
-                hint = "write each part on a line of its own, indented below the one before"
+                hint = "write each part of the key on its own line, indented below the previous part"
                 mistakes.append(
-                    format_mistake(layer.file.get_location(keys), f"{dotted_key!r} is one key in YAML", hint)
+                    format_mistake(layer.file.get_location(keys), f"YAML reads {dotted_key!r} as one key", hint)
                 )
                 continue
             if value == {} and keys[0] in (*LISTS, *SINGLE):
@@ -133,27 +134,34 @@ def _iterate_file_settings(choice_registry: Registry, selection: Selection, mist
 
 
 def _get_member_keys(choice_registry: Registry, group: str, pick: Any) -> set[str]:
-    """The keys of the members of a list group, that is the names of their bases."""
+    """Return the keys of the members of a list group: the names of their bases."""
     return {choice_registry.get_choice(group, name).base for name in pick or ()}
 
 
 def _find_file_mistakes(choice: Choice, file: YamlFile) -> list[str]:
-    """Departures of a choice's file from its form: `# @package` and `name`."""
+    """Return the mistakes in the form of a choice's file: `# @package` and `name`."""
     mistakes = []
     expected_package = None if GROUPS[choice.group].single else choice.key
     if file.package not in (expected_package, choice.key if expected_package is None else expected_package):
         line = f"`# @package {expected_package}`" if expected_package else "no `# @package` line"
         mistakes.append(
-            format_mistake(format_path(file.path), f"its head has {line}", "that is where its knobs are looked for")
+            format_mistake(format_path(file.path), f"its head must have {line}", "the line sets the key of its options")
         )
     name = file.values.get("name", choice.base)
     if name != choice.base and "name" not in choice.schema.fields:
-        mistakes.append(format_mistake(file.get_location(("name",)), f"name is {name!r}", f"write name: {choice.base}"))
+        mistakes.append(
+            format_mistake(
+                file.get_location(("name",)), f"name must be {choice.base}, not {name!r}", f"write name: {choice.base}"
+            )
+        )
     return mistakes
 
 
 def _note_dropped_values(selection: Selection) -> list[str]:
-    """A note for each overlay whose values for a group fall away, because another choice was made after it."""
+    """Return a note for each overlay whose values for a group are dropped.
+
+    They are dropped because another choice replaced their choice after the overlay.
+    """
     notes = []
     for layer in selection.overlays:
         groups = {
@@ -163,7 +171,7 @@ def _note_dropped_values(selection: Selection) -> list[str]:
         }
         if groups:
             notes.append(
-                f"{format_path(layer.file.path)}: its values for {', '.join(sorted(groups))} go with the choice they were for"
+                f"{format_path(layer.file.path)}: its values for {', '.join(sorted(groups))} are dropped, because their choice was replaced"
             )
     return notes
 

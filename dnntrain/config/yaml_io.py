@@ -1,9 +1,9 @@
-"""Reads and writes YAML strictly: data only, each key once, every key's line known.
+"""Read and write YAML strictly: data only, unique keys, and the line of every key.
 
-Numbers are read as OmegaConf reads them (`1e-3` is a number), so that a value means the same here and after Hydra
-composed it. Refused, naming file and line: tags (`!!python/object`), a key that stands twice, merge keys, aliases
-that expand to more than 10,000 nodes, keys that are not text (`on:` is the boolean true), files over 1 MiB,
-byte-order marks and bytes that are not UTF-8.
+Numbers are read as OmegaConf reads them (`1e-3` is a number), so that a value means the same before
+and after Hydra composes it. An error names file and line for: tags (`!!python/object`), duplicate
+keys, merge keys, aliases that expand to more than 10,000 nodes, keys that are not text (`on:` is
+the boolean true), files over 1 MiB, byte-order marks, and bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _Loader(_BaseLoader):  # type: ignore[misc]
-    """Safe loader with OmegaConf's idea of a number, and without dates."""
+    """Safe loader that reads numbers as OmegaConf does, and reads no dates."""
 
 
 class _Dumper(_BaseDumper):  # type: ignore[misc]
-    """Quotes every text that `_Loader` would read as something else."""
+    """Dumper that quotes every text that `_Loader` would read as another type."""
 
 
 for _yaml_class in (_Loader, _Dumper):
@@ -54,7 +54,10 @@ for _yaml_class in (_Loader, _Dumper):
 
 @dataclass(frozen=True)
 class YamlFile:
-    """One file of the configuration: its head comment, `# @package`, defaults list, values and the line of each key."""
+    """One configuration file.
+
+    It holds the head comment, `# @package`, the defaults list, the values and the line of each key.
+    """
 
     path: Path
     doc: str
@@ -64,17 +67,17 @@ class YamlFile:
     lines: dict[tuple[str, ...], int]
 
     def get_location(self, key: tuple[str, ...]) -> str:
-        """`conf/optim/sgd.yaml:4`, the place of `key`."""
+        """Return the location of `key`: `conf/optim/sgd.yaml:4`."""
         line = self.lines.get(key)
         return f"{format_path(self.path)}:{line}" if line else format_path(self.path)
 
     def iterate_leaves(self) -> Iterator[tuple[tuple[str, ...], Any]]:
-        """Every value that is no mapping, with its keys; an empty mapping counts as a value."""
+        """Yield every value that is not a mapping, and every empty mapping, with its keys."""
         return iterate_leaves(self.values)
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """The file at `path`. Raises ConfigError that names file and line."""
+    """Read the file at `path`. Raises ConfigError that names file and line."""
     try:
         status = path.stat()
     except OSError as error:
@@ -83,9 +86,9 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """The mapping that `text` holds, and the line of each key.
+    """Return the mapping in `text`, and the line of each key.
 
-    Raises ConfigError; `name` stands for the file in messages.
+    Raises ConfigError; messages name the file as `name`.
     """
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -100,20 +103,20 @@ def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str, ..
     if node is None:
         return {}, {}
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{name}:1: a configuration file holds `key: value` lines")
+        raise ConfigError(f"{name}:1: a configuration file must hold `key: value` lines")
     reader = _NodeConverter(name)
     values = reader.to_plain(node, ())
     return values, reader.lines
 
 
 def dump_yaml(values: dict[str, Any]) -> str:
-    """`values` as YAML text, in their order, that `load_yaml` reads back equal."""
+    """Return `values` as YAML text, in their order; `parse_yaml` reads back equal values."""
     text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return text
 
 
 def iterate_leaves(values: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value of nested mappings that is no mapping itself (or an empty one), with its keys."""
+    """Yield every value of nested mappings that is not a mapping (or is empty), with its keys."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from iterate_leaves(value, (*prefix, str(key)))
@@ -122,7 +125,10 @@ def iterate_leaves(values: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iter
 
 
 def format_path(path: Path) -> str:
-    """`path` as a user would type it: from the working folder, or from the folder that holds `dnntrain` or `conf`."""
+    """Return `path` as a user would type it.
+
+    The path is relative to the working folder, or to the folder that holds `dnntrain` or `conf`.
+    """
     for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
         try:
             return str(path.resolve().relative_to(root.resolve()))
@@ -134,7 +140,9 @@ def format_path(path: Path) -> str:
 @cache
 def _parse_yaml_file(path: Path, modified_ns: int, size_bytes: int) -> YamlFile:
     if size_bytes > _MAX_BYTES:
-        raise ConfigError(f"{format_path(path)} has {size_bytes} bytes; a configuration file has at most {_MAX_BYTES}")
+        raise ConfigError(
+            f"{format_path(path)} has {size_bytes} bytes; a configuration file must have at most {_MAX_BYTES}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -146,7 +154,7 @@ def _parse_yaml_file(path: Path, modified_ns: int, size_bytes: int) -> YamlFile:
     values, lines = parse_yaml(text, format_path(path))
     defaults = values.pop("defaults", None)
     if defaults is not None and not isinstance(defaults, list):
-        raise ConfigError(f"{format_path(path)}:{lines[('defaults',)]}: defaults is a list")
+        raise ConfigError(f"{format_path(path)}:{lines[('defaults',)]}: defaults must be a list")
     head = [line for line in text.splitlines()[:10] if line.startswith("#")]
     package = next((match[1] for line in head if (match := re.match(r"#\s*@package\s+(\S+)", line))), None)
     doc = next((line.lstrip("# ") for line in head if not re.match(r"#\s*(@package|yaml-language-server)", line)), "")
@@ -154,7 +162,7 @@ def _parse_yaml_file(path: Path, modified_ns: int, size_bytes: int) -> YamlFile:
 
 
 class _NodeConverter:
-    """Turns nodes into plain values, counting them so that aliases cannot multiply without end."""
+    """Convert nodes into plain values, and limit the number of nodes that aliases expand to."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -170,7 +178,8 @@ class _NodeConverter:
         if node.tag not in _PLAIN_TAGS:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             raise ConfigError(
-                f"{self._format_location(node)}: the tag {tag} is refused", "a configuration is data: plain values only"
+                f"{self._format_location(node)}: the tag {tag} is not supported",
+                "a configuration is data: use plain values only",
             )
         if isinstance(node, yaml.MappingNode):
             return self._convert_mapping(node, keys)
@@ -183,10 +192,10 @@ class _NodeConverter:
         for key_node, value_node in node.value:
             if key_node.tag != "tag:yaml.org,2002:str":
                 hint = f"quote it: '{key_node.value}':" if isinstance(key_node, yaml.ScalarNode) else ""
-                raise ConfigError(f"{self._format_location(key_node)}: the key {key_node.value!r} is not text", hint)
+                raise ConfigError(f"{self._format_location(key_node)}: the key {key_node.value!r} must be text", hint)
             key = key_node.value
             if key in values:
-                raise ConfigError(f"{self._format_location(key_node)}: the key {key!r} stands twice")
+                raise ConfigError(f"{self._format_location(key_node)}: the key {key!r} occurs twice")
             self.lines[(*keys, key)] = key_node.start_mark.line + 1
             values[key] = self.to_plain(value_node, (*keys, key))
         return values

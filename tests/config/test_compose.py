@@ -128,7 +128,7 @@ def test_values_of_an_experiment_go_with_the_choice_they_were_for(
     container = compose(["experiment=mine", "optim=adamw", "optim.weight_decay=0.5", "reg=[]"], folder)
     assert container["optim"] == {**compose()["optim"], "weight_decay": 0.5}
     assert container["reg"] == {}
-    assert "its values for optim, reg.sam go with the choice" in capsys.readouterr().err
+    assert "its values for optim, reg.sam are dropped" in capsys.readouterr().err
 
 
 def test_a_later_overlay_sets_the_same_choice_further(folder: Path) -> None:

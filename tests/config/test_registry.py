@@ -62,7 +62,7 @@ def test_a_config_folder_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_a_module_that_is_no_choice_is_refused_with_its_file(plugin: Path) -> None:
     (plugin / "mine" / "reg" / "noise.py").write_text("x = 1\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"noise\.py: a choice is exactly one"):
+    with pytest.raises(ConfigError, match=r"noise\.py: a module of a choice must define exactly one"):
         validate_overrides(["+reg=[noise]"])
 
 

@@ -37,7 +37,7 @@ def refusal(*words: str, config_dir: Path | None = None) -> str:
         (["reg=[]", "reg.label_smoothing.smoothing=0.2"], ["not chosen", "add +reg=[label_smoothing]"]),
         (["+reg=[sam]", "reg.samm.rho=0.9"], ["did you mean 'reg.sam.rho'?"]),
         (["reg=[sam,samm]"], ["reg=samm", "did you mean 'sam'?"]),
-        (["optim.name=sgd"], ["tells which choice it is", "optim=NAME"]),
+        (["optim.name=sgd"], ["because it records the choice", "optim=NAME"]),
         (["optim.lr.x=1"], ["is a value and has no keys below it"]),
         (["train=5"], ["train is a section"]),
         (["train={batch_size: 4}"], ["train is a section"]),
@@ -87,16 +87,16 @@ def test_a_value_of_another_type_or_out_of_bounds_is_refused(word: str, message:
     [
         (["+parallel=ddp", "parallel=single"], "parallel is set twice, first by +parallel=ddp"),
         (["optim.lr=1", "++optim.lr=2"], "optim.lr is set twice"),
-        (["reg=[sam,sam]"], "sam stands twice in reg"),
-        (["reg={sam: 1}"], "reg is chosen by name"),
-        (["reg=null"], "reg is a list of choices"),
-        (["reg=3"], "reg is a list of choices"),
-        (["optim=null"], "optim has exactly one choice"),
+        (["reg=[sam,sam]"], "sam is named twice in reg"),
+        (["reg={sam: 1}"], "reg must be the name of a choice"),
+        (["reg=null"], "reg must be a list of choices"),
+        (["reg=3"], "reg must be a list of choices"),
+        (["optim=null"], "optim must be exactly one choice"),
         (["optim=[sgd]"], "write optim=sgd"),
-        (["optim="], "optim has exactly one choice"),
+        (["optim="], "optim must be exactly one choice"),
         (["~optim"], "the group optim cannot be removed"),
         (["~reg"], "leave it empty: reg=[]"),
-        (["reg=[sam]", "~reg.sam"], "name those that stay"),
+        (["reg=[sam]", "~reg.sam"], "name the choices to keep"),
         (["~optim.lr"], "optim.lr cannot be removed"),
         (["experiment=[a]"], "the name of one choice"),
     ],
@@ -113,11 +113,11 @@ def test_a_choice_is_made_once_and_in_its_form(words: list[str], message: str) -
         ("+model._partial_=true", "cannot name code to run"),
         ("hydra.searchpath=[file:///tmp/x]", "--config-dir DIR"),
         ("hydra.launcher._target_=os.system", "cannot name code to run"),
-        ("hydra/launcher=joblib", "foreign code"),
-        ("hydra.callbacks.x=1", "foreign code"),
-        ("hydra.job_logging.x=1", "foreign code"),
+        ("hydra/launcher=joblib", "external code"),
+        ("hydra.callbacks.x=1", "external code"),
+        ("hydra.job_logging.x=1", "external code"),
         ("hydra.run.dir=x", "run_dir="),
-        ("hydra.verbose=true", "settings of hydra are refused"),
+        ("hydra.verbose=true", "settings of hydra cannot be changed"),
         ("init_from=${oc.env:AWS_SECRET_KEY}", "looks like a secret"),
         ("init_from=${oc.env:'HF_TOKEN'}", "looks like a secret"),
         ("init_from=${oc.env:${name}}", "plainly"),
@@ -129,7 +129,7 @@ def test_a_choice_is_made_once_and_in_its_form(words: list[str], message: str) -
         ("name=" + "x" * 70_000, "longer than 64 KiB"),
         ("optim@x=sgd", "is not a key"),
         ("reg[0]=sam", "is not a key"),
-        ("optim", "there is no value"),
+        ("optim", "the value is missing"),
         ("=5", "is not a key"),
         ("reg=[sam", "are brackets and quotes closed?"),
         ("name='a", "are brackets and quotes closed?"),
@@ -258,7 +258,7 @@ def test_an_experiment_may_build_on_another(folder: Path) -> None:
 
 
 def test_a_method_that_the_experiment_has_is_not_appended_again(folder: Path) -> None:
-    assert "sam is there already" in refusal("experiment=good", "+reg=[sam]", config_dir=folder)
+    assert "sam is already chosen" in refusal("experiment=good", "+reg=[sam]", config_dir=folder)
 
 
 def test_mistakes_in_an_experiment_are_named_with_file_and_line(folder: Path) -> None:
@@ -268,7 +268,7 @@ def test_mistakes_in_an_experiment_are_named_with_file_and_line(folder: Path) ->
         "wrong.yaml:7: 'many' is not a whole number",
         "wrong.yaml:9: reg.sam is not chosen here\n     add `- override /reg: [sam]`",
         "wrong.yaml:10: sched is a group\n     choose it in the defaults list",
-        "wrong.yaml:12: settings of hydra are refused",
+        "wrong.yaml:12: settings of hydra cannot be changed",
     ):
         assert message in text
 
@@ -280,9 +280,9 @@ def test_mistakes_in_an_experiment_are_named_with_file_and_line(folder: Path) ->
         ("experiment=strange", "write `- override /GROUP: CHOICE`"),
         ("experiment=circle", "refer to each other"),
         ("model=wrong", "wrong.yaml:2: model=wrong has no 'hiden'\n     did you mean 'model.hidden'?"),
-        ("model=nothing", "nothing.yaml: model=nothing has no preset's defaults list"),
+        ("model=nothing", "nothing.yaml: model=nothing has no defaults list of a preset"),
         ("sched=step", "sched=step is defined twice"),
-        ("reg=[unpacked]", "its head has `# @package reg.sam`"),
+        ("reg=[unpacked]", "its head must have `# @package reg.sam`"),
     ],
 )
 def test_a_user_file_out_of_form_is_told_what_is_missing(folder: Path, word: str, message: str) -> None:
@@ -297,7 +297,7 @@ def test_a_preset_takes_the_knobs_of_its_base(folder: Path) -> None:
 def test_values_for_a_replaced_choice_are_dropped_with_a_note(folder: Path) -> None:
     notes = validate_overrides(["experiment=good", "optim=adamw", "reg=[]"], folder).notes
     assert len(notes) == 1
-    assert notes[0].endswith("good.yaml: its values for optim, reg.sam go with the choice they were for")
+    assert notes[0].endswith("good.yaml: its values for optim, reg.sam are dropped, because their choice was replaced")
 
 
 _WORDS = st.one_of(

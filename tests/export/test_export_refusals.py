@@ -49,7 +49,7 @@ def test_float8_is_refused_without_a_gpu_with_what_works_there(
 ) -> None:
     assert main(["export", str(run), f"--path={tmp_path}/out", *words]) == 2
     message = capsys.readouterr().err
-    assert "capability 8.9 or more; here is a CPU" in message
+    assert "capability 8.9 or more; this machine has a CPU" in message
     assert "use quant=int8_dynamic, or quant=int8_weight_only" in message
     assert not any(tmp_path.iterdir())
 

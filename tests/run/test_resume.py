@@ -240,7 +240,7 @@ def test_a_run_whose_teacher_is_gone_says_that_it_needs_it(short_run: Path, tmp_
     line = ("distill=kd", f"distill.teacher={teacher}")
     trained(tmp_path / "run", *line, "train.duration=8step")
     shutil.rmtree(teacher)
-    with pytest.raises(ConfigError, match="A run that goes on needs the teacher it began with") as caught:
+    with pytest.raises(ConfigError, match="A resumed run needs its original teacher") as caught:
         trained(tmp_path / "run", *line, "train.duration=12step")
     assert f"distill.teacher={teacher}: there is no such run directory" in str(caught.value)
 

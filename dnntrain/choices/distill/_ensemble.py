@@ -1,4 +1,4 @@
-"""One teacher out of several."""
+"""Combine several teachers into one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from dnntrain.errors import ConfigError
 
 
 def combine_logits(logits: Tensor, ensemble: str, temperature: float) -> Tensor:
-    """Logits of all teachers [n, teachers, classes] → of one [n, classes].
+    """Combine the logits of all teachers: [n, teachers, classes] → [n, classes].
 
-    "logits": their mean. "probabilities": T log of the mean of softmax(logits / T), whose softened softmax is that mean.
+    "logits": the mean of the logits. "probabilities": T log of the mean of softmax(logits / T),
+    whose softened softmax is that mean.
     """
     if logits.shape[1] == 1:
         return logits[:, 0]
@@ -24,9 +25,9 @@ def combine_logits(logits: Tensor, ensemble: str, temperature: float) -> Tensor:
 
 
 def check_ensemble(ensemble: str, sources: Sequence[str]) -> None:
-    """Raises ConfigError where it has no effect."""
+    """Raise ConfigError if `ensemble` has no effect."""
     if ensemble != "logits" and len(sources) == 1:
         raise ConfigError(
             f"distill.ensemble={ensemble} has no effect with one teacher",
-            "leave it out, or give several: distill.teacher=[a,b]",
+            "leave it out, or name several teachers: distill.teacher=[a,b]",
         )

@@ -1,4 +1,4 @@
-"""A teacher by what was typed: a run directory, an export, or a pretrained model of torchvision or timm."""
+"""Load a teacher from a run directory, an export, torchvision or timm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dnntrain.protocols import BuildContext, InputSpec, ModelSpec, OutputSpec, T
 from dnntrain.utils.suggest import did_you_mean, suggest_run
 
 _OTHER_CLASSES_HINT = (
-    "train a teacher on this data; or use distill=attention_transfer or distill=fitnet, which read its features only"
+    "train a teacher on this data; or use distill=attention_transfer or distill=fitnet, which use only its features"
 )
 
 
@@ -28,8 +28,8 @@ _OTHER_CLASSES_HINT = (
 class TeacherModel:
     """A frozen model in eval mode on the CPU.
 
-    spec    what it was trained with; the names are empty if the library's are not those of a data set
-    digest  of its architecture, numbers and normalisation
+    spec    the model's specification; the class names are empty if a library's classes are not those of a data set
+    digest  digest of its architecture, weights and normalization
     """
 
     source: str
@@ -39,9 +39,10 @@ class TeacherModel:
 
 
 def load_teacher(source: str, context: BuildContext, reads_classes: bool) -> TeacherModel:
-    """The teacher `source`, checked against the data: its input always, its classes where they are read.
+    """Load the teacher `source`, and check it against the data.
 
-    Raises ConfigError where it does not fit, CheckpointError where a file is damaged.
+    The input is always checked, the classes only if `reads_classes`. Raises ConfigError if the
+    teacher does not fit the data, CheckpointError if a file is damaged.
     """
     library_name, _, name = source.partition(":")
     try:
@@ -65,15 +66,15 @@ def _load_export(source: str, context: BuildContext) -> TeacherModel:
     if not path.exists():
         raise ConfigError(
             "there is no such run directory, export or model",
-            f"{suggest_run(path, 'config.json')}; torchvision:NAME and timm:NAME are others. A run that goes on needs the teacher it "
-            "began with, too: put it back there, or a link to it",
+            f"{suggest_run(path, 'config.json')}; or name torchvision:NAME or timm:NAME. A resumed run needs its original "
+            "teacher: restore it at this path, or link to it",
         )
     model_export = load_exported_model(path)
     inputs = model_export.spec.inputs
     if inputs.shape != context.spec.inputs.shape:
         teacher_shape, data_shape = ("x".join(map(str, shape)) for shape in (inputs.shape, context.spec.inputs.shape))
         raise ConfigError(
-            f"it was trained on images of {teacher_shape}, the data have {data_shape}",
+            f"it was trained on images of {teacher_shape}, but the data have {data_shape}",
             f"train a teacher on this data, or choose data of {teacher_shape}",
         )
     facts = [f"{key}={value}" for key, value in model_export.architecture.items()]
@@ -134,32 +135,40 @@ def _make_library_teacher(
 
 
 def _make_model_shape(classes: int, channels: int, context: BuildContext) -> ModelShape:
-    """The input of a library's model whose weights are for `channels`. Raises ConfigError where the data cannot be that."""
+    """Return the input shape for a library's model with weights for `channels`.
+
+    Raises ConfigError if the data cannot have that shape.
+    """
     data_channels = context.spec.inputs.shape[0]
     if data_channels not in (1, channels):
         raise ConfigError(
-            f"its weights are for {channels} channels; the data have {data_channels}",
+            f"its weights are for {channels} channels, but the data have {data_channels}",
             "train a teacher on this data, and name its run directory",
         )
     return ModelShape(classes, channels, *context.spec.inputs.shape[1:])
 
 
 def _expand_gray_input(model: nn.Module, shape: ModelShape, context: BuildContext) -> nn.Module:
-    """`model`, which takes the data's gray images for colours that have the same value in each channel."""
+    """Return `model`, which repeats the channel of gray images if it takes colors."""
     if context.spec.inputs.shape[0] != shape.channels:
         model.register_forward_pre_hook(partial(_repeat_channels, shape.channels))
     return model
 
 
 def _repeat_channels(channels: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    # Where the data are normalised otherwise, `renormalisation` has made a channel of its own for each already.
+    # With another normalization, `compute_renormalization` has already made one channel for each.
     return (inputs[0].expand(-1, channels, -1, -1), *inputs[1:])
 
 
 def _check_class_count(classes: int, context: BuildContext) -> None:
-    """Before weights are looked for: no library's own classes become those of the data."""
+    """Check the number of classes before the weights are loaded.
+
+    A library's classes cannot become the classes of the data.
+    """
     if classes != context.spec.output.size:
-        raise ConfigError(f"it knows {classes} classes, the data have {context.spec.output.size}", _OTHER_CLASSES_HINT)
+        raise ConfigError(
+            f"it has {classes} classes, but the data have {context.spec.output.size}", _OTHER_CLASSES_HINT
+        )
 
 
 def _check_class_names(teacher: TeacherModel, context: BuildContext) -> None:
@@ -168,11 +177,13 @@ def _check_class_names(teacher: TeacherModel, context: BuildContext) -> None:
     if teacher_size == data_size and (not teacher_names or not data_names or teacher_names == data_names):
         return
     if teacher_size != data_size:
-        reason = f"it knows {teacher_size} classes, the data have {data_size}"
+        reason = f"it has {teacher_size} classes, but the data have {data_size}"
     else:
         place = next(place for place, (a, b) in enumerate(zip(teacher_names, data_names, strict=True)) if a != b)
         difference = "the same classes in another order" if set(teacher_names) == set(data_names) else "other classes"
-        reason = f"it knows {difference}: class {place} is {teacher_names[place]!r}, in the data {data_names[place]!r}"
+        reason = (
+            f"it has {difference}: class {place} is {teacher_names[place]!r}, but {data_names[place]!r} in the data"
+        )
     raise ConfigError(f"distill.teacher={teacher.source}: {reason}", _OTHER_CLASSES_HINT)
 
 

@@ -1,4 +1,4 @@
-"""The knobs that every method with a teacher has."""
+"""Define the options that every method with a teacher has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dnntrain.protocols import BatchStage, DistillChoice, Hooks, Refusal
 
 @dataclass(frozen=True)
 class TeacherOptions(DistillChoice):
-    """Who teaches, how its outputs are computed, and where they are kept."""
+    """The teachers, how to compute their outputs, and where to cache them."""
 
     teacher: str | tuple[str, ...]  # run directory, export, torchvision:NAME[:WEIGHTS] or timm:NAME; or a list of them
     label_loss_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
@@ -32,29 +32,27 @@ class TeacherOptions(DistillChoice):
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
         if self.teacher_shard == "always" and dims.shard == 1:
             yield Refusal(
-                f"distill.teacher_shard=always: this layout ({dims}) holds weights whole",
+                f"distill.teacher_shard=always: this layout ({dims}) does not shard weights",
                 "use distill.teacher_shard=auto, or parallel=fsdp",
             )
 
     def check_with(self, hooks: Hooks) -> None:
-        """Refuses a cache where examples are mixed before the teacher sees them."""
+        """Reject a cache if examples are mixed before the teacher sees them."""
         if self.cache != "none" and any(transform.stage is BatchStage.MIX for transform in hooks.batch_transforms):
             raise ConfigError(
-                f"distill.cache={self.cache} would never be read: mixed images are new in every epoch",
+                f"distill.cache={self.cache} has no effect, because mixed images differ in every epoch",
                 "use distill.cache=none, or leave the mixing method out of augment",
             )
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The teachers as typed."""
+        """Return the teachers as the user typed them."""
         return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
 
 def check_weights(**weights: float) -> None:
-    """Raises ConfigError where every weight of the teacher's terms is 0: it would be run for nothing."""
+    """Raise ConfigError if every weight of the teacher's terms is 0."""
     if not any(weights.values()):
         zeros = " and ".join(f"distill.{name}=0" for name in weights)
         default = next(iter(weights))
-        raise ConfigError(
-            f"{zeros}: the teacher would be run, and change nothing", f"use distill=none, or distill.{default} above 0"
-        )
+        raise ConfigError(f"{zeros}: the teacher has no effect", f"use distill=none, or distill.{default} above 0")

@@ -1,4 +1,7 @@
-"""Examples that are related to each other: whole pair blocks, which no layout cuts."""
+"""Relate examples to each other within whole pair blocks.
+
+No layout divides a pair block among ranks.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from dnntrain.protocols import Batch, BuildContext
 
 
 def count_blocks(batch: Batch, context: BuildContext) -> int:
-    """Whole blocks of `context.pair_block` examples at the front of a micro-batch.
+    """Return the number of whole blocks at the front of a micro-batch.
 
-    The rest of a step that its blocks leave, and a last step of an epoch with fewer examples, are not related: layouts may cut them.
+    A block has `context.pair_block` examples. The remaining examples of a step are not related,
+    nor are those of an epoch's last step with fewer examples: layouts may divide them.
     """
     times = context.epoch_schedule
     size = times.batch_size_at(batch.epoch)
@@ -23,14 +27,14 @@ def count_blocks(batch: Batch, context: BuildContext) -> int:
 
 
 def split_into_blocks(rows: Tensor, count: int, context: BuildContext) -> Tensor:
-    """float32 [n, …] → [blocks, pair_block, numbers of an example]."""
+    """Split float32 rows: [n, …] → [blocks, block size, values of an example]."""
     size = context.pair_block
     return rows[: count * size].float().reshape(count, size, rows[0].numel() if len(rows) else 0)
 
 
 def spread_over_examples(losses: Tensor, rows: Tensor, context: BuildContext) -> Tensor:
-    """The loss of each block [blocks] for each of its examples; 0 for those in none: [n]."""
+    """Give each example [n] the loss of its block [blocks], or 0 without a block."""
     example_losses = losses.repeat_interleave(context.pair_block)
-    # Zero times the outputs: a micro-batch without a block still takes part in the backward pass.
+    # Zero times the outputs keeps a micro-batch without a block in the backward pass.
     rest = rows[len(example_losses) :].float().flatten(1).sum(1) * 0.0
     return torch.cat([example_losses, rest])

@@ -1,10 +1,12 @@
-"""Teacher outputs that were computed once, by the view of the example: found again exactly, in memory or on disk.
+"""Cache teacher outputs for each augmented image, in memory or on disk.
 
-A view is known by the bytes of the image as the teacher sees it. That is the example and its augmentation key in one: where crops
-and mirroring make a view that was seen before, in whatever epoch or run, its outputs are there.
+The key of an image is the digest of its bytes as the teacher sees it; this covers both the example
+and its augmentation. If crops and mirroring produce an image again, in any epoch or run, its
+outputs are read back exactly.
 
-A folder holds `binding.json` (digests of teachers and data, and all else that the numbers depend on) and shards, safetensors files
-that are named by the digest of their contents and appear whole.
+A folder holds `binding.json` (digests of teachers and data, and all else that the outputs depend
+on) and shards. A shard is a safetensors file named by the digest of its contents, and is written
+atomically.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import BuildContext
 from dnntrain.utils.files import write_bytes, write_json
 
-#: Bytes of the digest of a view: two of a billion views agree by chance with probability 1e-21.
+#: Bytes of the digest of an image: two of a billion images collide with probability 1e-21.
 _DIGEST_BYTES = 16
 
-#: Bytes of outputs that one block holds.
+#: Bytes of outputs in one block.
 _BLOCK_BYTES = 32 * 2**20
 
 _DIGESTS_KEY = "views"
@@ -39,7 +41,10 @@ _DIGESTS_KEY = "views"
 def open_cache(
     options: TeacherOptions, context: BuildContext, shapes: Mapping[str, tuple[int, ...]], teachers: Sequence[str]
 ) -> TeacherCache | None:
-    """The store that `knobs` ask for. Raises ConfigError where it is of another teacher, or would not hold the training part."""
+    """Open the cache that `options` describe.
+
+    Raises ConfigError if it belongs to another teacher, or cannot hold the training split.
+    """
     if options.cache == "none":
         return None
     limit_bytes = int(options.cache_size_gb * 1e9)
@@ -48,7 +53,7 @@ def open_cache(
         needed_gb = row_bytes * context.train_examples / 1e9
         raise ConfigError(
             f"distill.cache={options.cache} needs {needed_gb:.2g} GB for one view of each of {context.train_examples} examples, "
-            f"and distill.cache_size_gb={options.cache_size_gb:g} are allowed",
+            f"but distill.cache_size_gb={options.cache_size_gb:g} allows less",
             f"use distill.cache_size_gb={needed_gb * 1.1:.2g} or more, distill.cache=none, or a layer with fewer outputs",
         )
     if options.cache == "memory":
@@ -68,20 +73,26 @@ def open_cache(
 
 
 def digest_images(images: Tensor) -> list[bytes]:
-    """The digest of each image [n, channels, height, width], whatever its memory format."""
+    """Return the digest of each image [n, channels, height, width].
+
+    The memory format does not matter.
+    """
     rows = images.detach().contiguous().flatten(1).cpu().numpy()
     return [hashlib.blake2b(row.data, digest_size=_DIGEST_BYTES).digest() for row in rows]
 
 
 def get_default_folder(binding: Mapping[str, Any]) -> Path:
-    """A folder of its own for each binding, under $XDG_CACHE_HOME or ~/.cache."""
+    """Return the folder of a binding, under $XDG_CACHE_HOME or ~/.cache."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     text = json.dumps(binding, sort_keys=True)
     return base / "dnntrain" / "teachers" / hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class TeacherCache:
-    """Rows of outputs by view, in blocks; with a `folder`, blocks are written there and read back without loading them whole."""
+    """Rows of teacher outputs by image digest, in blocks.
+
+    With a `folder`, blocks are written there, and rows are read back without loading whole blocks.
+    """
 
     def __init__(
         self,
@@ -104,14 +115,14 @@ class TeacherCache:
         return len(self._places)
 
     def locate(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
-        """[n, 2]: block and row of each view, -1 where it is not known."""
+        """Return block and row of each image [n, 2], or -1 if it is unknown."""
         if not self._opened:
             self._read_blocks()
         places = [self._places.get(view, (-1, -1)) for view in digests]
         return np.array(places, np.int64).reshape(-1, 2)
 
     def read_rows(self, places: NDArray[np.int64], device: torch.device) -> dict[str, Tensor]:
-        """The outputs at `places`, on `device`."""
+        """Return the outputs at `places`, on `device`."""
         blocks = np.unique(places[:, 0])
         block_rows, rows = [], []
         for block in blocks:
@@ -125,7 +136,7 @@ class TeacherCache:
         return {name: torch.cat([outputs[name] for outputs in block_rows])[order].to(device) for name in self._shapes}
 
     def add(self, digests: Sequence[bytes], outputs: Mapping[str, Tensor]) -> None:
-        """Keeps `outputs` [n, …] of `views`, as many as the limit leaves room for."""
+        """Store `outputs` [n, …] of `digests`, as many as the limit allows."""
         count = min(len(digests), self._most - len(self._places))
         on_host = {name: output[:count].cpu() for name, output in outputs.items()}
         start = 0
@@ -146,7 +157,7 @@ class TeacherCache:
                 self.flush()
 
     def flush(self) -> None:
-        """Closes the open block: it is cut to its length and, where there is a folder, written."""
+        """Close the open block: cut it to its length, and write it if there is a folder."""
         if not self._open:
             return
         block = {name: rows[: len(self._open)] for name, rows in self._blocks[-1].items()}
@@ -177,7 +188,7 @@ class TeacherCache:
         self._opened = True
         assert self._folder is not None
         for path in sorted(self._folder.glob("*.safetensors")):
-            hint = f"remove {path}; its outputs are then computed anew"
+            hint = f"remove {path}; its outputs are then computed again"
             try:
                 if _compute_digest(path.read_bytes()) != path.stem:
                     raise CheckpointError(f"{path} of the teacher's cache is damaged", hint)
@@ -194,7 +205,7 @@ class TeacherCache:
 
 
 def _check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
-    """Raises ConfigError where `folder` holds something else, or outputs that were computed otherwise."""
+    """Raise ConfigError if `folder` holds other files or other outputs."""
     if not folder.exists():
         return
     file = folder / "binding.json"
@@ -204,7 +215,7 @@ def _check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
         stored_binding = None
     if not isinstance(stored_binding, dict):
         if not folder.is_dir() or any(folder.iterdir()):
-            raise ConfigError(f"distill.cache_dir={folder} is no teacher's cache", "name a new or an empty folder")
+            raise ConfigError(f"distill.cache_dir={folder} is not a teacher's cache", "name a new or an empty folder")
         return
     descriptions = {"teachers": "of another teacher, or of other outputs of it", "data": "for other data"}
     for key, value in binding.items():
@@ -212,14 +223,15 @@ def _check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
             kind = descriptions.get(key, f"computed with {key} {stored_binding.get(key)}, not {value}")
             raise ConfigError(
                 f"distill.cache_dir={folder} holds outputs {kind}",
-                "name another folder, or leave cache_dir out: each teacher then gets a folder of its own",
+                "name another folder, or leave cache_dir out: each teacher then gets its own folder",
             )
 
 
 def _check_writable(folder: Path) -> None:
-    """Raises ConfigError where no cache can be begun in `folder`: no file can be made there, or in the nearest folder above that there is.
+    """Raise ConfigError if a cache cannot be created in `folder`.
 
-    One that was begun may be full, and only be read.
+    `folder`, or its nearest existing parent, must accept a new file. An existing cache may be full,
+    and is then only read.
     """
     if (folder / "binding.json").is_file():
         return

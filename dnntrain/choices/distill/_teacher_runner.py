@@ -1,4 +1,4 @@
-"""Runs a frozen teacher on the student's views and puts its outputs beside the batch."""
+"""Run a frozen teacher on the student's images, and add its outputs to the batch."""
 
 from __future__ import annotations
 
@@ -35,21 +35,24 @@ from dnntrain.protocols import (
 from dnntrain.utils.hardware import get_device_type
 from dnntrain.utils.rng import Key
 
-#: Name of the teachers' logits beside a batch: [n, teachers, classes].
+#: Name of the teachers' logits in the extras of a batch: [n, teachers, classes].
 LOGITS = "teacher.logits"
 
-#: Numbers from which on teachers lie in parts where the layout cuts weights.
+#: Number of weights from which teachers are sharded if the layout shards weights.
 _SHARD_MIN_PARAMETERS = 50_000_000
 
 
 def identity(output: Tensor) -> Tensor:
-    """All of it."""
+    """Return `output` unchanged."""
     return output
 
 
 @dataclass(frozen=True)
 class TeacherTap:
-    """What is kept of an inner module of the teacher: `reduce` of its output, under `name`."""
+    """An inner module of the teacher whose output is kept.
+
+    `reduce` of the output is kept under `name`.
+    """
 
     name: str
     module: str
@@ -58,7 +61,10 @@ class TeacherTap:
 
 @dataclass(frozen=True)
 class TeacherHooks:
-    """What a method with a teacher fills its slots with; `shapes` of the teacher's outputs, of one example."""
+    """The hooks of a method with a teacher.
+
+    `shapes` are the shapes of the teacher's outputs for one example.
+    """
 
     batch_transforms: tuple[BatchTransform, ...]
     after_step: tuple[AfterStepHook, ...]
@@ -66,7 +72,7 @@ class TeacherHooks:
     memory_use: Callable[[int], MemoryUse]
 
     def to_hooks(self, label_loss_weight: float, *loss: LossTerm, captures: Sequence[FeatureTap] = ()) -> Hooks:
-        """The teacher's transforms, and the terms that compare the student with it."""
+        """Return the teacher's transforms, and the loss terms that compare the student with it."""
         return Hooks(
             batch_transforms=self.batch_transforms,
             after_step_hooks=self.after_step,
@@ -85,10 +91,12 @@ def build_teacher_hooks(
     taps: Callable[[nn.Module], Sequence[TeacherTap]] | None = None,
     relations_only: bool = False,
 ) -> TeacherHooks:
-    """Loads and checks the teachers, and the transform that adds their `logits`, or what is tapped of the only one.
+    """Load and check the teachers, and build the transform that adds their outputs.
 
-    `relations_only`: the logits are compared among examples, so that their classes do not matter. Raises ConfigError for whatever
-    cannot work: nothing is computed or written before the first batch.
+    The outputs are the `logits`, or the tapped features of a single teacher. With `relations_only`,
+    the logits are compared among examples, so the teacher may have other classes. Raises
+    ConfigError for every unsupported setting: nothing is computed or written before the first
+    batch.
     """
     _check_options(options, context, single_teacher=taps is not None or relations_only)
     reads_classes = logits and not relations_only
@@ -104,10 +112,11 @@ def build_teacher_hooks(
 def estimate_teacher_memory(
     options: TeacherOptions, context: BuildContext, runner: TeacherRunner, ranks: int
 ) -> MemoryUse:
-    """Bytes on each of `ranks` among which weights may lie in parts.
+    """Estimate the bytes on each of `ranks` ranks that may shard the weights.
 
-    weights      4 P of all P numbers; in parts 4 P / ranks, and the largest group that is gathered at once
-    activations  teacher_batch_size (images, and `forward_bytes` of the largest teacher, in teacher_precision) + outputs of a micro-batch
+    weights      4 P for P weights; if sharded, 4 P / ranks and the largest group that is gathered at once
+    activations  teacher_batch_size (images, and `forward_bytes` of the largest teacher, in teacher_precision)
+                 + outputs of a micro-batch
     """
     sizes = [_count_model_bytes(model) for model in runner.models]
     weights = sum(sizes)
@@ -129,20 +138,20 @@ def _count_model_bytes(model: nn.Module) -> int:
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Raises ConfigError where the device does not compute in `precision`."""
+    """Raise ConfigError if the device does not support `precision`."""
     if precision == "fp16" and not device.startswith("cuda"):
-        raise ConfigError("distill.teacher_precision=fp16 is for GPUs", "use distill.teacher_precision=bf16 or fp32")
+        raise ConfigError("distill.teacher_precision=fp16 needs a GPU", "use distill.teacher_precision=bf16 or fp32")
 
 
 def teacher_autocast(precision: str, device: str) -> torch.autocast:
-    """The context in which a teacher is run."""
+    """Return the autocast context in which a teacher runs."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(get_device_type(device), dtype, enabled=precision != "fp32")
 
 
 def _check_options(options: TeacherOptions, context: BuildContext, single_teacher: bool) -> None:
     if not options.sources:
-        raise ConfigError("distill.teacher=[] names no teacher", "name a run directory, or use distill=mean_teacher")
+        raise ConfigError("distill.teacher=[] must name a teacher", "name a run directory, or use distill=mean_teacher")
     if single_teacher and len(options.sources) > 1:
         raise ConfigError(
             f"distill.teacher names {len(options.sources)} teachers, whose features cannot be averaged",
@@ -151,7 +160,7 @@ def _check_options(options: TeacherOptions, context: BuildContext, single_teache
     check_precision(options.teacher_precision, context.device)
     if options.teacher_shard == "always" and options.teacher_compile:
         raise ConfigError(
-            "distill.teacher_compile=true: a teacher in parts is not compiled",
+            "distill.teacher_compile=true does not support a sharded teacher",
             "use distill.teacher_compile=false, or distill.teacher_shard=never",
         )
     if options.cache_dir is not None and options.cache != "disk":
@@ -162,12 +171,14 @@ def _check_options(options: TeacherOptions, context: BuildContext, single_teache
 
 
 class TeacherRunner:
-    """Images → outputs of the teachers, in eval mode and without gradient.
+    """Compute the outputs of the teachers, in eval mode and without gradient.
 
-    Each forward pass has the same number of images, filled up with zeros, in the same place of memory: so an example's outputs
-    do not depend on how many others come with it, and are the same on every layout and from the cache.
+    Each forward pass has the same number of images, filled up with zeros, at the same memory
+    address. Therefore an example's outputs do not depend on the number of other images, and are the
+    same on every layout and from the cache.
 
-    `sharded`: the weights lie in parts on the ranks, which then run it together, each as often as the one with the most images.
+    `sharded`: the weights are sharded over ranks. The ranks then run the teacher together, each as
+    often as the rank with the most images.
     """
 
     def __init__(
@@ -199,7 +210,7 @@ class TeacherRunner:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """The outputs by name, float32 [n, …]."""
+        """Return the outputs by name, float32 [n, …]."""
         if not self._ready:
             self._move_to_device()
         size = len(self._buffer)
@@ -216,14 +227,17 @@ class TeacherRunner:
         return {name: torch.cat([outputs[name] for outputs in chunk_outputs]) for name in self.shapes}
 
     def max_over_ranks(self, value: int) -> int:
-        """The largest `number` of the ranks that run the teacher together."""
+        """Return the largest `value` of the ranks that run the teacher together."""
         if not self.sharded:
             return value
         return int(self._collect.data_max(torch.tensor(float(value), device=self._device)))
 
     @torch.no_grad()
     def depends_on_neighbors(self, images: Tensor) -> bool:
-        """True where an image's outputs differ in any bit by its place in the batch and the images around it."""
+        """Return whether an image's outputs depend on its place or its neighbors.
+
+        True if any bit differs by the place in the batch or the images around it.
+        """
         size = self._shape[0]
         images = images[:size]
         single_outputs = self(images)
@@ -238,7 +252,7 @@ class TeacherRunner:
         memory_format = torch.channels_last if self._convolutional else torch.contiguous_format
         for model in self.models:
             model.to(self._device)
-            if self.sharded:  # parts are contiguous; the format of the images decides how a layer computes
+            if self.sharded:  # shards are contiguous; the memory format of the images selects the kernel
                 self._collect.shard(model, find_blocks(model))
             else:
                 model.to(memory_format=memory_format)
@@ -271,7 +285,7 @@ class TeacherRunner:
 
 
 def _should_shard(options: TeacherOptions, ranks: int, models: Sequence[nn.Module]) -> bool:
-    """Whether the teachers' weights are to lie in parts on the ranks that may share them."""
+    """Return whether to shard the teachers' weights over the ranks that can share them."""
     if ranks == 1 or options.teacher_shard == "never" or options.teacher_compile:
         return False
     num_parameters = sum(parameter.numel() for model in models for parameter in model.parameters())
@@ -279,12 +293,16 @@ def _should_shard(options: TeacherOptions, ranks: int, models: Sequence[nn.Modul
 
 
 def _store_output(features: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    # Not a copy: where the next operation works in place, the student's features are those after it, too.
+    # Not a copy: if the next operation works in place, the student's features are also taken after it.
     features[name] = output
 
 
 def compute_renormalization(context: BuildContext, teacher: TeacherModel) -> tuple[Tensor, Tensor] | None:
-    """(scale, shift) [channels, 1, 1] from images as the data normalise them to those of the teacher; None where they agree."""
+    """Return (scale, shift) [channels, 1, 1] to the teacher's normalization.
+
+    They apply to images with the data's normalization. Returns None if the two normalizations
+    agree.
+    """
     data, own = context.spec.inputs, teacher.spec.inputs
     if not data.mean or (data.mean, data.std) == (own.mean, own.std):
         return None
@@ -295,7 +313,7 @@ def compute_renormalization(context: BuildContext, teacher: TeacherModel) -> tup
 
 
 class TeacherTransform:
-    """The batch transform: computes the teacher's outputs, or takes those that are kept."""
+    """Add the teacher's outputs to a batch, computed or from the cache."""
 
     def __init__(self, runner: TeacherRunner, store: TeacherCache | None) -> None:
         self._runner, self._store = runner, store
@@ -313,7 +331,7 @@ class TeacherTransform:
             self._checked = True
             if self._runner.max_over_ranks(self._runner.depends_on_neighbors(images)):
                 raise ConfigError(
-                    "the teacher's outputs for an image depend on the images beside it, so they cannot be kept exactly",
+                    "the teacher's outputs for an image depend on the images beside it, so they cannot be cached exactly",
                     "use distill.cache=none",
                 )
         digests = digest_images(images)
@@ -334,7 +352,7 @@ class TeacherTransform:
 
 
 class _CacheFlusher:
-    """Writes what is new at the end of each epoch and of the run."""
+    """Write new outputs at the end of each epoch and of the run."""
 
     def __init__(self, store: TeacherCache, context: BuildContext) -> None:
         self._store, self._times, self._last = store, context.epoch_schedule, context.total_steps

@@ -21,7 +21,11 @@ from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutReq
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionTransfer(TeacherOptions):
-    """label_loss_weight * cross-entropy + loss_weight / 2 * Σ over layers of ‖Q_S / ‖Q_S‖ - Q_T / ‖Q_T‖‖, where Q is the attention map."""
+    """Match attention maps of student and teacher.
+
+    label_loss_weight * cross-entropy + loss_weight / 2 * Σ over layers of ‖Q_S / ‖Q_S‖ - Q_T /
+    ‖Q_T‖‖, where Q is the attention map.
+    """
 
     layers: str | tuple[str, ...]  # modules of the student whose maps are compared: names or patterns such as stages.*
     teacher_layers: str | tuple[str, ...] | None = None  # modules of the teacher, one for each; null: as layers
@@ -56,12 +60,15 @@ def _compute_transfer_loss(names: list[str], outputs: ModelOutputs, batch: Batch
 
 
 def attention_map(features: Tensor) -> Tensor:
-    """Σ over channels of the squared features: [n, channels, height, width] → [n, height, width]."""
+    """Sum the squared features over channels: [n, channels, height, width] → [n, height, width]."""
     return features.square().sum(1)
 
 
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """‖Q_S / ‖Q_S‖ - Q_T / ‖Q_T‖‖ of attention maps [n, height, width] → [n]; the larger map is averaged to the size of the smaller."""
+    """Return ‖Q_S / ‖Q_S‖ - Q_T / ‖Q_T‖‖ of attention maps [n, height, width] → [n].
+
+    The larger map is averaged to the size of the smaller.
+    """
     if student.shape[1:] != teacher.shape[1:]:
         size = (min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2]))
         student, teacher = (adaptive_avg_pool2d(maps, size) for maps in (student, teacher))
@@ -73,6 +80,6 @@ def _check_maps(modules: tuple[str, ...] | list[str], shapes: list[tuple[int, ..
     for module, shape in zip(modules, shapes, strict=True):
         if len(shape) != 3:
             raise ConfigError(
-                f"distill=attention_transfer needs maps, and {module} of the {owner} gives {'x'.join(map(str, shape))} for an image",
+                f"distill=attention_transfer needs maps, but {module} of the {owner} returns {'x'.join(map(str, shape))} for an image",
                 "name convolutional modules, or use distill=fitnet",
             )

@@ -1,4 +1,7 @@
-"""Distillation from a stronger teacher by correlations (Huang et al., "Knowledge distillation from a stronger teacher", 2022)."""
+"""Distill a stronger teacher by correlations.
+
+Source: Huang et al., "Knowledge distillation from a stronger teacher", 2022.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,13 @@ from dnntrain.protocols import Batch, BuildContext, Hooks, LossTerm, ModelOutput
 
 @dataclass(frozen=True)
 class Dist(TeacherOptions):
-    """label_loss_weight * cross-entropy + T² (beta * inter-class + gamma * intra-class loss), each 1 - Pearson's correlation.
+    """Match correlations over classes and over examples.
 
-    The intra-class loss relates the examples of a pair block (`data.mix_block_size`, 8): larger blocks tell more.
+    label_loss_weight * cross-entropy + T² (beta * inter-class + gamma * intra-class loss), each 1 -
+    Pearson's correlation.
+
+    The intra-class loss relates the examples of a pair block (`data.mix_block_size`, 8); larger
+    blocks carry more information.
     """
 
     temperature: Positive = 1.0  # T: logits are divided by it before the softmax
@@ -54,15 +61,18 @@ class Dist(TeacherOptions):
 
 
 def inter_class_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - correlation over the classes: probabilities [n, classes] → [n]."""
+    """Return 1 - correlation over the classes: probabilities [n, classes] → [n]."""
     return 1 - pearson_correlation(student, teacher, 1)
 
 
 def intra_class_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - correlation over the examples of a block, averaged over the classes: [blocks, examples, classes] → [blocks]."""
+    """Return 1 - correlation over the examples of a block, averaged over the classes.
+
+    Shapes: [blocks, examples, classes] → [blocks].
+    """
     return (1 - pearson_correlation(student, teacher, 1)).mean(1)
 
 
 def pearson_correlation(left: Tensor, right: Tensor, dim: int) -> Tensor:
-    """Pearson's correlation along `dim`; 0 where one side does not vary."""
+    """Return Pearson's correlation along `dim`, or 0 if one side does not vary."""
     return cosine_similarity(left - left.mean(dim, keepdim=True), right - right.mean(dim, keepdim=True), dim, eps=1e-8)

@@ -16,13 +16,17 @@ from dnntrain.config.fields import Literal, NonNegative, Positive
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, BatchStage, BuildContext, Hooks, LossTerm, ModelOutputs, ModelSpec, TaskFeature
 
-#: Up to so many classes the plan advises a smaller beta than the default.
+#: Largest number of classes for which the plan advises a smaller beta than the default.
 _FEW_CLASSES = 20
 
 
 @dataclass(frozen=True)
 class Dkd(TeacherOptions):
-    """label_loss_weight * cross-entropy + T² (alpha * target-class part + beta * part of the other classes)."""
+    """Distill the target class and the other classes separately.
+
+    label_loss_weight * cross-entropy + T² (alpha * target-class part + beta * part of the other
+    classes).
+    """
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
     alpha: NonNegative = 1.0  # weight of the target class against all others
@@ -43,18 +47,18 @@ class Dkd(TeacherOptions):
         return teacher.to_hooks(self.label_loss_weight, LossTerm("dkd", compute_loss))
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
-        """What the plan says: a beta for many classes does harm with few (docs/benchmarks.md)."""
+        """Return a note for the plan: a large beta hurts with few classes (docs/benchmarks.md)."""
         num_classes = spec.output.size
         if num_classes > _FEW_CLASSES or self.beta < Dkd.beta:
             return ()
-        return (f"distill.beta={self.beta:g} is for many classes; with these {num_classes}, try distill.beta=1",)
+        return (f"distill.beta={self.beta:g} is for many classes; with {num_classes} classes, try distill.beta=1",)
 
     def check_with(self, hooks: Hooks) -> None:
-        """Refuses targets that are shared among classes, besides what every teacher refuses."""
+        """Reject targets that are shared among classes, after the checks of every teacher."""
         super().check_with(hooks)
         if any(transform.stage in (BatchStage.MIX, BatchStage.TARGET) for transform in hooks.batch_transforms):
             raise ConfigError(
-                "distill=dkd takes the target class apart from the others, and mixed examples have several",
+                "distill=dkd separates the target class from the others, but mixed examples have several",
                 "use distill=kd, or leave the mixing method out of augment",
             )
 
@@ -62,9 +66,11 @@ class Dkd(TeacherOptions):
 def dkd_loss(
     student: Tensor, teacher: Tensor, targets: Tensor, temperature: float, alpha: float, beta: float
 ) -> Tensor:
-    """T² (alpha KL(b_t ‖ b_s) + beta KL(p̂_t ‖ p̂_s)): logits [n, classes], class indices [n] → [n].
+    """Return T² (alpha KL(b_t ‖ b_s) + beta KL(p̂_t ‖ p̂_s)).
 
-    b: probabilities of the target class and of all others together; p̂: softmax over the classes that are not the target.
+    Shapes: logits [n, classes] and class indices [n] → [n]. b holds the probabilities of the target
+    class and of all other classes together; p̂ is the softmax over the classes other than the
+    target.
     """
     log_q, rest_q, hat_q = _decouple_probabilities(student.float() / temperature, targets)
     log_p, rest_p, hat_p = _decouple_probabilities(teacher.float() / temperature, targets)
@@ -74,7 +80,11 @@ def dkd_loss(
 
 
 def _decouple_probabilities(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logarithms of: the target's probability [n], that of all others [n], softmax among the others [n, classes - 1]."""
+    """Return logarithms of the decoupled probabilities.
+
+    They are: probability of the target [n], of all others [n], and softmax among the others [n,
+    classes - 1].
+    """
     others = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
     others = others + (others >= targets[:, None])
     log_p = log_softmax(logits, 1)

@@ -21,9 +21,11 @@ from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutReq
 
 @dataclass(frozen=True, kw_only=True)
 class Fitnet(TeacherOptions):
-    """label_loss_weight * cross-entropy + loss_weight * mean of ½ (hint - regressor(guided))² over the hint's numbers, summed over layers.
+    """Match hidden features through learned regressors.
 
-    The regressors are learned with the student and are no part of what is exported. All is trained at once, not in two stages.
+    label_loss_weight * cross-entropy + loss_weight * mean of ½ (hint - regressor(guided))² over the
+    hint's values, summed over layers. The regressors are trained with the student, and are not part
+    of an export. All is trained at once, not in two stages.
     """
 
     layers: str | tuple[str, ...]  # guided modules of the student: names or patterns such as stages.*
@@ -61,14 +63,18 @@ def _compute_hint_loss(names: list[str], outputs: ModelOutputs, batch: Batch) ->
 
 
 def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
-    """½ ‖hint - guided‖² over all numbers of an example: two of [n, …] → [n]. `guided` has been through its regressor."""
+    """Return ½ ‖hint - guided‖² over all values of an example: two of [n, …] → [n].
+
+    `guided` is the output of its regressor.
+    """
     return 0.5 * (hint.float() - guided.float()).square().flatten(1).sum(1)
 
 
 def make_regressor(module: str, student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
-    """Outputs of a student's `module` in the shape of the hint: a 1x1 convolution and resizing for maps, else a linear layer.
+    """Make a layer that maps outputs of the student's `module` to the hint's shape.
 
-    Raises ConfigError where there is no such layer: a map and a vector, or numbers of tokens that differ.
+    Maps need a 1x1 convolution and resizing, vectors a linear layer. Raises ConfigError if no such
+    layer exists: for a map and a vector, or for different numbers of tokens.
     """
     if len(student) == len(teacher) == 3:
         layers: list[nn.Module] = [nn.Conv2d(student[0], teacher[0], 1)]
@@ -81,6 +87,7 @@ def make_regressor(module: str, student: tuple[int, ...], teacher: tuple[int, ..
         return nn.Linear(student[-1], teacher[-1])
     student_text, teacher_text = ("x".join(map(str, shape)) for shape in (student, teacher))
     raise ConfigError(
-        f"distill.layers={module} gives {student_text} for an image, the teacher's hint {teacher_text}: no layer makes one of the other",
-        "name modules that both give maps, or both give vectors",
+        f"distill.layers={module} returns {student_text} for an image, which cannot be mapped to the teacher's hint of "
+        f"{teacher_text}",
+        "name modules that both return maps, or both return vectors",
     )

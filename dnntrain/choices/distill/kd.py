@@ -17,9 +17,11 @@ from dnntrain.protocols import Batch, BuildContext, Hooks, LossTerm, ModelOutput
 
 @dataclass(frozen=True)
 class Kd(TeacherOptions):
-    """label_loss_weight * cross-entropy + loss_weight * T² KL(teacher ‖ student), both softened by the temperature T.
+    """Match the softened probabilities of the teacher.
 
-    The paper's alpha is label_loss_weight=1-alpha and loss_weight=alpha. T² keeps the gradient's size where T changes (section 2).
+    label_loss_weight * cross-entropy + loss_weight * T² KL(teacher ‖ student), both softened by the
+    temperature T. The paper's alpha is label_loss_weight=1-alpha and loss_weight=alpha. T² keeps
+    the size of the gradient if T changes (section 2).
     """
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
@@ -41,7 +43,10 @@ class Kd(TeacherOptions):
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² Σ_c p_c log(p_c / q_c) with p, q = softmax(teacher / T), softmax(student / T): logits [n, classes] → [n]."""
+    """Return T² Σ_c p_c log(p_c / q_c): logits [n, classes] → [n].
+
+    p, q = softmax(teacher / T), softmax(student / T).
+    """
     log_p = log_softmax(teacher.float() / temperature, 1)
     log_q = log_softmax(student.float() / temperature, 1)
     return temperature**2 * kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)

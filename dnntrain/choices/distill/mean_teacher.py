@@ -1,4 +1,7 @@
-"""Self-distillation: the running average of the student's own weights teaches it (Tarvainen & Valpola, "Mean teachers", 2017)."""
+"""Distill from the running average of the student's own weights.
+
+Source: Tarvainen & Valpola, "Mean teachers are better role models", 2017.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +39,11 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class MeanTeacher(DistillChoice):
-    """label_loss_weight * cross-entropy + loss_weight * T² KL(average ‖ student).
+    """Match the logits of the running average of the weights.
 
-    After each step average = decay * average + (1 - decay) * weights.
-
-    The average is computed in eval mode on the very images of the student, and is saved with the run.
+    label_loss_weight * cross-entropy + loss_weight * T² KL(average ‖ student). After each step,
+    average = decay * average + (1 - decay) * weights. The average computes in eval mode on the same
+    images as the student, and is saved with the run.
     """
 
     label_loss_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
@@ -72,7 +75,7 @@ class MeanTeacher(DistillChoice):
         )
 
     def _estimate_memory(self, context: BuildContext, ranks: int) -> MemoryUse:
-        """The average's numbers, and its forward pass of a micro-batch."""
+        """Estimate the average's weights and its forward pass of a micro-batch."""
         assert context.build_model is not None
         model = context.build_model()
         bytes_per_number = 4 if self.teacher_precision == "fp32" else 2
@@ -82,7 +85,7 @@ class MeanTeacher(DistillChoice):
 
 
 class EmaTeacher:
-    """A frozen copy of the model that holds the running average of its parameters and buffers."""
+    """A frozen copy of the model with the running average of parameters and buffers."""
 
     def __init__(self, decay: float, warmup: bool, precision: str) -> None:
         self._decay, self._warmup, self._precision = decay, warmup, precision
@@ -97,7 +100,7 @@ class EmaTeacher:
 
     @torch.no_grad()
     def compute_logits(self, images: Tensor) -> Tensor:
-        """The average's logits [n, classes], float32."""
+        """Return the average's logits [n, classes], float32."""
         with teacher_autocast(self._precision, images.device.type):
             outputs: Tensor = self._model(images)
         return outputs.float()

@@ -1,4 +1,4 @@
-"""No teacher."""
+"""Train without a teacher."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dnntrain.protocols import BuildContext, DistillChoice, Hooks
 
 @dataclass(frozen=True)
 class NoDistillation(DistillChoice):
-    """No teacher. Fills no slot."""
+    """Train without a teacher; registers no hooks."""
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks()

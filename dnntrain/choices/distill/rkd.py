@@ -21,10 +21,11 @@ from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutReq
 
 @dataclass(frozen=True)
 class Rkd(TeacherOptions):
-    """label_loss_weight * cross-entropy + distance_loss_weight * L_D + angle_loss_weight * L_A: distances and angles among examples agree.
+    """Match distances and angles among examples.
 
-    The examples of a pair block (`data.mix_block_size`, 8) are related to each other; larger blocks tell more. The teacher's classes or
-    features may be of any number.
+    label_loss_weight * cross-entropy + distance_loss_weight * L_D + angle_loss_weight * L_A. The
+    examples of a pair block (`data.mix_block_size`, 8) are related to each other; larger blocks
+    carry more information. The teacher may have any number of classes or features.
     """
 
     distance_loss_weight: NonNegative = 25.0  # weight of the distances between two examples
@@ -83,9 +84,10 @@ class Rkd(TeacherOptions):
 
 
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over pairs of Huber(psi(t_i, t_j), psi(s_i, s_j)): [blocks, examples, numbers] → [blocks].
+    """Return the mean over pairs of Huber(psi(t_i, t_j), psi(s_i, s_j)).
 
-    psi(a, b) = ‖a - b‖ divided by the mean of that over the block's pairs; Huber's bound is 1. The paper sums over pairs.
+    Shapes: [blocks, examples, values] → [blocks]. psi(a, b) = ‖a - b‖ divided by the mean distance
+    of the block's pairs; Huber's bound is 1. The paper sums over pairs.
     """
     first, second = torch.triu_indices(student.shape[1], student.shape[1], 1, device=student.device)
 
@@ -97,9 +99,10 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over triples of Huber(cos of the angle t_i t_j t_k, the same of s): [blocks, examples, numbers] → [blocks].
+    """Return the mean over triples of the Huber loss of angle cosines.
 
-    The angle is at j, and i, j, k are three examples. The paper sums over triples.
+    Huber(cosine of t_i t_j t_k, cosine of s_i s_j s_k): [blocks, examples, values] → [blocks]. The
+    angle is at j; i, j and k are three examples. The paper sums over triples.
     """
     size = student.shape[1]
     indices = torch.arange(size, device=student.device)
@@ -117,5 +120,7 @@ def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def _match_single(pattern: str, model: nn.Module, option: str) -> str:
     names = match_modules(pattern, model, option)
     if len(names) > 1:
-        raise ConfigError(f"{option}={pattern} names {len(names)} modules: {', '.join(names[:5])}", "name one of them")
+        raise ConfigError(
+            f"{option}={pattern} must match one module, not {len(names)}: {', '.join(names[:5])}", "name one of them"
+        )
     return names[0]

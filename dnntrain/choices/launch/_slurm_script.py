@@ -1,4 +1,7 @@
-"""The batch script of a run under Slurm, and the line that queues a sweep as one job. Pure functions of the choice and the words."""
+"""Write the batch script of a Slurm run, and the command that queues a sweep.
+
+Both are pure functions of the choice and the arguments.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,19 @@ from pathlib import Path
 
 from dnntrain.choices.launch.slurm import SlurmLaunch
 
-#: Exit code of a run that was told to stop and has saved.
+#: Exit code of a run that was preempted and has saved.
 _PREEMPTED_EXIT_CODE = 75
 
-#: Settings of launch=slurm that launch=local has, too.
+#: Options of launch=slurm that launch=local also has.
 _SHARED_KEYS = ("launch.nproc", "launch.hang_timeout")
 
 
 def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Sequence[str]) -> str:
-    """The text that sbatch takes: one task a rank; the ranks meet at a port that follows from the job's number.
+    """Return the batch script for sbatch, with one task per rank.
 
-    Slurm signals the tasks before the time limit (USR1) and on preemption (TERM): they save and end with 75, which queues the job again.
+    The ranks' rendezvous is at a port that depends on the job's number. Slurm signals the tasks
+    before the time limit (USR1) and on preemption (TERM): they save and end with code 75, which
+    queues the job again.
     """
     options = {
         "job-name": name,
@@ -49,7 +54,7 @@ def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Seq
             *choice.setup,
             'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
-            "# The shell outlives what Slurm sends to all; the tasks get it themselves.",
+            "# The shell ignores the signals that Slurm sends to all; the tasks receive them, too.",
             "trap : TERM USR1",
             f"srun --kill-on-bad-exit=0 {shlex.join(program)}",
             "code=$?",
@@ -61,9 +66,10 @@ def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Seq
 
 
 def make_sweep_command(choice: SlurmLaunch, arguments: Sequence[str]) -> str:
-    """The sbatch line that runs the sweep of `words` within one job of one node: what the trials take, they take of the job.
+    """Return the sbatch command that runs the sweep of `arguments` in one job.
 
-    sbatch signals dnntrain itself (B:) before the time limit: the trials save, and the same line goes on.
+    The job has one node, and the trials share its resources. sbatch signals dnntrain itself (B:)
+    before the time limit: the trials save, and the same command resumes them.
     """
     options = {
         "gpus-per-node": choice.gpus_per_node or None,

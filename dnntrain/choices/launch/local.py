@@ -1,4 +1,4 @@
-"""Processes on this machine, started by torchrun."""
+"""Start processes on this machine with torchrun."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dnntrain.protocols import LaunchChoice
 
 @dataclass(frozen=True)
 class LocalLaunch(LaunchChoice):
-    """`nproc` processes where the layout wants more than one: one per accelerator, or two on a machine without any."""
+    """Start `nproc` processes if the layout needs more than one.
+
+    The default is one per accelerator, or two on a machine without accelerators.
+    """
 
     nproc: PositiveInt | None = None  # processes on this machine; null: one per accelerator, or two without any
     max_restarts: NonNegativeInt = 0  # restarts from the last checkpoint after a rank was killed, hung or crashed
@@ -19,5 +22,8 @@ class LocalLaunch(LaunchChoice):
     )  # a rank without a sign of life for this long counts as hung
 
     def build(self, accelerators: int) -> int:
-        """The number of processes of a layout that wants many, given the number of `accelerators` here."""
+        """Return the number of processes for a layout with several ranks.
+
+        `accelerators` is the number of accelerators of this machine.
+        """
         return self.nproc or (accelerators if accelerators > 0 else 2)

@@ -1,4 +1,4 @@
-"""A job of Slurm: one task a rank, on one node or many."""
+"""Start a Slurm job with one task per rank, on one or more nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from dnntrain.protocols import LaunchChoice
 
 @dataclass(frozen=True)
 class SlurmLaunch(LaunchChoice):
-    """`nodes` × `nproc` tasks, each one rank. A job that is preempted or comes to its time limit saves, and is queued again."""
+    """Start `nodes` × `nproc` tasks, each one rank.
+
+    A job that is preempted or reaches its time limit saves, and is queued again.
+    """
 
     nodes: PositiveInt = 1  # nodes of the job
     nproc: PositiveInt | None = None  # ranks per node; null: gpus_per_node, or one without GPUs
@@ -51,10 +54,10 @@ class SlurmLaunch(LaunchChoice):
         return make_sweep_command(self, arguments)
 
     def build(self, accelerators: int) -> int:
-        """The number of ranks of the job."""
+        """Return the number of ranks of the job."""
         return self.nodes * self.tasks_per_node
 
     @property
     def tasks_per_node(self) -> int:
-        """Ranks on each node."""
+        """Return the number of ranks on each node."""
         return self.nproc or self.gpus_per_node or 1

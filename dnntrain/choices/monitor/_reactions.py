@@ -1,4 +1,4 @@
-"""What monitors of single steps share: what is done about an alarm, and how often."""
+"""Define the reaction to an alarm and its limits, for monitors of single steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from dnntrain.protocols import Action, Alarm, MonitorChoice, StepGuard
 
 @dataclass(frozen=True)
 class AlarmReaction(MonitorChoice):
-    """`log` writes it down; `skip` leaves the step out; `rollback` goes back to the last checkpoint; `stop` ends the run with code 4."""
+    """React to an alarm.
+
+    `log` records it; `skip` leaves the step out; `rollback` restores the last checkpoint; `stop`
+    ends the run with code 4.
+    """
 
     action: Literal["log", "skip", "rollback", "stop"] = "skip"  # reaction to an alarm
     max_recoveries: PositiveInt = 3  # skips in a row, or rollbacks of the run, before it ends as diverged
@@ -26,12 +30,12 @@ class AlarmReaction(MonitorChoice):
                 raise ValueError(f"{option}={changed_options[option]} has no effect with action={self.action}")
 
     def make_alarm(self, event: str, reason: str, values: Mapping[str, float]) -> Alarm:
-        """The alarm that asks for what is set here."""
+        """Return an alarm that asks for the configured reaction."""
         return Alarm(event, reason, Action[self.action.upper()], values, self.max_recoveries, self.lr_factor)
 
 
 class GradientGuard(StepGuard):
-    """A guard that looks at loss and gradients and measures nothing itself."""
+    """A guard that reads loss and gradients, and measures nothing itself."""
 
     needs_gradients = True
 
@@ -49,11 +53,11 @@ class Window:
 
     @property
     def is_ready(self) -> bool:
-        """True from half of the size on: with fewer values a median says little."""
+        """Return whether half of the window is filled: fewer values make a poor median."""
         return len(self.values) >= max(2, self._size // 2)
 
     def add(self, value: float) -> None:
-        """Takes a value, unless it is not finite."""
+        """Add a value if it is finite."""
         if math.isfinite(value):
             self.values = [*self.values, value][-self._size :]
 

@@ -1,4 +1,4 @@
-"""Training that waits for its data."""
+"""Detect training that waits for its data."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class DataStall(MonitorChoice):
-    """Alarm where the slowest rank spent more than `share` of the last `every` steps' time waiting for batches.
+    """Raise an alarm if the slowest rank spends too much time waiting for batches.
 
-    What it finds depends on the clock: its events, and a stop, are exempt from bitwise resume.
+    The bound is the part `max_wait_fraction` of the time of the last `every_steps` steps. The
+    result depends on the clock: its events, and a stop, are exempt from bitwise resume.
     """
 
     action: Annotated[
         Literal["log", "stop"],
         RefusedWords(
             ("skip", "rollback"),
-            "makes no data arrive sooner: "
-            "a step that is left out or trained again has waited all the same; use monitor.data_stall.action=log or stop",
+            "does not make data arrive sooner: "
+            "a skipped or repeated step has waited as well; use monitor.data_stall.action=log or stop",
         ),
     ] = "log"  # reaction to an alarm
     max_wait_fraction: Annotated[float, Range(above=0, below=1)] = (
@@ -47,7 +48,7 @@ class DataStall(MonitorChoice):
 
 
 class DataStallGuard(StepGuard):
-    """Adds up waits since the last look."""
+    """Add up waits since the last check."""
 
     def __init__(
         self, options: DataStall, rank: int = 0, ranks: int = 1, clock: Callable[[], float] = time.perf_counter
@@ -60,7 +61,7 @@ class DataStallGuard(StepGuard):
         self._since_s: float | None = None
 
     def measure(self, timing: StepTiming) -> Tensor | None:
-        # The first step of a session waits for workers to start: it only starts the clock.
+        # The first step of a session waits for workers to start, so it only starts the clock.
         if self._since_s is None:
             self._since_s = self._clock()
         else:
@@ -81,7 +82,10 @@ class DataStallGuard(StepGuard):
 
 
 def place_at_rank(value: float, rank: int, ranks: int) -> Tensor:
-    """[ranks]: `value` at `rank`, else 0, so that the sum over ranks holds what each has."""
+    """Return a tensor [ranks] with `value` at `rank`, else 0.
+
+    The sum over ranks then holds the value of each rank.
+    """
     values = torch.zeros(ranks)
     values[rank] = value
     return values

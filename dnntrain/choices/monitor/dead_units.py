@@ -1,4 +1,7 @@
-"""Units that give zero for every example, and so learn nothing (Lu et al., "Dying ReLU and initialization", 2019)."""
+"""Detect units that give zero for every example, and so learn nothing.
+
+Source: Lu et al., "Dying ReLU and initialization", 2019.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,20 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class DeadUnits(AlarmReaction):
-    """Counts the inputs of convolutions and linear layers, except the first, that were zero for all examples of all ranks.
+    """Count dead inputs of convolutions and linear layers, except the first layer.
 
-    An input is a channel of a convolution, a feature of a linear layer. Looks at the last `window` of every `every_steps` steps.
-    `rollback` goes back to the last checkpoint from before the steps of the last count within `max_dead_fraction`, or to
-    the run's start; the steps since then are trained again, all of them, at the lower rate: which of them killed units is not known.
+    An input is a channel of a convolution or a feature of a linear layer. It is dead if it was zero
+    for all examples of all ranks in the last `window` of every `every_steps` steps. `rollback`
+    restores the last checkpoint from before the steps of the last count within `max_dead_fraction`,
+    or the start of the run. All later steps are then trained again at the lower rate, because it is
+    unknown which of them killed units.
     """
 
     action: Annotated[
         Literal["log", "rollback", "stop"],
         RefusedWords(
             ("skip",),
-            "brings no unit back: they have died in steps before the one that is left out; "
-            "use monitor.dead_units.action=rollback",
+            "does not revive units: they died in steps before the skipped one; use monitor.dead_units.action=rollback",
         ),
     ] = "log"  # reaction to an alarm
     max_recoveries: PositiveInt = 3  # rollbacks of the run before it ends as diverged
@@ -55,7 +59,7 @@ class DeadUnits(AlarmReaction):
         super().__post_init__()
         if self.window > self.every_steps:
             raise ValueError(
-                f"steps={self.window} are more than there are between two counts, every={self.every_steps}"
+                f"window={self.window} must be at most every_steps={self.every_steps}, the steps between two counts"
             )
 
     def build(self, context: BuildContext) -> Hooks:
@@ -64,7 +68,10 @@ class DeadUnits(AlarmReaction):
 
 
 class DeadUnitsGuard(StepGuard):
-    """Which units were alive since the last count, by layer; up to which step the last good count has seen them alive."""
+    """Track by layer the units that were alive since the last count.
+
+    Also tracks the step up to which the last good count saw them alive.
+    """
 
     def __init__(self, options: DeadUnits) -> None:
         self._options = options
@@ -75,7 +82,10 @@ class DeadUnitsGuard(StepGuard):
 
     @property
     def rollback_steps(self) -> tuple[int, int]:
-        """Steps that the next alarms may go back to: before the steps of the last good count, or of the next one if that is good."""
+        """Return the steps that the next alarms may go back to.
+
+        These are the steps before the last good count, or before the next count if it is good.
+        """
         return self._good_until, self._next
 
     def bind(self, handles: TrainerHandles) -> None:
@@ -98,7 +108,7 @@ class DeadUnitsGuard(StepGuard):
         is_count_due = timing.step % self._options.every_steps == 0 and bool(self._alive)
         living_units = torch.cat(list(self._alive.values())).float() if is_count_due else None
         previous_next, self._next = self._next, timing.step + steps_left - self._options.window
-        # Anew also after a count that was not made, for its step was left out by a rollback.
+        # Start again also after a count that was not made because a rollback skipped its step.
         if self._next != previous_next:
             for alive in self._alive.values():
                 alive.zero_()
@@ -109,7 +119,7 @@ class DeadUnitsGuard(StepGuard):
             return None
         dead = sum(not count for count in stats.sums) / len(stats.sums)
         if dead <= self._options.max_dead_fraction:
-            # A unit that lived in any of the steps that were looked at did so before the first of them.
+            # A unit that was alive in any of these steps was alive before the first of them.
             self._good_until = stats.step - self._options.window
             return None
         reason = f"{dead:.0%} of {len(stats.sums)} units gave zero for every example of {self._options.window} steps"
@@ -123,7 +133,7 @@ class DeadUnitsGuard(StepGuard):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._is_recording = bool(state["looking"])
-        # A rollback does not undo what is known of a state that it keeps.
+        # A rollback keeps the knowledge about a state that it keeps.
         self._good_until = max(self._good_until, int(state["good_until"]))
         self._next = int(state["next"])
         for name, alive in self._alive.items():
@@ -131,6 +141,6 @@ class DeadUnitsGuard(StepGuard):
 
 
 def find_living_units(inputs: Tensor, dim: int) -> Tensor:
-    """bool [units]: which units, along `dim` of `inputs`, are not zero somewhere."""
+    """Return which units, along `dim` of `inputs`, are not zero somewhere: bool [units]."""
     other_axes = [axis for axis in range(inputs.ndim) if axis != dim]
     return (inputs != 0).any(dim=other_axes) if other_axes else inputs != 0

@@ -1,4 +1,7 @@
-"""Early stopping: end the run when the validation metric no longer improves (Prechelt, "Early stopping — but when?", 1998)."""
+"""Stop early if the validation metric no longer improves.
+
+Source: Prechelt, "Early stopping — but when?", 1998.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from dnntrain.protocols import BuildContext, Hooks, MetricInfo, MonitorChoice, S
 
 @dataclass(frozen=True)
 class EarlyStopping(MonitorChoice):
-    """Stops after `patience` evaluations in a row that do not improve the best value by more than `threshold`."""
+    """Stop after `patience` evaluations in a row without improvement.
+
+    An improvement exceeds the best value by more than `min_delta`.
+    """
 
     metric: str | None = None  # validation metric
     patience: PositiveInt = 5  # number of evaluations without improvement before the run ends
@@ -29,7 +35,7 @@ class EarlyStopping(MonitorChoice):
 
 
 class PatienceCounter:
-    """Counts evaluations since the best one."""
+    """Count evaluations since the best one."""
 
     def __init__(self, metric: MetricInfo, patience: int, threshold: float) -> None:
         self._metric, self._patience, self._threshold = metric, patience, threshold

@@ -1,4 +1,7 @@
-"""A gradient whose norm explodes, compared with those before it (Pascanu, Mikolov & Bengio, 2013)."""
+"""Detect a gradient whose norm explodes relative to earlier norms.
+
+Source: Pascanu, Mikolov & Bengio, 2013.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, StepStats
 
 @dataclass(frozen=True)
 class GradientNorm(AlarmReaction):
-    """Alarm where the global L2 norm, before clipping, is above `max_ratio` times the median of the last `window` steps.
+    """Raise an alarm if the gradient norm is too far above its median.
 
-    Begins once half of the window is filled. A norm that is not finite is one at any time.
+    The global L2 norm, before clipping, must not exceed `max_ratio` times the median of the last
+    `window` steps. Begins once half of the window is filled. A norm that is not finite raises an
+    alarm at any time.
     """
 
     window: Annotated[int, Range(at_least=4)] = 50  # number of previous steps whose median is the reference
@@ -26,7 +31,7 @@ class GradientNorm(AlarmReaction):
 
 
 class GradientNormGuard(GradientGuard):
-    """Keeps the last norms."""
+    """Keep the last norms."""
 
     def __init__(self, options: GradientNorm) -> None:
         super().__init__(options)

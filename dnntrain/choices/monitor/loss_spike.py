@@ -1,4 +1,7 @@
-"""A loss far above those before it: robust z-score, from median and median absolute deviation (Iglewicz & Hoaglin, 1993)."""
+"""Detect a loss far above earlier losses by a robust z-score.
+
+The z-score uses median and median absolute deviation (Iglewicz & Hoaglin, 1993).
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,20 @@ from dnntrain.choices.monitor._reactions import AlarmReaction, GradientGuard, Wi
 from dnntrain.config.fields import Annotated, Positive, Range
 from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, StepStats
 
-#: The standard deviation of a normal distribution, in median absolute deviations.
+#: Standard deviation of a normal distribution, in median absolute deviations.
 _MADS_PER_STD = 1.4826
 
-#: Least deviation, as a part of the median: losses that hardly differ make no spike of the next one.
+#: Least deviation as a part of the median, so that nearly equal losses do not turn the next one into a spike.
 _MIN_DEVIATION_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class LossSpike(AlarmReaction):
-    """Alarm where (loss - median) / max(1.4826 * MAD, 0.05 * median) of the last `window` steps is above `max_z_score`.
+    """Raise an alarm if the robust z-score of the loss is above `max_z_score`.
 
-    Begins once half of the window is filled. A loss that is not finite is a spike at any time. What is skipped or rolled back does not
-    enter the window.
+    The score is (loss - median) / max(1.4826 * MAD, 0.05 * median) over the last `window` steps.
+    Begins once half of the window is filled. A loss that is not finite is a spike at any time. The
+    window excludes losses of steps that are skipped or rolled back.
     """
 
     window: Annotated[int, Range(at_least=4)] = 50  # number of previous steps whose median is the reference
@@ -35,7 +39,7 @@ class LossSpike(AlarmReaction):
 
 
 class LossSpikeGuard(GradientGuard):
-    """Keeps the last losses."""
+    """Keep the last losses."""
 
     def __init__(self, options: LossSpike) -> None:
         super().__init__(options)
@@ -56,7 +60,11 @@ class LossSpikeGuard(GradientGuard):
 
 
 def compute_robust_score(values: Sequence[float], value: float) -> float:
-    """(value - median) / max(1.4826 * median absolute deviation, 0.05 * |median|) of `values`; infinite where `value` is not finite."""
+    """Return the robust z-score of `value` relative to `values`.
+
+    The score is (value - median) / max(1.4826 * median absolute deviation, 0.05 * |median|), and
+    infinite if `value` is not finite.
+    """
     if not math.isfinite(value):
         return math.inf
     center = median(values)

@@ -1,4 +1,4 @@
-"""A loss or a gradient that is not a finite number, on any rank."""
+"""Detect a loss or a gradient that is not finite, on any rank."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dnntrain.protocols import Alarm, BuildContext, Hooks, StepStats
 
 @dataclass(frozen=True)
 class NonFinite(AlarmReaction):
-    """Looks at the mean loss and the global gradient norm of each step, before the step is applied.
+    """Check the mean loss and the global gradient norm before each step is applied.
 
-    With float16, a gradient that overflows where the loss is finite is left to the loss scale.
+    With float16, the loss scale handles a gradient that overflows while the loss is finite.
     """
 
     # As the update is applied, what is only logged mostly ends the run at the next row of metrics: the event says where it began.
@@ -25,7 +25,7 @@ class NonFinite(AlarmReaction):
 
 
 class NonFiniteGuard(GradientGuard):
-    """Has no state."""
+    """A guard without state."""
 
     def judge(self, stats: StepStats) -> Alarm | None:
         if math.isfinite(stats.loss) and math.isfinite(stats.gradient_norm):

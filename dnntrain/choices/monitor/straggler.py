@@ -1,4 +1,4 @@
-"""A rank that all others wait for."""
+"""Detect a rank that all others wait for."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ from dnntrain.protocols import (
 
 @dataclass(frozen=True)
 class Straggler(MonitorChoice):
-    """Alarm where one rank's own time is above `factor` times the median of the others', over the last `every` steps.
+    """Raise an alarm if one rank is much slower than the others.
 
-    Its own time is that of preparing batches and of the host's forward pass, before ranks wait for each other. What it finds depends
-    on the clock: its events, and a stop, are exempt from bitwise resume.
+    The rank's own time must not exceed `max_ratio` times the median of the others over the last
+    `every_steps` steps. Its own time is the time for preparing batches and for the host's forward
+    pass, before ranks wait for each other. The result depends on the clock: its events, and a stop,
+    are exempt from bitwise resume.
     """
 
     action: Annotated[
         Literal["log", "stop"],
         RefusedWords(
             ("skip", "rollback"),
-            "makes no rank faster: "
-            "all wait for the slowest one in the next step as well; use monitor.straggler.action=log or stop",
+            "does not make a rank faster: "
+            "all ranks wait for the slowest one in the next step as well; use monitor.straggler.action=log or stop",
         ),
     ] = "log"  # reaction to an alarm
     max_ratio: Annotated[float, Range(above=1)] = (
@@ -49,13 +51,14 @@ class Straggler(MonitorChoice):
     )
     every_steps: PositiveInt = 50  # steps between two checks
 
-    # Where layers are shared, ranks wait for each other in the forward pass.
+    # If layers are sharded, ranks wait for each other in the forward pass.
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
         if facts.ranks == 1:
             yield Refusal(
-                "monitor=[straggler] compares ranks, and this run has one", "leave straggler out, or use parallel=ddp"
+                "monitor=[straggler] compares ranks, but this run has only one",
+                "leave straggler out, or use parallel=ddp",
             )
 
     def build(self, context: BuildContext) -> Hooks:
@@ -64,7 +67,7 @@ class Straggler(MonitorChoice):
 
 
 class StragglerGuard(StepGuard):
-    """Adds up this rank's own time since the last look."""
+    """Add up this rank's own time since the last check."""
 
     def __init__(
         self, options: Straggler, rank: int, ranks: int, clock: Callable[[], float] = time.perf_counter
@@ -105,7 +108,7 @@ class StragglerGuard(StepGuard):
 
 
 def find_slowest_rank(times_s: Sequence[float]) -> tuple[int, float]:
-    """(the rank that takes longest, its time over the median of the others')."""
+    """Return the slowest rank, and its time over the median of the others."""
     rank = max(range(len(times_s)), key=times_s.__getitem__)
     other_times_s = [time_s for other_rank, time_s in enumerate(times_s) if other_rank != rank]
     return rank, times_s[rank] / max(median(other_times_s), 1e-9)

@@ -1,4 +1,4 @@
-"""The layout that the size of the model and the memory of a device call for."""
+"""Select a layout by the size of the model and the memory of a device."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from dnntrain.protocols import DeviceDemand, Refusal, RunFacts
 
 @dataclass(frozen=True)
 class Auto(ParallelConfig):
-    """Copies on all ranks where the model fits one device; else shards, as few as fit: fewer shards, fewer bytes on the links."""
+    """Use replicas if the model fits on one device, else as few shards as fit.
+
+    Fewer shards send fewer bytes between ranks.
+    """
 
     headroom: Fraction = 0.2  # fraction of a device's memory that is left free
 
     @property
     def required_ranks(self) -> int | None:
-        """No number: all processes that there are."""
+        """Return None: the layout uses all processes."""
         return None
 
     def build(self, ranks: int) -> ParallelDims:
@@ -31,7 +34,7 @@ class Auto(ParallelConfig):
         for name, degree in self.get_changed_options().items():
             if name in MESH_DIMS:
                 yield Refusal(
-                    f"parallel=auto chooses the degrees itself, and parallel.{name}={degree} is one",
+                    f"parallel=auto does not support parallel.{name}={degree}, because it chooses the layout itself",
                     f"leave parallel.{name} out, or use parallel=ddp parallel.{name}={degree}",
                 )
                 return
@@ -40,9 +43,10 @@ class Auto(ParallelConfig):
 def choose_parallel_dims(
     ranks: int, state_bytes: float, other_bytes: float, device_bytes: float, headroom: float
 ) -> tuple[ParallelDims, str]:
-    """(degrees, the reason) for `ranks` devices of `device_bytes`.
+    """Return the parallel dimensions for `ranks` devices, and the reason.
 
-    `state_bytes` (weights, gradients, optimizer state) are what sharding divides; `other_bytes` (activations …) stay on each device.
+    Sharding divides `state_bytes` (weights, gradients, optimizer state). `other_bytes` (activations
+    …) stay on each device, which has `device_bytes`.
     """
     usable_bytes = device_bytes * (1 - headroom)
     if ranks == 1:

@@ -1,4 +1,7 @@
-"""Data parallelism: each rank computes its share of the batch, gradients are summed (torch's DistributedDataParallel)."""
+"""Train replicas in data parallel, by torch's DistributedDataParallel.
+
+Each rank computes its share of the batch; gradients are summed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 
 @dataclass(frozen=True)
 class Ddp(ParallelConfig):
-    """The model is on every rank; buckets of gradients are reduced while the backward pass still runs (Li et al., VLDB 2020)."""
+    """Hold the model on every rank, and sum gradients in buckets.
+
+    Buckets are reduced while the backward pass still runs (Li et al., VLDB 2020).
+    """
 
     replicate: PositiveInt | None = (
         None  # replicas of the model, each with its share of the batch; null: the remaining ranks

@@ -1,4 +1,4 @@
-"""Fully sharded data parallelism (torch's FSDP2, `fully_shard`)."""
+"""Shard data-parallel training fully, by torch's FSDP2 (`fully_shard`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 
 @dataclass(frozen=True)
 class Fsdp(ParallelConfig):
-    """Weights, gradients and optimizer state lie in parts on all ranks; a block's weights are gathered for it (Zhao et al., VLDB 2023)."""
+    """Shard weights, gradients and optimizer state over all ranks.
+
+    The weights of a block are gathered when it computes (Zhao et al., VLDB 2023).
+    """
 
     shard: PositiveInt | None = None  # ranks that share one replica of the weights; null: the remaining ranks
 

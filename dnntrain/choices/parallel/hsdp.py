@@ -1,4 +1,4 @@
-"""Hybrid sharding: FSDP2 within a group of ranks, copies between groups."""
+"""Shard with FSDP2 within groups of ranks, and replicate between groups."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 
 @dataclass(frozen=True)
 class Hsdp(ParallelConfig):
-    """Sharded within groups, such as machines with their fast links; gradients are summed over the groups (Zhao et al., VLDB 2023)."""
+    """Shard within groups, such as machines with fast links.
+
+    Gradients are summed over the groups (Zhao et al., VLDB 2023).
+    """
 
     replicate: PositiveInt | None = (
         None  # groups, each with a whole replica of the model; null: 2, or the number left by shard

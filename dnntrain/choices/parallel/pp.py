@@ -1,4 +1,7 @@
-"""Pipeline parallelism: the depth of the model is divided (Huang et al., "GPipe", 2019; Narayanan et al., "PipeDream", 2019)."""
+"""Divide the depth of the model among ranks (pipeline parallelism).
+
+Source: Huang et al., "GPipe", 2019; Narayanan et al., "PipeDream", 2019.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 
 @dataclass(frozen=True)
 class Pp(ParallelConfig):
-    """Each rank holds consecutive blocks; micro-batches flow through, so that all ranks work at once. Stages are balanced by cost."""
+    """Hold consecutive blocks on each rank.
+
+    Micro-batches flow through, so that all ranks work at once. Stages are balanced by cost.
+    """
 
     pp: PositiveInt | None = None  # ranks that share the depth; null: the remaining ranks
 

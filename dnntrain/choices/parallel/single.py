@@ -1,4 +1,4 @@
-"""One process."""
+"""Train in one process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dnntrain.protocols import ParallelChoice
 
 @dataclass(frozen=True)
 class Single(ParallelChoice):
-    """The whole model and every batch in one process."""
+    """Hold the whole model and every batch in one process."""
 
     processes: ClassVar[str] = "one"
 
     @property
     def required_ranks(self) -> int | None:
-        """One process, whatever the machine has."""
+        """Return 1, whatever the machine has."""
         return 1
 
     def build(self, ranks: int) -> ParallelDims:

@@ -1,4 +1,7 @@
-"""Tensor parallelism: the width of layers is divided (Shoeybi et al., "Megatron-LM", 2019)."""
+"""Divide the width of layers among ranks (tensor parallelism).
+
+Source: Shoeybi et al., "Megatron-LM", 2019.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
 
 @dataclass(frozen=True)
 class Tp(ParallelConfig):
-    """Of each pair of layers the first is divided by outputs, the second by inputs: one sum over ranks a pair, in each direction."""
+    """Divide the first layer of each pair by outputs, the second by inputs.
+
+    This needs one sum over ranks for each pair, in each direction.
+    """
 
     tp: PositiveInt | None = None  # ranks that share the width of each layer; null: the remaining ranks
 

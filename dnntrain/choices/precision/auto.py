@@ -1,4 +1,4 @@
-"""The fastest precision that this hardware computes natively without a loss scale."""
+"""Select the fastest native precision that needs no loss scale, if there is one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from dnntrain.utils.hardware import Hardware
 
 @dataclass(frozen=True)
 class AutoPrecision(PrecisionChoice):
-    """bf16 on a GPU of capability 8.0 or more and on a CPU with AMX or AVX512-bf16; fp16 on older GPUs; else fp32."""
+    """Select bf16, fp16 or fp32 by the hardware.
+
+    bf16 on a GPU of capability 8.0 or more, and on a CPU with AMX or AVX512-bf16; fp16 on older
+    GPUs; else fp32.
+    """
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:
         if hardware.device == "cuda":

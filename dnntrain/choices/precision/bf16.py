@@ -1,4 +1,7 @@
-"""Mixed precision with bfloat16: products in bf16, weights and sums in float32; needs no loss scaling."""
+"""Train in mixed precision with bfloat16.
+
+Products are in bf16, weights and sums in float32. No loss scaling is needed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from dnntrain.utils.hardware import Hardware
 
 @dataclass(frozen=True)
 class Bf16(PrecisionChoice):
-    """torch.autocast in bfloat16 (Micikevicius et al., "Mixed precision training", 2018; Kalamkar et al., 2019)."""
+    """Use torch.autocast in bfloat16.
+
+    Source: Micikevicius et al., "Mixed precision training", 2018; Kalamkar et al., 2019.
+    """
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:
         is_slow = hardware.device == "cpu" and not {"amx_bf16", "avx512_bf16", "bf16"} & set(hardware.cpu_features)

@@ -1,4 +1,4 @@
-"""Mixed precision with float16 and a dynamic loss scale."""
+"""Train in mixed precision with float16 and a dynamic loss scale."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from dnntrain.utils.hardware import Hardware
 
 @dataclass(frozen=True)
 class Fp16(PrecisionChoice):
-    """torch.autocast in float16 with torch.amp.GradScaler (Micikevicius et al., "Mixed precision training", 2018)."""
+    """Use torch.autocast in float16 with torch.amp.GradScaler.
+
+    Source: Micikevicius et al., "Mixed precision training", 2018.
+    """
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:
         return PrecisionPolicy("float16", uses_loss_scale=True, reason="asked for")
 
     def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
         if hardware.device == "cpu":
-            return Refusal("is for GPUs; a CPU computes it slowly", "use precision=bf16 or precision=auto")
+            return Refusal("needs a GPU; a CPU computes it slowly", "use precision=bf16 or precision=auto")
         return None

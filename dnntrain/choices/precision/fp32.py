@@ -1,4 +1,4 @@
-"""Single precision throughout."""
+"""Train in single precision throughout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dnntrain.utils.hardware import Hardware
 
 @dataclass(frozen=True)
 class Fp32(PrecisionChoice):
-    """Every number is float32."""
+    """Use float32 for every value."""
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:
         return PrecisionPolicy(None, uses_loss_scale=False, reason="asked for")

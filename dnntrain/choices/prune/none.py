@@ -1,4 +1,4 @@
-"""No pruning."""
+"""Train without pruning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dnntrain.protocols import BuildContext, Hooks, PruneChoice
 
 @dataclass(frozen=True)
 class NoPruning(PruneChoice):
-    """No pruning. Fills no slot."""
+    """Train without pruning; registers no hooks."""
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks()

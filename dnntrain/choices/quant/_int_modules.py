@@ -1,4 +1,7 @@
-"""A trained model with integer weights and the rounding of activations as operators, which kernels of integers take the place of."""
+"""Convert a trained model to integer weights and explicit rounding operators.
+
+Integer kernels replace these operators.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,12 @@ from dnntrain.choices.quant._fake_quant import (
 
 
 def convert_to_integers(model: nn.Module) -> nn.Module:
-    """A copy of `model`, which rounds, in the form of PT2E's and ONNX's quantised programs: quantize → dequantize around each layer.
+    """Return a copy of a rounding `model` in the form of a quantized program.
 
-    Weights are int8, q = clamp(round(w / scale), -127, 127), batch normalisation folded in: w γ / sqrt(variance + ε), bias
-    (b - mean) γ / sqrt(variance + ε) + β. The numbers are those of `model` in eval mode but for rounding of floats. `model` is unchanged.
+    The form is that of PT2E and ONNX: quantize → dequantize around each layer. Weights are int8, q
+    = clamp(round(w / scale), -127, 127), with folded batch normalization: w γ / sqrt(variance + ε),
+    bias (b - mean) γ / sqrt(variance + ε) + β. The outputs equal those of `model` in eval mode up
+    to rounding of floats. `model` does not change.
     """
     register_operators()
     model = copy.deepcopy(model).eval()
@@ -47,7 +52,10 @@ def convert_to_integers(model: nn.Module) -> nn.Module:
 
 
 def register_operators() -> None:
-    """Registers the operators: torchao does when its integer flow is imported."""
+    """Register the quantized operators.
+
+    torchao registers them when its integer flow is imported.
+    """
     import warnings
 
     with warnings.catch_warnings():
@@ -61,7 +69,7 @@ def _get_qparams(module: nn.Module, place: str) -> tuple[float, int]:
 
 
 def quantize_dequantize(values: Tensor, scale: float, zero: int) -> Tensor:
-    """`values` as uint8 and back."""
+    """Convert `values` to uint8 and back."""
     operators: Any = torch.ops.quantized_decomposed
     integers = operators.quantize_per_tensor.default(values, scale, zero, 0, ACTIVATION_MAX, torch.uint8)
     result: Tensor = operators.dequantize_per_tensor.default(integers, scale, zero, 0, ACTIVATION_MAX, torch.uint8)
@@ -77,7 +85,7 @@ def _round_output(scale: float, zero: int, module: nn.Module, inputs: Any, outpu
 
 
 class IntegerConv2d(nn.Conv2d):
-    """A convolution whose weight is kept as int8."""
+    """A convolution with an int8 weight."""
 
     def forward(self, input: Tensor) -> Tensor:
         outputs: Tensor = self._conv_forward(input, _dequantize_weight(self), self.bias)
@@ -85,14 +93,17 @@ class IntegerConv2d(nn.Conv2d):
 
 
 class IntegerLinear(nn.Linear):
-    """A linear layer whose weight is kept as int8."""
+    """A linear layer with an int8 weight."""
 
     def forward(self, input: Tensor) -> Tensor:
         return nn.functional.linear(input, _dequantize_weight(self), self.bias)
 
 
 class FoldedNorm(nn.Module):
-    """What is left of a batch normalisation that is folded: the dropping and the activation that timm's holds."""
+    """The rest of a folded batch normalization.
+
+    timm's batch normalization also holds a dropout and an activation.
+    """
 
     def forward(self, inputs: Tensor) -> Tensor:
         for inner in self.children():

@@ -1,4 +1,7 @@
-"""What every quantisation after training has: it fills no slot of training, and says how the finished model is exported."""
+"""Define the base of quantization after training.
+
+It registers no training hooks; it describes the export of the finished model.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,17 @@ from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import QuantChoice, Refusal, RunFacts
 
-#: What runs integers → the export format for it.
+#: Integer backend → its export format.
 FORMAT_OF_BACKEND = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8"}
 
 
 @dataclass(frozen=True)
 class PostTraining(QuantChoice):
-    """Quantizes the trained model: `dnntrain train` writes the export beside the model, `dnntrain export` that of any run."""
+    """Quantize the trained model.
+
+    `dnntrain train` writes the export beside the model; `dnntrain export` writes the export of any
+    run.
+    """
 
     formats: ClassVar[tuple[str, ...]] = ("onnx_int8", "pt2_int8")
 
@@ -31,17 +38,20 @@ class PostTraining(QuantChoice):
             )
         if self.backend == "inductor" and not self.per_channel:
             yield Refusal(
-                "quant.per_channel=false: Inductor's integer layers have a scale a channel",
+                "quant.backend=inductor does not support quant.per_channel=false: it needs one scale per channel",
                 "use quant.per_channel=true, or quant.backend=onnxruntime",
             )
 
     def check_options(self) -> None:
-        """Raises ConfigError if an option has no effect beside the others, in a run as in an export of one."""
+        """Raise ConfigError if an option has no effect beside the others.
+
+        The check applies to a run and to an export of a run.
+        """
         if not self.timing_batch_sizes:
-            raise ConfigError("quant.bench_batch_sizes=[] names no batch size", "use quant.bench_batch_sizes=[1,64]")
+            raise ConfigError("quant.bench_batch_sizes=[] must name a batch size", "use quant.bench_batch_sizes=[1,64]")
 
     def check_backend(self) -> None:
-        """Raises ConfigError if the run's own export is not measured at the batch sizes that are named."""
+        """Raise ConfigError if bench_batch_sizes has no effect on the run's own export."""
         if self.backend != "auto" and "bench_batch_sizes" in self.get_changed_options():
             raise ConfigError(
                 f"quant.bench_batch_sizes={list(self.bench_batch_sizes)} has no effect with quant.backend={self.backend}",
@@ -49,7 +59,7 @@ class PostTraining(QuantChoice):
             )
 
     def notes(self, num_training: int) -> tuple[str, ...]:
-        """What the plan says, of a run with so many `training` images."""
+        """Return the notes for the plan of a run with `num_training` images."""
         if self.backend != "auto":
             return ()
         sizes = ", ".join(map(str, self.timing_batch_sizes))

@@ -1,4 +1,7 @@
-"""Which tensors of a model an integer kernel would hold: found by watching one image go through it."""
+"""Find the tensors of a model that an integer kernel would quantize.
+
+They are found by tracing one image through the model.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,12 @@ class QuantPoints:
     """Names of modules.
 
     layers   convolutions and linear layers that were called
-    folded   convolution → the batch normalisation that alone reads its result
-    inputs   layers whose input is to be quantised
-    outputs  modules whose output is: operands of residual additions, and convolutions that no integer kernel would end otherwise
-    relu     of these, those whose output goes through a ReLU at once: their range begins at 0, so that rounding is the ReLU, too
+    folded   convolution → the batch normalization that is the only reader of its result
+    inputs   layers with a quantized input
+    outputs  modules with a quantized output: operands of residual additions, and convolutions that no
+             integer kernel would end otherwise
+    relu     members of `outputs` followed directly by a ReLU: their range begins at 0, so that rounding
+             also computes the ReLU
     """
 
     layers: tuple[str, ...]
@@ -36,9 +41,10 @@ class QuantPoints:
 
 
 def find_quant_points(model: nn.Module, shape: Sequence[int]) -> QuantPoints:
-    """The flow of an image of `shape` through `model`, which is left as it was.
+    """Trace an image of `shape` through `model`, which does not change.
 
-    Raises ConfigError where a convolution or linear layer has a forward pass of its own: it cannot be quantised by its weight.
+    Raises ConfigError if a convolution or linear layer has a custom forward pass: it cannot be
+    quantized by its weight.
     """
     recorder = _FlowRecorder()
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -71,7 +77,7 @@ def find_quant_points(model: nn.Module, shape: Sequence[int]) -> QuantPoints:
 
 @dataclass
 class _ModuleCall:
-    """One call of a module: who made its input, and the ids of its input and output."""
+    """One call of a module: the makers of its input, and the ids of its input and output."""
 
     name: str
     makers: list[tuple[str, int]]
@@ -81,7 +87,10 @@ class _ModuleCall:
 
 @dataclass
 class _FlowRecorder(TorchFunctionMode):
-    """Notes which functions read each tensor. Tensors are kept, so that no id is used twice."""
+    """Record the functions that read each tensor.
+
+    Tensors are kept alive, so that no id occurs twice.
+    """
 
     readers: dict[int, list[str]] = field(default_factory=dict)
     results: dict[int, list[int]] = field(default_factory=dict)
@@ -111,11 +120,11 @@ class _FlowRecorder(TorchFunctionMode):
         return result
 
     def get_makers(self, tensor: Tensor) -> list[tuple[str, int]]:
-        """Modules that returned `tensor` as it is now, the innermost first."""
+        """Return the modules that returned the current `tensor`, the innermost first."""
         return [item for item in self.makers_by_id.get(id(tensor), []) if item[1] == tensor._version]
 
     def iterate_first_calls(self) -> Iterator[_ModuleCall]:
-        """The first call of each module."""
+        """Yield the first call of each module."""
         names: set[str] = set()
         for call in self.calls:
             if call.name not in names:
@@ -126,11 +135,11 @@ class _FlowRecorder(TorchFunctionMode):
         return next(call for call in self.calls if call.name == name)
 
 
-#: Functions that look at a tensor's form, not at its numbers.
+#: Functions that read a tensor's shape, not its values.
 _METADATA_FUNCTIONS = {"get", "size", "dim", "set_grad_enabled", "stride", "is_contiguous"}
 _ADDITIONS = {"add", "iadd", "radd"}
 _RELUS = {"relu"}
-#: Where a quantised convolution may end: at the quantised input of another layer, or at an addition, whose operands are quantised.
+#: Functions that may end a quantized convolution: another layer with a quantized input, or an addition.
 _END_FUNCTIONS = {"conv2d", "linear", *_ADDITIONS}
 
 
@@ -153,7 +162,10 @@ def _find_foldable(recorder: _FlowRecorder, modules: dict[str, nn.Module]) -> di
 def _find_outputs(
     recorder: _FlowRecorder, modules: dict[str, nn.Module], folded: dict[str, str]
 ) -> tuple[dict[str, None], list[str]]:
-    """Convolutions, or what is folded into them, after which no layer or addition follows but for a ReLU."""
+    """Find convolutions after which no layer or addition follows, except a ReLU.
+
+    A folded batch normalization takes the place of its convolution.
+    """
     outputs: dict[str, None] = {}
     relu = []
     for call in recorder.iterate_first_calls():
@@ -167,7 +179,7 @@ def _find_outputs(
             rest = readers[1:] if relu_result == result else recorder.readers.get(relu_result, [])
             if not set(rest) <= _END_FUNCTIONS:
                 outputs[name] = None
-                # In place, or read by the ReLU alone: no negative number is used.
+                # In place, or read by the ReLU alone: no negative value is used.
                 relu += [name] if relu_result == result or len(readers) == 1 else []
         elif readers and not set(readers) <= _END_FUNCTIONS:
             outputs[name] = None
@@ -208,7 +220,7 @@ def _record_output(recorder: _FlowRecorder, name: str, module: nn.Module, inputs
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """In eval mode; afterwards each module is in its own mode again."""
+    """Set eval mode; restore the mode of each module afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -226,6 +238,6 @@ def _check_forward(name: str, layer: nn.Module) -> None:
         method_pairs.append((type(layer)._conv_forward, nn.Conv2d._conv_forward))
     if any(mine is not torchs for mine, torchs in method_pairs):
         raise ConfigError(
-            f"quant=qat cannot quantise {name}: {type(layer).__name__} computes with its weight in a way of its own",
-            "use norm=none, or quant=int8_static, which quantises what was trained",
+            f"quant=qat cannot quantize {name}, because {type(layer).__name__} computes with its weight in a custom way",
+            "use norm=none, or quant=int8_static, which quantizes the trained model",
         )

@@ -1,4 +1,7 @@
-"""8-bit floating point for the linear layers of a trained model, on GPUs that multiply in it, by torchao."""
+"""Quantize linear layers of a trained model to 8-bit floating point, by torchao.
+
+The GPU must multiply in float8.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ from dnntrain.errors import ConfigError
 from dnntrain.protocols import BuildContext, Hooks, Refusal
 from dnntrain.utils.hardware import Hardware
 
-#: Sizes that the matrix units take.
+#: Matrix units need multiples of this size.
 SIZE_MULTIPLE = 16
 
-#: In place of the largest of nothing but zeros, whose scale torchao would divide by: 0 / 0.
+#: Replaces a largest value of 0, because torchao would compute 0 / 0 with its scale.
 _MIN_VALUE = 2.0**-100
 
 #: Least compute capability of a CUDA device that multiplies in float8.
@@ -29,11 +32,13 @@ MIN_CAPABILITY = (8, 9)
 
 @dataclass(frozen=True)
 class Float8(PostTraining):
-    """Products of linear layers of x / s and w / s in e4m3, s = max|·| / 448 in bfloat16, as the values are.
+    """Multiply in linear layers x / s and w / s in e4m3.
 
-    Weights are rounded beforehand, activations at each call. The rest of the network is in bfloat16, and so are layers whose inputs or
-    outputs are no multiple of 16. With `granularity=tensor` the scale of an activation is of the whole batch, so an image's result
-    depends on its neighbours. Source: Micikevicius et al., "FP8 formats for deep learning", 2022; torchao's
+    s = max|·| / 448 in bfloat16, as the values are. Weights are rounded beforehand, activations at
+    each call. The rest of the network is in bfloat16, and so are layers with numbers of inputs or
+    outputs that are not multiples of 16. With `granularity=tensor` the scale of an activation
+    covers the whole batch, so the result for an image depends on its neighbors. Source:
+    Micikevicius et al., "FP8 formats for deep learning", 2022; torchao's
     Float8DynamicActivationFloat8WeightConfig.
     """
 
@@ -61,41 +66,47 @@ class Float8(PostTraining):
             hardware_name += " of capability {}.{}".format(*hardware.capability)
         capability = "{}.{}".format(*MIN_CAPABILITY)
         return Refusal(
-            f"computes in 8-bit floating point, which needs a CUDA device of compute capability {capability} or more; here is {hardware_name}",
+            f"computes in 8-bit floating point, which needs a CUDA device of compute capability {capability} or more; "
+            f"this machine has {hardware_name}",
             "use quant=int8_dynamic, or quant=int8_weight_only",
         )
 
 
 def can_compute_float8(hardware: Hardware) -> bool:
-    """True for a CUDA device whose matrix units take float8."""
+    """Return whether the matrix units of a CUDA device support float8."""
     return hardware.device == "cuda" and hardware.capability >= MIN_CAPABILITY
 
 
 def is_convertible(module: nn.Module) -> bool:
-    """True for the linear layers that can be converted. A subclass may compute with its weight in a way of its own."""
+    """Return whether `module` is a linear layer that can be converted.
+
+    A subclass may compute with its weight in a custom way.
+    """
     return type(module) is nn.Linear and not (module.in_features % SIZE_MULTIPLE or module.out_features % SIZE_MULTIPLE)
 
 
 def check_layers(model: nn.Module) -> None:
-    """Raises ConfigError where no layer of `model` can be converted."""
+    """Raise ConfigError if no layer of `model` can be converted."""
     if not any(is_convertible(module) for module in model.modules()):
         raise ConfigError(
-            f"quant=float8 quantises linear layers of inputs and outputs in multiples of {SIZE_MULTIPLE}, and this model has none",
+            f"quant=float8 quantizes linear layers with inputs and outputs in multiples of {SIZE_MULTIPLE}, "
+            "but this model has none",
             "use quant=int8_static, or quant=none",
         )
 
 
 def convert_to_float8(model: nn.Module, granularity: str, device: str) -> nn.Module:
-    """A copy of `model` on `device`, in bfloat16, with the linear layers that `takes` admits in float8.
+    """Return a copy of `model` in bfloat16, with linear layers in float8.
 
-    `granularity` is row or tensor. Raises ConfigError where no layer can be converted. `model` is unchanged.
+    The copy is on `device`. The layers that `is_convertible` admits are converted. `granularity` is
+    row or tensor. Raises ConfigError if no layer can be converted. `model` does not change.
     """
     check_layers(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quantization: Any = import_module("torchao.quantization")
         scales = {"row": quantization.PerRow, "tensor": quantization.PerTensor}[granularity]()
-        # torchao's own settings of Inductor hold for the whole process: they are left out.
+        # Leave out torchao's settings of Inductor, because they apply to the whole process.
         config = quantization.Float8DynamicActivationFloat8WeightConfig(
             granularity=scales, activation_value_lb=_MIN_VALUE, set_inductor_config=False
         )
@@ -109,5 +120,8 @@ def convert_to_float8(model: nn.Module, granularity: str, device: str) -> nn.Mod
 
 @torch.no_grad()
 def _fill_zero_rows(weight: Tensor) -> None:
-    """Makes the first weight of outputs that have none but zeros too small to count, so that their scale is no zero."""
+    """Fill zero rows of `weight` so that their scale is not zero.
+
+    The first weight of such an output becomes a value too small to matter.
+    """
     weight[:, 0].masked_fill_(~weight.any(1), _MIN_VALUE)

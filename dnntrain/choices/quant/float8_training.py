@@ -1,4 +1,7 @@
-"""Training with 8-bit floating-point matrix products (Micikevicius et al., "FP8 formats for deep learning", 2022), by torchao."""
+"""Train with 8-bit floating-point matrix products, by torchao.
+
+Source: Micikevicius et al., "FP8 formats for deep learning", 2022.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,17 @@ from dnntrain.utils.hardware import Hardware
 
 _MIN_CAPABILITY = (8, 9)
 
-#: Sizes that the matrix units take.
+#: Matrix units need multiples of this size.
 _SIZE_MULTIPLE = 16
 
 
 @dataclass(frozen=True)
 class Float8Training(QuantChoice):
-    """Products of linear layers, forward and backward, in float8 with scales of the values at hand: x / s, s = max|x| / largest float8.
+    """Multiply in linear layers in float8, forward and backward.
 
-    Inputs and weights are e4m3; gradients e5m2, or e4m3 with `granularity=row`. Weights and optimizer state stay as they are, and what
-    is exported is the plain network. For GPUs of compute capability 8.9 or more.
+    Scales follow from the current values: x / s, s = max|x| / largest float8. Inputs and weights
+    are e4m3; gradients are e5m2, or e4m3 with `granularity=row`. Weights and optimizer state keep
+    their format, and an export holds the plain network. For GPUs of compute capability 8.9 or more.
     """
 
     granularity: Literal["tensor", "row"] = "tensor"  # one scale per tensor, which is faster, or per row
@@ -48,16 +52,17 @@ class Float8Training(QuantChoice):
         )
 
     def convert_model(self, model: nn.Module, emulate: bool = False) -> nn.Module:
-        """`model` with its large linear layers in float8. Raises ConfigError where there is none.
+        """Return `model` with its large linear layers in float8.
 
-        With `emulate` the numbers are rounded to float8 and multiplied in float32, on any device: for tests.
+        With `emulate`, values are rounded to float8 and multiplied in float32, on any device, for
+        tests. Raises ConfigError if the model has no such layer.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             float8: Any = import_module("torchao.float8")
         recipe = {"tensor": "tensorwise", "row": "rowwise"}[self.granularity]
         config = float8.Float8LinearConfig.from_recipe_name(recipe)
-        # Sizes of batches that the matrix units do not take are filled up with zeros.
+        # Batches of a size that the matrix units do not support are filled up with zeros.
         object.__setattr__(config, "pad_inner_dim", True)
         object.__setattr__(config, "emulate", emulate)
         if not any(self.is_convertible(module) for module in model.modules()):
@@ -72,7 +77,7 @@ class Float8Training(QuantChoice):
         return result
 
     def is_convertible(self, module: nn.Module) -> bool:
-        """True for the linear layers that are converted."""
+        """Return whether `module` is a linear layer to convert."""
         if type(module) is not nn.Linear:
             return False
         sizes = (module.in_features, module.out_features)
@@ -80,7 +85,7 @@ class Float8Training(QuantChoice):
 
 
 def restore_linear_layers(model: nn.Module) -> nn.Module:
-    """`model` with plain linear layers that hold the trained weights."""
+    """Return `model` with plain linear layers that hold the trained weights."""
     for module in model.modules():
         if isinstance(module, nn.Linear) and type(module).__name__ == "Float8Linear":
             module.__class__ = nn.Linear

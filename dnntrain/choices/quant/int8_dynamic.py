@@ -1,4 +1,7 @@
-"""8-bit integers for weights, and for activations with a range that is found anew for each batch."""
+"""Quantize weights and activations to 8-bit integers, with ranges per batch.
+
+The ranges of activations are computed for each batch.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Int8Dynamic(PostTraining):
-    """As `int8_static`, but each activation's scale is of the values at hand: no calibration, at some cost in time.
+    """Quantize as `int8_static` does, but with scales from the current values.
 
-    It pays for large linear layers. Inductor quantises linear layers only, so convolutional networks go to ONNX Runtime.
+    This needs no calibration, but costs some time. It pays for large linear layers. Inductor
+    quantizes linear layers only, so convolutional networks go to ONNX Runtime.
     """
 
     backend: Literal["auto", "inductor", "onnxruntime"] = (

@@ -1,4 +1,7 @@
-"""8-bit integers for weights and activations, with ranges of activations read from training images beforehand."""
+"""Quantize weights and activations to 8-bit integers, with calibrated ranges.
+
+The ranges of activations are measured on training images beforehand.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,14 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Int8Static(PostTraining):
-    """q = clamp(round(x / scale) + zero): uint8 activations with one scale a tensor, int8 weights with one a channel.
+    """Quantize activations to uint8 and weights to int8.
 
-    The scale is (largest - smallest) / 255 of what the observer saw in `calibration_batches` training batches. Convolutions, linear
-    layers and residual additions compute in integers. Source: Jacob et al., "Quantization and Training of Neural Networks for
-    Efficient Integer-Arithmetic-Only Inference", 2018; torchao's PT2E flow and ONNX Runtime's quantiser.
+    q = clamp(round(x / scale) + zero), with one scale per tensor for activations and one per
+    channel for weights. The scale is (largest - smallest) / 255 of the values that the observer saw
+    in `calibration_batches` training batches. Convolutions, linear layers and residual additions
+    compute in integers. Source: Jacob et al., "Quantization and Training of Neural Networks for
+    Efficient Integer-Arithmetic-Only Inference", 2018; torchao's PT2E flow and ONNX Runtime's
+    quantizer.
     """
 
     needs_calibration: ClassVar[bool] = True
@@ -51,7 +57,7 @@ class Int8Static(PostTraining):
             )
 
     def note_missing_batches(self, num_training: int) -> tuple[str, ...]:
-        """A note where there are fewer `training` images than are to be read."""
+        """Return a note if there are fewer training images than the calibration reads."""
         num_batches = num_training // self.calibration_batch_size
         if num_batches >= self.calibration_batches:
             return ()

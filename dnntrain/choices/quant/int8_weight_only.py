@@ -1,4 +1,4 @@
-"""8-bit integers for the weights of linear layers; arithmetic stays in floating point."""
+"""Quantize weights of linear layers to 8-bit integers; compute in floating point."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Int8WeightOnly(PostTraining):
-    """Weights of linear layers as int8 with a scale a channel, turned back to floats where they are used (torchao).
+    """Store weights of linear layers as int8 with one scale per channel (torchao).
 
-    A quarter of the size, and less memory traffic where a batch is small; not one multiply-add runs in integers.
+    Weights are converted to floats at each use. This takes a quarter of the size, and less memory
+    traffic if a batch is small; no multiply-add runs in integers.
     """
 
     formats: ClassVar[tuple[str, ...]] = ("pt2_int8",)

@@ -1,4 +1,4 @@
-"""No quantisation."""
+"""Train without quantization."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dnntrain.protocols import BuildContext, Hooks, QuantChoice
 
 @dataclass(frozen=True)
 class NoQuantization(QuantChoice):
-    """No quantisation. Fills no slot."""
+    """Train without quantization; registers no hooks."""
 
     def build(self, context: BuildContext) -> Hooks:
         return Hooks()

@@ -1,5 +1,8 @@
-"""Quantisation-aware training (Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only
-inference", 2018; Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018).
+"""Train with simulated quantization (quantization-aware training).
+
+Sources: Jacob et al., "Quantization and training of neural networks for efficient
+integer-arithmetic-only inference", 2018; Krishnamoorthi, "Quantizing deep convolutional networks
+for efficient inference", 2018.
 """
 
 from __future__ import annotations
@@ -43,11 +46,12 @@ from dnntrain.utils.units import Duration as Length
 
 @dataclass(frozen=True)
 class Qat(PostTraining):
-    """Convolutions, linear layers and residual additions are trained with the rounding of 8-bit integers.
+    """Train convolutions, linear layers and residual sums with 8-bit rounding.
 
-    Activations: uint8, one scale a tensor, whose range is a moving average of the extremes of each step's examples on all ranks:
-    range = (1 - averaging) range + averaging extremes, after the step. Weights: int8, one scale a filter, batch normalisation folded in.
-    The first step measures ranges, so that rounding begins with the second at the earliest.
+    Activations: uint8, one scale per tensor. The range is a moving average of the extremes of each
+    step's examples on all ranks: range = (1 - averaging) range + averaging extremes, after the
+    step. Weights: int8, one scale per filter, with folded batch normalization. The first step
+    measures ranges, so rounding begins with the second step at the earliest.
     """
 
     is_quantization_aware: ClassVar[bool] = True
@@ -72,7 +76,9 @@ class Qat(PostTraining):
         self.check_backend()
         for name, value in vars(self).items():
             if isinstance(value, Length) and value.unit == "s":
-                raise ConfigError(f"quant.{name}={value} is a time", "give it in %, ep or step")
+                raise ConfigError(
+                    f"quant.{name}={value} must not be a time", f"use %, ep or step, as in quant.{name}=50%"
+                )
         if has_reached(self.freeze_observers, StepInfo(0, 0.0, 0.0)):
             raise ConfigError(
                 f"quant.freeze_observers={self.freeze_observers}: no range is ever measured",
@@ -108,56 +114,65 @@ class Qat(PostTraining):
         )
 
     def _is_freeze_step(self, context: BuildContext, step_info: StepInfo) -> bool:
-        """True where statistics are frozen from the step after that of `moment` on, and were not before."""
+        """Return whether the statistics are frozen from the next step on.
+
+        True only for the last step before the freeze.
+        """
         next_step = _make_step_info(context, step_info.step + 1)
         return has_reached(self.freeze_batch_norm, next_step) and not has_reached(self.freeze_batch_norm, step_info)
 
     def check_with(self, hooks: Hooks) -> None:
         if any(view.replaces == "statistics" for view in hooks.eval_weights):
-            raise ConfigError("quant=qat folds the statistics of batch normalization, which another method replaces")
+            raise ConfigError(
+                "quant=qat cannot fold the statistics of batch normalization, because another method replaces them"
+            )
 
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
         yield from super().find_refusals(facts)
         for claim in facts.get_claims(Role.WEIGHT_FORM):
             yield Refusal(
-                "quant=qat cannot quantise layers that compute with their weight in a way of their own, as those of "
-                f"{claim.setting} do",
-                f"{claim.remedy}, or quant=int8_static, which quantises what was trained",
+                f"quant=qat cannot quantize the layers of {claim.setting}, because they compute with their weight in a "
+                "custom way",
+                f"{claim.remedy}, or quant=int8_static, which quantizes the trained model",
             )
         for claim in facts.get_claims(Role.BATCH_NORM_STATISTICS):
             yield Refusal(
-                f"quant=qat folds the statistics of batch normalisation, which {claim.setting} would replace",
+                f"quant=qat cannot fold the statistics of batch normalization, because {claim.setting} replaces them",
                 claim.remedy,
             )
 
 
 def _make_step_info(context: BuildContext, step: int) -> StepInfo:
-    """The moment before step number `step`, from 0."""
+    """Return the progress of the run before step number `step`, from 0."""
     return StepInfo(
         step, context.epoch_schedule.epoch_at(step), step / context.total_steps if context.total_steps else 0.0
     )
 
 
 def _get_export_metadata(model: nn.Module) -> dict[str, Any]:
-    """The ranges, for what is read from the run's files later: evaluation with rounding, and integer exports."""
+    """Return the ranges for later readers: evaluation with rounding, and integer exports."""
     ranges = get_ranges(model)
     return {"quantised_ranges": ranges} if ranges else {}
 
 
 def has_reached(length: Length, step_info: StepInfo) -> bool:
-    """True where `length` of the run is done at `moment`."""
+    """Return whether `length` of the run is done at `step_info`."""
     if length.unit == "%":
         return step_info.fraction * 100 >= length.value
     return (step_info.epoch if length.unit == "ep" else step_info.step) >= length.value
 
 
 def make_rounding_setter(model: nn.Module) -> Callable[[float], None]:
-    """The setter of whether `model` rounds."""
-    return partial(_set_all, list_fake_modules(model), "quantises")
+    """Return the setter that switches rounding of `model` on or off."""
+    return partial(_set_all, list_fake_modules(model), "quantizes")
 
 
 def make_batch_norm_setter(model: nn.Module) -> Callable[[float], None]:
-    """The setter of whether the batch normalisation of `model` uses the statistics of the batch, and follows them."""
+    """Return the setter that switches batch statistics on or off.
+
+    If on, the batch normalization of `model` uses the statistics of the batch, and updates its
+    running statistics.
+    """
     norms: list[nn.Module] = [
         module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
     ]
@@ -170,7 +185,10 @@ def _set_all(modules: list[nn.Module], name: str, value: float) -> None:
 
 
 class ActivationRanges:
-    """The ranges of all activations that are quantised. What was seen in a step is taken in after it, in one transfer for all."""
+    """The ranges of all quantized activations.
+
+    They are updated after each step from the extremes of the step, in one transfer for all.
+    """
 
     def __init__(self, averaging: float, collect: Collectives) -> None:
         self._averaging = averaging
@@ -191,7 +209,7 @@ class ActivationRanges:
         update_folding_factors(handles.model)
 
     def make_observer_setter(self, model: nn.Module) -> Callable[[float], None]:
-        """The setter of whether `model` measures."""
+        """Return the setter that switches measuring by `model` on or off."""
         modules = list_fake_modules(model)
 
         def set_observing(value: float) -> None:
@@ -213,12 +231,12 @@ class ActivationRanges:
             seen_tensor.fill_(-math.inf)
 
     def state_dict(self) -> dict[str, Any]:
-        is_rounding = any(module.quantises for module in list_fake_modules(self._model))
+        is_rounding = any(module.quantizes for module in list_fake_modules(self._model))
         return {"reach": dict(self._reach), "known": self._known, "quantises": is_rounding}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if set(state["reach"]) != set(self._reach):
-            raise ValueError("the saved ranges are of other layers")
+            raise ValueError("the saved ranges belong to other layers")
         for name, tensor in self._reach.items():
             tensor.copy_(state["reach"][name])
         self._known = state["known"].to(self._known.device)
@@ -227,7 +245,10 @@ class ActivationRanges:
 
 
 class SharedStatistics:
-    """Where each rank has statistics of its own: all go on with their mean once they are frozen, so that all train one network."""
+    """Average the batch normalization statistics over ranks when they are frozen.
+
+    Ranks can have different statistics until then. With their mean, all ranks train one network.
+    """
 
     def __init__(self, is_freeze_step: Callable[[StepInfo], bool]) -> None:
         self._freezes = is_freeze_step
@@ -255,9 +276,11 @@ class SharedStatistics:
 
 
 def update_ranges(reach: Tensor, known: Tensor, extremes: Tensor, averaging: float) -> tuple[Tensor, Tensor]:
-    """The new (reach, known) of [k] tensors: reach [k, 2] moved towards what was `seen` [k, 2] = (-smallest, largest).
+    """Return the new (reach, known) of k tensors.
 
-    The first that is seen is taken as it is. A tensor that was not seen, or held a number that is not finite, keeps its range.
+    `reach` [k, 2] moves toward the observed `extremes` [k, 2] = (-smallest, largest). The first
+    extremes of a tensor are taken unchanged. A tensor that was not observed, or held a value that
+    is not finite, keeps its range.
     """
     usable = extremes.isfinite().all(1, keepdim=True)
     extremes = torch.where(usable, extremes, reach).clamp_min(0)

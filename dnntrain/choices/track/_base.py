@@ -1,4 +1,7 @@
-"""What a tracker is: something besides the run directory that also gets the metrics."""
+"""Define helpers for trackers.
+
+A tracker also receives the metrics, besides the run directory.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,18 @@ from typing import Any
 
 from dnntrain.errors import ConfigError
 
-#: Columns of a row that say where it stands, not what was measured.
+#: Columns of a row that identify it; they are not measurements.
 _AXES = ("step", "epoch", "examples", "wall_s", "split")
 
-#: Names that tell of the machine, not of the learning, whichever split they came with.
+#: Names of measurements of the machine, in every split.
 _PERFORMANCE = ("examples_per_s", "step_ms", "data_wait")
 
 
 def iterate_scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The (tag, value) pairs of a row: `train/loss`, `val/accuracy`, `perf/examples_per_s`. Events have none."""
+    """Yield the (tag, value) pairs of a row, or none for an event.
+
+    Tags are `train/loss`, `val/accuracy`, `perf/examples_per_s` …
+    """
     split = row.get("split", "train")
     if split == "event":
         return
@@ -31,7 +37,7 @@ def iterate_scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def flatten_config(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A configuration as (dotted key, text) pairs."""
+    """Yield a configuration as (dotted key, text) pairs."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from flatten_config(value, f"{prefix}{key}.")
@@ -40,7 +46,7 @@ def flatten_config(config: Mapping[str, Any], prefix: str = "") -> Iterator[tupl
 
 
 def select_finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """The entries that are finite numbers."""
+    """Return the entries that are finite numbers."""
     return {
         name: float(value)
         for name, value in values.items()
@@ -49,7 +55,7 @@ def select_finite(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def make_missing_package_error(package: str, choice: str) -> ConfigError:
-    """The error of a choice whose package is not installed."""
+    """Return the error for a choice whose package is not installed."""
     return ConfigError(
         f"track={choice} needs the package {package}, which is not installed", 'pip install "dnntrain[track]"'
     )

@@ -1,4 +1,4 @@
-"""MLflow: parameters and metrics in a tracking server, a database or a folder."""
+"""Log parameters and metrics to MLflow: a server, a database or a folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dnntrain.config.fields import PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import TrackChoice, Tracker
 
-#: MLflow's bounds: entries of a batch, letters of a parameter's value.
+#: MLflow's limits: entries of a batch, characters of a parameter's value.
 _MAX_BATCH_PARAMETERS = 100
 _MAX_BATCH_METRICS = 1000
 _MAX_VALUE_LENGTH = 6000
@@ -35,21 +35,27 @@ _RUN_FILE = "mlflow_run"
 
 @dataclass(frozen=True)
 class Mlflow(TrackChoice):
-    """The same names as in TensorBoard, by optimizer step; a run that goes on after a stop goes on in MLflow, too."""
+    """Log to MLflow by optimizer step, with the same names as in TensorBoard.
+
+    A resumed run also resumes in MLflow.
+    """
 
     uri: str | None = None  # storage of MLflow's runs; null: MLFLOW_TRACKING_URI, else mlflow.db in the run directory
     experiment: str = "dnntrain"  # MLflow's name for a collection of runs
     every_rows: PositiveInt = 20  # rows of metrics that are sent together
 
     def build(self) -> Tracker:
-        """Raises ConfigError where the package is not installed."""
+        """Return the tracker. Raises ConfigError if the package is not installed."""
         if find_spec("mlflow") is None:
             raise make_missing_package_error("mlflow", "mlflow")
         return MlflowTracker(self.uri, self.experiment, self.every_rows)
 
 
 class MlflowTracker:
-    """One run of MLflow, through its client: nothing global is set. Its ID is kept in the run directory."""
+    """One run of MLflow, through its client: no global state is set.
+
+    The run directory keeps the ID of the run.
+    """
 
     def __init__(self, uri: str | None, experiment: str, every_rows: int) -> None:
         self._uri = uri
@@ -107,10 +113,13 @@ class MlflowTracker:
         try:
             self._client.set_terminated(self._run_id, status=status)
         except (MlflowException, OSError) as error:
-            warnings.warn(f"MLflow did not take the end of the run: {error}", stacklevel=2)
+            warnings.warn(f"MLflow cannot record the end of the run: {error}", stacklevel=2)
 
     def _send_metrics(self) -> None:
-        """Sends what is kept. Where that fails, training goes on and the rows are tried again with the next ones."""
+        """Send the buffered metrics.
+
+        If that fails, training continues, and the metrics are sent with the next ones.
+        """
         from mlflow.exceptions import MlflowException
 
         self._buffered_rows = 0
@@ -118,13 +127,18 @@ class MlflowTracker:
             try:
                 self._client.log_batch(self._run_id, metrics=self._metrics[:_MAX_BATCH_METRICS])
             except (MlflowException, OSError) as error:
-                warnings.warn(f"MLflow did not take the metrics, which are kept: {error}", stacklevel=2)
+                warnings.warn(
+                    f"MLflow cannot record the metrics, which are kept to be sent later: {error}", stacklevel=2
+                )
                 del self._metrics[:-_MAX_BUFFERED_METRICS]
                 return
             del self._metrics[:_MAX_BATCH_METRICS]
 
     def _resume_run(self, run_dir: Path) -> bool:
-        """True where the run directory names a run that MLflow knows; it is then running again."""
+        """Return whether the run directory names a run that MLflow knows.
+
+        The status of that run is then running again.
+        """
         from mlflow.exceptions import MlflowException
 
         try:

@@ -1,4 +1,4 @@
-"""TensorBoard event files (`tensorboard --logdir runs`)."""
+"""Write TensorBoard event files (`tensorboard --logdir runs`)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorBoard(TrackChoice):
-    """Scalars `train/loss`, `val/accuracy`, `perf/examples_per_s` … by optimizer step; the configuration as text."""
+    """Write scalars by optimizer step, and the configuration as text.
+
+    Tags are `train/loss`, `val/accuracy`, `perf/examples_per_s` …
+    """
 
     folder: Annotated[str, Text(r"\w[\w.-]*", "a plain folder name")] = "tensorboard"  # folder inside the run directory
     flush_s: PositiveInt = 30  # seconds between two writes to the file
 
     def build(self) -> Tracker:
-        """Raises ConfigError where the package is not installed."""
+        """Return the tracker. Raises ConfigError if the package is not installed."""
         if find_spec("tensorboard") is None:
             raise make_missing_package_error("tensorboard", "tensorboard")
         return TensorBoardTracker(self.folder, self.flush_s)
 
 
 class TensorBoardTracker:
-    """Writes one event file for each session of a run."""
+    """Write one event file for each session of a run."""
 
     def __init__(self, folder: str, flush_s: int) -> None:
         self._folder = folder
@@ -57,7 +60,10 @@ class TensorBoardTracker:
             self._writer = None
 
     def _open_writer(self, step: int) -> SummaryWriter:
-        """Opens the file with the first row: what an earlier session wrote from that step on is then hidden."""
+        """Open the file with the first row, which begins at `step`.
+
+        TensorBoard then hides rows that an earlier session wrote from that step on.
+        """
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 

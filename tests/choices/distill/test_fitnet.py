@@ -74,7 +74,7 @@ def test_an_unknown_layer_is_refused_with_the_nearest_before_anything_starts(
 ) -> None:
     refused = dnntrain("plan", *taught_by(short_run, "fitnet"), "distill.layers=conv3")
     assert refused.returncode == 2
-    assert "distill.layers=conv3 is no module" in refused.stderr
+    assert "distill.layers=conv3 does not match a module" in refused.stderr
     assert "conv2" in refused.stderr
     missing = dnntrain("plan", *taught_by(short_run, "fitnet"))
     assert "distill.layers: needs a value" in missing.stderr

@@ -100,7 +100,7 @@ def load_like(mean: tuple[float, ...], std: tuple[float, ...]) -> object:
 
 def test_a_teacher_with_other_classes_is_refused_with_what_works(short_run: Path) -> None:
     message = refused(short_run, num_classes=3, class_names=("a", "b", "c"))
-    assert "it knows 10 classes, the data have 3" in message
+    assert "it has 10 classes, but the data have 3" in message
     assert "distill=attention_transfer" in message
     assert "class 0 is '0', in the data 'a'" in refused(short_run, class_names=tuple("abcdefghij"))
     assert "the same classes in another order" in refused(short_run, class_names=tuple("1023456789"))
@@ -154,7 +154,7 @@ def test_classes_of_a_library_are_compared_before_weights_are_looked_for(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "it knows 1000 classes, the data have 10" in refused(source, input_shape=(3, 32, 32))
+    assert "it has 1000 classes, but the data have 10" in refused(source, input_shape=(3, 32, 32))
 
 
 def test_a_model_of_torchvision_teaches_from_its_cached_weights(
@@ -173,7 +173,7 @@ def test_a_model_of_torchvision_teaches_from_its_cached_weights(
     loaded = load_teacher(source, colours, True)
     assert torch.equal(loaded.model.state_dict()["classifier.3.weight"], published.classifier[3].weight)
     assert loaded.spec.inputs.mean == (0.485, 0.456, 0.406)
-    with pytest.raises(ConfigError, match="it knows 1000 classes, the data have 10"):
+    with pytest.raises(ConfigError, match="it has 1000 classes, but the data have 10"):
         load_teacher(source, of_digits(input_shape=(3, 32, 32)), True)
 
 
@@ -223,7 +223,7 @@ def test_features_of_a_model_for_colours_are_read_for_gray_images(
 
 def test_images_of_two_channels_have_no_library_teacher() -> None:
     message = refused("torchvision:resnet18", input_shape=(2, 32, 32))
-    assert "its weights are for 3 channels; the data have 2" in message
+    assert "its weights are for 3 channels, but the data have 2" in message
     assert "train a teacher on this data" in message
 
 

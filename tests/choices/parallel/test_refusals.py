@@ -40,7 +40,7 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
             "parallel=single has no 'dp'",
             "conf/parallel/ddp.yaml",
         ),
-        (("parallel=auto", "parallel.tp=2"), "chooses the degrees itself", "leave parallel.tp out"),
+        (("parallel=auto", "parallel.tp=2"), "chooses the layout itself", "leave parallel.tp out"),
         # options of another kind of parallelism
         ((FSDP, "parallel.bucket_size_mb=10"), "parallel.bucket_size_mb=10", "leave parallel.bucket_size_mb out"),
         ((PP, "parallel.static_graph=true"), "parallel.static_graph=true applies to plain data", "use parallel=ddp"),

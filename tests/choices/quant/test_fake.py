@@ -121,7 +121,7 @@ def test_the_rounded_forward_pass_is_that_of_folded_rounded_convolutions() -> No
     factor = model.norm.weight / (model.norm.running_var + model.norm.eps).sqrt()  # type: ignore[operator]
     folded = model.conv.weight * factor.view(-1, 1, 1, 1)
     assert torch.allclose(plain, functional.conv2d(images, folded, fused.bias), atol=1e-6)
-    on(model, "quantises")
+    on(model, "quantizes")
     scale = folded.abs().amax((1, 2, 3), keepdim=True) / 127
     rounded = torch.round(images * 255) / 255
     expected = functional.conv2d(rounded, torch.round(folded / scale) * scale, fused.bias)

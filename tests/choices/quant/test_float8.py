@@ -207,7 +207,7 @@ def test_a_gpu_of_less_capability_is_named_with_what_works_there() -> None:
     found = find_refusals(decode_config(compose(["quant=float8"], None)), hardware, 1)
     assert [str(refusal) for refusal in found] == [
         "quant=float8 computes in 8-bit floating point, which needs a CUDA device of compute capability 8.9 or more; "
-        "here is NVIDIA A100 of capability 8.0\n  use quant=int8_dynamic, or quant=int8_weight_only"
+        "this machine has NVIDIA A100 of capability 8.0\n  use quant=int8_dynamic, or quant=int8_weight_only"
     ]
 
 
@@ -217,14 +217,14 @@ def test_it_is_refused_on_a_cpu_before_training(verb: str, tmp_path: Path, capsy
     assert main([verb, *words]) == 2
     first, fix = capsys.readouterr().err.splitlines()
     assert first.startswith("dnntrain: quant=float8 computes in 8-bit floating point")
-    assert first.endswith("compute capability 8.9 or more; here is a CPU")
+    assert first.endswith("compute capability 8.9 or more; this machine has a CPU")
     assert fix == "  use quant=int8_dynamic, or quant=int8_weight_only"
     assert not (tmp_path / "run").exists()
 
 
 def test_a_network_without_such_a_layer_is_refused_at_plan_time() -> None:
     model = nn.Sequential(nn.Conv2d(1, 16, 8), nn.Flatten(), nn.Linear(16, 10))
-    with pytest.raises(ConfigError, match="multiples of 16, and this model has none"):
+    with pytest.raises(ConfigError, match="multiples of 16, but this model has none"):
         check_quantizable(Float8(), "float8", model, torch.zeros(2, 1, 8, 8))
     check_layers(network())
 

@@ -35,7 +35,7 @@ def rounding_network(images: torch.Tensor) -> nn.Module:
     for module, place in map_reaches(model).values():
         getattr(module, f"{place}_reach").copy_(getattr(module, f"{place}_seen").clamp_min(0))
     for module in list_fake_modules(model):
-        module.observes, module.quantises = False, True  # type: ignore[assignment]
+        module.observes, module.quantizes = False, True  # type: ignore[assignment]
     return model.eval()
 
 
