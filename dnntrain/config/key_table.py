@@ -132,7 +132,8 @@ class KeyTable:
         if nearest_name is None:
             raise UnknownKeyError(f"{group} has no choice {name!r}", self._list_names(group))
         addition = "" if nearest_name in chosen_names else f", with +{group}=[{nearest_name}]"
-        hint = f"did you mean {'.'.join((group, nearest_name, *keys[2:]))!r}{addition}? ({self._locate_choice(group, nearest_name)})"
+        location = self._locate_choice(group, nearest_name)
+        hint = f"did you mean {'.'.join((group, nearest_name, *keys[2:]))!r}{addition}? ({location})"
         raise UnknownKeyError(f"{group} has no choice {name!r}", hint)
 
     def _find_in_section(

@@ -68,7 +68,8 @@ def read_choice_schema(path: Path) -> ChoiceSchema:
     if len(choice_nodes) != 1:
         names = ", ".join(node.name for node in choice_nodes) or "none"
         raise ValueError(
-            f"{path}: a module of a choice must define exactly one public @dataclass(frozen=True) with a build method; found {names}"
+            f"{path}: a module of a choice must define exactly one public "
+            f"@dataclass(frozen=True) with a build method; found {names}"
         )
     node = choice_nodes[0]
     fields, protocols = _read_fields(node, tree, path), frozenset(_find_protocols(node, tree, path))

@@ -171,7 +171,8 @@ def _note_dropped_values(selection: Selection) -> list[str]:
         }
         if groups:
             notes.append(
-                f"{format_path(layer.file.path)}: its values for {', '.join(sorted(groups))} are dropped, because their choice was replaced"
+                f"{format_path(layer.file.path)}: its values for {', '.join(sorted(groups))} "
+                "are dropped, because their choice was replaced"
             )
     return notes
 

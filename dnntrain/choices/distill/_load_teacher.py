@@ -66,8 +66,8 @@ def _load_export(source: str, context: BuildContext) -> TeacherModel:
     if not path.exists():
         raise ConfigError(
             "there is no such run directory, export or model",
-            f"{suggest_run(path, 'config.json')}; or name torchvision:NAME or timm:NAME. A resumed run needs its original "
-            "teacher: restore it at this path, or link to it",
+            f"{suggest_run(path, 'config.json')}; or name torchvision:NAME or timm:NAME. "
+            "A resumed run needs its original teacher: restore it at this path, or link to it",
         )
     model_export = load_exported_model(path)
     inputs = model_export.spec.inputs

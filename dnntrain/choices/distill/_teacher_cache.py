@@ -52,8 +52,8 @@ def open_cache(
     if row_bytes * context.train_examples > limit_bytes:
         needed_gb = row_bytes * context.train_examples / 1e9
         raise ConfigError(
-            f"distill.cache={options.cache} needs {needed_gb:.2g} GB for one view of each of {context.train_examples} examples, "
-            f"but distill.cache_size_gb={options.cache_size_gb:g} allows less",
+            f"distill.cache={options.cache} needs {needed_gb:.2g} GB for one view of each of "
+            f"{context.train_examples} examples, but distill.cache_size_gb={options.cache_size_gb:g} allows less",
             f"use distill.cache_size_gb={needed_gb * 1.1:.2g} or more, distill.cache=none, or a layer with fewer outputs",
         )
     if options.cache == "memory":

@@ -80,6 +80,7 @@ def _check_maps(modules: tuple[str, ...] | list[str], shapes: list[tuple[int, ..
     for module, shape in zip(modules, shapes, strict=True):
         if len(shape) != 3:
             raise ConfigError(
-                f"distill=attention_transfer needs maps, but {module} of the {owner} returns {'x'.join(map(str, shape))} for an image",
+                f"distill=attention_transfer needs maps, but {module} of the {owner} returns "
+                f"{'x'.join(map(str, shape))} for an image",
                 "name convolutional modules, or use distill=fitnet",
             )

@@ -77,7 +77,10 @@ class DataStallGuard(StepGuard):
         share = max(stats.sums, default=0.0)
         if share <= self._options.max_wait_fraction:
             return None
-        reason = f"rank {stats.sums.index(share)} spent {share:.0%} of its time waiting for data; more data.num_workers may help"
+        reason = (
+            f"rank {stats.sums.index(share)} spent {share:.0%} of its time waiting for data; "
+            "more data.num_workers may help"
+        )
         return Alarm("data_stall", reason, self.action, {"waiting": share})
 
 

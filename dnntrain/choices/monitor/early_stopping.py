@@ -55,7 +55,7 @@ class PatienceCounter:
             return None
         best = "nan" if self._best is None else f"{self._sign * self._best:.4f}"
         return StopTraining(
-            f"early stopping: validation {self._metric.name} has not improved on {best} for {self._patience} evaluations"
+            f"early stopping: validation {self._metric.name} did not improve on {best} for {self._patience} evaluations"
         )
 
     def state_dict(self) -> dict[str, Any]:

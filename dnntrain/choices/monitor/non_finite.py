@@ -17,7 +17,8 @@ class NonFinite(AlarmReaction):
     With float16, the loss scale handles a gradient that overflows while the loss is finite.
     """
 
-    # As the update is applied, what is only logged mostly ends the run at the next row of metrics: the event says where it began.
+    # With `log` the update is applied, so the run mostly ends at the next row of metrics.
+    # The event names the step where it began.
     action: Literal["log", "skip", "rollback", "stop"] = "skip"  # reaction to an alarm
 
     def build(self, context: BuildContext) -> Hooks:

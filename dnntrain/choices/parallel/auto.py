@@ -54,14 +54,16 @@ def choose_parallel_dims(
     if not device_bytes or state_bytes + other_bytes <= usable_bytes:
         return (
             ParallelDims(replicate=ranks),
-            f"ddp on {ranks} ranks: a whole copy needs {_format_gib(state_bytes + other_bytes)} of {_format_gib(usable_bytes)}",
+            f"ddp on {ranks} ranks: a whole copy needs "
+            f"{_format_gib(state_bytes + other_bytes)} of {_format_gib(usable_bytes)}",
         )
     divisors = [shard for shard in range(2, ranks + 1) if ranks % shard == 0]
     for shard in divisors:
         if state_bytes / shard + other_bytes <= usable_bytes:
             kind = "fsdp" if shard == ranks else "hsdp"
             return ParallelDims(replicate=ranks // shard, shard=shard), (
-                f"{kind}: a copy needs {_format_gib(state_bytes + other_bytes)} of {_format_gib(usable_bytes)}; in {shard} shards it fits"
+                f"{kind}: a copy needs {_format_gib(state_bytes + other_bytes)} of {_format_gib(usable_bytes)}; "
+                f"in {shard} shards it fits"
             )
     return ParallelDims(
         shard=ranks

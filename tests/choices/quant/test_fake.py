@@ -168,7 +168,7 @@ def test_names_and_saved_tensors_stay_and_it_all_comes_out_again() -> None:
 
 def test_a_layer_with_a_forward_pass_of_its_own_is_refused() -> None:
     model = WeightStandardization().convert(network())
-    with pytest.raises(ConfigError, match="StandardisedConv2d"):
+    with pytest.raises(ConfigError, match="StandardizedConv2d"):
         insert_fake_quantization(model, (1, 8, 8))
 
 
