@@ -1,1 +1,1 @@
-"""Run on several ranks: mesh, data, tensor and pipeline parallelism, rendezvous, watchdog."""
+"""Run on several ranks: mesh, parallelism, rendezvous and watchdog."""

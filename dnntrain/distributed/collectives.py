@@ -49,7 +49,9 @@ def join_process_group(
 
 
 def set_gloo_interface() -> None:
-    """Set the network interface of gloo to the one that reaches the main rank, unless it is set.
+    """Make gloo use the network interface that reaches the main rank.
+
+    An interface that is set in the environment remains.
 
     gloo's default may be wrong, because the name of a host may resolve to the loopback interface.
     """
@@ -61,7 +63,7 @@ def set_gloo_interface() -> None:
 
 
 def find_interface(address: str) -> str | None:
-    """Return the network interface that reaches `address` over IPv4, or None if it is unknown."""
+    """Return the interface that reaches `address` over IPv4, or None."""
     try:
         import fcntl
 
@@ -93,14 +95,17 @@ def leave_process_group() -> None:
 
 
 def reduce_sum(tensor: Tensor) -> Tensor:
-    """Return the sum of `tensor` over all ranks, on every rank; `tensor` is changed in place."""
+    """Sum `tensor` over all ranks in place and return it."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def gather_tensors(tensor: Tensor, device: str) -> list[Tensor]:
-    """Return the `tensor` of each rank, in the order of ranks. All must have one shape."""
+    """Return the `tensor` of each rank, in the order of ranks.
+
+    All ranks must have the same shape.
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [tensor]
     device_tensor = tensor.to(device)
@@ -122,7 +127,7 @@ def reduce_any_flags(flags: Sequence[bool], device: str) -> list[bool]:
 
 
 def gather_bytes(data: bytes, device: str) -> list[bytes]:
-    """Return the `data` of each rank on every rank, in the order of ranks, without pickle."""
+    """Return the `data` of each rank, in the order of ranks, without pickle."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [data]
     sizes = [int(size) for size in gather_tensors(torch.tensor([len(data)]), device)]

@@ -36,7 +36,9 @@ class Traffic:
 def all_reduce_traffic(
     name: str, size_bytes: float, calls: int, ranks: int, stride: int, beside: Literal["backward", "nothing"]
 ) -> Traffic:
-    """Return the traffic of `calls` ring all-reduces over `size_bytes` in total.
+    """Return the traffic of ring all-reduces.
+
+    The `calls` collectives have `size_bytes` in total.
 
     A ring all-reduce over n ranks sends 2(n − 1)/n of its bytes, in 2(n − 1) hops.
     """
@@ -46,7 +48,9 @@ def all_reduce_traffic(
 def gather_or_scatter_traffic(
     name: str, size_bytes: float, calls: int, ranks: int, stride: int, beside: Literal["computation", "backward"]
 ) -> Traffic:
-    """Return the traffic of `calls` ring all-gathers or reduce-scatters of `size_bytes` in total.
+    """Return the traffic of ring all-gathers or reduce-scatters.
+
+    The `calls` collectives have `size_bytes` in total.
 
     Each sends (n − 1)/n of the bytes of the full tensors over n ranks, in n − 1 hops.
     """

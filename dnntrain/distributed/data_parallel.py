@@ -101,7 +101,7 @@ def apply_fsdp(model: nn.Module, units: Sequence[nn.Module], layout: ParallelCon
 
 
 def _shard_dimension(parameter: nn.Parameter) -> Shard | None:
-    """Return dimension 1 for parameters whose first dimension is already interleaved, else None.
+    """Return `Shard(1)` if the first dimension is interleaved already, else None.
 
     Stacked outputs (query, key, value) are sharded along the first dimension by tensor parallelism.
     """
@@ -130,7 +130,7 @@ def _disable_gradient_sync(model: FSDPModule) -> Iterator[None]:
 
 
 def get_no_sync(model: nn.Module) -> Callable[[], AbstractContextManager[None]]:
-    """Return a context in which backward passes accumulate the gradients of this rank only."""
+    """Return a context in which gradients accumulate without communication."""
     if isinstance(model, FSDPModule):
         return partial(_disable_gradient_sync, model)
     no_sync: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
@@ -148,7 +148,7 @@ def broadcast_buffers(model: nn.Module, mesh: Mesh) -> None:
 
 
 def checkpoint_activations(units: Sequence[nn.Module], kind: Literal["none", "selective", "full"]) -> None:
-    """Recompute the activations of `units` in the backward pass instead of saving them.
+    """Recompute activations of `units` in the backward pass, not saving them.
 
     "selective" saves the results of matrix products, convolutions and attention. Parameter names and
     random numbers do not change, and the running statistics of batch norm are updated only once.
@@ -188,7 +188,7 @@ def _enter_both(first: AbstractContextManager[Any], second: AbstractContextManag
 
 @contextmanager
 def _freeze_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """Keep the running statistics of batch norm layers unchanged while they run in training mode."""
+    """Keep running statistics of batch norm unchanged in training mode."""
     saved_buffers = [[(buffer, buffer.clone()) for buffer in norm.buffers()] for norm in norms]
     try:
         yield

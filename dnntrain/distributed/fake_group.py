@@ -1,4 +1,4 @@
-"""Simulate a process group with torch's fake backend, whose collectives send nothing."""
+"""Simulate a process group with torch's fake backend, which sends nothing."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def sum_over_mesh(tensor: Tensor, mesh: DeviceMesh) -> Tensor:
 
 
 def _get_sharding_groups(tensor: Tensor) -> tuple[dist.ProcessGroup, ...]:
-    """Return the groups over which a tensor is sharded; empty if this rank holds the full tensor."""
+    """Return the groups over which a tensor is sharded; empty if it is full."""
     if not isinstance(tensor, DTensor):
         return ()
     mesh = tensor.device_mesh

@@ -1,4 +1,4 @@
-"""Compute the degrees of parallelism: replicas, shards, tensor-parallel ranks, pipeline stages.
+"""Compute the degrees of parallelism.
 
 The module does arithmetic only, without torch.
 """
@@ -109,7 +109,7 @@ class ParallelizedModel:
 
 @dataclass(frozen=True)
 class ParallelConfig(ParallelChoice):
-    """The options of all choices of `parallel`: the degrees, and options for each kind of parallelism.
+    """The options of all choices of `parallel`.
 
     A degree of null takes the ranks that the other degrees leave. All layouts use a device mesh of
     dimensions pp × replicate × shard × tp.
@@ -134,7 +134,10 @@ class ParallelConfig(ParallelChoice):
         return self.resolve_dims(ranks)
 
     def resolve_dims(self, ranks: int) -> ParallelDims:
-        """Return the degrees for `ranks` processes. Raises ConfigError if their product differs."""
+        """Return the degrees for `ranks` processes.
+
+        Raises ConfigError if their product differs.
+        """
         degree_by_name = self._requested_degrees
         free_names = [name for name, degree in degree_by_name.items() if degree is None]
         if len(free_names) > 1:
@@ -146,8 +149,10 @@ class ParallelConfig(ParallelChoice):
         if free_names:
             if ranks % fixed_product:
                 raise ConfigError(
-                    f"{_format_product(degree_by_name)} = {fixed_product} does not divide {ranks} ranks, so parallel.{free_names[0]}=null cannot be computed",
-                    f"use launch.nproc={max(1, ranks // fixed_product) * fixed_product}, or degrees whose product divides {ranks}",
+                    f"{_format_product(degree_by_name)} = {fixed_product} does not divide {ranks} ranks, so "
+                    f"parallel.{free_names[0]}=null cannot be computed",
+                    f"use launch.nproc={max(1, ranks // fixed_product) * fixed_product}, or degrees whose "
+                    f"product divides {ranks}",
                 )
             degree_by_name[free_names[0]] = ranks // fixed_product
         elif fixed_product != ranks:
@@ -204,7 +209,7 @@ def _format_product(degree_by_name: dict[str, int | None]) -> str:
 
 
 def _suggest_dims(degree_by_name: dict[str, int | None], ranks: int) -> str:
-    """Return an override of a data dimension with which the product fits, if there is one."""
+    """Return an override of a data dimension with which the product fits."""
     for name in ("replicate", "shard"):
         other_product = math.prod(degree or 1 for other_name, degree in degree_by_name.items() if other_name != name)
         if ranks % other_product == 0:
@@ -213,7 +218,7 @@ def _suggest_dims(degree_by_name: dict[str, int | None], ranks: int) -> str:
 
 
 def partition_costs(costs: Sequence[float], num_parts: int) -> list[int]:
-    """Partition `costs` into consecutive parts so that the largest sum of a part is minimal.
+    """Partition `costs` into consecutive parts with minimal largest sum.
 
     Returns the bounds of the parts, [num_parts + 1]; no part is empty. Dynamic programming over the
     last bound, O(num_parts · n²). Raises ValueError if there are more parts than costs.

@@ -34,7 +34,9 @@ def parallelize_model(
     activation_checkpointing: Literal["none", "selective", "full"] = "none",
     wrap_model: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> ParallelizedModel:
-    """Apply the parallelism of `layout` to `model`, whose full weights are equal on all ranks.
+    """Apply the parallelism of `layout` to `model`.
+
+    All ranks must hold the same full weights.
 
     Without a `layout` (one process), only activation checkpointing is applied.
 

@@ -1,4 +1,4 @@
-"""Pipeline parallelism: the stages of a model, and the executor that runs torch's schedules.
+"""Pipeline parallelism: stages, and the executor of torch's schedules.
 
 A model is split between its sections (`nn/partition.py`).
 """
@@ -23,7 +23,10 @@ LossFunction = Callable[[ModelOutputs, Batch], Tensor]
 
 
 class StageModule(nn.Module):
-    """Sections `first` to `last` (exclusive) of a model whose other sections are removed."""
+    """Sections `first` to `last` (exclusive) of a model.
+
+    The other sections of `model` are removed.
+    """
 
     def __init__(self, model: nn.Module, first: int, last: int) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ def make_stages(
 
 
 def merge_stages(model: nn.Module, stages: Sequence[StageModule]) -> nn.Module:
-    """Return `model` with the modules and parameters of `stages`, under their plain names."""
+    """Return `model` with the modules and parameters of `stages`."""
     for stage in stages:
         if stage.model is not model:
             for name in stage.owns:
@@ -74,7 +77,7 @@ def merge_stages(model: nn.Module, stages: Sequence[StageModule]) -> nn.Module:
 
 
 def _get_shared_modules(model: nn.Module) -> dict[int, Any]:
-    """Return the modules of which no section owns any part, for the memo of `copy.deepcopy`."""
+    """Return the modules of which no section owns any part, by id."""
     owned_names = [name for section in get_sections(model) for name in section.owned_names]
     return {
         id(module): module
@@ -177,7 +180,7 @@ class PipelineExecutor:
 
     @torch.no_grad()
     def compute_outputs(self, batch: Batch) -> Tensor:
-        """Return the outputs [n, …] on the ranks of the last stage, and zeros on the others."""
+        """Return the outputs [n, …] on ranks of the last stage, else zeros."""
         size, count = self._evaluation_size, self._evaluation_parts
         inputs = self._pad_inputs(batch, size * count)
         chunks = [(chunk,) for chunk in torch.split(inputs, size)]
@@ -236,7 +239,10 @@ def _make_schedule(
 
 
 def autocast_forward(module: nn.Module, device_type: str, dtype: torch.dtype) -> None:
-    """Run the forward pass of `module` under autocast, also if a schedule of torch calls it."""
+    """Run the forward pass of `module` under autocast.
+
+    torch's schedules call the module themselves.
+    """
     inner = module.forward
 
     def forward(features: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""PowerSGD gradient compression: torch's hook, with state that is saved in checkpoints.
+"""PowerSGD gradient compression: torch's hook, with saved state.
 
 Source: Vogels et al., "PowerSGD: practical low-rank gradient compression", 2019.
 """
@@ -30,7 +30,7 @@ def register_powersgd(ddp_model: Any) -> None:
 def get_powersgd_state(
     run_modules: Sequence[nn.Module], world: World, warn: Callable[[str], None]
 ) -> dict[str, PowerSgd]:
-    """Return the state of PowerSGD to save in checkpoints, by name; empty if it is not used.
+    """Return the state of PowerSGD by name; empty if it is not used.
 
     Call it before training.
     """
@@ -42,7 +42,9 @@ def get_powersgd_state(
 
 
 class PowerSgd:
-    """The state of torch's hook: number of steps, factors P and Q of each bucket, and each rank's error.
+    """The state of torch's hook, which is saved in checkpoints.
+
+    It has the number of steps, the factors P and Q of each bucket, and the error of each rank.
 
     The error is the part of a rank's gradients in a bucket that the factors do not represent; it is
     added to the next gradients. With another number of ranks or other buckets, the saved state does

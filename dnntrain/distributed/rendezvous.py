@@ -1,4 +1,4 @@
-"""Exchange messages between ranks through the store of the rendezvous, without collectives.
+"""Exchange messages between ranks through the store of the rendezvous.
 
 The store answers even if a collective hangs. A rank that fails writes a `Failure` to the store, and
 every other rank ends with the message and exit code of that failure.
@@ -65,7 +65,7 @@ class Failure:
         return cls(rank, host, "bug", 1, f"{type(error).__name__}: {error}", traceback=text)
 
     def to_exception(self, with_rank: bool = True) -> DnntrainError:
-        """Return the exception that every rank ends with; for a bug, it includes the traceback."""
+        """Return the exception of every rank; for a bug, with the traceback."""
         if self.kind == "bug":
             return RankError(f"rank {self.rank} on {self.host} ended with an error:\n{self.traceback}")
         prefix = (
@@ -112,7 +112,10 @@ class Rendezvous:
         self.store.set(key, data)  # type: ignore[arg-type]
 
     def get(self, key: str, timeout_s: float = JOIN_TIMEOUT_S) -> bytes:
-        """Wait for `key` and return its value. Raises the error of a rank that fails meanwhile."""
+        """Wait for `key` and return its value.
+
+        Raises the error of a rank that fails meanwhile.
+        """
         self._wait_for_keys([key], timeout_s)
         return self.store.get(key)
 
@@ -163,7 +166,7 @@ class Rendezvous:
             raise error
 
     def report_failure(self, failure: Failure) -> Failure:
-        """Write `failure` for all ranks unless there is an earlier failure; return the earliest."""
+        """Write `failure` unless there is an earlier one; return the earliest."""
 
         def post_failure() -> Failure:
             return Failure.from_bytes(self.store.compare_set("failure", "", failure.to_bytes().decode()))

@@ -6,14 +6,17 @@ import torch
 
 
 class RngReplay:
-    """Saves the random generators of host and `device`, to repeat a pass with the same dropout."""
+    """Saves the random generators of host and device to repeat a pass.
+
+    The repeated pass has the same dropout.
+    """
 
     def __init__(self, device: str | torch.device) -> None:
         self._cuda = torch.device(device) if torch.device(device).type == "cuda" else None
         self.save()
 
     def begin_pass(self, replay: bool) -> None:
-        """Prepare a pass: save the generators, or restore them for a `replay` of the previous pass."""
+        """Save the generators before a pass, or restore them for a `replay`."""
         if replay:
             self.restore()
         else:

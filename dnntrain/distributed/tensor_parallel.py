@@ -1,4 +1,4 @@
-"""Tensor parallelism: divide the width of layers over ranks, by the plan of the model.
+"""Tensor parallelism: divide the width of layers by the plan of the model.
 
 `nn/partition.py` has the plans. Each layer computes on plain local tensors with its own forward; the
 sums over ranks are DTensor redistributions. Parameters are DTensors, so that optimizers, averages and
@@ -99,7 +99,10 @@ def _make_feature_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh)
 
 
 def _get_local_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the local shards of the parameters and buffers; gradients flow to the parameters."""
+    """Return the local shards of parameters and buffers.
+
+    Gradients flow to the parameters.
+    """
     tensors: dict[str, Tensor] = {}
     for name, tensor in module._parameters.items():
         if tensor is not None:
@@ -109,7 +112,7 @@ def _get_local_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _make_shell(module: nn.Module, num_parts: int, bias: bool) -> nn.Module:
-    """Return a copy of `module` with its forward and attributes, but without weights and hooks.
+    """Return a copy of `module` without weights and hooks.
 
     Group norm and batch norm get one of `num_parts` equal parts of their groups and channels.
     """

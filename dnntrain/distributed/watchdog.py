@@ -1,4 +1,6 @@
-"""Detect ranks that are dead, stopped or unreachable, which a blocked collective cannot detect.
+"""Detect ranks that are dead, stopped or unreachable.
+
+A blocked collective cannot detect them.
 
 A thread of each rank increments a counter in the store and reads the counter of the next rank. If a
 counter does not change for `launch.hang_timeout`, its rank counts as hung: all ranks write their
@@ -43,7 +45,9 @@ LOST_CONTACT_HINT = (
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """The identity of a process, which distinguishes it from later processes with the same number.
+    """The identity of a process.
+
+    It differs from later processes with the same number.
 
     pid_namespace  the running kernel and the namespace of process numbers
     start_time     the kernel's start time of the process
@@ -134,7 +138,9 @@ class Watchdog:
         return f"rank {rank} on {host} got no answer from the main rank's store for {silent_s:.0f} s"
 
     def write_stacks(self, error: BaseException | None = None) -> None:
-        """Write the stacks of this rank's threads, after the traceback of `error` if there is one.
+        """Write the stacks of this rank's threads.
+
+        The traceback of `error`, if there is one, comes first.
 
         Only the first call writes.
         """
@@ -225,7 +231,8 @@ class Watchdog:
                 "D": "it waits for a device",
                 "?": "its node may be unreachable",
             }
-            text = f"{neighbor} sent no heartbeat for {self._timeout_s:g} s: {state_descriptions.get(state, f'its state is {state}')}"
+            description = state_descriptions.get(state, f"its state is {state}")
+            text = f"{neighbor} sent no heartbeat for {self._timeout_s:g} s: {description}"
             hint = f"stacks of all ranks: {self._folder}/stacks-rank_*.txt; the deadline is launch.hang_timeout"
             self._post_failure(Failure(self._next, self._neighbor.host, "hung", 1, text, hint))
             self._kill_hung_process(self._neighbor)
@@ -233,7 +240,7 @@ class Watchdog:
         return None
 
     def _post_failure(self, failure: Failure) -> Failure:
-        """Write the failure to the store in another thread, because the store may not answer."""
+        """Write the failure to the store in another thread, as it may not answer."""
         threading.Thread(target=self._rendezvous.report_failure, args=(failure,), daemon=True).start()
         return failure
 
@@ -287,7 +294,10 @@ def _read_pid_namespace() -> str:
 
 
 def _read_process_stat(pid: int) -> tuple[str, str]:
-    """Return (state, start time) of a process from /proc/PID/stat; the state is X if it has ended."""
+    """Return (state, start time) of a process from /proc/PID/stat.
+
+    The state is X if the process has ended.
+    """
     try:
         stat_fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -1,1 +1,1 @@
-"""Plan a run from its configuration and hardware: layout, micro-batches, memory, precision, threads."""
+"""Plan a run: layout, micro-batches, memory, precision and threads."""

@@ -1,4 +1,4 @@
-"""Compute the batch size of each epoch (`sched.applies_to=batch_size`) before the run starts."""
+"""Compute the batch size of each epoch for `sched.applies_to=batch_size`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def is_batch_size_scheduled(config: RunConfig) -> bool:
 
 
 def with_schedule_length(config: RunConfig, context: BuildContext) -> BuildContext:
-    """Return `context` with the length of the run, if the schedule sets the batch size.
+    """Return `context` with the run's length if the batch size is scheduled.
 
     The length is in the unit that the schedule counts: epochs or steps. Raises ConfigError if the
     duration is a time, since the epochs are then unknown before the run.
@@ -84,7 +84,8 @@ def with_schedule_length(config: RunConfig, context: BuildContext) -> BuildConte
     duration = config.train.duration
     if duration.unit == "s":
         raise ConfigError(
-            f"sched.applies_to=batch_size does not support train.duration={duration}: the epochs of a run by time are unknown beforehand",
+            f"sched.applies_to=batch_size does not support train.duration={duration}: the epochs of a run by "
+            "time are unknown beforehand",
             f"give train.duration in epochs or steps, or {LEAVE_OUT_HINT}",
         )
     if duration.unit == "ep":

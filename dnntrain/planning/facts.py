@@ -56,7 +56,7 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
 
 
 def get_choice_name(config: RunConfig, group: str) -> str:
-    """Return the name of the choice of `group` as typed, which may be the name of a preset."""
+    """Return the name of the choice of `group` as typed; it may be a preset."""
     choices = config.resolved.get("choices", {})
     name: str = choices.get(group) or config.resolved.get(group, {}).get("name", group)
     return name

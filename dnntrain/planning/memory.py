@@ -54,7 +54,7 @@ def estimate_memory(
 
 
 def add_method_memory(plan: Plan, hooks: Hooks) -> Plan:
-    """Return `plan` with the memory of the methods, which is known once they are built."""
+    """Return `plan` with the memory of the methods, once they are built."""
     memory_uses = [measure(plan.degrees.shard) for measure in hooks.memory_use]
     memory = replace(
         plan.memory,

@@ -1,4 +1,4 @@
-"""Plan the ranks, the degrees of parallelism, the pipeline stages and the micro-batches of a run."""
+"""Plan ranks, degrees of parallelism, pipeline stages and micro-batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: 
     ranks = _count_started_ranks(config, hardware, world)
     if planned_ranks not in (None, ranks):
         raise ConfigError(
-            f"cluster.world_size={planned_ranks} is for planning only, but this run has {ranks} process{'' if ranks == 1 else 'es'}",
+            f"cluster.world_size={planned_ranks} is for planning only, but this run has {ranks} "
+            f"process{'' if ranks == 1 else 'es'}",
             f"use dnntrain plan without launch.nproc, or leave cluster.world_size out and start {planned_ranks} ranks",
         )
     return ranks
@@ -83,7 +84,8 @@ def plan_parallelism(
     if dims.tp > 1 and not model.divided:
         raise ConfigError(
             f"{model.name} does not support parallel.tp={dims.tp}: it does not define a tensor-parallel plan",
-            "use parallel=ddp or parallel=fsdp, or a model with a plan: mlp, vit_tiny, small_cnn, resnet_cifar, resnet18, wide_resnet",
+            "use parallel=ddp or parallel=fsdp, or a model with a plan: mlp, vit_tiny, small_cnn, "
+            "resnet_cifar, resnet18, wide_resnet",
         )
     bounds: tuple[int, ...] = ()
     if dims.pp > 1:
@@ -96,7 +98,8 @@ def plan_parallelism(
             )
         if stages > count:
             raise ConfigError(
-                f"parallel.pp={dims.pp} × parallel.stages_per_rank={config.parallel.stages_per_rank} = {stages} stages, "
+                f"parallel.pp={dims.pp} × parallel.stages_per_rank={config.parallel.stages_per_rank} = "
+                f"{stages} stages, "
                 f"but {model.name} has {count} sections",
                 f"use parallel.pp={count} or less, with parallel.stages_per_rank=1",
             )
@@ -116,10 +119,11 @@ def plan_parallelism(
 def compute_micro_batches(
     config: RunConfig, dims: ParallelDims, examples: int, timetable: EpochSchedule
 ) -> dict[int, tuple[int, int]]:
-    """Return the size of the largest micro-batch and the most micro-batches per step, by batch size.
+    """Return size and number of micro-batches for each batch size.
 
-    The largest micro-batch is in examples, and the number of micro-batches is the largest of any data
-    rank. Both follow the order in which the data pipeline will split batches.
+    The size is the number of examples of the largest micro-batch. The number is the largest number of
+    micro-batches of a data rank in a step. Both follow the way in which the data pipeline splits
+    batches.
     """
     # Pair blocks make shares uneven. Without train.micro_batch_size, each share is still one forward pass.
     world = World(0, dims.data_ranks)
@@ -167,35 +171,39 @@ def check_pipeline(
     examples, size = timetable.examples, timetable.sizes[-1]
     if micro_batch_count < stages:
         raise ConfigError(
-            f"{micro_batch_count} micro-batches are fewer than the {stages} stages of the pipeline (parallel.pp={dims.pp} × "
+            f"{micro_batch_count} micro-batches are fewer than the {stages} stages of the pipeline "
+            f"(parallel.pp={dims.pp} × "
             f"parallel.stages_per_rank={config.parallel.stages_per_rank}), so most stages would be idle",
             _suggest_micro_batch(config, dims, timetable),
         )
     if config.parallel.schedule == "interleaved" and micro_batch_count % dims.pp:
         raise ConfigError(
-            f"parallel.schedule=interleaved: the number of micro-batches must be a multiple of parallel.pp={dims.pp}, not {micro_batch_count}",
+            "parallel.schedule=interleaved: the number of micro-batches must be a multiple of "
+            f"parallel.pp={dims.pp}, not {micro_batch_count}",
             f"{_suggest_micro_batch(config, dims, timetable)}, or parallel.schedule=1f1b parallel.stages_per_rank=1",
         )
     is_uneven = examples % size or size % (dims.data_ranks * micro_batch_count)
     if not timetable.is_constant and model.batch_norms and config.norm.batch_statistics:
         raise ConfigError(
-            "a pipeline pads the smaller batches of sched.applies_to=batch_size, because its micro-batches have one size and number, "
+            "a pipeline pads the smaller batches of sched.applies_to=batch_size, because its micro-batches "
+            "have one size and number, "
             "and batch norm would see the padding",
             "use norm=group, or leave batch_size out of sched.applies_to",
         )
     if is_uneven and model.batch_norms and config.norm.batch_statistics:
         raise ConfigError(
-            "a pipeline pads uneven micro-batches, because its micro-batches have one size, and batch norm would see the padding: "
+            "a pipeline pads uneven micro-batches, because its micro-batches have one size, and batch norm "
+            "would see the padding: "
             f"{examples} examples, train.batch_size={size}, {micro_batch_count} micro-batches on each data rank",
             f"use norm=group, or train.max_examples={examples - examples % size} and a batch that divides",
         )
 
 
 def _suggest_micro_batch(config: RunConfig, dims: ParallelDims, timetable: EpochSchedule) -> str:
-    """Return a hint with a train.micro_batch_size that gives the pipeline enough micro-batches.
+    """Return a hint that gives the pipeline enough micro-batches.
 
-    It is the largest such size up to the requested size, else the smallest such size above it. If
-    there is none, the hint names a batch size that can be split.
+    It names the largest train.micro_batch_size up to the requested size that does so, else the
+    smallest above it. If there is none, it names a batch size that can be split.
     """
     stages = dims.pp * config.parallel.stages_per_rank
     multiple = dims.pp if config.parallel.schedule == "interleaved" else 1

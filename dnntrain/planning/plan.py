@@ -19,7 +19,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Sizes of the data set: the examples of each split, their form, and whether they are resident."""
+    """Sizes of the data set: the examples of each split, and their form."""
 
     name: str
     train: int
@@ -29,7 +29,10 @@ class DataFacts:
     resident: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Return the entry `data` of plan.json, without the names, of which there may be thousands."""
+        """Return the entry `data` of plan.json.
+
+        It leaves out the names of targets, of which there may be thousands.
+        """
         spec = self.spec
         shapes = {"input_shape": spec.inputs.shape, "output_shape": spec.output.shape}
         return {
@@ -169,7 +172,8 @@ class Plan:
     @property
     def _teacher_text(self) -> str:
         weights, activations = map(format_bytes, (self.memory.teacher_weights, self.memory.teacher_activations))
-        return f"holds {format_bytes(self.memory.teacher)} of that on each rank: {weights} of weights, {activations} to compute"
+        total = format_bytes(self.memory.teacher)
+        return f"holds {total} of that on each rank: {weights} of weights, {activations} to compute"
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of plan.json."""
@@ -185,7 +189,8 @@ class Plan:
         """Return the rows (label, text) of the plan as it is displayed."""
         total = pluralize(self.total_steps, "step") if self.total_steps else "as many steps as fit"
         accumulation_text = "in the pipeline" if self.degrees.pp > 1 else "accumulated"
-        equation = f"{pluralize(self.degrees.data_ranks, 'data rank')} × {self.accumulation} {accumulation_text} × {self.micro_batch_size}"
+        data_ranks = pluralize(self.degrees.data_ranks, "data rank")
+        equation = f"{data_ranks} × {self.accumulation} {accumulation_text} × {self.micro_batch_size}"
         rows = [
             ("run", self.name),
             ("data", f"{self.data.name}: {self.data.train} train, {self.data.val} val, {self.data.test} test"),

@@ -1,4 +1,4 @@
-"""Make the plan of a run from its configuration, its hardware, and facts about data and model."""
+"""Make the plan of a run from configuration, hardware and facts."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _make_context(config: RunConfig, data: DataFacts) -> BuildContext:
 
 
 def list_metric_infos(config: RunConfig) -> tuple[MetricInfo, ...]:
-    """Return the description of each metric of the task; the metric `eval.metric` comes first."""
+    """Return the description of each metric; `eval.metric` comes first."""
     infos: tuple[MetricInfo, ...] = config.task.list_infos()
     return tuple(sorted(infos, key=lambda info: info.name != config.eval.metric))
 
@@ -142,7 +142,10 @@ def epoch_fields(timetable: EpochSchedule, total_steps: int) -> dict[str, Any]:
 def _preview_schedule(
     config: RunConfig, context: BuildContext, timetable: EpochSchedule
 ) -> dict[str, tuple[float, ...]]:
-    """Return each scheduled value over the run. Raises ConfigError if the schedule does not fit the run."""
+    """Return each scheduled value over the run.
+
+    Raises ConfigError if the schedule does not fit the run.
+    """
     total_steps = context.total_steps
     scheduled_values = config.sched.build(context).scheduled_values
     factors = [

@@ -1,4 +1,4 @@
-"""The interfaces between dnntrain and its choices, for plug-ins as for the built-in choices.
+"""The interfaces between dnntrain and its choices, built-in or plug-in.
 
 A choice is a frozen dataclass that inherits the base class of its group (`groups.py`). A method
 (mixup, EMA, a schedule, early stopping …) is a choice whose `build(context)` returns `Hooks`. The

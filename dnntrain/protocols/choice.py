@@ -1,4 +1,4 @@
-"""The base class of all choices, and the types in which a choice reports conflicts.
+"""The base class of all choices, and the types that report conflicts.
 
 `groups.py` has the base class of each group. Both files declare every attribute that the planner,
 the trainer or a command reads from a choice, with a default. A choice inherits the base class of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Refusal(NamedTuple):
-    """The reason why a configuration cannot run, and the nearest override that can run."""
+    """The reason why a configuration cannot run, and an override that can."""
 
     reason: str
     hint: str
@@ -87,10 +87,16 @@ class RunFacts:
 
 
 class Choice:
-    """A choice of any group: a frozen dataclass with a method `build`, whose fields are its options."""
+    """A choice of any group.
+
+    It is a frozen dataclass with a method `build`; its fields are its options.
+    """
 
     def get_claims(self) -> Iterable[Claim]:
-        """Return the roles that this choice takes. Two claims to one role are an error of the plan."""
+        """Return the roles that this choice takes.
+
+        The plan fails if two settings claim one role.
+        """
         return ()
 
     def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
@@ -105,7 +111,10 @@ class Choice:
         return ()
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterable[Refusal]:
-        """Return the reasons, besides `needs`, why the choice cannot run on a layout of these degrees."""
+        """Return why the choice cannot run on a layout of these degrees.
+
+        Unmet `needs` are reported without it.
+        """
         return ()
 
     def get_changed_options(self) -> Mapping[str, Any]:
@@ -132,8 +141,14 @@ class Method(Choice):
         return frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
-        """Return the hooks of the method. Raises ConfigError if it cannot work in this run."""
+        """Return the hooks of the method.
+
+        Raises ConfigError if it cannot work in this run.
+        """
         raise NotImplementedError
 
     def check_with(self, hooks: Hooks) -> None:
-        """Raise ConfigError if the method cannot work with `hooks`, the hooks of all methods of the run."""
+        """Raise ConfigError if the method cannot work with `hooks`.
+
+        `hooks` has the merged hooks of all methods of the run.
+        """

@@ -1,4 +1,4 @@
-"""The objects that the trainer gives to a method: at build, and when the trainer is ready."""
+"""The objects that the trainer gives to a method: before and after it is built."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class Collectives(Protocol):
-    """The collective operations of a run. In a single process each is the plain local operation.
+    """The collective operations of a run.
+
+    In a single process each is the plain local operation.
 
     The ranks of a data group hold different examples, and the same parameters or different shards
     of them. The ranks of a model-parallel group hold the same examples.
@@ -45,7 +47,7 @@ class Collectives(Protocol):
         ...
 
     def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return Σ t² over the full `tensors` and all pipeline stages, as a float32 scalar.
+        """Return Σ t² over the full tensors and all stages, as a float32 scalar.
 
         This rank may hold shards of the tensors.
         """
@@ -53,7 +55,7 @@ class Collectives(Protocol):
 
     @property
     def shard_ranks(self) -> int:
-        """Number of ranks over which weights are sharded; 1 if each rank holds full weights.
+        """Number of ranks over which weights are sharded; 1 for full weights.
 
         These ranks belong to one data group.
         """
@@ -95,7 +97,7 @@ class SingleProcess:
 
 
 class LateCollectives:
-    """A placeholder for the collectives of a run, for objects built before the device mesh.
+    """A placeholder for collectives, for objects built before the device mesh.
 
     Before `connect`, it computes as a single process does. The plan decides `shard_ranks`, so it is
     known from the start.
@@ -132,7 +134,9 @@ class LateCollectives:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """The frozen values from which a method builds its hooks, instead of the configuration.
+    """The frozen values from which a method builds its hooks.
+
+    A method never sees the configuration.
 
     spec              the model's inputs, targets and outputs
     metrics           how each metric is read; the metric `eval.metric` comes first
@@ -192,7 +196,9 @@ class BuildContext:
 
 @dataclass(frozen=True)
 class TrainerHandles:
-    """The parts of a built trainer. Each function in the slot `bindings` receives them once.
+    """The parts of a built trainer.
+
+    Each function in the slot `bindings` receives them once.
 
     model             the network with plain parameter names. Parameters may be shards (DTensor); a
                       rank of a pipeline holds the parameters of its own stages only

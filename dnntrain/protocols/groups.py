@@ -1,4 +1,7 @@
-"""The base class of the choices of each group: every attribute that other code reads, with its default."""
+"""The base class of each group.
+
+It declares every attribute of a choice that other code reads, with a default.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class DataChoice(Choice):
 
 
 class ModelChoice(Choice):
-    """A network. `build` makes it for data of a shape; it raises ConfigError if it cannot.
+    """A network. `build` makes it for data of a shape, or raises ConfigError.
 
     dropout  probability of its own dropout layers, if it has the option
     """
@@ -72,7 +75,7 @@ class ModelChoice(Choice):
         raise NotImplementedError
 
     def without_pretrained_weights(self) -> Self:
-        """Return the same network without pretrained weights, for weights from another source."""
+        """Return the same network without pretrained weights."""
         return self
 
 
@@ -103,7 +106,10 @@ class NormChoice(Method):
     batch_statistics: ClassVar[bool] = True
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
-        """Convert the layers of `model` in place and return it. Raises ConfigError if there are none."""
+        """Convert the layers of `model` in place and return it.
+
+        Raises ConfigError if there are none.
+        """
         return model
 
     def convert_for_export(self, model: nn.Module) -> nn.Module:
@@ -111,7 +117,10 @@ class NormChoice(Method):
         return model
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
-        """Return notes for the plan. Raises ConfigError if the layers cannot work with such batches."""
+        """Return notes for the plan.
+
+        Raises ConfigError if the layers cannot work with such batches.
+        """
         return ()
 
 
@@ -144,11 +153,14 @@ class OptimChoice(Choice):
         raise NotImplementedError
 
     def build_hooks(self, context: BuildContext) -> Hooks:
-        """Return further hooks. They reach the optimizers through `TrainerHandles.optimizers`."""
+        """Return further hooks.
+
+        They reach the optimizers through `TrainerHandles.optimizers`.
+        """
         return Hooks()
 
     def adapt_lr(self, batch_size: int) -> Self:
-        """Return the same choice with its learning rates scaled for `batch_size` examples per step."""
+        """Return the choice with learning rates for `batch_size` examples a step."""
         return self
 
     def format_lr_equation(self, batch_size: int) -> str:
@@ -156,7 +168,10 @@ class OptimChoice(Choice):
         return f"{self.lr:g}"
 
     def get_parameter_options(self, model: nn.Module) -> Mapping[str, Any]:
-        """Return the options of each parameter by name. Raises ConfigError if a pattern matches no name."""
+        """Return the options of each parameter by name.
+
+        Raises ConfigError if a pattern matches no name.
+        """
         return {}
 
 
@@ -201,7 +216,9 @@ class AverageChoice(Method):
 
 
 class QuantChoice(Method):
-    """Quantization, in training or of the trained model. A choice without an option keeps its default.
+    """Quantization, in training or of the trained model.
+
+    A choice that does not have an option keeps the default given here.
 
     formats                export formats that hold the quantized model, the preferred one first;
                            empty if only training is quantized
@@ -244,11 +261,14 @@ class QuantChoice(Method):
 
     @property
     def timing_batch_sizes(self) -> tuple[int, ...]:
-        """Batch sizes at which exports are timed to find the fastest: ascending, each once."""
+        """Batch sizes at which exports are timed: ascending, each once."""
         return tuple(sorted(set(self.bench_batch_sizes)))
 
     def check_options(self) -> None:
-        """Raise ConfigError if the other options leave an option without effect, in a run or an export."""
+        """Raise ConfigError if an option has no effect beside the others.
+
+        Runs and exports call it.
+        """
 
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError if `model` has no layer that is quantized."""
@@ -384,7 +404,10 @@ class LaunchChoice(Choice):
         return self.nproc or 1
 
     def build(self, accelerators: int) -> int:
-        """Return the number of processes of a multi-process layout on a machine with so many accelerators."""
+        """Return the number of processes of a multi-process layout.
+
+        `accelerators` is the number of accelerators of this machine.
+        """
         raise NotImplementedError
 
     def make_batch_script(self, name: str, folder: Path, program: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The types of the objects that a method can give to the trainer, in the slots of `Hooks`."""
+"""The types of the objects in the slots of `Hooks`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class BatchStage(IntEnum):
 
 
 class GradientStage(IntEnum):
-    """The stages of gradient transforms, in the order in which they run, after the global reduction."""
+    """The stages of gradient transforms, in the order in which they run.
+
+    All run after the global reduction.
+    """
 
     PENALTY = auto()
     CHECK = auto()
@@ -57,7 +60,7 @@ class LayoutRequirement(Enum):
 
 @dataclass(frozen=True)
 class ModelTransform:
-    """A change of the modules of the model; `apply` returns the same or another module."""
+    """A change of the model; `apply` returns the same or another module."""
 
     stage: ModelStage
     apply: Callable[[Module], Module]
@@ -107,7 +110,9 @@ ImageTransform = Callable[["Tensor", Index, Key], "Tensor"]
 
 @dataclass(frozen=True)
 class FeatureTap:
-    """A request for the outputs of an inner module, which a loss term reads as `outputs.features[name]`.
+    """A request for the outputs of an inner module.
+
+    A loss term reads them as `outputs.features[name]`.
 
     module   exact name of the module
     adapter  module that is applied to the outputs, if any; it is trained with the model and not
@@ -176,7 +181,10 @@ class ScheduledValue:
 
 @runtime_checkable
 class Stateful(Protocol):
-    """State that is saved in checkpoints: tensors and JSON values only. Loading is strict."""
+    """State that is saved in checkpoints.
+
+    It consists of tensors and JSON values only, and loading is strict.
+    """
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -190,7 +198,9 @@ class AfterStepHook(Protocol):
 
 
 class EvalWeights(Protocol):
-    """Other weights or statistics to evaluate and export: averaged weights, recomputed statistics …
+    """Other weights or statistics to evaluate and export.
+
+    Examples are averaged weights and recomputed statistics.
 
     `replaces` is "weights" or "statistics". At most one method may replace each; weights are swapped
     in first. `swap_in` returns a context within which the model has the other state.
@@ -222,7 +232,9 @@ class Adjustment:
 
 
 class MetricCallback(Protocol):
-    """A function that reads each row of metrics and may stop or adjust the run, or raise DivergedError.
+    """A function that reads each row of metrics.
+
+    It may stop the run, adjust it, or raise DivergedError.
 
     Rows are equal on all ranks.
     """

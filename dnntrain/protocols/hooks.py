@@ -1,4 +1,4 @@
-"""The slots that a method can fill for the trainer, and the rules that merge several methods."""
+"""The slots that a method can fill, and the rules that merge several methods."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def _concat_by_stage(values: Sequence[Sequence[Any]], names: Sequence[str]) -> t
 
 
 def _concat_eval_weights(values: Sequence[Sequence[EvalWeights]], names: Sequence[str]) -> tuple[EvalWeights, ...]:
-    """Concatenate the items, weights first. Raises ValueError if two methods replace the same kind."""
+    """Concatenate the items, weights first.
+
+    Raises ValueError if two methods replace the same kind.
+    """
     for kind in ("weights", "statistics"):
         replacing = [any(item.replaces == kind for item in value) for value in values]
         _pick_single(replacing, names, f"replace the {kind} that are evaluated")

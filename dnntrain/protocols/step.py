@@ -1,4 +1,4 @@
-"""The types of an optimizer step: batches, outputs, losses, and the functions that compute them."""
+"""The types of an optimizer step: batches, outputs, losses and executors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Batch:
 
     @property
     def rng_index(self) -> Index:
-        """int64 [n]: the key of the random choices for each example; each copy has another key."""
+        """int64 [n]: the key of random choices for each example or copy."""
         return self.index if self.copy_index is None else make_rng_index(self.index, self.copy_index)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Step guards: checks between the gradients of a step and its update, and their alarms."""
+"""Step guards: checks between the gradients and the update of a step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class Action(IntEnum):
 
 @dataclass(frozen=True)
 class Alarm:
-    """An alarm of a step guard. The trainer writes it as a row of split "event" and reacts.
+    """An alarm of a step guard.
+
+    The trainer writes it as a row of split "event" and reacts to it:
 
     SKIP      The gradients of the step are not applied. Weights, momentum, buffers and the state of
               the layout do not change on any rank.
@@ -45,7 +47,7 @@ class Alarm:
 
 
 class StepTiming(NamedTuple):
-    """The number of a step, from 1, and the time in seconds that this rank waited for its batch."""
+    """The number of a step, from 1, and this rank's wait for its batch."""
 
     step: int
     wait_s: float
@@ -85,7 +87,7 @@ class StepGuard(ABC):
         return ()
 
     def measure(self, timing: StepTiming) -> Tensor | None:
-        """Return this rank's measurements, float [k] on the device, or None if there are none.
+        """Return this rank's measurements, float [k] on the device, or None.
 
         All ranks must return None in the same steps.
         """

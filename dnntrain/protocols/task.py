@@ -1,4 +1,4 @@
-"""The interface of a task, which defines targets, outputs, the loss and the metrics.
+"""The interface of a task: targets, outputs, loss and metrics.
 
 To add a task, write a subclass of `Task` in `choices/task/NAME.py`, and `conf/task/NAME.yaml`.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TaskFeature(Enum):
-    """A property of a task that a method may need. A method lists it in `Method.needs`."""
+    """A property of a task that a method may list in `Method.needs`."""
 
     CLASS_LOGITS = "outputs that are logits over classes"
     MIXABLE_TARGETS = "targets that can be mixed with the targets of another example"
@@ -89,13 +89,13 @@ class OutputSpec:
 
     @property
     def size(self) -> int:
-        """Number of entries along the first axis: the outputs of the last layer of the model."""
+        """Number of entries along the first axis: outputs of the last layer."""
         return self.shape[0]
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The specification of a model besides its weights: inputs, training targets and outputs."""
+    """The specification of a model: inputs, training targets and outputs."""
 
     inputs: InputSpec
     targets: TargetSpec
@@ -175,7 +175,7 @@ DescribeExample = Callable[[int], Mapping[str, Any]]
 
 
 class Task(Choice, ABC):
-    """A choice of the group `task`: a frozen dataclass of typed options, without state.
+    """A choice of the group `task`: a frozen dataclass without state.
 
     metric     option that names the default metric of the task, which `eval.metric` follows
     features   properties that methods may need
@@ -199,7 +199,9 @@ class Task(Choice, ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """Return the loss of each example, float [n]: the sum over its pixels or tokens, if any.
+        """Return the loss of each example, float [n].
+
+        It is the sum over pixels or tokens, if any.
 
         `label_smoothing` is zero unless the task has SMOOTHABLE_TARGETS.
         """
@@ -209,7 +211,7 @@ class Task(Choice, ABC):
         return self.loss(outputs, batch, label_smoothing).sum()
 
     def loss_weight(self, examples: int, spec: ModelSpec) -> int:
-        """Return the divisor of the summed loss of `examples` examples of all ranks and micro-batches.
+        """Return the divisor of the summed loss of all ranks and micro-batches.
 
         By default it is `examples`. It must be known before the step, so that ranks need not
         communicate. A task whose loss is a sum over pixels or tokens multiplies `examples` by their
@@ -250,7 +252,7 @@ class Task(Choice, ABC):
 
     @abstractmethod
     def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        """Return bool [n]: whether the outputs of two models mean the same for each example.
+        """Return bool [n]: whether two models' outputs mean the same.
 
         An exact export must agree with its source model.
         """

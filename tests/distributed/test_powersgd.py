@@ -76,7 +76,7 @@ def test_each_rank_has_an_error_of_its_own(whole: Path) -> None:
         ("parallel.grad_compression=none", ""),
     ],
 )
-def test_it_begins_anew_in_other_buckets_and_another_layout_does_without(
+def test_it_starts_again_in_other_buckets_and_another_layout_does_without(
     word: str, told: str, whole: Path, pool: Pool, tmp_path: Path
 ) -> None:
     broken_off(whole, tmp_path / "run", 14)
@@ -87,7 +87,7 @@ def test_it_begins_anew_in_other_buckets_and_another_layout_does_without(
     assert ("powersgd starts again" in log) is bool(told)
 
 
-def test_with_another_number_of_ranks_it_begins_anew_and_says_so() -> None:
+def test_with_another_number_of_ranks_it_starts_again_and_says_so() -> None:
     hook, said = PowerSGDState(None, start_powerSGD_iter=2), list[str]()
     one = PowerSgd(hook, [6], torch.device("cpu"), World(1, 2), said.append)
     hook.iter, hook.error_dict, hook.p_memory_dict = 7, {0: torch.ones(6)}, {0: torch.ones(2)}

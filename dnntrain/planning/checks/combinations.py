@@ -28,7 +28,9 @@ from dnntrain.utils.hardware import Hardware
 
 
 def find_refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[Refusal]:
-    """Return every reason why this configuration cannot run, before the layout is known.
+    """Return every reason why this configuration cannot run.
+
+    The layout is not known yet.
 
     The reasons may depend on the hardware and on the number of ranks.
     """
@@ -77,7 +79,8 @@ def _find_length_refusals(config: RunConfig, ranks: int) -> Iterator[Refusal]:
         yield Refusal("eval.every, checkpoint.every and log.every must be greater than 0", "use 1step or more")
     if ranks > 1 and any(length.unit == "s" for length in lengths):
         yield Refusal(
-            f"{ranks} ranks cannot end, evaluate or save after a number of seconds, because each rank has its own clock",
+            f"{ranks} ranks cannot end, evaluate or save after a number of seconds, because each rank has its "
+            "own clock",
             "give train.duration, eval.every, checkpoint.every and log.every in steps or epochs",
         )
 
@@ -106,13 +109,14 @@ def _find_setting_refusals(config: RunConfig, facts: RunFacts) -> Iterator[Refus
         )
     if ScheduledParam.DROP_RATE in config.sched.scheduled_params and config.train.compile == "on":
         yield Refusal(
-            "train.compile=on does not support drop_rate in sched.applies_to: each rate would compile the network again",
+            "train.compile=on does not support drop_rate in sched.applies_to: each rate would compile the "
+            "network again",
             "use train.compile=off, or leave drop_rate out of sched.applies_to",
         )
 
 
 def _find_task_refusals(config: RunConfig) -> Iterator[Refusal]:
-    """Find an unknown metric, and properties that methods need and the task does not have."""
+    """Find an unknown metric, and needs that the task does not meet."""
     try:
         find_metric(config.eval.metric, config.task.list_infos(), "eval.metric")
     except ConfigError as error:
@@ -159,7 +163,7 @@ def find_double_claims(claims: Sequence[Claim]) -> Iterator[Refusal]:
 def find_unmet_requirements(
     config: RunConfig, dims: ParallelDims, micro_batch_size: int, sizes: BatchSizeSchedule
 ) -> list[Refusal]:
-    """Return the needs of chosen methods that the layout does not meet, and blocks that it splits.
+    """Return the needs that the layout does not meet, and blocks that it splits.
 
     The comparison is general: there is no rule for a particular pair of method and layout.
     """

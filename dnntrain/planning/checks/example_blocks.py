@@ -1,4 +1,4 @@
-"""Check that neither layout nor micro-batches split blocks of examples that methods mix or relate."""
+"""Check that blocks of examples that methods mix or relate are not split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dnntrain.utils.epochs import BatchSizeSchedule
 def find_block_refusals(
     config: RunConfig, ranks: int, micro_batch_size: int, sizes: BatchSizeSchedule
 ) -> Iterator[Refusal]:
-    """Find reasons why blocks of `data.mix_block_size` are split, if a chosen method needs them.
+    """Find reasons why blocks of `data.mix_block_size` are split.
+
+    There are none unless a chosen method needs the blocks.
 
     `micro_batch_size` is the planned size.
     """
@@ -25,7 +27,8 @@ def find_block_refusals(
         return
     relates = "relates" in relations.values()
     block, batch = config.data.mix_block_size, sizes.smallest
-    statement = f"{' and '.join(relations)} {'relates' if relates else 'mixes'} examples within blocks of data.mix_block_size={block}"
+    relation = "relates" if relates else "mixes"
+    statement = f"{' and '.join(relations)} {relation} examples within blocks of data.mix_block_size={block}"
     if block == 1:
         yield Refusal(f"{statement}, which must be at least 2", "use data.mix_block_size=8")
     elif ranks > 1 and batch < ranks * block:

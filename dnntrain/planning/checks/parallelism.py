@@ -1,4 +1,4 @@
-"""Find settings that have no effect on the layout, or that the layout does not support."""
+"""Find settings without effect on the layout, and unsupported settings."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def _find_unused_options(layout: ParallelConfig, name: str, dims: ParallelDims) 
         for option in options if is_absent else ():
             if option in changed_options:
                 yield Refusal(
-                    f"parallel.{option}={_format_value(changed_options[option])} applies to {parallelism} only, which this layout "
-                    f"(parallel={name}: {dims}) does not use",
+                    f"parallel.{option}={_format_value(changed_options[option])} applies to {parallelism} only, "
+                    f"which this layout (parallel={name}: {dims}) does not use",
                     f"leave parallel.{option} out, or use {alternative}",
                 )
 
