@@ -170,7 +170,7 @@ def _plan(name: str, steps: int, steps_per_epoch: int) -> dict[str, Any]:
             {"name": "loss", "higher_is_better": False, "unit": ""},
         ],
         "memory_bytes": 498 * 2**20,
-        "notes": ["the last batch of an epoch has 13 examples; its mean is over those"],
+        "notes": ["the last batch of an epoch has 13 examples; its loss is their mean"],
     }
 
 

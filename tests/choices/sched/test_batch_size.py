@@ -75,7 +75,7 @@ def sizes(*words: str) -> list[int]:
         (("sched=sequence", "sched.stages=['constant:2ep','linear:end_factor=3']"), [16, 16, 16, 24, 32, 40]),
         (("sched=multistep", "sched.milestones=[1ep,4ep]", "sched.gamma=3"), [16, 48, 48, 48, 144, 144]),
         # 6 batches a sixteenth as large, but never without an example.
-        (("sched=constant", "sched.lr_factor=0.01"), [1] * 6),
+        (("sched=constant", "sched.factor=0.01"), [1] * 6),
         # Copies fill a batch evenly, and all examples have their turn before it changes.
         (
             ("sched=linear", "sched.end_factor=4", "+augment=[repeated_augment]", "augment.repeated_augment.copies=4"),
@@ -142,7 +142,7 @@ def test_the_report_names_and_draws_the_sizes(rising: Path, tmp_path: Path) -> N
 def test_a_run_without_it_writes_no_column_and_one_size_is_the_run_of_that_size(tmp_path: Path) -> None:
     words = ("model=mlp", "train.max_examples=100", "train.duration=2ep", "log.every=1step", "sched=constant")
     trained(tmp_path / "plain", *words, "train.batch_size=32")
-    trained(tmp_path / "half", *words, "train.batch_size=64", "sched.lr_factor=0.5", "sched.applies_to=batch_size")
+    trained(tmp_path / "half", *words, "train.batch_size=64", "sched.factor=0.5", "sched.applies_to=batch_size")
     plain, half = comparable(tmp_path / "plain"), comparable(tmp_path / "half")
     assert "batch_size" not in plain[0]
     assert [row["loss"] for row in half] == [row["loss"] for row in plain]
@@ -252,13 +252,13 @@ def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
         (("sched=step", "sched.gamma=2", "sched.applies_to=lr"), ("lets lr grow", "sched.applies_to=batch_size")),
         (("sched=step", "sched.gamma=2", "sched.applies_to=[lr,batch_size]"), ("lets lr and batch_size grow",)),
         (
-            ("sched=constant", "sched.lr_factor=0.0625", "parallel=ddp", "launch.nproc=2"),
+            ("sched=constant", "sched.factor=0.0625", "parallel=ddp", "launch.nproc=2"),
             ("a batch of 1 ", "without an example", "use train.batch_size=32 or more"),
         ),
         (
             (
                 "sched=constant",
-                "sched.lr_factor=0.5",
+                "sched.factor=0.5",
                 "parallel=ddp",
                 "launch.nproc=2",
                 "reg=[]",
@@ -280,7 +280,7 @@ def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
             ("batch norm would see the padding", "norm=group"),
         ),
         (
-            ("sched=constant", "sched.lr_factor=0.0625", "parallel=pp", "launch.nproc=2"),
+            ("sched=constant", "sched.factor=0.0625", "parallel=pp", "launch.nproc=2"),
             ("1 micro-batches are fewer than the 2 stages", "leave batch_size out of sched.applies_to"),
         ),
     ],
