@@ -36,5 +36,5 @@ def test_a_strided_shard_is_told_from_a_plain_one() -> None:
 
 
 def test_a_missing_name_is_reported_with_the_version_of_torch() -> None:
-    with pytest.raises(RuntimeError, match=f"torch {torch.__version__} has no Linear.gone".replace("+", r"\+")):
+    with pytest.raises(RuntimeError, match=f"torch {torch.__version__} does not have Linear.gone".replace("+", r"\+")):
         private._get_private(nn.Linear(1, 1), "gone")
