@@ -9,9 +9,9 @@ from dnntrain.utils.rng import Index
 
 
 def make_box_mask(boxes: Index, images: Tensor) -> Tensor:
-    """Return a mask, bool [n, 1, h, w], of the pixels of `images` [n, c, h, w] in their boxes.
+    """Return a mask of the pixels in boxes, bool [n, 1, h, w].
 
-    `boxes` [n, 4] holds top, left, height and width.
+    `images` are [n, c, h, w]; `boxes` [n, 4] holds top, left, height and width.
     """
     height, width = images.shape[2:]
     top, left, box_height, box_width = torch.from_numpy(boxes).to(images.device).T[:, :, None]

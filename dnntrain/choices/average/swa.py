@@ -115,9 +115,10 @@ def make_interval_check(options: Swa, context: BuildContext) -> Callable[[int], 
 
 
 class TailAverage(WeightAverage):
-    """average = (n * average + weights) / (n + 1) after the steps that `is_interval_end` selects.
+    """average = (n * average + weights) / (n + 1).
 
-    Averaging begins at the fraction `start` of the run.
+    It is updated after the steps that `is_interval_end` selects. Averaging begins at the fraction
+    `start` of the run.
     """
 
     def __init__(self, start: float, is_interval_end: Callable[[int], bool]) -> None:

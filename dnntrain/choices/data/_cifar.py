@@ -104,7 +104,8 @@ def _read_python(root: Path, options: FileData, spec: CifarSpec, split: str) -> 
         if not path.exists():
             raise DataError(
                 f"{path}: there is no such file, nor {root / spec.binary_folder / spec.test_files[0]}",
-                f"set data.root to the folder with {dataset_class.base_folder} or {spec.binary_folder}, or data.download=true",
+                f"set data.root to the folder with {dataset_class.base_folder} or {spec.binary_folder}, "
+                "or data.download=true",
             )
         if not check_integrity(path, md5):
             raise DataError(f"{path}: the md5 must be {md5}; another pickle is not opened", _FETCH_AGAIN_HINT)

@@ -87,7 +87,8 @@ def _check_forward(model: nn.Module, shape: ModelShape, model_name: str) -> None
             outputs = model(torch.zeros(1, shape.channels, shape.height, shape.width))
     except Exception as error:
         raise ConfigError(
-            f"{model_name} does not take images of {shape.channels}x{shape.height}x{shape.width}: {describe_error(error)}",
+            f"{model_name} does not take images of {shape.channels}x{shape.height}x{shape.width}: "
+            f"{describe_error(error)}",
             "many models need larger images or fixed sizes; resize the data, or choose another model",
         ) from error
     finally:

@@ -1,4 +1,7 @@
-"""Residual networks of basic blocks, of any depth (He et al., "Deep residual learning …", 2016)."""
+"""Residual networks of basic blocks, of any depth.
+
+He et al., "Deep residual learning for image recognition", 2016.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ it.
 
 default      torch's: uniform within ±1/sqrt(fan_in), biases too
 kaiming      normal of variance 2/fan_in, biases 0 (He et al., "Delving deep into rectifiers", 2015)
-orthogonal   rows or columns orthonormal times sqrt(2), biases 0 (Saxe et al., "Exact solutions …", 2014)
+orthogonal   rows or columns orthonormal times sqrt(2), biases 0 (Saxe et al., "Exact …", 2014)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A vision transformer (Dosovitskiy et al., 2021) of the size of DeiT-Ti (Touvron et al., 2021).
+"""Vision transformer (Dosovitskiy et al., 2021) of DeiT-Ti's size (Touvron et al., 2021).
 
 Modules and parameters have timm's names, so that weights of its `vit_tiny_patch16_224` load here
 and weights of this model load there.
@@ -50,7 +50,8 @@ class VitTiny(ModelChoice):
         patches = (shape.height // patch) * (shape.width // patch)
         if patches > _MAX_PATCHES:
             raise ConfigError(
-                f"{shape.height}x{shape.width} pixels give {patches} patches of {patch}x{patch}, more than {_MAX_PATCHES}",
+                f"{shape.height}x{shape.width} pixels give {patches} patches of {patch}x{patch}; "
+                f"at most {_MAX_PATCHES} are supported",
                 "resize the images to sides with a common divisor, or set a larger model.patch_size",
             )
         model = VisionTransformer(

@@ -34,7 +34,7 @@ class OptimizerChoice(OptimChoice):
             str,
             Text(
                 r"\S+( (lr_scale|weight_decay)=\d+(\.\d*)?(e[+-]?\d+)?){1,2}",
-                "a pattern of parameter names and what holds for them, as 'head.* lr_scale=10 weight_decay=0'",
+                "a pattern of parameter names and its settings, as 'head.* lr_scale=10 weight_decay=0'",
             ),
         ],
         ...,
@@ -64,14 +64,16 @@ class OptimizerChoice(OptimChoice):
             )
         if self.no_weight_decay and not self.weight_decay:
             raise ValueError(
-                "no_weight_decay has no effect with weight_decay=0; set optim.weight_decay, or leave optim.no_weight_decay out"
+                "no_weight_decay has no effect with weight_decay=0; "
+                "set optim.weight_decay, or leave optim.no_weight_decay out"
             )
         rules = [GroupRule.parse(rule) for rule in self.param_groups]
         if self.decoupled_weight_decay:
             self._check_decoupled_decay(rules)
         elif self.weight_decay_layer_factor != 1 or self.weight_decay_parameters != "*":
             raise ValueError(
-                "weight_decay_layer_factor and weight_decay_parameters have no effect without decoupled_weight_decay=true"
+                "weight_decay_layer_factor and weight_decay_parameters have no effect "
+                "without decoupled_weight_decay=true"
             )
 
     def _check_decoupled_decay(self, rules: Sequence[GroupRule]) -> None:
@@ -133,8 +135,8 @@ def compute_lr_scale(rule: str, batch_size: int, base: int) -> float:
     """Return the factor on a learning rate that is meant for `base` examples a step.
 
     linear  batch_size / base (Goyal et al., "Accurate, large minibatch SGD", 2017)
-    sqrt    its root (Krizhevsky, "One weird trick", 2014), for Adam-like optimizers (Malladi et al.,
-            2022)
+    sqrt    its root (Krizhevsky, "One weird trick", 2014), for Adam-like optimizers (Malladi et
+            al., 2022)
     """
     ratio = batch_size / base
     return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule]

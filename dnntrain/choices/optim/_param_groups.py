@@ -1,4 +1,4 @@
-"""Parameter groups: learning rate factor and weight decay of each parameter, by name and depth."""
+"""Parameter groups: rate factor and weight decay of each parameter, by name and depth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ParameterOptions(NamedTuple):
 
     lr_scale      factor on the learning rate
     weight_decay  of this parameter
-    vector        true: a bias, a gain or a position embedding, which does not map features to features
+    vector        true: a bias, a gain or a position embedding, which maps no features to features
     hidden        true: the matrix of a linear or convolution layer other than the head, the last
                   linear layer
     """

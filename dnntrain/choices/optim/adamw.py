@@ -1,4 +1,7 @@
-"""AdamW: Adam with decoupled weight decay (Loshchilov & Hutter, 2019; torch.optim.AdamW, fused)."""
+"""AdamW: Adam with decoupled weight decay, by torch.optim.AdamW, fused.
+
+Loshchilov & Hutter, 2019.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from dnntrain.config.fields import Fraction, NonNegative, Positive
 
 @dataclass(frozen=True)
 class AdamW(OptimizerChoice):
-    """Steps of about lr in every coordinate; weights also shrink by lr * weight_decay per step."""
+    """Steps of about lr in every coordinate, with decoupled weight decay.
+
+    Weights shrink by lr * weight_decay per step.
+    """
 
     lr: Positive = 2e-3  # base learning rate; the schedule multiplies it
     weight_decay: NonNegative = 0.01  # weight decay; biases and norms have none

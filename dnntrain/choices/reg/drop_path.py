@@ -43,15 +43,17 @@ def compute_drop_rates(count: int, rate: float, depth_schedule: str) -> list[flo
 
 
 def apply_drop_path(options: DropPath, model: nn.Module) -> nn.Module:
-    """Add stochastic depth to the residual branches of `model`; parameters keep their names.
+    """Add stochastic depth to the residual branches of `model`.
 
-    Raises ConfigError if it has no residual branch that can be dropped.
+    Parameters keep their names. Raises ConfigError if it has no residual branch that can be
+    dropped.
     """
     blocks = find_branch_ends(model)
     if not blocks:
         raise ConfigError(
             "reg.drop_path drops residual branches, and the model has none that can be dropped",
-            "use a residual network or transformer (resnet_cifar, wide_resnet, vit_tiny, timm's), or leave reg.drop_path out",
+            "use a residual network or transformer (resnet_cifar, wide_resnet, vit_tiny, timm's), "
+            "or leave reg.drop_path out",
         )
     stochastic_depth: Any = import_module("torchvision.ops").StochasticDepth
     for names, rate in zip(

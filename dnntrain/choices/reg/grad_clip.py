@@ -1,4 +1,7 @@
-"""Gradient clipping: by norm (Pascanu et al., 2013), by value, or adaptive (Brock et al., 2021)."""
+"""Gradient clipping by norm or by value, or adaptively.
+
+By norm: Pascanu et al., 2013; adaptively: Brock et al., 2021.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +37,8 @@ class GradClip(RegChoice):
 
     norm      scale all gradients so that their global L2 norm is at most the limit
     value     cut each number to [-limit, limit]
-    adaptive  scale the gradient of each unit (row of a weight) to at most the limit times the norm of
-              its weights; not in the last layer
+    adaptive  scale the gradient of each unit (row of a weight) to at most the limit times the norm
+              of its weights; not in the last layer
     """
 
     mode: Literal["norm", "value", "adaptive"] = (

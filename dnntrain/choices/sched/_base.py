@@ -37,10 +37,10 @@ class WarmupSchedule(SchedChoice):
 class Schedule(WarmupSchedule):
     """Warm-up, then the curve over the rest of the run, with a cool-down at its end.
 
-    step < w                  factor = (warmup_start_factor + (1 - warmup_start_factor) * step / w) * curve(0)
-    w <= step <= total - c    factor = curve(step - w), a curve of length total - w
-    total - c < step          from the value at total - c down to `cooldown_end_factor` at `total`, in
-                              the shape `cooldown_shape`
+    step < w                factor = (s + (1 - s) * step / w) * curve(0), s = warmup_start_factor
+    w <= step <= total - c  factor = curve(step - w), a curve of length total - w
+    total - c < step        from the value at total - c down to `cooldown_end_factor` at `total`,
+                            in the shape `cooldown_shape`
 
     If `applies_to` includes the batch size and train.duration is in epochs, epochs are counted
     instead of steps.

@@ -1,4 +1,4 @@
-"""Base class of schedules that scale another schedule by a factor from the validation metrics."""
+"""Base class of schedules that scale another schedule by validation metrics."""
 
 from __future__ import annotations
 

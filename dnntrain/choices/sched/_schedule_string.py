@@ -1,4 +1,4 @@
-"""Parser of a schedule written as text: `NAME[:DURATION][:OPTION=VALUE]…`.
+"""Parser of a schedule written as text: `NAME[:DURATION][:KEY=VALUE]…`.
 
 The text is a stage of a sequence or the base of another schedule:
 

@@ -15,10 +15,11 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class InverseSqrt(Schedule):
-    """factor = sqrt(timescale / (timescale + done)): 1 after the warm-up, 0.5 after three timescales.
+    """factor = sqrt(timescale / (timescale + done)).
 
-    With sched.timescale = sched.warmup it is Vaswani's min(step / w, sqrt(w / step)). It does not
-    depend on the length of the run, which a cool-down may end at any time.
+    It is 1 after the warm-up and 0.5 after three timescales. With sched.timescale = sched.warmup it
+    is Vaswani's min(step / w, sqrt(w / step)). It does not depend on the length of the run, which a
+    cool-down may end at any time.
     """
 
     timescale: PositiveDuration = Duration(

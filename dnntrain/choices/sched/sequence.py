@@ -15,15 +15,17 @@ from dnntrain.utils.units import Duration
 
 @dataclass(frozen=True)
 class SequenceSchedule(Schedule):
-    """The curves of several schedules in sequence, each over its stage (torch's SequentialLR).
+    """The curves of several schedules in sequence, each over its stage.
 
-    Percentages refer to the run after the warm-up. At most one stage may omit its duration; it
-    takes the rest. A run can be extended if the other durations are in steps or epochs.
+    It is torch's SequentialLR. Percentages refer to the run after the warm-up. At most one stage
+    may omit its duration; it takes the rest. A run can be extended if the other durations are in
+    steps or epochs.
     """
 
     stages: tuple[
         Annotated[
-            str, Text(r"[a-z]\w*(:[^:\s]+)*", "a part such as linear:10%:start_factor=0.1:end_factor=1, or cosine", 200)
+            str,
+            Text(r"[a-z]\w*(:[^:\s]+)*", "a stage such as linear:10%:start_factor=0.1:end_factor=1, or cosine", 200),
         ],
         ...,
     ] = ("linear:10%:start_factor=0.1:end_factor=1", "cosine")  # NAME:DURATION:KEY=VALUE…, one after another
