@@ -203,10 +203,10 @@ def _get_norm_notes(config: RunConfig, facts: NormFacts) -> Sequence[str]:
         if facts.batch_size == config.train.batch_size:
             raise
         batch_text = (
-            f"in a batch of {facts.batch_size} (train.batch_size={config.train.batch_size} "
-            "scaled by sched.applies_to=batch_size)"
+            f"the batch of {facts.batch_size} is train.batch_size={config.train.batch_size} "
+            "scaled by sched.applies_to=batch_size"
         )
-        raise ConfigError(f"{error.message}, {batch_text}", f"{error.hint}, or {LEAVE_OUT_HINT}") from None
+        raise ConfigError(f"{error.message}; {batch_text}", f"{error.hint}, or {LEAVE_OUT_HINT}") from None
 
 
 def _make_batch_notes(config: RunConfig, timetable: EpochSchedule, dims: ParallelDims) -> list[str]:

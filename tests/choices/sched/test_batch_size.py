@@ -269,10 +269,10 @@ def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
         (
             ("sched=linear", "sched.end_factor=0.5", "model=resnet20", "norm=ghost", "norm.virtual_batch_size=10"),
             (
-                "whole micro-batch of 9",
+                "must be smaller than the micro-batch of 9",
                 "norm.virtual_batch_size=4",
                 "or leave batch_size out",
-                "in a batch of 9 (train.batch_size=16 scaled by sched.applies_to",
+                "the batch of 9 is train.batch_size=16 scaled by sched.applies_to",
             ),
         ),
         (
