@@ -2,9 +2,11 @@
 
     python scripts/bench/exports.py --models resnet18 mobilenet_v3_small vit_tiny small_cnn [--folder FOLDER] [--only prepare|measure]
 
-For each model: a short run on synthetic images, its exports, `dnntrain export --format auto --batches 1,64`, the export that quant.backend=auto
-makes, and `dnntrain bench` of all of them with the run eager and compiled. Where integers are less than 1.5 times as fast as the best that
-needs no quantisation (fp32 or bf16 compiled, ONNX Runtime fp32), export_limits.py measures which limit stops them.
+For each model: a short run on synthetic images, its exports, `dnntrain export --format auto
+--batches 1,64`, the export that quant.backend=auto makes, and `dnntrain bench` of all of them with
+the run eager and compiled. If integers are less than 1.5 times as fast as the best that needs no
+quantization (fp32 or bf16 compiled, ONNX Runtime fp32), export_limits.py measures which limit
+stops them.
 
 With --folder runs and exports are kept; `--only prepare` makes them, so that `--only measure` can have the machine to itself.
 """
