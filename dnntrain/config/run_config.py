@@ -63,7 +63,7 @@ class TrainSection:
     channels_last: Literal["off", "on", "auto"] = (
         "auto"  # channels-last memory format; auto: if the device's convolutions are faster with it
     )
-    cpu_threads: PositiveInt | None = None  # intra-op CPU threads; null: torch's default
+    cpu_threads: PositiveInt | None = None  # intra-op CPU threads; null: as many as an operator's work is worth
 
 
 @dataclass(frozen=True)
