@@ -59,7 +59,7 @@ def test_two_ranks_equal_one_process(sizes: list[int], tmp_path: Path) -> None:
 
 
 def test_a_virtual_batch_that_is_the_whole_micro_batch_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"norm\.size=8"):
+    with pytest.raises(ConfigError, match=r"norm\.virtual_batch_size=8"):
         Ghost(virtual_batch_size=16).notes(
             NormFacts(ranks=1, batch_size=16, micro_batch_size=16, accumulation=1, batch_norms=1)
         )

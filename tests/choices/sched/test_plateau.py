@@ -53,7 +53,7 @@ def torch_rates(values: list[float], **options: Any) -> list[float]:
         (Plateau(patience=0, lr_factor=0.3, min_factor=0.05), {"patience": 0, "factor": 0.3, "min_lr": 0.05}),
         (
             Plateau(patience=2, min_delta=0.05, min_delta_mode="absolute"),
-            {"patience": 2, "threshold": 0.05, "min_delta_mode": "abs"},
+            {"patience": 2, "threshold": 0.05, "threshold_mode": "abs"},
         ),
         (
             Plateau(patience=1, metric="accuracy", mode="max", min_delta=0.02),

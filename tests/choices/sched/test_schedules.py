@@ -265,7 +265,7 @@ def test_a_length_that_cannot_be_is_refused_with_the_fix(schedule: Schedule, tot
     [
         ("cosin:10%", "did you mean 'cosine'"),
         ("cosine:10", "is not a duration"),
-        ("cosine:10%:ends=1", "did you mean 'end'"),
+        ("cosine:10%:end_facter=1", "did you mean 'end_factor'"),
         ("cosine:10%:end_factor=-1", "at least 0"),
         ("cosine:10%:warmup=5%", "is not an option here"),
         ("sequence:10%", "a sequence cannot contain a sequence"),
