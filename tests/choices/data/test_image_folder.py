@@ -196,7 +196,7 @@ def test_a_damaged_image_ends_the_run_by_name(tmp_path: Path, choice: str, split
     write_images(tmp_path / "test", count=10)
     damaged = tmp_path / split / "dog" / "003.png"
     damaged.write_bytes(damaged.read_bytes()[:60])
-    knobs = options(tmp_path, pipeline=choice, workers=1)
+    knobs = options(tmp_path, pipeline=choice, num_workers=1)
     refusal(lambda: seen(knobs, split), damaged)
 
 
@@ -249,7 +249,7 @@ def test_skipped_images_are_replaced_counted_and_the_same_in_both_pipelines(tmp_
 @pytest.mark.parametrize(("choice", "workers"), [("resident", 0), ("streaming", 0), ("streaming", 2)])
 def test_skipped_images_are_left_out_of_an_evaluation(tmp_path: Path, choice: str, workers: int) -> None:
     damaged = with_damaged(tmp_path, 2)
-    knobs = options(tmp_path, on_error="skip", pipeline=choice, workers=workers)
+    knobs = options(tmp_path, on_error="skip", pipeline=choice, num_workers=workers)
     dataset = knobs.build()
     index = np.concatenate([batch.index for batch in evaluated(dataset, knobs)])
     assert len(index) == 198
@@ -259,7 +259,7 @@ def test_skipped_images_are_left_out_of_an_evaluation(tmp_path: Path, choice: st
 @pytest.mark.parametrize(("choice", "workers"), [("resident", 0), ("streaming", 1)])
 def test_more_than_one_percent_skipped_ends_the_run(tmp_path: Path, choice: str, workers: int) -> None:
     with_damaged(tmp_path, 3)
-    knobs = options(tmp_path, on_error="skip", pipeline=choice, workers=workers)
+    knobs = options(tmp_path, on_error="skip", pipeline=choice, num_workers=workers)
     refusal(lambda: seen(knobs, "train"), "3 of 200", "1%", "train")
 
 
@@ -269,7 +269,7 @@ def test_images_too_many_for_memory_are_streamed(tmp_path: Path, monkeypatch: py
     write_images(tmp_path, count=10)
     assert options(tmp_path).build().train.get_resident_images() is not None
     monkeypatch.setattr(image_folder, "RESIDENT_BYTES", 1000)
-    knobs = options(tmp_path, workers=0)
+    knobs = options(tmp_path, num_workers=0)
     assert knobs.build().train.get_resident_images() is None
     assert pipeline(knobs.build(), knobs).name == "streaming"
     assert pipeline(options(tmp_path, pipeline="resident").build(), options(tmp_path)).name == "resident"
@@ -277,14 +277,14 @@ def test_images_too_many_for_memory_are_streamed(tmp_path: Path, monkeypatch: py
 
 def test_a_random_part_differs_by_epoch_not_by_worker(tmp_path: Path) -> None:
     write_images(tmp_path, count=20, size=30)
-    knobs = options(tmp_path, random_resized_crop=True, workers=0)
+    knobs = options(tmp_path, random_resized_crop=True, num_workers=0)
     dataset = knobs.build()
     one, again = (epoch_of(pipeline(dataset, replace(knobs, num_workers=workers)), epoch=1) for workers in (0, 2))
     assert_same(one, again)
     by_index = {}
     for epoch in (0, 1):
         for batch in epoch_of(pipeline(dataset, knobs), epoch):
-            for number, image in zip(batch.index.tolist(), batch.images, strict=True):
+            for number, image in zip(batch.index.tolist(), batch.inputs, strict=True):
                 by_index[epoch, number] = image
     assert not any(torch.equal(by_index[0, number], by_index[1, number]) for number in range(len(dataset.train)))
 

@@ -139,7 +139,11 @@ def test_the_head_is_found(choice: Any) -> None:
         (ResnetCifar(depth=21), CIFAR, r"depth=21 is not 6n \+ 2\n  use model.depth=20 or 26"),
         (ResnetCifar(depth=1), CIFAR, "use model.depth=8 or 14"),
         (WideResnet(depth=20), CIFAR, r"depth=20 is not 6n \+ 4\n  use model.depth=16 or 22"),
-        (VitTiny(patch_size=5), CIFAR, r"patch=5 does not divide images of 32x32 pixels\n  use model.patch_size=4"),
+        (
+            VitTiny(patch_size=5),
+            CIFAR,
+            r"patch_size=5 does not divide images of 32x32 pixels\n  use model.patch_size=4",
+        ),
         (VitTiny(num_heads=5), CIFAR, "dim=192 is not a multiple of model.num_heads=5"),
         (VitTiny(), ModelShape(10, 3, 37, 41), "1517 patches"),
     ],
