@@ -10,19 +10,17 @@ from dataclasses import dataclass
 import torch
 
 from dnntrain.config.fields import Literal, NonNegativeInt
-from dnntrain.protocols import BatchStage, BatchTransform, BuildContext, GradientStage, GradientTransform, Hooks
+from dnntrain.protocols import BatchStage, BatchTransform, BuildContext, GradientStage, GradientTransform, Hooks, RegChoice
 
 
 @dataclass(frozen=True)
-class Fault:
+class Fault(RegChoice):
     """Breaks a step."""
 
     kind: Literal["gradient", "batch", "pixels"] = "batch"  # a gradient, or examples, that are no numbers; examples too large
     step: NonNegativeInt = 13  # number of the step, from 1; of gradients, of those that this process computes
     rank: NonNegativeInt = 0  # the rank whose gradient breaks
     lasting: bool = False  # true: every step from there on
-
-    needs = frozenset()
 
     def build(self, context: BuildContext) -> Hooks:
         done = 0

@@ -94,5 +94,5 @@ def test_images_of_two_channels_are_refused() -> None:
 
 
 def test_both_policies_together_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"reg\.randaugment and reg\.trivial_augment"):
+    with pytest.raises(ConfigError, match=r"augment\.randaugment and augment\.trivial_augment"):
         trained(tmp_path / "run", "reg=[]", "augment=[crop,flip,randaugment,trivial_augment]")

@@ -19,7 +19,7 @@ def test_it_asks_for_its_number_of_copies() -> None:
 
 def test_a_batch_that_the_copies_do_not_divide_is_refused_with_one_that_works(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"reg\.repeated_augment\.copies=3 does not divide train\.batch_size=32"
+        ConfigError, match=r"augment\.repeated_augment\.copies=3 does not divide train\.batch_size=32"
     ) as caught:
         trained(
             tmp_path / "run",

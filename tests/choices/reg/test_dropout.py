@@ -64,7 +64,7 @@ def test_a_layer_gets_a_dropout_of_its_inputs_and_its_parameters_keep_their_name
     ("knobs", "words"),
     [
         (Dropout(modules="nothing.*"), "reg.dropout.modules=nothing.*"),
-        (Dropout(), "before=2"),
+        (Dropout(), "before_modules=2"),
         (Dropout(before_modules="nothing"), "reg.dropout.before_modules=nothing"),
         (Dropout(modules=None), "reg.dropout.modules=None"),
     ],
