@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from short_runs import trained
-from stand_ins import context
+from stand_ins import class_spec, context
 from torchvision.transforms.v2 import InterpolationMode, RandAugment, TrivialAugmentWide
 
 from dnntrain.choices.augment import randaugment, trivial_augment
@@ -22,7 +22,7 @@ KEY = Key(0, "", 3)
 
 def policy_of(name: str, size: int = 32) -> AugmentPolicy:
     made = {"randaugment": randaugment.RandAugment, "trivial_augment": trivial_augment.TrivialAugment}[name]
-    (policy,) = made().build(replace(context(), input_shape=(3, size, size))).image_transforms
+    (policy,) = made().build(replace(context(), spec=class_spec(input_shape=(3, size, size)))).image_transforms
     assert isinstance(policy, AugmentPolicy)
     return policy
 
@@ -90,7 +90,7 @@ def test_an_image_comes_out_the_same_alone_and_among_others(name: str, channels:
 
 def test_images_of_two_channels_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 channels"):
-        randaugment.RandAugment().build(replace(context(), input_shape=(2, 8, 8)))
+        randaugment.RandAugment().build(replace(context(), spec=class_spec(input_shape=(2, 8, 8))))
 
 
 def test_both_policies_together_are_refused_by_name(tmp_path: Path) -> None:
