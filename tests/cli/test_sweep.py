@@ -63,7 +63,7 @@ def torchruns(folder: Path) -> list[int]:
 
 def ranks(folder: Path) -> list[int]:
     lines = processes_of(folder).items()
-    return [process for process, line in lines if "verbs.rank" in line and "--standalone" not in line]
+    return [process for process, line in lines if "dnntrain.run.worker" in line and "--standalone" not in line]
 
 
 def test_every_mistake_of_every_trial_is_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
@@ -80,7 +80,7 @@ def test_a_trial_that_has_no_plan_is_told_before_anything_starts(tmp_path: Path,
     assert main(words) == 2
     text = capsys.readouterr().err
     assert "train.micro_batch_size=64 parallel=single: " in text
-    assert "microbatch=8 " not in text
+    assert "micro_batch_size=8 " not in text
     assert not (tmp_path / "a").exists()
 
 

@@ -160,7 +160,7 @@ def test_a_refusal_of_the_ranks_is_told_with_its_fix(dnntrain: Run) -> None:
     )
     assert done.returncode == 1
     assert "exploded after" in done.stderr
-    assert "begin lower" in done.stderr
+    assert "use a lower rate" in done.stderr
     assert "bug" not in done.stderr
 
 
