@@ -89,7 +89,7 @@ def test_no_process_outlives_a_killed_parent_or_torchrun(victim: str, tmp_path: 
     words = (*LINE, "train.duration=100000step", *TWO, f"run_dir={tmp_path}/run")
     with start(tuple(word for word in words if word != "train.duration=40step"), tmp_path) as process:
         await_checkpoint(process, tmp_path / "run")
-        agents = [pid for pid in processes_of(tmp_path / "run") if b"verbs.agent" in command(pid)]
+        agents = [pid for pid in processes_of(tmp_path / "run") if b"torchrun_agent" in command(pid)]
         assert len(agents) == 1
         os.kill(process.pid if victim == "parent" else agents[0], signal.SIGKILL)
         process.communicate(timeout=60)

@@ -25,7 +25,7 @@ def test_the_script_is_one_that_a_shell_accepts() -> None:
 
 
 def test_what_is_set_is_asked_for_and_what_is_not_is_left_to_the_cluster() -> None:
-    text = script(nodes=2, gpus=8, time="1:30:00", partition="short", mem="64G", cpus=4)
+    text = script(nodes=2, gpus_per_node=8, time="1:30:00", partition="short", mem_per_node="64G", cpus_per_rank=4)
     for option in ("nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "time=1:30:00", "partition=short", "mem=64G"):
         assert f"#SBATCH --{option}\n" in text
     assert "partition" not in script()

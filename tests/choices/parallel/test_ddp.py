@@ -23,9 +23,8 @@ LINE = (
     "log.report=false",
     "precision=fp32",
     "augment.crop.padding=1",
-    "reg=[label_smoothing]",
+    "reg=[label_smoothing,grad_clip]",
     "average=[ema]",
-    "+reg=[grad_clip]",
 )
 
 

@@ -24,7 +24,6 @@ MIX = (
     "checkpoint.keep_last=9",
     "precision=fp32",
     "augment.crop.padding=1",
-    "reg=[label_smoothing]",
     "augment=[crop,flip,mixup]",
     "average=[ema]",
     "sched=plateau",
