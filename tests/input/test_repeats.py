@@ -10,7 +10,7 @@ import torch
 from data_files import assert_same, epoch_of, pipeline, random_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import context
+from stand_ins import class_spec, context
 
 from dnntrain.choices.augment.random_erasing import RandomErasing
 from dnntrain.choices.augment.trivial_augment import TrivialAugment
@@ -56,17 +56,17 @@ def test_without_repeats_order_and_numbers_are_unchanged() -> None:
     assert part.compute_order(3).tolist() == Key(5, "shuffle", 3).permutation(np.arange(40)).tolist()
     assert part.compute_copies(np.arange(40)) is None
     (batch, *_) = epoch_of(pipeline(random_set(), OPTIONS, augmentation=AUGMENTATION))
-    assert batch.number is batch.index
+    assert batch.rng_index is batch.index
 
 
 @pytest.mark.parametrize("options", [OPTIONS, STREAMING])
 def test_copies_of_an_example_are_augmented_apart_by_every_method(options: ImageData) -> None:
-    (policy,) = TrivialAugment().build(replace(context(), input_shape=(1, 9, 9))).image_transforms
+    (policy,) = TrivialAugment().build(replace(context(), spec=class_spec(input_shape=(1, 9, 9)))).image_transforms
     erase = RandomErasing(probability=1.0).build(context()).batch_transforms
     for feed in (
-        pipeline(random_set(), options, repeats=2, augmentation=AUGMENTATION),
-        pipeline(random_set(), options, repeats=2, pixels=(policy,)),
-        pipeline(random_set(), options, repeats=2, transforms=erase),
+        pipeline(random_set(), options, augment_copies=2, augmentation=AUGMENTATION),
+        pipeline(random_set(), options, augment_copies=2, image_transforms=(policy,)),
+        pipeline(random_set(), options, augment_copies=2, transforms=erase),
     ):
         batch = epoch_of(feed)[0]
         assert batch.index[:8].tolist() == batch.index[8:].tolist()
@@ -81,7 +81,7 @@ def test_the_first_copy_is_the_image_that_would_be_there_without_copies() -> Non
         for batch in epoch_of(pipeline(random_set(), OPTIONS, augmentation=AUGMENTATION))
         for number, image in zip(batch.index, batch.inputs, strict=True)
     }
-    batch = epoch_of(pipeline(random_set(), OPTIONS, repeats=2))[0]
+    batch = epoch_of(pipeline(random_set(), OPTIONS, augment_copies=2))[0]
     for row in range(8):
         assert torch.equal(batch.inputs[row], pictures[int(batch.index[row])])
 
@@ -90,10 +90,11 @@ def test_the_first_copy_is_the_image_that_would_be_there_without_copies() -> Non
 def test_streaming_gives_the_batches_of_resident(workers: int) -> None:
     dataset = random_set(channels=3)
     streaming = replace(STREAMING, num_workers=workers)
-    (policy,) = TrivialAugment().build(replace(context(), input_shape=(3, 9, 9))).image_transforms
+    (policy,) = TrivialAugment().build(replace(context(), spec=class_spec(input_shape=(3, 9, 9)))).image_transforms
     erase = RandomErasing(probability=0.5).build(context()).batch_transforms
     feeds = [
-        pipeline(dataset, options, repeats=4, pixels=(policy,), transforms=erase) for options in (OPTIONS, streaming)
+        pipeline(dataset, options, augment_copies=4, image_transforms=(policy,), transforms=erase)
+        for options in (OPTIONS, streaming)
     ]
     assert_same(*[epoch_of(feed, 1) for feed in feeds])
 
@@ -102,12 +103,12 @@ def test_streaming_gives_the_batches_of_resident(workers: int) -> None:
 def test_ranks_and_micro_batches_give_the_batches_of_one_process(options: ImageData) -> None:
     erase = RandomErasing(probability=0.5).build(context()).batch_transforms
     feeds = [
-        pipeline(random_set(), options, repeats=2, transforms=erase),
+        pipeline(random_set(), options, augment_copies=2, transforms=erase),
         *(
             pipeline(
                 random_set(),
                 options,
-                repeats=2,
+                augment_copies=2,
                 transforms=erase,
                 world=World(rank, 3),
                 micro_batch_size=3,
@@ -121,4 +122,4 @@ def test_ranks_and_micro_batches_give_the_batches_of_one_process(options: ImageD
         (expected,) = whole.take(step).micro_batches
         micro = [batch for part in parts for batch in part.take(step).micro_batches]
         assert torch.equal(torch.cat([batch.inputs for batch in micro]), expected.inputs)
-        assert np.concatenate([batch.number for batch in micro]).tolist() == expected.number.tolist()
+        assert np.concatenate([batch.rng_index for batch in micro]).tolist() == expected.rng_index.tolist()

@@ -25,11 +25,12 @@ def test_a_knob_of_the_same_choice_is_a_change_of_its_own() -> None:
 
 def test_a_method_that_is_left_out_of_a_list_is_one_change_and_knobs_of_the_others_are_told() -> None:
     saved, new = (
-        composed("reg=[]", "augment=[crop,flip,mixup]", "average=[ema]"),
-        composed("reg=[]", "average=[ema]", "average.ema.decay=0.9"),
+        composed("augment=[crop,flip,mixup]", "average=[ema]"),
+        composed("augment=[crop,flip]", "augment.flip.probability=0.25", "average=[ema]", "average.ema.decay=0.9"),
     )
     assert {str(change) for change in find_changes(saved, new)} == {
-        "reg: [ema,mixup] → [ema]",
+        "augment: [crop,flip,mixup] → [crop,flip]",
+        "augment.flip.probability: (unset) → 0.25",
         "average.ema.decay: 0.999 → 0.9",
     }
 

@@ -47,7 +47,7 @@ def test_a_skipped_step_changes_neither_weights_nor_momentum_nor_statistics() ->
     def gradients(images: torch.Tensor, replay: bool = False) -> StepLoss:
         loss = model(images).sum()
         loss.backward()
-        return StepLoss(loss.detach(), len(images))
+        return StepLoss(loss.detach(), len(images), len(images))
 
     def state() -> list[torch.Tensor]:
         momentum = [value["momentum_buffer"] for value in optimizer.state.values()]
