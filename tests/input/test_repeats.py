@@ -81,7 +81,7 @@ def test_the_first_copy_is_the_image_that_would_be_there_without_copies() -> Non
         for batch in epoch_of(pipeline(random_set(), OPTIONS, augmentation=AUGMENTATION))
         for number, image in zip(batch.index, batch.inputs, strict=True)
     }
-    batch = epoch_of(pipeline(random_set(), OPTIONS, augment_copies=2))[0]
+    batch = epoch_of(pipeline(random_set(), OPTIONS, augment_copies=2, augmentation=AUGMENTATION))[0]
     for row in range(8):
         assert torch.equal(batch.inputs[row], pictures[int(batch.index[row])])
 
@@ -93,7 +93,9 @@ def test_streaming_gives_the_batches_of_resident(workers: int) -> None:
     (policy,) = TrivialAugment().build(replace(context(), spec=class_spec(input_shape=(3, 9, 9)))).image_transforms
     erase = RandomErasing(probability=0.5).build(context()).batch_transforms
     feeds = [
-        pipeline(dataset, options, augment_copies=4, image_transforms=(policy,), transforms=erase)
+        pipeline(
+            dataset, options, augment_copies=4, augmentation=AUGMENTATION, image_transforms=(policy,), transforms=erase
+        )
         for options in (OPTIONS, streaming)
     ]
     assert_same(*[epoch_of(feed, 1) for feed in feeds])
@@ -103,12 +105,13 @@ def test_streaming_gives_the_batches_of_resident(workers: int) -> None:
 def test_ranks_and_micro_batches_give_the_batches_of_one_process(options: ImageData) -> None:
     erase = RandomErasing(probability=0.5).build(context()).batch_transforms
     feeds = [
-        pipeline(random_set(), options, augment_copies=2, transforms=erase),
+        pipeline(random_set(), options, augment_copies=2, augmentation=AUGMENTATION, transforms=erase),
         *(
             pipeline(
                 random_set(),
                 options,
                 augment_copies=2,
+                augmentation=AUGMENTATION,
                 transforms=erase,
                 world=World(rank, 3),
                 micro_batch_size=3,
