@@ -63,7 +63,7 @@ def test_what_is_exported_is_the_plain_network() -> None:
 
 
 def test_a_model_without_such_a_layer_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"quant\.smallest=16"):
+    with pytest.raises(ConfigError, match=r"quant\.min_layer_size=16"):
         Float8Training().convert_model(network())
 
 
