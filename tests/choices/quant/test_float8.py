@@ -145,7 +145,7 @@ def test_a_run_is_exported_at_its_end_and_evaluated_from_the_export_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # On a CPU, which is taken for a device that computes in float8.
-    monkeypatch.setattr(Float8, "refusal", lambda self, hardware: None)
+    monkeypatch.setattr(Float8, "find_hardware_refusal", lambda self, hardware: None)
     monkeypatch.setattr(pt2_cuda, "FORMAT", replace(pt2_cuda.FORMAT, devices=("cpu",)))
     words = (
         "model=vit_tiny",
