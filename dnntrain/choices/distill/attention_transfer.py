@@ -34,7 +34,7 @@ class AttentionTransfer(TeacherOptions):
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 
     def build(self, context: BuildContext) -> Hooks:
-        check_weights(weight=self.loss_weight)
+        check_weights(loss_weight=self.loss_weight)
         modules: list[str] = []
 
         def select_taps(teacher: nn.Module) -> list[TeacherTap]:

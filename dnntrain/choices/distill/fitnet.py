@@ -35,7 +35,7 @@ class Fitnet(TeacherOptions):
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 
     def build(self, context: BuildContext) -> Hooks:
-        check_weights(weight=self.loss_weight)
+        check_weights(loss_weight=self.loss_weight)
         guided: list[str] = []
 
         def select_taps(teacher: nn.Module) -> list[TeacherTap]:

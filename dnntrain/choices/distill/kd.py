@@ -31,7 +31,7 @@ class Kd(TeacherOptions):
     needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
 
     def build(self, context: BuildContext) -> Hooks:
-        check_weights(weight=self.loss_weight)
+        check_weights(loss_weight=self.loss_weight)
         check_ensemble(self.ensemble, self.sources)
         teacher = build_teacher_hooks(self, context, logits=True)
 

@@ -58,7 +58,7 @@ class MeanTeacher(DistillChoice):
     )
 
     def build(self, context: BuildContext) -> Hooks:
-        check_weights(weight=self.loss_weight)
+        check_weights(loss_weight=self.loss_weight)
         check_precision(self.teacher_precision, context.device)
         teacher = EmaTeacher(self.decay, self.decay_warmup, self.teacher_precision)
 

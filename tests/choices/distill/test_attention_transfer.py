@@ -60,7 +60,7 @@ def test_the_term_is_half_of_beta_times_the_sum_over_layers(short_run: Path) -> 
 
 
 def test_modules_without_maps_are_refused(short_run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"hidden of the teacher gives 128(.|\n)*distill=fitnet"):
+    with pytest.raises(ConfigError, match=r"hidden of the teacher returns 128(.|\n)*distill=fitnet"):
         AttentionTransfer(teacher=str(short_run), layers="hidden").build(of_digits())
 
 
