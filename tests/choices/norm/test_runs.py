@@ -26,5 +26,5 @@ def test_a_model_without_batch_normalisation_is_refused_before_training(tmp_path
 
 
 def test_recomputed_statistics_without_an_evaluation_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"norm\.precise"):
+    with pytest.raises(ConfigError, match=r"norm\.precise_bn_batches=2"):
         trained(tmp_path / "run", *SMALL, "norm=per_rank", "norm.precise_bn_batches=2", "data.val_fraction=0")
