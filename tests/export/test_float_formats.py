@@ -30,7 +30,7 @@ def images(count: int) -> torch.Tensor:
     """Real test images of the digits, normalised by the data set's own figures."""
     data = Digits().build()
     pixels = torch.stack([data.test.read(number) for number in range(count)]).float() / 255
-    return (pixels - data.mean[0]) / data.std[0]
+    return (pixels - data.inputs.mean[0]) / data.inputs.std[0]
 
 
 @pytest.mark.parametrize("name", FORMATS)
