@@ -215,7 +215,7 @@ class GuardRunner:
     def should_apply(self, gradients: Sequence[Tensor]) -> bool:
         """Return whether to apply the gradients.
 
-        Raises RolledBack or DivergedError if an alarm asks for it.
+        Raises RollbackRequest or DivergedError if an alarm asks for it.
         """
         step = self._step() + 1
         alarms = self._find_alarms(step, gradients)
