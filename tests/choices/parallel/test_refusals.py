@@ -37,7 +37,7 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
         ((FSDP, "optim=adafactor"), "optim=adafactor needs", "use parallel=ddp, or leave optim=adafactor out"),
         (
             ("parallel=single", "launch.nproc=2", "parallel.replicate=2"),
-            "parallel=single has no 'dp'",
+            "parallel=single has no 'replicate'",
             "conf/parallel/ddp.yaml",
         ),
         (("parallel=auto", "parallel.tp=2"), "chooses the layout itself", "leave parallel.tp out"),
