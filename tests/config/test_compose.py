@@ -176,7 +176,11 @@ def _every_choice() -> list[str]:
         for group in ("data", "model", "optim", "sched", "precision", "parallel")
         for name in known.list_names(group)
     ]
-    lists = [(group, f"[{name}]") for group in ("augment", "reg", "average", "monitor", "track") for name in known.list_names(group)]
+    lists = [
+        (group, f"[{name}]")
+        for group in ("augment", "reg", "average", "monitor", "track")
+        for name in known.list_names(group)
+    ]
     return [f"{group}={name}" for group, name in (*singles, *lists)]
 
 
