@@ -77,6 +77,7 @@ def test_qat_with_recomputed_statistics_of_swa_names_swa_and_trains_without_them
         "train.max_examples=64",
         "train.duration=4step",
     )
-    with pytest.raises(ConfigError, match=r"which reg\.swa\.batches would replace\n  use reg\.swa\.batches=0"):
+    refusal = r"because average\.swa\.precise_bn_batches=100 replaces them\n  use average\.swa\.precise_bn_batches=0"
+    with pytest.raises(ConfigError, match=refusal):
         trained(tmp_path / "run", *words)
     assert trained(tmp_path / "run", *words, "average.swa.precise_bn_batches=0")["status"] == "done"

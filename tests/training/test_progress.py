@@ -91,7 +91,7 @@ def test_ranks_agree_after_eight_steps_or_after_each_where_steps_are_long(monkey
     progress = Progress(Duration(100, "step"), EpochSchedule.constant(10, 1))
     asked: list[tuple[bool, ...]] = []
     watch = stop_signals.SignalWatch(progress, lambda flags: asked.append(tuple(flags)) or flags)
-    cadence = Cadence([Event(watch.agree_on_stop, next_step=watch.next_step)], 100)
+    cadence = Cadence([Event(watch.agree_on_stop, next_step=watch.get_next_step)], 100)
     agreed = []
     with watch:
         for step in range(1, 31):

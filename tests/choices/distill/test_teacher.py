@@ -107,7 +107,7 @@ def test_a_teacher_with_other_classes_is_refused_with_what_works(short_run: Path
 
 
 def test_a_teacher_of_other_images_is_refused(short_run: Path) -> None:
-    assert "trained on images of 1x8x8, the data have 3x32x32" in refused(short_run, input_shape=(3, 32, 32))
+    assert "trained on images of 1x8x8, but the data have 3x32x32" in refused(short_run, input_shape=(3, 32, 32))
 
 
 def test_a_place_that_holds_no_model_is_refused(short_run: Path, tmp_path: Path) -> None:
