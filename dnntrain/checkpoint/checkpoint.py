@@ -23,6 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
@@ -133,7 +134,7 @@ def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str,
     _write_durably(folder / name, data)
     return {
         "file": name,
-        "facts": {"sha256": _compute_digest(data), "bytes": len(data)},
+        "facts": {"sha256": compute_bytes_digest(data), "bytes": len(data)},
         "chunks": [
             [chunk.name, key, list(chunk.offset), list(chunk.shape), str(chunk.tensor.dtype)]
             for key, chunk in zip(keys, chunks, strict=True)
@@ -345,7 +346,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _compute_manifest_digest(manifest: Mapping[str, Any]) -> str:
-    return _compute_digest(json.dumps(to_strict_json(manifest), sort_keys=True).encode())
+    return compute_bytes_digest(json.dumps(to_strict_json(manifest), sort_keys=True).encode())
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -363,7 +364,11 @@ def _read_verified_tensors(folder: Path, name: str, facts: Any) -> dict[str, Ten
         data = file.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
-    if not isinstance(facts, dict) or len(data) != facts.get("bytes") or _compute_digest(data) != facts.get("sha256"):
+    if (
+        not isinstance(facts, dict)
+        or len(data) != facts.get("bytes")
+        or compute_bytes_digest(data) != facts.get("sha256")
+    ):
         raise CheckpointError(f"{file} is damaged: its size or SHA-256 does not match the manifest")
     try:
         return load_tensors(data)
@@ -440,9 +445,3 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _compute_digest(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()

@@ -1,7 +1,8 @@
-"""Compute the SHA-256 of weights, by name and bytes."""
+"""Compute the SHA-256 of bytes, and of weights by name and bytes."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -18,10 +19,13 @@ def compute_weights_digest(model: nn.Module) -> str:
 
 def compute_tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """Return the SHA-256 of the names and bytes of `tensors`."""
-    import hashlib
-
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def compute_bytes_digest(data: bytes) -> str:
+    """Return the SHA-256 of `data`, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import DataError
 from dnntrain.input.image_files import decode_in_batches, find_image_files
+from dnntrain.utils.hardware import count_cores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,8 +70,3 @@ def _make_rows(loaded_model: LoadedModel, files: Sequence[Path], inputs: Tensor,
     rows = loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top)
     for file, row in zip(files, rows, strict=True):
         yield {"path": str(file), **row}
-
-
-def count_cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -27,6 +27,7 @@ from dnntrain.input.sampler import BatchSchedules
 from dnntrain.input.source import Source
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols import Batch, BatchTransform, DataChoice, StepBatch
+from dnntrain.utils.hardware import count_cores
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.rng import Index, Key
 
@@ -219,8 +220,7 @@ def choose_worker_count(workers: int | None, ranks: int) -> int:
     """
     if workers is not None:
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MAX_WORKERS, cores // max(ranks, 1) - 1))
+    return max(1, min(_MAX_WORKERS, count_cores() // max(ranks, 1) - 1))
 
 
 def _return_reply(reply: Any) -> Any:

@@ -41,19 +41,11 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def count_flops_per_example(model: nn.Module, shape: ModelShape) -> float:
-    """Return the FLOPs of one example's forward pass; a multiply-add counts as two.
-
-    Linear layers, convolutions, matrix products and attention are counted; the rest is small. The
-    backward pass takes about twice as many.
-    """
-    return count_forward_cost(model, shape)[0]
-
-
 def count_forward_cost(model: nn.Module, shape: ModelShape) -> tuple[float, int]:
-    """Return the FLOPs of one example's forward pass and its counted operators.
+    """Return (FLOPs of one example's forward pass, number of operators counted, at least 1).
 
-    The number of operators is at least 1.
+    A multiply-add counts as two operations. Linear layers, convolutions, matrix products and
+    attention are counted; the rest is small. The backward pass takes about twice as many.
     """
     with one_thread(), torch.no_grad(), keyed_generator(0), _FlopCounter() as counter:
         model(_make_zero_images(model, shape, _EXAMPLES))

@@ -139,7 +139,7 @@ def fit(
     result = RunResult("failed", str(folder))
     try:
         with ranks.exit_on_signals_of_run(folder):
-            trainer, trackers = _open_trainer(session, directory, start, display, warn)
+            trainer, trackers = _open_trainer(session, directory, folder, start, display, warn)
             try:
                 with trainer.signals:
                     trainer.start_session()
@@ -173,14 +173,13 @@ def fit(
 
 
 def _open_trainer(
-    session: Session, directory: RunDirectory | None, start: RunStart, display: Display, warn: Say
+    session: Session, directory: RunDirectory | None, folder: Path, start: RunStart, display: Display, warn: Say
 ) -> tuple[Trainer, list[Tracker]]:
     """Build the trainer, restore the checkpoint that the run starts from, and open the trackers and the display."""
     from dnntrain.checkpoint.checkpoint import restore_states
     from dnntrain.display.run_progress import RunProgress, make_header
     from dnntrain.training.trainer import TrainerOutputs, build_trainer
 
-    folder = str(directory.path if directory is not None else Path(str(session.config.run_dir)))
     trackers: list[Tracker] = [] if directory is None else [item.build() for item in session.config.track.values()]
     run_progress = RunProgress(display, session.plan, session.config)
     outputs = TrainerOutputs(
@@ -197,8 +196,8 @@ def _open_trainer(
     elif directory is not None:
         trainer.metrics.truncate_to(0)
     for tracker in trackers:
-        tracker.start(folder, session.config.resolved)
-    display.start(make_header(session.plan, folder))
+        tracker.start(str(folder), session.config.resolved)
+    display.start(make_header(session.plan, str(folder)))
     run_progress.attach(trainer)
     return trainer, trackers
 

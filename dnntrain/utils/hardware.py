@@ -55,7 +55,7 @@ def probe_hardware(device: str = "auto") -> Hardware:
     hide_noise()
     kind, count, name, capability = _detect_accelerator(device)
     model, features = _detect_processor()
-    return Hardware(kind, count, name, capability, model, features, _count_cores(), _read_memory_bytes())
+    return Hardware(kind, count, name, capability, model, features, count_cores(), _read_memory_bytes())
 
 
 def get_device_type(device: str) -> str:
@@ -115,7 +115,8 @@ def _detect_processor() -> tuple[str, tuple[str, ...]]:
     return values.get("model name", platform.machine()), tuple(name for name in _FEATURES if name in flags)
 
 
-def _count_cores() -> int:
+def count_cores() -> int:
+    """Return the number of processor cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:

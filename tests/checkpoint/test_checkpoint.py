@@ -294,7 +294,7 @@ def test_a_manifest_cannot_name_a_file_outside_its_folder(tmp_path: Path) -> Non
     path = save(tmp_path, 1, x=1) / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["sha256"]
-    manifest["files"] = {"../outside": {"sha256": checkpoint._compute_digest(b""), "bytes": 0}}
+    manifest["files"] = {"../outside": {"sha256": checkpoint.compute_bytes_digest(b""), "bytes": 0}}
     path.write_text(json.dumps({**manifest, "sha256": checkpoint._compute_manifest_digest(manifest)}))
     with pytest.raises(CheckpointError, match="must be a file in the checkpoint's folder"):
         checkpoint.read_checkpoint(path.parent)

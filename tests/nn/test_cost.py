@@ -17,7 +17,7 @@ from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.choices.model.vit_tiny import VitTiny
 from dnntrain.nn.cost import (
     build_with_zero_weights,
-    count_flops_per_example,
+    count_forward_cost,
     count_parameters,
     measure_activation_bytes,
 )
@@ -70,7 +70,7 @@ def test_operations_are_those_that_torch_counts(build: Any) -> None:
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             model(torch.zeros(2, 3, 32, 32))
-        assert count_flops_per_example(model, CIFAR) == counter.get_total_flops() / 2
+        assert count_forward_cost(model, CIFAR)[0] == counter.get_total_flops() / 2
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
 
@@ -92,7 +92,7 @@ def test_kept_bytes_of_small_cnn_are_counted_by_hand() -> None:
 def test_counting_leaves_the_generator_and_the_threads_as_they_were() -> None:
     model = SmallCnn(dropout=0.5).build(CIFAR)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    count_flops_per_example(model, CIFAR)
+    count_forward_cost(model, CIFAR)
     measure_activation_bytes(model, CIFAR, 2, 4)
     build_with_zero_weights(lambda: SmallCnn().build(CIFAR))
     assert torch.get_num_threads() == threads
@@ -125,11 +125,11 @@ def test_costs_are_counted_without_importing_torchs_compiler() -> None:
     code = """
 import sys
 from dnntrain.choices.model.small_cnn import SmallCnn
-from dnntrain.nn.cost import build_with_zero_weights, count_flops_per_example, count_parameters, measure_activation_bytes
+from dnntrain.nn.cost import build_with_zero_weights, count_forward_cost, count_parameters, measure_activation_bytes
 from dnntrain.nn.shape import ModelShape
 shape = ModelShape(10, 1, 28, 28)
 model = build_with_zero_weights(lambda: SmallCnn(init="orthogonal").build(shape))
-assert count_parameters(model) and count_flops_per_example(model, shape) and measure_activation_bytes(model, shape, 8, 4)
+assert count_parameters(model) and count_forward_cost(model, shape)[0] and measure_activation_bytes(model, shape, 8, 4)
 print([name for name in ("torch._dynamo", "sympy", "torchvision") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

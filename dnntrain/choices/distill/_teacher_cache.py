@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.choices.distill._options import TeacherOptions
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import BuildContext
@@ -174,7 +175,7 @@ class TeacherCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not (self._folder / "binding.json").exists():
                 write_json(self._folder / "binding.json", dict(self._binding or {}))
-            path = self._folder / f"{_compute_digest(data)}.safetensors"
+            path = self._folder / f"{compute_bytes_digest(data)}.safetensors"
             write_bytes(path, data)
         except OSError as error:
             raise _make_unwritable_error(self._folder, error) from None
@@ -190,7 +191,7 @@ class TeacherCache:
         for path in sorted(self._folder.glob("*.safetensors")):
             hint = f"remove {path}; its outputs are then computed again"
             try:
-                if _compute_digest(path.read_bytes()) != path.stem:
+                if compute_bytes_digest(path.read_bytes()) != path.stem:
                     raise CheckpointError(f"{path} of the teacher's cache is damaged", hint)
                 tensors = load_file(path)
                 views = tensors[_DIGESTS_KEY].numpy()
@@ -254,7 +255,3 @@ def _get_device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{device} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _compute_digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
