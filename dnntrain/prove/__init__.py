@@ -1,0 +1,1 @@
+"""Verdicts: decide from pairs of runs whether B is better than A."""
