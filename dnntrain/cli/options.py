@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+#: Joins the words of an option that takes many; no argument can hold it.
+WORD_SEPARATOR = "\0"
+
 
 @dataclass(frozen=True)
 class Option:
@@ -42,6 +45,11 @@ class Option:
         return self.type is bool
 
     @property
+    def takes_many(self) -> bool:
+        """Whether it takes all words up to the next option: paths may hold commas."""
+        return bool(self.type == tuple[Path, ...])
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """Every spelling, the long one first."""
         negation = (f"--no-{self.name}",) if self.is_switch and self.default else ()
@@ -66,6 +74,8 @@ class Option:
 
         if self.is_switch:
             return ""
+        if self.takes_many:
+            return "one or more paths"
         return "a path" if self.type is Path else describe_type(self.type)
 
     @property
@@ -81,10 +91,11 @@ class Option:
         """Return the value of `text`. Raises ValueError with the allowed values."""
         from dnntrain.config.convert import convert_value
 
-        if self.type is Path:
-            if not text:
+        if self.type is Path or self.takes_many:
+            paths = text.split(WORD_SEPARATOR) if self.takes_many else [text]
+            if not all(paths):
                 raise ValueError("the path is empty")
-            return Path(text).expanduser()
+            return tuple(Path(path).expanduser() for path in paths) if self.takes_many else Path(text).expanduser()
         return convert_value(_parse_text(text, self.type), self.type)
 
     def format_setting(self, value: str) -> str:

@@ -22,7 +22,7 @@ from dnntrain.cli.command_table import (
     find_owners,
     iterate_options,
 )
-from dnntrain.cli.options import Option
+from dnntrain.cli.options import WORD_SEPARATOR, Option
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import describe_newest_runs, did_you_mean, find_nearest
 from dnntrain.utils.words import add_config_dir
@@ -173,7 +173,10 @@ def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[
             example = option.default_text or option.placeholder or option.name.upper()
             mistakes.append((f"{spelling} needs a value", f"as in {spelling} {example}"))
         else:
-            flags.append(_Flag(spelling, options[spelling], text if equals else rest.pop(0)))
+            value = [text if equals else rest.pop(0)]
+            while options[spelling].takes_many and rest and not rest[0].startswith("-"):
+                value.append(rest.pop(0))
+            flags.append(_Flag(spelling, options[spelling], WORD_SEPARATOR.join(value)))
     return words, flags
 
 

@@ -30,8 +30,9 @@ EProcess = Callable[[_Array], _Array]
 
 _STAKES = np.array([1.0, 2.0, 4.0, 8.0])
 _MIXTURE_WEIGHT = 0.25
-_GRID_SIZE = 801
-_BISECTIONS = 40
+_GRID_SIZE = 401
+_SUBDIVISIONS = 16
+_REFINEMENTS = 6
 _MAX_EXPONENT = 700.0
 
 
@@ -70,7 +71,8 @@ def compute_e_values(differences: Sequence[float], assume: str = "symmetric") ->
     """Return E_1 … E_n of one sequence of differences."""
     if not differences:
         return []
-    return E_PROCESSES[assume](np.asarray(_rescale(differences))[:, None])[:, 0].tolist()
+    values: list[float] = E_PROCESSES[assume](np.asarray(_rescale(differences))[:, None])[:, 0].tolist()
+    return values
 
 
 @dataclass(frozen=True)
@@ -125,16 +127,15 @@ def compute_effect_interval(
 
 
 def _refine(shifts: _Array, kept: int, step: int, is_rejected: Callable[[_Array], NDArray[np.bool_]]) -> float:
-    """Return the bound between a kept point of the grid and its rejected neighbor, by bisection."""
+    """Return the bound between a kept point of the grid and its rejected neighbor, by subdivision."""
     if not 0 <= kept + step < len(shifts):
         return step * math.inf
     inside, outside = float(shifts[kept]), float(shifts[kept + step])
-    for _ in range(_BISECTIONS):
-        middle = (inside + outside) / 2
-        if is_rejected(np.array([middle]))[0]:
-            outside = middle
-        else:
-            inside = middle
+    for _ in range(_REFINEMENTS):
+        points = np.linspace(inside, outside, _SUBDIVISIONS + 1)[1:]
+        rejected = is_rejected(points)
+        last = int(np.argmax(rejected)) if rejected.any() else _SUBDIVISIONS - 1
+        inside, outside = float(points[last - 1]) if last else inside, float(points[last])
     return outside
 
 

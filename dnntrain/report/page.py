@@ -53,13 +53,13 @@ def render_run(run: RunData) -> bytes:
         "facts": sections.render_facts(run),
         "footer": sections.render_footer(run),
     }
-    page = _render_page(run.name, list(parts.values()))
+    page = render_page(run.name, list(parts.values()))
     # Each part has its own bounds; if several of them are reached together, these parts are the
     # least important.
     for part_name in ("gallery", "facts", "confusion"):
         if len(page) > _MAX_BYTES:
             del parts[part_name]
-            page = _render_page(run.name, list(parts.values()))
+            page = render_page(run.name, list(parts.values()))
     return page
 
 
@@ -74,11 +74,12 @@ def render_comparison(runs: Sequence[RunData]) -> bytes:
         compare.render_differences(runs, names),
         sections.render_footer(*runs),
     ]
-    page = _render_page(title, parts)
-    return page if len(page) <= _MAX_BYTES else _render_page(title, parts[:3])
+    page = render_page(title, parts)
+    return page if len(page) <= _MAX_BYTES else render_page(title, parts[:3])
 
 
-def _render_page(title: str, parts: Sequence[str]) -> bytes:
+def render_page(title: str, parts: Sequence[str]) -> bytes:
+    """Return a whole page of HTML parts."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import compute_digest, decode_config, load_config
@@ -23,6 +23,9 @@ from dnntrain.sweep.resources import ResourceDemand, Resources, divide_machine
 from dnntrain.sweep.sweep_directory import Trial, read_names_by_digest
 from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
+
+if TYPE_CHECKING:
+    from dnntrain.utils.hardware import Hardware
 
 
 @dataclass(frozen=True)
@@ -63,24 +66,35 @@ def prepare_sweep(
                 f"{name}-{compute_digest(config)[:6]}"  # another trial of this line has the name from an earlier line
             )
         path = folder / name
-        words = tuple(word for word in combination.words if not word.startswith("run_dir="))
         try:
-            session = _open_trial_session({**config, "run_dir": str(path)})
+            trial, hardware = prepare_trial(number, combination, config, path)
         except ConfigError as error:
             mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in error.mistakes]
             continue
         mistakes += _find_changed_settings(path, config)
-        plan, hardware = session.plan, session.hardware
-        demand = _compute_demand(session)
-        trials.append(
-            Trial(number, words, combination.swept_words, session.config.resolved, path, demand, plan.total_steps)
-        )
+        trials.append(trial)
         memory_bytes = hardware.memory_bytes
-        devices = max(devices, _list_devices(hardware) if demand.devices else (), key=len)
+        devices = max(devices, list_devices(hardware) if trial.demand.devices else (), key=len)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
     demands = [trial.demand for trial in trials]
     return Sweep(folder, tuple(trials), tuple(divide_machine(demands, devices, list_cores(), memory_bytes, jobs)))
+
+
+def prepare_trial(
+    number: int, combination: Combination, config: Mapping[str, Any], path: Path
+) -> tuple[Trial, Hardware]:
+    """Return the trial of a composed configuration in the folder `path`, and the hardware of its plan.
+
+    Raises ConfigError or DataError if it cannot be planned.
+    """
+    session = _open_trial_session({**config, "run_dir": str(path)})
+    words = tuple(word for word in combination.words if not word.startswith("run_dir="))
+    demand = _compute_demand(session)
+    trial = Trial(
+        number, words, combination.swept_words, session.config.resolved, path, demand, session.plan.total_steps
+    )
+    return trial, session.hardware
 
 
 def _compose_trials(trial_words: Sequence[Combination], config_dir: Path | None, quiet: bool) -> list[dict[str, Any]]:
@@ -190,7 +204,7 @@ def _compute_demand(session: Any) -> ResourceDemand:
     return ResourceDemand(plan.ranks, config.train.cpu_threads or 1, plan.memory.total)
 
 
-def _list_devices(hardware: Any) -> tuple[str, ...]:
+def list_devices(hardware: Any) -> tuple[str, ...]:
     """Return the usable accelerators, by the names that CUDA_VISIBLE_DEVICES takes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in visible.split(",") if name.strip()]

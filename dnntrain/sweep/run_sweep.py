@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from dnntrain.errors import Interrupted, Preempted
+from dnntrain.errors import Interrupted, Preempted, Stopped
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.prepare import Sweep, list_cores
 from dnntrain.sweep.progress_table import make_progress_table
@@ -41,14 +41,17 @@ def _run_trials(sweep: Sweep, config_dir: Path | None, display: str) -> Sequence
     finally:
         progress_table.close()
     if signal_number is not None:
-        error_class = Interrupted if signal_number == signal.SIGINT else Preempted
         num_done = sum(status.is_done for status in progress_table.statuses)
-        raise error_class(
-            f"{signal.Signals(signal_number).name}: the sweep was stopped "
-            f"with {num_done} of {pluralize(len(sweep.trials), 'trial')} done",
-            "run the same command again to resume it",
+        raise make_stop_error(
+            signal_number, f"the sweep was stopped with {num_done} of {pluralize(len(sweep.trials), 'trial')} done"
         )
     return progress_table.statuses
+
+
+def make_stop_error(signal_number: int, text: str) -> Stopped:
+    """Return the error for trials that `signal_number` ended."""
+    error_class = Interrupted if signal_number == signal.SIGINT else Preempted
+    return error_class(f"{signal.Signals(signal_number).name}: {text}", "run the same command again to resume it")
 
 
 def get_exit_code(statuses: Sequence[TrialStatus]) -> int:

@@ -91,7 +91,7 @@ def test_the_interval_covers_the_true_difference_at_any_time():
     generator = np.random.default_rng(3)
     missed = 0
     for _ in range(200):
-        differences = (generator.standard_normal(15) + 4.0).tolist()
+        differences = (generator.standard_normal(10) + 4.0).tolist()
         interval = compute_effect_interval(differences)
         missed += not interval.low <= 4.0 <= interval.high
     assert missed <= 18  # 5 % of 200 are 10; 18 has a probability of 1 %

@@ -41,14 +41,15 @@ def test_an_undecided_verdict_foresees_the_pairs_that_it_needs():
 
 
 def test_noise_is_hardly_ever_called_an_effect():
-    verdicts = [judge_differences(_noise(20, seed=seed), Rules(max_pairs=20)).verdict for seed in range(60)]
-    assert verdicts.count("better") + verdicts.count("worse") <= 6  # 5 % of 60 are 3
+    verdicts = [judge_differences(_noise(20, seed=seed), Rules(max_pairs=20)).verdict for seed in range(30)]
+    assert verdicts.count("better") + verdicts.count("worse") <= 4  # 5 % of 30 are 1.5
 
 
 def test_differences_that_cancel_are_futile():
     verdict = judge_differences([1.0, -1.0] * 6, Rules(max_pairs=14))
     assert verdict.verdict == "undecided"
-    assert verdict.is_futile and verdict.is_final
+    assert verdict.is_futile
+    assert verdict.is_final
 
 
 def test_what_is_foreseen_is_deterministic():

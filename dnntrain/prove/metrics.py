@@ -1,0 +1,82 @@
+"""Read the value of a finished run that is compared: a metric of its task, or a measured figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.protocols import MetricInfo
+from dnntrain.utils.files import read_json
+from dnntrain.utils.suggest import did_you_mean
+
+LATENCY = MetricInfo("latency_ms", unit="ms")
+#: Figures that every run has, besides the metrics of its task.
+FIGURES = (
+    LATENCY,
+    MetricInfo("examples_per_s", higher_is_better=True, unit="1/s"),
+    MetricInfo("size_bytes", unit="bytes"),
+)
+
+#: Differences of a share within it count as none, unless --margin says otherwise.
+DEFAULT_SHARE_MARGIN = 0.002
+
+
+def choose_metric(name: str | None, default: str, infos: Sequence[MetricInfo]) -> MetricInfo:
+    """Return the metric called `name`, or the run's own.
+
+    Raises ConfigError with the nearest name if neither the task nor a run has it.
+    """
+    known = {info.name: info for info in (*infos, *FIGURES)}
+    if (name or default) not in known:
+        raise ConfigError(
+            f"--metric {name} must be one of {', '.join(known)}", did_you_mean(name or default, list(known))
+        )
+    return known[name or default]
+
+
+def read_value(run: Path, metric: MetricInfo) -> float:
+    """Return the value of the finished run: on the test split if it was tested, else on validation.
+
+    Raises CheckpointError if the run does not have it.
+    """
+    result = read_json(run / "result.json")
+    if metric.name == "size_bytes":
+        return float((run / "model.safetensors").stat().st_size)
+    value = result.get("examples_per_s") if metric.name == "examples_per_s" else _read_task_metric(run, result, metric)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CheckpointError(f"{run} has no {metric.name}", "train it with eval.run_test=true, or name another metric")
+    return float(value)
+
+
+def _read_task_metric(run: Path, result: Mapping[str, Any], metric: MetricInfo) -> Any:
+    evaluation = read_json(run / "evaluation.json")
+    if metric.name in evaluation:
+        return evaluation[metric.name]
+    return result.get("best") if result.get("metric") == metric.name else None
+
+
+def measure_latencies(runs: Sequence[Path]) -> list[float]:
+    """Return the median milliseconds for one example of each run's model, timed side by side.
+
+    The model of a run with exports is its export.
+    """
+    from dnntrain.bench.candidates import make_candidates
+    from dnntrain.bench.measure import measure_candidates
+    from dnntrain.bench.statistics import compute_percentiles
+    from dnntrain.utils.hardware import probe_hardware
+
+    candidates = [make_candidates([run], runtimes=("eager",))[-1] for run in runs]
+    results = measure_candidates(
+        candidates,
+        [1],
+        threads=probe_hardware("cpu").cores,
+        rounds=9,
+        seconds=0.1,
+        should_evaluate=False,
+        say=lambda text: None,
+    )
+    if len(results) < len(runs):
+        raise CheckpointError("the models of a pair cannot be timed", "dnntrain bench RUN names the reason")
+    return [1000 * compute_percentiles(result.latencies[1])["p50"] for result in results]

@@ -1,0 +1,173 @@
+"""Train pairs of runs that share a seed, one after the other, until the evidence decides.
+
+Each run is a trial of a sweep: it has its own process and folder, a finished one is used again, and
+an interrupted one is resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import compute_digest
+from dnntrain.errors import ConfigError, make_exit_error
+from dnntrain.protocols import MetricInfo
+from dnntrain.prove.metrics import LATENCY, measure_latencies, read_value
+from dnntrain.sweep.grid import Combination
+from dnntrain.sweep.prepare import list_cores, list_devices, prepare_trial
+from dnntrain.sweep.resources import divide_machine
+from dnntrain.sweep.run_sweep import make_stop_error
+from dnntrain.sweep.sweep_directory import Trial, TrialStatus, freeze_trial, read_status
+from dnntrain.sweep.trial_runner import ProgressTable, TrialRunner, make_trial_command
+from dnntrain.utils.files import read_json, write_json
+
+#: The file of a pair's measured latencies.
+_LATENCY_FILE = "latencies.json"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The two configurations: words that both share, words of each, and their first seeds.
+
+    configs  the resolved configurations of A and B for the first pair
+    folder   the folder of all pairs
+    """
+
+    shared: tuple[str, ...]
+    words: tuple[tuple[str, ...], tuple[str, ...]]
+    configs: tuple[dict[str, Any], dict[str, Any]]
+    folder: Path
+    config_dir: Path | None = None
+
+    def make_words(self, side: int, number: int) -> tuple[str, ...]:
+        """Return the words that train the run of one side of pair `number`, which counts from 0."""
+        words = [word for word in (*self.shared, *self.words[side]) if not word.startswith(("seed=", "run_dir="))]
+        return (*words, f"seed={self.configs[side]['seed'] + number}")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A finished pair: its number from 1, its seeds, its runs, and the value of each."""
+
+    number: int
+    seeds: tuple[int, int]
+    runs: tuple[Path, Path]
+    values: tuple[float, float]
+
+    @property
+    def difference(self) -> float:
+        return self.values[1] - self.values[0]
+
+
+def prepare_comparison(
+    shared: Sequence[str], words_a: Sequence[str], words_b: Sequence[str], config_dir: Path | None = None
+) -> Comparison:
+    """Compose both sides of the first pair.
+
+    Raises ConfigError with the mistakes of both, or if they are the same configuration.
+    """
+    mistakes: list[str] = []
+    configs = []
+    for name, words in (("--a", words_a), ("--b", words_b)):
+        try:
+            configs.append(compose([*shared, *words], config_dir, quiet=True))
+        except ConfigError as error:
+            mistakes += [text if not words else f"{name}: {text}" for text in error.mistakes]
+    if mistakes:
+        raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+    digests = [compute_digest(config) for config in configs]
+    if digests[0] == digests[1]:
+        raise ConfigError(
+            "--a and --b are the same configuration", 'name what differs, as in --a "" --b "+average=[ema]"'
+        )
+    if any(word.startswith("run_dir=") for word in (*words_a, *words_b)):
+        raise ConfigError("run_dir must be the same for --a and --b", "write run_dir=FOLDER outside of --a and --b")
+    identity = hashlib.sha256(" ".join(digests).encode()).hexdigest()[:8]
+    folder = Path(configs[0]["run_dir"] or Path("runs", f"prove-{identity}")).expanduser().absolute()
+    _check_folder(folder, digests)
+    return Comparison(tuple(shared), (tuple(words_a), tuple(words_b)), (configs[0], configs[1]), folder, config_dir)
+
+
+def _check_folder(folder: Path, digests: Sequence[str]) -> None:
+    """Raise ConfigError if the folder belongs to something else."""
+    saved_digests = read_json(folder / "prove.json").get("config_digests")
+    if saved_digests is not None and list(saved_digests) != list(digests):
+        raise ConfigError(f"{folder} holds pairs of other configurations", "name another run_dir")
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder} is the folder of a single run", "name another run_dir")
+
+
+def iterate_pairs(
+    comparison: Comparison, metric: MetricInfo, max_pairs: int, show: Callable[[int, str, TrialStatus], None]
+) -> Iterator[Pair]:
+    """Train and yield pair after pair. Odd pairs train A first, even ones B.
+
+    `show` receives the number of a pair, its side, and the status of its run. Raises Stopped on a
+    signal, and the error of a run that fails.
+    """
+    for index in range(max_pairs):
+        trials = [_prepare_side(comparison, side, index) for side in (0, 1)]
+        for side in (0, 1) if index % 2 == 0 else (1, 0):
+            _train(trials[side], comparison, partial(show, index + 1, "AB"[side]))
+        runs = (trials[0].folder, trials[1].folder)
+        values = _measure_pair(comparison.folder, index + 1, runs) if metric.name == LATENCY.name else None
+        values = values or (read_value(runs[0], metric), read_value(runs[1], metric))
+        seeds = (trials[0].config["seed"], trials[1].config["seed"])
+        yield Pair(index + 1, seeds, runs, values)
+
+
+def _prepare_side(comparison: Comparison, side: int, index: int) -> Trial:
+    words = comparison.make_words(side, index)
+    config = compose(words, comparison.config_dir, quiet=True)
+    path = comparison.folder / f"{index + 1:02}-{'ab'[side]}"
+    return prepare_trial(2 * index + side, Combination(words, words), config, path)[0]
+
+
+class _TrialView(ProgressTable):
+    """Passes the status of a single trial on."""
+
+    def __init__(self, trial: Trial, status: TrialStatus, show: Callable[[TrialStatus], None]) -> None:
+        super().__init__([trial], [status])
+        self._show = show
+
+    def on_refresh(self) -> None:
+        self._show(self.statuses[0])
+
+
+def _train(trial: Trial, comparison: Comparison, show: Callable[[TrialStatus], None]) -> None:
+    """Train one run, unless it is done. Raises its error, or Stopped if a signal ended it."""
+    from dnntrain.utils.hardware import probe_hardware
+
+    status = read_status(trial)
+    if status.is_done:
+        return
+    freeze_trial(trial, comparison.config_dir)
+    hardware = probe_hardware(trial.config["device"])
+    devices = list_devices(hardware) if trial.demand.devices else ()
+    resources = divide_machine([trial.demand], devices, list_cores(), hardware.memory_bytes)
+    view = _TrialView(trial, status, show)
+    if (signal_number := TrialRunner(view, resources, make_trial_command).run()) is not None:
+        raise make_stop_error(signal_number, f"stopped while {trial.folder} was training")
+    status = view.statuses[0]
+    if not status.is_done:
+        raise make_exit_error(
+            status.exit_code if status.exit_code and status.exit_code > 0 else 1,
+            f"{trial.folder.name} of the pair did not finish: {status.status}. {status.reason}".rstrip(),
+            f"its output: {trial.folder / 'output.txt'}",
+        )
+
+
+def _measure_pair(folder: Path, number: int, runs: tuple[Path, Path]) -> tuple[float, float]:
+    """Return the latencies of a pair, and keep them, so that a continued search has the same."""
+    path = folder / _LATENCY_FILE
+    saved = read_json(path)
+    if str(number) not in saved:
+        saved[str(number)] = measure_latencies(runs)
+        write_json(path, saved)
+    first, second = saved[str(number)]
+    return float(first), float(second)

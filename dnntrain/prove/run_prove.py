@@ -1,0 +1,158 @@
+"""Compare two configurations, two sets of finished runs, or the variants of a sweep."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.decode import compute_digest, decode_config
+from dnntrain.errors import ConfigError, DnntrainError
+from dnntrain.protocols import LOSS, MetricInfo
+from dnntrain.prove.display import EvidenceDisplay
+from dnntrain.prove.evidence import select_by_e_bh
+from dnntrain.prove.metrics import DEFAULT_SHARE_MARGIN, FIGURES, choose_metric
+from dnntrain.prove.page import write_prove_report
+from dnntrain.prove.pairs import Comparison, Pair, iterate_pairs
+from dnntrain.prove.result import ProveResult, describe_verdict, format_line
+from dnntrain.prove.run_sets import group_sweep, pair_runs, read_finished_config
+from dnntrain.prove.verdict import Rules, judge_differences
+from dnntrain.run.directory import lock_folder
+from dnntrain.utils.files import write_json
+
+RESULT_FILE = "prove.json"
+
+
+@dataclass(frozen=True)
+class ProveOptions:
+    """The options of a comparison, as the command line has them.
+
+    Raises ConfigError for a number of pairs that cannot decide.
+    """
+
+    metric: str | None = None
+    margin: float | None = None
+    alpha: float = 0.05
+    max_pairs: int = 30
+    assume: str = "symmetric"
+
+    def __post_init__(self) -> None:
+        if self.max_pairs < 2:
+            raise ConfigError(
+                "--max-pairs must be at least 2", "one pair shows nothing about noise; use --max-pairs 30"
+            )
+
+    def make_rules(self, metric: MetricInfo) -> Rules:
+        """Return the rules for a metric; only shares have a margin by default."""
+        margin = self.margin if self.margin is not None else DEFAULT_SHARE_MARGIN if metric.is_share else None
+        return Rules(metric.sign, self.alpha, margin, self.max_pairs, self.assume)
+
+
+def prove_by_training(comparison: Comparison, options: ProveOptions, display_mode: str) -> ProveResult:
+    """Train pairs until they decide, and write prove.json and report.html in the folder.
+
+    A comparison that was interrupted goes on. Raises Stopped on a signal.
+    """
+    config = decode_config(comparison.configs[0])
+    metric = choose_metric(options.metric, config.eval.metric, config.task.list_infos())
+    rules = options.make_rules(metric)
+    labels = (shlex.join(comparison.words[0]), shlex.join(comparison.words[1]))
+    digests = [compute_digest(config) for config in comparison.configs]
+    pairs: list[Pair] = []
+    with lock_folder(comparison.folder), EvidenceDisplay(metric, rules, display_mode) as display:
+        write_json(comparison.folder / RESULT_FILE, {"config_digests": digests})
+        display.say(f"A: {labels[0] or 'as configured'}\nB: {labels[1] or 'as configured'}\nin {comparison.folder}")
+        for pair in iterate_pairs(comparison, metric, rules.max_pairs, display.show_status):
+            pairs.append(pair)
+            verdict = judge_differences([pair.difference for pair in pairs], rules)
+            display.show_pair(pair, verdict)
+            if verdict.is_final:
+                break
+        result = ProveResult(labels, metric, rules, tuple(pairs), _list_lines(comparison, len(pairs)))
+        result = replace(result, test_set_error=_measure_test_set_error(result, display.say))
+        write_json(comparison.folder / RESULT_FILE, {"config_digests": digests, **result.as_json()})
+        write_prove_report({"Verdict": result}, comparison.folder / "report.html")
+    return result
+
+
+def prove_by_runs(
+    runs_a: Sequence[Path], runs_b: Sequence[Path], options: ProveOptions, say: Callable[[str], None]
+) -> ProveResult:
+    """Compare two sets of finished runs."""
+    config = decode_config(read_finished_config(runs_a[0]))
+    metric = choose_metric(options.metric, config.eval.metric, config.task.list_infos())
+    pairs, note = pair_runs(runs_a, runs_b, metric)
+    rules = replace(options.make_rules(metric), max_pairs=max(len(pairs), options.max_pairs))
+    result = ProveResult(
+        (_name_runs(runs_a), _name_runs(runs_b)), metric, rules, tuple(pairs), notes=(note,) if note else ()
+    )
+    return replace(result, test_set_error=_measure_test_set_error(result, say))
+
+
+def prove_sweep(folder: Path, options: ProveOptions, say: Callable[[str], None]) -> dict[str, ProveResult]:
+    """Compare every variant of a sweep with its first, pair by pair of a seed.
+
+    All claims hold together at `alpha` by e-BH: a claim that it does not keep becomes undecided.
+    """
+    groups = group_sweep(folder)
+    (first_name, first_runs), *others = groups.items()
+    results = {}
+    for name, runs in others:
+        result = prove_by_runs(first_runs, runs, options, say)
+        results[name] = replace(result, labels=(first_name, name))
+    kept = select_by_e_bh([result.verdict.e_value for result in results.values()], options.alpha)
+    for (name, result), is_kept in zip(list(results.items()), kept, strict=True):
+        if result.verdict.verdict in ("better", "worse") and not is_kept:
+            note = f"Alone it would be {result.verdict.verdict}; among {len(results)} claims the evidence is too weak."
+            weak = replace(result, notes=(*result.notes, note))
+            object.__setattr__(weak, "verdict", replace(result.verdict, verdict="undecided"))
+            results[name] = weak
+    write_prove_report({f"{name} against {first_name}": item for name, item in results.items()}, folder / "prove.html")
+    return results
+
+
+def _list_lines(comparison: Comparison, count: int) -> tuple[tuple[str, str], ...]:
+    prefix = [] if comparison.config_dir is None else [f"--config-dir={comparison.config_dir}"]
+    lines = [
+        tuple(format_line([*prefix, *comparison.make_words(side, index)]) for side in (0, 1)) for index in range(count)
+    ]
+    return tuple((first, second) for first, second in lines)
+
+
+def _name_runs(runs: Sequence[Path]) -> str:
+    return str(runs[0]) if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
+
+
+def _measure_test_set_error(result: ProveResult, say: Callable[[str], None]) -> float | None:
+    """Return the error that the finite test set causes; None if the metric is not one of the task."""
+    if not result.pairs or result.metric.name in {figure.name for figure in FIGURES}:
+        return None
+    from dnntrain.prove.test_set_error import compute_example_sums, estimate_test_set_error
+
+    say(f"evaluating the test set with {2 * len(result.pairs)} models")
+    config = decode_config(read_finished_config(result.pairs[0].runs[0]))
+    metric = None if result.metric.name == LOSS.name else _find(config.task.list_metrics(), result.metric.name)
+    sums: list[list[Any]] = [[], []]
+    try:
+        for pair in result.pairs:
+            for side in (0, 1):
+                sums[side].append(compute_example_sums(pair.runs[side], result.metric.name))
+    except DnntrainError as error:
+        say(f"the error of the test set is unknown: {error.message}")
+        return None
+    return estimate_test_set_error(sums[0], sums[1], metric)
+
+
+def _find(metrics: Sequence[Any], name: str) -> Any:
+    return next(metric for metric in metrics if metric.name == name)
+
+
+def format_text(results: Sequence[ProveResult]) -> str:
+    """Return the verdicts in words; each comparison of a sweep names its variant first."""
+    blocks = []
+    for result in results:
+        head = [f"B = {result.labels[1]}"] if len(results) > 1 else []
+        blocks.append("\n".join([*head, *describe_verdict(result)]))
+    return "\n\n".join(blocks)

@@ -1,0 +1,83 @@
+"""Pair the runs of two finished sets, or of the variants of a sweep, by their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.decode import compute_digest, load_config
+from dnntrain.errors import ConfigError
+from dnntrain.inference.run_args import check_run
+from dnntrain.protocols import MetricInfo
+from dnntrain.prove.metrics import LATENCY, measure_latencies, read_value
+from dnntrain.prove.pairs import Pair
+from dnntrain.sweep.sweep_directory import find_trial_folders
+from dnntrain.utils.files import read_json
+
+
+def pair_runs(runs_a: Sequence[Path], runs_b: Sequence[Path], metric: MetricInfo) -> tuple[list[Pair], str]:
+    """Return the pairs of two sets of finished runs, and a note if their seeds do not pair them.
+
+    Runs with the same seed make a pair. If the seeds of the sets differ, runs are paired in their
+    order. Raises ConfigError if a run is not finished or a set is larger.
+    """
+    if len(runs_a) != len(runs_b):
+        raise ConfigError(
+            f"--runs-a names {len(runs_a)} runs and --runs-b {len(runs_b)}", "name as many runs for each side"
+        )
+    configs_a, configs_b = ([read_finished_config(run) for run in runs] for runs in (runs_a, runs_b))
+    by_seed = [
+        {config["seed"]: run for run, config in zip(runs, configs, strict=True)}
+        for runs, configs in ((runs_a, configs_a), (runs_b, configs_b))
+    ]
+    seeds = sorted(by_seed[0])
+    note = ""
+    if len(seeds) == len(runs_a) and seeds == sorted(by_seed[1]):
+        paired = [((seed, seed), (by_seed[0][seed], by_seed[1][seed])) for seed in seeds]
+    else:
+        note = "the runs do not share seeds: they are paired in their order, and need more pairs"
+        paired = [
+            ((config_a["seed"], config_b["seed"]), (run_a, run_b))
+            for run_a, run_b, config_a, config_b in zip(runs_a, runs_b, configs_a, configs_b, strict=True)
+        ]
+    pairs = []
+    for number, (pair_seeds, (run_a, run_b)) in enumerate(paired, 1):
+        if metric.name == LATENCY.name:
+            first, second = measure_latencies([run_a, run_b])
+        else:
+            first, second = read_value(run_a, metric), read_value(run_b, metric)
+        pairs.append(Pair(number, pair_seeds, (run_a, run_b), (first, second)))
+    return pairs, note
+
+
+def read_finished_config(run: Path) -> dict[str, Any]:
+    """Return the configuration of a finished run. Raises ConfigError if it is not one."""
+    check_run(run)
+    if (status := read_json(run / "result.json").get("status")) != "done":
+        raise ConfigError(f"{run} is not finished (status {status})", f"finish it with: dnntrain resume {run}")
+    return load_config(run / "config.yaml")
+
+
+def group_sweep(folder: Path) -> dict[str, list[Path]]:
+    """Return the finished trials of a sweep by what distinguishes them besides the seed, in order.
+
+    Raises ConfigError if `folder` is not a sweep, or holds fewer than two variants.
+    """
+    trials = find_trial_folders(folder)
+    if trials is None:
+        raise ConfigError(f"{folder} is not the folder of a sweep", "dnntrain -m … prints the folder of its results")
+    groups: dict[str, list[Path]] = {}
+    names: dict[str, str] = {}
+    for trial in trials:
+        config = read_finished_config(trial)
+        digest = compute_digest({**config, "seed": 0})
+        words = trial.name.partition("-")[2].split(",")
+        names.setdefault(digest, ",".join(word for word in words if not word.startswith("seed=")) or "only")
+        groups.setdefault(digest, []).append(trial)
+    if len(groups) < 2:
+        raise ConfigError(
+            f"the trials of {folder} differ in their seed only",
+            "sweep a setting besides the seed, as in sched=cosine,step",
+        )
+    return {names[digest]: runs for digest, runs in groups.items()}

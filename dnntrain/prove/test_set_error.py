@@ -1,0 +1,66 @@
+"""Estimate how much a difference depends on the examples that happen to be in the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dnntrain.inference.load import load_data_splits, load_run
+from dnntrain.inference.run_args import custom_code_refs
+from dnntrain.protocols import Batch, Metric, ModelSpec, Task
+
+_NUM_RESAMPLES = 500
+
+
+def compute_example_sums(run: Path, metric_name: str) -> NDArray[np.float64]:
+    """Return the sums of the metric for each test example, [n, width], of the model of `run`."""
+    from dnntrain.config.decode import load_config
+
+    loaded_model = load_run(run, custom_code_refs(load_config(run / "config.yaml")))
+    split, task = load_data_splits(loaded_model)["test"], loaded_model.config.task
+    metric = next((metric for metric in task.list_metrics() if metric.name == metric_name), None)
+    rows = []
+    with torch.no_grad():
+        for batch in split.make_batches(loaded_model, loaded_model.config.eval.batch_size):
+            outputs = loaded_model.compute_batch_outputs(batch).float()
+            rows.append(_sum_by_example(task, metric, outputs, batch, loaded_model.spec).double().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def _sum_by_example(
+    task: Task, metric: Metric | None, outputs: torch.Tensor, batch: Batch, spec: ModelSpec
+) -> torch.Tensor:
+    """Return [n, width]; without a metric the loss and its weight."""
+    if metric is None:
+        loss = task.loss(outputs, batch).double()
+        return torch.stack([loss, torch.full_like(loss, task.loss_weight(1, spec))], dim=1)
+    rows = []
+    for row in (slice(number, number + 1) for number in range(len(batch))):
+        example = Batch(batch.inputs[row], batch.targets[row], batch.index[row], batch.position[row], batch.epoch)
+        rows.append(metric.sums(outputs[row], example))
+    return torch.stack(rows)
+
+
+def estimate_test_set_error(
+    sums_a: Sequence[NDArray[np.float64]], sums_b: Sequence[NDArray[np.float64]], metric: Metric | None
+) -> float:
+    """Return the standard error of the mean difference over test sets of this size.
+
+    A paired bootstrap: each resample draws the same examples for all runs. `sums_a` and `sums_b`
+    hold [n, width] for each run. Source: Efron and Tibshirani, 1993.
+    """
+    num_examples = len(sums_a[0])
+    counts = np.random.default_rng(0).multinomial(num_examples, [1 / num_examples] * num_examples, _NUM_RESAMPLES)
+
+    def compute_values(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        totals = counts @ sums
+        if metric is None:
+            return np.asarray(totals[:, 0] / totals[:, 1])
+        return np.array([metric.value(row) for row in totals.tolist()])
+
+    differences = [compute_values(b) - compute_values(a) for a, b in zip(sums_a, sums_b, strict=True)]
+    return float(np.mean(differences, axis=0).std(ddof=1))
