@@ -93,7 +93,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
     _check_sha256(path / "model.safetensors", card.get("dnntrain", {}).get("sha256"))
     config = _compose_config(path, overrides)
     model = build_network(config.model, config.norm, path, spec)
-    if ranges := card.get("dnntrain", {}).get("quantised_ranges"):
+    if ranges := card.get("dnntrain", {}).get("quantized_ranges"):
         model = _add_rounding(model, spec.inputs.shape, ranges, path)
     hardware = probe_hardware(config.device)
     policy = config.precision.build(hardware)

@@ -152,7 +152,7 @@ def _make_step_info(context: BuildContext, step: int) -> StepInfo:
 def _get_export_metadata(model: nn.Module) -> dict[str, Any]:
     """Return the ranges for later readers: evaluation with rounding, and integer exports."""
     ranges = get_ranges(model)
-    return {"quantised_ranges": ranges} if ranges else {}
+    return {"quantized_ranges": ranges} if ranges else {}
 
 
 def has_reached(length: Length, step_info: StepInfo) -> bool:
@@ -232,7 +232,7 @@ class ActivationRanges:
 
     def state_dict(self) -> dict[str, Any]:
         is_rounding = any(module.quantizes for module in list_fake_modules(self._model))
-        return {"reach": dict(self._reach), "known": self._known, "quantises": is_rounding}
+        return {"reach": dict(self._reach), "known": self._known, "quantizes": is_rounding}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if set(state["reach"]) != set(self._reach):
@@ -240,7 +240,7 @@ class ActivationRanges:
         for name, tensor in self._reach.items():
             tensor.copy_(state["reach"][name])
         self._known = state["known"].to(self._known.device)
-        make_rounding_setter(self._model)(state["quantises"])
+        make_rounding_setter(self._model)(state["quantizes"])
         update_folding_factors(self._model)
 
 

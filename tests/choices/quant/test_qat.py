@@ -259,7 +259,7 @@ def test_damaged_ranges_are_said_to_be(qat_run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(qat_run, copied)
     card = json.loads((copied / "config.json").read_text())
-    del card["dnntrain"]["quantised_ranges"]["head.input"]
+    del card["dnntrain"]["quantized_ranges"]["head.input"]
     (copied / "config.json").write_text(json.dumps(card))
     with pytest.raises(CheckpointError, match=r"head\.input"):
         evaluate(str(copied))
