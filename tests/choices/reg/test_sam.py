@@ -9,7 +9,7 @@ from stand_ins import built
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from dnntrain.choices.reg.sam import SharpnessAwareStep
+from dnntrain.choices.reg.sam import SharpnessAwareStep, is_scaled
 from dnntrain.choices.task.classification import Classification
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.protocols import Batch, StepBatch
@@ -57,7 +57,12 @@ def test_twenty_steps_equal_the_papers_algorithm(adaptive: bool, sizes: list[int
         assert seen / 12 == pytest.approx(loss.item(), rel=1e-5)
         weights = [parameter.detach().clone() for parameter in reference.parameters()]
         gradients = torch.autograd.grad(loss, list(reference.parameters()))
-        scales = [weight.abs() + 0.01 if adaptive else torch.ones_like(weight) for weight in weights]
+        # As SamsungLabs/ASAM: `if "weight" in name`, so biases are not normalized.
+        names = [name for name, _ in reference.named_parameters()]
+        scales = [
+            weight.abs() + 0.01 if adaptive and "weight" in name else torch.ones_like(weight)
+            for name, weight in zip(names, weights, strict=True)
+        ]
         norm = torch.cat([(scale * g).flatten() for scale, g in zip(scales, gradients, strict=True)]).norm()
         with torch.no_grad():
             for parameter, scale, gradient in zip(reference.parameters(), scales, gradients, strict=True):
@@ -70,6 +75,27 @@ def test_twenty_steps_equal_the_papers_algorithm(adaptive: bool, sizes: list[int
         optimizer.step()
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "scaled"),
+    [
+        ("conv1.weight", True),
+        ("bn1.weight", True),
+        ("attn.in_proj_weight", True),
+        ("conv.parametrizations.weight.original", True),
+        ("rnn.weight_ih_l0", True),
+        ("conv1.bias", False),
+        ("attn.in_proj_bias", False),
+        ("weighted_pool.bias", False),
+        ("conv.parametrizations.bias.original", False),
+        ("pos_embed", False),
+        ("cls_token", False),
+        ("blocks.0.ls1.gamma", False),
+    ],
+)
+def test_the_adaptive_form_scales_weights_and_no_biases(name: str, scaled: bool) -> None:
+    assert is_scaled(name) is scaled
 
 
 def test_both_passes_drop_the_same_numbers() -> None:
