@@ -73,7 +73,8 @@ class BenchResult:
                 },
                 "images_per_s": self.throughput(batch).as_json(),
                 "ratio": self.ratio(base, batch).as_json(),
-                "within_noise": self is not base and self.ratio(base, batch).contains(1.0),
+                "interval_coverage": self.throughput(batch).coverage,
+                "within_noise": self is not base and not self.ratio(base, batch).excludes(1.0),
                 "first_call_s": self.first_call_s[batch],
                 "rounds": len(self.rates[batch]),
             }
@@ -175,7 +176,7 @@ _MIN_SPEEDUP = 1.01
 def find_contenders(results: Sequence[BenchResult], batch: int) -> list[BenchResult]:
     """Return the leader at `batch`, and candidates that may be over 1 % faster.
 
-    The 95 % interval of their ratio to the leader reaches beyond 1.01.
+    The interval of their ratio to the leader reaches beyond 1.01 (`compute_median_interval`).
     """
     leader = find_fastest(results, batch)
     return [result for result in results if result is leader or result.ratio(leader, batch).high > _MIN_SPEEDUP]

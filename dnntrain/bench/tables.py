@@ -7,10 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
 
 from dnntrain.bench.measure import BenchResult
-from dnntrain.bench.statistics import compute_percentiles
+from dnntrain.bench.statistics import CONFIDENCE, MIN_VALUES, Interval, compute_percentiles
 from dnntrain.errors import ConfigError
 from dnntrain.utils.files import write_bytes, write_text
 from dnntrain.utils.units import format_bytes
@@ -40,14 +39,12 @@ def format_table(results: Sequence[BenchResult]) -> str:
             rate, ratio = result.throughput(batch), result.ratio(base, batch)
             row += [
                 f"{rate.median:.0f} ({rate.low:.0f}-{rate.high:.0f})",
-                _format_ratio(result is base, ratio.median, ratio),
+                _format_ratio(result is base, ratio),
             ]
         rows.append(row)
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    note = (
-        f"p50, p95, p99: latency at batch {batches[0]}. In brackets: 95 % interval of the median. Ratio to {base.name}."
-    )
+    note = f"p50, p95, p99: latency at batch {batches[0]}. {_describe_interval(base, batches[0])} Ratio to {base.name}."
     return "\n".join([*lines, "", note])
 
 
@@ -55,10 +52,28 @@ def _get_metric_name(results: Sequence[BenchResult]) -> str:
     return next((result.metric.name for result in results if result.metric), "metric")
 
 
-def _format_ratio(is_base: bool, median: float, interval: Any) -> str:
+def _describe_interval(result: BenchResult, batch: int) -> str:
+    """Return a sentence about the figures in brackets and their coverage."""
+    interval, num_rounds = result.throughput(batch), len(result.rates[batch])
+    if interval.is_conclusive:
+        return f"In brackets: interval of the median, {_format_percent(interval.coverage)} coverage."
+    rounds_text = "1 round" if num_rounds == 1 else f"{num_rounds} rounds"
+    return (
+        f"In brackets: smallest and largest of {rounds_text}, which enclose the median in "
+        f"{_format_percent(interval.coverage)} of cases: use --rounds {MIN_VALUES} or more for {_format_percent(CONFIDENCE)}."
+    )
+
+
+def _format_percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
+
+
+def _format_ratio(is_base: bool, ratio: Interval) -> str:
+    """Return the ratio, marked if it may be 1."""
     if is_base:
         return "1"
-    return f"{median:.2f}× (noise)" if interval.contains(1.0) else f"{median:.2f}×"
+    mark = "" if ratio.excludes(1.0) else " (noise)" if ratio.is_conclusive else " (few rounds)"
+    return f"{ratio.median:.2f}×{mark}"
 
 
 def write_csv(results: Sequence[BenchResult], path: Path) -> None:
@@ -67,7 +82,7 @@ def write_csv(results: Sequence[BenchResult], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     names = (
         f"model batch {_get_metric_name(results)} size_bytes load_s peak_memory_bytes "
-        "p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high"
+        "p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high interval_coverage"
     )
     writer.writerow(names.split())
     for result in results:
@@ -85,6 +100,7 @@ def write_csv(results: Sequence[BenchResult], path: Path) -> None:
                     *latency,
                     *rate.as_json(),
                     *ratio.as_json(),
+                    rate.coverage,
                 ]
             )
     write_text(path, text.getvalue())

@@ -122,7 +122,7 @@ def best_integers(run: Path, threads: int) -> None:
 
 
 def table(rows: list[BenchResult], run: Path) -> str:
-    """Images per second with 95 % intervals, ratios to eager float32, and the census of what ran."""
+    """Images per second with intervals of 95 % coverage or more, ratios to eager float32, and the census of what ran."""
     head = ["model", "size", *(cell for batch in BATCHES for cell in (f"batch {batch}", "ratio")), "multiply-adds"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for found in rows:

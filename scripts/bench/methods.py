@@ -7,9 +7,9 @@
 One process and a stated number of threads. All runs train on made-up images, 3×32×32, batch 32, cropped and mirrored, in float32 with
 SGD and momentum; without evaluation, checkpoints or files, whose cost is not per step. A few methods at a time stand beside the run without
 any; they take turns within each round, each a block of steps, and who begins changes from round to round. A block holds whole chunks of the
-resident pipeline, so that its work is in every block alike. Printed are medians over rounds of the ratio to the run without, with the
-95 % bootstrap interval, by the clock on the wall and by the time that the processor worked for this process, which another process's
-load distorts less. Methods that need a teacher are left out.
+resident pipeline, so that its work is in every block alike. Printed are medians over rounds of the ratio to the run without, with an
+interval (`dnntrain.bench.statistics`: at least 95 % coverage from 6 rounds on), by the clock on the wall and by the time that the processor
+worked for this process, which another process's load distorts less. Methods that need a teacher are left out.
 """
 
 from __future__ import annotations
