@@ -24,12 +24,18 @@ class AttentionTransfer(TeacherOptions):
     """Match attention maps of student and teacher.
 
     label_loss_weight * cross-entropy + loss_weight / 2 * Σ over layers of ‖Q_S / ‖Q_S‖ - Q_T /
-    ‖Q_T‖‖, where Q is the attention map.
+    ‖Q_T‖‖, where Q is the attention map. The distance is the paper's (equation 2), averaged over
+    examples, and so is its factor beta / 2. The paper's beta is 1000 divided by the number of values
+    of a map, so it differs from layer to layer: 15.6 for a map of 8x8. The default of one beta for
+    all layers is ours. (The authors' code squares the distance instead, and averages it over the
+    map.)
     """
 
     layers: str | tuple[str, ...]  # modules of the student whose maps are compared: names or patterns such as stages.*
     teacher_layers: str | tuple[str, ...] | None = None  # modules of the teacher, one for each; null: as layers
-    loss_weight: NonNegative = 10.0  # weight of the distillation loss: the paper's beta
+    loss_weight: NonNegative = (
+        10.0  # weight of the distillation loss, beta: 10 is ours, the paper takes 1000 / values of the map
+    )
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.FEATURES})
 

@@ -23,13 +23,15 @@ from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutReq
 class Rkd(TeacherOptions):
     """Match distances and angles among examples.
 
-    label_loss_weight * cross-entropy + distance_loss_weight * L_D + angle_loss_weight * L_A. The
+    label_loss_weight * cross-entropy + distance_loss_weight * L_D + angle_loss_weight * L_A. The n
     examples of a pair block (`data.mix_block_size`, 8) are related to each other; larger blocks
-    carry more information. The teacher may have any number of classes or features.
+    carry more information. As in the authors' code (lenscloth/RKD), L_D is the sum over all pairs
+    divided by n², and L_A the sum over all triples divided by n³: an example with itself adds 0.
+    The teacher may have any number of classes or features.
     """
 
-    distance_loss_weight: NonNegative = 25.0  # weight of the distances between two examples
-    angle_loss_weight: NonNegative = 50.0  # weight of the angles between three examples
+    distance_loss_weight: NonNegative = 25.0  # weight of the distances between two examples: the authors' value
+    angle_loss_weight: NonNegative = 50.0  # weight of the angles between three examples: the authors' value
     layer: str | None = None  # module whose outputs are related; null: the logits
     teacher_layer: str | None = None  # the same module of the teacher; null: as layer
 
@@ -66,9 +68,10 @@ class Rkd(TeacherOptions):
             rows, student_blocks, teacher_blocks = get_block_rows(outputs, batch)
             return spread_over_examples(angle_loss(student_blocks, teacher_blocks), rows, context)
 
+        pair_fraction, triple_fraction = compute_distinct_fractions(context.pair_block)
         terms = (
-            LossTerm("rkd_distance", compute_distance_loss, self.distance_loss_weight),
-            LossTerm("rkd_angle", compute_angle_loss, self.angle_loss_weight),
+            LossTerm("rkd_distance", compute_distance_loss, self.distance_loss_weight * pair_fraction),
+            LossTerm("rkd_angle", compute_angle_loss, self.angle_loss_weight * triple_fraction),
         )
         return teacher.to_hooks(self.label_loss_weight, *terms, captures=captures)
 
@@ -83,11 +86,19 @@ class Rkd(TeacherOptions):
         ]
 
 
+def compute_distinct_fractions(size: int) -> tuple[float, float]:
+    """Return the fractions of distinct examples among all size² pairs and all size³ triples.
+
+    They turn a mean over distinct examples into the mean of the authors' code.
+    """
+    return (size - 1) / size, (size - 1) * (size - 2) / size**2
+
+
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean over pairs of Huber(psi(t_i, t_j), psi(s_i, s_j)).
 
     Shapes: [blocks, examples, values] → [blocks]. psi(a, b) = ‖a - b‖ divided by the mean distance
-    of the block's pairs; Huber's bound is 1. The paper sums over pairs.
+    of the block's pairs; Huber's bound is 1. Pairs are of two distinct examples.
     """
     first, second = torch.triu_indices(student.shape[1], student.shape[1], 1, device=student.device)
 
@@ -102,7 +113,7 @@ def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean over triples of the Huber loss of angle cosines.
 
     Huber(cosine of t_i t_j t_k, cosine of s_i s_j s_k): [blocks, examples, values] → [blocks]. The
-    angle is at j; i, j and k are three examples. The paper sums over triples.
+    angle is at j; i, j and k are three distinct examples.
     """
     size = student.shape[1]
     indices = torch.arange(size, device=student.device)

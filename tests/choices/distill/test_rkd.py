@@ -53,6 +53,37 @@ def test_angles_of_all_triples_are_compared() -> None:
     assert found.numpy() == pytest.approx(expected, rel=1e-5)
 
 
+def authors_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """25 RkdDistance + 50 RKdAngle of lenscloth/RKD (metric/loss.py) for one batch [n, values]."""
+
+    def pdist(rows: torch.Tensor) -> torch.Tensor:
+        squares = rows.pow(2).sum(dim=1)
+        products = rows @ rows.t()
+        distances = (squares.unsqueeze(1) + squares.unsqueeze(0) - 2 * products).clamp(min=1e-12).sqrt().clone()
+        distances[range(len(rows)), range(len(rows))] = 0
+        return distances / distances[distances > 0].mean()
+
+    def angles(rows: torch.Tensor) -> torch.Tensor:
+        arms = torch.nn.functional.normalize(rows.unsqueeze(0) - rows.unsqueeze(1), p=2, dim=2)
+        return torch.bmm(arms, arms.transpose(1, 2)).view(-1)
+
+    loss = torch.nn.functional.smooth_l1_loss
+    return 25 * loss(pdist(student), pdist(teacher)) + 50 * loss(angles(student), angles(teacher))
+
+
+@pytest.mark.parametrize("pair_block", [4, 8])
+def test_default_weights_and_normalizers_are_those_of_the_authors_code(short_run: Path, pair_block: int) -> None:
+    parts = Rkd(teacher=str(short_run)).build(of_digits(batch_size=16, pair_block=pair_block))
+    index, random = np.arange(16), torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(16, 10, generator=random, dtype=torch.float64) for _ in range(2))
+    batch = Batch(torch.zeros(16, 1, 8, 8), torch.zeros(16), index, index, 0, {LOGITS: teacher[:, None]})
+    found = sum(term.weight * term.apply(ModelOutputs(student, {}), batch) for term in parts.loss_terms)
+    for start in range(0, 16, pair_block):
+        block = slice(start, start + pair_block)
+        expected = authors_loss(student[block], teacher[block])
+        assert found[block].tolist() == pytest.approx([float(expected)] * pair_block, rel=1e-5)  # type: ignore[index]
+
+
 def test_examples_that_agree_give_no_gradient_that_is_not_finite() -> None:
     rows = torch.zeros(1, 4, 3, requires_grad=True)
     (distance_loss(rows, torch.randn(1, 4, 3)) + angle_loss(rows, torch.randn(1, 4, 3))).sum().backward()
