@@ -26,6 +26,9 @@ from dnntrain.utils.files import write_bytes, write_json
 #: Options that fetch weights, which the file replaces anyway.
 _NO_FETCH_OPTIONS: dict[str, Any] = {"weights": None, "pretrained": False, "download": False}
 
+#: The normalization of a model as it was built.
+_NO_NORM_ARGS: dict[str, Any] = {"name": "none"}
+
 
 def save_model(
     model: nn.Module,
@@ -34,6 +37,7 @@ def save_model(
     architecture: str,
     spec: ModelSpec,
     model_args: Mapping[str, Any],
+    norm_args: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write both files into `directory`, each atomically.
@@ -69,6 +73,7 @@ def save_model(
             "version": __version__,
             "model": architecture,
             "model_args": dict(model_args),
+            "norm_args": dict(norm_args or _NO_NORM_ARGS),
             "targets": spec.targets.kind.name.lower(),
             "output": {"name": spec.output.name, "shape": list(spec.output.shape)},
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -121,7 +126,7 @@ def _has_fixed_size(model: nn.Module) -> bool:
 class ExportedModel:
     """A model with its weights, on the CPU.
 
-    `architecture` is the choice and its options.
+    `architecture` is the choice and its options, with its normalization unless that is `norm=none`.
     """
 
     path: Path
@@ -157,14 +162,20 @@ def load_exported_model(path: Path) -> ExportedModel:
         **{key: value for key, value in _NO_FETCH_OPTIONS.items() if key in model_info["model_args"]},
     }
     choice = decode_choice("model", model_info["model"], options)
-    model = build_with_zero_weights(lambda: choice.build(ModelShape.from_spec(spec)))
+    norm_args = model_info.get("norm_args", _NO_NORM_ARGS)
+    norm = decode_choice("norm", norm_args["name"], norm_args)
+    model = build_with_zero_weights(lambda: norm.convert_for_export(choice.build(ModelShape.from_spec(spec))))
     load_weights(model, str(weights), replace_head=False)
     return ExportedModel(
         path=path,
-        architecture={"model": model_info["model"], **options},
+        architecture={"model": model_info["model"], **options, **_describe_norm(norm_args)},
         model=model.eval(),
         spec=spec,
     )
+
+
+def _describe_norm(norm_args: Mapping[str, Any]) -> dict[str, Any]:
+    return {} if norm_args["name"] == "none" else {f"norm.{key}": value for key, value in norm_args.items()}
 
 
 def parse_model_spec(config: Mapping[str, Any]) -> ModelSpec:
@@ -207,6 +218,7 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
         is_complete = (
             isinstance(model_info["model"], str)
             and isinstance(model_info["model_args"], dict)
+            and isinstance(model_info.get("norm_args", _NO_NORM_ARGS)["name"], str)
             and isinstance(config["label_names"], list)
             and all(isinstance(input_info[key], list) for key in ("input_size", "mean", "std"))
             and len(input_info["input_size"]) == 3

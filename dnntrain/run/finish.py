@@ -109,6 +109,7 @@ def _save_final_model(session: Session, final_model: FinalModel, directory: RunD
         architecture=session.plan.model.name,
         spec=session.data.spec,
         model_args=dict(config.resolved["model"]),
+        norm_args=dict(config.resolved["norm"]),
         extra={"dnntrain_config_digest": compute_digest(config.resolved), **metadata},
     )
 

@@ -27,6 +27,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
         architecture=str(manifest.config.get("choices", {}).get("model") or arguments["name"]),
         spec=manifest.spec,
         model_args=arguments,
+        norm_args=manifest.config["norm"],
     )
     return {}
 

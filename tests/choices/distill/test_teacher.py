@@ -19,7 +19,7 @@ import torchvision
 from rank_pool import Pool
 from short_runs import rows, trained
 from stand_ins import class_spec
-from students import of_digits, taught_by
+from students import SMALL, of_digits, taught_by
 from two_ranks_teacher import SHARES, outputs_on_two_ranks
 
 from dnntrain import plan
@@ -68,6 +68,32 @@ def test_its_outputs_are_those_of_the_run(short_run: Path) -> None:
     with torch.no_grad():
         expected = load_run(short_run).model(images)
     assert torch.allclose(taught.extras[LOGITS][:, 0], expected, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "norm",
+    [
+        ("norm=weight_standardization", "norm.num_groups=4"),
+        ("norm=group", "norm.num_groups=2"),
+        ("norm=layer",),
+        ("norm=ghost",),
+        ("norm=frozen",),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_teacher_is_built_with_the_norm_of_its_own_run(norm: tuple[str, ...], tmp_path: Path) -> None:
+    from dnntrain.inference.load import load_run
+
+    words = ("model=resnet20", "model.width=4", "train.max_examples=64", "train.duration=2step", "eval.run_test=false")
+    trained(tmp_path / "run", *words, "precision=fp32", *norm)
+    images = torch.rand(5, 1, 8, 8)
+    expected = load_run(tmp_path / "run").model(images)
+    for path in (tmp_path / "run", exported(tmp_path / "run", tmp_path / "export")):
+        teacher = load_teacher(str(path), of_digits(), True)
+        assert torch.allclose(teacher.model(images), expected, atol=1e-6)
+    # The student's own normalization is another one.
+    trained(tmp_path / "student", *SMALL, "distill=kd", f"distill.teacher={tmp_path / 'run'}")
 
 
 def test_half_precision_is_that_of_the_teacher_alone(short_run: Path) -> None:
