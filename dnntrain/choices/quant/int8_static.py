@@ -19,9 +19,12 @@ class Int8Static(PostTraining):
     """Quantize activations to uint8 and weights to int8.
 
     q = clamp(round(x / scale) + zero), with one scale per tensor for activations and one per
-    channel for weights. The scale is (largest - smallest) / 255 of the values that the observer saw
-    in `calibration_batches` training batches. Convolutions, linear layers and residual additions
-    compute in integers. Source: Jacob et al., "Quantization and Training of Neural Networks for
+    channel for weights. The scale is (high - low) / 255 of the range that the observer derives from
+    the values of `calibration_batches` training batches, on every backend: the smallest and largest
+    value (`minmax`), the range that keeps `percentile` % of all values, half of the rest beyond each
+    end that is not 0 (`percentile`), or the range with the least squared rounding error
+    (`histogram`). Convolutions, linear layers and residual additions compute in integers; the
+    outputs of the model stay in float. Source: Jacob et al., "Quantization and Training of Neural Networks for
     Efficient Integer-Arithmetic-Only Inference", 2018; torchao's PT2E flow and ONNX Runtime's
     quantizer.
     """
@@ -34,9 +37,11 @@ class Int8Static(PostTraining):
     bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes that backend=auto measures
     calibration_batches: PositiveInt = 8  # batches of training images that determine the ranges
     calibration_batch_size: PositiveInt = 64  # images per calibration batch
-    observer: Literal["minmax", "histogram", "percentile"] = "minmax"  # rule from values to a range
+    observer: Literal["minmax", "histogram", "percentile"] = (
+        "minmax"  # rule from values to a range; histogram: least squared rounding error
+    )
     percentile: Annotated[float, Range(above=50, at_most=100)] = (
-        99.99  # percentage of values kept, if observer=percentile
+        99.99  # percentage of all values kept in a range, if observer=percentile
     )
     per_channel: bool = True  # true: one scale per output channel of the weights; false: one per tensor
     min_quantized_fraction: Probability = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from importlib import import_module
@@ -11,16 +11,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from dnntrain.choices.quant._int_modules import convert_to_integers
 from dnntrain.errors import CheckpointError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
 from dnntrain.export.formats.onnx import export_onnx, make_runner
 from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
 from dnntrain.export.onnx_files import write_metadata
+from dnntrain.export.onnx_quantizer import quantize_static
 from dnntrain.export.op_coverage import check_share, measure_onnx_coverage
-from dnntrain.protocols import QuantChoice
 from dnntrain.utils.hardware import has_vnni
 
 FILE_NAME = "model_int8.onnx"
@@ -52,7 +50,7 @@ def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
             shapes = import_module("onnxruntime.quantization.shape_inference")
             shapes.quant_pre_process(str(float_path), str(prepared_path), skip_symbolic_shape=True)
             if options.needs_calibration:
-                _quantize_static(prepared_path, folder / FILE_NAME, options, list(source.calibration))
+                quantize_static(prepared_path, folder / FILE_NAME, options, source.calibration, not has_vnni())
             else:
                 _quantize_dynamic(prepared_path, folder / FILE_NAME, options.per_channel)
         except Exception as error:  # ONNX Runtime has an exception for each way to fail, without a common one
@@ -67,33 +65,6 @@ def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """Load the model into ONNX Runtime, on the CPU."""
     return make_runner(resolve_model_file(export_path, FILE_NAME))
-
-
-def _quantize_static(model_path: Path, target_path: Path, options: QuantChoice, batches: Sequence[Tensor]) -> None:
-    quantization: Any = import_module("onnxruntime.quantization")
-    calibrate: Any = import_module("onnxruntime.quantization.calibrate")
-
-    class CalibrationReader(calibrate.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._rest = iter(batches)
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self._rest, None)
-            return None if batch is None else {"images": batch.numpy()}
-
-    method = {"minmax": "MinMax", "histogram": "Entropy", "percentile": "Percentile"}[options.observer]
-    quantization.quantize_static(
-        str(model_path),
-        str(target_path),
-        CalibrationReader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=options.per_channel,
-        reduce_range=not has_vnni(),
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        calibrate_method=quantization.CalibrationMethod[method],
-        extra_options={"CalibPercentile": options.percentile} if options.observer == "percentile" else {},
-    )
 
 
 def _quantize_dynamic(model_path: Path, target_path: Path, per_channel: bool) -> None:

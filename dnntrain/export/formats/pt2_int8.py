@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dnntrain.choices.quant._int_modules import convert_to_integers
 from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.export.calibration import ValueHistogram, choose_range
 from dnntrain.export.compiled import CompiledModel
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
 from dnntrain.export.formats.pt2 import FILE_NAME, load_program, save_program, trace_model
@@ -112,32 +113,30 @@ def _make_config(quantizers: Any, options: Any) -> Any:
     )
     if not is_static:
         return config
-    observers: Any = import_module("torchao.quantization.pt2e.observer")
-    observer = {
-        "minmax": observers.MinMaxObserver,
-        "histogram": observers.HistogramObserver,
-        "percentile": make_percentile_observer(observers, options.percentile),
-    }[options.observer]
+    observer = make_range_observer(options.observer, options.percentile)
     activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer.with_args(eps=2**-12))
     return replace(config, input_activation=activation, output_activation=activation)
 
 
-def make_percentile_observer(observers: Any, percentile: float) -> Any:
-    """Return torchao's histogram observer with a range that leaves out extreme values.
+def make_range_observer(rule: str, percentile: float) -> Any:
+    """Return torchao's base of observers with the range of `dnntrain.export.calibration`."""
+    observers: Any = import_module("torchao.quantization.pt2e.observer")
 
-    It leaves out `100 - percentile` percent of the values at each end that is not zero.
-    """
-    tail = 1 - percentile / 100
+    class RangeObserver(observers.UniformQuantizationObserverBase):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.values = ValueHistogram()
 
-    class PercentileObserver(observers.HistogramObserver):  # type: ignore[misc]
-        def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
-            share = self.histogram.cumsum(0) / self.histogram.sum()
-            width = (self.max_val - self.min_val) / self.bins
-            first = int((share <= tail).sum())
-            last = int((share < 1 - tail).sum())
-            return self.min_val + first * width, self.min_val + (last + 1) * width
+        def forward(self, values: Tensor) -> Tensor:
+            self.values.add(values)
+            return values
 
-    return PercentileObserver
+        def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+            low, high = choose_range(self.values, rule, percentile)
+            scale, zero = self._calculate_qparams(torch.tensor(low), torch.tensor(high))
+            return scale, zero
+
+    return RangeObserver
 
 
 def _quantize_weights(source: ExportRequest) -> tuple[torch.export.ExportedProgram, dict[str, Any]]:
