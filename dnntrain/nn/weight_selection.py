@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import ModelStage, ModelTransform, TrainerHandles
 
-#: Endings of the names of parameters that are not weights of a layer, whatever their shape.
-_EMBEDDINGS = ("position_embedding", "pos_embed", "class_token", "cls_token")
+#: Words in the names of parameters that are not weights of a layer, whatever their shape: pos_embed, cls_token,
+#: dist_token, rel_pos_h, relative_position_bias_table, attention_biases …
+_VECTOR_WORDS = frozenset({"bias", "biases", "pos", "position", "token", "tokens"})
 
 
 class WeightSelection:
@@ -51,9 +53,14 @@ class WeightSelection:
 def is_weight(name: str, parameter: Tensor) -> bool:
     """Return whether a parameter is a matrix or kernel.
 
-    Biases, gains of norms and position embeddings are not.
+    Biases, gains, tokens and position embeddings are not, also if they have several dimensions, as
+    a layer scale [channels, 1, 1]. timm and torchvision do not decay the same parameters
+    (`no_weight_decay()` of timm's models).
     """
-    return parameter.ndim >= 2 and not name.endswith(_EMBEDDINGS)
+    own_name = name.rpartition(".")[2]
+    if parameter.ndim < 2 or _VECTOR_WORDS.intersection(re.findall("[a-z]+", own_name)):
+        return False
+    return own_name == "weight" or sum(size > 1 for size in parameter.shape) > 1
 
 
 def get_gradients(parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:

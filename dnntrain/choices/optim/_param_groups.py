@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dnntrain.errors import ConfigError
+from dnntrain.nn.weight_selection import is_weight
 from dnntrain.utils.suggest import find_nearest
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
@@ -85,7 +86,7 @@ def make_parameter_options(
     deepest = max(depths.values(), default=0)
     options_by_name = {}
     for name, parameter in parameters.items():
-        vector = parameter.ndim < 2 or _is_embedding(name)
+        vector = not is_weight(name, parameter)
         decay = 0.0 if vector or any(fnmatchcase(name, pattern) for pattern in no_weight_decay) else weight_decay
         options = ParameterOptions(layer_decay ** (deepest - depths[name]), decay, vector, name in hidden)
         rule_lr_scale = 1.0
@@ -176,10 +177,6 @@ def _get_block_name(name: str) -> str:
     module = name.rpartition(".")[0]
     numbered_prefix = re.match(r"(?:[^.]+\.)*?\d+(?=\.|$)", module)
     return numbered_prefix.group() if numbered_prefix else module.partition(".")[0]
-
-
-def _is_embedding(name: str) -> bool:
-    return name.endswith(("position_embedding", "pos_embed", "class_token", "cls_token"))
 
 
 def _suggest_parameter(pattern: str, parameters: Mapping[str, nn.Parameter]) -> str:
