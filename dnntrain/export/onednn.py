@@ -36,7 +36,7 @@ class Primitive:
     duration_ms: float
 
 
-def trace_primitives(run: Callable[[Tensor], Tensor], images: Tensor) -> list[Primitive]:
+def trace_primitives(run: Callable[[Tensor], Tensor], inputs: Tensor) -> list[Primitive]:
     """Return the primitives of the second of two calls of `run`.
 
     The list is empty if torch was built without oneDNN.
@@ -45,7 +45,7 @@ def trace_primitives(run: Callable[[Tensor], Tensor], images: Tensor) -> list[Pr
     if not backend.is_available():
         return []
     with torch.no_grad():
-        run(images)
+        run(inputs)
         sys.stdout.flush()
         with tempfile.TemporaryFile() as log:
             # oneDNN writes to the descriptor of stdout, below Python.
@@ -53,7 +53,7 @@ def trace_primitives(run: Callable[[Tensor], Tensor], images: Tensor) -> list[Pr
             os.dup2(log.fileno(), 1)
             try:
                 with backend.verbose(backend.VERBOSE_ON):
-                    run(images)
+                    run(inputs)
             finally:
                 os.dup2(stdout_copy, 1)
                 os.close(stdout_copy)
@@ -99,7 +99,7 @@ def _count_macs(kind: str, shapes: str) -> int:
 
 
 def measure_onednn_coverage(
-    run: Callable[[Tensor], Tensor], images: Tensor, program_coverage: OpCoverage
+    run: Callable[[Tensor], Tensor], inputs: Tensor, program_coverage: OpCoverage
 ) -> OpCoverage:
     """Return the operator coverage of `run` from the primitives that oneDNN executed.
 
@@ -109,11 +109,11 @@ def measure_onednn_coverage(
     """
     macs: dict[str, float] = {}
     operators: dict[str, float] = {}
-    for primitive in trace_primitives(run, images):
+    for primitive in trace_primitives(run, inputs):
         if primitive.macs:
             name = f"onednn {primitive.kind}"
-            macs[primitive.number_format] = macs.get(primitive.number_format, 0) + primitive.macs / len(images)
-            operators[name] = operators.get(name, 0) + primitive.macs / len(images)
+            macs[primitive.number_format] = macs.get(primitive.number_format, 0) + primitive.macs / len(inputs)
+            operators[name] = operators.get(name, 0) + primitive.macs / len(inputs)
     rest = program_coverage.total - sum(macs.values())
     if rest > 1e-6 * program_coverage.total:
         number_format = max(program_coverage.macs, key=lambda kind: program_coverage.macs[kind])

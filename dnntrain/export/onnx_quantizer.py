@@ -141,7 +141,7 @@ def _iterate_values(
 def find_float_tensors(graph: Any) -> set[str]:
     """Return the tensors from the last layers to the outputs of the model, which stay in float.
 
-    Rounded logits would all be multiples of one step. The walk from each output passes every
+    Rounded outputs would all be multiples of one step. The walk from each output passes every
     operator, such as the addition of a bias, up to a layer with weights or an average.
     """
     weights = {tensor.name for tensor in graph.initializer}

@@ -23,14 +23,14 @@ from dnntrain.errors import CheckpointError
 from dnntrain.export.onnx_files import load_onnx, open_session
 
 #: Images of the counted pass.
-_NUM_IMAGES = 2
+_NUM_EXAMPLES = 2
 
 Shape = Sequence[int]
 
 
 @dataclass(frozen=True)
 class OpCoverage:
-    """Multiply-adds for one image, by number format (int8, fp8, bf16, fp16, fp32) and by operator."""
+    """Multiply-adds for one example, by number format (int8, fp8, bf16, fp16, fp32) and by operator."""
 
     macs: Mapping[str, float]
     operators: Mapping[str, float] = field(default_factory=dict)
@@ -68,12 +68,12 @@ def check_share(coverage: OpCoverage, kind: str, min_quantized_fraction: float, 
         )
 
 
-def measure_onnx_coverage(path: Path, images: Tensor) -> OpCoverage:
+def measure_onnx_coverage(path: Path, inputs: Tensor) -> OpCoverage:
     """Return the operator coverage of an ONNX model in ONNX Runtime.
 
     Its profiler gives the operators, the optimized graph the shapes of the weights.
     """
-    images = images[:_NUM_IMAGES]
+    inputs = inputs[:_NUM_EXAMPLES]
     with tempfile.TemporaryDirectory() as folder:
         graph_path = Path(folder) / "optimized.onnx"
         ort_session = open_session(
@@ -82,7 +82,7 @@ def measure_onnx_coverage(path: Path, images: Tensor) -> OpCoverage:
             profile_file_prefix=str(Path(folder) / "profile"),
             optimized_model_filepath=str(graph_path),
         )
-        ort_session.run(None, {ort_session.get_inputs()[0].name: images.numpy()})
+        ort_session.run(None, {ort_session.get_inputs()[0].name: inputs.numpy()})
         events = json.loads(Path(ort_session.end_profiling()).read_text(encoding="utf-8"))
         graph = load_onnx(graph_path).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -96,21 +96,23 @@ def measure_onnx_coverage(path: Path, images: Tensor) -> OpCoverage:
         if kind not in _ONNX_WEIGHT_INPUT:
             continue
         weight_index = _ONNX_WEIGHT_INPUT[kind]
-        inputs = [next(iter(item.items())) for item in values["input_type_shape"]]
+        input_shapes = [next(iter(item.items())) for item in values["input_type_shape"]]
         output = next(iter(values["output_type_shape"][0].values()))
         node = nodes.get(event["name"].removesuffix("_kernel_time"))
         weight = weights.get(node.input[weight_index]) if node is not None and len(node.input) > weight_index else None
-        if weight is None and len(inputs) > weight_index:
-            weight = tuple(inputs[weight_index][1])
+        if weight is None and len(input_shapes) > weight_index:
+            weight = tuple(input_shapes[weight_index][1])
         if kind in ("QLinearConv", "ConvInteger", "Conv", "FusedConv", "NhwcFusedConv"):
             macs = math.prod(output) * math.prod((weight or (0,))[1:])
         else:
-            macs = math.prod(output) * inputs[0][1][-1]
+            macs = math.prod(output) * input_shapes[0][1][-1]
         number_format = (
-            "int8" if kind not in _ONNX_FLOAT_WEIGHT_INPUT else _NUMBER_FORMATS.get(inputs[0][0], inputs[0][0])
+            "int8"
+            if kind not in _ONNX_FLOAT_WEIGHT_INPUT
+            else _NUMBER_FORMATS.get(input_shapes[0][0], input_shapes[0][0])
         )
         op_counts.append((number_format, kind, macs))
-    return _sum_coverage(op_counts, len(images))
+    return _sum_coverage(op_counts, len(inputs))
 
 
 #: Operators of ONNX Runtime that multiply and add, and the input that holds the weight.
@@ -148,7 +150,7 @@ _NUMBER_FORMATS = {
 }
 
 
-def measure_torch_coverage(run: Callable[[Tensor], Tensor], images: Tensor) -> OpCoverage:
+def measure_torch_coverage(run: Callable[[Tensor], Tensor], inputs: Tensor) -> OpCoverage:
     """Return the operator coverage of a torch function, eager or compiled by Inductor.
 
     The profiler does not see what Inductor fuses into its own kernels, such as small batched
@@ -158,11 +160,11 @@ def measure_torch_coverage(run: Callable[[Tensor], Tensor], images: Tensor) -> O
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     from torch.profiler import ProfilerActivity, profile
 
-    images = images[:_NUM_IMAGES]
+    inputs = inputs[:_NUM_EXAMPLES]
     with torch.no_grad():
-        run(images)
+        run(inputs)
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
-            run(images)
+            run(inputs)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
@@ -174,7 +176,7 @@ def measure_torch_coverage(run: Callable[[Tensor], Tensor], images: Tensor) -> O
             op_count = _count_torch_macs(event["name"], arguments)
             if op_count is not None:
                 op_counts.append(op_count)
-    return _sum_coverage(op_counts, len(images))
+    return _sum_coverage(op_counts, len(inputs))
 
 
 def _count_torch_macs(name: str, arguments: Mapping[str, Any]) -> tuple[str, str, float] | None:
@@ -252,10 +254,10 @@ def _to_pair(values: list[int]) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
-def _sum_coverage(op_counts: Iterable[tuple[str, str, float]], images: int) -> OpCoverage:
+def _sum_coverage(op_counts: Iterable[tuple[str, str, float]], examples: int) -> OpCoverage:
     macs: Counter[str] = Counter()
     operators: Counter[str] = Counter()
     for number_format, operator, count in op_counts:
-        macs[number_format] += count / images  # type: ignore[assignment]
-        operators[operator] += count / images  # type: ignore[assignment]
+        macs[number_format] += count / examples  # type: ignore[assignment]
+        operators[operator] += count / examples  # type: ignore[assignment]
     return OpCoverage(dict(macs), dict(operators))

@@ -25,7 +25,7 @@ class ExportHandle:
     file: Path | None = None
 
     def load(self, device: str) -> Runner:
-        """Return the model as a function of images [n, channels, height, width].
+        """Return the model as a function of inputs [n, …].
 
         This runs the code of the export if its format is a program.
         """
@@ -41,8 +41,8 @@ class RunnerModule(nn.Module):
         super().__init__()
         self._run = run
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self._run(images)
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self._run(inputs)
 
 
 def is_export(path: Path) -> bool:

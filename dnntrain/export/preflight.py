@@ -30,15 +30,15 @@ _DEVELOPER_ADVICE = re.compile(
 _TORCH_FOLDER = str(Path(torch.__file__).parent)
 
 
-def check_quantizable(quant: QuantChoice, name: str, model: nn.Module, images: torch.Tensor) -> None:
+def check_quantizable(quant: QuantChoice, name: str, model: nn.Module, inputs: torch.Tensor) -> None:
     """Check that `quant`, chosen as `quant=name`, can export `model`.
 
-    `images` are [2, channels, height, width]. Raises ConfigError if it cannot.
+    `inputs` are [2, …]. Raises ConfigError if it cannot.
     """
     quant.check_model(model)
     if quant.compute_dtype == "bfloat16":
-        model, images = copy.deepcopy(model).bfloat16(), images.bfloat16()
-        if (failure := _explain_failure(model, images)) is not None:
+        model, inputs = copy.deepcopy(model).bfloat16(), inputs.bfloat16()
+        if (failure := _explain_failure(model, inputs)) is not None:
             raise ConfigError(
                 f"quant={name} computes in bfloat16, which the network does not support: {failure}", _ANY_PRECISION_HINT
             )
@@ -47,10 +47,10 @@ def check_quantizable(quant: QuantChoice, name: str, model: nn.Module, images: t
     # PT2E finds its integer patterns in strictly traced programs only. ONNX and weights take
     # either, and the quick way is tried first.
     only_strict = quant.backend == "inductor"
-    failure = explain_untraceable(model, images, (True,) if only_strict else (False, True))
+    failure = explain_untraceable(model, inputs, (True,) if only_strict else (False, True))
     if failure is None:
         return
-    works_in_onnx = only_strict and explain_untraceable(model, images, (False,)) is None
+    works_in_onnx = only_strict and explain_untraceable(model, inputs, (False,)) is None
     raise ConfigError(
         f"quant={name} cannot export the network in integers, because torch.export cannot trace it: {failure}",
         "use quant.backend=onnxruntime"
@@ -63,21 +63,21 @@ def check_quantizable(quant: QuantChoice, name: str, model: nn.Module, images: t
 _ANY_PRECISION_HINT = "use quant=int8_dynamic, or quant=none"
 
 
-def _explain_failure(model: nn.Module, images: torch.Tensor) -> str | None:
-    """Return why `model` cannot compute `images`, with the failing line, or None if it can.
+def _explain_failure(model: nn.Module, inputs: torch.Tensor) -> str | None:
+    """Return why `model` cannot compute `inputs`, with the failing line, or None if it can.
 
     Tracing does not compare precisions, so the model runs once.
     """
     try:
         with _silence_output(), torch.no_grad():
-            model.eval()(images)
+            model.eval()(inputs)
     except Exception as error:  # the model's own code may raise anything
         return summarize_error(error)
     return None
 
 
 def check_image_counts(quant: QuantChoice, name: str, num_training: int, num_compared: int) -> None:
-    """Check that there are enough images to calibrate and to compare with the source.
+    """Check that there are enough examples to calibrate and to compare with the source.
 
     Raises DataError if there are too few for calibration, or none to compare.
     """
@@ -94,7 +94,7 @@ def check_image_counts(quant: QuantChoice, name: str, num_training: int, num_com
         )
 
 
-def explain_untraceable(model: nn.Module, images: torch.Tensor, strict_modes: tuple[bool, ...]) -> str | None:
+def explain_untraceable(model: nn.Module, inputs: torch.Tensor, strict_modes: tuple[bool, ...]) -> str | None:
     """Return why torch.export cannot trace `model`, with the failing line, or None if it can.
 
     `strict_modes` are tried in order; one that works is enough.
@@ -104,7 +104,7 @@ def explain_untraceable(model: nn.Module, images: torch.Tensor, strict_modes: tu
         try:
             with _silence_output(), torch.no_grad():
                 torch.export.export(
-                    model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=strict
+                    model.eval(), (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=strict
                 )
             return None
         except Exception as error:  # tracing runs the model's own code, which may raise anything

@@ -95,7 +95,7 @@ class ExportSource:
             yield replace(batch, inputs=batch.inputs.clone())
 
     def make_calibration_batches(self, batches: int, batch_size: int) -> list[Tensor]:
-        """Return batches of training images, chosen by the run's seed.
+        """Return batches of training examples, chosen by the run's seed.
 
         Raises DataError if the training split is too small.
         """
@@ -107,8 +107,8 @@ class ExportSource:
                 f"use quant.calibration_batch_size={max(len(split.index), 1)}, or the data that the run was trained on",
             )
         indices = Key(self.loaded_model.config.seed, "calibration").permutation(split.index)[:num_examples]
-        image_batches = replace(split, index=indices).make_batches(self.loaded_model, batch_size)
-        return [batch.inputs.clone() for batch in image_batches if len(batch) == batch_size]
+        example_batches = replace(split, index=indices).make_batches(self.loaded_model, batch_size)
+        return [batch.inputs.clone() for batch in example_batches if len(batch) == batch_size]
 
     def notes(self, quant: QuantChoice | None) -> tuple[str, ...]:
         """Return notes for the user if `quant` gets fewer batches than it asks for."""
@@ -149,14 +149,14 @@ def write_export(
     if quant is not None and quant.needs_calibration:
         calibration_batches = subject.make_calibration_batches(quant.calibration_batches, quant.calibration_batch_size)
         say(f"calibrating on {len(calibration_batches)} batches of training images")
-    images = next(subject.iter_samples()).inputs
-    if len(images) < 2:
-        images = torch.cat([images, images])
+    inputs = next(subject.iter_samples()).inputs
+    if len(inputs) < 2:
+        inputs = torch.cat([inputs, inputs])
     source_model = subject.select_source(quant)
     source = ExportRequest(
         source_model.model,
         replace(subject.make_card(), format=export_format.name),
-        images[:2],
+        inputs[:2],
         calibration_batches,
         quant,
         runtime,

@@ -1,7 +1,7 @@
-"""Cache teacher outputs for each augmented image, in memory or on disk.
+"""Cache teacher outputs for each augmented input, in memory or on disk.
 
-The key of an image is the digest of its bytes as the teacher sees it; this covers both the example
-and its augmentation. If crops and mirroring produce an image again, in any epoch or run, its
+The key of an input is the digest of its bytes as the teacher sees it; this covers both the example
+and its augmentation. If crops and mirroring produce an input again, in any epoch or run, its
 outputs are read back exactly.
 
 A folder holds `binding.json` (digests of teachers and data, and all else that the outputs depend
@@ -30,7 +30,7 @@ from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import BuildContext
 from dnntrain.utils.files import write_bytes, write_json
 
-#: Bytes of the digest of an image: two of a billion images collide with probability 1e-21.
+#: Bytes of the digest of an input: two of a billion inputs collide with probability 1e-21.
 _DIGEST_BYTES = 16
 
 #: Bytes of outputs in one block.
@@ -73,12 +73,12 @@ def open_cache(
     return TeacherCache(shapes, limit_bytes, folder, binding)
 
 
-def digest_images(images: Tensor) -> list[bytes]:
-    """Return the digest of each image [n, channels, height, width].
+def digest_inputs(inputs: Tensor) -> list[bytes]:
+    """Return the digest of each input [n, …].
 
     The memory format does not matter.
     """
-    rows = images.detach().contiguous().flatten(1).cpu().numpy()
+    rows = inputs.detach().contiguous().flatten(1).cpu().numpy()
     return [hashlib.blake2b(row.data, digest_size=_DIGEST_BYTES).digest() for row in rows]
 
 
@@ -90,7 +90,7 @@ def get_default_folder(binding: Mapping[str, Any]) -> Path:
 
 
 class TeacherCache:
-    """Rows of teacher outputs by image digest, in blocks.
+    """Rows of teacher outputs by input digest, in blocks.
 
     With a `folder`, blocks are written there, and rows are read back without loading whole blocks.
     """
@@ -116,7 +116,7 @@ class TeacherCache:
         return len(self._places)
 
     def locate(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
-        """Return block and row of each image [n, 2], or -1 if it is unknown."""
+        """Return block and row of each input [n, 2], or -1 if it is unknown."""
         if not self._opened:
             self._read_blocks()
         places = [self._places.get(view, (-1, -1)) for view in digests]

@@ -1,4 +1,4 @@
-"""Run a frozen teacher on the student's images, and add its outputs to the batch."""
+"""Run a frozen teacher on the student's inputs, and add its outputs to the batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dnntrain.choices.distill._load_teacher import TeacherModel, load_teacher
 from dnntrain.choices.distill._options import TeacherOptions
-from dnntrain.choices.distill._teacher_cache import TeacherCache, digest_images, open_cache
+from dnntrain.choices.distill._teacher_cache import TeacherCache, digest_inputs, open_cache
 from dnntrain.errors import ConfigError
 from dnntrain.nn.cost import estimate_forward_bytes
 from dnntrain.nn.partition import find_blocks
@@ -115,7 +115,7 @@ def estimate_teacher_memory(
     """Estimate the bytes on each of `ranks` ranks that may shard the weights.
 
     weights      4 P for P weights; if sharded, 4 P / ranks and the largest group that is gathered at once
-    activations  teacher_batch_size (images, and `forward_bytes` of the largest teacher, in teacher_precision)
+    activations  teacher_batch_size (inputs, and `forward_bytes` of the largest teacher, in teacher_precision)
                  + outputs of a micro-batch
     """
     sizes = [_count_model_bytes(model) for model in runner.models]
@@ -173,12 +173,12 @@ def _check_options(options: TeacherOptions, context: BuildContext, single_teache
 class TeacherRunner:
     """Compute the outputs of the teachers, in eval mode and without gradient.
 
-    Each forward pass has the same number of images, filled up with zeros, at the same memory
-    address. Therefore an example's outputs do not depend on the number of other images, and are the
+    Each forward pass has the same number of examples, filled up with zeros, at the same memory
+    address. Therefore an example's outputs do not depend on the number of other examples, and are the
     same on every layout and from the cache.
 
     `sharded`: the weights are sharded over ranks. The ranks then run the teacher together, each as
-    often as the rank with the most images.
+    often as the rank with the most examples.
     """
 
     def __init__(
@@ -209,14 +209,14 @@ class TeacherRunner:
         )
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+    def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return the outputs by name, float32 [n, …]."""
         if not self._ready:
             self._move_to_device()
         size = len(self._buffer)
         chunk_outputs: list[dict[str, Tensor]] = []
-        for start in range(0, size * self.max_over_ranks(math.ceil(len(images) / size)), size):
-            chunk = images[start : start + size]
+        for start in range(0, size * self.max_over_ranks(math.ceil(len(inputs) / size)), size):
+            chunk = inputs[start : start + size]
             self._buffer[: len(chunk)].copy_(chunk)
             self._buffer[len(chunk) :] = 0
             chunk_outputs.append(
@@ -233,16 +233,16 @@ class TeacherRunner:
         return int(self._collect.data_max(torch.tensor(float(value), device=self._device)))
 
     @torch.no_grad()
-    def depends_on_neighbors(self, images: Tensor) -> bool:
-        """Return whether an image's outputs depend on its place or its neighbors.
+    def depends_on_neighbors(self, inputs: Tensor) -> bool:
+        """Return whether an example's outputs depend on its place or its neighbors.
 
-        True if any bit differs by the place in the batch or the images around it.
+        True if any bit differs by the place in the batch or the examples around it.
         """
         size = self._shape[0]
-        images = images[:size]
-        single_outputs = self(images)
-        shifted_outputs = self(torch.cat([images.flip(0), images])[1 : len(images) + 1])
-        shifted_rows = torch.tensor(range(len(images) - 2, -1, -1), dtype=torch.int64)
+        inputs = inputs[:size]
+        single_outputs = self(inputs)
+        shifted_outputs = self(torch.cat([inputs.flip(0), inputs])[1 : len(inputs) + 1])
+        shifted_rows = torch.tensor(range(len(inputs) - 2, -1, -1), dtype=torch.int64)
         return any(
             not torch.equal(single_outputs[name][shifted_rows], shifted_outputs[name][: len(shifted_rows)])
             for name in self.shapes
@@ -252,7 +252,7 @@ class TeacherRunner:
         memory_format = torch.channels_last if self._convolutional else torch.contiguous_format
         for model in self.models:
             model.to(self._device)
-            if self.sharded:  # shards are contiguous; the memory format of the images selects the kernel
+            if self.sharded:  # shards are contiguous; the memory format of the inputs selects the kernel
                 self._collect.shard(model, find_blocks(model))
             else:
                 model.to(memory_format=memory_format)
@@ -262,12 +262,12 @@ class TeacherRunner:
         self._ready = True
 
     @torch.no_grad()
-    def _forward(self, images: Tensor) -> dict[str, Tensor]:
+    def _forward(self, inputs: Tensor) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = {}
         logits = []
         for model, affine in zip(self.models, self._affine, strict=True):
-            teacher_images = (
-                images if affine is None else images * affine[0].to(images.device) + affine[1].to(images.device)
+            teacher_inputs = (
+                inputs if affine is None else inputs * affine[0].to(inputs.device) + affine[1].to(inputs.device)
             )
             features: dict[str, Tensor] = {}
             with ExitStack() as stack:
@@ -276,8 +276,8 @@ class TeacherRunner:
                         partial(_store_output, features, tap.name)
                     )
                     stack.callback(hook.remove)
-                stack.enter_context(teacher_autocast(self._precision, images.device.type))
-                logits.append(model(teacher_images))
+                stack.enter_context(teacher_autocast(self._precision, inputs.device.type))
+                logits.append(model(teacher_inputs))
             outputs |= {tap.name: tap.reduce(features[tap.name].float()) for tap in self._taps}
         if self._logits:
             outputs[LOGITS] = torch.stack([rows.float() for rows in logits], 1)
@@ -300,7 +300,7 @@ def _store_output(features: dict[str, Tensor], name: str, module: nn.Module, inp
 def compute_renormalization(context: BuildContext, teacher: TeacherModel) -> tuple[Tensor, Tensor] | None:
     """Return (scale, shift) [channels, 1, 1] to the teacher's normalization.
 
-    They apply to images with the data's normalization. Returns None if the two normalizations
+    They apply to inputs with the data's normalization. Returns None if the two normalizations
     agree.
     """
     data, own = context.spec.inputs, teacher.spec.inputs
@@ -326,24 +326,24 @@ class TeacherTransform:
         batch.extras = {**batch.extras, **outputs}
         return batch
 
-    def _compute_or_read(self, images: Tensor, store: TeacherCache) -> dict[str, Tensor]:
-        if not self._checked and self._runner.max_over_ranks(len(images)) > 1:
+    def _compute_or_read(self, inputs: Tensor, store: TeacherCache) -> dict[str, Tensor]:
+        if not self._checked and self._runner.max_over_ranks(len(inputs)) > 1:
             self._checked = True
-            if self._runner.max_over_ranks(self._runner.depends_on_neighbors(images)):
+            if self._runner.max_over_ranks(self._runner.depends_on_neighbors(inputs)):
                 raise ConfigError(
                     "the teacher's outputs for an image depend on the images beside it, so they cannot be cached exactly",
                     "use distill.cache=none",
                 )
-        digests = digest_images(images)
+        digests = digest_inputs(inputs)
         places = store.locate(digests)
         missing_rows = np.flatnonzero(places[:, 0] < 0)
         if not self._runner.max_over_ranks(len(missing_rows)):
-            return store.read_rows(places, images.device)
-        new_outputs = self._runner(images[torch.from_numpy(missing_rows).to(images.device)])
+            return store.read_rows(places, inputs.device)
+        new_outputs = self._runner(inputs[torch.from_numpy(missing_rows).to(inputs.device)])
         if len(missing_rows) < len(digests):
             known_rows = np.flatnonzero(places[:, 0] >= 0)
-            known_outputs = store.read_rows(places[known_rows], images.device)
-            order = torch.from_numpy(np.argsort(np.concatenate([missing_rows, known_rows]))).to(images.device)
+            known_outputs = store.read_rows(places[known_rows], inputs.device)
+            order = torch.from_numpy(np.argsort(np.concatenate([missing_rows, known_rows]))).to(inputs.device)
             outputs = {name: torch.cat([new_outputs[name], known_outputs[name]])[order] for name in new_outputs}
         else:
             outputs = new_outputs

@@ -43,7 +43,7 @@ class MeanTeacher(DistillChoice):
 
     label_loss_weight * cross-entropy + loss_weight * T² KL(average ‖ student). After each step,
     average = decay * average + (1 - decay) * weights. The average computes in eval mode on the same
-    images as the student, and is saved with the run.
+    inputs as the student, and is saved with the run.
     """
 
     label_loss_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
@@ -63,7 +63,7 @@ class MeanTeacher(DistillChoice):
         teacher = EmaTeacher(self.decay, self.decay_warmup, self.teacher_precision)
 
         def compute_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
-            return kd_loss(outputs.outputs, teacher.compute_logits(batch.inputs), self.temperature)
+            return kd_loss(outputs.outputs, teacher.compute_outputs(batch.inputs), self.temperature)
 
         return Hooks(
             loss_terms=(LossTerm("mean_teacher", compute_loss, self.loss_weight),),
@@ -99,10 +99,10 @@ class EmaTeacher:
         self._pairs = [(tensor, live[name]) for name, tensor in self._model.state_dict().items()]
 
     @torch.no_grad()
-    def compute_logits(self, images: Tensor) -> Tensor:
-        """Return the average's logits [n, classes], float32."""
-        with teacher_autocast(self._precision, images.device.type):
-            outputs: Tensor = self._model(images)
+    def compute_outputs(self, inputs: Tensor) -> Tensor:
+        """Return the average's outputs [n, …], float32."""
+        with teacher_autocast(self._precision, inputs.device.type):
+            outputs: Tensor = self._model(inputs)
         return outputs.float()
 
     @torch.no_grad()

@@ -32,7 +32,7 @@ class Rkd(TeacherOptions):
 
     distance_loss_weight: NonNegative = 25.0  # weight of the distances between two examples: the authors' value
     angle_loss_weight: NonNegative = 50.0  # weight of the angles between three examples: the authors' value
-    layer: str | None = None  # module whose outputs are related; null: the logits
+    layer: str | None = None  # module whose outputs are related; null: the outputs
     teacher_layer: str | None = None  # the same module of the teacher; null: as layer
 
     example_relation: ClassVar[str] = "relates"

@@ -145,7 +145,7 @@ class FakeLinear(nn.Linear):
 
 
 def insert_fake_quantization(model: nn.Module, shape: Sequence[int]) -> QuantPoints:
-    """Prepare `model` to observe and quantize images of `shape`.
+    """Prepare `model` to observe and quantize inputs of `shape`.
 
     At first it does neither. No parameter, module or saved buffer is added or renamed. Raises
     ConfigError if a layer cannot be quantized.

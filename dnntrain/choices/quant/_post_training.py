@@ -59,7 +59,7 @@ class PostTraining(QuantChoice):
             )
 
     def notes(self, num_training: int) -> tuple[str, ...]:
-        """Return the notes for the plan of a run with `num_training` images."""
+        """Return the notes for the plan of a run with `num_training` examples."""
         if self.backend != "auto":
             return ()
         sizes = ", ".join(map(str, self.timing_batch_sizes))

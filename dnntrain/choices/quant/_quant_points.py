@@ -1,6 +1,6 @@
 """Find the tensors of a model that an integer kernel would quantize.
 
-They are found by tracing one image through the model.
+They are found by tracing one input through the model.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class QuantPoints:
 
 
 def find_quant_points(model: nn.Module, shape: Sequence[int]) -> QuantPoints:
-    """Trace an image of `shape` through `model`, which does not change.
+    """Trace an input of `shape` through `model`, which does not change.
 
     Raises ConfigError if a convolution or linear layer has a custom forward pass: it cannot be
     quantized by its weight.

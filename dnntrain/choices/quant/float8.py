@@ -37,7 +37,7 @@ class Float8(PostTraining):
     s = max|·| / 448 in bfloat16, as the values are. Weights are rounded beforehand, activations at
     each call. The rest of the network is in bfloat16, and so are layers with numbers of inputs or
     outputs that are not multiples of 16. With `granularity=tensor` the scale of an activation
-    covers the whole batch, so the result for an image depends on its neighbors. Source:
+    covers the whole batch, so the result for an example depends on its neighbors. Source:
     Micikevicius et al., "FP8 formats for deep learning", 2022; torchao's
     Float8DynamicActivationFloat8WeightConfig.
     """

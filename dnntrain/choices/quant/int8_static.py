@@ -1,6 +1,6 @@
 """Quantize weights and activations to 8-bit integers, with calibrated ranges.
 
-The ranges of activations are measured on training images beforehand.
+The ranges of activations are measured on training examples beforehand.
 """
 
 from __future__ import annotations

@@ -27,15 +27,15 @@ class ExportRequest:
 
     model        in eval mode, float32, on the CPU
     manifest     its description; the caller sets `format`
-    images       [2, channels, height, width] real images, normalized, to trace with
-    calibration  batches of training images, normalized; empty if the format needs none
+    inputs       [2, …] real inputs, normalized, to trace with
+    calibration  batches of training inputs, normalized; empty if the format needs none
     quant        how to quantize; None: not at all
     runtime      how a program runs: eager, eager_bf16, compiled, or compiled_bf16
     """
 
     model: nn.Module
     manifest: Manifest
-    images: Tensor
+    inputs: Tensor
     calibration: Iterable[Tensor] = ()
     quant: QuantChoice | None = None
     runtime: str = "eager"
@@ -46,8 +46,8 @@ class ExportFormat:
     """One portable form of a model.
 
     write       (request, folder) → details for the manifest; fills `folder` with files
-    load        (folder or model file, manifest, device) → function of images [n, c, h, w] that returns
-                logits [n, classes], for any n
+    load        (folder or model file, manifest, device) → function of inputs [n, …] that returns the
+                outputs [n, …], for any n
     is_program  true if the file is code, which runs when it is loaded
     is_exact    true if the outputs equal the source's up to rounding
     devices     kinds of device that it runs on, the preferred one first

@@ -34,18 +34,18 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
         )
     from torch import _inductor as inductor
 
-    program = trace_model(source.model, source.images)
+    program = trace_model(source.model, source.inputs)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         inductor.aoti_compile_and_package(
             program, package_path=str(folder / FILE_NAME), inductor_configs={"freezing": True}
         )
     details = {"machine": describe_machine()}
-    images = source.images
+    inputs = source.inputs
     coverage = measure_onednn_coverage(
         load(folder, replace(source.manifest, details=details), "cpu"),
-        images,
-        measure_torch_coverage(source.model, images),
+        inputs,
+        measure_torch_coverage(source.model, inputs),
     )
     return {"census": coverage.as_json(), **details}
 
@@ -76,8 +76,8 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(f"{path} cannot be loaded: {line[:300]}", "export it again") from None
 
-    def run(images: Tensor) -> Tensor:
-        outputs: Tensor = package(images.contiguous().cpu())
+    def run(inputs: Tensor) -> Tensor:
+        outputs: Tensor = package(inputs.contiguous().cpu())
         return outputs
 
     return run

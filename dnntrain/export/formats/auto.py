@@ -33,9 +33,9 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
         check_installed(export_format)
         runners[name] = export_format.load(export_path / name, inner_manifest, device)
 
-    def run(images: Tensor) -> Tensor:
-        fitting_batches = [batch for batch in choices if batch <= len(images)] or [min(choices)]
-        return runners[choices[max(fitting_batches)]](images)
+    def run(inputs: Tensor) -> Tensor:
+        fitting_batches = [batch for batch in choices if batch <= len(inputs)] or [min(choices)]
+        return runners[choices[max(fitting_batches)]](inputs)
 
     return run
 

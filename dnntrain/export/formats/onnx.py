@@ -19,7 +19,7 @@ FILE_NAME = "model.onnx"
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """Write model.onnx, for any number of images."""
+    """Write model.onnx, for any number of examples."""
     export_onnx(source, folder / FILE_NAME)
     write_metadata(folder / FILE_NAME, EMBEDDED_NAME, source.manifest.to_text())
     return {}
@@ -36,11 +36,11 @@ def export_onnx(source: ExportRequest, path: Path) -> None:
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
             program = torch.onnx.export(
                 source.model,
-                (source.images,),
+                (source.inputs,),
                 dynamo=True,
                 external_data=False,
                 input_names=["images"],
-                output_names=["logits"],
+                output_names=[source.manifest.spec.output.name],
                 dynamic_shapes=({0: "batch"},),
                 verbose=False,
             )
@@ -63,8 +63,8 @@ def make_runner(path: Path) -> Runner:
     ort_session = open_session(path)
     name = ort_session.get_inputs()[0].name
 
-    def run(images: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(ort_session.run(None, {name: images.contiguous().cpu().numpy()})[0])
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(ort_session.run(None, {name: inputs.contiguous().cpu().numpy()})[0])
 
     return run
 

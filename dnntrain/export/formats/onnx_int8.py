@@ -35,7 +35,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     else:
         _quantize_onnx(source, folder)
     write_metadata(folder / FILE_NAME, EMBEDDED_NAME, source.manifest.to_text())
-    coverage = measure_onnx_coverage(folder / FILE_NAME, source.images)
+    coverage = measure_onnx_coverage(folder / FILE_NAME, source.inputs)
     check_share(coverage, "int8", options.min_quantized_fraction, "onnx_int8")
     return {"census": coverage.as_json()}
 

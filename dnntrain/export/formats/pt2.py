@@ -28,7 +28,7 @@ _SOURCE_NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """Write model.pt2, with the manifest inside."""
     details = {"runtime": source.runtime}
-    save_program(trace_model(source.model, source.images), replace(source.manifest, details=details), folder)
+    save_program(trace_model(source.model, source.inputs), replace(source.manifest, details=details), folder)
     return details
 
 
@@ -44,16 +44,16 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
 
         return CompiledModel(module, device, torch.bfloat16 if precision == "bf16" else None)
 
-    def run(images: torch.Tensor) -> torch.Tensor:
+    def run(inputs: torch.Tensor) -> torch.Tensor:
         with torch.autocast(get_device_type(device), torch.bfloat16, enabled=precision == "bf16"):
-            outputs: torch.Tensor = module(images.to(device))
+            outputs: torch.Tensor = module(inputs.to(device))
         return outputs.float()
 
     return run
 
 
-def trace_model(model: nn.Module, images: torch.Tensor, strict: bool = False) -> torch.export.ExportedProgram:
-    """Return the program of `model` for any number of images.
+def trace_model(model: nn.Module, inputs: torch.Tensor, strict: bool = False) -> torch.export.ExportedProgram:
+    """Return the program of `model` for any number of examples.
 
     `strict` traces Python's own code only: integer quantization finds its patterns in such
     programs. Otherwise both ways are tried, because each traces models that the other cannot.
@@ -64,7 +64,7 @@ def trace_model(model: nn.Module, images: torch.Tensor, strict: bool = False) ->
         try:
             with torch.no_grad():
                 return torch.export.export(
-                    model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=strict_mode
+                    model, (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=strict_mode
                 )
         except Exception as error:  # tracing runs the model's own code, which may raise anything
             failure = failure or error

@@ -43,10 +43,10 @@ def write_on_device(source: ExportRequest, folder: Path, device: str) -> dict[st
     options = source.quant
     assert options is not None
     program = trace_quantized_model(
-        convert_to_float8(source.model, options.granularity, device), source.images.to(device)
+        convert_to_float8(source.model, options.granularity, device), source.inputs.to(device)
     )
     save_program(program, source.manifest, folder)
-    coverage = measure_torch_coverage(make_runner(folder, device), source.images)
+    coverage = measure_torch_coverage(make_runner(folder, device), source.inputs)
     check_share(coverage, "fp8", options.min_quantized_fraction, FORMAT.name)
     linear_layers = [
         module for module in source.model.modules() if isinstance(module, nn.Linear) and is_convertible(module)
@@ -58,15 +58,15 @@ def write_on_device(source: ExportRequest, folder: Path, device: str) -> dict[st
     }
 
 
-def trace_quantized_model(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    """Return the program of a quantized model for images [n, channels, height, width] in bfloat16.
+def trace_quantized_model(model: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram:
+    """Return the program of a quantized model for inputs [n, …] in bfloat16.
 
     Raises CheckpointError if the model cannot be exported.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return trace_model(model, images.bfloat16())
+            return trace_model(model, inputs.bfloat16())
     except ConfigError as error:
         raise CheckpointError(
             f"torchao's weights cannot be exported: {error.message}", "use quant=int8_dynamic"
@@ -83,11 +83,11 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
 
 
 def make_runner(export_path: Path, device: str) -> Runner:
-    """Return the program as a function of images of any precision that returns float32."""
+    """Return the program as a function of inputs of any precision that returns float32."""
     import torchao.quantization  # noqa: F401  # whose classes the weights are of
 
     compiled_model = CompiledModel(load_program(resolve_model_file(export_path, FILE_NAME), device), device)
-    return lambda images: compiled_model(images.bfloat16())
+    return lambda inputs: compiled_model(inputs.bfloat16())
 
 
 def check_device(device: str) -> None:

@@ -38,12 +38,12 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
         program, details = _quantize_weights(source)
     elif options.is_quantization_aware:
         _import_quantizer()
-        program, details = trace_model(convert_to_integers(source.model), source.images, strict=True), {}
+        program, details = trace_model(convert_to_integers(source.model), source.inputs, strict=True), {}
     else:
         program, details = _quantize_program(source), {}
     save_program(program, source.manifest, folder)
     run = load(folder, source.manifest, "cpu")
-    coverage = measure_torch_coverage(run, source.images)
+    coverage = measure_torch_coverage(run, source.inputs)
     if not options.is_weight_only:
         check_share(coverage, "int8", options.min_quantized_fraction, "pt2_int8")
     return {"census": coverage.as_json(), **details}
@@ -52,7 +52,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """Load the program and compile it with Inductor, with its weights frozen in.
 
-    The first call for a number of images takes seconds.
+    The first call for a number of examples takes seconds.
     """
     _import_quantizer()
     return CompiledModel(load_program(resolve_model_file(export_path, FILE_NAME)), "cpu")
@@ -75,11 +75,36 @@ def _quantize_program(source: ExportRequest) -> torch.export.ExportedProgram:
     quantizer = quantizers.X86InductorQuantizer().set_global(_make_config(quantizers, source.quant))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        observed_model = flow.prepare_pt2e(trace_model(source.model, source.images, strict=True).module(), quantizer)
+        observed_model = flow.prepare_pt2e(trace_model(source.model, source.inputs, strict=True).module(), quantizer)
         with torch.no_grad():
-            for images in _get_calibration_batches(source):
-                observed_model(images)
-        return trace_model(_drop_unused_tensors(flow.convert_pt2e(observed_model)), source.images, strict=True)
+            for inputs in _get_calibration_batches(source):
+                observed_model(inputs)
+        quantized_model = _keep_outputs_float(flow.convert_pt2e(observed_model))
+        return trace_model(_drop_unused_tensors(quantized_model), source.inputs, strict=True)
+
+
+#: Parts of the names of operators that end the walk from the outputs: layers, and averages of rounded values.
+_LAST_OPERATORS = ("conv", "linear", "addmm", "aten.mm", "bmm", "matmul", "avg_pool", "mean")
+
+
+def _keep_outputs_float(module: Any) -> Any:
+    """Return the graph module without rounding between its last layers or averages and its outputs."""
+    pending = list(module.graph.output_node().all_input_nodes)
+    visited: set[Any] = set()
+    while pending:
+        node = pending.pop()
+        if node in visited:
+            continue
+        visited.add(node)
+        source = node.args[0] if node.args else None
+        if "dequantize_per_tensor" in str(node.target) and "quantize_per_tensor" in str(source.target):
+            node.replace_all_uses_with(source.args[0])
+            pending.append(source.args[0])
+        elif not any(part in str(node.target) for part in _LAST_OPERATORS):
+            pending += node.all_input_nodes
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
 
 
 def _drop_unused_tensors(module: Any) -> Any:
@@ -97,7 +122,7 @@ def _drop_unused_tensors(module: Any) -> Any:
 
 def _get_calibration_batches(source: ExportRequest) -> Sequence[Tensor]:
     """Return batches to read ranges from; dynamic ranges need only one, to find the shapes."""
-    return list(source.calibration) or [source.images]
+    return list(source.calibration) or [source.inputs]
 
 
 def _make_config(quantizers: Any, options: Any) -> Any:
@@ -152,7 +177,7 @@ def _quantize_weights(source: ExportRequest) -> tuple[torch.export.ExportedProgr
         weights = sum(parameter.numel() for parameter in model.parameters())
         quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
         try:
-            program = trace_model(model, source.images)
+            program = trace_model(model, source.inputs)
         except ConfigError as error:
             raise CheckpointError(
                 f"torchao's weights cannot be exported: {error.message}", _INT8_STATIC_HINT

@@ -35,7 +35,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """Build the network that the configuration names, with these weights."""
     model = build_from_manifest(manifest, export_path if export_path.is_dir() else export_path.parent).to(device).eval()
-    return lambda images: model(images.to(device))
+    return lambda inputs: model(inputs.to(device))
 
 
 def build_from_manifest(manifest: Manifest, folder: Path) -> nn.Module:
