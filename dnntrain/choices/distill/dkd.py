@@ -25,7 +25,8 @@ class Dkd(TeacherOptions):
     """Distill the target class and the other classes separately.
 
     label_loss_weight * cross-entropy + T² (alpha * target-class part + beta * part of the other
-    classes).
+    classes). The authors' code also raises the weight of the second term from 0 to 1 over the first
+    20 epochs; here it is constant.
     """
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax

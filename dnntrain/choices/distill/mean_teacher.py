@@ -43,7 +43,9 @@ class MeanTeacher(DistillChoice):
 
     label_loss_weight * cross-entropy + loss_weight * T² KL(average ‖ student). After each step,
     average = decay * average + (1 - decay) * weights. The average computes in eval mode on the same
-    inputs as the student, and is saved with the run.
+    inputs as the student, and is saved with the run. The loss is that of `distill=kd`; the paper
+    takes the squared distance of probabilities, with a weight that grows over the first epochs, and
+    inputs with other noise.
     """
 
     label_loss_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
