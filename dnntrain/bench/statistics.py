@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,27 +55,21 @@ def compute_median_interval(values: Sequence[float]) -> Interval:
     Source: David & Nagaraja, "Order Statistics", 2003, section 7.1.
     """
     samples = sorted(values)
-    rank = choose_rank(len(samples))
-    return Interval(
-        float(np.median(samples)),
-        float(samples[rank - 1]),
-        float(samples[-rank]),
-        compute_coverage(len(samples), rank),
-    )
+    rank, coverage = choose_rank(len(samples))
+    return Interval(float(np.median(samples)), float(samples[rank - 1]), float(samples[-rank]), coverage)
 
 
-def choose_rank(num_values: int) -> int:
-    """Return the largest rank k from 1 whose interval covers the median of `num_values` in 95 %."""
-    rank = 1
-    while compute_coverage(num_values, rank + 1) >= CONFIDENCE:
+@cache
+def choose_rank(num_values: int) -> tuple[int, float]:
+    """Return the largest rank k from 1 whose interval covers the median in 95 %, and its coverage."""
+    total: int = 2**num_values
+    rank = number_below = combinations = 1
+    while True:
+        combinations = combinations * (num_values - rank + 1) // rank
+        if 2 * (number_below + combinations) / total > 1 - CONFIDENCE:
+            return rank, max(0, total - 2 * number_below) / total
+        number_below += combinations
         rank += 1
-    return rank
-
-
-def compute_coverage(num_values: int, rank: int) -> float:
-    """Return the probability that the median is between the `rank`-th smallest and largest value."""
-    outside = sum(comb(num_values, number) for number in range(rank))
-    return max(0.0, 1 - 2 * outside / 2**num_values)
 
 
 def compute_ratio_interval(values: Sequence[float], base: Sequence[float]) -> Interval:

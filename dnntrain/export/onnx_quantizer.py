@@ -26,7 +26,7 @@ _MAX_BYTES = 2**28
 
 
 def quantize_static(
-    model_path: Path, target_path: Path, options: QuantChoice, batches: Sequence[Tensor], reduce_range: bool
+    model_path: Path, target_path: Path, options: QuantChoice, batches: Iterable[Tensor], reduce_range: bool
 ) -> None:
     """Write the quantized model to `target_path`: uint8 activations, int8 weights, in QDQ form.
 
@@ -113,7 +113,8 @@ def _iterate_values(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the values of the tensors `names` for some examples at a time, which fit `_MAX_BYTES`."""
     import onnx
-    import onnxruntime
+
+    onnxruntime: Any = import_module("onnxruntime")
 
     observed_model = onnx.ModelProto()
     observed_model.CopyFrom(model)

@@ -45,7 +45,7 @@ def test_six_values_or_more_give_a_coverage_of_95_percent() -> None:
 
 def test_no_narrower_interval_has_the_coverage() -> None:
     # Ranks of the table in Conover, "Practical nonparametric statistics", for 95 % intervals of the median.
-    assert {number: choose_rank(number) for number in (3, 6, 8, 9, 12, 15, 20, 25)} == {
+    assert {number: choose_rank(number)[0] for number in (3, 6, 8, 9, 12, 15, 20, 25)} == {
         3: 1,
         6: 1,
         8: 1,
@@ -55,6 +55,12 @@ def test_no_narrower_interval_has_the_coverage() -> None:
         20: 6,
         25: 8,
     }
+
+
+def test_many_rounds_have_an_interval_too() -> None:
+    found = compute_median_interval([float(number) for number in range(5001)])
+    assert found.coverage == pytest.approx(0.95, abs=0.01)
+    assert found.low == pytest.approx(2500 - 1.96 * 5001**0.5 / 2, abs=1.5)
 
 
 def test_ends_are_order_statistics_whatever_the_order() -> None:

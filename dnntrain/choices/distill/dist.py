@@ -24,8 +24,7 @@ class Dist(TeacherOptions):
     """Match correlations over classes and over examples.
 
     label_loss_weight * cross-entropy + T² (beta * inter-class + gamma * intra-class loss), each 1 -
-    Pearson's correlation. The weights 1, 2 and 2 are the paper's, and T = 1 is its value for
-    ImageNet; it has 4 for CIFAR-100.
+    Pearson's correlation.
 
     The intra-class loss relates the examples of a pair block (`data.mix_block_size`, 8); larger
     blocks carry more information.

@@ -96,7 +96,7 @@ def _keep_outputs_float(module: Any) -> Any:
         if node in visited:
             continue
         visited.add(node)
-        source = node.args[0] if node.args else None
+        source: Any = node.args[0] if node.args else None
         if "dequantize_per_tensor" in str(node.target) and "quantize_per_tensor" in str(source.target):
             node.replace_all_uses_with(source.args[0])
             pending.append(source.args[0])
