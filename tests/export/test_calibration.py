@@ -203,6 +203,29 @@ def test_ranges_in_inductor_are_those_of_onnx_runtime(observer: str, tmp_path: P
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@torch.no_grad()
+def scale_hidden_values(network: Any, factor: float) -> nn.Module:
+    """Return the network with hidden values times `factor` and the same outputs."""
+    for parameter in network[0].parameters():
+        parameter.mul_(factor)
+    network[2].bias.mul_(factor)
+    network[5].weight.mul_(1 / factor)
+    return network  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+def test_small_weights_and_activations_are_rounded_as_large_ones_in_inductor() -> None:
+    images = torch.randn(256, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    errors = []
+    for factor in (1.0, 2.0**-13):
+        request = make_request(scale_hidden_values(make_network(), factor))
+        program: Any = pt2_int8._quantize_program(request)
+        with torch.no_grad():
+            expected = request.model(images)
+            errors.append(float((program.module()(images) - expected).std() / expected.std()))
+    assert errors[1] == pytest.approx(errors[0], rel=0.01)
+
+
 def make_head(name: str) -> nn.Module:
     """A network that ends in different operators after its last layer."""
     torch.manual_seed(0)

@@ -26,6 +26,9 @@ from dnntrain.export.manifest import Manifest
 from dnntrain.export.op_coverage import check_share, measure_torch_coverage
 from dnntrain.utils.hardware import has_vnni
 
+#: Least scale. torchao's 2^-12 would leave a tensor of small values only a few of its 255 steps.
+_MIN_SCALE = 2.0**-40
+
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """Write model.pt2; return its operator census.
@@ -136,10 +139,12 @@ def _make_config(quantizers: Any, options: Any) -> Any:
     config = quantizers.get_default_x86_inductor_quantization_config(
         is_dynamic=not is_static, reduce_range=not has_vnni()
     )
+    weight_observer = config.weight.observer_or_fake_quant_ctr.with_args(eps=_MIN_SCALE)
+    config = replace(config, weight=replace(config.weight, observer_or_fake_quant_ctr=weight_observer))
     if not is_static:
         return config
-    observer = make_range_observer(options.observer, options.percentile)
-    activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer.with_args(eps=2**-12))
+    observer = make_range_observer(options.observer, options.percentile).with_args(eps=_MIN_SCALE)
+    activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
     return replace(config, input_activation=activation, output_activation=activation)
 
 
