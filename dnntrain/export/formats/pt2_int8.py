@@ -139,7 +139,8 @@ def _make_config(quantizers: Any, options: Any) -> Any:
     config = quantizers.get_default_x86_inductor_quantization_config(
         is_dynamic=not is_static, reduce_range=not has_vnni()
     )
-    weight_observer = config.weight.observer_or_fake_quant_ctr.with_args(eps=_MIN_SCALE)
+    observers: Any = import_module("torchao.quantization.pt2e.observer")
+    weight_observer = observers.PerChannelMinMaxObserver.with_args(eps=_MIN_SCALE)
     config = replace(config, weight=replace(config.weight, observer_or_fake_quant_ctr=weight_observer))
     if not is_static:
         return config
