@@ -2,6 +2,7 @@
 
 DnntrainError
 ├── ConfigError       2    an invalid configuration, found before the run starts
+├── PluginError       2    the user's own code failed or returned a wrong value
 ├── DataError         3    a data set that cannot be used
 ├── DivergedError     4    the loss is not finite and recovery is exhausted
 ├── CheckpointError   5    a checkpoint or model file that cannot be used
@@ -15,7 +16,6 @@ Exit code 1 is reserved for bugs of dnntrain itself, which end with a traceback.
 
 from __future__ import annotations
 
-import errno
 from typing import ClassVar
 
 
@@ -56,6 +56,12 @@ class ConfigError(DnntrainError, ValueError):
             return cls(mistakes[0])
         listing = "\n".join(f"  {number}. {text}" for number, text in enumerate(mistakes, 1))
         return cls(f"{len(mistakes)} mistakes:\n{listing}", mistakes=tuple(mistakes))
+
+
+class PluginError(DnntrainError):
+    """The user's own code, a plug-in or a model from a file, failed or returned a wrong value."""
+
+    exit_code = 2
 
 
 class DataError(DnntrainError, ValueError):
@@ -101,14 +107,6 @@ class Interrupted(Stopped):
 
     exit_code = 130
     status = "interrupted"
-
-
-def convert_disk_full_error(error: BaseException) -> CheckpointError | None:
-    """Return the error to report for a full disk or an exceeded quota, else None."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
-    place = f": {error.filename}" if error.filename else ""
-    return CheckpointError(f"{error.strerror}{place}", "free some disk space, then run the same command again")
 
 
 def make_exit_error(exit_code: int, message: str, hint: str = "") -> DnntrainError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +26,18 @@ from torch import Tensor
 
 from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.checkpoint.gather import RankExchange
-from dnntrain.errors import CheckpointError
+from dnntrain.errors import CheckpointError, PluginError
 from dnntrain.protocols import Stateful
 from dnntrain.utils.dtensor import get_local_chunk
-from dnntrain.utils.files import sync_to_disk, to_strict_json, write_json, write_text
+from dnntrain.utils.explain_error import explain_lack_of_resources
+from dnntrain.utils.files import parse_json, sync_to_disk, to_strict_json, write_json, write_text
 
 SCHEMA_VERSION = 3
 _TENSOR_KEY = "$tensor"
+
+#: The name of a checkpoint's folder, and room for it in a pointer.
+_STEP_NAME = re.compile(r"step-[0-9]{1,18}")
+_MAX_POINTER_BYTES = 64
 
 #: States that belong to a layout. Another layout ignores them; one that a checkpoint lacks starts
 #: empty.
@@ -102,12 +108,12 @@ def _run_on_all_ranks(ranks: RankExchange, work: Callable[[], Any]) -> list[Any]
     try:
         outcome: dict[str, Any] = {"done": work()}
     except OSError as error:
-        outcome = {"failed": error.strerror or str(error), "errno": error.errno}
+        outcome = {"failed": error.strerror or str(error), "errno": error.errno, "file": error.filename}
     outcomes = ranks.gather_json(outcome)
     for rank, rank_outcome in enumerate(outcomes):
         if "failed" in rank_outcome:
             suffix = f" (rank {rank})" if len(outcomes) > 1 else ""
-            raise OSError(rank_outcome["errno"], f"{rank_outcome['failed']}{suffix}")
+            raise OSError(rank_outcome["errno"], f"{rank_outcome['failed']}{suffix}", rank_outcome["file"])
     return [rank_outcome["done"] for rank_outcome in outcomes]
 
 
@@ -227,16 +233,16 @@ def read_pointer(folder: Path, name: str) -> str | None:
     Returns None if the file is missing or names no checkpoint in `folder`.
     """
     try:
-        text = (folder / name).read_text(encoding="utf-8").strip()
+        with (folder / name).open("rb") as file:
+            text = file.read(_MAX_POINTER_BYTES).decode("ascii").strip()
     except (OSError, ValueError):
         return None
-    number = text.removeprefix("step-")
-    return text if text.startswith("step-") and number.isdecimal() and (folder / text).is_dir() else None
+    return text if _STEP_NAME.fullmatch(text) and (folder / text).is_dir() else None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run, newest first."""
-    folders = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    folders = [path for path in folder.glob("step-*") if _STEP_NAME.fullmatch(path.name)]
     return sorted(folders, key=get_step, reverse=True)
 
 
@@ -317,14 +323,16 @@ def restore_states(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> No
     for name, state in states.items():
         try:
             state.load_state_dict(saved_states[name])
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError, OverflowError) as error:
+            if (known_error := explain_lack_of_resources(error)) is not None:
+                raise known_error from error
             raise CheckpointError(f"{checkpoint.path}: the state of {name} does not fit: {error}") from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicate_keys)
+        manifest = parse_json(file.read_bytes(), object_pairs_hook=_reject_duplicate_keys)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -362,8 +370,8 @@ def _read_verified_tensors(folder: Path, name: str, facts: Any) -> dict[str, Ten
         raise CheckpointError(f"{file} must be a file in the checkpoint's folder")
     try:
         data = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from None
     if (
         not isinstance(facts, dict)
         or len(data) != facts.get("bytes")
@@ -372,7 +380,9 @@ def _read_verified_tensors(folder: Path, name: str, facts: Any) -> dict[str, Ten
         raise CheckpointError(f"{file} is damaged: its size or SHA-256 does not match the manifest")
     try:
         return load_tensors(data)
-    except SafetensorError as error:
+    except KeyError as error:  # a type of numbers that the library does not know, such as F4
+        raise CheckpointError(f"{file} has tensors of the type {error}, which cannot be read") from None
+    except (SafetensorError, ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{file} is not a safetensors file: {error}") from None
 
 
@@ -382,16 +392,16 @@ def _assemble_tensor(path: Path, name: str, index: Any, files: Mapping[str, Mapp
     Raises CheckpointError if they do not fill it exactly.
     """
     try:
-        chunks = [(files[chunk["file"]][chunk["key"]], chunk["offset"]) for chunk in index["chunks"]]
+        chunks = [(files[chunk["file"]][chunk["key"]], tuple(chunk["offset"])) for chunk in index["chunks"]]
         shape, dtype = torch.Size(index["shape"]), index["dtype"]
-    except (KeyError, TypeError) as error:
+        fits = chunks and all(
+            str(tensor.dtype) == dtype
+            and len(offset) == tensor.ndim == len(shape)
+            and all(at >= 0 and at + size <= whole for at, size, whole in zip(offset, tensor.shape, shape, strict=True))
+            for tensor, offset in chunks
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{path}: the tensor {name!r} of the manifest is not in the files: {error}") from None
-    fits = all(
-        str(tensor.dtype) == dtype
-        and len(offset) == tensor.ndim == len(shape)
-        and all(at >= 0 and at + size <= whole for at, size, whole in zip(offset, tensor.shape, shape, strict=True))
-        for tensor, offset in chunks
-    )
     if not fits or sum(tensor.numel() for tensor, _ in chunks) != shape.numel():
         raise CheckpointError(f"{path}: the chunks of the tensor {name!r} do not fill its shape {list(shape)}")
     if len(chunks) == 1:
@@ -420,7 +430,10 @@ def _split_tensors(value: Any, path: str = "") -> tuple[Any, list[Chunk]]:
         return plain, chunks
     if value is None or isinstance(value, bool | int | float | str):
         return value, []
-    raise TypeError(f"state {path} is {type(value).__name__}; it must be a tensor, a mapping or a JSON value")
+    raise PluginError(
+        f"state {path} is {type(value).__name__}; it must be a tensor, a mapping or a JSON value",
+        "correct the state_dict() of the method or the optimizer that keeps it",
+    )
 
 
 def _insert_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:

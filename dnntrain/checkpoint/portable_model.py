@@ -6,7 +6,6 @@ Loading runs no code from the files.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,13 +14,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from dnntrain import __version__
+from dnntrain.checkpoint.model_spec import decode_model_spec
 from dnntrain.config.decode import decode_choice
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.cost import build_with_zero_weights
 from dnntrain.nn.shape import ModelShape, find_head_modules, get_storage_key
 from dnntrain.nn.weights import load_weights
-from dnntrain.protocols import InputSpec, ModelSpec, OutputSpec, TargetKind, TargetSpec
-from dnntrain.utils.files import write_bytes, write_json
+from dnntrain.protocols import ModelSpec
+from dnntrain.utils.files import parse_json, write_bytes, write_json
 
 #: Options that fetch weights, which the file replaces anyway.
 _NO_FETCH_OPTIONS: dict[str, Any] = {"weights": None, "pretrained": False, "download": False}
@@ -181,18 +181,28 @@ def _describe_norm(norm_args: Mapping[str, Any]) -> dict[str, Any]:
 def parse_model_spec(config: Mapping[str, Any]) -> ModelSpec:
     """Return the ModelSpec in a config.json.
 
-    Raises KeyError, TypeError or ValueError if it is damaged.
+    Raises ValueError, which names the key, if a value is missing or has the wrong type or range.
     """
-    model_info, input_info = config["dnntrain"], config["pretrained_cfg"]
-    channels, height, width = (int(size) for size in input_info["input_size"])
-    mean, std = (tuple(float(value) for value in input_info[key]) for key in ("mean", "std"))
-    names = tuple(str(name) for name in config["label_names"])
-    output = model_info["output"]
-    return ModelSpec(
-        InputSpec((channels, height, width), mean, std),
-        TargetSpec(names, TargetKind[model_info["targets"].upper()]),
-        OutputSpec(names, tuple(int(size) for size in output["shape"]), str(output["name"])),
+    model_info, input_info = (_get_mapping(config, key) for key in ("dnntrain", "pretrained_cfg"))
+    output = _get_mapping(model_info, "output")
+    if not isinstance(model_info.get("sha256", ""), str):
+        raise ValueError("dnntrain.sha256 must be a text")
+    return decode_model_spec(
+        input_shape=input_info.get("input_size"),
+        mean=input_info.get("mean"),
+        std=input_info.get("std"),
+        names=config.get("label_names"),
+        targets=model_info.get("targets"),
+        output_name=output.get("name"),
+        output_shape=output.get("shape"),
     )
+
+
+def _get_mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = values.get(key)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key} must be a mapping")
+    return value
 
 
 def _read_config(path: Path, folder: Path) -> dict[str, Any]:
@@ -213,19 +223,17 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
             )
         raise ConfigError(f"{path} does not hold an exported model: {file} is missing", hint)
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        model_info, input_info = config["dnntrain"], config["pretrained_cfg"]
-        is_complete = (
-            isinstance(model_info["model"], str)
-            and isinstance(model_info["model_args"], dict)
-            and isinstance(model_info.get("norm_args", _NO_NORM_ARGS)["name"], str)
-            and isinstance(config["label_names"], list)
-            and all(isinstance(input_info[key], list) for key in ("input_size", "mean", "std"))
-            and len(input_info["input_size"]) == 3
-        )
+        config = parse_json(file.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError("it must hold a mapping")
         parse_model_spec(config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}", "export the model again") from None
-    if not is_complete:
-        raise CheckpointError(f"{file} does not describe a model of dnntrain", "export the model again")
-    return dict(config)
+        model_info = config["dnntrain"]
+        _get_mapping(model_info, "model_args")
+        if not isinstance(model_info.get("model"), str):
+            raise ValueError("dnntrain.model must be a text")
+        norm_args = model_info.get("norm_args", _NO_NORM_ARGS)
+        if not isinstance(norm_args, dict) or not isinstance(norm_args.get("name"), str):
+            raise ValueError("dnntrain.norm_args must be a mapping with a name")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}", "export the model again") from None
+    return config

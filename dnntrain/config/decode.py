@@ -22,7 +22,9 @@ from dnntrain.config.safety import find_key_problem
 from dnntrain.config.schema import FieldSchema
 from dnntrain.config.yaml_io import format_path, read_yaml
 from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.suggest import did_you_mean
+from dnntrain.utils.user_code import find_code_line, register_user_code
 
 #: Root keys for the place and the name of a run; they do not change the computation.
 _DIGEST_EXCLUDED_KEYS = ("choices", "name", "run_dir", "resume")
@@ -64,8 +66,7 @@ def decode_choice(group: str, name: str, options: Mapping[str, Any], choice_regi
             mistakes.append(f"{group}.{option}: {error}")
     if mistakes:
         raise ConfigError.from_mistakes(mistakes)
-    assert choice.module is not None
-    return getattr(importlib.import_module(choice.module), choice.schema.class_name)(**values)
+    return _import_class(choice)(**values)
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -245,13 +246,16 @@ class _Decoder:
 
     def _build_choice(self, key: str) -> Any:
         choice = self.choice_by_key[key]
-        assert choice.module is not None
         try:
-            module = importlib.import_module(choice.module)
+            choice_class = _import_class(choice)
         except ImportError as error:
-            self.mistakes.append(f"{choice.group}={choice.name}: its module cannot be imported: {error}")
+            if explain_lack_of_resources(error) is not None:
+                raise
+            code_line = find_code_line(error)
+            place = f" ({code_line})" if code_line is not None else ""
+            self.mistakes.append(f"{choice.group}={choice.name}: its module cannot be imported: {error}{place}")
             return None
-        return self._construct_dataclass(key, getattr(module, choice.schema.class_name))
+        return self._construct_dataclass(key, choice_class)
 
     def _construct_dataclass(self, key: str, dataclass_type: type) -> Any:
         try:
@@ -259,6 +263,24 @@ class _Decoder:
         except ValueError as error:
             self.mistakes.append(f"{key}: {error}")
             return None
+
+
+def _import_class(choice: Choice) -> type:
+    """Import the module of `choice` and return its class.
+
+    The package of a plug-in is remembered as the user's code. Raises ImportError.
+    """
+    assert choice.module is not None
+    assert choice.module_path is not None
+    package, _, _ = choice.module.partition(".")
+    if package != "dnntrain":
+        register_user_code(choice.module_path.parents[1], f"the plug-in {package}")
+        register_user_code(choice.module_path, f"{choice.group}={choice.name}")
+    module = importlib.import_module(choice.module)
+    choice_class = vars(module).get(choice.schema.class_name)
+    if not isinstance(choice_class, type):
+        raise ImportError(f"{choice.module_path} does not define the class {choice.schema.class_name}")
+    return choice_class
 
 
 def _fields_to_plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from torch.distributed import DistError, DistNetworkError
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from dnntrain.errors import ConfigError, DnntrainError, RankError, convert_disk_full_error, make_exit_error
+from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_error
+from dnntrain.utils.explain_error import explain_error
 from dnntrain.utils.world import World
 
 Value = TypeVar("Value")
@@ -57,7 +58,7 @@ class Failure:
         import traceback
 
         host = socket.gethostname()
-        error = convert_disk_full_error(error) or error
+        error = explain_error(error) or error
         if isinstance(error, DnntrainError):
             kind = "lost" if isinstance(error, RankError) else "error"
             return cls(rank, host, kind, error.exit_code, error.message, error.hint)

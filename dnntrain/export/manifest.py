@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain import __version__
+from dnntrain.checkpoint.model_spec import decode_model_spec
 from dnntrain.errors import CheckpointError
-from dnntrain.protocols import InputSpec, ModelSpec, OutputSpec, TargetKind, TargetSpec
-from dnntrain.utils.files import to_strict_json, write_json
+from dnntrain.protocols import ModelSpec
+from dnntrain.utils.files import parse_json, to_strict_json, write_json
 
 MANIFEST_NAME = "manifest.json"
 
@@ -86,7 +87,7 @@ def parse_manifest(text: str | bytes, path: Path) -> Manifest:
     Raises CheckpointError, which names `path`, if it is damaged or of another schema.
     """
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         schema = value["schema"]
         if schema != SCHEMA_VERSION:
             raise CheckpointError(
@@ -94,14 +95,16 @@ def parse_manifest(text: str | bytes, path: Path) -> Manifest:
                 _EXPORT_AGAIN_HINT,
             )
         input_spec, output = value["input"], value["output"]
-        names = tuple(str(name) for name in value["class_names"])
-        channels, height, width = (int(size) for size in input_spec["shape"][1:])
         return Manifest(
             format=str(value["format"]),
-            spec=ModelSpec(
-                InputSpec((channels, height, width), *(tuple(map(float, input_spec[key])) for key in ("mean", "std"))),
-                TargetSpec(names, TargetKind[value["targets"].upper()]),
-                OutputSpec(names, tuple(map(int, output["shape"][1:])), str(output["name"])),
+            spec=decode_model_spec(
+                input_shape=input_spec["shape"][1:],
+                mean=input_spec["mean"],
+                std=input_spec["std"],
+                names=value["class_names"],
+                targets=value["targets"],
+                output_name=output["name"],
+                output_shape=output["shape"][1:],
             ),
             config=dict(value["config"]),
             files={str(name): str(digest) for name, digest in value["files"].items()},

@@ -15,6 +15,7 @@ from dnntrain.input.augment import Augmentation, augment_image
 from dnntrain.input.source import Source
 from dnntrain.input.unreadable import draw_substitutes
 from dnntrain.protocols import ImageTransform
+from dnntrain.utils.explain_error import explain_error
 from dnntrain.utils.rng import Index, Key, make_rng_index
 
 
@@ -46,8 +47,8 @@ class Reply(NamedTuple):
     """The result of a request.
 
     `rows` are uint8 [n, height * width * channels]; `failures` holds failed examples with the
-    reason. `refusal` is the message and hint of the DataError that ends the run; exceptions lose
-    their form between processes.
+    reason. `refusal` is the exit code, message and hint of the error that ends the run; exceptions
+    lose their form between processes.
     """
 
     rows: Tensor
@@ -55,7 +56,7 @@ class Reply(NamedTuple):
     positions: Index
     epoch: int
     failures: dict[int, str]
-    refusal: tuple[str, str] | None = None
+    refusal: tuple[int, str, str] | None = None
     copies: Index | None = None
 
 
@@ -77,11 +78,13 @@ class Reader(Dataset[Reply]):
     def __getitem__(self, request: Request) -> Reply:
         try:
             return self._build_reply(request)
-        except DataError as error:
+        except Exception as caught_error:
+            error = explain_error(caught_error)
+            if error is None:
+                raise
             no_rows = torch.empty(0, 0, dtype=torch.uint8)
-            return Reply(
-                no_rows, request.examples[:0], request.positions[:0], request.epoch, {}, (error.message, error.hint)
-            )
+            refusal = (error.exit_code, error.message, error.hint)
+            return Reply(no_rows, request.examples[:0], request.positions[:0], request.epoch, {}, refusal)
 
     def _build_reply(self, request: Request) -> Reply:
         key = Key(self.seed, "", request.epoch)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from dnntrain.errors import DataError
+from dnntrain.errors import DataError, make_exit_error
 from dnntrain.input.augment import NO_AUGMENTATION
 from dnntrain.input.normalize import Normalizer
 from dnntrain.input.reader import Reader, Reply, Request
@@ -108,7 +108,7 @@ class Receiver:
 
     def __call__(self, reply: Reply) -> Batch:
         if reply.refusal is not None:
-            raise DataError(*reply.refusal)
+            raise make_exit_error(*reply.refusal)
         if reply.failures:
             self._source.failures.update(reply.failures)
             check_failure_limit(self._source.failures, len(self._source))

@@ -122,13 +122,13 @@ def _open_safetensors(path: Path) -> Iterator[ModelFile]:
         file: Any = safe_open(path, framework="pt", device="cpu")
         # Not a mapping: the handle has no items().
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}", _FETCH_AGAIN_HINT) from None
 
     def read(name: str) -> Tensor:
         try:
             tensor: Tensor = file.get_tensor(name)
-        except SafetensorError as error:
+        except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is damaged at {name!r}: {error}", _FETCH_AGAIN_HINT) from None
         return tensor
 

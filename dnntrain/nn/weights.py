@@ -150,7 +150,16 @@ def _find_tied_names(targets: Mapping[str, Tensor], sources: Iterable[str]) -> s
 
 def _read_value(file: ModelFile, source: str, name: str) -> Tensor:
     value = file.read(source)
-    if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+    try:
+        is_finite = not value.is_floating_point() or bool(torch.isfinite(value.float()).all())
+    except (RuntimeError, TypeError):  # numbers of 4 bits, which torch stores and does not compute with
+        is_finite = None
+    if is_finite is None or value.shape != file.shapes[source]:
+        raise CheckpointError(
+            f"{file.path}: {_format_name(name)} holds numbers of the type {_get_dtype_name(value)}, which cannot be read",
+            "save it as float32, float16 or bfloat16",
+        )
+    if not is_finite:
         raise CheckpointError(
             f"{file.path}: {_format_name(name)} holds numbers that are not finite", "take an earlier checkpoint"
         )

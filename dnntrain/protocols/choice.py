@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from dnntrain.protocols.hook_types import LayoutRequirement
+from dnntrain.protocols.method_checks import check_results_of
 
 if TYPE_CHECKING:
     from dnntrain.distributed.parallel_dims import ParallelDims
@@ -91,6 +92,10 @@ class Choice:
 
     It is a frozen dataclass with a method `build`; its fields are its options.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_results_of(cls)
 
     def get_claims(self) -> Iterable[Claim]:
         """Return the roles that this choice takes.

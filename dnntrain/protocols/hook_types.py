@@ -197,6 +197,7 @@ class AfterStepHook(Protocol):
     def __call__(self, step_info: StepInfo) -> None: ...
 
 
+@runtime_checkable
 class EvalWeights(Protocol):
     """Other weights or statistics to evaluate and export.
 

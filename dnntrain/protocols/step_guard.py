@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from dnntrain.protocols.method_checks import check_results_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -80,6 +82,10 @@ class StepGuard(ABC):
 
     needs_gradients: ClassVar[bool] = False
     action: Action
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        check_results_of(cls)
 
     @property
     def rollback_steps(self) -> Sequence[int]:

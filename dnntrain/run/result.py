@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.decode import compute_digest
-from dnntrain.errors import DnntrainError, convert_disk_full_error
+from dnntrain.errors import DnntrainError
+from dnntrain.utils.explain_error import explain_error
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
@@ -84,7 +85,7 @@ class RunResult:
 
     def with_failure(self, error: BaseException) -> RunResult:
         """Return the result of the run if `error` ends it here."""
-        error = convert_disk_full_error(error) or error
+        error = explain_error(error) or error
         if isinstance(error, DnntrainError):
             return replace(self, status=error.status, failure=RunFailure(error.message, error.exit_code))
         return replace(self, status="failed", failure=RunFailure(f"{type(error).__name__}: {error}", 1))
@@ -102,7 +103,7 @@ class RunResult:
             figures=TrainingFigures(**{name: values[name] for name in names}) if has_figures else None,
             test={name: value for name, value in values.items() if name not in known_names},
             export=values.get("export"),
-            failure=RunFailure(values["reason"], values["exit_code"]) if "exit_code" in values else None,
+            failure=RunFailure(str(values.get("reason")), values["exit_code"]) if "exit_code" in values else None,
         )
 
 

@@ -128,12 +128,17 @@ def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
 
     Otherwise examples would be skipped or repeated.
     """
-    saved_schedule = read_json(checkpoint.path.parents[1] / "plan.json").get("timetable")
+    plan_file = checkpoint.path.parents[1] / "plan.json"
+    saved_schedule = read_json(plan_file).get("timetable")
     if saved_schedule is None:
         return
-    old_schedule = EpochSchedule(
-        int(saved_schedule["examples"]), tuple((int(epoch), int(size)) for epoch, size in saved_schedule["changes"])
-    )
+    try:
+        changes = tuple((int(epoch), int(size)) for epoch, size in saved_schedule["changes"])
+        old_schedule = EpochSchedule(int(saved_schedule["examples"]), changes)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        raise CheckpointError(
+            f"{plan_file} is damaged: its timetable cannot be read", "restore it from a copy"
+        ) from None
     if not session.plan.timetable.is_equal_until(old_schedule, checkpoint.step):
         raise ConfigError(
             f"train.duration={session.config.train.duration} would change the batch sizes of "

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from dnntrain.protocols import EvalWeights, MetricInfo
+from dnntrain.protocols.hook_checks import check_swap_in
 from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.metrics_writer import Metrics, Timer
 
@@ -73,5 +74,7 @@ def swap_in_eval_weights(eval_weights: Sequence[EvalWeights], model: nn.Module) 
     """Swap in the weights that are evaluated and exported, for the body."""
     with ExitStack() as stack:
         for weights in eval_weights:
-            stack.enter_context(weights.swap_in(model))
+            context = weights.swap_in(model)
+            check_swap_in(context, type(weights).__name__)
+            stack.enter_context(context)
         yield

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from dnntrain.errors import DivergedError
 from dnntrain.protocols import Adjustment, MetricCallback, StepLoss
 from dnntrain.training.progress import Progress
-from dnntrain.utils.files import sync_to_disk, to_strict_json, write_text
+from dnntrain.utils.files import parse_json, sync_to_disk, to_strict_json, write_text
 
 Listener = Callable[[Mapping[str, Any]], None]
 Reduce = Callable[[Tensor], Tensor]
@@ -183,13 +184,16 @@ class Metrics:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of a metrics.jsonl; an incomplete last line is skipped."""
+    """Return the complete rows of a metrics.jsonl; other lines are skipped.
+
+    A file that is missing or cannot be read has no rows.
+    """
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
+    with suppress(OSError), path.open("rb") as file:
+        for line in file:
+            with suppress(ValueError):
+                row = parse_json(line)
+                rows += [row] if isinstance(row, dict) else []
     return rows
 
 

@@ -6,7 +6,8 @@ import os
 import sys
 import traceback
 
-from dnntrain.errors import DnntrainError, convert_disk_full_error
+from dnntrain.errors import DnntrainError
+from dnntrain.utils.explain_error import explain_error
 from dnntrain.utils.streams import SafeStream
 
 _PIPE_CLOSED = 128 + 13
@@ -15,9 +16,9 @@ _PIPE_CLOSED = 128 + 13
 class ErrorBoundary:
     """Turns the exception that ends a `with` block into an exit code.
 
-    The block may also set `exit_code`. The user can fix a DnntrainError or a full disk: stderr gets
-    message and hint, and a traceback with `verbose` or DNNTRAIN_DEBUG=1. Any other exception is a
-    bug of dnntrain: traceback, exit code 1.
+    The block may also set `exit_code`. The user can fix an error that `explain_error` explains:
+    stderr gets message and hint, and a traceback with `verbose` or DNNTRAIN_DEBUG=1. Any other
+    exception is a bug of dnntrain: traceback, exit code 1.
     """
 
     def __init__(self, verbose: bool = False) -> None:
@@ -58,8 +59,8 @@ def _handle_error(error: BaseException, verbose: bool) -> int | None:
         return _PIPE_CLOSED
     if not isinstance(error, Exception):
         return None
-    if (disk_error := convert_disk_full_error(error)) is not None:
-        return _report_error(disk_error, verbose, error)
+    if (explained_error := explain_error(error)) is not None:
+        return _report_error(explained_error, verbose, error)
     traceback.print_exception(error)
     print("dnntrain: this is a bug; please report it with the lines above and `dnntrain doctor`", file=sys.stderr)
     return 1

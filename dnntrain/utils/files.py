@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_MAX_JSON_DEPTH = 64
+
 #: A folder that holds one of these is a run directory.
 MARKER_FILES = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
 
@@ -69,13 +71,42 @@ def to_strict_json(value: Any) -> Any:
     return value
 
 
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """Return the value in JSON text, which may be damaged or hostile.
+
+    Raises ValueError for all that can be wrong: the syntax, bytes that are not UTF-8, numbers of
+    thousands of digits, and nesting that is too deep.
+    """
+    try:
+        value = json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Raise ValueError if a JSON value is nested deeper than code that walks through it can go."""
+    level = [value]
+    for _ in range(_MAX_JSON_DEPTH):
+        level = [
+            item
+            for container in level
+            if isinstance(container, (dict, list))
+            for item in (container.values() if isinstance(container, dict) else container)
+        ]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     It is empty if the file is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return dict(value) if isinstance(value, dict) else {}

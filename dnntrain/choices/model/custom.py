@@ -37,6 +37,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import ModelChoice
 from dnntrain.utils.suggest import did_you_mean
+from dnntrain.utils.user_code import register_user_code
 
 ENTRY_POINT_GROUP = "dnntrain.models"
 
@@ -93,6 +94,7 @@ def run_python_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"model.file={path} is not a file")
     path = path.resolve()
+    register_user_code(path, f"model.file={path.name}")
     name = f"dnntrain_custom_{path.stem}_{path.stat().st_mtime_ns}_{abs(hash(path))}"
     if name in sys.modules:
         return sys.modules[name]
@@ -126,6 +128,10 @@ def load_entry_point(name: str) -> Callable[..., Any]:
         raise ConfigError(f"model.entry_point={name} cannot be loaded: {describe_error(error)}") from error
     if not callable(candidate):
         raise ConfigError(f"model.entry_point={name} must be a class or a function, not a {type(candidate).__name__}")
+    file = inspect.getsourcefile(inspect.unwrap(candidate)) if inspect.isroutine(candidate) else None
+    file = file or vars(sys.modules.get(candidate.__module__, sys)).get("__file__")
+    if file is not None:
+        register_user_code(Path(file), f"model.entry_point={name}")
     maker: Callable[..., Any] = candidate
     return maker
 
