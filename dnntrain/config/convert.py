@@ -15,6 +15,9 @@ from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.units import Duration
 
 MISSING = "???"
+
+#: The largest integer that torch and numpy compute with.
+_MAX_INTEGER = 2**63 - 1
 _ON_OFF = {True: "on", False: "off"}
 
 
@@ -102,6 +105,8 @@ def _convert_bare_type(value: Any, bare_type: Any, annotation: Any) -> Any:
         return Duration.parse(value)
     if bare_type is bool and isinstance(value, bool):
         return value
+    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+        raise ValueError(f"{_quote_value(value)} is not {describe_type(annotation)}: it must be at most 2^63 - 1")
     if bare_type is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if bare_type is float and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -177,5 +182,8 @@ def _quote_value(value: Any) -> str:
     """Return the value as the user wrote it, shortened, without control characters."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and abs(value) > 10**60:
+        # Python does not write out integers of more than 4300 digits.
+        return f"an integer of about {int(value.bit_length() * math.log10(2)) + 1} digits"
     text = repr(value) if not isinstance(value, str) or not value.isprintable() or not value else f"'{value}'"
     return text if len(text) <= 60 else text[:57] + "…"

@@ -55,7 +55,7 @@ class Range:
     def contains(self, value: float) -> bool:
         """Return whether `value` is finite and within the bounds."""
         return (
-            math.isfinite(value)
+            abs(value) < math.inf  # not math.isfinite, which rejects integers of 400 digits with OverflowError
             and value > self.above
             and value >= self.at_least
             and value < self.below

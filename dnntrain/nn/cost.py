@@ -41,6 +41,12 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def compute_zero_outputs(model: nn.Module, shape: ModelShape) -> object:
+    """Return the outputs of the model for images of zeros."""
+    with one_thread(), torch.no_grad(), keyed_generator(0):
+        return model(_make_zero_images(model, shape, _EXAMPLES))
+
+
 def count_forward_cost(model: nn.Module, shape: ModelShape) -> tuple[float, int]:
     """Return (FLOPs of one example's forward pass, number of operators counted, at least 1).
 

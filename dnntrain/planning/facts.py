@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -9,6 +10,7 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.input.prepared import PreparedData
 from dnntrain.nn.cost import (
     build_with_zero_weights,
+    compute_zero_outputs,
     count_forward_cost,
     count_parameters,
     count_section_flops,
@@ -17,7 +19,10 @@ from dnntrain.nn.cost import (
 )
 from dnntrain.nn.partition import find_blocks, get_divisible_sizes
 from dnntrain.nn.shape import ModelShape
+from dnntrain.planning.checks.memory import check_weights_fit, explain_missing_memory
 from dnntrain.planning.plan import DataFacts, ModelFacts
+from dnntrain.protocols.result_checks import is_builtin
+from dnntrain.utils.user_code import describe_value, make_result_error
 
 
 def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
@@ -37,8 +42,11 @@ def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
 def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
     """Return the cost of the model, measured on a copy with uninitialized weights."""
     shape = ModelShape.from_spec(data.spec)
-    model = config.norm.convert(build_with_zero_weights(lambda: config.model.build(shape)))
+    with explain_missing_memory(config):
+        model = config.norm.convert(build_with_zero_weights(lambda: config.model.build(shape)))
+    check_weights_fit(config, model)
     config.optim.get_parameter_options(model)  # raises ConfigError for a pattern that matches no name
+    _check_outputs(config, data, model, shape)
     flops_per_example, operators = count_forward_cost(model, shape)
     return ModelFacts(
         name=get_choice_name(config, "model"),
@@ -53,6 +61,20 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
         divided=get_divisible_sizes(model),
         section_flops=count_section_flops(model, shape),
     )
+
+
+def _check_outputs(config: RunConfig, data: DataFacts, model: nn.Module, shape: ModelShape) -> None:
+    """Check the form of the outputs of a model from a plug-in. Raises PluginError if it is wrong."""
+    if is_builtin(type(config.model)):
+        return
+    outputs = compute_zero_outputs(model, shape)
+    needed_shape = (len(outputs), *data.spec.output.shape) if isinstance(outputs, torch.Tensor) else ()
+    if not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != needed_shape:
+        form = list(outputs.shape) if isinstance(outputs, torch.Tensor) else describe_value(outputs)
+        raise make_result_error(
+            f"must build a module whose outputs are [n, {', '.join(map(str, data.spec.output.shape))}], not {form}",
+            type(config.model).build,
+        )
 
 
 def get_choice_name(config: RunConfig, group: str) -> str:

@@ -19,6 +19,9 @@ from dnntrain.utils.epochs import LEAVE_OUT_HINT, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
 
+#: Largest number of processes of a run: plans list them one by one.
+_MAX_RANKS = 2**16
+
 
 def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: bool = False) -> int:
     """Return the number of processes of the run.
@@ -31,6 +34,11 @@ def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: 
     if planned_ranks is not None and plan_only and config.launch.nproc in (None, planned_ranks):
         return planned_ranks
     ranks = _count_started_ranks(config, hardware, world)
+    if ranks > _MAX_RANKS:
+        raise ConfigError(
+            f"launch.nproc starts {ranks} processes; a run must have at most {_MAX_RANKS}",
+            "leave launch.nproc out: there is then one process per accelerator",
+        )
     if planned_ranks not in (None, ranks):
         raise ConfigError(
             f"cluster.world_size={planned_ranks} is for planning only, but this run has {ranks} "

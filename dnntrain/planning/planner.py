@@ -12,6 +12,7 @@ from dnntrain.distributed.parallel_dims import ParallelDims, is_forward_collecti
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.planning.batch_size import build_batch_size_schedule, is_batch_size_scheduled, with_schedule_length
 from dnntrain.planning.checks.combinations import find_refusals, find_unmet_requirements
+from dnntrain.planning.checks.memory import check_state_fits
 from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
 from dnntrain.planning.memory import estimate_memory
 from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
@@ -83,6 +84,8 @@ def make_plan(
     for size, micro_batch_cut in cuts.items():
         norm_notes = _get_norm_notes(config, NormFacts(dims.data_ranks, size, *micro_batch_cut, model.batch_norms))
         notes += [note for note in norm_notes if size == sizes.largest]
+    memory = estimate_memory(config, data, model, micro_batch_size, policy, process_bytes, dims)
+    check_state_fits(config, memory, hardware, ranks)
     return Plan(
         name=config.name,
         layout=config.resolved["parallel"]["name"],
@@ -106,7 +109,7 @@ def make_plan(
         precision=policy,
         channels_last=channels_last,
         compile=use_compile,
-        memory=estimate_memory(config, data, model, micro_batch_size, policy, process_bytes, dims),
+        memory=memory,
         schedule=_preview_schedule(config, replace(context, **epoch_fields(timetable, total_steps)), timetable),
         notes=tuple(notes),
         metrics=list_metric_infos(config),

@@ -35,7 +35,7 @@ from dnntrain.protocols.result_checks import (
 )
 from dnntrain.protocols.step import Batch, StepLoss
 from dnntrain.protocols.step_guard import StepGuard
-from dnntrain.utils.user_code import describe_value
+from dnntrain.utils.user_code import describe_value, make_result_error
 
 #: The type of the items of a slot; slots without a type hold functions.
 _ITEM_TYPES: Mapping[str, type] = {
@@ -73,65 +73,62 @@ _ITEM_FUNCTIONS: Mapping[str, tuple[str, Check]] = {
 _NUMBERS = ("label_smoothing", "main_loss_weight", "crop_padding", "flip_probability", "augment_copies")
 
 
-def check_hooks(hooks: Hooks, setting: str) -> Hooks:
-    """Return the hooks of the user's method `setting`, with functions whose results are checked.
+def check_hooks(hooks: Hooks, build: Callable[..., Any]) -> Hooks:
+    """Return the hooks that the user's method `build` returned, with functions whose results are checked.
 
     Raises PluginError, which names the slot, if a slot holds a wrong value.
     """
     values: dict[str, Any] = dict(vars(hooks))
     for slot, kind in _ITEM_TYPES.items():
-        values[slot] = tuple(_check_item(setting, slot, item, kind) for item in _check_tuple(setting, slot, values))
+        values[slot] = tuple(_check_item(build, slot, item, kind) for item in _check_tuple(build, slot, values))
     for slot, check in _FUNCTIONS.items():
-        functions = _check_tuple(setting, slot, values)
-        values[slot] = tuple(_check_function(setting, slot, function, check) for function in functions)
+        functions = _check_tuple(build, slot, values)
+        values[slot] = tuple(_check_function(build, slot, function, check) for function in functions)
     if values["optimizer_step"] is not None:
         check_loss = returns(StepLoss, "the StepLoss of compute_gradients()")
-        values["optimizer_step"] = _check_function(setting, "optimizer_step", values["optimizer_step"], check_loss)
+        values["optimizer_step"] = _check_function(build, "optimizer_step", values["optimizer_step"], check_loss)
     for slot in _NUMBERS:
         if returns_number(values[slot]):
-            raise _make_error(setting, slot, "a number", values[slot])
+            raise _make_error(build, slot, "a number", values[slot])
     states = values["state"]
     if not isinstance(states, Mapping) or not all(isinstance(state, Stateful) for state in states.values()):
-        raise _make_error(setting, "state", "a mapping of names to objects with state_dict and load_state_dict", states)
+        raise _make_error(build, "state", "a mapping of names to objects with state_dict and load_state_dict", states)
     return Hooks(**values)
 
 
-def check_swap_in(context: object, setting: str) -> None:
+def check_swap_in(context: object, class_name: str) -> None:
     """Check that `EvalWeights.swap_in` returned a context. Raises PluginError if not."""
     if not isinstance(context, AbstractContextManager):
         raise PluginError(
-            f"{setting}.swap_in() must return a context, not {describe_value(context)}",
+            f"{class_name}.swap_in() must return a context, not {describe_value(context)}",
             "decorate it with @contextlib.contextmanager, and yield once",
         )
 
 
-def _check_tuple(setting: str, slot: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+def _check_tuple(build: Callable[..., Any], slot: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
     value = values[slot]
     if not isinstance(value, (tuple, list)):
         needed = f"a tuple of {_ITEM_TYPES[slot].__name__}" if slot in _ITEM_TYPES else "a tuple of functions"
-        raise _make_error(setting, slot, needed, value)
+        raise _make_error(build, slot, needed, value)
     return tuple(value)
 
 
-def _check_item(setting: str, slot: str, item: Any, kind: type) -> Any:
+def _check_item(build: Callable[..., Any], slot: str, item: Any, kind: type) -> Any:
     if not isinstance(item, kind):
-        raise _make_error(setting, slot, f"a tuple of {kind.__name__}", (item,))
+        raise _make_error(build, slot, f"a tuple of {kind.__name__}", (item,))
     if slot not in _ITEM_FUNCTIONS:
         return item
     name, check = _ITEM_FUNCTIONS[slot]
     checked_item: Any = item
-    return replace(checked_item, **{name: _check_function(setting, f"{slot}: {name}", vars(item)[name], check)})
+    return replace(checked_item, **{name: _check_function(build, f"{slot}: {name}", vars(item)[name], check)})
 
 
-def _check_function(setting: str, slot: str, function: Any, check: Check | None) -> Callable[..., Any]:
+def _check_function(build: Callable[..., Any], slot: str, function: Any, check: Check | None) -> Callable[..., Any]:
     if not callable(function):
-        raise _make_error(setting, slot, "a function", function)
+        raise _make_error(build, slot, "a function", function)
     checked: Callable[..., Any] = function if check is None else CheckedFunction(function, check)
     return checked
 
 
-def _make_error(setting: str, slot: str, needed: str, value: Any) -> PluginError:
-    return PluginError(
-        f"{setting}: build() returned Hooks whose {slot} must be {needed}, not {describe_value(value)}",
-        "docs/plugins.md lists the slots of Hooks",
-    )
+def _make_error(build: Callable[..., Any], slot: str, needed: str, value: Any) -> PluginError:
+    return make_result_error(f"returned Hooks whose {slot} must be {needed}, not {describe_value(value)}", build)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from dnntrain.protocols.result_checks import (
     Check,
@@ -77,4 +78,11 @@ def check_results_of(cls: type) -> None:
     for base in reversed(cls.__mro__):
         if base.__module__.startswith("dnntrain.protocols"):
             checks |= METHOD_CHECKS.get(base.__name__, {})
-    check_methods(cls, checks)
+    check_methods(cls, checks, {_HOOKS: _check_slots})
+
+
+def _check_slots(hooks: Any, build: Callable[..., Any]) -> Any:
+    # Imported here, because the types of hooks are checked themselves.
+    from dnntrain.protocols.hook_checks import check_hooks
+
+    return check_hooks(hooks, build)

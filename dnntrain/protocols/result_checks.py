@@ -20,6 +20,9 @@ _SOURCE_MEMBERS = ("labels", "failures", "__len__", "read", "get_resident_images
 #: Returns the problem of a result, to follow the name of its function, or None.
 Check = Callable[[Any], str | None]
 
+#: Returns the value to use in place of a result, given the function that returned it.
+Convert = Callable[[Any, Callable[..., Any]], Any]
+
 
 @dataclass(frozen=True)
 class CheckedFunction:
@@ -35,9 +38,10 @@ class CheckedFunction:
         return result
 
 
-def check_methods(cls: type, checks: Mapping[str, Check]) -> None:
+def check_methods(cls: type, checks: Mapping[str, Check], converts: Mapping[Check, Convert]) -> None:
     """Wrap the methods and properties that the class `cls` defines and that `checks` names.
 
+    `converts` changes a result that has passed its check.
     Classes of dnntrain itself are left as they are.
     """
     if is_builtin(cls):
@@ -47,7 +51,7 @@ def check_methods(cls: type, checks: Mapping[str, Check]) -> None:
         if isinstance(member, property) and member.fget is not None:
             setattr(cls, name, property(_wrap(member.fget, check)))
         elif callable(member):
-            setattr(cls, name, _wrap(member, check))
+            setattr(cls, name, _wrap(member, check, converts.get(check)))
 
 
 def is_builtin(cls: type) -> bool:
@@ -55,13 +59,13 @@ def is_builtin(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == "dnntrain"
 
 
-def _wrap(function: Callable[..., Any], check: Check) -> Callable[..., Any]:
+def _wrap(function: Callable[..., Any], check: Check, convert: Convert | None = None) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         if problem := check(result):
             raise make_result_error(problem, function)
-        return result
+        return result if convert is None else convert(result, function)
 
     return call
 

@@ -13,8 +13,6 @@ from dnntrain.planning.batch_size import with_schedule_length
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import epoch_fields
 from dnntrain.protocols import BuildContext, Collectives, Hooks, Method, TrainerHandles
-from dnntrain.protocols.hook_checks import check_hooks
-from dnntrain.protocols.result_checks import is_builtin
 from dnntrain.training.setup import build_unfilled_model
 from dnntrain.training.step_guards import add_recovery
 from dnntrain.utils.world import World
@@ -56,7 +54,7 @@ def build_hooks(config: RunConfig, context: BuildContext) -> Hooks:
     """Build every chosen method, and merge the hooks in the order of the stages."""
     named_choices = config.name_choices(*_GROUPS)
     methods = {name: choice for name, choice in named_choices.items() if isinstance(choice, Method)}
-    hooks_by_method = {name: _build_method(name, method, context) for name, method in methods.items()}
+    hooks_by_method = {name: method.build(context) for name, method in methods.items()}
     hooks_by_method[f"optim={config.resolved['choices']['optim']}"] = config.optim.build_hooks(context)
     try:
         hooks = Hooks.merge(hooks_by_method.values(), list(hooks_by_method))
@@ -65,12 +63,6 @@ def build_hooks(config: RunConfig, context: BuildContext) -> Hooks:
     for method in methods.values():
         method.check_with(hooks)
     return add_recovery(replace(hooks, batch_transforms=join_mixers(hooks.batch_transforms)))
-
-
-def _build_method(setting: str, method: Method, context: BuildContext) -> Hooks:
-    """Return the hooks of a method; those of a plug-in are checked."""
-    hooks = method.build(context)
-    return hooks if is_builtin(type(method)) else check_hooks(hooks, setting)
 
 
 def bind_hooks(hooks: Hooks, handles: TrainerHandles) -> None:

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from dnntrain.errors import CheckpointError, ConfigError, DnntrainError
+from dnntrain.utils.units import format_bytes
 from dnntrain.utils.user_code import explain_user_error
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -20,7 +21,8 @@ _NO_FILE_HANDLES = (errno.EMFILE, errno.ENFILE)
 #: Texts of torch, of the C++ library and of the loader for failed allocations. Their types differ.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can(?:no|')t allocate memory|failed to map segment|bad_alloc|"
-    r"can't start new thread|failed to allocate|unable to allocate|insufficient memory",
+    r"can't start new thread|failed to allocate|unable to allocate|insufficient memory|"
+    r"storage size calculation overflowed",
     re.IGNORECASE,
 )
 _SHARED_MEMORY = re.compile(r"/dev/shm|shared memory|torch_\d+_\d+|shm_open|insufficient shm", re.IGNORECASE)
@@ -44,7 +46,7 @@ def explain_lack_of_resources(error: BaseException) -> DnntrainError | None:
     """Return the error to report if the system lacks disk, memory or file handles, else None."""
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None
-    if number in _NO_FILE_HANDLES or "Too many open files" in text:
+    if number in _NO_FILE_HANDLES or "Too many open files" in text or "items of ancdata" in text:
         return ConfigError(
             f"the limit of open files is reached{_get_limit_text('RLIMIT_NOFILE')}",
             "raise it with `ulimit -n 4096`, or use fewer data.num_workers",
@@ -53,13 +55,20 @@ def explain_lack_of_resources(error: BaseException) -> DnntrainError | None:
         return _explain_full_disk(error)
     is_system_type = isinstance(error, MemoryError | RuntimeError | ImportError) or number == errno.ENOMEM
     if isinstance(error, MemoryError) or number == errno.ENOMEM or (is_system_type and _OUT_OF_MEMORY.search(text)):
-        detail = text.strip().partition("\n")[0][:200]
         return ConfigError(
-            f"there is not enough memory{_get_limit_text('RLIMIT_AS')}" + (f": {detail}" if detail else ""),
+            f"there is not enough memory{_describe_demand(text)}{_get_limit_text('RLIMIT_AS')}",
             "use a smaller model, train.micro_batch_size or eval.batch_size, fewer data.num_workers, "
             "or raise the limit of memory",
         )
     return None
+
+
+def _describe_demand(text: str) -> str:
+    """Return the size of the failed allocation, or else the first line of the error, for a message."""
+    if size_match := re.search(r"allocate (\d{1,30}) bytes", text):
+        return f" for {format_bytes(int(size_match[1]))}"
+    line = text.strip().partition("\n")[0][:200]
+    return f": {line}" if line else ""
 
 
 def _explain_full_disk(error: BaseException) -> CheckpointError:

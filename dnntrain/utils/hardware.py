@@ -14,6 +14,9 @@ from dnntrain.utils.log_filters import hide_noise
 from dnntrain.utils.world import World
 
 #: Processor features that matter to training, as Linux names them.
+#: The limit of a control group, as containers set it: version 2 and version 1.
+_MEMORY_LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
 _FEATURES = (
     "avx2",
     "avx512f",
@@ -55,7 +58,7 @@ def probe_hardware(device: str = "auto") -> Hardware:
     hide_noise()
     kind, count, name, capability = _detect_accelerator(device)
     model, features = _detect_processor()
-    return Hardware(kind, count, name, capability, model, features, count_cores(), _read_memory_bytes())
+    return Hardware(kind, count, name, capability, model, features, count_cores(), read_memory_bytes())
 
 
 def get_device_type(device: str) -> str:
@@ -123,11 +126,21 @@ def count_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _read_memory_bytes() -> int:
+def read_memory_bytes() -> int:
+    """Return the memory of this machine in bytes, or its control group's limit; 0 if unknown."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return 0
+    limits = [int(text) for text in map(_read_limit_file, _MEMORY_LIMIT_FILES) if text.isdecimal()]
+    return min([memory_bytes, *limits])
+
+
+def _read_limit_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()[:19]
+    except (OSError, ValueError):
+        return ""
 
 
 def keep_freed_memory() -> None:

@@ -10,6 +10,9 @@ from typing import Literal
 Unit = Literal["step", "ep", "s", "%"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*(steps?|ep|epochs?|s|sec|%)")
+#: The largest value of a duration: steps are then exact integers in a float.
+_MAX_VALUE = 1e15
+
 _UNITS: dict[str, Unit] = {
     "step": "step",
     "steps": "step",
@@ -38,10 +41,14 @@ class Duration:
         """Parse `"10ep"` to Duration(10, "ep"). Raises ValueError that names the form."""
         match = _DURATION.fullmatch(text.strip())
         if match is None:
-            raise ValueError(f"{text!r} is not a duration: write a number and a unit, as in 10ep, 5000step, 90s or 5%")
+            raise ValueError(
+                f"{text[:60]!r} is not a duration: write a number and a unit, as in 10ep, 5000step, 90s or 5%"
+            )
         value, unit = float(match[1]), _UNITS[match[2]]
         if not math.isfinite(value):
-            raise ValueError(f"{text!r} must be a finite duration")
+            raise ValueError(f"{text[:60]!r} must be a finite duration")
+        if value > _MAX_VALUE:
+            raise ValueError(f"{text[:60]!r} must be at most {_MAX_VALUE:g}")
         if unit == "step" and value != int(value):
             raise ValueError(f"{text!r}: a number of steps must be an integer")
         if unit == "%" and value > 100:

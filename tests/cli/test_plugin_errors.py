@@ -18,10 +18,19 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 import torch
-from dnntrain.protocols import *
+from dnntrain.protocols import (
+    AugmentChoice, AverageChoice, DataChoice, Hooks, LaunchChoice, LossTerm, ModelChoice, MonitorChoice,
+    ParallelChoice, PrecisionChoice, RegChoice, SchedChoice, ScheduledParam, ScheduledValue, StepGuard, TrackChoice,
+)
 from dnntrain.protocols import hook_types
 from dnntrain.choices.optim._base import OptimizerChoice
 """
+
+#: The method that a module of a choice must have.
+_BUILD = {
+    "optim": "\ndef build(self, model, options=None):\n    return (torch.optim.SGD(model.named_parameters(), lr=0.1),)",
+    "reg": "\ndef build(self, context):\n    return Hooks()",
+}
 
 _WORDS = ["model=mlp", "model.hidden=[4]", "train.duration=2step", "train.max_examples=128", "log.report=false"]
 
@@ -29,6 +38,8 @@ _WORDS = ["model=mlp", "model.hidden=[4]", "train.duration=2step", "train.max_ex
 def _write_choice(folder: Path, group: str, base: str, body: str) -> Path:
     """A plug-in package `broken_N` with one choice, `GROUP=bad`; returns its module."""
     package = f"broken_{abs(hash((str(folder), body)))}"
+    if "def build(" not in body:
+        body += _BUILD[group]
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     code = f'{_HEAD}\n@dataclass(frozen=True)\nclass Bad({base}):\n    """Broken."""\n\n{lines}'
     is_list = group in ("reg", "augment", "monitor", "average", "track")
@@ -51,7 +62,9 @@ def _write_choice(folder: Path, group: str, base: str, body: str) -> Path:
 
 def _run(folder: Path, group: str) -> int:
     word = f"+{group}=[bad]" if group in ("reg", "augment", "monitor", "average", "track") else f"{group}=bad"
-    return main([word, *_WORDS, f"run_dir={folder / 'run'}"])
+    words = [item for item in _WORDS if not (group == "model" and item.startswith("model"))]
+    words += ["parallel=ddp"] * (group == "launch")
+    return main([word, *words, f"run_dir={folder / 'run'}"])
 
 
 _OPTIM = "OptimizerChoice"

@@ -1,0 +1,70 @@
+"""Reject models whose weights and optimizer state do not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from dnntrain.config.run_config import RunConfig
+from dnntrain.errors import ConfigError
+from dnntrain.planning.plan import Memory
+from dnntrain.utils.explain_error import explain_lack_of_resources
+from dnntrain.utils.hardware import Hardware, probe_hardware, read_memory_bytes
+from dnntrain.utils.units import format_bytes, format_count
+
+_HINT = "use a smaller model; with several devices, parallel=fsdp shards the weights"
+
+
+def check_weights_fit(config: RunConfig, model: nn.Module) -> None:
+    """Check that the weights fit into the host's memory, where every rank builds them whole.
+
+    Raises ConfigError with the memory that they need.
+    """
+    memory_bytes = read_memory_bytes()
+    needed_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    parts = "weights"
+    if config.parallel.processes == "one" and probe_hardware(config.device).device == "cpu":
+        needed_bytes = int(needed_bytes * (2 + config.optim.state_floats_per_parameter))
+        parts = "weights, gradients and optimizer state"
+    if memory_bytes and needed_bytes > memory_bytes and config.cluster.world_size is None:
+        count = format_count(sum(parameter.numel() for parameter in model.parameters()))
+        raise ConfigError(
+            f"{_name_model(config)} does not fit: {parts} of its {count} parameters take "
+            f"{format_bytes(needed_bytes)}, and this machine has {format_bytes(memory_bytes)}",
+            _HINT,
+        )
+
+
+@contextmanager
+def explain_missing_memory(config: RunConfig) -> Iterator[None]:
+    """Turn a failed allocation of the body, which builds the model, into a ConfigError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        known_error = explain_lack_of_resources(error)
+        if known_error is None:
+            raise
+        raise ConfigError(f"{_name_model(config)} does not fit: {known_error.message}", _HINT) from error
+
+
+def check_state_fits(config: RunConfig, memory: Memory, hardware: Hardware, ranks: int) -> None:
+    """Check that weights, gradients and optimizer state fit into the memory of the device.
+
+    On the CPU, the ranks of a machine share its memory. Raises ConfigError with the memory that they
+    need.
+    """
+    sharing_ranks = max(1, ranks // max(config.launch.nodes, 1)) if hardware.device == "cpu" else 1
+    needed_bytes = (memory.weights + memory.gradients + memory.optimizer) * sharing_ranks
+    if hardware.memory_bytes and needed_bytes > hardware.memory_bytes and config.cluster.world_size is None:
+        raise ConfigError(
+            f"{_name_model(config)} does not fit: weights, gradients and optimizer state take "
+            f"{format_bytes(needed_bytes)}, and the {'machine' if hardware.device == 'cpu' else 'device'} has "
+            f"{format_bytes(hardware.memory_bytes)}",
+            _HINT,
+        )
+
+
+def _name_model(config: RunConfig) -> str:
+    return f"model={config.resolved['choices']['model']}"
