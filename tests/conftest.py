@@ -17,6 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from rank_pool import Pool
 from short_runs import environment, trained
 
+from dnntrain.utils import messages
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """Processes of a session: one for each core, four at most, since each may keep a pool of four ranks."""
@@ -27,6 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the most slow tests first: a file stays in one process, and no other should wait for it at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(autouse=True)
+def forget_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is as the first in a process: no message was said before."""
+    monkeypatch.setattr(messages, "_messages", {})
+    monkeypatch.delenv("DNNTRAIN_MESSAGES", raising=False)
 
 
 @pytest.fixture

@@ -161,7 +161,16 @@ COMMANDS: dict[str, Command] = {
         "RUN…",
         ("dnntrain report runs/NAME/ID", "dnntrain report runs/a/1 runs/b/1", "dnntrain report runs/NAME/sweep-ID"),
         "One run: its curves, errors and settings. Several, or the folder of a sweep: side by side.",
-        options=(JSON,),
+        options=(
+            Option(
+                "path",
+                "the page to write; otherwise report.html of the run, comparison.html of the sweep, "
+                "or comparison-NAMES.html beside the runs",
+                Path,
+                placeholder="FILE.html",
+            ),
+            JSON,
+        ),
         settings=(),
     ),
     "export": Command(

@@ -8,7 +8,6 @@ resolved, stripped of the `hydra` key, completed with `choices`, and checked val
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from dnntrain.config.paths import make_paths_absolute
 from dnntrain.config.schema import REQUIRED
 from dnntrain.config.validate import ValidCommandLine, validate_overrides
 from dnntrain.errors import ConfigError
+from dnntrain.utils.messages import say_once
 
 
 def compose(
@@ -35,7 +35,7 @@ def compose(
     valid_line = validate_overrides(overrides, None if config_dir is None else Path(config_dir))
     if not quiet:
         for note in valid_line.notes:
-            print(f"note: {note}", file=sys.stderr)
+            say_once(f"note: {note}")
     return make_paths_absolute(
         decode_to_plain(
             _resolve_interpolations(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from dnntrain.utils.terminal_text import clean_line, escape_letter, is_clean
+
 MAX_VALUE_BYTES = 64 * 1024
 
 _INSTANTIATE = re.compile(r"_(target|partial|recursive|convert|args)_")
@@ -46,9 +48,9 @@ def find_text_problem(text: str) -> str | None:
         return f"longer than {MAX_VALUE_BYTES // 1024} KiB"
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         return "holds bytes that are not UTF-8"
-    if not text.isprintable():
-        letter = next(letter for letter in text if not letter.isprintable())
-        return f"holds the control character {letter!r}"
+    if not is_clean(text):
+        letter = next(letter for letter in text if not is_clean(letter))
+        return f"holds the control character '{escape_letter(letter)}'"
     return None
 
 
@@ -85,6 +87,6 @@ def has_interpolation(value: Any) -> bool:
 
 
 def shorten(text: str, width: int = 80) -> str:
-    """Return `text` for display: control characters escaped, cut at `width`."""
-    safe = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[: width + 1])
+    """Return `text` for display: on one line, control characters escaped, cut at `width`."""
+    safe = clean_line(text[: width + 1])
     return safe if len(safe) <= width else f"{safe[: width - 1]}…"

@@ -65,6 +65,16 @@ class LiveState:
     examples_per_s: float = math.nan
     memory_bytes: int = 0
 
+    @property
+    def percent(self) -> int:
+        """The progress in percent; 100 only if every step is done."""
+        return 100 if self.fraction >= 1 else max(0, min(int(100 * self.fraction), 99))
+
+    @property
+    def remaining_s(self) -> float:
+        """The seconds that remain; NaN if they are unknown, or if every step is done."""
+        return math.nan if self.fraction >= 1 else self.eta_s
+
 
 class Display(Protocol):
     """Show the state of a run."""

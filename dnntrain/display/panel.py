@@ -14,6 +14,7 @@ from rich.cells import cell_len, set_cell_size
 
 from dnntrain.display.base import Header, LiveState, format_learning_rate, format_metric, format_throughput, to_float
 from dnntrain.protocols import LOSS, MetricInfo
+from dnntrain.utils.terminal_text import clean_line
 from dnntrain.utils.units import format_bytes, format_count, format_epochs, format_seconds
 
 Line = list[tuple[str, str]]
@@ -72,12 +73,13 @@ def format_table_row(
 ) -> Line:
     """Return the line of one evaluation.
 
-    If `width` is too small for all columns, the least important ones are left out.
+    If `width` is too small for all columns, the least important ones are left out. A test has the
+    step of its weights.
     """
     val_loss = format_metric(LOSS, to_float(row.get("loss")))
     metric = format_metric(headline, to_float(row.get(headline.name))) if headline else ""
     if row["split"] == "test":
-        values = ("test", "", "", val_loss, metric, "")
+        values = ("test", str(row.get("weights_step", "")), "", val_loss, metric, "")
         return [(_format_columns(values, width), "good")]
     values = (
         f"{to_float(row.get('epoch')):.1f}",
@@ -149,8 +151,9 @@ def _format_position(state: LiveState, room: int) -> str:
 
 
 def _format_bar(state: LiveState, width: int, ascii_only: bool) -> Line:
-    percent = f"{100 * state.fraction:4.0f}%"
-    eta = f"  eta {format_seconds(state.eta_s)}".ljust(13) if width >= 30 and math.isfinite(state.eta_s) else ""
+    percent = f"{state.percent:4d}%"
+    remaining_s = state.remaining_s
+    eta = f"  eta {format_seconds(remaining_s)}".ljust(13) if width >= 30 and math.isfinite(remaining_s) else ""
     length = width - len(percent) - len(eta)
     done, rest = ("#", ".") if ascii_only else ("━", "━")
     full = min(length, round(length * max(0.0, min(state.fraction, 1.0))))
@@ -209,9 +212,9 @@ def draw_sparkline(values: Sequence[float], width: int, ascii_only: bool = False
 def fit_text(text: str, width: int, from_left: bool = False) -> str:
     """Return `text` on one line of at most `width` cells, cut with an ellipsis.
 
-    Control characters become spaces.
+    Control characters become their escapes.
     """
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = clean_line(text)
     if cell_len(text) <= width:
         return text
     if from_left:

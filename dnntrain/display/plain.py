@@ -21,6 +21,8 @@ from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.utils.streams import SafeStream
 from dnntrain.utils.units import format_bytes, format_count, format_epochs, format_seconds, pluralize
 
+_GREEN, _YELLOW = 32, 33
+
 
 class QuietDisplay:
     """Show warnings only."""
@@ -98,10 +100,10 @@ class PlainDisplay:
             if is_best:
                 self._best = to_float(row.get(self._metrics[0].name))
             line = format_row(row, self._metrics, self._total_steps) + (", best so far" if is_best else "")
-            self._stream.write_line(f"\x1b[32m{line}\x1b[0m" if is_best and self._use_color else line)
+            self._stream.write_line(line, _GREEN if is_best and self._use_color else None)
 
     def show_message(self, text: str, warning: bool = False) -> None:
-        self._stream.write_line(f"\x1b[33m{text}\x1b[0m" if warning and self._use_color else text)
+        self._stream.write_line(text, _YELLOW if warning and self._use_color else None)
 
     def close(self, status: str) -> None:
         self._stream.write_line(status)
@@ -121,7 +123,7 @@ def format_state(state: LiveState) -> str:
     """Return the state in one plain line without unknown values."""
     parts = [
         f"step {state.step}/{state.total_steps}" if state.total_steps else f"step {state.step}",
-        f"{100 * state.fraction:.0f}%",
+        f"{state.percent}%",
         f"epoch {state.epoch:.2f}",
         f"loss {format_metric(LOSS, state.loss)}",
         f"{state.metric_info.name} {format_metric(state.metric_info, state.metric)}",
@@ -129,7 +131,7 @@ def format_state(state: LiveState) -> str:
         f"lr {format_learning_rate(state.learning_rate)}",
         format_throughput(state.examples_per_s),
         format_bytes(state.memory_bytes) if state.memory_bytes else "-",
-        f"eta {format_seconds(state.eta_s)}",
+        f"eta {format_seconds(state.remaining_s)}",
     ]
     return "  ".join(part for part in parts if not part.endswith("-"))
 
@@ -141,7 +143,10 @@ def format_row(row: Mapping[str, Any], metrics: Sequence[MetricInfo], total_step
     values = [
         f"{name} {format_metric(infos.get(name, LOSS), to_float(value))}"
         for name, value in row.items()
-        if name not in ("step", "epoch", "examples", "wall_s", "split") and math.isfinite(to_float(value, math.inf))
+        if name not in ("step", "epoch", "examples", "wall_s", "split", "weights_step")
+        and math.isfinite(to_float(value, math.inf))
     ]
     position = f"{row.get('split')} at step {step}, epoch {to_float(row.get('epoch')):.2f}"
+    if row.get("weights_step", row.get("step")) != row.get("step"):
+        position += f", with the best weights, of step {row['weights_step']}"
     return f"{position}: {', '.join(values) or 'no finite value'}"

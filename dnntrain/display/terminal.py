@@ -18,8 +18,8 @@ from rich.segment import Segment
 from rich.style import Style
 
 from dnntrain.display.base import Header, LiveState, Pace, is_improvement, to_float
+from dnntrain.display.console import CleanConsole, start_live
 from dnntrain.display.panel import History, Line, format_opening, format_panel, format_table_head, format_table_row
-from dnntrain.utils.streams import SafeStream
 
 _STYLES = {
     role: Style.parse(definition)
@@ -45,9 +45,8 @@ class TerminalDisplay:
     """Draw with rich, on the calling thread only."""
 
     def __init__(self, stream: TextIO) -> None:
-        safe_stream: Any = SafeStream(stream)
-        self._console = Console(file=safe_stream, force_terminal=True, highlight=False, markup=False, emoji=False)
-        self._ascii = not safe_stream.encoding.lower().startswith("utf")
+        self._console = CleanConsole(stream, force_terminal=True)
+        self._ascii = not self._console.encoding.lower().startswith("utf")
         self._pace = Pace(0.25)
         self._live: Live | None = None
         self._header = Header("", "", "", "", 0, 0, 0.0, "")
@@ -70,7 +69,7 @@ class TerminalDisplay:
         self._live = Live(
             self, console=self._console, auto_refresh=False, redirect_stdout=shares_terminal, redirect_stderr=True
         )
-        self._live.start()
+        start_live(self._live)
 
     def refresh(self, state: LiveState) -> None:
         started = time.perf_counter()
@@ -104,8 +103,7 @@ class TerminalDisplay:
 
     def close(self, status: str) -> None:
         if self._live is not None:
-            if math.isfinite(self._state.eta_s):
-                self._state.eta_s = 0.0 if self._state.fraction >= 1 else math.nan
+            self._state.eta_s = math.nan
             self._live.stop()
             self._live = None
         role = "good" if status.endswith("done") else "warning" if "pre" in status or "inter" in status else "bad"

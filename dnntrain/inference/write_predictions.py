@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 from dnntrain.errors import DataError
 from dnntrain.inference.predict import predict_files
+from dnntrain.utils.streams import SafeStream
+from dnntrain.utils.terminal_text import clean_line
 
 #: Seconds between two progress notes.
 _PROGRESS_INTERVAL_S = 1.0
@@ -36,6 +38,7 @@ def write_predictions(
     progress = _ProgressPrinter(quiet)
     num_classes = top or (1 if output_format == "csv" else 5)
     writer = csv.writer(stream, lineterminator="\n")
+    clean = clean_line if stream.isatty() else str  # a name with a line feed would look like two rows
     rows = 0
     for row in predict_files(
         run, images, num_classes, lambda file, error: unreadable.append(error), progress=progress, **options
@@ -45,13 +48,15 @@ def write_predictions(
         else:
             if not rows:
                 writer.writerow(["path", *_make_header(len(row["top"]))])
-            writer.writerow([row["path"], *(value for pair in row["top"] for value in pair)])
+            writer.writerow(
+                [clean(row["path"]), *(value for name, share in row["top"] for value in (clean(name), share))]
+            )
         rows += 1
     progress.end_line()
     if unreadable:
         print(f"{len(unreadable)} of {rows + len(unreadable)} files could not be read:", file=sys.stderr)
         for error in unreadable:
-            print(f"  {error.message}", file=sys.stderr)
+            print(f"  {clean_line(error.message)}", file=sys.stderr)
     if not rows:
         raise DataError(f"none of {len(unreadable)} files could be read; the first: {unreadable[0].message}")
 
@@ -67,17 +72,23 @@ class _ProgressPrinter:
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._stream = None if sys.stderr is None else SafeStream(sys.stderr)
+        self._terminal = self._stream is not None and self._stream.isatty()
         self._start = self._last = time.monotonic()
         self._has_printed = False
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if self._quiet or now - self._last < _PROGRESS_INTERVAL_S * (1 if self._terminal else 10):
+        if (
+            self._stream is None
+            or self._quiet
+            or now - self._last < _PROGRESS_INTERVAL_S * (1 if self._terminal else 10)
+        ):
             return
         self._last, self._has_printed = now, True
         text = f"{done} of {total} files, {done / (now - self._start):.0f}/s"
-        print(f"\r{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+        self._stream.write(f"\r{text}" if self._terminal else f"{text}\n")
+        self._stream.flush()
 
     def end_line(self) -> None:
         if self._has_printed and self._terminal:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dnntrain.errors import CheckpointError
 from dnntrain.nn.shape import find_head_modules, get_storage_key
 from dnntrain.nn.weight_files import ModelFile, open_model_file
+from dnntrain.utils.terminal_text import clean_line
 
 #: Prefixes that wrappers add to every name: DataParallel and DDP, Lightning and others.
 _PREFIXES = ("module.", "model.", "net.", "network.")
@@ -251,7 +252,7 @@ def _suggest_nearest(name: str, others: list[str]) -> str:
 
 def _format_name(name: str) -> str:
     """Return a name from a foreign file in a form that is safe for a terminal."""
-    name = name if name.isprintable() and name else repr(name)
+    name = clean_line(name) or "''"
     return name if len(name) <= 80 else f"{name[:79]}…"
 
 

@@ -5,7 +5,9 @@ Every text is escaped.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,14 +20,15 @@ from dnntrain.utils.files import write_bytes
 
 _MAX_BYTES = 1_000_000
 _MAX_RUNS = 40
+_MAX_NAME = 80
 
 
 def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     """Write the report of one run, or the comparison of several, and return its path.
 
-    `output` is by default `report.html` in the run directory, or `comparison.html` in the folder
-    that holds all runs. Raises ConfigError if a folder is not a run directory or the file cannot be
-    written.
+    `output` is by default `report.html` in the run directory, or `comparison-NAMES.html` in the
+    folder that holds all runs: each list of runs has a page of its own. Raises ConfigError if a
+    folder is not a run directory or the file cannot be written.
     """
     if not 1 <= len(run_dirs) <= _MAX_RUNS:
         raise ConfigError(f"{len(run_dirs)} run directories were given; a report needs 1 to {_MAX_RUNS}")
@@ -97,4 +100,13 @@ def _get_default_output(runs: Sequence[RunData]) -> Path:
         return runs[0].path / "report.html"
     common = Path(os.path.commonpath([run.path for run in runs]))
     # A run that is compared with itself, or with one inside it, still has a folder around it.
-    return (common.parent if any(run.path == common for run in runs) else common) / "comparison.html"
+    folder = common.parent if any(run.path == common for run in runs) else common
+    return folder / name_comparison([str(run.path.relative_to(folder)) for run in runs])
+
+
+def name_comparison(names: Sequence[str]) -> str:
+    """Return the file name of a comparison: the runs, and a digest that no other list of runs has."""
+    digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    words = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run" for name in names]
+    text = "-".join(words) if sum(map(len, words)) <= _MAX_NAME else f"{words[0][:_MAX_NAME]}-and-{len(words) - 1}-more"
+    return f"comparison-{text}-{digest}.html"

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from dnntrain.errors import ConfigError
 from dnntrain.run.environment import collect_environment
-from dnntrain.utils.files import write_json, write_text
+from dnntrain.utils.files import remove_leftovers, write_json, write_text
 from dnntrain.utils.words import join_words
 
 
@@ -50,6 +50,7 @@ class RunDirectory:
 
     def _acquire_lock(self) -> None:
         self._lock = _lock_file(self.path)
+        remove_leftovers(self.checkpoints)
         self._log = (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
 
     def log(self, text: str) -> None:
@@ -128,6 +129,7 @@ def _lock_file(path: Path) -> TextIO:
         holder = lock.read().strip() or "another process"
         lock.close()
         raise ConfigError(f"{path} is in use by {holder}", "wait for it, or name another run_dir") from None
+    remove_leftovers(path)
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}")
     lock.flush()

@@ -37,12 +37,14 @@ if TYPE_CHECKING:
 class FinalModel:
     """A network in one process, and how to evaluate it.
 
-    `digest` is the digest of the weights after the run's last step.
+    `step` is the step of its weights. `digest` is the digest of the weights after the run's last
+    step.
     """
 
     model: nn.Module
     outputs: Callable[[Batch], torch.Tensor]
     hooks: Hooks
+    step: int
     digest: str | None = None
 
 
@@ -53,19 +55,21 @@ def build_final_model(session: Session, trainer: Trainer, directory: RunDirector
     checkpoint, under any layout.
     """
     if session.plan.ranks == 1 and not session.plan.has_collective_forward:
+        step = trainer.loop.progress.step
         if session.config.eval.weights == "best":
-            _load_best(trainer, directory)
-        return FinalModel(trainer.model, trainer.outputs, trainer.hooks)
+            step = _load_best(trainer, directory)
+        return FinalModel(trainer.model, trainer.outputs, trainer.hooks, step)
     last_name, best_name = (read_pointer(directory.checkpoints, name) for name in ("LAST", "BEST"))
     if last_name is None:
         raise CheckpointError(f"{directory.checkpoints} holds no checkpoint to load the network from")
     checkpoint_name = best_name if session.config.eval.weights == "best" and best_name is not None else last_name
-    states = read_checkpoint(directory.checkpoints / checkpoint_name).states
+    checkpoint = read_checkpoint(directory.checkpoints / checkpoint_name)
+    states = checkpoint.states
     last_states = states if checkpoint_name == last_name else read_checkpoint(directory.checkpoints / last_name).states
-    return _load_final_model(session.setup, states, compute_tensors_digest(last_states["model"]))
+    return _load_final_model(session.setup, states, checkpoint.step, compute_tensors_digest(last_states["model"]))
 
 
-def _load_final_model(setup: RunSetup, states: Mapping[str, Any], digest: str) -> FinalModel:
+def _load_final_model(setup: RunSetup, states: Mapping[str, Any], step: int, digest: str) -> FinalModel:
     """Build the whole network in this process and fill it from a checkpoint.
 
     The run's hooks are then bound to it.
@@ -91,14 +95,16 @@ def _load_final_model(setup: RunSetup, states: Mapping[str, Any], digest: str) -
         state.load_state_dict(states[name])
     objective = build_objective(config.task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
     executor = SpmdExecutor(model, objective, device=setup.device_type, autocast=setup.autocast)
-    return FinalModel(model, executor.compute_outputs, hooks, digest)
+    return FinalModel(model, executor.compute_outputs, hooks, step, digest)
 
 
-def _load_best(trainer: Trainer, directory: RunDirectory) -> None:
-    """Load the weights (and averages) of the best evaluation, unless it is the last step."""
+def _load_best(trainer: Trainer, directory: RunDirectory) -> int:
+    """Load the weights (and averages) of the best evaluation, unless it is the last step; return its step."""
+    last_step = trainer.loop.progress.step
     best_name = read_pointer(directory.checkpoints, "BEST")
-    if best_name is None or best_name == f"step-{trainer.loop.progress.step}":
-        return
-    states = read_checkpoint(directory.checkpoints / best_name).states
+    if best_name is None or best_name == f"step-{last_step}":
+        return last_step
+    checkpoint = read_checkpoint(directory.checkpoints / best_name)
     for name in ("model", *trainer.hooks.state):
-        trainer.states[name].load_state_dict(states[name])
+        trainer.states[name].load_state_dict(checkpoint.states[name])
+    return checkpoint.step

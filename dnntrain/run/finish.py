@@ -91,7 +91,8 @@ def _evaluate_test_split(
     evaluation = {"split": "test", **summary}
     write_json(directory.path / "evaluation.json", evaluation)
     values = {info.name: evaluation[info.name] for info in task.list_infos()}
-    trainer.metrics.write_row("test", trainer.loop.progress.step, values)
+    row = {**values, "weights_step": final_model.step}
+    trainer.metrics.write_row("test", trainer.loop.progress.step, row)
     test_values = {f"test_{metric.name}": values[metric.name] for metric in task.list_metrics()}
     return {"value": values[config.eval.metric], **test_values}
 

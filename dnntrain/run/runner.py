@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import DnntrainError, Interrupted, Preempted
 from dnntrain.run.result import RunResult, measure_training
+from dnntrain.utils.messages import record_messages
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def fit(
         prepare_directory(directory, session, start, list(overrides))
     result = RunResult("failed", str(folder))
     try:
-        with ranks.exit_on_signals_of_run(folder):
+        with ranks.exit_on_signals_of_run(folder), record_messages(_get_log(directory)):
             trainer, trackers = _open_trainer(session, directory, folder, start, display, warn)
             try:
                 with trainer.signals:
@@ -231,6 +232,11 @@ def _raise_if_stopped(trainer: Trainer, folder: Path) -> None:
     error = Interrupted(text, hint) if signal_number == signal.SIGINT else Preempted(text, hint)
     error.is_saved = True
     raise error
+
+
+def _get_log(directory: RunDirectory | None) -> Say:
+    """Return the log.txt of the run; only the main rank has one."""
+    return directory.log if directory is not None else lambda text: None
 
 
 def _make_loggers(directory: RunDirectory | None, display: Display) -> tuple[Say, Say]:

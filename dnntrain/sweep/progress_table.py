@@ -14,9 +14,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 
+from dnntrain.display.console import CleanConsole, start_live
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, write_results
 from dnntrain.sweep.trial_runner import ProgressTable
 from dnntrain.utils.streams import SafeStream, is_live_terminal
+from dnntrain.utils.terminal_text import clean_line
 from dnntrain.utils.units import format_seconds, pluralize
 
 #: Seconds between two lines about running trials.
@@ -41,6 +43,7 @@ class PlainProgressTable(ProgressTable):
     ) -> None:
         super().__init__(trials, statuses)
         self._folder = folder
+        self._output = stream
         self._stream = SafeStream(stream)
         self._quiet = quiet
         self._start_times = [0.0] * len(self.trials)
@@ -58,7 +61,7 @@ class PlainProgressTable(ProgressTable):
     def close(self) -> None:
         """Print the final status of all trials."""
         if not self._quiet:
-            console = Console(file=_as_text_stream(self._stream), highlight=False, markup=False, emoji=False, width=110)
+            console = CleanConsole(self._output, width=110)
             console.print(make_table(self.trials, self.statuses, self.get_elapsed_s))
 
     def say(self, text: str, important: bool = False) -> None:
@@ -128,14 +131,12 @@ class LiveProgressTable(PlainProgressTable):
         quiet: bool = False,
     ) -> None:
         super().__init__(folder, trials, statuses, stream, quiet)
-        self._console = Console(
-            file=_as_text_stream(self._stream), force_terminal=True, highlight=False, markup=False, emoji=False
-        )
+        self._console = CleanConsole(stream, force_terminal=True)
         self._live = Live(self, console=self._console, auto_refresh=False, transient=True)
 
     def open(self) -> None:
         super().open()
-        self._live.start()
+        start_live(self._live)
 
     def close(self) -> None:
         self._live.stop()
@@ -184,8 +185,8 @@ def make_table(
         )
         rich_table.add_row(
             str(trial.number),
-            trial.label,
-            trial_status.status,
+            clean_line(trial.label),
+            clean_line(trial_status.status),
             f"{trial_status.step}{total}" if trial_status.step else "",
             format_figure(trial_status.best if trial_status.best is not None else trial_status.metric),
             format_figure(trial_status.value),
@@ -240,7 +241,3 @@ def format_figure(value: float | None) -> str:
 
 def _format_reason(status: TrialStatus) -> str:
     return f"\n  {status.reason}" if status.reason else ""
-
-
-def _as_text_stream(stream: SafeStream) -> Any:
-    return stream

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import AbstractContextManager
 
 from dnntrain.errors import DnntrainError
 from dnntrain.utils.explain_error import explain_error
-from dnntrain.utils.streams import SafeStream
+from dnntrain.utils.streams import SafeStream, clean_output
 
 _PIPE_CLOSED = 128 + 13
 
 
 class ErrorBoundary:
-    """Turns the exception that ends a `with` block into an exit code.
+    """Turns the exception that ends a `with` block into an exit code, and cleans the output of the block.
 
     The block may also set `exit_code`. The user can fix an error that `explain_error` explains:
     stderr gets message and hint, and a traceback with `verbose` or DNNTRAIN_DEBUG=1. Any other
@@ -23,12 +24,20 @@ class ErrorBoundary:
 
     def __init__(self, verbose: bool = False) -> None:
         self._verbose = verbose
+        self._cleaning: AbstractContextManager[None] = clean_output()
         self.exit_code = 0
 
     def __enter__(self) -> ErrorBoundary:
+        self._cleaning.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        try:
+            return self._convert(error)
+        finally:
+            self._cleaning.__exit__(None, None, None)
+
+    def _convert(self, error: BaseException | None) -> bool:
         if error is None:
             try:
                 if sys.stdout is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ _MAX_JSON_DEPTH = 64
 
 #: A folder that holds one of these is a run directory.
 MARKER_FILES = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
+
+
+_LEFTOVER = re.compile(r"\..+\.tmp-\d+")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -44,6 +48,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_to_disk(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed calls of `write_atomically` left in `folder`.
+
+    The caller holds the lock of the folder, so that no other process writes there.
+    """
+    for path in folder.glob(".*.tmp-*"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def sync_to_disk(path: Path) -> None:

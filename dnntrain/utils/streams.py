@@ -1,9 +1,62 @@
-"""Write to output streams without a crash on a closed pipe or a full disk."""
+"""Write to output streams: clean text on a terminal, and no crash on a closed pipe or a full disk.
+
+`clean_output` is the one place through which a command shows text. It cleans all that is written to
+`sys.stderr`, which is for people, and to `sys.stdout` on a terminal. To a pipe or a file, stdout
+keeps its bytes, because a program may read them. Only displays write control sequences of their
+own: they pass by the cleaning with `get_raw_stream`, and clean the text between the sequences.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import TextIO
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+from dnntrain.utils.terminal_text import clean_text
+
+
+class CleanStream:
+    """A text stream that cleans what is written to it; all else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.raw_stream = stream
+
+    def write(self, text: str) -> int:
+        self.raw_stream.write(clean_text(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw_stream, name)
+
+
+@contextmanager
+def clean_output() -> Iterator[None]:
+    """Clean the output of this process during the body."""
+    saved_streams = sys.stdout, sys.stderr
+    if sys.stdout is not None and sys.stdout.isatty():
+        sys.stdout = make_clean_stream(sys.stdout)
+    if sys.stderr is not None:
+        sys.stderr = make_clean_stream(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = saved_streams
+
+
+def make_clean_stream(stream: TextIO) -> TextIO:
+    """Return `stream` with cleaning."""
+    return stream if isinstance(stream, CleanStream) else cast(TextIO, CleanStream(stream))
+
+
+def get_raw_stream(stream: TextIO) -> TextIO:
+    """Return the stream below the cleaning, for control sequences."""
+    return stream.raw_stream if isinstance(stream, CleanStream) else stream
 
 
 def is_live_terminal(stream: TextIO) -> bool:
@@ -12,10 +65,13 @@ def is_live_terminal(stream: TextIO) -> bool:
 
 
 class SafeStream:
-    """A text stream that discards output, instead of raising, after its reader left."""
+    """A text stream that discards output, instead of raising, after its reader left.
+
+    Text is written as it is: `write_line` cleans it, `write` does not.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream = get_raw_stream(stream)
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         self.is_closed_by_reader = False
 
@@ -41,9 +97,10 @@ class SafeStream:
     def fileno(self) -> int:
         return self._stream.fileno()
 
-    def write_line(self, text: str) -> None:
-        """Write one line and flush."""
-        self.write(f"{text}\n")
+    def write_line(self, text: str, color: int | None = None) -> None:
+        """Write a message, cleaned, and flush. `color` is the number of an ANSI color."""
+        text = clean_text(text)
+        self.write(f"{text}\n" if color is None else f"\x1b[{color}m{text}\x1b[0m\n")
         self.flush()
 
     def _give_up(self) -> None:

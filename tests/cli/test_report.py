@@ -35,7 +35,41 @@ def test_the_path_of_the_report_is_printed(runs: Path, capsys: pytest.CaptureFix
 def test_several_runs_make_a_comparison(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["report", "runs/mlp-digits/20261124-111111", "runs/small_cnn-digits/20261124-101010", "--json"]
     assert run(parse_arguments(words)) == 0
-    assert json.loads(capsys.readouterr().out) == {"report": str(runs / "comparison.html")}
+    page = Path(json.loads(capsys.readouterr().out)["report"])
+    assert page.parent == runs
+    assert page.name.startswith("comparison-mlp-digits-20261124-111111-small_cnn-digits-20261124-101010-")
+
+
+def test_another_comparison_has_another_page(runs: Path) -> None:
+    one, two = "runs/mlp-digits/20261124-111111", "runs/small_cnn-digits/20261124-101010"
+    for words in ([one, two], [two, one], [one, two, one], [one, two]):
+        assert run(parse_arguments(["report", *words])) == 0
+    assert len(list(runs.glob("comparison-*.html"))) == 3
+
+
+def test_a_path_names_the_page_and_nothing_else_is_written(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(runs.rglob("*"))
+    for words in (["runs/mlp-digits/20261124-111111"], ["runs/mlp-digits/20261124-111111"] * 2):
+        assert run(parse_arguments(["report", *words, "--path", "mine.html"])) == 0
+        assert capsys.readouterr().out == "mine.html\n"
+        Path("mine.html").unlink()
+    assert sorted(runs.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("runs/mlp-digits/20261124-111111/config.yaml", "must end in .html\n  as in --path "),
+        ("runs", "must end in .html\n  as in --path runs.html"),
+        ("folder.html", "must be a file, but is a folder"),
+        ("no/where.html", "there is no folder no\n  run: mkdir -p 'no'"),
+    ],
+)
+def test_a_path_that_is_not_a_page_fails(runs: Path, path: str, answer: str) -> None:
+    Path("folder.html").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        run(parse_arguments(["report", "runs/mlp-digits/20261124-111111", "--path", path]))
+    assert answer in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from stand_ins import METRICS
 from dnntrain.display.base import Header, LiveState, Pace, format_learning_rate, format_metric, format_throughput
 from dnntrain.display.factory import make_display
 from dnntrain.display.panel import History, draw_sparkline, fit_text, format_panel, format_table_head, format_table_row
-from dnntrain.display.plain import JsonDisplay, PlainDisplay, QuietDisplay
+from dnntrain.display.plain import JsonDisplay, PlainDisplay, QuietDisplay, format_row, format_state
 from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.utils.streams import SafeStream
 
@@ -332,3 +333,64 @@ def test_speeds_are_shown_with_a_unit() -> None:
         "2.5M ex/s",
         "-",
     ]
+
+
+def test_no_remaining_time_is_shown_when_all_steps_are_done() -> None:
+    """A run at its end still tests and exports: 100 %, and no ETA."""
+    for fraction, shown in [(0.25, " 25%"), (0.9999, " 99%"), (1.0, "100%"), (1.2, "100%")]:
+        state = replace(STATE, fraction=fraction)
+        texts = ["".join(text for text, _ in format_panel(HEADER, state, [], 80)[1]), format_state(state)]
+        for text in texts:
+            assert shown.strip() in text
+            assert ("eta" in text) == (fraction < 1), text
+
+
+def test_the_row_of_the_test_names_the_weights() -> None:
+    test = {**VAL, "step": 200, "split": "test", "weights_step": 60}
+    assert format_row(test, METRICS, 200).startswith(
+        "test at step 200/200, epoch 3.00, with the best weights, of step 60: "
+    )
+    assert "weights" not in format_row({**test, "weights_step": 200}, METRICS, 200)
+    assert "weights" not in format_row(VAL, METRICS, 200)
+    (line,) = format_table_row(test, METRICS[0], math.nan, is_best=False, width=79)
+    assert line[0].split()[:2] == ["test", "60"]
+
+
+def test_names_cannot_act_on_the_terminal() -> None:
+    header = replace(HEADER, title="a\x1b[2Jrun", model="cnn\u202egnp", data="\x9b1mdigits", run_dir="runs/\rx")
+    for mode in ("auto", "quiet"):
+        output = io.StringIO()
+        display = make_display(mode, output)
+        display.start(header)
+        display.show_row({**VAL, "split": "event", "event": "stop", "reason": "\x1b]0;title\x07"})
+        display.show_message("class \u200bcat\x1b[31m", warning=True)
+        display.close("status: \x1b[31mdone")
+        assert not set(output.getvalue()) & set("\x1b\x9b\r\u202e\u200b\x07")
+        assert r"class \u200bcat\x1b[31m" in output.getvalue()
+
+
+def test_a_live_view_shows_its_own_codes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    output = Terminal()
+    monkeypatch.setattr(sys, "stderr", output)
+    display = make_display("auto", output)
+    display.start(replace(HEADER, title="a\x1b[2Jrun", run_dir="runs/\u202ex"))
+    print("a library \x1b]8;;http://x\x07says\x1b[5m", file=sys.stderr)
+    display.show_message("class \u200bcat\x1b[31m", warning=True)
+    display.close("done")
+    assert sys.stderr is output
+    text = output.getvalue()
+    assert not {"\x1b[2J", "\x1b[31m", "\x1b[5m", "\x1b]8", "\u202e", "\u200b"} & set(
+        re.findall(r"\x1b\[[0-9;]*[a-zA-Z]|\x1b\]8|[\u202e\u200b]", text)
+    )
+    for shown in (
+        r"a\x1b[2Jrun",
+        r"runs/\u202ex",
+        r"a library \x1b]8;;http://x\x07says\x1b[5m",
+        r"class \u200bcat\x1b[31m",
+    ):
+        assert shown in text

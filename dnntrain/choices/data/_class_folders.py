@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from dnntrain.errors import DataError
 from dnntrain.input.decode import IMAGE_SUFFIXES, check_regular_file
 from dnntrain.input.source import compute_digest
+from dnntrain.utils.messages import warn_user
 from dnntrain.utils.rng import Index
 
 #: Up to this many bytes, the digest of a folder covers the contents of its files; above, their names and sizes.
@@ -128,10 +128,9 @@ def warn_of_shared_images(train: ClassFolders, test: ClassFolders) -> None:
         ):
             shared_paths.append(path)
     if shared_paths:
-        warnings.warn(
+        warn_user(
             f"{len(shared_paths)} of {len(test.paths)} test images are training images too, such as {shared_paths[0]}: "
-            "the test metrics will be too good",
-            stacklevel=2,
+            "the test metrics will be too good"
         )
 
 

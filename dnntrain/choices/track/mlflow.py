@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from dnntrain.choices.track._base import (
 from dnntrain.config.fields import PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import TrackChoice, Tracker
+from dnntrain.utils.messages import warn_user
 
 #: MLflow's limits: entries of a batch, characters of a parameter's value.
 _MAX_BATCH_PARAMETERS = 100
@@ -113,7 +113,7 @@ class MlflowTracker:
         try:
             self._client.set_terminated(self._run_id, status=status)
         except (MlflowException, OSError) as error:
-            warnings.warn(f"MLflow cannot record the end of the run: {error}", stacklevel=2)
+            warn_user(f"MLflow cannot record the end of the run: {error}")
 
     def _send_metrics(self) -> None:
         """Send the buffered metrics.
@@ -127,9 +127,7 @@ class MlflowTracker:
             try:
                 self._client.log_batch(self._run_id, metrics=self._metrics[:_MAX_BATCH_METRICS])
             except (MlflowException, OSError) as error:
-                warnings.warn(
-                    f"MLflow cannot record the metrics, which are kept to be sent later: {error}", stacklevel=2
-                )
+                warn_user(f"MLflow cannot record the metrics, which are kept to be sent later: {error}")
                 del self._metrics[:-_MAX_BUFFERED_METRICS]
                 return
             del self._metrics[:_MAX_BATCH_METRICS]

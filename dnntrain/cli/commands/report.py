@@ -12,20 +12,41 @@ from dnntrain.sweep.sweep_directory import find_trial_folders
 from dnntrain.utils.files import is_run_directory
 from dnntrain.utils.suggest import describe_missing_run, format_path
 
+#: The page of all trials of a sweep, in its folder.
+SWEEP_PAGE = "comparison.html"
+
 
 def run(arguments: Arguments) -> int:
     """Write the page and print its path.
 
-    One run gives report.html and curves.png, several give comparison.html.
+    One run gives report.html and curves.png, a sweep comparison.html in its folder, other runs
+    comparison-NAMES.html. With --path only that page is written.
     """
     from dnntrain.report import write_curves, write_report
 
+    output = _check_output(arguments.options["path"])
     paths = find_run_directories(arguments.positional)
-    if len(paths) == 1:
+    if output is None and len(paths) == 1:
         write_curves(paths[0])
-    page = write_report(paths)
+    words = arguments.positional
+    if output is None and len(words) == 1 and len(paths) > 1:
+        output = Path(words[0]).expanduser() / SWEEP_PAGE
+    page = write_report(paths, output)
     print(json.dumps({"report": str(page)}) if arguments.json else format_path(page))
     return 0
+
+
+def _check_output(path: Path | None) -> Path | None:
+    """Return the page to write. Raises ConfigError if it would replace a file that is not a page."""
+    if path is None:
+        return None
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--path {path} must end in .html", f"as in --path {path.with_suffix('.html')}")
+    if path.is_dir():
+        raise ConfigError(f"--path {path} must be a file, but is a folder", f"as in --path {path / 'comparison.html'}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--path {path}: there is no folder {path.parent}", f"run: mkdir -p '{path.parent}'")
+    return path
 
 
 def find_run_directories(words: Sequence[str]) -> list[Path]:
