@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import stat
 import struct
 import warnings
 import zipfile
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dnntrain.errors import CheckpointError
-from dnntrain.utils.suggest import suggest_run
+from dnntrain.nn.model_paths import ModelFileKind, find_model_file, read_first_bytes
 
 #: A header holds about 100 bytes for each tensor; this is room for 150,000 of them.
 _MAX_HEADER_BYTES = 16 * 2**20
@@ -49,36 +48,11 @@ def open_model_file(path: Path) -> Iterator[ModelFile]:
 
     Raises CheckpointError for others.
     """
-    path = _resolve_path(path)
-    with _wrap_read_errors(path):
-        start = _read_first_bytes(path)
-    if start[8:9] == b"{" and not start.startswith(b"PK"):
+    path, kind = find_model_file(path)
+    if kind is ModelFileKind.SAFETENSORS:
         yield from _open_safetensors(path)
-    elif start.startswith(b"PK") or start[:1] == b"\x80":
-        yield _read_torch_file(path)
     else:
-        raise CheckpointError(f"{path} is not a model file: {_describe_content(start)}", _FILE_KINDS_HINT)
-
-
-def _resolve_path(path: Path) -> Path:
-    if path.is_dir():
-        weights_path = path / "model.safetensors"
-        if not weights_path.is_file():
-            raise CheckpointError(
-                f"{path} holds no model.safetensors, which a run writes at its end",
-                f"finish the run with `dnntrain resume {path}`, or name a model file",
-            )
-        return weights_path
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
-            suggest_run(path, "model.safetensors") if isinstance(error, FileNotFoundError) else "",
-        ) from None
-    if not stat.S_ISREG(mode):
-        raise CheckpointError(f"{path} must be a file or a folder")
-    return path
+        yield _read_torch_file(path)
 
 
 @contextmanager
@@ -87,30 +61,6 @@ def _wrap_read_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _read_first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(512)
-
-
-_FILE_KINDS_HINT = "a model file is .safetensors, or a .pt or .pth that holds tensors only"
-
-
-def _describe_content(start: bytes) -> str:
-    """Describe the likely content of a file that begins with `start`."""
-    text = start.lstrip().lower()
-    if not start:
-        return "it is empty"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "it is a web page, perhaps the error page of a download"
-    if text.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
-    if text.startswith((b"{", b"[")):
-        return "it is JSON"
-    if b"onnx" in start or b"pytorch" in start[:64]:
-        return "it is an ONNX file, which cannot be trained on"
-    return "its format is unknown; it may be damaged"
 
 
 def _open_safetensors(path: Path) -> Iterator[ModelFile]:
@@ -197,7 +147,7 @@ def _read_torch_file(path: Path) -> ModelFile:
 
 def _refuse_programs(path: Path) -> None:
     """Reject TorchScript and exported programs, which are zip files too, but hold code."""
-    if _read_first_bytes(path)[:2] != b"PK":
+    if read_first_bytes(path)[:2] != b"PK":
         return
     try:
         with _wrap_read_errors(path), zipfile.ZipFile(path) as archive:
