@@ -1,15 +1,18 @@
-"""Detect hardware: processor features, cores, memory, accelerators."""
+"""Detect hardware: processor features, cores, memory, accelerators.
+
+torch is imported by the functions that need it, so that settings can be checked before.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from dnntrain.errors import ConfigError
 from dnntrain.utils.log_filters import hide_noise
 from dnntrain.utils.world import World
 
@@ -61,6 +64,51 @@ def probe_hardware(device: str = "auto") -> Hardware:
     return Hardware(kind, count, name, capability, model, features, count_cores(), read_memory_bytes())
 
 
+def probe_hardware_without_torch(device: str) -> Hardware | None:
+    """Return the hardware if it is known without torch: a CPU, since torch cannot use an accelerator.
+
+    None if only torch knows. Raises ConfigError if the device is absent.
+    """
+    if device != "cpu" and may_have_accelerator():
+        return None
+    if device not in ("cpu", "auto"):
+        raise make_absent_error(device)
+    return probe_hardware("cpu")
+
+
+def may_have_accelerator() -> bool:
+    """Return whether torch may find an accelerator: it is built for one, and the driver is present."""
+    from importlib.util import find_spec
+
+    spec = find_spec("torch")
+    if sys.platform != "linux" or spec is None or not spec.submodule_search_locations:
+        return True
+    try:
+        text = (Path(spec.submodule_search_locations[0]) / "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    builds = dict(re.findall(r"^(cuda|hip)\b[^=\n]*= *(.+?) *$", text, re.MULTILINE))
+    if builds.get("hip", "") != "None" or "cuda" not in builds:
+        return True
+    return builds["cuda"] != "None" and _has_cuda_driver()
+
+
+def _has_cuda_driver() -> bool:
+    """Return whether the library of the driver can be loaded, as the CUDA runtime does."""
+    import ctypes
+
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def make_absent_error(device: str) -> ConfigError:
+    """Return the error of a device that this machine does not have."""
+    return ConfigError(f"device={device} is not on this machine", "use device=cpu or device=auto")
+
+
 def get_device_type(device: str) -> str:
     """Return the type of a torch device, without its number: `cuda` for `cuda:1`."""
     return device.partition(":")[0]
@@ -80,8 +128,6 @@ def has_vnni() -> bool:
 
 
 def _detect_accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
-    from dnntrain.errors import ConfigError
-
     if device == "cpu":
         return "cpu", 1, "", (0, 0)
     import torch
@@ -98,7 +144,7 @@ def _detect_accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
         return "mps", 1, "Apple GPU", (0, 0)
     if device == "auto":
         return "cpu", 1, "", (0, 0)
-    raise ConfigError(f"device={device} is not on this machine", "use device=cpu or device=auto")
+    raise make_absent_error(device)
 
 
 def _detect_processor() -> tuple[str, tuple[str, ...]]:
@@ -171,6 +217,8 @@ def read_resident_bytes() -> int:
 def read_peak_bytes(device: str) -> int:
     """Return the peak memory in bytes, of the GPU or else of the process."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     import resource
 
@@ -194,6 +242,8 @@ _threads: dict[str, int] = {}
 
 def use_threads(threads: int) -> None:
     """Compute with `threads` threads from now on."""
+    import torch
+
     default = get_default_threads()
     torch.set_num_threads(threads)
     _threads.update(default=default, set=threads)
@@ -201,5 +251,7 @@ def use_threads(threads: int) -> None:
 
 def get_default_threads() -> int:
     """Return torch's default thread count in this process, even after `use_threads`."""
+    import torch
+
     threads = torch.get_num_threads()
     return _threads["default"] if threads == _threads.get("set") else threads

@@ -302,7 +302,7 @@ def test_the_history_keeps_the_course_of_any_number_of_values() -> None:
 
 
 def test_control_letters_of_a_name_never_reach_the_terminal() -> None:
-    assert fit_text("a\x1b[2Jb\nc", 20) == "a [2Jb c"
+    assert fit_text("a\x1b[2Jb\nc", 20) == r"a\x1b[2Jb\nc"
 
 
 @pytest.mark.parametrize(
