@@ -55,6 +55,7 @@ class TrainSection:
     duration: RunDuration = Duration(60, "ep")  # length of the run: 10ep, 5000step or 90s
     batch_size: PositiveInt = 32  # examples per optimizer step, over all ranks and micro-batches
     micro_batch_size: PositiveInt | None = None  # examples per forward pass of one rank; null: the rank's whole share
+    drop_last: bool = False  # true: leave out the examples of each epoch that do not fill a batch
     max_examples: PositiveInt | None = None  # number of training examples used, chosen by seed; null: all
     compile: Literal["off", "on", "auto"] = "auto"  # torch.compile; auto: if it is expected to pay within the run
     activation_checkpointing: Literal["none", "selective", "full"] = (

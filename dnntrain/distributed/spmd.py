@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.distributed.rng_replay import RngReplay
+from dnntrain.nn.placeholder_rows import fill_empty, ignore_rows
 from dnntrain.protocols import Batch, ModelOutputs, StepBatch, StepLoss
 
 LossFunction = Callable[[ModelOutputs, Batch], Tensor]
@@ -71,9 +72,7 @@ class SpmdExecutor:
         if len(micro_batches) < passes and self._empty is not None:
             micro_batches = (*micro_batches, *[self._empty] * (passes - len(micro_batches)))
         if len(micro_batches) == 1:
-            loss = self._forward(micro_batches[0])
-            loss.backward(weight)  # type: ignore[no-untyped-call]
-            total = loss.detach()
+            total = self._backward(micro_batches[0], weight)
         else:
             total = self._accumulate_gradients(micro_batches, weight)
         # Ranks with the same examples (tensor parallelism) must not count them twice.
@@ -82,28 +81,38 @@ class SpmdExecutor:
     def compute_outputs(self, batch: Batch) -> Tensor:
         """Return the outputs [n, …] of the model in its current state."""
         with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
-            return _to_outputs(self._model(batch.inputs)).outputs
+            return _compute_outputs(self._model, batch.inputs).outputs
 
     def _accumulate_gradients(self, micro_batches: Sequence[Batch], weight: Tensor) -> Tensor:
         total = torch.zeros((), device=self._device)
         with self._no_sync():
             for micro_batch in micro_batches[:-1]:
-                loss = self._forward(micro_batch)
-                loss.backward(weight)  # type: ignore[no-untyped-call]
-                total += loss.detach()
-        loss = self._forward(micro_batches[-1])
-        loss.backward(weight)  # type: ignore[no-untyped-call]
-        return total + loss.detach()
+                total += self._backward(micro_batch, weight)
+        return total + self._backward(micro_batches[-1], weight)
+
+    def _backward(self, micro_batch: Batch, weight: Tensor) -> Tensor:
+        """Add the gradients of a micro-batch and return its loss."""
+        with nullcontext() if len(micro_batch) else ignore_rows(self._model):
+            loss = self._forward(micro_batch)
+            loss.backward(weight)  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def _compute_loss(self, micro_batch: Batch) -> Tensor:
-        return self._objective(_to_outputs(self._model(micro_batch.inputs)), micro_batch)
+        return self._objective(_compute_outputs(self._model, micro_batch.inputs), micro_batch)
 
     def _compute_autocast_loss(self, micro_batch: Batch) -> Tensor:
         with torch.autocast(self._device, self._autocast):
-            outputs = self._model(micro_batch.inputs)
-        return self._objective(_to_outputs(outputs), micro_batch)
+            outputs = _compute_outputs(self._model, micro_batch.inputs)
+        return self._objective(outputs, micro_batch)
 
 
-def _to_outputs(result: Tensor | tuple[Tensor, dict[str, Tensor]]) -> ModelOutputs:
-    """Convert the result of a model: outputs, or outputs and features."""
-    return ModelOutputs(*result) if isinstance(result, tuple) else ModelOutputs(result, {})
+def _compute_outputs(model: nn.Module, inputs: Tensor) -> ModelOutputs:
+    """Return the outputs [n, …] of the model for `inputs` [n, …], and its features if it returns them.
+
+    If n is 0 the model computes placeholder rows, which are cut off.
+    """
+    result = model(fill_empty(inputs))
+    outputs = ModelOutputs(*result) if isinstance(result, tuple) else ModelOutputs(result, {})
+    if len(inputs):
+        return outputs
+    return ModelOutputs(outputs.outputs[:0], {name: feature[:0] for name, feature in outputs.features.items()})

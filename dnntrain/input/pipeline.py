@@ -23,7 +23,7 @@ from dnntrain.utils.world import World
 class InputPipeline(Protocol):
     """The training examples, cut into optimizer steps.
 
-    The uneven last batch of an epoch is trained on too. `steps_per_epoch` is the number of the
+    The uneven last batch of an epoch is trained on too, unless the timetable drops it. `steps_per_epoch` is the number of the
     first epoch, and of all epochs if the batch size is constant.
     """
 
@@ -63,6 +63,8 @@ def build_pipeline(
     image_transforms: Sequence[ImageTransform] = (),
     augmentation: Augmentation = NO_AUGMENTATION,
     augment_copies: int = 1,
+    kept_block_size: int = 1,
+    joins_ranks: bool = False,
     timetable: EpochSchedule | None = None,
 ) -> InputPipeline:
     """Build the pipeline of `options.pipeline` over `indices` of the training split.
@@ -70,6 +72,7 @@ def build_pipeline(
     Args:
         image_transforms: change the augmented bytes of an image.
         transforms: change the batch, in the order of their stages.
+        kept_block_size, joins_ranks: see `BatchSchedule`.
         timetable: batch size of each epoch; without it every epoch has batches of `batch_size`.
 
     Raises DataError if `batch_size` is larger than the number of examples.
@@ -79,8 +82,20 @@ def build_pipeline(
             f"train.batch_size={batch_size} must be <= {len(indices)}, the number of training examples",
             f"use train.batch_size={max(len(indices), 1)} or less, or a smaller data.val_fraction",
         )
-    schedule = BatchSchedule(indices, seed, batch_size, micro_batch_size, world, options.mix_block_size, augment_copies)
-    schedules = BatchSchedules(schedule, timetable or EpochSchedule.constant(len(indices), batch_size))
+    timetable = timetable or EpochSchedule.constant(len(indices), batch_size)
+    schedule = BatchSchedule(
+        indices,
+        seed,
+        batch_size,
+        micro_batch_size,
+        world,
+        options.mix_block_size,
+        augment_copies,
+        kept_block_size,
+        joins_ranks,
+        timetable.drop_last,
+    )
+    schedules = BatchSchedules(schedule, timetable)
     normalize = Normalizer(dataset.inputs.shape, dataset.inputs.mean, dataset.inputs.std, device, channels_last)
     source = dataset.train
     if is_resident(options, source, device):

@@ -22,9 +22,17 @@ class BatchSchedule:
     """Cuts an epoch's order into steps, ranks' shares and micro-batches.
 
     The order of an epoch is `indices` sorted by keyed random bits. Step b covers positions [b *
-    batch_size, (b + 1) * batch_size); the last step has the remaining examples. Shares and
-    micro-batches are contiguous. Their bounds, counted from the first position of the step, are
-    multiples of `mix_block_size` if each can hold a block.
+    batch_size, (b + 1) * batch_size); the last step has the remaining examples, or is left out with
+    `drop_last`. Shares and micro-batches are contiguous.
+
+    The shares of a full step begin at multiples of `mix_block_size` if each can hold a block. Those
+    of a short last step differ by one example at most, unless a method relates examples: its blocks
+    of `kept_block_size` examples, from the first position of the step, are not divided. (A method
+    that keeps none has 1; None means `mix_block_size`.)
+
+    With `joins_ranks`, layers have statistics of all ranks in each pass. Pass i of all ranks
+    together then covers the same contiguous positions as micro-batch i of one process with ranks
+    times the micro-batch. Otherwise a rank's passes cut its share of the step.
 
     With `augment_copies` = k > 1 a step holds the next batch_size / k examples of the order k
     times, one round after the other, cut to the step's count. Steps keep their number and sizes. k
@@ -38,19 +46,20 @@ class BatchSchedule:
     world: World
     mix_block_size: int
     augment_copies: int = 1
+    kept_block_size: int | None = None
+    joins_ranks: bool = False
+    drop_last: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return len(self.indices) // self.batch_size if self.drop_last else -(-len(self.indices) // self.batch_size)
 
     @cached_property
     def is_aligned(self) -> bool:
         """Whether no pair block is cut by a step, a rank or a micro-batch."""
         block = self.mix_block_size
-        ranges = [self.compute_share(self.batch_size, rank) for rank in range(self.world.size)]
-        return self.batch_size % block == 0 and all(
-            start % block == 0 for share in ranges for start, _ in self.split_micro_batches(share)
-        )
+        ranges = [self.cut_passes(self.batch_size, rank) for rank in range(self.world.size)]
+        return self.batch_size % block == 0 and all(start % block == 0 for passes in ranges for start, _ in passes)
 
     def compute_order(self, epoch: int) -> Index:
         """Return the example at each position of one epoch [n].
@@ -61,7 +70,8 @@ class BatchSchedule:
         order = self.indices[np.argsort(Key(self.seed, "shuffle", pass_index).bits(self.indices))]
         if self.augment_copies == 1:
             return order
-        step, offset = np.divmod(np.arange(len(order)), self.batch_size)
+        positions = min(len(order), self.steps_per_epoch * self.batch_size)
+        step, offset = np.divmod(np.arange(positions), self.batch_size)
         examples_per_step = self.batch_size // self.augment_copies
         slot = step * examples_per_step + offset % examples_per_step
         # The last of the k rounds wraps to the start of the order if a short last step leaves it
@@ -83,27 +93,67 @@ class BatchSchedule:
         """Return the number of examples of step `batch` of an epoch, on all ranks."""
         return min(self.batch_size, len(self.indices) - batch * self.batch_size)
 
-    def compute_share(self, count: int, rank: int) -> PositionRange:
+    def cut_passes(self, count: int, rank: int) -> list[PositionRange]:
+        """Return the micro-batches of `rank` in a step of `count` examples; none if it is idle.
+
+        They are ranges of positions relative to the step. A rank with fewer than others lacks the
+        last ones.
+        """
+        shares = [self._compute_share(count, other) for other in range(self.world.size)]
+        if self.joins_ranks and max(end - start for start, end in shares) > self.micro_batch_size:
+            return self._cut_joint_passes(count, rank)
+        return self._split(shares[rank], self.micro_batch_size)
+
+    def _cut_joint_passes(self, count: int, rank: int) -> list[PositionRange]:
+        """Return this rank's share of each pass, which all ranks compute together."""
+        size, block = self.micro_batch_size, self._kept_block_size
+        size = size - size % block if size > block else size
+        # One example on each rank needs no alignment, which would leave a rank without one.
+        passes = self._split((0, count), size * self.world.size, is_aligned=size > 1)
+        shares = [(first, self._divide(end - first, rank)) for first, end in passes]
+        return [(first + start, first + end) for first, (start, end) in shares if start < end]
+
+    def _compute_share(self, count: int, rank: int) -> PositionRange:
         """Return the positions, relative to the step, that `rank` computes of `count`."""
+        if count < self.batch_size:
+            return self._divide(count, rank)
         ranks, block = self.world.size, self.mix_block_size
-        # A short last step leaves ranks without examples rather than cut a block.
         if self.batch_size // block < ranks:
             return count * rank // ranks, count * (rank + 1) // ranks
         blocks = count // block
         end = count if rank == ranks - 1 else blocks * (rank + 1) // ranks * block
         return blocks * rank // ranks * block, end
 
-    def split_micro_batches(self, share: PositionRange) -> list[PositionRange]:
-        """Return `share` cut into micro-batches; none if it is empty."""
-        size, (start, end) = self.micro_batch_size, share
-        if size < end - start and size > self.mix_block_size:
+    def _divide(self, count: int, rank: int) -> PositionRange:
+        """Divide `count` examples in units of the kept blocks; the first ranks have one more.
+
+        The rest after the last whole block is a unit, or joins the unit before it if it is less
+        than half a block and fits into a micro-batch.
+        """
+        block = self._kept_block_size
+        units, rest = divmod(count, block)
+        is_joined = units > 0 and 2 * rest < block and block + rest <= self.micro_batch_size
+        units += bool(rest) and not is_joined
+        per_rank, remaining = divmod(units, self.world.size)
+        start, end = (other * per_rank + min(other, remaining) for other in (rank, rank + 1))
+        return start * block if start < units else count, end * block if end < units else count
+
+    def _split(self, share: PositionRange, size: int, is_aligned: bool = True) -> list[PositionRange]:
+        """Return `share` cut into ranges of `size`; none if it is empty."""
+        start, end = share
+        if is_aligned and size < end - start and size > self.mix_block_size:
             size -= size % self.mix_block_size
         return [(micro_start, min(micro_start + size, end)) for micro_start in range(start, end, size)]
+
+    @property
+    def _kept_block_size(self) -> int:
+        block = self.mix_block_size if self.kept_block_size is None else self.kept_block_size
+        return block if block <= self.micro_batch_size else 1
 
     def count_micro_batches(self, batch: int) -> int:
         """Return the largest number of micro-batches of a rank in step `batch`."""
         count = self.count_examples(batch)
-        return max(len(self.split_micro_batches(self.compute_share(count, rank))) for rank in range(self.world.size))
+        return max(len(self.cut_passes(count, rank)) for rank in range(self.world.size))
 
     def get_step_ranges(self, batch: int) -> list[PositionRange]:
         """Return the micro-batches of this rank in step `batch` of an epoch.
@@ -111,8 +161,8 @@ class BatchSchedule:
         They are ranges of positions in the epoch's order.
         """
         first = batch * self.batch_size
-        share = self.compute_share(self.count_examples(batch), self.world.rank)
-        return [(first + start, first + end) for start, end in self.split_micro_batches(share)]
+        passes = self.cut_passes(self.count_examples(batch), self.world.rank)
+        return [(first + start, first + end) for start, end in passes]
 
 
 class BatchSchedules:

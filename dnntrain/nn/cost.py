@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from dnntrain.nn.init import keyed_generator
@@ -56,6 +57,26 @@ def count_forward_cost(model: nn.Module, shape: ModelShape) -> tuple[float, int]
     with one_thread(), torch.no_grad(), keyed_generator(0), _FlopCounter() as counter:
         model(_make_zero_images(model, shape, _EXAMPLES))
     return float(counter.flops) / _EXAMPLES, max(1, counter.operators)
+
+
+@contextmanager
+def record_batch_norm_values(model: nn.Module) -> Iterator[list[int]]:
+    """Yield a list that gets the numbers per channel of one example in each batch normalization.
+
+    The list is filled by a forward pass of `count_forward_cost`.
+    """
+    values: list[int] = []
+
+    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values.append(inputs[0].numel() // (_EXAMPLES * inputs[0].shape[1]))
+
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    handles = [module.register_forward_pre_hook(record) for module in norms]
+    try:
+        yield values
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def count_section_flops(model: nn.Module, shape: ModelShape) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ def build_batch_size_schedule(config: RunConfig, context: BuildContext, examples
     """
     size = config.train.batch_size
     if not is_batch_size_scheduled(config):
-        return BatchSizeSchedule(EpochSchedule.constant(examples, size), size)
+        return BatchSizeSchedule(EpochSchedule.constant(examples, size, config.train.drop_last), size)
     try:
         return _walk_epochs(config, context, examples)
     except OverflowError:
@@ -44,6 +44,7 @@ def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> Bat
     ]
     augmentations = [choice for choice in config.name_choices().values() if isinstance(choice, AugmentChoice)]
     copies = max((choice.copies for choice in augmentations), default=1)
+    timetable = EpochSchedule.constant(examples, size, config.train.drop_last)
     changes: list[tuple[int, int]] = []
     factors: list[float] = []
     epoch = step = 0
@@ -54,7 +55,7 @@ def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> Bat
             epoch_size = max(1, round(size * factors[-1] / copies)) * copies
             if not changes or changes[-1][1] != epoch_size:
                 changes.append((epoch, epoch_size))
-        step += -(-examples // changes[-1][1])
+        step += max(1, timetable.count_steps_per_epoch(changes[-1][1]))
         epoch += 1
     first_too_large = next(((epoch, epoch_size) for epoch, epoch_size in changes if epoch_size > examples), None)
     if first_too_large is not None:
@@ -65,7 +66,7 @@ def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> Bat
             (f"use train.batch_size={max_size} or less" if max_size else LEAVE_OUT_HINT)
             + ", or a schedule that rises less",
         )
-    return BatchSizeSchedule(EpochSchedule(examples, tuple(changes)), size, min(factors), max(factors))
+    return BatchSizeSchedule(replace(timetable, changes=tuple(changes)), size, min(factors), max(factors))
 
 
 def is_batch_size_scheduled(config: RunConfig) -> bool:

@@ -16,6 +16,7 @@ from dnntrain.nn.cost import (
     count_section_flops,
     measure_activation_bytes,
     measure_largest_activation,
+    record_batch_norm_values,
 )
 from dnntrain.nn.partition import find_blocks, get_divisible_sizes
 from dnntrain.nn.shape import ModelShape
@@ -47,7 +48,8 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
     check_weights_fit(config, model)
     config.optim.get_parameter_options(model)  # raises ConfigError for a pattern that matches no name
     _check_outputs(config, data, model, shape)
-    flops_per_example, operators = count_forward_cost(model, shape)
+    with record_batch_norm_values(model) as batch_norm_values:
+        flops_per_example, operators = count_forward_cost(model, shape)
     return ModelFacts(
         name=get_choice_name(config, "model"),
         parameters=count_parameters(model),
@@ -56,6 +58,7 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
         activation_bytes_per_example=measure_activation_bytes(model, shape, 1, 4),
         largest_activation_bytes=measure_largest_activation(model, shape, 1, 4),
         batch_norms=sum(isinstance(module, _BatchNorm) for module in model.modules()),
+        batch_norm_values=min(batch_norm_values, default=0),
         blocks=len(find_blocks(model)),
         convolutional=any(isinstance(module, nn.Conv2d) for module in model.modules()),
         divided=get_divisible_sizes(model),

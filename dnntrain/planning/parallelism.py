@@ -11,10 +11,10 @@ import numpy as np
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims, partition_costs
 from dnntrain.errors import ConfigError
-from dnntrain.input.sampler import BatchSchedule
+from dnntrain.input.sampler import BatchSchedule, PositionRange
 from dnntrain.planning.batch_size import is_batch_size_scheduled
 from dnntrain.planning.plan import ModelFacts
-from dnntrain.protocols import DeviceDemand
+from dnntrain.protocols import DeviceDemand, Method
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
@@ -134,27 +134,57 @@ def compute_micro_batches(
     batches.
     """
     # Pair blocks make shares uneven. Without train.micro_batch_size, each share is still one forward pass.
-    world = World(0, dims.data_ranks)
-    first_schedule = BatchSchedule(np.arange(examples), config.seed, 1, 1, world, config.data.mix_block_size)
-    schedules = [replace(first_schedule, batch_size=size, micro_batch_size=size) for size in timetable.sizes]
-    shares = {
-        batch_schedule.batch_size: [
-            batch_schedule.compute_share(batch_schedule.batch_size, rank) for rank in range(world.size)
-        ]
-        for batch_schedule in schedules
-    }
-    share = max(end - start for micro_batch_cuts in shares.values() for start, end in micro_batch_cuts)
+    schedule = make_batch_schedule(config, dims, timetable)
+    share = max(
+        end - start
+        for size in timetable.sizes
+        for passes in cut_all_ranks(replace(schedule, batch_size=size, micro_batch_size=size), size)
+        for start, end in passes
+    )
     stages = dims.pp * config.parallel.stages_per_rank
     micro_batch_size = config.train.micro_batch_size or (
         _choose_micro_batch_size(share, stages, config.data.mix_block_size) if dims.pp > 1 else share
     )
     micro_batch_cuts = {}
-    for batch_schedule in schedules:
-        schedule = replace(batch_schedule, micro_batch_size=min(micro_batch_size, share))
-        ranges = [schedule.split_micro_batches(rank_range) for rank_range in shares[batch_schedule.batch_size]]
-        largest = max(end - start for rank_range in ranges for start, end in rank_range)
-        micro_batch_cuts[batch_schedule.batch_size] = largest, max(len(rank_range) for rank_range in ranges)
+    for size in timetable.sizes:
+        passes_by_rank = cut_all_ranks(
+            replace(schedule, batch_size=size, micro_batch_size=min(micro_batch_size, share)), size
+        )
+        largest = max(end - start for passes in passes_by_rank for start, end in passes)
+        micro_batch_cuts[size] = largest, max(len(passes) for passes in passes_by_rank)
     return micro_batch_cuts
+
+
+def make_batch_schedule(config: RunConfig, dims: ParallelDims, timetable: EpochSchedule) -> BatchSchedule:
+    """Return the way in which the data pipeline divides steps, with a batch of one example."""
+    return BatchSchedule(
+        np.arange(timetable.examples),
+        config.seed,
+        1,
+        1,
+        World(0, dims.data_ranks),
+        config.data.mix_block_size,
+        kept_block_size=find_kept_block_size(config),
+        joins_ranks=config.norm.joins_ranks,
+        drop_last=timetable.drop_last,
+    )
+
+
+def cut_all_ranks(schedule: BatchSchedule, examples: int) -> list[list[PositionRange]]:
+    """Return the micro-batches of each rank in a step of `examples`."""
+    return [schedule.cut_passes(examples, rank) for rank in range(schedule.world.size)]
+
+
+def find_kept_block_size(config: RunConfig) -> int:
+    """Return the size of the blocks of examples that no rank divides in a short last step.
+
+    Methods that mix examples need `data.mix_block_size`. Methods that relate examples leave out the
+    short step.
+    """
+    is_mixing = any(
+        isinstance(choice, Method) and choice.example_relation == "mixes" for choice in config.name_choices().values()
+    )
+    return math.lcm(config.data.mix_block_size if is_mixing else 1, config.norm.kept_block_size)
 
 
 def _choose_micro_batch_size(share: int, stages: int, block: int) -> int:
@@ -167,7 +197,12 @@ def _choose_micro_batch_size(share: int, stages: int, block: int) -> int:
 
 
 def check_pipeline(
-    config: RunConfig, dims: ParallelDims, model: ModelFacts, timetable: EpochSchedule, micro_batch_count: int
+    config: RunConfig,
+    dims: ParallelDims,
+    model: ModelFacts,
+    timetable: EpochSchedule,
+    micro_batch_size: int,
+    micro_batch_count: int,
 ) -> None:
     """Check that a pipeline computes the batches exactly.
 
@@ -190,7 +225,12 @@ def check_pipeline(
             f"parallel.pp={dims.pp}, not {micro_batch_count}",
             f"{_suggest_micro_batch(config, dims, timetable)}, or parallel.schedule=1f1b parallel.stages_per_rank=1",
         )
-    is_uneven = examples % size or size % (dims.data_ranks * micro_batch_count)
+    schedule = replace(make_batch_schedule(config, dims, timetable), batch_size=size, micro_batch_size=micro_batch_size)
+    cuts_unevenly = any(
+        [end - start for start, end in passes] != [micro_batch_size] * micro_batch_count
+        for passes in cut_all_ranks(schedule, size)
+    )
+    is_uneven = cuts_unevenly or timetable.count_last_examples(size)
     if not timetable.is_constant and model.batch_norms and config.norm.batch_statistics:
         raise ConfigError(
             "a pipeline pads the smaller batches of sched.applies_to=batch_size, because its micro-batches "
@@ -203,7 +243,7 @@ def check_pipeline(
             "a pipeline pads uneven micro-batches, because its micro-batches have one size, and batch norm "
             "would see the padding: "
             f"{examples} examples, train.batch_size={size}, {micro_batch_count} micro-batches on each data rank",
-            f"use norm=group, or train.max_examples={examples - examples % size} and a batch that divides",
+            f"use norm=group, or {'a batch that divides' if cuts_unevenly else 'train.drop_last=true'}",
         )
 
 

@@ -59,6 +59,8 @@ class ModelFacts:
     largest_activation_bytes      bytes of the largest activation
     convolutional                 whether the model has convolutions
     batch_norms                   number of batch norm layers
+    batch_norm_values             smallest number of values per channel of one example that such a layer
+                                  sees; 0 without such layers
     operators                     matrix products and convolutions of one forward pass
     blocks                        blocks that activation checkpointing can recompute
     divided                       (layer, number that parallel.tp must divide) for each layer of the
@@ -74,6 +76,7 @@ class ModelFacts:
     largest_activation_bytes: float
     convolutional: bool
     batch_norms: int = 0
+    batch_norm_values: int = 0
     operators: int = 1
     blocks: int = 0
     divided: tuple[tuple[str, int], ...] = ()
@@ -166,7 +169,7 @@ class Plan:
     @property
     def _steps_text(self) -> str:
         sizes = self.timetable.sizes
-        steps = [-(-self.timetable.examples // size) for size in (sizes[-1], sizes[0])]
+        steps = [self.timetable.count_steps_per_epoch(size) for size in (sizes[-1], sizes[0])]
         return str(steps[0]) if len(sizes) == 1 else f"{steps[0]} to {steps[1]}"
 
     @property

@@ -14,6 +14,7 @@ from dnntrain.planning.batch_size import build_batch_size_schedule, is_batch_siz
 from dnntrain.planning.checks.combinations import find_refusals, find_unmet_requirements
 from dnntrain.planning.checks.memory import check_state_fits
 from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
+from dnntrain.planning.checks.single_examples import find_single_example_refusals
 from dnntrain.planning.memory import estimate_memory
 from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
 from dnntrain.planning.plan import CURVE_POINTS, DataFacts, ModelFacts, Plan
@@ -64,9 +65,11 @@ def make_plan(
         *find_unmet_requirements(config, dims, micro_batch_size, sizes),
     ]:
         raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
-    check_pipeline(config, dims, model, timetable, accumulation)
+    check_pipeline(config, dims, model, timetable, micro_batch_size, accumulation)
     duration = config.train.duration
     total_steps = 0 if duration.unit == "s" else max(1, timetable.count_steps(duration, 0))
+    if refusals := [*find_single_example_refusals(config, dims, model, timetable, total_steps)]:
+        raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
     policy: PrecisionPolicy = config.precision.build(hardware)
     channels_last = model.convolutional and config.train.channels_last != "off" and not needs_contiguous
     use_compile, compile_note = _choose_compile(config, hardware, total_steps, dims)
@@ -227,7 +230,17 @@ def _make_batch_notes(config: RunConfig, timetable: EpochSchedule, dims: Paralle
 
 
 def _note_uneven_batch(timetable: EpochSchedule) -> str:
-    last_size = timetable.examples % timetable.sizes[-1] if timetable.is_constant else 0
+    if not timetable.is_constant:
+        return ""
+    last_size = timetable.count_last_examples(timetable.sizes[-1])
+    if timetable.drop_last:
+        left_out = timetable.examples % timetable.sizes[-1]
+        return (
+            f"train.drop_last=true leaves out {left_out} of the {timetable.examples} examples in each epoch, not always "
+            "the same ones"
+            if left_out
+            else "train.drop_last=true leaves out nothing: the batches hold all examples"
+        )
     return f"the last batch of an epoch has {last_size} examples; its loss is their mean" if last_size else ""
 
 

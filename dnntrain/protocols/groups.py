@@ -101,9 +101,23 @@ class NormChoice(Method):
     """Normalization layers: kept as the model has them, or converted.
 
     batch_statistics  whether training normalizes with the statistics of a batch
+    joins_ranks       whether those statistics include the examples of other ranks
     """
 
     batch_statistics: ClassVar[bool] = True
+    joins_ranks: ClassVar[bool] = False
+
+    @property
+    def kept_block_size(self) -> int:
+        """Consecutive examples with statistics of their own, which ranks do not divide if they can help it."""
+        return 1
+
+    def count_smallest_group(self, rank_examples: Sequence[int]) -> int:
+        """Return the examples of the smallest group with statistics of its own in a forward pass.
+
+        `rank_examples` are the examples of each rank in the pass, of which at least one is above 0.
+        """
+        return min(count for count in rank_examples if count)
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
         """Convert the layers of `model` in place and return it.

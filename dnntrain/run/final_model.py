@@ -83,6 +83,9 @@ def _load_final_model(setup: RunSetup, states: Mapping[str, Any], step: int, dig
     model = build_filled_model(setup)
     add_adapters(model, hooks.feature_taps)
     optimizers = config.optim.adapt_lr(plan.batch_size).build(model)
+    if config.norm.joins_ranks:
+        # Statistics that are recomputed here are of the passes that the ranks computed together.
+        plan = replace(plan, micro_batch_size=plan.micro_batch_size * plan.degrees.data_ranks)
     pipeline = build_training_pipeline(config, plan, setup.data, hooks, World(), setup.device)
     training_batches = partial(iterate_training_batches, pipeline)
     bind_hooks(hooks, TrainerHandles(model, optimizers, training_batches, SingleProcess()))

@@ -13,7 +13,6 @@ from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.loop import run_loop
 from dnntrain.training.setup import RunSetup
 from dnntrain.training.trainer import TrainerOutputs, build_trainer
-from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import Duration
 
 
@@ -33,7 +32,7 @@ def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping
         session.plan,
         total_steps=steps,
         duration=f"{steps}step",
-        timetable=EpochSchedule.constant(session.plan.data.train, session.plan.batch_size),
+        timetable=replace(session.plan.timetable, changes=((0, session.plan.batch_size),)),
     )
     data = replace(session.data, val=session.data.val[:0])
     # The length differs, so the methods are built again.

@@ -134,7 +134,7 @@ def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
         return
     try:
         changes = tuple((int(epoch), int(size)) for epoch, size in saved_schedule["changes"])
-        old_schedule = EpochSchedule(int(saved_schedule["examples"]), changes)
+        old_schedule = EpochSchedule(int(saved_schedule["examples"]), changes, bool(saved_schedule.get("drop_last")))
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         raise CheckpointError(
             f"{plan_file} is damaged: its timetable cannot be read", "restore it from a copy"

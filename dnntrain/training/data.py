@@ -14,6 +14,7 @@ from dnntrain.input.joint import JointPipeline
 from dnntrain.input.pipeline import InputPipeline, build_pipeline, read_evaluation_batches
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.source import DataSet, Source
+from dnntrain.planning.parallelism import find_kept_block_size
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import Batch, BatchStage, Hooks
 from dnntrain.utils.rng import Index, Key
@@ -42,6 +43,8 @@ def build_training_pipeline(
         image_transforms=hooks.image_transforms,
         augmentation=Augmentation(hooks.crop_padding, hooks.flip_probability),
         augment_copies=hooks.augment_copies,
+        kept_block_size=find_kept_block_size(config),
+        joins_ranks=config.norm.joins_ranks,
         timetable=plan.timetable,
     )
     return (
@@ -66,7 +69,8 @@ def iterate_training_batches(pipeline: InputPipeline, steps: int, empty: Batch |
 def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
     """Return a batch without examples.
 
-    A rank computes it in a step without examples of its own, so that all ranks reduce together.
+    A rank computes it in a step without examples of its own, so that all ranks reduce together. The
+    network computes placeholder rows instead (`fill_empty`).
     """
     no_indices = np.empty(0, np.int64)
     inputs = torch.empty(0, *dataset.inputs.shape, device=device)

@@ -32,18 +32,28 @@ class EpochSchedule:
 
     examples  number per epoch
     changes   (epoch, examples per step from that epoch on): epoch 0 first, epochs rising; the last holds to the end
+    drop_last whether an epoch leaves out the examples that do not fill a step
 
-    Epoch e has ceil(examples / size) steps; the last one has the remaining examples. Steps are
-    counted from 0 over the whole run.
+    Epoch e has ceil(examples / size) steps, of which the last has the remaining examples; with
+    `drop_last` it has floor(examples / size). Steps are counted from 0 over the whole run.
     """
 
     examples: int
     changes: tuple[tuple[int, int], ...]
+    drop_last: bool = False
 
     @classmethod
-    def constant(cls, examples: int, size: int) -> EpochSchedule:
+    def constant(cls, examples: int, size: int, drop_last: bool = False) -> EpochSchedule:
         """Return the schedule of one batch size for the whole run."""
-        return cls(examples, ((0, size),))
+        return cls(examples, ((0, size),), drop_last)
+
+    def count_steps_per_epoch(self, size: int) -> int:
+        """Return the steps of an epoch with `size` examples per step."""
+        return self.examples // size if self.drop_last else -(-self.examples // size)
+
+    def count_last_examples(self, size: int) -> int:
+        """Return the examples of a short last step of an epoch, or 0 if it has none."""
+        return 0 if self.drop_last else self.examples % size
 
     @cached_property
     def _segments(self) -> tuple[_Segment, ...]:
@@ -51,7 +61,7 @@ class EpochSchedule:
         for epoch, size in self.changes:
             previous = segments[-1] if segments else _Segment(0, 0, size, 0)
             step = previous.step + (epoch - previous.epoch) * previous.steps
-            segments.append(_Segment(epoch, step, size, -(-self.examples // size)))
+            segments.append(_Segment(epoch, step, size, self.count_steps_per_epoch(size)))
         return tuple(segments)
 
     @cached_property
@@ -133,8 +143,9 @@ class EpochSchedule:
         """Return whether both schedules cut the first `steps` steps alike."""
         return self._cut_at(steps) == other._cut_at(steps)
 
-    def _cut_at(self, steps: int) -> tuple[int, tuple[tuple[int, int], ...]]:
-        return self.examples, tuple((segment.epoch, segment.size) for segment in self._segments if segment.step < steps)
+    def _cut_at(self, steps: int) -> tuple[int, bool, tuple[tuple[int, int], ...]]:
+        changes = tuple((segment.epoch, segment.size) for segment in self._segments if segment.step < steps)
+        return self.examples, self.drop_last, changes
 
 
 @dataclass(frozen=True)

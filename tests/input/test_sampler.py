@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,8 +16,10 @@ from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
 
 
-def schedule(count: int, batch: int, micro: int, rank: int = 0, ranks: int = 1, block: int = 8) -> BatchSchedule:
-    return BatchSchedule(np.arange(count), 5, batch, micro, World(rank, ranks), block)
+def schedule(
+    count: int, batch: int, micro: int, rank: int = 0, ranks: int = 1, block: int = 8, **options: Any
+) -> BatchSchedule:
+    return BatchSchedule(np.arange(count), 5, batch, micro, World(rank, ranks), block, **options)
 
 
 @settings(max_examples=200, deadline=None)
@@ -47,6 +52,46 @@ def test_a_batch_that_cuts_pair_blocks_is_not_aligned() -> None:
 def test_a_step_with_fewer_examples_than_ranks_gives_some_rank_nothing() -> None:
     shares = [schedule(17, 16, 8, rank, 4).get_step_ranges(1) for rank in range(4)]
     assert sum(len(share) for share in shares) == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "kept", "shares"),
+    [
+        (13, 1, [(0, 7), (7, 13)]),
+        (13, 8, [(0, 8), (8, 13)]),
+        (8, 1, [(0, 4), (4, 8)]),
+        (8, 8, [(0, 8)]),
+        (1, 1, [(0, 1)]),
+        (13, 4, [(0, 8), (8, 13)]),
+    ],
+)
+def test_a_short_step_is_divided_evenly_unless_blocks_are_kept(
+    last: int, kept: int, shares: list[tuple[int, int]]
+) -> None:
+    ranks = [schedule(16 + last, 16, 8, rank, 2, kept_block_size=kept) for rank in range(2)]
+    passes = [part for rank in ranks for part in rank.cut_passes(last, rank.world.rank)]
+    assert passes == shares
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(2, 32), st.integers(1, 4), st.sampled_from([1, 4, 8]))
+def test_joint_passes_are_the_micro_batches_of_one_process(
+    count: int, batch: int, micro: int, ranks: int, block: int
+) -> None:
+    one = schedule(count, batch, micro * ranks, block=block)
+    joint = [
+        schedule(count, batch, micro, rank, ranks, block, kept_block_size=1, joins_ranks=True) for rank in range(ranks)
+    ]
+    for step in range(one.steps_per_epoch):
+        parts = [rank.get_step_ranges(step) for rank in joint]
+        passes = [[part[i] for part in parts if i < len(part)] for i in range(max(map(len, parts)))]
+        assert all(part[1] == following[0] for ranges in passes for part, following in pairwise(ranges))
+        assert [(ranges[0][0], ranges[-1][1]) for ranges in passes] == one.get_step_ranges(step)
+
+
+def test_an_epoch_without_its_last_step_has_whole_steps_only() -> None:
+    part = schedule(61, 16, 16, drop_last=True)
+    assert [part.count_examples(step) for step in range(part.steps_per_epoch)] == [16, 16, 16]
 
 
 def test_passes_are_those_of_the_rank_that_has_most_micro_batches() -> None:

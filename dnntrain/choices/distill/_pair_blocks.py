@@ -17,11 +17,8 @@ def count_blocks(batch: Batch, context: BuildContext) -> int:
     A block has `context.pair_block` examples. The remaining examples of a step are not related,
     nor are those of an epoch's last step with fewer examples: layouts may divide them.
     """
-    times = context.epoch_schedule
-    size = times.batch_size_at(batch.epoch)
-    is_uneven = context.train_examples % size != 0
-    last_step_start = (times.steps_in_epoch(batch.epoch) - 1) * size
-    if not len(batch) or (is_uneven and batch.position[0] >= last_step_start):
+    size = context.epoch_schedule.batch_size_at(batch.epoch)
+    if not len(batch) or batch.position[0] // size * size + size > context.train_examples:
         return 0
     return len(batch) // context.pair_block
 

@@ -21,6 +21,7 @@ from dnntrain.choices.distill._teacher_runner import check_precision, teacher_au
 from dnntrain.choices.distill.kd import kd_loss
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
 from dnntrain.nn.cost import estimate_forward_bytes
+from dnntrain.nn.placeholder_rows import fill_empty
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import (
     Batch,
@@ -104,8 +105,8 @@ class EmaTeacher:
     def compute_outputs(self, inputs: Tensor) -> Tensor:
         """Return the average's outputs [n, …], float32."""
         with teacher_autocast(self._precision, inputs.device.type):
-            outputs: Tensor = self._model(inputs)
-        return outputs.float()
+            outputs: Tensor = self._model(fill_empty(inputs))
+        return outputs[: len(inputs)].float()
 
     @torch.no_grad()
     def __call__(self, step_info: StepInfo) -> None:

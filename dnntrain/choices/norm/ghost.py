@@ -5,7 +5,9 @@ Hoffer, Hubara & Soudry, "Train longer, generalize better", 2017, algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from dnntrain.choices.norm._convert import BatchNormChoice, BatchNormVariant, change_layer_class
 from dnntrain.config.fields import Annotated, Range
 from dnntrain.errors import ConfigError
+from dnntrain.nn.placeholder_rows import JointStatistics
 from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, SingleProcess
 
 
@@ -26,11 +29,20 @@ class Ghost(BatchNormChoice):
 
     virtual_batch_size: Annotated[int, Range(at_least=2)] = 16  # examples per virtual batch
 
+    joins_ranks: ClassVar[bool] = True
+
+    @property
+    def kept_block_size(self) -> int:
+        return self.virtual_batch_size
+
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context, "norm_ghost")
 
     def convert(self, model: nn.Module, collectives: Collectives = SingleProcess()) -> nn.Module:
         return change_layer_class(model, "ghost", GhostNorm, size=self.virtual_batch_size, collectives=collectives)
+
+    def count_smallest_group(self, rank_examples: Sequence[int]) -> int:
+        return min(min(split_virtual_batches(count, self.virtual_batch_size)) for count in rank_examples if count)
 
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """Return the notes of the plan.
@@ -58,7 +70,7 @@ class Ghost(BatchNormChoice):
         )
 
 
-class GhostNorm(BatchNormVariant):
+class GhostNorm(BatchNormVariant, JointStatistics):
     """Batch normalization in virtual batches."""
 
     size: int
@@ -67,10 +79,12 @@ class GhostNorm(BatchNormVariant):
     def normalize(self, inputs: Tensor) -> Tensor:
         if not self.training:
             return self.apply_torch_norm(inputs)
-        sizes = split_virtual_batches(len(inputs), self.size)
+        # Placeholder rows are normalized as one virtual batch that is not measured.
+        sizes = split_virtual_batches(len(inputs), self.size) if self.has_examples else []
         statistics = torch.zeros(2, max(len(sizes), 1), self.num_features, device=inputs.device)
         outputs = normalize_virtual_batches(inputs, sizes, self.weight, self.bias, self.eps, statistics)
-        sums = torch.cat([statistics.sum(1).flatten(), statistics.new_full((1,), len(sizes))])
+        measured = statistics if sizes else torch.zeros_like(statistics)
+        sums = torch.cat([measured.sum(1).flatten(), measured.new_full((1,), len(sizes))])
         if self.track_running_stats:
             *means, count = torch.split(self.collectives.data_sum(sums), [self.num_features, self.num_features, 1])
             self.update_running_stats(means[0] / count, means[1] / count, count[0])
@@ -104,6 +118,6 @@ def normalize_virtual_batches(
         nn.functional.batch_norm(
             virtual_batch, statistics[0, batch_index], statistics[1, batch_index], weight, bias, True, 1.0, eps
         )
-        for batch_index, virtual_batch in enumerate(torch.split(inputs, sizes or [0]))
+        for batch_index, virtual_batch in enumerate(torch.split(inputs, sizes or [len(inputs)]))
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

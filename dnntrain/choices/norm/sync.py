@@ -5,7 +5,9 @@ Peng et al., "MegDet", 2018: cross-GPU batch normalization.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from dnntrain.choices.norm._convert import (
     change_layer_class,
     make_micro_batch_note,
 )
+from dnntrain.nn.placeholder_rows import JointStatistics
 from dnntrain.nn.precise_bn import compute_moments, compute_population
 from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, SingleProcess
 
@@ -27,6 +30,8 @@ class Sync(BatchNormChoice):
     does one sum over the ranks, forward and backward. On one rank it is plain batch normalization.
     """
 
+    joins_ranks: ClassVar[bool] = True
+
     def build(self, context: BuildContext) -> Hooks:
         return self.build_hooks(context, "norm_sync")
 
@@ -36,10 +41,14 @@ class Sync(BatchNormChoice):
     def notes(self, facts: NormFacts) -> tuple[str, ...]:
         """Return the notes of the plan."""
         single_rank_notes = ("norm=sync on one rank is plain batch normalization",) if facts.ranks == 1 else ()
-        return single_rank_notes + make_micro_batch_note(facts)
+        joint_facts = replace(facts, micro_batch_size=facts.micro_batch_size * facts.ranks)
+        return single_rank_notes + make_micro_batch_note(joint_facts)
+
+    def count_smallest_group(self, rank_examples: Sequence[int]) -> int:
+        return sum(rank_examples)
 
 
-class SyncNorm(BatchNormVariant):
+class SyncNorm(BatchNormVariant, JointStatistics):
     """Batch normalization over the data ranks of any layout.
 
     Unlike nn.SyncBatchNorm it runs on any device.
@@ -51,21 +60,29 @@ class SyncNorm(BatchNormVariant):
         # Evaluation never communicates: ranks may have different numbers of batches.
         if not self.training or self.collectives.data_ranks == 1:
             return self.apply_torch_norm(inputs)
-        outputs, mean, var, count = normalize_over_ranks(inputs, self.weight, self.bias, self.eps, self.collectives)
+        outputs, mean, var, count = normalize_over_ranks(
+            inputs, self.weight, self.bias, self.eps, self.collectives, self.has_examples
+        )
         self.update_running_stats(mean, var * (count / (count - 1).clamp_min(1)))
         return outputs
 
 
 def normalize_over_ranks(
-    inputs: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, collectives: Collectives
+    inputs: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    collectives: Collectives,
+    has_examples: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Normalize `inputs` [n, c, …] over all ranks; return (outputs, mean, variance, count).
 
     outputs = (x - mean) / sqrt(var + eps) * weight + bias, with the mean [c] and the biased
-    variance [c] of the inputs of all ranks. n may differ between ranks and be 0. One differentiable
-    sum merges the ranks' moments, in float64, which loses nothing of float32.
+    variance [c] of the inputs of all ranks. n may differ between ranks. Without `has_examples` the
+    inputs are placeholder rows, which are normalized but not measured. One differentiable sum merges
+    the ranks' moments, in float64, which loses nothing of float32.
     """
-    total = collectives.data_sum(compute_moments(inputs))
+    total = collectives.data_sum(compute_moments(inputs if has_examples else inputs[:0]))
     mean, var = compute_population(total)
     shape = (1, -1, *[1] * (inputs.ndim - 2))
     scale = (var + eps).rsqrt().float()

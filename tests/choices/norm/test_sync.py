@@ -59,7 +59,7 @@ def test_on_one_rank_it_is_bitwise_plain_and_the_plan_says_so() -> None:
 
 def test_accumulation_is_noted() -> None:
     (note,) = Sync().notes(NormFacts(ranks=2, batch_size=64, micro_batch_size=16, accumulation=2, batch_norms=2))
-    assert "micro-batch of 16" in note
+    assert "micro-batch of 32" in note
 
 
 def test_the_exported_model_is_the_one_that_was_built() -> None:
