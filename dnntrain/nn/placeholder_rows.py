@@ -17,14 +17,21 @@ from torch import Tensor, nn
 _ROWS = 2
 
 
-class JointStatistics(nn.Module):
-    """A layer whose statistics join ranks in its forward pass.
+#: Whether passes of placeholder rows run. A plain global, since backward passes run in other threads.
+_IS_IGNORING = False
 
-    If it has no examples (`has_examples` is False), its rows are placeholders: it takes part in the
-    collective operations, but does not measure the rows.
+
+class JointStatistics(nn.Module):
+    """A layer whose forward pass joins the statistics of all ranks.
+
+    While `is_ignoring_rows()`, it takes part in the collective operations and updates its buffers
+    from the examples of the other ranks.
     """
 
-    has_examples: bool = True
+
+def is_ignoring_rows() -> bool:
+    """Return whether the rows of this forward pass are placeholders, which nothing may measure."""
+    return _IS_IGNORING
 
 
 def fill_empty(inputs: Tensor) -> Tensor:
@@ -47,16 +54,15 @@ def ignore_rows(model: nn.Module) -> Iterator[None]:
 
     Buffers are restored, except those of `JointStatistics`, which measure the other ranks.
     """
+    global _IS_IGNORING
     joint_layers = [module for module in model.modules() if isinstance(module, JointStatistics)]
     joint_buffers = {id(buffer) for layer in joint_layers for buffer in layer.buffers()}
     saved = [(buffer, buffer.clone()) for buffer in model.buffers() if id(buffer) not in joint_buffers]
-    for layer in joint_layers:
-        layer.has_examples = False
+    _IS_IGNORING = True
     try:
         yield
     finally:
-        for layer in joint_layers:
-            layer.has_examples = True
+        _IS_IGNORING = False
         with torch.no_grad():
             for buffer, value in saved:
                 buffer.copy_(value)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dnntrain.nn.placeholder_rows import fill_empty, ignore_rows
+from dnntrain.nn.placeholder_rows import fill_empty, ignore_rows, is_ignoring_rows
 from dnntrain.protocols import StepInfo, TrainerHandles
 from dnntrain.utils.dtensor import fill_tensors, local_shard
 
@@ -32,7 +32,6 @@ class PreciseStatistics:
     def __init__(self, batches: int) -> None:
         self._batches = batches
         self._is_fresh = False
-        self._is_measuring = True
         self._statistics: dict[str, Tensor] = {}
         self._layers: dict[str, _BatchNorm] = {}
 
@@ -75,7 +74,7 @@ class PreciseStatistics:
         was_training = model.training
         with ExitStack() as stack:
             for name, module in self._layers.items():
-                hook = module.register_forward_pre_hook(partial(self._add_moments, sums[name]))
+                hook = module.register_forward_pre_hook(partial(_add_moments, sums[name]))
                 stack.callback(hook.remove)
             # Only batch normalization is in training mode: dropout is off, as in evaluation, and
             # draws no random numbers.
@@ -83,7 +82,6 @@ class PreciseStatistics:
             for module in self._layers.values():
                 module.training = True
             for batch in self._handles.training_batches(self._batches):
-                self._is_measuring = bool(len(batch))
                 with nullcontext() if len(batch) else ignore_rows(model):
                     model(fill_empty(batch.inputs))
         model.train(was_training)
@@ -95,10 +93,6 @@ class PreciseStatistics:
             mean, var = compute_population(total)
             local_shard(self._statistics[f"{name}.running_mean"]).copy_(mean)
             local_shard(self._statistics[f"{name}.running_var"]).copy_(var)
-
-    def _add_moments(self, total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if self._is_measuring:
-            total += compute_moments(inputs[0])
 
     @torch.no_grad()
     def _exchange_buffers(self) -> dict[str, Tensor]:
@@ -152,6 +146,11 @@ def compute_population(total: Tensor) -> tuple[Tensor, Tensor]:
     mean_sum, square_sum, count = total[:channels], total[channels:-1], total[-1]
     mean = mean_sum / count
     return mean, (square_sum / count - mean.square()).clamp_min(0)
+
+
+def _add_moments(total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if not is_ignoring_rows():
+        total += compute_moments(inputs[0])
 
 
 def _make_empty_inputs(module: _BatchNorm) -> Tensor:

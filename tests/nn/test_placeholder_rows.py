@@ -96,9 +96,10 @@ class OtherRank(SingleProcess):
 
 def test_joint_statistics_leave_placeholder_rows_out() -> None:
     other = torch.tensor([4 * 3.0, 4 * (2.0 + 9.0), 4.0], dtype=torch.float64)
-    outputs, mean, var, count = normalize_over_ranks(
-        torch.full((2, 1, 1, 1), 100.0), None, None, 0.0, OtherRank(other), has_examples=False
-    )
+    with ignore_rows(nn.Identity()):
+        outputs, mean, var, count = normalize_over_ranks(
+            torch.full((2, 1, 1, 1), 100.0), None, None, 0.0, OtherRank(other)
+        )
     assert (float(mean), float(count)) == (3.0, 4.0)
     assert float(var) == pytest.approx(2.0)
     assert float(outputs[0]) == pytest.approx((100 - 3) / 2**0.5)

@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dnntrain.choices.monitor._reactions import AlarmReaction
 from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range, RefusedWords
+from dnntrain.nn.placeholder_rows import is_ignoring_rows
 from dnntrain.protocols import (
     Action,
     Alarm,
@@ -99,7 +100,7 @@ class DeadUnitsGuard(StepGuard):
 
     @torch.no_grad()
     def _record_living_units(self, alive: Tensor, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if self._is_recording and layer.training:
+        if self._is_recording and layer.training and not is_ignoring_rows():
             alive |= find_living_units(inputs[0], 1 if isinstance(layer, _ConvNd) else inputs[0].ndim - 1)
 
     def measure(self, timing: StepTiming) -> Tensor | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dnntrain.choices.norm._convert import BatchNormChoice, BatchNormVariant, change_layer_class
 from dnntrain.config.fields import Annotated, Range
 from dnntrain.errors import ConfigError
-from dnntrain.nn.placeholder_rows import JointStatistics
+from dnntrain.nn.placeholder_rows import JointStatistics, is_ignoring_rows
 from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, SingleProcess
 
 
@@ -80,7 +80,7 @@ class GhostNorm(BatchNormVariant, JointStatistics):
         if not self.training:
             return self.apply_torch_norm(inputs)
         # Placeholder rows are normalized as one virtual batch that is not measured.
-        sizes = split_virtual_batches(len(inputs), self.size) if self.has_examples else []
+        sizes = split_virtual_batches(len(inputs), self.size) if not is_ignoring_rows() else []
         statistics = torch.zeros(2, max(len(sizes), 1), self.num_features, device=inputs.device)
         outputs = normalize_virtual_batches(inputs, sizes, self.weight, self.bias, self.eps, statistics)
         measured = statistics if sizes else torch.zeros_like(statistics)

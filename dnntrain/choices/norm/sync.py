@@ -17,7 +17,7 @@ from dnntrain.choices.norm._convert import (
     change_layer_class,
     make_micro_batch_note,
 )
-from dnntrain.nn.placeholder_rows import JointStatistics
+from dnntrain.nn.placeholder_rows import JointStatistics, is_ignoring_rows
 from dnntrain.nn.precise_bn import compute_moments, compute_population
 from dnntrain.protocols import BuildContext, Collectives, Hooks, NormFacts, SingleProcess
 
@@ -60,9 +60,7 @@ class SyncNorm(BatchNormVariant, JointStatistics):
         # Evaluation never communicates: ranks may have different numbers of batches.
         if not self.training or self.collectives.data_ranks == 1:
             return self.apply_torch_norm(inputs)
-        outputs, mean, var, count = normalize_over_ranks(
-            inputs, self.weight, self.bias, self.eps, self.collectives, self.has_examples
-        )
+        outputs, mean, var, count = normalize_over_ranks(inputs, self.weight, self.bias, self.eps, self.collectives)
         self.update_running_stats(mean, var * (count / (count - 1).clamp_min(1)))
         return outputs
 
@@ -73,16 +71,15 @@ def normalize_over_ranks(
     bias: Tensor | None,
     eps: float,
     collectives: Collectives,
-    has_examples: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Normalize `inputs` [n, c, …] over all ranks; return (outputs, mean, variance, count).
 
     outputs = (x - mean) / sqrt(var + eps) * weight + bias, with the mean [c] and the biased
-    variance [c] of the inputs of all ranks. n may differ between ranks. Without `has_examples` the
-    inputs are placeholder rows, which are normalized but not measured. One differentiable sum merges
+    variance [c] of the inputs of all ranks. n may differ between ranks. Placeholder rows
+    are normalized but not measured. One differentiable sum merges
     the ranks' moments, in float64, which loses nothing of float32.
     """
-    total = collectives.data_sum(compute_moments(inputs if has_examples else inputs[:0]))
+    total = collectives.data_sum(compute_moments(inputs[:0] if is_ignoring_rows() else inputs))
     mean, var = compute_population(total)
     shape = (1, -1, *[1] * (inputs.ndim - 2))
     scale = (var + eps).rsqrt().float()
