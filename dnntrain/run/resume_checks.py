@@ -21,6 +21,7 @@ _CHANGEABLE_KEYS = (
     "train.cpu_threads",
     "train.compile",
     "train.micro_batch_size",
+    "train.drop_last",
     "eval",
     "checkpoint",
     "log",

@@ -139,10 +139,18 @@ def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
         raise CheckpointError(
             f"{plan_file} is damaged: its timetable cannot be read", "restore it from a copy"
         ) from None
-    if not session.plan.timetable.is_equal_until(old_schedule, checkpoint.step):
+    if session.plan.timetable.is_equal_until(old_schedule, checkpoint.step):
+        return
+    drop_last = session.plan.timetable.drop_last
+    if drop_last != old_schedule.drop_last:
         raise ConfigError(
-            f"train.duration={session.config.train.duration} would change the batch sizes of "
-            f"the {checkpoint.step} steps so far (sched.applies_to=batch_size)",
-            "give the lengths of the batch size schedule in epochs, as in sched=step sched.step_size=2ep: "
-            "they do not depend on the run's length; or start a new run in another run_dir",
+            f"train.drop_last={str(drop_last).lower()} would change the batches of the {checkpoint.step} steps so far, "
+            "because they include the end of an epoch",
+            f"use train.drop_last={str(not drop_last).lower()}, or start a new run in another run_dir",
         )
+    raise ConfigError(
+        f"train.duration={session.config.train.duration} would change the batch sizes of "
+        f"the {checkpoint.step} steps so far (sched.applies_to=batch_size)",
+        "give the lengths of the batch size schedule in epochs, as in sched=step sched.step_size=2ep: "
+        "they do not depend on the run's length; or start a new run in another run_dir",
+    )

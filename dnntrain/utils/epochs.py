@@ -145,7 +145,11 @@ class EpochSchedule:
 
     def _cut_at(self, steps: int) -> tuple[int, bool, tuple[tuple[int, int], ...]]:
         changes = tuple((segment.epoch, segment.size) for segment in self._segments if segment.step < steps)
-        return self.examples, self.drop_last, changes
+        has_short_step = any(
+            self.examples % segment.size and segment.step + self.examples // segment.size < steps
+            for segment in self._segments
+        )
+        return self.examples, self.drop_last and has_short_step, changes
 
 
 @dataclass(frozen=True)

@@ -112,3 +112,16 @@ def test_the_batch_size_that_keeps_the_smallest_batch_large_enough() -> None:
     assert (
         BatchSizeSchedule(EpochSchedule.constant(100, 32), 32).suggest_at_least(40) == "use train.batch_size=40 or more"
     )
+
+
+def test_an_epoch_can_leave_out_its_short_step() -> None:
+    table = EpochSchedule(40, ((0, 12), (2, 30)), drop_last=True)
+    assert [table.steps_in_epoch(epoch) for epoch in range(4)] == [3, 3, 1, 1]
+    assert table.locate_step(7) == (3, 0)
+    assert [table.count_last_examples(size) for size in table.sizes] == [0, 0]
+    assert EpochSchedule(40, ((0, 12),)).count_last_examples(12) == 4
+
+
+def test_leaving_out_the_short_step_cuts_the_first_whole_steps_alike() -> None:
+    whole, dropped = EpochSchedule.constant(40, 12), EpochSchedule.constant(40, 12, drop_last=True)
+    assert [whole.is_equal_until(dropped, steps) for steps in (0, 3, 4)] == [True, True, False]
