@@ -21,29 +21,34 @@ if TYPE_CHECKING:
 
 #: The formats that are read, first frame only, whatever the file's name. Pillow reads many more,
 #: with their security holes.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 
 #: Suffixes of image files, in lower case.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm".split()
+)
 
 #: Maximum pixels of an image; a file can claim billions in a few bytes.
 MAX_PIXELS = 100_000_000
 
 
-def decode_image(path: Path, channels: int, size: tuple[int, int]) -> Tensor:
+def decode_image(path: Path, channels: int, size: tuple[int, int], max_value: float | None = None) -> Tensor:
     """Return the center of the file's picture, as evaluation sees it.
 
     The result is uint8 [channels, height, width]; `size` is (height, width).
     """
-    return read_image(path, channels, lambda picture: crop_center(picture, *size))
+    return read_image(path, channels, lambda picture: crop_center(picture, *size), max_value)
 
 
-def read_image(path: Path, channels: int, crop: Callable[[Image], Image]) -> Tensor:
+def read_image(
+    path: Path, channels: int, crop: Callable[[Image], Image], max_value: float | None = None
+) -> Tensor:
     """Return the file's picture, upright, in RGB or gray, after `crop`.
 
     The result is uint8 [channels, height, width]. EXIF rotation is applied. CMYK, palettes and
-    1-bit pixels are converted; 16-bit grays are scaled to 8; transparent pixels are black. Raises
-    DataError, naming the file, for anything that is not a readable picture of the known formats.
+    1-bit pixels are converted; transparent pixels are black. Grays of 16 bits and floats are scaled
+    to 8 bits: `max_value` is white, by default 65535, and 1 for floats. Raises DataError, naming the
+    file, for anything that is not a readable picture of the known formats.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -56,7 +61,7 @@ def read_image(path: Path, channels: int, crop: Callable[[Image], Image]) -> Ten
                 if width * height > MAX_PIXELS:
                     raise DataError(f"{path}: {width}x{height} pixels; the limit is {MAX_PIXELS:,}", _REMOVE_HINT)
                 file.load()
-                picture = convert_mode(ImageOps.exif_transpose(file), channels)
+                picture = convert_mode(ImageOps.exif_transpose(file), channels, max_value, str(path))
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_describe_unknown_format(path)}", _REMOVE_HINT) from None
     except DataError:
@@ -84,27 +89,48 @@ def check_regular_file(path: Path) -> os.stat_result:
     return status
 
 
-def convert_mode(picture: Image, channels: int) -> Image:
-    """Return `picture` as RGB (`channels` 3) or 8-bit gray (1)."""
+def convert_mode(picture: Image, channels: int, max_value: float | None = None, name: str = "image") -> Image:
+    """Return `picture` as RGB (`channels` 3) or 8-bit gray (1).
+
+    Raises DataError, naming `name`, if the range of a deep image is unknown.
+    """
     from PIL import Image as PillowImage
 
-    if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _convert_to_8_bit(picture)
+    if is_deep(picture.mode):
+        picture = _convert_to_8_bit(picture, max_value, name)
     if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
         picture = PillowImage.alpha_composite(PillowImage.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     return picture.convert("RGB" if channels == 3 else "L")
 
 
-def _convert_to_8_bit(picture: Image) -> Image:
-    """Keep the upper half of 16-bit integers; clip other wide numbers to 0..255."""
+def is_deep(mode: str) -> bool:
+    """Return whether pixels of a Pillow mode have more than 8 bits: 16-bit and 32-bit integers, floats."""
+    return mode.startswith("I") or mode == "F"
+
+
+def _convert_to_8_bit(picture: Image, max_value: float | None, name: str) -> Image:
+    """Scale 0..white to 0..255.
+
+    White is `max_value`; by default 65535 for integers above 255, and 1 for floats.
+    """
     import numpy as np
     from PIL import Image as PillowImage
 
-    values = np.asarray(picture)
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255):
-        values = values.astype(np.int64) // 257
-    return PillowImage.fromarray(np.nan_to_num(values).clip(0, 255).astype(np.uint8))
+    values = np.nan_to_num(np.asarray(picture).astype(np.float64))
+    lowest, highest = float(values.min(initial=0)), float(values.max(initial=0))
+    white = max_value
+    if white is None and picture.mode == "F":
+        white = 1.0 if highest <= 1 else 255.0
+        if lowest < 0 or highest > 255:
+            raise DataError(
+                f"{name}: its values from {lowest:g} to {highest:g} must be in 0..1 or 0..255",
+                "set data.max_value to the value of white, or convert the image to 8 bits",
+            )
+    elif white is None:
+        white = 65535.0 if picture.mode.startswith("I;16") or highest > 255 else 255.0
+    scaled = np.floor(values * (255.0 / white) + 1e-9) if white != 255.0 else values
+    return PillowImage.fromarray(scaled.clip(0, 255).astype(np.uint8))
 
 
 def _convert_to_tensor(picture: Image, channels: int) -> Tensor:

@@ -33,9 +33,13 @@ class FileSource:
         channels: int,
         keep_decoded: bool,
         skip_unreadable: bool,
+        keys: Sequence[str] | None = None,
+        max_value: float | None = None,
     ) -> None:
         self.paths = paths
         self.labels = labels
+        self.keys = keys
+        self.max_value = max_value
         self.failures: dict[int, str] = {}
         self.size = size
         self.channels = channels
@@ -47,7 +51,7 @@ class FileSource:
         return len(self.paths)
 
     def read(self, index: int) -> Tensor:
-        return decode_image(self.paths[index], self.channels, (self.size, self.size))
+        return decode_image(self.paths[index], self.channels, (self.size, self.size), self.max_value)
 
     def get_resident_images(self) -> Tensor | None:
         """Return all images as channels-last bytes, or None.
@@ -93,5 +97,8 @@ class RandomCropSource(FileSource):
     def read_for_training(self, index: int, key: Key, rng_index: int) -> Tensor:
         """Return a crop chosen by `key` and `rng_index`: uint8 [channels, size, size]."""
         return read_image(
-            self.paths[index], self.channels, lambda picture: crop_random(picture, self.size, rng_index, key)
+            self.paths[index],
+            self.channels,
+            lambda picture: crop_random(picture, self.size, rng_index, key),
+            self.max_value,
         )

@@ -14,16 +14,19 @@ from torch import Tensor
 
 from dnntrain.errors import DataError
 from dnntrain.protocols import InputSpec, TargetSpec
+from dnntrain.utils.rng import Index
 
 
 class Source(Protocol):
     """The labeled images of one split.
 
     labels    int64 [n], class indices
+    keys      a name of each example that other examples do not change, such as its path; None: its number
     failures  examples that could not be read so far, with the reason; stays empty if such an example is an error
     """
 
     labels: NDArray[np.int64]
+    keys: Sequence[str] | None
     failures: dict[int, str]
 
     def __len__(self) -> int: ...
@@ -51,7 +54,10 @@ class Source(Protocol):
 class DataSet:
     """Two splits with the same inputs and targets.
 
-    `digest` is the SHA-256 of the data. A run must not be resumed with another digest.
+    digest         SHA-256 of the data. A run must not be resumed with another digest
+    val_index      the examples of `train` that are the validation split; None: a part is held out
+    has_test_part  False if `test` is a part held out of one set
+    notes          remarks about the data for the plan
     """
 
     train: Source
@@ -59,6 +65,9 @@ class DataSet:
     inputs: InputSpec
     targets: TargetSpec
     digest: str
+    val_index: Index | None = None
+    has_test_part: bool = True
+    notes: tuple[str, ...] = ()
 
 
 class ArraySource:
@@ -73,6 +82,7 @@ class ArraySource:
             images.contiguous(memory_format=torch.channels_last) if images.shape[1] > 1 else images.contiguous()
         )
         self.labels = labels
+        self.keys: Sequence[str] | None = None
         self.failures: dict[int, str] = {}
         self.name = name
 

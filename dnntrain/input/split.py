@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.prepared import PreparedData
-from dnntrain.input.source import DataSet
-from dnntrain.utils.rng import Index, Key
+from dnntrain.input.source import DataSet, Source
+from dnntrain.utils.rng import Index, Key, derive_seed
 
 
-def split_validation(labels: NDArray[np.int64], val_fraction: float, seed: int) -> tuple[Index, Index]:
+def split_validation(source: Source, val_fraction: float, seed: int) -> tuple[Index, Index]:
     """Return (train, val) indices of the training split, each sorted.
 
-    Stratified by class, keyed by `seed`.
+    The names of the examples decide if they have any, so that other examples change nothing.
+    Otherwise the split is stratified by class. Both are keyed by `seed`.
     """
-    return hold_out_examples(labels, round(val_fraction * len(labels)), Key(seed, "validation"))
+    key = Key(seed, "validation")
+    if source.keys is None:
+        return hold_out_examples(source.labels, round(val_fraction * len(source.labels)), key)
+    return hold_out_by_name(source.keys, val_fraction, key)
+
+
+def hold_out_by_name(names: Sequence[str], fraction: float, key: Key) -> tuple[Index, Index]:
+    """Return (kept, held out) indices, each sorted, with about `fraction` of the examples held out.
+
+    An example is held out if the hash of its name with `key`, uniform in [0, 1), is below
+    `fraction`. Adding, removing or renaming other examples does not change it.
+    """
+    shares = np.array([derive_seed(key.seed, key.stream, name) for name in names], dtype=np.float64) / 2.0**63
+    is_held = shares < fraction
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def hold_out_examples(labels: NDArray[np.int64], count: int, key: Key) -> tuple[Index, Index]:
@@ -44,7 +61,10 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
 
     Each split is cut to its configured limit.
     """
-    train, val = split_validation(dataset.train.labels, config.data.val_fraction, config.seed)
+    if dataset.val_index is None:
+        train, val = split_validation(dataset.train, config.data.val_fraction, config.seed)
+    else:
+        train, val = np.setdiff1d(np.arange(len(dataset.train)), dataset.val_index), dataset.val_index
     test = np.arange(len(dataset.test))
     key = Key(config.seed, "limit")
     return PreparedData(

@@ -37,6 +37,7 @@ def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
         test=len(data.test),
         spec=data.spec,
         resident=resident,
+        notes=dataset.notes,
     )
 
 

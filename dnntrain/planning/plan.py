@@ -27,6 +27,7 @@ class DataFacts:
     test: int
     spec: ModelSpec
     resident: bool
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry `data` of plan.json.

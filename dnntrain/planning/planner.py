@@ -79,7 +79,7 @@ def make_plan(
         _note_uneven_batch(timetable),
         _note_large_micro_batch(micro_batch_size, config),
     )
-    notes = [note for note in optional_notes if note]
+    notes = [*data.notes, *(note for note in optional_notes if note)]
     notes += config.sched.notes()
     notes += _make_batch_notes(config, timetable, dims)
     notes += config.distill.notes(data.spec)

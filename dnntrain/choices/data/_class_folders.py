@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dnntrain.choices.data._folder_layout import LAYOUT_HINT
 from dnntrain.errors import DataError
 from dnntrain.input.decode import IMAGE_SUFFIXES, check_regular_file
+from dnntrain.input.image_files import count_other_files, find_images, is_skipped_folder, list_entries
 from dnntrain.input.source import compute_digest
 from dnntrain.utils.messages import warn_user
 from dnntrain.utils.rng import Index
 
 #: Up to this many bytes, the digest of a folder covers the contents of its files; above, their names and sizes.
 _MAX_CONTENT_BYTES = 64 * 2**20
-
-_LAYOUT_HINT = "put pictures in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/"
 
 
 @dataclass(frozen=True)
@@ -33,36 +34,49 @@ class ClassFolders:
     labels: NDArray[np.int64]
 
     @classmethod
-    def scan(cls, folder: Path, strict: bool) -> ClassFolders:
-        """Return the split in `folder`.
+    def scan(cls, folder: Path, strict: bool, class_names: tuple[str, ...] = ()) -> ClassFolders:
+        """Return the split in `folder`, with the classes `class_names` of the training split if given.
 
-        Raises DataError if there are fewer than 2 classes or a class without images; if `strict`,
-        also for an empty file.
+        Raises DataError if there are fewer than 2 classes, a class without images, or a class that
+        the training split does not have; if `strict`, also for an empty file.
         """
-        classes = [path for path in _list_entries(folder) if path.is_dir()]
+        classes = [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
+        names = tuple(format_folder_name(path.name) for path in classes)
         if not classes:
-            raise DataError(f"{folder}: there is no class folder in it", _LAYOUT_HINT)
-        if len(classes) == 1:
+            raise DataError(f"{folder}: there is no class folder in it", LAYOUT_HINT)
+        if len(classes) == 1 and not class_names:
+            raise DataError(f"{folder}: holds only one class ({names[0]}); at least 2 are needed", LAYOUT_HINT)
+        if class_names and (unknown := [name for name in names if name not in class_names]):
             raise DataError(
-                f"{folder}: holds only one class ({format_folder_name(classes[0].name)}); at least 2 are needed",
-                _LAYOUT_HINT,
+                f"{folder}: the training split does not have these classes: {', '.join(unknown[:5])}",
+                "add their images to the training split, or remove their folders from this one",
             )
+        numbers = {name: number for number, name in enumerate(class_names or names)}
         paths: list[Path] = []
         labels: list[int] = []
-        for label, class_folder in enumerate(classes):
-            class_images = sorted(_find_images(class_folder))
+        for name, class_folder in zip(names, classes, strict=True):
+            class_images = sorted(find_images(class_folder))
             if not class_images:
                 raise DataError(
-                    f"{class_folder}: class {format_folder_name(class_folder.name)} has no images",
+                    f"{class_folder}: class {name} has no images",
                     f"add files of the kinds {', '.join(sorted(IMAGE_SUFFIXES))}, or remove the folder",
                 )
             paths += class_images
-            labels += [label] * len(class_images)
+            labels += [numbers[name]] * len(class_images)
         if strict:
             for path in paths:
                 check_regular_file(path)
-        names = tuple(format_folder_name(path.name) for path in classes)
-        return cls(folder, names, tuple(paths), np.array(labels, dtype=np.int64))
+        return cls(folder, class_names or names, tuple(paths), np.array(labels, dtype=np.int64))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The path of each image below the split's folder, which decides whether it is held out."""
+        return tuple(os.fsencode(path.relative_to(self.folder).as_posix()).hex() for path in self.paths)
+
+    def join(self, other: ClassFolders) -> ClassFolders:
+        """Return the images of both splits; those of `other` come after."""
+        labels = np.concatenate([self.labels, other.labels])
+        return ClassFolders(self.folder, self.class_names, (*self.paths, *other.paths), labels)
 
     def select_images(self, index: Index) -> ClassFolders:
         """Return the images `index` as a split with the same classes."""
@@ -84,33 +98,24 @@ class ClassFolders:
         return compute_digest(digest_parts)
 
 
-def find_splits(root: Path) -> tuple[Path, Path | None]:
-    """Return the folders of the training and test splits.
-
-    The second is None if there is no test folder; then the caller holds out a part of the first.
-    """
-    if not root.exists():
-        raise DataError(f"{root}: there is no such folder", "set data.root to the folder of your images")
-    if not root.is_dir():
-        raise DataError(f"{root}: is not a folder", "set data.root to the folder of your images")
-    if not _list_entries(root):
-        raise DataError(f"{root}: the folder is empty", _LAYOUT_HINT)
-    if not (root / "train").is_dir():
-        return root, None
-    return root / "train", next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+def note_missing_classes(name: str, split: ClassFolders) -> list[str]:
+    """Return a note about classes of which a split has no image."""
+    missing = [split.class_names[number] for number in sorted({*range(len(split.class_names))} - {*split.labels.tolist()})]
+    if not missing:
+        return []
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return [f"the {name} split has no image of {', '.join(missing[:5])}{more}"]
 
 
-def check_same_classes(train: ClassFolders, test: ClassFolders) -> None:
-    """Raise DataError if the splits differ in their classes, and name the difference."""
-    if train.class_names == test.class_names:
-        return
-    only_train = sorted(set(train.class_names) - set(test.class_names))
-    only_test = sorted(set(test.class_names) - set(train.class_names))
-    folder_classes = [(train.folder, only_train), (test.folder, only_test)]
-    difference_text = "; ".join(
-        f"only in {folder}: {', '.join(names[:5])}" for folder, names in folder_classes if names
-    )
-    raise DataError(f"the splits have different classes: {difference_text}", "give both splits the same class folders")
+def note_other_files(folders: Iterable[Path]) -> list[str]:
+    """Return a note that counts the files that are not read."""
+    counts: Counter[str] = Counter()
+    for folder in folders:
+        counts.update(count_other_files(folder))
+    if not counts:
+        return []
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(5))
+    return [f"{sum(counts.values())} files of other kinds are not read: {kinds}"]
 
 
 def warn_of_shared_images(train: ClassFolders, test: ClassFolders) -> None:
@@ -140,29 +145,6 @@ def format_folder_name(name: str) -> str:
     Bytes that are not UTF-8 are replaced.
     """
     return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _list_entries(folder: Path) -> list[Path]:
-    """Return the entries of `folder`, sorted by name, without hidden ones."""
-    try:
-        return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})", f"run: chmod u+rx '{folder}'") from None
-
-
-def _find_images(folder: Path, parent_folders: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yield the files with an image suffix in `folder` and below.
-
-    A folder to which a symbolic link leads back is not entered again.
-    """
-    real_folder = os.path.realpath(folder)
-    if real_folder in parent_folders:
-        return
-    for path in _list_entries(folder):
-        if path.is_dir():
-            yield from _find_images(path, parent_folders | {real_folder})
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            yield path
 
 
 def _get_size_bytes(path: Path) -> int:

@@ -6,14 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from dnntrain.choices.data._class_folders import ClassFolders, check_same_classes, find_splits, warn_of_shared_images
+import numpy as np
+
+from dnntrain.choices.data._class_folders import (
+    ClassFolders,
+    note_missing_classes,
+    note_other_files,
+    warn_of_shared_images,
+)
+from dnntrain.choices.data._folder_layout import find_layout
 from dnntrain.choices.data._roots import find_data_root
 from dnntrain.config.fields import Annotated, Literal, Range
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.input.file_source import FileSource, RandomCropSource
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import DataSet
-from dnntrain.input.split import hold_out_examples
+from dnntrain.input.sample_check import check_value_range
+from dnntrain.input.split import hold_out_by_name
 from dnntrain.protocols import InputSpec, TargetSpec
 from dnntrain.utils.rng import Key
 
@@ -27,11 +36,12 @@ _STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 
 @dataclass(frozen=True)
 class ImageFolder(ImageData):
-    """Images in ROOT/train/CLASS/ and ROOT/test/CLASS/ (or val/), or in ROOT/CLASS/.
+    """Images in ROOT/train/CLASS/, ROOT/val/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/.
 
-    Without a test folder, a fixed part of the images is kept for the test. The images are JPEG,
-    PNG, WebP, BMP, GIF and TIFF files (first frame), also in subfolders of a class and behind
-    symbolic links. Hidden files and other suffixes are skipped. Classes are the folders' names in
+    Without a test folder, a part of the images is kept for the test; the name of an image decides
+    whether it belongs to it. The images are JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF and PPM files
+    (first frame), also in subfolders of a class and behind symbolic links. Hidden files and run
+    directories are skipped; files of other kinds are counted. Classes are the folders' names in
     alphabetical order.
     """
 
@@ -46,7 +56,10 @@ class ImageFolder(ImageData):
         False  # true: train on a random part (8 to 100 %) of each image, resized; always streamed
     )
     test_fraction: Annotated[float, Range(above=0, below=1)] = (
-        0.2  # fraction of each class held out for the test if there is no test split
+        0.2  # fraction of the images held out for the test if there is no test split
+    )
+    max_value: Annotated[float, Range(above=0)] | None = (
+        None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
     )
 
     @property
@@ -60,37 +73,56 @@ class ImageFolder(ImageData):
                 "use data.pipeline=streaming or auto",
             )
         root = find_data_root(self.root, "image_folder")
-        train, test = self._scan_splits(root)
+        layout = find_layout(root)
+        strict = self.on_error == "raise"
+        train = ClassFolders.scan(layout.train, strict)
+        folders = [path for path in (layout.train, layout.val, layout.test) if path is not None]
+        notes = [*layout.notes, *note_other_files(folders)]
+        val = None if layout.val is None else ClassFolders.scan(layout.val, strict, train.class_names)
+        if layout.test is not None:
+            test = ClassFolders.scan(layout.test, strict, train.class_names)
+            warn_of_shared_images(train, test)
+        else:
+            train, test = self._hold_out_test(train)
+        notes += note_missing_classes("test", test)
+        keys, val_index = train.keys, None
+        if val is not None:
+            notes += note_missing_classes("validation", val)
+            val_index = np.arange(len(train.paths), len(train.paths) + len(val.paths))
+            keys, train = (*keys, *val.keys), train.join(val)
+        notes += check_value_range(train.paths, self.max_value)
         return DataSet(
-            train=self._build_source(train, training=True),
-            test=self._build_source(test, training=False),
+            train=self._build_source(train, keys, training=True),
+            test=self._build_source(test, test.keys, training=False),
             inputs=InputSpec(
                 (self.channels, self.image_size, self.image_size), _MEAN[self.channels], _STD[self.channels]
             ),
             targets=TargetSpec(train.class_names),
             digest=ClassFolders.compute_splits_digest([train, test], root),
+            val_index=val_index,
+            has_test_part=layout.test is not None,
+            notes=tuple(notes),
         )
 
-    def _scan_splits(self, root: Path) -> tuple[ClassFolders, ClassFolders]:
-        train_folder, test_folder = find_splits(root)
-        train = ClassFolders.scan(train_folder, strict=self.on_error == "raise")
-        if test_folder is not None:
-            test = ClassFolders.scan(test_folder, strict=self.on_error == "raise")
-            check_same_classes(train, test)
-            warn_of_shared_images(train, test)
-            return train, test
-        train_index, test_index = hold_out_examples(
-            train.labels, round(self.test_fraction * len(train.labels)), Key(2012, "image folder test")
-        )
+    def _hold_out_test(self, images: ClassFolders) -> tuple[ClassFolders, ClassFolders]:
+        """Return the training and test images of a folder without a test split."""
+        train_index, test_index = hold_out_by_name(images.keys, self.test_fraction, Key(2012, "image folder test"))
         if len(test_index) == 0:
             raise DataError(
-                f"{train.folder}: "
-                f"data.test_fraction={self.test_fraction:g} selects none of its {len(train.paths)} images",
+                f"{images.folder}: "
+                f"data.test_fraction={self.test_fraction:g} selects none of its {len(images.paths)} images",
                 "set a larger data.test_fraction, or put test images in ROOT/test/CLASS/",
             )
-        return train.select_images(train_index), train.select_images(test_index)
+        train = images.select_images(train_index)
+        if missing := sorted({*range(len(images.class_names))} - {*train.labels.tolist()}):
+            raise DataError(
+                f"{images.folder}: data.test_fraction={self.test_fraction:g} leaves no training image of "
+                f"{images.class_names[missing[0]]}",
+                "add images to this class, or set a smaller data.test_fraction",
+            )
+        return train, images.select_images(test_index)
 
-    def _build_source(self, split: ClassFolders, training: bool) -> FileSource:
+    def _build_source(self, split: ClassFolders, keys: tuple[str, ...], training: bool) -> FileSource:
         size_bytes = len(split.paths) * self.channels * self.image_size**2
         is_random = training and self.random_resized_crop
         keep_decoded = not is_random and (
@@ -98,5 +130,12 @@ class ImageFolder(ImageData):
         )
         source_class = RandomCropSource if is_random else FileSource
         return source_class(
-            split.paths, split.labels, self.image_size, self.channels, keep_decoded, self.on_error == "skip"
+            split.paths,
+            split.labels,
+            self.image_size,
+            self.channels,
+            keep_decoded,
+            self.on_error == "skip",
+            keys,
+            self.max_value,
         )

@@ -1,0 +1,143 @@
+"""Find the training, validation and test folders of a data set, by the names that are in use.
+
+Kaggle, Roboflow, ultralytics, Hugging Face and torchvision write `train/`, `valid/`, `val/`,
+`validation/`, `test/`, `Training/`, `Testing/`, `seg_train/`; an archive may have one more folder
+around them. Letters may be large or small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnntrain.errors import DataError
+from dnntrain.input.image_files import find_images, is_skipped_folder, list_entries
+
+_PART_NAMES = {
+    "train": ("train", "training", "trainset", "train_set", "training_set", "train_data", "training_data"),
+    "val": ("val", "valid", "validation", "dev", "val_set", "validation_set", "val_data", "validation_data"),
+    "test": ("test", "testing", "testset", "test_set", "test_data", "testing_data"),
+}
+#: Prefixes such as `seg_` in `seg_train`; all parts must have the same.
+_SUFFIXES = {"train": "_train", "val": "_val", "test": "_test"}
+
+LAYOUT_HINT = "put images in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/"
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """The folders of the splits; without `test`, a part of the training images is held out.
+
+    notes  what was taken for what, and which folders are not used
+    """
+
+    train: Path
+    val: Path | None = None
+    test: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_layout(root: Path) -> FolderLayout:
+    """Return the folders of the splits in `root`.
+
+    Raises DataError if `root` is not a folder of images, or if a folder may be a split or a class.
+    """
+    if not root.exists():
+        raise DataError(f"{root}: there is no such folder", "set data.root to the folder of your images")
+    if not root.is_dir():
+        raise DataError(f"{root}: is not a folder", "set data.root to the folder of your images")
+    if not list_entries(root):
+        raise DataError(f"{root}: the folder is empty", LAYOUT_HINT)
+    folder, notes = _enter_wrapper(root)
+    parts = _find_parts(folder)
+    if not parts:
+        return FolderLayout(folder, notes=tuple(notes))
+    if "train" not in parts:
+        raise DataError(
+            f"{folder}: has {_join(parts.values())}, but no folder for training",
+            "name the training folder train, or set data.root to a folder that holds class folders only",
+        )
+    _check_no_other_classes(folder, parts)
+    labeled_parts = {name: path for name, path in parts.items() if _has_class_folders(path)}
+    for name, path in parts.items():
+        if name not in labeled_parts and any(find_images(path)):
+            if name == "train":
+                raise DataError(f"{path}: there is no class folder in it", LAYOUT_HINT)
+            notes.append(f"{path.name}/ holds images without class folders, and is not used")
+    train, val, test = parts["train"], labeled_parts.get("val"), labeled_parts.get("test")
+    if test is None and val is not None:
+        val, test = None, val
+        notes.append(f"{test.name}/ is the test split; a part of {train.name}/ is held out for validation")
+    elif val is not None and test is not None:
+        notes.append(f"{train.name}/ for training, {val.name}/ for validation, {test.name}/ for the test")
+    train, val, test = (path and _enter_wrapper(path)[0] for path in (train, val, test))
+    assert train is not None
+    return FolderLayout(train, val, test, tuple(notes))
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    return [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
+
+
+def _enter_wrapper(folder: Path) -> tuple[Path, list[str]]:
+    """Return the folder inside a single wrapper folder, as archives have it, and a note about it."""
+    entries = _list_folders(folder)
+    if len(entries) != 1 or any(path.is_file() for path in find_images(folder, deep=False)):
+        return folder, []
+    inner = entries[0]
+    if _find_parts(inner) or (len(_list_folders(inner)) > 1 and _has_class_folders(inner) and not _is_part(inner)):
+        return inner, [f"the images are in {inner.name}/"]
+    return folder, []
+
+
+def _is_part(path: Path) -> bool:
+    return any(path.name.lower() in names for names in _PART_NAMES.values())
+
+
+def _find_parts(folder: Path) -> dict[str, Path]:
+    """Return the folders named as splits: train, val, test."""
+    folders = {path.name.lower().replace("-", "_"): path for path in _list_folders(folder)}
+    parts: dict[str, Path] = {}
+    for part, names in _PART_NAMES.items():
+        matches = [folders[name] for name in names if name in folders]
+        if len(matches) > 1:
+            raise DataError(f"{folder}: {_join(matches)} may both be the {part} split", "rename or remove one of them")
+        if matches:
+            parts[part] = matches[0]
+    if parts.keys() == {"val", "test"}:
+        return parts
+    if "train" in parts:
+        return parts if len(parts) > 1 or not _is_class(parts["train"], folders) else {}
+    for name in folders:
+        prefix = name.removesuffix(_SUFFIXES["train"])
+        if prefix not in ("", name):
+            return {part: folders[prefix + suffix] for part, suffix in _SUFFIXES.items() if prefix + suffix in folders}
+    return {}
+
+
+def _is_class(train: Path, folders: dict[str, Path]) -> bool:
+    """Return whether a folder named train is a class: it holds images itself, beside other class folders."""
+    return len(folders) > 1 and not _has_class_folders(train) and any(find_images(train))
+
+
+def _has_class_folders(folder: Path) -> bool:
+    return any(next(find_images(path), None) is not None for path in _list_folders(folder))
+
+
+def _check_no_other_classes(folder: Path, parts: dict[str, Path]) -> None:
+    """Raise DataError if class folders lie beside the splits."""
+    others = [
+        path
+        for path in _list_folders(folder)
+        if path not in parts.values() and next(find_images(path), None) is not None
+    ]
+    if others and not (parts.keys() & {"val", "test"}):
+        raise DataError(
+            f"{folder}: {_join(parts.values())} may be a split, or a class beside {_join(others[:3])}",
+            "rename the class, or move the folders that are not for training elsewhere",
+        )
+
+
+def _join(paths: Iterable[Path]) -> str:
+    return ", ".join(f"{path.name}/" for path in paths)
