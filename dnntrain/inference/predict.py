@@ -51,7 +51,13 @@ def predict_files(
         workers = 0 if len(files) < _MIN_FILES_FOR_WORKERS else count_cores()
     done, inputs = 0, loaded_model.spec.inputs
     for batch in decode_in_batches(
-        files, inputs.shape, inputs.mean, inputs.std, batch_size=batch_size, workers=workers
+        files,
+        inputs.shape,
+        inputs.mean,
+        inputs.std,
+        batch_size=batch_size,
+        workers=workers,
+        max_value=loaded_model.config.data.white,
     ):
         for file, reason in batch.failures.items():
             error = DataError(reason, "remove or replace the file")

@@ -25,7 +25,24 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 
 #: Suffixes of image files, in lower case.
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    ]
 )
 
 #: Maximum pixels of an image; a file can claim billions in a few bytes.
@@ -40,9 +57,7 @@ def decode_image(path: Path, channels: int, size: tuple[int, int], max_value: fl
     return read_image(path, channels, lambda picture: crop_center(picture, *size), max_value)
 
 
-def read_image(
-    path: Path, channels: int, crop: Callable[[Image], Image], max_value: float | None = None
-) -> Tensor:
+def read_image(path: Path, channels: int, crop: Callable[[Image], Image], max_value: float | None = None) -> Tensor:
     """Return the file's picture, upright, in RGB or gray, after `crop`.
 
     The result is uint8 [channels, height, width]. EXIF rotation is applied. CMYK, palettes and

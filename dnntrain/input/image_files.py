@@ -27,9 +27,12 @@ _TOOL_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "lost+found")
 class UnlabeledFileSource:
     """Image files as a source; `read` returns the center, as evaluation sees it."""
 
-    def __init__(self, files: Sequence[Path], input_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, files: Sequence[Path], input_shape: tuple[int, int, int], max_value: float | None = None
+    ) -> None:
         self.files = files
         self.shape = input_shape
+        self.max_value = max_value
         self.labels = np.zeros(len(files), np.int64)
         self.keys: Sequence[str] | None = None
         self.failures: dict[int, str] = {}
@@ -39,7 +42,7 @@ class UnlabeledFileSource:
 
     def read(self, index: int) -> Tensor:
         channels, height, width = self.shape
-        return decode_image(self.files[index], channels, (height, width))
+        return decode_image(self.files[index], channels, (height, width), self.max_value)
 
     def get_resident_images(self) -> None:
         return None
@@ -67,12 +70,13 @@ def decode_in_batches(
     *,
     batch_size: int,
     workers: int,
+    max_value: float | None = None,
 ) -> Iterator[DecodedBatch]:
     """Yield `files` in order, decoded, `batch_size` at a time.
 
-    `workers` processes decode them (0: this one).
+    `workers` processes decode them (0: this one). `max_value` is white in 16-bit and float images.
     """
-    source = UnlabeledFileSource(files, input_shape)
+    source = UnlabeledFileSource(files, input_shape, max_value)
     reader = Reader(source, NO_AUGMENTATION, 0, True, candidates=None, training=False)
     index = np.arange(len(files))
     requests = [

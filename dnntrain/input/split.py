@@ -22,17 +22,25 @@ def split_validation(source: Source, val_fraction: float, seed: int) -> tuple[In
     key = Key(seed, "validation")
     if source.keys is None:
         return hold_out_examples(source.labels, round(val_fraction * len(source.labels)), key)
-    return hold_out_by_name(source.keys, val_fraction, key)
+    return hold_out_by_name(source.keys, source.labels, val_fraction, key)
 
 
-def hold_out_by_name(names: Sequence[str], fraction: float, key: Key) -> tuple[Index, Index]:
+def hold_out_by_name(names: Sequence[str], labels: NDArray[np.int64], fraction: float, key: Key) -> tuple[Index, Index]:
     """Return (kept, held out) indices, each sorted, with about `fraction` of the examples held out.
 
     An example is held out if the hash of its name with `key`, uniform in [0, 1), is below
-    `fraction`. Adding, removing or renaming other examples does not change it.
+    `fraction`. Adding, removing or renaming other examples does not change it, with two exceptions
+    for tiny sets: if none is held out, that with the smallest hash is; and a class keeps the example
+    with its largest hash.
     """
-    shares = np.array([derive_seed(key.seed, key.stream, name) for name in names], dtype=np.float64) / 2.0**63
-    is_held = shares < fraction
+    hashes = np.array([derive_seed(key.seed, key.stream, name) for name in names], dtype=np.float64) / 2.0**63
+    is_held = hashes < fraction
+    if fraction > 0 and len(names) > 1 and not is_held.any():
+        is_held[np.argmin(hashes)] = True
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        if is_held[of_class].all():
+            is_held[of_class[np.argmax(hashes[of_class])]] = False
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 

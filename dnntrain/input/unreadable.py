@@ -9,7 +9,8 @@ import numpy as np
 from dnntrain.errors import DataError
 from dnntrain.utils.rng import Index, Key
 
-#: Maximum unreadable share of a split; above it the split counts as damaged.
+#: Maximum unreadable share of a split; above it the split counts as damaged. One
+#: unreadable example is always allowed.
 MAX_UNREADABLE_SHARE = 0.01
 
 #: Tries to find another example; if 1 % are unreadable, the chance that all fail is 1e-128.
@@ -44,10 +45,11 @@ def replace_unreadable(index: Index, candidates: Index, unreadable: Collection[i
 
 
 def check_failure_limit(failures: dict[int, str], total: int) -> None:
-    """Raise DataError if more than 1 % of `total` examples could not be read."""
-    if len(failures) > MAX_UNREADABLE_SHARE * total:
+    """Raise DataError if more than 1 % of `total` examples, and more than one, could not be read."""
+    limit = max(1, int(MAX_UNREADABLE_SHARE * total))
+    if len(failures) > limit:
         raise DataError(
-            f"{len(failures)} of {total} images could not be read; "
-            f"the limit is {MAX_UNREADABLE_SHARE:.0%}: {next(iter(failures.values()))}",
+            f"{len(failures)} of {total} images could not be read; the limit is {limit} "
+            f"({MAX_UNREADABLE_SHARE:.0%}): {next(iter(failures.values()))}",
             "repair or remove the damaged files; data.on_error=skip allows for a few only",
         )

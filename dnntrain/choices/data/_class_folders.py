@@ -100,7 +100,9 @@ class ClassFolders:
 
 def note_missing_classes(name: str, split: ClassFolders) -> list[str]:
     """Return a note about classes of which a split has no image."""
-    missing = [split.class_names[number] for number in sorted({*range(len(split.class_names))} - {*split.labels.tolist()})]
+    missing = [
+        split.class_names[number] for number in sorted({*range(len(split.class_names))} - {*split.labels.tolist()})
+    ]
     if not missing:
         return []
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""

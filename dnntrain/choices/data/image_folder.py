@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -20,8 +19,8 @@ from dnntrain.config.fields import Annotated, Literal, Range
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.input.file_source import FileSource, RandomCropSource
 from dnntrain.input.options import ImageData
-from dnntrain.input.source import DataSet
 from dnntrain.input.sample_check import check_value_range
+from dnntrain.input.source import DataSet
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.protocols import InputSpec, TargetSpec
 from dnntrain.utils.rng import Key
@@ -61,6 +60,10 @@ class ImageFolder(ImageData):
     max_value: Annotated[float, Range(above=0)] | None = (
         None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
     )
+
+    @property
+    def white(self) -> float | None:
+        return self.max_value
 
     @property
     def varies_images(self) -> bool:
@@ -106,21 +109,16 @@ class ImageFolder(ImageData):
 
     def _hold_out_test(self, images: ClassFolders) -> tuple[ClassFolders, ClassFolders]:
         """Return the training and test images of a folder without a test split."""
-        train_index, test_index = hold_out_by_name(images.keys, self.test_fraction, Key(2012, "image folder test"))
+        train_index, test_index = hold_out_by_name(
+            images.keys, images.labels, self.test_fraction, Key(2012, "image folder test")
+        )
         if len(test_index) == 0:
             raise DataError(
                 f"{images.folder}: "
                 f"data.test_fraction={self.test_fraction:g} selects none of its {len(images.paths)} images",
                 "set a larger data.test_fraction, or put test images in ROOT/test/CLASS/",
             )
-        train = images.select_images(train_index)
-        if missing := sorted({*range(len(images.class_names))} - {*train.labels.tolist()}):
-            raise DataError(
-                f"{images.folder}: data.test_fraction={self.test_fraction:g} leaves no training image of "
-                f"{images.class_names[missing[0]]}",
-                "add images to this class, or set a smaller data.test_fraction",
-            )
-        return train, images.select_images(test_index)
+        return images.select_images(train_index), images.select_images(test_index)
 
     def _build_source(self, split: ClassFolders, keys: tuple[str, ...], training: bool) -> FileSource:
         size_bytes = len(split.paths) * self.channels * self.image_size**2
