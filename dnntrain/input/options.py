@@ -12,11 +12,6 @@ from dnntrain.protocols import DataChoice
 class ImageData(DataChoice):
     """Images with class labels. A choice adds `build() -> DataSet`."""
 
-    @property
-    def white(self) -> float | None:
-        """The value of white in image files of more than 8 bits; None: by their type."""
-        return None
-
     val_fraction: Fraction = 0.1  # fraction of each class of the training split held out for validation
     pipeline: Literal["auto", "resident", "streaming"] = (
         "auto"  # auto, resident (whole data set on the device) or streaming (read by worker processes)

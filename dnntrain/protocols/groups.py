@@ -38,6 +38,7 @@ class DataChoice(Choice):
     on_error        reaction to an unreadable example: "raise" or "skip"
     mix_block_size  number of examples of a block, within which methods mix or relate examples
     varies_images   whether reading changes training images at random
+    white           value of white in image files of more than 8 bits; None: by their type
     default_crop_padding, default_flip_probability  the values of augment=[crop,flip] for this data unless they are set
     """
 
@@ -52,6 +53,10 @@ class DataChoice(Choice):
     @property
     def varies_images(self) -> bool:
         return False
+
+    @property
+    def white(self) -> float | None:
+        return None
 
     def build(self) -> DataSet:
         raise NotImplementedError

@@ -66,14 +66,13 @@ def find_layout(root: Path) -> FolderLayout:
                 raise DataError(f"{path}: there is no class folder in it", LAYOUT_HINT)
             notes.append(f"{path.name}/ holds images without class folders, and is not used")
     train, val, test = parts["train"], labeled_parts.get("val"), labeled_parts.get("test")
-    if test is None and val is not None:
-        val, test = None, val
-        notes.append(f"{test.name}/ is the test split; a part of {train.name}/ is held out for validation")
-    elif val is not None and test is not None:
+    if val is not None and test is not None:
         notes.append(f"{train.name}/ for training, {val.name}/ for validation, {test.name}/ for the test")
-    train, val, test = (path and _enter_wrapper(path)[0] for path in (train, val, test))
-    assert train is not None
-    return FolderLayout(train, val, test, tuple(notes))
+    elif val is not None:
+        notes.append(f"{val.name}/ is the test split; a part of {train.name}/ is held out for validation")
+        val, test = None, val
+    val, test = (None if path is None else _enter_wrapper(path)[0] for path in (val, test))
+    return FolderLayout(_enter_wrapper(train)[0], val, test, tuple(notes))
 
 
 def _list_folders(folder: Path) -> list[Path]:
