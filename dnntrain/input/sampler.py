@@ -25,10 +25,9 @@ class BatchSchedule:
     batch_size, (b + 1) * batch_size); the last step has the remaining examples, or is left out with
     `drop_last`. Shares and micro-batches are contiguous.
 
-    The shares of a full step begin at multiples of `mix_block_size` if each can hold a block. Those
-    of a short last step differ by one example at most, unless a method relates examples: its blocks
-    of `kept_block_size` examples, from the first position of the step, are not divided. (A method
-    that keeps none has 1; None means `mix_block_size`.)
+    The shares of a full step begin at multiples of `mix_block_size` if each can hold a block. The
+    shares of a short last step are as equal as blocks of `kept_block_size` examples allow, which a
+    method mixes or normalizes together. It is 1 without such a method; None means `mix_block_size`.
 
     With `joins_ranks`, layers have statistics of all ranks in each pass. Pass i of all ranks
     together then covers the same contiguous positions as micro-batch i of one process with ranks
@@ -99,10 +98,26 @@ class BatchSchedule:
         They are ranges of positions relative to the step. A rank with fewer than others lacks the
         last ones.
         """
-        shares = [self._compute_share(count, other) for other in range(self.world.size)]
-        if self.joins_ranks and max(end - start for start, end in shares) > self.micro_batch_size:
+        if self.joins_ranks and self._get_largest_share(count) > self.micro_batch_size:
             return self._cut_joint_passes(count, rank)
-        return self._split(shares[rank], self.micro_batch_size)
+        return self._split(self._compute_share(count, rank), self.micro_batch_size)
+
+    def _get_largest_share(self, count: int) -> int:
+        """Return the examples of the rank with the most in a step of `count`."""
+        if count not in self._largest_shares:
+            shares = [self._compute_share(count, rank) for rank in range(self.world.size)]
+            self._largest_shares[count] = max(end - start for start, end in shares)
+        return self._largest_shares[count]
+
+    @cached_property
+    def _largest_shares(self) -> dict[int, int]:
+        """The examples of the rank with the most, by the examples of a step."""
+        return {}
+
+    @cached_property
+    def _pass_counts(self) -> dict[int, int]:
+        """The micro-batches of the rank with the most, by the examples of a step."""
+        return {}
 
     def _cut_joint_passes(self, count: int, rank: int) -> list[PositionRange]:
         """Return this rank's share of each pass, which all ranks compute together."""
@@ -153,7 +168,9 @@ class BatchSchedule:
     def count_micro_batches(self, batch: int) -> int:
         """Return the largest number of micro-batches of a rank in step `batch`."""
         count = self.count_examples(batch)
-        return max(len(self.cut_passes(count, rank)) for rank in range(self.world.size))
+        if count not in self._pass_counts:
+            self._pass_counts[count] = max(len(self.cut_passes(count, rank)) for rank in range(self.world.size))
+        return self._pass_counts[count]
 
     def get_step_ranges(self, batch: int) -> list[PositionRange]:
         """Return the micro-batches of this rank in step `batch` of an epoch.

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 #: Batch normalization needs two numbers per channel.
 _ROWS = 2
 
-
 #: Whether passes of placeholder rows run. A plain global, since backward passes run in other threads.
 _IS_IGNORING = False
 
