@@ -117,6 +117,11 @@ class NormChoice(Method):
         """Consecutive examples with statistics of their own, which ranks do not divide if they can help it."""
         return 1
 
+    @property
+    def recomputed_batches(self) -> int:
+        """Training batches of the first epoch from which an evaluation recomputes statistics."""
+        return 0
+
     def count_smallest_group(self, rank_examples: Sequence[int]) -> int:
         """Return the examples of the smallest group with statistics of its own in a forward pass.
 

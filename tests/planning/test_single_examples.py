@@ -48,6 +48,10 @@ def merge(*lines: tuple[str, ...]) -> list[str]:
         (("train.max_examples=48", "train.micro_batch_size=5"), "train.batch_size=15"),
         (("train.max_examples=48", "train.batch_size=2", *DDP), "train.batch_size=4"),
         (("train.max_examples=49", "train.duration=3ep"), "train.drop_last=true"),
+        (
+            ("train.max_examples=49", "train.duration=2step", "norm=sync", "norm.precise_bn_batches=4"),
+            "train.drop_last=true",
+        ),
     ],
 )
 def test_a_pass_of_one_example_is_rejected_with_a_line_that_works(

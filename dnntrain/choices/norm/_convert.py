@@ -38,6 +38,10 @@ class BatchNormChoice(NormChoice):
         0  # training batches that recompute the statistics before each evaluation; 0: running statistics
     )
 
+    @property
+    def recomputed_batches(self) -> int:
+        return self.precise_bn_batches
+
     def get_claims(self) -> Iterator[Claim]:
         if self.precise_bn_batches:
             yield Claim(

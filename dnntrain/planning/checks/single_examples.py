@@ -21,9 +21,10 @@ _TRIED_SIZES = 16
 def find_single_example_refusals(
     config: RunConfig, dims: ParallelDims, model: ModelFacts, timetable: EpochSchedule, total_steps: int
 ) -> Iterator[Refusal]:
-    """Find a forward pass whose statistics are of one example, if a layer has one number per channel of it.
+    """Find a forward pass with statistics of one example in a layer with one number per channel.
 
-    `total_steps` is 0 if the number of steps is not known. Only steps that the run reaches count.
+    `total_steps` is 0 if the number of steps is not known. Only steps count that the run reaches, or
+    from which it recomputes statistics.
     """
     if model.batch_norm_values != 1 or not config.norm.batch_statistics:
         return
@@ -36,9 +37,11 @@ def find_single_example_refusals(
     else:
         steps = f"each step of {pluralize(examples, 'example')}"
     ranks = f" on {dims.data_ranks} data ranks" if dims.data_ranks > 1 else ""
+    micro_batch_size = config.train.micro_batch_size
+    micro_batches = f" in micro-batches of {micro_batch_size}" if micro_batch_size else ""
     yield Refusal(
         f"batch norm in {model.name} sees one number per channel of an example, so it cannot train on one example "
-        f"alone, as in {steps}{ranks} (train.batch_size={config.train.batch_size}, {timetable.examples} training "
+        f"alone, as in {steps}{ranks}{micro_batches} (train.batch_size={config.train.batch_size}, {timetable.examples} training "
         "examples)",
         _suggest(config, dims, timetable, total_steps, is_last=examples < size),
     )
@@ -53,7 +56,8 @@ def _find_single_step(
         size for size, _ in compute_micro_batches(config, dims, timetable.examples, timetable).values()
     )
     for epoch, size in timetable.changes:
-        is_epoch_complete = not total_steps or timetable.step_at(epoch + 1) <= total_steps
+        last_step = max(total_steps, 0 if epoch else config.norm.recomputed_batches)
+        is_epoch_complete = not total_steps or timetable.step_at(epoch + 1) <= last_step
         last_examples = timetable.count_last_examples(size) if is_epoch_complete else 0
         for examples in (size, last_examples):
             passes = cut_all_ranks(replace(schedule, batch_size=size, micro_batch_size=micro_batch_size), examples)
