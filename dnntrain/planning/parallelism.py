@@ -176,15 +176,14 @@ def cut_all_ranks(schedule: BatchSchedule, examples: int) -> list[list[PositionR
 
 
 def find_kept_block_size(config: RunConfig) -> int:
-    """Return the size of the blocks of examples that no rank divides in a short last step.
+    """Return the size of the blocks of examples that ranks do not divide, also in a short step.
 
-    Methods that mix examples need `data.mix_block_size`. Methods that relate examples leave out the
-    short step.
+    Methods that mix or relate examples need `data.mix_block_size`.
     """
-    is_mixing = any(
-        isinstance(choice, Method) and choice.example_relation == "mixes" for choice in config.name_choices().values()
+    has_relation = any(
+        isinstance(choice, Method) and choice.example_relation for choice in config.name_choices().values()
     )
-    return math.lcm(config.data.mix_block_size if is_mixing else 1, config.norm.kept_block_size)
+    return math.lcm(config.data.mix_block_size if has_relation else 1, config.norm.kept_block_size)
 
 
 def _choose_micro_batch_size(share: int, stages: int, block: int) -> int:
