@@ -84,14 +84,16 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
     card = read_json(path / "config.json")
     try:
         spec = parse_model_spec(card)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except ValueError as error:
+        problem = f"damaged: {error}" if card else "missing or damaged"
         raise CheckpointError(
-            f"{path} holds no finished model: config.json is missing or damaged",
+            f"{path} holds no finished model: config.json is {problem}",
             f"finish it with: dnntrain resume {path}",
         ) from None
     check_trusted(load_config(path / "config.yaml"), path, overrides)
     _check_sha256(path / "model.safetensors", card.get("dnntrain", {}).get("sha256"))
     config = _compose_config(path, overrides)
+    _check_output(config, spec, path / "config.json")
     model = build_network(config.model, config.norm, path, spec)
     if ranges := card.get("dnntrain", {}).get("quantized_ranges"):
         model = _add_rounding(model, spec.inputs.shape, ranges, path)
@@ -121,11 +123,21 @@ def _check_sha256(file: Path, expected_sha256: str | None) -> None:
         )
 
 
+def _check_output(config: RunConfig, spec: ModelSpec, file: Path) -> None:
+    """Check that the class names and the output of `spec` belong together. Raises CheckpointError if not."""
+    output = config.task.build(spec.inputs, spec.targets)
+    if output.shape != spec.output.shape:
+        raise CheckpointError(
+            f"{file} is damaged: its {spec.targets.describe()} do not fit an output of the shape {list(spec.output.shape)}",
+            "restore it from a copy, or train the run again",
+        )
+
+
 def _add_rounding(model: nn.Module, shape: tuple[int, int, int], ranges: Any, path: Path) -> nn.Module:
     """Return `model` with the integer rounding that it was trained with."""
     try:
         return apply_ranges(model, shape, ranges)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
             f"{path / 'config.json'}: the ranges of the quantized model are damaged ({error})", "train the run again"
         ) from None

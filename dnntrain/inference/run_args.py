@@ -14,7 +14,7 @@ from dnntrain.config.decode import load_config
 from dnntrain.config.paths import find_paths
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import suggest_run
-from dnntrain.utils.words import split_config_dir, split_words
+from dnntrain.utils.words import read_words, split_config_dir
 
 
 def custom_code_refs(config: Mapping[str, Any]) -> list[str]:
@@ -63,7 +63,7 @@ def merge_saved_overrides(
     `overrides` replace the run's own. Paths come from the saved configuration, because the saved
     words may be relative to another working directory.
     """
-    words = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
+    words = read_words(path / "overrides.txt")
     saved_config_dir, saved_overrides = split_config_dir(words)
     given_keys = {_get_key(item) for item in overrides} | {"run_dir", "resume"}
     path_overrides = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -84,7 +85,8 @@ def decode_in_batches(
         for start in range(0, len(files), batch_size)
     ]
     normalize = Normalizer(input_shape, mean, std, "cpu", channels_last=False)
-    with closing(read_ahead(reader, requests, workers, "cpu")) as replies:
+    batch_bytes = min(batch_size, len(files)) * math.prod(input_shape)
+    with closing(read_ahead(reader, requests, workers, "cpu", batch_bytes, "--workers ")) as replies:
         for reply in replies:
             read_count = len(reply.examples)
             images = torch.empty(0, *input_shape)

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from dnntrain.errors import DataError
 from dnntrain.input.augment import Augmentation, augment_image
@@ -77,7 +77,11 @@ class Reader(Dataset[Reply]):
 
     def __getitem__(self, request: Request) -> Reply:
         try:
-            return self._build_reply(request)
+            reply = self._build_reply(request)
+            if get_worker_info() is not None:
+                # Here and not when the reply is sent, where a failure would be lost.
+                reply.rows.share_memory_()  # type: ignore[no-untyped-call]
+            return reply
         except Exception as caught_error:
             error = explain_error(caught_error)
             if error is None:

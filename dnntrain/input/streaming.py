@@ -5,6 +5,7 @@ They read, decode and augment image by image.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -24,14 +25,20 @@ from dnntrain.input.augment import NO_AUGMENTATION
 from dnntrain.input.normalize import Normalizer
 from dnntrain.input.reader import Reader, Reply, Request
 from dnntrain.input.sampler import BatchSchedules
+from dnntrain.input.shared_memory import check_shared_memory
 from dnntrain.input.source import Source
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols import Batch, BatchTransform, DataChoice, StepBatch
+from dnntrain.utils.explain_error import make_full_error
 from dnntrain.utils.hardware import count_cores
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.rng import Index, Key
+from dnntrain.utils.stop_request import find_stop_error
 
 _MAX_WORKERS = 8
+
+#: Seconds after which a wait for data looks whether a signal asked to stop.
+_POLL_S = 1.0
 
 
 class StreamingPipeline:
@@ -55,6 +62,7 @@ class StreamingPipeline:
         self._schedules = schedules
         schedule = schedules.get_schedule(0)
         self._seed = schedule.seed
+        self._batch_bytes = schedule.micro_batch_size * math.prod(normalize.shape)
         self._receive = Receiver(reader.source, normalize, device)
         self._workers = choose_worker_count(workers, schedule.world.size)
         self._device = device
@@ -70,7 +78,9 @@ class StreamingPipeline:
             return self._last_batch
         if self._replies is None or step != self._next:
             self._replies = None
-            self._replies = read_ahead(self._reader, Requests(self._schedules, step), self._workers, self._device)
+            self._replies = read_ahead(
+                self._reader, Requests(self._schedules, step), self._workers, self._device, self._batch_bytes
+            )
         epoch, batch = self._schedules.timetable.locate_step(step)
         schedule = self._schedules.get_schedule(epoch)
         try:
@@ -107,8 +117,6 @@ class Receiver:
         self._device = device
 
     def __call__(self, reply: Reply) -> Batch:
-        if reply.refusal is not None:
-            raise make_exit_error(*reply.refusal)
         if reply.failures:
             self._source.failures.update(reply.failures)
             check_failure_limit(self._source.failures, len(self._source))
@@ -159,7 +167,8 @@ def stream_batches(
     requests = [Request(indices[positions_of_batch], positions_of_batch, 0) for positions_of_batch in position_chunks]
     receive = Receiver(source, normalize, device)
     workers = choose_worker_count(options.num_workers, ranks) if len(requests) > 1 else 0
-    with closing(read_ahead(reader, requests, workers, device)) as replies:
+    batch_bytes = max((len(request.examples) for request in requests), default=0) * math.prod(normalize.shape)
+    with closing(read_ahead(reader, requests, workers, device, batch_bytes)) as replies:
         for reply in replies:
             batch = receive(reply)
             if len(batch):
@@ -167,17 +176,25 @@ def stream_batches(
 
 
 def read_ahead(
-    reader: Reader, requests: Sampler[Request] | Sequence[Request], workers: int, device: str
+    reader: Reader,
+    requests: Sampler[Request] | Sequence[Request],
+    workers: int,
+    device: str,
+    batch_bytes: int,
+    option: str = "data.num_workers=",
 ) -> Generator[Reply]:
     """Yield the replies to `requests` in order, from `workers` processes.
 
     Each process stays two requests ahead. With 0 workers, this process reads. Workers are forked if
     the system supports it: other start methods run the user's own script again. Workers never touch
-    the device, and compute in one thread.
+    the device, and compute in one thread. `batch_bytes` is the size of the largest reply, `option`
+    the setting of `workers` without its value. Raises ConfigError if /dev/shm has no room for the replies, and Stopped
+    if a signal asks to stop during a wait.
     """
     if workers == 0:
-        yield from (reader[request] for request in requests)
+        yield from (_check_reply(reader[request]) for request in requests)
         return
+    check_shared_memory(batch_bytes, workers, option=option)
     loader: DataLoader[Reply] = DataLoader(
         reader,
         sampler=requests,
@@ -185,6 +202,7 @@ def read_ahead(
         num_workers=workers,
         pin_memory=device.startswith("cuda"),
         multiprocessing_context="fork" if hasattr(os, "fork") else None,
+        timeout=_POLL_S,
         collate_fn=_return_reply,
         worker_init_fn=_start_worker,
         # A loader draws a seed for its workers, which use none; torch's own generator would shift
@@ -196,11 +214,11 @@ def read_ahead(
         # this process could hold.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         warnings.filterwarnings("ignore", message=".*worker processes in total.*")
-        replies = iter(loader)
+        replies = _start_workers(loader)
     try:
         while True:
             try:
-                yield next(replies)
+                yield _check_reply(_wait_for_reply(replies))
             except StopIteration:
                 return
             # A worker that dies while it sends images breaks the connection before torch notices
@@ -211,6 +229,35 @@ def read_ahead(
         shut_down = getattr(replies, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
+
+
+def _start_workers(loader: DataLoader[Reply]) -> Iterator[Reply]:
+    """Start the processes of `loader`. Raises CheckpointError if /dev/shm has no room for their queues."""
+    try:
+        return iter(loader)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise make_full_error(str(error.strerror)) from error
+
+
+def _check_reply(reply: Reply) -> Reply:
+    """Return `reply`. Raises the error that its reader met, if any."""
+    if reply.refusal is not None:
+        raise make_exit_error(*reply.refusal)
+    return reply
+
+
+def _wait_for_reply(replies: Iterator[Reply]) -> Reply:
+    """Return the next reply, however long it takes, unless a signal asks this process to stop."""
+    while True:
+        try:
+            return next(replies)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+        if (stop_error := find_stop_error()) is not None:
+            raise stop_error
 
 
 def choose_worker_count(workers: int | None, ranks: int) -> int:

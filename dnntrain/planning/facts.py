@@ -29,7 +29,8 @@ from dnntrain.utils.user_code import describe_value, make_result_error
 def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
     """Return the sizes of the data set and of its splits."""
     dataset = data.dataset
-    resident = config.data.pipeline != "streaming" and dataset.train.get_resident_images() is not None
+    is_read_again = dataset.train.get_resident_images() is None
+    resident = config.data.pipeline != "streaming" and not is_read_again
     return DataFacts(
         name=get_choice_name(config, "data"),
         train=len(data.train),
@@ -38,6 +39,7 @@ def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
         spec=data.spec,
         resident=resident,
         notes=dataset.notes,
+        is_read_again=is_read_again,
     )
 
 

@@ -19,7 +19,11 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Sizes of the data set: the examples of each split, and their form."""
+    """Sizes of the data set: the examples of each split, and their form.
+
+    resident       whether training keeps all images in memory
+    is_read_again  whether every image is read each time it is used, also in an evaluation
+    """
 
     name: str
     train: int
@@ -28,6 +32,7 @@ class DataFacts:
     spec: ModelSpec
     resident: bool
     notes: tuple[str, ...] = ()
+    is_read_again: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry `data` of plan.json.

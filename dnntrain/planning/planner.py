@@ -12,7 +12,7 @@ from dnntrain.distributed.parallel_dims import ParallelDims, is_forward_collecti
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.planning.batch_size import build_batch_size_schedule, is_batch_size_scheduled, with_schedule_length
 from dnntrain.planning.checks.combinations import find_refusals, find_unmet_requirements
-from dnntrain.planning.checks.memory import check_state_fits
+from dnntrain.planning.checks.memory import check_reader_memory, check_state_fits
 from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
 from dnntrain.planning.checks.single_examples import find_single_example_refusals
 from dnntrain.planning.memory import estimate_memory
@@ -89,6 +89,7 @@ def make_plan(
         notes += [note for note in norm_notes if size == sizes.largest]
     memory = estimate_memory(config, data, model, micro_batch_size, policy, process_bytes, dims)
     check_state_fits(config, memory, hardware, ranks)
+    check_reader_memory(config, data, micro_batch_size, ranks)
     return Plan(
         name=config.name,
         layout=config.resolved["parallel"]["name"],

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from dnntrain.input.shared_memory import read_free_shared_bytes
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.units import format_bytes
@@ -29,6 +30,9 @@ _REQUIRED_PACKAGES = (
     "torchao",
 )
 _OPTIONAL_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "timm", "tensorboard", "mlflow")
+
+#: Room for the batches of eight reading processes: 32 images of 224 × 224 pixels in each batch.
+_SHARED_BYTES_OF_READERS = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ def run_checks() -> list[Check]:
         _check_processor,
         _check_load,
         _check_memory,
+        _check_shared_memory,
         _check_folders,
         _check_ports,
         _check_data,
@@ -106,6 +111,16 @@ def _check_memory() -> list[Check]:
         Check("ok", "memory", format_bytes(probe_hardware("cpu").memory_bytes)),
         Check(level, "free disk", f"{format_bytes(free)} here"),
     ]
+
+
+def _check_shared_memory() -> list[Check]:
+    free_bytes = read_free_shared_bytes()
+    if free_bytes is None:
+        return []
+    if free_bytes >= _SHARED_BYTES_OF_READERS:
+        return [Check("ok", "/dev/shm", f"{format_bytes(free_bytes)} free")]
+    text = "reading processes (data.num_workers) may not fit; give it more room: docker run --shm-size=1g"
+    return [Check("note", "/dev/shm", f"{format_bytes(free_bytes)} free: {text}")]
 
 
 def _check_folders() -> list[Check]:

@@ -18,7 +18,7 @@ def main() -> int:
     from dnntrain.errors import DnntrainError
     from dnntrain.run.runner import run_training
     from dnntrain.utils.error_boundary import ErrorBoundary
-    from dnntrain.utils.words import split_words
+    from dnntrain.utils.words import read_words
     from dnntrain.utils.world import World
 
     path = Path(sys.argv[1])
@@ -28,7 +28,7 @@ def main() -> int:
         return decode_config({**load_config(path / "config.yaml"), "run_dir": str(path)})
 
     with ErrorBoundary() as boundary:
-        overrides = split_words((path / "overrides.txt").read_text(encoding="utf-8"))
+        overrides = read_words(path / "overrides.txt")
         display = os.environ.get("DNNTRAIN_DISPLAY", "auto")
         try:
             run_training(read_config, World.from_environ(), display=display, overrides=overrides)

@@ -6,6 +6,7 @@ A rollback restores the last checkpoint, reduces the learning rate and skips the
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from dnntrain.checkpoint.checkpoint import read_newest_checkpoint, restore_state
 from dnntrain.errors import DivergedError
 from dnntrain.training.loop import run_loop
 from dnntrain.training.step_guards import RollbackRequest
+from dnntrain.utils.stop_request import WaitStopped
 
 if TYPE_CHECKING:
     from dnntrain.training.trainer import Trainer
@@ -25,16 +27,22 @@ def run_with_rollback(trainer: Trainer, checkpoints: Path, warn: Callable[[str],
     """
     guard_runner = trainer.guard_runner
     if guard_runner is None or not guard_runner.can_roll_back:
-        run_loop(trainer.loop)
+        _run_until_stopped(trainer)
         return
     # There is always a checkpoint to return to.
     trainer.checkpointer(trainer.loop.progress.step)
     while True:
         try:
-            run_loop(trainer.loop)
+            _run_until_stopped(trainer)
             return
         except RollbackRequest as request:
             roll_back(trainer, checkpoints, request, warn)
+
+
+def _run_until_stopped(trainer: Trainer) -> None:
+    """Run the loop. A signal that ends a wait for data ends it between two steps."""
+    with suppress(WaitStopped):
+        run_loop(trainer.loop)
 
 
 def roll_back(trainer: Trainer, checkpoints: Path, request: RollbackRequest, warn: Callable[[str], None]) -> None:

@@ -8,12 +8,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from dnntrain.errors import Stopped
+from dnntrain.protocols import StepBatch
+from dnntrain.training.loop import Batches
 from dnntrain.training.progress import Progress
 from dnntrain.utils.signals import SIGNALS, signal_handlers
+from dnntrain.utils.stop_request import WaitStopped, clear_stop_request, request_stop
 
 #: Steps between two agreements of several ranks on a signal; fewer if they take longer than these
 #: seconds.
 _AGREE_STEPS, _AGREE_S = 8, 2.0
+
+#: Seconds for which one of several ranks waits for its data after a signal, before it ends the run.
+_WAIT_S = 30.0
 
 
 class SignalWatch:
@@ -33,11 +40,13 @@ class SignalWatch:
     def __enter__(self) -> SignalWatch:
         self._agreed_step, self._agreed_s = self._progress.step, time.perf_counter()
         self._next_step = self._progress.step + 1
+        clear_stop_request()
         self._handlers.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._handlers.__exit__(None, None, None)
+        clear_stop_request()
 
     def agree_on_stop(self, step: int) -> None:
         """End all ranks between steps if one has received a signal.
@@ -62,6 +71,8 @@ class SignalWatch:
         if self._received_signal is not None:
             os._exit(SIGNALS[signal.Signals(number)])
         self._received_signal = number
+        # Several ranks agree on their last step; one that waits for data alone does not end at once.
+        request_stop(number, 0.0 if self._any_rank is None else _WAIT_S)
         if self._any_rank is None:
             self._progress.signal = number
         # Not print: the terminal may be gone (SIGHUP), or in the middle of a line.
@@ -69,3 +80,23 @@ class SignalWatch:
             os.write(
                 2, f"{signal.Signals(number).name}: saving at the end of this step; again to end at once\n".encode()
             )
+
+
+class StoppableBatches:
+    """The batches of a run in one process; a wait for them ends at a signal.
+
+    No rank waits for this one, so its state after the last step can be saved.
+    """
+
+    def __init__(self, batches: Batches, progress: Progress) -> None:
+        self._batches = batches
+        self._progress = progress
+
+    def take(self, step: int) -> StepBatch:
+        """Return the batches of step `step`. Raises WaitStopped if a signal ends the wait."""
+        try:
+            return self._batches.take(step)
+        except Stopped as error:
+            if self._progress.signal is None:
+                raise
+            raise WaitStopped from error

@@ -53,7 +53,7 @@ from dnntrain.training.progress import Progress
 from dnntrain.training.scheduled_values import bind_scheduled_values, get_learning_rate, make_scheduled_reader
 from dnntrain.training.setup import RunSetup, apply_model_transforms
 from dnntrain.training.step_guards import GuardRunner, rollback_targets
-from dnntrain.training.stop_signals import SignalWatch
+from dnntrain.training.stop_signals import SignalWatch, StoppableBatches
 from dnntrain.utils.rng import Index, derive_seed
 from dnntrain.utils.world import World
 
@@ -399,10 +399,11 @@ def build_loop(
     hooks, plan, metrics = setup.hooks, setup.plan, evaluation.metrics
     signals = SignalWatch(progress, partial(reduce_any_flags, device=setup.device) if plan.ranks > 1 else None)
     guard_runner = _build_guard_runner(setup, place, model, executor, saving, metrics, progress)
+    batches = pipeline if plan.ranks > 1 else StoppableBatches(pipeline, progress)
     update = hooks.optimizer_step or run_plain_step
     loop = Loop(
         progress=progress,
-        batches=guard_runner.time_batches(pipeline) if guard_runner else pipeline,
+        batches=guard_runner.time_batches(batches) if guard_runner else batches,
         setters=bind_scheduled_values(
             hooks.scheduled_values, model.optimizers, model.model, must_find=plan.degrees.pp == 1
         ),

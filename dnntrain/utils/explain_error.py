@@ -75,12 +75,17 @@ def _explain_full_disk(error: BaseException) -> CheckpointError:
     filename = getattr(error, "filename", None)
     text = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
     if _SHARED_MEMORY.search(f"{filename} {text}"):
-        return CheckpointError(
-            f"/dev/shm is full: {text}",
-            "give it more room (docker run --shm-size=1g), or use fewer data.num_workers; 0 needs none",
-        )
+        return make_full_error(text)
     place = f": {filename}" if filename else ""
     return CheckpointError(f"{text}{place}", "free some disk space, then run the same command again")
+
+
+def make_full_error(reason: str) -> CheckpointError:
+    """Return the error for shared memory, through which reading processes pass batches, that is full."""
+    return CheckpointError(
+        f"/dev/shm is full: {reason}",
+        "give it more room (docker run --shm-size=1g), or use fewer data.num_workers; 0 needs none",
+    )
 
 
 def _explain_file_error(error: Exception) -> DnntrainError | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dnntrain.errors import CheckpointError
+
 #: The only option that is part of a configuration.
 _CONFIG_DIR = "--config-dir="
 
@@ -26,6 +28,16 @@ def split_words(text: str) -> list[str]:
     import shlex
 
     return shlex.split(text)
+
+
+def read_words(path: Path) -> list[str]:
+    """Read the words in the file `path`. Raises CheckpointError if it is missing or damaged."""
+    try:
+        return split_words(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}", "restore it from a copy") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}", "restore it from a copy") from None
 
 
 def add_config_dir(config_dir: str | Path | None, overrides: Sequence[str]) -> tuple[str, ...]:

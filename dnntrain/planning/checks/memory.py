@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,9 @@ from torch import nn
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
-from dnntrain.planning.plan import Memory
+from dnntrain.input.shared_memory import check_shared_memory
+from dnntrain.input.streaming import choose_worker_count
+from dnntrain.planning.plan import DataFacts, Memory
 from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.hardware import Hardware, probe_hardware, read_memory_bytes
 from dnntrain.utils.units import format_bytes, format_count
@@ -64,6 +67,19 @@ def check_state_fits(config: RunConfig, memory: Memory, hardware: Hardware, rank
             f"{format_bytes(hardware.memory_bytes)}",
             _HINT,
         )
+
+
+def check_reader_memory(config: RunConfig, data: DataFacts, micro_batch_size: int, ranks: int) -> None:
+    """Check that /dev/shm holds the batches of the processes that read training and validation images.
+
+    Raises ConfigError, which names the number of workers that fit.
+    """
+    if data.resident or config.cluster.world_size is not None:
+        return
+    sharing_ranks = max(1, ranks // max(config.launch.nodes, 1))
+    evaluated = min(config.eval.batch_size, max(data.val, data.test)) if data.is_read_again else 0
+    batch_bytes = (micro_batch_size + evaluated) * math.prod(data.spec.inputs.shape)
+    check_shared_memory(batch_bytes, choose_worker_count(config.data.num_workers, ranks), sharing_ranks)
 
 
 def _name_model(config: RunConfig) -> str:
