@@ -7,7 +7,7 @@ from composition import LAYOUTS, Composition, read_table
 from methods import Tried, methods
 from rank_pool import Pool
 
-#: Methods that stand for all in the quick run of the tests: schedules, state, decisions, batches, clipping at once.
+#: Methods that stand for all: schedules, state, decisions, batches, clipping at once.
 QUICK = {"reg=[label_smoothing,grad_clip] +augment=[mixup] average=[ema] sched=plateau"}
 
 
@@ -21,15 +21,15 @@ def stated() -> dict[tuple[str, str], str]:
     return read_table()
 
 
-#: Of the other methods every so many is tried in each run of the tests, all of them by `pytest -m long`.
+#: Of the other methods every so many is tried by scripts/test --all, all of them by `pytest -m long`.
 SAMPLED = 6
 
 
 def rows() -> list[object]:
     found = []
     for number, method in enumerate(methods()):
-        marks = [] if method.name in QUICK else [pytest.mark.slow]
-        if marks and number % SAMPLED:
+        marks = [pytest.mark.slow]
+        if method.name not in QUICK and number % SAMPLED:
             marks.append(pytest.mark.long)
         found.append(pytest.param(method, id=method.name, marks=marks))
     return found

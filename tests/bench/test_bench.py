@@ -58,6 +58,7 @@ def test_a_setting_that_cannot_be_is_refused(words: list[str], reason: str, shor
     assert reason in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_left_out_aloud(short_run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["export", str(short_run), "--format=onnx", f"--path={tmp_path}/onnx"]) == 0
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"")

@@ -158,6 +158,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_each_trial_is_the_run_that_its_line_alone_makes(finished: Path, tmp_path: Path) -> None:
     alone = trained(tmp_path / "alone", *TINY, "optim.lr=0.002")
     folder = by_trial(finished)["optim.lr=0.002"]

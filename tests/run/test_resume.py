@@ -73,6 +73,7 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return word, folder
 
 
+@pytest.mark.slow
 def test_a_stop_in_mid_epoch_by_sigterm_and_sigkill_changes_no_bit(
     undisturbed: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -89,9 +90,9 @@ def test_a_stop_in_mid_epoch_by_sigterm_and_sigkill_changes_no_bit(
     ("number", "code", "status"),
     [
         (signal.SIGINT, 130, "interrupted"),
-        (signal.SIGHUP, 75, "preempted"),
+        pytest.param(signal.SIGHUP, 75, "preempted", marks=pytest.mark.slow),
         (signal.SIGUSR1, 75, "preempted"),
-        (signal.SIGUSR2, 75, "preempted"),
+        pytest.param(signal.SIGUSR2, 75, "preempted", marks=pytest.mark.slow),
     ],
 )
 def test_each_signal_saves_and_ends_with_its_code(
@@ -154,6 +155,7 @@ def test_resume_shows_what_changes(tmp_path: Path, capsys: pytest.CaptureFixture
     assert result(tmp_path / "run")["steps"] == 40
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_passed_over_and_the_run_ends_the_same(tmp_path: Path) -> None:
     finish(tmp_path / "whole")
     stop_at(tmp_path / "run", 60, signal.SIGTERM)
@@ -265,6 +267,7 @@ def test_ten_stops_at_random_moments_change_no_bit(
         assert_equal_runs(folder, whole)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     assert process.stderr is not None

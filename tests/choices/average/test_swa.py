@@ -119,6 +119,7 @@ def test_a_run_that_would_average_nothing_is_refused(knobs: Swa, total: int) -> 
         knobs.build(context(total_steps=total))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_goes_on_ends_bitwise_as_the_undisturbed_one(tmp_path: Path) -> None:
     words = ("model=resnet20", "model.width=4", "train.duration=60step", "train.batch_size=16", "train.max_examples=64")
     line = [

@@ -133,7 +133,9 @@ def test_rollbacks_to_the_same_step_are_each_told_once_and_all_are_in_the_metric
 
 
 @pytest.mark.parametrize("action", ["skip", "rollback"])
-@pytest.mark.parametrize("left", [10, 15, 25])
+@pytest.mark.parametrize(
+    "left", [pytest.param(10, marks=pytest.mark.slow), 15, pytest.param(25, marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_broken_off_before_or_after_goes_on_bitwise(action: str, left: int, faulty: Faulty) -> None:
     words = (*SPIKE, f"monitor.loss_spike.action={action}")
     whole = faulty("whole", *words)
@@ -166,7 +168,9 @@ def test_where_units_die_the_run_goes_back_to_before_it_at_a_lower_rate(faulty: 
     assert (folder / "checkpoints" / "BEST").read_text().strip() == f"step-{best}"
 
 
-@pytest.mark.parametrize("left", [5, 15, 25])
+@pytest.mark.parametrize(
+    "left", [pytest.param(5, marks=pytest.mark.slow), 15, pytest.param(25, marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_broken_off_after_it_went_back_for_dead_units_goes_on_bitwise(left: int, faulty: Faulty) -> None:
     whole = faulty("whole", *DEATH)
     again = whole.with_name("again")

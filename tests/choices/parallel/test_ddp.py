@@ -46,7 +46,7 @@ def assert_same_run(folder: Path, reference: Path) -> None:
     assert result(folder)["value"] == result(reference)["value"]
 
 
-@pytest.mark.parametrize("word", ["+parallel=ddp", "parallel=ddp"])
+@pytest.mark.parametrize("word", ["+parallel=ddp", pytest.param("parallel=ddp", marks=pytest.mark.slow)])
 def test_two_ranks_started_by_the_command_train_the_run_of_one_process(
     word: str, one_process: Path, tmp_path: Path, dnntrain: Run
 ) -> None:
@@ -56,6 +56,7 @@ def test_two_ranks_started_by_the_command_train_the_run_of_one_process(
     assert_same_run(tmp_path / "two", one_process)
 
 
+@pytest.mark.slow
 def test_two_ranks_under_torchrun_share_one_run_directory(one_process: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dnntrain"]
     done = subprocess.run(
@@ -71,6 +72,7 @@ def test_two_ranks_under_torchrun_share_one_run_directory(one_process: Path, tmp
     assert_same_run(folder, one_process)
 
 
+@pytest.mark.slow
 def test_one_model_in_several_processes_is_refused(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dnntrain"]
     done = subprocess.run(
@@ -90,6 +92,7 @@ def test_seconds_are_refused_where_each_rank_has_a_clock(dnntrain: Run) -> None:
 STOPPED = (*LINE, "log.every=7step", "checkpoint.every=3step", "model.dropout=0.2", "parallel=ddp", "launch.nproc=2")
 
 
+@pytest.mark.slow
 def test_ranks_that_are_stopped_by_the_parents_signal_go_on_bitwise(tmp_path: Path, dnntrain: Run) -> None:
     words = [word for word in STOPPED if word not in ("log.every=1step", "train.duration=20step")]
     words += ["train.duration=200step"]
