@@ -40,6 +40,10 @@ _MAX_WORKERS = 8
 #: Seconds after which a wait for data looks whether a signal asked to stop.
 _POLL_S = 1.0
 
+#: Seconds for which a wait continues after that signal, if the state cannot be saved within it: in an
+#: evaluation, or if other ranks wait for this one.
+_GRACE_S = 10.0
+
 
 class StreamingPipeline:
     """Returns the micro-batches of the workers in order.
@@ -62,6 +66,7 @@ class StreamingPipeline:
         self._schedules = schedules
         schedule = schedules.get_schedule(0)
         self._seed = schedule.seed
+        self._grace_s = 0.0 if schedule.world.size == 1 else _GRACE_S
         self._batch_bytes = schedule.micro_batch_size * math.prod(normalize.shape)
         self._receive = Receiver(reader.source, normalize, device)
         self._workers = choose_worker_count(workers, schedule.world.size)
@@ -79,7 +84,12 @@ class StreamingPipeline:
         if self._replies is None or step != self._next:
             self._replies = None
             self._replies = read_ahead(
-                self._reader, Requests(self._schedules, step), self._workers, self._device, self._batch_bytes
+                self._reader,
+                Requests(self._schedules, step),
+                self._workers,
+                self._device,
+                self._batch_bytes,
+                grace_s=self._grace_s,
             )
         epoch, batch = self._schedules.timetable.locate_step(step)
         schedule = self._schedules.get_schedule(epoch)
@@ -182,6 +192,7 @@ def read_ahead(
     device: str,
     batch_bytes: int,
     option: str = "data.num_workers=",
+    grace_s: float = _GRACE_S,
 ) -> Generator[Reply]:
     """Yield the replies to `requests` in order, from `workers` processes.
 
@@ -189,7 +200,7 @@ def read_ahead(
     the system supports it: other start methods run the user's own script again. Workers never touch
     the device, and compute in one thread. `batch_bytes` is the size of the largest reply, `option`
     the setting of `workers` without its value. Raises ConfigError if /dev/shm has no room for the replies, and Stopped
-    if a signal asks to stop during a wait.
+    if a signal asked to stop `grace_s` seconds ago and a reply is still missing.
     """
     if workers == 0:
         yield from (_check_reply(reader[request]) for request in requests)
@@ -218,7 +229,7 @@ def read_ahead(
     try:
         while True:
             try:
-                yield _check_reply(_wait_for_reply(replies))
+                yield _check_reply(_wait_for_reply(replies, grace_s))
             except StopIteration:
                 return
             # A worker that dies while it sends images breaks the connection before torch notices
@@ -248,7 +259,7 @@ def _check_reply(reply: Reply) -> Reply:
     return reply
 
 
-def _wait_for_reply(replies: Iterator[Reply]) -> Reply:
+def _wait_for_reply(replies: Iterator[Reply], grace_s: float) -> Reply:
     """Return the next reply, however long it takes, unless a signal asks this process to stop."""
     while True:
         try:
@@ -256,7 +267,7 @@ def _wait_for_reply(replies: Iterator[Reply]) -> Reply:
         except RuntimeError as error:
             if not str(error).startswith("DataLoader timed out"):
                 raise
-        if (stop_error := find_stop_error()) is not None:
+        if (stop_error := find_stop_error(grace_s)) is not None:
             raise stop_error
 
 

@@ -19,9 +19,6 @@ from dnntrain.utils.stop_request import WaitStopped, clear_stop_request, request
 #: seconds.
 _AGREE_STEPS, _AGREE_S = 8, 2.0
 
-#: Seconds for which one of several ranks waits for its data after a signal, before it ends the run.
-_WAIT_S = 30.0
-
 
 class SignalWatch:
     """Turn the first signal into a request to save and end.
@@ -71,8 +68,7 @@ class SignalWatch:
         if self._received_signal is not None:
             os._exit(SIGNALS[signal.Signals(number)])
         self._received_signal = number
-        # Several ranks agree on their last step; one that waits for data alone does not end at once.
-        request_stop(number, 0.0 if self._any_rank is None else _WAIT_S)
+        request_stop(number)
         if self._any_rank is None:
             self._progress.signal = number
         # Not print: the terminal may be gone (SIGHUP), or in the middle of a line.

@@ -11,13 +11,13 @@ import time
 
 from dnntrain.errors import Interrupted, Preempted, Stopped
 
-#: The signal and the time from which waits end, if there is a request.
+#: The signal and the time of the request, if there is one.
 _requests: dict[str, float] = {}
 
 
-def request_stop(number: int, grace_s: float = 0.0) -> None:
-    """Ask all waits of this process to end because of the signal `number`, after `grace_s` seconds."""
-    _requests.update(signal=number, from_s=time.monotonic() + grace_s)
+def request_stop(number: int) -> None:
+    """Ask all waits of this process to end because of the signal `number`."""
+    _requests.update(signal=number, at_s=time.monotonic())
 
 
 def clear_stop_request() -> None:
@@ -29,9 +29,9 @@ class WaitStopped(Exception):
     """A wait for data has ended because of a signal; the state is that of the last step."""
 
 
-def find_stop_error() -> Stopped | None:
-    """Return the error that ends a wait if a stop was requested, else None."""
-    if not _requests or time.monotonic() < _requests["from_s"]:
+def find_stop_error(grace_s: float) -> Stopped | None:
+    """Return the error that ends a wait if a stop was requested `grace_s` seconds ago, else None."""
+    if not _requests or time.monotonic() < _requests["at_s"] + grace_s:
         return None
     number = int(_requests["signal"])
     text = f"{signal.Signals(number).name}: stopped while waiting for data; earlier checkpoints are kept"

@@ -48,7 +48,7 @@ class SlowSource(ArraySource):
 def _read(source: ArraySource, workers: int = 1) -> Iterator[Reply]:
     reader = Reader(source, NO_AUGMENTATION, 0, False, candidates=None, training=False)
     requests = [Request(np.array([number]), np.array([number]), 0) for number in range(8)]
-    return read_ahead(reader, requests, workers, "cpu", batch_bytes=16)
+    return read_ahead(reader, requests, workers, "cpu", batch_bytes=16, grace_s=0.0)
 
 
 def test_workers_need_two_batches_each_and_two_more() -> None:
