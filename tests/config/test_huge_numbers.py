@@ -1,4 +1,4 @@
-"""Numbers and paths of any length are refused with a message, never with a traceback."""
+"""Numbers and paths of any length are rejected with a message, never with a traceback."""
 
 from __future__ import annotations
 
