@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 
 from dnntrain.cli.parser import Arguments, parse_arguments
 from dnntrain.utils.error_boundary import ErrorBoundary
+from dnntrain.utils.memory_limit import check_memory_limit
+
+_COMMANDS_WITHOUT_TORCH = frozenset({"ls", "config", "schema", "completion", "report"})
 
 
 def run_console_script() -> None:
@@ -35,6 +38,8 @@ def _find_command(arguments: Arguments) -> Callable[[Arguments], int]:
     """Return the function `run` of the command's file, or the one that answers help and version."""
     if arguments.help or arguments.version:
         return _print_help
+    if arguments.command not in _COMMANDS_WITHOUT_TORCH:
+        check_memory_limit()
     module = importlib.import_module(f"dnntrain.cli.commands.{arguments.command}")
     run: Callable[[Arguments], int] = module.run
     return run
