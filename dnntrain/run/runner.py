@@ -179,9 +179,12 @@ def _open_trainer(
     """Build the trainer, restore the checkpoint that the run starts from, and open the trackers and the display."""
     from dnntrain.checkpoint.checkpoint import restore_states
     from dnntrain.display.run_progress import RunProgress, make_header
+    from dnntrain.run.background_tracker import BackgroundTracker
     from dnntrain.training.trainer import TrainerOutputs, build_trainer
 
-    trackers: list[Tracker] = [] if directory is None else [item.build() for item in session.config.track.values()]
+    trackers: list[Tracker] = (
+        [] if directory is None else [BackgroundTracker(item.build()) for item in session.config.track.values()]
+    )
     run_progress = RunProgress(display, session.plan, session.config)
     outputs = TrainerOutputs(
         metrics=None if directory is None else directory.path / "metrics.jsonl",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +32,9 @@ _MAX_VALUE_LENGTH = 6000
 _MAX_BUFFERED_METRICS = 100_000
 
 _RUN_FILE = "mlflow_run"
+
+#: MLflow itself retries for minutes.
+_REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,15 @@ class MlflowTracker:
         uri = (
             self._uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(run_dir).absolute() / 'mlflow.db'}"
         )
+        for name, value in _REQUEST_LIMITS.items():
+            os.environ.setdefault(name, value)
         try:
-            self._client = MlflowClient(tracking_uri=uri)
-            if not self._resume_run(Path(run_dir)):
-                self._run_id = self._create_run(run_dir)
+            with _lock_database(uri):
+                self._client = MlflowClient(tracking_uri=uri)
+                has_resumed = self._resume_run(Path(run_dir))
+                if not has_resumed:
+                    self._run_id = self._create_run(run_dir)
+            if not has_resumed:
                 (Path(run_dir) / _RUN_FILE).write_text(self._run_id)
                 parameters = [Param(key, value[:_MAX_VALUE_LENGTH]) for key, value in flatten_config(config)]
                 for first in range(0, len(parameters), _MAX_BATCH_PARAMETERS):
@@ -163,3 +172,17 @@ class MlflowTracker:
         )
         run_id: str = run.info.run_id
         return run_id
+
+
+@contextmanager
+def _lock_database(uri: str) -> Iterator[None]:
+    """Hold a lock beside a SQLite file: several runs cannot make its tables at once."""
+    file = uri.removeprefix("sqlite:///")
+    if file == uri:
+        yield
+        return
+    import fcntl
+
+    with Path(f"{file}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,99 @@
+"""Run a tracker in a thread of its own, so that it never slows or ends the training."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from queue import Empty, Full, Queue
+from typing import Any
+
+from dnntrain.protocols import Tracker
+from dnntrain.utils.messages import warn_user
+
+#: Seconds that the start of a run waits for its tracker, and the end for the last rows.
+_START_S = 20.0
+_CLOSE_S = 20.0
+#: Rows that are kept for a tracker that does not keep up.
+_MAX_ROWS = 20_000
+
+
+class BackgroundTracker:
+    """Passes every call on to `tracker`, in order, in a thread.
+
+    An error at the start within 20 s is raised, as it names a wrong setting. Later errors, and a
+    tracker that does not answer, are reported once, and the training goes on.
+    """
+
+    def __init__(self, tracker: Tracker, start_s: float = _START_S, close_s: float = _CLOSE_S) -> None:
+        self._tracker = tracker
+        self._start_s, self._close_s = start_s, close_s
+        self._calls: Queue[Callable[[], None] | None] = Queue(_MAX_ROWS)
+        self._thread = threading.Thread(target=self._run_calls, name="tracker", daemon=True)
+        self._name = type(tracker).__name__.removesuffix("Tracker")
+        self._start_error: Exception | None = None
+        self._has_started = threading.Event()
+        self._has_failed = False
+        self._num_dropped = 0
+
+    def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
+        """Start the tracker. Raises its error if it fails within 20 s."""
+
+        def start_tracker() -> None:
+            try:
+                self._tracker.start(run_dir, config)
+            except Exception as error:
+                self._start_error = error
+                raise
+            finally:
+                self._has_started.set()
+
+        self._calls.put(start_tracker)
+        self._thread.start()
+        if not self._has_started.wait(self._start_s):
+            warn_user(f"{self._name} has not answered for {self._start_s:g} s; the training starts without waiting")
+        elif self._start_error is not None:
+            raise self._start_error
+
+    def log_row(self, row: Mapping[str, Any]) -> None:
+        """Queue a row; the oldest are dropped if the tracker does not keep up."""
+        values = dict(row)
+        self._put(lambda: self._tracker.log_row(values))
+
+    def close(self, result: Mapping[str, Any]) -> None:
+        """Send the rest, for 20 s at most."""
+        if not self._thread.is_alive():
+            return
+        values = dict(result)
+        self._put(lambda: self._tracker.close(values))
+        self._put(None)
+        self._thread.join(self._close_s)
+        if self._thread.is_alive():
+            warn_user(f"{self._name} has not taken all rows within {self._close_s:g} s; metrics.jsonl has them all")
+
+    def _put(self, call: Callable[[], None] | None) -> None:
+        while not self._has_failed:
+            try:
+                self._calls.put_nowait(call)
+                return
+            except Full:
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        try:
+            self._calls.get_nowait()
+        except Empty:
+            return
+        self._num_dropped += 1
+        if self._num_dropped == 1:
+            warn_user(f"{self._name} does not keep up, and loses rows; metrics.jsonl has them all")
+
+    def _run_calls(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                call()
+            except Exception as error:
+                if self._start_error is not None:
+                    return
+                self._has_failed = True
+                warn_user(f"{self._name} failed, and the training goes on without it: {error}")
+                return
