@@ -16,6 +16,7 @@ from dnntrain import __version__
 from dnntrain.checkpoint.model_spec import decode_model_spec
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import ModelSpec
+from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS
 from dnntrain.utils.files import parse_json, to_strict_json, write_json
 
 MANIFEST_NAME = "manifest.json"
@@ -46,6 +47,12 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def _resize_text(self) -> str:
+        data = self.config.get("data")
+        mode = data.get("resize") if isinstance(data, Mapping) else None
+        return RESIZE_DESCRIPTIONS.get(str(mode), RESIZE_DESCRIPTIONS["crop"])
+
     def as_json(self) -> dict[str, Any]:
         """Return the manifest as strict JSON."""
         inputs, output = self.spec.inputs, self.spec.output
@@ -62,7 +69,7 @@ class Manifest:
                     "shape": ["batch", *inputs.shape],
                     "mean": inputs.mean,
                     "std": inputs.std,
-                    "preprocessing": "RGB or gray; the shorter side resized (bilinear), the center cropped; "
+                    "preprocessing": f"upright by EXIF; RGB or gray on black; {self._resize_text}; "
                     "(pixel / 255 - mean) / std",
                 },
                 "output": {"name": output.name, "dtype": "float32", "shape": ["batch", *output.shape]},

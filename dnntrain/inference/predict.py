@@ -57,7 +57,7 @@ def predict_files(
         inputs.std,
         batch_size=batch_size,
         workers=workers,
-        max_value=loaded_model.config.data.white,
+        reading=loaded_model.config.data.reading,
     ):
         for file, reason in batch.failures.items():
             error = DataError(reason, "remove or replace the file")

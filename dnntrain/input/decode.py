@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from dnntrain.errors import DataError
-from dnntrain.input.resize import crop_center
+from dnntrain.input.resize import fit_image
+from dnntrain.protocols.image_reading import ImageReading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_PLAIN = ImageReading()
 
 #: The formats that are read, first frame only, whatever the file's name. Pillow reads many more,
 #: with their security holes.
@@ -49,12 +52,12 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 100_000_000
 
 
-def decode_image(path: Path, channels: int, size: tuple[int, int], max_value: float | None = None) -> Tensor:
-    """Return the center of the file's picture, as evaluation sees it.
+def decode_image(path: Path, channels: int, size: tuple[int, int], reading: ImageReading = _PLAIN) -> Tensor:
+    """Return the file's picture at the size of the input, as evaluation sees it.
 
     The result is uint8 [channels, height, width]; `size` is (height, width).
     """
-    return read_image(path, channels, lambda picture: crop_center(picture, *size), max_value)
+    return read_image(path, channels, lambda picture: fit_image(picture, *size, reading.resize), reading.max_value)
 
 
 def read_image(path: Path, channels: int, crop: Callable[[Image], Image], max_value: float | None = None) -> Tensor:

@@ -16,11 +16,14 @@ from dnntrain.errors import DataError
 from dnntrain.input.decode import decode_image, read_image
 from dnntrain.input.resize import crop_random
 from dnntrain.input.unreadable import check_failure_limit
+from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.rng import Key
+
+_PLAIN = ImageReading()
 
 
 class FileSource:
-    """Images at `paths`: the center square at `size` pixels a side.
+    """Images at `paths`, at `size` (height, width) pixels.
 
     With `keep_decoded`, all images are decoded at first use and kept.
     """
@@ -29,17 +32,17 @@ class FileSource:
         self,
         paths: Sequence[Path],
         labels: NDArray[np.int64],
-        size: int,
+        size: tuple[int, int],
         channels: int,
         keep_decoded: bool,
         skip_unreadable: bool,
         keys: Sequence[str] | None = None,
-        max_value: float | None = None,
+        reading: ImageReading = _PLAIN,
     ) -> None:
         self.paths = paths
         self.labels = labels
         self.keys = keys
-        self.max_value = max_value
+        self.reading = reading
         self.failures: dict[int, str] = {}
         self.size = size
         self.channels = channels
@@ -51,7 +54,7 @@ class FileSource:
         return len(self.paths)
 
     def read(self, index: int) -> Tensor:
-        return decode_image(self.paths[index], self.channels, (self.size, self.size), self.max_value)
+        return decode_image(self.paths[index], self.channels, self.size, self.reading)
 
     def get_resident_images(self) -> Tensor | None:
         """Return all images as channels-last bytes, or None.
@@ -66,7 +69,7 @@ class FileSource:
         return str(self.paths[index])
 
     def _decode_all(self) -> Tensor:
-        channels_last_images = torch.zeros(len(self), self.size, self.size, self.channels, dtype=torch.uint8)
+        channels_last_images = torch.zeros(len(self), *self.size, self.channels, dtype=torch.uint8)
         images = channels_last_images.permute(0, 3, 1, 2)
 
         def decode(index: int) -> DataError | None:
@@ -95,10 +98,10 @@ class RandomCropSource(FileSource):
     """
 
     def read_for_training(self, index: int, key: Key, rng_index: int) -> Tensor:
-        """Return a crop chosen by `key` and `rng_index`: uint8 [channels, size, size]."""
+        """Return a crop chosen by `key` and `rng_index`: uint8 [channels, height, width]."""
         return read_image(
             self.paths[index],
             self.channels,
             lambda picture: crop_random(picture, self.size, rng_index, key),
-            self.max_value,
+            self.reading.max_value,
         )

@@ -19,7 +19,10 @@ from dnntrain.input.decode import IMAGE_SUFFIXES, decode_image
 from dnntrain.input.normalize import Normalizer
 from dnntrain.input.reader import Reader, Request
 from dnntrain.input.streaming import read_ahead
+from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.files import is_run_directory
+
+_PLAIN = ImageReading()
 
 #: Folders that archive tools and editors leave.
 _TOOL_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "lost+found")
@@ -29,11 +32,11 @@ class UnlabeledFileSource:
     """Image files as a source; `read` returns the center, as evaluation sees it."""
 
     def __init__(
-        self, files: Sequence[Path], input_shape: tuple[int, int, int], max_value: float | None = None
+        self, files: Sequence[Path], input_shape: tuple[int, int, int], reading: ImageReading = _PLAIN
     ) -> None:
         self.files = files
         self.shape = input_shape
-        self.max_value = max_value
+        self.reading = reading
         self.labels = np.zeros(len(files), np.int64)
         self.keys: Sequence[str] | None = None
         self.failures: dict[int, str] = {}
@@ -43,7 +46,7 @@ class UnlabeledFileSource:
 
     def read(self, index: int) -> Tensor:
         channels, height, width = self.shape
-        return decode_image(self.files[index], channels, (height, width), self.max_value)
+        return decode_image(self.files[index], channels, (height, width), self.reading)
 
     def get_resident_images(self) -> None:
         return None
@@ -71,13 +74,14 @@ def decode_in_batches(
     *,
     batch_size: int,
     workers: int,
-    max_value: float | None = None,
+    reading: ImageReading = _PLAIN,
 ) -> Iterator[DecodedBatch]:
     """Yield `files` in order, decoded, `batch_size` at a time.
 
-    `workers` processes decode them (0: this one). `max_value` is white in 16-bit and float images.
+    `workers` processes decode them (0: this one). `reading` is that of the data
+    that the model was trained on.
     """
-    source = UnlabeledFileSource(files, input_shape, max_value)
+    source = UnlabeledFileSource(files, input_shape, reading)
     reader = Reader(source, NO_AUGMENTATION, 0, True, candidates=None, training=False)
     index = np.arange(len(files))
     requests = [

@@ -20,6 +20,9 @@ _MIN_AREA = 0.08
 _ASPECTS = (3 / 4, 4 / 3)
 _TRIES = 10
 
+#: The borders of a letterbox, as in YOLOv5; near the mean of photos.
+_BORDER_GRAY = 114
+
 
 def crop_center(picture: Image, height: int, width: int) -> Image:
     """Return the largest center crop of that aspect, resized to `height` x `width`."""
@@ -29,12 +32,34 @@ def crop_center(picture: Image, height: int, width: int) -> Image:
     return crop_and_resize(picture, (left, top, left + width * scale, top + height * scale), height, width)
 
 
-def crop_random(picture: Image, size: int, index: int, key: Key) -> Image:
-    """Return a keyed random crop, resized to a square of `size` pixels.
+def fit_image(picture: Image, height: int, width: int, mode: str) -> Image:
+    """Return the picture at `height` x `width`: cropped, fitted with gray borders, or stretched."""
+    picture_width, picture_height = picture.size
+    if mode == "crop":
+        return crop_center(picture, height, width)
+    if mode == "stretch":
+        return crop_and_resize(picture, (0.0, 0.0, float(picture_width), float(picture_height)), height, width)
+    scale = min(width / picture_width, height / picture_height)
+    inner_width, inner_height = (max(1, round(side * scale)) for side in picture.size)
+    inner = crop_and_resize(picture, (0.0, 0.0, float(picture_width), float(picture_height)), inner_height, inner_width)
+    return pad_to(inner, height, width)
+
+
+def pad_to(picture: Image, height: int, width: int) -> Image:
+    """Return the picture at the center of a gray image of that size."""
+    from PIL import Image as PillowImage
+
+    border = PillowImage.new(picture.mode, (width, height), (_BORDER_GRAY,) * len(picture.getbands()))
+    border.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+    return border
+
+
+def crop_random(picture: Image, size: tuple[int, int], index: int, key: Key) -> Image:
+    """Return a keyed random crop, resized to `size` (height, width).
 
     It has 8 to 100 % of the area and an aspect of 3:4 to 4:3.
     """
-    return crop_and_resize(picture, draw_crop_box(*picture.size, index, key.with_stream("resized_crop")), size, size)
+    return crop_and_resize(picture, draw_crop_box(*picture.size, index, key.with_stream("resized_crop")), *size)
 
 
 def draw_crop_box(width: int, height: int, index: int, key: Key) -> Box:

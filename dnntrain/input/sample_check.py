@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
 from dnntrain.input.decode import FORMATS, check_regular_file, decode_image, is_deep
+from dnntrain.protocols.image_reading import ImageReading
 
 _NUM_SAMPLES = 16
 #: Deep images that use less than this share of their range are refused: 12 bits in 16 are a sixteenth.
@@ -32,7 +33,7 @@ def check_value_range(paths: Sequence[Path], max_value: float | None) -> list[st
     images: list[NDArray[np.uint8]] = []
     for path in samples:
         try:
-            images.append(decode_image(path, 1, (_SIDE, _SIDE), max_value).numpy())
+            images.append(decode_image(path, 1, (_SIDE, _SIDE), ImageReading(max_value=max_value)).numpy())
         except DataError:
             continue
     if len(images) < 2:

@@ -14,6 +14,7 @@ from dnntrain.protocols.choice import Choice, Claim, Method, Role
 from dnntrain.protocols.context import Collectives, SingleProcess
 from dnntrain.protocols.hook_types import LayoutRequirement, ScheduledParam
 from dnntrain.protocols.hooks import Hooks
+from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.units import Duration
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class DataChoice(Choice):
     on_error        reaction to an unreadable example: "raise" or "skip"
     mix_block_size  number of examples of a block, within which methods mix or relate examples
     varies_images   whether reading changes training images at random
-    white           value of white in image files of more than 8 bits; None: by their type
+    reading         how image files become inputs
     default_crop_padding, default_flip_probability  the values of augment=[crop,flip] for this data unless they are set
     """
 
@@ -55,8 +56,8 @@ class DataChoice(Choice):
         return False
 
     @property
-    def white(self) -> float | None:
-        return None
+    def reading(self) -> ImageReading:
+        return ImageReading()
 
     def build(self) -> DataSet:
         raise NotImplementedError

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dnntrain.input.decode import IMAGE_SUFFIXES, decode_image
 from dnntrain.input.sample_check import check_value_range
+from dnntrain.protocols.image_reading import ImageReading
 
 #: Pillow's format → the suffixes that it is saved under here.
 SUFFIXES = {
@@ -89,7 +90,10 @@ def test_floats_of_an_unknown_range_are_refused(tmp_path: Path, values: tuple[fl
 
 def test_the_value_of_white_may_be_set(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 4095], [2048, 1024]], np.uint16)).save(tmp_path / "a.png")
-    assert decode_image(tmp_path / "a.png", 1, (2, 2), 4095)[0].tolist() == [[0, 255], [127, 63]]
+    assert decode_image(tmp_path / "a.png", 1, (2, 2), ImageReading(max_value=4095))[0].tolist() == [
+        [0, 255],
+        [127, 63],
+    ]
 
 
 def _write_deep(folder: Path, highest: int) -> list[Path]:
@@ -115,3 +119,21 @@ def test_a_sample_that_is_all_alike_or_flat_is_noted(tmp_path: Path) -> None:
     assert check_value_range(sorted(tmp_path.glob("alike*")), None) == ["a sample of 4 images is all alike"]
     assert "from 100 to 103" in check_value_range(sorted(tmp_path.glob("flat*")), None)[0]
     assert check_value_range(_write_deep(tmp_path, 65535), None) == []
+
+
+@pytest.mark.parametrize("size", [(20, 10), (10, 20), (12, 12)])
+@pytest.mark.parametrize("mode", ["crop", "letterbox", "stretch"])
+def test_an_image_of_another_aspect_is_cropped_fitted_or_stretched(
+    tmp_path: Path, mode: str, size: tuple[int, int]
+) -> None:
+    # Half white, half black, twice as wide as high.
+    pixels = np.zeros((20, 40), np.uint8)
+    pixels[:, 20:] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    height, width = size
+    image = decode_image(tmp_path / "wide.png", 1, size, ImageReading(mode))[0]
+    assert image.shape == size
+    assert image[height // 2, 0] == 0
+    assert image[height // 2, width - 1] == 255
+    borders = int((image == 114).all(dim=1).sum())
+    assert borders == (height - width // 2 if mode == "letterbox" and height > width // 2 else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ from dnntrain.input.sample_check import check_value_range
 from dnntrain.input.source import DataSet
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.protocols import InputSpec, TargetSpec
+from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.rng import Key
 
 #: With `pipeline=auto`, splits up to this many bytes at input size are decoded once and held in memory.
@@ -48,7 +50,13 @@ class ImageFolder(ImageData):
 
     root: str | None = None  # folder with train/ and test/ (or val/), or with the class folders; null: $DNNTRAIN_DATA
     image_size: Annotated[int, Range(at_least=1, at_most=4096)] = (
-        64  # side of the network's input, pixels; the shorter side is resized, the center cropped
+        64  # side of the network's input, pixels; its height if image_width is set
+    )
+    image_width: Annotated[int, Range(at_least=1, at_most=4096)] | None = (
+        None  # width of the network's input, pixels; null: square
+    )
+    resize: Literal["crop", "letterbox", "stretch"] = (
+        "crop"  # an image of another aspect is cropped at the center, fitted with gray borders, or stretched
     )
     channels: Literal[1, 3] = 3  # 3: color; 1: gray
     random_resized_crop: bool = (
@@ -62,8 +70,13 @@ class ImageFolder(ImageData):
     )
 
     @property
-    def white(self) -> float | None:
-        return self.max_value
+    def reading(self) -> ImageReading:
+        return ImageReading(self.resize, self.max_value)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.image_size, self.image_width or self.image_size
 
     @property
     def varies_images(self) -> bool:
@@ -97,9 +110,7 @@ class ImageFolder(ImageData):
         return DataSet(
             train=self._build_source(train, keys, training=True),
             test=self._build_source(test, test.keys, training=False),
-            inputs=InputSpec(
-                (self.channels, self.image_size, self.image_size), _MEAN[self.channels], _STD[self.channels]
-            ),
+            inputs=InputSpec((self.channels, *self._size), _MEAN[self.channels], _STD[self.channels]),
             targets=TargetSpec(train.class_names),
             digest=ClassFolders.compute_splits_digest([train, test], root),
             val_index=val_index,
@@ -121,7 +132,7 @@ class ImageFolder(ImageData):
         return images.select_images(train_index), images.select_images(test_index)
 
     def _build_source(self, split: ClassFolders, keys: tuple[str, ...], training: bool) -> FileSource:
-        size_bytes = len(split.paths) * self.channels * self.image_size**2
+        size_bytes = len(split.paths) * self.channels * math.prod(self._size)
         is_random = training and self.random_resized_crop
         keep_decoded = not is_random and (
             self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= RESIDENT_BYTES)
@@ -130,10 +141,10 @@ class ImageFolder(ImageData):
         return source_class(
             split.paths,
             split.labels,
-            self.image_size,
+            self._size,
             self.channels,
             keep_decoded,
             self.on_error == "skip",
             keys,
-            self.max_value,
+            self.reading,
         )
