@@ -2,6 +2,7 @@
 
 DnntrainError
 ├── ConfigError       2    an invalid configuration, found before the run starts
+│   └── FileKindError      a link, pipe or device where a run directory must have a file
 ├── PluginError       2    the user's own code failed or returned a wrong value
 ├── DataError         3    a data set that cannot be used
 ├── DivergedError     4    the loss is not finite and recovery is exhausted
@@ -16,6 +17,7 @@ Exit code 1 is reserved for bugs of dnntrain itself, which end with a traceback.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -56,6 +58,18 @@ class ConfigError(DnntrainError, ValueError):
             return cls(mistakes[0])
         listing = "\n".join(f"  {number}. {text}" for number, text in enumerate(mistakes, 1))
         return cls(f"{len(mistakes)} mistakes:\n{listing}", mistakes=tuple(mistakes))
+
+
+class FileKindError(ConfigError, OSError):
+    """A path is not what must be there: a regular file, or a folder, that is not a link.
+
+    It is an OSError too: code that handles a file that cannot be read handles this one. `kind`
+    describes what the path is instead.
+    """
+
+    def __init__(self, path: str, kind: str, hint: str = "") -> None:
+        super().__init__(f"{path} cannot be opened because it is {kind}", hint)
+        self.errno, self.strerror, self.filename = errno.EINVAL, f"it is {kind}", path
 
 
 class PluginError(DnntrainError):

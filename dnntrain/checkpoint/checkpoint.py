@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,19 @@ from dnntrain.errors import CheckpointError, PluginError
 from dnntrain.protocols import Stateful
 from dnntrain.utils.dtensor import get_local_chunk
 from dnntrain.utils.explain_error import explain_lack_of_resources
-from dnntrain.utils.files import parse_json, sync_to_disk, to_strict_json, write_json, write_text
+from dnntrain.utils.files import (
+    is_plain_folder,
+    open_file,
+    parse_json,
+    read_bytes,
+    remove_file,
+    remove_path,
+    sync_to_disk,
+    to_strict_json,
+    write_durably,
+    write_json,
+    write_text,
+)
 
 SCHEMA_VERSION = 3
 _TENSOR_KEY = "$tensor"
@@ -81,7 +92,7 @@ def save_checkpoint(
         )
     except BaseException:
         if ranks.rank == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_path(temporary, ignore_errors=True)
         raise
     return temporary.parent / f"step-{step}"
 
@@ -137,7 +148,7 @@ def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str,
     name = f"state-{rank}.safetensors"
     keys = [chunk.name if not any(chunk.offset) else _make_chunk_key(chunk.name, chunk.offset) for chunk in chunks]
     data = save_tensors({key: chunk.tensor for key, chunk in zip(keys, chunks, strict=True)})
-    _write_durably(folder / name, data)
+    write_durably(folder / name, data)
     return {
         "file": name,
         "facts": {"sha256": compute_bytes_digest(data), "bytes": len(data)},
@@ -168,7 +179,7 @@ def _finish_checkpoint(
         "values": _merge_values(values),
     }
     write_json(temporary / "manifest.json", {**manifest, "sha256": _compute_manifest_digest(manifest)})
-    if target.exists():
+    if target.exists() or target.is_symlink():
         target.rename(folder / f".step-{step}.tmp-replaced")
     temporary.rename(target)
     _remove_leftovers(folder)
@@ -205,26 +216,26 @@ def prune_checkpoints(folder: Path, keep: int, keep_steps: Iterable[int] = ()) -
     kept_names |= {next((path.name for path in checkpoints if get_step(path) <= step), None) for step in keep_steps}
     for path in checkpoints[keep:]:
         if path.name not in kept_names:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_path(path, ignore_errors=True)
 
 
 def truncate_checkpoints(folder: Path, step: int) -> None:
     """Remove the checkpoints after `step`, the latest first, and point LAST to `step`."""
     for path in list_checkpoints(folder):
         if get_step(path) > step:
-            shutil.rmtree(path)
+            remove_path(path)
     if read_pointer(folder, "BEST") is None:
-        (folder / "BEST").unlink(missing_ok=True)
+        remove_file(folder / "BEST")
     write_text(folder / "LAST", f"step-{step}\n")
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove all checkpoints and pointers, and nothing else."""
     for name in ("LAST", "BEST"):
-        (folder / name).unlink(missing_ok=True)
+        remove_file(folder / name)
     _remove_leftovers(folder)
     for path in list_checkpoints(folder):
-        shutil.rmtree(path)
+        remove_path(path)
 
 
 def read_pointer(folder: Path, name: str) -> str | None:
@@ -233,16 +244,16 @@ def read_pointer(folder: Path, name: str) -> str | None:
     Returns None if the file is missing or names no checkpoint in `folder`.
     """
     try:
-        with (folder / name).open("rb") as file:
-            text = file.read(_MAX_POINTER_BYTES).decode("ascii").strip()
+        with open_file(folder / name) as file:
+            text: str = file.read(_MAX_POINTER_BYTES).decode("ascii").strip()
     except (OSError, ValueError):
         return None
-    return text if _STEP_NAME.fullmatch(text) and (folder / text).is_dir() else None
+    return text if _STEP_NAME.fullmatch(text) and is_plain_folder(folder / text) else None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run, newest first."""
-    folders = [path for path in folder.glob("step-*") if _STEP_NAME.fullmatch(path.name)]
+    folders = [path for path in folder.glob("step-*") if _STEP_NAME.fullmatch(path.name) and is_plain_folder(path)]
     return sorted(folders, key=get_step, reverse=True)
 
 
@@ -332,7 +343,7 @@ def restore_states(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> No
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     try:
-        manifest = parse_json(file.read_bytes(), object_pairs_hook=_reject_duplicate_keys)
+        manifest = parse_json(read_bytes(file), object_pairs_hook=_reject_duplicate_keys)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -366,11 +377,13 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_verified_tensors(folder: Path, name: str, facts: Any) -> dict[str, Tensor]:
     file = folder / name
-    if name != file.name or file.is_symlink():
+    if name != file.name:
         raise CheckpointError(f"{file} must be a file in the checkpoint's folder")
     try:
-        data = file.read_bytes()
-    except (OSError, ValueError) as error:
+        data = read_bytes(file)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from None
     if (
         not isinstance(facts, dict)
@@ -450,11 +463,4 @@ def _insert_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 def _remove_leftovers(folder: Path) -> None:
     """Remove the leftovers of interrupted saves."""
     for path in folder.glob(".step-*.tmp-*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        remove_path(path, ignore_errors=True)

@@ -21,7 +21,7 @@ from dnntrain.nn.cost import build_with_zero_weights
 from dnntrain.nn.shape import ModelShape, find_head_modules, get_storage_key
 from dnntrain.nn.weights import load_weights
 from dnntrain.protocols import ModelSpec
-from dnntrain.utils.files import parse_json, write_bytes, write_json
+from dnntrain.utils.files import parse_json, read_bytes, write_bytes, write_json
 
 #: Options that fetch weights, which the file replaces anyway.
 _NO_FETCH_OPTIONS: dict[str, Any] = {"weights": None, "pretrained": False, "download": False}
@@ -223,7 +223,7 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
             )
         raise ConfigError(f"{path} does not hold an exported model: {file} is missing", hint)
     try:
-        config = parse_json(file.read_bytes())
+        config = parse_json(read_bytes(file))
         if not isinstance(config, dict):
             raise ValueError("it must hold a mapping")
         parse_model_spec(config)

@@ -76,7 +76,7 @@ def load_config(path: Path) -> dict[str, Any]:
     invalid.
     """
     try:
-        config_file = read_yaml(path)
+        config_file = read_yaml(path, follow_links=False)
     except ConfigError as error:
         raise CheckpointError(f"the saved configuration cannot be used: {error.message}", error.hint) from None
     if config_file.defaults:

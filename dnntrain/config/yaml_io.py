@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from dnntrain.errors import ConfigError
+from dnntrain.utils.files import read_text
 
 _MAX_BYTES = 1 << 20
 _MAX_NODES = 10_000
@@ -76,13 +77,16 @@ class YamlFile:
         return iterate_leaves(self.values)
 
 
-def read_yaml(path: Path) -> YamlFile:
-    """Read the file at `path`. Raises ConfigError that names file and line."""
+def read_yaml(path: Path, follow_links: bool = True) -> YamlFile:
+    """Read the file at `path`. Raises ConfigError that names file and line.
+
+    A file of a run directory must not be a link: `follow_links` is False for it.
+    """
     try:
         status = path.stat()
     except OSError as error:
         raise ConfigError(f"{format_path(path)} cannot be read: {error.strerror}") from None
-    return _parse_yaml_file(path, status.st_mtime_ns, status.st_size)
+    return _parse_yaml_file(path, status.st_mtime_ns, status.st_size, follow_links)
 
 
 def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
@@ -138,13 +142,13 @@ def format_path(path: Path) -> str:
 
 
 @cache
-def _parse_yaml_file(path: Path, modified_ns: int, size_bytes: int) -> YamlFile:
+def _parse_yaml_file(path: Path, modified_ns: int, size_bytes: int, follow_links: bool) -> YamlFile:
     if size_bytes > _MAX_BYTES:
         raise ConfigError(
             f"{format_path(path)} has {size_bytes} bytes; a configuration file must have at most {_MAX_BYTES}"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, follow_links=follow_links)
     except OSError as error:
         raise ConfigError(f"{format_path(path)} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

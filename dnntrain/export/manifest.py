@@ -17,7 +17,7 @@ from dnntrain.checkpoint.model_spec import decode_model_spec
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import ModelSpec
 from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS
-from dnntrain.utils.files import parse_json, to_strict_json, write_json
+from dnntrain.utils.files import open_file, parse_json, read_bytes, to_strict_json, write_json
 
 MANIFEST_NAME = "manifest.json"
 
@@ -128,7 +128,7 @@ def parse_manifest(text: str | bytes, path: Path) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of the export in `folder`."""
     try:
-        text = (folder / MANIFEST_NAME).read_bytes()
+        text = read_bytes(folder / MANIFEST_NAME)
     except OSError as error:
         raise CheckpointError(
             f"{folder / MANIFEST_NAME} cannot be read ({error.strerror})", _EXPORT_AGAIN_HINT
@@ -168,5 +168,5 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
 
 def compute_sha256(path: Path) -> str:
     """Return the checksum of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_file(path, follow_links=True) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

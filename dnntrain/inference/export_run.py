@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import glob
 import os
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ from dnntrain.export.open_export import open_export
 from dnntrain.export.parity import MIN_AGREEMENT, Parity, measure_parity
 from dnntrain.inference.load import DataSplit, LoadedModel, load_data_splits, select_export_config
 from dnntrain.protocols import Batch, QuantChoice
-from dnntrain.utils.files import sync_to_disk
+from dnntrain.utils.files import remove_path, sync_to_disk
 from dnntrain.utils.rng import Key
 
 #: The most examples on which an export is compared with its source.
@@ -239,19 +238,18 @@ def atomic_output_dir(target: Path) -> Iterator[Path]:
         # A leftover with this process's own id is from an earlier process: in a container the ids
         # repeat.
         if leftover == temporary_dir or not _is_running(leftover.name.rpartition("-")[2]):
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove_path(leftover, ignore_errors=True)
     try:
         temporary_dir.mkdir(parents=True)
     except OSError as error:
         raise ConfigError(f"path={target} cannot be created: {error}", "name a folder that can be written") from None
     try:
         yield temporary_dir
-        if target.exists():
-            shutil.rmtree(target)
+        remove_path(target)
         temporary_dir.replace(target)
         sync_to_disk(target.parent)
     finally:
-        shutil.rmtree(temporary_dir, ignore_errors=True)
+        remove_path(temporary_dir, ignore_errors=True)
 
 
 def summarize_export(card: Manifest, target: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from dnntrain.errors import CheckpointError
+from dnntrain.utils.files import is_run_directory, open_file
 from dnntrain.utils.suggest import suggest_run
 
 FILE_KINDS_HINT = "a model file is .safetensors, or a .pt or .pth that holds tensors only"
@@ -44,6 +45,8 @@ def _resolve_path(path: Path) -> Path:
                 f"{path} holds no model.safetensors, which a run writes at its end",
                 f"finish the run with `dnntrain resume {path}`, or name a model file",
             )
+        if weights_path.is_symlink() and is_run_directory(path):
+            raise CheckpointError(f"{weights_path} is a symbolic link", "name the file that it leads to")
         return weights_path
     try:
         mode = path.stat().st_mode
@@ -59,8 +62,9 @@ def _resolve_path(path: Path) -> Path:
 
 def read_first_bytes(path: Path) -> bytes:
     """Return up to 512 bytes of the file."""
-    with path.open("rb") as file:
-        return file.read(512)
+    with open_file(path, follow_links=True) as file:
+        start: bytes = file.read(512)
+    return start
 
 
 def _describe_content(start: bytes) -> str:

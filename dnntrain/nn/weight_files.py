@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dnntrain.errors import CheckpointError
 from dnntrain.nn.model_paths import ModelFileKind, find_model_file, read_first_bytes
+from dnntrain.utils.files import open_file
 
 #: A header holds about 100 bytes for each tensor; this is room for 150,000 of them.
 _MAX_HEADER_BYTES = 16 * 2**20
@@ -95,7 +96,7 @@ def _check_header(path: Path) -> None:
     The library checks the rest.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path, follow_links=True) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > size - 8:
             raise CheckpointError(
@@ -127,7 +128,7 @@ def _read_torch_file(path: Path) -> ModelFile:
     try:
         # By its contents, whatever its name. torch's warnings are about formats that are rejected
         # or harmless here.
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+        with open_file(path, follow_links=True) as file, warnings.catch_warnings(action="ignore"):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.report.series import Series
-from dnntrain.utils.files import MARKER_FILES, is_run_directory
+from dnntrain.utils.files import MARKER_FILES, is_run_directory, open_file
 
 #: The largest sizes that are read, in bytes. The rest of a longer metrics.jsonl is skipped, and the
 #: report says so.
@@ -150,16 +148,12 @@ def parse_number(value: Any) -> float:
         return math.nan
 
 
-def _open_regular_file(path: Path) -> int | None:
-    """Return a descriptor of a regular file, or None; never wait for a pipe or a device."""
+def _try_open(path: Path) -> IO[bytes] | None:
+    """Return an open regular file, or None."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return open_file(path)
     except (OSError, ValueError):
         return None
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    return None
 
 
 def _read_text(path: Path, limit_bytes: int) -> str | None:
@@ -167,10 +161,10 @@ def _read_text(path: Path, limit_bytes: int) -> str | None:
 
     None if it is missing, not a file, or too large.
     """
-    descriptor = _open_regular_file(path)
-    if descriptor is None:
+    file = _try_open(path)
+    if file is None:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    with file:
         try:
             data = file.read(limit_bytes + 1)
         except OSError:
@@ -246,11 +240,11 @@ def _is_number(value: Any) -> bool:
 
 def _read_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
     """Yield the complete lines of a file; an incomplete last line and overlong lines are skipped."""
-    descriptor = _open_regular_file(path)
-    if descriptor is None:
+    file = _try_open(path)
+    if file is None:
         return
     total, inside_long = 0, False
-    with os.fdopen(descriptor, "rb") as file:
+    with file:
         while line := file.readline(_MAX_LINE_BYTES):
             total += len(line)
             if total > _MAX_METRICS_BYTES:

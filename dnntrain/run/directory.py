@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from dnntrain.errors import ConfigError
+from dnntrain.errors import ConfigError, FileKindError
 from dnntrain.run.environment import collect_environment
-from dnntrain.utils.files import remove_leftovers, write_json, write_text
+from dnntrain.utils.files import check_folder, make_folder, open_file, remove_leftovers, write_json, write_text
 from dnntrain.utils.words import join_words
 
 
@@ -39,7 +39,10 @@ class RunDirectory:
             raise ConfigError(f"run_dir={run_dir} is the root of the file system", "name another folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "checkpoints").mkdir(exist_ok=True)
+            make_folder(path / "checkpoints")
+            check_folder(path / "logs")
+        except FileKindError:
+            raise
         except (OSError, RuntimeError) as error:
             raise ConfigError(
                 f"run_dir={path} cannot be created: {error}", "name a folder that can be written"
@@ -51,7 +54,7 @@ class RunDirectory:
     def _acquire_lock(self) -> None:
         self._lock = _lock_file(self.path)
         remove_leftovers(self.checkpoints)
-        self._log = (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
+        self._log = open_file(self.path / "log.txt", "a", encoding="utf-8", errors="backslashreplace")
 
     def log(self, text: str) -> None:
         """Add a line to log.txt, with the time."""
@@ -100,6 +103,11 @@ class RunDirectory:
         truncate_checkpoints(self.checkpoints, step)
 
 
+def get_log_path(path: Path, rank: int) -> Path:
+    """Return the file for the output of a rank other than the main one."""
+    return path / "logs" / f"rank_{rank}.log"
+
+
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
     """Create and lock the folder `path`.
@@ -119,7 +127,9 @@ def _lock_file(path: Path) -> TextIO:
     import fcntl
 
     try:
-        lock = (path / ".lock").open("a+", encoding="utf-8")
+        lock = open_file(path / ".lock", "a+", encoding="utf-8", errors="replace")
+    except FileKindError:
+        raise
     except OSError as error:
         raise ConfigError(f"run_dir={path} cannot be written: {error}", "name another folder") from None
     try:

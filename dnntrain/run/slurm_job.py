@@ -46,13 +46,13 @@ def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:
     import subprocess
 
     from dnntrain.run.directory import RunDirectory
-    from dnntrain.utils.files import write_text
+    from dnntrain.utils.files import make_folder, write_text
 
     directory = RunDirectory.open(config.run_dir, config.name)
     path = directory.path
     try:
         text = make_job_script(config, path)
-        (path / "logs").mkdir(exist_ok=True)
+        make_folder(path / "logs")
         write_text(path / "job.sh", text)
         directory.write_start({**config.resolved, "run_dir": str(path)}, list(overrides), {})
     finally:

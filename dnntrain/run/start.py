@@ -18,7 +18,7 @@ from dnntrain.run.result import RunResult
 from dnntrain.run.resume_checks import find_refusals
 from dnntrain.run.session import Session
 from dnntrain.utils.epochs import EpochSchedule
-from dnntrain.utils.files import read_json
+from dnntrain.utils.files import read_json, remove_file
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def prepare_directory(directory: RunDirectory, session: Session, start: RunStart
         # checkpoint.
         directory.remove_later_checkpoints(checkpoint.step)
     directory.write_start(session.config.resolved, overrides, session.plan.as_json())
-    (directory.path / "result.json").unlink(missing_ok=True)
+    remove_file(directory.path / "result.json")
 
 
 def _read_finished_result(folder: Path, digests: Digests, config: RunConfig) -> RunResult | None:

@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from dnntrain.utils.files import open_file
+
 #: The environment variable that all processes of a trial inherit. Its value is the trial's folder.
 MARK_VARIABLE = "DNNTRAIN_TRIAL"
 
 
 def start_process(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
     """Start the trial of `folder`; its output is appended to output.txt there."""
-    with (folder / "output.txt").open("ab") as output:
+    with open_file(folder / "output.txt", "ab") as output:
         return subprocess.Popen(
             command,
             env={**environ, MARK_VARIABLE: str(folder)},
@@ -33,7 +35,7 @@ def start_process(command: Sequence[str], environ: Mapping[str, str], folder: Pa
 def find_processes(folder: Path) -> list[int]:
     """Return the live processes with the mark of `folder`.
 
-    They are the trial, torchrun, its ranks and their data workers.
+    They are the trial, its ranks and their data workers.
     """
     mark_entry = f"{MARK_VARIABLE}={folder}".encode()
     process_ids = []

@@ -14,7 +14,7 @@ from typing import Any
 from dnntrain.config.decode import compute_digest
 from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.sweep.resources import ResourceDemand
-from dnntrain.utils.files import read_json, write_json, write_text
+from dnntrain.utils.files import make_folder, open_file, read_json, read_text, write_json, write_text
 from dnntrain.utils.words import add_config_dir, join_words
 
 LIST_FILE = "sweep.json"
@@ -126,7 +126,7 @@ def freeze_trial(trial: Trial, config_dir: Path | None) -> None:
 
     Its process reads nothing else.
     """
-    trial.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(trial.folder)
     write_text(trial.folder / "config.yaml", dump_yaml(dict(trial.config)))
     write_text(trial.folder / "overrides.txt", join_words(add_config_dir(config_dir, trial.words)))
 
@@ -221,7 +221,7 @@ def _make_status(status: str, result: Mapping[str, Any], exit_code: int) -> Tria
 def _read_newest_rows(path: Path) -> list[dict[str, Any]]:
     """Return the complete rows at the end of a file of rows, in order."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES))
             lines = file.read().split(b"\n")
@@ -241,7 +241,7 @@ def _read_newest_rows(path: Path) -> list[dict[str, Any]]:
 def _find_last_message(path: Path) -> str:
     """Return the last line in which dnntrain says why it ended, else the last line."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace")[-_TAIL_BYTES:].splitlines()
+        lines = read_text(path, errors="replace")[-_TAIL_BYTES:].splitlines()
     except OSError:
         return ""
     messages = [line.removeprefix("dnntrain: ") for line in lines if line.startswith("dnntrain: ")]

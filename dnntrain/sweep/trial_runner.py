@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from dnntrain.sweep.processes import end_processes, start_process
 from dnntrain.sweep.resources import Resources
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, status_after_exit, update_status
+from dnntrain.utils.files import remove_file
 from dnntrain.utils.signals import signal_handlers
 
 #: Seconds for trials to finish a long step and a large checkpoint after a stop signal.
@@ -99,7 +100,7 @@ class TrialRunner:
             # An earlier sweep that was killed may have left processes, which hold the lock of the
             # folder.
             end_processes(trial.folder, patience_s=(3.0, 10.0, 5.0))
-            (trial.folder / "result.json").unlink(missing_ok=True)
+            remove_file(trial.folder / "result.json")
             process = start_process(
                 self._make_command(trial, resources), make_environment(trial, resources, os.environ), trial.folder
             )

@@ -17,7 +17,7 @@ from torch import Tensor
 from dnntrain.errors import DivergedError
 from dnntrain.protocols import Adjustment, MetricCallback, StepLoss
 from dnntrain.training.progress import Progress
-from dnntrain.utils.files import parse_json, sync_to_disk, to_strict_json, write_text
+from dnntrain.utils.files import open_file, parse_json, sync_to_disk, to_strict_json, write_text
 
 Listener = Callable[[Mapping[str, Any]], None]
 Reduce = Callable[[Tensor], Tensor]
@@ -48,7 +48,7 @@ class Metrics:
         self._reduce = reduce
         self._listeners = listeners
         self._decisions = decisions
-        self._file = path.open("ab") if path is not None else None
+        self._file = open_file(path, "ab") if path is not None else None
         self._totals: list[Tensor] = []
         self._counts: list[int] = []
         self._weights: list[int] = []
@@ -189,7 +189,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     A file that is missing or cannot be read has no rows.
     """
     rows = []
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open_file(path) as file:
         for line in file:
             with suppress(ValueError):
                 row = parse_json(line)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dnntrain.errors import CheckpointError
+from dnntrain.utils.files import read_text
 
 #: The only option that is part of a configuration.
 _CONFIG_DIR = "--config-dir="
@@ -33,7 +34,7 @@ def split_words(text: str) -> list[str]:
 def read_words(path: Path) -> list[str]:
     """Read the words in the file `path`. Raises CheckpointError if it is missing or damaged."""
     try:
-        return split_words(path.read_bytes().decode("utf-8"))
+        return split_words(read_text(path))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}", "restore it from a copy") from None
     except ValueError as error:

@@ -28,7 +28,7 @@ from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.choices.distill._options import TeacherOptions
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import BuildContext
-from dnntrain.utils.files import write_bytes, write_json
+from dnntrain.utils.files import read_bytes, read_text, write_bytes, write_json
 
 #: Bytes of the digest of an input: two of a billion inputs collide with probability 1e-21.
 _DIGEST_BYTES = 16
@@ -191,7 +191,7 @@ class TeacherCache:
         for path in sorted(self._folder.glob("*.safetensors")):
             hint = f"remove {path}; its outputs are then computed again"
             try:
-                if compute_bytes_digest(path.read_bytes()) != path.stem:
+                if compute_bytes_digest(read_bytes(path)) != path.stem:
                     raise CheckpointError(f"{path} of the teacher's cache is damaged", hint)
                 tensors = load_file(path)
                 views = tensors[_DIGESTS_KEY].numpy()
@@ -211,7 +211,7 @@ def _check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
         return
     file = folder / "binding.json"
     try:
-        stored_binding = json.loads(file.read_text(encoding="utf-8"))
+        stored_binding = json.loads(read_text(file))
     except (OSError, ValueError):
         stored_binding = None
     if not isinstance(stored_binding, dict):

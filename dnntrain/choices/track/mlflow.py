@@ -21,6 +21,7 @@ from dnntrain.choices.track._base import (
 from dnntrain.config.fields import PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import TrackChoice, Tracker
+from dnntrain.utils.files import check_file, read_text, write_text
 from dnntrain.utils.messages import warn_user
 
 #: MLflow's limits: entries of a batch, characters of a parameter's value.
@@ -80,6 +81,7 @@ class MlflowTracker:
         )
         for name, value in _REQUEST_LIMITS.items():
             os.environ.setdefault(name, value)
+        check_file(Path(run_dir) / "mlflow.db")
         try:
             with _lock_database(uri):
                 self._client = MlflowClient(tracking_uri=uri)
@@ -87,7 +89,7 @@ class MlflowTracker:
                 if not has_resumed:
                     self._run_id = self._create_run(run_dir)
             if not has_resumed:
-                (Path(run_dir) / _RUN_FILE).write_text(self._run_id)
+                write_text(Path(run_dir) / _RUN_FILE, self._run_id)
                 parameters = [Param(key, value[:_MAX_VALUE_LENGTH]) for key, value in flatten_config(config)]
                 for first in range(0, len(parameters), _MAX_BATCH_PARAMETERS):
                     self._client.log_batch(self._run_id, params=parameters[first : first + _MAX_BATCH_PARAMETERS])
@@ -149,7 +151,7 @@ class MlflowTracker:
         from mlflow.exceptions import MlflowException
 
         try:
-            run_id = (run_dir / _RUN_FILE).read_text().strip()
+            run_id = read_text(run_dir / _RUN_FILE).strip()
         except OSError:
             return False
         if re.fullmatch(r"[0-9a-f]{32}", run_id) is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dnntrain.choices.track._base import flatten_config, iterate_scalars, make_missing_package_error
 from dnntrain.config.fields import Annotated, PositiveInt, Text
 from dnntrain.protocols import TrackChoice, Tracker
+from dnntrain.utils.files import make_folder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -67,6 +68,7 @@ class TensorBoardTracker:
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
+            make_folder(self._path)
             self._writer = SummaryWriter(str(self._path), flush_secs=self._flush_s, purge_step=step)
             lines = "".join(f"    {key}: {value}\n" for key, value in flatten_config(self._config))
             self._writer.add_text("config", lines, global_step=step)
