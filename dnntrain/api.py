@@ -14,6 +14,7 @@ from torch import nn
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import ModelSpec
 from dnntrain.utils.words import add_config_dir
@@ -39,9 +40,11 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
     """
     from dnntrain.run.runner import run_training
 
-    config = decode_config(compose(list(overrides), config_dir))
+    world = World.from_environ()
+    overrides = tuple(add_rank_layout(overrides, config_dir, world))
+    config = decode_config(compose(overrides, config_dir))
     words = add_config_dir(config_dir, overrides)
-    return run_training(lambda: config, World.from_environ(), display=display, overrides=words).as_json()
+    return run_training(lambda: config, world, display=display, overrides=words).as_json()
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:

@@ -25,7 +25,6 @@ from dnntrain.cli.command_table import (
 from dnntrain.cli.options import WORD_SEPARATOR, Option
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import describe_newest_runs, did_you_mean, find_nearest
-from dnntrain.utils.words import add_config_dir
 
 #: Flags of Hydra that are spelled differently here.
 _REPLACEMENTS = {
@@ -75,11 +74,6 @@ class Arguments:
     def config_dir(self) -> Path | None:
         """The user's own folder of choices."""
         return self.options.get("config_dir")
-
-    @property
-    def replay_overrides(self) -> tuple[str, ...]:
-        """The words that compose the same configuration again."""
-        return add_config_dir(self.config_dir, self.overrides)
 
     @property
     def display(self) -> str:

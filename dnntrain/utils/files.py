@@ -71,9 +71,7 @@ def read_bytes(path: Path, follow_links: bool = False) -> bytes:
 
 def read_text(path: Path, errors: str = "strict", follow_links: bool = False) -> str:
     """Return the content of a regular file as UTF-8. Raises OSError or UnicodeDecodeError."""
-    with open_file(path, "r", encoding="utf-8", errors=errors, follow_links=follow_links) as file:
-        text: str = file.read()
-    return text
+    return read_bytes(path, follow_links).decode("utf-8", errors)
 
 
 def check_file(path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.config.run_config import RunConfig
+from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
 
 
@@ -15,11 +17,14 @@ def run(arguments: Arguments) -> int:
     """Train the run that the overrides describe."""
     from dnntrain.run.runner import run_training
 
-    def make_config() -> RunConfig:
-        return decode_config(compose(arguments.overrides, arguments.config_dir))
-
     world = World.from_environ()
-    result = run_training(make_config, world, display=arguments.display, overrides=arguments.replay_overrides)
+    overrides = add_rank_layout(arguments.overrides, arguments.config_dir, world)
+
+    def make_config() -> RunConfig:
+        return decode_config(compose(overrides, arguments.config_dir))
+
+    words = add_config_dir(arguments.config_dir, overrides)
+    result = run_training(make_config, world, display=arguments.display, overrides=words)
     print_last_line(result.run_dir, arguments)
     return 0
 

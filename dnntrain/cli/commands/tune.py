@@ -12,6 +12,7 @@ from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.tune.search import check_bounds, tune
 from dnntrain.tune.summary import format_result
 from dnntrain.utils.world import World
@@ -23,8 +24,9 @@ def run(arguments: Arguments) -> int:
     own_options = [option.key for option in COMMANDS["tune"].options if option.operand == target]
     options = {key: arguments.options[key] for key in own_options}
     check_bounds(options)
-    config = decode_config(compose(arguments.overrides, arguments.config_dir))
     world = World.from_environ()
+    overrides = add_rank_layout(arguments.overrides, arguments.config_dir, world)
+    config = decode_config(compose(overrides, arguments.config_dir))
     result = tune(target, config, options, world)
     if not world.is_main:
         return 0

@@ -73,13 +73,15 @@ def test_two_ranks_under_torchrun_share_one_run_directory(one_process: Path, tmp
 
 
 @pytest.mark.slow
-def test_one_model_in_several_processes_is_refused(tmp_path: Path) -> None:
+def test_two_ranks_under_torchrun_without_a_layout_take_ddp_and_say_so(one_process: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dnntrain"]
     done = subprocess.run(
-        [*torchrun, *LINE], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200
+        [*torchrun, *LINE, "run_dir=run"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200
     )
-    assert done.returncode != 0
-    assert "use parallel=ddp" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("note: parallel=ddp was chosen for the 2 ranks that were started") == 1
+    assert "parallel=ddp" in (tmp_path / "run" / "overrides.txt").read_text().split()
+    assert_same_run(tmp_path / "run", one_process)
 
 
 def test_seconds_are_refused_where_each_rank_has_a_clock(dnntrain: Run) -> None:
