@@ -245,7 +245,7 @@ def read_pointer(folder: Path, name: str) -> str | None:
     """
     try:
         with open_file(folder / name) as file:
-            text: str = file.read(_MAX_POINTER_BYTES).decode("ascii").strip()
+            text = file.read(_MAX_POINTER_BYTES).decode("ascii").strip()
     except (OSError, ValueError):
         return None
     return text if _STEP_NAME.fullmatch(text) and is_plain_folder(folder / text) else None

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.distributed_c10d import Store
 
+from dnntrain.distributed.store import connect_to_store
+from dnntrain.utils.loopback import LOOPBACK_ADDRESS, is_single_machine
 from dnntrain.utils.world import World
 
 #: Linux: the address of a network interface, netdevice(7).
@@ -42,24 +44,30 @@ def join_process_group(
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(world.local_rank)
-    else:
-        set_gloo_interface()
-    rendezvous_options = {} if store is None else {"store": store, "rank": world.rank, "world_size": world.size}
-    dist.init_process_group(_select_backend(device), timeout=timedelta(seconds=timeout_s), **rendezvous_options)  # type: ignore[arg-type]
+    set_network_interfaces(device)
+    dist.init_process_group(
+        _select_backend(device),
+        timeout=timedelta(seconds=timeout_s),
+        store=store or connect_to_store(world, timeout_s),
+        rank=world.rank,
+        world_size=world.size,
+    )
 
 
-def set_gloo_interface() -> None:
-    """Make gloo use the network interface that reaches the main rank.
+def set_network_interfaces(device: str) -> None:
+    """Choose the network interface that gloo and NCCL listen on.
 
-    An interface that is set in the environment remains.
-
-    gloo's default may be wrong, because the name of a host may resolve to the loopback interface.
+    On one machine it is the loopback interface, whatever the environment says. On several it is
+    the one that reaches the main rank, or the one that the environment names. gloo's default may be
+    wrong there, because the name of a host may resolve to the loopback interface.
     """
-    if "GLOO_SOCKET_IFNAME" in os.environ:
-        return
-    name = find_interface(os.environ.get("MASTER_ADDR", ""))
-    if name is not None:
-        os.environ["GLOO_SOCKET_IFNAME"] = name
+    if is_single_machine():
+        loopback = find_interface(LOOPBACK_ADDRESS) or "lo"
+        os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=f"={loopback}")
+    elif "GLOO_SOCKET_IFNAME" not in os.environ and not device.startswith("cuda"):
+        name = find_interface(os.environ.get("MASTER_ADDR", ""))
+        if name is not None:
+            os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
 def find_interface(address: str) -> str | None:

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import TypeVar
 
 from torch.distributed import DistError, DistNetworkError
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed.distributed_c10d import Store
 
+from dnntrain.distributed.signed_store import SignedStore
+from dnntrain.distributed.store import connect_to_store
 from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_error
 from dnntrain.utils.explain_error import explain_error
 from dnntrain.utils.world import World
@@ -88,7 +88,7 @@ class Rendezvous:
     All keys have a prefix of this round, so that a restart never reads keys of an earlier round.
     """
 
-    def __init__(self, root: Store, store: Store, world: World) -> None:
+    def __init__(self, root: SignedStore, store: SignedStore, world: World) -> None:
         self.root = root
         self.store = store
         self.world = world
@@ -98,8 +98,7 @@ class Rendezvous:
     def join(cls, world: World, timeout_s: float = JOIN_TIMEOUT_S) -> Rendezvous:
         """Wait for all ranks. Raises RankError if some do not join within `timeout_s`."""
         try:
-            join_timeout = timedelta(seconds=timeout_s)
-            root, _, _ = next(iter(rendezvous("env://", world.rank, world.size, timeout=join_timeout)))
+            root = SignedStore(connect_to_store(world, timeout_s))
             token = _admit_ranks(root, world, timeout_s) if world.is_main else _greet_main(root, world, timeout_s)
         except DistError as error:
             address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
@@ -107,10 +106,15 @@ class Rendezvous:
                 f"rank {world.rank} cannot reach the main rank's store at {address}: {_get_first_line(error)}",
                 "check that the nodes can reach that address, and that no firewall blocks it",
             ) from None
-        return cls(root, PrefixStore(f"dnntrain/{token}", root), world)
+        return cls(root, root.with_prefix(f"dnntrain/{token}"), world)
+
+    @property
+    def raw_store(self) -> Store:
+        """The store of this round for a process group, which signs nothing."""
+        return self.store.raw
 
     def put(self, key: str, data: bytes) -> None:
-        self.store.set(key, data)  # type: ignore[arg-type]
+        self.store.set(key, data)
 
     def get(self, key: str, timeout_s: float = JOIN_TIMEOUT_S) -> bytes:
         """Wait for `key` and return its value.
@@ -170,7 +174,7 @@ class Rendezvous:
         """Write `failure` unless there is an earlier one; return the earliest."""
 
         def post_failure() -> Failure:
-            return Failure.from_bytes(self.store.compare_set("failure", "", failure.to_bytes().decode()))
+            return Failure.from_bytes(self.store.set_if_absent("failure", failure.to_bytes()))
 
         return self._call_with_timeout(post_failure, failure)
 
@@ -199,11 +203,11 @@ class Rendezvous:
         wait_s = 1.0 if failure is not None and failure.kind in ("lost", "hung") else 10.0
 
         def wait_for_others() -> None:
-            count = self.store.add("left", 1)
+            self.put(f"left/{self.world.rank}", b"1")
+            keys = [f"left/{rank}" for rank in range(self.world.size)]
             deadline = time.monotonic() + wait_s
-            while self.world.is_main and count < self.world.size and time.monotonic() < deadline:
+            while self.world.is_main and not self.store.check(keys) and time.monotonic() < deadline:
                 time.sleep(0.05)
-                count = self.store.add("left", 0)
 
         self._call_with_timeout(wait_for_others, None, wait_s + _ANSWER_TIMEOUT_S)
 
@@ -223,7 +227,7 @@ class Rendezvous:
         result = [default]
 
         def run_body() -> None:
-            with suppress(DistError, RuntimeError):
+            with suppress(DistError, RuntimeError, RankError):
                 result[0] = body()
 
         thread = threading.Thread(target=run_body, daemon=True)
@@ -253,20 +257,20 @@ class Rendezvous:
             raise RankError(f"rank {self.world.rank} lost the main rank's store: {_get_first_line(error)}") from None
 
 
-def _admit_ranks(root: Store, world: World, timeout_s: float) -> str:
+def _admit_ranks(root: SignedStore, world: World, timeout_s: float) -> str:
     """Admit all ranks as the main rank and return the token of this round.
 
     Each rank greets with a nonce, and the answer repeats the nonce.
     """
     token = secrets.token_hex(8)
-    root.set("dnntrain/token", token)
+    root.set("dnntrain/token", token.encode())
     pending_ranks = set(range(1, world.size))
     deadline = time.monotonic() + timeout_s
     while pending_ranks:
         for rank in sorted(pending_ranks):
             key = f"dnntrain/{token}/hello/{rank}"
             if root.check([key]):
-                root.set(f"dnntrain/{token}/welcome/{rank}", root.get(key).decode())
+                root.set(f"dnntrain/{token}/welcome/{rank}", root.get(key))
                 pending_ranks.discard(rank)
         if pending_ranks and time.monotonic() > deadline:
             missing = ", ".join(str(rank) for rank in sorted(pending_ranks)[:16])
@@ -278,7 +282,7 @@ def _admit_ranks(root: Store, world: World, timeout_s: float) -> str:
     return token
 
 
-def _greet_main(root: Store, world: World, timeout_s: float) -> str:
+def _greet_main(root: SignedStore, world: World, timeout_s: float) -> str:
     """Greet the main rank as another rank and return the token of this round.
 
     A token of an earlier round gets no answer with this nonce, so the token is read again.
@@ -288,7 +292,7 @@ def _greet_main(root: Store, world: World, timeout_s: float) -> str:
     while time.monotonic() < deadline:
         if root.check(["dnntrain/token"]):
             token = root.get("dnntrain/token").decode()
-            root.set(f"dnntrain/{token}/hello/{world.rank}", nonce)
+            root.set(f"dnntrain/{token}/hello/{world.rank}", nonce.encode())
             answer_key = f"dnntrain/{token}/welcome/{world.rank}"
             if root.check([answer_key]) and root.get(answer_key).decode() == nonce:
                 return token

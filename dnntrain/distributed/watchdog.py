@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import TextIO
 
 from torch.distributed import DistError
-from torch.distributed.distributed_c10d import Store
 
 from dnntrain.distributed.rendezvous import Failure, Rendezvous
+from dnntrain.distributed.signed_store import SignedStore
+from dnntrain.errors import RankError
+from dnntrain.utils.files import make_folder, open_file, read_text
 
 #: Requests the stacks of a rank's threads; differs from the signals that end a run.
 STACKS_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2) + 1
@@ -117,8 +119,9 @@ class Watchdog:
 
     def start(self) -> None:
         """Start the threads that send heartbeats and monitor the next rank."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._stacks = get_stacks_path(self._folder, self._rendezvous.world.rank).open("w", encoding="utf-8")
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
+        self._stacks = open_file(get_stacks_path(self._folder, self._rendezvous.world.rank), "w", encoding="utf-8")
         if hasattr(faulthandler, "register"):
             faulthandler.register(STACKS_SIGNAL, self._stacks, all_threads=True)
         for body in (self._send_heartbeats, self._monitor_neighbor):
@@ -173,21 +176,21 @@ class Watchdog:
             # A second connection, because a blocked call on one must not block the other.
             store = self._rendezvous.store.clone()
             rank = self._rendezvous.world.rank
-            store.set(f"who/{rank}", json.dumps(vars(ProcessIdentity.of_this_process())))
+            store.set(f"who/{rank}", json.dumps(vars(ProcessIdentity.of_this_process())).encode())
             count = 0
             while not self._closed.wait(self._interval_s):
                 count += 1
-                store.set(f"beat/{rank}", str(count))
+                store.set(f"beat/{rank}", b"%d" % count)
                 if store.check(["failure"]):
                     self._failure_known = True
                     self._failure = Failure.from_bytes(store.get("failure"))
                     return
                 self._read_neighbor(store)
                 self._contact_s = time.monotonic()
-        except (DistError, RuntimeError, OSError):
+        except (DistError, RuntimeError, OSError, RankError):
             return
 
-    def _read_neighbor(self, store: Store) -> None:
+    def _read_neighbor(self, store: SignedStore) -> None:
         if self._neighbor is None:
             if not store.check([f"who/{self._next}"]):
                 return
@@ -282,7 +285,7 @@ def get_stacks_path(folder: Path, rank: int) -> Path:
 def read_stacks(folder: Path) -> str:
     """Return the stacks of all ranks that wrote them, in the order of ranks."""
     files = sorted(folder.glob("stacks-rank_*.txt"), key=lambda file: (len(file.name), file.name))
-    texts = [(file.stem.removeprefix("stacks-"), file.read_text(encoding="utf-8", errors="replace")) for file in files]
+    texts = [(file.stem.removeprefix("stacks-"), read_text(file, errors="replace")) for file in files]
     return "\n".join(f"--- {name}\n{text.rstrip()}" for name, text in texts if text.strip())
 
 

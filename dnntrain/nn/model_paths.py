@@ -63,8 +63,7 @@ def _resolve_path(path: Path) -> Path:
 def read_first_bytes(path: Path) -> bytes:
     """Return up to 512 bytes of the file."""
     with open_file(path, follow_links=True) as file:
-        start: bytes = file.read(512)
-    return start
+        return file.read(512)
 
 
 def _describe_content(start: bytes) -> str:

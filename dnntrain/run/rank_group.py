@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,10 +28,10 @@ from dnntrain.distributed import collectives
 from dnntrain.distributed.rendezvous import Failure, Rendezvous
 from dnntrain.distributed.watchdog import LOST_CONTACT_HINT, Watchdog, read_stacks
 from dnntrain.errors import ConfigError, DnntrainError, Interrupted, Preempted, RankError, Stopped
-from dnntrain.run.directory import RunDirectory
-from dnntrain.utils.files import read_json, write_bytes, write_json
+from dnntrain.run.directory import RunDirectory, get_log_path
+from dnntrain.utils.files import make_folder, open_file, read_json, write_bytes, write_json
 from dnntrain.utils.processes import die_with_parent
-from dnntrain.utils.signals import signal_handlers
+from dnntrain.utils.signals import signal_handlers, unblock_signals
 from dnntrain.utils.world import World
 
 Value = TypeVar("Value")
@@ -189,6 +189,7 @@ class RankGroup:
             raise Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
 
         with signal_handlers(raise_on_signal):
+            unblock_signals()
             yield
 
 
@@ -207,13 +208,14 @@ def join_rank_group(make_config: Callable[[], RunConfig], world: World) -> Itera
         rendezvous.check_agreement("versions", get_versions())
         config = _share_config(rendezvous, make_config)
         folder = Path(str(config.run_dir))
-        with redirect_output_to_log(folder, world):
+        with ExitStack() as stack:
+            _open_logs(rendezvous, folder, stack)
             rank_group = RankGroup(rendezvous, folder)
             device = probe_hardware(config.device).device
             timeout_s = float(config.launch.hang_timeout.value)
             with rank_group.exit_on_signals(), _watch_ranks(rank_group, timeout_s):
                 try:
-                    collectives.join_process_group(world, device, rendezvous.store, timeout_s)
+                    collectives.join_process_group(world, device, rendezvous.raw_store, timeout_s)
                     yield config, rank_group
                 except BaseException as error:
                     cause = rank_group.resolve_cause(error)
@@ -224,6 +226,16 @@ def join_rank_group(make_config: Callable[[], RunConfig], world: World) -> Itera
                     collectives.leave_process_group()
     finally:
         rendezvous.leave()
+
+
+def _open_logs(rendezvous: Rendezvous, folder: Path, stack: ExitStack) -> None:
+    """Redirect the output of all ranks but the main one, until `stack` is closed."""
+    world = rendezvous.world
+    try:
+        rendezvous.run_on_all_ranks("log", lambda: stack.enter_context(redirect_output_to_log(folder, world)))
+    except DnntrainError as error:
+        write_failure(folder, Failure.from_error(error, world.rank))
+        raise
 
 
 def get_versions() -> dict[str, str]:
@@ -238,7 +250,8 @@ def get_versions() -> dict[str, str]:
 def write_failure(folder: Path, failure: Failure) -> None:
     """Write logs/failure.json: why the ranks ended, for the process that started them."""
     try:
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "logs")
         write_bytes(folder / "logs" / "failure.json", failure.to_bytes())
     except OSError:
         return
@@ -279,7 +292,7 @@ def _choose_run_dir(rendezvous: Rendezvous, config: RunConfig) -> dict[str, str]
             "set run_dir=FOLDER on a file system that all nodes share: the ranks then resume from its last checkpoint",
         )
     folder = Path(run_dir).expanduser().absolute()
-    rendezvous.root.set(key, str(folder))
+    rendezvous.root.set(key, str(folder).encode())
     has_checkpoint = restart_count() > 0 and (folder / "checkpoints" / "LAST").is_file()
     return {"run_dir": str(folder), "resume": "auto" if has_checkpoint else config.resume}
 
@@ -357,11 +370,12 @@ def redirect_output_to_log(folder: Path, world: World) -> Iterator[None]:
     if world.is_main:
         yield
         return
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "logs")
     sys.stdout.flush()
     sys.stderr.flush()
     saved_streams = [(number, os.dup(number)) for number in (1, 2)]
-    with (folder / "logs" / f"rank_{world.rank}.log").open("a", encoding="utf-8") as file:
+    with open_file(get_log_path(folder, world.rank), "a", encoding="utf-8") as file:
         print(
             f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()} on {socket.gethostname()}",
             file=file,

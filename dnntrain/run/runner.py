@@ -84,8 +84,8 @@ def run_training(
             if session.plan.ranks == 1 or world.is_launched:
                 return fit(session, directory, ranks, display, overrides)
             assert directory is not None
+            from dnntrain.run.launcher import launch_run
             from dnntrain.run.start import find_start
-            from dnntrain.run.torchrun import launch_run
 
             # Fails here with the exit code of the reason, before the saved configuration is
             # overwritten.

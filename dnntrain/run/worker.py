@@ -1,6 +1,6 @@
 """Run one rank that dnntrain launched: `python -m dnntrain.run.worker RUN_DIR`.
 
-It runs under torchrun or Slurm. Not for users.
+The agent or Slurm starts it. Not for users.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from pathlib import Path
 
 def main() -> int:
     """Train with the resolved configuration of the parent; the parent reports the result."""
+    from dnntrain.utils.processes import die_with_agent
+
+    die_with_agent()
     from dnntrain.config.decode import decode_config, load_config
     from dnntrain.config.run_config import RunConfig
     from dnntrain.errors import DnntrainError

@@ -79,7 +79,7 @@ def _launch_ranks(session: Session, folder: Path, target: str, options: Mapping[
 
     They exchange files with this process in `folder`.
     """
-    from dnntrain.run.torchrun import run_module_on_ranks
+    from dnntrain.run.launcher import run_module_on_ranks
     from dnntrain.utils.files import read_json
 
     request = {

@@ -14,8 +14,9 @@ import re
 import shutil
 import stat
 from contextlib import suppress
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TextIO, overload
 
 from dnntrain.errors import FileKindError
 
@@ -44,6 +45,20 @@ _KINDS = {
 }
 
 
+@overload
+def open_file(path: Path, mode: Literal["rb"] = "rb", *, follow_links: bool = False) -> BufferedReader: ...
+
+
+@overload
+def open_file(path: Path, mode: Literal["ab", "wb", "xb"]) -> BufferedWriter: ...
+
+
+@overload
+def open_file(
+    path: Path, mode: Literal["r", "a", "a+", "w"], *, encoding: str, errors: str = "strict", follow_links: bool = False
+) -> TextIO: ...
+
+
 def open_file(
     path: Path, mode: Mode = "rb", *, encoding: str | None = None, errors: str | None = None, follow_links: bool = False
 ) -> IO[Any]:
@@ -65,8 +80,7 @@ def open_file(
 def read_bytes(path: Path, follow_links: bool = False) -> bytes:
     """Return the content of a regular file. Raises OSError."""
     with open_file(path, follow_links=follow_links) as file:
-        data: bytes = file.read()
-    return data
+        return file.read()
 
 
 def read_text(path: Path, errors: str = "strict", follow_links: bool = False) -> str:

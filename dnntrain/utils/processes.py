@@ -7,7 +7,16 @@ import signal
 import threading
 import time
 
+#: The environment variable of ranks that names the process that started them.
+AGENT_VARIABLE = "DNNTRAIN_AGENT"
+
 _PR_SET_PDEATHSIG = 1
+
+
+def die_with_agent() -> None:
+    """Make a rank that `dnntrain.run.rank_agent` started end with it."""
+    if pid := os.environ.pop(AGENT_VARIABLE, ""):
+        die_with_parent(int(pid))
 
 
 def die_with_parent(parent: int | None = None, signal_number: signal.Signals = signal.SIGKILL) -> None:

@@ -29,6 +29,24 @@ def exit_on_signals(hint: str) -> Iterator[None]:
 
 
 @contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Keep SIGNALS pending within the context, here and in the processes that it starts.
+
+    A process that is started so must call `unblock_signals` once it can handle them.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def unblock_signals() -> None:
+    """Deliver the SIGNALS that `blocked_signals` of the parent process kept pending."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextmanager
 def signal_handlers(receive: Callable[[int, object], None]) -> Iterator[None]:
     """Handle all SIGNALS with `receive`.
 

@@ -57,13 +57,13 @@ def processes_of(folder: Path) -> dict[int, str]:
     return found
 
 
-def torchruns(folder: Path) -> list[int]:
-    return [process for process, line in processes_of(folder).items() if "--standalone" in line]
+def agents(folder: Path) -> list[int]:
+    return [process for process, line in processes_of(folder).items() if "rank_agent" in line]
 
 
 def ranks(folder: Path) -> list[int]:
     lines = processes_of(folder).items()
-    return [process for process, line in lines if "dnntrain.run.worker" in line and "--standalone" not in line]
+    return [process for process, line in lines if "dnntrain.run.worker" in line and "rank_agent" not in line]
 
 
 def test_every_mistake_of_every_trial_is_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
@@ -389,11 +389,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
-def test_kills_of_a_rank_a_torchrun_and_the_parent_change_no_bit(seed: int, undisturbed: Path, tmp_path: Path) -> None:
+def test_kills_of_a_rank_an_agent_and_the_parent_change_no_bit(seed: int, undisturbed: Path, tmp_path: Path) -> None:
     folder, chance = tmp_path / "killed", random.Random(seed)
     total = rows_of(undisturbed)
     points = sorted(chance.sample(range(total // 10, total * 8 // 10), 3))
-    kinds = [ranks, torchruns] if seed else [torchruns, ranks]
+    kinds = [ranks, agents] if seed else [agents, ranks]
     process = start(folder, *DDP)
     for rows, victims in zip(points, kinds, strict=False):
         wait_for(lambda rows=rows: rows_of(folder) >= rows, process, timeout_s=250)  # type: ignore[misc]

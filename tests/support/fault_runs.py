@@ -116,6 +116,14 @@ def processes_of(run: Path) -> list[int]:
     return found
 
 
+def command(pid: int) -> bytes:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def assert_nobody_left(run: Path, within_s: float = 5.0) -> None:
     end = time.monotonic() + within_s
     while processes_of(run):

@@ -17,11 +17,16 @@ _PREEMPTED_EXIT_CODE = 75
 #: Options of launch=slurm that launch=local also has.
 _SHARED_KEYS = ("launch.nproc", "launch.hang_timeout")
 
+#: The address of the rendezvous: on one node nothing else can reach it.
+_LOOPBACK_ADDRESS = "127.0.0.1"
+_FIRST_HOST = '$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+
 
 def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Sequence[str]) -> str:
     """Return the batch script for sbatch, with one task per rank.
 
-    The ranks' rendezvous is at a port that depends on the job's number. Slurm signals the tasks
+    The ranks' rendezvous is at a port that depends on the job's number; on one node it is on the
+    loopback interface. Slurm signals the tasks
     before the time limit (USR1) and on preemption (TERM): they save and end with code 75, which
     queues the job again.
     """
@@ -52,8 +57,10 @@ def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Seq
             "#!/bin/bash",
             *head,
             *choice.setup,
-            'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            f"export MASTER_ADDR={_LOOPBACK_ADDRESS if choice.nodes == 1 else _FIRST_HOST}",
             "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
+            "# The ranks sign their messages with this.",
+            "export DNNTRAIN_SECRET=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')",
             "# The shell ignores the signals that Slurm sends to all; the tasks receive them, too.",
             "trap : TERM USR1",
             f"srun --kill-on-bad-exit=0 {shlex.join(program)}",

@@ -1,4 +1,4 @@
-"""Start processes on this machine with torchrun."""
+"""Start processes on this machine, which meet on its loopback interface."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from dnntrain.choices.track._base import (
 from dnntrain.config.fields import PositiveInt
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import TrackChoice, Tracker
-from dnntrain.utils.files import check_file, read_text, write_text
+from dnntrain.utils.files import check_file, open_file, read_text, write_text
 from dnntrain.utils.messages import warn_user
 
 #: MLflow's limits: entries of a batch, characters of a parameter's value.
@@ -185,6 +185,6 @@ def _lock_database(uri: str) -> Iterator[None]:
         return
     import fcntl
 
-    with Path(f"{file}.lock").open("w") as lock:
+    with open_file(Path(f"{file}.lock"), "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from fault_runs import DIRECT, LINE, TORCHRUN, TWO, await_checkpoint, finish, start
+from fault_runs import (
+    DIRECT,
+    LINE,
+    TORCHRUN,
+    TWO,
+    assert_nobody_left,
+    await_checkpoint,
+    command,
+    finish,
+    processes_of,
+    start,
+)
 from short_runs import result
 
 #: What a line adds, for each code that needs no signal.
@@ -43,6 +55,27 @@ def test_exit_code(door: str, code: int, tmp_path: Path) -> None:
         own = [line for line in ended.stderr.splitlines() if line.startswith("dnntrain: ")]
         assert len(own) == 1, ended.stderr
         assert door == "outer torchrun" or own[0] in ended.stderr.splitlines()[-3:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("module", ["rank_agent", "run.worker"])
+def test_exit_code_after_a_signal_while_the_ranks_start(
+    module: str, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    words = line("train.duration=100000step", *TWO, f"run_dir={tmp_path}/run")
+    with start(words, tmp_path) as process:
+        while process.poll() is None and not any(
+            module.encode() in command(pid) for pid in processes_of(tmp_path / "run")
+        ):
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert len([line for line in errors.splitlines() if line.startswith("dnntrain: ")]) == 1, errors
+    assert result(tmp_path / "run")["status"] == STATUS[code]
+    assert_nobody_left(tmp_path / "run")
 
 
 @pytest.mark.slow

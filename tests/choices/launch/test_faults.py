@@ -7,7 +7,18 @@ import signal
 from pathlib import Path
 
 import pytest
-from fault_runs import LINE, TORCHRUN, TWO, assert_nobody_left, await_checkpoint, finish, network, processes_of, start
+from fault_runs import (
+    LINE,
+    TORCHRUN,
+    TWO,
+    assert_nobody_left,
+    await_checkpoint,
+    command,
+    finish,
+    network,
+    processes_of,
+    start,
+)
 from short_runs import comparable, result
 
 pytestmark = pytest.mark.slow
@@ -84,18 +95,14 @@ def test_a_hung_rank_ends_the_run_by_the_deadline_with_the_stacks_of_all(fault: 
     assert_nobody_left(tmp_path / "run")
 
 
-@pytest.mark.parametrize("victim", ["parent", "torchrun"])
-def test_no_process_outlives_a_killed_parent_or_torchrun(victim: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", ["parent", "agent"])
+def test_no_process_outlives_a_killed_parent_or_agent(victim: str, tmp_path: Path) -> None:
     words = (*LINE, "train.duration=100000step", *TWO, f"run_dir={tmp_path}/run")
     with start(tuple(word for word in words if word != "train.duration=40step"), tmp_path) as process:
         await_checkpoint(process, tmp_path / "run")
-        agents = [pid for pid in processes_of(tmp_path / "run") if b"torchrun_agent" in command(pid)]
+        agents = [pid for pid in processes_of(tmp_path / "run") if b"rank_agent" in command(pid)]
         assert len(agents) == 1
         os.kill(process.pid if victim == "parent" else agents[0], signal.SIGKILL)
         process.communicate(timeout=60)
     assert process.returncode == (-signal.SIGKILL if victim == "parent" else 1)
     assert_nobody_left(tmp_path / "run")
-
-
-def command(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -37,6 +37,21 @@ def test_a_preempted_run_is_queued_again_unless_not_wanted() -> None:
     assert "scontrol requeue" not in script(requeue=False)
 
 
+def test_the_ranks_of_one_node_meet_on_its_loopback_interface() -> None:
+    assert "export MASTER_ADDR=127.0.0.1\n" in script(nproc=2)
+    assert 'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST"' in script(nodes=2)
+
+
+def test_each_job_has_a_secret_of_its_own() -> None:
+    (line,) = [line for line in script(nodes=2).splitlines() if "DNNTRAIN_SECRET" in line]
+    shown = [
+        subprocess.run(["bash", "-c", f'{line}; echo "$DNNTRAIN_SECRET"'], capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    assert shown[0] != shown[1]
+    assert all(len(secret.strip()) == 32 and int(secret, 16) for secret in shown)
+
+
 def test_a_task_of_srun_is_a_rank() -> None:
     environ = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}
     set_rank_from_slurm(environ)

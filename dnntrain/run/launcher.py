@@ -1,4 +1,6 @@
-"""Start the ranks of a run on this machine with torchrun on the loopback interface.
+"""Start the ranks of a run on this machine, which meet on the loopback interface.
+
+torchrun is not used: its rendezvous listens on all interfaces and unpickles what it receives.
 
 The calling process stays the parent. It forwards signals, restarts the ranks from the last
 checkpoint if `launch.max_restarts` allows, and ends with the exit code and the message of the rank
@@ -17,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_error
-from dnntrain.run.directory import RunDirectory
+from dnntrain.run.directory import RunDirectory, get_log_path
 from dnntrain.run.result import RunResult
-from dnntrain.utils.files import read_json
+from dnntrain.utils.files import check_file, read_json, remove_file
+from dnntrain.utils.signals import SIGNALS, blocked_signals, signal_handlers
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
@@ -28,6 +31,9 @@ _AGENT_FILES = ("agent.json", "failure.json")
 
 #: Seconds for killed ranks to release the run directory's lock.
 _LOCK_RELEASE_S = 15.0
+
+#: Seconds beyond `launch.hang_timeout` in which ranks must end after a signal.
+_SAVE_S = 30.0
 
 
 def launch_run(session: Session, directory: RunDirectory, display: str, overrides: Sequence[str]) -> RunResult:
@@ -39,13 +45,15 @@ def launch_run(session: Session, directory: RunDirectory, display: str, override
     directory.write_start(session.config.resolved, list(overrides), session.plan.as_json())
     directory.close()
     for stale_path in (path / "logs").glob("stacks-rank_*.txt"):
-        stale_path.unlink()
+        remove_file(stale_path)
+    for rank in range(1, session.plan.ranks):
+        check_file(get_log_path(path, rank))
     launcher = _RankLauncher(session, path, display)
     for restart in range(launch_config.max_restarts + 1):
         error = launcher.run_attempt(restart)
         if error is None:
             return RunResult.from_json(read_json(path / "result.json"), str(path))
-        if not isinstance(error, RankError) or launcher.is_stopping or restart == launch_config.max_restarts:
+        if not isinstance(error, RankError) or launcher.stop_signal or restart == launch_config.max_restarts:
             break
         checkpoint_note = _describe_last_checkpoint(path)
         print(
@@ -59,81 +67,71 @@ def launch_run(session: Session, directory: RunDirectory, display: str, override
 def run_module_on_ranks(session: Session, path: Path, module: str) -> None:
     """Run `python -m module path` in `session.plan.ranks` processes, once. Raises their error."""
     launcher = _RankLauncher(session, path, "quiet")
-    code = launcher.run_torchrun(_make_command(path, session, module), launcher.make_environ(0))
+    code = launcher.run_agent(module, 0)
     if code:
-        raise _find_cause(path, {}, code)
+        raise _find_cause(path, {}, code, launcher.stop_signal)
 
 
 class _RankLauncher:
-    """Start torchrun and its ranks, one attempt after the other."""
+    """Start the agent and its ranks, one attempt after the other."""
 
     def __init__(self, session: Session, path: Path, display: str) -> None:
         self._session = session
         self._path = path
         self._display = display
-        self.is_stopping = False
+        self.stop_signal: int | None = None
 
     def run_attempt(self, restart: int) -> DnntrainError | None:
         """Start the ranks and wait for their end; return why they failed, if they did."""
         for name in _AGENT_FILES:
-            (self._path / "logs" / name).unlink(missing_ok=True)
-        (self._path / "result.json").unlink(missing_ok=True)
-        code = self.run_torchrun(_make_command(self._path, self._session), self.make_environ(restart))
+            remove_file(self._path / "logs" / name)
+        remove_file(self._path / "result.json")
+        code = self.run_agent("dnntrain.run.worker", restart)
         result = read_json(self._path / "result.json")
         if result.get("status") == "done" and code == 0:
             return None
-        error = _find_cause(self._path, result, code)
+        error = _find_cause(self._path, result, code, self.stop_signal)
         _write_missing_result(self._path, result, error)
         return error
 
-    def make_environ(self, restart: int) -> dict[str, str]:
-        variables = {**os.environ, "DNNTRAIN_DISPLAY": self._display, "DNNTRAIN_RESTART": str(restart)}
-        variables.setdefault("OMP_NUM_THREADS", str(max(1, self._session.hardware.cores // self._session.plan.ranks)))
-        # A rank saves before it stops; a long step or a large checkpoint must not be cut off.
-        variables.setdefault(
-            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(round(self._session.config.launch.hang_timeout.value) + 30)
-        )
-        if sys.platform == "linux":
-            variables.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        return variables
+    def run_agent(self, module: str, restart: int) -> int:
+        """Run `python -m module RUN` as each rank and return the exit code of the agent.
 
-    def run_torchrun(self, command: list[str], environ: Mapping[str, str]) -> int:
-        """Return the exit code of torchrun, which runs in its own session.
-
-        It gets each signal once, from here, and stops its ranks in order.
+        The agent runs in its own session. It gets each signal once, from here, and stops its ranks
+        in order.
         """
-        from dnntrain.utils.signals import signal_handlers
-
         processes: list[subprocess.Popen[bytes]] = []
 
         def forward_signal(number: int, frame: object) -> None:
-            self.is_stopping = True
+            self.stop_signal = number
             for child in processes:
                 child.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
         with signal_handlers(forward_signal):
-            processes.append(subprocess.Popen(command, env=environ, start_new_session=True))
+            command, environ = self._make_command(module), self._make_environ(restart)
+            with blocked_signals():
+                processes.append(subprocess.Popen(command, env=environ, start_new_session=True))
             return processes[0].wait()
 
+    def _make_command(self, module: str) -> list[str]:
+        # A rank saves before it stops; a long step or a large checkpoint must not be cut off.
+        timeout_s = self._session.config.launch.hang_timeout.value + _SAVE_S
+        numbers = map(str, (os.getpid(), self._session.plan.ranks, timeout_s))
+        return [sys.executable, "-m", "dnntrain.run.rank_agent", str(self._path), *numbers, module]
 
-def _make_command(path: Path, session: Session, module: str = "dnntrain.run.worker") -> list[str]:
-    agent = [sys.executable, "-m", "dnntrain.run.torchrun_agent", str(path), str(os.getpid())]
-    torchrun_options = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={session.plan.ranks}"]
-    return [*agent, *torchrun_options, "-m", module, str(path)]
+    def _make_environ(self, restart: int) -> dict[str, str]:
+        variables = {**os.environ, "DNNTRAIN_DISPLAY": self._display, "DNNTRAIN_RESTART": str(restart)}
+        variables.setdefault("OMP_NUM_THREADS", str(max(1, self._session.hardware.cores // self._session.plan.ranks)))
+        return variables
 
 
-def _find_cause(path: Path, result: Mapping[str, Any], code: int) -> DnntrainError:
-    """Return the error of the first failed rank: as the ranks agreed, else as torchrun saw it."""
+def _find_cause(path: Path, result: Mapping[str, Any], code: int, stop_signal: int | None) -> DnntrainError:
+    """Return the error of the first failed rank: as the ranks agreed, else as the agent saw it."""
     from dnntrain.distributed.rendezvous import Failure
     from dnntrain.distributed.watchdog import read_stacks
 
-    agent = read_json(path / "logs" / "agent.json")
-    kill_message = (
-        f"rank {agent['rank']} (process {agent['pid']}) was ended by {agent['signal']}" if agent.get("signal") else ""
-    )
     hint = f"resume from the last checkpoint with: dnntrain resume {path}"
-    if "SIGKILL" in kill_message:
-        kill_message += ", as the kernel does if memory is short"
+    kill_message = _describe_kill(read_json(path / "logs" / "agent.json"))
     failure_fields = read_json(path / "logs" / "failure.json")
     if failure_fields:
         failure = Failure(**failure_fields)
@@ -145,11 +143,23 @@ def _find_cause(path: Path, result: Mapping[str, Any], code: int) -> DnntrainErr
         return failure.to_exception()
     if result.get("exit_code"):
         return make_exit_error(int(result["exit_code"]), str(result.get("reason")))
+    if stop_signal is not None:
+        # The ranks had no time to handle the signal.
+        text = f"{signal.Signals(stop_signal).name}: stopped before the training; earlier checkpoints are kept"
+        return make_exit_error(SIGNALS[signal.Signals(stop_signal)], text, f"resume with: dnntrain resume {path}")
     if kill_message:
         return RankError(kill_message, hint)
     if code < 0:
-        return RankError(f"torchrun was ended by {signal.Signals(-code).name}", hint)
+        return RankError(f"the process that started the ranks was ended by {signal.Signals(-code).name}", hint)
     return make_exit_error(code, f"the ranks ended with code {code}; see {path}/logs")
+
+
+def _describe_kill(agent: Mapping[str, Any]) -> str:
+    """Return how a signal ended the first failed rank; empty if none did."""
+    if not agent.get("signal"):
+        return ""
+    text = f"rank {agent['rank']} (process {agent['pid']}) was ended by {agent['signal']}"
+    return text + ", as the kernel does if memory is short" if agent["signal"] == "SIGKILL" else text
 
 
 def _write_missing_result(path: Path, result: Mapping[str, Any], error: DnntrainError) -> None:
