@@ -67,5 +67,5 @@ def watch_sockets(processes: Mapping[str, subprocess.Popen[str]], timeout_s: flo
                     with suppress(OSError):
                         line = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
                         seen.setdefault(line, set()).update(addresses)
-        time.sleep(0.02)
+        time.sleep(0.1)
     return seen
