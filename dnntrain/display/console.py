@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
 from rich.segment import Segment
 
+from dnntrain.display.key_echo import hide_control_keys
 from dnntrain.utils.streams import SafeStream, make_clean_stream
 from dnntrain.utils.terminal_text import clean_text, is_clean
 
@@ -35,12 +36,24 @@ def clean_segments(segments: Iterable[Segment]) -> Iterator[Segment]:
             yield Segment(clean_text(segment.text), segment.style)
 
 
-def start_live(live: Live) -> None:
-    """Start a live view, and clean the output that it prints above itself."""
-    outer_streams = sys.stdout, sys.stderr
-    live.start()
-    # rich reads the codes of redirected output as styles and links.
-    if sys.stdout is not outer_streams[0]:
-        sys.stdout = make_clean_stream(sys.stdout)
-    if sys.stderr is not outer_streams[1]:
-        sys.stderr = make_clean_stream(sys.stderr)
+class CleanLive(Live):
+    """A live view on a CleanConsole, which also cleans the output that it prints above itself.
+
+    Control keys are not shown meanwhile.
+    """
+
+    def start(self, refresh: bool = False) -> None:
+        """Start to draw."""
+        outer_streams = sys.stdout, sys.stderr
+        self._show_control_keys = hide_control_keys(self.console.file)
+        super().start(refresh)
+        # rich reads the codes of redirected output as styles and links.
+        if sys.stdout is not outer_streams[0]:
+            sys.stdout = make_clean_stream(sys.stdout)
+        if sys.stderr is not outer_streams[1]:
+            sys.stderr = make_clean_stream(sys.stderr)
+
+    def stop(self) -> None:
+        """Draw for the last time."""
+        super().stop()
+        self._show_control_keys()

@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
 from dnntrain.display.base import Header, LiveState, Pace, is_improvement, to_float
-from dnntrain.display.console import CleanConsole, start_live
+from dnntrain.display.console import CleanConsole, CleanLive
 from dnntrain.display.panel import History, Line, format_opening, format_panel, format_table_head, format_table_row
 
 _STYLES = {
@@ -48,11 +47,13 @@ class TerminalDisplay:
         self._console = CleanConsole(stream, force_terminal=True)
         self._ascii = not self._console.encoding.lower().startswith("utf")
         self._pace = Pace(0.25)
-        self._live: Live | None = None
+        self._live: CleanLive | None = None
         self._header = Header("", "", "", "", 0, 0, 0.0, "")
         self._state = LiveState()
         self._losses = History()
         self._has_table = False
+        self._is_drawing = False
+        self._waiting: list[Callable[[], None]] = []
 
     @property
     def next_refresh(self) -> float:
@@ -66,16 +67,16 @@ class TerminalDisplay:
             self._print(line)
         # Only output to this same terminal may be redirected through it.
         shares_terminal = sys.stdout is not None and sys.stdout.isatty()
-        self._live = Live(
+        self._live = CleanLive(
             self, console=self._console, auto_refresh=False, redirect_stdout=shares_terminal, redirect_stderr=True
         )
-        start_live(self._live)
+        self._live.start()
 
     def refresh(self, state: LiveState) -> None:
         started = time.perf_counter()
         self._state = state
         if self._live is not None:
-            self._live.refresh()
+            self._draw(self._live.refresh)
         self._pace.record_refresh(started)
 
     def show_row(self, row: Mapping[str, Any]) -> None:
@@ -104,7 +105,7 @@ class TerminalDisplay:
     def close(self, status: str) -> None:
         if self._live is not None:
             self._state.eta_s = math.nan
-            self._live.stop()
+            self._draw(self._live.stop)
             self._live = None
         role = "good" if status.endswith("done") else "warning" if "pre" in status or "inter" in status else "bad"
         self._print([(status, role)], crop=False)
@@ -140,7 +141,19 @@ class TerminalDisplay:
 
     def _print(self, line: Line, crop: bool = True) -> None:
         renderable: RenderableType = _Segments(line)
-        self._console.print(renderable, crop=crop, soft_wrap=not crop)
+        self._draw(lambda: self._console.print(renderable, crop=crop, soft_wrap=not crop))
+
+    def _draw(self, work: Callable[[], None]) -> None:
+        """Draw now, or after the drawing that a signal's handler interrupted."""
+        self._waiting.append(work)
+        if self._is_drawing:
+            return
+        self._is_drawing = True
+        try:
+            while self._waiting:
+                self._waiting.pop(0)()
+        finally:
+            self._is_drawing = False
 
 
 class _Segments:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
 from rich.table import Table
 
-from dnntrain.display.console import CleanConsole, start_live
+from dnntrain.display.console import CleanConsole, CleanLive
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, write_results
 from dnntrain.sweep.trial_runner import ProgressTable
 from dnntrain.utils.streams import SafeStream, is_live_terminal
@@ -132,11 +131,11 @@ class LiveProgressTable(PlainProgressTable):
     ) -> None:
         super().__init__(folder, trials, statuses, stream, quiet)
         self._console = CleanConsole(stream, force_terminal=True)
-        self._live = Live(self, console=self._console, auto_refresh=False, transient=True)
+        self._live = CleanLive(self, console=self._console, auto_refresh=False, transient=True)
 
     def open(self) -> None:
         super().open()
-        start_live(self._live)
+        self._live.start()
 
     def close(self) -> None:
         self._live.stop()

@@ -10,6 +10,7 @@ import pty
 import re
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from dnntrain.display.base import Header, LiveState, Pace, format_learning_rate,
 from dnntrain.display.factory import make_display
 from dnntrain.display.panel import History, draw_sparkline, fit_text, format_panel, format_table_head, format_table_row
 from dnntrain.display.plain import JsonDisplay, PlainDisplay, QuietDisplay, format_row, format_state
+from dnntrain.display.terminal import TerminalDisplay
 from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.utils.streams import SafeStream
 
@@ -394,3 +396,38 @@ def test_a_live_view_shows_its_own_codes_only(monkeypatch: pytest.MonkeyPatch) -
         r"class \u200bcat\x1b[31m",
     ):
         assert shown in text
+
+
+def test_control_keys_are_not_echoed_into_a_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The letters ^C would move the cursor, and the next refresh would leave a torn line."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w") as terminal:
+        display = make_display("auto", terminal)
+        before = termios.tcgetattr(follower)
+        assert before[3] & termios.ECHOCTL
+        display.start(HEADER)
+        assert not termios.tcgetattr(follower)[3] & termios.ECHOCTL
+        assert termios.tcgetattr(follower)[3] & termios.ECHO
+        display.close("status: interrupted")
+        assert termios.tcgetattr(follower) == before
+    os.close(leader)
+
+
+def test_a_message_of_a_signal_waits_for_the_drawing_that_it_interrupts() -> None:
+    class Interrupting(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> int:
+            if "small_cnn" in text and not self.getvalue():
+                display.show_message("SIGINT: saving")
+            return super().write(text)
+
+    output = Interrupting()
+    display = TerminalDisplay(output)
+    display.start(HEADER)
+    display.close("done")
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.getvalue()).splitlines()
+    assert "small_cnn" in lines[0]
+    assert "SIGINT: saving" in lines
