@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from collections.abc import Sequence
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 
 from dnntrain.bench.measure import BenchResult
 from dnntrain.bench.statistics import CONFIDENCE, MIN_VALUES, Interval, compute_percentiles
 from dnntrain.errors import ConfigError
+from dnntrain.utils.csv_text import format_csv
 from dnntrain.utils.files import write_bytes, write_text
 from dnntrain.utils.units import format_bytes
 
@@ -78,18 +78,16 @@ def _format_ratio(is_base: bool, ratio: Interval) -> str:
 
 def write_csv(results: Sequence[BenchResult], path: Path) -> None:
     """Write one row for each candidate and batch size."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = (
         f"model batch {_get_metric_name(results)} size_bytes load_s peak_memory_bytes "
         "p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high interval_coverage"
     )
-    writer.writerow(names.split())
+    rows: list[list[object]] = [[*names.split()]]
     for result in results:
         for batch in result.rates:
             rate, ratio = result.throughput(batch), result.ratio(results[0], batch)
             latency = [1000 * value for value in compute_percentiles(result.latencies[batch]).values()]
-            writer.writerow(
+            rows.append(
                 [
                     result.name,
                     batch,
@@ -103,7 +101,7 @@ def write_csv(results: Sequence[BenchResult], path: Path) -> None:
                     rate.coverage,
                 ]
             )
-    write_text(path, text.getvalue())
+    write_text(path, format_csv(rows))
 
 
 def write_picture(results: Sequence[BenchResult], path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dnntrain.cli.parser import Arguments, parse_arguments
 from dnntrain.utils.error_boundary import ErrorBoundary
 from dnntrain.utils.memory_limit import check_memory_limit
+from dnntrain.utils.streams import KEEP_BYTES
 
 _COMMANDS_WITHOUT_TORCH = frozenset({"ls", "config", "schema", "completion", "report"})
 
@@ -20,7 +21,7 @@ def run_console_script() -> None:
     """Run the console script `dnntrain`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr or stream.isatty() else KEEP_BYTES)
     sys.exit(main())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 
 from dnntrain.errors import DataError
 from dnntrain.inference.predict import predict_files
+from dnntrain.utils.csv_text import format_csv_line
 from dnntrain.utils.streams import SafeStream
 from dnntrain.utils.terminal_text import clean_line
 
@@ -37,7 +37,6 @@ def write_predictions(
     unreadable: list[DataError] = []
     progress = _ProgressPrinter(quiet)
     num_classes = top or (1 if output_format == "csv" else 5)
-    writer = csv.writer(stream, lineterminator="\n")
     clean = clean_line if stream.isatty() else str  # a name with a line feed would look like two rows
     rows = 0
     for row in predict_files(
@@ -47,10 +46,9 @@ def write_predictions(
             print(json.dumps(row), file=stream)
         else:
             if not rows:
-                writer.writerow(["path", *_make_header(len(row["top"]))])
-            writer.writerow(
-                [clean(row["path"]), *(value for name, share in row["top"] for value in (clean(name), share))]
-            )
+                stream.write(format_csv_line(["path", *_make_header(len(row["top"]))]))
+            cells = [value for name, share in row["top"] for value in (clean(name), share)]
+            stream.write(format_csv_line([clean(row["path"]), *cells]))
         rows += 1
     progress.end_line()
     if unreadable:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 from dnntrain.config.decode import compute_digest
 from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.sweep.resources import ResourceDemand
+from dnntrain.utils.csv_text import format_csv
 from dnntrain.utils.files import make_folder, open_file, read_json, read_text, write_json, write_text
 from dnntrain.utils.words import add_config_dir, join_words
 
@@ -176,11 +175,8 @@ def write_list(folder: Path, trials: Sequence[Trial]) -> None:
 
 def write_results(folder: Path, trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> None:
     """Write results.csv: one row per trial; cells for unknown values are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(result_row(trials[0], statuses[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result_row(trial, status) for trial, status in zip(trials, statuses, strict=True))
-    write_text(folder / RESULTS_FILE, text.getvalue())
+    rows = [result_row(trial, status) for trial, status in zip(trials, statuses, strict=True)]
+    write_text(folder / RESULTS_FILE, format_csv([rows[0].keys(), *(row.values() for row in rows)]))
 
 
 def result_row(trial: Trial, status: TrialStatus) -> dict[str, Any]:

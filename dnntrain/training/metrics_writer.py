@@ -199,16 +199,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def write_csv(source: Path, target: Path) -> None:
     """Write metrics.jsonl as a table with one column per name, for spreadsheets."""
-    import csv
-    import io
+    from dnntrain.utils.csv_text import format_csv
 
     rows = read_rows(source)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(target, text.getvalue())
+    write_text(target, format_csv([columns, *([row.get(name) for name in columns] for row in rows)]))
 
 
 class Timer:

@@ -8,6 +8,7 @@ own: they pass by the cleaning with `get_raw_stream`, and clean the text between
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,23 @@ from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 from dnntrain.utils.terminal_text import clean_text
+
+
+def _encode_lost_bytes(error: UnicodeError) -> tuple[bytes, int]:
+    """Return the bytes of a file name that is not UTF-8, and other letters as their escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    codes = [
+        letter.encode("utf-8", "surrogateescape" if "\udc80" <= letter <= "\udcff" else "backslashreplace")
+        for letter in letters
+    ]
+    return b"".join(codes), error.end
+
+
+#: The error handler of an output that keeps the bytes of names.
+KEEP_BYTES = "dnntrain.keep_bytes"
+codecs.register_error(KEEP_BYTES, _encode_lost_bytes)
 
 
 class CleanStream:

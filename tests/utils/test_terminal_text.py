@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import sys
 import unicodedata
 
 import pytest
 
-from dnntrain.utils.streams import CleanStream, SafeStream, clean_output
+from dnntrain.utils.csv_text import format_csv, format_csv_line
+from dnntrain.utils.streams import KEEP_BYTES, CleanStream, SafeStream, clean_output
 from dnntrain.utils.terminal_text import clean_line, clean_text, is_clean
 
 
@@ -80,3 +82,15 @@ def test_a_display_writes_below_the_cleaning() -> None:
     stream.write("\r3 of 9")
     stream.write_line("\r")
     assert output.getvalue() == "\r3 of 9\\r\n"
+
+
+def test_a_pipe_gets_the_bytes_of_a_name_that_is_not_text() -> None:
+    assert "photo\udcff é \ud800".encode("utf-8", KEEP_BYTES) == b"photo\xff \xc3\xa9 \\ud800"
+
+
+def test_csv_is_read_back_whatever_a_name_holds() -> None:
+    names = ["a\rb", "c\nd", 'e"f', "g,h", "\x1b[31m", "", " "]
+    assert format_csv_line(names).endswith("\n")
+    text = format_csv([names, names])
+    assert "\r\n" not in text
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [names, names]
