@@ -49,7 +49,7 @@ def find_quant_points(model: nn.Module, shape: Sequence[int]) -> QuantPoints:
     recorder = _FlowRecorder()
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with _eval_mode(model), _attach_hooks(model, recorder), torch.no_grad(), recorder:
-        model(torch.zeros(1, *shape, device=device))
+        recorder.output = id(model(torch.zeros(1, *shape, device=device)))
     modules = dict(model.named_modules())
     layers = tuple(
         call.name for call in recorder.iterate_first_calls() if isinstance(modules[call.name], nn.Conv2d | nn.Linear)
@@ -100,6 +100,7 @@ class _FlowRecorder(TorchFunctionMode):
     call_counts: Counter[str] = field(default_factory=Counter)
     passing_modules: set[str] = field(default_factory=set)
     live_tensors: list[Any] = field(default_factory=list)
+    output: int = 0
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -134,9 +135,17 @@ class _FlowRecorder(TorchFunctionMode):
     def get_call(self, name: str) -> _ModuleCall:
         return next(call for call in self.calls if call.name == name)
 
+    def is_output(self, tensor: int) -> bool:
+        """Return whether the tensor is the output of the model, or becomes it in another shape."""
+        readers = self.readers.get(tensor, [])
+        if tensor == self.output or not readers or not set(readers) <= _SHAPE_FUNCTIONS:
+            return tensor == self.output
+        return all(self.is_output(result) for result in self.results[tensor] if result != tensor)
+
 
 #: Functions that read a tensor's shape, not its values.
 _METADATA_FUNCTIONS = {"get", "size", "dim", "set_grad_enabled", "stride", "is_contiguous"}
+_SHAPE_FUNCTIONS = {"flatten", "reshape", "view", "squeeze", "unsqueeze", "permute", "transpose", "contiguous"}
 _ADDITIONS = {"add", "iadd", "radd"}
 _RELUS = {"relu"}
 #: Functions that may end a quantized convolution: another layer with a quantized input, or an addition.
@@ -174,6 +183,8 @@ def _find_outputs(
         name = folded.get(call.name, call.name)
         result = recorder.get_call(name).result
         readers = recorder.readers.get(result, [])
+        if recorder.is_output(result):
+            continue  # the outputs of the model stay in float
         if readers and readers[0] in _RELUS:
             relu_result = recorder.results[result][0]
             rest = readers[1:] if relu_result == result else recorder.readers.get(relu_result, [])

@@ -138,6 +138,22 @@ def test_operands_of_residual_additions_are_quantised() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        ([nn.Flatten()], ()),
+        ([], ()),
+        ([nn.BatchNorm2d(4), nn.Flatten()], ()),
+        ([nn.ReLU(), nn.Flatten()], ("2",)),
+        ([nn.AdaptiveAvgPool2d(1), nn.Flatten()], ("2",)),
+    ],
+    ids=["flatten", "nothing", "norm", "relu", "average"],
+)
+def test_the_outputs_of_the_model_are_not_rounded(tail: list[nn.Module], expected: tuple[str, ...]) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 6), *tail)
+    assert find_quant_points(model, (1, 8, 8)).outputs == expected
+
+
 def test_torchvision_blocks_are_quantised_where_they_end() -> None:
     torchvision = pytest.importorskip("torchvision.models")
     flow = find_quant_points(torchvision.resnet18(num_classes=3), (3, 32, 32))
