@@ -140,13 +140,11 @@ def _make_config(quantizers: Any, options: Any) -> Any:
         is_dynamic=not is_static, reduce_range=not has_vnni()
     )
     observers: Any = import_module("torchao.quantization.pt2e.observer")
+    rule = make_range_observer(options.observer, options.percentile) if is_static else observers.PlaceholderObserver
+    activation = replace(config.input_activation, observer_or_fake_quant_ctr=rule.with_args(eps=_MIN_SCALE))
     weight_observer = observers.PerChannelMinMaxObserver.with_args(eps=_MIN_SCALE)
-    config = replace(config, weight=replace(config.weight, observer_or_fake_quant_ctr=weight_observer))
-    if not is_static:
-        return config
-    observer = make_range_observer(options.observer, options.percentile).with_args(eps=_MIN_SCALE)
-    activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
-    return replace(config, input_activation=activation, output_activation=activation)
+    weight = replace(config.weight, observer_or_fake_quant_ctr=weight_observer)
+    return replace(config, input_activation=activation, output_activation=activation, weight=weight)
 
 
 def make_range_observer(rule: str, percentile: float) -> Any:
