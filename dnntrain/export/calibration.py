@@ -110,21 +110,22 @@ def find_percentile_range(histogram: ValueHistogram, percentile: float) -> tuple
     below = min(left_out - above, histogram.num_negative)
     starts, counts, width = histogram.get_bins()
     negative = starts < 0
-    low = -_find_end(-starts[negative].flip(0) - width, counts[negative].flip(0), width, below)
-    high = _find_end(starts[~negative], counts[~negative], width, above)
-    return max(low, min(histogram.smallest, 0.0)), min(high, max(histogram.largest, 0.0))
+    below_starts, below_counts = -starts[negative].flip(0) - width, counts[negative].flip(0)
+    low = -_find_end(below_starts, below_counts, width, -histogram.smallest, below)
+    high = _find_end(starts[~negative], counts[~negative], width, histogram.largest, above)
+    return low, high
 
 
-def _find_end(starts: Tensor, counts: Tensor, width: float, left_out: float) -> float:
+def _find_end(starts: Tensor, counts: Tensor, width: float, largest: float, left_out: float) -> float:
     """Return the point above which are `left_out` values of bins [start, start + width), from 0 up."""
-    if not len(starts):
+    if largest <= 0:
         return 0.0
     above = counts.flip(0).cumsum(0).flip(0)
     place = int((above > left_out).sum()) - 1
     if place < 0:
         return 0.0
-    inside = float((above[place] - left_out) / counts[place])
-    return float(starts[place]) + width * inside
+    start, inside = float(starts[place]), float((above[place] - left_out) / counts[place])
+    return start + (min(start + width, largest) - start) * inside
 
 
 def find_least_error_range(histogram: ValueHistogram) -> tuple[float, float]:

@@ -21,13 +21,13 @@ from dnntrain.export.formats.onnx import make_runner
 
 #: Values as tensors of networks have them: both signs, outputs of a ReLU, few beyond 0, all equal, far outliers.
 VALUES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
-    "normal": lambda random: random.normal(0, 1, 100_000),
-    "shifted": lambda random: random.normal(2, 1, 100_000),
-    "relu": lambda random: np.maximum(random.normal(0, 1, 100_000), 0),
-    "negative": lambda random: -random.exponential(3, 100_000),
-    "swish": lambda random: (lambda x: x / (1 + np.exp(-x)))(random.normal(0, 2, 100_000)),
-    "outliers": lambda random: np.append(random.laplace(0, 0.01, 100_000), [40.0, -25.0]),
-    "tiny": lambda random: random.normal(0, 1e-20, 10_000),
+    "normal": lambda random: random.normal(0, 1, 20_000),
+    "shifted": lambda random: random.normal(2, 1, 20_000),
+    "relu": lambda random: np.maximum(random.normal(0, 1, 20_000), 0),
+    "negative": lambda random: -random.exponential(3, 20_000),
+    "swish": lambda random: (lambda x: x / (1 + np.exp(-x)))(random.normal(0, 2, 20_000)),
+    "outliers": lambda random: np.append(random.laplace(0, 0.01, 20_000), [40.0, -25.0]),
+    "tiny": lambda random: random.normal(0, 1e-20, 20_000),
 }
 
 
@@ -63,11 +63,10 @@ def test_smallest_and_largest_are_exact() -> None:
 def test_the_percentage_of_values_is_kept(name: str, percentile: float) -> None:
     values = make_values(name)
     low, high = choose_range(count(values), "percentile", percentile)
-    kept = 100 * np.mean((values >= low) & (values <= high))
-    # A bin of the histogram is at least 1/8192 of the largest magnitude.
-    width = np.abs(values).max() / 4096
-    around = 100 * np.mean((values >= low - width) & (values <= high + width))
-    assert kept - 0.002 <= percentile <= around + 0.002
+    # A bin of the histogram is at most 1/2048 of the largest magnitude.
+    width = np.abs(values).max() / 2048
+    inside, around = (100 * np.mean((values >= low - by) & (values <= high + by)) for by in (-width, width))
+    assert inside <= percentile <= around
     assert low <= 0 <= high
 
 
@@ -92,7 +91,7 @@ def test_no_other_range_has_a_much_smaller_rounding_error(name: str) -> None:
     values = make_values(name)
     low, high = choose_range(count(values), "histogram", 99.0)
     smallest, largest = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    fractions = np.linspace(0.05, 1, 39)
+    fractions = np.linspace(0.3, 1, 15)
     best = min(
         rounding_error(values, smallest * below, largest * above)
         for below in (fractions if smallest else [1.0])
