@@ -73,7 +73,7 @@ def open_cache(
     return TeacherCache(shapes, limit_bytes, folder, binding)
 
 
-def digest_inputs(inputs: Tensor) -> list[bytes]:
+def digest_images(inputs: Tensor) -> list[bytes]:
     """Return the digest of each input [n, …].
 
     The memory format does not matter.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dnntrain.choices.distill._load_teacher import TeacherModel, load_teacher
 from dnntrain.choices.distill._options import TeacherOptions
-from dnntrain.choices.distill._teacher_cache import TeacherCache, digest_inputs, open_cache
+from dnntrain.choices.distill._teacher_cache import TeacherCache, digest_images, open_cache
 from dnntrain.errors import ConfigError
 from dnntrain.nn.cost import estimate_forward_bytes
 from dnntrain.nn.partition import find_blocks
@@ -334,7 +334,7 @@ class TeacherTransform:
                     "the teacher's outputs for an image depend on the images beside it, so they cannot be cached exactly",
                     "use distill.cache=none",
                 )
-        digests = digest_inputs(inputs)
+        digests = digest_images(inputs)
         places = store.locate(digests)
         missing_rows = np.flatnonzero(places[:, 0] < 0)
         if not self._runner.max_over_ranks(len(missing_rows)):
