@@ -66,7 +66,7 @@ class MeanTeacher(DistillChoice):
         teacher = EmaTeacher(self.decay, self.decay_warmup, self.teacher_precision)
 
         def compute_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
-            return kd_loss(outputs.outputs, teacher.compute_outputs(batch.inputs), self.temperature)
+            return kd_loss(outputs.outputs, teacher.compute_logits(batch.inputs), self.temperature)
 
         return Hooks(
             loss_terms=(LossTerm("mean_teacher", compute_loss, self.loss_weight),),
@@ -102,8 +102,8 @@ class EmaTeacher:
         self._pairs = [(tensor, live[name]) for name, tensor in self._model.state_dict().items()]
 
     @torch.no_grad()
-    def compute_outputs(self, inputs: Tensor) -> Tensor:
-        """Return the average's outputs [n, …], float32."""
+    def compute_logits(self, inputs: Tensor) -> Tensor:
+        """Return the average's logits [n, classes], float32."""
         with teacher_autocast(self._precision, inputs.device.type):
             outputs: Tensor = self._model(fill_empty(inputs))
         return outputs[: len(inputs)].float()
