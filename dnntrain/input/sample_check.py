@@ -13,7 +13,7 @@ from dnntrain.input.decode import FORMATS, check_regular_file, decode_image, is_
 from dnntrain.protocols.image_reading import ImageReading
 
 _NUM_SAMPLES = 16
-#: Deep images that use less than this share of their range are refused: 12 bits in 16 are a sixteenth.
+#: Deep images that use less than this share of their range are rejected: 12 bits in 16 are a sixteenth.
 _MIN_RANGE_SHARE = 1 / 8
 #: Images of 8 bits that span fewer values than this deserve a note.
 _MIN_SPAN = 24
@@ -24,7 +24,7 @@ def check_value_range(paths: Sequence[Path], max_value: float | None) -> list[st
     """Return notes about images that use a sliver of their range, or are all alike.
 
     Raises DataError if 16-bit images use a small part of their range, which would make them nearly
-    black, and `max_value` does not say what white is. Unreadable images are skipped.
+    black, and `max_value` does not name white. Unreadable images are skipped.
     """
     positions = sorted({round(index) for index in np.linspace(0, len(paths) - 1, min(_NUM_SAMPLES, len(paths)))})
     samples = [paths[position] for position in positions]

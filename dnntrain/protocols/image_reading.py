@@ -7,7 +7,7 @@ from typing import Literal
 
 ResizeMode = Literal["crop", "letterbox", "stretch"]
 
-#: What each mode does, for manifests and messages.
+#: The effect of each mode, for manifests and messages.
 RESIZE_DESCRIPTIONS: dict[str, str] = {
     "crop": "the largest center crop of that aspect, resized (bilinear, antialiased)",
     "letterbox": "resized to fit (bilinear, antialiased), centered on gray 114",

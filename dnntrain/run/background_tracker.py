@@ -21,7 +21,7 @@ class BackgroundTracker:
     """Passes every call on to `tracker`, in order, in a thread.
 
     An error at the start within 20 s is raised, as it names a wrong setting. Later errors, and a
-    tracker that does not answer, are reported once, and the training goes on.
+    tracker that does not answer, are reported once, and the training continues.
     """
 
     def __init__(self, tracker: Tracker, start_s: float = _START_S, close_s: float = _CLOSE_S) -> None:
@@ -50,7 +50,7 @@ class BackgroundTracker:
         self._calls.put(start_tracker)
         self._thread.start()
         if not self._has_started.wait(self._start_s):
-            warn_user(f"{self._name} has not answered for {self._start_s:g} s; the training starts without waiting")
+            warn_user(f"{self._name} did not answer for {self._start_s:g} s; the training starts without waiting")
         elif self._start_error is not None:
             raise self._start_error
 
@@ -68,7 +68,7 @@ class BackgroundTracker:
         self._put(None)
         self._thread.join(self._close_s)
         if self._thread.is_alive():
-            warn_user(f"{self._name} has not taken all rows within {self._close_s:g} s; metrics.jsonl has them all")
+            warn_user(f"{self._name} did not take all rows within {self._close_s:g} s; metrics.jsonl has them all")
 
     def _put(self, call: Callable[[], None] | None) -> None:
         while not self._has_failed:
@@ -95,5 +95,5 @@ class BackgroundTracker:
                 if self._start_error is not None:
                     return
                 self._has_failed = True
-                warn_user(f"{self._name} failed, and the training goes on without it: {error}")
+                warn_user(f"{self._name} failed, and the training continues without it: {error}")
                 return

@@ -36,7 +36,7 @@ codecs.register_error(KEEP_BYTES, _encode_lost_bytes)
 
 
 class CleanStream:
-    """A text stream that cleans what is written to it; all else is the stream's own."""
+    """A text stream that cleans the text that it gets; all else is the stream's own."""
 
     def __init__(self, stream: TextIO) -> None:
         self.raw_stream = stream
