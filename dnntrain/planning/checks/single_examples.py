@@ -41,8 +41,8 @@ def find_single_example_refusals(
     micro_batches = f" in micro-batches of {micro_batch_size}" if micro_batch_size else ""
     yield Refusal(
         f"batch norm in {model.name} sees one number per channel of an example, so it cannot train on one example "
-        f"alone, as in {steps}{ranks}{micro_batches} (train.batch_size={config.train.batch_size}, {timetable.examples} training "
-        "examples)",
+        f"alone, as in {steps}{ranks}{micro_batches} "
+        f"(train.batch_size={config.train.batch_size}, {timetable.examples} training examples)",
         _suggest(config, dims, timetable, total_steps, is_last=examples < size),
     )
 
