@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from dnntrain.utils.threads import shorten_wait
+
+# typing is not imported for these: a signal ends a command well from the moment this package is imported.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 __all__ = ["evaluate", "load", "plan", "predict", "train"]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from dnntrain.api import evaluate, load, plan, predict, train
 
 
@@ -19,7 +22,10 @@ shorten_wait()
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from dnntrain import api
+        from dnntrain.utils.signals import delay_interrupt
+
+        with delay_interrupt():
+            from dnntrain import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'dnntrain' has no attribute {name!r}")

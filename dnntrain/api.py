@@ -17,6 +17,7 @@ from dnntrain.config.decode import decode_config
 from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import ModelSpec
+from dnntrain.utils.signals import exit_on_signals
 from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
 
@@ -38,13 +39,14 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
     `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or
     CheckpointError, which correspond to the exit codes of the command.
     """
-    from dnntrain.run.runner import run_training
+    with exit_on_signals("stopped", "the same call starts it again"):
+        from dnntrain.run.runner import run_training
 
-    world = World.from_environ()
-    overrides = tuple(add_rank_layout(overrides, config_dir, world))
-    config = decode_config(compose(overrides, config_dir))
-    words = add_config_dir(config_dir, overrides)
-    return run_training(lambda: config, world, display=display, overrides=words).as_json()
+        world = World.from_environ()
+        overrides = tuple(add_rank_layout(overrides, config_dir, world))
+        config = decode_config(compose(overrides, config_dir))
+        words = add_config_dir(config_dir, overrides)
+        return run_training(lambda: config, world, display=display, overrides=words).as_json()
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:

@@ -8,27 +8,38 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from dnntrain.cli.parser import Arguments, parse_arguments
+from dnntrain.utils.early_exit import exit_at_once_on_signals, ignore_signals_until_exit
 from dnntrain.utils.error_boundary import ErrorBoundary
 from dnntrain.utils.memory_limit import check_memory_limit
+from dnntrain.utils.signals import exit_on_signals
 from dnntrain.utils.streams import KEEP_BYTES
+
+if TYPE_CHECKING:
+    from dnntrain.cli.parser import Arguments
 
 _COMMANDS_WITHOUT_TORCH = frozenset({"ls", "config", "schema", "completion", "report"})
 
 
 def run_console_script() -> None:
     """Run the console script `dnntrain`."""
+    exit_at_once_on_signals()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr or stream.isatty() else KEEP_BYTES)
-    sys.exit(main())
+    exit_code = main()
+    ignore_signals_until_exit()
+    sys.exit(exit_code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default that of the process) and return its exit code."""
     argument_words = sys.argv[1:] if argv is None else list(argv)
-    with ErrorBoundary(verbose="-v" in argument_words or "--verbose" in argument_words) as boundary:
+    verbose = "-v" in argument_words or "--verbose" in argument_words
+    with ErrorBoundary(verbose) as boundary, exit_on_signals("stopped", "the same command starts it again"):
+        from dnntrain.cli.parser import parse_arguments
+
         arguments = parse_arguments(argument_words)
         run_command = _find_command(arguments)
         boundary.exit_code = run_command(arguments)

@@ -1,20 +1,18 @@
-"""Finish a run: the test metrics, the model in its portable form, the report."""
+"""Finish a run: the test metrics, the model in its portable form, the integer export."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dnntrain.checkpoint.portable_model import save_model
-from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND
 from dnntrain.config.decode import compute_digest
 from dnntrain.errors import DataError
 from dnntrain.nn.feature_capture import remove_adapters
-from dnntrain.protocols import QuantChoice
 from dnntrain.run.final_model import FinalModel, build_final_model
+from dnntrain.run.outputs import write_integer_export
 from dnntrain.training.evaluation import compute_predictions, describe_example
 from dnntrain.training.evaluator import swap_in_eval_weights
 from dnntrain.utils.files import write_json
@@ -32,10 +30,10 @@ Say = Callable[[str], None]
 def finish_run(
     session: Session, trainer: Trainer, directory: RunDirectory, result: RunResult, say: Say, warn: Say
 ) -> Iterator[RunResult]:
-    """Test, save, plot and export the trained model.
+    """Test, save and export the trained model.
 
-    This evaluates the test split once and writes evaluation.json, the model, curves.png,
-    report.html, and the export that `quant` asks for. Yields `result` with each figure as soon as
+    This evaluates the test split once and writes evaluation.json, the model, and the export that
+    `quant` asks for. Yields `result` with each figure as soon as
     it is known. Raises DataError if a test image cannot be read, after the model is written.
     """
     config = session.config
@@ -57,26 +55,9 @@ def finish_run(
             f"{read_error.message}; the model is trained and written, but not tested",
             f"{read_error.hint}; then test it with: dnntrain eval {directory.path}",
         ) from None
-    result = replace(result, status="done")
-    yield result
-    directory.write_result(result.as_json())
-    trainer.metrics.close()
-    _warn_of_skipped_examples(trainer, warn)
-    if config.log.report:
-        from dnntrain.report import write_curves, write_report
-
-        write_curves(directory.path)
-        write_report([directory.path], directory.path / "report.html")
     if config.quant.writes_export:
-        from dnntrain.inference.run_args import custom_code_refs
-
-        # Read from the files, as `dnntrain export` does: model and ranges are then the same on
-        # every layout. The user's own code has run since the start, so it is trusted.
-        trusted_code = custom_code_refs(config.resolved)
-        export = export_quantized_model(directory.path, config.quant, say, warn, trusted_code)
-        result = replace(result, export=export)
-        yield result
-        directory.write_result(result.as_json())
+        yield replace(result, export=write_integer_export(directory.path, config, say, warn))
+    _warn_of_skipped_examples(trainer, warn)
 
 
 def _evaluate_test_split(
@@ -121,40 +102,3 @@ def _warn_of_skipped_examples(trainer: Trainer, warn: Say) -> None:
             f"{len(skipped_examples)} unreadable examples were skipped; "
             f"the first: {next(iter(skipped_examples.items()))}"
         )
-
-
-def export_quantized_model(
-    run: Path,
-    quant: QuantChoice,
-    say: Callable[[str], None],
-    warn: Callable[[str], None],
-    trusted_code: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Write the export of a run's `quant` to exports/FORMAT, and return its entry in result.json.
-
-    `say` receives progress, `warn` deviations from the request. `trusted_code` are the overrides
-    that name the code of the run's model, if it has any and it may run.
-    """
-    from dnntrain.bench.fastest_export import export_fastest
-    from dnntrain.inference.export_run import ExportSource, get_installed_format, summarize_export, write_export
-    from dnntrain.inference.load import load_run
-    from dnntrain.utils.hardware import probe_hardware
-
-    loaded_model = load_run(run, trusted_code)
-    if loaded_model.device != "cpu" and "pt2_cuda" not in quant.formats:
-        say(f"the integer export runs on the processor, not on {loaded_model.device}; quant=float8 is for GPUs")
-    subject = ExportSource.from_model(loaded_model)
-    for note in subject.notes(quant):
-        warn(f"note: {note}")
-    if quant.backend == "auto":
-        target = run / "exports" / "int8"
-        cores = probe_hardware("cpu").cores
-        card = export_fastest(
-            subject, target, quant, batches=quant.timing_batch_sizes, threads=cores, quantized_only=True, say=say
-        )
-    else:
-        format_name = FORMAT_OF_BACKEND.get(quant.backend, quant.formats[0])
-        target = run / "exports" / format_name
-        card = write_export(subject, get_installed_format(format_name), target, quant, say)
-    say(f"integer export: {target}")
-    return summarize_export(card, target)

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_error
 from dnntrain.run.directory import RunDirectory, get_log_path
+from dnntrain.run.outputs import list_missing_outputs
 from dnntrain.run.result import RunResult
+from dnntrain.utils.early_exit import SIGNALS
 from dnntrain.utils.files import check_file, read_json, remove_file
-from dnntrain.utils.signals import SIGNALS, blocked_signals, signal_handlers
+from dnntrain.utils.signals import blocked_signals, ignore_signals, signal_handlers
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
@@ -88,10 +90,15 @@ class _RankLauncher:
         remove_file(self._path / "result.json")
         code = self.run_agent("dnntrain.run.worker", restart)
         result = read_json(self._path / "result.json")
-        if result.get("status") == "done" and code == 0:
+        is_done = result.get("status") == "done"
+        if is_done and (
+            not code or self.stop_signal is not None or not list_missing_outputs(self._path, self._session.config)
+        ):
+            ignore_signals()
             return None
         error = _find_cause(self._path, result, code, self.stop_signal)
-        _write_missing_result(self._path, result, error)
+        if not is_done:
+            _write_missing_result(self._path, result, error)
         return error
 
     def run_agent(self, module: str, restart: int) -> int:

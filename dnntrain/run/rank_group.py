@@ -27,11 +27,11 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed import collectives
 from dnntrain.distributed.rendezvous import Failure, Rendezvous
 from dnntrain.distributed.watchdog import LOST_CONTACT_HINT, Watchdog, read_stacks
-from dnntrain.errors import ConfigError, DnntrainError, Interrupted, Preempted, RankError, Stopped
+from dnntrain.errors import ConfigError, DnntrainError, RankError, Stopped
 from dnntrain.run.directory import RunDirectory, get_log_path
 from dnntrain.utils.files import make_folder, open_file, read_json, write_bytes, write_json
 from dnntrain.utils.processes import die_with_parent
-from dnntrain.utils.signals import signal_handlers, unblock_signals
+from dnntrain.utils.signals import SignalReceived, raise_on_signals, unblock_signals
 from dnntrain.utils.world import World
 
 Value = TypeVar("Value")
@@ -57,7 +57,7 @@ class RankGroup:
         self.rendezvous = rendezvous
         self.folder = folder
         self.watchdog: Watchdog | None = None
-        self._is_ending = False
+        self.is_ending = False
         self._known_cause: BaseException | None = None
 
     def run_on_all_ranks(self, name: str, body: Callable[[], Value]) -> Value:
@@ -84,7 +84,9 @@ class RankGroup:
         """
         if error is self._known_cause:
             return error
-        self._is_ending = True
+        if isinstance(error, SignalReceived):
+            error = self._to_stopped(error)
+        self.is_ending = True
         if self.watchdog is not None:
             self.watchdog.expect_exit()
         world = self.rendezvous.world
@@ -176,21 +178,10 @@ class RankGroup:
         """Change nothing: signals end the rank for as long as it belongs to the group."""
         return nullcontext()
 
-    @contextmanager
-    def exit_on_signals(self) -> Iterator[None]:
-        """End the run at a signal outside of the steps, unless it is ending already."""
-
-        def raise_on_signal(number: int, frame: object) -> None:
-            if self._is_ending:
-                return
-            self._is_ending = True
-            text = f"{signal.Signals(number).name}: stopped; earlier checkpoints are kept"
-            hint = f"resume with: dnntrain resume {self.folder}"
-            raise Interrupted(text, hint) if number == signal.SIGINT else Preempted(text, hint)
-
-        with signal_handlers(raise_on_signal):
-            unblock_signals()
-            yield
+    def _to_stopped(self, received: SignalReceived) -> Stopped:
+        return received.to_stopped(
+            "stopped; earlier checkpoints are kept", f"resume with: dnntrain resume {self.folder}"
+        )
 
 
 @contextmanager
@@ -213,8 +204,9 @@ def join_rank_group(make_config: Callable[[], RunConfig], world: World) -> Itera
             rank_group = RankGroup(rendezvous, folder)
             device = probe_hardware(config.device).device
             timeout_s = float(config.launch.hang_timeout.value)
-            with rank_group.exit_on_signals(), _watch_ranks(rank_group, timeout_s):
+            with raise_on_signals(lambda: rank_group.is_ending), _watch_ranks(rank_group, timeout_s):
                 try:
+                    unblock_signals()
                     collectives.join_process_group(world, device, rendezvous.raw_store, timeout_s)
                     yield config, rank_group
                 except BaseException as error:

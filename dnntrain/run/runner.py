@@ -15,6 +15,7 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import DnntrainError, Interrupted, Preempted
 from dnntrain.run.result import RunResult, measure_training
 from dnntrain.utils.messages import record_messages
+from dnntrain.utils.signals import exit_on_signals, ignore_signals
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ class SingleRank:
 
     def exit_on_signals_of_run(self, folder: Path) -> AbstractContextManager[None]:
         """End the run at a signal outside of the steps."""
-        from dnntrain.utils.signals import exit_on_signals
-
-        return exit_on_signals(f"resume with: dnntrain resume {folder}")
+        return exit_on_signals("stopped; earlier checkpoints are kept", f"resume with: dnntrain resume {folder}")
 
 
 def run_training(
@@ -84,6 +83,7 @@ def run_training(
             if session.plan.ranks == 1 or world.is_launched:
                 return fit(session, directory, ranks, display, overrides)
             assert directory is not None
+            from dnntrain.display.factory import make_display
             from dnntrain.run.launcher import launch_run
             from dnntrain.run.start import find_start
 
@@ -91,7 +91,9 @@ def run_training(
             # overwritten.
             start = find_start(session, directory.path, lambda text: None)
             session = session.without_hooks()
-            return start.finished_result or launch_run(session, directory, display, overrides)
+            if start.finished_result is not None:
+                return _complete_outputs(session, directory, start.finished_result, make_display(display))
+            return launch_run(session, directory, display, overrides)
 
 
 @contextmanager
@@ -123,6 +125,7 @@ def fit(
     A failed run leaves result.json too, with the error and with the figures so far.
     """
     from dnntrain.display.factory import make_display
+    from dnntrain.run.outputs import make_missing_outputs
     from dnntrain.run.start import find_start, prepare_directory
     from dnntrain.training.rollback import run_with_rollback
 
@@ -133,8 +136,11 @@ def fit(
     start = ranks.run_on_all_ranks("start", lambda: find_start(session, folder, warn))
     ranks.agree_on_start(start.step)
     if start.finished_result is not None:
-        say("this run is done; nothing is left to train")
-        return start.finished_result
+        return (
+            start.finished_result
+            if directory is None
+            else _complete_outputs(session, directory, start.finished_result, display)
+        )
     if directory is not None:
         prepare_directory(directory, session, start, list(overrides))
     result = RunResult("failed", str(folder))
@@ -153,24 +159,41 @@ def fit(
 
                     for finished_part in finish_run(session, trainer, directory, result, say, warn):
                         result = finished_part
-                return (result := replace(result, status="done"))
+                ignore_signals()
+                result = replace(result, status="done")
             except DnntrainError as error:
                 result = replace(result, status=error.status, figures=measure_training(session, trainer))
                 raise
             finally:
                 _close_trainer(trainer, trackers, result)
+            if directory is not None:
+                directory.write_result(result.as_json())
+                result = make_missing_outputs(directory, session.config, result, say, warn)
+            return result
     except BaseException as caught_error:
         cause = ranks.resolve_cause(caught_error)
-        result = result.with_failure(cause)
+        # A finished run stays one if its report cannot be written.
+        result = result if result.status == "done" else result.with_failure(cause)
         if directory is not None:
             directory.log(str(cause))
         if cause is caught_error:
             raise
         raise cause from None
     finally:
-        if directory is not None:
+        if directory is not None and result.status != "done":
             directory.write_result(result.as_json())
         display.close(f"status: {result.status}")
+
+
+def _complete_outputs(session: Session, directory: RunDirectory, result: RunResult, display: Display) -> RunResult:
+    """Return the result of a run that is done, after making the files that it lacks."""
+    from dnntrain.run.outputs import list_missing_outputs, make_missing_outputs
+
+    say, warn = _make_loggers(directory, display)
+    say("this run is done; nothing is left to train")
+    if missing := list_missing_outputs(directory.path, session.config):
+        say(f"making what it lacks: {', '.join(missing)}")
+    return make_missing_outputs(directory, session.config, result, say, warn)
 
 
 def _open_trainer(
@@ -214,13 +237,15 @@ def _close_trainer(trainer: Trainer, trackers: Sequence[Tracker], result: RunRes
 
 
 def _run_last_events(trainer: Trainer, has_validation: bool) -> None:
-    """Run the events of the last step if the run ended before its planned last step."""
+    """Run the events of the last step if the run ended before its planned last step, and save."""
     step = trainer.loop.progress.step
     if trainer.loop.progress.is_complete:
         trainer.metrics.write_train_row(step)
         if trainer.evaluator.best is not None or has_validation:
             trainer.evaluator(step)
     trainer.checkpointer(step)
+    # A signal since the last agreement of several ranks ends the run here, where all is saved.
+    trainer.signals.agree_on_stop(step)
 
 
 def _raise_if_stopped(trainer: Trainer, folder: Path) -> None:

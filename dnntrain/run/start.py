@@ -11,9 +11,9 @@ from pathlib import Path
 
 from dnntrain.checkpoint.checkpoint import Checkpoint, Digests, read_checkpoint, read_newest_checkpoint, read_pointer
 from dnntrain.config.decode import compute_digest, load_config
-from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.run.directory import RunDirectory
+from dnntrain.run.outputs import MODEL_FILES
 from dnntrain.run.result import RunResult
 from dnntrain.run.resume_checks import find_refusals
 from dnntrain.run.session import Session
@@ -44,7 +44,7 @@ def find_start(session: Session, folder: Path, warn: Callable[[str], None]) -> R
     """
     config = session.config
     digests = Digests(compute_digest(config.resolved), session.data.dataset.digest)
-    finished_result = _read_finished_result(folder, digests, config)
+    finished_result = _read_finished_result(folder, digests, session)
     checkpoint = None
     if finished_result is None and config.resume == "auto":
         checkpoint = read_newest_checkpoint(folder / "checkpoints", warn)
@@ -68,12 +68,21 @@ def prepare_directory(directory: RunDirectory, session: Session, start: RunStart
     remove_file(directory.path / "result.json")
 
 
-def _read_finished_result(folder: Path, digests: Digests, config: RunConfig) -> RunResult | None:
-    """Read the result of a run directory if its run is done with this very configuration."""
+def _read_finished_result(folder: Path, digests: Digests, session: Session) -> RunResult | None:
+    """Read the result of a run directory if its run is done with this very configuration.
+
+    If its model or its test figures are missing, the run is finished again from its last checkpoint.
+    """
+    config = session.config
     result = read_json(folder / "result.json") if config.resume == "auto" else {}
-    if result.get("status") == "done" and result.get("config_digest") == digests.config:
-        return RunResult.from_json(result, str(folder))
-    return None
+    if result.get("status") != "done" or result.get("config_digest") != digests.config:
+        return None
+    has_test = config.eval.run_test and len(session.data.test) > 0
+    names = [*MODEL_FILES, *(["evaluation.json"] if has_test else [])]
+    is_missing = any(not (folder / name).is_file() for name in names)
+    if is_missing and read_pointer(folder / "checkpoints", "LAST") is not None:
+        return None
+    return RunResult.from_json(result, str(folder))
 
 
 def _resolve_checkpoint(text: str) -> Path:

@@ -10,6 +10,8 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from dnntrain.utils.early_exit import exit_at_once_on_signals, ignore_signals_until_exit
+
 
 def main() -> int:
     """Train with the resolved configuration of the parent; the parent reports the result."""
@@ -21,6 +23,7 @@ def main() -> int:
     from dnntrain.errors import DnntrainError
     from dnntrain.run.runner import run_training
     from dnntrain.utils.error_boundary import ErrorBoundary
+    from dnntrain.utils.signals import exit_on_signals
     from dnntrain.utils.words import read_words
     from dnntrain.utils.world import World
 
@@ -30,7 +33,7 @@ def main() -> int:
     def read_config() -> RunConfig:
         return decode_config({**load_config(path / "config.yaml"), "run_dir": str(path)})
 
-    with ErrorBoundary() as boundary:
+    with ErrorBoundary() as boundary, exit_on_signals("stopped", f"resume with: dnntrain resume {path}"):
         overrides = read_words(path / "overrides.txt")
         display = os.environ.get("DNNTRAIN_DISPLAY", "auto")
         try:
@@ -53,4 +56,7 @@ if __name__ == "__main__":
     # Not in main: a sweep inside a Slurm job has these variables too, but its trials are not srun
     # tasks.
     set_rank_from_slurm(os.environ)
-    sys.exit(main())
+    exit_at_once_on_signals()
+    exit_code = main()
+    ignore_signals_until_exit()
+    sys.exit(exit_code)

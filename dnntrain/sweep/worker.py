@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 
+from dnntrain.utils.early_exit import exit_at_once_on_signals, ignore_signals_until_exit
+
 
 def main() -> int:
     """Train the frozen configuration of RUN_DIR on CORES.
@@ -28,4 +30,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_at_once_on_signals()
+    exit_code = main()
+    ignore_signals_until_exit()
+    sys.exit(exit_code)

@@ -12,7 +12,8 @@ from dnntrain.errors import Stopped
 from dnntrain.protocols import StepBatch
 from dnntrain.training.loop import Batches
 from dnntrain.training.progress import Progress
-from dnntrain.utils.signals import SIGNALS, signal_handlers
+from dnntrain.utils.early_exit import SIGNALS
+from dnntrain.utils.signals import signal_handlers
 from dnntrain.utils.stop_request import WaitStopped, clear_stop_request, request_stop
 
 #: Steps between two agreements of several ranks on a signal; fewer if they take longer than these
