@@ -43,7 +43,7 @@ class Net(torch.nn.Module):
             time.sleep(3)
 """
 
-LINE = (*SHORT, "reg=[]", "augment=[]", "precision=fp32")
+LINE = ("train.duration=3ep", "train.max_examples=320", "log.every=4step", "reg=[]", "augment=[]", "precision=fp32")
 
 
 def start(words: tuple[str, ...], folder: Path, **environ: str) -> subprocess.Popen[str]:
@@ -133,7 +133,7 @@ def test_a_signal_in_the_last_evaluation_saves_and_the_same_line_ends_well(ranks
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_run_that_is_done_ignores_a_signal_and_makes_its_report(ranks: int, tmp_path: Path) -> None:
     layout = ("parallel=ddp", f"launch.nproc={ranks}") if ranks > 1 else ()
-    words = (*LINE, "log.report=true", f"run_dir={tmp_path}/run", *layout)
+    words = (*LINE, f"run_dir={tmp_path}/run", *layout)
     process = start(words, tmp_path)
     await_condition(process, (tmp_path / "run" / "result.json").exists)
     process.send_signal(signal.SIGTERM)
@@ -167,7 +167,7 @@ def test_a_missing_file_of_a_finished_run_is_made_by_the_same_line(
     (folder / name).unlink()
     assert main(same_line(folder)) == 0
     assert (folder / name).is_file()
-    if name != "report.html":  # it holds times
+    if name not in ("report.html", "model.safetensors"):  # times, and metadata in any order
         assert (folder / name).read_bytes() == (reported_run / name).read_bytes()
     for figure in ("digest", "value", "best_step", "status"):
         assert result(folder)[figure] == result(reported_run)[figure]
@@ -204,7 +204,7 @@ def test_a_missing_integer_export_is_made_by_the_same_line(tmp_path: Path) -> No
         "quant=int8_static",
         "quant.backend=onnxruntime",
         "quant.calibration_batch_size=16",
-        "quant.max_metric_drop=1",
+        "quant.max_metric_drop=0.5",
     ]
     words += same_line(folder)
     assert main(words) == 0
