@@ -24,7 +24,7 @@ class Header:
     """The facts shown once, at the start.
 
     `steps` and `epochs` are 0 if the run's length is a time. `metrics` are the task's; the first
-    one chooses the best weights.
+    one chooses the best weights, and `best` is its best value so far: a resumed run has one.
     """
 
     title: str
@@ -36,6 +36,7 @@ class Header:
     epochs: float
     run_dir: str
     metrics: tuple[MetricInfo, ...] = (LOSS,)
+    best: float = math.nan
 
     @property
     def headline(self) -> MetricInfo | None:

@@ -81,7 +81,7 @@ class PlainDisplay:
         self._total_steps = 0
 
     def start(self, header: Header) -> None:
-        self._total_steps, self._metrics = header.steps, header.metrics
+        self._total_steps, self._metrics, self._best = header.steps, header.metrics, header.best
         self._stream.write_line(f"{header.title}: {describe_run(header)}")
         self._stream.write_line(f"run directory: {header.run_dir}")
         self.next_refresh = time.perf_counter() + min(2.0, self._every_s)

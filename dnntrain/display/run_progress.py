@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from dnntrain.training.trainer import Trainer
 
 
-def make_header(plan: Plan, run_dir: str) -> Header:
-    """Return the facts that the display shows once, at the start."""
+def make_header(plan: Plan, run_dir: str, best: float | None = None) -> Header:
+    """Return the facts that the display shows once, at the start; `best` is the best metric so far."""
     return Header(
         title=plan.name,
         model=plan.model.name,
@@ -27,6 +28,7 @@ def make_header(plan: Plan, run_dir: str) -> Header:
         epochs=plan.timetable.epoch_at(plan.total_steps),
         run_dir=run_dir,
         metrics=plan.metrics,
+        best=math.nan if best is None else best,
     )
 
 

@@ -62,7 +62,9 @@ class TerminalDisplay:
 
     def start(self, header: Header) -> None:
         self._header = header
-        self._state = LiveState(total_steps=header.steps, total_epochs=header.epochs, metric_info=header.metrics[0])
+        self._state = LiveState(
+            total_steps=header.steps, total_epochs=header.epochs, metric_info=header.metrics[0], best=header.best
+        )
         for line in format_opening(header, self._width, self._ascii):
             self._print(line)
         # Only output to this same terminal may be redirected through it.

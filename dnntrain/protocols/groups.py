@@ -320,7 +320,12 @@ class PruneChoice(Method):
 
 
 class MonitorChoice(Method):
-    """A monitor of the run, which may react to alarms."""
+    """A monitor of the run, which may react to alarms.
+
+    is_replayed  its only hook is a ReplayedCallback, so it may be added, changed or left out on resume
+    """
+
+    is_replayed: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)

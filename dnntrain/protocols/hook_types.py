@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -241,3 +242,27 @@ class MetricCallback(Protocol):
     """
 
     def __call__(self, row: Mapping[str, Any]) -> StopTraining | Adjustment | None: ...
+
+
+class ReplayedCallback(ABC):
+    """A metric callback whose decisions follow from the rows alone, so that its options may change on resume.
+
+    It is then reset and reads all rows again. A row of split "event" with event "extended" says that
+    the run continues after this callback, or another, has ended it.
+    """
+
+    @abstractmethod
+    def __call__(self, row: Mapping[str, Any]) -> StopTraining | None:
+        """Read one row of metrics."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget all rows."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state after the rows so far."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state."""

@@ -24,6 +24,7 @@ from dnntrain.run.session import Session, drop_init_weights
 from dnntrain.training.components import bind_hooks
 from dnntrain.training.data import build_training_pipeline, iterate_training_batches
 from dnntrain.training.loss import build_objective
+from dnntrain.training.restore import split_states
 from dnntrain.training.setup import RunSetup
 from dnntrain.training.trainer import build_filled_model
 from dnntrain.utils.world import World
@@ -92,7 +93,7 @@ def _load_final_model(setup: RunSetup, states: Mapping[str, Any], step: int, dig
     states_by_name: dict[str, Stateful] = {
         "model": ModelState(model),
         "optimizer": OptimizerState(optimizers),
-        **hooks.state,
+        **split_states(hooks.state)[0],
     }
     for name, state in states_by_name.items():
         state.load_state_dict(states[name])
@@ -108,6 +109,6 @@ def _load_best(trainer: Trainer, directory: RunDirectory) -> int:
     if best_name is None or best_name == f"step-{last_step}":
         return last_step
     checkpoint = read_checkpoint(directory.checkpoints / best_name)
-    for name in ("model", *trainer.hooks.state):
+    for name in ("model", *split_states(trainer.hooks.state)[0]):
         trainer.states[name].load_state_dict(checkpoint.states[name])
     return checkpoint.step

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_config, load_config
+from dnntrain.config.decode import decode_choice, decode_config, load_config
 from dnntrain.config.paths import make_paths_absolute
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import check_trusted
+from dnntrain.protocols import MonitorChoice
 
 #: Keys that may change on resume: they steer length, bookkeeping and devices, not the learned
 #: state.
@@ -22,7 +23,11 @@ _CHANGEABLE_KEYS = (
     "train.compile",
     "train.micro_batch_size",
     "train.drop_last",
-    "eval",
+    "eval.every",
+    "eval.batch_size",
+    "eval.metric",
+    "eval.run_test",
+    "eval.weights",
     "checkpoint",
     "log",
     "track",
@@ -50,6 +55,7 @@ _REASONS = {
     "data": "the position in the epoch and the metrics belong to the saved data",
     "optim": "the saved optimizer state belongs to the saved optimizer",
     "seed": "all random choices so far depend on the saved seed",
+    "eval": "the best value so far was measured on other examples",
     "init_from": "the run already has trained weights",
     "init_replace_head": "the run already has trained weights",
 }
@@ -97,7 +103,8 @@ def find_changes(saved_config: Mapping[str, Any], new: Mapping[str, Any]) -> lis
         old, new_value = old_values.get(key), new_values.get(key)
         if old == new_value or key.startswith("choices."):
             continue
-        change = Change(key, old, new_value, _get_refusal_reason(key))
+        reason = "" if _is_replayed(key, saved_config, new) else _get_refusal_reason(key)
+        change = Change(key, old, new_value, reason)
         choice_change = _find_choice_change(key, saved_config, new)
         if choice_change is not None:
             change = Change(
@@ -137,6 +144,17 @@ def _find_choice_change(key: str, saved_config: Mapping[str, Any], new: Mapping[
     if (method in saved_config.get(group, {})) and (method in new.get(group, {})):
         return None
     return Change(group, f"[{','.join(old or ())}]", f"[{','.join(now or ())}]", "")
+
+
+def _is_replayed(key: str, *configs: Mapping[str, Any]) -> bool:
+    """Return whether `key` is of a monitor that reads all rows again if its options change."""
+    group, _, rest = key.partition(".")
+    method = rest.partition(".")[0]
+    if group != "monitor" or not method:
+        return False
+    options = next(config[group][method] for config in configs if method in config.get(group, {}))
+    choice: MonitorChoice = decode_choice(group, method, options)
+    return choice.is_replayed
 
 
 def _get_refusal_reason(key: str) -> str:

@@ -200,9 +200,9 @@ def _open_trainer(
     session: Session, directory: RunDirectory | None, folder: Path, start: RunStart, display: Display, warn: Say
 ) -> tuple[Trainer, list[Tracker]]:
     """Build the trainer, restore the checkpoint that the run starts from, and open the trackers and the display."""
-    from dnntrain.checkpoint.checkpoint import restore_states
     from dnntrain.display.run_progress import RunProgress, make_header
     from dnntrain.run.background_tracker import BackgroundTracker
+    from dnntrain.training.restore import restore_trainer
     from dnntrain.training.trainer import TrainerOutputs, build_trainer
 
     trackers: list[Tracker] = (
@@ -218,13 +218,14 @@ def _open_trainer(
     )
     trainer = build_trainer(session.setup, start.digests, outputs)
     if start.checkpoint is not None:
-        restore_states(start.checkpoint, trainer.states)
+        has_changed = start.checkpoint.digests.config != start.digests.config
+        restore_trainer(trainer, start.checkpoint, folder, has_changed=has_changed)
         display.show_message(f"resuming from step {trainer.loop.progress.step} of {start.checkpoint.path}")
     elif directory is not None:
         trainer.metrics.truncate_to(0)
     for tracker in trackers:
         tracker.start(str(folder), session.config.resolved)
-    display.start(make_header(session.plan, str(folder)))
+    display.start(make_header(session.plan, str(folder), trainer.evaluator.best))
     run_progress.attach(trainer)
     return trainer, trackers
 

@@ -88,7 +88,11 @@ class Checkpointer:
         if self._saved_step == step:
             self.mark_best(step)
 
-    def mark_best(self, step: int) -> None:
-        """Point BEST to the checkpoint of `step`, if there is one."""
-        if self._folder is not None and (self._folder / f"step-{step}").is_dir():
+    def mark_best(self, step: int | None) -> None:
+        """Point BEST to the checkpoint of `step`, if there is one; None removes it."""
+        if self._folder is None:
+            return
+        if step is None:
+            (self._folder / "BEST").unlink(missing_ok=True)
+        elif (self._folder / f"step-{step}").is_dir():
             checkpoint.mark_best(self._folder, step)

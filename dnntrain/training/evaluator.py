@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -33,6 +32,7 @@ class Evaluator:
         self._timer = timer
         self._metric = metric
         self._evaluated_step = -1
+        self._is_best_of_metric = True
         self.best: float | None = None
         self.best_step = 0
 
@@ -42,31 +42,51 @@ class Evaluator:
         with self._timer:
             values = self._evaluate()
             self._evaluated_step = step
-            value = float(values[self._metric.name])
-            # Of equally good states the later one is kept, because the schedule has settled
-            # further.
-            is_best = math.isfinite(value) and (self.best is None or not self._metric.is_better(self.best, value))
-            if is_best:
-                self.best, self.best_step = value, step
+            is_best = self._consider(float(values[self._metric.name]), step)
             self._metrics.write_row("val", step, {name: item for name, item in values.items() if name != "examples"})
             if is_best:
                 self._checkpointer.save_best(step)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "evaluated_step": self._evaluated_step}
+        return {
+            "metric": self._metric.name,
+            "best": self.best,
+            "best_step": self.best_step,
+            "evaluated_step": self._evaluated_step,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.best_step = state["best"], int(state["best_step"])
         self._evaluated_step = int(state["evaluated_step"])
-        # A kill between the best checkpoint and its pointer, or a rollback, leaves another one
-        # there.
-        if self.best is not None:
-            self._checkpointer.mark_best(self.best_step)
+        self._is_best_of_metric = state["metric"] == self._metric.name
 
-    def forget_deleted_best(self, checkpoints: Path) -> None:
-        """Update the best state after a rollback: if it is no longer kept, the next one becomes the best."""
-        if not (checkpoints / f"step-{self.best_step}").is_dir():
-            self.best, self.best_step = None, 0
+    def restore_best(self, rows: Iterable[Mapping[str, Any]], kept_steps: Sequence[int]) -> None:
+        """Point BEST to the best state, after `load_state_dict`.
+
+        It is chosen again from the validation rows of the checkpoints that are kept if its own is
+        deleted, as after a rollback or in another run directory, or if another metric chose it.
+        """
+        if self.best is None or (self._is_best_of_metric and self.best_step in kept_steps):
+            self._checkpointer.mark_best(None if self.best is None else self.best_step)
+            return
+        self.best, self.best_step = None, 0
+        for row in rows:
+            if row["split"] == "val" and row["step"] in kept_steps:
+                self._consider(float(row[self._metric.name]), int(row["step"]))
+        if self.best is None:
+            # The restored state may be the best one.
+            self._evaluated_step = -1
+        self._checkpointer.mark_best(None if self.best is None else self.best_step)
+
+    def _consider(self, value: float, step: int) -> bool:
+        """Make the state after `step` the best one if it is; return whether it is.
+
+        Of equally good states the later one is kept, because the schedule has settled further.
+        """
+        is_best = math.isfinite(value) and (self.best is None or not self._metric.is_better(self.best, value))
+        if is_best:
+            self.best, self.best_step = value, step
+        return is_best
 
 
 @contextmanager

@@ -56,6 +56,7 @@ class Metrics:
         self._sum, self._weight = 0.0, 0
         self._examples = 0
         self._row_examples, self._row_train_s = 0, 0.0
+        self.restored_bytes = 0
 
     def record(self, loss: StepLoss) -> None:
         """Record the loss of one step without waiting for the device."""
@@ -165,7 +166,8 @@ class Metrics:
         self._sum, self._weight, self._examples = float(state["sum"]), int(state["weight"]), int(state["examples"])
         for pending in (self._totals, self._counts, self._weights, self._step_values):
             pending.clear()
-        self.truncate_to(int(state["bytes"]))
+        self.restored_bytes = int(state["bytes"])
+        self.truncate_to(self.restored_bytes)
 
     def truncate_to(self, size_bytes: int) -> None:
         """Remove the rows after the first `size_bytes`: they are newer than the resumed checkpoint."""
@@ -183,14 +185,14 @@ class Metrics:
             write_csv(self._path, self._path.with_name("results.csv"))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of a metrics.jsonl; other lines are skipped.
+def read_rows(path: Path, size_bytes: int | None = None) -> list[dict[str, Any]]:
+    """Return the complete rows in the first `size_bytes` of a metrics.jsonl, or in all of it.
 
-    A file that is missing or cannot be read has no rows.
+    Other lines are skipped. A file that is missing or cannot be read has no rows.
     """
     rows = []
     with suppress(OSError), open_file(path) as file:
-        for line in file:
+        for line in file.read(-1 if size_bytes is None else size_bytes).splitlines():
             with suppress(ValueError):
                 row = parse_json(line)
                 rows += [row] if isinstance(row, dict) else []

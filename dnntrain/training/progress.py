@@ -20,6 +20,9 @@ class Progress:
 
     def __init__(self, duration: Duration, timetable: EpochSchedule) -> None:
         self.timetable = timetable
+        self._length = str(duration)
+        #: Whether the restored checkpoint is of a run of another length.
+        self.has_new_length = False
         self.budget_s = duration.value if duration.unit == "s" else 0.0
         self.total_steps = 0 if self.budget_s else max(1, timetable.count_steps(duration, 0))
         self.step = 0
@@ -94,6 +97,7 @@ class Progress:
             "elapsed_s": self.elapsed_s,
             "paused_s": self._paused_s,
             "stop_reason": self.stop_reason,
+            "length": self._length,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -101,3 +105,4 @@ class Progress:
         self._elapsed_before_s, self._paused_s = float(state["elapsed_s"]), float(state["paused_s"])
         self._started_s = time.perf_counter()
         self.stop_reason = state["stop_reason"]
+        self.has_new_length = state["length"] != self._length

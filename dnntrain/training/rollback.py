@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnntrain.checkpoint.checkpoint import read_newest_checkpoint, restore_states
+from dnntrain.checkpoint.checkpoint import read_newest_checkpoint
 from dnntrain.errors import DivergedError
 from dnntrain.training.loop import run_loop
+from dnntrain.training.restore import restore_trainer
 from dnntrain.training.step_guards import RollbackRequest
 from dnntrain.utils.stop_request import WaitStopped
 
@@ -59,10 +60,9 @@ def roll_back(trainer: Trainer, checkpoints: Path, request: RollbackRequest, war
         if checkpoint is None:
             raise DivergedError(f"{request.alarm.reason}, and there is no checkpoint to return to")
         guard_runner.clear_optimizer_state()
-        restore_states(checkpoint, trainer.states)
+        restore_trainer(trainer, checkpoint, checkpoints.parent, has_changed=False)
         guard_runner.recovery.load_state_dict(recovery_state)
         progress.restore_elapsed_time(elapsed_s)
-        trainer.evaluator.forget_deleted_best(checkpoints)
         trainer.checkpointer.rewind_to(progress.step)
     trainer.loop.cadence.rewind()
     trainer.metrics.start_interval()

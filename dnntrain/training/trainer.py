@@ -50,6 +50,7 @@ from dnntrain.training.loss import build_objective
 from dnntrain.training.metrics_writer import Listener, Metrics, Timer
 from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
+from dnntrain.training.restore import split_states
 from dnntrain.training.scheduled_values import bind_scheduled_values, get_learning_rate, make_scheduled_reader
 from dnntrain.training.setup import RunSetup, apply_model_transforms
 from dnntrain.training.step_guards import GuardRunner, rollback_targets
@@ -371,14 +372,16 @@ def list_states(
     """List the states that a resume restores, in this order."""
     is_partial = setup.plan.degrees.pp > 1
     scaler_state: dict[str, Stateful] = {} if executor.scaler is None else {"scaler": ScalerState(executor.scaler)}
+    method_states, replayed_states = split_states(setup.hooks.state)
     return {
         "model": ModelState(model.model, is_partial=is_partial),
         "optimizer": OptimizerState(model.optimizers, is_partial=is_partial),
         **scaler_state,
-        **setup.hooks.state,
+        **method_states,
         **saving.parallel_states,
         "evaluator": evaluation.evaluator,
         "progress": progress,
+        "replayed": replayed_states,
         "metrics": evaluation.metrics,
         "random": RandomState(setup.device, setup.world.rank, partial(gather_tensors, device=setup.device)),
     }

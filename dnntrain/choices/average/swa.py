@@ -5,9 +5,10 @@ Izmailov et al., "Averaging weights leads to wider optima and better generalizat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ class Swa(AverageChoice):
             )
 
     def build(self, context: BuildContext) -> Hooks:
-        average = TailAverage(self.start_fraction, make_interval_check(self, context))
+        average = TailAverage(self.start_fraction, make_interval_check(self, context), context.total_steps)
         hooks = Hooks(
             after_step_hooks=(average,),
             eval_weights=(average,),
@@ -118,12 +119,13 @@ class TailAverage(WeightAverage):
     """average = (n * average + weights) / (n + 1).
 
     It is updated after the steps that `is_interval_end` selects. Averaging begins at the fraction
-    `start` of the run.
+    `start` of the run. A run that is resumed with a greater length drops weights from before that.
     """
 
-    def __init__(self, start: float, is_interval_end: Callable[[int], bool]) -> None:
+    def __init__(self, start: float, is_interval_end: Callable[[int], bool], total_steps: int) -> None:
         super().__init__(0.0, 1, warmup=False)
-        self._start, self._ends = start, is_interval_end
+        self._start, self._ends, self._total_steps = start, is_interval_end, total_steps
+        self._first_step = 0
 
     @property
     def average_count(self) -> int:
@@ -132,13 +134,29 @@ class TailAverage(WeightAverage):
 
     @torch.no_grad()
     def __call__(self, step_info: StepInfo) -> None:
+        if self._updates and self._is_too_early(step_info):
+            self._updates = 0
         if self.is_due(step_info):
+            self._first_step = self._first_step if self._updates else step_info.step
             self._update(self._updates / (self._updates + 1))
             self._updates += 1
 
     def is_due(self, step_info: StepInfo) -> bool:
         """Return whether the weights are averaged after this step."""
         return step_info.fraction >= self._start and self._ends(step_info.step + 1)
+
+    def _is_too_early(self, step_info: StepInfo) -> bool:
+        """Return whether the average holds weights from before `start` of the run."""
+        if self._total_steps and self._first_step / self._total_steps < self._start:
+            return True
+        return step_info.fraction < self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "first_step": self._first_step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._first_step = int(state["first_step"])
 
     @contextmanager
     def swap_in(self, model: nn.Module) -> Iterator[None]:

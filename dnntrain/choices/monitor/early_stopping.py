@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dnntrain.config.fields import NonNegative, PositiveInt
-from dnntrain.protocols import BuildContext, Hooks, MetricInfo, MonitorChoice, StopTraining
+from dnntrain.protocols import BuildContext, Hooks, MetricInfo, MonitorChoice, ReplayedCallback, StopTraining
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class EarlyStopping(MonitorChoice):
     min_delta: NonNegative = 0.0  # an improvement must exceed this
 
     uses_validation: ClassVar[bool] = True
+    is_replayed: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:
         watcher = PatienceCounter(
@@ -34,8 +35,8 @@ class EarlyStopping(MonitorChoice):
         return Hooks(metric_callbacks=(watcher,), state={"early_stopping": watcher})
 
 
-class PatienceCounter:
-    """Count evaluations since the best one."""
+class PatienceCounter(ReplayedCallback):
+    """Count evaluations since the best one, or since the run was extended."""
 
     def __init__(self, metric: MetricInfo, patience: int, threshold: float) -> None:
         self._metric, self._patience, self._threshold = metric, patience, threshold
@@ -43,7 +44,12 @@ class PatienceCounter:
         self._best: float | None = None
         self._since_best = 0
 
+    def reset(self) -> None:
+        self._best, self._since_best = None, 0
+
     def __call__(self, row: Mapping[str, Any]) -> StopTraining | None:
+        if row["split"] == "event" and row["event"] == "extended":
+            self._since_best = 0
         if row["split"] != "val":
             return None
         value = self._sign * float(row[self._metric.name])

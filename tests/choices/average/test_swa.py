@@ -153,3 +153,20 @@ def test_a_run_that_is_killed_and_goes_on_ends_bitwise_as_the_undisturbed_one(tm
     assert result(tmp_path / "run")["digest"] == result(tmp_path / "whole")["digest"]
     assert result(tmp_path / "run")["best"] == result(tmp_path / "whole")["best"]
     assert comparable(tmp_path / "run") == comparable(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("last", [21, 36])
+def test_an_average_of_a_shorter_run_is_dropped_when_the_run_becomes_longer(last: int) -> None:
+    """The tail of 20 steps begins at step 10, that of 40 at step 20."""
+    model = network()
+    short = parts_of(Swa(start_fraction=0.5, precise_bn_batches=0), model)
+    steps(model, short, 0, 20)
+    long = parts_of(Swa(start_fraction=0.5, precise_bn_batches=0), model, total_steps=40)
+    long.state["swa"].load_state_dict(short.state["swa"].state_dict())
+    weights = steps(model, long, 20, last, total=40)
+    taken = weights[1::2]  # after the steps 22, 24 …; the one after step 20 is of the run's first half
+    live = {name: tensor.clone() for name, tensor in model.named_parameters()}
+    with swap_in_eval_weights(long.eval_weights, model):
+        for name, tensor in model.named_parameters():
+            expected = torch.stack([state[name] for state in taken]).mean(dim=0) if taken else live[name]
+            torch.testing.assert_close(tensor.detach(), expected)

@@ -1,0 +1,77 @@
+"""Restore a trainer from a checkpoint, and decide again whatever changed settings decide otherwise.
+
+The best evaluation and the end of a run are decisions about rows of metrics. If a setting that they
+depend on has changed since the checkpoint, its saved decisions mean something else, and the rows so
+far are read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dnntrain.checkpoint.checkpoint import Checkpoint, get_step, list_checkpoints, restore_states
+from dnntrain.protocols import Hooks, ReplayedCallback, Stateful, StopTraining
+from dnntrain.training.metrics_writer import read_rows
+
+if TYPE_CHECKING:
+    from dnntrain.training.trainer import Trainer
+
+
+def restore_trainer(trainer: Trainer, checkpoint: Checkpoint, run: Path, *, has_changed: bool) -> None:
+    """Load all states of `checkpoint`; every rank reads the rows and checkpoints of the folder `run`.
+
+    `has_changed`: the configuration differs from the checkpoint's.
+    """
+    restore_states(checkpoint, trainer.states)
+    checkpoints, progress, metrics = run / "checkpoints", trainer.loop.progress, trainer.metrics
+    is_own = checkpoint.path.parent.resolve() == checkpoints.resolve()
+    if not is_own:
+        metrics.truncate_to(0)
+    rows = read_rows(run / "metrics.jsonl", metrics.restored_bytes) if is_own else []
+    if has_changed and (is_own or progress.stop_reason is not None):
+        reason = replay_rows(trainer.hooks, rows)
+        is_stopped = progress.stop_reason is not None and not progress.has_new_length
+        was_stopped, progress.stop_reason = progress.stop_reason, reason if is_stopped else None
+        if was_stopped is not None and progress.stop_reason is None:
+            reason = f"the run continues after its end at step {progress.step}: {was_stopped}"
+            metrics.write_row("event", progress.step, {"event": "extended", "reason": reason})
+    kept_steps = [step for step in map(get_step, list_checkpoints(checkpoints)) if step <= progress.step]
+    trainer.evaluator.restore_best(rows, kept_steps)
+
+
+def replay_rows(hooks: Hooks, rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """Let the callbacks that can be replayed read all rows again; return why the last one ends the run."""
+    callbacks = [callback for callback in hooks.metric_callbacks if isinstance(callback, ReplayedCallback)]
+    for callback in callbacks:
+        callback.reset()
+    reason = None
+    for row in rows:
+        if row["split"] == "event":
+            # A run that continued after such an end has forgotten it.
+            reason = None if row["event"] == "extended" else reason
+        verdicts = [callback(row) for callback in callbacks]
+        reason = next((verdict.reason for verdict in verdicts if isinstance(verdict, StopTraining)), reason)
+    return reason
+
+
+class ReplayedStates:
+    """The states of callbacks that can be replayed; those that a checkpoint lacks, or has besides, do not matter."""
+
+    def __init__(self, callbacks: Mapping[str, Stateful]) -> None:
+        self._callbacks = callbacks
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: dict(callback.state_dict()) for name, callback in self._callbacks.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, callback in self._callbacks.items():
+            if name in state:
+                callback.load_state_dict(state[name])
+
+
+def split_states(states: Mapping[str, Stateful]) -> tuple[dict[str, Stateful], ReplayedStates]:
+    """Return the states of methods without those of callbacks that can be replayed, and the latter as one."""
+    replayed = {name: state for name, state in states.items() if isinstance(state, ReplayedCallback)}
+    return {name: state for name, state in states.items() if name not in replayed}, ReplayedStates(replayed)
