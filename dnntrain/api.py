@@ -63,7 +63,9 @@ def load(run: str | Path, *, trust: bool = False) -> TrainedModel:
     `trust` loads a .pt2 file, which is a program, without a manifest that has its checksum.
     """
     from dnntrain.inference.load import load_model
+    from dnntrain.run.unfinished import write_unfinished_model
 
+    write_unfinished_model(Path(run), ())
     loaded_model = load_model(Path(run), trust=trust)
     return TrainedModel(loaded_model.model, loaded_model.spec)
 
@@ -74,12 +76,16 @@ def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str,
     They are those of `split` (train, val, test) of its data, or of another `data=`.
     """
     from dnntrain.inference.load import check_split, evaluate_run
+    from dnntrain.run.unfinished import write_unfinished_model
 
+    write_unfinished_model(Path(run), overrides)
     return evaluate_run(Path(run), list(overrides), check_split(split))
 
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1) -> list[dict[str, Any]]:
     """Return the `top` most probable classes of each image file, as `dnntrain predict` does."""
     from dnntrain.inference.predict import predict_files
+    from dnntrain.run.unfinished import write_unfinished_model
 
+    write_unfinished_model(Path(run), ())
     return list(predict_files(Path(run), [Path(path) for path in paths], top))

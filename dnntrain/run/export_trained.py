@@ -12,6 +12,7 @@ from dnntrain.export.formats import resolve_device
 from dnntrain.export.manifest import Manifest
 from dnntrain.inference.export_run import ExportSource, choose_quantization, get_installed_format, write_export
 from dnntrain.inference.load import load_model
+from dnntrain.run.unfinished import write_unfinished_model
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.world import World
 
@@ -47,6 +48,7 @@ def export_trained(
     for word in model_overrides:
         if word.lstrip("+").startswith("device="):
             resolve_device(export_format, word.partition("=")[2], is_explicit=True)
+    write_unfinished_model(run, model_overrides)
     loaded_model = load_model(run, model_overrides)
     if export_format.is_exact and quant_overrides:
         raise ConfigError(

@@ -5,20 +5,23 @@ It has the weights and averages that the run evaluates and exports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.checkpoint import read_checkpoint, read_pointer
+from dnntrain.checkpoint.checkpoint import Checkpoint, read_checkpoint, read_pointer
 from dnntrain.checkpoint.digests import compute_tensors_digest
+from dnntrain.checkpoint.portable_model import save_model
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState
+from dnntrain.config.decode import compute_digest
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.errors import CheckpointError
-from dnntrain.nn.feature_capture import add_adapters
+from dnntrain.nn.feature_capture import add_adapters, remove_adapters
 from dnntrain.protocols import Batch, BatchStage, Hooks, SingleProcess, Stateful, TrainerHandles
 from dnntrain.run.session import Session, drop_init_weights
 from dnntrain.training.components import bind_hooks
@@ -38,8 +41,8 @@ if TYPE_CHECKING:
 class FinalModel:
     """A network in one process, and how to evaluate it.
 
-    `step` is the step of its weights. `digest` is the digest of the weights after the run's last
-    step.
+    step    the step of its weights
+    digest  digest of the weights after the run's last step
     """
 
     model: nn.Module
@@ -55,23 +58,25 @@ def build_final_model(session: Session, trainer: Trainer, directory: RunDirector
     One process has it already. Of several ranks the main one builds it again and loads it from the
     checkpoint, under any layout.
     """
-    if session.plan.ranks == 1 and not session.plan.has_collective_forward:
-        step = trainer.loop.progress.step
-        if session.config.eval.weights == "best":
-            step = _load_best(trainer, directory)
-        return FinalModel(trainer.model, trainer.outputs, trainer.hooks, step)
     last_name, best_name = (read_pointer(directory.checkpoints, name) for name in ("LAST", "BEST"))
+    if session.plan.ranks == 1 and not session.plan.has_collective_forward:
+        last_name = f"step-{trainer.loop.progress.step}"
+        checkpoint_name = best_name if session.config.eval.weights == "best" and best_name is not None else last_name
+        if checkpoint_name != last_name:
+            _load_weights(trainer, read_checkpoint(directory.checkpoints / checkpoint_name))
+        step = int(checkpoint_name.removeprefix("step-"))
+        return FinalModel(trainer.model, trainer.outputs, trainer.hooks, step)
     if last_name is None:
         raise CheckpointError(f"{directory.checkpoints} holds no checkpoint to load the network from")
     checkpoint_name = best_name if session.config.eval.weights == "best" and best_name is not None else last_name
     checkpoint = read_checkpoint(directory.checkpoints / checkpoint_name)
-    states = checkpoint.states
-    last_states = states if checkpoint_name == last_name else read_checkpoint(directory.checkpoints / last_name).states
-    return _load_final_model(session.setup, states, checkpoint.step, compute_tensors_digest(last_states["model"]))
+    last = checkpoint if checkpoint_name == last_name else read_checkpoint(directory.checkpoints / last_name)
+    final_model = load_final_model(session.setup, checkpoint)
+    return replace(final_model, digest=compute_tensors_digest(last.states["model"]))
 
 
-def _load_final_model(setup: RunSetup, states: Mapping[str, Any], step: int, digest: str) -> FinalModel:
-    """Build the whole network in this process and fill it from a checkpoint.
+def load_final_model(setup: RunSetup, checkpoint: Checkpoint) -> FinalModel:
+    """Build the whole network in this process and fill it from a checkpoint, under any layout.
 
     The run's hooks are then bound to it.
     """
@@ -96,19 +101,38 @@ def _load_final_model(setup: RunSetup, states: Mapping[str, Any], step: int, dig
         **split_states(hooks.state)[0],
     }
     for name, state in states_by_name.items():
-        state.load_state_dict(states[name])
+        state.load_state_dict(checkpoint.states[name])
     objective = build_objective(config.task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
     executor = SpmdExecutor(model, objective, device=setup.device_type, autocast=setup.autocast)
-    return FinalModel(model, executor.compute_outputs, hooks, step, digest)
+    return FinalModel(model, executor.compute_outputs, hooks, checkpoint.step)
 
 
-def _load_best(trainer: Trainer, directory: RunDirectory) -> int:
-    """Load the weights (and averages) of the best evaluation, unless it is the last step; return its step."""
-    last_step = trainer.loop.progress.step
-    best_name = read_pointer(directory.checkpoints, "BEST")
-    if best_name is None or best_name == f"step-{last_step}":
-        return last_step
-    checkpoint = read_checkpoint(directory.checkpoints / best_name)
+def _load_weights(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Load the weights and averages of a checkpoint, not the rest of its state."""
     for name in ("model", *split_states(trainer.hooks.state)[0]):
         trainer.states[name].load_state_dict(checkpoint.states[name])
-    return checkpoint.step
+
+
+def save_final_model(session: Session, final_model: FinalModel, folder: Path) -> None:
+    """Write the network without training-only modules, and the metadata of the methods.
+
+    The weights that are evaluated must be swapped in.
+    """
+    model, hooks, config = final_model.model, final_model.hooks, session.config
+    remove_adapters(model)
+    metadata = {name: value for make_metadata in hooks.export_metadata for name, value in make_metadata(model).items()}
+    for transform in hooks.export_transforms:
+        model = transform(model)
+    save_model(
+        model,
+        folder,
+        architecture=session.plan.model.name,
+        spec=session.data.spec,
+        model_args=dict(config.resolved["model"]),
+        norm_args=dict(config.resolved["norm"]),
+        extra={
+            "dnntrain_config_digest": compute_digest(config.resolved),
+            "step": final_model.step,
+            **metadata,
+        },
+    )

@@ -7,11 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dnntrain.checkpoint.portable_model import save_model
-from dnntrain.config.decode import compute_digest
 from dnntrain.errors import DataError
-from dnntrain.nn.feature_capture import remove_adapters
-from dnntrain.run.final_model import FinalModel, build_final_model
+from dnntrain.run.final_model import FinalModel, build_final_model, save_final_model
 from dnntrain.run.outputs import write_integer_export
 from dnntrain.training.evaluation import compute_predictions, describe_example
 from dnntrain.training.evaluator import swap_in_eval_weights
@@ -33,8 +30,8 @@ def finish_run(
     """Test, save and export the trained model.
 
     This evaluates the test split once and writes evaluation.json, the model, and the export that
-    `quant` asks for. Yields `result` with each figure as soon as
-    it is known. Raises DataError if a test image cannot be read, after the model is written.
+    `quant` asks for. Yields `result` with each figure as soon as it is known. Raises DataError if a
+    test image cannot be read, after the model is written.
     """
     config = session.config
     final_model = build_final_model(session, trainer, directory)
@@ -49,7 +46,7 @@ def finish_run(
                 yield result
             except DataError as error:
                 read_error = error
-        _save_final_model(session, final_model, directory)
+        save_final_model(session, final_model, directory.path)
     if read_error is not None:
         raise DataError(
             f"{read_error.message}; the model is trained and written, but not tested",
@@ -76,24 +73,6 @@ def _evaluate_test_split(
     trainer.metrics.write_row("test", trainer.loop.progress.step, row)
     test_values = {f"test_{metric.name}": values[metric.name] for metric in task.list_metrics()}
     return {"value": values[config.eval.metric], **test_values}
-
-
-def _save_final_model(session: Session, final_model: FinalModel, directory: RunDirectory) -> None:
-    """Write the network without training-only modules, and the metadata of the methods."""
-    model, hooks, config = final_model.model, final_model.hooks, session.config
-    remove_adapters(model)
-    metadata = {name: value for make_metadata in hooks.export_metadata for name, value in make_metadata(model).items()}
-    for transform in hooks.export_transforms:
-        model = transform(model)
-    save_model(
-        model,
-        directory.path,
-        architecture=session.plan.model.name,
-        spec=session.data.spec,
-        model_args=dict(config.resolved["model"]),
-        norm_args=dict(config.resolved["norm"]),
-        extra={"dnntrain_config_digest": compute_digest(config.resolved), **metadata},
-    )
 
 
 def _warn_of_skipped_examples(trainer: Trainer, warn: Say) -> None:

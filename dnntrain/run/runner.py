@@ -71,7 +71,11 @@ def run_training(
             return RunResult.from_json(job, job["run_dir"])
         from dnntrain.run.directory import RunDirectory
         from dnntrain.run.session import drop_init_weights_if_resuming, open_session
+        from dnntrain.run.unfinished import write_models_of_sources
 
+        if world.is_launched:
+            # Written once, before any rank reads them.
+            ranks.run_on_all_ranks("source models", lambda: write_models_of_sources(config) if world.is_main else None)
         session = ranks.run_on_all_ranks(
             "data and plan", lambda: open_session(drop_init_weights_if_resuming(config), world)
         )

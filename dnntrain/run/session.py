@@ -17,6 +17,7 @@ from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import make_plan
 from dnntrain.protocols import Hooks, LateCollectives
 from dnntrain.run.preflight import check_init_weights, check_pipeline_stages, check_quantization, check_scheduled_values
+from dnntrain.run.unfinished import write_models_of_sources
 from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.setup import RunSetup
 from dnntrain.utils.hardware import (
@@ -67,6 +68,8 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     """
     hardware = probe_hardware(config.device)
     prepare_host(config)
+    if not world.is_launched:
+        write_models_of_sources(config)
     dataset = config.data.build()
     data = prepare_data(config, dataset)
     facts = collect_data_facts(config, data)

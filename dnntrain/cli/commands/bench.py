@@ -19,11 +19,14 @@ def run(arguments: Arguments) -> int:
     from dnntrain.bench.candidates import check_has_run, make_candidates
     from dnntrain.bench.measure import check_threads, measure_candidates
     from dnntrain.bench.tables import check_output_file, format_table, write_csv, write_picture
+    from dnntrain.run.unfinished import write_unfinished_model
 
     options, paths = arguments.options, [Path(word).expanduser() for word in arguments.positional]
     hardware = check_threads(options["threads"])
     for name in sorted(arguments.given & {"runtimes", "exports"}):
         check_has_run(paths, f"--{name}")
+    for path in paths:
+        write_unfinished_model(path, arguments.overrides)
     candidates = make_candidates(
         paths,
         arguments.overrides,

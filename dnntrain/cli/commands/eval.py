@@ -11,9 +11,11 @@ from dnntrain.cli.parser import Arguments
 def run(arguments: Arguments) -> int:
     """Print one line, or one JSON object, for each run."""
     from dnntrain.inference.load import evaluate_run
+    from dnntrain.run.unfinished import write_unfinished_model
 
     split = arguments.options["split"]
     for path in arguments.positional:
+        write_unfinished_model(Path(path), arguments.overrides)
         values = evaluate_run(Path(path), arguments.overrides, split, arguments.options["trust"])
         if arguments.json:
             print(json.dumps({"run": path, "split": split, **values}))

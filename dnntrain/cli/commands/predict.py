@@ -15,11 +15,13 @@ def run(arguments: Arguments) -> int:
     Unreadable files are listed on stderr at the end. Raises DataError if no file can be read.
     """
     from dnntrain.inference.write_predictions import write_predictions
+    from dnntrain.run.unfinished import write_unfinished_model
 
     options = arguments.options
     if arguments.json and "format" in arguments.given and options["format"] != "jsonl":
         raise ConfigError(f"--json contradicts --format {options['format']}", "use --json or --format jsonl")
     run_path, *images = (Path(item).expanduser() for item in arguments.positional)
+    write_unfinished_model(run_path, arguments.overrides)
     write_predictions(
         run_path,
         images,

@@ -1,0 +1,87 @@
+"""Write the best model so far of a run that is not done, so that everything that reads a run can use it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dnntrain.checkpoint.checkpoint import read_checkpoint, read_pointer
+from dnntrain.config.decode import decode_config, load_config
+from dnntrain.config.paths import find_paths
+from dnntrain.config.run_config import RunConfig
+from dnntrain.errors import DataError
+from dnntrain.inference.run_args import check_trusted, custom_code_refs
+from dnntrain.run.directory import lock_folder
+from dnntrain.utils.files import read_json
+from dnntrain.utils.world import World
+
+
+def write_unfinished_model(path: Path, trusted: Sequence[str]) -> None:
+    """Write model.safetensors and config.json into the run directory `path` if its run is not done.
+
+    They hold the weights that the run would evaluate if it ended now: the best ones, or the last
+    ones before the first evaluation. Nothing happens for other folders, for a run that is done, and
+    for a run without a checkpoint. `trusted` are overrides of the command line, which may name the
+    code of the model. Raises ConfigError if a process trains in the folder, DataError if the data of
+    the run are missing or have changed.
+    """
+    name = _find_checkpoint(path)
+    if name is None:
+        return
+    if not _is_written(path, name):
+        check_trusted(load_config(path / "config.yaml"), path, trusted)
+        with lock_folder(path):
+            _write_model(path, name)
+    status = read_json(path / "result.json").get("status", "unfinished")
+    print(
+        f"note: {path} is not done (status: {status}); its model of {name.replace('-', ' ')} is used", file=sys.stderr
+    )
+
+
+def write_models_of_sources(config: RunConfig) -> None:
+    """Do so for the runs that a configuration names, as `init_from` or as a teacher."""
+    trusted = custom_code_refs(config.resolved)
+    for key, value in find_paths(config.resolved):
+        if key == "init_from" and config.init_from is None:
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            write_unfinished_model(Path(item).expanduser(), trusted)
+
+
+def _find_checkpoint(path: Path) -> str | None:
+    """Return the name of the checkpoint with the best weights; None if the run is done, or has none."""
+    if not (path / "config.yaml").is_file():
+        return None
+    is_done = read_json(path / "result.json").get("status") == "done"
+    if is_done and (path / "model.safetensors").is_file():
+        return None
+    best = load_config(path / "config.yaml").get("eval", {}).get("weights", "best") == "best"
+    checkpoints = path / "checkpoints"
+    return (read_pointer(checkpoints, "BEST") if best else None) or read_pointer(checkpoints, "LAST")
+
+
+def _is_written(path: Path, checkpoint_name: str) -> bool:
+    """Return whether the model in the run directory is the one of this checkpoint."""
+    card = read_json(path / "config.json").get("dnntrain", {})
+    return (path / "model.safetensors").is_file() and checkpoint_name == f"step-{card.get('step')}"
+
+
+def _write_model(path: Path, checkpoint_name: str) -> None:
+    # A session looks for unfinished runs, too: a teacher may be one.
+    from dnntrain.run.final_model import load_final_model, save_final_model
+    from dnntrain.run.session import drop_init_weights, open_session
+    from dnntrain.training.evaluator import swap_in_eval_weights
+
+    config = decode_config({**load_config(path / "config.yaml"), "run_dir": str(path)})
+    session = open_session(drop_init_weights(config), World(), plan_only=True)
+    checkpoint = read_checkpoint(path / "checkpoints" / checkpoint_name)
+    if checkpoint.digests.data != session.data.dataset.digest:
+        raise DataError(
+            f"the data set has changed since {path} was trained (digest {checkpoint.digests.data[:12]} → "
+            f"{session.data.dataset.digest[:12]})",
+            "restore the data: its model is not written yet, because the run is not done",
+        )
+    final_model = load_final_model(session.setup, checkpoint)
+    with swap_in_eval_weights(final_model.hooks.eval_weights, final_model.model):
+        save_final_model(session, final_model, path)
