@@ -30,6 +30,7 @@ def restore_trainer(trainer: Trainer, checkpoint: Checkpoint, run: Path, *, has_
     if not is_own:
         metrics.truncate_to(0)
     rows = read_rows(run / "metrics.jsonl", metrics.restored_bytes) if is_own else []
+    rows = [row for row in rows if "split" in row and "step" in row]
     if has_changed and (is_own or progress.stop_reason is not None):
         reason = replay_rows(trainer.hooks, rows)
         is_stopped = progress.stop_reason is not None and not progress.has_new_length
