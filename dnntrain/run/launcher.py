@@ -22,9 +22,8 @@ from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_err
 from dnntrain.run.directory import RunDirectory, get_log_path
 from dnntrain.run.outputs import list_missing_outputs
 from dnntrain.run.result import RunResult
-from dnntrain.utils.early_exit import SIGNALS
 from dnntrain.utils.files import check_file, read_json, remove_file
-from dnntrain.utils.signals import blocked_signals, ignore_signals, signal_handlers
+from dnntrain.utils.signals import SignalReceived, blocked_signals, ignore_signals, signal_handlers
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
@@ -139,21 +138,27 @@ def _find_cause(path: Path, result: Mapping[str, Any], code: int, stop_signal: i
 
     hint = f"resume from the last checkpoint with: dnntrain resume {path}"
     kill_message = _describe_kill(read_json(path / "logs" / "agent.json"))
+    stopped = (
+        None
+        if stop_signal is None
+        else SignalReceived(stop_signal).to_stopped("stopped; earlier checkpoints are kept", hint)
+    )
     failure_fields = read_json(path / "logs" / "failure.json")
     if failure_fields:
         failure = Failure(**failure_fields)
         if failure.kind == "hung":
             stack_text = read_stacks(path / "logs")
             return RankError(f"{stack_text}\n{failure.message}" if stack_text else failure.message, failure.hint)
+        if failure.kind == "lost" and stopped is not None:
+            return stopped
         if failure.kind == "lost" and kill_message:
             return RankError(kill_message, hint)
         return failure.to_exception()
     if result.get("exit_code"):
         return make_exit_error(int(result["exit_code"]), str(result.get("reason")))
-    if stop_signal is not None:
+    if stopped is not None:
         # The ranks had no time to handle the signal.
-        text = f"{signal.Signals(stop_signal).name}: stopped before the training; earlier checkpoints are kept"
-        return make_exit_error(SIGNALS[signal.Signals(stop_signal)], text, f"resume with: dnntrain resume {path}")
+        return stopped
     if kill_message:
         return RankError(kill_message, hint)
     if code < 0:
@@ -183,7 +188,7 @@ def _write_missing_result(path: Path, result: Mapping[str, Any], error: Dnntrain
             if time.monotonic() > deadline_s:
                 return
             time.sleep(0.1)
-    if not result or isinstance(error, RankError):
+    if result.get("status") != error.status or isinstance(error, RankError):
         facts = {"status": error.status, "reason": error.message.splitlines()[-1], "exit_code": error.exit_code}
         directory.write_result({**result, **facts, "run_dir": str(path)})
     directory.close()

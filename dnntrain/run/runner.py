@@ -140,11 +140,7 @@ def fit(
     start = ranks.run_on_all_ranks("start", lambda: find_start(session, folder, warn))
     ranks.agree_on_start(start.step)
     if start.finished_result is not None:
-        return (
-            start.finished_result
-            if directory is None
-            else _complete_outputs(session, directory, start.finished_result, display)
-        )
+        return _complete_outputs(session, directory, start.finished_result, display)
     if directory is not None:
         prepare_directory(directory, session, start, list(overrides))
     result = RunResult("failed", str(folder))
@@ -164,16 +160,16 @@ def fit(
                     for finished_part in finish_run(session, trainer, directory, result, say, warn):
                         result = finished_part
                 ignore_signals()
-                result = replace(result, status="done")
+                done_result = replace(result, status="done")
+                if directory is not None:
+                    directory.write_result(done_result.as_json())
+                result = done_result
             except DnntrainError as error:
                 result = replace(result, status=error.status, figures=measure_training(session, trainer))
                 raise
             finally:
                 _close_trainer(trainer, trackers, result)
-            if directory is not None:
-                directory.write_result(result.as_json())
-                result = make_missing_outputs(directory, session.config, result, say, warn)
-            return result
+            return result if directory is None else make_missing_outputs(directory, session.config, result, say, warn)
     except BaseException as caught_error:
         cause = ranks.resolve_cause(caught_error)
         # A finished run stays one if its report cannot be written.
@@ -189,12 +185,18 @@ def fit(
         display.close(f"status: {result.status}")
 
 
-def _complete_outputs(session: Session, directory: RunDirectory, result: RunResult, display: Display) -> RunResult:
-    """Return the result of a run that is done, after making the files that it lacks."""
+def _complete_outputs(
+    session: Session, directory: RunDirectory | None, result: RunResult, display: Display
+) -> RunResult:
+    """Return the result of a run that is done; the main rank makes the files that it lacks."""
     from dnntrain.run.outputs import list_missing_outputs, make_missing_outputs
 
+    if directory is None:
+        return result
     say, warn = _make_loggers(directory, display)
     say("this run is done; nothing is left to train")
+    if result.figures is not None and result.figures.reason is not None:
+        say(f"it ended at step {result.figures.steps}: {result.figures.reason}. A greater train.duration continues it")
     if missing := list_missing_outputs(directory.path, session.config):
         say(f"making what it lacks: {', '.join(missing)}")
     return make_missing_outputs(directory, session.config, result, say, warn)
@@ -221,9 +223,10 @@ def _open_trainer(
         tick=run_progress.tick,
     )
     trainer = build_trainer(session.setup, start.digests, outputs)
+    extension: dict[str, str] | None = None
     if start.checkpoint is not None:
         has_changed = start.checkpoint.digests.config != start.digests.config
-        restore_trainer(trainer, start.checkpoint, folder, has_changed=has_changed)
+        extension = restore_trainer(trainer, start.checkpoint, folder, has_changed=has_changed)
         display.show_message(f"resuming from step {trainer.loop.progress.step} of {start.checkpoint.path}")
     elif directory is not None:
         trainer.metrics.truncate_to(0)
@@ -231,6 +234,8 @@ def _open_trainer(
         tracker.start(str(folder), session.config.resolved)
     display.start(make_header(session.plan, str(folder), trainer.evaluator.best))
     run_progress.attach(trainer)
+    if extension is not None:
+        trainer.metrics.write_row("event", trainer.loop.progress.step, extension)
     return trainer, trackers
 
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from dnntrain.training.trainer import Trainer
 
 
-def restore_trainer(trainer: Trainer, checkpoint: Checkpoint, run: Path, *, has_changed: bool) -> None:
+def restore_trainer(trainer: Trainer, checkpoint: Checkpoint, run: Path, *, has_changed: bool) -> dict[str, str] | None:
     """Load all states of `checkpoint`; every rank reads the rows and checkpoints of the folder `run`.
 
-    `has_changed`: the configuration differs from the checkpoint's.
+    `has_changed`: the configuration differs from the checkpoint's. Returns the values of an event
+    row if the run continues after an early end; the caller writes it once trackers are open.
     """
     restore_states(checkpoint, trainer.states)
     checkpoints, progress, metrics = run / "checkpoints", trainer.loop.progress, trainer.metrics
@@ -31,15 +32,15 @@ def restore_trainer(trainer: Trainer, checkpoint: Checkpoint, run: Path, *, has_
         metrics.truncate_to(0)
     rows = read_rows(run / "metrics.jsonl", metrics.restored_bytes) if is_own else []
     rows = [row for row in rows if "split" in row and "step" in row]
-    if has_changed and (is_own or progress.stop_reason is not None):
-        reason = replay_rows(trainer.hooks, rows)
-        is_stopped = progress.stop_reason is not None and not progress.has_new_length
-        was_stopped, progress.stop_reason = progress.stop_reason, reason if is_stopped else None
-        if was_stopped is not None and progress.stop_reason is None:
-            reason = f"the run continues after its end at step {progress.step}: {was_stopped}"
-            metrics.write_row("event", progress.step, {"event": "extended", "reason": reason})
     kept_steps = [step for step in map(get_step, list_checkpoints(checkpoints)) if step <= progress.step]
     trainer.evaluator.restore_best(rows, kept_steps)
+    if not has_changed:
+        return None
+    early_end, reason = progress.stop_reason, replay_rows(trainer.hooks, rows)
+    if early_end is None or (reason is not None and not progress.has_new_length):
+        return None
+    progress.stop_reason = None
+    return {"event": "extended", "reason": f"the run continues after its early end: {early_end}"}
 
 
 def replay_rows(hooks: Hooks, rows: Iterable[Mapping[str, Any]]) -> str | None:
