@@ -77,7 +77,8 @@ class TrialStatus:
 def read_status(trial: Trial) -> TrialStatus:
     """Read the status of `trial` from its folder: done, waiting or broken off."""
     result = read_json(trial.folder / "result.json")
-    if result.get("status") == "done" and result.get("config_digest") == trial.config_digest:
+    is_done = result.get("status") == "done" and result.get("config_digest") == trial.config_digest
+    if is_done and not _lacks_report(trial):
         return _make_status("done", result, 0)
     status = TrialStatus()
     update_status(status, trial)
@@ -85,6 +86,16 @@ def read_status(trial: Trial) -> TrialStatus:
     if status.step or (trial.folder / "checkpoints" / "LAST").is_file():
         status.status = "broken off"
     return status
+
+
+def _lacks_report(trial: Trial) -> bool:
+    """Return whether a kill came between the end of the run and its report, which its checkpoint can still make."""
+    has_checkpoint = (trial.folder / "checkpoints" / "LAST").is_file()
+    return (
+        has_checkpoint
+        and bool(trial.config.get("log", {}).get("report"))
+        and not (trial.folder / "report.html").is_file()
+    )
 
 
 def status_after_exit(trial: Trial, exit_code: int) -> TrialStatus:
