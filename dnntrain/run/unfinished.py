@@ -56,9 +56,10 @@ def _find_checkpoint(path: Path) -> str | None:
     is_done = read_json(path / "result.json").get("status") == "done"
     if is_done and (path / "model.safetensors").is_file():
         return None
-    best = load_config(path / "config.yaml").get("eval", {}).get("weights", "best") == "best"
-    checkpoints = path / "checkpoints"
-    return (read_pointer(checkpoints, "BEST") if best else None) or read_pointer(checkpoints, "LAST")
+    best, last = (read_pointer(path / "checkpoints", name) for name in ("BEST", "LAST"))
+    if best is None or load_config(path / "config.yaml")["eval"]["weights"] == "last":
+        return last
+    return best
 
 
 def _is_written(path: Path, checkpoint_name: str) -> bool:
