@@ -15,7 +15,7 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import DnntrainError, Interrupted, Preempted
 from dnntrain.run.result import RunResult, measure_training
 from dnntrain.utils.messages import record_messages
-from dnntrain.utils.signals import exit_on_signals, ignore_signals
+from dnntrain.utils.signals import SignalReceived, exit_on_signals, ignore_signals
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def fit(
                 if directory is not None:
                     directory.write_result(done_result.as_json())
                 result = done_result
-            except DnntrainError as error:
+            except (DnntrainError, SignalReceived) as error:
                 result = replace(result, status=error.status, figures=measure_training(session, trainer))
                 raise
             finally:

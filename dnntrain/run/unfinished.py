@@ -46,7 +46,11 @@ def write_models_of_sources(config: RunConfig) -> None:
         if key == "init_from" and config.init_from is None:
             continue
         for item in value if isinstance(value, list) else [value]:
-            write_unfinished_model(Path(item).expanduser(), trusted)
+            try:
+                path = Path(item).expanduser()
+            except RuntimeError:  # no such user: the reader of the path reports it
+                continue
+            write_unfinished_model(path, trusted)
 
 
 def _find_checkpoint(path: Path) -> str | None:

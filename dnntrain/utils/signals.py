@@ -32,6 +32,11 @@ class SignalReceived(KeyboardInterrupt):
         super().__init__(signal.Signals(number).name)
         self.number = number
 
+    @property
+    def status(self) -> str:
+        """The status of a run that this signal ends."""
+        return self.to_stopped("", "").status
+
     def to_stopped(self, text: str, hint: str) -> Stopped:
         """Return the error that ends the run: `text` says what is kept, `hint` how to continue."""
         kind = Interrupted if self.number == signal.SIGINT else Preempted
