@@ -81,7 +81,7 @@ def run_watched(
     [
         (*TWO, *LINE, "run_dir=run"),
         ("-m", *TWO, *LINE, "seed=1,2", "run_dir=run"),
-        ("tune", "lr", *TWO, *LINE, "--steps", "10"),
+        ("tune", "lr", *TWO, *LINE, "--steps", "10", "--highest", "0.1"),
         ("parallel=fsdp", "launch.nproc=2", *LINE, "run_dir=run"),
     ],
     ids=["train", "sweep", "tune", "fsdp"],
