@@ -17,6 +17,7 @@ from dnntrain.config.decode import decode_config
 from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import ModelSpec
+from dnntrain.utils.downloads import forbid_downloads
 from dnntrain.utils.signals import exit_on_signals
 from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
@@ -54,38 +55,39 @@ def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     config = drop_init_weights_if_resuming(decode_config(compose(list(overrides), config_dir)))
-    return open_session(config, World.from_environ(), plan_only=True).plan
+    with forbid_downloads("dnntrain plan downloads nothing"):
+        return open_session(config, World.from_environ(), plan_only=True).plan
 
 
 def load(run: str | Path, *, trust: bool = False) -> TrainedModel:
     """The trained model of a run directory or an export. Raises CheckpointError where its files are damaged.
 
-    `trust` loads a .pt2 file, which is a program, without a manifest that has its checksum.
+    `trust` runs the code that it names: a .pt2 file, which is a program, or the file of a custom model.
     """
     from dnntrain.inference.load import load_model
     from dnntrain.run.unfinished import write_unfinished_model
 
-    write_unfinished_model(Path(run), ())
+    write_unfinished_model(Path(run), (), trust)
     loaded_model = load_model(Path(run), trust=trust)
     return TrainedModel(loaded_model.model, loaded_model.spec)
 
 
-def evaluate(run: str | Path, *overrides: str, split: str = "test") -> dict[str, float | int]:
+def evaluate(run: str | Path, *overrides: str, split: str = "test", trust: bool = False) -> dict[str, float | int]:
     """Return the loss, the task's metrics and the number of examples of a run's model.
 
-    They are those of `split` (train, val, test) of its data, or of another `data=`.
+    They are those of `split` (train, val, test) of its data, or of another `data=`. `trust` is as for `load`.
     """
     from dnntrain.inference.load import check_split, evaluate_run
     from dnntrain.run.unfinished import write_unfinished_model
 
-    write_unfinished_model(Path(run), overrides)
-    return evaluate_run(Path(run), list(overrides), check_split(split))
+    write_unfinished_model(Path(run), overrides, trust)
+    return evaluate_run(Path(run), list(overrides), check_split(split), trust)
 
 
-def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1) -> list[dict[str, Any]]:
+def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1, trust: bool = False) -> list[dict[str, Any]]:
     """Return the `top` most probable classes of each image file, as `dnntrain predict` does."""
     from dnntrain.inference.predict import predict_files
     from dnntrain.run.unfinished import write_unfinished_model
 
-    write_unfinished_model(Path(run), ())
-    return list(predict_files(Path(run), [Path(path) for path in paths], top))
+    write_unfinished_model(Path(run), (), trust)
+    return list(predict_files(Path(run), [Path(path) for path in paths], top, trust=trust))

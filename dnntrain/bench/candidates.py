@@ -5,7 +5,7 @@ A run has one candidate for each runtime and export; an export is one candidate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dnntrain.bench.measure import Candidate
@@ -23,16 +23,21 @@ def make_candidates(
     runtimes: Sequence[str],
     with_exports: bool = True,
     trust: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Candidate]:
     """Return the candidates of runs and exports, in their order.
 
-    Raises ConfigError for a path that is neither.
+    A program among the exports of a run is measured only with `trust`; `warn` gets a note of each
+    that is left out. Raises ConfigError for a path that is neither, CheckpointError for a program
+    that is named without `trust`.
     """
     check_effect(overrides)
     candidates: list[Candidate] = []
     for path in paths:
         label = f"{path.name} " if len(paths) > 1 else ""
         if is_export(path):
+            if not trust:
+                open_export(path).check_trust(trust)
             candidates.append(Candidate(str(path), _make_request(path, overrides, trust)))
             continue
         check_run(path)
@@ -40,11 +45,28 @@ def make_candidates(
             path, label, runtimes, {"trust": trust, "overrides": [*overrides, "device=cpu"]}
         )
         if with_exports:
-            folders = [folder for folder in sorted((path / "exports").glob("*/")) if is_export(folder)]
+            folders = _select_exports(path / "exports", trust, warn)
             candidates += [
                 Candidate(f"{label}{folder.name}", _make_request(folder, overrides, trust)) for folder in folders
             ]
     return candidates
+
+
+def _select_exports(folder: Path, trust: bool, warn: Callable[[str], None]) -> list[Path]:
+    """Return the exports in `folder` that may be loaded."""
+    folders = [path for path in sorted(folder.glob("*/")) if is_export(path)]
+    programs = [path for path in folders if _is_program(path) and not trust]
+    for path in programs:
+        warn(f"{path} is left out: it is a program, which would run; to measure it, add --trust")
+    return [path for path in folders if path not in programs]
+
+
+def _is_program(path: Path) -> bool:
+    """Return whether the export is a program. A damaged export is reported when it is loaded."""
+    try:
+        return open_export(path).is_program
+    except DnntrainError:
+        return False
 
 
 def check_has_run(paths: Sequence[Path], option: str) -> None:
@@ -75,6 +97,6 @@ def can_run_on_cpu(path: Path) -> bool:
     A damaged export is reported when it is loaded.
     """
     try:
-        return "cpu" in get_format(open_export(path, trust=True).manifest.format).devices
+        return "cpu" in get_format(open_export(path).manifest.format).devices
     except DnntrainError:
         return True

@@ -278,6 +278,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises CheckpointError naming the damaged file.
     """
     manifest = _read_manifest(path)
+    if re.fullmatch(r"step-\d+", path.name) and path.name != f"step-{manifest['step']}":
+        raise CheckpointError(f"{path} is damaged: its manifest.json is of step {manifest['step']}")
     files = {name: _read_verified_tensors(path, name, facts) for name, facts in manifest["files"].items()}
     tensors = {name: _assemble_tensor(path, name, index, files) for name, index in manifest["tensors"].items()}
     if extra := sum(map(len, files.values())) - sum(len(index["chunks"]) for index in manifest["tensors"].values()):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
+
+from dnntrain.utils.files import open_file
 
 
 def compute_weights_digest(model: nn.Module) -> str:
@@ -29,3 +32,9 @@ def compute_tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 def compute_bytes_digest(data: bytes) -> str:
     """Return the SHA-256 of `data`, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def compute_file_digest(path: Path) -> str:
+    """Return the SHA-256 of the file `path`, in hexadecimal."""
+    with open_file(path, follow_links=True) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,26 +5,28 @@ Loading runs no code from the files.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from dnntrain import __version__
+from dnntrain.checkpoint.digests import compute_bytes_digest, compute_file_digest
 from dnntrain.checkpoint.model_spec import decode_model_spec
 from dnntrain.config.decode import decode_choice
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.cost import build_with_zero_weights
+from dnntrain.nn.safetensors_file import encode_safetensors
 from dnntrain.nn.shape import ModelShape, find_head_modules, get_storage_key
 from dnntrain.nn.weights import load_weights
 from dnntrain.protocols import ModelSpec
 from dnntrain.utils.files import parse_json, read_bytes, write_bytes, write_json
+from dnntrain.utils.sealed_json import compute_json_digest
 
-#: Options that fetch weights, which the file replaces anyway.
-_NO_FETCH_OPTIONS: dict[str, Any] = {"weights": None, "pretrained": False, "download": False}
+#: The key with the SHA-256 of config.json without this key, beside `sha256`, that of the weights.
+_CARD_DIGEST = "config_sha256"
 
 #: The normalization of a model as it was built.
 _NO_NORM_ARGS: dict[str, Any] = {"name": "none"}
@@ -46,15 +48,11 @@ def save_model(
     `timm.create_model("local-dir:DIRECTORY", pretrained=True)` loads it; dnntrain's own name is
     under `dnntrain`. Raises OSError if the folder cannot be written; the old files are then intact.
     """
-    from safetensors.torch import save
-
-    tensors = get_plain_tensors(model)
-    metadata = {"format": "pt", "dnntrain": __version__}
-    data = save(tensors, metadata)
+    data = encode_safetensors(get_plain_tensors(model), {"format": "pt", "dnntrain": __version__})
     write_bytes(directory / "model.safetensors", data)
     name, arguments = getattr(model, "timm_architecture", None) or (architecture, dict(model_args))
     heads = find_head_modules(model)
-    card = {
+    card: dict[str, Any] = {
         "architecture": name,
         "num_classes": spec.output.size,
         "num_features": _count_head_features(model, heads),
@@ -76,11 +74,11 @@ def save_model(
             "norm_args": dict(norm_args or _NO_NORM_ARGS),
             "targets": spec.targets.kind.name.lower(),
             "output": {"name": spec.output.name, "shape": list(spec.output.shape)},
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": compute_bytes_digest(data),
             **(extra or {}),
         },
     }
-    write_json(directory / "config.json", card)
+    write_json(directory / "config.json", seal_card(card))
 
 
 def get_plain_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -135,14 +133,6 @@ class ExportedModel:
     spec: ModelSpec
 
 
-def without_pretrained_weights(choice: Any) -> Any:
-    """Return the choice of a model without its options that fetch weights."""
-    defaults = {field.name: field.default for field in fields(choice)}
-    return replace(
-        choice, **{name: value for name, value in _NO_FETCH_OPTIONS.items() if defaults.get(name, ...) == value}
-    )
-
-
 def load_exported_model(path: Path) -> ExportedModel:
     """Load the model of a run, an export, or a .safetensors with its config.json.
 
@@ -153,15 +143,22 @@ def load_exported_model(path: Path) -> ExportedModel:
     weights = path / "model.safetensors" if path.is_dir() else path
     config = _read_config(path, folder)
     model_info, spec = config["dnntrain"], parse_model_spec(config)
-    if model_info["model"] == "custom" or model_info["model_args"].get("name") == "custom":
+    try:
+        saved_choice = decode_choice("model", model_info["model"], model_info["model_args"])
+    except ConfigError:
+        check_card_digest(folder, config)
+        raise
+    if saved_choice.list_code_options():
         raise ConfigError(
             f"{path} cannot be loaded, because its model is custom code", "use a model of dnntrain, torchvision or timm"
         )
+    choice = saved_choice.without_pretrained_weights()
     options = {
-        **model_info["model_args"],
-        **{key: value for key, value in _NO_FETCH_OPTIONS.items() if key in model_info["model_args"]},
+        name: value if vars(choice).get(name) == vars(saved_choice).get(name) else vars(choice)[name]
+        for name, value in model_info["model_args"].items()
     }
-    choice = decode_choice("model", model_info["model"], options)
+    check_card_digest(folder, config)
+    check_weights_digest(weights, config)
     norm_args = model_info.get("norm_args", _NO_NORM_ARGS)
     norm = decode_choice("norm", norm_args["name"], norm_args)
     model = build_with_zero_weights(lambda: norm.convert_for_export(choice.build(ModelShape.from_spec(spec))))
@@ -206,7 +203,7 @@ def _get_mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _read_config(path: Path, folder: Path) -> dict[str, Any]:
-    """Return the checked contents of config.json."""
+    """Return the checked contents of the config.json in `folder`."""
     if not path.exists():
         raise ConfigError(f"{path} does not exist", "name a run directory, or the folder of an export")
     file = folder / "config.json"
@@ -222,6 +219,34 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
                 "name the run itself, or its export with --format safetensors"
             )
         raise ConfigError(f"{path} does not hold an exported model: {file} is missing", hint)
+    return _parse_card(folder)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return the contents of config.json in `folder`.
+
+    Raises CheckpointError if it is missing or damaged.
+    """
+    card = _parse_card(folder)
+    check_card_digest(folder, card)
+    return card
+
+
+def check_card_digest(folder: Path, card: Mapping[str, Any]) -> None:
+    """Check that `card`, the contents of config.json in `folder`, has the checksum of its values.
+
+    Raises CheckpointError if not.
+    """
+    if card["dnntrain"].get(_CARD_DIGEST) != _compute_card_digest(card):
+        raise CheckpointError(
+            f"{folder / 'config.json'} is damaged or was altered: its values do not match its SHA-256",
+            "restore it from a copy, or export the model again",
+        )
+
+
+def _parse_card(folder: Path) -> dict[str, Any]:
+    """Return the contents of config.json in `folder` if they have its form."""
+    file = folder / "config.json"
     try:
         config = parse_json(read_bytes(file))
         if not isinstance(config, dict):
@@ -237,3 +262,30 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged: {error}", "export the model again") from None
     return config
+
+
+def check_weights_digest(file: Path, card: Mapping[str, Any]) -> None:
+    """Check that `card`, the contents of config.json, has the checksum of the weights in `file`.
+
+    Raises CheckpointError if not.
+    """
+    expected_sha256 = card["dnntrain"].get("sha256")
+    if not file.is_file():
+        return
+    if (actual_sha256 := compute_file_digest(file)) != expected_sha256:
+        raise CheckpointError(
+            f"{file} is damaged: it differs from the file that the run wrote (SHA-256 {actual_sha256[:12]}…, not "
+            f"{str(expected_sha256)[:12]}…)",
+            "restore it from a copy, or train the run again",
+        )
+
+
+def seal_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of config.json with the checksum of their values."""
+    return {**card, "dnntrain": {**card["dnntrain"], _CARD_DIGEST: _compute_card_digest(card)}}
+
+
+def _compute_card_digest(card: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of config.json without its own checksum."""
+    model_info = {key: value for key, value in card["dnntrain"].items() if key != _CARD_DIGEST}
+    return compute_json_digest({**card, "dnntrain": model_info})

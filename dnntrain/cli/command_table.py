@@ -29,9 +29,7 @@ JSON = Option("json", "machine-readable output", default=False)
 CONFIG_DIR = Option(
     "config-dir", "search DIR for your own presets and experiments", Path, placeholder="DIR", short=("-cd",)
 )
-_TRUST = Option(
-    "trust", "load a .pt2 file, which is a program, without a manifest that has its checksum", default=False
-)
+_TRUST = Option("trust", "run the code that the run or the export names: a .pt2 program, model.file", default=False)
 _DRY_RUN = Option("dry-run", "show the run or job, and start nothing", default=False)
 
 #: Options of every command.
@@ -106,7 +104,7 @@ COMMANDS: dict[str, Command] = {
         "RUN",
         ("dnntrain resume runs/small_cnn-digits/20260101-120000", "dnntrain resume runs/NAME/ID train.duration=60ep"),
         "Duration, evaluation, logging and devices may change; the network, the data and the optimizer may not.",
-        options=(JSON, CONFIG_DIR),
+        options=(_TRUST, JSON, CONFIG_DIR),
     ),
     "submit": Command(
         "submit a run to Slurm as a batch job",
@@ -192,6 +190,7 @@ COMMANDS: dict[str, Command] = {
                 placeholder="N,N",
                 needs=("format", ("auto",)),
             ),
+            _TRUST,
             JSON,
         ),
     ),
@@ -288,6 +287,7 @@ COMMANDS: dict[str, Command] = {
             Option("max-pairs", "pairs after which the search ends", PositiveInt, 30, "N"),
             Option("assume", "the e-process that decides", Literal["symmetric", "normal"], "symmetric"),
             Option("exit-code", "exit with 0 better, 10 worse, 11 equivalent, 12 undecided", default=False),
+            _TRUST,
             JSON,
             CONFIG_DIR,
         ),

@@ -58,13 +58,18 @@ class Selection:
         return choice is not None and choice.name in (pick_at_overlay or ())
 
 
-def select_choices(registry: Registry, overrides: Sequence[Override], mistakes: list[str]) -> Selection:
+def select_choices(
+    registry: Registry,
+    overrides: Sequence[Override],
+    mistakes: list[str],
+    saved_picks: Mapping[str, Pick] | None = None,
+) -> Selection:
     """Return the selection that `overrides` make.
 
-    An unknown choice is added to `mistakes`; the nearest known choice replaces it for further
-    checks.
+    `saved_picks` are those of a saved configuration, which the overrides change. An unknown choice is
+    added to `mistakes`; the nearest known choice replaces it for further checks.
     """
-    selection = Selection(_read_root_picks(registry, mistakes))
+    selection = Selection({**_read_root_picks(registry, mistakes), **(saved_picks or {})})
     override_by_group = {override.key: override for override in overrides if override.is_group}
     for group in OVERLAYS:
         if group in override_by_group:

@@ -17,6 +17,8 @@ from dnntrain.config.convert import MISSING, to_plain
 from dnntrain.config.decode import decode_to_plain
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
 from dnntrain.config.paths import make_paths_absolute
+from dnntrain.config.registry import load_registry
+from dnntrain.config.saved_values import apply_saved_values, find_saved_picks
 from dnntrain.config.schema import REQUIRED
 from dnntrain.config.validate import ValidCommandLine, validate_overrides
 from dnntrain.errors import ConfigError
@@ -24,28 +26,31 @@ from dnntrain.utils.messages import say_once
 
 
 def compose(
-    overrides: Sequence[str] = (), config_dir: str | Path | None = None, *, quiet: bool = False
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    *,
+    saved: Mapping[str, Any] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Return the resolved configuration as plain containers with absolute paths.
 
     The result is the content of config.yaml. `config_dir` is searched for presets and experiments
-    besides dnntrain's own. Raises ConfigError that lists every mistake. Notes go to stderr unless
-    `quiet`; they name the values of an experiment that are dropped with their choice.
+    besides dnntrain's own. `saved` is the configuration of a run, or the part of it that an export
+    keeps: its values take the place of the defaults, so that today's YAML files do not change a
+    saved run. Raises ConfigError that lists every mistake. Notes go to stderr unless `quiet`; they
+    name the values of an experiment that are dropped with their choice.
     """
-    valid_line = validate_overrides(overrides, None if config_dir is None else Path(config_dir))
+    folder = None if config_dir is None else Path(config_dir)
+    saved_picks = None if saved is None else find_saved_picks(saved, load_registry(folder))
+    valid_line = validate_overrides(overrides, folder, saved_picks)
     if not quiet:
         for note in valid_line.notes:
             say_once(f"note: {note}")
-    return make_paths_absolute(
-        decode_to_plain(
-            _resolve_interpolations(
-                _add_default_values(
-                    _drop_replaced_overlay_values(_compose_with_hydra(valid_line), valid_line), valid_line.selection
-                )
-            ),
-            valid_line.registry,
-        )
-    )
+    container = _drop_replaced_overlay_values(_compose_with_hydra(valid_line), valid_line)
+    container = _add_default_values(container, valid_line.selection)
+    if saved is not None and saved_picks is not None:
+        container = apply_saved_values(container, saved, saved_picks, valid_line)
+    return make_paths_absolute(decode_to_plain(_resolve_interpolations(container), valid_line.registry))
 
 
 def _compose_with_hydra(valid_line: ValidCommandLine) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dnntrain.config.convert import convert_value, to_plain
@@ -20,8 +19,8 @@ from dnntrain.config.registry import Choice, Registry, load_registry
 from dnntrain.config.run_config import ROOT_KEYS, SECTIONS, RunConfig
 from dnntrain.config.safety import find_key_problem
 from dnntrain.config.schema import FieldSchema
-from dnntrain.config.yaml_io import format_path, read_yaml
-from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.config.yaml_io import format_path
+from dnntrain.errors import ConfigError
 from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.user_code import find_code_line, register_user_code
@@ -69,24 +68,6 @@ def decode_choice(group: str, name: str, options: Mapping[str, Any], choice_regi
     return _import_class(choice)(**values)
 
 
-def load_config(path: Path) -> dict[str, Any]:
-    """Return the saved configuration at `path`, checked as `decode_config` does.
-
-    Raises CheckpointError if the file is missing or damaged, and ConfigError if a value in it is
-    invalid.
-    """
-    try:
-        config_file = read_yaml(path, follow_links=False)
-    except ConfigError as error:
-        raise CheckpointError(f"the saved configuration cannot be used: {error.message}", error.hint) from None
-    if config_file.defaults:
-        raise CheckpointError(f"{format_path(path)} is not a saved configuration: it has a defaults list")
-    try:
-        return decode_to_plain(config_file.values)
-    except ConfigError as error:
-        raise ConfigError(f"{format_path(path)}: {error.message}", error.hint, error.mistakes) from None
-
-
 def compute_digest(container: Mapping[str, Any]) -> str:
     """Return the sha256 digest of the settings that determine a run's results.
 
@@ -95,6 +76,47 @@ def compute_digest(container: Mapping[str, Any]) -> str:
     digest_values = {key: value for key, value in container.items() if key not in _DIGEST_EXCLUDED_KEYS}
     text = json.dumps(digest_values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def find_saved_choice(
+    group: str, key: str, values: Mapping[str, Any], container: Mapping[str, Any], registry: Registry
+) -> Choice:
+    """Return the choice that built `values`, the options at `key` of `container`.
+
+    The choice is the one recorded in `choices` if it is still known, else the one named by `name`.
+    A preset that is no longer known, of a choice with an option `name`, is found by its options.
+    Raises ConfigError if there is none.
+    """
+    recorded_names = container.get("choices")
+    recorded_names = recorded_names.get(group) if isinstance(recorded_names, Mapping) else None
+    name = values.get("name")
+    for candidate in recorded_names if isinstance(recorded_names, list) else [recorded_names]:
+        if not isinstance(candidate, str) or candidate not in registry.list_names(group):
+            continue
+        choice = registry.get_choice(group, candidate)
+        if choice.key == key and (choice.base == name or "name" in choice.schema.fields):
+            return choice
+    named = registry.get_choice(group, name) if name in registry.list_names(group) else None
+    has_options = named is not None and {"name", *named.schema.fields} == {"name", *values}
+    if not has_options and (match := _find_choice_by_options(group, key, values, registry)):
+        return match
+    if not isinstance(name, str):
+        raise ConfigError(f"{key}.name: {name!r} does not name a choice of {group}")
+    choice = named or registry.get_choice(group, name)
+    if choice.key != key or choice.base != name:
+        raise ConfigError(f"{key}.name: {name} does not match the recorded choice; it must be {choice.base}")
+    return choice
+
+
+def _find_choice_by_options(group: str, key: str, values: Mapping[str, Any], registry: Registry) -> Choice | None:
+    """Return the only choice with the options of `values`, `name` among them, or None."""
+    matches = [
+        choice
+        for choice in registry.get_choices(group).values()
+        if choice.name == choice.base and choice.key == key and "name" in choice.schema.fields
+        if choice.schema.fields.keys() == values.keys()
+    ]
+    return matches[0] if len(matches) == 1 else None
 
 
 class _Decoder:
@@ -163,16 +185,16 @@ class _Decoder:
 
     def _get_mapping(self, container: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         values = container.get(key, {} if key in LISTS else None)
-        if isinstance(values, Mapping):
+        if isinstance(values, Mapping) and (values or key in LISTS):
             return values
-        self.mistakes.append(f"{key}: it is missing" if values is None else f"{key}: {values!r} is not a mapping")
+        self.mistakes.append(f"{key}: it is missing" if not values else f"{key}: {values!r} is not a mapping")
         return {}
 
     def _check_choice(self, group: str, key: str, values: Mapping[str, Any], container: Mapping[str, Any]) -> None:
         if not values:
             return
         try:
-            choice = self._find_choice(group, key, values, container)
+            choice = find_saved_choice(group, key, values, container, self.registry)
             fields = choice.schema.fields
         except ConfigError as error:
             self.mistakes.append(str(error).replace("\n  ", "\n     "))
@@ -180,28 +202,6 @@ class _Decoder:
         self.choice_by_key[key] = choice
         options = {name: value for name, value in values.items() if name != "name" or "name" in fields}
         self._check_fields(key, fields, options)
-
-    def _find_choice(self, group: str, key: str, values: Mapping[str, Any], container: Mapping[str, Any]) -> Choice:
-        """Return the choice that built `values`.
-
-        The choice is the one recorded in `choices` if it is still known, else the one named by
-        `name`.
-        """
-        recorded_names = container.get("choices")
-        recorded_names = recorded_names.get(group) if isinstance(recorded_names, Mapping) else None
-        name = values.get("name")
-        for candidate in recorded_names if isinstance(recorded_names, list) else [recorded_names]:
-            if not isinstance(candidate, str) or candidate not in self.registry.list_names(group):
-                continue
-            choice = self.registry.get_choice(group, candidate)
-            if choice.key == key and (choice.base == name or "name" in choice.schema.fields):
-                return choice
-        if not isinstance(name, str):
-            raise ConfigError(f"{key}.name: {name!r} does not name a choice of {group}")
-        choice = self.registry.get_choice(group, name)
-        if choice.key != key or choice.base != name:
-            raise ConfigError(f"{key}.name: {name} does not match the recorded choice; it must be {choice.base}")
-        return choice
 
     def _check_fields(self, key: str, fields: dict[str, FieldSchema], values: Mapping[str, Any]) -> None:
         prefix = f"{key}." if key else ""
@@ -225,21 +225,33 @@ class _Decoder:
         self.values[key] = converted
 
     def _list_choice_names(self, container: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the recorded choices, or the values of `name` if no choices are recorded."""
+        """Return the choice of every group, by the name that is recorded for it.
+
+        A recorded name stays if it is the decoded choice or the name of an unknown preset. It never
+        replaces the decoded choice.
+        """
         recorded_names = container.get("choices")
         recorded_names = recorded_names if isinstance(recorded_names, Mapping) else {}
         choices: dict[str, Any] = {}
         for group, group_info in GROUPS.items():
+            recorded = recorded_names.get(group)
             if group_info.overlay:
-                choices[group] = recorded_names.get(group)
+                choices[group] = recorded if isinstance(recorded, str) else None
             elif group_info.single:
-                choices[group] = recorded_names.get(group, self.choice_by_key[group].name)
+                decoded = self.choice_by_key[group].name
+                choices[group] = recorded if self._is_valid_label(group, recorded, [decoded]) else decoded
             else:
-                choices[group] = list(
-                    recorded_names.get(group)
-                    or [key.partition(".")[2] for key in self.choice_by_key if key.startswith(f"{group}.")]
+                names = [choice.name for key, choice in self.choice_by_key.items() if key.startswith(f"{group}.")]
+                is_valid = (
+                    isinstance(recorded, list)
+                    and len(recorded) == len(names)
+                    and all(self._is_valid_label(group, item, names) for item in recorded)
                 )
+                choices[group] = list(recorded or ()) if is_valid else names
         return choices
+
+    def _is_valid_label(self, group: str, label: Any, decoded: list[str]) -> bool:
+        return isinstance(label, str) and (label in decoded or label not in self.registry.list_names(group))
 
     def _choice_to_plain(self, key: str) -> dict[str, Any]:
         return {"name": self.choice_by_key[key].base, **_fields_to_plain(self.values[key])}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
@@ -15,17 +16,22 @@ from dnntrain.utils.world import World
 _LAYOUT_OVERRIDE = "parallel=ddp"
 
 
-def add_rank_layout(overrides: Sequence[str], config_dir: str | Path | None, world: World) -> list[str]:
+def add_rank_layout(
+    overrides: Sequence[str],
+    config_dir: str | Path | None,
+    world: World,
+    saved: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Return `overrides`, with a layout if several ranks were started and none is chosen.
 
-    The main rank says so on stderr. A layout for one process that `overrides` name is kept, and
-    rejected later.
+    `saved` is the configuration of the run that is resumed. The main rank says so on stderr. A layout
+    for one process that `overrides` name is kept, and rejected later.
     """
     words = list(overrides)
     if world.size == 1 or any(word.lstrip("+").startswith("parallel=") for word in words):
         return words
     try:
-        layout = decode_config(compose(words, config_dir, quiet=True)).parallel
+        layout = decode_config(compose(words, config_dir, saved=saved, quiet=True)).parallel
     except ConfigError:
         # The ranks report it together.
         return words

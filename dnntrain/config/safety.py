@@ -11,10 +11,29 @@ MAX_VALUE_BYTES = 64 * 1024
 
 _INSTANTIATE = re.compile(r"_(target|partial|recursive|convert|args)_")
 _INTERPOLATION = re.compile(r"\$\{")
+_KEY_REFERENCE = re.compile(r"\$\{\s*[\w.\[\]-]+\s*\}")
+_ENVIRONMENT = re.compile(r"""\$\{\s*oc\.env\s*:\s*(['"]?)([A-Za-z_]\w*)\1\s*[,}]""")
 _RESOLVER = re.compile(r"\$\{\s*([^\s{}:]+)\s*:")
-_ENVIRONMENT = re.compile(r"""\$\{\s*oc\.env\s*:\s*['"]?([A-Za-z_]\w*)['"]?\s*[,}]""")
+
+_READABLE_WORDS = (
+    "CI CI_COMMIT_SHA CI_JOB_ID GITHUB_RUN_ID GITHUB_SHA",
+    "CONDA_PREFIX HOME HOST HOSTNAME LOGNAME PROJECT PWD USER USERNAME VIRTUAL_ENV",
+    "CUDA_VISIBLE_DEVICES LOCAL_RANK MKL_NUM_THREADS NODE_RANK NPROC OMP_NUM_THREADS RANK WORLD_SIZE",
+    "DATA DATA_DIR DATA_ROOT DATADIR DATASETS_DIR LOCAL_SCRATCH OUTPUT_DIR SCRATCH SCRATCH_DIR TEMP TMP TMPDIR",
+    "EXPERIMENT GROUP JOB_ID JOB_NAME RUN_DIR RUN_ID RUN_LABEL RUN_NAME SEED TRIAL WORK WORKDIR",
+    "LSB_JOBID PBS_ARRAY_INDEX PBS_JOBID PBS_JOBNAME SGE_TASK_ID",
+    "SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_CPUS_PER_TASK SLURM_JOB_ID SLURM_JOB_NAME SLURM_JOB_NUM_NODES",
+    "SLURM_JOB_PARTITION SLURM_LOCALID SLURM_NNODES SLURM_NODEID SLURM_NTASKS SLURM_NTASKS_PER_NODE SLURM_PROCID",
+    "SLURM_SUBMIT_DIR SLURM_TMPDIR XDG_CACHE_HOME XDG_DATA_HOME",
+)
+
+#: The variables that a configuration may read: resolved values are written to disk.
+READABLE_VARIABLES = frozenset(" ".join(_READABLE_WORDS).split())
+
+#: Variables with this prefix may be read too, unless their names look like secrets.
+_READABLE_PREFIX = "DNNTRAIN_"
 _SECRET = re.compile(
-    r"TOKEN|KEY|SECRET|PASS|PWD.|.PWD|CREDENTIAL|AUTH|COOKIE|SESSION|PRIVATE|SIGNATURE|DSN|_URI|_URL|WEBHOOK", re.I
+    r"TOKEN|KEY|SECRET|PASS|PWD|PHRASE|CREDENTIAL|AUTH|COOKIE|SESSION|PRIVATE|SIGNATURE|DSN|URI|URL", re.I
 )
 _HYDRA_REASONS = {
     "searchpath": "name the folder with --config-dir DIR instead",
@@ -66,16 +85,29 @@ def find_value_problem(value: Any) -> str | None:
         return next((reason for item in value if (reason := find_value_problem(item))), None)
     if not isinstance(value, str) or not has_interpolation(value):
         return None
-    for resolver in _RESOLVER.findall(value):
-        if resolver != "oc.env":
-            return f"the resolver {resolver!r} is not supported; use ${{other.key}} or ${{oc.env:NAME}}"
-    names = _ENVIRONMENT.findall(value)
-    if len(names) != len(re.findall(r"oc\.env", value)):
-        return "write the variable's name plainly: ${oc.env:NAME} or ${oc.env:NAME,default}"
-    for name in names:
-        if _SECRET.search(name):
-            return f"the variable {name} looks like a secret, and the resolved configuration is written to disk"
+    for match in _INTERPOLATION.finditer(value):
+        if reason := _find_interpolation_problem(value[match.start() :]):
+            return reason
     return None
+
+
+def _find_interpolation_problem(text: str) -> str | None:
+    """Return the reason why the interpolation at the beginning of `text` is not supported, or None."""
+    if _KEY_REFERENCE.match(text):
+        return None
+    if environment := _ENVIRONMENT.match(text):
+        name = environment[2]
+        if name in READABLE_VARIABLES or (name.startswith(_READABLE_PREFIX) and not _SECRET.search(name)):
+            return None
+        if _SECRET.search(name):
+            return f"the variable {shorten(name, 40)} looks like a secret, and the configuration is written to disk"
+        return (
+            f"${{oc.env:{shorten(name, 40)}}} cannot be resolved: a configuration reads only the variables of a list, "
+            f"because it is written to disk; export it as {_READABLE_PREFIX}NAME, or write the value itself"
+        )
+    if (resolver := _RESOLVER.match(text)) and resolver[1] != "oc.env":
+        return f"the resolver {shorten(resolver[1], 40)!r} is not supported; use ${{other.key}} or ${{oc.env:NAME}}"
+    return "the interpolation cannot be read; write it plainly: ${other.key}, ${oc.env:NAME} or ${oc.env:NAME,default}"
 
 
 def has_interpolation(value: Any) -> bool:

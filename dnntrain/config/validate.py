@@ -9,12 +9,12 @@ key in an experiment or in a user's preset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.choice_selection import Selection, select_choices
+from dnntrain.config.choice_selection import Pick, Selection, select_choices
 from dnntrain.config.convert import MISSING, convert_value
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
 from dnntrain.config.key_table import KeyTable, UnknownKeyError
@@ -42,15 +42,18 @@ class ValidCommandLine:
         return [*groups, *(override.hydra_override for override in self.overrides)]
 
 
-def validate_overrides(arguments: Sequence[str], config_dir: Path | None = None) -> ValidCommandLine:
+def validate_overrides(
+    arguments: Sequence[str], config_dir: Path | None = None, saved_picks: Mapping[str, Pick] | None = None
+) -> ValidCommandLine:
     """Return the checked command line of `arguments`.
 
+    `saved_picks` are the choices of a saved configuration, which the arguments change.
     Raises ConfigError that lists every mistake, with the nearest valid name and its file.
     """
     choice_registry = load_registry(config_dir)
     mistakes: list[str] = []
     overrides = read_overrides(arguments, mistakes)
-    selection = select_choices(choice_registry, overrides, mistakes)
+    selection = select_choices(choice_registry, overrides, mistakes, saved_picks)
     table = KeyTable(choice_registry, selection)
     value_overrides = tuple(override for override in overrides if not override.is_group)
     for override in value_overrides:

@@ -5,7 +5,6 @@ It is a file beside the model, and also inside the model file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain import __version__
+from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.checkpoint.model_spec import decode_model_spec
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import ModelSpec
 from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS
-from dnntrain.utils.files import open_file, parse_json, read_bytes, to_strict_json, write_json
+from dnntrain.utils.files import parse_json, read_bytes, to_strict_json, write_json
+from dnntrain.utils.sealed_json import is_sealed, seal_json
 
 MANIFEST_NAME = "manifest.json"
 
@@ -54,7 +55,7 @@ class Manifest:
         return RESIZE_DESCRIPTIONS.get(str(mode), RESIZE_DESCRIPTIONS["crop"])
 
     def as_json(self) -> dict[str, Any]:
-        """Return the manifest as strict JSON."""
+        """Return the manifest as strict JSON, with the checksum of its values."""
         inputs, output = self.spec.inputs, self.spec.output
         json_value: dict[str, Any] = to_strict_json(
             {
@@ -78,12 +79,12 @@ class Manifest:
                 "details": dict(self.details),
             }
         )
-        return json_value
+        return seal_json(json_value)
 
     def to_text(self) -> str:
         """Return the manifest as text for the inside of a model file.
 
-        It has no checksums, because a file cannot contain its own.
+        It has no checksums of files, because a file cannot contain its own.
         """
         return json.dumps(replace(self, files={}).as_json(), ensure_ascii=False)
 
@@ -99,6 +100,11 @@ def parse_manifest(text: str | bytes, path: Path) -> Manifest:
         if schema != SCHEMA_VERSION:
             raise CheckpointError(
                 f"{path}: schema {schema!r} of another version of dnntrain; this one reads {SCHEMA_VERSION}",
+                _EXPORT_AGAIN_HINT,
+            )
+        if not is_sealed(value):
+            raise CheckpointError(
+                f"{path} is damaged or was altered: the values of its description do not match their SHA-256",
                 _EXPORT_AGAIN_HINT,
             )
         input_spec, output = value["input"], value["output"]
@@ -141,7 +147,7 @@ def write_manifest(folder: Path, manifest: Manifest, files: Sequence[str]) -> Ma
 
     It must be the last file to be written.
     """
-    manifest = replace(manifest, files={name: compute_sha256(folder / name) for name in sorted(files)})
+    manifest = replace(manifest, files={name: compute_file_digest(folder / name) for name in sorted(files)})
     write_json(folder / MANIFEST_NAME, manifest.as_json())
     return manifest
 
@@ -159,14 +165,8 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             )
         if not path.is_file():
             raise CheckpointError(f"{path} is missing", _EXPORT_AGAIN_HINT)
-        if compute_sha256(path) != digest:
+        if compute_file_digest(path) != digest:
             raise CheckpointError(
                 f"{path} is damaged or was altered: its sha256 differs from the one in {MANIFEST_NAME}",
                 _EXPORT_AGAIN_HINT,
             )
-
-
-def compute_sha256(path: Path) -> str:
-    """Return the checksum of a file, in hexadecimal."""
-    with open_file(path, follow_links=True) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.errors import CheckpointError
+from dnntrain.utils.files import read_bytes
+
+_DIGEST_KEY = "dnntrain.sha256"
+
+#: The entry of the checksum in the file: key, tag and length of the value, value.
+_DIGEST = re.compile(re.escape(_DIGEST_KEY.encode()) + rb"\x12\x40([0-9a-f]{64})")
 
 _EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN --format onnx"
 
@@ -53,12 +61,33 @@ def load_onnx(path: Path) -> Any:
 
 
 def write_metadata(path: Path, key: str, text: str) -> None:
-    """Write `text` under `key` into the metadata of the model `path`."""
+    """Write `text` under `key` into the metadata of the model `path`, and the checksum of the file.
+
+    The checksum is the SHA-256 of the file with zeros in its place.
+    """
     import onnx
 
     model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {**{item.key: item.value for item in model.metadata_props}, key: text})
-    onnx.save(model, str(path))
+    entries = {item.key: item.value for item in model.metadata_props}
+    onnx.helper.set_model_props(model, {**entries, key: text, _DIGEST_KEY: "0" * 64})
+    data = bytearray(model.SerializeToString())
+    match = _DIGEST.search(data)
+    assert match is not None
+    data[match.start(1) : match.end(1)] = compute_bytes_digest(bytes(data)).encode()
+    path.write_bytes(data)
+
+
+def check_file_digest(path: Path) -> None:
+    """Compare the model with the checksum in its metadata. Raises CheckpointError if it differs."""
+    data = bytearray(read_bytes(path, follow_links=True))
+    match = _DIGEST.search(data)
+    stated_digest = match[1] if match else b""
+    if match:
+        data[match.start(1) : match.end(1)] = b"0" * 64
+    if stated_digest != compute_bytes_digest(bytes(data)).encode():
+        raise CheckpointError(
+            f"{path} is damaged or was altered: it does not match the SHA-256 in its metadata", _EXPORT_AGAIN_HINT
+        )
 
 
 def read_metadata(path: Path, key: str) -> str:

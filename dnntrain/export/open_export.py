@@ -24,11 +24,30 @@ class ExportHandle:
     manifest: Manifest
     file: Path | None = None
 
-    def load(self, device: str) -> Runner:
+    @property
+    def is_program(self) -> bool:
+        """Whether the export, or one of those inside it, is code that runs when it is loaded."""
+        export_format = get_format(self.manifest.format)
+        parts = export_format.read_parts(self.folder, self.manifest).values()
+        return export_format.is_program or any(get_format(part.format).is_program for part in parts)
+
+    def check_trust(self, trust: bool) -> None:
+        """Raise CheckpointError if the export is a program that nobody trusts.
+
+        A checksum beside a program does not say who wrote it.
+        """
+        if not trust and self.is_program:
+            raise CheckpointError(
+                f"{self.file or self.folder} is a program (--format {self.manifest.format}): loading it runs its code",
+                "if you trust its origin, add --trust; --format onnx and safetensors are data and need no trust",
+            )
+
+    def load(self, device: str, *, trust: bool) -> Runner:
         """Return the model as a function of inputs [n, …].
 
-        This runs the code of the export if its format is a program.
+        This runs the code of the export if its format is a program, which needs `trust`.
         """
+        self.check_trust(trust)
         export_format = get_format(self.manifest.format)
         check_installed(export_format)
         return export_format.load(self.file or self.folder, self.manifest, device)
@@ -50,22 +69,19 @@ def is_export(path: Path) -> bool:
     return (path.is_dir() and (path / MANIFEST_NAME).is_file()) or (path.is_file() and path.suffix in _SUFFIXES)
 
 
-def open_export(path: Path, trust: bool = False) -> ExportHandle:
+def open_export(path: Path) -> ExportHandle:
     """Open the export `path`, a folder or a model file, without running its code.
 
-    Every file is compared with its checksum in manifest.json. A .pt2 file is a program: without a
-    manifest that has its checksum it is not opened, unless `trust`. An .onnx file is data and needs
-    no manifest. Raises CheckpointError, or ConfigError if there is no export.
+    Every file is compared with its checksum in manifest.json. An .onnx or .pt2 file without a
+    manifest beside it is described by the manifest inside it. Raises CheckpointError, or
+    ConfigError if there is no export.
     """
     folder = path if path.is_dir() else path.parent
     if (folder / MANIFEST_NAME).is_file():
         manifest = read_manifest(folder)
         if path.is_dir() or path.name in manifest.files:
-            if not trust:
-                verify_files(folder, manifest)
-            export_format = get_format(manifest.format)
-            if export_format.is_program and not trust and not manifest.files:
-                raise CheckpointError(f"{path}: the manifest lists no file", _TRUST_HINT)
+            _check_listed(folder, manifest)
+            verify_files(folder, manifest)
             return ExportHandle(folder, manifest)
     if path.is_dir() or not path.is_file():
         raise ConfigError(
@@ -74,10 +90,6 @@ def open_export(path: Path, trust: bool = False) -> ExportHandle:
     if path.suffix == ".onnx":
         return ExportHandle(folder, parse_manifest(onnx_files.read_metadata(path, EMBEDDED_NAME), path), path)
     if path.suffix == ".pt2":
-        if not trust:
-            raise CheckpointError(
-                f"{path} is a program, and no {MANIFEST_NAME} beside it has its checksum", _TRUST_HINT
-            )
         return ExportHandle(folder, _read_embedded_manifest(path), path)
     raise CheckpointError(
         f"{path}: no {MANIFEST_NAME} beside it describes the file", "name the folder that dnntrain export wrote"
@@ -88,6 +100,10 @@ def _read_embedded_manifest(path: Path) -> Manifest:
     """Return the manifest inside a .pt2 archive without running its code."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if (damaged_name := archive.testzip()) is not None:
+                raise CheckpointError(
+                    f"{path} is damaged: {damaged_name} does not match its checksum", "export it again"
+                )
             name = next((name for name in archive.namelist() if name.endswith(EMBEDDED_NAME)), None)
             if name is not None:
                 return parse_manifest(archive.read(name), path)
@@ -98,4 +114,11 @@ def _read_embedded_manifest(path: Path) -> Manifest:
     )
 
 
-_TRUST_HINT = "if you trust where it came from, add --trust: loading it runs its code"
+def _check_listed(folder: Path, manifest: Manifest) -> None:
+    """Check that the manifest has a checksum of each file that the format reads."""
+    missing = [name for name in get_format(manifest.format).files if name not in manifest.files]
+    if missing or not manifest.files:
+        raise CheckpointError(
+            f"{folder / MANIFEST_NAME} has no checksum of {', '.join(missing) or 'any file'}",
+            "export it again with: dnntrain export RUN",
+        )

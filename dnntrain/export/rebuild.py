@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.checkpoint.portable_model import without_pretrained_weights
+from dnntrain.config.decode import find_saved_choice
 from dnntrain.config.registry import load_registry
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
@@ -20,13 +20,7 @@ def get_choice(config: Mapping[str, Any], group: str) -> str:
 
     It is the choice as typed, or the built-in one behind a preset of the user.
     """
-    typed_name = str(config["choices"][group])
-    return typed_name if typed_name in load_registry().get_choices(group) else str(config[group]["name"])
-
-
-def has_name_option(group: str, choice: str) -> bool:
-    """Return whether the choice has an option called `name`, besides its own name."""
-    return "name" in load_registry().get_choice(group, choice).schema.fields
+    return find_saved_choice(group, group, config[group], config, load_registry()).name
 
 
 def build_network(model: Any, norm: Any, folder: Path, spec: ModelSpec) -> nn.Module:
@@ -35,6 +29,6 @@ def build_network(model: Any, norm: Any, folder: Path, spec: ModelSpec) -> nn.Mo
     The weights are in model.safetensors. Raises CheckpointError if the file is damaged or of
     another network.
     """
-    module: nn.Module = norm.convert_for_export(without_pretrained_weights(model).build(ModelShape.from_spec(spec)))
+    module: nn.Module = norm.convert_for_export(model.without_pretrained_weights().build(ModelShape.from_spec(spec)))
     load_weights(module, str(folder / "model.safetensors"), replace_head=False)
     return module

@@ -164,7 +164,7 @@ def write_export(
         details = export_format.write(source, folder)
         files = [file.name for file in folder.iterdir()]
         card = write_manifest(folder, replace(source.manifest, details=details), files)
-        run = open_export(folder).load(device)
+        run = open_export(folder).load(device, trust=True)
         parity = measure_parity(
             source_model.config.task,
             subject.parity_split.name,

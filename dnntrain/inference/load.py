@@ -10,26 +10,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.portable_model import parse_model_spec
+from dnntrain.checkpoint.portable_model import check_weights_digest, parse_model_spec, read_card
 from dnntrain.choices.quant._fake_quant import apply_ranges
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_config, load_config
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.collectives import reduce_sum
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.export.formats import detect_hardware, get_format, resolve_device
-from dnntrain.export.manifest import compute_sha256
 from dnntrain.export.open_export import RunnerModule, is_export, open_export
-from dnntrain.export.rebuild import build_network, get_choice, has_name_option
+from dnntrain.export.rebuild import build_network
 from dnntrain.inference.option_values import SPLITS
+from dnntrain.inference.run_args import MODEL_GROUPS, check_run, decode_foreign, open_run_config
 from dnntrain.input.pipeline import read_evaluation_batches
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import prepare_data
 from dnntrain.protocols import Batch, ModelSpec
 from dnntrain.training.evaluation import evaluate
-from dnntrain.utils.files import read_json
 from dnntrain.utils.hardware import get_default_threads, get_device_type, get_torch_device, probe_hardware, use_threads
 from dnntrain.utils.rng import Index
+from dnntrain.utils.sealed_json import read_sealed_json
 from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.threads import read_saved_threads
 from dnntrain.utils.world import World
@@ -70,37 +69,32 @@ def load_model(path: Path, overrides: Sequence[str] = (), trust: bool = False) -
     `overrides` may choose another data set or device. Raises ConfigError if `path` is none of
     these, CheckpointError if a file is missing, damaged or not trusted.
     """
-    return load_export(path, overrides, trust) if is_export(path) else load_run(path, overrides)
+    return load_export(path, overrides, trust) if is_export(path) else load_run(path, overrides, trust)
 
 
-def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
+def load_run(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> LoadedModel:
     """Load the model of the run directory `path`.
 
     Raises ConfigError if it is not a run, CheckpointError if the model is unusable.
     """
-    from dnntrain.inference.run_args import check_run, check_trusted
-
     check_run(path)
-    card = read_json(path / "config.json")
-    try:
-        spec = parse_model_spec(card)
-    except ValueError as error:
-        problem = f"damaged: {error}" if card else "missing or damaged"
+    check_effect(overrides)
+    if not (path / "config.json").is_file():
         raise CheckpointError(
-            f"{path} holds no finished model: config.json is {problem}",
-            f"finish it with: dnntrain resume {path}",
-        ) from None
-    check_trusted(load_config(path / "config.yaml"), path, overrides)
-    _check_sha256(path / "model.safetensors", card.get("dnntrain", {}).get("sha256"))
-    config = _compose_config(path, overrides)
+            f"{path} holds no finished model: config.json is missing", f"finish it with: dnntrain resume {path}"
+        )
+    card = read_card(path)
+    spec = parse_model_spec(card)
+    config = open_run_config(path, overrides, trust=trust)
+    check_weights_digest(path / "model.safetensors", card)
     _check_output(config, spec, path / "config.json")
     model = build_network(config.model, config.norm, path, spec)
-    if ranges := card.get("dnntrain", {}).get("quantized_ranges"):
+    if ranges := card["dnntrain"].get("quantized_ranges"):
         model = _add_rounding(model, spec.inputs.shape, ranges, path)
     hardware = probe_hardware(config.device)
     policy = config.precision.build(hardware)
     device = get_torch_device(config.device, hardware, World())
-    if threads := read_saved_threads(read_json(path / "plan.json"), get_default_threads()):
+    if threads := read_saved_threads(read_sealed_json(path / "plan.json"), get_default_threads()):
         use_threads(threads)
     return LoadedModel(
         config=config,
@@ -109,18 +103,6 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedModel:
         device=device,
         autocast=policy.torch_dtype,
     )
-
-
-def _check_sha256(file: Path, expected_sha256: str | None) -> None:
-    """Check that config.json has the checksum of the weights. Raises CheckpointError if not."""
-    if expected_sha256 is None or not file.is_file():
-        return
-    if (actual_sha256 := compute_sha256(file)) != expected_sha256:
-        raise CheckpointError(
-            f"{file} is damaged: it differs from the file that the run wrote (SHA-256 {actual_sha256[:12]}…, not "
-            f"{expected_sha256[:12]}…)",
-            "restore it from a copy, or train the run again",
-        )
 
 
 def _check_output(config: RunConfig, spec: ModelSpec, file: Path) -> None:
@@ -148,21 +130,27 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
 
     Its configuration is data: code that it names runs only if `overrides` name it too.
     """
-    from dnntrain.inference.run_args import check_trusted
-
-    export_files = open_export(path, trust)
+    export_files = open_export(path)
+    export_files.check_trust(trust)
     card = export_files.manifest
-    if card.format == "safetensors":
-        check_trusted(card.config, path, overrides)
-    config = decode_config(compose_from_export(card.config, overrides))
+    # Other formats hold the network themselves, and do not build the model of the configuration.
+    builds_model = get_format(card.format).builds_model
+    groups = MODEL_GROUPS if builds_model else ("data",)
+    container = compose_from_export(card.config, overrides)
+    config = decode_foreign(container, path, overrides, trust=trust, groups=groups)
     has_device = any(word.lstrip("+").startswith("device=") for word in overrides)
     device_name = resolve_device(get_format(card.format), config.device, has_device)
     hardware = detect_hardware(device_name)
     device = get_torch_device(device_name, hardware, World())
-    policy = config.precision.build(hardware) if card.format == "safetensors" else None
+    policy = config.precision.build(hardware) if builds_model else None
+    if builds_model:
+        # The configuration that was checked is built, not the one in the manifest.
+        model = build_network(config.model, config.norm, export_files.folder, card.spec).to(device)
+    else:
+        model = RunnerModule(export_files.load(device, trust=trust))
     return LoadedModel(
         config=config,
-        model=RunnerModule(export_files.load(device)).eval(),
+        model=model.eval(),
         spec=card.spec,
         device=device,
         autocast=None if policy is None else policy.torch_dtype,
@@ -244,16 +232,6 @@ def evaluate_run(path: Path, overrides: Sequence[str], split: str, trust: bool =
     )
 
 
-def _compose_config(path: Path, overrides: Sequence[str]) -> RunConfig:
-    """Return the run's configuration; `overrides` apply after the run's own."""
-    if not overrides:
-        return decode_config(load_config(path / "config.yaml"))
-    check_effect(overrides)
-    from dnntrain.inference.run_args import merge_saved_overrides
-
-    return decode_config(compose(*merge_saved_overrides(path, overrides)))
-
-
 #: The keys of a configuration that an export keeps: its data, its network and their precision.
 EXPORTED_KEYS = ("task", "data", "model", "norm", "precision", "eval", "seed", "device")
 
@@ -278,9 +256,6 @@ _TRAINING_KEYS = (
     "init_from",
 )
 
-#: The groups of an export.
-_GROUPS = ("task", "data", "model", "norm", "precision")
-
 
 def check_effect(overrides: Sequence[str]) -> None:
     """Check that `overrides` affect a trained model.
@@ -298,7 +273,7 @@ def check_effect(overrides: Sequence[str]) -> None:
 
 def select_export_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a resolved configuration that an export needs, without training options."""
-    choices = {group: config["choices"][group] for group in _GROUPS}
+    choices = {group: config["choices"][group] for group in MODEL_GROUPS}
     return {**{key: config[key] for key in EXPORTED_KEYS}, "choices": choices}
 
 
@@ -313,20 +288,4 @@ def compose_from_export(config: Mapping[str, Any], overrides: Sequence[str]) -> 
             raise ConfigError(
                 f"{word} cannot be set for an export", "its data, device and evaluation can, as in data.root=FOLDER"
             )
-    given_keys = {word.lstrip("+").split("=")[0] for word in overrides}
-    words = [f"seed={config['seed']}", f"device={config['device']}", *_format_overrides("eval", config["eval"])]
-    for group in _GROUPS:
-        if group not in given_keys:
-            choice = get_choice(config, group)
-            options = {
-                key: value for key, value in config[group].items() if key != "name" or has_name_option(group, choice)
-            }
-            words += [f"{group}={choice}", *_format_overrides(group, options)]
-    return compose([*(word for word in words if word.split("=")[0] not in given_keys), *overrides], None)
-
-
-def _format_overrides(prefix: str, values: Mapping[str, Any]) -> list[str]:
-    """Return overrides that set every value of a section."""
-    import json
-
-    return [f"{prefix}.{key}={json.dumps(value)}" for key, value in values.items()]
+    return compose(overrides, saved=config)

@@ -1,40 +1,31 @@
-"""Check a run directory that a command names, and replay its configuration.
+"""Open the configuration of a run directory or an export that a command names.
 
-The checks: it is a run directory, and its code may run.
+The saved configuration is data from someone else: this is the one place that decodes it. It checks
+the checksum, composes the overrides of the command over it, and asks for consent to its code.
 """
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.decode import load_config
-from dnntrain.config.paths import find_paths
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
+from dnntrain.config.groups import LISTS, SINGLE
+from dnntrain.config.run_config import RunConfig
+from dnntrain.config.saved_config import CONFIG_NAME, read_saved_config
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import suggest_run
-from dnntrain.utils.words import read_words, split_config_dir
+from dnntrain.utils.words import read_words
 
+#: The groups that a trained model is built from.
+MODEL_GROUPS = ("task", "data", "model", "norm", "precision")
 
-def custom_code_refs(config: Mapping[str, Any]) -> list[str]:
-    """Return the overrides that name the code of a configuration, as typed: `model.file=net.py`."""
-    model = config["model"]
-    is_custom = config.get("choices", {}).get("model") == "custom"
-    return [f"model.{key}={model[key]}" for key in ("file", "entry_point") if is_custom and model.get(key)]
-
-
-def check_trusted(config: Mapping[str, Any], path: Path, overrides: Sequence[str]) -> None:
-    """Check that the command line names the code that the configuration would run.
-
-    A run directory is data, so its code runs only with consent. Raises ConfigError without it.
-    """
-    code_refs = set(custom_code_refs(config))
-    if not code_refs <= set(overrides):
-        raise ConfigError(
-            f"{path} was trained with a custom model, whose code would run: {' '.join(sorted(code_refs))}",
-            f"if you trust it, add: {' '.join(sorted(code_refs))}",
-        )
+#: The keys that ask for a download.
+_DOWNLOAD_KEYS = {"data.download", "model.download", "model.pretrained", "model.weights", "distill.teacher"}
 
 
 def get_run_path(word: str) -> Path:
@@ -51,42 +42,94 @@ def check_run(path: Path) -> None:
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist", suggest_run(path))
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path} is not a run directory: it has no config.yaml", suggest_run(path))
+    if not (path / CONFIG_NAME).is_file():
+        raise ConfigError(f"{path} is not a run directory: it has no {CONFIG_NAME}", suggest_run(path))
 
 
-def merge_saved_overrides(
-    path: Path, overrides: Sequence[str], config_dir: Path | None = None
-) -> tuple[tuple[str, ...], Path | None]:
-    """Return the overrides and the config_dir that replay the run `path` with `overrides`.
+def open_run_config(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> RunConfig:
+    """Return the configuration of the run `path`, as saved, with `overrides`, to use its model.
 
-    `overrides` replace the run's own. Paths come from the saved configuration, because the saved
-    words may be relative to another working directory.
+    Raises ConfigError if `overrides` are invalid, or if the model is code that nobody trusts;
+    CheckpointError if the saved configuration is damaged.
     """
-    words = read_words(path / "overrides.txt")
-    saved_config_dir, saved_overrides = split_config_dir(words)
-    given_keys = {_get_key(item) for item in overrides} | {"run_dir", "resume"}
-    path_overrides = {
-        key: f"{key}={_quote_value(value)}"
-        for key, value in find_paths(load_config(path / "config.yaml"))
-        if not {key, key.partition(".")[0]} & given_keys
-    }
-    kept_overrides = [item for item in saved_overrides if _get_key(item) not in {*given_keys, *path_overrides}]
-    return (*kept_overrides, *path_overrides.values(), *overrides), config_dir or saved_config_dir
+    saved = read_saved_config(path)
+    return decode_foreign(compose(overrides, saved=saved) if overrides else saved, path, overrides, trust=trust)
 
 
-def _quote_value(value: str | list[str]) -> str:
-    """Return a text, or a list of texts, quoted for Hydra's grammar.
+def decode_foreign(
+    container: Mapping[str, Any],
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    trust: bool = False,
+    groups: Sequence[str] = MODEL_GROUPS,
+) -> RunConfig:
+    """Decode a configuration that `path` holds, after a check of what it would run.
 
-    Backslashes are doubled only before a quote.
+    The choices of `groups` are checked as they were decoded. Unless `overrides` ask for it, nothing
+    is downloaded. Raises ConfigError if it names code that neither `overrides` name nor `trust`
+    allows.
     """
-    if isinstance(value, list):
-        return f"[{','.join(map(_quote_value, value))}]"
-    if re.fullmatch(r"/[\w./@:+-]*", value):
-        return value
-    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
-    return f"'{escaped}'"
+    config = decode_config(container)
+    if not trust:
+        check_trusted(config, path, overrides, groups)
+    if "data.download" not in get_given_keys(overrides):
+        config = replace(config, data=config.data.without_download())
+    return config
 
 
-def _get_key(override: str) -> str:
-    return override.lstrip("+~").split("=", 1)[0]
+def check_trusted(
+    config: RunConfig, path: Path, overrides: Sequence[str], groups: Sequence[str] = (*SINGLE, *LISTS)
+) -> None:
+    """Check that the command line names the code that the configuration would run.
+
+    Raises ConfigError if not.
+    """
+    given = get_given_keys(overrides)
+    values = list_code_values(config, groups)
+    settings = [_format_setting(key, value) for key, value in values.items() if key not in given]
+    if settings:
+        text = " ".join(settings)
+        raise ConfigError(
+            f"{path} names code or an address, which would be used: {text}",
+            f"if you trust it, add: {text}, or --trust",
+        )
+
+
+def get_given_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the keys that the words of a command line set."""
+    return {word.lstrip("+~").split("=", 1)[0].strip() for word in overrides}
+
+
+def list_code_values(config: RunConfig, groups: Sequence[str] = MODEL_GROUPS) -> dict[str, Any]:
+    """Return the values of the settings that name code or an address, by key."""
+    values, settings = vars(config), {}
+    for group in groups:
+        choices = values[group] if group in LISTS else {"": values[group]}
+        for name, choice in choices.items():
+            key = f"{group}.{name}" if name else group
+            settings |= {f"{key}.{option}": vars(choice)[option] for option in choice.list_code_options()}
+    return settings
+
+
+def _format_setting(key: str, value: Any) -> str:
+    text = f"[{','.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
+    return shlex.quote(f"{key}={text}")
+
+
+def find_download_refusal(overrides: Sequence[str]) -> str:
+    """Return why a saved configuration may download nothing; empty if `overrides` ask for a download."""
+    if get_given_keys(overrides) & _DOWNLOAD_KEYS:
+        return ""
+    return "a saved configuration downloads nothing"
+
+
+def merge_words(path: Path, overrides: Sequence[str]) -> list[str]:
+    """Return the words of overrides.txt, changed by `overrides`, as a record of how the run was made.
+
+    Nothing is composed from them. Raises CheckpointError if the file is damaged.
+    """
+    file = path / "overrides.txt"
+    saved_words = read_words(file) if file.exists() else []
+    given = get_given_keys(overrides)
+    return [*(word for word in saved_words if not get_given_keys([word]) & given), *overrides]

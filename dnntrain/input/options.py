@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from dnntrain.config.fields import Fraction, Literal, NonNegativeInt, PositiveInt
 from dnntrain.protocols import DataChoice
@@ -33,3 +34,6 @@ class FileData(ImageData):
 
     root: str | None = None  # folder of the files; null: $DNNTRAIN_DATA, else $XDG_DATA_HOME/dnntrain
     download: bool = False  # true: download missing files into the folder, through torchvision
+
+    def without_download(self) -> Self:
+        return replace(self, download=False)

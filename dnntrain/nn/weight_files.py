@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dnntrain.errors import CheckpointError
 from dnntrain.nn.model_paths import ModelFileKind, find_model_file, read_first_bytes
+from dnntrain.nn.safetensors_file import is_intact
 from dnntrain.utils.files import open_file
 
 #: A header holds about 100 bytes for each tensor; this is room for 150,000 of them.
@@ -91,7 +92,7 @@ _FETCH_AGAIN_HINT = "copy or download it again"
 
 
 def _check_header(path: Path) -> None:
-    """Check the size of the header and that its names are unique.
+    """Check the size of the header, that its names are unique, and the checksum that it may name.
 
     The library checks the rest.
     """
@@ -106,9 +107,12 @@ def _check_header(path: Path) -> None:
             raise CheckpointError(f"{path}: its header has {length} bytes; the limit is {_MAX_HEADER_BYTES}")
         header = file.read(length)
     try:
-        json.loads(header, object_pairs_hook=_reject_duplicates)
-    except (ValueError, RecursionError) as error:
+        content = json.loads(header, object_pairs_hook=_reject_duplicates)
+        intact = is_intact(path, content, length)
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: its header is not valid JSON: {error}", _FETCH_AGAIN_HINT) from None
+    if not intact:
+        raise CheckpointError(f"{path} is damaged: its contents do not match their SHA-256", _FETCH_AGAIN_HINT)
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.planning.plan import Plan
-from dnntrain.utils.files import read_json
 from dnntrain.utils.hardware import Hardware, get_default_threads
+from dnntrain.utils.sealed_json import read_sealed_json
 from dnntrain.utils.threads import compute_threads, count_available_threads, read_saved_threads
 from dnntrain.utils.world import World
 
@@ -25,7 +25,7 @@ def choose_threads(config: RunConfig, plan: Plan, hardware: Hardware, world: Wor
     local_ranks = 1 if world.is_launched else plan.ranks
     available = count_available_threads(get_default_threads(), hardware.cores, local_ranks, os.environ)
     if is_resuming and config.run_dir is not None:
-        saved_plan = read_json(Path(config.run_dir).expanduser() / "plan.json")
+        saved_plan = read_sealed_json(Path(config.run_dir).expanduser() / "plan.json")
         threads = read_saved_threads(saved_plan, available)
         if threads is not None and saved_plan.get("ranks") == plan.ranks:
             return threads

@@ -122,6 +122,14 @@ class Choice:
         """
         return ()
 
+    def list_code_options(self) -> tuple[str, ...]:
+        """Return the options in use that name code to run, or an address to send to.
+
+        A saved configuration is data: these options of it act only if the command sets them too, or
+        says `--trust`.
+        """
+        return ()
+
     def get_changed_options(self) -> Mapping[str, Any]:
         """Return the options whose values differ from their defaults."""
         defaults = {option.name: option.default for option in fields(self)}  # type: ignore[arg-type]

@@ -59,6 +59,10 @@ class DataChoice(Choice):
     def reading(self) -> ImageReading:
         return ImageReading()
 
+    def without_download(self) -> Self:
+        """Return the same data set, which is not downloaded if its files are missing."""
+        return self
+
     def build(self) -> DataSet:
         raise NotImplementedError
 
@@ -79,6 +83,9 @@ class ModelChoice(Choice):
 
     def build(self, shape: ModelShape) -> nn.Module:
         raise NotImplementedError
+
+    def check_pretrained_weights(self, shape: ModelShape) -> None:
+        """Raise ConfigError if the pretrained weights do not exist, without fetching them."""
 
     def without_pretrained_weights(self) -> Self:
         """Return the same network without pretrained weights."""

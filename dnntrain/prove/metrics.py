@@ -57,17 +57,17 @@ def _read_task_metric(run: Path, result: Mapping[str, Any], metric: MetricInfo) 
     return result.get("best") if result.get("metric") == metric.name else None
 
 
-def measure_latencies(runs: Sequence[Path]) -> list[float]:
+def measure_latencies(runs: Sequence[Path], trust: bool) -> list[float]:
     """Return the median milliseconds for one example of each run's model, timed side by side.
 
-    The model of a run with exports is its export.
+    The model of a run with exports is its export. A program is an export only with `trust`.
     """
     from dnntrain.bench.candidates import make_candidates
     from dnntrain.bench.measure import measure_candidates
     from dnntrain.bench.statistics import compute_percentiles
     from dnntrain.utils.hardware import probe_hardware
 
-    candidates = [make_candidates([run], runtimes=("eager",))[-1] for run in runs]
+    candidates = [make_candidates([run], runtimes=("eager",), trust=trust)[-1] for run in runs]
     results = measure_candidates(
         candidates,
         [1],

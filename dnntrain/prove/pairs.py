@@ -167,7 +167,7 @@ def _measure_pair(folder: Path, number: int, runs: tuple[Path, Path]) -> tuple[f
     path = folder / _LATENCY_FILE
     saved = read_json(path)
     if str(number) not in saved:
-        saved[str(number)] = measure_latencies(runs)
+        saved[str(number)] = measure_latencies(runs, trust=True)
         write_json(path, saved)
     first, second = saved[str(number)]
     return float(first), float(second)

@@ -37,6 +37,7 @@ class ProveOptions:
     alpha: float = 0.05
     max_pairs: int = 30
     assume: str = "symmetric"
+    trust: bool = False
 
     def __post_init__(self) -> None:
         if self.max_pairs < 2:
@@ -71,7 +72,7 @@ def prove_by_training(comparison: Comparison, options: ProveOptions, display_mod
             if verdict.is_final:
                 break
         result = ProveResult(labels, metric, rules, tuple(pairs), _list_lines(comparison, len(pairs)))
-        result = replace(result, test_set_error=_measure_test_set_error(result, display.say))
+        result = replace(result, test_set_error=_measure_test_set_error(result, display.say, trust=True))
         write_json(comparison.folder / RESULT_FILE, {"config_digests": digests, **result.as_json()})
         write_prove_report({"Verdict": result}, comparison.folder / "report.html")
     return result
@@ -83,12 +84,12 @@ def prove_by_runs(
     """Compare two sets of finished runs."""
     config = decode_config(read_finished_config(runs_a[0]))
     metric = choose_metric(options.metric, config.eval.metric, config.task.list_infos())
-    pairs, note = pair_runs(runs_a, runs_b, metric)
+    pairs, note = pair_runs(runs_a, runs_b, metric, options.trust)
     rules = replace(options.make_rules(metric), max_pairs=max(len(pairs), options.max_pairs))
     result = ProveResult(
         (_name_runs(runs_a), _name_runs(runs_b)), metric, rules, tuple(pairs), notes=(note,) if note else ()
     )
-    return replace(result, test_set_error=_measure_test_set_error(result, say))
+    return replace(result, test_set_error=_measure_test_set_error(result, say, options.trust))
 
 
 def prove_sweep(folder: Path, options: ProveOptions, say: Callable[[str], None]) -> dict[str, ProveResult]:
@@ -125,7 +126,7 @@ def _name_runs(runs: Sequence[Path]) -> str:
     return str(runs[0]) if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
 
 
-def _measure_test_set_error(result: ProveResult, say: Callable[[str], None]) -> float | None:
+def _measure_test_set_error(result: ProveResult, say: Callable[[str], None], trust: bool) -> float | None:
     """Return the error that the finite test set causes; None if the metric is not one of the task."""
     if not result.pairs or result.metric.name in {figure.name for figure in FIGURES}:
         return None
@@ -138,7 +139,7 @@ def _measure_test_set_error(result: ProveResult, say: Callable[[str], None]) -> 
     try:
         for pair in result.pairs:
             for side in (0, 1):
-                sums[side].append(compute_example_sums(pair.runs[side], result.metric.name))
+                sums[side].append(compute_example_sums(pair.runs[side], result.metric.name, trust))
     except DnntrainError as error:
         say(f"the error of the test set is unknown: {error.message}")
         return None

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.decode import compute_digest, load_config
+from dnntrain.config.decode import compute_digest
+from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import check_run
 from dnntrain.protocols import MetricInfo
@@ -16,7 +17,9 @@ from dnntrain.sweep.sweep_directory import find_trial_folders
 from dnntrain.utils.files import read_json
 
 
-def pair_runs(runs_a: Sequence[Path], runs_b: Sequence[Path], metric: MetricInfo) -> tuple[list[Pair], str]:
+def pair_runs(
+    runs_a: Sequence[Path], runs_b: Sequence[Path], metric: MetricInfo, trust: bool = False
+) -> tuple[list[Pair], str]:
     """Return the pairs of two sets of finished runs, and a note if their seeds do not pair them.
 
     Runs with the same seed make a pair. If the seeds of the sets differ, runs are paired in their
@@ -44,7 +47,7 @@ def pair_runs(runs_a: Sequence[Path], runs_b: Sequence[Path], metric: MetricInfo
     pairs = []
     for number, (pair_seeds, (run_a, run_b)) in enumerate(paired, 1):
         if metric.name == LATENCY.name:
-            first, second = measure_latencies([run_a, run_b])
+            first, second = measure_latencies([run_a, run_b], trust)
         else:
             first, second = read_value(run_a, metric), read_value(run_b, metric)
         pairs.append(Pair(number, pair_seeds, (run_a, run_b), (first, second)))
@@ -56,7 +59,7 @@ def read_finished_config(run: Path) -> dict[str, Any]:
     check_run(run)
     if (status := read_json(run / "result.json").get("status")) != "done":
         raise ConfigError(f"{run} is not finished (status {status})", f"finish it with: dnntrain resume {run}")
-    return load_config(run / "config.yaml")
+    return read_saved_config(run)
 
 
 def group_sweep(folder: Path) -> dict[str, list[Path]]:

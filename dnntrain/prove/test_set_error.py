@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from dnntrain.inference.load import load_data_splits, load_run
-from dnntrain.inference.run_args import custom_code_refs
 from dnntrain.protocols import Batch, Metric, ModelSpec, Task
 
 _NUM_RESAMPLES = 500
 
 
-def compute_example_sums(run: Path, metric_name: str) -> NDArray[np.float64]:
-    """Return the sums of the metric for each test example, [n, width], of the model of `run`."""
-    from dnntrain.config.decode import load_config
+def compute_example_sums(run: Path, metric_name: str, trust: bool = False) -> NDArray[np.float64]:
+    """Return the sums of the metric for each test example, [n, width], of the model of `run`.
 
-    loaded_model = load_run(run, custom_code_refs(load_config(run / "config.yaml")))
+    `trust` lets the run use the code that it names.
+    """
+    loaded_model = load_run(run, trust=trust)
     split, task = load_data_splits(loaded_model)["test"], loaded_model.config.task
     metric = next((metric for metric in task.list_metrics() if metric.name == metric_name), None)
     rows = []

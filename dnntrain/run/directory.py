@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from dnntrain.errors import ConfigError, FileKindError
 from dnntrain.run.environment import collect_environment
 from dnntrain.utils.files import check_folder, make_folder, open_file, remove_leftovers, write_json, write_text
+from dnntrain.utils.sealed_json import write_sealed_json
 from dnntrain.utils.words import join_words
 
 
@@ -76,11 +77,11 @@ class RunDirectory:
 
     def write_start(self, config: Mapping[str, Any], overrides: list[str], plan: Mapping[str, Any]) -> None:
         """Write config.yaml, overrides.txt, plan.json and env.json."""
-        from dnntrain.config.yaml_io import dump_yaml
+        from dnntrain.config.saved_config import write_saved_config
 
-        write_text(self.path / "config.yaml", dump_yaml(dict(config)))
+        write_saved_config(self.path, config)
         write_text(self.path / "overrides.txt", join_words(overrides))
-        write_json(self.path / "plan.json", plan)
+        write_sealed_json(self.path / "plan.json", plan)
         write_json(self.path / "env.json", collect_environment())
 
     def write_result(self, result: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ def export_trained(
     runtime: str = "eager",
     batches: Sequence[int] | None = None,
     threads: int | None = None,
+    trust: bool = False,
     say: Callable[[str], None],
 ) -> Manifest:
     """Write the export of `run` to the folder `target`, compared with its source.
@@ -48,8 +49,8 @@ def export_trained(
     for word in model_overrides:
         if word.lstrip("+").startswith("device="):
             resolve_device(export_format, word.partition("=")[2], is_explicit=True)
-    write_unfinished_model(run, model_overrides)
-    loaded_model = load_model(run, model_overrides)
+    write_unfinished_model(run, model_overrides, trust)
+    loaded_model = load_model(run, model_overrides, trust)
     if export_format.is_exact and quant_overrides:
         raise ConfigError(
             f"{quant_overrides[0]} has no effect with --format {format_name}",

@@ -22,6 +22,7 @@ from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_err
 from dnntrain.run.directory import RunDirectory, get_log_path
 from dnntrain.run.outputs import list_missing_outputs
 from dnntrain.run.result import RunResult
+from dnntrain.utils.downloads import NO_DOWNLOAD_VARIABLE, get_refusal_reason
 from dnntrain.utils.files import check_file, read_json, remove_file
 from dnntrain.utils.signals import SignalReceived, blocked_signals, ignore_signals, signal_handlers
 
@@ -127,6 +128,8 @@ class _RankLauncher:
 
     def _make_environ(self, restart: int) -> dict[str, str]:
         variables = {**os.environ, "DNNTRAIN_DISPLAY": self._display, "DNNTRAIN_RESTART": str(restart)}
+        if reason := get_refusal_reason():
+            variables[NO_DOWNLOAD_VARIABLE] = reason
         variables.setdefault("OMP_NUM_THREADS", str(max(1, self._session.hardware.cores // self._session.plan.ranks)))
         return variables
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,9 @@ def make_missing_outputs(
 
 def write_integer_export(run: Path, config: RunConfig, say: Say, warn: Say) -> dict[str, Any]:
     """Write the export that the run's `quant` asks for, and return its entry in result.json."""
-    from dnntrain.inference.run_args import custom_code_refs
-
     # Read from the files, as `dnntrain export` does: model and ranges are then the same on every
     # layout. The user's own code has run since the start, so it is trusted.
-    return export_quantized_model(run, config.quant, say, warn, custom_code_refs(config.resolved))
+    return export_quantized_model(run, config.quant, say, warn, trust=True)
 
 
 def _list_stale_files(folder: Path, has_report: bool) -> list[str]:
@@ -98,19 +96,19 @@ def export_quantized_model(
     quant: QuantChoice,
     say: Callable[[str], None],
     warn: Callable[[str], None],
-    trusted_code: Sequence[str] = (),
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Write the export of a run's `quant` to exports/FORMAT, and return its entry in result.json.
 
-    `say` receives progress, `warn` deviations from the request. `trusted_code` are the overrides
-    that name the code of the run's model, if it has any and it may run.
+    `say` receives progress, `warn` deviations from the request. `trust` lets the
+    run use the code that it names.
     """
     from dnntrain.bench.fastest_export import export_fastest
     from dnntrain.inference.export_run import ExportSource, get_installed_format, summarize_export, write_export
     from dnntrain.inference.load import load_run
     from dnntrain.utils.hardware import probe_hardware
 
-    loaded_model = load_run(run, trusted_code)
+    loaded_model = load_run(run, trust=trust)
     if loaded_model.device != "cpu" and "pt2_cuda" not in quant.formats:
         say(f"the integer export runs on the processor, not on {loaded_model.device}; quant=float8 is for GPUs")
     subject = ExportSource.from_model(loaded_model)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_choice, decode_config, load_config
+from dnntrain.config.decode import decode_choice
+from dnntrain.config.groups import LISTS, SINGLE
 from dnntrain.config.paths import make_paths_absolute
 from dnntrain.config.run_config import RunConfig
+from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError
-from dnntrain.inference.run_args import check_trusted
+from dnntrain.inference.run_args import decode_foreign
 from dnntrain.protocols import MonitorChoice
 
 #: Keys that may change on resume: they steer length, bookkeeping and devices, not the learned
@@ -62,16 +64,16 @@ _REASONS = {
 
 
 def compose_resumed(
-    path: Path, overrides: Sequence[str], config_dir: Path | None, *, trusted: Sequence[str]
+    path: Path, overrides: Sequence[str], config_dir: Path | None = None, *, trust: bool = False
 ) -> tuple[RunConfig, list[Change]]:
     """Return the configuration that resumes the run `path`, and its differences from the saved one.
 
-    `trusted`: overrides of the command line itself, which may name code. Raises ConfigError for a
-    change that is not allowed.
+    It is the saved one, changed by `overrides` alone. `trust` lets it use the code that it names.
+    Raises ConfigError for a change that is not allowed.
     """
-    saved_config = load_config(path / "config.yaml")
-    check_trusted(saved_config, path, trusted)
-    config = decode_config({**compose(overrides, config_dir), "run_dir": str(path), "resume": "auto"})
+    saved_config = read_saved_config(path)
+    container = {**compose(overrides, config_dir, saved=saved_config), "run_dir": str(path), "resume": "auto"}
+    config = decode_foreign(container, path, overrides, trust=trust, groups=(*SINGLE, *LISTS))
     if reasons := find_refusals(saved_config, config.resolved):
         raise ConfigError.from_mistakes(reasons)
     changes = find_changes(saved_config, config.resolved)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dnntrain.checkpoint.checkpoint import list_checkpoints
-from dnntrain.checkpoint.portable_model import without_pretrained_weights
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.split import prepare_data
+from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.cpu_threads import choose_threads
 from dnntrain.planning.facts import collect_data_facts, collect_model_facts
 from dnntrain.planning.memory import add_method_memory
@@ -64,7 +64,8 @@ class Session:
 def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Session:
     """Load the data and make the plan. Raises ConfigError or DataError if the run is impossible.
 
-    With `plan_only` the ranks of the run need not exist.
+    With `plan_only` the ranks of the run need not exist, and no pretrained weights are loaded: they
+    may have to be fetched.
     """
     hardware = probe_hardware(config.device)
     prepare_host(config)
@@ -72,6 +73,9 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
         write_models_of_sources(config)
     dataset = config.data.build()
     data = prepare_data(config, dataset)
+    if plan_only:
+        config.model.check_pretrained_weights(ModelShape.from_spec(data.spec))
+        config = replace(config, model=config.model.without_pretrained_weights())
     facts = collect_data_facts(config, data)
     plan = make_plan(
         config, hardware, world, facts, collect_model_facts(config, facts), read_resident_bytes(), plan_only
@@ -106,7 +110,7 @@ def is_resuming(config: RunConfig) -> bool:
 
 def drop_init_weights(config: RunConfig) -> RunConfig:
     """Return `config` without files of initial weights; a checkpoint replaces them."""
-    return replace(config, init_from=None, model=without_pretrained_weights(config.model))
+    return replace(config, init_from=None, model=config.model.without_pretrained_weights())
 
 
 def prepare_host(config: RunConfig) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnntrain.checkpoint.checkpoint import Checkpoint, Digests, read_checkpoint, read_newest_checkpoint, read_pointer
-from dnntrain.config.decode import compute_digest, load_config
+from dnntrain.config.decode import compute_digest
+from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.run.directory import RunDirectory
 from dnntrain.run.outputs import MODEL_FILES
@@ -19,6 +20,7 @@ from dnntrain.run.resume_checks import find_refusals
 from dnntrain.run.session import Session
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.files import read_json, remove_file
+from dnntrain.utils.sealed_json import read_sealed_json
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _check_can_resume(checkpoint: Checkpoint, digests: Digests, folder: Path, se
         )
     if saved_digests.config == digests.config:
         return
-    reasons = find_refusals(load_config(checkpoint.path.parents[1] / "config.yaml"), session.config.resolved)
+    reasons = find_refusals(read_saved_config(checkpoint.path.parents[1]), session.config.resolved)
     if reasons:
         raise ConfigError.from_mistakes(reasons)
     _check_length(checkpoint.step, session)
@@ -138,7 +140,7 @@ def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
     Otherwise examples would be skipped or repeated.
     """
     plan_file = checkpoint.path.parents[1] / "plan.json"
-    saved_schedule = read_json(plan_file).get("timetable")
+    saved_schedule = read_sealed_json(plan_file).get("timetable")
     if saved_schedule is None:
         return
     try:

@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dnntrain.checkpoint.checkpoint import read_checkpoint, read_pointer
-from dnntrain.config.decode import decode_config, load_config
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
 from dnntrain.config.paths import find_paths
 from dnntrain.config.run_config import RunConfig
+from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import DataError
-from dnntrain.inference.run_args import check_trusted, custom_code_refs
+from dnntrain.inference.run_args import (
+    decode_foreign,
+    find_download_refusal,
+    get_given_keys,
+    list_code_values,
+)
 from dnntrain.run.directory import lock_folder
+from dnntrain.utils.downloads import forbid_downloads
 from dnntrain.utils.files import read_json
 from dnntrain.utils.world import World
 
 
-def write_unfinished_model(path: Path, trusted: Sequence[str]) -> None:
+def write_unfinished_model(path: Path, overrides: Sequence[str], trust: bool = False) -> None:
     """Write model.safetensors and config.json into the run directory `path` if its run is not done.
 
     They hold the weights that the run would evaluate if it ended now: the best ones, or the last
     ones before the first evaluation. Nothing happens for other folders, for a run that is done, and
-    for a run without a checkpoint. `trusted` are overrides of the command line, which may name the
-    code of the model. Raises ConfigError if a process trains in the folder, DataError if the data of
-    the run are missing or have changed.
+    for a run without a checkpoint. `overrides` are those of the command line, which may name the code
+    of the model; `trust` lets the run name it. Raises ConfigError if a process trains in the folder,
+    DataError if the data of the run are missing or have changed.
     """
     name = _find_checkpoint(path)
     if name is None:
         return
     if not _is_written(path, name):
-        check_trusted(load_config(path / "config.yaml"), path, trusted)
-        with lock_folder(path):
-            _write_model(path, name)
+        config = _open_config(path, overrides, trust)
+        with lock_folder(path), forbid_downloads(find_download_refusal(overrides)):
+            _write_model(path, config, name)
     status = read_json(path / "result.json").get("status", "unfinished")
     print(
         f"note: {path} is not done (status: {status}); its model of {name.replace('-', ' ')} is used", file=sys.stderr
@@ -41,7 +50,7 @@ def write_unfinished_model(path: Path, trusted: Sequence[str]) -> None:
 
 def write_models_of_sources(config: RunConfig) -> None:
     """Do so for the runs that a configuration names, as `init_from` or as a teacher."""
-    trusted = custom_code_refs(config.resolved)
+    known_code = list_code_values(config)
     for key, value in find_paths(config.resolved):
         if key == "init_from" and config.init_from is None:
             continue
@@ -50,7 +59,7 @@ def write_models_of_sources(config: RunConfig) -> None:
                 path = Path(item).expanduser()
             except RuntimeError:  # no such user: the reader of the path reports it
                 continue
-            write_unfinished_model(path, trusted)
+            write_unfinished_model(path, (), trust=_names_only(path, known_code))
 
 
 def _find_checkpoint(path: Path) -> str | None:
@@ -61,7 +70,7 @@ def _find_checkpoint(path: Path) -> str | None:
     if is_done and (path / "model.safetensors").is_file():
         return None
     best, last = (read_pointer(path / "checkpoints", name) for name in ("BEST", "LAST"))
-    if best is None or load_config(path / "config.yaml")["eval"]["weights"] == "last":
+    if best is None or read_saved_config(path)["eval"]["weights"] == "last":
         return last
     return best
 
@@ -72,13 +81,28 @@ def _is_written(path: Path, checkpoint_name: str) -> bool:
     return (path / "model.safetensors").is_file() and checkpoint_name == f"step-{card.get('step')}"
 
 
-def _write_model(path: Path, checkpoint_name: str) -> None:
+def _open_config(path: Path, overrides: Sequence[str], trust: bool) -> RunConfig:
+    """Return the configuration of the run, whose code is the one that `overrides` name."""
+    saved = read_saved_config(path)
+    code_keys = list_code_values(decode_config(saved)).keys()
+    words = [word for word in overrides if get_given_keys([word]) & code_keys]
+    container = compose(words, saved=saved) if words else saved
+    return decode_foreign({**container, "run_dir": str(path)}, path, words, trust=trust)
+
+
+def _names_only(path: Path, known_code: Mapping[str, Any]) -> bool:
+    """Return whether the run names no other code than `known_code`, which the user has named."""
+    if not (path / "config.yaml").is_file():
+        return False
+    return list_code_values(decode_config(read_saved_config(path))).items() <= known_code.items()
+
+
+def _write_model(path: Path, config: RunConfig, checkpoint_name: str) -> None:
     # A session looks for unfinished runs, too: a teacher may be one.
     from dnntrain.run.final_model import load_final_model, save_final_model
     from dnntrain.run.session import drop_init_weights, open_session
     from dnntrain.training.evaluator import swap_in_eval_weights
 
-    config = decode_config({**load_config(path / "config.yaml"), "run_dir": str(path)})
     session = open_session(drop_init_weights(config), World(), plan_only=True)
     checkpoint = read_checkpoint(path / "checkpoints" / checkpoint_name)
     if checkpoint.digests.data != session.data.dataset.digest:

@@ -18,23 +18,24 @@ def main() -> int:
     from dnntrain.utils.processes import die_with_agent
 
     die_with_agent()
-    from dnntrain.config.decode import decode_config, load_config
+    from dnntrain.config.decode import decode_config
     from dnntrain.config.run_config import RunConfig
+    from dnntrain.config.saved_config import read_saved_config
     from dnntrain.errors import DnntrainError
+    from dnntrain.inference.run_args import merge_words
     from dnntrain.run.runner import run_training
     from dnntrain.utils.error_boundary import ErrorBoundary
     from dnntrain.utils.signals import exit_on_signals
-    from dnntrain.utils.words import read_words
     from dnntrain.utils.world import World
 
     path = Path(sys.argv[1])
     parent_reports = "DNNTRAIN_RESTART" in os.environ
 
     def read_config() -> RunConfig:
-        return decode_config({**load_config(path / "config.yaml"), "run_dir": str(path)})
+        return decode_config({**read_saved_config(path), "run_dir": str(path)})
 
     with ErrorBoundary() as boundary, exit_on_signals("stopped", f"resume with: dnntrain resume {path}"):
-        overrides = read_words(path / "overrides.txt")
+        overrides = merge_words(path, ())
         display = os.environ.get("DNNTRAIN_DISPLAY", "auto")
         try:
             run_training(read_config, World.from_environ(), display=display, overrides=overrides)

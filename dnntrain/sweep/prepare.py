@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import compute_digest, decode_config, load_config
+from dnntrain.config.decode import compute_digest, decode_config
 from dnntrain.config.registry import load_registry
+from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.run.resume_checks import find_refusals
 from dnntrain.sweep.grid import Combination, make_combinations, make_folder_name
@@ -185,7 +186,7 @@ def _find_changed_settings(path: Path, config: dict[str, Any]) -> list[str]:
     """Return the reasons why a trial cannot resume in `path`, where it began with other settings."""
     if not (path / "checkpoints" / "LAST").exists() or not (path / "config.yaml").exists():
         return []
-    return [f"{path.name}: {reason}" for reason in find_refusals(load_config(path / "config.yaml"), {**config})]
+    return [f"{path.name}: {reason}" for reason in find_refusals(read_saved_config(path), {**config})]
 
 
 def _compute_demand(session: Any) -> ResourceDemand:

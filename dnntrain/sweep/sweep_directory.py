@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.decode import compute_digest
-from dnntrain.config.yaml_io import dump_yaml
+from dnntrain.config.saved_config import write_saved_config
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.utils.csv_text import format_csv
 from dnntrain.utils.files import make_folder, open_file, read_json, read_text, write_json, write_text
@@ -137,7 +137,7 @@ def freeze_trial(trial: Trial, config_dir: Path | None) -> None:
     Its process reads nothing else.
     """
     make_folder(trial.folder)
-    write_text(trial.folder / "config.yaml", dump_yaml(dict(trial.config)))
+    write_saved_config(trial.folder, trial.config)
     write_text(trial.folder / "overrides.txt", join_words(add_config_dir(config_dir, trial.words)))
 
 

@@ -47,10 +47,3 @@ def add_config_dir(config_dir: str | Path | None, overrides: Sequence[str]) -> t
     The user's folder of choices comes first, then the overrides.
     """
     return (*([] if config_dir is None else [f"{_CONFIG_DIR}{Path(config_dir).absolute()}"]), *overrides)
-
-
-def split_config_dir(words: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
-    """Split the words of `add_config_dir` into config_dir and overrides."""
-    folders = [word.removeprefix(_CONFIG_DIR) for word in words if word.startswith(_CONFIG_DIR)]
-    overrides = tuple(word for word in words if not word.startswith(_CONFIG_DIR))
-    return Path(folders[-1]) if folders else None, overrides

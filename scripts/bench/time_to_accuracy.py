@@ -125,7 +125,8 @@ def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:
 def accuracy_by_step(run_dir: Path) -> dict[int, float]:
     """Test accuracy of every checkpoint of a run, by step."""
     from dnntrain.checkpoint.checkpoint import list_checkpoints, read_checkpoint
-    from dnntrain.config.decode import decode_config, load_config
+    from dnntrain.config.decode import decode_config
+    from dnntrain.config.saved_config import read_saved_config
     from dnntrain.distributed.spmd import SpmdExecutor
     from dnntrain.input.pipeline import read_evaluation_batches
     from dnntrain.input.split import prepare_data
@@ -133,7 +134,7 @@ def accuracy_by_step(run_dir: Path) -> dict[int, float]:
     from dnntrain.training.evaluation import evaluate
     from dnntrain.utils.world import World
 
-    config = decode_config(load_config(run_dir / "config.yaml"))
+    config = decode_config(read_saved_config(run_dir))
     dataset = config.data.build()
     data = prepare_data(config, dataset)
     model = config.model.build(ModelShape.from_spec(data.spec))

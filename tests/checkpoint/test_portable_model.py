@@ -16,6 +16,7 @@ from dnntrain.checkpoint.portable_model import get_plain_tensors, save_model
 from dnntrain.choices.model.resnet_cifar import ResnetCifar
 from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.choices.model.vit_tiny import VitTiny
+from dnntrain.errors import CheckpointError
 from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
@@ -136,3 +137,24 @@ def test_state_that_is_no_tensor_is_not_left_out_silently() -> None:
 
     with pytest.raises(TypeError, match="_extra_state of the model's state is a str"):
         get_plain_tensors(Extra())
+
+
+def test_the_same_model_is_the_same_bytes(tmp_path: Path) -> None:
+    model = SmallCnn().build(SHAPE)
+    folders = [tmp_path / str(number) for number in range(12)]
+    for folder in folders:
+        folder.mkdir()
+        save(model, folder)
+    for name in ("model.safetensors", "config.json"):
+        assert len({(folder / name).read_bytes() for folder in folders}) == 1
+
+
+def test_a_safetensors_file_has_the_checksum_of_its_contents(tmp_path: Path) -> None:
+    save(SmallCnn().build(SHAPE), tmp_path)
+    (tmp_path / "config.json").unlink()
+    file = tmp_path / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_weights(SmallCnn().build(SHAPE), file, replace_head=False)

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import compute_digest, decode_config, decode_to_plain, load_config
-from dnntrain.config.yaml_io import dump_yaml
-from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.config.decode import compute_digest, decode_config, decode_to_plain
+from dnntrain.errors import ConfigError
 from dnntrain.utils.units import Duration
 from tests.support.plugin import write, write_plugin
 
@@ -96,12 +95,6 @@ def test_the_digest_is_of_what_is_computed(container: dict[str, Any]) -> None:
     assert len(compute_digest(container)) == 64
 
 
-def test_a_saved_configuration_reads_back_equal(container: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(dump_yaml(container), encoding="utf-8")
-    assert load_config(path) == container
-
-
 def test_a_saved_preset_of_a_folder_that_is_gone_still_loads(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "narrow.yaml").write_text(
@@ -142,23 +135,6 @@ class Named(ModelChoice):
     assert (container["model"], container["name"]) == ({"name": "small_cnn"}, "named-digits")
     assert decode_config(container).model.build() == "small_cnn"
     assert decode_config(compose(["model=other"])).model.build() == "other"
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "a: [1", "a: !!python/object:os.x {}", "defaults: [a]\n", "a: 1\na: 2\n", "\x00"],
-    ids=["empty", "torn", "tag", "defaults", "duplicate", "binary"],
-)
-def test_a_damaged_saved_configuration_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises((CheckpointError, ConfigError), match=r"config\.yaml"):
-        load_config(path)
-
-
-def test_a_missing_saved_configuration_is_a_checkpoint_error(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_config(tmp_path / "config.yaml")
 
 
 def _changed(container: dict[str, Any], key: str, value: Any) -> dict[str, Any]:

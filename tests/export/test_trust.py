@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dnntrain.cli.main import main
+from dnntrain.export.manifest import read_manifest, write_manifest
 
 Capture = pytest.CaptureFixture[str]
 Folder = Callable[..., Path]
@@ -66,6 +69,75 @@ def test_a_program_without_its_manifest_is_loaded_only_where_it_is_trusted(
     assert main(["eval", str(file), "--trust"]) == 0
 
 
+class Mark:
+    """An object whose pickle makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("name", ["pt2", "pt2_int8", "pt2_cuda", "aoti", "auto"])
+def test_a_program_of_a_stranger_with_a_manifest_of_its_own_does_not_run(
+    name: str, exports: Folder, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    foreign = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("exports"))
+    folder = foreign / "exports" / name
+    folder.mkdir(parents=True)
+    inner = folder / "part" if name == "auto" else folder
+    inner.mkdir(exist_ok=True)
+    file = inner / ("model_aoti.pt2" if name == "aoti" else "model.pt2")
+    file.write_bytes(pickle.dumps(Mark(tmp_path / "mark")))
+    manifest = replace(read_manifest(exports("safetensors")), details={"choices": {"1": "part"}})
+    write_manifest(inner, replace(manifest, format="pt2" if name == "auto" else name), [file.name])
+    if name == "auto":
+        write_manifest(folder, replace(manifest, format="auto"), ["part/manifest.json", f"part/{file.name}"])
+    for path in (folder, file):
+        assert main(["eval", str(path)]) == 5
+        assert "--trust" in capsys.readouterr().err
+        assert main(["predict", str(path), str(tmp_path)]) == 5
+        assert main(["bench", str(path)]) == 5
+    words = ["--runtimes=eager_fp32", "--rounds=1", "--seconds=0.01", "--batches=1", "--accuracy"]
+    assert main(["bench", str(foreign), *words]) == 0
+    assert f"{folder} is left out" in capsys.readouterr().err
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_program_is_compared_with_its_checksum_also_if_it_is_trusted(alone: Folder, capsys: Capture) -> None:
+    folder = alone("pt2")
+    data = bytearray((folder / "model.pt2").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "model.pt2").write_bytes(data)
+    assert main(["eval", str(folder), "--trust"]) == 5
+    assert "model.pt2 is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["mean", "class_names", "format", "config", "files"])
+def test_a_changed_value_of_a_manifest_is_noticed(key: str, alone: Folder, capsys: Capture) -> None:
+    folder = alone("onnx")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    changes = {
+        "mean": lambda: manifest["input"].update(mean=[0.25]),
+        "class_names": lambda: manifest["class_names"].reverse(),
+        "format": lambda: manifest.update(format="onnx_int8"),
+        "config": lambda: manifest["config"].update(seed=7),
+        "files": lambda: manifest["files"].clear(),
+    }
+    changes[key]()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["eval", str(folder)]) == 5
+    assert "manifest.json is damaged or was altered" in capsys.readouterr().err
+
+
+def test_a_manifest_must_list_the_model_file(alone: Folder, capsys: Capture) -> None:
+    folder = alone("safetensors")
+    write_manifest(folder, read_manifest(folder), ["config.json"])
+    assert main(["eval", str(folder)]) == 5
+    assert "has no checksum of model.safetensors" in capsys.readouterr().err
+
+
 def test_a_program_that_is_no_archive_is_refused_even_where_trusted(tmp_path: Path) -> None:
     (tmp_path / "junk.pt2").write_bytes(b"junk")
     assert main(["eval", str(tmp_path / "junk.pt2"), "--trust"]) == 5
@@ -96,3 +168,21 @@ def test_an_onnx_file_of_others_is_refused_with_the_reason(tmp_path: Path, capsy
     (tmp_path / "other.onnx").write_bytes(b"\x08\x0a")
     assert main(["eval", str(tmp_path / "other.onnx")]) == 5
     assert "not written by dnntrain" in capsys.readouterr().err
+
+
+def test_a_changed_byte_of_a_lone_onnx_file_is_noticed(exports: Folder, tmp_path: Path) -> None:
+    data = (exports("onnx") / "model.onnx").read_bytes()
+    file = tmp_path / "lone.onnx"
+    file.write_bytes(data)
+    assert main(["eval", str(file)]) == 0
+    for place in range(len(data) // 16, len(data), len(data) // 8):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert main(["eval", str(file)]) == 5
+
+
+def test_a_changed_byte_of_a_lone_program_is_noticed(exports: Folder, tmp_path: Path) -> None:
+    data = (exports("pt2") / "model.pt2").read_bytes()
+    file = tmp_path / "lone.pt2"
+    for place in range(len(data) // 16, len(data), len(data) // 8):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert main(["eval", str(file), "--trust"]) == 5

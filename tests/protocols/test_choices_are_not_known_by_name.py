@@ -34,10 +34,7 @@ HOLDERS = {
 }
 
 #: (file, name) of choices that are known outside their own file, with the reason.
-ALLOWED = {
-    ("checkpoint/portable_model.py", "custom"): "a model file must not run code of its own, and names its choice",
-    ("inference/run_args.py", "custom"): "whether a run's saved configuration names code of its own",
-}
+ALLOWED: dict[tuple[str, str], str] = {}
 
 #: Names that are words of other things too: options, units, devices, formats of files and numbers, packages, keys of parameter groups.
 WORDS = {

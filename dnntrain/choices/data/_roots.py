@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dnntrain.errors import DataError
+from dnntrain.utils.downloads import get_refusal_reason
 
 
 def find_data_root(root: str | None, name: str, environ: Mapping[str, str] | None = None) -> Path:
@@ -34,6 +35,10 @@ def download_data_set(root: Path, torchvision_class: str) -> None:
     """
     from torchvision import datasets
 
+    if reason := get_refusal_reason():
+        raise DataError(
+            f"{torchvision_class} is not in {root}, and {reason}", "dnntrain train downloads it with data.download=true"
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _exclusive_lock(root / ".download.lock"):

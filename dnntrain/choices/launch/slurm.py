@@ -43,6 +43,9 @@ class SlurmLaunch(LaunchChoice):
 
     scheduler: ClassVar[str] = "slurm"
 
+    def list_code_options(self) -> tuple[str, ...]:
+        return ("setup",) if self.setup else ()
+
     def make_batch_script(self, name: str, folder: Path, program: Sequence[str]) -> str:
         from dnntrain.choices.launch._slurm_script import make_batch_script
 

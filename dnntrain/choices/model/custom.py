@@ -50,6 +50,9 @@ class Custom(ModelChoice):
     name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
     entry_point: str | None = None  # name of an entry point of the group dnntrain.models, instead of a file
 
+    def list_code_options(self) -> tuple[str, ...]:
+        return tuple(name for name, value in (("file", self.file), ("entry_point", self.entry_point)) if value)
+
     def build(self, shape: ModelShape) -> nn.Module:
         if (self.file is None) == (self.entry_point is None):
             raise ConfigError(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from importlib import import_module
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import nn
 
 from dnntrain.choices.model._adapters import build_and_check
@@ -13,7 +17,10 @@ from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import ModelChoice
+from dnntrain.utils.downloads import check_download, get_refusal_reason
 from dnntrain.utils.suggest import did_you_mean
+
+_AGAIN_HINT = "train with model.pretrained=true or distill.teacher=timm:NAME in the command, or fill timm's cache"
 
 
 @dataclass(frozen=True)
@@ -29,20 +36,24 @@ class Timm(ModelChoice):
     pretrained: bool = False  # true: timm's pretrained weights, from its cache or downloaded from its hub
     drop_path: Fraction | None = None  # probability of dropping a residual branch; null: the model's default
 
-    def build(self, shape: ModelShape) -> nn.Module:
-        try:
-            import timm
-        except ImportError:
-            raise ConfigError("model=timm needs the package timm", "install it: pip install 'dnntrain[timm]'") from None
+    def check_pretrained_weights(self, shape: ModelShape) -> None:
+        timm = _import_timm()
+        name = self.name.partition(".")[0]
+        if self.pretrained and timm.is_model(name) and not timm.models.is_model_pretrained(name):
+            raise ConfigError(f"model.pretrained=true: timm has no weights for {name}", "use model.pretrained=false")
 
+    def without_pretrained_weights(self) -> Self:
+        return replace(self, pretrained=False)
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        timm = _import_timm()
         name = self.name.partition(".")[0]
         if not timm.is_model(name):
             raise ConfigError(
                 f"model.name={self.name}: timm {timm.__version__} has no such model; "
                 + did_you_mean(name, timm.list_models())
             )
-        if self.pretrained and not timm.models.is_model_pretrained(name):
-            raise ConfigError(f"model.pretrained=true: timm has no weights for {name}", "use model.pretrained=false")
+        self.check_pretrained_weights(shape)
         arguments = {"num_classes": shape.num_classes, **get_architecture_arguments(name, shape)}
         if self.drop_path is not None:
             arguments["drop_path_rate"] = self.drop_path
@@ -53,12 +64,38 @@ class Timm(ModelChoice):
         return model
 
 
+def _import_timm() -> Any:
+    try:
+        return import_module("timm")
+    except ImportError:
+        raise ConfigError("model=timm needs the package timm", "install it: pip install 'dnntrain[timm]'") from None
+
+
 def create_timm_model(arch: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
-    """Create the model with timm."""
+    """Create the model with timm. Pretrained weights come from its cache if downloads are forbidden."""
     import timm
 
-    model: nn.Module = timm.create_model(arch, pretrained=pretrained, **arguments)
+    with _without_hubs() if pretrained and get_refusal_reason() else nullcontext():
+        model: nn.Module = timm.create_model(arch, pretrained=pretrained, **arguments)
     return model
+
+
+@contextmanager
+def _without_hubs() -> Iterator[None]:
+    """Let the libraries that timm downloads with read their caches alone."""
+    from huggingface_hub import constants
+
+    def refuse(url: str, *_: object, **__: object) -> None:
+        check_download(f"the file {url}", _AGAIN_HINT)
+
+    saved = constants.HF_HUB_OFFLINE, torch.hub.download_url_to_file
+    constants.HF_HUB_OFFLINE, torch.hub.download_url_to_file = True, refuse
+    try:
+        yield
+    except (OSError, ValueError):
+        raise ConfigError(f"the weights are not on this machine, and {get_refusal_reason()}", _AGAIN_HINT) from None
+    finally:
+        constants.HF_HUB_OFFLINE, torch.hub.download_url_to_file = saved
 
 
 def get_architecture_arguments(name: str, shape: ModelShape) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
 from dnntrain.protocols import ModelChoice
+from dnntrain.utils.downloads import check_download
 from dnntrain.utils.suggest import did_you_mean
 
 
@@ -31,6 +32,15 @@ class Torchvision(ModelChoice):
     weights: str | None = None  # pretrained weights, such as DEFAULT or IMAGENET1K_V2; null: newly initialized
     download: bool = False  # true: download pretrained weights that are not in torch's cache
 
+    def check_pretrained_weights(self, shape: ModelShape) -> None:
+        if self.weights is not None and self.name in import_library("torchvision").models.list_models():
+            url = self._find_weights_url(shape)
+            if not self.download:
+                get_weights_file(url, download=False)
+
+    def without_pretrained_weights(self) -> Self:
+        return replace(self, weights=None, download=False)
+
     def build(self, shape: ModelShape) -> nn.Module:
         torchvision = import_library("torchvision")
 
@@ -40,13 +50,13 @@ class Torchvision(ModelChoice):
                 f"model.name={self.name}: torchvision {torchvision.__version__} has no such classification model; "
                 + did_you_mean(self.name, names)
             )
-        file = None if self.weights is None else self._find_pretrained_file(shape)
+        file = None if self.weights is None else get_weights_file(self._find_weights_url(shape), self.download)
         return build_and_check(
             partial(create_torchvision_model, self.name, shape, file), shape, f"model.name={self.name}"
         )
 
-    def _find_pretrained_file(self, shape: ModelShape) -> Path:
-        """Return the file of the chosen weights in torch's cache."""
+    def _find_weights_url(self, shape: ModelShape) -> str:
+        """Return the address of the chosen weights. Raises ConfigError if they do not exist."""
         torchvision = import_library("torchvision")
 
         choices = torchvision.models.get_model_weights(self.name).__members__
@@ -60,7 +70,8 @@ class Torchvision(ModelChoice):
                 f"model.weights={self.weights} is for images of 3 channels; these have {shape.channels}",
                 "use model.weights=null, or data with colors",
             )
-        return get_weights_file(choices[self.weights].value.url, self.download)
+        url: str = choices[self.weights].value.url
+        return url
 
 
 def create_torchvision_model(arch: str, shape: ModelShape, pretrained: Path | None) -> nn.Module:
@@ -89,6 +100,7 @@ def get_weights_file(url: str, download: bool) -> Path:
             f"the weights {url} are not on this machine",
             f"set model.download=true, or put the file at {path}",
         )
+    check_download(f"the file {url}", f"set model.download=true again, or put the file at {path}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)

@@ -49,6 +49,9 @@ class Mlflow(TrackChoice):
     experiment: str = "dnntrain"  # MLflow's name for a collection of runs
     every_rows: PositiveInt = 20  # rows of metrics that are sent together
 
+    def list_code_options(self) -> tuple[str, ...]:
+        return ("uri",) if self.uri else ()
+
     def build(self) -> Tracker:
         """Return the tracker. Raises ConfigError if the package is not installed."""
         if find_spec("mlflow") is None:

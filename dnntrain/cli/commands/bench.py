@@ -26,13 +26,14 @@ def run(arguments: Arguments) -> int:
     for name in sorted(arguments.given & {"runtimes", "exports"}):
         check_has_run(paths, f"--{name}")
     for path in paths:
-        write_unfinished_model(path, arguments.overrides)
+        write_unfinished_model(path, arguments.overrides, options["trust"])
     candidates = make_candidates(
         paths,
         arguments.overrides,
         runtimes=options["runtimes"] or get_args(BenchRuntime),
         with_exports=options["exports"],
         trust=options["trust"],
+        warn=lambda text: print(text, file=sys.stderr),
     )
     for name in ("csv", "picture"):
         if options[name] is not None:

@@ -15,7 +15,7 @@ def run(arguments: Arguments) -> int:
 
     split = arguments.options["split"]
     for path in arguments.positional:
-        write_unfinished_model(Path(path), arguments.overrides)
+        write_unfinished_model(Path(path), arguments.overrides, arguments.options["trust"])
         values = evaluate_run(Path(path), arguments.overrides, split, arguments.options["trust"])
         if arguments.json:
             print(json.dumps({"run": path, "split": split, **values}))

@@ -28,6 +28,7 @@ def run(arguments: Arguments) -> int:
         runtime=options["runtime"],
         batches=options["batches"] and sorted(set(options["batches"])),
         threads=options["threads"],
+        trust=options["trust"],
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
     )
     print(json.dumps(summarize_export(manifest, target)) if arguments.json else target)

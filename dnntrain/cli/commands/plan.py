@@ -10,6 +10,7 @@ from dnntrain.cli.formatting import format_rows
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.utils.downloads import forbid_downloads
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.world import World
 
@@ -22,7 +23,8 @@ def run(arguments: Arguments) -> int:
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     config = decode_config(compose(arguments.overrides, arguments.config_dir))
-    session = open_session(drop_init_weights_if_resuming(config), World.from_environ(), plan_only=True)
+    with forbid_downloads("dnntrain plan downloads nothing"):
+        session = open_session(drop_init_weights_if_resuming(config), World.from_environ(), plan_only=True)
     plan, estimate = session.plan, None
     if plan.ranks > 1:
         from dnntrain.run.layout_estimate import estimate_layout

@@ -21,7 +21,7 @@ def run(arguments: Arguments) -> int:
     if arguments.json and "format" in arguments.given and options["format"] != "jsonl":
         raise ConfigError(f"--json contradicts --format {options['format']}", "use --json or --format jsonl")
     run_path, *images = (Path(item).expanduser() for item in arguments.positional)
-    write_unfinished_model(run_path, arguments.overrides)
+    write_unfinished_model(run_path, arguments.overrides, options["trust"])
     write_predictions(
         run_path,
         images,

@@ -24,7 +24,7 @@ def run(arguments: Arguments) -> int:
     )
     from dnntrain.prove.verdict import EXIT_CODES
 
-    options = ProveOptions(**{key: given[key] for key in ("metric", "margin", "alpha", "max_pairs", "assume")})
+    options = ProveOptions(**{key: given[key] for key in ("metric", "margin", "alpha", "max_pairs", "assume", "trust")})
 
     def say(text: str) -> None:
         if not arguments.quiet:

@@ -48,7 +48,10 @@ class ExportFormat:
     write       (request, folder) → details for the manifest; fills `folder` with files
     load        (folder or model file, manifest, device) → function of inputs [n, …] that returns the
                 outputs [n, …], for any n
-    is_program  true if the file is code, which runs when it is loaded
+    files       names of the files that it reads; empty if they depend on the manifest
+    is_program  true if a file is code, which runs when it is loaded
+    builds_model  true if it holds weights alone, and the configuration names the network
+    read_parts  (folder, manifest) → manifests of the exports in folders of it, by the name of the folder
     is_exact    true if the outputs equal the source's up to rounding
     devices     kinds of device that it runs on, the preferred one first
     """
@@ -57,7 +60,10 @@ class ExportFormat:
     doc: str
     write: Callable[[ExportRequest, Path], dict[str, Any]]
     load: Callable[[Path, Manifest, str], Runner]
+    files: tuple[str, ...] = ()
     is_program: bool = False
+    builds_model: bool = False
+    read_parts: Callable[[Path, Manifest], dict[str, Manifest]] = lambda folder, manifest: {}
     is_exact: bool = True
     suffix: str = ""
     requires: tuple[str, ...] = field(default=())

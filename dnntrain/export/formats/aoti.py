@@ -83,4 +83,6 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     return run
 
 
-FORMAT = ExportFormat("aoti", "machine code for this processor", write, load, is_program=True, suffix=".pt2")
+FORMAT = ExportFormat(
+    "aoti", "machine code for this processor", write, load, files=(FILE_NAME,), is_program=True, suffix=".pt2"
+)

@@ -13,7 +13,7 @@ import torch
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
 from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
-from dnntrain.export.onnx_files import check_external_data, open_session, write_metadata
+from dnntrain.export.onnx_files import check_external_data, check_file_digest, open_session, write_metadata
 
 FILE_NAME = "model.onnx"
 
@@ -60,6 +60,7 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
 def make_runner(path: Path) -> Runner:
     """Return the model file `path` as a function. Weights outside its folder are not read."""
     check_external_data(path)
+    check_file_digest(path)
     ort_session = open_session(path)
     name = ort_session.get_inputs()[0].name
 
@@ -74,6 +75,7 @@ FORMAT = ExportFormat(
     "one file for ONNX Runtime",
     write,
     load,
+    files=(FILE_NAME,),
     suffix=".onnx",
     requires=("onnx", "onnxscript", "onnxruntime"),
 )

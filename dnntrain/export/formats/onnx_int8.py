@@ -96,6 +96,7 @@ FORMAT = ExportFormat(
     "8-bit integers in ONNX Runtime",
     write,
     load,
+    files=(FILE_NAME,),
     is_exact=False,
     suffix=".onnx",
     requires=("onnx", "onnxscript", "onnxruntime"),

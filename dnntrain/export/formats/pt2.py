@@ -113,6 +113,7 @@ FORMAT = ExportFormat(
     "a program of torch.export",
     write,
     load,
+    files=(FILE_NAME,),
     is_program=True,
     suffix=".pt2",
     devices=("cpu", "cuda", "mps"),

@@ -101,6 +101,7 @@ FORMAT = ExportFormat(
     "8-bit floating point on a GPU",
     write,
     load,
+    files=(FILE_NAME,),
     is_program=True,
     is_exact=False,
     suffix=".pt2",

@@ -193,5 +193,12 @@ _INT8_STATIC_HINT = "use quant=int8_static"
 
 
 FORMAT = ExportFormat(
-    "pt2_int8", "8-bit integers in Inductor", write, load, is_program=True, is_exact=False, suffix=".pt2"
+    "pt2_int8",
+    "8-bit integers in Inductor",
+    write,
+    load,
+    files=(FILE_NAME,),
+    is_program=True,
+    is_exact=False,
+    suffix=".pt2",
 )

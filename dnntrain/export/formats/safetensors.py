@@ -45,4 +45,12 @@ def build_from_manifest(manifest: Manifest, folder: Path) -> nn.Module:
     return build_network(model, norm, folder, manifest.spec)
 
 
-FORMAT = ExportFormat("safetensors", "weights with plain names; no code", write, load, devices=("cpu", "cuda", "mps"))
+FORMAT = ExportFormat(
+    "safetensors",
+    "weights with plain names; no code",
+    write,
+    load,
+    builds_model=True,
+    files=("model.safetensors", "config.json"),
+    devices=("cpu", "cuda", "mps"),
+)

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torchvision
 
-from dnntrain.checkpoint.portable_model import without_pretrained_weights
 from dnntrain.choices.model.mlp import Mlp
 from dnntrain.choices.model.timm import Timm
 from dnntrain.choices.model.torchvision import Torchvision, create_torchvision_model, get_weights_file
@@ -91,11 +90,11 @@ def test_a_model_whose_weights_come_from_a_checkpoint_is_built_without_those_of_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    choice = without_pretrained_weights(Torchvision(name="mobilenet_v3_small", weights="DEFAULT", download=True))
+    choice = Torchvision(name="mobilenet_v3_small", weights="DEFAULT", download=True).without_pretrained_weights()
     names = build_with_zero_weights(lambda: Torchvision(name="mobilenet_v3_small").build(COLOUR)).state_dict().keys()
     assert build_with_zero_weights(lambda: choice.build(COLOUR)).state_dict().keys() == names
-    assert without_pretrained_weights(Timm(name="resnet10t", pretrained=True)) == Timm(name="resnet10t")
-    assert without_pretrained_weights(Mlp(hidden=(8,))) == Mlp(hidden=(8,))
+    assert Timm(name="resnet10t", pretrained=True).without_pretrained_weights() == Timm(name="resnet10t")
+    assert Mlp(hidden=(8,)).without_pretrained_weights() == Mlp(hidden=(8,))
 
 
 def test_weights_for_colours_are_refused_for_grey_images() -> None:

@@ -162,7 +162,7 @@ def test_a_run_is_exported_at_its_end_and_evaluated_from_the_export_alone(
     assert found["format"] == "pt2_cuda"
     assert found["census"]["shares"]["fp8"] == found["census"]["shares"]["fp32"] > 0.4
     capsys.readouterr()
-    assert main(["eval", str(tmp_path / "run/exports/pt2_cuda"), "--split=val", "--json"]) == 0
+    assert main(["eval", str(tmp_path / "run/exports/pt2_cuda"), "--trust", "--split=val", "--json"]) == 0
     accuracy = json.loads(capsys.readouterr().out.splitlines()[-1])["accuracy"]
     assert accuracy == pytest.approx(found["parity"]["value"])
 

@@ -23,6 +23,7 @@ from two_ranks_qat import trained_alone, trained_on_two_ranks
 
 from dnntrain import evaluate
 from dnntrain.checkpoint.checkpoint import read_checkpoint
+from dnntrain.checkpoint.portable_model import seal_card
 from dnntrain.choices.quant.qat import Qat, has_reached, update_ranges
 from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError, ConfigError
@@ -260,7 +261,7 @@ def test_damaged_ranges_are_said_to_be(qat_run: Path, tmp_path: Path) -> None:
     shutil.copytree(qat_run, copied)
     card = json.loads((copied / "config.json").read_text())
     del card["dnntrain"]["quantized_ranges"]["head.input"]
-    (copied / "config.json").write_text(json.dumps(card))
+    (copied / "config.json").write_text(json.dumps(seal_card(card)))
     with pytest.raises(CheckpointError, match=r"head\.input"):
         evaluate(str(copied))
 
