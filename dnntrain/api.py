@@ -72,16 +72,17 @@ def load(run: str | Path, *, trust: bool = False) -> TrainedModel:
     return TrainedModel(loaded_model.model, loaded_model.spec)
 
 
-def evaluate(run: str | Path, *overrides: str, split: str = "test", trust: bool = False) -> dict[str, float | int]:
+def evaluate(run: str | Path, *overrides: str, split: str | None = None, trust: bool = False) -> dict[str, float | int]:
     """Return the loss, the task's metrics and the number of examples of a run's model.
 
-    They are those of `split` (train, val, test) of its data, or of another `data=`. `trust` is as for `load`.
+    They are those of `split` (train, val, test, all) of its data, or of another `data=`; by default of
+    the test split, or of all examples if other data have none. `trust` is as for `load`.
     """
-    from dnntrain.inference.load import check_split, evaluate_run
+    from dnntrain.inference.evaluate_run import check_split, evaluate_run
     from dnntrain.run.unfinished import write_unfinished_model
 
     write_unfinished_model(Path(run), overrides, trust)
-    return evaluate_run(Path(run), list(overrides), check_split(split), trust)
+    return evaluate_run(Path(run), list(overrides), split and check_split(split), trust)[1]
 
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1, trust: bool = False) -> list[dict[str, Any]]:

@@ -80,7 +80,7 @@ class BenchWorker:
 
         Up to 2,000 examples are used.
         """
-        from dnntrain.inference.load import load_data_splits
+        from dnntrain.inference.evaluate_run import load_data_splits
         from dnntrain.training.evaluation import evaluate
 
         batches = load_data_splits(self.loaded_model)["test"].make_batches(self.loaded_model, 64, _MAX_EXAMPLES)

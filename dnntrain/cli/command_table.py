@@ -128,7 +128,12 @@ COMMANDS: dict[str, Command] = {
         "RUN…",
         ("dnntrain eval runs/NAME/ID", "dnntrain eval runs/NAME/ID --split val --json"),
         "RUN is a run directory or an export. Settings such as data=fashion_mnist choose other data.",
-        options=(Option("split", "the split of the data", Split, "test"), _TRUST, JSON),
+        options=(
+            Option("split", "the split of the data; otherwise test, or all of data without a test split", Split),
+            Option("map", "names of the data's classes that the model has by other names", str, placeholder="A=B,…"),
+            _TRUST,
+            JSON,
+        ),
     ),
     "predict": Command(
         "classify images with a trained model",

@@ -34,7 +34,8 @@ from dnntrain.export.formats import (
 from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from dnntrain.export.open_export import open_export
 from dnntrain.export.parity import MIN_AGREEMENT, Parity, measure_parity
-from dnntrain.inference.load import DataSplit, LoadedModel, load_data_splits, select_export_config
+from dnntrain.inference.evaluate_run import DataSplit, load_data_splits
+from dnntrain.inference.load import LoadedModel, select_export_config
 from dnntrain.protocols import Batch, QuantChoice
 from dnntrain.utils.files import remove_path, sync_to_disk
 from dnntrain.utils.rng import Key
@@ -106,7 +107,7 @@ class ExportSource:
                 f"use quant.calibration_batch_size={max(len(split.index), 1)}, or the data that the run was trained on",
             )
         indices = Key(self.loaded_model.config.seed, "calibration").permutation(split.index)[:num_examples]
-        example_batches = replace(split, index=indices).make_batches(self.loaded_model, batch_size)
+        example_batches = split.select(indices).make_batches(self.loaded_model, batch_size)
         return [batch.inputs.clone() for batch in example_batches if len(batch) == batch_size]
 
     def notes(self, quant: QuantChoice | None) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,14 @@ from dnntrain.checkpoint.portable_model import check_weights_digest, parse_model
 from dnntrain.choices.quant._fake_quant import apply_ranges
 from dnntrain.config.compose import compose
 from dnntrain.config.run_config import RunConfig
-from dnntrain.distributed.collectives import reduce_sum
-from dnntrain.errors import CheckpointError, ConfigError, DataError
+from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.formats import detect_hardware, get_format, resolve_device
 from dnntrain.export.open_export import RunnerModule, is_export, open_export
 from dnntrain.export.rebuild import build_network
-from dnntrain.inference.option_values import SPLITS
 from dnntrain.inference.run_args import MODEL_GROUPS, check_run, decode_foreign, open_run_config
-from dnntrain.input.pipeline import read_evaluation_batches
-from dnntrain.input.source import DataSet, Source
-from dnntrain.input.split import prepare_data
 from dnntrain.protocols import Batch, ModelSpec
-from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.hardware import get_default_threads, get_device_type, get_torch_device, probe_hardware, use_threads
-from dnntrain.utils.rng import Index
 from dnntrain.utils.sealed_json import read_sealed_json
-from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.threads import read_saved_threads
 from dnntrain.utils.world import World
 
@@ -155,80 +147,6 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
         device=device,
         autocast=None if policy is None else policy.torch_dtype,
         format=card.format,
-    )
-
-
-@dataclass(frozen=True)
-class DataSplit:
-    """Examples of one split, in the form of the model's inputs."""
-
-    name: str
-    dataset: DataSet
-    source: Source
-    index: Index
-
-    def make_batches(self, loaded_model: LoadedModel, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-        """Yield the first `limit` examples, or all, in order, on the model's device, without augmentation."""
-        return read_evaluation_batches(
-            loaded_model.config.data,
-            # The model keeps its own normalization, also for another data set.
-            replace(self.dataset, inputs=loaded_model.spec.inputs),
-            self.source,
-            self.index if limit is None else self.index[:limit],
-            batch_size=batch_size,
-            world=World(),
-            device=loaded_model.device,
-            channels_last=False,
-        )
-
-
-def load_data_splits(loaded_model: LoadedModel) -> dict[str, DataSplit]:
-    """Return the splits train, val and test of the configured data set.
-
-    Raises DataError if the data does not fit the model.
-    """
-    dataset = loaded_model.config.data.build()
-    spec = loaded_model.spec
-    output = loaded_model.config.task.build(dataset.inputs, dataset.targets)
-    if output.shape != spec.output.shape or dataset.inputs.shape != spec.inputs.shape:
-        raise DataError(
-            f"the data set has {dataset.targets.describe()} of {dataset.inputs.shape}, "
-            f"the model {spec.targets.describe()} of {spec.inputs.shape}",
-            "evaluate on data of the same form",
-        )
-    data = prepare_data(loaded_model.config, dataset)
-    return {
-        "train": DataSplit("train", dataset, dataset.train, data.train),
-        "val": DataSplit("val", dataset, dataset.train, data.val),
-        "test": DataSplit("test", dataset, dataset.test, data.test),
-    }
-
-
-def check_split(name: str) -> str:
-    """Return `name` if it is a split. Raises ConfigError with the nearest one if not."""
-    if name not in SPLITS:
-        raise ConfigError(f"split {name!r} is not one of {', '.join(SPLITS)}", did_you_mean(name, SPLITS))
-    return name
-
-
-def evaluate_run(path: Path, overrides: Sequence[str], split: str, trust: bool = False) -> dict[str, float | int]:
-    """Evaluate a run or an export on `split`, in eval mode, without augmentation.
-
-    Returns the loss, the metrics of the task, and the number of examples.
-    """
-    loaded_model = load_model(path, overrides, trust)
-    data_split = load_data_splits(loaded_model)[split]
-    if not len(data_split.index):
-        raise DataError(f"the {split} split is empty", "choose another --split, or set data.val_fraction")
-    batches = data_split.make_batches(loaded_model, loaded_model.config.eval.batch_size)
-    return evaluate(
-        loaded_model.config.task,
-        loaded_model.spec,
-        loaded_model.model,
-        loaded_model.compute_batch_outputs,
-        batches,
-        reduce_sum,
-        loaded_model.device,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "all"]
 
 #: How the program of an export computes.
 ExportRuntime = Literal["eager", "eager_bf16", "compiled", "compiled_bf16"]

@@ -18,3 +18,8 @@ class PreparedData:
     train: Index
     val: Index
     test: Index
+
+    @property
+    def splits(self) -> dict[str, Index]:
+        """The indices of each split by its name."""
+        return {"train": self.train, "val": self.val, "test": self.test}

@@ -24,7 +24,7 @@ def check_value_range(paths: Sequence[Path], max_value: float | None) -> list[st
     """Return notes about images that use a sliver of their range, or are all alike.
 
     Raises DataError if 16-bit images use a small part of their range, which would make them nearly
-    black, and `max_value` does not name white. Unreadable images are skipped.
+    black, and `max_value` does not name the value of white. Unreadable images are skipped.
     """
     positions = sorted({round(index) for index in np.linspace(0, len(paths) - 1, min(_NUM_SAMPLES, len(paths)))})
     samples = [paths[position] for position in positions]

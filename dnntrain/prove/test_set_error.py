@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dnntrain.inference.load import load_data_splits, load_run
+from dnntrain.inference.evaluate_run import load_data_splits
+from dnntrain.inference.load import load_run
 from dnntrain.protocols import Batch, Metric, ModelSpec, Task
 
 _NUM_RESAMPLES = 500

@@ -118,7 +118,7 @@ def save_final_model(session: Session, final_model: FinalModel, folder: Path) ->
 
     The weights that are evaluated must be swapped in.
     """
-    model, hooks, config = final_model.model, final_model.hooks, session.config
+    model, hooks, config, data = final_model.model, final_model.hooks, session.config, session.data
     remove_adapters(model)
     metadata = {name: value for make_metadata in hooks.export_metadata for name, value in make_metadata(model).items()}
     for transform in hooks.export_transforms:
@@ -132,6 +132,7 @@ def save_final_model(session: Session, final_model: FinalModel, folder: Path) ->
         norm_args=dict(config.resolved["norm"]),
         extra={
             "dnntrain_config_digest": compute_digest(config.resolved),
+            "data": {"digest": data.dataset.digest, **{name: len(index) for name, index in data.splits.items()}},
             "step": final_model.step,
             **metadata,
         },

@@ -29,7 +29,7 @@ LAYOUT_HINT = "put images in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/
 class FolderLayout:
     """The folders of the splits; without `test`, a part of the training images is held out.
 
-    notes  the use of each folder, and which folders are not used
+    notes  the use of each folder, and the folders that are not used
     """
 
     train: Path

@@ -10,13 +10,15 @@ from dnntrain.cli.parser import Arguments
 
 def run(arguments: Arguments) -> int:
     """Print one line, or one JSON object, for each run."""
-    from dnntrain.inference.load import evaluate_run
+    from dnntrain.inference.class_names import parse_renames
+    from dnntrain.inference.evaluate_run import evaluate_run
     from dnntrain.run.unfinished import write_unfinished_model
 
-    split = arguments.options["split"]
+    options = arguments.options
+    renames = parse_renames(options["map"] or "")
     for path in arguments.positional:
-        write_unfinished_model(Path(path), arguments.overrides, arguments.options["trust"])
-        values = evaluate_run(Path(path), arguments.overrides, split, arguments.options["trust"])
+        write_unfinished_model(Path(path), arguments.overrides, options["trust"])
+        split, values = evaluate_run(Path(path), arguments.overrides, options["split"], options["trust"], renames)
         if arguments.json:
             print(json.dumps({"run": path, "split": split, **values}))
         else:
