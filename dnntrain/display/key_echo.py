@@ -8,12 +8,8 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
-
-try:
-    import termios
-except ImportError:  # not on Windows
-    termios = None  # type: ignore[assignment]
 
 
 def hide_control_keys(stream: Any) -> Callable[[], None]:
@@ -22,8 +18,10 @@ def hide_control_keys(stream: Any) -> Callable[[], None]:
     Other keys are still shown. Nothing is changed if the stream is not a terminal, or if this
     process runs in its background.
     """
-    if termios is None:
+    if find_spec("termios") is None:  # on Windows
         return _do_nothing
+    import termios
+
     try:
         descriptor = stream.fileno()
         saved_modes = termios.tcgetattr(descriptor)

@@ -103,7 +103,8 @@ def get_given_keys(overrides: Sequence[str]) -> set[str]:
 
 def list_code_values(config: RunConfig, groups: Sequence[str] = MODEL_GROUPS) -> dict[str, Any]:
     """Return the values of the settings that name code or an address, by key."""
-    values, settings = vars(config), {}
+    values = vars(config)
+    settings: dict[str, Any] = {}
     for group in groups:
         choices = values[group] if group in LISTS else {"": values[group]}
         for name, choice in choices.items():

@@ -38,7 +38,7 @@ class SignalReceived(KeyboardInterrupt):
         return self.to_stopped("", "").status
 
     def to_stopped(self, text: str, hint: str) -> Stopped:
-        """Return the error that ends the run: `text` says what is kept, `hint` how to continue."""
+        """Return the error that ends the run: `text` names the saved state, `hint` how to continue."""
         kind = Interrupted if self.number == signal.SIGINT else Preempted
         return kind(f"{signal.Signals(self.number).name}: {text}", hint)
 

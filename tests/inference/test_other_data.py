@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from dnntrain.utils.messages import record_messages
 
 
 @pytest.fixture(scope="module")
-def photo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+def photo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run, and the folder of pictures that it was trained on: cats and dogs without a test split."""
     folder = tmp_path_factory.mktemp("photos")
     write_images(folder / "photos", count=40)
@@ -28,7 +27,7 @@ def photo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
         "train.duration=1ep",
     )
     trained(folder / "run", *words, "train.batch_size=8")
-    yield folder / "run", folder / "photos"
+    return folder / "run", folder / "photos"
 
 
 def test_renamed_classes_are_refused_and_mapped(photo_run: tuple[Path, Path], tmp_path: Path) -> None:
