@@ -23,7 +23,8 @@ def restore_trainer(trainer: Trainer, checkpoint: Checkpoint, run: Path, *, has_
     """Load all states of `checkpoint`; every rank reads the rows and checkpoints of the folder `run`.
 
     `has_changed`: the configuration differs from the checkpoint's. Returns the values of an event
-    row if the run continues after an early end; the caller writes it once trackers are open.
+    row if a new length continues the run after an early end, which the callbacks then count from;
+    the caller writes it once trackers are open.
     """
     restore_states(checkpoint, trainer.states)
     checkpoints, progress, metrics = run / "checkpoints", trainer.loop.progress, trainer.metrics
@@ -40,6 +41,9 @@ def restore_trainer(trainer: Trainer, checkpoint: Checkpoint, run: Path, *, has_
     if early_end is None or (reason is not None and not progress.has_new_length):
         return None
     progress.stop_reason = None
+    if not progress.has_new_length:
+        # The callbacks have counted with their new options from the start.
+        return None
     return {"event": "extended", "reason": f"the run continues after its early end: {early_end}"}
 
 

@@ -119,7 +119,7 @@ def stopped(stopped_run: Path, tmp_path: Path) -> Path:
     [
         (["monitor.early_stopping.patience=3"], 40, True),
         (["monitor.early_stopping.patience=9"], 60, False),
-        (["monitor.early_stopping.min_delta=0"], 60, False),
+        (["monitor.early_stopping.min_delta=0", "monitor.early_stopping.patience=5"], 60, False),
         (["monitor=[]"], 60, False),
         (["train.duration=9ep"], 30, True),
         (["train.duration=3ep", "monitor=[]"], 30, False),

@@ -87,7 +87,7 @@ def test_it_is_the_source_of_initial_weights_and_a_teacher(killed: Path, finishe
 
 def test_a_diverged_run_has_the_best_model_before_it_diverged(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    trained(folder, *LINE, "train.duration=2ep")
+    trained(folder, *LINE[1:], "train.duration=2ep")
     before = evaluate(folder)
     with pytest.raises(DivergedError):
         trained(folder, *LINE, "optim.lr=1e20")
