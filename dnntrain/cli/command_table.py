@@ -7,9 +7,8 @@ nor torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from dnntrain.cli.options import Option
 from dnntrain.config.fields import NonNegativeInt, Positive, PositiveInt, Range, RefusedWords
@@ -47,8 +46,7 @@ COMMAND_SPELLINGS = (
 )
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """One command.
 
     operands  its words besides settings and options: `RUN PATH…`, `[GROUP [CHOICE]]`, or `lr|batch` for

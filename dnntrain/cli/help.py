@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dnntrain.cli.command_table import COMMAND_SPELLINGS, COMMANDS, COMMON_OPTIONS, CONFIG_DIR, JSON
@@ -105,6 +104,8 @@ def _format_options(options: Sequence[Option]) -> list[str]:
 
 def format_version() -> str:
     """Return `dnntrain 0.1.0 · torch 2.14.1 · python 3.11.2`."""
+    from importlib.metadata import PackageNotFoundError, version  # here: it takes longer than the rest of --help
+
     from dnntrain import __version__
 
     try:

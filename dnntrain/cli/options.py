@@ -5,16 +5,14 @@ Imports neither hydra nor torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 #: Joins the words of an option that takes many; no argument can hold it.
 WORD_SEPARATOR = "\0"
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option: `--name`, or `--name value`.
 
     type         bool for a switch, Path, or an annotation of `config.fields`; a list is typed as in 1,64

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dnntrain.cli.command_table import (
@@ -44,8 +44,7 @@ _REPLACEMENTS = {
 }
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(NamedTuple):
     """A command line without mistakes.
 
     overrides   the settings KEY=VALUE in order
@@ -57,7 +56,7 @@ class Arguments:
     command: str = "train"
     overrides: tuple[str, ...] = ()
     positional: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = MappingProxyType({})
     given: frozenset[str] = frozenset()
     quiet: bool = False
     verbose: bool = False
@@ -154,9 +153,13 @@ def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[
         elif spelling in _REPLACEMENTS:
             mistakes.append((f"{spelling} is not an option of dnntrain", f"instead: {_REPLACEMENTS[spelling]}"))
         elif spelling not in options:
+            from dnntrain.cli.foreign_lines import is_value, translate_flag  # here: for a line with a mistake only
+
+            value = text if equals else next((word for word in rest[:1] if is_value(word)), None)
             nearest, hint = _find_nearest_option(spelling, argv, options)
-            mistakes.append((f"there is no option {spelling}", hint))
-            if nearest is not None and not nearest.is_switch and not equals and rest and is_bare(rest[0]):
+            line = translate_flag(spelling, value, argv)
+            mistakes.append((f"there is no option {spelling}", f"write {line}" if line else hint))
+            if value is not None and not equals and (line or (nearest is not None and not nearest.is_switch)):
                 rest.pop(0)
         elif options[spelling].is_switch:
             if equals:
@@ -167,10 +170,10 @@ def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[
             example = option.default_text or option.placeholder or option.name.upper()
             mistakes.append((f"{spelling} needs a value", f"as in {spelling} {example}"))
         else:
-            value = [text if equals else rest.pop(0)]
+            words_of_option = [text if equals else rest.pop(0)]
             while options[spelling].takes_many and rest and not rest[0].startswith("-"):
-                value.append(rest.pop(0))
-            flags.append(_Flag(spelling, options[spelling], WORD_SEPARATOR.join(value)))
+                words_of_option.append(rest.pop(0))
+            flags.append(_Flag(spelling, options[spelling], WORD_SEPARATOR.join(words_of_option)))
     return words, flags
 
 
@@ -211,6 +214,10 @@ def _split_command(words: list[str], flags: Sequence[_Flag], mistakes: list[tupl
         return "train", words
     command = words[position]
     if command not in COMMANDS:
+        from dnntrain.cli.foreign_lines import translate_command
+
+        if line := translate_command(command, words[position + 1 :]):
+            raise _make_error([*mistakes, (f"there is no command {command!r}", f"write {line}")])
         problem = f"there is no command {command!r}; {did_you_mean(command, list(COMMANDS))}"
         raise _make_error([*mistakes, (problem, _format_command_hint(words, position))])
     return command, words[:position] + words[position + 1 :]
@@ -227,7 +234,12 @@ def _check_operands(name: str, command: Command, operands: tuple[str, ...], mist
     if not command.operands:
         if operands:
             problem = f"{name} takes settings only, as in optim.lr=0.1; {operands[0]!r} is not a setting"
-            mistakes.append((problem, "put a value with spaces in quotes: 'name=two words'"))
+            from dnntrain.cli.foreign_lines import translate_operands
+
+            line = translate_operands(operands) if command.composes else ""
+            mistakes.append(
+                (problem, f"write {line}" if line else "put a value with spaces in quotes: 'name=two words'")
+            )
         return
     example = f"as in: {next((text for text in command.examples if text.startswith('dnntrain')), '')}"
     if choices := command.operand_choices:
@@ -314,7 +326,12 @@ def _find_option(key: str, options: Mapping[str, Option]) -> Option | None:
     keys = [*GROUPS, *SECTIONS, *get_root_fields()]
     if key in keys:
         return None
-    return options.get(key) or options.get(find_nearest(key, [*options, *keys]) or "")
+    option = options.get(key) or options.get(find_nearest(key, [*options, *keys]) or "")
+    if option is not None and option.key != key:
+        from dnntrain.config.foreign_words import is_foreign_word
+
+        return None if is_foreign_word(key) else option
+    return option
 
 
 def _find_config_mistakes(command: Command, settings: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:

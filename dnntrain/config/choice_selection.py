@@ -8,9 +8,9 @@ command line. The overlays in the defaults list of an experiment or of debug app
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
 from dnntrain.config.overrides import Override, format_mistake
@@ -18,6 +18,9 @@ from dnntrain.config.registry import Choice, Registry
 from dnntrain.config.yaml_io import YamlFile, format_path, read_yaml
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import did_you_mean, find_nearest
+
+if TYPE_CHECKING:
+    from dnntrain.config.translate import Translator
 
 Pick = str | list[str] | None
 
@@ -63,11 +66,13 @@ def select_choices(
     overrides: Sequence[Override],
     mistakes: list[str],
     saved_picks: Mapping[str, Pick] | None = None,
+    make_translator: Callable[[Registry], Translator] | None = None,
 ) -> Selection:
     """Return the selection that `overrides` make.
 
     `saved_picks` are those of a saved configuration, which the overrides change. An unknown choice is
-    added to `mistakes`; the nearest known choice replaces it for further checks.
+    added to `mistakes`; the nearest known choice replaces it for further checks. With
+    `make_translator`, the hint for an unknown choice is the line that it means, if there is one.
     """
     selection = Selection({**_read_root_picks(registry, mistakes), **(saved_picks or {})})
     override_by_group = {override.key: override for override in overrides if override.is_group}
@@ -83,7 +88,7 @@ def select_choices(
             _apply_group_override(selection.picks, override, mistakes)
     locations = {group: override_by_group[group].location if group in override_by_group else "" for group in GROUPS}
     for group in (*SINGLE, *LISTS):
-        _resolve_picks(registry, group, locations[group], selection, mistakes)
+        _resolve_picks(registry, group, locations[group], selection, mistakes, make_translator)
     return selection
 
 
@@ -179,6 +184,8 @@ def _apply_group_override(picks: dict[str, Pick], override: Override, mistakes: 
         )
         return
     if group in SINGLE:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = override.raw_text or str(value)  # the name of no choice, such as precision=32
         if not isinstance(value, str) or not value:
             hint = (
                 f"write {group}={value[0]}" if isinstance(value, list) and len(value) == 1 else f"write {group}=CHOICE"
@@ -211,11 +218,18 @@ def _apply_group_override(picks: dict[str, Pick], override: Override, mistakes: 
     picks[group] = names
 
 
-def _resolve_picks(registry: Registry, group: str, location: str, selection: Selection, mistakes: list[str]) -> None:
+def _resolve_picks(
+    registry: Registry,
+    group: str,
+    location: str,
+    selection: Selection,
+    mistakes: list[str],
+    make_translator: Callable[[Registry], Translator] | None,
+) -> None:
     pick = selection.picks[group]
     choice_names: list[str] = []
     for name in pick if isinstance(pick, list) else [pick]:
-        choice = _find_choice(registry, group, name, mistakes)
+        choice = _find_choice(registry, group, name, mistakes, make_translator)
         if choice is None:
             continue
         choice_names.append(choice.name)
@@ -228,14 +242,23 @@ def _resolve_picks(registry: Registry, group: str, location: str, selection: Sel
     selection.picks[group] = choice_names if isinstance(pick, list) else next(iter(choice_names), None)
 
 
-def _find_choice(registry: Registry, group: str, name: Pick, mistakes: list[str]) -> Choice | None:
+def _find_choice(
+    registry: Registry,
+    group: str,
+    name: Pick,
+    mistakes: list[str],
+    make_translator: Callable[[Registry], Translator] | None,
+) -> Choice | None:
     if not isinstance(name, str):
         mistakes.append(f"{group} needs a choice; {did_you_mean('', registry.list_names(group))}")
         return None
     try:
         return registry.get_choice(group, name)
     except ConfigError as error:
-        mistakes.append(str(error).replace("\n  ", "\n     "))
+        is_unknown = name not in registry.list_names(group)
+        line = make_translator(registry).translate_choice(group, name) if make_translator and is_unknown else None
+        hint = f"{group}={name}: there is no such choice\n     write {line}"
+        mistakes.append(hint if line else str(error).replace("\n  ", "\n     "))
     nearest_name = find_nearest(name, registry.list_names(group))
     try:
         return registry.get_choice(group, nearest_name) if nearest_name not in (None, name) else None

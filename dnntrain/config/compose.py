@@ -21,6 +21,7 @@ from dnntrain.config.registry import load_registry
 from dnntrain.config.saved_values import apply_saved_values, find_saved_picks
 from dnntrain.config.schema import REQUIRED
 from dnntrain.config.validate import ValidCommandLine, validate_overrides
+from dnntrain.config.yaml_io import iterate_leaves
 from dnntrain.errors import ConfigError
 from dnntrain.utils.messages import say_once
 
@@ -50,7 +51,8 @@ def compose(
     container = _add_default_values(container, valid_line.selection)
     if saved is not None and saved_picks is not None:
         container = apply_saved_values(container, saved, saved_picks, valid_line)
-    return make_paths_absolute(decode_to_plain(_resolve_interpolations(container), valid_line.registry))
+    resolved = _resolve_interpolations(container)
+    return make_paths_absolute(decode_to_plain(resolved, valid_line.registry, _find_interpolated_keys(container)))
 
 
 def _compose_with_hydra(valid_line: ValidCommandLine) -> dict[str, Any]:
@@ -150,8 +152,18 @@ def _replace_choice_values(container: dict[str, Any], name: str, key: str, valid
             values.update(_get_layer_values(layer, key))
     for setting in valid_line.overrides:
         if setting.key.startswith(f"{key}."):
-            values[setting.keys[-1]] = setting.value
+            _set_value(values, setting.keys[key.count(".") + 1 :], setting.value)
     container[name] = values
+
+
+def _set_value(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set the value at `keys`, below the arguments of the user's code too: `args.width`."""
+    first, *rest = keys
+    if not rest:
+        values[first] = value
+        return
+    values[first] = dict(values.get(first) or {})
+    _set_value(values[first], rest, value)
 
 
 def _get_layer_values(layer: Overlay, key: str) -> dict[str, Any]:
@@ -185,10 +197,17 @@ def _resolve_interpolations(container: dict[str, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items() if key != "labels"}
 
 
+def _find_interpolated_keys(container: dict[str, Any]) -> set[str]:
+    """Return the keys whose values hold interpolations."""
+    from dnntrain.config.safety import has_interpolation
+
+    leaves = iterate_leaves(container)
+    return {".".join(keys) for keys, value in leaves if has_interpolation(value)}
+
+
 def _list_interpolations(container: dict[str, Any]) -> str:
     """Return a hint with the keys whose values hold interpolations."""
     from dnntrain.config.safety import has_interpolation
-    from dnntrain.config.yaml_io import iterate_leaves
 
     interpolations = [
         f"{'.'.join(keys)}: {value}" for keys, value in iterate_leaves(container) if has_interpolation(value)

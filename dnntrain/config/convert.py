@@ -6,11 +6,12 @@ unions with None, and these with bounds in `Annotated`.
 
 from __future__ import annotations
 
+import keyword
 import math
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from dnntrain.config.fields import Range, RefusedWords, Text, Units
+from dnntrain.config.fields import Arguments, Range, RefusedWords, Text, Units
 from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.units import Duration
 
@@ -41,10 +42,44 @@ def convert_value(value: Any, annotation: Any) -> Any:
     return converted
 
 
+def convert_text(value: Any, annotation: Any) -> Any:
+    """Return `convert_value` of a value whose texts may be numbers, as those of variables are.
+
+    A text is read as YAML only if the annotation does not take it as it is: a name stays `007`.
+    """
+    try:
+        return convert_value(value, annotation)
+    except ValueError:
+        parsed = _parse_texts(value)
+        if parsed == value:
+            raise
+        return convert_value(parsed, annotation)
+
+
+def _parse_texts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_parse_texts(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _parse_texts(item) for name, item in value.items()}
+    if not isinstance(value, str) or not value.isprintable():
+        return value
+    from dnntrain.config.yaml_io import parse_yaml
+    from dnntrain.errors import ConfigError
+
+    try:
+        return parse_yaml(f"value: {value}", "the value")[0].get("value")
+    except ConfigError:
+        return value
+
+
 def to_plain(value: Any) -> Any:
     """Return a converted value in its YAML and JSON form: durations as text, tuples as lists."""
     if isinstance(value, Duration):
         return str(value)
+    if isinstance(value, Arguments):
+        return to_plain(value.values)
+    if isinstance(value, dict):
+        return {name: to_plain(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [to_plain(item) for item in value]
     return value
@@ -67,6 +102,8 @@ def describe_type(annotation: Any) -> str:
         return f"a duration{f' {bound}' if bound else ''}, such as {units}"
     if bare_type is str:
         return bound or "text"
+    if bare_type is Arguments:
+        return "a mapping of names to values, such as {width: 32}"
     names: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}
     return f"{names.get(bare_type, str(bare_type))} {bound}".strip()
 
@@ -101,6 +138,8 @@ def _convert_bare_type(value: Any, bare_type: Any, annotation: Any) -> Any:
         return _convert_literal(value, get_args(bare_type))
     if get_origin(bare_type) is tuple:
         return _convert_tuple(value, get_args(bare_type), annotation)
+    if bare_type is Arguments and isinstance(value, dict):
+        return _convert_arguments(value)
     if bare_type is Duration and isinstance(value, str):
         return Duration.parse(value)
     if bare_type is bool and isinstance(value, bool):
@@ -118,6 +157,15 @@ def _convert_bare_type(value: Any, bare_type: Any, annotation: Any) -> Any:
     if bare_type is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"{_quote_value(value)} is not {describe_type(annotation)}{_suggest_fix(value, bare_type)}")
+
+
+def _convert_arguments(values: dict[str, Any]) -> Arguments:
+    for name, value in values.items():
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f"{_quote_value(name)} cannot be the name of an argument")
+        if value == MISSING:
+            raise ValueError(f"{name} needs a value; there is no default")
+    return Arguments(values)
 
 
 def _convert_literal(value: Any, options: tuple[Any, ...]) -> Any:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from dnntrain.config.convert import convert_value, to_plain
+from dnntrain.config.convert import convert_text, convert_value, to_plain
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
 from dnntrain.config.key_table import get_root_fields, get_section_fields
 from dnntrain.config.registry import Choice, Registry, load_registry
@@ -38,12 +38,17 @@ def decode_config(container: Mapping[str, Any], choice_registry: Registry | None
     return decoder.make_run_config()
 
 
-def decode_to_plain(container: Mapping[str, Any], choice_registry: Registry | None = None) -> dict[str, Any]:
+def decode_to_plain(
+    container: Mapping[str, Any],
+    choice_registry: Registry | None = None,
+    interpolated_keys: Collection[str] = (),
+) -> dict[str, Any]:
     """Return `container` with every value in plain form and the keys in order.
 
-    Makes the same checks as `decode_config`, but imports no module of a choice.
+    Makes the same checks as `decode_config`, but imports no module of a choice. The text of one of
+    `interpolated_keys` may come from a variable, so it is read as YAML if its key does not take text.
     """
-    return _Decoder(container, choice_registry or load_registry()).to_container()
+    return _Decoder(container, choice_registry or load_registry(), interpolated_keys).to_container()
 
 
 def decode_choice(group: str, name: str, options: Mapping[str, Any], choice_registry: Registry | None = None) -> Any:
@@ -126,8 +131,11 @@ class _Decoder:
     root.
     """
 
-    def __init__(self, container: Mapping[str, Any], choice_registry: Registry) -> None:
+    def __init__(
+        self, container: Mapping[str, Any], choice_registry: Registry, interpolated_keys: Collection[str] = ()
+    ) -> None:
         self.registry = choice_registry
+        self.interpolated_keys = interpolated_keys
         self.mistakes: list[str] = []
         self.values: dict[str, dict[str, Any]] = {}
         self.choice_by_key: dict[str, Choice] = {}
@@ -219,7 +227,9 @@ class _Decoder:
                 )
                 continue
             try:
-                converted[name] = convert_value(values[name], field_schema.type)
+                is_interpolated = f"{prefix}{name}" in self.interpolated_keys
+                convert = convert_text if is_interpolated else convert_value
+                converted[name] = convert(values[name], field_schema.type)
             except ValueError as error:
                 self.mistakes.append(f"{prefix}{name}: {error} ({format_path(field_schema.path)}:{field_schema.line})")
         self.values[key] = converted

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 from dnntrain.utils.units import Duration
 
 __all__ = [
     "Annotated",
+    "Arguments",
     "Device",
     "Duration",
     "Fraction",
@@ -43,8 +44,23 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Range:
+class Arguments:
+    """Keyword arguments of code that is not part of dnntrain, by name: plain values, lists, mappings."""
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        self.values = dict(values or {})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Arguments) and self.values == other.values
+
+    def __hash__(self) -> int:
+        return hash(repr(sorted(self.values.items())))
+
+    def __repr__(self) -> str:
+        return f"Arguments({self.values})"
+
+
+class Range(NamedTuple):
     """Bounds of a number. Infinite and not-a-number values are always invalid."""
 
     above: float = -math.inf
@@ -72,8 +88,7 @@ class Range:
         return " and ".join(bound for bound in bounds if bound) or "finite"
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A rule for text: a regular expression that the whole text must match.
 
     The rule in words follows "is not" in a message.
@@ -91,8 +106,7 @@ class Text:
         return self.rule
 
 
-@dataclass(frozen=True)
-class RefusedWords:
+class RefusedWords(NamedTuple):
     """Words that a user may expect in a Literal that does not support them.
 
     `reason` follows the word in a message, and names the word to use instead.

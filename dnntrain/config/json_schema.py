@@ -6,7 +6,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from dnntrain.config.convert import to_plain
-from dnntrain.config.fields import Duration, Range, Text, Units
+from dnntrain.config.fields import Arguments, Duration, Range, Text, Units
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
 from dnntrain.config.key_table import get_root_fields, get_section_fields
 from dnntrain.config.registry import Choice, Registry
@@ -62,6 +62,8 @@ def make_type_schema(annotation: Any) -> dict[str, Any]:
         units = next((bound.names for bound in bounds if isinstance(bound, Units)), tuple(_UNITS))
         pattern = "|".join(_UNITS[unit] for unit in units)
         return {"type": "string", "pattern": rf"^\s*\d+(\.\d+)?(e\d+)?\s*({pattern})\s*$"}
+    if annotation is Arguments:
+        return {"type": "object"}
     names = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
     schema: dict[str, Any] = {"type": names[annotation]}
     for bound in bounds:

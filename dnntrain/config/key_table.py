@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dnntrain.config import run_config
 from dnntrain.config.choice_selection import Selection
+from dnntrain.config.fields import Arguments
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
 from dnntrain.config.registry import Choice, Registry
 from dnntrain.config.schema import FieldSchema, read_class_fields
@@ -18,21 +19,15 @@ from dnntrain.utils.suggest import compute_edit_distance, did_you_mean, find_nea
 
 _RUN_FILE = Path(run_config.__file__)
 
-#: Common names of settings that no key resembles, and the overrides for these settings.
-_HINTS = {
-    "clip_norm": "clip with +reg=[grad_clip] reg.grad_clip.max=1.0",
-    "max_grad_norm": "clip with +reg=[grad_clip] reg.grad_clip.max=1.0",
-    "grad_clip_norm": "clip with +reg=[grad_clip] reg.grad_clip.max=1.0",
-}
-
 
 class UnknownKeyError(Exception):
     """A key that the configuration does not have, with the problem and a suggestion."""
 
-    def __init__(self, problem: str, hint: str) -> None:
+    def __init__(self, problem: str, hint: str, *, is_option_elsewhere: bool = False) -> None:
         super().__init__(problem)
         self.problem = problem
         self.hint = hint
+        self.is_option_elsewhere = is_option_elsewhere  # another choice of the group has the option
 
 
 @cache
@@ -57,12 +52,11 @@ class KeyTable:
     def find_field(self, keys: tuple[str, ...]) -> FieldSchema | None:
         """Return the field that `keys` name.
 
-        Returns None if the choice of its group is itself a mistake. Raises UnknownKeyError with the
+        Returns None if the choice of its group is itself a mistake, and for an argument of the user's
+        code, which may have any value. Raises UnknownKeyError with the
         nearest key and the file that defines it.
         """
         first, *rest = keys
-        if keys[-1] in _HINTS and (len(keys) == 1 or (first in run_config.SECTIONS and len(keys) == 2)):
-            raise UnknownKeyError(f"there is no key {'.'.join(keys)!r}", _HINTS[keys[-1]])
         if first in get_root_fields():
             return self._check_leaf(get_root_fields()[first], keys, depth=1)
         if first in run_config.SECTIONS:
@@ -80,7 +74,7 @@ class KeyTable:
             )
         raise self._make_unknown_root_error(keys)
 
-    def _find_in_choice(self, choice: Choice, keys: tuple[str, ...], depth: int) -> FieldSchema:
+    def _find_in_choice(self, choice: Choice, keys: tuple[str, ...], depth: int) -> FieldSchema | None:
         fields = self._get_fields(choice)
         name = keys[depth]
         if name in fields:
@@ -96,7 +90,9 @@ class KeyTable:
         if other_choices:
             files = ", ".join(f"{choice.group}={other.name} ({format_path(other.yaml)})" for other in other_choices[:3])
             more = f" and {len(other_choices) - 3} more" if len(other_choices) > 3 else ""
-            raise UnknownKeyError(f"{choice_label} has no {name!r}", f"it belongs to {files}{more}")
+            raise UnknownKeyError(
+                f"{choice_label} has no {name!r}", f"it belongs to {files}{more}", is_option_elsewhere=True
+            )
         location = format_path(choice.chain[0].path)
         if not fields:
             raise UnknownKeyError(f"{choice_label} has no {name!r}", f"it has no options ({location})")
@@ -104,7 +100,7 @@ class KeyTable:
             f"{choice_label} has no {name!r}", self._suggest_key(name, list(fields), choice.key, location)
         )
 
-    def _find_in_list(self, group: str, keys: tuple[str, ...]) -> FieldSchema:
+    def _find_in_list(self, group: str, keys: tuple[str, ...]) -> FieldSchema | None:
         if len(keys) < 2:
             raise UnknownKeyError(f"{group} must be a list of choices", f"write {group}=[NAME,…]")
         name = keys[1]
@@ -138,7 +134,7 @@ class KeyTable:
 
     def _find_in_section(
         self, fields: dict[str, FieldSchema], prefix: str, keys: tuple[str, ...], depth: int
-    ) -> FieldSchema:
+    ) -> FieldSchema | None:
         if len(keys) == depth:
             raise UnknownKeyError(
                 f"{prefix} is a section", f"set its keys one by one, as in {prefix}.{next(iter(fields))}=…"
@@ -150,7 +146,9 @@ class KeyTable:
             f"{prefix} has no key {name!r}", self._suggest_key(name, list(fields), prefix, self._show_root_file())
         )
 
-    def _check_leaf(self, field_schema: FieldSchema, keys: tuple[str, ...], depth: int) -> FieldSchema:
+    def _check_leaf(self, field_schema: FieldSchema, keys: tuple[str, ...], depth: int) -> FieldSchema | None:
+        if len(keys) > depth and field_schema.type is Arguments:
+            return None  # any value: the code that takes the argument knows its type
         if len(keys) > depth:
             hint = f"write {'.'.join(keys[:depth])}=VALUE ({format_path(field_schema.path)}:{field_schema.line})"
             raise UnknownKeyError(f"{'.'.join(keys[:depth])} is a value and has no keys below it", hint)

@@ -22,13 +22,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dnntrain.config.conf_folder import PACKAGE_FOLDER, find_conf_folder
 from dnntrain.config.groups import GROUPS
 from dnntrain.config.schema import PROTOCOLS_MODULE, ChoiceSchema, read_choice_schema
 from dnntrain.config.yaml_io import YamlFile, format_path, read_yaml
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import did_you_mean
-
-PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -175,9 +174,8 @@ def get_builtin_source() -> ChoiceSource:
 
     Raises ConfigError if the installation lacks its `conf` folder.
     """
-    for conf in (PACKAGE_FOLDER / "conf", PACKAGE_FOLDER.parent / "conf"):
-        if (conf / "config.yaml").is_file():
-            return ChoiceSource(conf, "dnntrain.choices", PACKAGE_FOLDER / "choices")
+    if (conf := find_conf_folder()) is not None:
+        return ChoiceSource(conf, "dnntrain.choices", PACKAGE_FOLDER / "choices")
     raise ConfigError(f"the installation is incomplete: {PACKAGE_FOLDER}/conf/config.yaml is missing", "install again")
 
 

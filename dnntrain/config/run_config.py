@@ -169,6 +169,11 @@ class RunConfig(RootSection):
     cluster: ClusterSection = field(default_factory=ClusterSection)
     resolved: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_debugging(self) -> bool:
+        """Whether `debug=` lays a short run over the settings."""
+        return bool(self.resolved["choices"]["debug"])
+
     def name_choices(self, *groups: str) -> dict[str, Choice]:
         """Return the choices of `groups`, or of all groups, by their setting.
 

@@ -111,10 +111,12 @@ def _find_interpolation_problem(text: str) -> str | None:
 
 
 def has_interpolation(value: Any) -> bool:
-    """Return whether `value` refers to another key or to a variable.
+    """Return whether `value`, or an item of it, refers to another key or to a variable.
 
     The type of such a value is known only after it is resolved.
     """
+    if isinstance(value, (list, tuple, dict)):
+        return any(map(has_interpolation, value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and _INTERPOLATION.search(value) is not None
 
 

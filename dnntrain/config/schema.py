@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import re
-import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,8 @@ from dnntrain.config.fields import NAMESPACE
 
 #: The package whose classes declare what a choice of a group may have. They declare no options.
 PROTOCOLS_MODULE = "dnntrain.protocols"
+
+_COMMENT = re.compile(r"\s*#\s*(.*)")
 
 _FIELDLESS_MODULES = (PROTOCOLS_MODULE, "typing", "abc")
 
@@ -103,7 +104,6 @@ def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, 
     for name in _list_base_names(node):
         if _find_import(name, tree) not in _FIELDLESS_MODULES:
             fields.update(_read_fields(*_find_class(name, tree, path)))
-    comments = _read_comments(path)
     for item in node.body:
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
             continue
@@ -113,7 +113,7 @@ def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, 
             name=item.target.id,
             type=_evaluate_expression(item.annotation, path),
             default=REQUIRED if item.value is None else _evaluate_expression(item.value, path),
-            doc=_get_field_comment(item, comments),
+            doc=_read_field_comment(item, path),
             path=path,
             line=item.lineno,
         )
@@ -169,7 +169,12 @@ def _get_class(name: str, tree: ast.Module, path: Path) -> ast.ClassDef:
 
 @cache
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return ast.parse(_read_source(path), filename=str(path))
+
+
+@cache
+def _read_source(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _find_module_file(module: str, importer: Path) -> Path:
@@ -195,19 +200,34 @@ def _evaluate_expression(node: ast.expr, path: Path) -> Any:
         ) from None
 
 
+def _read_field_comment(item: ast.AnnAssign, path: Path) -> str:
+    """Return the comment on the last line of the field that has one."""
+    assert item.end_lineno is not None
+    assert item.end_col_offset is not None
+    lines = _read_lines(path)
+    if match := _COMMENT.match(lines[item.end_lineno - 1].encode()[item.end_col_offset :].decode()):
+        return match[1]
+    if not any("#" in line for line in lines[item.lineno - 1 : item.end_lineno]):
+        return ""
+    comments = _read_comments(path)
+    return next((comments[line] for line in range(item.end_lineno, item.lineno - 1, -1) if line in comments), "")
+
+
+@cache
+def _read_lines(path: Path) -> list[str]:
+    return _read_source(path).split("\n")
+
+
+@cache
 def _read_comments(path: Path) -> dict[int, str]:
-    tokens = tokenize.generate_tokens(StringIO(path.read_text(encoding="utf-8")).readline)
+    """Return the comment behind the code of each line. This is slow: it is for fields of several lines."""
+    import tokenize
+
     return {
         token.start[0]: re.sub(r"^#\s*", "", token.string)
-        for token in tokens
+        for token in tokenize.generate_tokens(StringIO(_read_source(path)).readline)
         if token.type == tokenize.COMMENT and token.line.strip() != token.string
     }
-
-
-def _get_field_comment(item: ast.AnnAssign, comments: dict[int, str]) -> str:
-    """Return the comment on the last line of the field that has one."""
-    lines = range(item.end_lineno or item.lineno, item.lineno - 1, -1)
-    return next((comments[line] for line in lines if line in comments), "")
 
 
 def _get_doc_first_line(node: ast.ClassDef) -> str:

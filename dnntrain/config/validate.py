@@ -9,10 +9,10 @@ key in an experiment or in a user's preset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.choice_selection import Pick, Selection, select_choices
 from dnntrain.config.convert import MISSING, convert_value
@@ -23,6 +23,9 @@ from dnntrain.config.registry import Choice, Registry, load_registry
 from dnntrain.config.safety import find_key_problem, find_value_problem, has_interpolation
 from dnntrain.config.yaml_io import YamlFile, format_path, read_yaml
 from dnntrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dnntrain.config.translate import Translator
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,11 @@ def validate_overrides(
     choice_registry = load_registry(config_dir)
     mistakes: list[str] = []
     overrides = read_overrides(arguments, mistakes)
-    selection = select_choices(choice_registry, overrides, mistakes, saved_picks)
+    selection = select_choices(choice_registry, overrides, mistakes, saved_picks, make_translator)
     table = KeyTable(choice_registry, selection)
     value_overrides = tuple(override for override in overrides if not override.is_group)
     for override in value_overrides:
-        mistakes += find_override_mistakes(override, table)
+        mistakes += find_override_mistakes(override, table, make_translator)
     for override in _iterate_file_settings(choice_registry, selection, mistakes):
         mistakes += find_override_mistakes(override, table)
     if mistakes:
@@ -67,8 +70,27 @@ def validate_overrides(
     )
 
 
-def find_override_mistakes(override: Override, table: KeyTable) -> list[str]:
-    """Return the mistakes of one override of a value: its key, then type and bounds."""
+def make_translator(choice_registry: Registry) -> Translator:
+    """Return the translator of other trainers' words into lines that this check accepts."""
+    from dnntrain.config.translate import Translator  # here: for a line with a mistake only
+
+    def accepts(words: Sequence[str]) -> bool:
+        mistakes: list[str] = []
+        overrides = read_overrides(words, mistakes)
+        table = KeyTable(choice_registry, select_choices(choice_registry, overrides, mistakes))
+        values = [override for override in overrides if not override.is_group]
+        return not mistakes and not any(find_override_mistakes(override, table) for override in values)
+
+    return Translator(choice_registry, accepts)
+
+
+def find_override_mistakes(
+    override: Override, table: KeyTable, make_translator: Callable[[Registry], Translator] | None = None
+) -> list[str]:
+    """Return the mistakes of one override of a value: its key, then type and bounds.
+
+    With `make_translator`, the hint for a word of another trainer is the line that it means.
+    """
     if reason := find_key_problem(override.key):
         return [format_mistake(override.location, reason)]
     if override.sign == "~":
@@ -78,7 +100,8 @@ def find_override_mistakes(override: Override, table: KeyTable) -> list[str]:
     try:
         field_schema = table.find_field(override.keys)
     except UnknownKeyError as error:
-        return [format_mistake(override.location, error.problem, error.hint)]
+        line = None if error.is_option_elsewhere else _translate(override, table, make_translator)
+        return [format_mistake(override.location, error.problem, f"write {line}" if line else error.hint)]
     if reason := find_value_problem(override.value):
         return [format_mistake(override.location, reason)]
     if field_schema is None or has_interpolation(override.value) or override.value == MISSING:
@@ -86,14 +109,19 @@ def find_override_mistakes(override: Override, table: KeyTable) -> list[str]:
     try:
         convert_value(override.value, field_schema.type)
     except ValueError as error:
-        return [
-            format_mistake(
-                override.location,
-                str(error),
-                f"{field_schema.doc} ({format_path(field_schema.path)}:{field_schema.line})".strip(),
-            )
-        ]
+        line = _translate(override, table, make_translator) if override.key == "device" else None
+        doc = f"{field_schema.doc} ({format_path(field_schema.path)}:{field_schema.line})".strip()
+        return [format_mistake(override.location, str(error), f"write {line}" if line else doc)]
     return []
+
+
+def _translate(
+    override: Override, table: KeyTable, make_translator: Callable[[Registry], Translator] | None
+) -> str | None:
+    if make_translator is None:
+        return None
+    value = override.value if isinstance(override.value, str) else override.raw_text
+    return make_translator(table.registry).translate_setting(override.keys, value)
 
 
 def _suggest_replacement(keys: tuple[str, ...]) -> str:

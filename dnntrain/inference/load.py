@@ -18,6 +18,7 @@ from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.formats import detect_hardware, get_format, resolve_device
 from dnntrain.export.open_export import RunnerModule, is_export, open_export
 from dnntrain.export.rebuild import build_network
+from dnntrain.inference.data_root import remove_data_root, restore_data_root
 from dnntrain.inference.run_args import MODEL_GROUPS, check_run, decode_foreign, open_run_config
 from dnntrain.protocols import Batch, ModelSpec
 from dnntrain.utils.hardware import get_default_threads, get_device_type, get_torch_device, probe_hardware, use_threads
@@ -128,7 +129,7 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
     # Other formats hold the network themselves, and do not build the model of the configuration.
     builds_model = get_format(card.format).builds_model
     groups = MODEL_GROUPS if builds_model else ("data",)
-    container = compose_from_export(card.config, overrides)
+    container = compose_from_export(restore_data_root(card.config, path), overrides)
     config = decode_foreign(container, path, overrides, trust=trust, groups=groups)
     has_device = any(word.lstrip("+").startswith("device=") for word in overrides)
     device_name = resolve_device(get_format(card.format), config.device, has_device)
@@ -192,7 +193,7 @@ def check_effect(overrides: Sequence[str]) -> None:
 def select_export_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a resolved configuration that an export needs, without training options."""
     choices = {group: config["choices"][group] for group in MODEL_GROUPS}
-    return {**{key: config[key] for key in EXPORTED_KEYS}, "choices": choices}
+    return remove_data_root({**{key: config[key] for key in EXPORTED_KEYS}, "choices": choices})
 
 
 def compose_from_export(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def _make_context(config: RunConfig, data: DataFacts) -> BuildContext:
         total_steps=0,
         batch_size=batch_size,
         learning_rate=config.optim.adapt_lr(batch_size).lr,
+        fits_durations=config.is_debugging,
     )
 
 

@@ -158,6 +158,8 @@ class BuildContext:
     num_epochs        length of the run if the schedule sets the batch size and so counts epochs;
                       else 0
     explicit_schedule the batch size of each epoch; None if every epoch has `batch_size`
+    fits_durations    a debugging run (`debug=`): methods fit their durations to it, at least one step
+                      and at most the run, instead of rejecting them
     """
 
     seed: int
@@ -179,6 +181,7 @@ class BuildContext:
     build_model: Callable[[], Module] | None = None
     num_epochs: float = 0.0
     explicit_schedule: EpochSchedule | None = None
+    fits_durations: bool = False
 
     def get_metric(self, name: str | None, key: str) -> MetricInfo:
         """Return the metric called `name`, or the metric `eval.metric` if `name` is None.

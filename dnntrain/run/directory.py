@@ -13,8 +13,18 @@ from typing import Any, TextIO
 
 from dnntrain.errors import ConfigError, FileKindError
 from dnntrain.run.environment import collect_environment
-from dnntrain.utils.files import check_folder, make_folder, open_file, remove_leftovers, write_json, write_text
+from dnntrain.utils.files import (
+    check_folder,
+    find_data_file,
+    is_run_directory,
+    make_folder,
+    open_file,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from dnntrain.utils.sealed_json import write_sealed_json
+from dnntrain.utils.suggest import format_path
 from dnntrain.utils.words import join_words
 
 
@@ -33,11 +43,13 @@ class RunDirectory:
     def open(cls, run_dir: str | None, name: str) -> RunDirectory:
         """Create, check and lock the folder `run_dir`, or a new one `runs/NAME/ID`.
 
-        Raises ConfigError if it cannot be created or written, or if another process works in it.
+        Raises ConfigError if it cannot be created or written, if it holds data, or if another process
+        works in it.
         """
         path = Path(run_dir).expanduser().absolute() if run_dir else _make_run_folder(Path("runs").absolute(), name)
         if path == Path(path.anchor):
             raise ConfigError(f"run_dir={run_dir} is the root of the file system", "name another folder")
+        check_holds_no_data(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             make_folder(path / "checkpoints")
@@ -109,12 +121,25 @@ def get_log_path(path: Path, rank: int) -> Path:
     return path / "logs" / f"rank_{rank}.log"
 
 
+def check_holds_no_data(path: Path) -> None:
+    """Check that the new run directory `path` is not a folder of data, which the run would fill.
+
+    Run directories in it, hidden folders and files of other kinds do not count. Raises ConfigError.
+    """
+    if path.is_dir() and not is_run_directory(path) and (file := find_data_file(path)) is not None:
+        raise ConfigError(
+            f"run_dir={format_path(path)} holds data: {file.relative_to(path)}",
+            f"name a folder of its own, such as run_dir=runs/{path.name}",
+        )
+
+
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
     """Create and lock the folder `path`.
 
-    Raises ConfigError if it cannot be created, or if another process works in it.
+    Raises ConfigError if it cannot be created, if it holds data, or if another process works in it.
     """
+    check_holds_no_data(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:

@@ -46,6 +46,7 @@ def make_build_context(
         default_flip_probability=config.data.default_flip_probability,
         build_model=lambda: build_unfilled_model(config, shape),
         collectives=collectives,
+        fits_durations=config.is_debugging,
     )
     return with_schedule_length(config, context)
 

@@ -15,12 +15,19 @@ import shutil
 import stat
 from contextlib import suppress
 from io import BufferedReader, BufferedWriter
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, TextIO, overload
 
 from dnntrain.errors import FileKindError
 
 _MAX_JSON_DEPTH = 64
+
+#: Endings of images and of files of data sets.
+_DATA_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif"),
+    *("-ubyte", "-ubyte.gz", ".bin", ".npy", ".npz", ".parquet", ".tfrecord", ".h5"),
+)
 
 #: A folder that holds one of these is a run directory.
 MARKER_FILES = ("config.yaml", "metrics.jsonl", "result.json", "plan.json")
@@ -256,6 +263,20 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return dict(value) if isinstance(value, dict) else {}
+
+
+def find_data_file(folder: Path) -> Path | None:
+    """Return a file of data in `folder`, or None.
+
+    Run directories and hidden folders are left out; of a large tree, the first thousand folders are searched.
+    """
+    for place, folders, files in islice(os.walk(folder), 1000):
+        names = [name for name in folders if not name.startswith(".") and not is_run_directory(Path(place, name))]
+        folders[:] = sorted(names)
+        for name in sorted(files):
+            if name.lower().endswith(_DATA_SUFFIXES) and not name.startswith("."):
+                return Path(place, name)
+    return None
 
 
 def is_run_directory(path: Path) -> bool:

@@ -70,7 +70,7 @@ class Swa(AverageChoice):
             )
 
     def build(self, context: BuildContext) -> Hooks:
-        average = TailAverage(self.start_fraction, make_interval_check(self, context), context.total_steps)
+        average = TailAverage(*make_average_times(self, context), context.total_steps)
         hooks = Hooks(
             after_step_hooks=(average,),
             eval_weights=(average,),
@@ -90,10 +90,14 @@ class Swa(AverageChoice):
         )
 
 
-def make_interval_check(options: Swa, context: BuildContext) -> Callable[[int], bool]:
-    """Return a predicate: is a multiple of `every` done after this many steps?
+def make_average_times(options: Swa, context: BuildContext) -> tuple[float, Callable[[int], bool]]:
+    """Return the fraction at which averaging starts, and a predicate of a number of completed steps.
 
-    Raises ConfigError if the averaged part of the run does not contain a multiple.
+    The predicate is true after each multiple of `every`. With the default start, the averaged part
+    is at least the last step. A debugging run averages the weights after its last step if no
+    multiple is in the averaged part.
+
+    Raises ConfigError if the averaged part of any other run does not contain a multiple.
     """
     total = context.total_steps
     if options.every.unit == "s" or (options.every.unit == "%" and not total):
@@ -105,14 +109,19 @@ def make_interval_check(options: Swa, context: BuildContext) -> Callable[[int], 
     def is_due(steps_done: int) -> bool:
         return next_end(steps_done) == steps_done
 
+    start = options.start_fraction
+    if total and (start == Swa.start_fraction or context.fits_durations):
+        start = min(start, (total - 1) / total)
     last = next((step for step in range(total, 0, -1) if is_due(step)), 0)
-    if total and (last == 0 or last - 1 < options.start_fraction * total):
+    if total and (last == 0 or last - 1 < start * total):
+        if context.fits_durations:
+            return start, lambda steps_done: steps_done == total
         raise ConfigError(
             f"average.swa.every={options.every} leaves no weights to average "
             f"between {options.start_fraction:.0%} and the end of a run of {total} steps",
             "use average.swa.every=1step, or a longer train.duration",
         )
-    return is_due
+    return start, is_due
 
 
 class TailAverage(WeightAverage):

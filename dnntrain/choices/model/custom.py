@@ -1,12 +1,13 @@
 """Your own model: a class in a Python file, or one that an installed package offers.
 
-If you name a file, it is run as code. Its class is called with those of the keyword arguments
-num_classes, channels, height and width that its constructor takes:
+If you name a file, it is run as code. Its class is called with the arguments of `model.args`, and
+with the numbers of the data that its constructor takes: num_classes, in_channels, image_height and
+image_width.
 
     class Net(torch.nn.Module):
-        def __init__(self, num_classes: int, channels: int) -> None: ...
+        def __init__(self, num_classes: int, in_channels: int, width: int = 16) -> None: ...
 
-    dnntrain model=custom model.file=net.py model.name=Net
+    dnntrain model=custom model.file=net.py model.name=Net model.args.width=32
 
 A package offers a class, or a function that returns a module, by an entry point of the group
 `dnntrain.models`:
@@ -22,8 +23,8 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -33,6 +34,7 @@ from typing import Any
 from torch import nn
 
 from dnntrain.choices.model._adapters import build_and_check, describe_error
+from dnntrain.config.fields import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import ModelChoice
@@ -49,6 +51,7 @@ class Custom(ModelChoice):
     file: str | None = None  # path of a Python file, which is run
     name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
     entry_point: str | None = None  # name of an entry point of the group dnntrain.models, instead of a file
+    args: Arguments = Arguments()  # arguments of the constructor, as model.args.width=32; the data's numbers are added
 
     def list_code_options(self) -> tuple[str, ...]:
         return tuple(name for name, value in (("file", self.file), ("entry_point", self.entry_point)) if value)
@@ -63,7 +66,7 @@ class Custom(ModelChoice):
             maker, source_name = load_class(Path(self.file).expanduser(), self.name), f"model.file={self.file}"
         else:
             maker, source_name = load_entry_point(str(self.entry_point)), f"model.entry_point={self.entry_point}"
-        arguments = select_arguments(maker, shape, source_name)
+        arguments = select_arguments(maker, shape, self.args.values, source_name)
         return build_and_check(partial(maker, **arguments), shape, f"{maker.__name__} of {source_name}")
 
 
@@ -139,28 +142,48 @@ def load_entry_point(name: str) -> Callable[..., Any]:
     return maker
 
 
-def select_arguments(maker: Callable[..., Any], shape: ModelShape, source_name: str) -> dict[str, int]:
-    """Return the numbers of the shape that `maker` takes by keyword.
+def get_data_arguments(shape: ModelShape) -> dict[str, int]:
+    """Return the numbers of the data by the names of the arguments that receive them."""
+    return {
+        "num_classes": shape.num_classes,
+        "in_channels": shape.channels,
+        "image_height": shape.height,
+        "image_width": shape.width,
+    }
 
-    Raises ConfigError if `maker` needs other arguments.
+
+def select_arguments(
+    maker: Callable[..., Any], shape: ModelShape, args: Mapping[str, Any], source_name: str
+) -> dict[str, Any]:
+    """Return `args` and the numbers of the data that `maker` takes by keyword.
+
+    Raises ConfigError if `maker` does not take one of `args`, or needs other arguments.
     """
-    values: dict[str, int] = asdict(shape)
+    data = get_data_arguments(shape)
+    if given := sorted(data.keys() & args.keys()):
+        raise ConfigError(f"model.args.{given[0]} cannot be set, because the data sets it", f"leave it out: {given[0]}")
     parameters = inspect.signature(maker).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return values
     keyword_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    missing_names = [
+    names = [parameter.name for parameter in parameters if parameter.kind in keyword_kinds]
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    values = {**{name: value for name, value in data.items() if takes_any or name in names}, **args}
+    if unknown := [name for name in values if name not in names and not takes_any]:
+        raise ConfigError(
+            f"model.args.{unknown[0]}: {maker.__name__} of {source_name} does not have this argument; "
+            + did_you_mean(unknown[0], [name for name in names if name not in data])
+        )
+    missing = [
         parameter.name
         for parameter in parameters
         if parameter.default is inspect.Parameter.empty
-        and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+        and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         and not (parameter.kind in keyword_kinds and parameter.name in values)
     ]
-    if missing_names:
+    if missing:
         raise ConfigError(
-            f"{source_name}: {maker.__name__} needs the arguments {', '.join(missing_names)}; "
-            "dnntrain does not pass them",
-            f"give them defaults; dnntrain passes {', '.join(values)}",
+            f"{source_name}: {maker.__name__} needs {'the arguments' if missing[1:] else 'the argument'} "
+            f"{', '.join(missing)}",
+            f"set {' '.join(f'model.args.{name}=VALUE' for name in missing)}; "
+            f"the numbers of the data are called {', '.join(data)}",
         )
-    parameter_names = {parameter.name for parameter in parameters if parameter.kind in keyword_kinds}
-    return {name: value for name, value in values.items() if name in parameter_names}
+    return values

@@ -84,8 +84,7 @@ class Qat(PostTraining):
                 f"quant.freeze_observers={self.freeze_observers}: no range is ever measured",
                 "use quant.freeze_observers=80%",
             )
-        if context.total_steps and not has_reached(self.start, _make_step_info(context, context.total_steps - 1)):
-            raise ConfigError(f"quant.start={self.start}: no step is trained with rounding", "use quant.start=0%")
+        start = self._choose_start(context)
         ranges = ActivationRanges(self.averaging_constant, context.collectives)
         shared_statistics = SharedStatistics(partial(self._is_freeze_step, context))
 
@@ -100,7 +99,7 @@ class Qat(PostTraining):
                     ranges.make_observer_setter, lambda step_info: not has_reached(self.freeze_observers, step_info)
                 ),
                 ScheduledValue(
-                    make_rounding_setter, lambda step_info: step_info.step > 0 and has_reached(self.start, step_info)
+                    make_rounding_setter, lambda step_info: step_info.step > 0 and has_reached(start, step_info)
                 ),
                 ScheduledValue(
                     make_batch_norm_setter, lambda step_info: not has_reached(self.freeze_batch_norm, step_info)
@@ -112,6 +111,14 @@ class Qat(PostTraining):
             export_metadata=(_get_export_metadata,),
             state={"quant": ranges},
         )
+
+    def _choose_start(self, context: BuildContext) -> Length:
+        """Return the time at which rounding begins; a debugging run rounds its last step at least."""
+        if not context.total_steps or has_reached(self.start, _make_step_info(context, context.total_steps - 1)):
+            return self.start
+        if context.fits_durations:
+            return Length(context.total_steps - 1, "step")
+        raise ConfigError(f"quant.start={self.start}: no step is trained with rounding", "use quant.start=0%")
 
     def _is_freeze_step(self, context: BuildContext, step_info: StepInfo) -> bool:
         """Return whether the statistics are frozen from the next step on.

@@ -78,12 +78,9 @@ class Schedule(WarmupSchedule):
 
     def make_factor(self, context: BuildContext) -> Callable[[StepInfo], float]:
         """Return the whole schedule as a function of the step."""
-        total = get_run_length(context)
-        end = total or 1.0  # a run by time counts in fractions of itself
+        end = get_run_length(context) or 1.0  # a run by time counts in fractions of itself
         get_progress = make_progress_clock(context)
-        warmup = convert_to_steps(self.warmup, context, "sched.warmup")
-        cooldown = convert_to_steps(self.cooldown, context, "sched.cooldown")
-        _check_lengths(self, warmup, cooldown, end, total, "epochs" if context.num_epochs else "steps")
+        warmup, cooldown = self.measure_ends(context)
         curve = self.make_curve(context, end - warmup)
         first, start = curve(0.0), end - cooldown
         value_at_start = curve(start - warmup)
@@ -99,6 +96,20 @@ class Schedule(WarmupSchedule):
             )
 
         return value
+
+    def measure_ends(self, context: BuildContext) -> tuple[float, float]:
+        """Return the lengths of warm-up and cool-down in the unit of `get_run_length`.
+
+        Raises ConfigError if they do not fit the run; in a debugging run, they are shortened.
+        """
+        total = get_run_length(context)
+        end = total or 1.0
+        warmup = convert_to_steps(self.warmup, context, "sched.warmup")
+        cooldown = convert_to_steps(self.cooldown, context, "sched.cooldown")
+        if context.fits_durations:
+            warmup, cooldown = fit_lengths((warmup, cooldown), context, end, open_stages=1)
+        _check_lengths(self, warmup, cooldown, end, total, "epochs" if context.num_epochs else "steps")
+        return warmup, cooldown
 
     def build_hooks(self, context: BuildContext) -> Hooks:
         """Return hooks that set each of `applies_to` to its base value times the factor."""
@@ -186,13 +197,33 @@ def _convert_to_epochs(duration: Duration, epochs: float, key: str) -> float:
     return duration.value if duration.unit == "ep" else duration.value / 100 * epochs
 
 
-def convert_to_positive_steps(duration: Duration, context: BuildContext, key: str) -> float:
-    """Return `convert_to_steps`; raise ConfigError if the result is not above 0."""
+def convert_to_positive_steps(duration: Duration, context: BuildContext, key: str, *, is_default: bool) -> float:
+    """Return `convert_to_steps`; raise ConfigError if the result is not above 0.
+
+    A duration of less than a step becomes one step if it is the default or the run a debugging run.
+    """
     steps = convert_to_steps(duration, context, key)
+    if steps <= 0 < duration.value and (is_default or context.fits_durations):
+        return 1.0
     if steps <= 0:
         total_text = f" of the {context.total_steps} steps of train.duration" if duration.unit == "%" else ""
         raise ConfigError(f"{key}={duration}{total_text} must be above 0", "set it to at least 1step")
     return steps
+
+
+def fit_lengths(
+    lengths: tuple[float, ...], context: BuildContext, length: float, open_stages: int
+) -> tuple[float, ...]:
+    """Return `lengths` in proportion, so that their sum leaves a share of `length` to each open stage.
+
+    A share is one step, or a tenth if epochs or fractions are counted. Lengths that fit do not change.
+    """
+    has_whole_steps = context.total_steps > 0 and not context.num_epochs
+    available = max(length - open_stages * (1.0 if has_whole_steps else length / 10), 0.0)
+    if sum(lengths) <= available:
+        return lengths
+    fitted = tuple(item * available / sum(lengths) for item in lengths)
+    return tuple(map(math.floor, fitted)) if has_whole_steps else fitted
 
 
 def _check_lengths(schedule: Schedule, warmup: float, cooldown: float, end: float, total: float, unit: str) -> None:

@@ -23,7 +23,9 @@ class CosineRestarts(Schedule):
     end_factor: NonNegative = 0.0  # factor at the end of each cosine
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        first_length = convert_to_positive_steps(self.t_0, context, "sched.t_0")
+        first_length = convert_to_positive_steps(
+            self.t_0, context, "sched.t_0", is_default=self.t_0 == CosineRestarts.t_0
+        )
         return lambda done: cosine_factor(*locate_in_cycle(done, first_length, self.t_mult), self.end_factor)
 
     def build(self, context: BuildContext) -> Hooks:

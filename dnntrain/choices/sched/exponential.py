@@ -20,7 +20,9 @@ class Exponential(Schedule):
     gamma: Annotated[float, Range(above=0)] = 0.5  # factor per step_size; above 1 for sched.applies_to=batch_size
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        step_size = convert_to_positive_steps(self.step_size, context, "sched.step_size")
+        step_size = convert_to_positive_steps(
+            self.step_size, context, "sched.step_size", is_default=self.step_size == Exponential.step_size
+        )
         return lambda done: self.gamma ** (done / step_size)
 
     def build(self, context: BuildContext) -> Hooks:

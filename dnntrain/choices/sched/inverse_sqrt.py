@@ -27,7 +27,9 @@ class InverseSqrt(Schedule):
     )  # length over which the factor falls to 1/sqrt(2): 10000step, 1ep or 5%
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        timescale = convert_to_positive_steps(self.timescale, context, "sched.timescale")
+        timescale = convert_to_positive_steps(
+            self.timescale, context, "sched.timescale", is_default=self.timescale == InverseSqrt.timescale
+        )
         return lambda done: math.sqrt(timescale / (timescale + done))
 
     def build(self, context: BuildContext) -> Hooks:

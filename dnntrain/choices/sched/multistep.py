@@ -22,7 +22,11 @@ class Multistep(Schedule):
     gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.applies_to=batch_size
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        steps = [convert_to_positive_steps(item, context, "sched.milestones") for item in self.milestones]
+        is_default = self.milestones == Multistep.milestones
+        steps = [
+            convert_to_positive_steps(item, context, "sched.milestones", is_default=is_default)
+            for item in self.milestones
+        ]
         if not steps or steps != sorted(steps):
             milestone_list = ",".join(map(str, self.milestones))
             raise ConfigError(f"sched.milestones=[{milestone_list}] must increase", "use sched.milestones=[30ep,60ep]")

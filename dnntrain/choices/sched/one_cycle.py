@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dnntrain.choices.sched._base import Curve, Schedule, convert_to_steps, get_run_length, make_progress_clock
+from dnntrain.choices.sched._base import Curve, Schedule, get_run_length, make_progress_clock
 from dnntrain.config.fields import Annotated, Fraction, Literal, Positive, Range
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import BuildContext, Hooks, ScheduledParam, ScheduledValue, StepInfo
@@ -63,8 +63,8 @@ class OneCycle(Schedule):
         total = get_run_length(context)
         get_progress = make_progress_clock(context)
         end = total or 1.0
-        warmup = convert_to_steps(self.warmup, context, "sched.warmup")
-        last = end - convert_to_steps(self.cooldown, context, "sched.cooldown")
+        warmup, cooldown = self.measure_ends(context)
+        last = end - cooldown
         momenta = (self.max_momentum, self.base_momentum, self.max_momentum)
 
         def momentum(step_info: StepInfo) -> float:

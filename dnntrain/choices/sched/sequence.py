@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from dnntrain.choices.sched._base import Curve, Schedule, convert_to_steps, get_run_length
+from dnntrain.choices.sched._base import Curve, Schedule, convert_to_steps, fit_lengths, get_run_length
 from dnntrain.choices.sched._schedule_string import ParsedSchedule, parse_schedule
 from dnntrain.config.fields import Annotated, Text
 from dnntrain.errors import ConfigError
@@ -71,6 +71,8 @@ def _compute_stage_starts(
     lengths = [
         None if stage.duration is None else _compute_stage_length(stage.duration, context, length) for stage in stages
     ]
+    if context.fits_durations:
+        lengths = _fit_stages(lengths, context, length)
     stated_length = sum(item for item in lengths if item is not None)
     has_open_stage = None in lengths
     has_whole_steps = context.total_steps > 0 and not context.num_epochs
@@ -90,6 +92,16 @@ def _compute_stage_starts(
         starts.append(float(round(position)) if has_whole_steps else position)
         position += length - stated_length if item is None else item
     return starts
+
+
+def _fit_stages(lengths: list[float | None], context: BuildContext, length: float) -> list[float | None]:
+    """Return the lengths of the stages of a debugging run, which fill the run."""
+    stated = tuple(item for item in lengths if item is not None)
+    open_stages = len(lengths) - len(stated)
+    fitted = iter(fit_lengths(stated, context, length, open_stages))
+    if open_stages:
+        return [None if item is None else next(fitted) for item in lengths]
+    return [item * length / (sum(stated) or 1.0) for item in stated]
 
 
 def _compute_stage_length(duration: Duration, context: BuildContext, length: float) -> float:

@@ -17,7 +17,9 @@ class Step(Schedule):
     gamma: Annotated[float, Range(above=0)] = 0.1  # factor of each fall; above 1 for sched.applies_to=batch_size
 
     def make_curve(self, context: BuildContext, length: float) -> Curve:
-        step_size = convert_to_positive_steps(self.step_size, context, "sched.step_size")
+        step_size = convert_to_positive_steps(
+            self.step_size, context, "sched.step_size", is_default=self.step_size == Step.step_size
+        )
         return lambda done: self.gamma ** (done // step_size)
 
     def build(self, context: BuildContext) -> Hooks:

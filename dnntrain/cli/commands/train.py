@@ -15,13 +15,16 @@ from dnntrain.utils.world import World
 
 def run(arguments: Arguments) -> int:
     """Train the run that the overrides describe."""
+    world = World.from_environ()
+    # A lone process checks the line first of all. Of several ranks, the main one composes for all.
+    composed = compose(arguments.overrides, arguments.config_dir) if not world.is_launched else None
+
     from dnntrain.run.runner import run_training
 
-    world = World.from_environ()
     overrides = add_rank_layout(arguments.overrides, arguments.config_dir, world)
 
     def make_config() -> RunConfig:
-        return decode_config(compose(overrides, arguments.config_dir))
+        return decode_config(composed or compose(overrides, arguments.config_dir))
 
     words = add_config_dir(arguments.config_dir, overrides)
     result = run_training(make_config, world, display=arguments.display, overrides=words)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import dnntrain
 from dnntrain.choices.model.custom import Custom
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
+from dnntrain.config.fields import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
@@ -25,9 +31,9 @@ import torch
 from torch import nn
 
 class Net(nn.Module):
-    def __init__(self, num_classes, channels, height=0, width=0):
+    def __init__(self, num_classes, in_channels, image_height=0, image_width=0):
         super().__init__()
-        self.linear = nn.Linear(channels * height * width, num_classes)
+        self.linear = nn.Linear(in_channels * image_height * image_width, num_classes)
         nn.init.constant_(self.linear.bias, 0.5)
 
     def forward(self, images):
@@ -66,7 +72,7 @@ def test_a_constructor_may_take_any_keyword(write: Write) -> None:
     from torch import nn
     class Any(nn.Sequential):
         def __init__(self, **shape):
-            inputs = shape["channels"] * shape["height"] * shape["width"]
+            inputs = shape["in_channels"] * shape["image_height"] * shape["image_width"]
             super().__init__(nn.Flatten(), nn.Linear(inputs, shape["num_classes"]))
     """
     assert Custom(file=write(source)).build(SHAPE)(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
@@ -110,7 +116,15 @@ def test_either_a_file_or_an_entry_point_is_needed() -> None:
         ("import missing_module_of_nobody", "missing_module_of_nobody"),
         ("x = 1", "defines 0 classes that are a torch.nn.Module: none"),
         (NET + NET.replace("class Net", "class Other"), "defines 2 classes that are a torch.nn.Module: Net, Other"),
-        (NET.replace("height=0", "height, depth"), "needs the arguments depth; dnntrain does not pass them"),
+        (
+            NET.replace("image_height=0", "image_height, depth"),
+            "Net needs the argument depth\n  set model.args.depth=VALUE;",
+        ),
+        # A width or channels of the network are not those of the images.
+        (
+            NET.replace("in_channels, image", "channels, image"),
+            "Net needs the argument channels\n  set model.args.channels=",
+        ),
         (NET.replace("nn.Linear(", "nn.Linear('x', "), "cannot be built: TypeError"),
         (NET.replace("flatten(1)", "flatten(2)"), "does not take images of 3x8x8: RuntimeError"),
         (NET.replace("num_classes)\n        nn", "num_classes + 1)\n        nn"), r"gives of shape (1, 11)"),
@@ -119,6 +133,60 @@ def test_either_a_file_or_an_entry_point_is_needed() -> None:
 )
 def test_faults_of_the_file_are_told(write: Write, source: str, told: str) -> None:
     assert told in refused(Custom(file=write(source)))
+
+
+LAYERS = """
+from torch import nn
+
+class Layers(nn.Sequential):
+    def __init__(self, num_classes, in_channels, width=4, channels=3, *, depths=(1,)):
+        super().__init__(nn.Conv2d(in_channels, width, 3), nn.Conv2d(width, channels * len(depths), 6), nn.Flatten(),
+                         nn.Linear(channels * len(depths), num_classes))
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "sizes"),
+    [({}, [4, 3]), ({"width": 8}, [8, 3]), ({"width": 8, "channels": 5}, [8, 5]), ({"depths": [1, 1]}, [4, 6])],
+)
+def test_arguments_of_the_network_come_from_model_args(write: Write, args: dict[str, Any], sizes: list[int]) -> None:
+    model = Custom(file=write(LAYERS), args=Arguments(args)).build(SHAPE)
+    assert [model[0].out_channels, model[1].out_channels] == sizes  # type: ignore[index]
+    assert model[0].in_channels == 3  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"widht": 8}, "model.args.widht: Layers of model.file="),
+        ({"widht": 8}, "does not have this argument; did you mean 'width'?"),
+        ({"num_classes": 8}, "model.args.num_classes cannot be set, because the data sets it"),
+    ],
+)
+def test_an_argument_that_the_class_does_not_take_is_named(write: Write, args: dict[str, Any], message: str) -> None:
+    assert message in refused(Custom(file=write(LAYERS), args=Arguments(args)))
+
+
+def test_arguments_are_typed_one_by_one_or_as_a_mapping(write: Write) -> None:
+    base = ["model=custom", f"model.file={write(LAYERS)}"]
+    configs = [
+        compose([*base, "model.args.width=8", "model.args.depths=[1,2]"]),
+        compose([*base, "model.args={width: 8, depths: [1, 2]}"]),
+    ]
+    assert configs[0]["model"]["args"] == configs[1]["model"]["args"] == {"width": 8, "depths": [1, 2]}
+    assert decode_config(configs[0]).model.args == Arguments({"width": 8, "depths": [1, 2]})  # type: ignore[attr-defined]
+    assert decode_config(compose(base)).model.args == Arguments()  # type: ignore[attr-defined]
+
+
+def test_the_networks_of_the_models_page_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python file=net.py\n(.*?)```", page, re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(source)
+    lines = re.findall(r"^dnntrain (model=custom .*)$", page, re.M)
+    results = [dnntrain.train(*line.split(), "train.cpu_threads=1", display="quiet") for line in lines]
+    assert [result["parameters"] for result in results] == [6090, 21770]
+    assert all(result["value"] > 0.8 for result in results)
 
 
 def test_a_misspelled_class_gets_the_nearest_name(write: Write) -> None:

@@ -39,9 +39,9 @@ import torch
 
 
 class Net(torch.nn.Module):
-    def __init__(self, num_classes, channels, height, width):
+    def __init__(self, num_classes, in_channels, image_height, image_width):
         super().__init__()
-        self.head = torch.nn.Linear(channels * height * width, num_classes)
+        self.head = torch.nn.Linear(in_channels * image_height * image_width, num_classes)
 
     def forward(self, images):
         images = images.flatten(1)
@@ -80,8 +80,8 @@ def test_a_network_that_only_one_backend_takes_is_refused_with_the_other(
 
 def test_weights_alone_are_refused_where_no_layer_is_linear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "net.py").write_text(
-        "from torch import nn\n\n\ndef net(num_classes, channels):\n"
-        "    return nn.Sequential(nn.Conv2d(channels, num_classes, 8), nn.Flatten())\n"
+        "from torch import nn\n\n\ndef net(num_classes, in_channels):\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, num_classes, 8), nn.Flatten())\n"
     )
     words = ["model=custom", f"model.file={tmp_path}/net.py", "model.name=net"]
     assert main(["plan", "quant=int8_weight_only", *words]) == 2

@@ -1,0 +1,173 @@
+"""`debug=fast` passes with every choice of every group, and with every experiment: durations are fitted to its three steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import idx_bytes, write_images
+
+import dnntrain
+from dnntrain.choices.data import cifar10, cifar100
+from dnntrain.config.groups import GROUPS, LISTS
+from dnntrain.config.registry import load_registry
+from dnntrain.errors import ConfigError
+
+#: What a choice needs besides its name. A choice of a group, never a length.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "model=custom": ("model.file=net.py",),
+    "model=torchvision": ("model.name=squeezenet1_1", "data=synthetic", "data.size=32"),
+    "model=timm": ("model.name=test_resnet", "data=synthetic", "data.size=32"),
+    "data=cifar10": ("data.root=cifar10",),
+    "data=cifar100": ("data.root=cifar100",),
+    "data=mnist": ("data.root=idx",),
+    "data=fashion_mnist": ("data.root=idx",),
+    "data=image_folder": ("data.root=photos", "data.image_size=8"),
+    "experiment=cifar10": ("data.root=cifar10", "model=small_cnn"),
+    "experiment=cifar100": ("data.root=cifar100", "model.depth=10", "model.width_factor=1"),
+    "experiment=imagenet_folder": ("data.root=photos", "data.image_size=32", "model.name=squeezenet1_1"),
+    "experiment=fashion_best": ("data.root=idx", "model.widths=[8,8,8]"),
+    **{f"experiment=fashion_{name}": ("data.root=idx",) for name in ("baseline", "fast", "mnist")},
+    "reg=drop_path": ("model=vit_tiny",),
+    "reg=dropblock": ("model=resnet20", "model.width=4"),
+    "optim=schedule_free": ("sched=constant",),
+    "parallel=auto": (),
+}
+NORMED = ("model=resnet20", "model.width=4")
+TEACHER = ("distill.teacher=teacher",)
+
+#: Choices that a machine without a GPU, without Slurm or with one process cannot run.
+ELSEWHERE = {
+    *("quant=float8", "quant=float8_training", "precision=fp16", "launch=slurm"),
+    *(f"parallel={name}" for name in ("ddp", "fsdp", "hsdp", "tp", "pp")),
+}
+
+NET = """
+import torch
+class Net(torch.nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(torch.nn.Flatten(), torch.nn.LazyLinear(num_classes))
+"""
+
+
+def list_choices() -> list[str]:
+    registry = load_registry()
+    return [f"{group}={name}" for group in GROUPS for name in registry.list_names(group)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small data set of each format, a network and a teacher."""
+    folder = tmp_path_factory.mktemp("debug")
+    (folder / "net.py").write_text(NET.replace("LazyLinear(", "Linear(64, "))
+    (folder / "idx").mkdir()
+    random = np.random.default_rng(0)
+    for prefix, count in (("train", 160), ("t10k", 40)):
+        images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        (folder / "idx" / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (folder / "idx" / f"{prefix}-labels-idx1-ubyte").write_bytes(
+            idx_bytes((np.arange(count) % 10).astype(np.uint8))
+        )
+    for name, spec in (("cifar10", cifar10.SPEC), ("cifar100", cifar100.SPEC)):
+        (folder / name).mkdir()
+        for file in (*spec.train_files, *spec.test_files):
+            labels = np.repeat((np.arange(160) % 10).astype(np.uint8)[:, None], spec.label_bytes, axis=1)
+            pixels = random.integers(0, 256, (160, 3072), dtype=np.uint8)
+            np.concatenate([labels, pixels], axis=1).tofile(folder / name / file)
+    write_images(folder / "photos", count=80)
+    return folder
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def add_needs(choice: str) -> list[str]:
+    """The line of one choice: the choice, its needs, and debug=fast."""
+    group, _, name = choice.partition("=")
+    words = [f"{group}=[{name}]" if group in LISTS else choice, *NEEDS.get(choice, ())]
+    if group == "norm" and name != "none":
+        words += NORMED
+    if group == "distill" and name not in ("none", "mean_teacher"):
+        words += TEACHER
+    if choice in ("distill=fitnet", "distill=attention_transfer"):
+        words += ["distill.layers=[layers.0]"]
+    return words if group == "debug" else [*words, "debug=fast"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("choice", [choice for choice in list_choices() if choice not in ELSEWHERE])
+def test_debug_fast_trains_with_every_choice(choice: str, here: Path, tmp_path: Path) -> None:
+    if choice.startswith("distill=") and not (here / "teacher").is_dir():
+        dnntrain.train("debug=fast", "run_dir=teacher", "log.report=false", display="quiet")
+    line = [*add_needs(choice), "log.report=false", f"run_dir={tmp_path}/run"]
+    assert dnntrain.train(*line, display="quiet")["status"] == "done", line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([f"sched={name}"] for name in load_registry().list_names("sched")),
+        ["average=[swa]"],
+        ["quant=qat"],
+        # Lengths of the long run that is tried: longer than three steps, or less than one.
+        ["sched.warmup=5ep"],
+        ["sched.warmup=5ep", "sched.cooldown=50step"],
+        ["sched=one_cycle", "sched.warmup=1ep", "sched.cycle_momentum=true", "optim=sgd"],
+        ["sched=wsd", "sched.warmup=3ep", "sched.cooldown=40ep"],
+        ["sched=exponential", "sched.step_size=1%"],
+        ["sched=multistep", "sched.milestones=[1%,30ep,60ep]"],
+        ["sched=sequence", "sched.stages=[linear:5ep,cosine]"],
+        ["sched=sequence", "sched.stages=[linear:5ep,cosine:20ep]"],
+        ["sched=sequence", "sched.stages=[linear:500step,constant,cosine:500step]"],
+        ["sched=step", "sched.step_size=30%", "train.duration=1step"],
+        ["average=[swa]", "average.swa.every=5ep", "average.swa.start_fraction=0.9"],
+        ["quant=qat", "quant.start=5ep"],
+    ],
+    ids=" ".join,
+)
+def test_durations_are_fitted_to_a_debugging_run(words: list[str]) -> None:
+    plan = dnntrain.plan("debug=fast", *words)
+    assert plan.total_steps == (1 if "train.duration=1step" in words else 3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sched=exponential"],
+        ["sched=inverse_sqrt"],
+        ["sched=step"],
+        ["sched=multistep"],
+        ["sched=cosine_restarts"],
+        ["average=[swa]", "average.swa.every=1step"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_default_of_less_than_a_step_is_one_step(words: list[str], steps: int) -> None:
+    assert dnntrain.plan(*words, f"train.duration={steps}step").total_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sched=exponential", "sched.step_size=1%"], r"sched.step_size=1% of the 3 steps of train.duration must be"),
+        (["sched.warmup=5ep"], r"sched.warmup=5ep is \d+ steps, but the run has 3"),
+        (["average=[swa]"], r"average.swa.every=1ep leaves no weights to average"),
+        (["quant=qat", "quant.start=5ep"], r"quant.start=5ep: no step is trained with rounding"),
+    ],
+)
+def test_other_runs_reject_a_typed_duration_that_does_not_fit(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dnntrain.plan(*words, "train.duration=3step")
+
+
+def test_the_rates_of_a_fitted_warm_up_rise_to_the_base_rate() -> None:
+    plan = dnntrain.plan(
+        "debug=fast", "sched=constant", "sched.warmup=5ep", "sched.warmup_start_factor=0", "optim.lr=1"
+    )
+    assert plan.schedule["lr"] == (0.0, 0.5, 1.0)
