@@ -206,9 +206,8 @@ def _open_trainer(
     session: Session, directory: RunDirectory | None, folder: Path, start: RunStart, display: Display, warn: Say
 ) -> tuple[Trainer, list[Tracker]]:
     """Build the trainer, restore the checkpoint that the run starts from, and open the trackers and the display."""
-    from dnntrain.display.run_progress import RunProgress, make_header
+    from dnntrain.display.run_progress import RunProgress
     from dnntrain.run.background_tracker import BackgroundTracker
-    from dnntrain.training.restore import restore_trainer
     from dnntrain.training.trainer import TrainerOutputs, build_trainer
 
     trackers: list[Tracker] = (
@@ -223,20 +222,40 @@ def _open_trainer(
         tick=run_progress.tick,
     )
     trainer = build_trainer(session.setup, start.digests, outputs)
+    try:
+        _prepare_trainer(session, trainer, trackers, start, folder, display, directory is not None)
+    except BaseException:
+        trainer.metrics.close()
+        raise
+    run_progress.attach(trainer)
+    return trainer, trackers
+
+
+def _prepare_trainer(
+    session: Session,
+    trainer: Trainer,
+    trackers: Sequence[Tracker],
+    start: RunStart,
+    folder: Path,
+    display: Display,
+    writes_rows: bool,
+) -> None:
+    """Restore the checkpoint that the run starts from, and start the trackers and the display."""
+    from dnntrain.display.run_progress import make_header
+    from dnntrain.training.restore import restore_trainer
+
     extension: dict[str, str] | None = None
     if start.checkpoint is not None:
         has_changed = start.checkpoint.digests.config != start.digests.config
         extension = restore_trainer(trainer, start.checkpoint, folder, has_changed=has_changed)
         display.show_message(f"resuming from step {trainer.loop.progress.step} of {start.checkpoint.path}")
-    elif directory is not None:
+    elif writes_rows:
         trainer.metrics.truncate_to(0)
     for tracker in trackers:
         tracker.start(str(folder), session.config.resolved)
     display.start(make_header(session.plan, str(folder), trainer.evaluator.best))
-    run_progress.attach(trainer)
     if extension is not None:
         trainer.metrics.write_row("event", trainer.loop.progress.step, extension)
-    return trainer, trackers
 
 
 def _close_trainer(trainer: Trainer, trackers: Sequence[Tracker], result: RunResult) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -182,25 +183,29 @@ def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) ->
     )
     saving = build_checkpointer(setup, model, digests, timer, outputs)
     evaluation = build_evaluator(setup, place, model, executor, saving, progress, timer, outputs)
-    training_batches = partial(iterate_training_batches, pipeline, empty=executor.empty_batch)
-    bind_hooks(setup.hooks, TrainerHandles(model.model, model.optimizers, training_batches, place.collectives))
-    saving.states.update(list_states(setup, model, executor, saving, evaluation, progress))
-    loop = build_loop(setup, place, model, executor, pipeline, saving, evaluation, progress, outputs)
-    return Trainer(
-        loop.loop,
-        model.model,
-        executor.compute_outputs,
-        setup.hooks,
-        saving.states,
-        evaluation.metrics,
-        evaluation.evaluator,
-        saving.checkpointer,
-        loop.signals,
-        pipeline,
-        timer,
-        evaluation.make_batches,
-        loop.guard_runner,
-    )
+    with ExitStack() as on_error:
+        on_error.callback(evaluation.metrics.close)
+        training_batches = partial(iterate_training_batches, pipeline, empty=executor.empty_batch)
+        bind_hooks(setup.hooks, TrainerHandles(model.model, model.optimizers, training_batches, place.collectives))
+        saving.states.update(list_states(setup, model, executor, saving, evaluation, progress))
+        loop = build_loop(setup, place, model, executor, pipeline, saving, evaluation, progress, outputs)
+        trainer = Trainer(
+            loop.loop,
+            model.model,
+            executor.compute_outputs,
+            setup.hooks,
+            saving.states,
+            evaluation.metrics,
+            evaluation.evaluator,
+            saving.checkpointer,
+            loop.signals,
+            pipeline,
+            timer,
+            evaluation.make_batches,
+            loop.guard_runner,
+        )
+        on_error.pop_all()
+    return trainer
 
 
 def place_rank(setup: RunSetup) -> RankPlace:

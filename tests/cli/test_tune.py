@@ -103,7 +103,7 @@ def test_a_step_that_was_held_up_does_not_count() -> None:
 
 def test_sizes_end_where_the_estimate_is_above_the_memory_of_the_machine() -> None:
     session = open_session(decode_config(compose(["train.max_examples=320"])), World())
-    small = replace(session, hardware=replace(session.hardware, memory_bytes=1))
+    small = replace(session, hardware=replace(session.hardware, memory_bytes=2**21))
     with pytest.raises(DnntrainError, match="not even the smallest"):
         find_batch_size(small, 8, 64, 1)
 

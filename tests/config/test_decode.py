@@ -111,6 +111,8 @@ def test_a_choice_whose_knob_is_called_name_is_known_by_what_was_chosen(
     source = """
 from dataclasses import dataclass
 
+from torch import nn
+
 from dnntrain.protocols import ModelChoice
 
 @dataclass(frozen=True)
@@ -118,7 +120,9 @@ class Named(ModelChoice):
     name: str = "resnet18"  # which of many
 
     def build(self):
-        return self.name
+        model = nn.Identity()
+        model.label = self.name
+        return model
 """
     write_plugin(tmp_path, "named_plugin")
     write(
@@ -133,8 +137,8 @@ class Named(ModelChoice):
     monkeypatch.syspath_prepend(str(tmp_path))
     container = compose(["model=named", "model.name=small_cnn"])
     assert (container["model"], container["name"]) == ({"name": "small_cnn"}, "named-digits")
-    assert decode_config(container).model.build() == "small_cnn"
-    assert decode_config(compose(["model=other"])).model.build() == "other"
+    assert decode_config(container).model.build().label == "small_cnn"
+    assert decode_config(compose(["model=other"])).model.build().label == "other"
 
 
 def _changed(container: dict[str, Any], key: str, value: Any) -> dict[str, Any]:

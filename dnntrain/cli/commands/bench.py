@@ -12,10 +12,7 @@ from dnntrain.inference.option_values import BenchRuntime
 
 
 def run(arguments: Arguments) -> int:
-    """Print a table or, with --json, one object.
-
-    Also write a CSV file and a picture if the line names them.
-    """
+    """Print a table or, with --json, one object. Also write a CSV file and a picture if the line names them."""
     from dnntrain.bench.candidates import check_has_run, make_candidates
     from dnntrain.bench.measure import check_threads, measure_candidates
     from dnntrain.bench.tables import check_output_file, format_table, write_csv, write_picture
