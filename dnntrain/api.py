@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_config
 from dnntrain.config.rank_layout import add_rank_layout
+from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import ModelSpec
 from dnntrain.utils.downloads import forbid_downloads
@@ -45,7 +45,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, display: str = 
 
         world = World.from_environ()
         overrides = tuple(add_rank_layout(overrides, config_dir, world))
-        config = decode_config(compose(overrides, config_dir))
+        config = decode_new_run(compose(overrides, config_dir), world)
         words = add_config_dir(config_dir, overrides)
         return run_training(lambda: config, world, display=display, overrides=words).as_json()
 
@@ -54,9 +54,10 @@ def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
     """Return the plan of `train` with these overrides."""
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
-    config = drop_init_weights_if_resuming(decode_config(compose(list(overrides), config_dir)))
+    world = World.from_environ()
+    config = decode_new_run(compose(list(overrides), config_dir), world, plan_only=True)
     with forbid_downloads("dnntrain plan downloads nothing"):
-        return open_session(config, World.from_environ(), plan_only=True).plan
+        return open_session(drop_init_weights_if_resuming(config), world, plan_only=True).plan
 
 
 def load(run: str | Path, *, trust: bool = False) -> TrainedModel:

@@ -11,7 +11,8 @@ from pathlib import Path
 from dnntrain.bench.measure import Candidate
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.export.formats import get_format
-from dnntrain.export.open_export import is_export, open_export
+from dnntrain.export.manifest import is_export
+from dnntrain.export.open_export import open_export
 from dnntrain.inference.load import check_effect
 from dnntrain.inference.run_args import check_run
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from dnntrain.bench.measure import BenchResult, Candidate, find_fastest, measure_candidates
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from dnntrain.export.manifest import MANIFEST_NAME, Manifest, check_target, read_manifest, write_manifest
 from dnntrain.inference.export_run import (
     ExportSource,
     atomic_output_dir,
-    check_target,
     get_installed_format,
     write_export,
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from dnntrain.utils.files import open_file
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def compute_weights_digest(model: nn.Module) -> str:
@@ -20,8 +21,10 @@ def compute_weights_digest(model: nn.Module) -> str:
     return compute_tensors_digest(model.state_dict())
 
 
-def compute_tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+def compute_tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of the names and bytes of `tensors`."""
+    import torch  # here, because digests of files need no torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())

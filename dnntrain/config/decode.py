@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dnntrain.config.convert import convert_text, convert_value, to_plain
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
 from dnntrain.config.key_table import get_root_fields, get_section_fields
 from dnntrain.config.registry import Choice, Registry, load_registry
-from dnntrain.config.run_config import ROOT_KEYS, SECTIONS, RunConfig
+from dnntrain.config.run_config import LIGHT_GROUPS, ROOT_KEYS, SECTIONS, LightConfig, RunConfig
 from dnntrain.config.safety import find_key_problem
 from dnntrain.config.schema import FieldSchema
 from dnntrain.config.yaml_io import format_path
@@ -36,6 +36,23 @@ def decode_config(container: Mapping[str, Any], choice_registry: Registry | None
     """
     decoder = _Decoder(container, choice_registry or load_registry())
     return decoder.make_run_config()
+
+
+def decode_light_config(
+    container: Mapping[str, Any], choice_registry: Registry | None = None
+) -> tuple[LightConfig, dict[str, dict[str, Any]]]:
+    """Return the part of the configuration whose modules import no torch, and constants of all choices.
+
+    The constants are the literal class variables of each choice, by its setting as typed:
+    `norm=sync`, `reg.dropout`. Raises ConfigError that lists every mistake of the whole
+    configuration with its path.
+    """
+    decoder = _Decoder(container, choice_registry or load_registry())
+    constants = {
+        f"{key}={decoder.choice_names[key]}" if key in SINGLE else key: choice.schema.constants
+        for key, choice in decoder.choice_by_key.items()
+    }
+    return decoder.make_light_config(), constants
 
 
 def decode_to_plain(
@@ -158,17 +175,25 @@ class _Decoder:
 
     def make_run_config(self) -> RunConfig:
         """Return the typed form; this imports the modules of the chosen choices."""
-        values: dict[str, Any] = dict(self.values[""])
-        for section, section_class in SECTIONS.items():
-            values[section] = self._construct_dataclass(section, section_class)
-        for group in SINGLE:
-            values[group] = self._build_choice(group)
+        values = self._build_values(SINGLE)
         for group in LISTS:
             keys = [key for key in self.choice_by_key if key.startswith(f"{group}.")]
             values[group] = {key.partition(".")[2]: self._build_choice(key) for key in keys}
         if self.mistakes:
             raise ConfigError.from_mistakes(self.mistakes)
         return RunConfig(**values, resolved=self.to_container())
+
+    def make_light_config(self) -> LightConfig:
+        """Return the typed form of the sections and of the groups without torch."""
+        values = self._build_values(LIGHT_GROUPS)
+        if self.mistakes:
+            raise ConfigError.from_mistakes(self.mistakes)
+        return LightConfig(**values, resolved=self.to_container())
+
+    def _build_values(self, groups: Sequence[str]) -> dict[str, Any]:
+        """Return the values of the root, of the sections, and of single groups."""
+        sections = {name: self._construct_dataclass(name, section) for name, section in SECTIONS.items()}
+        return {**self.values[""], **sections, **{group: self._build_choice(group) for group in groups}}
 
     def _check_root(self, container: Mapping[str, Any]) -> None:
         known_keys = [*ROOT_KEYS, *SECTIONS, *SINGLE, *LISTS, "choices"]

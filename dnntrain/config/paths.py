@@ -36,18 +36,19 @@ def find_paths(container: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for group, key in _PATHS:
         section = container.get(group, {}) if group else container
         value = section.get(key)
-        if any(map(_is_path, value if isinstance(value, list) else [value])):
+        if any(map(is_path, value if isinstance(value, list) else [value])):
             yield f"{group}.{key}".lstrip("."), value
 
 
-def _is_path(value: Any) -> bool:
+def is_path(value: Any) -> bool:
+    """Return whether the value of such a setting is a path, and not a library's model."""
     return isinstance(value, str) and value != "" and not value.startswith(_LIBRARIES)
 
 
 def _make_absolute(value: Any) -> Any:
     if isinstance(value, list):
         return [_make_absolute(item) for item in value]
-    if not _is_path(value):
+    if not is_path(value):
         return value
     try:
         return str(Path(value).expanduser().absolute())

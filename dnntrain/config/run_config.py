@@ -136,32 +136,21 @@ class RootSection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(RootSection):
-    """Everything that a run depends on.
+class LightConfig(RootSection):
+    """The part of a configuration that is built before torch is imported, to find mistakes early.
 
-    `resolved` holds the same values as plain containers, as written to config.yaml. It also holds
-    `choices`: the name chosen in each group, which can be a preset (`model: resnet56`; `model`
-    itself is then a `resnet_cifar`). `choices` determines the module that builds a group, and names
-    the run; it is not part of the digest.
+    `resolved` holds the values of the whole configuration as plain containers, as written to
+    config.yaml. It also holds `choices`: the name chosen in each group, which can be a preset
+    (`model: resnet56`; `model` itself is then a `resnet_cifar`). `choices` determines the module
+    that builds a group, and names the run; it is not part of the digest.
     """
 
     task: Task
     data: DataChoice
-    model: ModelChoice
-    norm: NormChoice
-    optim: OptimChoice
     sched: SchedChoice
-    quant: QuantChoice
-    distill: DistillChoice
-    prune: PruneChoice
     precision: PrecisionChoice
     parallel: ParallelChoice
     launch: LaunchChoice
-    augment: Mapping[str, AugmentChoice] = field(default_factory=dict)
-    reg: Mapping[str, RegChoice] = field(default_factory=dict)
-    average: Mapping[str, AverageChoice] = field(default_factory=dict)
-    monitor: Mapping[str, MonitorChoice] = field(default_factory=dict)
-    track: Mapping[str, TrackChoice] = field(default_factory=dict)
     train: TrainSection = field(default_factory=TrainSection)
     eval: EvalSection = field(default_factory=EvalSection)
     checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
@@ -173,6 +162,23 @@ class RunConfig(RootSection):
     def is_debugging(self) -> bool:
         """Whether `debug=` lays a short run over the settings."""
         return bool(self.resolved["choices"]["debug"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(LightConfig):
+    """Everything that a run depends on. `resolved` holds the same values as plain containers."""
+
+    model: ModelChoice
+    norm: NormChoice
+    optim: OptimChoice
+    quant: QuantChoice
+    distill: DistillChoice
+    prune: PruneChoice
+    augment: Mapping[str, AugmentChoice] = field(default_factory=dict)
+    reg: Mapping[str, RegChoice] = field(default_factory=dict)
+    average: Mapping[str, AverageChoice] = field(default_factory=dict)
+    monitor: Mapping[str, MonitorChoice] = field(default_factory=dict)
+    track: Mapping[str, TrackChoice] = field(default_factory=dict)
 
     def name_choices(self, *groups: str) -> dict[str, Choice]:
         """Return the choices of `groups`, or of all groups, by their setting.
@@ -197,6 +203,9 @@ SECTIONS: dict[str, type] = {
     "log": LogSection,
     "cluster": ClusterSection,
 }
+
+#: The groups whose modules import no torch.
+LIGHT_GROUPS = ("task", "data", "sched", "precision", "parallel", "launch")
 
 #: Root keys with plain values; RootSection defines their types.
 ROOT_KEYS: tuple[str, ...] = tuple(field.name for field in fields(RootSection))

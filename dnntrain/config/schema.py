@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -55,6 +55,7 @@ class ChoiceSchema:
     path: Path
     label_key: str | None = None  # the key whose value names a run in place of the choice
     protocols: frozenset[str] = frozenset()
+    constants: dict[str, Any] = field(default_factory=dict)  # the class variables that are literals
 
 
 @cache
@@ -74,7 +75,8 @@ def read_choice_schema(path: Path) -> ChoiceSchema:
         )
     node = choice_nodes[0]
     fields, protocols = _read_fields(node, tree, path), frozenset(_find_protocols(node, tree, path))
-    return ChoiceSchema(node.name, _get_doc_first_line(node), fields, path, _read_label_key(node), protocols)
+    constants = _read_constants(node, tree, path)
+    return ChoiceSchema(node.name, _get_doc_first_line(node), fields, path, _read_label_key(node), protocols, constants)
 
 
 def read_class_fields(path: Path, name: str) -> dict[str, FieldSchema]:
@@ -118,6 +120,21 @@ def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, 
             line=item.lineno,
         )
     return fields
+
+
+def _read_constants(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, Any]:
+    """Return the class variables that are literals, of the class and of its bases."""
+    constants: dict[str, Any] = {}
+    for name in _list_base_names(node):
+        if _find_import(name, tree) not in _FIELDLESS_MODULES:
+            constants.update(_read_constants(*_find_class(name, tree, path)))
+    for item in node.body:
+        if isinstance(item, ast.AnnAssign) and "ClassVar" in ast.unparse(item.annotation) and item.value is not None:
+            try:
+                constants[ast.unparse(item.target)] = ast.literal_eval(item.value)
+            except ValueError:
+                continue
+    return constants
 
 
 def _read_label_key(node: ast.ClassDef) -> str | None:

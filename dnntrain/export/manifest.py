@@ -14,13 +14,16 @@ from typing import Any
 from dnntrain import __version__
 from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.checkpoint.model_spec import decode_model_spec
-from dnntrain.errors import CheckpointError
+from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import ModelSpec
 from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS
 from dnntrain.utils.files import parse_json, read_bytes, to_strict_json, write_json
 from dnntrain.utils.sealed_json import is_sealed, seal_json
 
 MANIFEST_NAME = "manifest.json"
+
+#: The suffixes of model files.
+EXPORT_SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
 #: The version of the manifest's layout; other versions are not read.
 SCHEMA_VERSION = 1
@@ -170,3 +173,18 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
                 f"{path} is damaged or was altered: its sha256 differs from the one in {MANIFEST_NAME}",
                 _EXPORT_AGAIN_HINT,
             )
+
+
+def is_export(path: Path) -> bool:
+    """Return whether `path` is the folder of an export, or a model file."""
+    return (path.is_dir() and (path / MANIFEST_NAME).is_file()) or (path.is_file() and path.suffix in EXPORT_SUFFIXES)
+
+
+def check_target(target: Path) -> None:
+    """Check that `target` is free, or an export. Raises ConfigError if not."""
+    if (
+        target.exists()
+        and not (target / MANIFEST_NAME).is_file()
+        and not (target.is_dir() and not any(target.iterdir()))
+    ):
+        raise ConfigError(f"path={target} exists and is not an export", "name a new folder")

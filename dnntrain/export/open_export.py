@@ -13,8 +13,6 @@ from dnntrain.export import onnx_files
 from dnntrain.export.formats import Runner, check_installed, get_format
 from dnntrain.export.manifest import EMBEDDED_NAME, MANIFEST_NAME, Manifest, parse_manifest, read_manifest, verify_files
 
-_SUFFIXES = (".onnx", ".pt2", ".safetensors")
-
 
 @dataclass(frozen=True)
 class ExportHandle:
@@ -62,11 +60,6 @@ class RunnerModule(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self._run(inputs)
-
-
-def is_export(path: Path) -> bool:
-    """Return whether `path` is the folder of an export, or a model file."""
-    return (path.is_dir() and (path / MANIFEST_NAME).is_file()) or (path.is_file() and path.suffix in _SUFFIXES)
 
 
 def open_export(path: Path) -> ExportHandle:

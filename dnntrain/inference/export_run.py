@@ -31,7 +31,7 @@ from dnntrain.export.formats import (
     get_format,
     resolve_device,
 )
-from dnntrain.export.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from dnntrain.export.manifest import Manifest, check_target, read_manifest, write_manifest
 from dnntrain.export.open_export import open_export
 from dnntrain.export.parity import MIN_AGREEMENT, Parity, measure_parity
 from dnntrain.inference.evaluate_run import DataSplit, load_data_splits
@@ -203,16 +203,6 @@ def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float, e
             f"{parity.part} split, more than quant.max_metric_drop={max_drop}",
             f"{advice}allow it with quant.max_metric_drop",
         )
-
-
-def check_target(target: Path) -> None:
-    """Check that `target` is free, or an export. Raises ConfigError if not."""
-    if (
-        target.exists()
-        and not (target / MANIFEST_NAME).is_file()
-        and not (target.is_dir() and not any(target.iterdir()))
-    ):
-        raise ConfigError(f"path={target} exists and is not an export", "name a new folder")
 
 
 def _is_running(pid: str) -> bool:

@@ -16,10 +16,11 @@ from dnntrain.config.compose import compose
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.formats import detect_hardware, get_format, resolve_device
-from dnntrain.export.open_export import RunnerModule, is_export, open_export
+from dnntrain.export.manifest import is_export
+from dnntrain.export.open_export import RunnerModule, open_export
 from dnntrain.export.rebuild import build_network
 from dnntrain.inference.data_root import remove_data_root, restore_data_root
-from dnntrain.inference.run_args import MODEL_GROUPS, check_run, decode_foreign, open_run_config
+from dnntrain.inference.run_args import MODEL_GROUPS, check_card, check_run, decode_foreign, open_run_config
 from dnntrain.protocols import Batch, ModelSpec
 from dnntrain.utils.hardware import get_default_threads, get_device_type, get_torch_device, probe_hardware, use_threads
 from dnntrain.utils.sealed_json import read_sealed_json
@@ -72,10 +73,7 @@ def load_run(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> 
     """
     check_run(path)
     check_effect(overrides)
-    if not (path / "config.json").is_file():
-        raise CheckpointError(
-            f"{path} holds no finished model: config.json is missing", f"finish it with: dnntrain resume {path}"
-        )
+    check_card(path)
     card = read_card(path)
     spec = parse_model_spec(card)
     config = open_run_config(path, overrides, trust=trust)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import DataError
-from dnntrain.input.image_files import decode_in_batches, find_image_files
+from dnntrain.input.image_files import decode_in_batches
+from dnntrain.input.image_paths import find_image_files
 from dnntrain.utils.hardware import count_cores
 
 if TYPE_CHECKING:

@@ -17,7 +17,10 @@ from dnntrain.config.decode import decode_config
 from dnntrain.config.groups import LISTS, SINGLE
 from dnntrain.config.run_config import RunConfig
 from dnntrain.config.saved_config import CONFIG_NAME, read_saved_config
-from dnntrain.errors import ConfigError
+from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.export.manifest import is_export
+from dnntrain.nn.model_paths import has_checkpoint
+from dnntrain.utils.hardware import probe_hardware_without_torch
 from dnntrain.utils.suggest import suggest_run
 from dnntrain.utils.words import read_words
 
@@ -44,6 +47,33 @@ def check_run(path: Path) -> None:
         raise ConfigError(f"{path} does not exist", suggest_run(path))
     if not (path / CONFIG_NAME).is_file():
         raise ConfigError(f"{path} is not a run directory: it has no {CONFIG_NAME}", suggest_run(path))
+
+
+def check_model(path: Path, overrides: Sequence[str] = ()) -> None:
+    """Check that `path` is an export or a run with a model, and that the device of `overrides` may exist.
+
+    A run that is not done has a model if it has a checkpoint. This needs no torch, and reads no
+    configuration. Raises ConfigError or CheckpointError if not.
+    """
+    for word in overrides:
+        if word.lstrip("+").startswith("device="):
+            probe_hardware_without_torch(word.partition("=")[2])
+    if is_export(path):
+        return
+    check_run(path)
+    if not has_checkpoint(path):
+        check_card(path)
+
+
+def check_card(path: Path) -> None:
+    """Check that the run directory `path` has config.json, the description of a model.
+
+    Raises CheckpointError if not.
+    """
+    if not (path / "config.json").is_file():
+        raise CheckpointError(
+            f"{path} holds no finished model: config.json is missing", f"finish it with: dnntrain resume {path}"
+        )
 
 
 def open_run_config(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> RunConfig:

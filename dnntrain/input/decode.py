@@ -10,15 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from dnntrain.errors import DataError
 from dnntrain.input.resize import fit_image
 from dnntrain.protocols.image_reading import ImageReading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 _PLAIN = ImageReading()
 
@@ -152,6 +150,8 @@ def _convert_to_8_bit(picture: Image, max_value: float | None, name: str) -> Ima
 
 
 def _convert_to_tensor(picture: Image, channels: int) -> Tensor:
+    import torch
+
     width, height = picture.size
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return pixels.view(height, width, channels).permute(2, 0, 1)

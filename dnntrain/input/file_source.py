@@ -6,11 +6,10 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dnntrain.errors import DataError
 from dnntrain.input.decode import decode_image, read_image
@@ -18,6 +17,9 @@ from dnntrain.input.resize import crop_random
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.rng import Key
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PLAIN = ImageReading()
 
@@ -69,6 +71,8 @@ class FileSource:
         return str(self.paths[index])
 
     def _decode_all(self) -> Tensor:
+        import torch
+
         channels_last_images = torch.zeros(len(self), *self.size, self.channels, dtype=torch.uint8)
         images = channels_last_images.permute(0, 3, 1, 2)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dnntrain.errors import DataError
 from dnntrain.protocols import InputSpec, TargetSpec
 from dnntrain.utils.rng import Index
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Source(Protocol):
@@ -78,6 +79,8 @@ class ArraySource:
     """
 
     def __init__(self, images: Tensor, labels: NDArray[np.int64], name: str) -> None:
+        import torch
+
         self.images = (
             images.contiguous(memory_format=torch.channels_last) if images.shape[1] > 1 else images.contiguous()
         )

@@ -37,6 +37,11 @@ def find_model_file(path: Path) -> tuple[Path, ModelFileKind]:
     raise CheckpointError(f"{path} is not a model file: {_describe_content(start)}", FILE_KINDS_HINT)
 
 
+def has_checkpoint(path: Path) -> bool:
+    """Return whether the folder `path` is a run with a checkpoint, which holds a model before the run ends."""
+    return any((path / "checkpoints" / name).is_file() for name in ("LAST", "BEST"))
+
+
 def _resolve_path(path: Path) -> Path:
     if path.is_dir():
         weights_path = path / "model.safetensors"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dnntrain.config.run_config import RunConfig
+from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import AugmentChoice, BuildContext, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, BatchSizeSchedule, EpochSchedule
@@ -69,7 +69,7 @@ def _walk_epochs(config: RunConfig, context: BuildContext, examples: int) -> Bat
     return BatchSizeSchedule(replace(timetable, changes=tuple(changes)), size, min(factors), max(factors))
 
 
-def is_batch_size_scheduled(config: RunConfig) -> bool:
+def is_batch_size_scheduled(config: LightConfig) -> bool:
     """Return True if the schedule sets the batch size."""
     return ScheduledParam.BATCH_SIZE in config.sched.scheduled_params
 

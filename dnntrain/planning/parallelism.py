@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dnntrain.config.run_config import RunConfig
+from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims, partition_costs
 from dnntrain.errors import ConfigError
 from dnntrain.input.sampler import BatchSchedule, PositionRange
@@ -23,17 +23,28 @@ from dnntrain.utils.world import World
 _MAX_RANKS = 2**16
 
 
-def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: bool = False) -> int:
+def count_ranks(config: LightConfig, hardware: Hardware, world: World, plan_only: bool = False) -> int:
     """Return the number of processes of the run.
 
     It is the number that torchrun started, or else the number of the layout. If the run is only
     planned, it is `cluster.world_size`. Raises ConfigError if `cluster.world_size` differs from the
     number of ranks of a run that is trained, or from `launch.nproc`.
     """
+    ranks = count_known_ranks(config, hardware, world, plan_only)
+    assert ranks is not None
+    return ranks
+
+
+def count_known_ranks(
+    config: LightConfig, hardware: Hardware | None, world: World, plan_only: bool = False
+) -> int | None:
+    """Return `count_ranks`, or None if it depends on hardware that is not known."""
     planned_ranks = config.cluster.world_size
     if planned_ranks is not None and plan_only and config.launch.nproc in (None, planned_ranks):
         return planned_ranks
     ranks = _count_started_ranks(config, hardware, world)
+    if ranks is None:
+        return None
     if ranks > _MAX_RANKS:
         raise ConfigError(
             f"launch.nproc starts {ranks} processes; a run must have at most {_MAX_RANKS}",
@@ -48,13 +59,15 @@ def count_ranks(config: RunConfig, hardware: Hardware, world: World, plan_only: 
     return ranks
 
 
-def _count_started_ranks(config: RunConfig, hardware: Hardware, world: World) -> int:
+def _count_started_ranks(config: LightConfig, hardware: Hardware | None, world: World) -> int | None:
     if world.is_launched:
         return world.size
     if config.parallel.processes == "one":
         return 1
     if config.launch.nproc is None and config.parallel.required_ranks is not None:
         return config.parallel.required_ranks
+    if hardware is None:
+        return config.launch.build(0) if config.launch.nproc is not None else None
     return config.launch.build(hardware.device_count if hardware.device == "cuda" else 0)
 
 

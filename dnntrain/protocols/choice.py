@@ -144,10 +144,13 @@ class Method(Choice):
     example_relation  "mixes" or "relates" if the method mixes or relates the examples of a block
                       (data.mix_block_size), so that no layout may cut a block; else empty
     uses_validation   whether the method reads evaluations of the validation split
+    claimed_roles     names of the roles that `get_claims` returns whatever the options, as literals:
+                      they are read before torch is imported
     """
 
     example_relation: ClassVar[str] = ""
     uses_validation: ClassVar[bool] = False
+    claimed_roles: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs(self) -> frozenset[LayoutRequirement | TaskFeature]:

@@ -63,6 +63,12 @@ class DataChoice(Choice):
         """Return the same data set, which is not downloaded if its files are missing."""
         return self
 
+    def check_files(self) -> None:
+        """Raise DataError if files are missing.
+
+        This is called before torch is imported. It looks at names, and reads no image.
+        """
+
     def build(self) -> DataSet:
         raise NotImplementedError
 
@@ -386,6 +392,7 @@ class ParallelChoice(Choice):
     """A layout over processes.
 
     processes        "many" if the layout uses several processes by default, else "one"
+    chooses_degrees  whether `fit` chooses the degrees by the model
     uses_fsdp        whether it uses FSDP2 at any degrees
     schedule         order of the passes of a pipeline
     stages_per_rank  stages of a pipeline that one rank holds
@@ -393,6 +400,7 @@ class ParallelChoice(Choice):
     """
 
     processes: ClassVar[str] = "many"
+    chooses_degrees: ClassVar[bool] = False
     uses_fsdp: ClassVar[bool] = False
     schedule: str = "1f1b"
     stages_per_rank: int = 1

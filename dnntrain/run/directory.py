@@ -25,6 +25,7 @@ from dnntrain.utils.files import (
 )
 from dnntrain.utils.sealed_json import write_sealed_json
 from dnntrain.utils.suggest import format_path
+from dnntrain.utils.terminal_text import clean_text
 from dnntrain.utils.words import join_words
 
 
@@ -72,7 +73,7 @@ class RunDirectory:
     def log(self, text: str) -> None:
         """Add a line to log.txt, with the time."""
         if self._log is not None:
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {clean_text(text)}\n")
             self._log.flush()
 
     def close(self) -> None:

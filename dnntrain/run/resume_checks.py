@@ -15,7 +15,9 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import decode_foreign
+from dnntrain.planning.checks.early import check_resumed_run
 from dnntrain.protocols import MonitorChoice
+from dnntrain.utils.world import World
 
 #: Keys that may change on resume: they steer length, bookkeeping and devices, not the learned
 #: state.
@@ -73,6 +75,7 @@ def compose_resumed(
     """
     saved_config = read_saved_config(path)
     container = {**compose(overrides, config_dir, saved=saved_config), "run_dir": str(path), "resume": "auto"}
+    check_resumed_run(container, World.from_environ())
     config = decode_foreign(container, path, overrides, trust=trust, groups=(*SINGLE, *LISTS))
     if reasons := find_refusals(saved_config, config.resolved):
         raise ConfigError.from_mistakes(reasons)

@@ -8,19 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_config
-from dnntrain.config.run_config import RunConfig
+from dnntrain.config.decode import decode_light_config
+from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.errors import ConfigError
+from dnntrain.planning.checks.early import decode_new_run
+from dnntrain.utils.world import World
 
 
 def compose_job(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[RunConfig, tuple[str, ...]]:
     """Return the configuration of a job, and its overrides with launch=slurm among them."""
     if not any(word.lstrip("+").startswith("launch=") for word in overrides):
         overrides = ["launch=slurm", *overrides]
-    config = decode_config(compose(overrides, config_dir))
+    container = compose(overrides, config_dir)
+    _check_tasks(decode_light_config(container)[0])
+    config = decode_new_run(container, World.from_environ())
     if config.launch.scheduler != "slurm":
         raise ConfigError("dnntrain submit is for launch=slurm", "leave out launch=, or use dnntrain train")
     return config, tuple(overrides)
+
+
+def _check_tasks(config: LightConfig) -> None:
+    """Raise ConfigError if several tasks would train one network each."""
+    choice = config.launch
+    if choice.nodes * choice.tasks_per_node > 1 and config.parallel.processes == "one":
+        raise ConfigError(
+            f"launch.nodes={choice.nodes} with {choice.tasks_per_node} ranks each trains one network in "
+            f"{choice.nodes * choice.tasks_per_node} processes",
+            "add parallel=ddp, or use launch.nodes=1 launch.nproc=1",
+        )
 
 
 def preview_job(config: RunConfig) -> str:
@@ -30,15 +45,9 @@ def preview_job(config: RunConfig) -> str:
 
 def make_job_script(config: RunConfig, folder: Path) -> str:
     """Return the batch script of a run in `folder`."""
-    choice = config.launch
-    if choice.nodes * choice.tasks_per_node > 1 and config.parallel.processes == "one":
-        raise ConfigError(
-            f"launch.nodes={choice.nodes} with {choice.tasks_per_node} ranks each trains one network in "
-            f"{choice.nodes * choice.tasks_per_node} processes",
-            "add parallel=ddp, or use launch.nodes=1 launch.nproc=1",
-        )
+    _check_tasks(config)
     program = [sys.executable, "-u", "-m", "dnntrain.run.worker", str(folder)]
-    return choice.make_batch_script(config.name, folder, program)
+    return config.launch.make_batch_script(config.name, folder, program)
 
 
 def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:

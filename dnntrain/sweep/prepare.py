@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import compute_digest, decode_config
+from dnntrain.config.decode import compute_digest, decode_config, decode_light_config
 from dnntrain.config.registry import load_registry
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError, DnntrainError
+from dnntrain.planning.checks.early import check_new_run
 from dnntrain.run.resume_checks import find_refusals
 from dnntrain.sweep.grid import Combination, make_combinations, make_folder_name
 from dnntrain.sweep.resources import ResourceDemand, Resources, divide_machine
@@ -51,6 +52,7 @@ def prepare_sweep(
     _check_distinct(trial_words, configs)
     folder = _choose_folder(configs)
     _check_local(trial_words, configs, folder, (overrides, config_dir, jobs))
+    _check_without_torch(trial_words, configs, folder)
     known_names = read_names_by_digest(folder)
     trials: list[Trial] = []
     devices: tuple[str, ...] = ()
@@ -142,7 +144,7 @@ def _check_local(
     """Reject trials for a job queue: the sweep waits for its trials, and divides this machine among them."""
     overrides, config_dir, jobs = line
     for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
-        choice = decode_config(config).launch
+        choice = decode_light_config(config)[0].launch
         if not choice.scheduler:
             continue
         words = [word for word in combination.words if not word.startswith(("run_dir=", "launch="))]
@@ -155,6 +157,24 @@ def _check_local(
             command = choice.make_sweep_command([*flags, *add_config_dir(config_dir, words), f"run_dir={folder}"])
             hint += f"\n  or one job for all: {command}"
         raise ConfigError("a sweep does not support launch=slurm, because its trials would wait in Slurm's queue", hint)
+
+
+def _check_without_torch(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Raise the mistakes that are found before torch is imported, each with its trial."""
+    mistakes, errors = [], []
+    for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
+        try:
+            check_new_run({**config, "run_dir": str(folder / "trial")}, World())
+        except ConfigError as error:
+            mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in error.mistakes]
+        except DnntrainError as error:
+            name = make_folder_name(number, len(trial_words), combination.swept_words)
+            error.message = f"{name}: {error.message}"
+            errors.append(error)
+    if mistakes:
+        raise ConfigError.from_mistakes(list(dict.fromkeys([*mistakes, *map(str, errors)])))
+    if errors:
+        raise errors[0]
 
 
 def _choose_folder(configs: Sequence[dict[str, Any]]) -> Path:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from dnntrain.utils.terminal_text import clean_text
+
 #: Digests of the messages that this process or a parent of it has said.
 _VARIABLE = "DNNTRAIN_MESSAGES"
 
@@ -34,7 +36,7 @@ def say_once(message: str) -> None:
     if digest in said_digests or os.environ.get("RANK", "0") != "0":
         return
     os.environ[_VARIABLE] = " ".join([*said_digests[-99:], digest])
-    print(message, file=sys.stderr)
+    print(clean_text(message), file=sys.stderr)  # cleaned here, too, for callers of the Python functions
 
 
 @contextmanager

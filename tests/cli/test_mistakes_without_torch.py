@@ -35,6 +35,8 @@ MISTAKES = {
     "augment=[mixup] train.micro_batch_size=4": "splits them",
     "distill=dist distill.teacher=timm:x data.mix_block_size=1": "relates examples",
     "augment=[mixup] parallel=ddp launch.nproc=8": "8 ranks split the blocks",
+    "average=[ema,swa]": "average.ema and average.swa both give the weights that are evaluated",
+    "augment=[randaugment,trivial_augment]": "both draw operations on each image",
     "data=image_folder": "needs the folder of your images",
     "data=image_folder data.root=nowhere": "there is no such folder",
     "data=image_folder data.root=empty": "the folder is empty",

@@ -12,7 +12,7 @@ _LONG, _HUGE, _PATH = "1" * 400, "1" * 5000, "/" + "x" * 5000
 
 
 @pytest.mark.parametrize("annotation", [PositiveInt, NonNegativeInt, Positive, Seed, int, float, str, int | None])
-@pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000, 2**63])
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000, 2**63], ids=["1e400", "-1e400", "1e5000", "2**63"])
 def test_an_integer_beyond_64_bits_is_not_a_value(annotation: object, value: int) -> None:
     with pytest.raises(ValueError, match=r"at most 2\^63 - 1|is not"):
         convert_value(value, annotation)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
+from dnntrain.config.groups import GROUPS
 from dnntrain.config.registry import load_registry
 from dnntrain.config.validate import validate_overrides
 from dnntrain.errors import ConfigError
+from dnntrain.protocols import Method
 from tests.support.plugin import write, write_plugin
 
 
@@ -74,3 +77,19 @@ def test_a_choice_without_the_base_of_its_group_is_refused_with_the_line_to_writ
     with pytest.raises(ConfigError, match="Noise must inherit RegChoice") as refused:
         load_registry().get_choice("reg", "noise").schema
     assert "from dnntrain.protocols import RegChoice" in refused.value.hint
+
+
+def test_literals_that_are_read_early_agree_with_the_classes() -> None:
+    """They are read from the source before torch is imported; here the modules are imported."""
+    registry = load_registry()
+    for group in GROUPS:
+        for choice in registry.get_choices(group).values():
+            if choice.module is None:
+                continue
+            kind = getattr(importlib.import_module(choice.module), choice.schema.class_name)
+            for name, value in choice.schema.constants.items():
+                assert getattr(kind, name) == value, (choice.module, name)
+            if issubclass(kind, Method) and kind.claimed_roles:
+                claims = [(claim.role.name, claim.setting, claim.remedy) for claim in kind().get_claims()]
+                for role in kind.claimed_roles:
+                    assert (role, choice.key, f"leave {choice.key} out") in claims

@@ -29,6 +29,8 @@ class RandAugment(AugmentChoice):
 
     varies_images: ClassVar[bool] = True
 
+    claimed_roles: ClassVar[tuple[str, ...]] = ("IMAGE_OPERATIONS",)
+
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.IMAGE_OPERATIONS, "augment.randaugment", "leave augment.randaugment out"),)
 

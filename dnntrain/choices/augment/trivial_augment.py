@@ -23,6 +23,8 @@ class TrivialAugment(AugmentChoice):
 
     varies_images: ClassVar[bool] = True
 
+    claimed_roles: ClassVar[tuple[str, ...]] = ("IMAGE_OPERATIONS",)
+
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.IMAGE_OPERATIONS, "augment.trivial_augment", "leave augment.trivial_augment out"),)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class Ema(AverageChoice):
     decay: Fraction = 0.999  # fraction of the old average kept per step
     every_steps: PositiveInt = 1  # steps between two updates; the decay is adapted to it
     decay_warmup: bool = True  # true: limit the decay at step t to (1 + t) / (10 + t), so that early weights fade soon
+
+    claimed_roles: ClassVar[tuple[str, ...]] = ("EVAL_WEIGHTS",)
 
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.EVAL_WEIGHTS, "average.ema", "leave average.ema out"),)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -52,6 +52,8 @@ class Swa(AverageChoice):
         Recomputed statistics need the inputs of inner modules.
         """
         return frozenset({LayoutRequirement.FEATURES}) if self.precise_bn_batches else frozenset()
+
+    claimed_roles: ClassVar[tuple[str, ...]] = ("EVAL_WEIGHTS",)
 
     def get_claims(self) -> Iterator[Claim]:
         yield Claim(Role.EVAL_WEIGHTS, "average.swa", "leave average.swa out")

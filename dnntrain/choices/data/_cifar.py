@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from dnntrain.choices.data._roots import download_data_set, find_data_root
 from dnntrain.errors import DataError
@@ -40,6 +39,7 @@ class CifarSpec:
     std: tuple[float, float, float]
     torchvision_class: str
     binary_folder: str
+    python_folder: str
     train_files: tuple[str, ...]
     test_files: tuple[str, ...]
     label_bytes: int
@@ -66,11 +66,28 @@ def build_cifar(options: FileData, spec: CifarSpec) -> DataSet:
     )
 
 
+def check_cifar_files(options: FileData, spec: CifarSpec) -> None:
+    """Raise DataError if there is neither folder, and `options.download` is not set."""
+    root = find_data_root(options.root, spec.name)
+    places = [root / spec.test_files[0], root / spec.binary_folder / spec.test_files[0], root / spec.python_folder]
+    if not options.download and not any(place.exists() for place in places):
+        raise _make_missing_error(root / spec.python_folder, root, spec)
+
+
+def _make_missing_error(path: Path, root: Path, spec: CifarSpec) -> DataError:
+    return DataError(
+        f"{path}: there is no such file, nor {root / spec.binary_folder / spec.test_files[0]}",
+        f"set data.root to the folder with {spec.python_folder} or {spec.binary_folder}, or data.download=true",
+    )
+
+
 def read_binary(folder: Path, files: tuple[str, ...], spec: CifarSpec, split: str) -> ArraySource:
     """Return the images of all `files` in `folder`, in order.
 
     Raises DataError, which names the file, if a file is incomplete.
     """
+    import torch
+
     images, labels = [], []
     size_bytes = spec.label_bytes + _PIXELS
     for name in files:
@@ -89,6 +106,7 @@ def read_binary(folder: Path, files: tuple[str, ...], spec: CifarSpec, split: st
 
 
 def _read_python(root: Path, options: FileData, spec: CifarSpec, split: str) -> ArraySource:
+    import torch
     from torchvision import datasets
     from torchvision.datasets.utils import check_integrity
 
@@ -102,11 +120,7 @@ def _read_python(root: Path, options: FileData, spec: CifarSpec, split: str) -> 
         download_data_set(root, spec.torchvision_class)
     for path, md5 in files:
         if not path.exists():
-            raise DataError(
-                f"{path}: there is no such file, nor {root / spec.binary_folder / spec.test_files[0]}",
-                f"set data.root to the folder with {dataset_class.base_folder} or {spec.binary_folder}, "
-                "or data.download=true",
-            )
+            raise _make_missing_error(path, root, spec)
         if not check_integrity(path, md5):
             raise DataError(f"{path}: the md5 must be {md5}; another pickle is not opened", _FETCH_AGAIN_HINT)
     torchvision_dataset = dataset_class(str(root), train=split == "train")

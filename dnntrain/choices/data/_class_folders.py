@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dnntrain.choices.data._folder_layout import LAYOUT_HINT
 from dnntrain.errors import DataError
 from dnntrain.input.decode import IMAGE_SUFFIXES, check_regular_file
-from dnntrain.input.image_files import count_other_files, find_images, is_skipped_folder, list_entries
+from dnntrain.input.image_paths import count_other_files, find_images, has_image, is_skipped_folder, list_entries
 from dnntrain.input.source import compute_digest
 from dnntrain.utils.messages import warn_user
 from dnntrain.utils.rng import Index
@@ -40,12 +40,8 @@ class ClassFolders:
         Raises DataError if there are fewer than 2 classes, a class without images, or a class that
         the training split does not have; if `strict`, also for an empty file.
         """
-        classes = [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
+        classes = find_class_folders(folder, 1 if class_names else 2)
         names = tuple(format_folder_name(path.name) for path in classes)
-        if not classes:
-            raise DataError(f"{folder}: there is no class folder in it", LAYOUT_HINT)
-        if len(classes) == 1 and not class_names:
-            raise DataError(f"{folder}: holds only one class ({names[0]}); at least 2 are needed", LAYOUT_HINT)
         if class_names and (unknown := [name for name in names if name not in class_names]):
             raise DataError(
                 f"{folder}: the training split does not have these classes: {', '.join(unknown[:5])}",
@@ -56,11 +52,6 @@ class ClassFolders:
         labels: list[int] = []
         for name, class_folder in zip(names, classes, strict=True):
             class_images = sorted(find_images(class_folder))
-            if not class_images:
-                raise DataError(
-                    f"{class_folder}: class {name} has no images",
-                    f"add files of the kinds {', '.join(sorted(IMAGE_SUFFIXES))}, or remove the folder",
-                )
             paths += class_images
             labels += [numbers[name]] * len(class_images)
         if strict:
@@ -96,6 +87,26 @@ class ClassFolders:
         if sum(sizes) <= _MAX_CONTENT_BYTES:
             digest_parts += [_hash_content(path) for path, size in zip(paths, sizes, strict=True) if size > 0]
         return compute_digest(digest_parts)
+
+
+def find_class_folders(folder: Path, min_classes: int) -> list[Path]:
+    """Return the class folders of a split, in alphabetical order.
+
+    Raises DataError if there are fewer than `min_classes`, or a class without images.
+    """
+    classes = [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
+    if not classes:
+        raise DataError(f"{folder}: there is no class folder in it", LAYOUT_HINT)
+    if len(classes) < min_classes:
+        name = format_folder_name(classes[0].name)
+        raise DataError(f"{folder}: holds only one class ({name}); at least 2 are needed", LAYOUT_HINT)
+    for class_folder in classes:
+        if not has_image(class_folder):
+            raise DataError(
+                f"{class_folder}: class {format_folder_name(class_folder.name)} has no images",
+                f"add files of the kinds {', '.join(sorted(IMAGE_SUFFIXES))}, or remove the folder",
+            )
+    return classes
 
 
 def note_missing_classes(name: str, split: ClassFolders) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnntrain.errors import DataError
-from dnntrain.input.image_files import find_images, is_skipped_folder, list_entries
+from dnntrain.input.image_paths import find_images, is_skipped_folder, list_entries
 
 _PART_NAMES = {
     "train": ("train", "training", "trainset", "train_set", "training_set", "train_data", "training_data"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,19 @@ def build_idx(options: FileData, spec: IdxSpec) -> DataSet:
 
     Raises DataError, which names the folder or file.
     """
+    folder = find_idx_folder(options, spec)
+    if folder is None:
+        download_data_set(find_data_root(options.root, spec.name), spec.torchvision_class)
+        folder = find_idx_folder(replace(options, download=False), spec)
+    assert folder is not None
+    return _read_data_set(folder, spec)
+
+
+def find_idx_folder(options: FileData, spec: IdxSpec) -> Path | None:
+    """Return the folder with the files; None if there is none, and `options.download` is set.
+
+    Raises DataError if there is none, and it is not set.
+    """
     root = find_data_root(options.root, spec.name)
     folders = [
         root / subfolder
@@ -43,15 +56,12 @@ def build_idx(options: FileData, spec: IdxSpec) -> DataSet:
     if spec.system_folder is not None and options.root is None:
         folders.append(spec.system_folder)
     folder = find_folder(folders)
-    if folder is None and options.download:
-        download_data_set(root, spec.torchvision_class)
-        folder = find_folder(folders)
-    if folder is None:
+    if folder is None and not options.download:
         raise DataError(
             f"{spec.name}: train-images-idx3-ubyte(.gz) is in none of {', '.join(str(folder) for folder in folders)}",
             "set data.root=FOLDER to the folder with the four idx files, or data.download=true",
         )
-    return _read_data_set(folder, spec)
+    return folder
 
 
 def _read_data_set(folder: Path, spec: IdxSpec) -> DataSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.choices.data._cifar import CifarSpec, build_cifar
+from dnntrain.choices.data._cifar import CifarSpec, build_cifar, check_cifar_files
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
 
@@ -16,6 +16,7 @@ SPEC = CifarSpec(
     std=(0.2470, 0.2435, 0.2616),
     torchvision_class="CIFAR10",
     binary_folder="cifar-10-batches-bin",
+    python_folder="cifar-10-batches-py",
     train_files=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
     test_files=("test_batch.bin",),
     label_bytes=1,
@@ -32,6 +33,9 @@ class Cifar10(FileData):
 
     default_crop_padding: ClassVar[int] = 4
     default_flip_probability: ClassVar[float] = 0.5
+
+    def check_files(self) -> None:
+        check_cifar_files(self, SPEC)
 
     def build(self) -> DataSet:
         return build_cifar(self, SPEC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dnntrain.choices.data._cifar import CifarSpec, build_cifar
+from dnntrain.choices.data._cifar import CifarSpec, build_cifar, check_cifar_files
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
 
@@ -26,6 +26,7 @@ SPEC = CifarSpec(
     std=(0.2673, 0.2564, 0.2762),
     torchvision_class="CIFAR100",
     binary_folder="cifar-100-binary",
+    python_folder="cifar-100-python",
     train_files=("train.bin",),
     test_files=("test.bin",),
     label_bytes=2,
@@ -42,6 +43,9 @@ class Cifar100(FileData):
 
     default_crop_padding: ClassVar[int] = 4
     default_flip_probability: ClassVar[float] = 0.5
+
+    def check_files(self) -> None:
+        check_cifar_files(self, SPEC)
 
     def build(self) -> DataSet:
         return build_cifar(self, SPEC)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import ArraySource, DataSet, compute_digest
 from dnntrain.protocols import InputSpec, TargetSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE = Path(__file__).with_name("digits.npz")
 
@@ -53,7 +55,9 @@ def _read_arrays(path: Path) -> dict[str, NDArray[np.uint8]]:
         raise DataError(f"{path}: the shipped data set cannot be read ({error})", "install dnntrain again") from None
 
 
-def _scale_to_bytes(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[torch.Tensor, NDArray[np.int64]]:
+def _scale_to_bytes(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.int64]]:
     """Scale gray values from 0..16 to 0..255, rounded to the nearest; add a channel."""
+    import torch
+
     pixels = ((images.astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
     return torch.from_numpy(pixels)[:, None], labels.astype(np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnntrain.choices.data._idx_dataset import IdxSpec, build_idx
+from dnntrain.choices.data._idx_dataset import IdxSpec, build_idx, find_idx_folder
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
 
@@ -40,6 +40,9 @@ class FashionMnist(FileData):
     They are searched for in the root folder itself and in raw/, FashionMNIST/raw/, fashion_mnist/
     and fashion-mnist/ below it; if no root is set, also in the folder of Debian's package.
     """
+
+    def check_files(self) -> None:
+        find_idx_folder(self, SPEC)
 
     def build(self) -> DataSet:
         return build_idx(self, SPEC)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dnntrain.choices.data._class_folders import (
     ClassFolders,
+    find_class_folders,
     note_missing_classes,
     note_other_files,
     warn_of_shared_images,
@@ -81,6 +82,12 @@ class ImageFolder(ImageData):
     @property
     def varies_images(self) -> bool:
         return self.random_resized_crop
+
+    def check_files(self) -> None:
+        layout = find_layout(find_data_root(self.root, "image_folder"))
+        find_class_folders(layout.train, 2)
+        for folder in filter(None, (layout.val, layout.test)):
+            find_class_folders(folder, 1)
 
     def build(self) -> DataSet:
         if self.random_resized_crop and self.pipeline == "resident":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnntrain.choices.data._idx_dataset import IdxSpec, build_idx
+from dnntrain.choices.data._idx_dataset import IdxSpec, build_idx, find_idx_folder
 from dnntrain.input.options import FileData
 from dnntrain.input.source import DataSet
 
@@ -17,6 +17,9 @@ class Mnist(FileData):
 
     They are searched for in the root folder itself and in raw/, MNIST/raw/ and mnist/ below it.
     """
+
+    def check_files(self) -> None:
+        find_idx_folder(self, SPEC)
 
     def build(self) -> DataSet:
         return build_idx(self, SPEC)

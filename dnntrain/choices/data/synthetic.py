@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dnntrain.config.fields import Annotated, NonNegative, NonNegativeInt, PositiveInt, Range
@@ -66,6 +65,8 @@ class Synthetic(ImageData):
         return patterns.reshape(self.num_classes, self.channels, self.image_size, self.image_size).astype(np.float32)
 
     def _make_source(self, patterns: NDArray[np.float32], split: str, size: int) -> ArraySource:
+        import torch
+
         labels = np.arange(size) % self.num_classes
         images = np.empty((size, *patterns.shape[1:]), dtype=np.uint8)
         key = Key(self.data_seed, f"synthetic {split}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from dnntrain.checkpoint.portable_model import load_exported_model
+from dnntrain.choices.distill._teacher_path import check_teacher_path
 from dnntrain.choices.model._adapters import import_library
 from dnntrain.choices.model.timm import Timm
 from dnntrain.choices.model.torchvision import Torchvision
@@ -17,7 +17,7 @@ from dnntrain.input.source import compute_digest
 from dnntrain.nn.cost import build_with_zero_weights
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import BuildContext, InputSpec, ModelSpec, OutputSpec, TargetSpec
-from dnntrain.utils.suggest import did_you_mean, suggest_run
+from dnntrain.utils.suggest import did_you_mean
 
 _OTHER_CLASSES_HINT = (
     "train a teacher on this data; or use distill=attention_transfer or distill=fitnet, which use only its features"
@@ -62,13 +62,7 @@ def load_teacher(source: str, context: BuildContext, reads_classes: bool) -> Tea
 
 
 def _load_export(source: str, context: BuildContext) -> TeacherModel:
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise ConfigError(
-            "there is no such run directory, export or model",
-            f"{suggest_run(path, 'config.json')}; or name torchvision:NAME or timm:NAME. "
-            "A resumed run needs its original teacher: restore it at this path, or link to it",
-        )
+    path = check_teacher_path(source)
     model_export = load_exported_model(path)
     inputs = model_export.spec.inputs
     if inputs.shape != context.spec.inputs.shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dnntrain.config.fields import Fraction
 from dnntrain.distributed.parallel_dims import MESH_DIMS, ParallelConfig, ParallelDims
@@ -16,6 +17,8 @@ class Auto(ParallelConfig):
 
     Fewer shards send fewer bytes between ranks.
     """
+
+    chooses_degrees: ClassVar[bool] = True
 
     headroom: Fraction = 0.2  # fraction of a device's memory that is left free
 

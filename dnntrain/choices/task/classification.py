@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dnntrain.config.fields import Literal
 from dnntrain.errors import ConfigError
@@ -25,6 +21,9 @@ from dnntrain.protocols import (
     Task,
     TaskFeature,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ class Classification(Task):
         return (Metric("accuracy", higher_is_better=True, unit="%", sums=count_correct, value=divide, width=2),)
 
     def loss(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        return cross_entropy(outputs.float(), batch.targets, reduction="none", label_smoothing=label_smoothing)
+        return _compute_cross_entropy(outputs, batch, "none", label_smoothing)
 
     def loss_sum(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Return the sum in one operation. Outputs in half precision are widened first."""
-        return cross_entropy(outputs.float(), batch.targets, reduction="sum", label_smoothing=label_smoothing)
+        return _compute_cross_entropy(outputs, batch, "sum", label_smoothing)
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the logarithms of the class probabilities, float [n, classes]."""
@@ -108,8 +107,16 @@ class Classification(Task):
         return outputs.argmax(1) == expected.argmax(1)
 
 
+def _compute_cross_entropy(outputs: Tensor, batch: Batch, reduction: str, label_smoothing: float) -> Tensor:
+    from torch.nn.functional import cross_entropy  # here, because settings are checked before torch is imported
+
+    return cross_entropy(outputs.float(), batch.targets, reduction=reduction, label_smoothing=label_smoothing)
+
+
 def count_correct(outputs: Tensor, batch: Batch) -> Tensor:
     """Return [2]: the number of correct predictions, and the number of examples."""
+    import torch
+
     correct = (outputs.argmax(1) == batch.targets).sum()
     return torch.stack([correct, torch.full_like(correct, len(batch))])
 
@@ -121,5 +128,7 @@ def divide(sums: Sequence[float]) -> float:
 
 def count_confusion(labels: Tensor, predicted_labels: Tensor, num_classes: int) -> Tensor:
     """Return int64 [classes, classes]: rows are the true classes, columns the predicted ones."""
+    import torch
+
     cells = labels * num_classes + predicted_labels
     return torch.bincount(cells, minlength=num_classes * num_classes).reshape(num_classes, num_classes)

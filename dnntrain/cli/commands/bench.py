@@ -9,17 +9,24 @@ from typing import get_args
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.inference.option_values import BenchRuntime
+from dnntrain.inference.run_args import check_model
 
 
 def run(arguments: Arguments) -> int:
     """Print a table or, with --json, one object. Also write a CSV file and a picture if the line names them."""
-    from dnntrain.bench.candidates import check_has_run, make_candidates
     from dnntrain.bench.measure import check_threads, measure_candidates
     from dnntrain.bench.tables import check_output_file, format_table, write_csv, write_picture
-    from dnntrain.run.unfinished import write_unfinished_model
 
     options, paths = arguments.options, [Path(word).expanduser() for word in arguments.positional]
     hardware = check_threads(options["threads"])
+    for path in paths:
+        check_model(path, arguments.overrides)
+    for name in ("csv", "picture"):
+        if options[name] is not None:
+            check_output_file(name, options[name])
+    from dnntrain.bench.candidates import check_has_run, make_candidates
+    from dnntrain.run.unfinished import write_unfinished_model
+
     for name in sorted(arguments.given & {"runtimes", "exports"}):
         check_has_run(paths, f"--{name}")
     for path in paths:
@@ -32,9 +39,6 @@ def run(arguments: Arguments) -> int:
         trust=options["trust"],
         warn=lambda text: print(text, file=sys.stderr),
     )
-    for name in ("csv", "picture"):
-        if options[name] is not None:
-            check_output_file(name, options[name])
     threads = options["threads"] or hardware.cores
     results = measure_candidates(
         candidates,

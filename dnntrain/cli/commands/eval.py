@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
+from dnntrain.inference.run_args import check_model
 
 
 def run(arguments: Arguments) -> int:
     """Print one line, or one JSON object, for each run."""
+    for path in arguments.positional:
+        check_model(Path(path), arguments.overrides)
     from dnntrain.inference.class_names import parse_renames
     from dnntrain.inference.evaluate_run import evaluate_run
     from dnntrain.run.unfinished import write_unfinished_model

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
+from dnntrain.export.manifest import check_target
+from dnntrain.inference.run_args import check_model
 
 
 def run(arguments: Arguments) -> int:
@@ -14,12 +16,14 @@ def run(arguments: Arguments) -> int:
 
     The path is --path, by default exports/FORMAT in the run directory.
     """
-    from dnntrain.inference.export_run import summarize_export
-    from dnntrain.run.export_trained import export_trained
-
     options = arguments.options
     run_path = Path(arguments.positional[0]).expanduser()
     target = options["path"] or run_path / "exports" / options["format"]
+    check_model(run_path, arguments.overrides)
+    check_target(target)
+    from dnntrain.inference.export_run import summarize_export
+    from dnntrain.run.export_trained import export_trained
+
     manifest = export_trained(
         run_path,
         arguments.overrides,

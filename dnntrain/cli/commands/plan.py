@@ -9,7 +9,7 @@ from dataclasses import replace
 from dnntrain.cli.formatting import format_rows
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_config
+from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.utils.downloads import forbid_downloads
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.world import World
@@ -20,11 +20,12 @@ def run(arguments: Arguments) -> int:
 
     For several ranks it includes their memory, their traffic and the time of a step.
     """
+    world = World.from_environ()
+    config = decode_new_run(compose(arguments.overrides, arguments.config_dir), world, plan_only=True)
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
-    config = decode_config(compose(arguments.overrides, arguments.config_dir))
     with forbid_downloads("dnntrain plan downloads nothing"):
-        session = open_session(drop_init_weights_if_resuming(config), World.from_environ(), plan_only=True)
+        session = open_session(drop_init_weights_if_resuming(config), world, plan_only=True)
     plan, estimate = session.plan, None
     if plan.ranks > 1:
         from dnntrain.run.layout_estimate import estimate_layout

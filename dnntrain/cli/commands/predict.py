@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import ConfigError
+from dnntrain.inference.run_args import check_model
+from dnntrain.input.image_paths import check_image_paths
 
 
 def run(arguments: Arguments) -> int:
@@ -14,13 +16,15 @@ def run(arguments: Arguments) -> int:
 
     Unreadable files are listed on stderr at the end. Raises DataError if no file can be read.
     """
-    from dnntrain.inference.write_predictions import write_predictions
-    from dnntrain.run.unfinished import write_unfinished_model
-
     options = arguments.options
     if arguments.json and "format" in arguments.given and options["format"] != "jsonl":
         raise ConfigError(f"--json contradicts --format {options['format']}", "use --json or --format jsonl")
     run_path, *images = (Path(item).expanduser() for item in arguments.positional)
+    check_model(run_path, arguments.overrides)
+    check_image_paths(images)
+    from dnntrain.inference.write_predictions import write_predictions
+    from dnntrain.run.unfinished import write_unfinished_model
+
     write_unfinished_model(run_path, arguments.overrides, options["trust"])
     write_predictions(
         run_path,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_config
 from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.config.run_config import RunConfig
+from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
 
@@ -24,7 +24,7 @@ def run(arguments: Arguments) -> int:
     overrides = add_rank_layout(arguments.overrides, arguments.config_dir, world)
 
     def make_config() -> RunConfig:
-        return decode_config(composed or compose(overrides, arguments.config_dir))
+        return decode_new_run(composed or compose(overrides, arguments.config_dir), world)
 
     words = add_config_dir(arguments.config_dir, overrides)
     result = run_training(make_config, world, display=arguments.display, overrides=words)

@@ -11,8 +11,8 @@ import sys
 from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_config
 from dnntrain.config.rank_layout import add_rank_layout
+from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.tune.search import check_bounds, tune
 from dnntrain.tune.summary import format_result
 from dnntrain.utils.world import World
@@ -26,7 +26,7 @@ def run(arguments: Arguments) -> int:
     check_bounds(options)
     world = World.from_environ()
     overrides = add_rank_layout(arguments.overrides, arguments.config_dir, world)
-    config = decode_config(compose(overrides, arguments.config_dir))
+    config = decode_new_run(compose(overrides, arguments.config_dir), world)
     result = tune(target, config, options, world)
     if not world.is_main:
         return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dnntrain.config.run_config import RunConfig
+from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.planning.checks.example_blocks import find_block_refusals
@@ -36,9 +36,11 @@ def find_refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[Ref
     """
     facts = collect_run_facts(config, hardware, ranks)
     return [
-        *_find_length_refusals(config, ranks),
-        *_find_process_refusals(config, ranks),
-        *_find_setting_refusals(config, facts),
+        *find_length_refusals(config, ranks),
+        *find_process_refusals(config, ranks),
+        *find_loss_scale_refusals(config, config.optim.supports_loss_scale, facts.uses_loss_scale),
+        *find_compile_refusals(config),
+        *find_metric_refusals(config),
         *_find_task_refusals(config),
         *find_double_claims(facts.claims),
         *_find_choice_refusals(config, facts),
@@ -61,7 +63,7 @@ def collect_run_facts(config: RunConfig, hardware: Hardware, ranks: int) -> RunF
     )
 
 
-def _find_length_refusals(config: RunConfig, ranks: int) -> Iterator[Refusal]:
+def find_length_refusals(config: LightConfig, ranks: int) -> Iterator[Refusal]:
     train, duration = config.train, config.train.duration
     lengths = (duration, config.eval.every, config.checkpoint.every, config.log.every)
     size = train.micro_batch_size
@@ -85,7 +87,7 @@ def _find_length_refusals(config: RunConfig, ranks: int) -> Iterator[Refusal]:
         )
 
 
-def _find_process_refusals(config: RunConfig, ranks: int) -> Iterator[Refusal]:
+def find_process_refusals(config: LightConfig, ranks: int) -> Iterator[Refusal]:
     if config.parallel.processes != "one":
         return
     name = config.resolved["choices"]["parallel"]
@@ -101,12 +103,17 @@ def _find_process_refusals(config: RunConfig, ranks: int) -> Iterator[Refusal]:
         )
 
 
-def _find_setting_refusals(config: RunConfig, facts: RunFacts) -> Iterator[Refusal]:
-    if not config.optim.supports_loss_scale and facts.uses_loss_scale:
+def find_loss_scale_refusals(config: LightConfig, supports_it: bool, uses_it: bool) -> Iterator[Refusal]:
+    """Find an optimizer that does not support the loss scale of the precision."""
+    if uses_it and not supports_it:
         yield Refusal(
             f"optim={config.resolved['choices']['optim']} does not support the loss scale that float16 needs",
             "use precision=bf16 or precision=fp32, or optim=adamw",
         )
+
+
+def find_compile_refusals(config: LightConfig) -> Iterator[Refusal]:
+    """Find a schedule that would compile the network again and again."""
     if ScheduledParam.DROP_RATE in config.sched.scheduled_params and config.train.compile == "on":
         yield Refusal(
             "train.compile=on does not support drop_rate in sched.applies_to: each rate would compile the "
@@ -115,12 +122,25 @@ def _find_setting_refusals(config: RunConfig, facts: RunFacts) -> Iterator[Refus
         )
 
 
-def _find_task_refusals(config: RunConfig) -> Iterator[Refusal]:
-    """Find an unknown metric, and needs that the task does not meet."""
+def find_metric_refusals(config: LightConfig) -> Iterator[Refusal]:
+    """Find an unknown metric."""
     try:
         find_metric(config.eval.metric, config.task.list_infos(), "eval.metric")
     except ConfigError as error:
         yield Refusal(error.message, error.hint)
+
+
+def find_validation_refusals(setting: str, uses_validation: bool, has_validation: bool) -> Iterator[Refusal]:
+    """Find a setting that reads evaluations of an empty validation split."""
+    if uses_validation and not has_validation:
+        yield Refusal(
+            f"{setting} needs the validation split, which is empty with data.val_fraction=0",
+            f"use data.val_fraction=0.1, or leave {setting} out",
+        )
+
+
+def _find_task_refusals(config: RunConfig) -> Iterator[Refusal]:
+    """Find needs that the task does not meet."""
     for name, method in _list_methods(config).items():
         missing = {need for need in method.needs if isinstance(need, TaskFeature)} - config.task.features
         for feature in sorted(missing, key=lambda feature: feature.value):
@@ -141,11 +161,8 @@ def _find_choice_refusals(config: RunConfig, facts: RunFacts) -> Iterator[Refusa
     for name, choice in config.name_choices().items():
         if refusal := choice.find_hardware_refusal(facts.hardware):
             yield Refusal(f"{name} {refusal.reason}", refusal.hint)
-        if isinstance(choice, Method) and choice.uses_validation and not facts.has_validation:
-            yield Refusal(
-                f"{name} needs the validation split, which is empty with data.val_fraction=0",
-                f"use data.val_fraction=0.1, or leave {name} out",
-            )
+        if isinstance(choice, Method):
+            yield from find_validation_refusals(name, choice.uses_validation, facts.has_validation)
         yield from choice.find_refusals(facts)
 
 
@@ -180,8 +197,13 @@ def find_unmet_requirements(
             key=lambda requirement: requirement.value,
         )
     ]
+    relations = {
+        name: method.example_relation
+        for name, method in methods.items()
+        if isinstance(method, Method) and method.example_relation
+    }
     return [
-        *find_block_refusals(config, dims.data_ranks, micro_batch_size, sizes),
+        *find_block_refusals(config, relations, dims.data_ranks, micro_batch_size, sizes),
         *unmet,
         *(refusal for method in methods.values() for refusal in method.find_layout_refusals(dims)),
     ]

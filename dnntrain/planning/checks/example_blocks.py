@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from dnntrain.config.run_config import RunConfig
-from dnntrain.protocols import Method, Refusal
+from dnntrain.config.run_config import LightConfig
+from dnntrain.protocols import Refusal
 from dnntrain.utils.epochs import BatchSizeSchedule
 
 
 def find_block_refusals(
-    config: RunConfig, ranks: int, micro_batch_size: int, sizes: BatchSizeSchedule
+    config: LightConfig, relations: Mapping[str, str], ranks: int, micro_batch_size: int, sizes: BatchSizeSchedule
 ) -> Iterator[Refusal]:
     """Find reasons why blocks of `data.mix_block_size` are split.
 
-    There are none unless a chosen method needs the blocks.
-
-    `micro_batch_size` is the planned size.
+    There are none unless a chosen method needs the blocks: `relations` holds its
+    `example_relation` by its setting. `micro_batch_size` is the planned size.
     """
-    relations = {
-        name: choice.example_relation
-        for name, choice in config.name_choices().items()
-        if isinstance(choice, Method) and choice.example_relation
-    }
     if not relations:
         return
     relates = "relates" in relations.values()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dnntrain.config.run_config import RunConfig
+from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, uses_fsdp
 from dnntrain.protocols import Refusal
 from dnntrain.utils.epochs import BatchSizeSchedule
@@ -38,6 +38,13 @@ def find_layout_refusals(
 ) -> Iterator[Refusal]:
     """Find every reason why `config` cannot run on a layout of these degrees."""
     yield from _find_format_refusals(config, dims, facts)
+    yield from find_degree_refusals(config, hardware, dims, sizes)
+
+
+def find_degree_refusals(
+    config: LightConfig, hardware: Hardware | None, dims: ParallelDims, sizes: BatchSizeSchedule
+) -> Iterator[Refusal]:
+    """Find the reasons that do not depend on the model. Hardware of None is not known yet."""
     if dims.data_ranks > sizes.smallest:
         yield Refusal(
             f"{sizes.description} leaves some of {dims.data_ranks} data ranks without an example",
@@ -48,6 +55,8 @@ def find_layout_refusals(
         return
     yield from _find_unused_options(layout, config.resolved["parallel"]["name"], dims)
     yield from _find_pipeline_refusals(config, hardware, layout, dims)
+    if hardware is None:
+        return
     if layout.cpu_offload and hardware.device == "cpu":
         yield Refusal(
             "parallel.cpu_offload=true has no effect, because the device is a CPU",
@@ -81,7 +90,7 @@ def _find_unused_options(layout: ParallelConfig, name: str, dims: ParallelDims) 
 
 
 def _find_pipeline_refusals(
-    config: RunConfig, hardware: Hardware, layout: ParallelConfig, dims: ParallelDims
+    config: LightConfig, hardware: Hardware | None, layout: ParallelConfig, dims: ParallelDims
 ) -> Iterator[Refusal]:
     if dims.pp == 1:
         return
@@ -99,7 +108,7 @@ def _find_pipeline_refusals(
         )
     if config.train.compile == "on":
         yield Refusal("train.compile=on: a pipeline does not support compilation", "use train.compile=auto or off")
-    if config.precision.build(hardware).uses_loss_scale:
+    if hardware is not None and config.precision.build(hardware).uses_loss_scale:
         yield Refusal(
             f"precision={config.resolved['choices']['precision']}: a pipeline does not support a loss scale",
             "use precision=bf16 or precision=fp32",
