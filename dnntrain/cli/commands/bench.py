@@ -53,10 +53,10 @@ def run(arguments: Arguments) -> int:
         write_csv(results, options["csv"])
     if options["picture"] is not None:
         write_picture(results, options["picture"])
-    machine = {"cpu": hardware.cpu_model, "features": hardware.cpu_features, "threads": threads}
     if arguments.json:
+        machine = {"cpu": hardware.cpu_model, "features": hardware.cpu_features, "threads": threads}
         print(json.dumps({"machine": machine, "models": [result.as_json(results[0]) for result in results]}))
     else:
-        print(f"{hardware.cpu_model}, {threads} threads, features: {' '.join(hardware.cpu_features) or 'none known'}\n")
-        print(format_table(results))
+        features = " ".join(hardware.cpu_features) or "none known"
+        print(f"{hardware.cpu_model}, {threads} threads, features: {features}\n\n{format_table(results)}")
     return 0
