@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.yaml_io import read_yaml
-from dnntrain.errors import ConfigError
+from dnntrain.config.saved_config import CONFIG_NAME, read_saved_config
+from dnntrain.errors import CheckpointError, ConfigError
 
 
 def remove_data_root(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,11 +25,11 @@ def restore_data_root(config: Mapping[str, Any], path: Path) -> Mapping[str, Any
     if "root" not in data or data["root"] is not None:
         return config
     for run in list(path.absolute().parents)[:3]:
-        if (run / "config.yaml").is_file() and (run / "exports" in path.absolute().parents):
+        if (run / CONFIG_NAME).is_file() and (run / "exports" in path.absolute().parents):
             try:
-                saved = read_yaml(run / "config.yaml").values.get("data")
-            except ConfigError:
+                saved = read_saved_config(run)["data"]
+            except (ConfigError, CheckpointError):
                 return config
-            if isinstance(saved, Mapping) and saved.get("name") == data.get("name"):
+            if saved.get("name") == data.get("name"):
                 return {**config, "data": {**data, "root": saved.get("root")}}
     return config

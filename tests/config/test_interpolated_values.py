@@ -38,28 +38,32 @@ def read(config: dict[str, Any], key: str) -> Any:
 def test_a_variable_gives_a_value_of_the_keys_type(
     text: str, key: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RUN_VALUE", text)
-    assert read(compose([f"{key}=${{oc.env:RUN_VALUE}}"]), key) == value
+    monkeypatch.setenv("DNNTRAIN_VALUE", text)
+    assert read(compose([f"{key}=${{oc.env:DNNTRAIN_VALUE}}"]), key) == value
 
 
 def test_a_key_that_refers_to_a_variables_key_has_the_value_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUN_VALUE", "48")
+    monkeypatch.setenv("DNNTRAIN_VALUE", "48")
     config = compose(
-        ["train.batch_size=${oc.env:RUN_VALUE}", "eval.batch_size=${train.batch_size}", "name=b${train.batch_size}"]
+        [
+            "train.batch_size=${oc.env:DNNTRAIN_VALUE}",
+            "eval.batch_size=${train.batch_size}",
+            "name=b${train.batch_size}",
+        ]
     )
     assert (config["train"]["batch_size"], config["eval"]["batch_size"], config["name"]) == (48, 48, "b48")
 
 
 def test_an_item_of_a_list_may_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUN_VALUE", "48")
-    assert compose(["model.channels=[${oc.env:RUN_VALUE},8]"])["model"]["channels"] == [48, 8]
+    monkeypatch.setenv("DNNTRAIN_VALUE", "48")
+    assert compose(["model.channels=[${oc.env:DNNTRAIN_VALUE},8]"])["model"]["channels"] == [48, 8]
 
 
 @pytest.mark.parametrize("text", ["many", "0", "1.5", "a: b", "{x: 1}", "!!python/name:os.system", "2\n3", ""])
 def test_a_text_that_is_not_of_the_type_is_rejected(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUN_VALUE", text)
+    monkeypatch.setenv("DNNTRAIN_VALUE", text)
     with pytest.raises(ConfigError, match=r"train\.batch_size: "):
-        compose(["train.batch_size=${oc.env:RUN_VALUE}"])
+        compose(["train.batch_size=${oc.env:DNNTRAIN_VALUE}"])
 
 
 def test_a_typed_text_is_not_converted() -> None:
