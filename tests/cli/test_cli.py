@@ -100,10 +100,10 @@ def test_a_refusal_comes_before_torch_is_imported(words: list[str]) -> None:
         (["eval", "runs/a", "--splt", "val"], "there is no option --splt\n  did you mean '--split'?"),
         (["tune", "batch", "--large", "8"], "did you mean '--largest'?"),
         (["eval", "runs/a", "--qqqqqq"], "dnntrain eval --help lists the options"),
-        (["eval", "runs/a", "--split", "tset"], "'tset' is not one of train, val, test; did you mean 'test'?"),
+        (["eval", "runs/a", "--split", "tset"], "'tset' is not one of train, val, test, all; did you mean 'test'?"),
         (["eval", "runs/a", "--format", "onnx"], "it is an option of dnntrain predict and dnntrain export"),
         (["eval", "runs/a", "--trust=true"], "--trust takes no value\n  use --trust alone"),
-        (["eval", "runs/a", "--split"], "--split needs a value\n  as in --split test"),
+        (["eval", "runs/a", "--split"], "--split needs a value\n  as in --split SPLIT"),
         (["eval"], "dnntrain eval takes RUN…, but the line has 0"),
         (
             ["tune", "batch", "--lowest", "1"],

@@ -34,7 +34,10 @@ def refusal(*words: str, config_dir: Path | None = None) -> str:
         (["parallel=ddb"], ["did you mean 'ddp'?", "conf/parallel/"]),
         (["optim=sgd", "optim.momentm=0.9"], ["did you mean 'optim.momentum'?", "conf/optim/sgd.yaml"]),
         (["optim.momentum=0.9"], ["optim=adamw has no 'momentum'", "optim=sgd (conf/optim/sgd.yaml)"]),
-        (["reg=[]", "reg.label_smoothing.smoothing=0.2"], ["not chosen", "add +reg=[label_smoothing]"]),
+        (
+            ["reg=[]", "reg.label_smoothing.smoothing=0.2"],
+            ["not chosen", "write reg=[label_smoothing] reg.label_smoothing.smoothing=0.2"],
+        ),
         (["+reg=[sam]", "reg.samm.rho=0.9"], ["did you mean 'reg.sam.rho'?"]),
         (["reg=[sam,samm]"], ["reg=samm", "did you mean 'sam'?"]),
         (["optim.name=sgd"], ["because it records the choice", "optim=NAME"]),
@@ -49,6 +52,10 @@ def test_an_unknown_name_is_told_the_nearest_and_its_file(words: list[str], mess
     text = refusal(*words)
     for message in messages:
         assert message in text
+
+
+def test_a_device_of_another_name_gets_the_line_that_works() -> None:
+    assert refusal("device=cup").endswith("'cup' is not one of auto, cpu, cuda, cuda:N, mps\n     write device=auto")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +73,6 @@ def test_an_unknown_name_is_told_the_nearest_and_its_file(words: list[str], mess
         ("train.compile=onn", "did you mean 'on'?"),
         ("eval.run_test=yes", "write true"),
         ("seed=-1", "-1 is not a whole number at least 0"),
-        ("device=cup", "one of auto, cpu, cuda"),
         ("name=a/b", "is not a name"),
         ("name=" + "x" * 300, "at most 100"),
         ("run_dir=/", "the path of a folder of its own"),

@@ -21,9 +21,8 @@ def run(arguments: Arguments) -> int:
     hardware = check_threads(options["threads"])
     for path in paths:
         check_model(path, arguments.overrides)
-    for name in ("csv", "picture"):
-        if options[name] is not None:
-            check_output_file(name, options[name])
+    for name in arguments.given & {"csv", "picture"}:
+        check_output_file(name, options[name])
     from dnntrain.bench.candidates import check_has_run, make_candidates
     from dnntrain.run.unfinished import write_unfinished_model
 
@@ -57,6 +56,6 @@ def run(arguments: Arguments) -> int:
         machine = {"cpu": hardware.cpu_model, "features": hardware.cpu_features, "threads": threads}
         print(json.dumps({"machine": machine, "models": [result.as_json(results[0]) for result in results]}))
     else:
-        features = " ".join(hardware.cpu_features) or "none known"
-        print(f"{hardware.cpu_model}, {threads} threads, features: {features}\n\n{format_table(results)}")
+        print(f"{hardware.cpu_model}, {threads} threads, features: {' '.join(hardware.cpu_features) or 'none known'}\n")
+        print(format_table(results))
     return 0
