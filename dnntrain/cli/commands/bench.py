@@ -21,7 +21,8 @@ def run(arguments: Arguments) -> int:
     hardware = check_threads(options["threads"])
     for path in paths:
         check_model(path, arguments.overrides)
-    for name in arguments.given & {"csv", "picture"}:
+    writers = {"csv": write_csv, "picture": write_picture}
+    for name in writers.keys() & arguments.given:
         check_output_file(name, options[name])
     from dnntrain.bench.candidates import check_has_run, make_candidates
     from dnntrain.run.unfinished import write_unfinished_model
@@ -48,10 +49,8 @@ def run(arguments: Arguments) -> int:
         should_evaluate=options["accuracy"],
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
     )
-    if options["csv"] is not None:
-        write_csv(results, options["csv"])
-    if options["picture"] is not None:
-        write_picture(results, options["picture"])
+    for name in writers.keys() & arguments.given:
+        writers[name](results, options[name])
     if arguments.json:
         machine = {"cpu": hardware.cpu_model, "features": hardware.cpu_features, "threads": threads}
         print(json.dumps({"machine": machine, "models": [result.as_json(results[0]) for result in results]}))
