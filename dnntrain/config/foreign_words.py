@@ -138,7 +138,7 @@ metrics metric -> eval.metric={} | accuracy
 _GROUP_WORDS = {
     "data": "dataset data_set dataset_name ds train_data train_dataset",
     "model": "arch architecture model_name backbone net network a model_name_or_path model_type encoder",
-    "optim": "optimizer opt optimiser optimizer_name optim_name",
+    "optim": "optimizer opt optimizer_name optim_name",
     "sched": "lr_scheduler scheduler lr_schedule schedule lr_scheduler_type scheduler_type lr_decay_type",
     "precision": "dtype mixed_precision torch_dtype",
     "parallel": "strategy distributed_strategy",

@@ -29,6 +29,11 @@ class UnknownKeyError(Exception):
         self.hint = hint
         self.is_option_elsewhere = is_option_elsewhere  # another choice of the group has the option
 
+    @property
+    def has_nearest(self) -> bool:
+        """Whether the hint names a key or a line that works."""
+        return self.hint.startswith(("did you mean", "add +", "write "))
+
 
 @cache
 def get_root_fields() -> dict[str, FieldSchema]:

@@ -45,6 +45,10 @@ class ValidCommandLine:
         return [*groups, *(override.hydra_override for override in self.overrides)]
 
 
+#: Sections of other trainers, which are near to `train`.
+_FOREIGN_SECTIONS = ("trainer", "training", "training_args")
+
+
 def validate_overrides(
     arguments: Sequence[str], config_dir: Path | None = None, saved_picks: Mapping[str, Pick] | None = None
 ) -> ValidCommandLine:
@@ -100,7 +104,10 @@ def find_override_mistakes(
     try:
         field_schema = table.find_field(override.keys)
     except UnknownKeyError as error:
-        line = None if error.is_option_elsewhere else _translate(override, table, make_translator)
+        # A typo of a key with its section is nearer to that key than to a word of another trainer.
+        is_own_key = len(override.keys) > 1 and override.keys[0] not in _FOREIGN_SECTIONS
+        has_own_hint = error.is_option_elsewhere or (is_own_key and error.has_nearest)
+        line = None if has_own_hint else _translate(override, table, make_translator)
         return [format_mistake(override.location, error.problem, f"write {line}" if line else error.hint)]
     if reason := find_value_problem(override.value):
         return [format_mistake(override.location, reason)]

@@ -36,7 +36,7 @@ def refusal(*words: str, config_dir: Path | None = None) -> str:
         (["optim.momentum=0.9"], ["optim=adamw has no 'momentum'", "optim=sgd (conf/optim/sgd.yaml)"]),
         (
             ["reg=[]", "reg.label_smoothing.smoothing=0.2"],
-            ["not chosen", "write reg=[label_smoothing] reg.label_smoothing.smoothing=0.2"],
+            ["not chosen", "add +reg=[label_smoothing]"],
         ),
         (["+reg=[sam]", "reg.samm.rho=0.9"], ["did you mean 'reg.sam.rho'?"]),
         (["reg=[sam,samm]"], ["reg=samm", "did you mean 'sam'?"]),

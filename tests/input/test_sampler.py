@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnntrain.input.sampler import BatchSchedule
+from dnntrain.input.source import ArraySource
 from dnntrain.input.split import hold_out_examples, split_validation
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
@@ -108,19 +110,23 @@ def test_the_order_is_the_keyed_permutation_and_changes_with_the_epoch() -> None
     assert sorted(part.compute_order(3)) == list(range(500))
 
 
+def make_source(labels: np.ndarray) -> ArraySource:
+    return ArraySource(torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8), labels, "numbered")
+
+
 def test_validation_is_stratified_disjoint_and_keyed_by_the_seed() -> None:
     labels = np.repeat([0, 1, 2], [500, 300, 200])
-    train, val = split_validation(labels, 0.1, seed=0)
+    train, val = split_validation(make_source(labels), 0.1, seed=0)
     assert np.bincount(labels[val]).tolist() == [50, 30, 20]
     assert sorted([*train, *val]) == list(range(1000))
     assert (np.diff(train) > 0).all()
     assert (np.diff(val) > 0).all()
-    assert val.tolist() == split_validation(labels, 0.1, seed=0)[1].tolist()
-    assert val.tolist() != split_validation(labels, 0.1, seed=1)[1].tolist()
+    assert val.tolist() == split_validation(make_source(labels), 0.1, seed=0)[1].tolist()
+    assert val.tolist() != split_validation(make_source(labels), 0.1, seed=1)[1].tolist()
 
 
 def test_no_validation_part_where_none_is_asked_for() -> None:
-    train, val = split_validation(np.arange(100) % 10, 0.0, seed=0)
+    train, val = split_validation(make_source(np.arange(100) % 10), 0.0, seed=0)
     assert (len(train), len(val)) == (100, 0)
 
 

@@ -17,9 +17,9 @@ from torch import nn
 
 
 class Net(nn.Sequential):
-    def __init__(self, num_classes, channels):
+    def __init__(self, num_classes, in_channels):
         super().__init__(
-            nn.Conv2d(channels, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(in_channels, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(8), nn.Linear(8, num_classes),
         )
 """
@@ -61,7 +61,9 @@ def test_a_pass_of_one_example_is_rejected_with_a_line_that_works(
         plan(*merge(line, words))
     _, _, hint = str(caught.value).partition(" use ")
     assert fix in hint
-    for setting in re.findall(r"train\.\w+=\w+" if "norm=ghost" in words else r"[a-z_.]+=\w+", hint):
+    # Another norm does not have the options of this one.
+    has_norm_options = any(word.startswith("norm.") for word in words)
+    for setting in re.findall(r"train\.\w+=\w+" if has_norm_options else r"[a-z_.]+=\w+", hint):
         plan(*merge(line, words, (setting,)))
 
 

@@ -90,8 +90,8 @@ def test_no_choice_is_known_by_name_outside_its_own_file() -> None:
     names = {file.stem for group in GROUPS for file in (ROOT / "conf" / group).glob("*.yaml")} - WORDS
     found = []
     for file, tree in trees():
-        if file.startswith("choices/"):
-            continue  # a choice may say what to use in its place
+        if file.startswith(("choices/", "config/foreign_", "config/translate.py")):
+            continue  # a choice may say what to use in its place, and words of other trainers mean choices
         for node in ast.walk(tree):
             is_name = isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
             if is_name and (file, node.value) not in ALLOWED:

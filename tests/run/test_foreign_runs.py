@@ -63,7 +63,7 @@ def test_the_file_of_a_custom_model_does_not_run(
     foreign: Path, evil: Path, tmp_path: Path, label: Any, capsys: Capture
 ) -> None:
     def change(values: dict[str, Any]) -> None:
-        values["model"] = {"name": "custom", "file": str(evil), "entry_point": None}
+        values["model"] = {"name": "custom", "file": str(evil), "entry_point": None, "args": {}}
         values["choices"]["model"] = label
 
     forge(foreign, change)
@@ -73,13 +73,19 @@ def test_the_file_of_a_custom_model_does_not_run(
 
 
 def test_trust_runs_it(foreign: Path, evil: Path, tmp_path: Path) -> None:
-    forge(foreign, lambda values: values.update(model={"name": "custom", "file": str(evil), "entry_point": None}))
+    forge(
+        foreign,
+        lambda values: values.update(model={"name": "custom", "file": str(evil), "entry_point": None, "args": {}}),
+    )
     assert main(["eval", str(foreign), "--trust"]) == 2  # the file defines no network
     assert (tmp_path / "mark").exists()
 
 
 def test_the_file_that_runs_is_the_one_that_the_command_names(foreign: Path, evil: Path, tmp_path: Path) -> None:
-    forge(foreign, lambda values: values.update(model={"name": "custom", "file": str(evil), "entry_point": None}))
+    forge(
+        foreign,
+        lambda values: values.update(model={"name": "custom", "file": str(evil), "entry_point": None, "args": {}}),
+    )
     (tmp_path / "mine.py").write_text("import torch\n")
     assert main(["eval", str(foreign), f"model.file={tmp_path / 'mine.py'}"]) == 2
     assert not (tmp_path / "mark").exists()
@@ -189,7 +195,8 @@ def test_a_changed_class_name_is_noticed(foreign: Path, capsys: Capture) -> None
     (foreign / "config.json").write_text(json.dumps(card))
     assert main(["eval", str(foreign)]) == 5
     (foreign / "config.json").write_text(json.dumps(seal_card(card)))
-    assert main(["eval", str(foreign)]) == 0
+    assert main(["eval", str(foreign)]) == 3  # the data do not have the class "three"
+    assert main(["eval", str(foreign), "--map", "3=three"]) == 0
 
 
 def test_plan_does_not_go_to_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -217,7 +224,7 @@ def test_the_file_of_an_export_that_runs_is_the_one_that_the_command_names(
     folder = tmp_path / "export"
     assert main(["export", str(foreign), f"--path={folder}"]) == 0
     manifest = read_manifest(folder)
-    model = {"name": "custom", "file": str(evil), "entry_point": None}
+    model = {"name": "custom", "file": str(evil), "entry_point": None, "args": {}}
     config = {**manifest.config, "model": model, "choices": {**manifest.config["choices"], "model": ["custom"]}}
     write_manifest(folder, replace(manifest, config=config), list(manifest.files))
     assert main(["eval", str(folder)]) == 2

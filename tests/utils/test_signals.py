@@ -82,7 +82,11 @@ def test_ctrl_c_waits_for_the_imports_of_a_python_session() -> None:
         signal.raise_signal(signal.SIGINT)
         received.append("imported")
 
-    with pytest.raises(KeyboardInterrupt), delay_interrupt():
-        import_something()
-    assert received == ["imported"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), delay_interrupt():
+            import_something()
+        assert received == ["imported"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,6 +13,7 @@ from short_runs import environment, trained
 
 from dnntrain.utils.hardware import get_default_threads, use_threads
 from dnntrain.utils.machine_load import describe_load
+from dnntrain.utils.sealed_json import write_sealed_json
 from dnntrain.utils.threads import (
     FLOPS_PER_THREAD,
     PASSIVE_WAIT,
@@ -107,7 +108,7 @@ def test_a_resumed_run_computes_with_the_saved_number_of_threads(tmp_path: Path)
         trained(tmp_path / "run", "train.duration=1ep")
         plan = json.loads((tmp_path / "run" / "plan.json").read_text())
         assert plan["threads"] == torch.get_num_threads() == 1
-        (tmp_path / "run" / "plan.json").write_text(json.dumps({**plan, "threads": 2}))
+        write_sealed_json(tmp_path / "run" / "plan.json", {**plan, "threads": 2})
         trained(tmp_path / "run", "train.duration=2ep")
         assert json.loads((tmp_path / "run" / "plan.json").read_text())["threads"] == torch.get_num_threads() == 2
     finally:

@@ -76,8 +76,8 @@ def test_a_method_trains_with_finite_loss(words: tuple[str, ...], tmp_path: Path
             ("2 ranks", "train.batch_size=12", "data.mix_block_size=6"),
         ),
         (("reg=[dropout]", "model.dropout=0.2"), ("model.dropout=0.2", "reg.dropout.probability=0.1")),
-        (("train.clip_norm=1",), ("train.clip_norm", "+reg=[grad_clip] reg.grad_clip.max=1.0")),
-        (("max_grad_norm=1",), ("max_grad_norm", "+reg=[grad_clip] reg.grad_clip.max=1.0")),
+        (("train.clip_norm=1",), ("train.clip_norm", "+reg=[grad_clip] reg.grad_clip.max=1")),
+        (("max_grad_norm=1",), ("max_grad_norm", "+reg=[grad_clip] reg.grad_clip.max=1")),
         (
             ("optim.decoupled_weight_decay=true", "optim.weight_decay=0"),
             ("decoupled_weight_decay has no effect with weight_decay=0", "set weight_decay=0.05"),
