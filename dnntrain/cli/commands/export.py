@@ -19,7 +19,7 @@ def run(arguments: Arguments) -> int:
     options = arguments.options
     run_path = Path(arguments.positional[0]).expanduser()
     target = options["path"] or run_path / "exports" / options["format"]
-    check_model(run_path, arguments.overrides)
+    check_model(run_path)
     check_target(target)
     from dnntrain.inference.export_run import summarize_export
     from dnntrain.run.export_trained import export_trained
