@@ -103,7 +103,7 @@ class Rendezvous:
         except DistError as error:
             address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise RankError(
-                f"rank {world.rank} cannot reach the main rank's store at {address}: {_get_first_line(error)}",
+                f"rank {world.rank} cannot reach the main rank's store at {address}: {get_first_line(error)}",
                 "check that the nodes can reach that address, and that no firewall blocks it",
             ) from None
         return cls(root, root.with_prefix(f"dnntrain/{token}"), world)
@@ -254,7 +254,7 @@ class Rendezvous:
                 time.sleep(pause)
                 pause = min(2 * pause, _POLL_RANGE_S[1])
         except DistNetworkError as error:
-            raise RankError(f"rank {self.world.rank} lost the main rank's store: {_get_first_line(error)}") from None
+            raise RankError(f"rank {self.world.rank} lost the main rank's store: {get_first_line(error)}") from None
 
 
 def _admit_ranks(root: SignedStore, world: World, timeout_s: float) -> str:
@@ -300,5 +300,6 @@ def _greet_main(root: SignedStore, world: World, timeout_s: float) -> str:
     raise RankError(f"rank {world.rank} got no answer from the main rank within {timeout_s:g} s")
 
 
-def _get_first_line(error: BaseException) -> str:
+def get_first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

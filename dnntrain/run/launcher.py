@@ -192,7 +192,11 @@ def _write_missing_result(path: Path, result: Mapping[str, Any], error: Dnntrain
                 return
             time.sleep(0.1)
     if result.get("status") != error.status or isinstance(error, RankError):
-        facts = {"status": error.status, "reason": error.message.splitlines()[-1], "exit_code": error.exit_code}
+        facts = {
+            "status": error.status,
+            "reason": (error.message.splitlines() or [""])[-1],
+            "exit_code": error.exit_code,
+        }
         directory.write_result({**result, **facts, "run_dir": str(path)})
     directory.close()
 

@@ -21,12 +21,15 @@ from typing import Any
 
 from dnntrain.utils.loopback import LOOPBACK_ADDRESS, listen_on_loopback
 from dnntrain.utils.processes import AGENT_VARIABLE, die_with_parent
-from dnntrain.utils.signals import blocked_signals, signal_handlers, unblock_signals
+from dnntrain.utils.signals import blocked_signals, is_blocking_signals, signal_handlers, unblock_signals
 
 _POLL_INTERVAL_S = 0.05
 
 #: Seconds for ranks to end after a second signal, which they handle at once if they can.
 _END_S = 5.0
+
+#: Seconds for ranks to find out that another one has failed: more than their watchdog needs.
+_CAUSE_S = 15.0
 
 
 def main() -> int:
@@ -100,16 +103,16 @@ def _wait_for_ranks(
 ) -> dict[int, int]:
     """Wait until all ranks have ended; return the exit codes of those that failed first, by rank.
 
-    Signals are passed on. After the first one, or a failure, ranks have `timeout_s` to end; after a
-    second one, some seconds.
+    Signals are passed on. After the first one, ranks have `timeout_s` to end; after a second one,
+    some seconds. After a failure they find its cause and end by themselves; those that do not are
+    asked to.
     """
     failures: dict[int, int] = {}
-    num_forwarded, deadline = 0, math.inf
+    num_forwarded, deadline, stop_time = 0, math.inf, math.inf
     while True:
         codes = [rank.poll() for rank in ranks]
         if not failures and (failures := {rank: code for rank, code in enumerate(codes) if code}):
-            _send_signal(ranks, signal.SIGTERM)
-            deadline = min(deadline, time.monotonic() + timeout_s)
+            stop_time = time.monotonic() + _CAUSE_S
         if None not in codes:
             return failures
         if num_forwarded < len(received_signals):
@@ -119,6 +122,10 @@ def _wait_for_ranks(
             deadline = min(deadline, time.monotonic() + (timeout_s if num_forwarded == 1 else _END_S))
         if host.error is not None:
             raise host.error
+        if time.monotonic() > stop_time:
+            stop_time = math.inf
+            deadline = min(deadline, time.monotonic() + timeout_s)
+            _stop_ranks(ranks)
         if time.monotonic() > deadline:
             _kill_ranks(ranks)
         time.sleep(_POLL_INTERVAL_S)
@@ -136,6 +143,12 @@ def find_first_failure(failures: Mapping[int, int]) -> tuple[int, int]:
 def _send_signal(ranks: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:
     for rank in ranks:
         rank.send_signal(number)
+
+
+def _stop_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask the remaining ranks to save and end; kill those that have not met, which save nothing."""
+    _kill_ranks([rank for rank in ranks if is_blocking_signals(rank.pid)])
+    _send_signal(ranks, signal.SIGTERM)
 
 
 def _kill_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -25,7 +25,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from dnntrain.config.decode import compute_digest, decode_config
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed import collectives
-from dnntrain.distributed.rendezvous import Failure, Rendezvous
+from dnntrain.distributed.rendezvous import Failure, Rendezvous, get_first_line
 from dnntrain.distributed.watchdog import LOST_CONTACT_HINT, Watchdog, read_stacks
 from dnntrain.errors import ConfigError, DnntrainError, RankError, Stopped
 from dnntrain.run.directory import RunDirectory, get_log_path
@@ -166,7 +166,7 @@ class RankGroup:
             symptom = (
                 "waited for another rank until the deadline" if is_timeout else "lost its connection to another rank"
             )
-            text = f"rank {local_failure.rank} on {local_failure.host} {symptom}: {str(error).splitlines()[0]}"
+            text = f"rank {local_failure.rank} on {local_failure.host} {symptom}: {get_first_line(error)}"
             hint = f"stacks of all ranks: {self.folder}/logs/stacks-rank_*.txt; the deadline is launch.hang_timeout"
             kind = "hung" if is_timeout else "lost"
             local_failure = Failure(

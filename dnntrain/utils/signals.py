@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from dnntrain.errors import Interrupted, Preempted, Stopped
@@ -96,6 +97,16 @@ def blocked_signals() -> Iterator[None]:
 def unblock_signals() -> None:
     """Deliver the SIGNALS that `blocked_signals` of the parent process kept pending."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def is_blocking_signals(pid: int) -> bool:
+    """Return whether a process keeps SIGTERM pending, by /proc/PID/status; False if that is unknown."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    mask = next((int(line.split()[1], 16) for line in lines if line.startswith("SigBlk:")), 0)
+    return bool(mask >> (signal.SIGTERM - 1) & 1)
 
 
 @contextmanager

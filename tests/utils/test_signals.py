@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -11,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from dnntrain.errors import Interrupted, Preempted
-from dnntrain.utils.signals import delay_interrupt, exit_on_signals, ignore_signals, raise_on_signals, signal_handlers
+from dnntrain.utils.signals import (
+    blocked_signals,
+    delay_interrupt,
+    exit_on_signals,
+    ignore_signals,
+    is_blocking_signals,
+    raise_on_signals,
+    signal_handlers,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +99,14 @@ def test_ctrl_c_waits_for_the_imports_of_a_python_session() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_signals_stay_pending_until_a_process_can_handle_them() -> None:
+    received: list[int] = []
+    with signal_handlers(lambda number, frame: received.append(number)):
+        with blocked_signals():
+            signal.raise_signal(signal.SIGTERM)
+            assert is_blocking_signals(os.getpid())
+            assert not received
+        assert received == [signal.SIGTERM]
+    assert not is_blocking_signals(os.getpid())

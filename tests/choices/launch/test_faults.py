@@ -40,12 +40,14 @@ def test_what_the_second_rank_refuses_is_the_runs_end(fault: str, code: int, doo
     assert result(tmp_path / "run")["exit_code"] == code
 
 
-def test_the_traceback_of_a_bug_on_the_second_rank_is_printed_last(tmp_path: Path) -> None:
+def test_an_error_in_the_users_network_on_the_second_rank_is_the_runs_end(tmp_path: Path) -> None:
     words = (*LINE, "model=custom", network(tmp_path), *TWO, f"run_dir={tmp_path}/run")
     ended = finish(words, tmp_path, FAULT="bug", WHEN="5")
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1] == "ValueError: seven of nine"
-    assert 'raise ValueError("seven of nine")' in ended.stderr
+    assert ended.returncode == 2, ended.stderr
+    (told,) = [line for line in ended.stderr.splitlines() if line.startswith("dnntrain: ")]
+    assert "rank 1 on" in told
+    assert f"{tmp_path}/net.py" in ended.stderr
+    assert "ValueError: seven of nine" in ended.stderr
     assert "ValueError: seven of nine" in (tmp_path / "run" / "logs" / "rank_1.log").read_text()
 
 
