@@ -18,9 +18,9 @@ import torch
 from dnntrain.errors import DataError
 
 class Net(torch.nn.Module):
-    def __init__(self, num_classes: int, height: int, width: int) -> None:
+    def __init__(self, num_classes: int, image_height: int, image_width: int) -> None:
         super().__init__()
-        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(height * width, num_classes))
+        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(image_height * image_width, num_classes))
         self.drop = torch.nn.Dropout(0.1)
         self.passes = 0
         if os.environ.get("RANK") == "1" and os.environ.get("FAULT") == "refuse at start":
