@@ -24,9 +24,9 @@ from pathlib import Path
 import torch
 
 class Net(torch.nn.Module):
-    def __init__(self, num_classes: int, height: int, width: int) -> None:
+    def __init__(self, num_classes: int, image_height: int, image_width: int) -> None:
         super().__init__()
-        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(height * width, num_classes))
+        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(image_height * image_width, num_classes))
         self.passes = 0
         if os.environ.get("WAIT") == "build":
             self.wait()
