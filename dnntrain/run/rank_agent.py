@@ -146,7 +146,7 @@ def _send_signal(ranks: Sequence[subprocess.Popen[bytes]], number: signal.Signal
 
 
 def _stop_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask the remaining ranks to save and end; kill those that have not met, which save nothing."""
+    """Ask the remaining ranks to save and end; kill those that did not met, which save nothing."""
     _kill_ranks([rank for rank in ranks if is_blocking_signals(rank.pid)])
     _send_signal(ranks, signal.SIGTERM)
 
