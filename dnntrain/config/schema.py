@@ -103,20 +103,15 @@ def _is_choice_class(node: ast.ClassDef) -> bool:
 
 def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, FieldSchema]:
     fields: dict[str, FieldSchema] = {}
-    for name in _list_base_names(node):
-        if _find_import(name, tree) not in _FIELDLESS_MODULES:
-            fields.update(_read_fields(*_find_class(name, tree, path)))
-    for item in node.body:
-        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
-            continue
-        if "ClassVar" in ast.unparse(item.annotation):
+    for item, file in _iterate_variables(node, tree, path):
+        if not isinstance(item.target, ast.Name) or "ClassVar" in ast.unparse(item.annotation):
             continue
         fields[item.target.id] = FieldSchema(
             name=item.target.id,
-            type=_evaluate_expression(item.annotation, path),
-            default=REQUIRED if item.value is None else _evaluate_expression(item.value, path),
-            doc=_read_field_comment(item, path),
-            path=path,
+            type=_evaluate_expression(item.annotation, file),
+            default=REQUIRED if item.value is None else _evaluate_expression(item.value, file),
+            doc=_read_field_comment(item, file),
+            path=file,
             line=item.lineno,
         )
     return fields
@@ -125,16 +120,23 @@ def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, 
 def _read_constants(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, Any]:
     """Return the class variables that are literals, of the class and of its bases."""
     constants: dict[str, Any] = {}
-    for name in _list_base_names(node):
-        if _find_import(name, tree) not in _FIELDLESS_MODULES:
-            constants.update(_read_constants(*_find_class(name, tree, path)))
-    for item in node.body:
-        if isinstance(item, ast.AnnAssign) and "ClassVar" in ast.unparse(item.annotation) and item.value is not None:
+    for item, _ in _iterate_variables(node, tree, path):
+        if "ClassVar" in ast.unparse(item.annotation) and item.value is not None:
             try:
                 constants[ast.unparse(item.target)] = ast.literal_eval(item.value)
             except ValueError:
                 continue
     return constants
+
+
+def _iterate_variables(node: ast.ClassDef, tree: ast.Module, path: Path) -> Iterator[tuple[ast.AnnAssign, Path]]:
+    """Yield the annotated variables of the bases of a class, then its own, each with its file."""
+    for name in _list_base_names(node):
+        if _find_import(name, tree) not in _FIELDLESS_MODULES:
+            yield from _iterate_variables(*_find_class(name, tree, path))
+    for item in node.body:
+        if isinstance(item, ast.AnnAssign):
+            yield item, path
 
 
 def _read_label_key(node: ast.ClassDef) -> str | None:

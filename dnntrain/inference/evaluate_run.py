@@ -15,12 +15,12 @@ from dnntrain.errors import ConfigError, DataError
 from dnntrain.inference.class_names import match_classes
 from dnntrain.inference.load import LoadedModel, load_model
 from dnntrain.inference.option_values import SPLITS
+from dnntrain.inference.run_args import get_given_keys
 from dnntrain.input.pipeline import read_evaluation_batches
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import limit_examples, prepare_data
 from dnntrain.protocols import Batch
 from dnntrain.training.evaluation import evaluate
-from dnntrain.utils.files import read_json
 from dnntrain.utils.messages import say_once, warn_user
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.suggest import did_you_mean
@@ -124,8 +124,8 @@ def evaluate_run(
     loaded_model = load_model(path, overrides, trust)
     splits = load_data_splits(loaded_model, renames)
     dataset = splits["test"].dataset
-    trained_data = read_trained_data(path)
-    has_other_data = any(word.lstrip("+").startswith("data") for word in overrides)
+    trained_data = loaded_model.trained_data
+    has_other_data = any(key.split(".")[0] == "data" for key in get_given_keys(overrides))
     if split is None:
         is_same = trained_data.get("digest") == dataset.digest or not has_other_data
         split = "test" if is_same or dataset.has_test_part else "all"
@@ -147,14 +147,6 @@ def evaluate_run(
         loaded_model.device,
     )
     return split, values
-
-
-def read_trained_data(path: Path) -> dict[str, Any]:
-    """Return the digest and the sizes of the data that a run was trained on; empty for an export."""
-    saved = read_json(path / "config.json") if path.is_dir() else {}
-    section = saved.get("dnntrain")
-    data = section.get("data") if isinstance(section, dict) else None
-    return dict(data) if isinstance(data, dict) and isinstance(data.get("digest"), str) else {}
 
 
 def _describe_change(trained_data: Mapping[str, Any], splits: Mapping[str, DataSplit]) -> str:

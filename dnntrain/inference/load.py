@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class LoadedModel:
     """A model in eval mode, its training configuration, and a description of its inputs.
 
     `autocast` is the precision of its arithmetic, if it differs from the precision of the weights.
-    `format` is the format of an export, or "run".
+    `format` is the format of an export, or "run". `trained_data` are the digest and the sizes of the
+    data of the training; empty for an export.
     """
 
     config: RunConfig
@@ -42,6 +43,7 @@ class LoadedModel:
     device: str
     autocast: torch.dtype | None
     format: str = "run"
+    trained_data: Mapping[str, Any] = field(default_factory=dict)
 
     @torch.no_grad()
     def compute_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -93,7 +95,14 @@ def load_run(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> 
         spec=spec,
         device=device,
         autocast=policy.torch_dtype,
+        trained_data=_read_trained_data(card),
     )
+
+
+def _read_trained_data(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the digest and the sizes of the data that a run was trained on; empty if they are unknown."""
+    data = card["dnntrain"].get("data")
+    return dict(data) if isinstance(data, dict) and isinstance(data.get("digest"), str) else {}
 
 
 def _check_output(config: RunConfig, spec: ModelSpec, file: Path) -> None:

@@ -71,6 +71,16 @@ def _count_started_ranks(config: LightConfig, hardware: Hardware | None, world: 
     return config.launch.build(hardware.device_count if hardware.device == "cuda" else 0)
 
 
+def get_rank_count_key(config: LightConfig) -> str:
+    """Return the setting that states the number of ranks."""
+    return "launch.nproc" if config.cluster.world_size is None else "cluster.world_size"
+
+
+def name_rank_count(hint: str, config: LightConfig) -> str:
+    """Return a layout's hint with the setting that states the number of ranks here."""
+    return hint.replace("launch.nproc", get_rank_count_key(config))
+
+
 def plan_parallelism(
     config: RunConfig, hardware: Hardware, ranks: int, model: ModelFacts, batch_size: int
 ) -> tuple[ParallelDims, tuple[int, ...], list[str]]:
@@ -79,7 +89,7 @@ def plan_parallelism(
     Raises ConfigError if the layout does not support the model.
     """
     notes: list[str] = []
-    rank_count_key = "launch.nproc" if config.cluster.world_size is None else "cluster.world_size"
+    rank_count_key = get_rank_count_key(config)
     demand = DeviceDemand(
         state=4 * model.parameters * (2 + config.optim.state_floats_per_parameter),
         other=model.activation_bytes_per_example * math.ceil(batch_size / ranks),
@@ -89,7 +99,7 @@ def plan_parallelism(
     try:
         dims, reason = config.parallel.fit(ranks, demand)
     except ConfigError as error:
-        raise ConfigError(error.message, error.hint.replace("launch.nproc", rank_count_key)) from None
+        raise ConfigError(error.message, name_rank_count(error.hint, config)) from None
     if reason:
         notes.append(f"parallel={config.resolved['choices']['parallel']}: {reason}")
     for layer, size in model.divided if dims.tp > 1 else ():

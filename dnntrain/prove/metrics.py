@@ -57,6 +57,14 @@ def _read_task_metric(run: Path, result: Mapping[str, Any], metric: MetricInfo) 
     return result.get("best") if result.get("metric") == metric.name else None
 
 
+def read_pair(runs: tuple[Path, Path], metric: MetricInfo, trust: bool) -> tuple[float, float]:
+    """Return the values of a pair of finished runs; a latency is measured, so it differs each time."""
+    if metric.name == LATENCY.name:
+        first, second = measure_latencies(runs, trust)
+        return first, second
+    return read_value(runs[0], metric), read_value(runs[1], metric)
+
+
 def measure_latencies(runs: Sequence[Path], trust: bool) -> list[float]:
     """Return the median milliseconds for one example of each run's model, timed side by side.
 

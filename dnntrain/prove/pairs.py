@@ -6,7 +6,6 @@ an interrupted one is resumed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +16,9 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import compute_digest
 from dnntrain.errors import ConfigError, make_exit_error
 from dnntrain.protocols import MetricInfo
-from dnntrain.prove.metrics import LATENCY, measure_latencies, read_value
+from dnntrain.prove.metrics import LATENCY, read_pair
 from dnntrain.sweep.grid import Combination
-from dnntrain.sweep.prepare import list_cores, list_devices, prepare_trial
+from dnntrain.sweep.prepare import list_cores, list_devices, make_identity, prepare_trial
 from dnntrain.sweep.resources import divide_machine
 from dnntrain.sweep.run_sweep import make_stop_error
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, freeze_trial, read_status
@@ -87,8 +86,7 @@ def prepare_comparison(
         )
     if any(word.startswith("run_dir=") for word in (*words_a, *words_b)):
         raise ConfigError("run_dir must be the same for --a and --b", "write run_dir=FOLDER outside of --a and --b")
-    identity = hashlib.sha256(" ".join(digests).encode()).hexdigest()[:8]
-    folder = Path(configs[0]["run_dir"] or Path("runs", f"prove-{identity}")).expanduser().absolute()
+    folder = Path(configs[0]["run_dir"] or Path("runs", f"prove-{make_identity(digests)}")).expanduser().absolute()
     _check_folder(folder, digests)
     return Comparison(tuple(shared), (tuple(words_a), tuple(words_b)), (configs[0], configs[1]), folder, config_dir)
 
@@ -115,8 +113,7 @@ def iterate_pairs(
         for side in (0, 1) if index % 2 == 0 else (1, 0):
             _train(trials[side], comparison, partial(show, index + 1, "AB"[side]))
         runs = (trials[0].folder, trials[1].folder)
-        values = _measure_pair(comparison.folder, index + 1, runs) if metric.name == LATENCY.name else None
-        values = values or (read_value(runs[0], metric), read_value(runs[1], metric))
+        values = _read_pair_once(comparison.folder, index + 1, runs, metric)
         seeds = (trials[0].config["seed"], trials[1].config["seed"])
         yield Pair(index + 1, seeds, runs, values)
 
@@ -162,12 +159,14 @@ def _train(trial: Trial, comparison: Comparison, show: Callable[[TrialStatus], N
         )
 
 
-def _measure_pair(folder: Path, number: int, runs: tuple[Path, Path]) -> tuple[float, float]:
-    """Return the latencies of a pair, and keep them, so that a continued search has the same."""
+def _read_pair_once(folder: Path, number: int, runs: tuple[Path, Path], metric: MetricInfo) -> tuple[float, float]:
+    """Return the values of a pair; measured latencies are kept, so that a continued search has the same."""
+    if metric.name != LATENCY.name:
+        return read_pair(runs, metric, trust=True)
     path = folder / _LATENCY_FILE
     saved = read_json(path)
     if str(number) not in saved:
-        saved[str(number)] = measure_latencies(runs, trust=True)
+        saved[str(number)] = read_pair(runs, metric, trust=True)
         write_json(path, saved)
     first, second = saved[str(number)]
     return float(first), float(second)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.pairs import Pair
-from dnntrain.prove.verdict import Rules, Verdict, judge_differences
+from dnntrain.prove.verdict import Rules, Verdict
 from dnntrain.utils.units import pluralize
 
 
@@ -19,6 +19,7 @@ class ProveResult:
     """A comparison of B with A.
 
     labels          the words of A and B, or their folders
+    verdict         the judgment of all pairs
     lines           for each pair the two lines that train its runs; empty for finished sets of runs
     test_set_error  standard error of the mean difference over test sets of this size, None if unknown
     notes           remarks for the reader
@@ -28,13 +29,10 @@ class ProveResult:
     metric: MetricInfo
     rules: Rules
     pairs: tuple[Pair, ...]
+    verdict: Verdict
     lines: tuple[tuple[str, str], ...] = ()
     test_set_error: float | None = None
     notes: tuple[str, ...] = ()
-    verdict: Verdict = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "verdict", judge_differences([pair.difference for pair in self.pairs], self.rules))
 
     def as_json(self) -> dict[str, Any]:
         rows = []

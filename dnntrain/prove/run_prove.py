@@ -10,7 +10,7 @@ from typing import Any
 
 from dnntrain.config.decode import compute_digest, decode_config
 from dnntrain.errors import ConfigError, DnntrainError
-from dnntrain.protocols import LOSS, MetricInfo
+from dnntrain.protocols import MetricInfo
 from dnntrain.prove.display import EvidenceDisplay
 from dnntrain.prove.evidence import select_by_e_bh
 from dnntrain.prove.metrics import DEFAULT_SHARE_MARGIN, FIGURES, choose_metric
@@ -21,6 +21,7 @@ from dnntrain.prove.run_sets import group_sweep, pair_runs, read_finished_config
 from dnntrain.prove.verdict import Rules, judge_differences
 from dnntrain.run.directory import lock_folder
 from dnntrain.utils.files import write_json
+from dnntrain.utils.words import add_config_dir
 
 RESULT_FILE = "prove.json"
 
@@ -62,6 +63,7 @@ def prove_by_training(comparison: Comparison, options: ProveOptions, display_mod
     labels = (shlex.join(comparison.words[0]), shlex.join(comparison.words[1]))
     digests = [compute_digest(config) for config in comparison.configs]
     pairs: list[Pair] = []
+    verdict = judge_differences([], rules)
     with lock_folder(comparison.folder), EvidenceDisplay(metric, rules, display_mode) as display:
         write_json(comparison.folder / RESULT_FILE, {"config_digests": digests})
         display.say(f"A: {labels[0] or 'as configured'}\nB: {labels[1] or 'as configured'}\nin {comparison.folder}")
@@ -71,7 +73,7 @@ def prove_by_training(comparison: Comparison, options: ProveOptions, display_mod
             display.show_pair(pair, verdict)
             if verdict.is_final:
                 break
-        result = ProveResult(labels, metric, rules, tuple(pairs), _list_lines(comparison, len(pairs)))
+        result = ProveResult(labels, metric, rules, tuple(pairs), verdict, _list_lines(comparison, len(pairs)))
         result = replace(result, test_set_error=_measure_test_set_error(result, display.say, trust=True))
         write_json(comparison.folder / RESULT_FILE, {"config_digests": digests, **result.as_json()})
         write_prove_report({"Verdict": result}, comparison.folder / "report.html")
@@ -86,9 +88,9 @@ def prove_by_runs(
     metric = choose_metric(options.metric, config.eval.metric, config.task.list_infos())
     pairs, note = pair_runs(runs_a, runs_b, metric, options.trust)
     rules = replace(options.make_rules(metric), max_pairs=max(len(pairs), options.max_pairs))
-    result = ProveResult(
-        (_name_runs(runs_a), _name_runs(runs_b)), metric, rules, tuple(pairs), notes=(note,) if note else ()
-    )
+    verdict = judge_differences([pair.difference for pair in pairs], rules)
+    labels = (_name_runs(runs_a), _name_runs(runs_b))
+    result = ProveResult(labels, metric, rules, tuple(pairs), verdict, notes=(note,) if note else ())
     return replace(result, test_set_error=_measure_test_set_error(result, say, options.trust))
 
 
@@ -107,19 +109,17 @@ def prove_sweep(folder: Path, options: ProveOptions, say: Callable[[str], None])
     for (name, result), is_kept in zip(list(results.items()), kept, strict=True):
         if result.verdict.verdict in ("better", "worse") and not is_kept:
             note = f"Alone it would be {result.verdict.verdict}; among {len(results)} claims the evidence is too weak."
-            weak = replace(result, notes=(*result.notes, note))
-            object.__setattr__(weak, "verdict", replace(result.verdict, verdict="undecided"))
-            results[name] = weak
+            undecided = replace(result.verdict, verdict="undecided")
+            results[name] = replace(result, verdict=undecided, notes=(*result.notes, note))
     write_prove_report({f"{name} against {first_name}": item for name, item in results.items()}, folder / "prove.html")
     return results
 
 
 def _list_lines(comparison: Comparison, count: int) -> tuple[tuple[str, str], ...]:
-    prefix = [] if comparison.config_dir is None else [f"--config-dir={comparison.config_dir}"]
-    lines = [
-        tuple(format_line([*prefix, *comparison.make_words(side, index)]) for side in (0, 1)) for index in range(count)
-    ]
-    return tuple((first, second) for first, second in lines)
+    def format_side(side: int, index: int) -> str:
+        return format_line(add_config_dir(comparison.config_dir, comparison.make_words(side, index)))
+
+    return tuple((format_side(0, index), format_side(1, index)) for index in range(count))
 
 
 def _name_runs(runs: Sequence[Path]) -> str:
@@ -130,11 +130,11 @@ def _measure_test_set_error(result: ProveResult, say: Callable[[str], None], tru
     """Return the error that the finite test set causes; None if the metric is not one of the task."""
     if not result.pairs or result.metric.name in {figure.name for figure in FIGURES}:
         return None
-    from dnntrain.prove.test_set_error import compute_example_sums, estimate_test_set_error
+    from dnntrain.prove.test_set_error import compute_example_sums, estimate_test_set_error, find_task_metric
 
     say(f"evaluating the test set with {2 * len(result.pairs)} models")
     config = decode_config(read_finished_config(result.pairs[0].runs[0]))
-    metric = None if result.metric.name == LOSS.name else _find(config.task.list_metrics(), result.metric.name)
+    metric = find_task_metric(config.task, result.metric.name)
     sums: list[list[Any]] = [[], []]
     try:
         for pair in result.pairs:
@@ -144,10 +144,6 @@ def _measure_test_set_error(result: ProveResult, say: Callable[[str], None], tru
         say(f"the error of the test set is unknown: {error.message}")
         return None
     return estimate_test_set_error(sums[0], sums[1], metric)
-
-
-def _find(metrics: Sequence[Any], name: str) -> Any:
-    return next(metric for metric in metrics if metric.name == name)
 
 
 def format_text(results: Sequence[ProveResult]) -> str:

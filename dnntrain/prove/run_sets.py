@@ -11,7 +11,7 @@ from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import check_run
 from dnntrain.protocols import MetricInfo
-from dnntrain.prove.metrics import LATENCY, measure_latencies, read_value
+from dnntrain.prove.metrics import read_pair
 from dnntrain.prove.pairs import Pair
 from dnntrain.sweep.sweep_directory import find_trial_folders
 from dnntrain.utils.files import read_json
@@ -46,11 +46,7 @@ def pair_runs(
         ]
     pairs = []
     for number, (pair_seeds, (run_a, run_b)) in enumerate(paired, 1):
-        if metric.name == LATENCY.name:
-            first, second = measure_latencies([run_a, run_b], trust)
-        else:
-            first, second = read_value(run_a, metric), read_value(run_b, metric)
-        pairs.append(Pair(number, pair_seeds, (run_a, run_b), (first, second)))
+        pairs.append(Pair(number, pair_seeds, (run_a, run_b), read_pair((run_a, run_b), metric, trust)))
     return pairs, note
 
 

@@ -23,13 +23,18 @@ def compute_example_sums(run: Path, metric_name: str, trust: bool = False) -> ND
     """
     loaded_model = load_run(run, trust=trust)
     split, task = load_data_splits(loaded_model)["test"], loaded_model.config.task
-    metric = next((metric for metric in task.list_metrics() if metric.name == metric_name), None)
+    metric = find_task_metric(task, metric_name)
     rows = []
     with torch.no_grad():
         for batch in split.make_batches(loaded_model, loaded_model.config.eval.batch_size):
             outputs = loaded_model.compute_batch_outputs(batch).float()
             rows.append(_sum_by_example(task, metric, outputs, batch, loaded_model.spec).double().cpu().numpy())
     return np.concatenate(rows)
+
+
+def find_task_metric(task: Task, name: str) -> Metric | None:
+    """Return the metric of the task called `name`; None for the loss."""
+    return next((metric for metric in task.list_metrics() if metric.name == name), None)
 
 
 def _sum_by_example(

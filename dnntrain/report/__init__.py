@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from dnntrain.report.curves import write_curves
-from dnntrain.report.page import write_report
+from dnntrain.report.page import check_page_path, write_report
 
-__all__ = ["write_curves", "write_report"]
+__all__ = ["check_page_path", "write_curves", "write_report"]

@@ -23,6 +23,19 @@ _MAX_RUNS = 40
 _MAX_NAME = 80
 
 
+def check_page_path(path: Path | None) -> Path | None:
+    """Return the page to write. Raises ConfigError if it would replace a file that is not a page."""
+    if path is None:
+        return None
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--path {path} must end in .html", f"as in --path {path.with_suffix('.html')}")
+    if path.is_dir():
+        raise ConfigError(f"--path {path} must be a file, but is a folder", f"as in --path {path / 'comparison.html'}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--path {path}: there is no folder {path.parent}", f"run: mkdir -p '{path.parent}'")
+    return path
+
+
 def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     """Write the report of one run, or the comparison of several, and return its path.
 

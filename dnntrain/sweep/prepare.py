@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,8 +185,13 @@ def _choose_folder(configs: Sequence[dict[str, Any]]) -> Path:
     if configs[0]["run_dir"]:
         return Path(configs[0]["run_dir"]).expanduser().absolute()
     names = {config["name"] for config in configs}
-    identity = hashlib.sha256(" ".join(compute_digest(config) for config in configs).encode()).hexdigest()[:8]
+    identity = make_identity(map(compute_digest, configs))
     return Path("runs", names.pop() if len(names) == 1 else "mixed", f"sweep-{identity}").absolute()
+
+
+def make_identity(config_digests: Iterable[str]) -> str:
+    """Return the ID of a folder of runs, which follows from their configurations."""
+    return hashlib.sha256(" ".join(config_digests).encode()).hexdigest()[:8]
 
 
 def _open_trial_session(config: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
-from dnntrain.sweep.run_directories import check_page_path, find_run_directories
+from dnntrain.sweep.run_directories import find_run_directories
 from dnntrain.utils.suggest import format_path
 
 #: The page of all trials of a sweep, in its folder.
@@ -19,7 +19,7 @@ def run(arguments: Arguments) -> int:
     One run gives report.html and curves.png, a sweep comparison.html in its folder, other runs
     comparison-NAMES.html. With --path only that page is written.
     """
-    from dnntrain.report import write_curves, write_report
+    from dnntrain.report import check_page_path, write_curves, write_report
 
     output = check_page_path(arguments.options["path"])
     paths = find_run_directories(arguments.positional)

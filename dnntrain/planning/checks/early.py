@@ -26,7 +26,7 @@ from dnntrain.planning.checks.combinations import (
 from dnntrain.planning.checks.example_blocks import find_block_refusals
 from dnntrain.planning.checks.parallelism import find_degree_refusals
 from dnntrain.planning.checks.paths import find_path_errors
-from dnntrain.planning.parallelism import count_known_ranks
+from dnntrain.planning.parallelism import count_known_ranks, name_rank_count
 from dnntrain.protocols import Claim, Refusal, Role
 from dnntrain.utils.epochs import BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware, probe_hardware_without_torch
@@ -135,9 +135,7 @@ def _find_layout_refusals(
         try:
             dims = config.parallel.build(ranks)
         except ConfigError as error:
-            # For the ranks of a described cluster the plan has the better hint.
-            if config.cluster.world_size is None:
-                yield Refusal(error.message, error.hint)
+            yield Refusal(error.message, name_rank_count(error.hint, config))
             return
     size, micro_batch_size = config.train.batch_size, config.train.micro_batch_size
     sizes = BatchSizeSchedule(EpochSchedule.constant(size, size), size)
