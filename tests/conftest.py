@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +13,9 @@ import pytest
 
 # Threads of tests on a shared machine wait for each other far longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Hundreds of processes import the project: each would compile it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 from rank_pool import Pool
 from short_runs import environment, trained
@@ -25,8 +28,25 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, os.cpu_count() or 1)
 
 
+#: Parameter sets of a sampled test that the fast set runs.
+_SAMPLES = 3
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the most slow tests first: a file stays in one process, and no other should wait for it at the end."""
+    """Mark what the fast set leaves out, and put the files with the most slow tests first.
+
+    A file stays in one process, and no other should wait for it at the end.
+    """
+    sampled: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            sampled[item.nodeid.partition("[")[0]].append(item)
+    for kind in sampled.values():
+        chosen = {round(index * (len(kind) - 1) / (_SAMPLES - 1)) for index in range(_SAMPLES)}
+        for index, item in enumerate(kind):
+            if index not in chosen:
+                item.add_marker("slow")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 

@@ -67,6 +67,7 @@ def test_qat_with_standardised_filters_is_refused_before_a_run_directory_is_made
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_qat_with_recomputed_statistics_of_swa_names_swa_and_trains_without_them(tmp_path: Path) -> None:
     words = (
         "model=mlp",

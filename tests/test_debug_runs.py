@@ -108,6 +108,7 @@ def test_debug_fast_trains_with_every_choice(choice: str, here: Path, tmp_path: 
     assert dnntrain.train(*line, display="quiet")["status"] == "done", line
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [
@@ -135,6 +136,7 @@ def test_durations_are_fitted_to_a_debugging_run(words: list[str]) -> None:
     assert plan.total_steps == (1 if "train.duration=1step" in words else 3)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [
@@ -152,6 +154,7 @@ def test_a_default_of_less_than_a_step_is_one_step(words: list[str], steps: int)
     assert dnntrain.plan(*words, f"train.duration={steps}step").total_steps == steps
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "message"),
     [

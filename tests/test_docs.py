@@ -164,6 +164,7 @@ def test_the_examples_of_a_page_run_in_a_shell_as_they_stand(page: Path, here: P
             assert done.returncode == 0, fence.text + done.stderr
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_is_one_that_is_accepted(page: Path, here: Path, plug_in: None) -> None:
     for fence in fences(page):
@@ -182,6 +183,7 @@ def test_refusals_are_shown_as_they_are(page: Path, here: Path, capsys: pytest.C
             assert capsys.readouterr().err == fence.text.partition("\n")[2]
 
 
+@pytest.mark.slow
 def test_the_plug_in_of_the_documentation_trains(here: Path, plug_in: None) -> None:
     assert main([*FAST, "+reg=[confidence_penalty]", "run_dir=runs/plug-in", "-q"]) == 0
     assert "confidence_penalty" in (here / "runs" / "plug-in" / "config.yaml").read_text()
@@ -265,6 +267,7 @@ def test_the_exit_codes_are_those_of_the_exceptions() -> None:
     assert codes == {0, 1, *(error.exit_code for error in error_classes(DnntrainError))}
 
 
+@pytest.mark.slow
 def test_the_reference_is_current() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "make_reference.py"), "--check"]
     done = subprocess.run(script, capture_output=True, text=True, env=environment())

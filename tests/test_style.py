@@ -169,6 +169,7 @@ def test_the_comments_of_a_configuration_file_have_no_banned_phrase(path: Path) 
     check(find_offences("\n".join(lines)))
 
 
+@pytest.mark.sampled
 @pytest.mark.skipif(not MODULES, reason="no folder of dnntrain/ is rewritten yet")
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_has_no_banned_phrase(path: Path) -> None:

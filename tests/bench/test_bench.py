@@ -15,6 +15,7 @@ Capture = pytest.CaptureFixture[str]
 FAST = ("--rounds=2", "--seconds=0.01", "--threads=1")
 
 
+@pytest.mark.slow
 def test_a_run_and_its_export_are_measured_side_by_side(short_run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["export", str(short_run), "--format=onnx", f"--path={tmp_path}/onnx"]) == 0
     capsys.readouterr()

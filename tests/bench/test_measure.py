@@ -54,6 +54,7 @@ class Clock:
         return {"first_call_s": 0.0, "calls": 1, "peak_memory_bytes": 1}
 
 
+@pytest.mark.slow
 def test_rounds_are_added_for_those_that_are_near_and_only_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ModelProcess", Clock)
     monkeypatch.setattr(Clock, "paces", {"slow": [0.2], "swinging": [0.08, 0.12, 0.1], "steady": [0.099]})

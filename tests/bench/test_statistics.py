@@ -23,6 +23,7 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[np.random.Generator, int], np.ndarray],
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 @pytest.mark.parametrize("num_values", [1, 2, 3, 5, 6, 7, 9, 15, 25])
 def test_the_interval_encloses_the_true_median_as_often_as_it_says(name: str, num_values: int) -> None:

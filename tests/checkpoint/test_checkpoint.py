@@ -131,6 +131,7 @@ def test_damage_is_found_and_the_previous_good_one_is_used(tmp_path: Path, file:
     assert "step-2" in warnings[0]
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_in_the_manifest_is_found(tmp_path: Path) -> None:
     path = save(tmp_path, 2, t=torch.ones(3), x=0.125) / "manifest.json"
     whole = path.read_bytes()

@@ -101,6 +101,7 @@ def test_shared_tensors_are_written_once_and_views_are_copied(tmp_path: Path) ->
     assert torch.equal(other.second.weight, model.first.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["our vit", "timm's own"])
 def test_timm_loads_what_is_its_own(tmp_path: Path, kind: str) -> None:
     timm = pytest.importorskip("timm")

@@ -40,6 +40,7 @@ def imported(*words: str) -> tuple[int, set[str]]:
     return int(code), set(modules)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [
@@ -60,6 +61,7 @@ def test_what_needs_no_configuration_imports_neither_torch_nor_hydra(words: list
     assert not {"torch", "hydra", "omegaconf"} & modules
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words", [["+paralel=ddp"], ["train.batch_size=0"], ["optim=sdg"], ["config", "optim=sgd"], ["plna"]]
 )
@@ -69,6 +71,7 @@ def test_a_refusal_comes_before_torch_is_imported(words: list[str]) -> None:
     assert "torch" not in modules
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -206,6 +209,7 @@ def test_a_switch_that_is_on_can_be_turned_off() -> None:
     assert parse_arguments(["bench", "runs/a", "--accuracy"]).options["accuracy"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("verb", ["", *COMMANDS])
 def test_help_fits_the_terminal(
@@ -226,6 +230,7 @@ def test_an_example_in_several_lines_is_one_command_to_the_shell(
     assert all(f"\n  {example}\n" in f"{joined}\n" for example in COMMANDS[verb].examples)
 
 
+@pytest.mark.slow
 def test_config_and_cfg_job_print_the_same_yaml(capsys: pytest.CaptureFixture[str]) -> None:
     printed = []
     for words in (
@@ -239,6 +244,7 @@ def test_config_and_cfg_job_print_the_same_yaml(capsys: pytest.CaptureFixture[st
     assert yaml.safe_load(printed[0])["optim"]["name"] == "sgd"
 
 
+@pytest.mark.slow
 def test_json_is_printed_where_output_is_data(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["ls"], ["ls", "reg"], ["ls", "average", "ema"], ["ls", "debug", "fast"], ["config"], ["schema"]):
         assert main([*words, "--json"]) == 0
@@ -257,6 +263,7 @@ def test_version_names_torch_and_python() -> None:
     assert {"dnntrain", "torch", "python"} <= set(result.stdout.split())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("word", [b"name=\xff\xfe", b"\xff", b"--\xff", b"+reg=[\xff]"])
 def test_bytes_that_are_not_utf8_are_refused(word: bytes) -> None:
     result = run(word)
@@ -264,6 +271,7 @@ def test_bytes_that_are_not_utf8_are_refused(word: bytes) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{sys.executable} -m dnntrain schema | head -c 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)

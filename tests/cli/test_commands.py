@@ -35,6 +35,7 @@ def test_plan_as_json_holds_the_numbers(capsys: Capture) -> None:
     assert made["memory_bytes"] > 10**8
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -97,6 +98,7 @@ def test_a_path_that_is_no_run_names_the_nearest_run(
     assert "did you mean runs/first?" in capsys.readouterr().err
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("weights", ["none.safetensors", "other.safetensors"])
 @pytest.mark.parametrize("verb", ["plan", "train"])
 def test_first_weights_that_are_missing_or_foreign_are_refused_before_a_folder_is_made(
@@ -180,6 +182,7 @@ def test_a_run_that_does_not_exist_is_said_to(tmp_path: Path, capsys: Capture) -
     assert f"{tmp_path}/nothing does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_test_image_that_cannot_be_read_costs_the_test_and_not_the_model(tmp_path: Path, capsys: Capture) -> None:
     random = np.random.default_rng(0)
     for part, count in (("train", 8), ("val", 2), ("test", 2)):
@@ -202,6 +205,7 @@ def test_a_test_image_that_cannot_be_read_costs_the_test_and_not_the_model(tmp_p
     assert json.loads(capsys.readouterr().out)["examples"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_of_a_users_own_model_runs_its_code_only_where_that_is_asked_for(tmp_path: Path, capsys: Capture) -> None:
     code = tmp_path / "net.py"
     code.write_text(
@@ -217,6 +221,7 @@ def test_a_run_of_a_users_own_model_runs_its_code_only_where_that_is_asked_for(t
     assert main(["eval", str(tmp_path / "run"), f"model.file={code}"]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_with_choices_of_the_users_own_is_replayed_by_resume(tmp_path: Path) -> None:
     (tmp_path / "mine" / "optim").mkdir(parents=True)
     (tmp_path / "mine" / "optim" / "slow.yaml").write_text("# Slow.\ndefaults: [sgd, _self_]\nlr: 0.001\n")
@@ -233,6 +238,7 @@ def test_doctor_finds_this_installation_sound(capsys: Capture) -> None:
     assert findings["device"]["text"].startswith(("cpu", "cuda", "mps"))
 
 
+@pytest.mark.slow
 def test_a_run_directory_that_cannot_be_is_refused(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "run", Path("/")):

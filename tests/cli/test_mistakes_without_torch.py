@@ -132,6 +132,7 @@ def test_a_mistake_is_found_without_torch(line: str, answers: dict[str, tuple[in
     assert MISTAKES[line] in text
 
 
+@pytest.mark.slow
 def test_mistakes_of_all_kinds_are_reported_at_once(tmp_path: Path, dnntrain: object) -> None:
     result = dnntrain(
         "train.micro_batch_size=256", "data=mnist", "data.root=nowhere", "init_from=nowhere", "eval.metric=f1"

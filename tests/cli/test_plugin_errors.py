@@ -129,6 +129,7 @@ WRONG_VALUES = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("group", "base", "body"), RAISES)
 def test_an_exception_of_a_plugin_names_its_file_and_line(
     group: str, base: str, body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
@@ -142,6 +143,7 @@ def test_an_exception_of_a_plugin_names_its_file_and_line(
     assert re.search(rf"{re.escape(str(module))}:\d+", text), text
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("group", "base", "body", "problem"), WRONG_VALUES)
 def test_a_wrong_value_of_a_plugin_is_named(
     group: str, base: str, body: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

@@ -26,6 +26,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_the_path_of_the_report_is_printed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(parse_arguments(["report", "runs/mlp-digits/20261124-111111"])) == 0
     assert capsys.readouterr().out == "runs/mlp-digits/20261124-111111/report.html\n"
@@ -106,6 +107,7 @@ def test_a_setting_is_refused(runs: Path) -> None:
         run(parse_arguments(["report", "runs/mlp-digits/20261124-111111", "seed=1"]))
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_torch(runs: Path) -> None:
     script = (
         "import sys; from dnntrain.cli.parser import parse_arguments as parse; from dnntrain.cli.commands.report import run;"

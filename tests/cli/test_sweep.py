@@ -75,6 +75,7 @@ def test_every_mistake_of_every_trial_is_told_before_anything_starts(tmp_path: P
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_that_has_no_plan_is_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
     words = ["-m", "train.micro_batch_size=8,64", "parallel=ddp,single", f"run_dir={tmp_path / 'a'}"]
     assert main(words) == 2
@@ -84,6 +85,7 @@ def test_a_trial_that_has_no_plan_is_told_before_anything_starts(tmp_path: Path,
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -97,6 +99,7 @@ def test_sweeps_that_make_no_sense_are_refused(words: list[str], reason: str, ca
     assert reason in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_the_trials_and_makes_nothing(tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "a"
     words = ["sched=cosine,step", "reg=[l1],[]", "parallel=ddp", "launch.nproc=3", f"run_dir={folder}"]
@@ -115,6 +118,7 @@ def test_a_dry_run_lists_the_trials_and_makes_nothing(tmp_path: Path, capsys: Ca
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_without_run_dir_the_folder_follows_from_what_the_trials_compute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -167,6 +171,7 @@ def test_each_trial_is_the_run_that_its_line_alone_makes(finished: Path, tmp_pat
     assert comparable(folder) == comparable(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_results_hold_a_row_for_each_trial(finished: Path) -> None:
     rows = results(finished)
     assert [row["overrides"] for row in rows] == ["optim.lr=0.004", "optim.lr=0.002"]
@@ -177,6 +182,7 @@ def test_results_hold_a_row_for_each_trial(finished: Path) -> None:
         assert int(row["steps"]) == truth["steps"] == 10
 
 
+@pytest.mark.slow
 def test_the_same_line_skips_what_is_done(finished: Path, capsys: Capture) -> None:
     before = {folder: (folder / "result.json").stat().st_mtime_ns for folder in by_trial(finished).values()}
     assert main(["-m", *TINY, "optim.lr=0.004,0.002", f"run_dir={finished}"]) == 0
@@ -193,6 +199,7 @@ def test_a_report_of_a_sweep_compares_its_trials(finished: Path, capsys: Capture
     assert "2-optim.lr=0.002" in page.read_text()
 
 
+@pytest.mark.slow
 def test_more_values_in_the_same_folder_train_only_what_is_new(finished: Path, capsys: Capture) -> None:
     words = ["-m", *TINY, "optim.lr=0.001,0.004,0.002", f"run_dir={finished}", "--dry-run", "--json"]
     assert main(words) == 0
@@ -200,6 +207,7 @@ def test_more_values_in_the_same_folder_train_only_what_is_new(finished: Path, c
     assert [row["status"] for row in rows] == ["waiting", "done", "done"]
 
 
+@pytest.mark.slow
 def test_other_settings_in_the_same_folder_are_refused(finished: Path, capsys: Capture) -> None:
     words = [word for word in TINY if "crop.padding" not in word]
     assert main(["-m", *words, "augment.crop.padding=1", "optim.lr=0.004,0.002", f"run_dir={finished}"]) == 2
@@ -231,6 +239,7 @@ def test_a_sweep_under_torchrun_is_refused_with_the_fix(word: str, dnntrain: Cal
     assert "start it without torchrun" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_with_slurm_is_refused_with_lines_that_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +272,7 @@ def test_a_sweep_within_a_job_of_slurm_trains_its_trials(tmp_path: Path, monkeyp
     assert [row["status"] for row in results(tmp_path / "a")] == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_a_trial_on_several_nodes_is_no_job_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TINY, "optim.lr=0.1,0.01", "parallel=ddp", "launch=slurm", "launch.nodes=2", f"run_dir={tmp_path}/a"]
     assert main(["-m", *words]) == 2
@@ -295,6 +305,7 @@ def test_a_trial_in_use_elsewhere_is_refused_and_the_others_run(finished: Path, 
     assert [row["status"] for row in results(folder)] == ["refused", "done"]
 
 
+@pytest.mark.slow
 def test_data_that_are_missing_are_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:
     words = ["data=mnist", "data.download=false", f"data.root={tmp_path}", "seed=1,2", f"run_dir={tmp_path / 'a'}"]
     assert main(["-m", *words]) == 3

@@ -108,6 +108,7 @@ def test_sizes_end_where_the_estimate_is_above_the_memory_of_the_machine() -> No
         find_batch_size(small, 8, 64, 1)
 
 
+@pytest.mark.slow
 def test_sizes_end_with_the_training_examples_and_the_line_names_all_ranks_together() -> None:
     session = open_session(decode_config(compose(["train.max_examples=40", "train.batch_size=16"])), World())
     found = find_batch_size(session, 16, 64, 1)
@@ -117,6 +118,7 @@ def test_sizes_end_with_the_training_examples_and_the_line_names_all_ranks_toget
     assert found["same_batch"] == "train.micro_batch_size=16"
 
 
+@pytest.mark.slow
 def test_it_prints_the_line_to_use_next_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ def test_the_default_is_resolved_and_free_of_hydra() -> None:
     assert "hydra" not in container
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "name"),
     [
@@ -41,16 +42,19 @@ def test_a_network_of_a_library_and_a_folder_of_pictures_name_the_run(words: lis
     assert "labels" not in container
 
 
+@pytest.mark.slow
 def test_plus_and_plain_choices_compose_the_same() -> None:
     assert compose(["+parallel=ddp", "+optim.lr=0.5"]) == compose(["parallel=ddp", "optim.lr=0.5"])
 
 
+@pytest.mark.slow
 def test_lists_replace_and_append() -> None:
     assert list(compose(["reg=[label_smoothing]", "reg.label_smoothing.smoothing=0.3"])["reg"]) == ["label_smoothing"]
     assert list(compose(["reg=[sam]"])["reg"]) == ["sam"]
     assert list(compose(["+reg=[sam]"])["reg"]) == ["label_smoothing", "sam"]
 
 
+@pytest.mark.slow
 def test_a_caller_keeps_its_own_hydra(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("a: 1\n", encoding="utf-8")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
@@ -73,6 +77,7 @@ def test_interpolations_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (container["name"], container["eval"]["batch_size"]) == ("first-3", 32)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -110,6 +115,7 @@ def folder(tmp_path: Path) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_a_users_experiment_and_preset_are_found(folder: Path) -> None:
     container = compose(["experiment=mine", "model=narrow"], folder)
     assert container["optim"] == {**compose(["optim=sgd"])["optim"], "lr": 0.5, "momentum": 0.7}
@@ -122,6 +128,7 @@ def test_the_command_line_outdoes_the_experiment(folder: Path) -> None:
     assert (container["optim"]["lr"], container["train"]["batch_size"]) == (0.1, 9)
 
 
+@pytest.mark.slow
 def test_values_of_an_experiment_go_with_the_choice_they_were_for(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +142,7 @@ def test_a_later_overlay_sets_the_same_choice_further(folder: Path) -> None:
     assert compose(["experiment=mine", "debug=small"], folder)["optim"]["lr"] == 0.25
 
 
+@pytest.mark.slow
 def test_a_replaced_choice_keeps_the_values_of_overlays_meant_for_it(folder: Path) -> None:
     write(
         folder, {"debug/muon.yaml": "# @package _global_\ndefaults:\n  - override /optim: muon\noptim: {lr: 0.125}\n"}
@@ -144,6 +152,7 @@ def test_a_replaced_choice_keeps_the_values_of_overlays_meant_for_it(folder: Pat
     assert optim["momentum"] == compose(["optim=muon"])["optim"]["momentum"]
 
 
+@pytest.mark.slow
 def test_a_plugins_yaml_leaves_out_what_the_dataclass_and_its_bases_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +193,7 @@ def _every_choice() -> list[str]:
     return [f"{group}={name}" for group, name in (*singles, *lists)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("word", _every_choice())
 def test_every_choice_composes(word: str) -> None:
     group, _, name = word.partition("=")

@@ -26,6 +26,7 @@ def test_a_container_becomes_typed_frozen_values(container: dict[str, Any]) -> N
     assert config.resolved == container
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -105,6 +106,7 @@ def test_a_saved_preset_of_a_folder_that_is_gone_still_loads(tmp_path: Path) -> 
     assert decode_to_plain(saved)["choices"]["model"] == "narrow"
 
 
+@pytest.mark.slow
 def test_a_choice_whose_knob_is_called_name_is_known_by_what_was_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

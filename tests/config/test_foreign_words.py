@@ -186,6 +186,7 @@ def assert_accepted(line: str) -> None:
     validate_overrides(arguments.overrides)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("typed", "suggested"), LINES.items(), ids=LINES)
 def test_a_foreign_word_gets_a_line_that_works(typed: str, suggested: str | None) -> None:
     message = read_message(shlex.split(typed))
@@ -197,6 +198,7 @@ def test_a_foreign_word_gets_a_line_that_works(typed: str, suggested: str | None
         assert_accepted(suggested)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("word", [*SETTING_WORDS, *GROUP_OF_WORD])
 def test_every_word_of_the_table_gets_a_line_that_works(word: str) -> None:
     value = {"data": "photos", "optim": "SGD", "sched": "cosine", "task": "classify"}.get(GROUP_OF_WORD.get(word, ""))
@@ -233,6 +235,7 @@ def test_the_networks_are_those_of_torchvision() -> None:
     assert set(torchvision.models.list_models(module=torchvision.models)) <= set(TORCHVISION_NAMES)
 
 
+@pytest.mark.slow
 def test_no_word_imports_torch(folder: Path) -> None:
     typed = [shlex.split(line) for line in LINES]
     code = (

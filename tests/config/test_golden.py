@@ -24,6 +24,7 @@ def lines() -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", lines())
 def test_the_resolved_configuration_is_as_recorded(name: str) -> None:
     recorded = (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")

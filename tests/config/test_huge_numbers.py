@@ -25,6 +25,7 @@ def test_a_duration_has_a_largest_value(text: str) -> None:
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [
@@ -55,6 +56,7 @@ def test_a_command_refuses_what_is_too_long(words: list[str], capsys: pytest.Cap
     assert "Traceback" not in text
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "hidden", ["[1000000,1000000]", "[100000,100000]", "[9000000000000000000]", "[3000000000,3000000000]"]
 )

@@ -17,6 +17,7 @@ def read(config: dict[str, Any], key: str) -> Any:
     return value
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
@@ -59,6 +60,7 @@ def test_an_item_of_a_list_may_be_a_variable(monkeypatch: pytest.MonkeyPatch) ->
     assert compose(["model.channels=[${oc.env:DNNTRAIN_VALUE},8]"])["model"]["channels"] == [48, 8]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("text", ["many", "0", "1.5", "a: b", "{x: 1}", "!!python/name:os.system", "2\n3", ""])
 def test_a_text_that_is_not_of_the_type_is_rejected(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DNNTRAIN_VALUE", text)

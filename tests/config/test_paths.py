@@ -10,6 +10,7 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import compute_digest
 
 
+@pytest.mark.slow
 def test_relative_paths_are_those_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("distill=kd", "distill.teacher=[runs/a,timm:b,/c]", "init_from=d.pt", "data=image_folder", "data.root=~/e")
@@ -20,6 +21,7 @@ def test_relative_paths_are_those_from_the_working_directory(tmp_path: Path, mon
     assert compose(["model=custom", "model.file=net.py"], quiet=True)["model"]["file"] == str(tmp_path / "net.py")
 
 
+@pytest.mark.slow
 def test_a_configuration_without_paths_has_the_same_digest_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

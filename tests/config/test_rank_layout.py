@@ -12,6 +12,7 @@ from dnntrain.utils.world import World
 TWO = World(0, 2, 0, is_launched=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["seed=1"], ["experiment=cifar10"]])
 def test_ranks_without_a_layout_take_ddp(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert add_rank_layout(words, None, TWO) == [*words, "parallel=ddp"]

@@ -37,6 +37,7 @@ def test_comments_and_layout_of_the_file_may_change(saved: dict[str, Any], tmp_p
     assert read_saved_config(tmp_path) == saved
 
 
+@pytest.mark.slow
 def test_every_changed_digit_is_noticed(saved: dict[str, Any], tmp_path: Path) -> None:
     write_saved_config(tmp_path, saved)
     path = tmp_path / "config.yaml"
@@ -81,6 +82,7 @@ def test_an_override_changes_its_key_alone(saved: dict[str, Any]) -> None:
     assert compose(["optim.lr=0.1"], saved=saved) == {**saved, "optim": {**saved["optim"], "lr": 0.1}}
 
 
+@pytest.mark.slow
 def test_another_choice_brings_its_own_defaults_and_leaves_the_rest(saved: dict[str, Any]) -> None:
     changed = compose(["optim=adamw"], saved=saved)
     assert changed["optim"] == compose(["optim=adamw"])["optim"]
@@ -110,6 +112,7 @@ def test_an_escaped_text_resolves_to_itself(text: str) -> None:
     assert OmegaConf.to_container(config, resolve=True) == {"key": text}
 
 
+@pytest.mark.slow
 def test_an_experiment_that_changed_or_moved_does_not_change_a_saved_run(tmp_path: Path) -> None:
     folder = tmp_path / "mine" / "experiment"
     folder.mkdir(parents=True)
@@ -122,6 +125,7 @@ def test_an_experiment_that_changed_or_moved_does_not_change_a_saved_run(tmp_pat
     assert changed["optim"]["lr"] == 0.7
 
 
+@pytest.mark.slow
 def test_a_preset_with_an_option_name_is_decoded_without_its_file(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("# Mine.\ndefaults: [torchvision, _self_]\nname: resnet18\n")
@@ -131,6 +135,7 @@ def test_a_preset_with_an_option_name_is_decoded_without_its_file(tmp_path: Path
     assert compose(["seed=3"], saved=saved) == {**saved, "seed": 3}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("label", [["custom"], {"custom": 1}, 5, "nowhere", "resnet20", None])
 def test_a_label_does_not_decide_which_choice_is_decoded(label: Any) -> None:
     saved = compose(["model=custom", "model.file=/x/net.py"])

@@ -14,15 +14,18 @@ SCHEMA = make_json_schema(load_registry())
 VALIDATOR = Draft202012Validator(SCHEMA)
 
 
+@pytest.mark.slow
 def test_the_schema_is_valid_itself() -> None:
     Draft202012Validator.check_schema(SCHEMA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["optim=sgd", "+reg=[sam]"], ["debug=fast", "sched=step"]])
 def test_a_resolved_configuration_fits_it(words: list[str]) -> None:
     VALIDATOR.validate(compose(words))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [

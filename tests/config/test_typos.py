@@ -56,6 +56,7 @@ def _targets() -> Iterator[tuple[str, list[str]]]:
         yield name, ["{}=1"]
 
 
+@pytest.mark.slow
 def test_two_hundred_typos_are_all_refused_and_nine_in_ten_get_the_right_name() -> None:
     source = random.Random(0)
     known = load_registry()
@@ -103,6 +104,7 @@ def test_what_users_are_likely_to_write_is_told_the_right_name(word: str, right:
         validate_overrides([word])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", SINGLE)
 def test_a_group_is_known_by_its_typo(group: str) -> None:
     with pytest.raises(ConfigError, match=f"'{group}'"):

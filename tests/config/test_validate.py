@@ -23,6 +23,7 @@ def refusal(*words: str, config_dir: Path | None = None) -> str:
     return str(caught.value)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
@@ -58,6 +59,7 @@ def test_a_device_of_another_name_gets_the_line_that_works() -> None:
     assert refusal("device=cup").endswith("'cup' is not one of auto, cpu, cuda, cuda:N, mps\n     write device=auto")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -111,6 +113,7 @@ def test_a_choice_is_made_once_and_in_its_form(words: list[str], message: str) -
     assert message in refusal(*words)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -352,6 +355,7 @@ _OVERRIDES = st.dictionaries(st.sampled_from(["override /optim", "override /reg"
 _DEFAULTS = st.lists(st.one_of(_TREES, _OVERRIDES), max_size=2)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(_KEYS, _TREES, max_size=3), _DEFAULTS)
 def test_any_experiment_is_composed_or_refused_and_nothing_else(

@@ -119,6 +119,7 @@ def test_a_terminal_shows_bar_figures_and_a_table_row_for_each_evaluation() -> N
     assert output.count("\x1b[?25l") == output.count("\x1b[?25h")  # the cursor is given back
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
     lines = re.split(r"[\r\n]+", without_codes(run_in_terminal(columns)))
@@ -174,6 +175,7 @@ def test_json_writes_values_that_are_not_finite_as_text() -> None:
     assert json.loads(output.getvalue()) == {"step": 1, "split": "train", "loss": "nan", "grad_norm": "inf"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["auto", "json"])
 def test_a_closed_pipe_neither_ends_the_run_nor_makes_noise(mode: str, tmp_path: Path) -> None:
     script = SCRIPT + "\nopen(sys.argv[2], 'w').write('ended')"

@@ -44,6 +44,7 @@ def saved_numbers(run: Path, step: int) -> dict[str, dict[str, torch.Tensor]]:
     return errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [7, 14])
 def test_a_run_goes_on_bit_for_bit_before_and_after_it_has_started(
     step: int, whole: Path, pool: Pool, tmp_path: Path
@@ -66,6 +67,7 @@ def test_each_rank_has_an_error_of_its_own(whole: Path) -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "told"),
     [

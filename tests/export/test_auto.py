@@ -103,6 +103,7 @@ def test_a_run_measures_at_the_batch_sizes_that_it_names(tmp_path: Path) -> None
     assert done["export"]["auto"]["choices"].keys() == {"2", "4"}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "fix"),
     [

@@ -180,6 +180,7 @@ OBSERVERS = {"minmax": {}, "percentile": {"percentile": 98.0}, "histogram": {}}
 TOLERANCES = {"minmax": 1e-6, "percentile": 2e-3, "histogram": 0.08}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observer", OBSERVERS)
 def test_ranges_in_onnx_runtime_are_those_of_all_values(observer: str, tmp_path: Path) -> None:
     request = make_request(make_network(), observer=observer, **OBSERVERS[observer])
@@ -269,6 +270,7 @@ def assert_not_rounded(run: Callable[[Tensor], Tensor]) -> None:
     assert len(outputs.unique()) > 512
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_outputs_of_onnx_runtime_are_not_rounded(name: str, tmp_path: Path) -> None:
     model = write_onnx(make_request(make_head(name), min_quantized_fraction=0.0), tmp_path)

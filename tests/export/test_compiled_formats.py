@@ -101,6 +101,7 @@ def test_machine_code_for_another_processor_is_refused(alone: Folder, capsys: py
     assert "a_feature_of_tomorrow" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scales_for_whole_tensors_are_refused_for_inductor(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

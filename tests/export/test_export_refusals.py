@@ -11,6 +11,7 @@ import torch
 from dnntrain.cli.main import main
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
@@ -42,6 +43,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     assert main(["export"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.parametrize("words", [["--format=pt2_cuda"], ["--format=pt2_cuda", "quant=float8"]])
 def test_float8_is_refused_without_a_gpu_with_what_works_there(
@@ -54,6 +56,7 @@ def test_float8_is_refused_without_a_gpu_with_what_works_there(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["eval", "predict"])
 def test_a_device_that_an_export_does_not_run_on_is_refused_not_put_aside(
     verb: str, exports: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

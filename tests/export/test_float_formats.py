@@ -33,6 +33,7 @@ def images(count: int) -> torch.Tensor:
     return (pixels - data.inputs.mean[0]) / data.inputs.std[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_an_export_gives_the_logits_of_its_run_for_any_number_of_images(
@@ -45,6 +46,7 @@ def test_an_export_gives_the_logits_of_its_run_for_any_number_of_images(
     assert torch.allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_eval_and_predict_need_the_export_alone(name: str, alone: Folder, tmp_path: Path, capsys: Capture) -> None:
     source = Digits().build().test

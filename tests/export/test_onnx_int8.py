@@ -27,6 +27,7 @@ def details(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observer", ["minmax", "histogram", "percentile"])
 def test_every_observer_keeps_the_accuracy(observer: str, run: Path, tmp_path: Path) -> None:
     place = tmp_path / "out"
@@ -35,6 +36,7 @@ def test_every_observer_keeps_the_accuracy(observer: str, run: Path, tmp_path: P
     assert details(place)["parity"]["drop"] <= 0.01
 
 
+@pytest.mark.slow
 def test_all_multiply_adds_run_in_integers_and_their_number_is_that_of_the_layers(exports: Folder) -> None:
     census = details(exports("onnx_int8"))["census"]
     assert census["macs"] == {"int8": CONVOLUTIONS + LINEAR}
@@ -45,6 +47,7 @@ def test_a_float_model_counts_as_float(exports: Folder) -> None:
     assert census.macs == {"fp32": CONVOLUTIONS + LINEAR}
 
 
+@pytest.mark.slow
 def test_dynamic_ranges_run_in_integers_too(run: Path, tmp_path: Path) -> None:
     place = tmp_path / "out"
     assert main(["export", str(run), "--format=onnx_int8", "quant=int8_dynamic", f"--path={place}"]) == 0
@@ -57,6 +60,7 @@ def test_an_integer_export_is_a_third_of_the_float_one_or_less(exports: Folder) 
     )
 
 
+@pytest.mark.slow
 def test_calibration_images_come_from_the_training_part_by_seed(run: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert main(["export", str(run), "--format=onnx_int8", f"--path={tmp_path}/{name}"]) == 0
@@ -71,6 +75,7 @@ def test_an_export_that_falls_back_to_float_is_refused() -> None:
         check_share(census, "int8", 0.5, "onnx_int8")
 
 
+@pytest.mark.slow
 def test_more_loss_of_accuracy_than_allowed_fails_with_exit_code_5(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

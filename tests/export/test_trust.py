@@ -20,6 +20,7 @@ Folder = Callable[..., Path]
 FILES = {"safetensors": "model.safetensors", "pt2": "model.pt2", "onnx": "model.onnx"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "file"), FILES.items())
 def test_a_truncated_file_is_refused_with_exit_code_5(name: str, file: str, alone: Folder, capsys: Capture) -> None:
     folder = alone(name)
@@ -60,6 +61,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(alone: Folder) -> None
     assert main(["eval", str(folder)]) == 5
 
 
+@pytest.mark.slow
 def test_a_program_without_its_manifest_is_loaded_only_where_it_is_trusted(
     alone: Folder, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -79,6 +81,7 @@ class Mark:
         return open, (self.path, "w")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pt2", "pt2_int8", "pt2_cuda", "aoti", "auto"])
 def test_a_program_of_a_stranger_with_a_manifest_of_its_own_does_not_run(
     name: str, exports: Folder, run: Path, tmp_path: Path, capsys: Capture
@@ -143,6 +146,7 @@ def test_a_program_that_is_no_archive_is_refused_even_where_trusted(tmp_path: Pa
     assert main(["eval", str(tmp_path / "junk.pt2"), "--trust"]) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "link.bin"])
 def test_onnx_weights_outside_the_folder_are_refused(
     location: str, exports: Folder, tmp_path: Path, capsys: Capture
@@ -170,6 +174,7 @@ def test_an_onnx_file_of_others_is_refused_with_the_reason(tmp_path: Path, capsy
     assert "not written by dnntrain" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_changed_byte_of_a_lone_onnx_file_is_noticed(exports: Folder, tmp_path: Path) -> None:
     data = (exports("onnx") / "model.onnx").read_bytes()
     file = tmp_path / "lone.onnx"

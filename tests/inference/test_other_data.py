@@ -30,6 +30,7 @@ def photo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "run", folder / "photos"
 
 
+@pytest.mark.slow
 def test_renamed_classes_are_refused_and_mapped(photo_run: tuple[Path, Path], tmp_path: Path) -> None:
     run, photos = photo_run
     shutil.copytree(photos, tmp_path / "renamed")
@@ -44,6 +45,7 @@ def test_renamed_classes_are_refused_and_mapped(photo_run: tuple[Path, Path], tm
     assert renamed["loss"] == pytest.approx(original["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_test_split_is_evaluated_whole_if_it_is_not_the_trained_one(
     photo_run: tuple[Path, Path], tmp_path: Path
 ) -> None:

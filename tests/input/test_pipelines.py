@@ -21,6 +21,7 @@ AUGMENTATION = Augmentation(2, 0.5)
 OPTIONS = ImageData()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize(("channels", "channels_last"), [(1, True), (3, False), (3, True)])
 def test_streaming_gives_the_batches_of_resident(workers: int, channels: int, channels_last: bool) -> None:
@@ -53,6 +54,7 @@ def test_the_ranks_together_give_the_batches_of_one_process(options: ImageData, 
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [None, 0, 2])
 def test_any_step_can_be_taken_without_those_before(workers: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "CHUNK_BYTES", 3 * 16 * 81 * 4)  # three steps

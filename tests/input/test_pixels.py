@@ -22,6 +22,7 @@ POLICIES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["randaugment", "trivial_augment"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_both_pipelines_give_the_same_bytes_anew_in_each_epoch(name: str, workers: int) -> None:

@@ -65,6 +65,7 @@ def test_a_small_shared_memory_is_named_with_the_workers_that_fit(small_shared_m
         shared_memory.check_shared_memory(10**6, 4, ranks=2)
 
 
+@pytest.mark.slow
 def test_the_plan_refuses_workers_that_do_not_fit(
     small_shared_memory: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,11 +104,13 @@ def test_a_full_shared_memory_at_the_start_of_workers_is_named(monkeypatch: pyte
         list(_read(SlowSource(0)))
 
 
+@pytest.mark.slow
 def test_slow_workers_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dnntrain.input.streaming._POLL_S", 0.05)
     assert len(list(_read(SlowSource(0.1)))) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Preempted), (signal.SIGINT, Interrupted)])
 def test_a_wait_for_data_ends_at_a_signal(number: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dnntrain.input.streaming._POLL_S", 0.05)

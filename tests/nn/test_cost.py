@@ -121,6 +121,7 @@ def test_frozen_and_shared_parameters_are_not_counted_twice() -> None:
     assert count_parameters(model) == 20
 
 
+@pytest.mark.slow
 def test_costs_are_counted_without_importing_torchs_compiler() -> None:
     code = """
 import sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 from short_runs import comparable, result, trained
@@ -78,6 +79,7 @@ NORM = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_exports_them_with_averaged_weights_and_trains_as_without(tmp_path: Path) -> None:
     words = (*NORM, "reg=[]", "average=[ema]", "eval.weights=last")
     trained(tmp_path / "with", *words, "norm.precise_bn_batches=2")

@@ -23,6 +23,7 @@ TIMM_MODELS = (
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", TIMM_MODELS)
 def test_weights_are_those_that_timm_decays(name: str) -> None:
     with torch.device("meta"):

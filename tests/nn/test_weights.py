@@ -368,6 +368,7 @@ def test_cut_pytorch_files_are_refused(tmp_path: Path, source: dict[str, Tensor]
         refused(tmp_path / "m.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", "new", "old"])
 def test_random_damage_ends_in_a_refusal_or_in_finite_weights(
     tmp_path: Path, source: dict[str, Tensor], kind: str

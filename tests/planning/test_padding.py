@@ -11,6 +11,7 @@ LINE = ("device=cpu", "model=resnet_cifar", "model.depth=8", "model.width=8", "l
 LAYOUT = ("parallel=pp", "parallel.pp=2", "parallel.replicate=2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["none", "sync"])
 def test_uneven_shares_of_full_batches_are_rejected(norm: str) -> None:
     # Three blocks of 8 on two data ranks.
@@ -21,6 +22,7 @@ def test_uneven_shares_of_full_batches_are_rejected(norm: str) -> None:
     plan(*LINE, *LAYOUT, f"norm={norm}", "train.batch_size=32", "train.max_examples=320")
 
 
+@pytest.mark.slow
 def test_a_short_last_batch_is_rejected_unless_it_is_left_out() -> None:
     words = (*LINE, *LAYOUT, "norm=sync", "train.batch_size=32", "train.max_examples=330")
     with pytest.raises(ConfigError, match="pads uneven micro-batches") as caught:

@@ -37,6 +37,7 @@ def merge(*lines: tuple[str, ...]) -> list[str]:
     return list({word.split("=")[0]: word for line in lines for word in line}.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "fix"),
     [
@@ -67,6 +68,7 @@ def test_a_pass_of_one_example_is_rejected_with_a_line_that_works(
         plan(*merge(line, words, (setting,)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [
@@ -84,11 +86,13 @@ def test_other_runs_are_planned(words: tuple[str, ...], line: tuple[str, ...]) -
     plan(*custom, line[3], *words)
 
 
+@pytest.mark.slow
 def test_dropping_the_last_batch_trains_whole_batches_only(tmp_path: Path, line: tuple[str, ...]) -> None:
     trained(tmp_path / "run", *line, "train.max_examples=49", "train.drop_last=true", "train.duration=2ep")
     assert result(tmp_path / "run")["steps"] == 6
 
 
+@pytest.mark.slow
 def test_dropping_nothing_leaves_the_run_as_it_is(tmp_path: Path) -> None:
     words = ("train.max_examples=64", "train.batch_size=32", "train.duration=1ep")
     runs = [trained(tmp_path / name, *words, f"train.drop_last={name}") for name in ("true", "false")]

@@ -62,6 +62,7 @@ def trees() -> Iterator[tuple[str, ast.Module]]:
         yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_no_attribute_of_a_choice_is_looked_up() -> None:
     found = [
         f"{file}:{node.lineno}"
@@ -75,6 +76,7 @@ def test_no_attribute_of_a_choice_is_looked_up() -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_no_class_name_is_an_identity() -> None:
     found = [
         f"{file}:{node.lineno}"
@@ -86,6 +88,7 @@ def test_no_class_name_is_an_identity() -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_no_choice_is_known_by_name_outside_its_own_file() -> None:
     names = {file.stem for group in GROUPS for file in (ROOT / "conf" / group).glob("*.yaml")} - WORDS
     found = []

@@ -11,6 +11,7 @@ from dnntrain.run.session import open_session
 from dnntrain.utils.world import World
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "copies"), [((), 0), (("average=[ema]",), 1), (("average=[swa]", "average.swa.every=1step"), 1)]
 )

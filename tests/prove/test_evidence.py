@@ -52,6 +52,7 @@ def _draw_null(kind: str, shape: tuple[int, int]) -> np.ndarray:
     raise AssertionError(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["normal", "two-valued", "t3", "grained"])
 def test_false_positives_stay_below_alpha_when_looked_at_after_every_pair(kind):
     e_values = E_PROCESSES["symmetric"](_draw_null(kind, (40, 20_000)))
@@ -87,6 +88,7 @@ def test_the_interval_leaves_out_zero_exactly_if_the_evidence_decides():
     assert interval.low < 0 < interval.high
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_difference_at_any_time():
     generator = np.random.default_rng(3)
     missed = 0

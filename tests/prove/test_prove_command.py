@@ -18,6 +18,7 @@ from tests.support.short_runs import environment
 SHORT = ("train.duration=2ep", "train.max_examples=320", "log.report=false")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "text"),
     [

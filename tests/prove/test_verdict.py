@@ -40,6 +40,7 @@ def test_an_undecided_verdict_foresees_the_pairs_that_it_needs():
     assert not verdict.is_futile
 
 
+@pytest.mark.slow
 def test_noise_is_hardly_ever_called_an_effect():
     verdicts = [judge_differences(_noise(20, seed=seed), Rules(max_pairs=20)).verdict for seed in range(30)]
     assert verdicts.count("better") + verdicts.count("worse") <= 4  # 5 % of 30 are 1.5

@@ -24,12 +24,14 @@ def ink(path: Path) -> float:
         return float((np.asarray(picture.convert("L")) < 250).mean())
 
 
+@pytest.mark.slow
 def test_the_curves_of_a_run_are_drawn_on_white(make_run: MakeRun) -> None:
     path = write_curves(make_run())
     assert path.name == "curves.png"
     assert 0.01 < ink(path) < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ["", '{"step": 1, "split": "train", "loss": "nan", "lr": "inf"}\n'])
 def test_a_run_without_a_finite_value_is_drawn_too(make_run: MakeRun, rows: str) -> None:
     run = make_run(status="unfinished")
@@ -37,6 +39,7 @@ def test_a_run_without_a_finite_value_is_drawn_too(make_run: MakeRun, rows: str)
     assert ink(write_curves(run)) > 0.001
 
 
+@pytest.mark.slow
 def test_a_name_is_never_read_as_a_formula(make_run: MakeRun) -> None:
     run = make_run()
     plan = json.loads((run / "plan.json").read_text())
@@ -44,6 +47,7 @@ def test_a_name_is_never_read_as_a_formula(make_run: MakeRun) -> None:
     write_curves(run)
 
 
+@pytest.mark.slow
 def test_decisions_are_marked(make_run: MakeRun) -> None:
     plain = write_curves(make_run("plain"))
     marked = write_curves(make_run("marked", events=((60, "plateau", "no better"), (90, "$\\frac{", ""))))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +78,7 @@ def test_unknown_fields_become_series(make_run: MakeRun) -> None:
     assert set(read_run(run).series) == {("train", "weight_norm")}
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(data=st.binary(max_size=400))
 def test_any_bytes_are_read_without_an_error(make_run: MakeRun, tmp_path: Path, data: bytes) -> None:
@@ -85,6 +87,7 @@ def test_any_bytes_are_read_without_an_error(make_run: MakeRun, tmp_path: Path, 
     read_run(tmp_path)
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists))
 def test_any_value_is_a_number_or_none(value: object) -> None:
     assert isinstance(parse_number(value), float)

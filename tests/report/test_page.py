@@ -183,6 +183,7 @@ def test_hostile_text_is_shown_and_does_nothing(make_run: MakeRun) -> None:
     assert not set("\x1b\ud800") & set(page.text)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "text",
     [
@@ -224,6 +225,7 @@ def test_an_alias_bomb_is_not_expanded(make_run: MakeRun) -> None:
     assert "config.yaml cannot be shown" in report(run).text
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_stay_small_and_show_the_worst_pairs(make_run: MakeRun) -> None:
     run = make_run(class_names=tuple(f"class {number}" for number in range(1000)))
     evaluation = json.loads((run / "evaluation.json").read_text())
@@ -234,6 +236,7 @@ def test_a_thousand_classes_stay_small_and_show_the_worst_pairs(make_run: MakeRu
     assert "980 more classes" in page.text
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_thinned(make_run: MakeRun) -> None:
     """With a hundredth of the rows, to save time; their number does not change what is drawn."""
     run = make_run(steps=10_000, log_every=1, steps_per_epoch=100)
@@ -246,6 +249,7 @@ def test_a_million_rows_are_read(make_run: MakeRun) -> None:
     report(make_run(steps=1_000_000, log_every=1, steps_per_epoch=10_000))
 
 
+@pytest.mark.slow
 def test_every_bound_at_once_still_makes_a_small_page(make_run: MakeRun) -> None:
     names = tuple(f"{'<' * 80}{number}" for number in range(1000))
     run = make_run(class_names=names, wrong=60, events=tuple((n, "&" * 100, "<" * 500) for n in range(300)))
@@ -257,6 +261,7 @@ def test_every_bound_at_once_still_makes_a_small_page(make_run: MakeRun) -> None
     assert "Reproduce" in report(run).text
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "image", ["", "bm90IGEgcG5n", "x" * 100_000, "data:image/svg+xml,<svg onload=alert(1)>", 5, None]
 )
@@ -288,6 +293,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(make_run: MakeRun) -> 
     assert "small_cnn-digits two" in page.text
 
 
+@pytest.mark.slow
 def test_forty_runs_fit_on_a_page(make_run: MakeRun) -> None:
     runs = [make_run(f"run{number}", seed=number, steps=1000, log_every=4, steps_per_epoch=40) for number in range(40)]
     report(*runs)

@@ -48,6 +48,7 @@ def run(accurate_run: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["loss", "accuracy"])
 def test_the_best_state_by_another_metric_is_chosen_again_from_the_rows(metric: str, run: Path) -> None:
     if metric == "accuracy":
@@ -60,6 +61,7 @@ def test_the_best_state_by_another_metric_is_chosen_again_from_the_rows(metric: 
     assert exports_checkpoint(run, best["step"])
 
 
+@pytest.mark.slow
 def test_the_best_state_by_another_metric_is_one_that_is_still_kept(run: Path) -> None:
     steps = sorted(kept_steps(run))
     for step in steps[1:-1]:
@@ -71,6 +73,7 @@ def test_the_best_state_by_another_metric_is_one_that_is_still_kept(run: Path) -
     assert exports_checkpoint(run, found["best_step"])
 
 
+@pytest.mark.slow
 def test_a_run_from_the_checkpoint_of_another_run_has_a_best_state_of_its_own(run: Path, tmp_path: Path) -> None:
     words = ("train.duration=5ep", "checkpoint.keep_last=9", "sched=constant", "optim.lr=0.3")
     trained(tmp_path / "other", *words, f"resume={run}")
@@ -80,6 +83,7 @@ def test_a_run_from_the_checkpoint_of_another_run_has_a_best_state_of_its_own(ru
     assert exports_checkpoint(tmp_path / "other", 50)
 
 
+@pytest.mark.slow
 def test_the_screen_calls_no_value_the_best_so_far_that_is_worse_than_before_the_resume(
     run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +118,7 @@ def stopped(stopped_run: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "steps", "is_stopped"),
     [
@@ -134,6 +139,7 @@ def test_an_early_stopped_run_continues_if_a_changed_setting_lets_it(
     assert (stopped / "checkpoints" / f"step-{steps}").is_dir()
 
 
+@pytest.mark.slow
 def test_a_run_with_more_patience_ends_as_one_that_had_it_from_the_start(stopped: Path, tmp_path: Path) -> None:
     trained(tmp_path / "whole", *STOPPING, "monitor.early_stopping.patience=3")
     found = resumed(stopped, "monitor.early_stopping.patience=3")
@@ -141,12 +147,14 @@ def test_a_run_with_more_patience_ends_as_one_that_had_it_from_the_start(stopped
     assert found["reason"] == result(tmp_path / "whole")["reason"]
 
 
+@pytest.mark.slow
 def test_early_stopping_can_be_added_on_resume_and_counts_from_the_first_evaluation(tmp_path: Path) -> None:
     trained(tmp_path / "run", "sched=constant", "train.duration=3ep")
     words = ["+monitor=[early_stopping]", "monitor.early_stopping.min_delta=0.9", "monitor.early_stopping.patience=3"]
     assert resumed(tmp_path / "run", *words, "train.duration=6ep")["steps"] == 40
 
 
+@pytest.mark.slow
 def test_an_extended_run_that_is_stopped_counts_from_its_extension(stopped: Path) -> None:
     """Once more from the checkpoint in the extended part: the row of the extension is in the metrics."""
     words = ["train.duration=9ep", "monitor.early_stopping.patience=2"]

@@ -13,6 +13,7 @@ from dnntrain.errors import ConfigError
 LINE = ("train.max_examples=40", "train.batch_size=16", "log.every=1step", "checkpoint.every=1step")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_leaves_out_its_short_steps(tmp_path: Path) -> None:
     trained(tmp_path / "run", *LINE, "train.duration=2step")
     trained(tmp_path / "run", *LINE, "train.duration=2ep", "train.drop_last=true")
@@ -20,6 +21,7 @@ def test_a_resumed_run_leaves_out_its_short_steps(tmp_path: Path) -> None:
     assert steps[-2:] == [(3, 1.5), (4, 2.0)]
 
 
+@pytest.mark.slow
 def test_short_steps_that_were_trained_cannot_be_left_out(tmp_path: Path) -> None:
     trained(tmp_path / "run", *LINE, "train.duration=1ep")
     with pytest.raises(ConfigError, match=r"would change the batches of the 3 steps so far") as caught:

@@ -174,6 +174,7 @@ def test_a_missing_file_of_a_finished_run_is_made_by_the_same_line(
     assert [row["split"] for row in rows(folder)].count("test") == 1
 
 
+@pytest.mark.slow
 def test_the_report_of_an_earlier_end_is_made_again(reported_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(reported_run, folder)
@@ -183,6 +184,7 @@ def test_the_report_of_an_earlier_end_is_made_again(reported_run: Path, tmp_path
     assert "of a shorter run" not in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_leaves_the_run_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import dnntrain.report
 

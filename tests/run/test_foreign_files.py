@@ -47,6 +47,7 @@ def newest(run: Path) -> str:
     return (run / "checkpoints" / "LAST").read_text().strip()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", ["pipe", "link", "hard link"])
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "log.txt"])
 def test_a_file_that_a_run_writes_in_place_must_be_its_own(
@@ -61,6 +62,7 @@ def test_a_file_that_a_run_writes_in_place_must_be_its_own(
     assert victim.read_text() == PRECIOUS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["checkpoints", "logs"])
 def test_a_folder_that_a_run_writes_to_must_not_be_a_link(
     folder: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -58,6 +58,7 @@ def run_every_command(folder: Path, tmp_path: Path, *words: str) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["custom", ["custom"], "nowhere", "small_cnn", None])
 def test_the_file_of_a_custom_model_does_not_run(
     foreign: Path, evil: Path, tmp_path: Path, label: Any, capsys: Capture
@@ -91,6 +92,7 @@ def test_the_file_that_runs_is_the_one_that_the_command_names(foreign: Path, evi
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["model=custom model.file=EVIL", "launch=slurm 'launch.setup=[touch MARK]'", "'"])
 def test_the_recorded_words_change_nothing(
     foreign: Path, evil: Path, tmp_path: Path, words: str, capsys: Capture
@@ -105,6 +107,7 @@ def test_the_recorded_words_change_nothing(
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.slow
 def test_no_job_is_submitted_with_the_commands_of_a_stranger(
     foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -140,6 +143,7 @@ def test_metrics_are_not_sent_to_the_address_of_a_stranger(foreign: Path, capsys
     assert "track.mlflow.uri=http://203.0.113.1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nothing_is_downloaded_for_a_saved_configuration(
     foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -165,6 +169,7 @@ def test_nothing_is_downloaded_for_a_saved_configuration(
 TEXT_FILES = ("config.yaml", "config.json", "plan.json")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", TEXT_FILES)
 @pytest.mark.parametrize("words", [[], ["eval.batch_size=32"]])
 def test_every_changed_digit_of_a_file_that_answers_depend_on_is_noticed(
@@ -199,6 +204,7 @@ def test_a_changed_class_name_is_noticed(foreign: Path, capsys: Capture) -> None
     assert main(["eval", str(foreign), "--map", "3=three"]) == 0
 
 
+@pytest.mark.slow
 def test_plan_does_not_go_to_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("plan went to the network")
@@ -218,6 +224,7 @@ def test_plan_does_not_go_to_the_network(tmp_path: Path, monkeypatch: pytest.Mon
     assert main(["plan", "data=cifar10", f"data.root={tmp_path}", "data.download=true"]) == 3
 
 
+@pytest.mark.slow
 def test_the_file_of_an_export_that_runs_is_the_one_that_the_command_names(
     foreign: Path, evil: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -111,6 +111,7 @@ def recorded(opened: Session, micro: int) -> dict[str, int]:
     return seen.bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reshard", ["true", "false"])
 def test_the_bytes_of_shards_are_those_that_torch_gathers_and_scatters(reshard: str) -> None:
     words = (*VIT, "cluster.world_size=4", "parallel=fsdp", f"parallel.reshard_after_forward={reshard}")
@@ -119,6 +120,7 @@ def test_the_bytes_of_shards_are_those_that_torch_gathers_and_scatters(reshard: 
     assert found["scattered gradients"] == pytest.approx(3 / 4 * seen["scatters"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", ["none", "full"])
 def test_the_bytes_of_divided_layers_are_those_that_torch_sums(checkpointing: str) -> None:
     words = (*VIT, "cluster.world_size=2", "parallel=tp", f"train.activation_checkpointing={checkpointing}")
@@ -128,6 +130,7 @@ def test_the_bytes_of_divided_layers_are_those_that_torch_sums(checkpointing: st
     assert found["sums within layers"] == pytest.approx(sums if checkpointing == "none" else sums * 6 / 5)
 
 
+@pytest.mark.slow
 def test_stages_send_activations_on_and_gradients_back() -> None:
     found = foreseen(*VIT, "cluster.world_size=3", "parallel=pp", "train.batch_size=32", "train.micro_batch_size=4")
     by_stage = [rank.traffic[0].bytes for rank in found.ranks]
@@ -136,6 +139,7 @@ def test_stages_send_activations_on_and_gradients_back() -> None:
     assert sum(rank.parameters for rank in found.ranks) == session(*VIT).plan.model.parameters
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [
@@ -158,6 +162,7 @@ def test_the_memory_of_the_plan_is_that_of_the_rank_that_holds_the_most(
     assert made["memory_bytes"] == largest["memory_bytes"] + others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [(*MLP, "cluster.world_size=4", "parallel=ddp"), (*VIT, "cluster.world_size=4", "parallel=ddp")]
 )
@@ -209,6 +214,7 @@ def test_a_step_is_computing_blocking_idle_and_what_nothing_hides() -> None:
     assert found.total == pytest.approx(6 + 2 + 2 + 5)
 
 
+@pytest.mark.slow
 def test_the_command_prints_it_and_tells_which_figures_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", *MLP, "cluster.world_size=64", "+parallel=hsdp", "parallel.shard=8", "train.batch_size=64"]
     assert run(parse_arguments(words)) == 0

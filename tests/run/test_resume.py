@@ -104,6 +104,7 @@ def test_each_signal_saves_and_ends_with_its_code(
     assert (folder / "checkpoints" / "LAST").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_stopped_by_its_budget_and_extended_by_resume_is_the_longer_run(tmp_path: Path, precision: str) -> None:
     from dnntrain.cli.main import main
@@ -115,6 +116,7 @@ def test_a_run_stopped_by_its_budget_and_extended_by_resume_is_the_longer_run(tm
     assert result(tmp_path / "short")["digest"] == result(tmp_path / "long")["digest"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -133,6 +135,7 @@ def test_resume_refuses_what_cannot_change_with_the_reason(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resume_refuses_a_length_that_the_run_has_gone_beyond(
     short_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +148,7 @@ def test_resume_refuses_a_length_that_the_run_has_gone_beyond(
     assert result(short_run)["steps"] == 30
 
 
+@pytest.mark.slow
 def test_resume_shows_what_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dnntrain.cli.main import main
 
@@ -169,6 +173,7 @@ def test_a_damaged_last_checkpoint_is_passed_over_and_the_run_ends_the_same(tmp_
     assert_equal_runs(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_that_went_back_to_an_earlier_checkpoint_has_none_of_the_later_ones(tmp_path: Path) -> None:
     words = (
         "train.max_examples=64",
@@ -187,6 +192,7 @@ def test_a_run_that_went_back_to_an_earlier_checkpoint_has_none_of_the_later_one
     assert result(run)["digest"] == result(whole)["digest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("quant=qat",)], ids=["float", "qat"])
 def test_a_run_goes_on_without_the_file_of_its_first_weights(
     words: tuple[str, ...], short_run: Path, tmp_path: Path
@@ -217,6 +223,7 @@ def test_ranks_go_on_and_export_without_the_file_of_their_first_weights(short_ru
     assert_equal_runs(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_with_relative_paths_goes_on_from_another_working_directory(
     short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +243,7 @@ def test_a_run_with_relative_paths_goes_on_from_another_working_directory(
     assert result(here / "run")["steps"] == 16
 
 
+@pytest.mark.slow
 def test_a_run_whose_teacher_is_gone_says_that_it_needs_it(short_run: Path, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher"
     shutil.copytree(short_run, teacher)

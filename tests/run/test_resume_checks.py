@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from dnntrain.config.compose import compose
 from dnntrain.run.resume_checks import find_changes, find_refusals
 
@@ -12,6 +14,7 @@ def composed(*words: str) -> dict[str, Any]:
     return compose(words, quiet=True)
 
 
+@pytest.mark.slow
 def test_another_choice_of_a_group_is_one_change_whatever_knobs_it_has() -> None:
     saved, new = composed("distill=kd", "distill.teacher=there"), composed()
     assert [str(change) for change in find_changes(saved, new)] == ["distill: kd → none"]
@@ -35,6 +38,7 @@ def test_a_method_that_is_left_out_of_a_list_is_one_change_and_knobs_of_the_othe
     }
 
 
+@pytest.mark.slow
 def test_a_group_is_refused_where_one_of_its_knobs_is_and_the_way_out_is_told_once() -> None:
     saved = composed("distill=kd", "distill.teacher=there")
     assert find_refusals(saved, composed("parallel=ddp", "distill=kd", "distill.teacher=there")) == []

@@ -16,6 +16,7 @@ from dnntrain import evaluate, load, plan, predict, train
 from dnntrain.errors import CheckpointError, ConfigError, DataError, DivergedError
 
 
+@pytest.mark.slow
 def test_a_run_leaves_every_file_of_the_contract(tmp_path: Path) -> None:
     train("debug=fast", f"run_dir={tmp_path}/run", display="quiet")
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -47,17 +48,20 @@ def test_each_step_stands_once_in_the_metrics_and_the_loss_falls(short_run: Path
         assert len(list(csv.DictReader(file))) == len(rows(short_run))
 
 
+@pytest.mark.slow
 def test_the_same_configuration_gives_the_same_bits(short_run: Path, tmp_path: Path) -> None:
     trained(tmp_path / "again")
     assert result(tmp_path / "again")["digest"] == result(short_run)["digest"]
     assert comparable(tmp_path / "again") == comparable(short_run)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(short_run: Path, tmp_path: Path) -> None:
     trained(tmp_path / "other", "seed=1")
     assert result(tmp_path / "other")["digest"] != result(short_run)["digest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("microbatch", [8, 12])
 def test_accumulation_trains_the_same_run(short_run: Path, tmp_path: Path, microbatch: int) -> None:
     whole = trained(tmp_path / "whole", "precision=fp32")
@@ -67,6 +71,7 @@ def test_accumulation_trains_the_same_run(short_run: Path, tmp_path: Path, micro
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_saved_overrides_replay_the_run(short_run: Path, tmp_path: Path) -> None:
     lines = (short_run / "overrides.txt").read_text().splitlines()
     replayed = [line for line in lines if not line.startswith("run_dir=")]
@@ -81,6 +86,7 @@ def test_the_saved_configuration_is_resolved(short_run: Path) -> None:
     assert yaml.safe_load(text)["model"]["name"] == "small_cnn"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_done_is_not_trained_again(tmp_path: Path) -> None:
     first = trained(tmp_path / "run")
     written = (tmp_path / "run" / "result.json").stat().st_mtime_ns
@@ -89,6 +95,7 @@ def test_a_run_that_is_done_is_not_trained_again(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_tested_and_exported(tmp_path: Path) -> None:
     outcome = trained(tmp_path / "run", "optim.lr=0.02", "sched=constant", "train.duration=8ep")
     val = {row["step"]: row["accuracy"] for row in rows(tmp_path / "run") if row["split"] == "val"}
@@ -99,6 +106,7 @@ def test_the_best_weights_are_tested_and_exported(tmp_path: Path) -> None:
     assert values["accuracy"] == pytest.approx(val[best], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_evaluated_exported_and_restored(tmp_path: Path) -> None:
     outcome = trained(tmp_path / "run", "reg=[]", "average=[ema]", "eval.weights=last")
     assert evaluate(tmp_path / "run")["accuracy"] == pytest.approx(outcome["test_accuracy"], abs=1e-9)
@@ -111,6 +119,7 @@ def test_averaged_weights_are_evaluated_exported_and_restored(tmp_path: Path) ->
         assert not torch.equal(tensor, live[f"model/{name}"])
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_run_as_done_with_the_reason(tmp_path: Path) -> None:
     outcome = trained(
         tmp_path / "run",
@@ -132,11 +141,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path) -> N
     assert result(tmp_path / "run")["status"] == "diverged"
 
 
+@pytest.mark.slow
 def test_overfit_learns_one_batch_by_heart(tmp_path: Path) -> None:
     train("debug=overfit", "log.report=false", f"run_dir={tmp_path}/run", display="quiet")
     assert [row for row in rows(tmp_path / "run") if row["split"] == "train"][-1]["loss"] < 0.01
 
 
+@pytest.mark.slow
 def test_a_run_by_time_ends_about_when_its_time_is_up(tmp_path: Path) -> None:
     outcome = trained(tmp_path / "run", "train.duration=1s", "eval.every=100ep", "checkpoint.every=100ep")
     assert outcome["steps"] > 5
@@ -160,6 +171,7 @@ def test_a_second_process_in_one_run_directory_is_refused(tmp_path: Path) -> Non
     RunDirectory.open(str(tmp_path / "run"), "x").close()
 
 
+@pytest.mark.slow
 def test_other_data_in_the_same_run_directory_is_refused(tmp_path: Path) -> None:
     trained(tmp_path / "run")
     with pytest.raises((ConfigError, DataError)):
@@ -236,6 +248,7 @@ class Noise(RegChoice):
 '''
 
 
+@pytest.mark.slow
 def test_a_regulariser_of_an_installed_package_trains_without_touching_dnntrain(
     tmp_path: Path, dnntrain: Any, short_run: Path
 ) -> None:
@@ -278,6 +291,7 @@ def test_a_monitor_without_a_validation_part_is_refused(tmp_path: Path) -> None:
         trained(tmp_path / "run", "monitor=[early_stopping]", "data.val_fraction=0")
 
 
+@pytest.mark.slow
 def test_a_full_disk_has_the_exit_code_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")

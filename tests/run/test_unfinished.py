@@ -35,6 +35,7 @@ def killed(finished: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_evaluated_with_its_best_weights(
     killed: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,6 +46,7 @@ def test_a_killed_run_is_evaluated_with_its_best_weights(
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_its_model_follows_the_run(finished: Path, tmp_path: Path) -> None:
     """Once used, it is not kept for a better one that the resumed run finds, nor for the end of the run."""
     folder = tmp_path / "run"
@@ -58,6 +60,7 @@ def test_its_model_follows_the_run(finished: Path, tmp_path: Path) -> None:
     assert evaluate(folder) == evaluate(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["predict", "export", "bench"])
 def test_every_command_that_reads_a_run_takes_it(
     command: str, killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -75,6 +78,7 @@ def test_every_command_that_reads_a_run_takes_it(
     assert "is not done" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_is_the_source_of_initial_weights_and_a_teacher(killed: Path, finished: Path, tmp_path: Path) -> None:
     short = ("train.duration=2step", "eval.run_test=false")
     for number, words in enumerate(([f"init_from={killed}"], ["distill=kd", f"distill.teacher={killed}"])):
@@ -85,6 +89,7 @@ def test_it_is_the_source_of_initial_weights_and_a_teacher(killed: Path, finishe
         assert found["digest"] == trained(tmp_path / f"from_finished{number}", *short, *line)["digest"]
 
 
+@pytest.mark.slow
 def test_a_diverged_run_has_the_best_model_before_it_diverged(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     trained(folder, *LINE[1:], "train.duration=2ep")

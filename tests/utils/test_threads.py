@@ -38,6 +38,7 @@ def test_passive_threads_do_not_spin_for_the_count_that_the_parent_set() -> None
     assert {**make_wait_variables({}), **PASSIVE_WAIT}["GOMP_SPINCOUNT"] == "0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -53,6 +54,7 @@ def test_a_process_has_the_variable_before_torch_is_loaded(words: list[str], exp
     assert done.stdout.strip() == f'["{make_wait_variables({})["GOMP_SPINCOUNT"]}", {expected}]'
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP tells its settings")
 def test_openmp_itself_has_read_the_variable() -> None:
     environ = {name: value for name, value in environment().items() if name not in WAIT_VARIABLES}
@@ -101,6 +103,7 @@ def test_a_second_run_in_a_process_may_have_all_its_threads() -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_computes_with_the_saved_number_of_threads(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:

@@ -78,6 +78,7 @@ def test_an_image_goes_through_its_operations_in_turn() -> None:
     assert torch.equal(images, before)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["randaugment", "trivial_augment"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_image_comes_out_the_same_alone_and_among_others(name: str, channels: int) -> None:

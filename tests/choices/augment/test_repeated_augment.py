@@ -42,6 +42,7 @@ def test_copies_that_nothing_makes_differ_are_refused(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_run_with_copies_has_the_steps_of_one_without(tmp_path: Path) -> None:
     words = ("train.batch_size=32", "train.duration=2ep", "augment.crop.padding=1", "model=mlp")
     plain = trained(tmp_path / "plain", "reg=[]", *words)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from data_files import refusal
 
 from dnntrain.choices.data import digits
 from dnntrain.choices.data.digits import Digits
 
 
+@pytest.mark.slow
 def test_digits_are_those_of_scikit_learn() -> None:
     from sklearn.datasets import load_digits
 

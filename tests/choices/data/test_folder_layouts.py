@@ -137,6 +137,7 @@ def test_other_files_are_counted(tmp_path: Path) -> None:
 _names = st.sets(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @given(names=_names, others=_names, fraction=st.floats(0.01, 0.99))
 @settings(max_examples=200)
 def test_a_held_out_part_does_not_depend_on_other_files(names: set[str], others: set[str], fraction: float) -> None:

@@ -37,6 +37,7 @@ def test_splits_in_folders_of_their_own(tmp_path: Path, test: str) -> None:
     assert dataset.train.labels.tolist() == [0] * 6 + [1] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("below", ["", "train"])
 def test_a_fixed_part_is_held_out_where_there_is_no_test_split(tmp_path: Path, below: str) -> None:
     write_images(tmp_path / below, count=100)
@@ -192,6 +193,7 @@ def test_the_digest_changes_with_any_file(tmp_path: Path) -> None:
     assert options(tmp_path).build().digest == digests[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["resident", "streaming"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_damaged_image_ends_the_run_by_name(tmp_path: Path, choice: str, split: str) -> None:
@@ -233,6 +235,7 @@ def with_damaged(root: Path, count: int) -> list[Path]:
     return damaged
 
 
+@pytest.mark.slow
 def test_skipped_images_are_replaced_counted_and_the_same_in_both_pipelines(tmp_path: Path) -> None:
     damaged = with_damaged(tmp_path, 2)
     feeds, batches = [], []
@@ -249,6 +252,7 @@ def test_skipped_images_are_replaced_counted_and_the_same_in_both_pipelines(tmp_
         assert all(path in reason for path, reason in feed.get_skipped_examples().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("choice", "workers"), [("resident", 0), ("streaming", 0), ("streaming", 2)])
 def test_skipped_images_are_left_out_of_an_evaluation(tmp_path: Path, choice: str, workers: int) -> None:
     damaged = with_damaged(tmp_path, 2)
@@ -259,6 +263,7 @@ def test_skipped_images_are_left_out_of_an_evaluation(tmp_path: Path, choice: st
     assert not {dataset.test.describe(i) for i in index} & {str(path) for path in damaged}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("choice", "workers"), [("resident", 0), ("streaming", 1)])
 def test_more_than_one_percent_skipped_ends_the_run(tmp_path: Path, choice: str, workers: int) -> None:
     with_damaged(tmp_path, 3)

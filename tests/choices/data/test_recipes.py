@@ -13,6 +13,7 @@ from dnntrain.choices.data import cifar10, cifar100
 from dnntrain.cli.main import main
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "known", "folder", "parameters"),
     [
@@ -29,6 +30,7 @@ def test_recipes_for_cifar_can_be_planned(
     assert made["model"]["parameters"] == parameters
 
 
+@pytest.mark.slow
 def test_the_recipe_for_imagenet_can_be_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path / "train", count=600)
     write_images(tmp_path / "val", count=2)

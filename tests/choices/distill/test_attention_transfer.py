@@ -70,6 +70,7 @@ def test_a_teacher_with_other_classes_may_show_where_it_looks(short_run: Path) -
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path) -> None:
     assert_goes_on_bitwise(
         tmp_path, *taught_by(short_run, "attention_transfer"), "distill.layers=conv*", "distill.cache=memory"

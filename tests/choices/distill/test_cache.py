@@ -23,6 +23,7 @@ def batch(images: torch.Tensor) -> Batch:
     return Batch(images, torch.zeros(len(images), dtype=torch.int64), index, index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["resident", "streaming"])
 def test_a_run_with_a_cache_ends_with_the_same_bits(short_run: Path, tmp_path: Path, pipeline: str) -> None:
     words = (*taught_by(short_run, "kd"), "augment.crop.padding=1", f"data.pipeline={pipeline}", "data.num_workers=0")
@@ -103,6 +104,7 @@ def test_a_folder_of_other_outputs_is_refused(
         Kd(teacher=str(short_run), cache="disk", cache_dir=f"{tmp_path}/cache", **knobs).build(of_digits(**changes))
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_teacher_is_refused(short_run: Path, tmp_path: Path) -> None:
     filled(short_run, tmp_path / "cache")
     trained(tmp_path / "other", "train.duration=1ep", "train.max_examples=64", "eval.run_test=false")

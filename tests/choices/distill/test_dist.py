@@ -56,5 +56,6 @@ def test_the_terms_do_not_depend_on_how_a_step_is_cut(short_run: Path) -> None:
     assert (whole[1, 16:] == 0).all()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path) -> None:
     assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "dist"))

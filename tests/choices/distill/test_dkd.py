@@ -43,6 +43,7 @@ def test_the_parts_weighed_by_the_teachers_doubt_are_plain_distillation() -> Non
     )
 
 
+@pytest.mark.slow
 def test_the_plan_advises_a_smaller_beta_for_few_classes(short_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for beta, advised in (("8", True), ("1", False)):
         assert main(["plan", "--json", *taught_by(short_run, "dkd"), f"distill.beta={beta}"]) == 0
@@ -56,5 +57,6 @@ def test_mixed_targets_are_refused(short_run: Path) -> None:
         Dkd(teacher=str(short_run)).check_with(mixed)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path) -> None:
     assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "dkd"))

@@ -69,6 +69,7 @@ def test_first_weights_of_regressors_follow_from_the_seed(short_run: Path) -> No
     assert not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.slow
 def test_an_unknown_layer_is_refused_with_the_nearest_before_anything_starts(
     short_run: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -90,16 +91,19 @@ def test_several_teachers_are_refused(short_run: Path) -> None:
         Fitnet(teacher=(str(short_run), str(short_run)), layers="conv1").build(of_digits())
 
 
+@pytest.mark.slow
 def test_the_export_is_the_student_alone(short_run: Path, tmp_path: Path) -> None:
     assert trained(tmp_path / "run", *taught_by(short_run, "fitnet"), *LAYERS)["status"] == "done"
     with safe_open(tmp_path / "run/model.safetensors", "pt") as file:
         assert set(file.keys()) == set(student().state_dict())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_bitwise_with_its_regressors(short_run: Path, tmp_path: Path) -> None:
     assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "fitnet"), *LAYERS, "reg=[]", "average=[ema]")
 
 
+@pytest.mark.slow
 def test_what_is_captured_is_the_same_in_a_compiled_graph(short_run: Path) -> None:
     parts = Fitnet(teacher=str(short_run), layers=("conv2", "hidden")).build(of_digits())
     model = student()

@@ -84,6 +84,7 @@ def test_gradients_reach_the_student_only(short_run: Path) -> None:
     assert not taught.extras[LOGITS].requires_grad
 
 
+@pytest.mark.slow
 def test_a_student_trains_and_its_export_is_the_student_alone(short_run: Path, tmp_path: Path) -> None:
     words = taught_by(short_run, "kd")
     ended = trained(tmp_path / "run", *words)
@@ -97,11 +98,13 @@ def test_a_student_trains_and_its_export_is_the_student_alone(short_run: Path, t
         assert set(file.keys()) == set(plain.keys())
 
 
+@pytest.mark.slow
 def test_two_teachers_teach(short_run: Path, tmp_path: Path) -> None:
     words = [*taught_by(short_run, "kd")[:-1], f"distill.teacher=[{short_run},{short_run}]"]
     assert trained(tmp_path / "two", *words)["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path) -> None:
     assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "kd"), "augment.crop.padding=1", "distill.cache=memory")
 

@@ -48,10 +48,12 @@ def test_the_term_is_the_divergence_from_the_average_and_reaches_the_student_onl
     assert model[1].weight.grad is not None
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_bitwise_with_its_average(tmp_path: Path) -> None:
     assert_goes_on_bitwise(tmp_path, *SMALL, "distill=mean_teacher", "distill.decay=0.9", "reg=[]", "average=[ema]")
 
 
+@pytest.mark.slow
 def test_the_export_is_the_student_alone(tmp_path: Path) -> None:
     ended = trained(tmp_path / "run", *SMALL, "distill=mean_teacher")
     assert ended["digest"] != trained(tmp_path / "alone", *SMALL)["digest"]

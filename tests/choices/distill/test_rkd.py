@@ -112,6 +112,7 @@ def test_a_layer_of_the_teacher_alone_is_refused(short_run: Path) -> None:
         Rkd(teacher=str(short_run), teacher_layer="hidden").build(of_digits())
 
 
+@pytest.mark.slow
 def test_blocks_that_a_layout_would_cut_are_refused(
     short_run: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -120,6 +121,7 @@ def test_blocks_that_a_layout_would_cut_are_refused(
     assert "data.mix_block_size=4, or train.micro_batch_size=8" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_batch_without_a_whole_block_to_relate_is_refused(
     short_run: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_batch_without_a_whole_block_to_relate_is_refused(
     assert "use data.mix_block_size=4, or use train.batch_size=8 or more" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["null", "hidden"])
 def test_a_run_that_was_stopped_goes_on_bitwise(short_run: Path, tmp_path: Path, layer: str) -> None:
     assert_goes_on_bitwise(tmp_path, *taught_by(short_run, "rkd"), f"distill.layer={layer}")

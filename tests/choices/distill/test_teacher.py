@@ -47,6 +47,7 @@ def exported(run: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_run_directory_export_and_file_are_the_same_teacher(short_run: Path, tmp_path: Path) -> None:
     folder = exported(short_run, tmp_path / "export")
     digests = {
@@ -142,6 +143,7 @@ def test_a_place_that_holds_no_model_is_refused(short_run: Path, tmp_path: Path)
     assert f"dnntrain resume {tmp_path}" in refused(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_export_that_is_a_program_is_refused_with_what_teaches(short_run: Path, tmp_path: Path) -> None:
     assert main(["export", str(short_run), "--format=onnx", f"--path={tmp_path / 'onnx'}"]) == 0
     assert "its export with --format safetensors" in refused(tmp_path / "onnx")
@@ -265,6 +267,7 @@ def test_a_run_loads_its_teacher_once(short_run: Path, tmp_path: Path, monkeypat
     assert sources == [str(short_run)]
 
 
+@pytest.mark.slow
 def test_the_plan_refuses_before_a_folder_is_made(
     tmp_path: Path, short_run: Path, dnntrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -289,6 +292,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])
 def test_the_plan_counts_the_teachers_weights_and_a_forward_pass_of_its_batch(
     precision: str, size: int, small: Path
@@ -308,6 +312,7 @@ def test_the_plan_counts_the_teachers_weights_and_a_forward_pass_of_its_batch(
     assert next((label, text[:6]) for label, text in made.format_rows() if label == "teacher") == ("teacher", "holds ")
 
 
+@pytest.mark.slow
 def test_each_rank_holds_the_teacher_whole_or_its_part_and_what_is_gathered(small: Path) -> None:
     words = ("distill=kd", f"distill.teacher={small}", "parallel=fsdp", "cluster.world_size=4")
     assert plan(*words).memory.teacher_weights == 4 * NUMBERS
@@ -315,6 +320,7 @@ def test_each_rank_holds_the_teacher_whole_or_its_part_and_what_is_gathered(smal
     assert plan(*words, "distill.teacher_shard=always").memory.teacher_weights == NUMBERS + 4 * NUMBERS
 
 
+@pytest.mark.slow
 def test_of_a_method_without_a_teacher_the_average_counts() -> None:
     words = ("model=mlp", "model.hidden=[16]", "train.batch_size=32", "train.micro_batch_size=8")
     made = plan(*words, "distill=mean_teacher").memory
@@ -381,6 +387,7 @@ def test_a_run_with_a_teacher_in_parts_is_that_of_one_process(
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "fix"),
     [

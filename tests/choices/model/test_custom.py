@@ -167,6 +167,7 @@ def test_an_argument_that_the_class_does_not_take_is_named(write: Write, args: d
     assert message in refused(Custom(file=write(LAYERS), args=Arguments(args)))
 
 
+@pytest.mark.slow
 def test_arguments_are_typed_one_by_one_or_as_a_mapping(write: Write) -> None:
     base = ["model=custom", f"model.file={write(LAYERS)}"]
     configs = [
@@ -178,6 +179,7 @@ def test_arguments_are_typed_one_by_one_or_as_a_mapping(write: Write) -> None:
     assert decode_config(compose(base)).model.args == Arguments()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_the_networks_of_the_models_page_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
     (source,) = re.findall(r"```python file=net.py\n(.*?)```", page, re.S)

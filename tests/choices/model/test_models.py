@@ -45,6 +45,7 @@ def name(choice: Any) -> str:
     return type(choice).__name__
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shape", [DIGITS, MNIST, CIFAR], ids=["digits", "mnist", "cifar"])
 @pytest.mark.parametrize("choice", CHOICES, ids=name)
 def test_images_of_every_small_data_set_give_one_row_of_logits_each(choice: Any, shape: ModelShape) -> None:
@@ -53,6 +54,7 @@ def test_images_of_every_small_data_set_give_one_row_of_logits_each(choice: Any,
     assert logits.shape == (3, 10)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("choice", CHOICES, ids=name)
 def test_a_step_of_training_lowers_the_loss_of_its_batch(choice: Any) -> None:
     torch.manual_seed(0)
@@ -105,6 +107,7 @@ def test_models_are_built_on_the_meta_device_too(choice: Any) -> None:
     assert model.state_dict().keys() == choice.build(CIFAR).state_dict().keys()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("choice", CHOICES, ids=name)
 def test_first_weights_follow_from_the_seed_alone(choice: Any) -> None:
     def weights(seed: int, global_seed: int) -> dict[str, torch.Tensor]:

@@ -26,6 +26,7 @@ def test_models_take_the_datas_channels_classes_and_size_and_their_head_is_found
     assert find_head_modules(model) == (head,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "told"),
     [

@@ -26,6 +26,7 @@ def refused(choice: Torchvision, shape: ModelShape = COLOUR) -> str:
     return str(caught.value)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("arch", "head"),
     [
@@ -45,11 +46,13 @@ def test_models_take_the_datas_channels_and_classes_and_their_head_is_found(arch
     assert find_head_modules(model) == (head,)
 
 
+@pytest.mark.slow
 def test_auxiliary_outputs_are_left_out() -> None:
     model = build_with_zero_weights(lambda: Torchvision(name="googlenet").build(COLOUR))
     assert isinstance(model(torch.zeros(2, 3, 32, 32)), torch.Tensor)
 
 
+@pytest.mark.slow
 def test_first_weights_are_those_of_torchvisions_own_rules() -> None:
     model = Torchvision(name="resnet18").build(COLOUR)
     initialize_weights(model, 0)

@@ -99,6 +99,7 @@ def losses(folder: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows(folder) if row["split"] == "train"}
 
 
+@pytest.mark.slow
 def test_a_skipped_step_leaves_no_trace_but_its_event(faulty: Faulty) -> None:
     folder = faulty("run", *SPIKE)
     (event,) = events(folder)
@@ -108,6 +109,7 @@ def test_a_skipped_step_leaves_no_trace_but_its_event(faulty: Faulty) -> None:
     assert result(folder)["value"] > 0.8
 
 
+@pytest.mark.slow
 def test_a_rollback_cuts_the_rate_leaves_the_examples_out_and_goes_on(faulty: Faulty) -> None:
     folder = faulty("run", *SPIKE, "monitor.loss_spike.action=rollback", "sched=constant")
     (event,) = events(folder)
@@ -132,6 +134,7 @@ def test_rollbacks_to_the_same_step_are_each_told_once_and_all_are_in_the_metric
     assert {row["value"] for row in kept} <= {"inf", "nan"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["skip", "rollback"])
 @pytest.mark.parametrize(
     "left", [pytest.param(10, marks=pytest.mark.slow), 15, pytest.param(25, marks=pytest.mark.slow)]
@@ -154,6 +157,7 @@ def test_a_gradient_that_is_not_finite_is_only_recorded_where_that_is_asked_for(
     assert "the loss of step 14 is nan" in result(folder)["reason"]
 
 
+@pytest.mark.slow
 def test_where_units_die_the_run_goes_back_to_before_it_at_a_lower_rate(faulty: Faulty) -> None:
     folder = faulty("run", *DEATH, "eval.every=3step", "checkpoint.keep_last=1")
     (event,) = events(folder)
@@ -168,6 +172,7 @@ def test_where_units_die_the_run_goes_back_to_before_it_at_a_lower_rate(faulty: 
     assert (folder / "checkpoints" / "BEST").read_text().strip() == f"step-{best}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "left", [pytest.param(5, marks=pytest.mark.slow), 15, pytest.param(25, marks=pytest.mark.slow)]
 )
@@ -205,6 +210,7 @@ def test_a_run_that_is_killed_after_it_went_back_goes_on_bitwise(
     assert result(killed)["digest"] == result(whole)["digest"]
 
 
+@pytest.mark.slow
 def test_what_lasts_ends_the_run_as_diverged(faulty: Faulty) -> None:
     lasting = "reg.fault.lasting=true"
     skipped = faulty("skipped", *SPIKE, lasting, "monitor.loss_spike.max_recoveries=2", error=DivergedError)

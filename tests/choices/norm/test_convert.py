@@ -37,6 +37,7 @@ def residual() -> nn.Module:
     return model
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("choice", BATCH, ids=lambda choice: type(choice).__name__)
 @pytest.mark.parametrize("build", [activated, residual])
 def test_a_converted_model_evaluates_to_the_same(choice: Any, build: Any) -> None:
@@ -45,6 +46,7 @@ def test_a_converted_model_evaluates_to_the_same(choice: Any, build: Any) -> Non
         torch.testing.assert_close(choice.convert(build()).eval()(images), build().eval()(images))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("choice", [*BATCH, *EXAMPLE], ids=lambda choice: type(choice).__name__)
 def test_parameters_keep_their_names_and_values(choice: Any) -> None:
     plain = dict(residual().named_parameters())
@@ -84,6 +86,7 @@ def test_a_layer_that_stands_at_two_places_is_replaced_at_both() -> None:
     assert model[0] is model[2]  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_standardised_filters_are_baked_into_the_export_without_changing_outputs() -> None:
     model = WeightStandardization().convert(residual()).eval()
     images = torch.randn(2, 3, 32, 32)

@@ -46,6 +46,7 @@ def test_running_statistics_move_as_one_update_for_each_virtual_batch() -> None:
     assert int(layer.num_batches_tracked) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[4, 4], pytest.param([8, 0], marks=pytest.mark.slow)])
 def test_two_ranks_equal_one_process(sizes: list[int], tmp_path: Path) -> None:
     whole = computed(Ghost(virtual_batch_size=2).convert(network()), inputs(), scale=1.0)

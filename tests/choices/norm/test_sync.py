@@ -14,6 +14,7 @@ from dnntrain.choices.norm.sync import Sync, SyncNorm, normalize_over_ranks
 from dnntrain.protocols import NormFacts, SingleProcess
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[5, 3], pytest.param([8, 0], marks=pytest.mark.slow)])
 def test_two_ranks_equal_one_process_over_the_whole_batch(sizes: list[int], tmp_path: Path) -> None:
     whole = computed(network(), inputs(), scale=1.0)

@@ -62,6 +62,7 @@ def test_the_state_of_a_matrix_is_a_row_and_a_column() -> None:
     assert sizes["4.bias"] == 8
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_went_on(tmp_path: Path) -> None:
     from dnntrain.cli.main import main
 

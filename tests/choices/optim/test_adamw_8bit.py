@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from optimizing import give_gradients, optimize
 from short_runs import result, trained
@@ -25,6 +26,7 @@ def network() -> nn.Sequential:
     )
 
 
+@pytest.mark.slow
 def test_small_parameters_are_stepped_as_by_adamw_and_large_ones_nearly_so() -> None:
     ours, exact = network(), network()
     before = network()
@@ -105,6 +107,7 @@ def test_it_is_refused_where_it_has_no_kernels() -> None:
     assert "not for mps" in refused[0]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_went_on(tmp_path: Path) -> None:
     from dnntrain.cli.main import main
 

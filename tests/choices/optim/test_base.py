@@ -57,6 +57,7 @@ def test_a_group_rule_is_checked_before_anything_is_built() -> None:
     assert config.optim.param_groups == ("head.* lr_scale=1e1 weight_decay=0",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

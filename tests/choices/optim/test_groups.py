@@ -65,6 +65,7 @@ def test_a_transformer_has_the_depths_of_beit_with_the_last_norm_in_the_last_blo
     assert expected["head.weight"] == 4
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "convnext_atto"])
 def test_depths_of_a_convolutional_network_of_timm_are_in_timms_order(name: str) -> None:
     timm = pytest.importorskip("timm")

@@ -50,6 +50,7 @@ def test_the_count_of_steps_is_restored_in_every_group() -> None:
     assert [int(group["step"]) for group in restored[0].param_groups] == [4, 4]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_went_on(tmp_path: Path) -> None:
     from dnntrain.cli.main import main
 

@@ -118,6 +118,7 @@ def test_before_the_first_step_the_average_is_the_model() -> None:
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_went_on_however_often_either_evaluates(tmp_path: Path) -> None:
     from dnntrain.cli.main import main
 
@@ -130,6 +131,7 @@ def test_a_resumed_run_is_the_run_that_went_on_however_often_either_evaluates(tm
     assert last[0] == last[1] != []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_what_is_trained_and_the_exported_model_the_average(tmp_path: Path) -> None:
     run = tmp_path / "run"
     trained(

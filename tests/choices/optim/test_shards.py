@@ -42,19 +42,19 @@ def sharded(model: nn.Module, meshes: tuple[DeviceMesh, DeviceMesh]) -> nn.Modul
     return model
 
 
-OVER_SHARDS = [
-    name for name in load_registry().list_names("optim") if not decode_config(compose([f"optim={name}"])).optim.needs
-]
+#: Choices that need whole parameters.
+WHOLE = {"adafactor", "adamw_8bit"}
 
 
-def test_the_choices_without_needs_are_these() -> None:
-    whole = {name for name in load_registry().list_names("optim") if name not in OVER_SHARDS}
-    assert whole == {"adafactor", "adamw_8bit"}
-    for name in whole:
-        assert decode_config(compose([f"optim={name}"])).optim.needs == {LayoutRequirement.WHOLE_PARAMETER}
+@pytest.mark.slow
+@pytest.mark.parametrize("name", load_registry().list_names("optim"))
+def test_a_choice_needs_whole_parameters_or_nothing(name: str) -> None:
+    needs = decode_config(compose([f"optim={name}"])).optim.needs
+    assert needs == ({LayoutRequirement.WHOLE_PARAMETER} if name in WHOLE else frozenset())
 
 
-@pytest.mark.parametrize("name", OVER_SHARDS)
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", sorted(set(load_registry().list_names("optim")) - WHOLE))
 def test_shards_are_stepped_as_plain_tensors(name: str, meshes: tuple[DeviceMesh, DeviceMesh]) -> None:
     choice = decode_config(compose([f"optim={name}", "optim.weight_decay=0.1", "optim.layer_decay=0.5"])).optim
     plain, shards = network(), sharded(network(), meshes)

@@ -46,6 +46,7 @@ def assert_same_run(folder: Path, reference: Path) -> None:
     assert result(folder)["value"] == result(reference)["value"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["+parallel=ddp", pytest.param("parallel=ddp", marks=pytest.mark.slow)])
 def test_two_ranks_started_by_the_command_train_the_run_of_one_process(
     word: str, one_process: Path, tmp_path: Path, dnntrain: Run
@@ -84,6 +85,7 @@ def test_two_ranks_under_torchrun_without_a_layout_take_ddp_and_say_so(one_proce
     assert_same_run(tmp_path / "run", one_process)
 
 
+@pytest.mark.slow
 def test_seconds_are_refused_where_each_rank_has_a_clock(dnntrain: Run) -> None:
     refused = dnntrain("plan", "parallel=ddp", "eval.every=30s")
     assert refused.returncode == 2

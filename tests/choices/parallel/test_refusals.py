@@ -18,6 +18,7 @@ from dnntrain.utils.hardware import Hardware
 DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "reason", "fix"),
     [
@@ -86,6 +87,7 @@ INTERLEAVED = (
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [
@@ -104,6 +106,7 @@ def test_the_number_of_micro_batches_that_a_pipeline_asks_for_is_one_that_it_tak
     assert plan("device=cpu", *named, *(word for word in words if word.split("=")[0] not in keys)).degrees.pp == 2
 
 
+@pytest.mark.slow
 def test_a_stage_of_frozen_filters_alone_is_refused_by_the_plan() -> None:
     words = ("device=cpu", PP, "launch.nproc=2", "reg=[whitening]", "model.channels=[8,16]", "model.hidden=16")
     with pytest.raises(
@@ -114,6 +117,7 @@ def test_a_stage_of_frozen_filters_alone_is_refused_by_the_plan() -> None:
     assert plan(*words, "reg.whitening.freeze=false").degrees.pp == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "degrees", "reason", "fix"),
     [
@@ -138,6 +142,7 @@ def test_what_a_loss_scale_cannot_be_combined_with_is_refused(
     assert fix in refusal.hint
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [

@@ -177,6 +177,7 @@ def test_a_network_that_hardly_runs_in_float8_is_refused(tmp_path: Path) -> None
         write_on_device(source(Float8(min_quantized_fraction=0.9), model), tmp_path, "cpu")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("device", "capability", "able"),
     [
@@ -211,6 +212,7 @@ def test_a_gpu_of_less_capability_is_named_with_what_works_there() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "plan"])
 def test_it_is_refused_on_a_cpu_before_training(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["quant=float8", "device=cpu", *([f"run_dir={tmp_path}/run"] if verb == "train" else [])]

@@ -55,6 +55,7 @@ def custom(folder: Path, line: str) -> list[str]:
     return ["model=custom", f"model.file={folder}/net.py"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", ["int8_static", "int8_weight_only", "qat"])
 def test_a_network_that_cannot_be_traced_is_refused_before_training_with_its_line(
     quant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -69,6 +70,7 @@ def test_a_network_that_cannot_be_traced_is_refused_before_training_with_its_lin
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_network_that_only_one_backend_takes_is_refused_with_the_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +90,7 @@ def test_weights_alone_are_refused_where_no_layer_is_linear(tmp_path: Path, caps
     assert "quantizes linear layers only, and this model has none" in capsys.readouterr().err
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "code", "fix"),
     [

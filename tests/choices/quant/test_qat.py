@@ -116,6 +116,7 @@ def test_ranks_with_statistics_of_their_own_go_on_with_their_mean() -> None:
     assert model[0].running_var.tolist() == [0.5, 0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "selective"])
 def test_recomputed_activations_change_no_weight(kind: str, tmp_path: Path) -> None:
     line = (*SMALL, "train.duration=6step", "quant=qat")
@@ -132,6 +133,7 @@ def test_a_schedule_that_cannot_be_is_refused(knobs: dict[str, Duration]) -> Non
         Qat(**knobs).build(context())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -147,6 +149,7 @@ def test_combinations_that_cannot_be_are_refused_before_training(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_float_run_starts_it_and_what_it_leaves_has_the_names_of_one(tmp_path: Path) -> None:
     trained(tmp_path / "float", *SMALL, "train.duration=2ep")
     trained(tmp_path / "qat", *SMALL, "train.duration=1ep", "quant=qat", f"init_from={tmp_path / 'float'}")
@@ -250,6 +253,7 @@ def qat_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_is_read_again_with_the_rounding_it_was_tested_with(qat_run: Path) -> None:
     again = evaluate(str(qat_run))
     assert again["accuracy"] == pytest.approx(result(qat_run)["value"])
@@ -277,6 +281,7 @@ def test_an_integer_export_uses_the_ranges_that_were_trained(name: str, qat_run:
     assert details["parity"]["drop"] <= 0.01
 
 
+@pytest.mark.slow
 def test_what_was_not_trained_for_integers_is_not_exported_so(
     short_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def test_every_dropout_of_a_built_in_model_is_set_and_drops(choice: SmallCnn | M
     assert torch.equal(model(images), model(images))
 
 
+@pytest.mark.slow
 def test_a_pattern_chooses_among_the_modules_of_a_library() -> None:
     model = Torchvision(name="vgg11").build(ModelShape(10, 3, 32, 32))
     applied(model, Dropout(probability=0.3, modules="classifier.2"))

@@ -20,6 +20,7 @@ STEPS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -60,6 +61,7 @@ def test_a_method_trains_with_finite_loss(words: tuple[str, ...], tmp_path: Path
     assert all(math.isfinite(loss) for loss in losses)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "named"),
     [

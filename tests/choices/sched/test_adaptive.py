@@ -55,6 +55,7 @@ def test_the_state_holds_all_that_the_next_scale_depends_on() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_writes_down_each_change_and_its_rate_is_the_function_of_the_loss(tmp_path: Path) -> None:
     trained(tmp_path, "sched=adaptive", "sched.base=constant", "sched.min_factor=0.0")
     found = rows(tmp_path)

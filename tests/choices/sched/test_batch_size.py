@@ -61,6 +61,7 @@ def sizes(*words: str) -> list[int]:
     return [made.timetable.batch_size_at(epoch) for epoch in range(epochs)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -89,6 +90,7 @@ def test_an_epoch_has_the_batch_size_that_was_set_times_the_factor_at_its_beginn
     assert sizes(*words) == expected
 
 
+@pytest.mark.slow
 def test_in_a_run_of_steps_the_schedule_counts_the_steps_that_were_done() -> None:
     found = sizes(
         "sched=step", "sched.step_size=10step", "sched.gamma=2", "train.duration=45step", "train.batch_size=20"
@@ -100,6 +102,7 @@ def test_in_a_run_of_steps_the_schedule_counts_the_steps_that_were_done() -> Non
     assert found == expected == [20, 40, 80, 80, 160, 160, 160, 160, 320, 320, 320, 320, 320]
 
 
+@pytest.mark.slow
 def test_one_schedule_may_move_the_learning_rate_along_both_by_the_epochs_that_are_done() -> None:
     run = context()
     parts = Linear(end_factor=3.0, applies_to=("lr", "batch_size")).build(_counting_epochs(run, 4.0))
@@ -119,6 +122,7 @@ def _counting_epochs(run: BuildContext, epochs: float) -> BuildContext:
     return replace(run, num_epochs=epochs)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_stays_and_the_rows_show_the_size_and_the_epoch_of_their_step(rising: Path) -> None:
     train = [row for row in rows(rising) if row["split"] == "train"]
     assert [row["batch_size"] for row in train] == SIZES
@@ -139,6 +143,7 @@ def test_the_report_names_and_draws_the_sizes(rising: Path, tmp_path: Path) -> N
     assert "Batch size" in page
 
 
+@pytest.mark.slow
 def test_a_run_without_it_writes_no_column_and_one_size_is_the_run_of_that_size(tmp_path: Path) -> None:
     words = ("model=mlp", "train.max_examples=100", "train.duration=2ep", "log.every=1step", "sched=constant")
     trained(tmp_path / "plain", *words, "train.batch_size=32")
@@ -149,6 +154,7 @@ def test_a_run_without_it_writes_no_column_and_one_size_is_the_run_of_that_size(
     assert [row["epoch"] for row in half] == [row["epoch"] for row in plain]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 5, 7, 9, 13])
 def test_a_run_that_was_broken_off_within_or_between_epochs_goes_on_bitwise(
     step: int, rising: Path, tmp_path: Path
@@ -159,11 +165,13 @@ def test_a_run_that_was_broken_off_within_or_between_epochs_goes_on_bitwise(
     assert result(tmp_path / "again")["digest"] == result(rising)["digest"]
 
 
+@pytest.mark.slow
 def test_streaming_trains_the_run_of_resident_bitwise(rising: Path, tmp_path: Path) -> None:
     trained(tmp_path / "run", *RISING, "data.pipeline=streaming", "data.num_workers=1")
     assert comparable(tmp_path / "run") == comparable(rising)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "words"),
     [
@@ -196,6 +204,7 @@ DOUBLING = line(
 )
 
 
+@pytest.mark.slow
 def test_a_run_made_longer_equals_the_longer_run_where_its_sizes_do_not_depend_on_the_length(tmp_path: Path) -> None:
     longer = tuple(word.replace("4ep", "5ep") for word in DOUBLING)
     trained(tmp_path / "long", *longer)
@@ -204,6 +213,7 @@ def test_a_run_made_longer_equals_the_longer_run_where_its_sizes_do_not_depend_o
     assert result(tmp_path / "run")["digest"] == result(tmp_path / "long")["digest"]
 
 
+@pytest.mark.slow
 def test_a_length_that_changes_the_sizes_of_steps_that_are_done_is_refused(rising: Path, tmp_path: Path) -> None:
     broken_off(rising, tmp_path / "again", 7)
     longer = tuple(word.replace("train.duration=4ep", "train.duration=8ep") for word in RISING)
@@ -215,6 +225,7 @@ def test_a_length_that_changes_the_sizes_of_steps_that_are_done_is_refused(risin
     assert result(tmp_path / "early")["epochs"] == 8.0
 
 
+@pytest.mark.slow
 def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
     words = [word for word in RISING if not word.startswith(("reg=", "checkpoint", "eval"))]
     trained(
@@ -231,6 +242,7 @@ def test_weights_are_averaged_at_the_ends_of_the_epochs(tmp_path: Path) -> None:
     assert json.loads((checkpoint.path / "manifest.json").read_text())["values"]["swa"]["updates"] == 4
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
@@ -292,6 +304,7 @@ def test_what_cannot_be_is_refused_with_the_fix(words: tuple[str, ...], messages
         assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_plan_draws_the_sizes_and_estimates_memory_for_the_largest() -> None:
     made = plan(*MLP, *SMALL, "sched=step", "sched.step_size=2ep", "sched.gamma=2", "optim.lr_scaling=linear")
     lines = dict(made.format_rows())

@@ -91,6 +91,7 @@ def test_what_cannot_be_is_refused_with_the_fix(knobs: dict[str, Any], words: st
         Plateau(**knobs).build(context())
 
 
+@pytest.mark.slow
 def test_each_fall_is_a_row_with_its_reason_and_the_rate_follows(tmp_path: Path) -> None:
     trained(tmp_path, *FALLS)
     events = [row for row in rows(tmp_path) if row["split"] == "event"]

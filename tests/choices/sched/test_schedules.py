@@ -164,6 +164,7 @@ TABLE: dict[str, tuple[Schedule, Make]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")
 def test_factor_equals_torchs_scheduler_at_every_step(name: str) -> None:
@@ -277,6 +278,7 @@ def test_a_part_that_cannot_be_is_refused_with_the_fix(part: str, words: str) ->
         SequenceSchedule(stages=(part, "linear"))
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_sequence_are_checked_with_the_configuration() -> None:
     with pytest.raises(ConfigError, match=r"sched: sched.stages: linear:10%:ends=1: 'ends' is not an option here"):
         decode_config(compose(["sched=sequence", "sched.stages=['linear:10%:ends=1',cosine]"]))
@@ -322,6 +324,7 @@ def test_a_parameter_that_nothing_has_is_refused(param: str) -> None:
         bind_scheduled_values(parts.scheduled_values, [optimizer], torch.nn.Linear(2, 2))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -346,6 +349,7 @@ def test_a_schedule_without_effect_or_place_is_refused_before_a_folder_is_made(
         open_session(decode_config(compose(words)), World())
 
 
+@pytest.mark.slow
 def test_the_plan_holds_and_draws_what_is_scheduled() -> None:
     words = ("sched=one_cycle", "sched.cycle_momentum=true", "sched.applies_to=[lr,weight_decay]", "optim.lr=0.5")
     plan = open_session(decode_config(compose([*words, "train.duration=100step"])), World()).plan
@@ -378,6 +382,7 @@ def test_a_run_that_was_made_longer_goes_on_as_the_longer_run_would_have(tmp_pat
     assert rates[-5:] == long[-5:]
 
 
+@pytest.mark.slow
 def test_what_is_scheduled_besides_the_rate_stands_in_the_rows_and_the_report(tmp_path: Path) -> None:
     words = (
         "optim=sgd",

@@ -28,6 +28,7 @@ def find_reasons(config: RunConfig) -> list[str]:
     return [refusal.reason for refusal in find_refusals(config, Hardware(), 1)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "name", "need"),
     [
@@ -45,6 +46,7 @@ def test_a_need_that_the_task_does_not_meet_is_refused(words: list[str], name: s
     assert any(reason.startswith(f"{name} needs {need}, which task=classification does not have") for reason in reasons)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mixup", "cutmix"])
 def test_targets_that_cannot_be_mixed_are_refused(method: str) -> None:
     config = decode_config(compose([f"augment=[{method}]"]))

@@ -31,6 +31,7 @@ def written(run: Path, *rows: dict[str, Any]) -> Any:
     return EventAccumulator(str(run / "tensorboard")).Reload()
 
 
+@pytest.mark.slow
 def test_every_number_is_a_scalar_by_step(tmp_path: Path) -> None:
     events = written(tmp_path, {"step": 10, **TRAIN}, {"step": 20, **TRAIN, "loss": 0.4}, {"step": 20, **VAL})
     assert set(events.Tags()["scalars"]) == {
