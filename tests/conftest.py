@@ -15,12 +15,16 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Hundreds of processes import the project: each would compile it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 from rank_pool import Pool
 from short_runs import environment, trained
 
 from dnntrain.utils import messages
+
+
+def pytest_configure() -> None:
+    """Keep the compiled tests of this process too."""
+    sys.dont_write_bytecode = False
 
 
 def pytest_xdist_auto_num_workers() -> int:
