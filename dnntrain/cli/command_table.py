@@ -174,6 +174,20 @@ COMMANDS: dict[str, Command] = {
         ),
         settings=(),
     ),
+    "diff": Command(
+        "show what differs between two runs, and the step where they part",
+        "RUN RUN",
+        ("dnntrain diff runs/a/1 runs/b/1", "dnntrain diff runs/a/1 runs/b/1 --no-replay --json"),
+        "Compares settings, versions, data and metrics, then trains both again in one process, from their last "
+        "common checkpoint, until a tensor differs.",
+        options=(
+            Option("replay", "compare the files only, and train nothing", default=True),
+            Option("steps", "the most steps to train again", PositiveInt, 1000, "N"),
+            _TRUST,
+            JSON,
+        ),
+        settings=(),
+    ),
     "export": Command(
         "export a model to a portable format, checked against its source",
         "RUN",

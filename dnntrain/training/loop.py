@@ -5,7 +5,7 @@ An unused feature is an empty tuple, decided when the trainer was built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -44,6 +44,12 @@ class Loop:
 
 def run_loop(loop: Loop) -> None:
     """Train until the run is finished; return after the last step's events."""
+    for _ in iterate_steps(loop):
+        pass
+
+
+def iterate_steps(loop: Loop) -> Iterator[int]:
+    """Train step by step; yield the number of steps done after each step's events."""
     progress, batches, executor, metrics = loop.progress, loop.batches, loop.executor, loop.metrics
     setters, after_step, update, apply, get_due = (
         loop.setters,
@@ -64,3 +70,4 @@ def run_loop(loop: Loop) -> None:
         steps_done = progress.mark_done(step)
         for event in get_due(steps_done):
             event(steps_done)
+        yield steps_done

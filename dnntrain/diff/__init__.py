@@ -1,0 +1,1 @@
+"""What differs between two runs, and where their training parted."""
