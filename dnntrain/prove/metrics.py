@@ -8,7 +8,7 @@ from typing import Any
 
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import MetricInfo
-from dnntrain.utils.files import read_json
+from dnntrain.utils.sealed_json import read_sealed_json
 from dnntrain.utils.suggest import did_you_mean
 
 LATENCY = MetricInfo("latency_ms", unit="ms")
@@ -41,7 +41,7 @@ def read_value(run: Path, metric: MetricInfo) -> float:
 
     Raises CheckpointError if the run does not have it.
     """
-    result = read_json(run / "result.json")
+    result = read_sealed_json(run / "result.json")
     if metric.name == "size_bytes":
         return float((run / "model.safetensors").stat().st_size)
     value = result.get("examples_per_s") if metric.name == "examples_per_s" else _read_task_metric(run, result, metric)
@@ -51,7 +51,7 @@ def read_value(run: Path, metric: MetricInfo) -> float:
 
 
 def _read_task_metric(run: Path, result: Mapping[str, Any], metric: MetricInfo) -> Any:
-    evaluation = read_json(run / "evaluation.json")
+    evaluation = read_sealed_json(run / "evaluation.json")
     if metric.name in evaluation:
         return evaluation[metric.name]
     return result.get("best") if result.get("metric") == metric.name else None

@@ -14,7 +14,7 @@ from dnntrain.protocols import MetricInfo
 from dnntrain.prove.metrics import read_pair
 from dnntrain.prove.pairs import Pair
 from dnntrain.sweep.sweep_directory import find_trial_folders
-from dnntrain.utils.files import read_json
+from dnntrain.utils.sealed_json import read_sealed_json
 
 
 def pair_runs(
@@ -53,7 +53,7 @@ def pair_runs(
 def read_finished_config(run: Path) -> dict[str, Any]:
     """Return the configuration of a finished run. Raises ConfigError if it is not one."""
     check_run(run)
-    if (status := read_json(run / "result.json").get("status")) != "done":
+    if (status := read_sealed_json(run / "result.json").get("status")) != "done":
         raise ConfigError(f"{run} is not finished (status {status})", f"finish it with: dnntrain resume {run}")
     return read_saved_config(run)
 

@@ -14,8 +14,10 @@ from typing import IO, Any
 
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import LOSS, MetricInfo
+from dnntrain.report.integrity import check_metrics, check_seal
 from dnntrain.report.series import Series
 from dnntrain.utils.files import MARKER_FILES, is_run_directory, open_file
+from dnntrain.utils.sealed_json import SEAL
 
 #: The largest sizes that are read, in bytes. The rest of a longer metrics.jsonl is skipped, and the
 #: report says so.
@@ -101,20 +103,26 @@ class RunData:
 
 
 def read_run(path: Path) -> RunData:
-    """Read a run directory. Raises ConfigError if `path` is not one."""
+    """Read a run directory.
+
+    Raises ConfigError if `path` is not one, and CheckpointError if a file does not match its
+    checksum.
+    """
     if not is_run_directory(path):
         raise ConfigError(
             f"{path} is not a run directory",
             f"a run directory contains {', '.join(MARKER_FILES[:-1])} or {MARKER_FILES[-1]}",
         )
     notes: list[str] = []
+    result = _read_json(path / "result.json", notes)
+    notes += check_metrics(path, result, _MAX_METRICS_BYTES)
     series, events, rows = _read_metrics(path / "metrics.jsonl", notes)
     return RunData(
         path=path.absolute(),
         series=series,
         events=events,
         rows=rows,
-        result=_read_json(path / "result.json", notes),
+        result=result,
         plan=_read_json(path / "plan.json", notes),
         environment=_read_json(path / "env.json", notes),
         evaluation=_read_json(path / "evaluation.json", notes),
@@ -176,7 +184,8 @@ def _read_json(path: Path, notes: list[str]) -> Mapping[str, Any]:
     text = _read_text(path, _MAX_JSON_BYTES)
     value = None if text is None else _parse_json(text)
     if isinstance(value, dict):
-        return value
+        check_seal(path, value)
+        return {key: item for key, item in value.items() if key != SEAL}
     if path.exists():
         notes.append(f"{path.name} is damaged or too large, and was skipped")
     return {}

@@ -17,6 +17,7 @@ from dnntrain.report.html import escape_text
 from dnntrain.report.load_run import RunData, read_run
 from dnntrain.report.style import build_style_sheet
 from dnntrain.utils.files import write_bytes
+from dnntrain.utils.messages import warn_user
 
 _MAX_BYTES = 1_000_000
 _MAX_RUNS = 40
@@ -46,6 +47,9 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     if not 1 <= len(run_dirs) <= _MAX_RUNS:
         raise ConfigError(f"{len(run_dirs)} run directories were given; a report needs 1 to {_MAX_RUNS}")
     runs = [read_run(Path(path)) for path in run_dirs]
+    for run in runs:
+        for note in run.notes:
+            warn_user(f"{run.path}: {note}")
     page = render_run(runs[0]) if len(runs) == 1 else render_comparison(runs)
     path = output if output is not None else _get_default_output(runs)
     try:

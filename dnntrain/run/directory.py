@@ -23,7 +23,7 @@ from dnntrain.utils.files import (
     write_json,
     write_text,
 )
-from dnntrain.utils.sealed_json import write_sealed_json
+from dnntrain.utils.sealed_json import METRICS_SEAL, compute_file_digest, write_sealed_json
 from dnntrain.utils.suggest import format_path
 from dnntrain.utils.terminal_text import clean_text
 from dnntrain.utils.words import join_words
@@ -98,8 +98,9 @@ class RunDirectory:
         write_json(self.path / "env.json", collect_environment())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write result.json."""
-        write_json(self.path / "result.json", dict(result))
+        """Write result.json, with its own checksum and the one of the rows of metrics."""
+        digest = compute_file_digest(self.path / "metrics.jsonl")
+        write_sealed_json(self.path / "result.json", {**result, **({} if digest is None else {METRICS_SEAL: digest})})
 
     def clear_checkpoints(self) -> None:
         """Remove the checkpoints of an earlier run, and no other file.

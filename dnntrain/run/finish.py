@@ -12,7 +12,7 @@ from dnntrain.run.final_model import FinalModel, build_final_model, save_final_m
 from dnntrain.run.outputs import write_integer_export
 from dnntrain.training.evaluation import compute_predictions, describe_example
 from dnntrain.training.evaluator import swap_in_eval_weights
-from dnntrain.utils.files import write_json
+from dnntrain.utils.sealed_json import write_sealed_json
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _evaluate_test_split(
     )
     summary = task.summarize(predictions, session.data.spec, config.log.worst_examples, partial(describe_example, test))
     evaluation = {"split": "test", **summary}
-    write_json(directory.path / "evaluation.json", evaluation)
+    write_sealed_json(directory.path / "evaluation.json", evaluation)
     values = {info.name: evaluation[info.name] for info in task.list_infos()}
     row = {**values, "weights_step": final_model.step}
     trainer.metrics.write_row("test", trainer.loop.progress.step, row)

@@ -29,8 +29,9 @@ from dnntrain.distributed.rendezvous import Failure, Rendezvous, get_first_line
 from dnntrain.distributed.watchdog import LOST_CONTACT_HINT, Watchdog, read_stacks
 from dnntrain.errors import ConfigError, DnntrainError, RankError, Stopped
 from dnntrain.run.directory import RunDirectory, get_log_path
-from dnntrain.utils.files import make_folder, open_file, read_json, write_bytes, write_json
+from dnntrain.utils.files import make_folder, open_file, read_json, write_bytes
 from dnntrain.utils.processes import die_with_parent
+from dnntrain.utils.sealed_json import write_sealed_json
 from dnntrain.utils.signals import SignalReceived, raise_on_signals, unblock_signals
 from dnntrain.utils.world import World
 
@@ -318,7 +319,7 @@ def _report_failure(rank_group: RankGroup, failure: Failure) -> None:
     if world.rank == reporting_rank:
         path = rank_group.folder / "result.json"
         if not read_json(path):
-            write_json(path, failed_result(error, rank_group.folder))
+            write_sealed_json(path, failed_result(error, rank_group.folder))
         if failure.kind == "hung":
             show_stacks(rank_group.folder / "logs")
         print(f"dnntrain: {error}", file=sys.stderr, flush=True)

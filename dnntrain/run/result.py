@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dnntrain.config.decode import compute_digest
 from dnntrain.errors import DnntrainError
 from dnntrain.utils.explain_error import explain_error
+from dnntrain.utils.sealed_json import METRICS_SEAL, SEAL
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
@@ -95,7 +96,7 @@ class RunResult:
         """Read the result in a run directory, which may have been moved since."""
         names = [item.name for item in fields(TrainingFigures)]
         has_figures = all(name in values for name in names)
-        known_names = {"status", "run_dir", "job", "export", "reason", "exit_code", *names}
+        known_names = {"status", "run_dir", "job", "export", "reason", "exit_code", SEAL, METRICS_SEAL, *names}
         return cls(
             status=str(values["status"]),
             run_dir=run_dir,

@@ -5,9 +5,10 @@ A resumed run is checked here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dnntrain.checkpoint.checkpoint import Checkpoint, Digests, read_checkpoint, read_newest_checkpoint, read_pointer
 from dnntrain.config.decode import compute_digest
@@ -19,8 +20,8 @@ from dnntrain.run.result import RunResult
 from dnntrain.run.resume_checks import find_refusals
 from dnntrain.run.session import Session
 from dnntrain.utils.epochs import EpochSchedule
-from dnntrain.utils.files import read_json, remove_file
-from dnntrain.utils.sealed_json import read_sealed_json
+from dnntrain.utils.files import remove_file
+from dnntrain.utils.sealed_json import METRICS_SEAL, check_rows, read_sealed_json
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def find_start(session: Session, folder: Path, warn: Callable[[str], None]) -> R
     elif finished_result is None and config.resume != "never":
         checkpoint = read_checkpoint(_resolve_checkpoint(config.resume))
     if checkpoint is not None:
-        _check_can_resume(checkpoint, digests, folder, session)
+        _check_can_resume(checkpoint, digests, folder, session, warn)
     return RunStart(digests, finished_result, checkpoint)
 
 
@@ -76,9 +77,11 @@ def _read_finished_result(folder: Path, digests: Digests, session: Session) -> R
     If its model or its test figures are missing, the run is finished again from its last checkpoint.
     """
     config = session.config
-    result = read_json(folder / "result.json") if config.resume == "auto" else {}
+    hint = "restore it from a copy; if you remove it, the last checkpoint is resumed"
+    result = read_sealed_json(folder / "result.json", hint) if config.resume == "auto" else {}
     if result.get("status") != "done" or result.get("config_digest") != digests.config:
         return None
+    check_rows(folder / "metrics.jsonl", result.get(METRICS_SEAL))
     has_test = config.eval.run_test and len(session.data.test) > 0
     names = [*MODEL_FILES, *(["evaluation.json"] if has_test else [])]
     is_missing = any(not (folder / name).is_file() for name in names)
@@ -98,11 +101,16 @@ def _resolve_checkpoint(text: str) -> Path:
     return path / "checkpoints" / last
 
 
-def _check_can_resume(checkpoint: Checkpoint, digests: Digests, folder: Path, session: Session) -> None:
-    """Check that data and configuration match the checkpoint.
+def _check_can_resume(
+    checkpoint: Checkpoint, digests: Digests, folder: Path, session: Session, warn: Callable[[str], None]
+) -> None:
+    """Check that rows of metrics, data and configuration match the checkpoint.
 
-    Raises an error if the data has changed, or a key that must not change.
+    Raises an error if the rows or the data have changed, or a key that must not change.
     """
+    rows = checkpoint.states.get("metrics")
+    if isinstance(rows, dict) and checkpoint.path.parent.resolve() == (folder / "checkpoints").resolve():
+        _check_rows_of_checkpoint(folder / "metrics.jsonl", rows, warn)
     saved_digests = checkpoint.digests
     if saved_digests.data != digests.data:
         raise DataError(
@@ -117,6 +125,19 @@ def _check_can_resume(checkpoint: Checkpoint, digests: Digests, folder: Path, se
         raise ConfigError.from_mistakes(reasons)
     _check_length(checkpoint.step, session)
     _check_batch_sizes(checkpoint, session)
+
+
+def _check_rows_of_checkpoint(file: Path, saved: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    """Check the rows that were written before the checkpoint; the best state may be chosen from them again."""
+    size_bytes, digest = saved.get("bytes"), saved.get("sha256")
+    if not isinstance(size_bytes, int) or not size_bytes:
+        return
+    if not file.exists():
+        warn(f"{file} is missing: the rows before the checkpoint are lost")
+        return
+    check_rows(
+        file, digest, size_bytes, "restore it from a copy; if you remove it, the run is resumed without its rows"
+    )
 
 
 def _check_length(steps_done: int, session: Session) -> None:

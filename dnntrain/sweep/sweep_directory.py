@@ -14,6 +14,7 @@ from dnntrain.config.saved_config import write_saved_config
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.utils.csv_text import format_csv
 from dnntrain.utils.files import make_folder, open_file, read_json, read_text, write_json, write_text
+from dnntrain.utils.sealed_json import read_intact_json
 from dnntrain.utils.words import add_config_dir, join_words
 
 LIST_FILE = "sweep.json"
@@ -76,7 +77,7 @@ class TrialStatus:
 
 def read_status(trial: Trial) -> TrialStatus:
     """Read the status of `trial` from its folder: done, waiting or broken off."""
-    result = read_json(trial.folder / "result.json")
+    result = read_intact_json(trial.folder / "result.json")
     is_done = result.get("status") == "done" and result.get("config_digest") == trial.config_digest
     if is_done and not _lacks_report(trial):
         return _make_status("done", result, 0)

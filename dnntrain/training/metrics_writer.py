@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from torch import Tensor
 from dnntrain.errors import DivergedError
 from dnntrain.protocols import Adjustment, MetricCallback, StepLoss
 from dnntrain.training.progress import Progress
-from dnntrain.utils.files import open_file, parse_json, sync_to_disk, to_strict_json, write_text
+from dnntrain.utils.files import open_file, parse_json, read_bytes, sync_to_disk, to_strict_json, write_text
 
 Listener = Callable[[Mapping[str, Any]], None]
 Reduce = Callable[[Tensor], Tensor]
@@ -49,6 +50,7 @@ class Metrics:
         self._listeners = listeners
         self._decisions = decisions
         self._file = open_file(path, "ab") if path is not None else None
+        self._file_digest = hashlib.sha256()
         self._totals: list[Tensor] = []
         self._counts: list[int] = []
         self._weights: list[int] = []
@@ -122,8 +124,10 @@ class Metrics:
             **values,
         }
         if self._file is not None:
-            self._file.write((json.dumps(to_strict_json(row), allow_nan=False) + "\n").encode())
+            line = (json.dumps(to_strict_json(row), allow_nan=False) + "\n").encode()
+            self._file.write(line)
             self._file.flush()
+            self._file_digest.update(line)
         return row
 
     @property
@@ -160,7 +164,8 @@ class Metrics:
         if self._file is not None and self._path is not None:
             sync_to_disk(self._path)
             offset = self._file.tell()
-        return {"sum": self._sum, "weight": self._weight, "examples": self._examples, "bytes": offset}
+        rows = {"bytes": offset, "sha256": self._file_digest.hexdigest()}
+        return {"sum": self._sum, "weight": self._weight, "examples": self._examples, **rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._sum, self._weight, self._examples = float(state["sum"]), int(state["weight"]), int(state["examples"])
@@ -176,6 +181,7 @@ class Metrics:
             # zeros.
             os.ftruncate(self._file.fileno(), min(size_bytes, os.fstat(self._file.fileno()).st_size))
             self._file.seek(0, os.SEEK_END)
+            self._file_digest = hashlib.sha256(read_bytes(self._path) if size_bytes and self._path is not None else b"")
 
     def close(self) -> None:
         """Close metrics.jsonl and write it as results.csv; a second call does nothing."""

@@ -60,10 +60,11 @@ def roll_back(trainer: Trainer, checkpoints: Path, request: RollbackRequest, war
         if checkpoint is None:
             raise DivergedError(f"{request.alarm.reason}, and there is no checkpoint to return to")
         guard_runner.clear_optimizer_state()
+        # Later checkpoints know rows that are about to be removed. A kill must not leave such a pair.
+        trainer.checkpointer.rewind_to(checkpoint.step)
         restore_trainer(trainer, checkpoint, checkpoints.parent, has_changed=False)
         guard_runner.recovery.load_state_dict(recovery_state)
         progress.restore_elapsed_time(elapsed_s)
-        trainer.checkpointer.rewind_to(progress.step)
     trainer.loop.cadence.rewind()
     trainer.metrics.start_interval()
     reason = (

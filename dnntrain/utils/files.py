@@ -185,8 +185,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON (no NaN), indented, atomically."""
-    write_text(path, json.dumps(to_strict_json(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write strict JSON (no NaN), indented, atomically. A text that is not UTF-8, such as a path, is escaped."""
+    value = to_strict_json(value)
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    write_bytes(path, data)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -79,7 +79,7 @@ def test_unknown_fields_become_series(make_run: MakeRun) -> None:
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 @given(data=st.binary(max_size=400))
 def test_any_bytes_are_read_without_an_error(make_run: MakeRun, tmp_path: Path, data: bytes) -> None:
     for name in ("metrics.jsonl", "result.json", "config.yaml", "evaluation.json", "overrides.txt"):

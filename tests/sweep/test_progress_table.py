@@ -11,6 +11,7 @@ from rich.console import Console
 from dnntrain.sweep.progress_table import PlainProgressTable, describe_progress, make_table, select_rows
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, read_status, status_after_exit
+from dnntrain.utils.sealed_json import write_sealed_json
 
 
 def trials(folder: Path, count: int) -> list[Trial]:
@@ -64,6 +65,6 @@ def test_a_trial_that_was_broken_off_has_the_steps_of_its_result_and_else_those_
     (trial.folder / "metrics.jsonl").write_text('{"step": 1180, "split": "train", "loss": 0.5}\n')
     assert status_after_exit(trial, -9).step == 1180
     assert read_status(trial).step == 1180
-    (trial.folder / "result.json").write_text('{"status": "interrupted", "steps": 1194}')
+    write_sealed_json(trial.folder / "result.json", {"status": "interrupted", "steps": 1194})
     assert status_after_exit(trial, 130).step == 1194
     assert read_status(trial).step == 1194
