@@ -133,6 +133,9 @@ class RootSection:
         None  # initial weights: run directory, .safetensors, or .pt (read with weights_only); null: newly initialized
     )
     init_replace_head: bool = False  # true: if the number of classes differs, the head keeps its initialization
+    init_prefix: str | None = (
+        None  # part of the file of init_from: backbone. or encoder.:features. for a part of the model; null: all
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

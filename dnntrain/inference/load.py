@@ -180,6 +180,8 @@ _TRAINING_KEYS = (
     "quant",
     "prune",
     "init_from",
+    "init_replace_head",
+    "init_prefix",
 )
 
 

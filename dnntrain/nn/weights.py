@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from dnntrain.errors import CheckpointError
 from dnntrain.nn.shape import find_head_modules, get_storage_key
 from dnntrain.nn.weight_files import ModelFile, open_model_file
-from dnntrain.utils.terminal_text import clean_line
-
-#: Prefixes that wrappers add to every name: DataParallel and DDP, Lightning and others.
-_PREFIXES = ("module.", "model.", "net.", "network.")
+from dnntrain.nn.weight_names import (
+    NamePrefix,
+    find_fitting_prefixes,
+    format_name,
+    format_shape,
+    map_names,
+    suggest_nearest,
+)
 
 #: Names listed of each kind of difference.
 _MAX_LISTED = 5
@@ -24,15 +28,38 @@ _MAX_LISTED = 5
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The file, the copied names, and the names of the head that keep new weights."""
+    """The file, and the names that were copied, or not.
+
+    loaded     names of the model with values of the file
+    kept_head  names of the head that keep their initialization
+    kept       other names of the model outside the chosen part, which keep it too
+    unused     names of the file that are not loaded
+    reasons    why a name of the head is kept, by name
+    """
 
     path: Path
     loaded: tuple[str, ...]
     kept_head: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the file or the model has tensors that the other did not give or take."""
+        return bool(self.kept_head or self.kept or self.unused)
 
     def __str__(self) -> str:
-        kept_text = f"; new weights in {', '.join(self.kept_head)}" if self.kept_head else ""
-        return f"{len(self.loaded)} tensors from {self.path}{kept_text}"
+        head = [f"{name}{f' ({self.reasons[name]})' if name in self.reasons else ''}" for name in self.kept_head]
+        parts = [
+            f"{len(self.loaded)} tensors from {self.path}",
+            f"new weights in {_join_limited(head)}" if head else "",
+            f"{len(self.kept)} outside the part keep their initialization: {_join_names(self.kept)}"
+            if self.kept
+            else "",
+            f"{len(self.unused)} of the file are not used: {_join_names(self.unused)}" if self.unused else "",
+        ]
+        return "; ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -47,72 +74,89 @@ class _Difference:
         return bool(self.missing or self.unexpected or self.misshaped)
 
 
-def load_weights(model: nn.Module, path: str | Path, replace_head: bool) -> LoadReport:
+def load_weights(
+    model: nn.Module, path: str | Path, replace_head: bool, prefix: NamePrefix | None = None
+) -> LoadReport:
     """Copy tensors into `model` by name from a run, a .safetensors, a .pt or a .pth.
 
     With `replace_head`, a final classifier that the file lacks, or has for another number of
     classes, keeps the weights it has. Wrappers' prefixes (`module.`, `_orig_mod.`) are removed.
-    Numbers are converted to the model's type. Raises CheckpointError if the file is damaged or
-    foreign, or if another name or shape differs, and names them; `model` is then unchanged.
+    With `prefix`, only this part of the file is loaded, into this part of the model; a head that
+    does not fit keeps its weights, and the rest of the file is not used. Numbers are converted to
+    the model's type. Raises CheckpointError if the file is damaged or foreign, or if another name
+    or shape differs, and names them; `model` is then unchanged.
     """
     with open_model_file(Path(path).expanduser()) as file:
         targets = model.state_dict()
-        sources, kept_head = _match_names(file, model, targets, replace_head)
-        values = {
-            name: _read_value(file, sources[name], name)
-            for name in targets
-            if name in sources and name not in kept_head
-        }
+        match = _match_names(file, model, targets, replace_head, prefix)
+        values = {name: _read_value(file, match.sources[name], name) for name in match.report.loaded}
         _check_number_kinds(file, values, targets)
         with torch.no_grad():
             for name, value in values.items():
                 targets[name].copy_(value)
-    return LoadReport(file.path, tuple(values), kept_head)
+    return match.report
 
 
-def check_weights(model: nn.Module, path: str | Path, replace_head: bool) -> None:
-    """Raise the CheckpointError of `load_weights` for names and shapes.
+def check_weights(
+    model: nn.Module, path: str | Path, replace_head: bool, prefix: NamePrefix | None = None
+) -> LoadReport:
+    """Return the report of `load_weights`, or raise its CheckpointError for names and shapes.
 
     Read no numbers and change nothing.
     """
     with open_model_file(Path(path).expanduser()) as file:
-        _match_names(file, model, model.state_dict(), replace_head)
+        return _match_names(file, model, model.state_dict(), replace_head, prefix).report
+
+
+class _Match(NamedTuple):
+    """Name in the model → name in the file, and the report of a load by it."""
+
+    sources: dict[str, str]
+    report: LoadReport
 
 
 def _match_names(
-    file: ModelFile, model: nn.Module, targets: Mapping[str, Tensor], replace_head: bool
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return (name in the model → name in the file, names of the head that keep their weights).
+    file: ModelFile, model: nn.Module, targets: Mapping[str, Tensor], replace_head: bool, prefix: NamePrefix | None
+) -> _Match:
+    """Compare the names of the file, or of its part, with those of the model.
 
-    Raises CheckpointError if other names differ.
+    Raises CheckpointError if names differ that must not.
     """
-    sources = _map_names(file, targets)
+    sources = map_names(file.path, file.shapes, targets, prefix)
     head = tuple(f"{name}." for name in find_head_modules(model))
+    part = {name: tensor for name, tensor in targets.items() if prefix is None or name.startswith(prefix.model)}
     kept_head = tuple(
         name
-        for name in targets
-        if replace_head and head and name.startswith(head) and not _has_same_shape(file, sources, name, targets[name])
+        for name in part
+        if (replace_head or prefix is not None)
+        and head
+        and name.startswith(head)
+        and not _has_same_shape(file, sources, name, targets[name])
     )
-    if difference := _compare_names(file, sources, targets, kept_head):
-        raise _make_mismatch_error(file, sources, targets, difference, head)
-    return sources, kept_head
-
-
-def _map_names(file: ModelFile, targets: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return a mapping from names in the model to names in the file."""
-    names = {name.replace("_orig_mod.", ""): name for name in file.shapes}
-    if len(names) < len(file.shapes):
-        raise CheckpointError(f"{file.path} holds names that differ in `_orig_mod.` only")
-    while prefix := _find_common_prefix(names, targets):
-        names = {name.removeprefix(prefix): file_name for name, file_name in names.items()}
-    return names
-
-
-def _find_common_prefix(names: Mapping[str, str], targets: Mapping[str, Tensor]) -> str | None:
-    for prefix in _PREFIXES:
-        if names and all(name.startswith(prefix) for name in names):
-            return None if any(name.startswith(prefix) for name in targets) else prefix
-    return None
+    difference = _compare_names(file, sources, part, kept_head)
+    if prefix is not None:
+        difference = replace(difference, unexpected=[])
+    if difference:
+        raise _make_mismatch_error(file, sources, part, difference, head)
+    loaded = tuple(name for name in part if name in sources and name not in kept_head)
+    if not loaded:
+        raise CheckpointError(f"{file.path} holds no tensor of this model", "choose another file, or init_prefix")
+    used = {sources[name] for name in (*loaded, *kept_head) if name in sources}
+    return _Match(
+        sources,
+        LoadReport(
+            file.path,
+            loaded,
+            kept_head,
+            kept=tuple(name for name in targets if name not in part),
+            unused=tuple(name for name in file.shapes if name not in used),
+            reasons={
+                name: f"{format_shape(file.shapes[sources[name]])} in the file, {format_shape(targets[name].shape)} here"
+                for name in kept_head
+                if name in sources
+            },
+        ),
+    )
 
 
 def _has_same_shape(file: ModelFile, sources: Mapping[str, str], name: str, target: Tensor) -> bool:
@@ -157,12 +201,12 @@ def _read_value(file: ModelFile, source: str, name: str) -> Tensor:
         is_finite = None
     if is_finite is None or value.shape != file.shapes[source]:
         raise CheckpointError(
-            f"{file.path}: {_format_name(name)} holds numbers of the type {_get_dtype_name(value)}, which cannot be read",
+            f"{file.path}: {format_name(name)} holds numbers of the type {_get_dtype_name(value)}, which cannot be read",
             "save it as float32, float16 or bfloat16",
         )
     if not is_finite:
         raise CheckpointError(
-            f"{file.path}: {_format_name(name)} holds numbers that are not finite", "take an earlier checkpoint"
+            f"{file.path}: {format_name(name)} holds numbers that are not finite", "take an earlier checkpoint"
         )
     return value
 
@@ -170,7 +214,7 @@ def _read_value(file: ModelFile, source: str, name: str) -> Tensor:
 def _check_number_kinds(file: ModelFile, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError if integers would become weights, or complex numbers real."""
     wrong = [
-        f"{_format_name(name)}: {_get_dtype_name(value)} in the file, {_get_dtype_name(targets[name])} in the model"
+        f"{format_name(name)}: {_get_dtype_name(value)} in the file, {_get_dtype_name(targets[name])} in the model"
         for name, value in values.items()
         if (value.is_floating_point(), value.is_complex())
         != (targets[name].is_floating_point(), targets[name].is_complex())
@@ -194,13 +238,13 @@ def _make_mismatch_error(
     lines = [
         _format_difference(
             "missing",
-            [f"{_format_name(name)}{_suggest_nearest(name, unused)}" for name in difference.missing[:_MAX_LISTED]],
+            [f"{format_name(name)}{suggest_nearest(name, unused)}" for name in difference.missing[:_MAX_LISTED]],
             difference.missing,
         ),
         _format_difference(
             "unexpected",
             [
-                f"{_format_name(name)}{_suggest_nearest(name, difference.missing)}"
+                f"{format_name(name)}{suggest_nearest(name, difference.missing)}"
                 for name in difference.unexpected[:_MAX_LISTED]
             ],
             difference.unexpected,
@@ -208,8 +252,8 @@ def _make_mismatch_error(
         _format_difference(
             "mis-shaped",
             [
-                f"{_format_name(name)}: {_format_shape(file.shapes[sources[name]])} in the file, "
-                f"{_format_shape(targets[name].shape)} here"
+                f"{format_name(name)}: {format_shape(file.shapes[sources[name]])} in the file, "
+                f"{format_shape(targets[name].shape)} here"
                 for name in difference.misshaped[:_MAX_LISTED]
             ],
             difference.misshaped,
@@ -223,9 +267,13 @@ def _make_mismatch_error(
             f"{targets[difference.misshaped[0]].shape[0]}:\n" + "\n".join(line for line in lines if line),
             "init_replace_head=true loads the rest and gives the head new weights",
         )
+    body = {name: tuple(tensor.shape) for name, tensor in targets.items() if not (head and name.startswith(head))}
+    prefixes = find_fitting_prefixes(file.shapes, body)
     return CheckpointError(
         f"{file.path} does not fit this model:\n" + "\n".join(line for line in lines if line),
-        "choose the model that the file was saved from, with the same options",
+        f"all but the head is in the file with a prefix: use {' or '.join(f'init_prefix={name}' for name in prefixes)}"
+        if prefixes
+        else "choose the model that the file was saved from, with the same options",
     )
 
 
@@ -240,21 +288,5 @@ def _join_limited(texts: list[str]) -> str:
     )
 
 
-def _suggest_nearest(name: str, others: list[str]) -> str:
-    """Return a text with the nearest of `others` that has the same last part.
-
-    Only the first 500 are searched.
-    """
-    suffix = name.rpartition(".")[2]
-    matches = difflib.get_close_matches(name[:200], [other for other in others if other.endswith(suffix)][:500], 1, 0.6)
-    return f" (nearest: {_format_name(matches[0])})" if matches else ""
-
-
-def _format_name(name: str) -> str:
-    """Return a name from a foreign file in a form that is safe for a terminal."""
-    name = clean_line(name) or "''"
-    return name if len(name) <= 80 else f"{name[:79]}…"
-
-
-def _format_shape(shape: Iterable[int]) -> str:
-    return "x".join(map(str, shape)) or "a single number"
+def _join_names(names: Iterable[str]) -> str:
+    return _join_limited([format_name(name) for name in names])

@@ -72,12 +72,18 @@ def _is_owned_by(name: str, owned_names: Sequence[str]) -> bool:
     return any(name == owned_name or name.startswith(f"{owned_name}.") for owned_name in owned_names)
 
 
-def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> None:
-    """Check that `init_from` exists, is undamaged, and fits the network. Raises an error if not."""
+def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> tuple[str, ...]:
+    """Check that `init_from` exists, is undamaged, and fits the network. Raises an error if not.
+
+    Returns a note if the file or the network has tensors that the other lacks.
+    """
+    from dnntrain.nn.weight_names import NamePrefix
     from dnntrain.nn.weights import check_weights
 
     model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
-    check_weights(model, str(config.init_from), config.init_replace_head)
+    prefix = None if config.init_prefix is None else NamePrefix.parse(config.init_prefix)
+    report = check_weights(model, str(config.init_from), config.init_replace_head, prefix)
+    return (f"init_from: {report}",) if report.is_partial else ()
 
 
 def check_quantization(config: RunConfig, data: PreparedData) -> None:

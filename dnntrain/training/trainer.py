@@ -252,9 +252,11 @@ def build_filled_model(setup: RunSetup) -> nn.Module:
         for set_weights in hooks.weight_inits:
             set_weights(model, images)
     if config.init_from is not None:
+        from dnntrain.nn.weight_names import NamePrefix
         from dnntrain.nn.weights import load_weights
 
-        load_weights(model, config.init_from, replace_head=config.init_replace_head)
+        prefix = None if config.init_prefix is None else NamePrefix.parse(config.init_prefix)
+        load_weights(model, config.init_from, config.init_replace_head, prefix)
     if setup.plan.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model.to(setup.device)

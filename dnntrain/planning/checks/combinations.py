@@ -63,6 +63,14 @@ def collect_run_facts(config: RunConfig, hardware: Hardware, ranks: int) -> RunF
     )
 
 
+def find_prefix_refusals(config: LightConfig) -> Iterator[Refusal]:
+    """Find a part of a file of initial weights without a file."""
+    if config.init_prefix is not None and config.init_from is None:
+        yield Refusal(
+            f"init_prefix={config.init_prefix} has no effect without init_from", "name a file with init_from="
+        )
+
+
 def find_length_refusals(config: LightConfig, ranks: int) -> Iterator[Refusal]:
     train, duration = config.train, config.train.duration
     lengths = (duration, config.eval.every, config.checkpoint.every, config.log.every)

@@ -20,6 +20,7 @@ from dnntrain.planning.checks.combinations import (
     find_length_refusals,
     find_loss_scale_refusals,
     find_metric_refusals,
+    find_prefix_refusals,
     find_process_refusals,
     find_validation_refusals,
 )
@@ -93,6 +94,7 @@ def find_early_refusals(
         *(find_process_refusals(config, ranks) if ranks is not None else ()),
         *find_compile_refusals(config),
         *find_metric_refusals(config),
+        *find_prefix_refusals(config),
         *(
             refusal
             for setting, values in constants.items()
