@@ -1,24 +1,30 @@
 """Find the training, validation and test folders of a data set, by the names that are in use.
 
 Kaggle, Roboflow, ultralytics, Hugging Face and torchvision write `train/`, `valid/`, `val/`,
-`validation/`, `test/`, `Training/`, `Testing/`, `seg_train/`; an archive may have one more folder
-around them. Letters may be large or small.
+`validation/`, `test/`, `Training/`, `Testing/`, `seg_train/`, `train_images/`, `train2017/`; an
+archive may have more folders around them. Letters may be large or small.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dnntrain.errors import DataError
-from dnntrain.input.image_paths import find_images, is_skipped_folder, list_entries
+from dnntrain.input.image_paths import find_images, has_image, is_skipped_folder, iterate_files, list_entries
 
 _PART_NAMES = {
-    "train": ("train", "training", "trainset", "train_set", "training_set", "train_data", "training_data"),
-    "val": ("val", "valid", "validation", "dev", "val_set", "validation_set", "val_data", "validation_data"),
-    "test": ("test", "testing", "testset", "test_set", "test_data", "testing_data"),
+    "train": ("train", "training", "trainset"),
+    "val": ("val", "valid", "validation", "dev", "valset"),
+    "test": ("test", "testing", "testset"),
 }
+#: Words around a split's name: `train_images`, `images_train`, `training_set`, and the year of `train2017`.
+_WORDS = re.compile(r"^(?:(?:images?|imgs?|data)_)?(.*?)(?:_(?:images?|imgs?|data|set|split))?_?(?:19\d\d|20\d\d)?$")
+#: Kinds of files in which other tools list labels.
+_LABEL_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
+
 #: Prefixes such as `seg_` in `seg_train`; all parts must have the same.
 _SUFFIXES = {"train": "_train", "val": "_val", "test": "_test"}
 
@@ -58,12 +64,13 @@ def find_layout(root: Path) -> FolderLayout:
             f"{folder}: has {_join(parts.values())}, but no folder for training",
             "name the training folder train, or set data.root to a folder that holds class folders only",
         )
-    _check_no_other_classes(folder, parts)
+    if others := _find_other_folders(folder, parts):
+        notes.append(f"{_join(others[:3])} beside the splits {'is' if len(others) == 1 else 'are'} not used")
     labeled_parts = {name: path for name, path in parts.items() if _has_class_folders(path)}
     for name, path in parts.items():
         if name not in labeled_parts and any(find_images(path)):
             if name == "train":
-                raise DataError(f"{path}: there is no class folder in it", LAYOUT_HINT)
+                raise DataError(f"{path}: there is no class folder in it{_describe_label_files(path)}", LAYOUT_HINT)
             notes.append(f"{path.name}/ holds images without class folders, and is not used")
     train, val, test = parts["train"], labeled_parts.get("val"), labeled_parts.get("test")
     if val is not None and test is not None:
@@ -80,18 +87,47 @@ def _list_folders(folder: Path) -> list[Path]:
 
 
 def _enter_wrapper(folder: Path) -> tuple[Path, list[str]]:
-    """Return the folder inside a single wrapper folder, as archives have it, and a note about it."""
-    entries = _list_folders(folder)
-    if len(entries) != 1 or any(path.is_file() for path in find_images(folder, deep=False)):
-        return folder, []
-    inner = entries[0]
-    if _find_parts(inner) or (len(_list_folders(inner)) > 1 and _has_class_folders(inner) and not _is_part(inner)):
-        return inner, [f"the images are in {inner.name}/"]
+    """Return the folder inside wrapper folders, as archives have them, and a note about it.
+
+    A wrapper holds one folder with images, beside folders of other files, and no image itself.
+    """
+    inner = folder
+    while len(entries := [path for path in _list_folders(inner) if _may_hold_images(path)]) == 1 and not any(
+        find_images(inner, deep=False)
+    ):
+        inner = entries[0]
+        if _find_parts(inner) or (len(_list_image_folders(inner)) > 1 and not _is_part(inner)):
+            return inner, [f"the images are in {inner.relative_to(folder).as_posix()}/"]
+        if _is_part(inner):
+            break
     return folder, []
 
 
+def _list_image_folders(folder: Path) -> list[Path]:
+    return [path for path in _list_folders(folder) if has_image(path)]
+
+
+def _may_hold_images(folder: Path) -> bool:
+    """Return whether a folder holds images, or nothing at all, as the folder of an empty class."""
+    return has_image(folder) or next(iterate_files(folder), None) is None
+
+
+def _normalize_name(path: Path) -> str:
+    """Return the name of a folder without words around that of a split."""
+    name = path.name.lower().replace("-", "_").replace(" ", "_")
+    match = _WORDS.match(name)
+    core = match[1].rstrip("_") if match else name
+    return core if any(core in names for names in _PART_NAMES.values()) else name
+
+
 def _is_part(path: Path) -> bool:
-    return any(path.name.lower() in names for names in _PART_NAMES.values())
+    return any(_normalize_name(path) in names for names in _PART_NAMES.values())
+
+
+def _describe_label_files(folder: Path) -> str:
+    """Return a text about files beside the images that look like lists of labels."""
+    names = [path.name for path in list_entries(folder) if path.suffix.lower() in _LABEL_SUFFIXES and path.is_file()]
+    return f", and labels in {', '.join(names[:3])} are not read" if names else ""
 
 
 def _find_parts(folder: Path) -> dict[str, Path]:
@@ -99,7 +135,7 @@ def _find_parts(folder: Path) -> dict[str, Path]:
     folders = {path.name.lower().replace("-", "_"): path for path in _list_folders(folder)}
     parts: dict[str, Path] = {}
     for part, names in _PART_NAMES.items():
-        matches = [folders[name] for name in names if name in folders]
+        matches = [path for path in folders.values() if _normalize_name(path) in names]
         if len(matches) > 1:
             raise DataError(f"{folder}: {_join(matches)} may both be the {part} split", "rename or remove one of them")
         if matches:
@@ -121,11 +157,14 @@ def _is_class(train: Path, folders: dict[str, Path]) -> bool:
 
 
 def _has_class_folders(folder: Path) -> bool:
+    inner = _list_image_folders(folder)
+    if len(inner) == 1 and inner[0].name == folder.name and not _list_image_folders(inner[0]):
+        return False  # test/test/1.jpg: the folder of an archive, not a class
     return any(next(find_images(path), None) is not None for path in _list_folders(folder))
 
 
-def _check_no_other_classes(folder: Path, parts: dict[str, Path]) -> None:
-    """Raise DataError if class folders lie beside the splits."""
+def _find_other_folders(folder: Path, parts: dict[str, Path]) -> list[Path]:
+    """Return the folders with images beside the splits. Raises DataError if they may be classes."""
     others = [
         path
         for path in _list_folders(folder)
@@ -136,6 +175,7 @@ def _check_no_other_classes(folder: Path, parts: dict[str, Path]) -> None:
             f"{folder}: {_join(parts.values())} may be a split, or a class beside {_join(others[:3])}",
             "rename the class, or move the folders that are not for training elsewhere",
         )
+    return others
 
 
 def _join(paths: Iterable[Path]) -> str:

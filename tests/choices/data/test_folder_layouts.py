@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_files import refusal, write_images
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from dnntrain.choices.data._class_folders import find_class_folders
 from dnntrain.choices.data._folder_layout import find_layout
 from dnntrain.choices.data.image_folder import ImageFolder
 from dnntrain.input.split import hold_out_by_name, split_validation
@@ -60,6 +62,121 @@ def test_a_layout_of_another_tool_is_read(tmp_path: Path, name: str) -> None:
     layout = find_layout(tmp_path)
     relative = [path and path.relative_to(tmp_path).as_posix() for path in (layout.train, layout.val, layout.test)]
     assert tuple(relative) == expected
+
+
+#: Files, as other tools write them → (train, val, test) and the classes, or words of the refusal.
+TREES: dict[str, tuple[str, tuple[str, str | None, str | None] | None, str]] = {
+    "kaggle_train_images": (
+        "train_images/{cat,dog}/1.jpg test_images/{cat,dog}/1.jpg train.csv sample_submission.csv",
+        ("train_images", None, "test_images"),
+        "cat dog",
+    ),
+    "kaggle_images_train": (
+        "images_train/{cat,dog}/1.jpg images_test/{cat,dog}/1.jpg",
+        ("images_train", None, "images_test"),
+        "cat dog",
+    ),
+    "kaggle_two_wrappers": (
+        "archive/chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/1.jpeg",
+        ("archive/chest_xray/train", "archive/chest_xray/val", "archive/chest_xray/test"),
+        "NORMAL PNEUMONIA",
+    ),
+    "kaggle_unlabeled_test": (
+        "asl_train/asl_train/{A,B}/1.jpg asl_test/asl_test/A_test.jpg",
+        ("asl_train/asl_train", None, None),
+        "A B",
+    ),
+    "imagenet_archive": (
+        "ILSVRC/Data/CLS-LOC/train/{n01440764,n01443537}/1.JPEG ILSVRC/Data/CLS-LOC/{val,test}/1.JPEG "
+        "ILSVRC/Annotations/1.xml ILSVRC/ImageSets/train.txt",
+        ("ILSVRC/Data/CLS-LOC/train", None, None),
+        "n01440764 n01443537",
+    ),
+    "imagenet_synsets": (
+        "{train,val}/{n01440764,n01443537}/1.JPEG LOC_synset_mapping.txt",
+        ("train", None, "val"),
+        "n01440764 n01443537",
+    ),
+    "tiny_imagenet": (
+        "train/{n01443537,n01629819}/images/1.JPEG val/images/1.JPEG val/val_annotations.txt test/images/2.JPEG",
+        None,
+        "does not have these classes: images",
+    ),
+    "hugging_face_metadata": (
+        "train/1.png train/2.png train/metadata.csv",
+        None,
+        "labels in metadata.csv are not read",
+    ),
+    "roboflow_csv": (
+        "train/1.jpg train/_classes.csv valid/2.jpg valid/_classes.csv",
+        None,
+        "_classes.csv are not read",
+    ),
+    "coco": (
+        "train2017/1.jpg val2017/2.jpg annotations/instances_train2017.json",
+        None,
+        "train2017: there is no class folder in it",
+    ),
+    "inaturalist": ("train2019/{a,b}/1.jpg val2019/{a,b}/2.jpg", ("train2019", None, "val2019"), "a b"),
+    "food101": (
+        "images/{pizza,sushi}/1.jpg meta/train.txt meta/classes.txt README.txt",
+        ("images", None, None),
+        "pizza sushi",
+    ),
+    "nested_classes": ("{cat,dog}/{indoor,outdoor}/1.jpg", (".", None, None), "cat dog"),
+    "csv_beside_folders": ("{cat,dog}/1.jpg labels.csv LICENSE.txt", (".", None, None), "cat dog"),
+    "one_class": ("cat/1.jpg cat/2.jpg", None, "holds only one class (cat)"),
+    "empty_class": ("{cat,dog}/1.jpg bird/", None, "class bird has no images"),
+    "mixed_case_classes": ("train/{Cat,Dog}/1.jpg test/{cat,dog}/2.jpg", None, "does not have these classes: cat, dog"),
+    "linked_classes": ("cat/1.jpg elsewhere/dog/1.jpg dog->elsewhere/dog", (".", None, None), "cat dog elsewhere"),
+    "linked_splits": ("raw/{a,b}/1.jpg train->raw test->raw", ("train", None, "test"), "a b"),
+    "archive_with_tools": (
+        "pets/{Cat,Dog}/1.jpg pets/Cat/Thumbs.db __MACOSX/pets/1.jpg",
+        ("pets", None, None),
+        "Cat Dog",
+    ),
+}
+
+
+def _expand(pattern: str) -> list[str]:
+    """Return the names of a pattern with {a,b}, as a shell has it."""
+    head, brace, rest = pattern.partition("{")
+    if not brace:
+        return [pattern]
+    options, _, tail = rest.partition("}")
+    return [name for option in options.split(",") for name in _expand(f"{head}{option}{tail}")]
+
+
+def _make_tree(root: Path, text: str) -> None:
+    for word in text.split():
+        link, _, target = word.partition("->")
+        if target:
+            (root / link).symlink_to(root / target)
+            continue
+        for number, name in enumerate(_expand(word)):
+            path = root / name
+            (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+            if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+                Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(path, "PNG")
+            elif not name.endswith("/"):
+                path.write_text("1.jpg,cat")
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_tree_of_another_tool_is_read_or_rejected(tmp_path: Path, name: str) -> None:
+    text, expected, words = TREES[name]
+    _make_tree(tmp_path, text)
+    if expected is None:
+        refusal(ImageFolder(root=str(tmp_path)).build, words)
+        return
+    layout = find_layout(tmp_path)
+    paths = [path and path.relative_to(tmp_path).as_posix() for path in (layout.train, layout.val, layout.test)]
+    assert tuple(paths) == expected
+    assert [path.name for path in find_class_folders(layout.train, 2)] == words.split()
+
+
+def test_forty_layouts_are_named() -> None:
+    assert len(LAYOUTS) + len(TREES) >= 40
 
 
 @pytest.mark.parametrize("extra", ["__MACOSX", ".git", "runs/small_cnn/20260101-120000", "readme"])
@@ -139,7 +256,7 @@ _names = st.sets(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max_si
 
 @pytest.mark.slow
 @given(names=_names, others=_names, fraction=st.floats(0.01, 0.99))
-@settings(max_examples=200)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_a_held_out_part_does_not_depend_on_other_files(names: set[str], others: set[str], fraction: float) -> None:
     key = Key(0, "validation")
     few, many = sorted(names), sorted(names | others)
