@@ -151,7 +151,7 @@ class ResidentPipeline:
     def _prepare_chunk(self, step: int) -> None:
         """Prepare the chunk of steps that holds `step`."""
         epoch, batch = self._schedules.timetable.locate_step(step)
-        schedule = self._schedules.get_schedule(epoch)
+        schedule = self._schedules.get_schedule(epoch, step)
         first = step - batch
         if self._order[0] != epoch:
             self._order = (epoch, schedule.compute_order(epoch))

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from dnntrain.errors import CheckpointError
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
@@ -190,9 +191,18 @@ class BatchSchedules:
         self._schedules = {schedule.batch_size: schedule}
         self._template = schedule
 
-    def get_schedule(self, epoch: int) -> BatchSchedule:
-        """Return the schedule of `epoch`."""
+    def get_schedule(self, epoch: int, step: int | None = None) -> BatchSchedule:
+        """Return the schedule of `epoch`.
+
+        Raises CheckpointError if `step` is of this epoch before the run was resumed within it with
+        another batch size: a rollback cannot repeat such a step.
+        """
         size = self.timetable.batch_size_at(epoch)
+        if step is not None and self.timetable.find_size_at(step) != size:
+            raise CheckpointError(
+                f"step {step} cannot be repeated: the batch size changed within epoch {epoch} after it",
+                "resume from a checkpoint at the start of the epoch, or after the change",
+            )
         schedule = self._schedules.get(size)
         if schedule is None:
             schedule = self._schedules[size] = replace(self._template, batch_size=size)

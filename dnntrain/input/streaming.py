@@ -92,7 +92,7 @@ class StreamingPipeline:
                 grace_s=self._grace_s,
             )
         epoch, batch = self._schedules.timetable.locate_step(step)
-        schedule = self._schedules.get_schedule(epoch)
+        schedule = self._schedules.get_schedule(epoch, step)
         try:
             micro_batches = [self._make_batch(next(self._replies)) for _ in schedule.get_step_ranges(batch)]
         except BaseException:

@@ -1,14 +1,22 @@
-"""Compute the batch size of each epoch for `sched.applies_to=batch_size`."""
+"""Compute the batch size of each epoch: for `sched.applies_to=batch_size`, and for a resumed run."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import AugmentChoice, BuildContext, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, BatchSizeSchedule, EpochSchedule
+
+
+class EarlierBatches(NamedTuple):
+    """The schedule of a run before it is resumed, and the steps that it has done."""
+
+    schedule: EpochSchedule
+    steps: int
 
 
 def build_batch_size_schedule(config: RunConfig, context: BuildContext, examples: int) -> BatchSizeSchedule:
@@ -92,3 +100,41 @@ def with_schedule_length(config: RunConfig, context: BuildContext) -> BuildConte
     if duration.unit == "ep":
         return replace(context, num_epochs=duration.value)
     return replace(context, total_steps=int(duration.value))
+
+
+def continue_schedule(config: RunConfig, new: EpochSchedule, earlier: EarlierBatches | None) -> EpochSchedule:
+    """Return the schedule of a resumed run: the batches so far, and `train.batch_size` from there on.
+
+    Raises ConfigError if the position in the epoch does not allow the size, with the nearest one
+    that it allows.
+    """
+    if earlier is None or earlier.schedule.examples != new.examples:
+        return new
+    size, steps = config.train.batch_size, earlier.steps
+    try:
+        schedule = replace(earlier.schedule.continue_with(size, steps), drop_last=new.drop_last)
+    except ValueError as error:
+        raise _make_position_error(size, earlier, int(error.args[0])) from None
+    copies = max((choice.copies for choice in config.augment.values()), default=1)
+    if copies > 1 and not schedule.is_constant:
+        raise ConfigError(
+            f"train.batch_size={size}: augment=[repeated_augment] does not support another size than the saved one",
+            f"use train.batch_size={earlier.schedule.find_size_at(max(steps - 1, 0))}",
+        )
+    return schedule
+
+
+def _make_position_error(size: int, earlier: EarlierBatches, taken: int) -> ConfigError:
+    old_size = earlier.schedule.find_size_at(earlier.steps - 1)
+    epoch, batch = earlier.schedule.locate_step(earlier.steps)
+    nearest = min(
+        (divisor for divisor in range(1, taken + 1) if taken % divisor == 0),
+        key=lambda divisor: (abs(divisor - size), divisor),
+    )
+    epoch_end = earlier.steps - batch + earlier.schedule.steps_in_epoch(epoch)
+    return ConfigError(
+        f"train.batch_size={size}: the run has taken {taken} examples of epoch {epoch} (step {earlier.steps}), "
+        f"which is not a multiple of {size}",
+        f"use train.batch_size={nearest}; or first resume with train.batch_size={old_size} "
+        f"train.duration={epoch_end}step to the end of the epoch",
+    )

@@ -10,7 +10,13 @@ from typing import Any
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims, is_forward_collective
 from dnntrain.errors import ConfigError, DataError
-from dnntrain.planning.batch_size import build_batch_size_schedule, is_batch_size_scheduled, with_schedule_length
+from dnntrain.planning.batch_size import (
+    EarlierBatches,
+    build_batch_size_schedule,
+    continue_schedule,
+    is_batch_size_scheduled,
+    with_schedule_length,
+)
 from dnntrain.planning.checks.combinations import find_refusals, find_unmet_requirements
 from dnntrain.planning.checks.memory import check_reader_memory, check_state_fits
 from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
@@ -32,8 +38,9 @@ def make_plan(
     model: ModelFacts,
     process_bytes: int,
     plan_only: bool = False,
+    earlier: EarlierBatches | None = None,
 ) -> Plan:
-    """Return the plan of a run.
+    """Return the plan of a run, or of the rest of one with `earlier` batches.
 
     `process_bytes` is the memory of the process with its libraries and the data, before anything is
     built. With `plan_only`, the plan may have more ranks than are available (`cluster.world_size`).
@@ -53,7 +60,8 @@ def make_plan(
     initial_context = _make_context(config, data)
     context = with_schedule_length(config, initial_context)
     sizes = build_batch_size_schedule(config, context, data.train)
-    timetable = sizes.timetable
+    timetable = continue_schedule(config, sizes.timetable, earlier)
+    sizes = replace(sizes, timetable=timetable)
     dims, stage_bounds, layout_notes = plan_parallelism(config, hardware, ranks, model, sizes.largest)
     # FSDP2 and messages between ranks of a model-parallel group support contiguous tensors only.
     needs_contiguous = is_forward_collective(config.parallel, dims)

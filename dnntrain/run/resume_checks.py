@@ -25,6 +25,7 @@ _CHANGEABLE_KEYS = (
     "train.duration",
     "train.cpu_threads",
     "train.compile",
+    "train.batch_size",
     "train.micro_batch_size",
     "train.drop_last",
     "eval.every",
@@ -62,6 +63,7 @@ _REASONS = {
     "eval": "the best value so far was measured on other examples",
     "init_from": "the run already has trained weights",
     "init_replace_head": "the run already has trained weights",
+    "init_prefix": "the run already has trained weights",
 }
 
 

@@ -32,7 +32,7 @@ def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping
         session.plan,
         total_steps=steps,
         duration=f"{steps}step",
-        timetable=replace(session.plan.timetable, changes=((0, session.plan.batch_size),)),
+        timetable=replace(session.plan.timetable, changes=((0, session.plan.batch_size),), taken=(), num_past=0),
     )
     data = replace(session.data, val=session.data.val[:0])
     # The length differs, so the methods are built again.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dnntrain.checkpoint.checkpoint import list_checkpoints
 from dnntrain.config.run_config import RunConfig
+from dnntrain.input.evaluation_check import check_evaluation_images
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.split import prepare_data
 from dnntrain.nn.shape import ModelShape
@@ -16,6 +17,7 @@ from dnntrain.planning.memory import add_method_memory
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import make_plan
 from dnntrain.protocols import Hooks, LateCollectives
+from dnntrain.run.earlier_batches import read_earlier_batches
 from dnntrain.run.preflight import check_init_weights, check_pipeline_stages, check_quantization, check_scheduled_values
 from dnntrain.run.unfinished import write_models_of_sources
 from dnntrain.training.components import build_hooks, make_build_context
@@ -77,8 +79,18 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
         config.model.check_pretrained_weights(ModelShape.from_spec(data.spec))
         config = replace(config, model=config.model.without_pretrained_weights())
     facts = collect_data_facts(config, data)
+    if world.is_main:
+        notes = check_evaluation_images(data, config.eval.run_test, config.data.on_error == "skip")
+        facts = replace(facts, notes=(*facts.notes, *notes))
     plan = make_plan(
-        config, hardware, world, facts, collect_model_facts(config, facts), read_resident_bytes(), plan_only
+        config,
+        hardware,
+        world,
+        facts,
+        collect_model_facts(config, facts),
+        read_resident_bytes(),
+        plan_only,
+        read_earlier_batches(config),
     )
     plan = replace(plan, threads=choose_threads(config, plan, hardware, world, is_resuming(config)))
     if not plan_only:
@@ -91,7 +103,7 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     check_pipeline_stages(config, plan, data, hooks)
     plan = add_method_memory(plan, hooks)
     if config.init_from is not None:
-        check_init_weights(config, data, hooks)
+        plan = replace(plan, notes=(*plan.notes, *check_init_weights(config, data, hooks)))
     if config.quant.formats and world.is_main:
         check_quantization(config, data)
     return Session(config, hardware, world, data, plan, hooks, collectives)

@@ -15,11 +15,11 @@ from dnntrain.config.decode import compute_digest
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.run.directory import RunDirectory
+from dnntrain.run.earlier_batches import read_schedule
 from dnntrain.run.outputs import MODEL_FILES
 from dnntrain.run.result import RunResult
 from dnntrain.run.resume_checks import find_refusals
 from dnntrain.run.session import Session
-from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.files import remove_file
 from dnntrain.utils.sealed_json import METRICS_SEAL, check_rows, read_sealed_json
 
@@ -160,18 +160,8 @@ def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
 
     Otherwise examples would be skipped or repeated.
     """
-    plan_file = checkpoint.path.parents[1] / "plan.json"
-    saved_schedule = read_sealed_json(plan_file).get("timetable")
-    if saved_schedule is None:
-        return
-    try:
-        changes = tuple((int(epoch), int(size)) for epoch, size in saved_schedule["changes"])
-        old_schedule = EpochSchedule(int(saved_schedule["examples"]), changes, bool(saved_schedule.get("drop_last")))
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-        raise CheckpointError(
-            f"{plan_file} is damaged: its timetable cannot be read", "restore it from a copy"
-        ) from None
-    if session.plan.timetable.is_equal_until(old_schedule, checkpoint.step):
+    old_schedule = read_schedule(checkpoint.path.parents[1] / "plan.json")
+    if old_schedule is None or session.plan.timetable.is_equal_until(old_schedule, checkpoint.step):
         return
     drop_last = session.plan.timetable.drop_last
     if drop_last != old_schedule.drop_last:
@@ -181,8 +171,8 @@ def _check_batch_sizes(checkpoint: Checkpoint, session: Session) -> None:
             f"use train.drop_last={str(not drop_last).lower()}, or start a new run in another run_dir",
         )
     raise ConfigError(
-        f"train.duration={session.config.train.duration} would change the batch sizes of "
-        f"the {checkpoint.step} steps so far (sched.applies_to=batch_size)",
+        f"train.duration={session.config.train.duration} with train.batch_size={session.config.train.batch_size} would "
+        f"change the batch sizes of the {checkpoint.step} steps so far (sched.applies_to=batch_size)",
         "give the lengths of the batch size schedule in epochs, as in sched=step sched.step_size=2ep: "
         "they do not depend on the run's length; or start a new run in another run_dir",
     )

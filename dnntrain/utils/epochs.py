@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -16,12 +16,20 @@ LEAVE_OUT_HINT = "leave batch_size out of sched.applies_to"
 
 
 class _Segment(NamedTuple):
-    """Consecutive epochs with one batch size: first epoch, first step, examples per step, steps per epoch."""
+    """Consecutive steps with one batch size.
+
+    epoch  the first epoch
+    step   the step at which it would have begun with this size
+    size   examples per step
+    steps  steps per epoch
+    first  the first step with this size: later than `step` if the size changed within the epoch
+    """
 
     epoch: int
     step: int
     size: int
     steps: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class EpochSchedule:
     examples  number per epoch
     changes   (epoch, examples per step from that epoch on): epoch 0 first, epochs rising; the last holds to the end
     drop_last whether an epoch leaves out the examples that do not fill a step
+    taken     for each change, examples of its epoch that were taken before it, a multiple of both sizes; empty: 0
+    num_past  number of changes whose sizes no further step has, in a resumed run
 
     Epoch e has ceil(examples / size) steps, of which the last has the remaining examples; with
     `drop_last` it has floor(examples / size). Steps are counted from 0 over the whole run.
@@ -41,6 +51,8 @@ class EpochSchedule:
     examples: int
     changes: tuple[tuple[int, int], ...]
     drop_last: bool = False
+    taken: tuple[int, ...] = ()
+    num_past: int = 0
 
     @classmethod
     def constant(cls, examples: int, size: int, drop_last: bool = False) -> EpochSchedule:
@@ -58,10 +70,11 @@ class EpochSchedule:
     @cached_property
     def _segments(self) -> tuple[_Segment, ...]:
         segments: list[_Segment] = []
-        for epoch, size in self.changes:
-            previous = segments[-1] if segments else _Segment(0, 0, size, 0)
-            step = previous.step + (epoch - previous.epoch) * previous.steps
-            segments.append(_Segment(epoch, step, size, self.count_steps_per_epoch(size)))
+        for number, (epoch, size) in enumerate(self.changes):
+            previous = segments[-1] if segments else _Segment(0, 0, size, 0, 0)
+            taken = self.taken[number] if self.taken else 0
+            first = previous.step + (epoch - previous.epoch) * previous.steps + taken // previous.size
+            segments.append(_Segment(epoch, first - taken // size, size, self.count_steps_per_epoch(size), first))
         return tuple(segments)
 
     @cached_property
@@ -71,8 +84,8 @@ class EpochSchedule:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """The distinct batch sizes in ascending order."""
-        return tuple(sorted({size for _, size in self.changes}))
+        """The distinct batch sizes of the steps to come, in ascending order."""
+        return tuple(sorted({size for _, size in self.changes[self.num_past :]}))
 
     def batch_size_at(self, epoch: int) -> int:
         """Return the examples per step of `epoch`, over all ranks."""
@@ -136,15 +149,48 @@ class EpochSchedule:
         return (
             segments[0]
             if self.is_constant
-            else segments[bisect_right(segments, step, key=lambda segment: segment.step) - 1]
+            else segments[bisect_right(segments, step, key=lambda segment: segment.first) - 1]
         )
 
     def is_equal_until(self, other: EpochSchedule, steps: int) -> bool:
         """Return whether both schedules cut the first `steps` steps alike."""
         return self._cut_at(steps) == other._cut_at(steps)
 
-    def _cut_at(self, steps: int) -> tuple[int, bool, tuple[tuple[int, int], ...]]:
-        changes = tuple((segment.epoch, segment.size) for segment in self._segments if segment.step < steps)
+    def find_size_at(self, step: int) -> int:
+        """Return the examples of step number `step`, unless it is the short last one of an epoch."""
+        return self._find_by_step(step).size
+
+    def continue_with(self, size: int, step: int) -> EpochSchedule:
+        """Return the schedule with this one's batches up to `step`, and `size` examples per step from there on.
+
+        Raises ValueError with the examples taken of the epoch if they are not a multiple of `size`.
+        """
+        if step == 0:
+            return EpochSchedule.constant(self.examples, size, self.drop_last)
+        count = max(1, sum(segment.first < step for segment in self._segments))
+        taken_before = self.taken[:count] if any(self.taken[:count]) else ()
+        past = replace(self, changes=self.changes[:count], taken=taken_before, num_past=count - 1)
+        last = past._segments[-1]
+        if last.size == size:
+            return past
+        epoch, batch = past.locate_step(step)
+        taken = batch * last.size
+        if taken % size:
+            raise ValueError(taken)
+        all_taken = (*(past.taken or (0,) * count), taken)
+        return replace(
+            past,
+            changes=(*past.changes, (epoch, size)),
+            taken=all_taken if any(all_taken) else (),
+            num_past=count,
+        )
+
+    def _cut_at(self, steps: int) -> tuple[int, bool, tuple[tuple[int, int, int], ...]]:
+        changes = tuple(
+            (segment.epoch, segment.size, segment.first)
+            for segment in self._segments
+            if segment.first < steps or not segment.first
+        )
         has_short_step = any(
             self.examples % segment.size and segment.step + self.examples // segment.size < steps
             for segment in self._segments

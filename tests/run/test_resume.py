@@ -123,7 +123,7 @@ def test_a_run_stopped_by_its_budget_and_extended_by_resume_is_the_longer_run(tm
         ("model.hidden=64", "architecture"),
         ("seed=5", "seed"),
         ("optim=sgd", "optimizer"),
-        ("train.batch_size=64", "batch_size"),
+        ("optim.momentum=0.5", "optim"),
     ],
 )
 def test_resume_refuses_what_cannot_change_with_the_reason(
