@@ -60,6 +60,7 @@ class Manifest:
     def as_json(self) -> dict[str, Any]:
         """Return the manifest as strict JSON, with the checksum of its values."""
         inputs, output = self.spec.inputs, self.spec.output
+        batch = self.details.get("batch", "batch")
         json_value: dict[str, Any] = to_strict_json(
             {
                 "schema": SCHEMA_VERSION,
@@ -70,13 +71,13 @@ class Manifest:
                 "input": {
                     "name": "images",
                     "dtype": "float32",
-                    "shape": ["batch", *inputs.shape],
+                    "shape": [batch, *inputs.shape],
                     "mean": inputs.mean,
                     "std": inputs.std,
                     "preprocessing": f"upright by EXIF; RGB or gray on black; {self._resize_text}; "
                     "(pixel / 255 - mean) / std",
                 },
-                "output": {"name": output.name, "dtype": "float32", "shape": ["batch", *output.shape]},
+                "output": {"name": output.name, "dtype": "float32", "shape": [batch, *output.shape]},
                 "config": dict(self.config),
                 "files": dict(self.files),
                 "details": dict(self.details),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dnntrain.checkpoint.digests import compute_bytes_digest
-from dnntrain.errors import CheckpointError
+from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.utils.files import read_bytes
 
 _DIGEST_KEY = "dnntrain.sha256"
@@ -58,6 +58,43 @@ def load_onnx(path: Path) -> Any:
         raise CheckpointError(
             f"{path} is not an ONNX model, or is damaged: {_to_one_line(error)}", _EXPORT_AGAIN_HINT
         ) from None
+
+
+def check_known_opset(opset: int | None) -> None:
+    """Raise ConfigError if the installed packages do not know the operator version `opset`."""
+    import onnx
+
+    newest = int(onnx.defs.onnx_opset_version())
+    if opset is not None and opset > newest:
+        raise ConfigError(
+            f"--opset {opset} is newer than the installed onnx {onnx.__version__}", f"use --opset {newest}"
+        )
+
+
+def check_opset(path: Path, opset: int | None) -> None:
+    """Check that the model is of the operator version `opset`; None: any.
+
+    The exporter keeps another version, with a warning, if it cannot convert an operator. Raises
+    ConfigError that names the version which works.
+    """
+    version = next(entry.version for entry in load_onnx(path).opset_import if entry.domain in ("", "ai.onnx"))
+    if opset is not None and version != opset:
+        raise ConfigError(
+            f"--opset {opset}: an operator of the model cannot be written in this version", f"use --opset {version}"
+        )
+
+
+def fix_batch(path: Path, batch: int) -> None:
+    """Give the inputs and outputs of the model `path` the fixed number of examples `batch`."""
+    from importlib import import_module
+
+    import onnx
+
+    tools: Any = import_module("onnxruntime.tools.onnx_model_utils")
+    model = onnx.load(str(path))
+    tools.make_dim_param_fixed(model.graph, "batch", batch)
+    tools.fix_output_shapes(model)
+    onnx.save(model, str(path))
 
 
 def write_metadata(path: Path, key: str, text: str) -> None:

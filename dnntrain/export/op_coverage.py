@@ -68,12 +68,13 @@ def check_share(coverage: OpCoverage, kind: str, min_quantized_fraction: float, 
         )
 
 
-def measure_onnx_coverage(path: Path, inputs: Tensor) -> OpCoverage:
+def measure_onnx_coverage(path: Path, inputs: Tensor, batch: int | None = None) -> OpCoverage:
     """Return the operator coverage of an ONNX model in ONNX Runtime.
 
-    Its profiler gives the operators, the optimized graph the shapes of the weights.
+    Its profiler gives the operators, the optimized graph the shapes of the weights. `batch` is the
+    number of examples that the model is fixed to, if it is.
     """
-    inputs = inputs[:_NUM_EXAMPLES]
+    inputs = inputs[: batch or _NUM_EXAMPLES]
     with tempfile.TemporaryDirectory() as folder:
         graph_path = Path(folder) / "optimized.onnx"
         ort_session = open_session(

@@ -12,6 +12,7 @@ from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export import onnx_files
 from dnntrain.export.formats import Runner, check_installed, get_format
 from dnntrain.export.manifest import EMBEDDED_NAME, MANIFEST_NAME, Manifest, parse_manifest, read_manifest, verify_files
+from dnntrain.export.options import read_fixed_batch, run_in_fixed_batches
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class ExportHandle:
         self.check_trust(trust)
         export_format = get_format(self.manifest.format)
         check_installed(export_format)
-        return export_format.load(self.file or self.folder, self.manifest, device)
+        run = export_format.load(self.file or self.folder, self.manifest, device)
+        batch = read_fixed_batch(self.manifest.details, self.folder)
+        return run if batch is None else run_in_fixed_batches(run, batch)
 
 
 class RunnerModule(nn.Module):

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dnntrain.choices.quant._fake_quant import list_fake_modules as prepared_modules
@@ -33,6 +32,7 @@ from dnntrain.export.formats import (
 )
 from dnntrain.export.manifest import Manifest, check_target, read_manifest, write_manifest
 from dnntrain.export.open_export import open_export
+from dnntrain.export.options import NO_OPTIONS, ExportOptions, HalfModel, repeat_examples
 from dnntrain.export.parity import MIN_AGREEMENT, Parity, measure_parity
 from dnntrain.inference.evaluate_run import DataSplit, load_data_splits
 from dnntrain.inference.load import LoadedModel, select_export_config
@@ -130,6 +130,7 @@ def write_export(
     *,
     runtime: str = "eager",
     max_drop: float = 0.01,
+    options: ExportOptions = NO_OPTIONS,
 ) -> Manifest:
     """Write the export to the folder `target` and return its manifest.
 
@@ -149,20 +150,18 @@ def write_export(
     if quant is not None and quant.needs_calibration:
         calibration_batches = subject.make_calibration_batches(quant.calibration_batches, quant.calibration_batch_size)
         say(f"calibrating on {len(calibration_batches)} batches of training images")
-    inputs = next(subject.iter_samples()).inputs
-    if len(inputs) < 2:
-        inputs = torch.cat([inputs, inputs])
     source_model = subject.select_source(quant)
     source = ExportRequest(
-        source_model.model,
-        replace(subject.make_card(), format=export_format.name),
-        inputs[:2],
+        HalfModel(copy.deepcopy(source_model.model)) if options.half else source_model.model,
+        replace(subject.make_card(), format=export_format.name, details=options.as_json()),
+        repeat_examples(next(subject.iter_samples()).inputs, options.batch or 2),
         calibration_batches,
         quant,
         runtime,
+        options,
     )
     with atomic_output_dir(target) as folder:
-        details = export_format.write(source, folder)
+        details = {**options.as_json(), **export_format.write(source, folder)}
         files = [file.name for file in folder.iterdir()]
         card = write_manifest(folder, replace(source.manifest, details=details), files)
         run = open_export(folder).load(device, trust=True)
@@ -174,7 +173,9 @@ def write_export(
             run,
         )
         say(f"{export_format.name}{'' if runtime == 'eager' else f' ({runtime})'}: {parity}")
-        exact = export_format.is_exact and not runtime.endswith("bf16")
+        if options.half:
+            check_half_parity(parity, max_drop)
+        exact = export_format.is_exact and not runtime.endswith("bf16") and not options.half
         advice = (
             "try quant.observer=percentile, more quant.calibration_batches, or "
             if quant is not None and quant.needs_calibration
@@ -202,6 +203,16 @@ def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float, e
             f"--format {export_format.name} loses {100 * parity.drop:.2f} % of {parity.metric} on the "
             f"{parity.part} split, more than quant.max_metric_drop={max_drop}",
             f"{advice}allow it with quant.max_metric_drop",
+        )
+
+
+def check_half_parity(parity: Parity, max_drop: float) -> None:
+    """Raise CheckpointError if float16 loses more than `max_drop` of the task's metric."""
+    if parity.drop > max_drop:
+        raise CheckpointError(
+            f"--half loses {100 * parity.drop:.2f} % of {parity.metric} on the {parity.part} split, "
+            f"more than {100 * max_drop:g} %",
+            "leave --half out: the model needs the range or the precision of float32",
         )
 
 

@@ -10,6 +10,7 @@ from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND
 from dnntrain.errors import ConfigError
 from dnntrain.export.formats import resolve_device
 from dnntrain.export.manifest import Manifest
+from dnntrain.export.options import ExportOptions
 from dnntrain.inference.export_run import ExportSource, choose_quantization, get_installed_format, write_export
 from dnntrain.inference.load import load_model
 from dnntrain.run.unfinished import write_unfinished_model
@@ -26,6 +27,7 @@ def export_trained(
     runtime: str = "eager",
     batches: Sequence[int] | None = None,
     threads: int | None = None,
+    options: ExportOptions,
     trust: bool = False,
     say: Callable[[str], None],
 ) -> Manifest:
@@ -34,11 +36,14 @@ def export_trained(
     runtime   how a program computes
     batches   the batch sizes that --format auto measures at; None: those of the quantization
     threads   None: as many as torch uses, and all cores for measurements
+    options   opset, half precision and fixed batch of the model
 
     Returns its manifest. Raises ConfigError, and writes nothing, if the model or the machine does
     not support the format or if an override has no effect.
     """
     _check_single_process(run)
+    if options.half and runtime.endswith("bf16"):
+        raise ConfigError(f"--half and --runtime {runtime} name two precisions", "keep one of them")
     quant_overrides = [word for word in overrides if word.lstrip("+").startswith(("quant=", "quant."))]
     model_overrides = [word for word in overrides if word not in quant_overrides]
     if threads is not None:
@@ -64,7 +69,7 @@ def export_trained(
     for note in source.notes(quant):
         say(f"note: {note}")
     if quant is None or format_name != "auto":
-        return write_export(source, export_format, target, quant, say, runtime=runtime)
+        return write_export(source, export_format, target, quant, say, runtime=runtime, options=options)
     cores = threads or probe_hardware("cpu").cores
     batches = quant.timing_batch_sizes if batches is None else batches
     return export_fastest(source, target, quant, batches=batches, threads=cores, quantized_only=False, say=say)

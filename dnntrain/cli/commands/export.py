@@ -21,6 +21,7 @@ def run(arguments: Arguments) -> int:
     target = options["path"] or run_path / "exports" / options["format"]
     check_model(run_path)
     check_target(target)
+    from dnntrain.export.options import ExportOptions
     from dnntrain.inference.export_run import summarize_export
     from dnntrain.run.export_trained import export_trained
 
@@ -32,6 +33,7 @@ def run(arguments: Arguments) -> int:
         runtime=options["runtime"],
         batches=options["batches"] and sorted(set(options["batches"])),
         threads=options["threads"],
+        options=ExportOptions(options["opset"], options["half"], options["batch"]),
         trust=options["trust"],
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
     )

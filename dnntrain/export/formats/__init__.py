@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dnntrain.errors import ConfigError
 from dnntrain.export.format_names import FORMAT_NAMES
 from dnntrain.export.manifest import Manifest
+from dnntrain.export.options import NO_OPTIONS, ExportOptions
 from dnntrain.protocols import QuantChoice
 from dnntrain.utils.hardware import Hardware, get_device_type, probe_hardware
 from dnntrain.utils.suggest import did_you_mean
@@ -27,10 +28,11 @@ class ExportRequest:
 
     model        in eval mode, float32, on the CPU
     manifest     its description; the caller sets `format`
-    inputs       [2, …] real inputs, normalized, to trace with
+    inputs       real inputs, normalized, to trace with: two, or those of a fixed batch
     calibration  batches of training inputs, normalized; empty if the format needs none
     quant        how to quantize; None: not at all
     runtime      how a program runs: eager, eager_bf16, compiled, or compiled_bf16
+    options      opset, half precision and fixed batch
     """
 
     model: nn.Module
@@ -39,6 +41,7 @@ class ExportRequest:
     calibration: Iterable[Tensor] = ()
     quant: QuantChoice | None = None
     runtime: str = "eager"
+    options: ExportOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,14 @@ class ExportFormat:
 
     write       (request, folder) → details for the manifest; fills `folder` with files
     load        (folder or model file, manifest, device) → function of inputs [n, …] that returns the
-                outputs [n, …], for any n
+                outputs [n, …], for any n, or for the n of a fixed batch
     files       names of the files that it reads; empty if they depend on the manifest
     is_program  true if a file is code, which runs when it is loaded
     builds_model  true if it holds weights alone, and the configuration names the network
     read_parts  (folder, manifest) → manifests of the exports in folders of it, by the name of the folder
     is_exact    true if the outputs equal the source's up to rounding
     devices     kinds of device that it runs on, the preferred one first
+    options     names of the `ExportOptions` that it supports
     """
 
     name: str
@@ -68,6 +72,7 @@ class ExportFormat:
     suffix: str = ""
     requires: tuple[str, ...] = field(default=())
     devices: tuple[str, ...] = ("cpu",)
+    options: tuple[str, ...] = ()
 
 
 def resolve_device(export_format: ExportFormat, device: str, is_explicit: bool = False) -> str:

@@ -34,7 +34,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
         )
     from torch import _inductor as inductor
 
-    program = trace_model(source.model, source.inputs)
+    program = trace_model(source.model, source.inputs, is_fixed=source.options.batch is not None)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         inductor.aoti_compile_and_package(
@@ -84,5 +84,12 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
 
 
 FORMAT = ExportFormat(
-    "aoti", "machine code for this processor", write, load, files=(FILE_NAME,), is_program=True, suffix=".pt2"
+    "aoti",
+    "machine code for this processor",
+    write,
+    load,
+    files=(FILE_NAME,),
+    is_program=True,
+    suffix=".pt2",
+    options=("batch",),
 )

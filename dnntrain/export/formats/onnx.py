@@ -13,23 +13,34 @@ import torch
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
 from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
-from dnntrain.export.onnx_files import check_external_data, check_file_digest, open_session, write_metadata
+from dnntrain.export.onnx_files import (
+    check_external_data,
+    check_file_digest,
+    check_known_opset,
+    check_opset,
+    open_session,
+    write_metadata,
+)
 
 FILE_NAME = "model.onnx"
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
-    """Write model.onnx, for any number of examples."""
-    export_onnx(source, folder / FILE_NAME)
+    """Write model.onnx, for any number of examples or a fixed one."""
+    export_onnx(source, folder / FILE_NAME, source.options.batch)
     write_metadata(folder / FILE_NAME, EMBEDDED_NAME, source.manifest.to_text())
     return {}
 
 
-def export_onnx(source: ExportRequest, path: Path) -> None:
-    """Write the float model to `path`. Raises ConfigError if it cannot be traced."""
+def export_onnx(source: ExportRequest, path: Path, batch: int | None = None) -> None:
+    """Write the float model to `path`, for `batch` examples or any number.
+
+    Raises ConfigError if it cannot be traced, or if its operators do not exist in the opset.
+    """
     import logging
     import warnings
 
+    check_known_opset(source.options.opset)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -41,7 +52,8 @@ def export_onnx(source: ExportRequest, path: Path) -> None:
                 external_data=False,
                 input_names=["images"],
                 output_names=[source.manifest.spec.output.name],
-                dynamic_shapes=({0: "batch"},),
+                dynamic_shapes=({0: "batch"},) if batch is None else None,
+                opset_version=source.options.opset,
                 verbose=False,
             )
     except Exception as error:  # the exporter runs the model's own code, which may raise anything
@@ -50,6 +62,7 @@ def export_onnx(source: ExportRequest, path: Path) -> None:
     if program is None:
         raise CheckpointError("torch.onnx.export returned no program", "use --format pt2")
     program.save(str(path), external_data=False)
+    check_opset(path, source.options.opset)
 
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
@@ -77,5 +90,6 @@ FORMAT = ExportFormat(
     load,
     files=(FILE_NAME,),
     suffix=".onnx",
+    options=("opset", "half", "batch"),
     requires=("onnx", "onnxscript", "onnxruntime"),
 )

@@ -16,7 +16,7 @@ from dnntrain.errors import CheckpointError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
 from dnntrain.export.formats.onnx import export_onnx, make_runner
 from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
-from dnntrain.export.onnx_files import write_metadata
+from dnntrain.export.onnx_files import check_opset, fix_batch, write_metadata
 from dnntrain.export.onnx_quantizer import quantize_static
 from dnntrain.export.op_coverage import check_share, measure_onnx_coverage
 from dnntrain.utils.hardware import has_vnni
@@ -34,8 +34,11 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
         export_onnx(replace(source, model=convert_to_integers(source.model)), folder / FILE_NAME)
     else:
         _quantize_onnx(source, folder)
+    check_opset(folder / FILE_NAME, source.options.opset)
+    if source.options.batch is not None:
+        fix_batch(folder / FILE_NAME, source.options.batch)
     write_metadata(folder / FILE_NAME, EMBEDDED_NAME, source.manifest.to_text())
-    coverage = measure_onnx_coverage(folder / FILE_NAME, source.inputs)
+    coverage = measure_onnx_coverage(folder / FILE_NAME, source.inputs, source.options.batch)
     check_share(coverage, "int8", options.min_quantized_fraction, "onnx_int8")
     return {"census": coverage.as_json()}
 
@@ -99,5 +102,6 @@ FORMAT = ExportFormat(
     files=(FILE_NAME,),
     is_exact=False,
     suffix=".onnx",
+    options=("opset", "batch"),
     requires=("onnx", "onnxscript", "onnxruntime"),
 )

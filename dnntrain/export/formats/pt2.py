@@ -28,7 +28,9 @@ _SOURCE_NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
     """Write model.pt2, with the manifest inside."""
     details = {"runtime": source.runtime}
-    save_program(trace_model(source.model, source.inputs), replace(source.manifest, details=details), folder)
+    manifest = replace(source.manifest, details={**source.manifest.details, **details})
+    is_fixed = source.options.batch is not None
+    save_program(trace_model(source.model, source.inputs, is_fixed=is_fixed), manifest, folder)
     return details
 
 
@@ -52,20 +54,21 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     return run
 
 
-def trace_model(model: nn.Module, inputs: torch.Tensor, strict: bool = False) -> torch.export.ExportedProgram:
-    """Return the program of `model` for any number of examples.
+def trace_model(
+    model: nn.Module, inputs: torch.Tensor, strict: bool = False, is_fixed: bool = False
+) -> torch.export.ExportedProgram:
+    """Return the program of `model` for any number of examples, or for that of `inputs` if `is_fixed`.
 
     `strict` traces Python's own code only: integer quantization finds its patterns in such
     programs. Otherwise both ways are tried, because each traces models that the other cannot.
     Raises ConfigError if the model cannot be traced.
     """
     failure: Exception | None = None
+    shapes = None if is_fixed else ({0: torch.export.Dim.DYNAMIC},)
     for strict_mode in (True,) if strict else (True, False):
         try:
             with torch.no_grad():
-                return torch.export.export(
-                    model, (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=strict_mode
-                )
+                return torch.export.export(model, (inputs,), dynamic_shapes=shapes, strict=strict_mode)
         except Exception as error:  # tracing runs the model's own code, which may raise anything
             failure = failure or error
     assert failure is not None
@@ -116,5 +119,6 @@ FORMAT = ExportFormat(
     files=(FILE_NAME,),
     is_program=True,
     suffix=".pt2",
+    options=("half", "batch"),
     devices=("cpu", "cuda", "mps"),
 )
