@@ -55,7 +55,7 @@ class ChoiceSchema:
     path: Path
     label_key: str | None = None  # the key whose value names a run in place of the choice
     protocols: frozenset[str] = frozenset()
-    constants: dict[str, Any] = field(default_factory=dict)  # the class variables that are literals
+    constants: dict[str, Any] = field(default_factory=dict)  # class variables that are literals or sets of enum members
 
 
 @cache
@@ -118,15 +118,30 @@ def _read_fields(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, 
 
 
 def _read_constants(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, Any]:
-    """Return the class variables that are literals, of the class and of its bases."""
+    """Return the class variables that are literals or sets of enum members, of the class and of its bases.
+
+    Members are returned by their names, such as "TaskFeature.CLASS_LOGITS". A method of the class
+    takes the place of a variable of a base.
+    """
     constants: dict[str, Any] = {}
     for item, _ in _iterate_variables(node, tree, path):
         if "ClassVar" in ast.unparse(item.annotation) and item.value is not None:
             try:
-                constants[ast.unparse(item.target)] = ast.literal_eval(item.value)
+                constants[ast.unparse(item.target)] = _read_literal(item.value)
             except ValueError:
                 continue
-    return constants
+    methods = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+    return {name: value for name, value in constants.items() if name not in methods}
+
+
+def _read_literal(node: ast.expr) -> Any:
+    """Return the value of a literal, or the names in `frozenset({Enum.MEMBER, …})`. Raises ValueError."""
+    members: list[ast.expr] = []
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "frozenset" and len(node.args) == 1:
+        members = node.args[0].elts if isinstance(node.args[0], ast.Set) else []
+    if members and all(isinstance(member, ast.Attribute) for member in members):
+        return tuple(ast.unparse(member) for member in members)
+    return ast.literal_eval(node)
 
 
 def _iterate_variables(node: ast.ClassDef, tree: ast.Module, path: Path) -> Iterator[tuple[ast.AnnAssign, Path]]:

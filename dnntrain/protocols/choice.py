@@ -91,7 +91,12 @@ class Choice:
     """A choice of any group.
 
     It is a frozen dataclass with a method `build`; its fields are its options.
+
+    claimed_roles  names of the roles that `get_claims` returns whatever the options, as literals:
+                   they are read before torch is imported
     """
+
+    claimed_roles: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -140,17 +145,15 @@ class Method(Choice):
     """A choice that returns hooks for the trainer.
 
     needs             properties of the layout and of the task that the method needs; the plan
-                      reports those that are missing
+                      reports those that are missing, before torch is imported if `needs` is a class
+                      variable of the form frozenset({LayoutRequirement.WHOLE_MODEL})
     example_relation  "mixes" or "relates" if the method mixes or relates the examples of a block
                       (data.mix_block_size), so that no layout may cut a block; else empty
     uses_validation   whether the method reads evaluations of the validation split
-    claimed_roles     names of the roles that `get_claims` returns whatever the options, as literals:
-                      they are read before torch is imported
     """
 
     example_relation: ClassVar[str] = ""
     uses_validation: ClassVar[bool] = False
-    claimed_roles: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs(self) -> frozenset[LayoutRequirement | TaskFeature]:

@@ -76,10 +76,18 @@ class DataChoice(Choice):
 class ModelChoice(Choice):
     """A network. `build` makes it for data of a shape, or raises ConfigError.
 
-    dropout  probability of its own dropout layers, if it has the option
+    dropout           probability of its own dropout layers, if it has the option
+    has_convolutions  whether it has convolutions, whatever the options; None if it depends on them
+    has_blocks        whether it has blocks that activation checkpointing can recompute, in the same way
+    model_package     the package with the network that the option `name` names, if it is one
+
+    The last three are literals, because they are read before torch is imported.
     """
 
     dropout: float | None = None
+    has_convolutions: ClassVar[bool | None] = None
+    has_blocks: ClassVar[bool | None] = None
+    model_package: ClassVar[str] = ""
 
     def get_claims(self) -> Iterable[Claim]:
         """Return a claim to the dropout rate, if it is set."""

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dnntrain.errors import ConfigError, FileKindError
+from dnntrain.planning.checks.paths import check_holds_no_data
 from dnntrain.run.environment import collect_environment
 from dnntrain.utils.files import (
     check_folder,
-    find_data_file,
-    is_run_directory,
     make_folder,
     open_file,
     remove_leftovers,
@@ -24,7 +23,6 @@ from dnntrain.utils.files import (
     write_text,
 )
 from dnntrain.utils.sealed_json import METRICS_SEAL, compute_file_digest, write_sealed_json
-from dnntrain.utils.suggest import format_path
 from dnntrain.utils.terminal_text import clean_text
 from dnntrain.utils.words import join_words
 
@@ -121,18 +119,6 @@ class RunDirectory:
 def get_log_path(path: Path, rank: int) -> Path:
     """Return the file for the output of a rank other than the main one."""
     return path / "logs" / f"rank_{rank}.log"
-
-
-def check_holds_no_data(path: Path) -> None:
-    """Check that the new run directory `path` is not a folder of data, which the run would fill.
-
-    Run directories in it, hidden folders and files of other kinds do not count. Raises ConfigError.
-    """
-    if path.is_dir() and not is_run_directory(path) and (file := find_data_file(path)) is not None:
-        raise ConfigError(
-            f"run_dir={format_path(path)} holds data: {file.relative_to(path)}",
-            f"name a folder of its own, such as run_dir=runs/{path.name}",
-        )
 
 
 @contextmanager

@@ -36,6 +36,17 @@ MISTAKES = {
     "distill=dist distill.teacher=timm:x data.mix_block_size=1": "relates examples",
     "augment=[mixup] parallel=ddp launch.nproc=8": "8 ranks split the blocks",
     "average=[ema,swa]": "average.ema and average.swa both give the weights that are evaluated",
+    "optim=schedule_free average=[ema]": "optim=schedule_free and average.ema both give the weights",
+    "optim=schedule_free average=[swa]": "optim=schedule_free and average.swa both give the weights",
+    "optim=adafactor parallel=fsdp launch.nproc=2": "optim=adafactor needs each parameter whole in one process",
+    "quant=qat parallel=fsdp launch.nproc=2": "quant=qat needs the whole model in one process",
+    "norm=layer parallel=tp launch.nproc=2": "norm=layer needs each layer whole",
+    "monitor=[dead_units] parallel=pp launch.nproc=2": "monitor.dead_units needs outputs of inner modules",
+    "train.channels_last=on model=mlp": "needs convolutions, which model=mlp does not have",
+    "train.channels_last=on model=resnet18 parallel=fsdp launch.nproc=2": "supports contiguous tensors only",
+    "train.activation_checkpointing=full model=small_cnn": "blocks, which model=small_cnn does not have",
+    "model=timm model.name=resnet1888": "has no such model",
+    "model=torchvision model.name=resnet1888": "has no such model; did you mean",
     "augment=[randaugment,trivial_augment]": "both draw operations on each image",
     "data=image_folder": "needs the folder of your images",
     "data=image_folder data.root=nowhere": "there is no such folder",
@@ -50,6 +61,10 @@ MISTAKES = {
     "resume=nowhere": "is neither a checkpoint nor a run directory",
     "run_dir=file.txt": "is not a folder",
     "run_dir=file.txt/run": "is not a folder",
+    f"run_dir=runs/{'x' * 300}": "a name of 300 bytes is longer than the 255",
+    f"run_dir=runs{'/x' * 2500}": "not the path of a folder of its own",
+    "run_dir=/proc/run": "run_dir=/proc/run cannot be created",
+    "run_dir=pictures": "run_dir=pictures holds data: 1.png",
     "model=custom model.file=nowhere.py": "is not a file",
     "distill=kd distill.teacher=nowhere": "there is no such run directory, export or model",
     "plan data=image_folder data.root=nowhere": "there is no such folder",
@@ -110,6 +125,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
     for name in ("empty", "photos/a", "photos/b", "half", "done"):
         (folder / name).mkdir(parents=True)
     (folder / "file.txt").touch()
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "1.png").touch()
     for name in ("half/config.yaml", "done/config.yaml", "done/config.json"):
         (folder / name).write_text("{}\n")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("DNNTRAIN", "RANK", "WORLD"))}

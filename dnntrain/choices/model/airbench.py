@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,6 +29,9 @@ class Airbench(ModelChoice):
     their scale; the head has a bias; and a block's second convolution has a shortcut around it, as
     in the paper's larger networks.
     """
+
+    has_convolutions: ClassVar[bool | None] = True
+    has_blocks: ClassVar[bool | None] = True
 
     stem_channels: PositiveInt = 16  # channels of the first convolution
     widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256)  # channels of the three blocks

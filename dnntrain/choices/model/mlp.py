@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,6 +20,9 @@ from dnntrain.protocols import ModelChoice
 @dataclass(frozen=True)
 class Mlp(ModelChoice):
     """Linear layers with ReLU between; images of any size."""
+
+    has_convolutions: ClassVar[bool | None] = False
+    has_blocks: ClassVar[bool | None] = False
 
     hidden: tuple[PositiveInt, ...] = (64,)  # widths of the hidden layers; []: logistic regression
     dropout: Fraction = 0.0  # probability of dropping a feature after each hidden layer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from torch import nn
 
@@ -19,6 +20,9 @@ from dnntrain.protocols import ModelChoice
 @dataclass(frozen=True)
 class MobilenetV3Small(ModelChoice):
     """Inverted residuals with squeeze-and-excitation; images of at least 8x8 pixels."""
+
+    has_convolutions: ClassVar[bool | None] = True
+    has_blocks: ClassVar[bool | None] = True
 
     stem_stride: Literal[1, 2] = (
         1  # stride of the first convolution: 1 for images up to about 64 pixels, 2 as published

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -18,6 +19,9 @@ class Resnet18(ModelChoice):
 
     Images must have at least 8x8 pixels, 32x32 with the large stem.
     """
+
+    has_convolutions: ClassVar[bool | None] = True
+    has_blocks: ClassVar[bool | None] = True
 
     width: PositiveInt = 64  # channels of the first stage; each later stage doubles them
     small_stem: bool = True  # true: 3x3 convolution; false, for images above 64 pixels: 7x7 with stride 2, max pooling

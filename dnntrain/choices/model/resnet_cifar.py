@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -19,6 +20,9 @@ class ResnetCifar(ModelChoice):
 
     Images must have at least 4x4 pixels.
     """
+
+    has_convolutions: ClassVar[bool | None] = True
+    has_blocks: ClassVar[bool | None] = True
 
     depth: PositiveInt = 20  # layers with weights: 6n + 2, so 8, 14, 20, 32, 44, 56, 110 …
     width: PositiveInt = 16  # channels of the first stage; each later stage doubles them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,6 +21,9 @@ class SmallCnn(ModelChoice):
 
     Images must have at least 6x6 pixels.
     """
+
+    has_convolutions: ClassVar[bool | None] = True
+    has_blocks: ClassVar[bool | None] = False
 
     channels: tuple[PositiveInt, PositiveInt] = (32, 64)  # output channels of the two convolutions
     hidden: PositiveInt = 128  # width of the hidden linear layer

@@ -31,6 +31,7 @@ class Timm(ModelChoice):
     """
 
     label_key: ClassVar[str] = "name"
+    model_package: ClassVar[str] = "timm"
 
     name: str = "resnet18"  # name of the model from timm.list_models(), with or without a tag of weights
     pretrained: bool = False  # true: timm's pretrained weights, from its cache or downloaded from its hub

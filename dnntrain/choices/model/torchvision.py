@@ -27,6 +27,7 @@ class Torchvision(ModelChoice):
     """
 
     label_key: ClassVar[str] = "name"
+    model_package: ClassVar[str] = "torchvision"
 
     name: str = "resnet50"  # name of the model from torchvision.models.list_models()
     weights: str | None = None  # pretrained weights, such as DEFAULT or IMAGENET1K_V2; null: newly initialized

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class VitTiny(ModelChoice):
 
     Positions are learned.
     """
+
+    has_convolutions: ClassVar[bool | None] = True
+    has_blocks: ClassVar[bool | None] = True
 
     patch_size: PositiveInt | None = None  # side of a patch, pixels; null: the largest up to 16 that gives 49 patches
     embed_dim: PositiveInt = 192  # width of a token

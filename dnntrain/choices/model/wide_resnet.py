@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +26,9 @@ class WideResnet(ModelChoice):
 
     Images must have at least 4x4 pixels.
     """
+
+    has_convolutions: ClassVar[bool | None] = True
+    has_blocks: ClassVar[bool | None] = True
 
     depth: PositiveInt = 16  # layers with weights: 6n + 4, so 10, 16, 22, 28, 40 …
     width_factor: PositiveInt = 2  # factor k on the channels

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dnntrain.choices.optim._base import OptimizerChoice
 from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Annotated, Fraction, NonNegative, Positive, Range
-from dnntrain.protocols import BuildContext, Hooks, TrainerHandles
+from dnntrain.protocols import BuildContext, Claim, Hooks, Role, TrainerHandles
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class ScheduleFree(OptimizerChoice):
     )
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
     eps: Positive = 1e-8  # added to the root of the second moment
+
+    claimed_roles: ClassVar[tuple[str, ...]] = ("EVAL_WEIGHTS",)
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.EVAL_WEIGHTS, "optim=schedule_free", "use optim=adamw"),)
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

@@ -5,7 +5,7 @@ Conditions of a single choice are part of that choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims
@@ -150,12 +150,19 @@ def find_validation_refusals(setting: str, uses_validation: bool, has_validation
 def _find_task_refusals(config: RunConfig) -> Iterator[Refusal]:
     """Find needs that the task does not meet."""
     for name, method in _list_methods(config).items():
-        missing = {need for need in method.needs if isinstance(need, TaskFeature)} - config.task.features
-        for feature in sorted(missing, key=lambda feature: feature.value):
-            yield Refusal(
-                f"{name} needs {feature.value}, which task={config.resolved['choices']['task']} does not have",
-                f"leave {name} out, or choose another task",
-            )
+        yield from find_missing_features(config, name, method.needs)
+
+
+def find_missing_features(
+    config: LightConfig, setting: str, needs: Iterable[LayoutRequirement | TaskFeature]
+) -> Iterator[Refusal]:
+    """Find needs of a setting that the task does not meet."""
+    missing = {need for need in needs if isinstance(need, TaskFeature)} - config.task.features
+    for feature in sorted(missing, key=lambda feature: feature.value):
+        yield Refusal(
+            f"{setting} needs {feature.value}, which task={config.resolved['choices']['task']} does not have",
+            f"leave {setting} out, or choose another task",
+        )
 
 
 def _list_methods(config: RunConfig) -> dict[str, Method | OptimChoice]:
@@ -192,18 +199,9 @@ def find_unmet_requirements(
 
     The comparison is general: there is no rule for a particular pair of method and layout.
     """
-    met_requirements = get_met_requirements(dims)
     methods = _list_methods(config)
     unmet = [
-        Refusal(
-            f"{name} needs {requirement.value}, which the layout ({dims}) does not support",
-            f"use parallel=ddp, or leave {name} out",
-        )
-        for name, method in methods.items()
-        for requirement in sorted(
-            {need for need in method.needs if isinstance(need, LayoutRequirement)} - met_requirements,
-            key=lambda requirement: requirement.value,
-        )
+        refusal for name, method in methods.items() for refusal in find_unmet_layout_needs(name, method.needs, dims)
     ]
     relations = {
         name: method.example_relation
@@ -215,6 +213,18 @@ def find_unmet_requirements(
         *unmet,
         *(refusal for method in methods.values() for refusal in method.find_layout_refusals(dims)),
     ]
+
+
+def find_unmet_layout_needs(
+    setting: str, needs: Iterable[LayoutRequirement | TaskFeature], dims: ParallelDims
+) -> Iterator[Refusal]:
+    """Find needs of a setting that a layout of these degrees does not meet."""
+    unmet = {need for need in needs if isinstance(need, LayoutRequirement)} - get_met_requirements(dims)
+    for requirement in sorted(unmet, key=lambda requirement: requirement.value):
+        yield Refusal(
+            f"{setting} needs {requirement.value}, which the layout ({dims}) does not support",
+            f"use parallel=ddp, or leave {setting} out",
+        )
 
 
 def get_met_requirements(dims: ParallelDims) -> frozenset[LayoutRequirement]:

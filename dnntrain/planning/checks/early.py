@@ -11,8 +11,9 @@ from typing import Any
 
 from dnntrain.config.decode import decode_config, decode_light_config
 from dnntrain.config.run_config import LightConfig, RunConfig
-from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
+from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, is_forward_collective
 from dnntrain.errors import ConfigError, DnntrainError
+from dnntrain.nn.model_names import check_model_name
 from dnntrain.planning.batch_size import is_batch_size_scheduled
 from dnntrain.planning.checks.combinations import (
     find_compile_refusals,
@@ -20,15 +21,21 @@ from dnntrain.planning.checks.combinations import (
     find_length_refusals,
     find_loss_scale_refusals,
     find_metric_refusals,
+    find_missing_features,
     find_prefix_refusals,
     find_process_refusals,
+    find_unmet_layout_needs,
     find_validation_refusals,
 )
 from dnntrain.planning.checks.example_blocks import find_block_refusals
-from dnntrain.planning.checks.parallelism import find_degree_refusals
+from dnntrain.planning.checks.parallelism import (
+    find_degree_refusals,
+    find_format_refusals,
+    find_memory_format_refusals,
+)
 from dnntrain.planning.checks.paths import find_path_errors
 from dnntrain.planning.parallelism import count_known_ranks, name_rank_count
-from dnntrain.protocols import Claim, Refusal, Role
+from dnntrain.protocols import Claim, LayoutRequirement, Refusal, Role, TaskFeature
 from dnntrain.utils.epochs import BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware, probe_hardware_without_torch
 from dnntrain.utils.world import World
@@ -102,14 +109,46 @@ def find_early_refusals(
         ),
         *find_double_claims(
             [
-                Claim(Role[role], setting, f"leave {setting} out")
+                Claim(Role[role], setting, _suggest_other(setting))
                 for setting, values in constants.items()
                 for role in values.get("claimed_roles", ())
             ]
         ),
         *_find_precision_refusals(config, constants, hardware),
+        *_find_model_refusals(config, constants),
+        *(
+            refusal
+            for setting, values in constants.items()
+            for refusal in find_missing_features(config, setting, _read_needs(values))
+        ),
         *_find_layout_refusals(config, constants, hardware, ranks),
     ]
+
+
+def _suggest_other(setting: str) -> str:
+    """Return the remedy for a setting as typed: a choice of a single group, or of a list."""
+    group, equals, _ = setting.partition("=")
+    return f"use another choice of {group}" if equals else f"leave {setting} out"
+
+
+def _read_needs(constants: Mapping[str, Any]) -> list[LayoutRequirement | TaskFeature]:
+    """Return the `needs` of a choice that its source states as a set of enum members."""
+    by_name: dict[str, LayoutRequirement | TaskFeature] = {
+        str(member): member for kind in (LayoutRequirement, TaskFeature) for member in kind
+    }
+    return [by_name[need] for need in constants.get("needs", ())]
+
+
+def _find_model_refusals(config: LightConfig, constants: Mapping[str, Mapping[str, Any]]) -> Iterator[Refusal]:
+    """Find a name that the package of the model does not have, and formats that do not suit the model."""
+    setting = f"model={config.resolved['choices']['model']}"
+    values, name = constants[setting], config.resolved["model"].get("name")
+    if values.get("model_package") and isinstance(name, str):
+        try:
+            check_model_name(values["model_package"], name, f"model.name={name}")
+        except ConfigError as error:
+            yield Refusal(error.message, error.hint)
+    yield from find_format_refusals(config, values.get("has_blocks"), values.get("has_convolutions"))
 
 
 def _find_precision_refusals(
@@ -142,6 +181,11 @@ def _find_layout_refusals(
     size, micro_batch_size = config.train.batch_size, config.train.micro_batch_size
     sizes = BatchSizeSchedule(EpochSchedule.constant(size, size), size)
     yield from find_degree_refusals(config, hardware, dims, sizes)
+    model = constants[f"model={config.resolved['choices']['model']}"]
+    needs_contiguous = is_forward_collective(config.parallel, dims)
+    yield from find_memory_format_refusals(config, model.get("has_convolutions"), needs_contiguous, dims)
+    for setting, values in constants.items():
+        yield from find_unmet_layout_needs(setting, _read_needs(values), dims)
     if dims.pp == 1:
         relations = {
             setting: values["example_relation"]

@@ -37,7 +37,8 @@ def find_layout_refusals(
     config: RunConfig, hardware: Hardware, dims: ParallelDims, facts: LayoutFacts, sizes: BatchSizeSchedule
 ) -> Iterator[Refusal]:
     """Find every reason why `config` cannot run on a layout of these degrees."""
-    yield from _find_format_refusals(config, dims, facts)
+    yield from find_format_refusals(config, bool(facts.blocks), facts.convolutional)
+    yield from find_memory_format_refusals(config, facts.convolutional, facts.contiguous, dims)
     yield from find_degree_refusals(config, hardware, dims, sizes)
 
 
@@ -115,20 +116,29 @@ def _find_pipeline_refusals(
         )
 
 
-def _find_format_refusals(config: RunConfig, dims: ParallelDims, facts: LayoutFacts) -> Iterator[Refusal]:
+def find_format_refusals(
+    config: LightConfig, has_blocks: bool | None, has_convolutions: bool | None
+) -> Iterator[Refusal]:
+    """Find options for blocks or convolutions that the model does not have; None means unknown."""
     model = config.resolved["choices"]["model"]
     checkpointing = config.train.activation_checkpointing
-    if checkpointing != "none" and not facts.blocks:
+    if checkpointing != "none" and has_blocks is False:
         yield Refusal(
             f"train.activation_checkpointing={checkpointing} recomputes blocks, which model={model} does not have",
             "use train.activation_checkpointing=none",
         )
-    if config.train.channels_last == "on" and not facts.convolutional:
+    if config.train.channels_last == "on" and has_convolutions is False:
         yield Refusal(
             f"train.channels_last=on needs convolutions, which model={model} does not have",
             "use train.channels_last=auto or off",
         )
-    elif config.train.channels_last == "on" and facts.contiguous:
+
+
+def find_memory_format_refusals(
+    config: LightConfig, has_convolutions: bool | None, needs_contiguous: bool, dims: ParallelDims
+) -> Iterator[Refusal]:
+    """Find a memory format that the layout does not support."""
+    if config.train.channels_last == "on" and has_convolutions and needs_contiguous:
         yield Refusal(
             f"train.channels_last=on: this layout ({dims}) supports contiguous tensors only",
             "use train.channels_last=auto or off, or parallel=ddp",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from dnntrain.config.paths import find_paths, is_path
 from dnntrain.config.run_config import LightConfig
 from dnntrain.errors import CheckpointError, ConfigError, DnntrainError
 from dnntrain.nn.model_paths import find_model_file, has_checkpoint
+from dnntrain.utils.files import find_data_file, is_run_directory
+from dnntrain.utils.suggest import format_path
+
+#: Bytes of the longest path of a file inside of a run directory.
+_LONGEST_FILE = 200
 
 
 def find_path_errors(config: LightConfig, plan_only: bool = False) -> list[DnntrainError]:
@@ -33,16 +39,67 @@ def _collect_errors(checks: list[Callable[[], object]]) -> Iterator[DnntrainErro
 
 
 def check_run_dir(run_dir: str | None, name: str) -> None:
-    """Raise ConfigError if the run directory cannot be created or written."""
-    path = Path(run_dir).expanduser().absolute() if run_dir else Path("runs").absolute() / name
-    place = next((folder for folder in (path, *path.parents) if os.path.lexists(folder)), Path(path.anchor))
-    setting = f"run_dir={path}" if run_dir else f"{path}"
-    if not place.is_dir():
-        raise ConfigError(f"{setting} cannot be created: {place} is not a folder", "name a folder that can be written")
-    if not os.access(place, os.W_OK | os.X_OK):
+    """Raise ConfigError if the run directory cannot be created or written, or holds data."""
+    setting = f"run_dir={_shorten(format_path(Path(run_dir)))}" if run_dir else str(Path("runs").absolute() / name)
+    try:
+        path = Path(run_dir).expanduser().absolute() if run_dir else Path("runs").absolute() / name
+        place = next((folder for folder in (path, *path.parents) if os.path.lexists(folder)), Path(path.anchor))
+        if not place.is_dir():
+            raise ConfigError(
+                f"{setting} cannot be created: {place} is not a folder", "name a folder that can be written"
+            )
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{setting} cannot be written: no permission for {place}", "name a folder that can be written"
+            )
+        _check_lengths(path, place, setting)
+        if place != path:
+            _try_folder(place)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"{setting} cannot be created: {reason}", "name a folder that can be written") from None
+    if run_dir:
+        check_holds_no_data(path)
+
+
+def check_holds_no_data(path: Path) -> None:
+    """Check that the new run directory `path` is not a folder of data, which the run would fill.
+
+    Run directories in it, hidden folders and files of other kinds do not count. Raises ConfigError.
+    """
+    if path.is_dir() and not is_run_directory(path) and (file := find_data_file(path)) is not None:
         raise ConfigError(
-            f"{setting} cannot be written: no permission for {place}", "name a folder that can be written"
+            f"run_dir={format_path(path)} holds data: {file.relative_to(path)}",
+            f"name a folder of its own, such as run_dir=runs/{path.name}",
         )
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:200]}…{text[-60:]}"
+
+
+def _check_lengths(path: Path, place: Path, setting: str) -> None:
+    """Raise ConfigError if a name is longer than the file system of `place` allows, or the path with its files."""
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if longest > (limit := os.pathconf(place, "PC_NAME_MAX")):
+        raise ConfigError(
+            f"{setting} cannot be created: a name of {longest} bytes is longer than the {limit} that the file system "
+            "allows",
+            "use a shorter name",
+        )
+    size = len(os.fsencode(path)) + _LONGEST_FILE
+    if size > (limit := os.pathconf(place, "PC_PATH_MAX")):
+        raise ConfigError(
+            f"{setting} cannot be created: paths of its files would have {size} bytes, and the limit is {limit}",
+            "use a shorter path",
+        )
+
+
+def _try_folder(place: Path) -> None:
+    """Create an empty folder in `place` and remove it. Raises OSError; permissions alone do not say all."""
+    Path(tempfile.mkdtemp(prefix=".dnntrain-", dir=place)).rmdir()
 
 
 def _has_checkpoint(config: LightConfig) -> bool:
