@@ -84,7 +84,11 @@ _NAMES: dict[str, dict[str, str]] = {
     "augment": {
         **dict.fromkeys(("hflip", "fliplr", "horizontalflip", "randomhorizontalflip"), "flip"),
         **dict.fromkeys(("randomcrop", "randomresizedcrop", "cropping"), "crop"),
-        **dict.fromkeys(("autoaugment", "randaug", "colorjitter", "augmix", "auto"), "randaugment"),
+        **dict.fromkeys(("autoaugment", "randaug", "augmix", "auto"), "randaugment"),
+        **dict.fromkeys(("jitter", "randomcolorjitter", "hsv"), "color_jitter"),
+        **dict.fromkeys(("vflip", "flipud", "verticalflip", "randomverticalflip"), "vertical_flip"),
+        **dict.fromkeys(("rotate", "randomrotation", "degrees"), "rotation"),
+        "randomperspective": "perspective",
         **dict.fromkeys(("cutout", "erasing", "randomerase", "coarsedropout"), "random_erasing"),
         "trivialaugmentwide": "trivial_augment",
     },

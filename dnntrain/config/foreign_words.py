@@ -53,6 +53,13 @@ cutout -> +augment=[random_erasing] augment.random_erasing.probability={} | 0.25
 aa auto_augment autoaugment randaug rand_aug -> +augment=[randaugment]
 trivialaugment -> +augment=[trivial_augment]
 hflip fliplr horizontal_flip random_flip -> augment.flip.probability={} | 0.5
+vflip flipud vertical_flip -> +augment=[vertical_flip] augment.vertical_flip.probability={} | 0.5
+degrees rotation random_rotation rotate -> +augment=[rotation] augment.rotation.max_degrees={} | 15
+perspective random_perspective -> +augment=[perspective]
+color_jitter colorjitter jitter -> +augment=[color_jitter] augment.color_jitter.brightness={} | 0.4
+hsv_h hue -> +augment=[color_jitter] augment.color_jitter.hue={} | 0.05
+hsv_s saturation -> +augment=[color_jitter] augment.color_jitter.saturation={} | 0.4
+hsv_v brightness -> +augment=[color_jitter] augment.color_jitter.brightness={} | 0.4
 no_aug no_augment -> augment=[]
 augment_data data_augmentation augmentation augmentations use_augmentation -> augment=[crop,flip]
 aug_repeats -> +augment=[repeated_augment] augment.repeated_augment.copies={} | 2
