@@ -129,6 +129,8 @@ fsdp deepspeed zero sharded_ddp zero_stage -> parallel=fsdp
 num_nodes nodes nnodes num_machines -> launch=slurm launch.nodes={} | 2
 find_unused_parameters -> parallel=ddp parallel.static_graph=false
 sync_bn sync_batchnorm syncbn dist_bn -> norm=sync model=resnet20
+freeze freeze_backbone freeze_layers freeze_base head_only linear_probe -> train.freeze=["*","!head.*"]
+unfreeze unfreeze_at unfreeze_epoch unfreeze_at_epoch -> train.freeze=["*","!head.*"] train.unfreeze_at={}ep | 2
 freeze_bn freeze_batch_norm -> norm=frozen model=resnet20
 channels_last memory_format -> train.channels_last=on
 teacher teacher_model -> distill=kd distill.teacher={} | runs/NAME/ID

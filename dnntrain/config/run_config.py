@@ -21,6 +21,7 @@ from dnntrain.config.fields import (
     RunDuration,
     RunName,
     Seed,
+    Text,
 )
 from dnntrain.config.groups import LISTS, SINGLE
 
@@ -65,6 +66,10 @@ class TrainSection:
         "auto"  # channels-last memory format; auto: if the device's convolutions are faster with it
     )
     cpu_threads: PositiveInt | None = None  # intra-op CPU threads; null: as many as an operator's work is worth
+    freeze: tuple[
+        Annotated[str, Text(r"!?[^\s!]+", "a pattern of parameter names, as head.*, or its exception !head.*")], ...
+    ] = ()  # parameters and statistics that keep their values: patterns and exceptions, as ["*","!head.*"]; the last match wins
+    unfreeze_at: PositiveDuration | None = None  # time from which all is trained: 2ep, 500step or 10%; null: never
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,17 @@ def count_forward_cost(model: nn.Module, shape: ModelShape) -> tuple[float, int]
     return float(counter.flops) / _EXAMPLES, max(1, counter.operators)
 
 
+def measure_train_flops_factor(model: nn.Module, shape: ModelShape) -> float:
+    """Return FLOPs of forward and backward pass / FLOPs of the forward pass.
+
+    The backward pass takes one product as large as the forward one for each operand that needs a
+    gradient. Of frozen layers before the first trained one it takes none.
+    """
+    with one_thread(), keyed_generator(0), _FlopCounter() as counter:
+        model(_make_zero_images(model, shape, _EXAMPLES))
+    return 1.0 + float(counter.backward_flops) / max(float(counter.flops), 1.0)
+
+
 @contextmanager
 def record_batch_norm_values(model: nn.Module) -> Iterator[list[int]]:
     """Yield a list that gets the numbers per channel of one example in each batch normalization.
@@ -257,6 +268,7 @@ class _FlopCounter(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
+        self.backward_flops = 0
         self.operators = 0
 
     def __torch_function__(
@@ -266,7 +278,10 @@ class _FlopCounter(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in _FLOP_COUNTERS:
             self.operators += 1
-            self.flops += _FLOP_COUNTERS[func](result, *args, **kwargs)
+            flops = _FLOP_COUNTERS[func](result, *args, **kwargs)
+            self.flops += flops
+            operands = [item for item in args if isinstance(item, Tensor) and item.ndim > 1]
+            self.backward_flops += flops * min(2, sum(item.requires_grad for item in operands))
         return result
 
 

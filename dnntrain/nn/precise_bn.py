@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dnntrain.nn.freezing import is_frozen_norm
 from dnntrain.nn.placeholder_rows import fill_empty, ignore_rows, is_ignoring_rows
 from dnntrain.protocols import StepInfo, TrainerHandles
 from dnntrain.utils.dtensor import fill_tensors, local_shard
@@ -64,22 +65,21 @@ class PreciseStatistics:
 
     @torch.no_grad()
     def _recompute(self, model: nn.Module) -> None:
-        sums = {
-            name: torch.zeros_like(compute_moments(_make_empty_inputs(module))) for name, module in self._layers.items()
-        }
+        layers = {name: module for name, module in self._layers.items() if not is_frozen_norm(module)}
+        sums = {name: torch.zeros_like(compute_moments(_make_empty_inputs(module))) for name, module in layers.items()}
         buffer_backups = {
             module: {key: tensor.clone() for key, tensor in module.named_buffers(recurse=False)}
             for module in self._layers.values()
         }
         was_training = model.training
         with ExitStack() as stack:
-            for name, module in self._layers.items():
+            for name, module in layers.items():
                 hook = module.register_forward_pre_hook(partial(_add_moments, sums[name]))
                 stack.callback(hook.remove)
             # Only batch normalization is in training mode: dropout is off, as in evaluation, and
             # draws no random numbers.
             model.eval()
-            for module in self._layers.values():
+            for module in layers.values():
                 module.training = True
             for batch in self._handles.training_batches(self._batches):
                 with nullcontext() if len(batch) else ignore_rows(model):
@@ -88,6 +88,10 @@ class PreciseStatistics:
         for module, buffers in buffer_backups.items():
             for key, tensor in buffers.items():
                 module.get_buffer(key).copy_(tensor)
+        for name, tensor in self._get_live_buffers().items():  # those of frozen layers stay
+            local_shard(self._statistics[name]).copy_(local_shard(tensor))
+        if not sums:
+            return
         totals = self._handles.collectives.data_sum(torch.cat(list(sums.values())))
         for name, total in zip(sums, torch.split(totals, [len(item) for item in sums.values()]), strict=True):
             mean, var = compute_population(total)

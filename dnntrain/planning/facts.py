@@ -16,8 +16,10 @@ from dnntrain.nn.cost import (
     count_section_flops,
     measure_activation_bytes,
     measure_largest_activation,
+    measure_train_flops_factor,
     record_batch_norm_values,
 )
+from dnntrain.nn.freezing import find_frozen_names, freeze_model
 from dnntrain.nn.partition import find_blocks, get_divisible_sizes
 from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.checks.memory import check_weights_fit, explain_missing_memory
@@ -53,19 +55,33 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
     _check_outputs(config, data, model, shape)
     with record_batch_norm_values(model) as batch_norm_values:
         flops_per_example, operators = count_forward_cost(model, shape)
+    parameters, largest_activation_bytes = count_parameters(model), measure_largest_activation(model, shape, 1, 4)
+    divided, section_flops = get_divisible_sizes(model), count_section_flops(model, shape)
+    frozen_names = find_frozen_names(model, config.train.freeze)
+    frozen = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if name in frozen_names and parameter.requires_grad
+    )
+    is_frozen_to_the_end = bool(frozen) and config.train.unfreeze_at is None
+    if is_frozen_to_the_end:
+        freeze_model(model, config.train.freeze)
     return ModelFacts(
         name=get_choice_name(config, "model"),
-        parameters=count_parameters(model),
+        parameters=parameters,
         flops_per_example=flops_per_example,
         operators=operators,
         activation_bytes_per_example=measure_activation_bytes(model, shape, 1, 4),
-        largest_activation_bytes=measure_largest_activation(model, shape, 1, 4),
+        largest_activation_bytes=largest_activation_bytes,
         batch_norms=sum(isinstance(module, _BatchNorm) for module in model.modules()),
         batch_norm_values=min(batch_norm_values, default=0),
         blocks=len(find_blocks(model)),
         convolutional=any(isinstance(module, nn.Conv2d) for module in model.modules()),
-        divided=get_divisible_sizes(model),
-        section_flops=count_section_flops(model, shape),
+        divided=divided,
+        section_flops=section_flops,
+        frozen=frozen,
+        largest_kept_bytes=measure_largest_activation(model, shape, 1, 4) if is_frozen_to_the_end else None,
+        train_flops_factor=measure_train_flops_factor(model, shape) if is_frozen_to_the_end else 3.0,
     )
 
 

@@ -36,17 +36,24 @@ def estimate_memory(
     `process_bytes` is the memory of the process with its libraries and the data.
     """
     weights = 4 * model.parameters // (dims.shard * dims.tp * dims.pp)
+    trained_weights = weights
+    if config.train.unfreeze_at is None:
+        trained_weights = 4 * model.trained // (dims.shard * dims.tp * dims.pp)
     half_factor = 0.5 if policy.autocast_dtype else 1.0
     kept_bytes = model.activation_bytes_per_example * half_factor
     largest_bytes = model.largest_activation_bytes * half_factor
-    training_bytes = micro_batch_size * (kept_bytes + TRAINING_WORK * largest_bytes)
+    work_bytes = TRAINING_WORK * largest_bytes
+    if model.largest_kept_bytes is not None:
+        # The frozen part computes forward only.
+        work_bytes = max(TRAINING_WORK * model.largest_kept_bytes * half_factor, FORWARD_WORK * largest_bytes)
+    training_bytes = micro_batch_size * (kept_bytes + work_bytes)
     evaluation_bytes = min(config.eval.batch_size, max(data.val, data.test)) * FORWARD_WORK * largest_bytes
     return Memory(
         process=process_bytes - data.size_bytes + _LATER_LIBRARIES_BYTES,
         weights=weights,
-        gradients=weights,
-        optimizer=int(weights * config.optim.state_floats_per_parameter),
-        averages=weights * config.parallel.gradient_copies,
+        gradients=trained_weights,
+        optimizer=int(trained_weights * config.optim.state_floats_per_parameter),
+        averages=trained_weights * config.parallel.gradient_copies,
         activations=int(training_bytes),
         evaluation=int(evaluation_bytes),
         data=data.size_bytes + min(_CHUNK_BYTES, 4 * data.train * math.prod(data.spec.inputs.shape)),

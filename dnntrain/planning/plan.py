@@ -73,6 +73,10 @@ class ModelFacts:
                                   tensor-parallel plan; empty without a plan
     section_flops                 FLOPs of each section between which a pipeline can split the model;
                                   empty if it cannot be split
+    frozen                        parameters that train.freeze keeps, at least until they are unfrozen
+    largest_kept_bytes            bytes of the largest tensor that is saved for the backward pass if a part
+                                  is frozen in the whole run; else None: largest_activation_bytes
+    train_flops_factor            FLOPs of a training step / FLOPs of its forward pass
     """
 
     name: str
@@ -87,6 +91,14 @@ class ModelFacts:
     blocks: int = 0
     divided: tuple[tuple[str, int], ...] = ()
     section_flops: tuple[float, ...] = ()
+    frozen: int = 0
+    largest_kept_bytes: float | None = None
+    train_flops_factor: float = 3.0
+
+    @property
+    def trained(self) -> int:
+        """The number of parameters that are trained from the first step."""
+        return self.parameters - self.frozen
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,7 @@ class Plan:
                             ("weight_decay ×")
     metrics                 how each metric of the task is read; the metric `eval.metric` comes first
     threads                 CPU threads of each rank; a resumed run uses the same number
+    unfreeze_step           step before which a part of the model is frozen (train.unfreeze_at), if any
     """
 
     name: str
@@ -166,6 +179,14 @@ class Plan:
     notes: tuple[str, ...]
     metrics: tuple[MetricInfo, ...]
     threads: int = 1
+    unfreeze_step: int | None = None
+
+    @property
+    def _freeze_text(self) -> str:
+        counts = f"{format_count(self.model.trained)} parameters trained, {format_count(self.model.frozen)} frozen"
+        return (
+            counts if self.unfreeze_step is None else f"{counts} until step {self.unfreeze_step}; then all are trained"
+        )
 
     @property
     def _batch_text(self) -> str:
@@ -191,7 +212,7 @@ class Plan:
             "data": self.data.as_json(),
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
             "memory_bytes": self.memory.total,
-            "flops_per_step": 3 * self.model.flops_per_example * self.batch_size,
+            "flops_per_step": self.model.train_flops_factor * self.model.flops_per_example * self.batch_size,
         }
 
     def format_rows(self) -> list[tuple[str, str]]:
@@ -213,6 +234,7 @@ class Plan:
                 f"{self.model.name}: {format_count(self.model.parameters)} parameters, "
                 f"{format_count(self.model.flops_per_example)}FLOPs forward",
             ),
+            *([("freeze", self._freeze_text)] if self.model.frozen else []),
             *([("augment", ", ".join(self.augmentations))] if self.augmentations else []),
             ("layout", f"{self.layout} on {self.device}" + (f": {self.degrees}" if self.ranks > 1 else "")),
             ("batch", f"{self._batch_text} = {equation}"),

@@ -76,6 +76,7 @@ def make_plan(
     check_pipeline(config, dims, model, timetable, micro_batch_size, accumulation)
     duration = config.train.duration
     total_steps = 0 if duration.unit == "s" else max(1, timetable.count_steps(duration, 0))
+    unfreeze_step = _find_unfreeze_step(config, timetable, total_steps)
     if refusals := [*find_single_example_refusals(config, dims, model, timetable, total_steps)]:
         raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
     policy: PrecisionPolicy = config.precision.build(hardware)
@@ -125,7 +126,25 @@ def make_plan(
         schedule=_preview_schedule(config, replace(context, **epoch_fields(timetable, total_steps)), timetable),
         notes=tuple(notes),
         metrics=list_metric_infos(config),
+        unfreeze_step=unfreeze_step,
     )
+
+
+def _find_unfreeze_step(config: RunConfig, timetable: EpochSchedule, total_steps: int) -> int | None:
+    """Return train.unfreeze_at in steps. Raises ConfigError if it is not within the run."""
+    unfreeze_at = config.train.unfreeze_at
+    if unfreeze_at is None:
+        return None
+    step = timetable.count_steps(unfreeze_at, total_steps)
+    if config.is_debugging and total_steps:
+        step = max(1, min(step, total_steps - 1))
+    if step == 0 or (total_steps and step >= total_steps):
+        raise ConfigError(
+            f"train.unfreeze_at={unfreeze_at} is step {step}, which must be within the {total_steps or 'later'} steps "
+            "of the run",
+            "use train.unfreeze_at=10%, or leave it out to keep the frozen part in the whole run",
+        )
+    return step
 
 
 def _make_context(config: RunConfig, data: DataFacts) -> BuildContext:

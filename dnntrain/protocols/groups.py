@@ -179,6 +179,7 @@ class OptimChoice(Choice):
     lr_scaling                  the rule by which `adapt_lr` scales it; "none" if it does not
     state_floats_per_parameter  float32 numbers of state per parameter, for the plan's memory
     supports_loss_scale         whether its step may follow a float16 loss scale
+    supports_unfreezing         whether parameters may get their first gradient after the first step
     """
 
     lr: float
@@ -186,6 +187,7 @@ class OptimChoice(Choice):
     lr_fields: ClassVar[tuple[str, ...]] = ("lr",)
     state_floats_per_parameter: ClassVar[float] = 2.0
     supports_loss_scale: ClassVar[bool] = True
+    supports_unfreezing: ClassVar[bool] = True
 
     @property
     def needs(self) -> frozenset[LayoutRequirement | TaskFeature]:

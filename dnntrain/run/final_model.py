@@ -84,7 +84,9 @@ def load_final_model(setup: RunSetup, checkpoint: Checkpoint) -> FinalModel:
     # Teachers, which may be sharded, do not change the inputs.
     batch_transforms = [item for item in setup.hooks.batch_transforms if item.stage is not BatchStage.TEACHER]
     hooks = replace(setup.hooks, batch_transforms=tuple(batch_transforms))
-    setup = replace(setup, config=drop_init_weights(setup.config), hooks=hooks, world=World())
+    setup = replace(
+        setup, config=drop_init_weights(setup.config), hooks=hooks, world=World(), start_step=checkpoint.step
+    )
     config, plan = setup.config, setup.plan
     model = build_filled_model(setup)
     add_adapters(model, hooks.feature_taps)

@@ -24,6 +24,7 @@ from dnntrain.distributed.comm_cost import (
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, RankCoords, uses_fsdp
 from dnntrain.nn.cost import LayerSizes, measure_kept_by_section, measure_layer_sizes
 from dnntrain.nn.feature_capture import add_adapters
+from dnntrain.nn.freezing import freeze_model
 from dnntrain.nn.partition import find_blocks, get_parallel_plan, get_sections
 from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.memory import TRAINING_WORK, count_weight_copies
@@ -166,6 +167,8 @@ class _RankModel:
 def _build_model(session: Session, hooks: Hooks) -> nn.Module:
     """Build the model of the run without filling its weights."""
     model = build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec), hooks)
+    if session.plan.unfreeze_step is None:
+        freeze_model(model, session.config.train.freeze)
     add_adapters(model, hooks.feature_taps)
     return model
 
@@ -430,7 +433,7 @@ def _estimate_step_time(session: Session, rank: RankEstimate) -> StepTime:
     cluster, plan, layout = session.config.cluster, session.plan, session.config.parallel
     assert cluster.link_gbps is not None
     assert cluster.device_tflops is not None
-    passes = 4 if session.config.train.activation_checkpointing == "full" else 3
+    passes = plan.model.train_flops_factor + (session.config.train.activation_checkpointing == "full")
     links = Links(
         rank_bandwidth=1e9 / 8 * cluster.link_gbps,
         node_bandwidth=1e9 / 8 * (cluster.node_link_gbps or cluster.link_gbps),

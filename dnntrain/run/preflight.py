@@ -9,10 +9,11 @@ import torch
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.input.prepared import PreparedData
+from dnntrain.nn.freezing import freeze_model
 from dnntrain.nn.partition import get_sections
 from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.plan import Plan
-from dnntrain.protocols import Hooks, ScheduledParam
+from dnntrain.protocols import Action, Hooks, ScheduledParam
 from dnntrain.training.data import load_sample_images
 from dnntrain.training.scheduled_values import bind_scheduled_values
 from dnntrain.training.setup import build_unfilled_model
@@ -41,6 +42,7 @@ def check_pipeline_stages(config: RunConfig, plan: Plan, data: PreparedData, hoo
     images = load_sample_images(config, data) if hooks.weight_inits else torch.empty(0)
     for set_weights in hooks.weight_inits:
         set_weights(model, images)
+    freeze_model(model, config.train.freeze)
     trainable_names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     section_names = [section.owned_names for section in get_sections(model)]
     names_of_ranks = [
@@ -55,6 +57,12 @@ def check_pipeline_stages(config: RunConfig, plan: Plan, data: PreparedData, hoo
         other_names = [owned_name for names in names_of_ranks if names is not rank_names for owned_name in names]
         if all(_is_owned_by(name, other_names) for name in trainable_names):
             freeze_note = " besides the weights that reg.whitening keeps frozen" if hooks.weight_inits else ""
+            if config.train.freeze:
+                raise ConfigError(
+                    f"stage {rank} of parallel.pp={ranks} holds no weights that are trained: "
+                    f"train.freeze={list(config.train.freeze)} freezes all of them",
+                    "use parallel=ddp or parallel=fsdp",
+                )
             raise ConfigError(
                 f"stage {rank} of parallel.pp={ranks} holds no weights that are trained{freeze_note}",
                 f"use {f'parallel.pp={ranks - 1}' if ranks > 2 else 'parallel=ddp'}"
@@ -70,6 +78,23 @@ def _iterate_owned_names(plan: Plan, section_names: Sequence[Sequence[str]], sta
 
 def _is_owned_by(name: str, owned_names: Sequence[str]) -> bool:
     return any(name == owned_name or name.startswith(f"{owned_name}.") for owned_name in owned_names)
+
+
+def check_unfreezing(config: RunConfig, hooks: Hooks) -> None:
+    """Check that the methods support `train.unfreeze_at`. Raises ConfigError if not."""
+    if config.train.unfreeze_at is None:
+        return
+    if not config.optim.supports_unfreezing:
+        raise ConfigError(
+            f"train.unfreeze_at does not support optim={config.resolved['choices']['optim']}, whose corrections count "
+            "the steps of all parameters together",
+            "use optim=adamw",
+        )
+    if any(guard.action is Action.ROLLBACK for guard in hooks.step_guards):
+        raise ConfigError(
+            "train.unfreeze_at does not support a monitor that rolls back, because a rollback may cross that step",
+            "set its action to log, skip or stop, or leave train.unfreeze_at out",
+        )
 
 
 def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> tuple[str, ...]:

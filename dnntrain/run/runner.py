@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dnntrain.run.rank_group import RankGroup
     from dnntrain.run.session import Session
     from dnntrain.run.start import RunStart
+    from dnntrain.training.phases import TrainerSequence
     from dnntrain.training.trainer import Trainer
 
 Value = TypeVar("Value")
@@ -131,7 +133,6 @@ def fit(
     from dnntrain.display.factory import make_display
     from dnntrain.run.outputs import make_missing_outputs
     from dnntrain.run.start import find_start, prepare_directory
-    from dnntrain.training.rollback import run_with_rollback
 
     display = make_display(display_mode if directory is not None else "quiet")
     say, warn = _make_loggers(directory, display)
@@ -146,12 +147,10 @@ def fit(
     result = RunResult("failed", str(folder))
     try:
         with ranks.exit_on_signals_of_run(folder), record_messages(_get_log(directory)):
-            trainer, trackers = _open_trainer(session, directory, folder, start, display, warn)
+            trainers, trackers = _open_trainer(session, directory, folder, start, display, warn)
             try:
-                with trainer.signals:
-                    trainer.start_session()
-                    run_with_rollback(trainer, folder / "checkpoints", warn)
-                    _run_last_events(trainer, has_validation=bool(session.plan.data.val))
+                run_last_events = partial(_run_last_events, has_validation=bool(session.plan.data.val))
+                trainer = trainers.train(folder, run_last_events, warn)
                 _raise_if_stopped(trainer, folder)
                 result = replace(result, figures=measure_training(session, trainer))
                 if directory is not None:
@@ -165,10 +164,10 @@ def fit(
                     directory.write_result(done_result.as_json())
                 result = done_result
             except (DnntrainError, SignalReceived) as error:
-                result = replace(result, status=error.status, figures=measure_training(session, trainer))
+                result = replace(result, status=error.status, figures=measure_training(session, trainers.trainer))
                 raise
             finally:
-                _close_trainer(trainer, trackers, result)
+                _close_trainer(trainers.trainer, trackers, result)
             return result if directory is None else make_missing_outputs(directory, session.config, result, say, warn)
     except BaseException as caught_error:
         cause = ranks.resolve_cause(caught_error)
@@ -204,10 +203,11 @@ def _complete_outputs(
 
 def _open_trainer(
     session: Session, directory: RunDirectory | None, folder: Path, start: RunStart, display: Display, warn: Say
-) -> tuple[Trainer, list[Tracker]]:
+) -> tuple[TrainerSequence, list[Tracker]]:
     """Build the trainer, restore the checkpoint that the run starts from, and open the trackers and the display."""
     from dnntrain.display.run_progress import RunProgress
     from dnntrain.run.background_tracker import BackgroundTracker
+    from dnntrain.training.phases import TrainerSequence
     from dnntrain.training.trainer import TrainerOutputs, build_trainer
 
     trackers: list[Tracker] = (
@@ -221,14 +221,22 @@ def _open_trainer(
         warn=warn,
         tick=run_progress.tick,
     )
-    trainer = build_trainer(session.setup, start.digests, outputs)
+    start_step = 0 if start.checkpoint is None else start.checkpoint.step
+    trainer = build_trainer(replace(session.setup, start_step=start_step), start.digests, outputs)
     try:
         _prepare_trainer(session, trainer, trackers, start, folder, display, directory is not None)
     except BaseException:
         trainer.metrics.close()
         raise
     run_progress.attach(trainer)
-    return trainer, trackers
+
+    def build_next(step: int) -> Trainer:
+        setup = replace(session.with_new_hooks().setup, start_step=step)
+        next_trainer = build_trainer(setup, start.digests, outputs)
+        run_progress.attach(next_trainer)
+        return next_trainer
+
+    return TrainerSequence(trainer, build_next), trackers
 
 
 def _prepare_trainer(

@@ -18,7 +18,13 @@ from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import make_plan
 from dnntrain.protocols import Hooks, LateCollectives
 from dnntrain.run.earlier_batches import read_earlier_batches
-from dnntrain.run.preflight import check_init_weights, check_pipeline_stages, check_quantization, check_scheduled_values
+from dnntrain.run.preflight import (
+    check_init_weights,
+    check_pipeline_stages,
+    check_quantization,
+    check_scheduled_values,
+    check_unfreezing,
+)
 from dnntrain.run.unfinished import write_models_of_sources
 from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.setup import RunSetup
@@ -57,6 +63,12 @@ class Session:
     def setup(self) -> RunSetup:
         """The values that a trainer is built from."""
         return RunSetup(self.config, self.plan, self.data, self.hooks, self.collectives, self.world, self.device)
+
+    def with_new_hooks(self) -> Session:
+        """Return the session with its methods built again, for another trainer in this process."""
+        collectives = LateCollectives(self.plan.degrees.shard)
+        context = make_build_context(self.config, self.plan, self.data, self.device, self.world, collectives)
+        return replace(self, hooks=build_hooks(self.config, context), collectives=collectives)
 
     def without_hooks(self) -> Session:
         """Return the session without its methods and their models, such as a teacher."""
@@ -101,6 +113,7 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     hooks = build_hooks(config, make_build_context(config, plan, data, device, world, collectives))
     check_scheduled_values(config, plan, data, hooks)
     check_pipeline_stages(config, plan, data, hooks)
+    check_unfreezing(config, hooks)
     plan = add_method_memory(plan, hooks)
     if config.init_from is not None:
         plan = replace(plan, notes=(*plan.notes, *check_init_weights(config, data, hooks)))

@@ -14,11 +14,13 @@ from dnntrain.utils.units import Duration
 class Progress:
     """Count optimizer steps until the run's length is reached, a callback stops it, or a signal ends it.
 
+    `pause_step` is a step at which the loop ends, because another trainer continues; 0 if none does.
     `total_steps` is 0 if the length is `budget_s` seconds. The time of evaluating and saving counts
     in `elapsed_s`, not in `train_s`.
     """
 
-    def __init__(self, duration: Duration, timetable: EpochSchedule) -> None:
+    def __init__(self, duration: Duration, timetable: EpochSchedule, pause_step: int = 0) -> None:
+        self._pause_step = pause_step
         self.timetable = timetable
         self._length = str(duration)
         #: Whether the restored checkpoint is of a run of another length.
@@ -50,6 +52,15 @@ class Progress:
     @property
     def is_finished(self) -> bool:
         """Return whether no further step remains."""
+        return self._is_at_end or self.is_paused
+
+    @property
+    def is_paused(self) -> bool:
+        """Return whether another trainer continues the run from here."""
+        return bool(self._pause_step) and self.step >= self._pause_step and not self._is_at_end
+
+    @property
+    def _is_at_end(self) -> bool:
         if self.stop_reason is not None or self.signal is not None:
             return True
         if self.total_steps:

@@ -27,6 +27,7 @@ class RunSetup:
     hooks           the hooks of the chosen methods, built once for this process
     collectives     the collectives of the methods; the trainer connects them to the ranks
     world, device   this process among the ranks, and its torch device
+    start_step      the number of steps before this trainer begins
     """
 
     config: RunConfig
@@ -36,6 +37,21 @@ class RunSetup:
     collectives: LateCollectives
     world: World
     device: str
+    start_step: int = 0
+
+    @property
+    def _is_before_unfreezing(self) -> bool:
+        return self.plan.unfreeze_step is None or self.start_step < self.plan.unfreeze_step
+
+    @property
+    def frozen_patterns(self) -> tuple[str, ...]:
+        """The patterns of parameters that this trainer keeps frozen."""
+        return self.config.train.freeze if self._is_before_unfreezing else ()
+
+    @property
+    def pause_step(self) -> int:
+        """The step at which another trainer takes over; 0 if this one trains to the end."""
+        return (self.plan.unfreeze_step or 0) if self._is_before_unfreezing else 0
 
     @property
     def coords(self) -> RankCoords:

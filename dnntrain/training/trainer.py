@@ -21,6 +21,7 @@ from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.input.pipeline import InputPipeline
 from dnntrain.input.source import Source
 from dnntrain.nn.feature_capture import add_adapters
+from dnntrain.nn.freezing import freeze_model
 from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import Batch, Collectives, Hooks, Stateful, StepExecutor, TrainerHandles
@@ -174,7 +175,7 @@ class LoopParts:
 def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) -> Trainer:
     """Build everything, and list the states in the order of restoring."""
     place = place_rank(setup)
-    progress = Progress(setup.config.train.duration, setup.plan.timetable)
+    progress = Progress(setup.config.train.duration, setup.plan.timetable, setup.pause_step)
     timer = Timer(progress)
     model = build_model(setup, place)
     executor = build_executor(setup, place, model)
@@ -257,6 +258,7 @@ def build_filled_model(setup: RunSetup) -> nn.Module:
 
         prefix = None if config.init_prefix is None else NamePrefix.parse(config.init_prefix)
         load_weights(model, config.init_from, config.init_replace_head, prefix)
+    freeze_model(model, setup.frozen_patterns)
     if setup.plan.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model.to(setup.device)

@@ -71,6 +71,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "train.micro_batch_size": ("train.micro_batch_size=8",),
     "train.activation_checkpointing=full": (*TRANSFORMER, "train.activation_checkpointing=full"),
     "train.activation_checkpointing=selective": (*NORMED, "train.activation_checkpointing=selective", "norm=sync"),
+    "train.unfreeze_at=2step": ('train.freeze=["layers.1.*"]', "train.unfreeze_at=2step"),
     "data.pipeline=streaming": ("data.pipeline=streaming", "data.num_workers=0"),
     # Epochs of 3 steps of 32, 2 of 40 and 2 of 50.
     "sched.applies_to=batch_size": (

@@ -84,15 +84,12 @@ def _compute_gray(images: Tensor) -> Tensor:
     """Return the luminance (ITU-R 601), rounded down, float [n, 1, h, w]."""
     if images.shape[1] == 1:
         return images.float()
-    red, green, blue = images.float().split(1, dim=1)
+    red, green, blue = (images[:, band : band + 1].float() for band in range(3))
     return (0.2989 * red + 0.587 * green + 0.114 * blue).floor()
 
 
 def _turn_hues(images: Tensor, turns: NDArray[np.float64]) -> Tensor:
     """Turn the hue of each image by its own fraction of the circle."""
     functional: Any = import_module("torchvision.transforms.v2.functional")
-    turned = [
-        functional.adjust_hue(image.contiguous(), float(turn))
-        for image, turn in zip(images.split(1), turns, strict=True)
-    ]
+    turned = [functional.adjust_hue(images[row : row + 1].contiguous(), float(turn)) for row, turn in enumerate(turns)]
     return torch.cat(turned) if turned else images

@@ -33,6 +33,7 @@ class Lamb(OptimizerChoice):
     trust_clip: bool = False  # true: never scale a step up, only down
 
     package: ClassVar[str] = "timm"
+    supports_unfreezing: ClassVar[bool] = False
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

@@ -43,6 +43,7 @@ class ScheduleFree(OptimizerChoice):
     eps: Positive = 1e-8  # added to the root of the second moment
 
     claimed_roles: ClassVar[tuple[str, ...]] = ("EVAL_WEIGHTS",)
+    supports_unfreezing: ClassVar[bool] = False
 
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.EVAL_WEIGHTS, "optim=schedule_free", "use optim=adamw"),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ class Sgd(OptimizerChoice):
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
         return (
-            torch.optim.SGD(
+            SGD(
                 self.make_param_groups(model, options),
                 lr=self.lr,
                 momentum=self.momentum,
@@ -41,3 +41,19 @@ class Sgd(OptimizerChoice):
                 fused=True,
             ),
         )
+
+
+class SGD(torch.optim.SGD):
+    """torch's SGD whose parameters may get their first gradients at different steps.
+
+    torch's fused kernel needs the momentum of all parameters of a group or of none. A momentum of
+    zeros gives the first step that no momentum gives.
+    """
+
+    def _init_group(self, group: Any, params: Any, grads: Any, momentum_buffer_list: Any) -> Any:
+        has_sparse_gradient = super()._init_group(group, params, grads, momentum_buffer_list)  # type: ignore[no-untyped-call]
+        missing = [number for number, buffer in enumerate(momentum_buffer_list) if buffer is None]
+        if len(missing) < len(momentum_buffer_list):
+            for number in missing:
+                momentum_buffer_list[number] = torch.zeros_like(params[number])
+        return has_sparse_gradient

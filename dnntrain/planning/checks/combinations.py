@@ -87,11 +87,33 @@ def find_length_refusals(config: LightConfig, ranks: int) -> Iterator[Refusal]:
         yield Refusal(f"train.duration={duration} must not be a percentage", "use train.duration=10ep, 5000step or 90s")
     if any(every.value == 0 for every in lengths[1:]):
         yield Refusal("eval.every, checkpoint.every and log.every must be greater than 0", "use 1step or more")
+    yield from _find_unfreezing_refusals(config)
     if ranks > 1 and any(length.unit == "s" for length in lengths):
         yield Refusal(
             f"{ranks} ranks cannot end, evaluate or save after a number of seconds, because each rank has its "
             "own clock",
             "give train.duration, eval.every, checkpoint.every and log.every in steps or epochs",
+        )
+
+
+def _find_unfreezing_refusals(config: LightConfig) -> Iterator[Refusal]:
+    unfreeze_at, freeze = config.train.unfreeze_at, config.train.freeze
+    if unfreeze_at is None:
+        return
+    if not freeze:
+        yield Refusal(
+            f"train.unfreeze_at={unfreeze_at} has no effect, because nothing is frozen",
+            'name the frozen part, as in train.freeze=["*","!head.*"], or leave train.unfreeze_at out',
+        )
+    if unfreeze_at.unit == "s" or (unfreeze_at.unit == "%" and config.train.duration.unit == "s"):
+        yield Refusal(
+            f"train.unfreeze_at={unfreeze_at} cannot be converted to steps", "use train.unfreeze_at=2ep or 500step"
+        )
+    if config.parallel.gradient_copies:
+        yield Refusal(
+            "train.unfreeze_at does not support parallel.grad_compression=powersgd, whose state belongs to the "
+            "gradients of one set of parameters",
+            "use parallel.grad_compression=none",
         )
 
 
