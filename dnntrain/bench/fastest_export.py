@@ -21,6 +21,7 @@ from dnntrain.inference.export_run import (
 )
 from dnntrain.protocols import QuantChoice
 from dnntrain.utils.hardware import probe_hardware
+from dnntrain.utils.units import format_seconds, pluralize
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ EXPORT_CANDIDATES = (
     ExportCandidate("onnx_int8", "onnx_int8"),
     ExportCandidate("pt2_int8", "pt2_int8"),
 )
+
+#: Seconds that an export takes on average; a compiled one takes longer.
+_EXPORT_S = 20.0
 
 #: The formats that quantize.
 _QUANTIZED_FORMATS = ("onnx_int8", "pt2_int8")
@@ -123,10 +127,15 @@ def _export_all(
     """Return the exports by name, and the reason for each that failed."""
     cards: dict[str, Manifest] = {}
     skip_reasons: dict[str, str] = {}
-    for candidate in EXPORT_CANDIDATES:
+    candidates = [
+        candidate
+        for candidate in EXPORT_CANDIDATES
+        if (candidate.format in quant.formats if candidate.format in _QUANTIZED_FORMATS else not quantized_only)
+    ]
+    say(f"making {pluralize(len(candidates), 'export')}: about {format_seconds(_EXPORT_S * len(candidates))}")
+    for number, candidate in enumerate(candidates, 1):
         is_quantized = candidate.format in _QUANTIZED_FORMATS
-        if (quantized_only and not is_quantized) or (is_quantized and candidate.format not in quant.formats):
-            continue
+        say(f"{number} of {len(candidates)}: {candidate.name}")
         try:
             export_format = get_installed_format(candidate.format)
             cards[candidate.name] = write_export(

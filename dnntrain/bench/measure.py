@@ -15,6 +15,7 @@ from dnntrain.bench.model_processes import ModelProcess
 from dnntrain.bench.statistics import Interval, compute_median_interval, compute_percentiles, compute_ratio_interval
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.utils.hardware import Hardware, probe_hardware
+from dnntrain.utils.units import format_seconds, pluralize
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,9 @@ def measure_candidates(
     is left.
     """
     timed_models: list[tuple[BenchResult, ModelProcess]] = []
+    say(describe_effort(len(candidates), len(batches), rounds, seconds))
     with ExitStack() as stack:
-        for candidate in candidates:
+        for number, candidate in enumerate(candidates, 1):
             holder = stack.enter_context(ModelProcess(candidate.name, candidate.request, threads))
             try:
                 result = BenchResult(candidate.name, holder.load())
@@ -136,11 +138,14 @@ def measure_candidates(
             except CheckpointError as error:
                 say(f"skipped: {error}")
                 continue
-            say(f"{candidate.name}: loaded in {result.load_info['load_s']:.2f} s")
+            loaded = f"loaded in {result.load_info['load_s']:.2f} s"
+            say(f"{number} of {len(candidates)}: {candidate.name}: {loaded}")
             timed_models.append((result, holder))
         if not timed_models:
             raise ConfigError("nothing could be measured", "see the reasons above")
-        for batch in batches:
+        for batch_number, batch in enumerate(batches, 1):
+            estimate = format_seconds(len(timed_models) * rounds * (seconds + _SPIN_WAIT_S))
+            say(f"{batch_number} of {len(batches)}: timing batch {batch}, {rounds} rounds, about {estimate}")
             calls = {
                 result.name: holder.ask({"calls": batch, "seconds": seconds})["calls"]
                 for result, holder in timed_models
@@ -164,6 +169,16 @@ def measure_candidates(
             result.peak_memory_bytes = holder.ask({"memory": True})["peak_memory_bytes"]
     return [result for result, _ in timed_models]
 
+
+def describe_effort(num_models: int, num_batches: int, rounds: int, seconds: float) -> str:
+    """Return a sentence with the models to measure, and about how long it takes."""
+    timing_s = num_models * num_batches * rounds * (seconds + _SPIN_WAIT_S)
+    estimate = format_seconds(timing_s + num_models * _LOAD_S)
+    return f"measuring {pluralize(num_models, 'model')} at {pluralize(num_batches, 'batch size')}: about {estimate}"
+
+
+#: Seconds to start the process of a model and to load it.
+_LOAD_S = 5.0
 
 #: Seconds that threads of the previous block may spin for work on the core of the next block: 35 ms
 #: were seen in ONNX Runtime 1.30.

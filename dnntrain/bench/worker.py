@@ -18,6 +18,9 @@ from dnntrain.errors import DnntrainError
 #: Maximum number of examples for the metric.
 _MAX_EXAMPLES = 2000
 
+#: Files of an export that describe its model.
+_DESCRIPTIONS = ("manifest.json", "certificate.json")
+
 #: Maximum and minimum number of calls in one block.
 _MAX_CALLS, _MIN_CALLS = 2000, 3
 
@@ -140,7 +143,7 @@ def measure_size_bytes(path: Path) -> int:
         return path.stat().st_size
     if (path / "model.safetensors").is_file() and (path / "config.yaml").is_file():
         return (path / "model.safetensors").stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.name != "manifest.json")
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.name not in _DESCRIPTIONS)
 
 
 def main() -> None:

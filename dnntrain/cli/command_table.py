@@ -161,8 +161,13 @@ COMMANDS: dict[str, Command] = {
         "write one self-contained HTML page for runs",
         "RUN…",
         ("dnntrain report runs/NAME/ID", "dnntrain report runs/a/1 runs/b/1", "dnntrain report runs/NAME/sweep-ID"),
-        "One run: its curves, errors and settings. Several, or the folder of a sweep: side by side.",
+        "One run: its curves, errors and settings. Several, or the folder of a sweep: side by side. "
+        "The folder of a pipeline: its models, and which one to take.",
         options=(
+            Option(
+                "max-latency", "of a pipeline: name the best model within this time, such as 2ms", str, placeholder="T"
+            ),
+            Option("batch", "batch size of --max-latency", PositiveInt, 1, "N"),
             Option(
                 "path",
                 "the page to write; otherwise report.html of the run, comparison.html of the sweep, "
@@ -324,6 +329,35 @@ COMMANDS: dict[str, Command] = {
             CONFIG_DIR,
         ),
         composes=True,
+    ),
+    "pipeline": Command(
+        "make a chain of stages: teacher, student, quantized student",
+        "NAME",
+        (
+            "dnntrain pipeline teach_distill_prune_quantize --plan",
+            "dnntrain pipeline teach_distill_prune_quantize run_dir=runs/small student.train.duration=10ep",
+            "dnntrain pipeline teach_distill_prune_quantize student.seeds=3 --status",
+        ),
+        "A setting applies to every stage, STAGE.KEY=VALUE to one. STAGE.seeds=N trains a stage N times. "
+        "The same line again skips finished stages, and resumes an interrupted one.",
+        options=(
+            Option("plan", "print the stages and their settings, and start nothing", default=False),
+            Option("status", "print which stages are done", default=False),
+            JSON,
+            CONFIG_DIR,
+        ),
+    ),
+    "verify": Command(
+        "check the certificate of a pipeline's final model again",
+        "FILE",
+        (
+            "dnntrain verify runs/small/quantize-1a2b3c4d/exports/onnx_int8/certificate.json",
+            "dnntrain verify copy/ data.root=/data --json",
+        ),
+        "FILE is a certificate or its folder. Compares files, data, metric and latency, and says what differs. "
+        "The exit code is 5 if a file was altered, or if data or metric do not hold.",
+        options=(Option("timing", "skip the measurement of latency", default=True), _TRUST, JSON),
+        settings=("data.root", "data.download"),
     ),
     "ls": Command(
         "list groups, their choices and the options of a choice",

@@ -9,7 +9,7 @@ import copy
 import glob
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from dnntrain.choices.quant._fake_quant import remove_fake_quantization
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import CheckpointError, ConfigError, DataError
+from dnntrain.export.calibration_batches import CalibrationBatches, estimate_calibration_s
 from dnntrain.export.formats import (
     ExportFormat,
     ExportRequest,
@@ -39,6 +40,7 @@ from dnntrain.inference.load import LoadedModel, select_export_config
 from dnntrain.protocols import Batch, QuantChoice
 from dnntrain.utils.files import remove_path, sync_to_disk
 from dnntrain.utils.rng import Key
+from dnntrain.utils.units import format_seconds
 
 #: The most examples on which an export is compared with its source.
 MAX_SAMPLES = 2000
@@ -146,10 +148,12 @@ def write_export(
     if quant is not None and (refusal := quant.find_hardware_refusal(detect_hardware(device))):
         raise ConfigError(f"--format {export_format.name} {refusal.reason}", refusal.hint)
     check_target(target)
-    calibration_batches: Sequence[Tensor] = ()
+    calibration_batches: Iterable[Tensor] = ()
     if quant is not None and quant.needs_calibration:
-        calibration_batches = subject.make_calibration_batches(quant.calibration_batches, quant.calibration_batch_size)
-        say(f"calibrating on {len(calibration_batches)} batches of training images")
+        batches = subject.make_calibration_batches(quant.calibration_batches, quant.calibration_batch_size)
+        calibration_batches = CalibrationBatches(batches, say)
+        estimate = format_seconds(estimate_calibration_s(subject.loaded_model.model, batches))
+        say(f"calibrating on {len(batches)} batches of training images: about {estimate}")
     source_model = subject.select_source(quant)
     source = ExportRequest(
         HalfModel(copy.deepcopy(source_model.model)) if options.half else source_model.model,

@@ -331,7 +331,17 @@ class QuantChoice(Method):
 
 
 class DistillChoice(Method):
-    """Distillation from a teacher."""
+    """Distillation from a teacher.
+
+    sources      the teachers that the user names: runs, exports, or models of a library
+    temperature  divisor of the logits, if the method has one
+    """
+
+    temperature: float | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ()
 
     def notes(self, model: ModelSpec) -> tuple[str, ...]:
         """Return notes for the plan of a student with this specification."""

@@ -14,15 +14,13 @@ from typing import Any
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import compute_digest
-from dnntrain.errors import ConfigError, make_exit_error
+from dnntrain.errors import ConfigError
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.metrics import LATENCY, read_pair
 from dnntrain.sweep.grid import Combination
-from dnntrain.sweep.prepare import list_cores, list_devices, make_identity, prepare_trial
-from dnntrain.sweep.resources import divide_machine
-from dnntrain.sweep.run_sweep import make_stop_error
-from dnntrain.sweep.sweep_directory import Trial, TrialStatus, freeze_trial, read_status
-from dnntrain.sweep.trial_runner import ProgressTable, TrialRunner, make_trial_command
+from dnntrain.sweep.prepare import make_identity, prepare_trial
+from dnntrain.sweep.sweep_directory import Trial, TrialStatus
+from dnntrain.sweep.train_trial import train_trial
 from dnntrain.utils.files import read_json, write_json
 
 #: The file of a pair's measured latencies.
@@ -111,7 +109,7 @@ def iterate_pairs(
     for index in range(max_pairs):
         trials = [_prepare_side(comparison, side, index) for side in (0, 1)]
         for side in (0, 1) if index % 2 == 0 else (1, 0):
-            _train(trials[side], comparison, partial(show, index + 1, "AB"[side]))
+            train_trial(trials[side], comparison.config_dir, partial(show, index + 1, "AB"[side]), "pair")
         runs = (trials[0].folder, trials[1].folder)
         values = _read_pair_once(comparison.folder, index + 1, runs, metric)
         seeds = (trials[0].config["seed"], trials[1].config["seed"])
@@ -123,40 +121,6 @@ def _prepare_side(comparison: Comparison, side: int, index: int) -> Trial:
     config = compose(words, comparison.config_dir, quiet=True)
     path = comparison.folder / f"{index + 1:02}-{'ab'[side]}"
     return prepare_trial(2 * index + side, Combination(words, words), config, path)[0]
-
-
-class _TrialView(ProgressTable):
-    """Passes the status of a single trial on."""
-
-    def __init__(self, trial: Trial, status: TrialStatus, show: Callable[[TrialStatus], None]) -> None:
-        super().__init__([trial], [status])
-        self._show = show
-
-    def on_refresh(self) -> None:
-        self._show(self.statuses[0])
-
-
-def _train(trial: Trial, comparison: Comparison, show: Callable[[TrialStatus], None]) -> None:
-    """Train one run, unless it is done. Raises its error, or Stopped if a signal ended it."""
-    from dnntrain.utils.hardware import probe_hardware
-
-    status = read_status(trial)
-    if status.is_done:
-        return
-    freeze_trial(trial, comparison.config_dir)
-    hardware = probe_hardware(trial.config["device"])
-    devices = list_devices(hardware) if trial.demand.devices else ()
-    resources = divide_machine([trial.demand], devices, list_cores(), hardware.memory_bytes)
-    view = _TrialView(trial, status, show)
-    if (signal_number := TrialRunner(view, resources, make_trial_command).run()) is not None:
-        raise make_stop_error(signal_number, f"stopped while {trial.folder} was training")
-    status = view.statuses[0]
-    if not status.is_done:
-        raise make_exit_error(
-            status.exit_code if status.exit_code and status.exit_code > 0 else 1,
-            f"{trial.folder.name} of the pair did not finish: {status.status}. {status.reason}".rstrip(),
-            f"its output: {trial.folder / 'output.txt'}",
-        )
 
 
 def _read_pair_once(folder: Path, number: int, runs: tuple[Path, Path], metric: MetricInfo) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnntrain.protocols import MetricInfo
+from dnntrain.prove.distillation import Distillation
 from dnntrain.prove.pairs import Pair
 from dnntrain.prove.verdict import Rules, Verdict
 from dnntrain.utils.units import pluralize
@@ -23,6 +24,7 @@ class ProveResult:
     lines           for each pair the two lines that train its runs; empty for finished sets of runs
     test_set_error  standard error of the mean difference over test sets of this size, None if unknown
     notes           remarks for the reader
+    distillation    the diagnosis if B is distilled from a teacher
     """
 
     labels: tuple[str, str]
@@ -33,6 +35,7 @@ class ProveResult:
     lines: tuple[tuple[str, str], ...] = ()
     test_set_error: float | None = None
     notes: tuple[str, ...] = ()
+    distillation: Distillation | None = None
 
     def as_json(self) -> dict[str, Any]:
         rows = []
@@ -62,6 +65,7 @@ class ProveResult:
             "test_set_error": self.test_set_error,
             "per_pair": rows,
             "notes": list(self.notes),
+            "distillation": None if self.distillation is None else self.distillation.as_json(),
         }
 
 
@@ -111,7 +115,8 @@ def describe_verdict(result: ProveResult) -> list[str]:
     if result.test_set_error is not None:
         error = format_difference(metric, result.test_set_error).lstrip("+")
         lines.append(f"Another test set of this size would move the mean difference by about {error} (standard error).")
-    return [*lines, *result.notes]
+    diagnosis = [] if result.distillation is None else result.distillation.describe()
+    return [*lines, *diagnosis, *result.notes]
 
 
 def _describe_outlook(verdict: Verdict) -> str:

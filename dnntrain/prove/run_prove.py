@@ -12,6 +12,7 @@ from dnntrain.config.decode import compute_digest, decode_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.display import EvidenceDisplay
+from dnntrain.prove.distillation import diagnose_pairs
 from dnntrain.prove.evidence import select_by_e_bh
 from dnntrain.prove.metrics import DEFAULT_SHARE_MARGIN, FIGURES, choose_metric
 from dnntrain.prove.page import write_prove_report
@@ -74,7 +75,7 @@ def prove_by_training(comparison: Comparison, options: ProveOptions, display_mod
             if verdict.is_final:
                 break
         result = ProveResult(labels, metric, rules, tuple(pairs), verdict, _list_lines(comparison, len(pairs)))
-        result = replace(result, test_set_error=_measure_test_set_error(result, display.say, trust=True))
+        result = _add_test_facts(result, display.say, trust=True)
         write_json(comparison.folder / RESULT_FILE, {"config_digests": digests, **result.as_json()})
         write_prove_report({"Verdict": result}, comparison.folder / "report.html")
     return result
@@ -91,7 +92,7 @@ def prove_by_runs(
     verdict = judge_differences([pair.difference for pair in pairs], rules)
     labels = (_name_runs(runs_a), _name_runs(runs_b))
     result = ProveResult(labels, metric, rules, tuple(pairs), verdict, notes=(note,) if note else ())
-    return replace(result, test_set_error=_measure_test_set_error(result, say, options.trust))
+    return _add_test_facts(result, say, options.trust)
 
 
 def prove_sweep(folder: Path, options: ProveOptions, say: Callable[[str], None]) -> dict[str, ProveResult]:
@@ -124,6 +125,12 @@ def _list_lines(comparison: Comparison, count: int) -> tuple[tuple[str, str], ..
 
 def _name_runs(runs: Sequence[Path]) -> str:
     return str(runs[0]) if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
+
+
+def _add_test_facts(result: ProveResult, say: Callable[[str], None], trust: bool) -> ProveResult:
+    """Return the result with the error of the test set and the diagnosis of a distillation."""
+    test_set_error = _measure_test_set_error(result, say, trust)
+    return replace(result, test_set_error=test_set_error, distillation=diagnose_pairs(result.pairs, trust, say))
 
 
 def _measure_test_set_error(result: ProveResult, say: Callable[[str], None], trust: bool) -> float | None:

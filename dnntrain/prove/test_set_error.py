@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from dnntrain.inference.evaluate_run import load_data_splits
-from dnntrain.inference.load import load_run
+from dnntrain.inference.load import LoadedModel, load_run
 from dnntrain.protocols import Batch, Metric, ModelSpec, Task
 
 _NUM_RESAMPLES = 500
@@ -21,7 +21,11 @@ def compute_example_sums(run: Path, metric_name: str, trust: bool = False) -> ND
 
     `trust` lets the run use the code that it names.
     """
-    loaded_model = load_run(run, trust=trust)
+    return compute_sums_of_model(load_run(run, trust=trust), metric_name)
+
+
+def compute_sums_of_model(loaded_model: LoadedModel, metric_name: str) -> NDArray[np.float64]:
+    """Return the sums of the metric for each test example, [n, width], of a loaded model."""
     split, task = load_data_splits(loaded_model)["test"], loaded_model.config.task
     metric = find_task_metric(task, metric_name)
     rows = []

@@ -114,7 +114,7 @@ def read_run(path: Path) -> RunData:
             f"a run directory contains {', '.join(MARKER_FILES[:-1])} or {MARKER_FILES[-1]}",
         )
     notes: list[str] = []
-    result = _read_json(path / "result.json", notes)
+    result = read_data(path / "result.json", notes)
     notes += check_metrics(path, result, _MAX_METRICS_BYTES)
     series, events, rows = _read_metrics(path / "metrics.jsonl", notes)
     return RunData(
@@ -123,9 +123,9 @@ def read_run(path: Path) -> RunData:
         events=events,
         rows=rows,
         result=result,
-        plan=_read_json(path / "plan.json", notes),
-        environment=_read_json(path / "env.json", notes),
-        evaluation=_read_json(path / "evaluation.json", notes),
+        plan=read_data(path / "plan.json", notes),
+        environment=read_data(path / "env.json", notes),
+        evaluation=read_data(path / "evaluation.json", notes),
         config=_read_config(path / "config.yaml", notes),
         overrides=tuple((_read_text(path / "overrides.txt", _MAX_TEXT_BYTES) or "").splitlines()),
         notes=tuple(notes),
@@ -180,7 +180,8 @@ def _read_text(path: Path, limit_bytes: int) -> str | None:
     return None if len(data) > limit_bytes else data.decode("utf-8", errors="replace")
 
 
-def _read_json(path: Path, notes: list[str]) -> Mapping[str, Any]:
+def read_data(path: Path, notes: list[str]) -> Mapping[str, Any]:
+    """Return the object in a JSON file; empty, with a note if it is damaged or too large."""
     text = _read_text(path, _MAX_JSON_BYTES)
     value = None if text is None else _parse_json(text)
     if isinstance(value, dict):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dnntrain.errors import ConfigError
 from dnntrain.report import compare, sections
+from dnntrain.report.exports import render_exports
 from dnntrain.report.html import escape_text
 from dnntrain.report.load_run import RunData, read_run
 from dnntrain.report.style import build_style_sheet
@@ -37,11 +38,12 @@ def check_page_path(path: Path | None) -> Path | None:
     return path
 
 
-def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
+def write_report(run_dirs: Sequence[Path], output: Path | None = None, verdicts: str = "") -> Path:
     """Write the report of one run, or the comparison of several, and return its path.
 
     `output` is by default `report.html` in the run directory, or `comparison-NAMES.html` in the
-    folder that holds all runs: each list of runs has a page of its own. Raises ConfigError if a
+    folder that holds all runs: each list of runs has a page of its own. `verdicts` is a section that
+    says which differences of a comparison are beyond noise. Raises ConfigError if a
     folder is not a run directory or the file cannot be written.
     """
     if not 1 <= len(run_dirs) <= _MAX_RUNS:
@@ -50,7 +52,7 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     for run in runs:
         for note in run.notes:
             warn_user(f"{run.path}: {note}")
-    page = render_run(runs[0]) if len(runs) == 1 else render_comparison(runs)
+    page = render_run(runs[0]) if len(runs) == 1 else render_comparison(runs, verdicts)
     path = output if output is not None else _get_default_output(runs)
     try:
         write_bytes(path, page)
@@ -67,6 +69,7 @@ def render_run(run: RunData) -> bytes:
         "heading": sections.render_heading(run),
         "cards": sections.render_cards(run),
         "charts": sections.render_charts(run),
+        "exports": render_exports(run),
         "confusion": sections.render_confusion(run),
         "gallery": sections.render_gallery(run),
         "reproduce": sections.render_reproduction(run),
@@ -83,19 +86,20 @@ def render_run(run: RunData) -> bytes:
     return page
 
 
-def render_comparison(runs: Sequence[RunData]) -> bytes:
+def render_comparison(runs: Sequence[RunData], verdicts: str = "") -> bytes:
     """Return the comparison of several runs."""
     names = compare.label_runs(runs)
     title = f"{len(runs)} runs"
     parts = [
         f'<header><p class="kicker">dnntrain comparison</p><div class="title"><h1>{title}</h1></div></header>',
         compare.render_figures(runs, names),
+        verdicts,
         compare.render_overlays(runs, names),
         compare.render_differences(runs, names),
         sections.render_footer(*runs),
     ]
     page = render_page(title, parts)
-    return page if len(page) <= _MAX_BYTES else render_page(title, parts[:3])
+    return page if len(page) <= _MAX_BYTES else render_page(title, parts[:4])
 
 
 def render_page(title: str, parts: Sequence[str]) -> bytes:

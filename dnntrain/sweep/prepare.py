@@ -94,8 +94,16 @@ def prepare_trial(
     session = _open_trial_session({**config, "run_dir": str(path)})
     words = tuple(word for word in combination.words if not word.startswith("run_dir="))
     demand = _compute_demand(session)
+    plan = session.plan
     trial = Trial(
-        number, words, combination.swept_words, session.config.resolved, path, demand, session.plan.total_steps
+        number,
+        words,
+        combination.swept_words,
+        session.config.resolved,
+        path,
+        demand,
+        plan.total_steps,
+        3 * plan.model.flops_per_example * plan.batch_size,
     )
     return trial, session.hardware
 

@@ -28,7 +28,8 @@ _TAIL_BYTES = 2**14
 class Trial:
     """One run of a sweep: words, resolved configuration, and resource demand.
 
-    `run_dir` of the configuration is `folder`.
+    `run_dir` of the configuration is `folder`. `step_flops` are the FLOPs of one step's forward and
+    backward passes.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Trial:
     folder: Path
     demand: ResourceDemand
     total_steps: int = 0
+    step_flops: float = 0.0
 
     @property
     def label(self) -> str:

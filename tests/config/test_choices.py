@@ -147,7 +147,7 @@ def test_modules_yaml_files_and_presets_are_the_same_names() -> None:
     assert modules == {(choice.group, choice.name) for choice in BASES}
     assert {choice.base for choice in CHOICES} <= {name for _, name in modules}
     assert all("defaults" in choice.yaml.read_text(encoding="utf-8") for choice in CHOICES if choice not in BASES)
-    assert {folder.name for folder in source.conf.iterdir() if folder.is_dir()} == set(GROUPS)
+    assert {folder.name for folder in source.conf.iterdir() if folder.is_dir()} == {*GROUPS, "pipeline"}
 
 
 def test_every_choice_has_a_test_file_of_its_name_or_of_its_family() -> None:

@@ -1,4 +1,4 @@
-"""`dnntrain report RUN…`: write the report of a run, or compare runs or the trials of a sweep."""
+"""`dnntrain report RUN…`: write the report of a run or a pipeline, or compare runs or the trials of a sweep."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
+from dnntrain.errors import ConfigError
+from dnntrain.pipeline.answer import answer_pipeline
+from dnntrain.pipeline.listing import is_pipeline_folder
+from dnntrain.prove.noise import render_noise
 from dnntrain.sweep.run_directories import find_run_directories
 from dnntrain.utils.suggest import format_path
 
@@ -22,12 +26,22 @@ def run(arguments: Arguments) -> int:
     from dnntrain.report import check_page_path, write_curves, write_report
 
     output = check_page_path(arguments.options["path"])
-    paths = find_run_directories(arguments.positional)
+    words = arguments.positional
+    folder = Path(words[0]).expanduser().absolute()
+    if len(words) == 1 and is_pipeline_folder(folder):
+        latency, batch = arguments.options["max_latency"], arguments.options["batch"]
+        print(answer_pipeline(folder, output, latency, batch, arguments.json))
+        return 0
+    if given := sorted(arguments.given & {"max_latency", "batch"}):
+        option = f"--{given[0].replace('_', '-')}"
+        raise ConfigError(
+            f"{option} applies to the folder of a pipeline", "as in: dnntrain report runs/NAME --max-latency 2ms"
+        )
+    paths = find_run_directories(words)
     if output is None and len(paths) == 1:
         write_curves(paths[0])
-    words = arguments.positional
     if output is None and len(words) == 1 and len(paths) > 1:
         output = Path(words[0]).expanduser() / SWEEP_PAGE
-    page = write_report(paths, output)
+    page = write_report(paths, output, render_noise(paths) if len(paths) > 1 else "")
     print(json.dumps({"report": str(page)}) if arguments.json else format_path(page))
     return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -123,9 +123,10 @@ def _drop_unused_tensors(module: Any) -> Any:
     return module
 
 
-def _get_calibration_batches(source: ExportRequest) -> Sequence[Tensor]:
+def _get_calibration_batches(source: ExportRequest) -> Iterable[Tensor]:
     """Return batches to read ranges from; dynamic ranges need only one, to find the shapes."""
-    return list(source.calibration) or [source.inputs]
+    needs_calibration = source.quant is not None and source.quant.needs_calibration
+    return source.calibration if needs_calibration else [source.inputs]
 
 
 def _make_config(quantizers: Any, options: Any) -> Any:

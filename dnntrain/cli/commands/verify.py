@@ -1,0 +1,29 @@
+"""`dnntrain verify FILE`: check the certificate of a pipeline's final model again, on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from dnntrain.cli.parser import Arguments
+from dnntrain.errors import CheckpointError
+from dnntrain.pipeline.verify import as_json, is_verified, read_certificate, verify_certificate
+
+
+def run(arguments: Arguments) -> int:
+    """Print each check; return 0 if none failed, else the exit code of an unusable model file."""
+    path = Path(arguments.positional[0]).expanduser()
+    read_certificate(path)  # altered files are found before torch is imported
+    checks = verify_certificate(
+        path,
+        arguments.overrides,
+        trust=arguments.options["trust"],
+        timing=arguments.options["timing"],
+        say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
+    )
+    if arguments.json:
+        print(json.dumps(as_json(checks), indent=1))
+    else:
+        print(*checks, "verified" if is_verified(checks) else "NOT verified", sep="\n")
+    return 0 if is_verified(checks) else CheckpointError.exit_code

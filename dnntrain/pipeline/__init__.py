@@ -1,0 +1,1 @@
+"""Pipelines: named stages, each a run that takes the model of an earlier one."""

@@ -1,0 +1,64 @@
+"""Compute the keys that name the runs of stages by their content. Imports no torch.
+
+    key = SHA-256 of (the stage's configuration without paths of runs, the keys of its inputs,
+                      the version of the code that computes)
+
+A changed setting gives a new key to its stage and to every stage after it, and to no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dnntrain import __version__
+from dnntrain.config.conf_folder import PACKAGE_FOLDER
+from dnntrain.config.decode import compute_digest
+from dnntrain.utils.sealed_json import compute_json_digest
+
+#: The packages that decide what a run computes; the others show, compare or start runs.
+_COMPUTING_PACKAGES = (
+    "checkpoint",
+    "choices",
+    "distributed",
+    "export",
+    "inference",
+    "input",
+    "nn",
+    "planning",
+    "protocols",
+    "run",
+    "training",
+)
+
+
+@cache
+def compute_code_digest() -> str:
+    """Return the SHA-256 of the version and the source of the code that computes."""
+    digest = hashlib.sha256(__version__.encode())
+    for package in _COMPUTING_PACKAGES:
+        for path in sorted((PACKAGE_FOLDER / package).rglob("*.py")):
+            digest.update(f"\0{path.relative_to(PACKAGE_FOLDER)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def compute_stage_key(config: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
+    """Return the key of one run of a stage.
+
+    config  its resolved configuration, without the paths of its inputs
+    inputs  input → key of the run that it comes from
+    code    digest of the code
+    """
+    files = {name: _digest_file(config, *name.split(".")) for name in ("model.file",)}
+    return compute_json_digest({"config": compute_digest(config), "inputs": dict(inputs), "code": code, "files": files})
+
+
+def _digest_file(config: Mapping[str, Any], group: str, key: str) -> str | None:
+    """Return the digest of the user's own code that the configuration names."""
+    path = config.get(group, {}).get(key)
+    if not isinstance(path, str) or not Path(path).is_file():
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,65 @@
+"""The diagnosis of a distillation: calibration, softness, the gap closed, and advice."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from dnntrain.prove.distillation import compute_distillation, compute_ece, compute_softness
+
+TARGETS = np.arange(1000) % 4
+
+
+def make_logits(accuracy: float, confidence: float = 0.8) -> np.ndarray:
+    """Return logits of four classes that are right for the first share of the examples of each class."""
+    is_right = np.arange(1000) // 4 < 250 * accuracy
+    predicted = np.where(is_right, TARGETS, (TARGETS + 1) % 4)
+    logits = np.zeros((1000, 4))
+    logits[np.arange(1000), predicted] = math.log(3 * confidence / (1 - confidence))
+    return logits
+
+
+def test_ece_is_the_distance_of_accuracy_and_confidence():
+    assert compute_ece(make_logits(0.8, 0.8), TARGETS) == pytest.approx(0, abs=1e-9)
+    assert compute_ece(make_logits(0.6, 0.9), TARGETS) == pytest.approx(0.3)
+    assert compute_ece(make_logits(1.0, 0.7), TARGETS) == pytest.approx(0.3)
+
+
+def test_softness_goes_from_one_class_to_equal_probabilities():
+    logits = make_logits(0.9)
+    assert compute_softness(np.zeros((5, 4)), 1.0) == pytest.approx(1)
+    assert compute_softness(1e3 * logits, 1.0) == pytest.approx(0)
+    assert compute_softness(logits, 1.0) < compute_softness(logits, 4.0)
+
+
+def test_the_gap_closed_is_the_share_of_the_way_from_student_to_teacher():
+    pairs = [(make_logits(0.80), make_logits(0.85)), (make_logits(0.82), make_logits(0.87))]
+    facts = compute_distillation(make_logits(0.91), pairs, TARGETS, 2.0)
+    assert facts.gap_closed == pytest.approx(0.5, abs=0.02)
+    assert facts.agreement[0] < facts.agreement[1] < 1
+    assert not facts.advice
+    assert "51 % of the gap" in facts.describe()[0]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "distilled", "scale", "temperature", "advice"),
+    [
+        (0.80, 0.80, 0.81, 1.0, 2.0, "too weak"),
+        (0.96, 0.80, 0.81, 1.0, 2.0, "too strong"),
+        (0.90, 0.80, 0.85, 1.0, 20.0, "distill.temperature=20 saturates"),
+        (0.90, 0.80, 0.85, 50.0, 2.0, "Try distill.temperature=4."),
+        (0.90, 0.80, 0.85, 50.0, None, None),
+    ],
+)
+def test_advice_names_the_reason(teacher, student, distilled, scale, temperature, advice):
+    pairs = [(make_logits(student), make_logits(distilled))]
+    facts = compute_distillation(scale * make_logits(teacher), pairs, TARGETS, temperature)
+    assert len(facts.advice) == (advice is not None)
+    assert advice is None or advice in facts.advice[0]
+
+
+def test_a_weaker_teacher_has_no_gap_to_close():
+    facts = compute_distillation(make_logits(0.7), [(make_logits(0.8), make_logits(0.8))], TARGETS, 2.0)
+    assert facts.gap_closed is None
