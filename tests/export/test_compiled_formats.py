@@ -40,7 +40,8 @@ def test_the_command_says_nothing_but_its_own_lines(
     # A toolkit without a GPU is what Inductor has something to say about.
     done = dnntrain("export", str(run), "--format=pt2_int8", f"--path={tmp_path}/out", CUDA_HOME=str(tmp_path))
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["calibrating", "pt2_int8:"]
+    words = [line.split()[0] for line in done.stderr.splitlines() if not line.startswith("calibrating:")]
+    assert words == ["calibrating", "pt2_int8:"]
 
 
 @pytest.mark.slow
