@@ -19,7 +19,10 @@ LIST_FILE = "pipeline.json"
 
 def is_pipeline_folder(path: Path) -> bool:
     """Return whether `path` is the folder of a pipeline."""
-    return (path / LIST_FILE).is_file()
+    try:
+        return (path / LIST_FILE).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def write_listing(pipeline: Pipeline, digest: str | None = None) -> None:

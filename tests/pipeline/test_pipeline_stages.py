@@ -12,7 +12,7 @@ from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.pipeline.definition import read_definition
 from dnntrain.pipeline.prepare import Pipeline, prepare_pipeline
 from dnntrain.pipeline.stage_runs import check_stale, find_stale, read_stage_status, write_record
-from dnntrain.utils.files import write_json
+from dnntrain.utils.sealed_json import write_sealed_json
 
 
 def prepare_chain(folder: Path, *words: str) -> Pipeline:
@@ -30,7 +30,7 @@ def finish_stages(pipeline: Pipeline) -> None:
     for run in pipeline.runs:
         run.folder.mkdir(parents=True)
         (run.folder / "model.safetensors").write_bytes(run.key.encode())
-        write_json(run.folder / "result.json", {"status": "done", "digest": run.key[:8], "steps": 3})
+        write_sealed_json(run.folder / "result.json", {"status": "done", "digest": run.key[:8], "steps": 3})
         write_record(run, pipeline.code)
 
 
