@@ -145,7 +145,7 @@ def test_durations_are_fitted_to_a_debugging_run(words: list[str]) -> None:
         ["sched=step"],
         ["sched=multistep"],
         ["sched=cosine_restarts"],
-        ["average=[swa]", "average.swa.every=1step"],
+        ["average=[swa]"],
     ],
     ids=" ".join,
 )
@@ -160,7 +160,7 @@ def test_a_default_of_less_than_a_step_is_one_step(words: list[str], steps: int)
     [
         (["sched=exponential", "sched.step_size=1%"], r"sched.step_size=1% of the 3 steps of train.duration must be"),
         (["sched.warmup=5ep"], r"sched.warmup=5ep is \d+ steps, but the run has 3"),
-        (["average=[swa]"], r"average.swa.every=1ep leaves no weights to average"),
+        (["average=[swa]", "average.swa.every=2ep"], r"average.swa.every=2ep leaves no weights to average"),
         (["quant=qat", "quant.start=5ep"], r"quant.start=5ep: no step is trained with rounding"),
     ],
 )
@@ -174,3 +174,9 @@ def test_the_rates_of_a_fitted_warm_up_rise_to_the_base_rate() -> None:
         "debug=fast", "sched=constant", "sched.warmup=5ep", "sched.warmup_start_factor=0", "optim.lr=1"
     )
     assert plan.schedule["lr"] == (0.0, 0.5, 1.0)
+
+
+@pytest.mark.parametrize(("name", "size"), [("fast", 128), ("fast", 1000), ("overfit", 64)])
+def test_a_debugging_run_has_the_examples_of_one_batch(name: str, size: int) -> None:
+    plan = dnntrain.plan(f"debug={name}", f"train.batch_size={size}", "device=cpu")
+    assert (plan.batch_size, plan.data.train, plan.total_steps) == (size, size, 3 if name == "fast" else 100)

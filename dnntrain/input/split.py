@@ -67,7 +67,7 @@ def hold_out_examples(labels: NDArray[np.int64], count: int, key: Key) -> tuple[
 def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
     """Split `dataset` by seed into training, validation and test examples.
 
-    Each split is cut to its configured limit.
+    Each split is cut to its configured limit. A debugging run has the examples of one batch at least.
     """
     if dataset.val_index is None:
         train, val = split_validation(dataset.train, config.data.val_fraction, config.seed)
@@ -75,10 +75,13 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
         train, val = np.setdiff1d(np.arange(len(dataset.train)), dataset.val_index), dataset.val_index
     test = np.arange(len(dataset.test))
     key = Key(config.seed, "limit")
+    limit = config.train.max_examples
+    if limit is not None and config.is_debugging:
+        limit = max(limit, config.train.batch_size)
     return PreparedData(
         dataset,
         config.task.make_spec(dataset.inputs, dataset.targets),
-        limit_examples(train, config.train.max_examples, key),
+        limit_examples(train, limit, key),
         limit_examples(val, config.eval.max_examples, key),
         limit_examples(test, config.eval.max_examples, key),
     )

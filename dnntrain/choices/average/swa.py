@@ -96,8 +96,8 @@ def make_average_times(options: Swa, context: BuildContext) -> tuple[float, Call
     """Return the fraction at which averaging starts, and a predicate of a number of completed steps.
 
     The predicate is true after each multiple of `every`. With the default start, the averaged part
-    is at least the last step. A debugging run averages the weights after its last step if no
-    multiple is in the averaged part.
+    is at least the last step. If no multiple of the default interval is in it, each step is one. A
+    debugging run then averages the weights after its last step, whatever the interval.
 
     Raises ConfigError if the averaged part of any other run does not contain a multiple.
     """
@@ -118,6 +118,8 @@ def make_average_times(options: Swa, context: BuildContext) -> tuple[float, Call
     if total and (last == 0 or last - 1 < start * total):
         if context.fits_durations:
             return start, lambda steps_done: steps_done == total
+        if options.every == Swa.every:
+            return start, lambda steps_done: True
         raise ConfigError(
             f"average.swa.every={options.every} leaves no weights to average "
             f"between {options.start_fraction:.0%} and the end of a run of {total} steps",
