@@ -12,19 +12,23 @@ from dnntrain.errors import ConfigError
 from dnntrain.protocols import ModelStage, ModelTransform, TrainerHandles
 
 #: Words in the names of parameters that are not weights of a layer, whatever their shape: pos_embed, cls_token,
-#: dist_token, rel_pos_h, relative_position_bias_table, attention_biases …
-_VECTOR_WORDS = frozenset({"bias", "biases", "pos", "position", "token", "tokens"})
+#: dist_token, rel_pos_h, height_rel, relative_position_bias_table, attention_biases …
+_VECTOR_WORDS = frozenset({"bias", "biases", "pos", "position", "rel", "token", "tokens"})
+
+#: Small networks that compute a table of position biases: Swin V2 (also torchvision's), MaxViT, GC ViT.
+_POSITION_NETWORK = re.compile(r"(?:^|\.)(?:cpb_mlp|rel_pos\.mlp)\.")
 
 
 class WeightSelection:
     """The weights of two or more dimensions whose names match `where`.
 
     `names` are in the order of the layers; `parameters` are by name. The names are read from the
-    full model after all transforms, because a rank may hold only a part of it.
+    full model after all transforms, because a rank may hold only a part of it. With
+    `decayed_only`, weights that the model does not decay are left out.
     """
 
-    def __init__(self, where: str, key: str) -> None:
-        self._where, self._key = where, key
+    def __init__(self, where: str, key: str, decayed_only: bool = False) -> None:
+        self._where, self._key, self._decayed_only = where, key, decayed_only
         self.names: list[str] = []
         self.parameters: dict[str, nn.Parameter] = {}
 
@@ -40,7 +44,10 @@ class WeightSelection:
         }
 
     def _select_names(self, model: nn.Module) -> nn.Module:
-        weights = [name for name, parameter in model.named_parameters() if is_weight(name, parameter)]
+        skipped = find_undecayed_names(model) if self._decayed_only else set()
+        weights = [
+            name for name, parameter in model.named_parameters() if is_weight(name, parameter) and name not in skipped
+        ]
         self.names = [name for name in weights if fnmatchcase(name, self._where)]
         if not self.names:
             raise ConfigError(
@@ -61,6 +68,20 @@ def is_weight(name: str, parameter: Tensor) -> bool:
     if parameter.ndim < 2 or _VECTOR_WORDS.intersection(re.findall("[a-z]+", own_name)):
         return False
     return own_name == "weight" or sum(size > 1 for size in parameter.shape) > 1
+
+
+def find_undecayed_names(model: nn.Module) -> set[str]:
+    """Return the names of parameters that their model does not decay, besides its vectors.
+
+    These are the names that its own `no_weight_decay()` returns, a convention of timm, and the
+    weights of networks that compute position biases.
+    """
+    names = {name for name, _ in model.named_parameters()}
+    undecayed = {name for name in names if _POSITION_NETWORK.search(name)}
+    list_names = getattr(model, "no_weight_decay", None)
+    if callable(list_names):
+        undecayed |= names.intersection(list_names())
+    return undecayed
 
 
 def get_gradients(parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:

@@ -8,7 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
-from dnntrain.nn.weight_selection import is_weight
+from dnntrain.choices.optim._param_groups import make_parameter_options
+from dnntrain.nn.weight_selection import find_undecayed_names, is_weight
 
 #: timm's models with tokens, tables of positions and biases of several dimensions.
 TIMM_MODELS = (
@@ -64,7 +65,45 @@ def test_tokens_positions_and_gains_of_torchvision_are_not_weights(name: str, ve
         ("compose.matrix", (4, 4), True),
         ("tokenizer.weight", (100, 16), True),
         ("biased", (4, 4), True),
+        ("height_rel", (13, 16), False),
+        ("relu", (4, 4), True),
     ],
 )
 def test_names_are_compared_by_whole_words(name: str, shape: tuple[int, ...], expected: bool) -> None:
     assert is_weight(name, nn.Parameter(torch.zeros(shape))) is expected
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    "name",
+    [
+        "swinv2_tiny_window8_256",
+        "maxvit_rmlp_pico_rw_256",
+        "gcvit_xxtiny",
+        "twins_pcpvt_small",
+        "coat_tiny",
+        "tiny_vit_5m_224",
+        "beit_base_patch16_224",
+        "eva02_tiny_patch14_224",
+        "hiera_tiny_224",
+    ],
+)
+def test_weight_decay_leaves_out_the_parameters_that_a_model_of_timm_names(name: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    options = make_parameter_options(model, 0.1)
+    named = options.keys() & model.no_weight_decay()
+    assert named
+    assert {key for key in named if options[key].weight_decay} == set()
+
+
+def test_the_networks_of_position_biases_do_not_decay() -> None:
+    """torchvision's models have no list of their own."""
+    with torch.device("meta"):
+        model = torchvision.models.get_model("swin_v2_t")
+    options = make_parameter_options(model, 0.1)
+    networks = {name for name in options if ".cpb_mlp." in name}
+    assert networks
+    assert all(options[name].weight_decay == 0 for name in networks)
+    assert options["features.1.0.mlp.0.weight"].weight_decay == 0.1
+    assert networks <= find_undecayed_names(model)

@@ -65,6 +65,7 @@ _COMMANDS: dict[str, list[str]] = {
     "report": ["report", "RUN"],
     "export": ["export", "RUN", "--format", "safetensors"],
     "resume": ["resume", "RUN"],
+    "resume for longer": ["resume", "RUN", "train.duration=3step"],
     "init_from": ["plan", "init_from=RUN", "model=mlp", "model.hidden=[4]"],
     "ls": ["ls", "RUN"],
 }

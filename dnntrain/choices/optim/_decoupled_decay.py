@@ -29,7 +29,7 @@ def build_decoupled_decay(rate: float, layer_factor: float, pattern: str, contex
     w is d layers before the last one. `pattern` selects weights by name. Raises ConfigError if it
     matches none.
     """
-    weights = WeightSelection(pattern, "optim.weight_decay_parameters")
+    weights = WeightSelection(pattern, "optim.weight_decay_parameters", decayed_only=True)
     decay = DecoupledDecay(rate, layer_factor, weights)
     return Hooks(
         model_transforms=(validate_transform(weights.survey_transform, context),),

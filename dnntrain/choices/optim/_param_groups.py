@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dnntrain.errors import ConfigError
-from dnntrain.nn.weight_selection import is_weight
+from dnntrain.nn.weight_selection import find_undecayed_names, is_weight
 from dnntrain.utils.suggest import find_nearest
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
@@ -68,10 +68,10 @@ def make_parameter_options(
     """Return the options of every parameter of the *whole* `model`, by name.
 
     Weights decay. Vectors do not, because decay of gains and biases only costs accuracy (He et al.,
-    "Bag of tricks", 2019, section 3.1), nor do names that match a pattern of `no_weight_decay`. The
-    learning rate of the block d before the last is multiplied by layer_decay^d (Bao et al., "BEiT",
-    2022). `rules` are applied last; a later rule overrides an earlier one. Their lr_scale
-    multiplies the factor of layer_decay.
+    "Bag of tricks", 2019, section 3.1), nor do names that match a pattern of `no_weight_decay`, nor
+    those that the model itself leaves out. The learning rate of the block d before the last is
+    multiplied by layer_decay^d (Bao et al., "BEiT", 2022). `rules` are applied last; a later rule
+    overrides an earlier one. Their lr_scale multiplies the factor of layer_decay.
 
     Raises ConfigError if a pattern matches no parameter.
     """
@@ -84,10 +84,11 @@ def make_parameter_options(
                 )
     depths, hidden = compute_block_depths(parameters.items()), find_hidden_matrices(model)
     deepest = max(depths.values(), default=0)
-    options_by_name = {}
+    options_by_name, undecayed_names = {}, find_undecayed_names(model)
+    undecayed_names |= {name for name in parameters if any(fnmatchcase(name, pattern) for pattern in no_weight_decay)}
     for name, parameter in parameters.items():
         vector = not is_weight(name, parameter)
-        decay = 0.0 if vector or any(fnmatchcase(name, pattern) for pattern in no_weight_decay) else weight_decay
+        decay = 0.0 if vector or name in undecayed_names else weight_decay
         options = ParameterOptions(layer_decay ** (deepest - depths[name]), decay, vector, name in hidden)
         rule_lr_scale = 1.0
         for rule in rules:
