@@ -1,24 +1,49 @@
-"""Decode the specification of a model from JSON that may be damaged or hostile."""
+"""Write the specification of a model as JSON, and decode it from JSON that may be damaged or hostile."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from dnntrain.protocols import InputSpec, ModelSpec, OutputSpec, TargetKind, TargetSpec
+from dnntrain.protocols import Column, ColumnKind, InputSpec, ModelSpec, OutputSpec, TargetKind, TargetSpec
 
 #: Largest size of an axis, and largest number of values of an image or an output.
 _MAX_SIZE, _MAX_VALUES = 2**20, 2**28
 
 
+def encode_extra_values(spec: ModelSpec) -> dict[str, Any]:
+    """Return the values of a specification that only some tasks and data have, as plain JSON.
+
+    `columns` are those of a table; `target_mean` and `target_std` those of standardized targets.
+    """
+    columns = [
+        {"name": column.name, "kind": column.kind.value, "categories": list(column.categories)}
+        for column in spec.inputs.columns
+    ]
+    moments = {"target_mean": list(spec.targets.mean), "target_std": list(spec.targets.std)}
+    return {**({"columns": columns} if columns else {}), **(moments if spec.targets.std else {})}
+
+
 def decode_model_spec(
-    *, input_shape: Any, mean: Any, std: Any, names: Any, targets: Any, output_name: Any, output_shape: Any
+    *,
+    input_shape: Any,
+    mean: Any,
+    std: Any,
+    names: Any,
+    targets: Any,
+    output_name: Any,
+    output_shape: Any,
+    extra: Mapping[str, Any],
 ) -> ModelSpec:
-    """Return the specification in plain JSON values.
+    """Return the specification in plain JSON values; `extra` has those of `encode_extra_values`.
 
     Raises ValueError, which names the value, if one has the wrong type, length or range.
     """
-    shape = _decode_sizes("the input size", input_shape, length=3)
+    columns = _decode_columns(extra["columns"]) if "columns" in extra else ()
+    shape = _decode_sizes("the input size", input_shape, length=1 if columns else 3)
+    if columns and len(columns) != shape[0]:
+        raise ValueError(f"the input size must be {len(columns)}, the number of columns")
     name_list = _check_list("the class names", names)
     if not all(isinstance(name, str) for name in name_list):
         raise ValueError("the class names must be texts")
@@ -27,15 +52,35 @@ def decode_model_spec(
         raise ValueError(f"targets must be one of {', '.join(kinds)}, not {_shorten(targets)}")
     if not isinstance(output_name, str):
         raise ValueError(f"the name of the output must be a text, not {_shorten(output_name)}")
+    moments: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    if "target_std" in extra:
+        moments = (
+            _decode_numbers("target_mean", extra.get("target_mean"), len(name_list)),
+            _decode_numbers("target_std", extra["target_std"], len(name_list), is_positive=True),
+        )
     return ModelSpec(
         InputSpec(
-            (shape[0], shape[1], shape[2]),
+            shape,
             _decode_numbers("mean", mean, shape[0]),
             _decode_numbers("std", std, shape[0], is_positive=True),
+            columns,
         ),
-        TargetSpec(tuple(name_list), kinds[targets]),
-        OutputSpec(tuple(name_list), _decode_sizes("the output's shape", output_shape), output_name),
+        TargetSpec(tuple(name_list), kinds[targets], *moments),
+        OutputSpec(tuple(name_list), _decode_sizes("the output's shape", output_shape), output_name, *moments),
     )
+
+
+def _decode_columns(value: Any) -> tuple[Column, ...]:
+    kinds = {kind.value: kind for kind in ColumnKind}
+    columns = []
+    for column in _check_list("columns", value):
+        if not isinstance(column, dict) or not isinstance(column.get("name"), str) or column.get("kind") not in kinds:
+            raise ValueError(f"columns must have a name and one of the kinds {', '.join(kinds)}")
+        categories = column.get("categories")
+        if not isinstance(categories, list) or not all(isinstance(category, str) for category in categories):
+            raise ValueError(f"the categories of the column {_shorten(column['name'])} must be texts")
+        columns.append(Column(column["name"], kinds[column["kind"]], tuple(categories)))
+    return tuple(columns)
 
 
 def _decode_sizes(subject: str, value: Any, length: int | None = None) -> tuple[int, ...]:

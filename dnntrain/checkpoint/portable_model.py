@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dnntrain import __version__
 from dnntrain.checkpoint.digests import compute_bytes_digest, compute_file_digest
-from dnntrain.checkpoint.model_spec import decode_model_spec
+from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
 from dnntrain.config.decode import decode_choice
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.cost import build_with_zero_weights
@@ -73,6 +73,7 @@ def save_model(
             "model_args": dict(model_args),
             "norm_args": dict(norm_args or _NO_NORM_ARGS),
             "targets": spec.targets.kind.name.lower(),
+            **encode_extra_values(spec),
             "output": {"name": spec.output.name, "shape": list(spec.output.shape)},
             "sha256": compute_bytes_digest(data),
             **(extra or {}),
@@ -192,6 +193,7 @@ def parse_model_spec(config: Mapping[str, Any]) -> ModelSpec:
         targets=model_info.get("targets"),
         output_name=output.get("name"),
         output_shape=output.get("shape"),
+        extra=model_info,
     )
 
 

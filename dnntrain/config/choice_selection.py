@@ -74,7 +74,8 @@ def select_choices(
     added to `mistakes`; the nearest known choice replaces it for further checks. With
     `make_translator`, the hint for an unknown choice is the line that it means, if there is one.
     """
-    selection = Selection({**_read_root_picks(registry, mistakes), **(saved_picks or {})})
+    root_picks = _read_root_picks(registry, mistakes)
+    selection = Selection({**root_picks, **(saved_picks or {})})
     override_by_group = {override.key: override for override in overrides if override.is_group}
     for group in OVERLAYS:
         if group in override_by_group:
@@ -83,9 +84,12 @@ def select_choices(
         if isinstance(name, str):
             location = override_by_group[group].location if group in override_by_group else format_path(registry.root)
             _apply_overlay(registry, group, name, location, selection, mistakes, parents=())
-    for group, override in override_by_group.items():
-        if group not in OVERLAYS:
-            _apply_group_override(selection.picks, override, mistakes)
+    for groups in (SINGLE, LISTS):
+        if groups == LISTS:
+            _leave_out_unmet_defaults(registry, root_picks, selection)
+        for group, override in override_by_group.items():
+            if group in groups:
+                _apply_group_override(selection.picks, override, mistakes)
     locations = {group: override_by_group[group].location if group in override_by_group else "" for group in GROUPS}
     for group in (*SINGLE, *LISTS):
         _resolve_picks(registry, group, locations[group], selection, mistakes, make_translator)
@@ -104,6 +108,40 @@ def _read_root_picks(registry: Registry, mistakes: list[str]) -> dict[str, Pick]
         ((group, pick),) = entry.items()
         picks[group] = list(pick or ()) if group in LISTS else pick
     return picks
+
+
+def _leave_out_unmet_defaults(registry: Registry, root_picks: Mapping[str, Pick], selection: Selection) -> None:
+    """Leave out the methods of the root's lists whose needs the task or the data does not meet.
+
+    A list that an overlay or a saved configuration sets is left as it is.
+    """
+    features: frozenset[str] = frozenset()
+    for group in _FEATURE_GROUPS:
+        declared = _read_feature_set(registry, group, selection.picks[group], "features")
+        if declared is None:
+            return
+        features |= declared
+    for group in LISTS:
+        names = selection.picks[group]
+        if isinstance(names, list) and names is root_picks[group]:
+            needs = {name: _read_feature_set(registry, group, name, "needs") or frozenset() for name in names}
+            selection.picks[group] = [name for name in names if needs[name] <= features]
+
+
+#: The groups that have features which methods need, and the features of a choice that declares none.
+_FEATURE_GROUPS: dict[str, tuple[str, ...]] = {"task": (), "data": ("DataFeature.IMAGES",)}
+
+
+def _read_feature_set(registry: Registry, group: str, name: Pick, variable: str) -> frozenset[str] | None:
+    """Return a set of features that a choice declares; None if the choice cannot be used."""
+    try:
+        schema = registry.get_choice(group, name).schema if isinstance(name, str) else None
+    except ConfigError:
+        return None
+    if schema is None:
+        return None
+    names = schema.constants.get(variable, _FEATURE_GROUPS.get(group, ()))
+    return frozenset(name for name in names if name.partition(".")[0].endswith("Feature"))
 
 
 def _get_overlay_pick(override: Override, mistakes: list[str]) -> str | None:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 #: (group or "" for the root, key) of the settings that are paths.
-_PATHS = (("", "init_from"), ("data", "root"), ("model", "file"), ("distill", "teacher"), ("distill", "cache_dir"))
+_PATHS = (
+    ("", "init_from"),
+    ("data", "root"),
+    ("data", "file"),
+    ("data", "test_file"),
+    ("model", "file"),
+    ("distill", "teacher"),
+    ("distill", "cache_dir"),
+)
 
 #: Prefixes of a library's model in settings that also accept a path.
 _LIBRARIES = ("torchvision:", "timm:")

@@ -75,8 +75,15 @@ def read_choice_schema(path: Path) -> ChoiceSchema:
         )
     node = choice_nodes[0]
     fields, protocols = _read_fields(node, tree, path), frozenset(_find_protocols(node, tree, path))
-    constants = _read_constants(node, tree, path)
-    return ChoiceSchema(node.name, _get_doc_first_line(node), fields, path, _read_label_key(node), protocols, constants)
+    return ChoiceSchema(
+        node.name,
+        _get_doc_first_line(node),
+        fields,
+        path,
+        _read_label_key(node),
+        protocols,
+        _read_constants(node, tree, path),
+    )
 
 
 def read_class_fields(path: Path, name: str) -> dict[str, FieldSchema]:
@@ -139,6 +146,8 @@ def _read_literal(node: ast.expr) -> Any:
     members: list[ast.expr] = []
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "frozenset" and len(node.args) == 1:
         members = node.args[0].elts if isinstance(node.args[0], ast.Set) else []
+    if ast.unparse(node) == "frozenset()":
+        return ()
     if members and all(isinstance(member, ast.Attribute) for member in members):
         return tuple(ast.unparse(member) for member in members)
     return ast.literal_eval(node)

@@ -13,9 +13,9 @@ from typing import Any
 
 from dnntrain import __version__
 from dnntrain.checkpoint.digests import compute_file_digest
-from dnntrain.checkpoint.model_spec import decode_model_spec
+from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.protocols import ModelSpec
+from dnntrain.protocols import ModelSpec, TargetKind
 from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS
 from dnntrain.utils.files import parse_json, read_bytes, to_strict_json, write_json
 from dnntrain.utils.sealed_json import is_sealed, seal_json
@@ -31,6 +31,9 @@ SCHEMA_VERSION = 1
 #: The key of the manifest inside an ONNX model's metadata, and of the extra file inside a .pt2
 #: archive.
 EMBEDDED_NAME = "dnntrain.json"
+
+#: The key of the names of targets: of other targets, and of classes.
+_NAMES_KEYS = ("target_names", "class_names")
 
 _EXPORT_AGAIN_HINT = "export it again with: dnntrain export RUN"
 
@@ -57,6 +60,15 @@ class Manifest:
         mode = data.get("resize") if isinstance(data, Mapping) else None
         return RESIZE_DESCRIPTIONS.get(str(mode), RESIZE_DESCRIPTIONS["crop"])
 
+    @property
+    def _preprocessing_text(self) -> str:
+        if self.spec.inputs.columns:
+            return (
+                "number: (value - mean) / std, 0 if missing; category: its place in categories from 1 on, 0 if missing "
+                "or unknown; missing: 1 if the number of that name is missing, else 0"
+            )
+        return f"upright by EXIF; RGB or gray on black; {self._resize_text}; (pixel / 255 - mean) / std"
+
     def as_json(self) -> dict[str, Any]:
         """Return the manifest as strict JSON, with the checksum of its values."""
         inputs, output = self.spec.inputs, self.spec.output
@@ -66,16 +78,16 @@ class Manifest:
                 "schema": SCHEMA_VERSION,
                 "dnntrain": __version__,
                 "format": self.format,
-                "class_names": self.spec.targets.names,
+                _NAMES_KEYS[self.spec.targets.kind is TargetKind.CLASS]: self.spec.targets.names,
                 "targets": self.spec.targets.kind.name.lower(),
+                **encode_extra_values(self.spec),
                 "input": {
-                    "name": "images",
+                    "name": inputs.name,
                     "dtype": "float32",
                     "shape": [batch, *inputs.shape],
                     "mean": inputs.mean,
                     "std": inputs.std,
-                    "preprocessing": f"upright by EXIF; RGB or gray on black; {self._resize_text}; "
-                    "(pixel / 255 - mean) / std",
+                    "preprocessing": self._preprocessing_text,
                 },
                 "output": {"name": output.name, "dtype": "float32", "shape": [batch, *output.shape]},
                 "config": dict(self.config),
@@ -118,10 +130,11 @@ def parse_manifest(text: str | bytes, path: Path) -> Manifest:
                 input_shape=input_spec["shape"][1:],
                 mean=input_spec["mean"],
                 std=input_spec["std"],
-                names=value["class_names"],
+                names=value.get("class_names", value.get("target_names")),
                 targets=value["targets"],
                 output_name=output["name"],
                 output_shape=output["shape"][1:],
+                extra=value,
             ),
             config=dict(value["config"]),
             files={str(name): str(digest) for name, digest in value["files"].items()},

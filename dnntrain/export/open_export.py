@@ -13,6 +13,7 @@ from dnntrain.export import onnx_files
 from dnntrain.export.formats import Runner, check_installed, get_format
 from dnntrain.export.manifest import EMBEDDED_NAME, MANIFEST_NAME, Manifest, parse_manifest, read_manifest, verify_files
 from dnntrain.export.options import read_fixed_batch, run_in_fixed_batches
+from dnntrain.export.rescale import standardize_outputs
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ExportHandle:
             )
 
     def load(self, device: str, *, trust: bool) -> Runner:
-        """Return the model as a function of inputs [n, …].
+        """Return the model as a function of inputs [n, …], whose outputs are those of the network.
 
         This runs the code of the export if its format is a program, which needs `trust`.
         """
@@ -51,7 +52,8 @@ class ExportHandle:
         check_installed(export_format)
         run = export_format.load(self.file or self.folder, self.manifest, device)
         batch = read_fixed_batch(self.manifest.details, self.folder)
-        return run if batch is None else run_in_fixed_batches(run, batch)
+        run = run if batch is None else run_in_fixed_batches(run, batch)
+        return run if export_format.builds_model else standardize_outputs(run, self.manifest.spec.output)
 
 
 class RunnerModule(nn.Module):

@@ -10,7 +10,7 @@ import torch
 
 from dnntrain.errors import CheckpointError
 from dnntrain.export.formats import Runner
-from dnntrain.protocols import Batch, Metric, Task
+from dnntrain.protocols import Batch, Metric, ModelSpec, Task
 
 #: The smallest share of examples for which an exact format must agree with its source.
 MIN_AGREEMENT = 0.999
@@ -48,12 +48,14 @@ class Parity:
 
 
 @torch.no_grad()
-def measure_parity(task: Task, part: str, batches: Iterable[Batch], source: Runner, export: Runner) -> Parity:
+def measure_parity(
+    task: Task, spec: ModelSpec, part: str, batches: Iterable[Batch], source: Runner, export: Runner
+) -> Parity:
     """Compare both on `batches`.
 
     Raises CheckpointError if the export's outputs are not finite or of another shape.
     """
-    metric = task.list_metrics()[0]
+    metric = task.list_metrics(spec)[0]
     error = scale = 0.0
     examples = agreements = 0
     sums, source_sums = [0.0] * metric.width, [0.0] * metric.width

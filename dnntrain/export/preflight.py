@@ -84,12 +84,12 @@ def check_image_counts(quant: QuantChoice, name: str, num_training: int, num_com
     num_needed = quant.calibration_batch_size if quant.needs_calibration else 0
     if num_training < num_needed:
         raise DataError(
-            f"quant={name}: calibration needs {num_needed} training images, but there are {num_training}",
+            f"quant={name}: calibration needs {num_needed} training examples, but there are {num_training}",
             f"use quant.calibration_batch_size={max(num_training, 1)}, or quant=none",
         )
     if not num_compared:
         raise DataError(
-            f"quant={name}: there is no image to compare the integers with the trained model on",
+            f"quant={name}: there is no example to compare the integers with the trained model on",
             "set data.val_fraction=0.1",
         )
 

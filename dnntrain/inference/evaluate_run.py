@@ -17,9 +17,10 @@ from dnntrain.inference.load import LoadedModel, load_model
 from dnntrain.inference.option_values import SPLITS
 from dnntrain.inference.run_args import get_given_keys
 from dnntrain.input.pipeline import read_evaluation_batches
+from dnntrain.input.row_source import match_columns, match_numbers
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import limit_examples, prepare_data
-from dnntrain.protocols import Batch
+from dnntrain.protocols import Batch, TargetKind
 from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.messages import say_once, warn_user
 from dnntrain.utils.rng import Index, Key
@@ -78,13 +79,18 @@ def load_data_splits(loaded_model: LoadedModel, renames: Mapping[str, str] | Non
     """
     config, spec = loaded_model.config, loaded_model.spec
     dataset = config.data.build()
-    if dataset.inputs.shape != spec.inputs.shape or dataset.targets.kind != spec.targets.kind:
+    is_other_shape = not spec.inputs.columns and dataset.inputs.shape != spec.inputs.shape
+    if is_other_shape or dataset.inputs.kind != spec.inputs.kind or dataset.targets.kind != spec.targets.kind:
         raise DataError(
             f"the data set has {dataset.targets.describe()} of {dataset.inputs.shape}, "
             f"the model {spec.targets.describe()} of {spec.inputs.shape}",
             "evaluate on data of the same form",
         )
-    dataset = match_classes(dataset, spec.targets, renames or {})
+    dataset = match_columns(dataset, spec.inputs)
+    if spec.targets.kind is TargetKind.NUMBERS:
+        dataset = match_numbers(dataset, spec.targets)
+    else:
+        dataset = match_classes(dataset, spec.targets, renames or {})
     data = prepare_data(config, dataset)
     first = len(dataset.train)
     everything = limit_examples(

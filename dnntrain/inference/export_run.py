@@ -35,6 +35,7 @@ from dnntrain.export.manifest import Manifest, check_target, read_manifest, writ
 from dnntrain.export.open_export import open_export
 from dnntrain.export.options import NO_OPTIONS, ExportOptions, HalfModel, repeat_examples
 from dnntrain.export.parity import MIN_AGREEMENT, Parity, measure_parity
+from dnntrain.export.rescale import rescale_outputs
 from dnntrain.inference.evaluate_run import DataSplit, load_data_splits
 from dnntrain.inference.load import LoadedModel, select_export_config
 from dnntrain.protocols import Batch, QuantChoice
@@ -105,7 +106,7 @@ class ExportSource:
         num_examples = batches * batch_size
         if len(split.index) < batch_size:
             raise DataError(
-                f"calibration needs {batch_size} training images, but there are {len(split.index)}",
+                f"calibration needs {batch_size} training examples, but there are {len(split.index)}",
                 f"use quant.calibration_batch_size={max(len(split.index), 1)}, or the data that the run was trained on",
             )
         indices = Key(self.loaded_model.config.seed, "calibration").permutation(split.index)[:num_examples]
@@ -153,10 +154,12 @@ def write_export(
         batches = subject.make_calibration_batches(quant.calibration_batches, quant.calibration_batch_size)
         calibration_batches = CalibrationBatches(batches, say)
         estimate = format_seconds(estimate_calibration_s(subject.loaded_model.model, batches))
-        say(f"calibrating on {len(batches)} batches of training images: about {estimate}")
+        say(f"calibrating on {len(batches)} batches of training examples: about {estimate}")
     source_model = subject.select_source(quant)
+    spec = source_model.spec
+    model = source_model.model if export_format.builds_model else rescale_outputs(source_model.model, spec.output)
     source = ExportRequest(
-        HalfModel(copy.deepcopy(source_model.model)) if options.half else source_model.model,
+        HalfModel(copy.deepcopy(model)) if options.half else model,
         replace(subject.make_card(), format=export_format.name, details=options.as_json()),
         repeat_examples(next(subject.iter_samples()).inputs, options.batch or 2),
         calibration_batches,
@@ -171,6 +174,7 @@ def write_export(
         run = open_export(folder).load(device, trust=True)
         parity = measure_parity(
             source_model.config.task,
+            spec,
             subject.parity_split.name,
             subject.iter_samples(),
             source_model.compute_outputs,

@@ -115,7 +115,7 @@ def _check_output(config: RunConfig, spec: ModelSpec, file: Path) -> None:
         )
 
 
-def _add_rounding(model: nn.Module, shape: tuple[int, int, int], ranges: Any, path: Path) -> nn.Module:
+def _add_rounding(model: nn.Module, shape: tuple[int, ...], ranges: Any, path: Path) -> nn.Module:
     """Return `model` with the integer rounding that it was trained with."""
     try:
         return apply_ranges(model, shape, ranges)

@@ -1,4 +1,4 @@
-"""Predict classes for image files: worker processes decode them, the model computes batches."""
+"""Predict for image files, which worker processes decode, or for the rows of tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dnntrain.errors import DataError
 from dnntrain.input.image_files import decode_in_batches
 from dnntrain.input.image_paths import find_image_files
+from dnntrain.protocols import ColumnKind
 from dnntrain.utils.hardware import count_cores
 
 if TYPE_CHECKING:
@@ -37,25 +38,27 @@ def predict_files(
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a prediction for each image file, in the order given.
+    """Yield a prediction for each image file, or for each row of each table, in the order given.
 
-    A prediction is {"path", "class", "probability", "top": [[class, probability] …]}. `path` is a
-    run or an export. If a file cannot be read, `on_error(file, DataError)` is called and the file
+    A prediction is {"path", …} with the values of `Task.format_predictions`: for classes "class",
+    "probability" and "top": [[class, probability] …]. Those of a table also have "row", from 1 on.
+    `path` is a run or an export. If a file cannot be read, `on_error(file, DataError)` is called and the file
     is skipped; without `on_error` the error is raised. `workers` None: one for each core, none for
     few files. `progress(done, total)` is called after each batch.
     """
     from dnntrain.inference.load import load_model
 
     loaded_model = load_model(path, overrides, trust)
+    if loaded_model.spec.inputs.columns:
+        yield from _predict_tables(loaded_model, images, top, on_error, batch_size)
+        return
     files = find_image_files(images)
     if workers is None:
         workers = 0 if len(files) < _MIN_FILES_FOR_WORKERS else count_cores()
     done, inputs = 0, loaded_model.spec.inputs
     for batch in decode_in_batches(
         files,
-        inputs.shape,
-        inputs.mean,
-        inputs.std,
+        inputs,
         batch_size=batch_size,
         workers=workers,
         reading=loaded_model.config.data.reading,
@@ -70,6 +73,34 @@ def predict_files(
         done += len(batch.files) + len(batch.failures)
         if progress is not None:
             progress(done, len(files))
+
+
+def _predict_tables(
+    loaded_model: LoadedModel, files: Sequence[Path], top: int, on_error: ErrorCallback | None, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    import torch
+
+    from dnntrain.input.normalize import make_normalizer
+    from dnntrain.input.table_columns import encode_rows
+    from dnntrain.input.table_file import read_table
+
+    inputs = loaded_model.spec.inputs
+    texts = [column.name for column in inputs.columns if column.kind is ColumnKind.CATEGORY]
+    normalize = make_normalizer(inputs, "cpu", channels_last=False)
+    for file in files:
+        try:
+            rows = torch.from_numpy(encode_rows(read_table(file, texts), inputs.columns))
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(file, error)
+            continue
+        number = 0
+        for part in rows.split(batch_size):
+            outputs = loaded_model.compute_outputs(normalize(part, torch.empty_like(part)))
+            for row in loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top):
+                number += 1
+                yield {"path": str(file), "row": number, **row}
 
 
 def _make_rows(loaded_model: LoadedModel, files: Sequence[Path], inputs: Tensor, top: int) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,10 +29,10 @@ def write_predictions(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Write a row for each readable image to `stream`, and list the unreadable ones on stderr.
+    """Write a row for each prediction to `stream`, and list unreadable files on stderr.
 
-    `top`: number of classes for each image; None: 1 in CSV, 5 in JSON. `options` are the arguments
-    of `predict_files`. Raises DataError if no image could be read.
+    `top`: number of classes for each example; None: 1 in CSV, 5 in JSON. `options` are the arguments
+    of `predict_files`. Raises DataError if no file could be read.
     """
     unreadable: list[DataError] = []
     progress = _ProgressPrinter(quiet)
@@ -45,10 +45,10 @@ def write_predictions(
         if output_format == "jsonl":
             print(json.dumps(row), file=stream)
         else:
+            cells = _list_cells(row)
             if not rows:
-                stream.write(format_csv_line(["path", *_make_header(len(row["top"]))]))
-            cells = [value for name, share in row["top"] for value in (clean(name), share)]
-            stream.write(format_csv_line([clean(row["path"]), *cells]))
+                stream.write(format_csv_line(list(cells)))
+            stream.write(format_csv_line([clean(cell) if isinstance(cell, str) else cell for cell in cells.values()]))
         rows += 1
     progress.end_line()
     if unreadable:
@@ -59,10 +59,15 @@ def write_predictions(
         raise DataError(f"none of {len(unreadable)} files could be read; the first: {unreadable[0].message}")
 
 
-def _make_header(num_classes: int) -> list[str]:
-    """Return class, probability, class_2, probability_2 …"""
-    suffixes = ["", *(f"_{number}" for number in range(2, num_classes + 1))]
-    return [f"{name}{suffix}" for suffix in suffixes for name in ("class", "probability")]
+def _list_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a prediction as cells by column: the candidates of a class are class, probability, class_2 …"""
+    if "top" not in row:
+        return dict(row)
+    cells = {name: row[name] for name in ("path", "row") if name in row}
+    for number, (name, share) in enumerate(row["top"], 1):
+        suffix = "" if number == 1 else f"_{number}"
+        cells |= {f"class{suffix}": name, f"probability{suffix}": share}
+    return cells
 
 
 class _ProgressPrinter:

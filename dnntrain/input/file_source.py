@@ -58,7 +58,7 @@ class FileSource:
     def read(self, index: int) -> Tensor:
         return decode_image(self.paths[index], self.channels, self.size, self.reading)
 
-    def get_resident_images(self) -> Tensor | None:
+    def get_resident_inputs(self) -> Tensor | None:
         """Return all images as channels-last bytes, or None.
 
         Skipped images are black and listed in `failures`.

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from dnntrain.input.augment import NO_AUGMENTATION
 from dnntrain.input.decode import decode_image
-from dnntrain.input.normalize import Normalizer
+from dnntrain.input.normalize import make_normalizer
 from dnntrain.input.reader import Reader, Request
 from dnntrain.input.streaming import read_ahead
+from dnntrain.protocols import InputSpec
 from dnntrain.protocols.image_reading import ImageReading
 
 _PLAIN = ImageReading()
@@ -42,7 +43,7 @@ class UnlabeledFileSource:
         channels, height, width = self.shape
         return decode_image(self.files[index], channels, (height, width), self.reading)
 
-    def get_resident_images(self) -> None:
+    def get_resident_inputs(self) -> None:
         return None
 
     def describe(self, index: int) -> str:
@@ -62,9 +63,7 @@ class DecodedBatch(NamedTuple):
 
 def decode_in_batches(
     files: Sequence[Path],
-    input_shape: tuple[int, int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    inputs: InputSpec,
     *,
     batch_size: int,
     workers: int,
@@ -75,14 +74,15 @@ def decode_in_batches(
     `workers` processes decode them (0: this one). `reading` is that of the data
     that the model was trained on.
     """
-    source = UnlabeledFileSource(files, input_shape, reading)
+    channels, height, width = input_shape = inputs.shape
+    source = UnlabeledFileSource(files, (channels, height, width), reading)
     reader = Reader(source, NO_AUGMENTATION, 0, True, candidates=None, training=False)
     index = np.arange(len(files))
     requests = [
         Request(index[start : start + batch_size], index[start : start + batch_size], 0)
         for start in range(0, len(files), batch_size)
     ]
-    normalize = Normalizer(input_shape, mean, std, "cpu", channels_last=False)
+    normalize = make_normalizer(inputs, "cpu", channels_last=False)
     batch_bytes = min(batch_size, len(files)) * math.prod(input_shape)
     with closing(read_ahead(reader, requests, workers, "cpu", batch_bytes, "--workers ")) as replies:
         for reply in replies:

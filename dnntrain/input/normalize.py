@@ -1,9 +1,32 @@
-"""Convert bytes to floats: (value / 255 - mean) / std for each channel."""
+"""Normalize inputs: pixels as (value / 255 - mean) / std, numbers of a row as (value - mean) / std."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from dnntrain.protocols import InputSpec
+
+
+def make_normalizer(inputs: InputSpec, device: str, channels_last: bool) -> Normalizer | RowNormalizer:
+    """Return the function that converts stored inputs of this form to those of a model."""
+    if inputs.columns:
+        return RowNormalizer(inputs, device)
+    channels, height, width = inputs.shape
+    return Normalizer((channels, height, width), inputs.mean, inputs.std, device, channels_last)
+
+
+class RowNormalizer:
+    """Converts rows of numbers, float32 [n, columns]. A missing number becomes 0, the mean."""
+
+    def __init__(self, inputs: InputSpec, device: str) -> None:
+        self.shape = inputs.shape
+        self.shift = torch.tensor(inputs.mean, device=device)
+        self.scale = torch.tensor([1.0 / value for value in inputs.std], device=device)
+
+    def __call__(self, rows: Tensor, out: Tensor) -> Tensor:
+        """Normalize `rows` [n, columns] into the memory of `out` [n, columns], and return it."""
+        return out.copy_(rows).sub_(self.shift).mul_(self.scale).nan_to_num_(0.0)
 
 
 class Normalizer:

@@ -10,7 +10,7 @@ import torch
 
 from dnntrain.errors import DataError
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation
-from dnntrain.input.normalize import Normalizer
+from dnntrain.input.normalize import make_normalizer
 from dnntrain.input.resident import Gatherer, ResidentPipeline
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules
 from dnntrain.input.source import DataSet, Source
@@ -96,7 +96,7 @@ def build_pipeline(
         timetable.drop_last,
     )
     schedules = BatchSchedules(schedule, timetable)
-    normalize = Normalizer(dataset.inputs.shape, dataset.inputs.mean, dataset.inputs.std, device, channels_last)
+    normalize = make_normalizer(dataset.inputs, device, channels_last)
     source = dataset.train
     if is_resident(options, source, device):
         return ResidentPipeline(
@@ -124,18 +124,18 @@ def is_resident(options: DataChoice, source: Source, device: str) -> bool:
     """
     if options.pipeline == "streaming":
         return False
-    images = source.get_resident_images()
-    if images is None:
+    inputs = source.get_resident_inputs()
+    if inputs is None:
         if options.pipeline == "resident":
             raise DataError(
                 "data.pipeline=resident does not support images that are cropped or read again each time",
                 "use data.pipeline=streaming, or data.random_resized_crop=false",
             )
         return False
-    if options.pipeline == "resident" or not device.startswith("cuda"):
+    if options.pipeline == "resident" or inputs.ndim == 2 or not device.startswith("cuda"):
         return True
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    return images.nbytes * 2 < free_bytes
+    return inputs.nbytes * 2 < free_bytes
 
 
 def read_evaluation_batches(
@@ -154,10 +154,10 @@ def read_evaluation_batches(
     Each example comes exactly once over all ranks. `batch_size` is the size per rank. Unreadable
     examples are skipped with `data.on_error=skip`.
     """
-    normalize = Normalizer(dataset.inputs.shape, dataset.inputs.mean, dataset.inputs.std, device, channels_last)
+    normalize = make_normalizer(dataset.inputs, device, channels_last)
     positions = np.arange(len(indices) * world.rank // world.size, len(indices) * (world.rank + 1) // world.size)
     position_chunks = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
-    if source.get_resident_images() is None:
+    if source.get_resident_inputs() is None:
         from dnntrain.input.streaming import stream_batches
 
         yield from stream_batches(options, source, indices, position_chunks, normalize, device, world.size)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation, RowAugmenter
-from dnntrain.input.normalize import Normalizer
+from dnntrain.input.normalize import Normalizer, RowNormalizer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules, PositionRange
-from dnntrain.input.source import Source
+from dnntrain.input.source import Source, make_targets
 from dnntrain.input.unreadable import replace_unreadable
 from dnntrain.protocols import Batch, BatchTransform, ImageTransform, StepBatch
 from dnntrain.utils.rng import Index, Key, make_rng_index
@@ -25,38 +25,38 @@ CHUNK_BYTES = 4 * 2**20
 _DEVICE_COPIES: WeakKeyDictionary[Source, dict[str, Tensor]] = WeakKeyDictionary()
 
 
-def get_device_images(source: Source, device: str) -> Tensor:
-    """Return the source's bytes on `device`.
+def get_device_inputs(source: Source, device: str) -> Tensor:
+    """Return the source's inputs on `device`.
 
     They are copied once and shared by training and evaluation.
     """
-    images = source.get_resident_images()
-    assert images is not None, "a source that is streamed has no resident images"
+    inputs = source.get_resident_inputs()
+    assert inputs is not None, "a source that is streamed has no resident inputs"
     if device == "cpu":
-        return images
+        return inputs
     copies = _DEVICE_COPIES.setdefault(source, {})
     if device not in copies:
-        copies[device] = images.to(device)
+        copies[device] = inputs.to(device)
     return copies[device]
 
 
 class Gatherer:
-    """Gathers examples by number from resident bytes as normalized float images."""
+    """Gathers examples by number from resident inputs, and normalizes them."""
 
     def __init__(
         self,
         source: Source,
-        normalize: Normalizer,
+        normalize: Normalizer | RowNormalizer,
         device: str,
         augmentation: Augmentation = NO_AUGMENTATION,
         image_transforms: Sequence[ImageTransform] = (),
     ) -> None:
-        images = get_device_images(source, device)
-        _, channels, height, width = images.shape
+        inputs = get_device_inputs(source, device)
+        channels, height, width = inputs.shape[1:] if inputs.ndim == 4 else (0, 0, 0)
         # ArraySource keeps the channels of a pixel side by side, so that an image is one row of
         # bytes.
-        self.rows = images.permute(0, 2, 3, 1).view(len(images), -1)
-        self.labels = torch.from_numpy(source.labels).to(device)
+        self.rows = inputs.permute(0, 2, 3, 1).view(len(inputs), -1) if inputs.ndim == 4 else inputs
+        self.labels = make_targets(source.labels).to(device)
         self.normalize = normalize
         self.augment = RowAugmenter(augmentation, height, width, channels, device) if augmentation else None
         self.image_transforms = image_transforms
@@ -65,10 +65,10 @@ class Gatherer:
         self._buffers = Buffers()
 
     def __call__(self, index: Index, key: Key, copy: Index | None = None) -> tuple[Tensor, Tensor]:
-        """Return (images float32 [n, c, h, w], targets int64 [n]) of the examples `index`.
+        """Return (inputs float32 [n, …], targets [n, …]) of the examples `index`.
 
         Each copy `copy` [n] of an example is augmented separately. The second call after this one
-        overwrites the images.
+        overwrites the inputs.
         """
         device_index = torch.from_numpy(index).to(self._device)
         rows = torch.index_select(self.rows, 0, device_index, out=self._buffers.get_bytes(len(index), self.rows))
@@ -92,9 +92,9 @@ class Buffers:
     _floats: list[Tensor] = field(default_factory=list)
 
     def get_bytes(self, count: int, rows: Tensor) -> Tensor:
-        """Return uint8 [count, width of `rows`], on the device of `rows`."""
+        """Return [count, width of `rows`] of the dtype and on the device of `rows`."""
         if self._bytes is None or len(self._bytes) < count:
-            self._bytes = torch.empty(count, rows.shape[1], dtype=torch.uint8, device=rows.device)
+            self._bytes = torch.empty(count, rows.shape[1], dtype=rows.dtype, device=rows.device)
         return self._bytes[:count]
 
     def get_floats(self, rows: Tensor) -> Tensor:

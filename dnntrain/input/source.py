@@ -1,4 +1,4 @@
-"""Define data sets of labeled images, read one by one or held in memory as bytes."""
+"""Define data sets of labeled examples, read one by one or held in memory."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """The labeled images of one split.
+    """The labeled examples of one split.
 
-    labels    int64 [n], class indices
+    labels    int64 [n] class indices, or floating point [n, …] values of targets
     keys      a name of each example that other examples do not change, such as its path; None: its number
     failures  examples that could not be read so far, with the reason; stays empty if such an example is an error
     """
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     keys: Sequence[str] | None
     failures: dict[int, str]
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Tensor:
-        """Return one image at input size: uint8 [channels, height, width].
+        """Return one image at input size, uint8 [channels, height, width], or one row, float32 [columns].
 
         Raises DataError naming the file.
         """
         ...
 
-    def get_resident_images(self) -> Tensor | None:
-        """Return all images in host memory, uint8 [n, channels, height, width].
+    def get_resident_inputs(self) -> Tensor | None:
+        """Return all inputs in host memory: images uint8 [n, channels, height, width], or rows float32 [n, columns].
 
-        Returns None if images must be read one by one.
+        Returns None if inputs must be read one by one.
         """
         ...
 
@@ -84,7 +84,7 @@ class ArraySource:
         self.images = (
             images.contiguous(memory_format=torch.channels_last) if images.shape[1] > 1 else images.contiguous()
         )
-        self.labels = labels
+        self.labels: NDArray[Any] = labels
         self.keys: Sequence[str] | None = None
         self.failures: dict[int, str] = {}
         self.name = name
@@ -95,11 +95,19 @@ class ArraySource:
     def read(self, index: int) -> Tensor:
         return self.images[index]
 
-    def get_resident_images(self) -> Tensor:
+    def get_resident_inputs(self) -> Tensor:
         return self.images
 
     def describe(self, index: int) -> str:
         return f"{self.name} {index}"
+
+
+def make_targets(labels: NDArray[Any]) -> Tensor:
+    """Return labels as the targets of a batch: int64 class indices, or float32 values."""
+    import torch
+
+    targets = torch.from_numpy(labels)
+    return targets.float() if targets.is_floating_point() else targets
 
 
 def validate_labels(labels: NDArray[Any], num_classes: int, location: str) -> NDArray[np.int64]:

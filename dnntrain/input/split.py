@@ -17,12 +17,14 @@ def split_validation(source: Source, val_fraction: float, seed: int) -> tuple[In
     """Return (train, val) indices of the training split, each sorted.
 
     The names of the examples decide if they have any, so that other examples change nothing.
-    Otherwise the split is stratified by class. Both are keyed by `seed`.
+    Otherwise the split is stratified by class, if targets are classes. Both are keyed by `seed`.
     """
     key = Key(seed, "validation")
+    is_class = source.labels.dtype.kind == "i"
+    classes = source.labels if is_class else np.zeros(len(source.labels), np.int64)
     if source.keys is None:
-        return hold_out_examples(source.labels, round(val_fraction * len(source.labels)), key)
-    return hold_out_by_name(source.keys, source.labels, val_fraction, key)
+        return hold_out_examples(classes, round(val_fraction * len(classes)), key)
+    return hold_out_by_name(source.keys, classes, val_fraction, key)
 
 
 def hold_out_by_name(names: Sequence[str], labels: NDArray[np.int64], fraction: float, key: Key) -> tuple[Index, Index]:

@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, Sampler
 
 from dnntrain.errors import DataError, make_exit_error
 from dnntrain.input.augment import NO_AUGMENTATION
-from dnntrain.input.normalize import Normalizer
+from dnntrain.input.normalize import Normalizer, RowNormalizer
 from dnntrain.input.reader import Reader, Reply, Request
 from dnntrain.input.sampler import BatchSchedules
 from dnntrain.input.shared_memory import check_shared_memory
-from dnntrain.input.source import Source
+from dnntrain.input.source import Source, make_targets
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols import Batch, BatchTransform, DataChoice, StepBatch
 from dnntrain.utils.explain_error import make_full_error
@@ -57,7 +57,7 @@ class StreamingPipeline:
         self,
         reader: Reader,
         schedules: BatchSchedules,
-        normalize: Normalizer,
+        normalize: Normalizer | RowNormalizer,
         workers: int | None,
         device: str,
         transforms: Sequence[BatchTransform],
@@ -121,7 +121,7 @@ class StreamingPipeline:
 class Receiver:
     """Converts the reply of a worker into a batch on the device."""
 
-    def __init__(self, source: Source, normalize: Normalizer, device: str) -> None:
+    def __init__(self, source: Source, normalize: Normalizer | RowNormalizer, device: str) -> None:
         self._source = source
         self._normalize = normalize
         self._device = device
@@ -132,7 +132,7 @@ class Receiver:
             check_failure_limit(self._source.failures, len(self._source))
         rows = reply.rows if len(reply.rows) else reply.rows.new_empty(0, math.prod(self._normalize.shape))
         rows = rows.to(self._device, non_blocking=True)
-        targets = torch.from_numpy(self._source.labels[reply.examples]).to(self._device, non_blocking=True)
+        targets = make_targets(self._source.labels[reply.examples]).to(self._device, non_blocking=True)
         images = self._normalize(rows, torch.empty(rows.shape, dtype=torch.float32, device=self._device))
         return Batch(images, targets, reply.examples, reply.positions, reply.epoch, copy_index=reply.copies)
 
@@ -165,7 +165,7 @@ def stream_batches(
     source: Source,
     indices: Index,
     position_chunks: Sequence[Index],
-    normalize: Normalizer,
+    normalize: Normalizer | RowNormalizer,
     device: str,
     ranks: int,
 ) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Describe the shape of a classifier: number of classes and size of one image."""
+"""Describe the shape of a model: number of outputs and size of one input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import ModelSpec
+from dnntrain.protocols import Column, ModelSpec
 
 #: Names of the last layer in models of torchvision and of users, and in the models of this package.
 _HEAD_NAMES = ("head", "fc", "classifier", "heads")
@@ -15,21 +15,30 @@ _HEAD_NAMES = ("head", "fc", "classifier", "heads")
 
 @dataclass(frozen=True)
 class ModelShape:
-    """`num_classes` outputs for images of [channels, height, width]."""
+    """`num_classes` outputs for images of [channels, height, width], or for rows of `columns`.
+
+    A row counts as an image of 1×1 pixels with a channel for each column.
+    """
 
     num_classes: int
     channels: int
-    height: int
-    width: int
+    height: int = 1
+    width: int = 1
+    columns: tuple[Column, ...] = ()
 
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> ModelShape:
-        """Return the shape of a model that takes images and has one output per class."""
-        return cls(spec.output.size, *spec.inputs.shape)
+        """Return the shape of a model for such inputs and outputs."""
+        return cls(spec.output.size, *spec.inputs.shape, columns=spec.inputs.columns)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input: (channels, height, width), or (columns,)."""
+        return (self.channels,) if self.columns else (self.channels, self.height, self.width)
 
     @property
     def num_inputs(self) -> int:
-        """Numbers in one image."""
+        """Numbers in one input."""
         return self.channels * self.height * self.width
 
     def check_min_size(self, model: str, min_size: int) -> None:

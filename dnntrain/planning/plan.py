@@ -52,8 +52,10 @@ class DataFacts:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the uint8 images in memory: all splits if the data is resident, else 0."""
-        return (self.train + self.val + self.test) * math.prod(self.spec.inputs.shape) if self.resident else 0
+        """Bytes of the inputs in memory: all splits if the data is resident, else 0."""
+        inputs = self.spec.inputs
+        size_bytes = inputs.bytes_per_value * math.prod(inputs.shape)
+        return (self.train + self.val + self.test) * size_bytes if self.resident else 0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,15 @@ from __future__ import annotations
 
 from dnntrain.protocols.choice import Choice, Claim, Method, Refusal, Role, RunFacts
 from dnntrain.protocols.context import BuildContext, Collectives, LateCollectives, SingleProcess, TrainerHandles
+from dnntrain.protocols.data_spec import (
+    Column,
+    ColumnKind,
+    DataFeature,
+    InputKind,
+    InputSpec,
+    TargetKind,
+    TargetSpec,
+)
 from dnntrain.protocols.groups import (
     AugmentChoice,
     AverageChoice,
@@ -73,14 +82,11 @@ from dnntrain.protocols.step_guard import Action, Alarm, StepGuard, StepStats, S
 from dnntrain.protocols.task import (
     LOSS,
     DescribeExample,
-    InputSpec,
     Metric,
     MetricInfo,
     ModelSpec,
     OutputSpec,
     Predictions,
-    TargetKind,
-    TargetSpec,
     Task,
     TaskFeature,
     find_metric,
@@ -101,8 +107,11 @@ __all__ = [
     "Choice",
     "Claim",
     "Collectives",
+    "Column",
+    "ColumnKind",
     "ComputeGradients",
     "DataChoice",
+    "DataFeature",
     "DescribeExample",
     "DeviceDemand",
     "DistillChoice",
@@ -112,6 +121,7 @@ __all__ = [
     "GradientTransform",
     "Hooks",
     "ImageTransform",
+    "InputKind",
     "InputSpec",
     "LateCollectives",
     "LaunchChoice",

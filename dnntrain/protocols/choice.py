@@ -19,6 +19,7 @@ from dnntrain.protocols.method_checks import check_results_of
 if TYPE_CHECKING:
     from dnntrain.distributed.parallel_dims import ParallelDims
     from dnntrain.protocols.context import BuildContext
+    from dnntrain.protocols.data_spec import DataFeature
     from dnntrain.protocols.hooks import Hooks
     from dnntrain.protocols.task import TaskFeature
     from dnntrain.utils.hardware import Hardware
@@ -144,9 +145,10 @@ class Choice:
 class Method(Choice):
     """A choice that returns hooks for the trainer.
 
-    needs             properties of the layout and of the task that the method needs; the plan
-                      reports those that are missing, before torch is imported if `needs` is a class
-                      variable of the form frozenset({LayoutRequirement.WHOLE_MODEL})
+    needs             properties of the layout, of the task and of the data that the method needs; the
+                      plan reports those that are missing, before torch is imported if `needs` is a
+                      class variable of the form frozenset({LayoutRequirement.WHOLE_MODEL}). A default
+                      method of the root configuration with such needs is left out if they are missing
     example_relation  "mixes" or "relates" if the method mixes or relates the examples of a block
                       (data.mix_block_size), so that no layout may cut a block; else empty
     uses_validation   whether the method reads evaluations of the validation split
@@ -156,7 +158,7 @@ class Method(Choice):
     uses_validation: ClassVar[bool] = False
 
     @property
-    def needs(self) -> frozenset[LayoutRequirement | TaskFeature]:
+    def needs(self) -> frozenset[LayoutRequirement | TaskFeature | DataFeature]:
         return frozenset()
 
     def build(self, context: BuildContext) -> Hooks:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from dnntrain.protocols.choice import Choice, Claim, Method, Role
 from dnntrain.protocols.context import Collectives, SingleProcess
+from dnntrain.protocols.data_spec import DataFeature, InputKind
 from dnntrain.protocols.hook_types import LayoutRequirement, ScheduledParam
 from dnntrain.protocols.hooks import Hooks
 from dnntrain.protocols.image_reading import ImageReading
@@ -41,8 +42,12 @@ class DataChoice(Choice):
     varies_images   whether reading changes training images at random
     reading         how image files become inputs
     default_crop_padding, default_flip_probability  the values of augment=[crop,flip] for this data unless they are set
+    input_kind      kind of the inputs
+    features        properties that methods may need
     """
 
+    input_kind: ClassVar[InputKind] = InputKind.IMAGES
+    features: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
     val_fraction: float = 0.1
     pipeline: str = "auto"
     num_workers: int | None = None
@@ -80,9 +85,12 @@ class ModelChoice(Choice):
     has_convolutions  whether it has convolutions, whatever the options; None if it depends on them
     has_blocks        whether it has blocks that activation checkpointing can recompute, in the same way
     model_package     the package with the network that the option `name` names, if it is one
+    input_kinds       kinds of inputs that it supports
 
-    The last three are literals, because they are read before torch is imported.
+    The last four are literals, because they are read before torch is imported.
     """
+
+    input_kinds: ClassVar[frozenset[InputKind]] = frozenset({InputKind.IMAGES})
 
     dropout: float | None = None
     has_convolutions: ClassVar[bool | None] = None
@@ -190,7 +198,7 @@ class OptimChoice(Choice):
     supports_unfreezing: ClassVar[bool] = True
 
     @property
-    def needs(self) -> frozenset[LayoutRequirement | TaskFeature]:
+    def needs(self) -> frozenset[LayoutRequirement | TaskFeature | DataFeature]:
         return frozenset()
 
     def build(self, model: nn.Module, options: Mapping[str, Any] | None = None) -> tuple[Optimizer, ...]:

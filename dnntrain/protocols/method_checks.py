@@ -57,7 +57,7 @@ METHOD_CHECKS: Mapping[str, Mapping[str, Check]] = {
     "Task": {
         "build": returns_named("OutputSpec", "an OutputSpec"),
         "list_metrics": returns_iterable,
-        "loss": returns_row_per_example,
+        "compute_losses": returns_row_per_example,
         "loss_sum": returns_tensor,
         "loss_weight": returns_whole_number,
         "predict": returns_tensor,

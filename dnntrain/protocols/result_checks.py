@@ -15,7 +15,7 @@ from typing import Any
 
 from dnntrain.utils.user_code import describe_value, make_result_error
 
-_SOURCE_MEMBERS = ("labels", "failures", "__len__", "read", "get_resident_images", "describe")
+_SOURCE_MEMBERS = ("labels", "failures", "__len__", "read", "get_resident_inputs", "describe")
 
 #: Returns the problem of a result, to follow the name of its function, or None.
 Check = Callable[[Any], str | None]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dnntrain.errors import ConfigError
 from dnntrain.protocols.choice import Choice
+from dnntrain.protocols.data_spec import InputSpec, TargetSpec
 from dnntrain.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,62 +31,22 @@ class TaskFeature(Enum):
     SMOOTHABLE_TARGETS = "targets that can be smoothed"
 
 
-class TargetKind(Enum):
-    """The form of an example's target, as its data set states it."""
-
-    CLASS = "one class for each example"
-
-    @property
-    def noun(self) -> str:
-        """The noun for the names of such targets."""
-        return {TargetKind.CLASS: "classes"}[self]
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """The form of one example's input.
-
-    shape      (channels, height, width)
-    mean, std  per channel, of values in [0, 1]: a model gets (value - mean) / std
-    """
-
-    shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def describe(self) -> str:
-        """Return `1×8×8 pixels`."""
-        return f"{'×'.join(map(str, self.shape))} pixels"
-
-
-@dataclass(frozen=True)
-class TargetSpec:
-    """The form of one example's target.
-
-    names  names of the values of a target: the class names, in order
-    kind   kind of the target
-    """
-
-    names: tuple[str, ...]
-    kind: TargetKind = TargetKind.CLASS
-
-    def describe(self) -> str:
-        """Return `10 classes`."""
-        return f"{len(self.names)} {self.kind.noun}"
-
-
 @dataclass(frozen=True)
 class OutputSpec:
     """The form of the model's output for one example.
 
-    names  names of the entries along the first axis
-    shape  shape without the batch axis: `(classes,)` for logits over classes
-    name   name of the output in exported files
+    names      names of the entries along the first axis
+    shape      shape without the batch axis: `(classes,)` for logits over classes
+    name       name of the output in exported files
+    mean, std  for each entry of `names`: an exported model gives value * std + mean, in the units of the
+               target; empty if it gives the values of the network
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
     name: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @property
     def size(self) -> int:
@@ -194,11 +155,14 @@ class Task(Choice, ABC):
         """
 
     @abstractmethod
-    def list_metrics(self) -> tuple[Metric, ...]:
-        """Return the metrics besides the loss, the most informative first."""
+    def list_metrics(self, spec: ModelSpec | None = None) -> tuple[Metric, ...]:
+        """Return the metrics besides the loss, the most informative first.
+
+        Without `spec`, only their names, directions and units are read.
+        """
 
     @abstractmethod
-    def loss(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    def compute_losses(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Return the loss of each example, float [n].
 
         It is the sum over pixels or tokens, if any.
@@ -207,8 +171,8 @@ class Task(Choice, ABC):
         """
 
     def loss_sum(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """Return the scalar sum of `loss`; a task may override it with a fused operation."""
-        return self.loss(outputs, batch, label_smoothing).sum()
+        """Return the scalar sum of `compute_losses`; a task may override it with a fused operation."""
+        return self.compute_losses(outputs, batch, label_smoothing).sum()
 
     def loss_weight(self, examples: int, spec: ModelSpec) -> int:
         """Return the divisor of the summed loss of all ranks and micro-batches.

@@ -137,11 +137,13 @@ def _measure_test_set_error(result: ProveResult, say: Callable[[str], None], tru
     """Return the error that the finite test set causes; None if the metric is not one of the task."""
     if not result.pairs or result.metric.name in {figure.name for figure in FIGURES}:
         return None
+    from dnntrain.checkpoint.portable_model import parse_model_spec, read_card
     from dnntrain.prove.test_set_error import compute_example_sums, estimate_test_set_error, find_task_metric
 
     say(f"evaluating the test set with {2 * len(result.pairs)} models")
     config = decode_config(read_finished_config(result.pairs[0].runs[0]))
-    metric = find_task_metric(config.task, result.metric.name)
+    spec = parse_model_spec(read_card(result.pairs[0].runs[0]))
+    metric = find_task_metric(config.task, result.metric.name, spec)
     sums: list[list[Any]] = [[], []]
     try:
         for pair in result.pairs:

@@ -27,7 +27,7 @@ def compute_example_sums(run: Path, metric_name: str, trust: bool = False) -> ND
 def compute_sums_of_model(loaded_model: LoadedModel, metric_name: str) -> NDArray[np.float64]:
     """Return the sums of the metric for each test example, [n, width], of a loaded model."""
     split, task = load_data_splits(loaded_model)["test"], loaded_model.config.task
-    metric = find_task_metric(task, metric_name)
+    metric = find_task_metric(task, metric_name, loaded_model.spec)
     rows = []
     with torch.no_grad():
         for batch in split.make_batches(loaded_model, loaded_model.config.eval.batch_size):
@@ -36,9 +36,9 @@ def compute_sums_of_model(loaded_model: LoadedModel, metric_name: str) -> NDArra
     return np.concatenate(rows)
 
 
-def find_task_metric(task: Task, name: str) -> Metric | None:
+def find_task_metric(task: Task, name: str, spec: ModelSpec | None = None) -> Metric | None:
     """Return the metric of the task called `name`; None for the loss."""
-    return next((metric for metric in task.list_metrics() if metric.name == name), None)
+    return next((metric for metric in task.list_metrics(spec) if metric.name == name), None)
 
 
 def _sum_by_example(
@@ -46,7 +46,7 @@ def _sum_by_example(
 ) -> torch.Tensor:
     """Return [n, width]; without a metric the loss and its weight."""
     if metric is None:
-        loss = task.loss(outputs, batch).double()
+        loss = task.compute_losses(outputs, batch).double()
         return torch.stack([loss, torch.full_like(loss, task.loss_weight(1, spec))], dim=1)
     rows = []
     for row in (slice(number, number + 1) for number in range(len(batch))):

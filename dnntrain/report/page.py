@@ -70,7 +70,7 @@ def render_run(run: RunData) -> bytes:
         "cards": sections.render_cards(run),
         "charts": sections.render_charts(run),
         "exports": render_exports(run),
-        "confusion": sections.render_confusion(run),
+        "errors": sections.render_errors(run),
         "gallery": sections.render_gallery(run),
         "reproduce": sections.render_reproduction(run),
         "facts": sections.render_facts(run),
@@ -79,7 +79,7 @@ def render_run(run: RunData) -> bytes:
     page = render_page(run.name, list(parts.values()))
     # Each part has its own bounds; if several of them are reached together, these parts are the
     # least important.
-    for part_name in ("gallery", "facts", "confusion"):
+    for part_name in ("gallery", "facts", "errors"):
         if len(page) > _MAX_BYTES:
             del parts[part_name]
             page = render_page(run.name, list(parts.values()))

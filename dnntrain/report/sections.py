@@ -11,6 +11,7 @@ from typing import Any
 
 from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.report.confusion import get_class_names, read_confusion, render_mistakes
+from dnntrain.report.estimates import render_estimates
 from dnntrain.report.format import format_metric, format_percent, format_short
 from dnntrain.report.html import escape_text, isolate_text, render_details, render_pairs, render_section
 from dnntrain.report.load_run import RunData, parse_number
@@ -202,8 +203,10 @@ def _render_events(run: RunData) -> str:
     return f'<h2>Decisions</h2><ol class="events">{items}</ol>'
 
 
-def render_confusion(run: RunData) -> str:
-    """Return the confusion matrix and its derived panels."""
+def render_errors(run: RunData) -> str:
+    """Return the confusion matrix and its derived panels, or estimates beside their targets."""
+    if estimates := render_estimates(run.evaluation):
+        return render_section("Errors on the test split", estimates)
     matrix_and_names = read_confusion(run.evaluation)
     return render_section("Mistakes on the test split", render_mistakes(*matrix_and_names)) if matrix_and_names else ""
 

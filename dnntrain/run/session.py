@@ -11,6 +11,7 @@ from dnntrain.input.evaluation_check import check_evaluation_images
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.split import prepare_data
 from dnntrain.nn.shape import ModelShape
+from dnntrain.planning.checks.combinations import check_inputs
 from dnntrain.planning.cpu_threads import choose_threads
 from dnntrain.planning.facts import collect_data_facts, collect_model_facts
 from dnntrain.planning.memory import add_method_memory
@@ -85,6 +86,7 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     prepare_host(config)
     if not world.is_launched:
         write_models_of_sources(config)
+    check_inputs(config)
     dataset = config.data.build()
     data = prepare_data(config, dataset)
     if plan_only:

@@ -13,7 +13,7 @@ from dnntrain.input.augment import Augmentation
 from dnntrain.input.joint import JointPipeline
 from dnntrain.input.pipeline import InputPipeline, build_pipeline, read_evaluation_batches
 from dnntrain.input.prepared import PreparedData
-from dnntrain.input.source import DataSet, Source
+from dnntrain.input.source import DataSet, Source, make_targets
 from dnntrain.planning.parallelism import find_kept_block_size
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import Batch, BatchStage, Hooks
@@ -74,7 +74,8 @@ def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
     """
     no_indices = np.empty(0, np.int64)
     inputs = torch.empty(0, *dataset.inputs.shape, device=device)
-    batch = Batch(inputs, torch.empty(0, dtype=torch.int64, device=device), no_indices, no_indices)
+    targets = make_targets(dataset.train.labels[:0]).to(device)
+    batch = Batch(inputs, targets, no_indices, no_indices)
     for transform in hooks.batch_transforms:
         if transform.stage is BatchStage.TEACHER:
             batch = transform.apply(batch, Key(0))
@@ -103,7 +104,7 @@ def max_batches_per_rank(examples: int, ranks: int, batch_size: int) -> int:
 
 
 def load_sample_images(config: RunConfig, data: PreparedData) -> torch.Tensor:
-    """Return up to 1,000 training images, unaugmented: float [n, channels, height, width]."""
+    """Return up to 1,000 training inputs, unaugmented and normalized: float [n, …]."""
     index = data.train[:_SAMPLE_IMAGES]
     batches = make_unaugmented_batches(config, data.dataset, "cpu", False, data.dataset.train, index, World())
     return torch.cat([batch.inputs.clone() for batch in batches])

@@ -36,7 +36,7 @@ def evaluate(
     The model is in eval mode meanwhile. Only ranks that `should_count` add to the sums. If ranks
     compute together, each calls the model `rounds` times, at the end with `empty`.
     """
-    metrics = task.list_metrics()
+    metrics = task.list_metrics(spec)
     was_training = model.training
     model.eval()
     # The examples, the loss and its weight, then the sums of each metric.
@@ -79,8 +79,10 @@ def compute_predictions(
 
 
 def describe_example(source: Source, number: int) -> Mapping[str, Any]:
-    """Return the name of an example and a small picture of it."""
-    return {"name": source.describe(number), "image": encode_png_base64(source.read(number))}
+    """Return the name of an example and, if it is an image, a small picture of it."""
+    example = source.read(number)
+    picture = {"image": encode_png_base64(example)} if example.ndim == 3 else {}
+    return {"name": source.describe(number), **picture}
 
 
 def encode_png_base64(image: Tensor) -> str:

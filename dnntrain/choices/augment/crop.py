@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dnntrain.config.fields import NonNegativeInt
-from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, Hooks
+from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks
 from dnntrain.utils.units import pluralize
 
 
@@ -17,6 +18,8 @@ class Crop(AugmentChoice):
     """
 
     padding: NonNegativeInt | None = None  # zero pixels of padding before a random crop; null: the data set's own value
+
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
 
     def changes_images_of(self, data: DataChoice) -> bool:
         return self._get_padding(data.default_crop_padding) > 0

@@ -15,7 +15,16 @@ import torch
 from dnntrain.choices.augment._boxes import make_box_mask
 from dnntrain.choices.augment._pairs import blend_rows, draw_symmetric_beta, find_partners, to_soft_targets
 from dnntrain.config.fields import Positive, Probability
-from dnntrain.protocols import AugmentChoice, Batch, BatchStage, BatchTransform, BuildContext, Hooks, TaskFeature
+from dnntrain.protocols import (
+    AugmentChoice,
+    Batch,
+    BatchStage,
+    BatchTransform,
+    BuildContext,
+    DataFeature,
+    Hooks,
+    TaskFeature,
+)
 from dnntrain.utils.rng import Index, Key
 
 
@@ -29,7 +38,7 @@ class Cutmix(AugmentChoice):
     alpha: Positive = 1.0  # parameter of the Beta distribution; 1: areas are uniform, as in the paper
     probability: Probability = 0.5  # probability of pasting a box; the paper has 0.5 for CIFAR, 1 for ImageNet
 
-    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS})
+    needs: ClassVar[frozenset[TaskFeature | DataFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS, DataFeature.IMAGES})
     example_relation: ClassVar[str] = "mixes"
 
     def build(self, context: BuildContext) -> Hooks:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dnntrain.config.fields import Probability
-from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, Hooks
+from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class Flip(AugmentChoice):
     probability: Probability | None = (
         None  # probability of mirroring an image left to right; null: the data set's own value
     )
+
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
 
     def changes_images_of(self, data: DataChoice) -> bool:
         return self._get_probability(data.default_flip_probability) > 0

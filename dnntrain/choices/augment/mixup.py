@@ -10,7 +10,17 @@ import torch
 
 from dnntrain.choices.augment._pairs import blend_rows, draw_symmetric_beta, find_partners, to_soft_targets
 from dnntrain.config.fields import Positive, Probability
-from dnntrain.protocols import AugmentChoice, Batch, BatchStage, BatchTransform, BuildContext, Hooks, TaskFeature
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import (
+    AugmentChoice,
+    Batch,
+    BatchStage,
+    BatchTransform,
+    BuildContext,
+    ColumnKind,
+    Hooks,
+    TaskFeature,
+)
 from dnntrain.utils.rng import Key
 
 
@@ -30,6 +40,12 @@ class Mixup(AugmentChoice):
     example_relation: ClassVar[str] = "mixes"
 
     def build(self, context: BuildContext) -> Hooks:
+        if names := [column.name for column in context.spec.inputs.list_columns(ColumnKind.CATEGORY)]:
+            raise ConfigError(
+                f"augment.mixup cannot mix the categories {', '.join(names[:5])}, because they are not numbers",
+                "leave augment.mixup out",
+            )
+
         def mix(batch: Batch, key: Key) -> Batch:
             return apply_mixup(batch, key, self.alpha, self.probability, context)
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from dnntrain.choices.augment._image_ops import AugmentPolicy, check_channels, make_operations
 from dnntrain.config.fields import Annotated, PositiveInt, Range
-from dnntrain.protocols import AugmentChoice, BuildContext, Claim, Hooks, Role
+from dnntrain.protocols import AugmentChoice, BuildContext, Claim, DataFeature, Hooks, Role
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class RandAugment(AugmentChoice):
         9  # strength of the operations: 0 is almost none, 30 the strongest
     )
 
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
     varies_images: ClassVar[bool] = True
 
     claimed_roles: ClassVar[tuple[str, ...]] = ("IMAGE_OPERATIONS",)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dnntrain.choices.augment._boxes import make_box_mask
 from dnntrain.config.fields import Annotated, Positive, Probability, Range
-from dnntrain.protocols import AugmentChoice, Batch, BatchStage, BatchTransform, BuildContext, Hooks
+from dnntrain.protocols import AugmentChoice, Batch, BatchStage, BatchTransform, BuildContext, DataFeature, Hooks
 from dnntrain.utils.rng import Index, Key
 
 
@@ -26,6 +26,7 @@ class RandomErasing(AugmentChoice):
     max_area: Annotated[float, Range(above=0, at_most=1)] = 0.33  # largest area, as a fraction of the image
     max_aspect: Positive = 3.3  # largest ratio of the longer to the shorter side; at least 1
 
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
     varies_images: ClassVar[bool] = True
 
     def build(self, context: BuildContext) -> Hooks:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dnntrain.choices.augment._image_ops import AugmentPolicy, check_channels, make_operations
-from dnntrain.protocols import AugmentChoice, BuildContext, Claim, Hooks, Role
+from dnntrain.protocols import AugmentChoice, BuildContext, Claim, DataFeature, Hooks, Role
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class TrivialAugment(AugmentChoice):
     cropping, to the bytes.
     """
 
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
     varies_images: ClassVar[bool] = True
 
     claimed_roles: ClassVar[tuple[str, ...]] = ("IMAGE_OPERATIONS",)

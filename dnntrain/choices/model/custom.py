@@ -29,7 +29,7 @@ from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -37,7 +37,7 @@ from dnntrain.choices.model._adapters import build_and_check, describe_error
 from dnntrain.config.fields import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import ModelChoice
+from dnntrain.protocols import InputKind, ModelChoice
 from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.user_code import register_user_code
 
@@ -46,12 +46,14 @@ ENTRY_POINT_GROUP = "dnntrain.models"
 
 @dataclass(frozen=True)
 class Custom(ModelChoice):
-    """Your torch.nn.Module: images [n, channels, height, width] → logits [n, classes]."""
+    """Your torch.nn.Module: images [n, channels, height, width] or rows [n, columns] → outputs [n, classes]."""
 
     file: str | None = None  # path of a Python file, which is run
     name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
     entry_point: str | None = None  # name of an entry point of the group dnntrain.models, instead of a file
     args: Arguments = Arguments()  # arguments of the constructor, as model.args.width=32; the data's numbers are added
+
+    input_kinds: ClassVar[frozenset[InputKind]] = frozenset({InputKind.IMAGES, InputKind.TABLE})
 
     def list_code_options(self) -> tuple[str, ...]:
         return tuple(name for name, value in (("file", self.file), ("entry_point", self.entry_point)) if value)

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron on the flattened image."""
+"""A multi-layer perceptron on the flattened image, or on the rows of a table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from torch.nn import functional
 from dnntrain.choices.model._init_schemes import INIT_SCHEMES, InitScheme
 from dnntrain.config.fields import Fraction, Literal, PositiveInt
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import ModelChoice
+from dnntrain.nn.table_encoder import TableEncoder
+from dnntrain.protocols import ColumnKind, InputKind, ModelChoice
 
 
 @dataclass(frozen=True)
 class Mlp(ModelChoice):
-    """Linear layers with ReLU between; images of any size."""
+    """Linear layers with ReLU between; images of any size, or rows of a table with embedded categories."""
 
     has_convolutions: ClassVar[bool | None] = False
     has_blocks: ClassVar[bool | None] = False
@@ -28,25 +29,39 @@ class Mlp(ModelChoice):
     dropout: Fraction = 0.0  # probability of dropping a feature after each hidden layer
     init: Literal["default", "kaiming", "orthogonal"] = "default"  # scheme of initialization
 
+    input_kinds: ClassVar[frozenset[InputKind]] = frozenset({InputKind.IMAGES, InputKind.TABLE})
+
     def build(self, shape: ModelShape) -> nn.Module:
-        return Perceptron((shape.num_inputs, *self.hidden), shape.num_classes, self.dropout, INIT_SCHEMES[self.init])
+        has_categories = any(column.kind is ColumnKind.CATEGORY for column in shape.columns)
+        encoder = TableEncoder(shape.columns) if has_categories else None
+        widths = (encoder.width if encoder else shape.num_inputs, *self.hidden)
+        return Perceptron(widths, shape.num_classes, self.dropout, INIT_SCHEMES[self.init], encoder)
 
 
 class Perceptron(nn.Module):
-    """Images [n, …] → logits [n, classes].
+    """Images or rows [n, …] → outputs [n, classes].
 
-    `widths` holds the number of inputs, then the width of each hidden layer.
+    `widths` holds the number of features, then the width of each hidden layer. The features are the
+    inputs, or the results of `encoder`.
     """
 
-    def __init__(self, widths: tuple[int, ...], num_classes: int, dropout: float, weight_scheme: InitScheme) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        num_classes: int,
+        dropout: float,
+        weight_scheme: InitScheme,
+        encoder: TableEncoder | None = None,
+    ) -> None:
         super().__init__()
+        self.encoder = encoder
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths))
         self.head = nn.Linear(widths[-1], num_classes)
         self.dropout = nn.Dropout(dropout)
         self.weight_scheme = weight_scheme
 
     def forward(self, images: Tensor) -> Tensor:
-        features = images.flatten(1)
+        features = images.flatten(1) if self.encoder is None else self.encoder(images)
         for layer in self.layers:
             features = self.apply_hidden_layer(layer, features)
         logits: Tensor = self.head(features)
@@ -62,7 +77,8 @@ class Perceptron(nn.Module):
         hidden = [
             ((f"layers.{number}",), partial(self.apply_hidden_layer, layer)) for number, layer in enumerate(self.layers)
         ]
-        return [*hidden, (("head",), lambda features: self.head(features.flatten(1)))]
+        encoder = [] if self.encoder is None else [(("encoder",), self.encoder)]
+        return [*encoder, *hidden, (("head",), lambda features: self.head(features.flatten(1)))]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
         """Return how layers are sharded over tensor-parallel ranks."""

@@ -7,6 +7,7 @@ Page, "How to train your ResNet", 2018; Jordan, "94% on CIFAR-10 in 3.29 seconds
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from dnntrain.config.fields import Positive
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks, RegChoice
+from dnntrain.protocols import BuildContext, DataFeature, Hooks, RegChoice
 from dnntrain.utils.rng import derive_seed
 
 
@@ -29,6 +30,8 @@ class Whitening(RegChoice):
 
     eps: Positive = 0.1  # added to the eigenvalues, so that noise is not amplified
     freeze: bool = True  # true: keep the filters fixed; false: only initialize them
+
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
 
     def build(self, context: BuildContext) -> Hooks:
         if context.build_model is not None:

@@ -36,21 +36,23 @@ class Classification(Task):
 
     metric: Literal["accuracy", "loss"] = "accuracy"  # default metric of the task; eval.metric follows it
 
-    features: ClassVar[frozenset[TaskFeature]] = frozenset(TaskFeature)
+    features: ClassVar[frozenset[TaskFeature]] = frozenset(
+        {TaskFeature.CLASS_LOGITS, TaskFeature.MIXABLE_TARGETS, TaskFeature.SMOOTHABLE_TARGETS}
+    )
     agreement: ClassVar[str] = "same class"
 
     def build(self, inputs: InputSpec, targets: TargetSpec) -> OutputSpec:
         if targets.kind is not TargetKind.CLASS:
             raise ConfigError(
                 f"task=classification needs {TargetKind.CLASS.value}; the data have {targets.kind.value}",
-                "choose other data, or the task for these data",
+                "choose other data, or the task for these data, such as task=regression",
             )
         return OutputSpec(targets.names, (len(targets.names),), "logits")
 
-    def list_metrics(self) -> tuple[Metric, ...]:
+    def list_metrics(self, spec: ModelSpec | None = None) -> tuple[Metric, ...]:
         return (Metric("accuracy", higher_is_better=True, unit="%", sums=count_correct, value=divide, width=2),)
 
-    def loss(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    def compute_losses(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         return _compute_cross_entropy(outputs, batch, "none", label_smoothing)
 
     def loss_sum(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:

@@ -50,7 +50,7 @@ def export_onnx(source: ExportRequest, path: Path, batch: int | None = None) -> 
                 (source.inputs,),
                 dynamo=True,
                 external_data=False,
-                input_names=["images"],
+                input_names=[source.manifest.spec.inputs.name],
                 output_names=[source.manifest.spec.output.name],
                 dynamic_shapes=({0: "batch"},) if batch is None else None,
                 opset_version=source.options.opset,

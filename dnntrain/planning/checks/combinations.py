@@ -5,7 +5,7 @@ Conditions of a single choice are part of that choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.distributed.parallel_dims import ParallelDims
@@ -13,6 +13,8 @@ from dnntrain.errors import ConfigError
 from dnntrain.planning.checks.example_blocks import find_block_refusals
 from dnntrain.protocols import (
     Claim,
+    DataFeature,
+    InputKind,
     LayoutRequirement,
     Method,
     OptimChoice,
@@ -170,21 +172,43 @@ def find_validation_refusals(setting: str, uses_validation: bool, has_validation
 
 
 def _find_task_refusals(config: RunConfig) -> Iterator[Refusal]:
-    """Find needs that the task does not meet."""
+    """Find needs that the task or the data does not meet."""
     for name, method in _list_methods(config).items():
         yield from find_missing_features(config, name, method.needs)
 
 
 def find_missing_features(
-    config: LightConfig, setting: str, needs: Iterable[LayoutRequirement | TaskFeature]
+    config: LightConfig, setting: str, needs: Iterable[LayoutRequirement | TaskFeature | DataFeature]
 ) -> Iterator[Refusal]:
-    """Find needs of a setting that the task does not meet."""
-    missing = {need for need in needs if isinstance(need, TaskFeature)} - config.task.features
-    for feature in sorted(missing, key=lambda feature: feature.value):
+    """Find needs of a setting that the task or the data does not meet."""
+    choices = config.resolved["choices"]
+    for kind, features, group in (
+        (TaskFeature, config.task.features, "task"),
+        (DataFeature, config.data.features, "data"),
+    ):
+        missing = {need for need in needs if isinstance(need, kind)} - features
+        for feature in sorted(missing, key=lambda feature: feature.value):
+            yield Refusal(
+                f"{setting} needs {feature.value}, which {group}={choices[group]} does not have",
+                f"leave {setting} out, or choose another {'task' if group == 'task' else 'data set'}",
+            )
+
+
+def find_input_refusals(config: LightConfig, kinds: Collection[InputKind]) -> Iterator[Refusal]:
+    """Find a model that supports other `kinds` of inputs than the kind of the data."""
+    choices = config.resolved["choices"]
+    if config.data.input_kind not in kinds:
+        needed = " or ".join(sorted(kind.value for kind in kinds))
         yield Refusal(
-            f"{setting} needs {feature.value}, which task={config.resolved['choices']['task']} does not have",
-            f"leave {setting} out, or choose another task",
+            f"model={choices['model']} needs {needed}; data={choices['data']} has {config.data.input_kind.value}",
+            "use model=mlp, or other data",
         )
+
+
+def check_inputs(config: RunConfig) -> None:
+    """Raise ConfigError if the model does not support the kind of the data's inputs."""
+    for refusal in find_input_refusals(config, config.model.input_kinds):
+        raise ConfigError(refusal.reason, refusal.hint)
 
 
 def _list_methods(config: RunConfig) -> dict[str, Method | OptimChoice]:

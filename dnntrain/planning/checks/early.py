@@ -18,6 +18,7 @@ from dnntrain.planning.batch_size import is_batch_size_scheduled
 from dnntrain.planning.checks.combinations import (
     find_compile_refusals,
     find_double_claims,
+    find_input_refusals,
     find_length_refusals,
     find_loss_scale_refusals,
     find_metric_refusals,
@@ -35,7 +36,7 @@ from dnntrain.planning.checks.parallelism import (
 )
 from dnntrain.planning.checks.paths import find_path_errors
 from dnntrain.planning.parallelism import count_known_ranks, name_rank_count
-from dnntrain.protocols import Claim, LayoutRequirement, Refusal, Role, TaskFeature
+from dnntrain.protocols import Claim, DataFeature, InputKind, LayoutRequirement, Refusal, Role, TaskFeature
 from dnntrain.utils.epochs import BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware, probe_hardware_without_torch
 from dnntrain.utils.world import World
@@ -131,10 +132,10 @@ def _suggest_other(setting: str) -> str:
     return f"use another choice of {group}" if equals else f"leave {setting} out"
 
 
-def _read_needs(constants: Mapping[str, Any]) -> list[LayoutRequirement | TaskFeature]:
+def _read_needs(constants: Mapping[str, Any]) -> list[LayoutRequirement | TaskFeature | DataFeature]:
     """Return the `needs` of a choice that its source states as a set of enum members."""
-    by_name: dict[str, LayoutRequirement | TaskFeature] = {
-        str(member): member for kind in (LayoutRequirement, TaskFeature) for member in kind
+    by_name: dict[str, LayoutRequirement | TaskFeature | DataFeature] = {
+        str(member): member for kind in (LayoutRequirement, TaskFeature, DataFeature) for member in kind
     }
     return [by_name[need] for need in constants.get("needs", ())]
 
@@ -148,6 +149,9 @@ def _find_model_refusals(config: LightConfig, constants: Mapping[str, Mapping[st
             check_model_name(values["model_package"], name, f"model.name={name}")
         except ConfigError as error:
             yield Refusal(error.message, error.hint)
+    known_kinds = {str(kind): kind for kind in InputKind}
+    kinds = [known_kinds[name] for name in values.get("input_kinds", ("InputKind.IMAGES",))]
+    yield from find_input_refusals(config, kinds)
     yield from find_format_refusals(config, values.get("has_blocks"), values.get("has_convolutions"))
 
 

@@ -275,10 +275,10 @@ def test_images_too_many_for_memory_are_streamed(tmp_path: Path, monkeypatch: py
     from dnntrain.choices.data import image_folder
 
     write_images(tmp_path, count=10)
-    assert options(tmp_path).build().train.get_resident_images() is not None
+    assert options(tmp_path).build().train.get_resident_inputs() is not None
     monkeypatch.setattr(image_folder, "RESIDENT_BYTES", 1000)
     knobs = options(tmp_path, num_workers=0)
-    assert knobs.build().train.get_resident_images() is None
+    assert knobs.build().train.get_resident_inputs() is None
     assert pipeline(knobs.build(), knobs).name == "streaming"
     assert pipeline(options(tmp_path, pipeline="resident").build(), options(tmp_path)).name == "resident"
 
@@ -315,7 +315,7 @@ def test_a_file_that_is_no_image_is_told_by_what_it_holds(tmp_path: Path) -> Non
     knobs = options(tmp_path)
     dataset = knobs.build()
     sources = {source.describe(i): source for source in (dataset.train, dataset.test) for i in range(len(source))}
-    refusal(sources[str(path)].get_resident_images, path, "Git-LFS")
+    refusal(sources[str(path)].get_resident_inputs, path, "Git-LFS")
 
 
 def test_a_test_part_of_no_image_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Build a data set from a table: its columns, its targets, and the rows that are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dnntrain.config.fields import Annotated, Fraction, Literal, PositiveInt, Range
+from dnntrain.errors import DataError
+from dnntrain.input.row_source import RowSource
+from dnntrain.input.source import DataSet, compute_digest
+from dnntrain.input.split import hold_out_by_name
+from dnntrain.input.table_columns import check_column_names, describe_columns, find_input_columns, make_input_spec
+from dnntrain.input.table_file import Table, to_texts
+from dnntrain.input.table_targets import find_target_spec, make_labels
+from dnntrain.protocols import DataChoice, DataFeature, InputKind
+from dnntrain.utils.rng import Key
+
+#: The test rows do not depend on the seed of a run.
+_TEST_KEY = Key(2012, "table test")
+
+
+@dataclass(frozen=True)
+class TableData(DataChoice):
+    """The rows of a table. A choice adds `build() -> DataSet`."""
+
+    val_fraction: Fraction = 0.1  # fraction of the training rows held out for validation
+    mix_block_size: PositiveInt = (
+        8  # examples per block within which mixing methods pair examples, so that layouts agree
+    )
+    test_fraction: Annotated[float, Range(above=0, below=1)] = (
+        0.2  # fraction of the rows held out for the test if there is no test file
+    )
+
+    input_kind: ClassVar[InputKind] = InputKind.TABLE
+    features: ClassVar[frozenset[DataFeature]] = frozenset()
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """The use of each column: the targets, those that no model reads, and the group of a row.
+
+    categories   columns of numbers that are read as categories
+    target_type  "number", "class" or "auto", by the values
+    """
+
+    targets: Sequence[str]
+    ignored: Sequence[str] = ()
+    categories: Sequence[str] = ()
+    group: str | None = None
+    target_type: Literal["auto", "number", "class"] = "auto"
+
+
+def build_table(name: str, train: Table, test: Table | None, layout: TableLayout, test_fraction: float) -> DataSet:
+    """Return the data set of `train`, of which a part is the test split if there is no `test`.
+
+    Columns, categories, means and deviations are those of the training rows.
+    """
+    _check_layout(train, layout)
+    keys = train.row_keys if layout.group is None else to_texts(train.columns[layout.group]).tolist()
+    digest = compute_digest([name, *layout.targets, *train.row_keys, *(() if test is None else test.row_keys)])
+    has_test_part = test is not None
+    if test is None:
+        kept, held = hold_out_by_name(keys, np.zeros(len(train), np.int64), test_fraction, _TEST_KEY)
+        if not len(held) or not len(kept):
+            raise DataError(
+                f"{train.path}: data.test_fraction={test_fraction:g} leaves no {'test' if len(kept) else 'training'} row",
+                "use a table with more rows, or another data.test_fraction",
+            )
+        keys, train, test = [keys[number] for number in kept], train.select(kept), train.select(held)
+    else:
+        check_column_names(test, [column for column in train.names if column not in layout.ignored], "column")
+    unread = {*layout.targets, *layout.ignored, *([] if layout.group is None else [layout.group])}
+    columns = find_input_columns(train, [column for column in train.names if column not in unread])
+    targets = find_target_spec(train, layout.targets, layout.target_type)
+    return DataSet(
+        train=RowSource(train, columns, make_labels(train, layout.targets, targets), keys),
+        test=RowSource(test, columns, make_labels(test, layout.targets, targets), test.row_keys),
+        inputs=make_input_spec(train, columns),
+        targets=targets,
+        digest=digest,
+        has_test_part=has_test_part,
+        notes=tuple(describe_columns(train, columns)),
+    )
+
+
+def _check_layout(table: Table, layout: TableLayout) -> None:
+    check_column_names(table, layout.targets, "data.target")
+    check_column_names(table, layout.ignored, "data.ignore")
+    check_column_names(table, layout.categories, "data.categories")
+    if layout.group is not None:
+        check_column_names(table, [layout.group], "data.group")

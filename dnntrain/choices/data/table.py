@@ -1,0 +1,53 @@
+"""Your own table: a CSV or Parquet file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from dnntrain.choices.data._table import TableData, TableLayout, build_table
+from dnntrain.config.fields import Literal
+from dnntrain.errors import ConfigError
+from dnntrain.input.source import DataSet
+from dnntrain.input.table_file import check_table_file, read_table
+
+
+@dataclass(frozen=True)
+class TableFile(TableData):
+    """The rows of a file. Columns of numbers and of categories are found by their values.
+
+    The first line names the columns. A part of the rows is kept for the test if there is no test file;
+    the values of a row decide whether it belongs to it, so equal rows are never in two splits.
+    """
+
+    label_key: ClassVar[str] = "file"
+
+    file: str | None = None  # CSV, TSV or Parquet file (.csv, .tsv, .parquet) with the training rows
+    test_file: str | None = None  # file with the test rows; null: a part of the rows is held out
+    target: tuple[str, ...] = ()  # name of the column to predict; several names: several numbers
+    target_type: Literal["auto", "number", "class"] = (
+        "auto"  # number: the target is a number; class: its values are classes; auto: texts are classes
+    )
+    ignore: tuple[str, ...] = ()  # names of columns that the model does not read, such as an id
+    categories: tuple[str, ...] = ()  # names of columns of numbers that are read as categories
+    group: str | None = None  # name of a column; rows with the same value are in the same split
+
+    def check_files(self) -> None:
+        for file in self._list_files():
+            check_table_file(file)
+
+    def build(self) -> DataSet:
+        train, *tests = (read_table(file, self._list_text_columns()) for file in self._list_files())
+        layout = TableLayout(self.target, self.ignore, self.categories, self.group, self.target_type)
+        return build_table("table", train, tests[0] if tests else None, layout, self.test_fraction)
+
+    def _list_files(self) -> list[Path]:
+        if self.file is None:
+            raise ConfigError("data=table needs a file", "as in data.file=cars.csv data.target=[price]")
+        if not self.target:
+            raise ConfigError("data=table needs a target", "name the column to predict, as in data.target=[price]")
+        return [Path(name).expanduser() for name in (self.file, self.test_file) if name is not None]
+
+    def _list_text_columns(self) -> tuple[str, ...]:
+        return (*self.categories, *(self.target if self.target_type == "class" else ()))

@@ -1,0 +1,99 @@
+"""Serve the rows of a table, and normalize them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnntrain.errors import DataError
+from dnntrain.input.source import DataSet, Source
+from dnntrain.input.table_columns import encode_rows
+from dnntrain.input.table_file import Table
+from dnntrain.protocols import Column, InputSpec, TargetKind, TargetSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RowSource:
+    """The rows of `table` in memory, float32 [n, columns], and their targets.
+
+    labels  int64 [n] class indices; float32 [n, labels] of 0 and 1; or float64 [n, targets] standardized
+    keys    texts that decide which split holds a row
+    """
+
+    def __init__(self, table: Table, columns: Sequence[Column], labels: NDArray[Any], keys: Sequence[str]) -> None:
+        import torch
+
+        self.table = table
+        self.rows = torch.from_numpy(encode_rows(table, columns))
+        self.labels = labels
+        self.keys: Sequence[str] | None = keys
+        self.failures: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> Tensor:
+        return self.rows[index]
+
+    def get_resident_inputs(self) -> Tensor:
+        return self.rows
+
+    def describe(self, index: int) -> str:
+        return f"{self.table.path.name} row {index + 1}"
+
+    def with_columns(self, columns: Sequence[Column]) -> RowSource:
+        """Return the same rows as a model with other columns reads them."""
+        assert self.keys is not None
+        return RowSource(self.table, columns, self.labels, self.keys)
+
+
+def match_columns(dataset: DataSet, inputs: InputSpec) -> DataSet:
+    """Return the data set with the columns of a model; images stay as they are.
+
+    Raises DataError if a column is missing, or holds texts instead of numbers.
+    """
+    if dataset.inputs.columns == inputs.columns:
+        return dataset
+    sources: list[Source] = []
+    for source in (dataset.train, dataset.test):
+        if not isinstance(source, RowSource) or not inputs.columns:
+            raise DataError(
+                f"the data set has {dataset.inputs.describe()}, the model reads {inputs.describe()}",
+                "evaluate on data of the same form",
+            )
+        sources.append(source.with_columns(inputs.columns))
+    return replace(dataset, train=sources[0], test=sources[1], inputs=inputs)
+
+
+def match_numbers(dataset: DataSet, targets: TargetSpec) -> DataSet:
+    """Return the data set with numbers that are standardized as the model's targets are.
+
+    Raises DataError if the targets have other names.
+    """
+    if dataset.targets == targets:
+        return dataset
+    if dataset.targets.names != targets.names:
+        raise DataError(
+            f"the model predicts {', '.join(targets.names)}; the data have {', '.join(dataset.targets.names)}",
+            f"set data.target=[{','.join(targets.names)}]",
+        )
+    assert targets.kind is TargetKind.NUMBERS
+    sources = []
+    for source in (dataset.train, dataset.test):
+        numbers = source.labels * np.array(dataset.targets.std) + np.array(dataset.targets.mean)
+        matched = _copy_source(source)
+        matched.labels = (numbers - np.array(targets.mean)) / np.array(targets.std)
+        sources.append(matched)
+    return replace(dataset, train=sources[0], test=sources[1], targets=targets)
+
+
+def _copy_source(source: Source) -> Source:
+    import copy
+
+    return copy.copy(source)

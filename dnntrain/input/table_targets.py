@@ -1,0 +1,112 @@
+"""Read the targets of a table: classes, or numbers that are standardized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnntrain.errors import DataError
+from dnntrain.input.table_columns import measure_moments
+from dnntrain.input.table_file import Table, to_texts
+from dnntrain.protocols import TargetKind, TargetSpec
+
+#: Texts with more different values than this are not classes.
+MAX_CLASSES = 1000
+
+
+def find_target_spec(table: Table, names: Sequence[str], target_type: str) -> TargetSpec:
+    """Return the form of the targets in the columns `names`.
+
+    `target_type` is "number", "class" or "auto": several columns, or one of numbers, are numbers. Raises
+    DataError if a value is missing or of another kind.
+    """
+    if not names:
+        raise DataError("data.target must name at least one column", f"the columns are {', '.join(table.names)}")
+    for name in names:
+        _check_no_missing(table, name)
+    is_class = target_type == "class" or (target_type == "auto" and len(names) == 1 and not table.is_number(names[0]))
+    if is_class:
+        return _find_classes(table, names)
+    moments = [measure_moments(_get_numbers(table, name)) for name in names]
+    for name, (_, _), values in zip(names, moments, (table.columns[name] for name in names), strict=True):
+        if len(np.unique(values)) < 2:
+            raise DataError(f"{table.path}: the target {name} has the same value in all rows", "name another target")
+    means, stds = (tuple(column) for column in zip(*moments, strict=True))
+    return TargetSpec(tuple(names), TargetKind.NUMBERS, means, stds)
+
+
+def make_labels(table: Table, names: Sequence[str], targets: TargetSpec) -> NDArray[Any]:
+    """Return int64 [n] class numbers, or float64 [n, targets] standardized numbers.
+
+    Raises DataError, which names the row, if a value is missing, or not a class of `targets`.
+    """
+    for name in names:
+        _check_no_missing(table, name)
+    if targets.kind is TargetKind.NUMBERS:
+        numbers = np.stack([_get_numbers(table, name) for name in names], axis=1)
+        return (numbers - np.array(targets.mean)) / np.array(targets.std)
+    classes = {name: number for number, name in enumerate(targets.names)}
+    texts = to_texts(table.columns[names[0]]).tolist()
+    for row, text in enumerate(texts, 2):
+        if text not in classes:
+            raise DataError(
+                f"{table.path}: row {row}: {names[0]}={text} is not a class of the training rows",
+                f"the classes are {', '.join(targets.names[:8])}",
+            )
+    return np.array([classes[text] for text in texts], dtype=np.int64)
+
+
+def _find_classes(table: Table, names: Sequence[str]) -> TargetSpec:
+    if len(names) > 1:
+        raise DataError(
+            f"data.target=[{','.join(names)}] must be one column, since its values are classes",
+            f"use data.target=[{names[0]}]",
+        )
+    texts = to_texts(table.columns[names[0]]).tolist()
+    classes = sorted(set(texts), key=lambda text: (not text.replace(".", "").isdigit(), _to_number(text), text))
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise DataError(
+            f"{table.path}: the target {names[0]} has {len(classes)} different values; "
+            f"classes must be 2 to {MAX_CLASSES}",
+            "name another target, or use data.target_type=number and task=regression",
+        )
+    return TargetSpec(tuple(classes))
+
+
+def _to_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _check_no_missing(table: Table, name: str) -> None:
+    values = table.columns[name]
+    is_missing = np.isnan(values) if table.is_number(name) else np.array([not text for text in values.tolist()])
+    if is_missing.any():
+        row = int(np.flatnonzero(is_missing)[0]) + 1
+        raise DataError(
+            f"{table.path}: the target {name} is missing in {int(is_missing.sum())} rows, first in row {row}",
+            "remove these rows, or name another target",
+        )
+
+
+def _get_numbers(table: Table, name: str) -> NDArray[np.float64]:
+    if not table.is_number(name):
+        text = next(text for text in table.columns[name].tolist() if not _is_number(text))
+        raise DataError(
+            f"{table.path}: the target {name} must hold numbers, but has {text!r}",
+            "name another target, or use data.target_type=class and task=classification",
+        )
+    return table.columns[name]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
