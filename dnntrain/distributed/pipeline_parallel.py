@@ -127,7 +127,7 @@ class PipelineExecutor:
         micro_batch_size: int,
         micro_batches: int,
         evaluation_size: int,
-        input_shape: tuple[int, int, int],
+        input_shape: tuple[int, ...],
         output_shape: tuple[int, ...],
         loss_weight: Callable[[int], int] = int,
         device: str,

@@ -15,6 +15,8 @@ class RescaledModel(nn.Module):
     def __init__(self, model: nn.Module, output: OutputSpec) -> None:
         super().__init__()
         self.model = model
+        self.output_mean: Tensor
+        self.output_std: Tensor
         self.register_buffer("output_mean", torch.tensor(output.mean))
         self.register_buffer("output_std", torch.tensor(output.std))
 

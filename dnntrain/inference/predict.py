@@ -96,7 +96,7 @@ def _predict_tables(
             on_error(file, error)
             continue
         number = 0
-        for part in rows.split(batch_size):
+        for part in torch.split(rows, batch_size):
             outputs = loaded_model.compute_outputs(normalize(part, torch.empty_like(part)))
             for row in loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top):
                 number += 1

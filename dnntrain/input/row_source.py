@@ -45,7 +45,7 @@ class RowSource:
         return self.rows
 
     def describe(self, index: int) -> str:
-        return f"{self.table.path.name} row {index + 1}"
+        return f"{self.table.path.name} row {self.table.numbers[index]}"
 
     def with_columns(self, columns: Sequence[Column]) -> RowSource:
         """Return the same rows as a model with other columns reads them."""

@@ -33,16 +33,16 @@ def hold_out_by_name(names: Sequence[str], labels: NDArray[np.int64], fraction: 
     An example is held out if the hash of its name with `key`, uniform in [0, 1), is below
     `fraction`. Adding, removing or renaming other examples does not change it, with two exceptions
     for tiny sets: if none is held out, that with the smallest hash is; and a class keeps the example
-    with its largest hash.
+    with its largest hash. Examples with one name are never divided.
     """
     hashes = np.array([derive_seed(key.seed, key.stream, name) for name in names], dtype=np.float64) / 2.0**63
     is_held = hashes < fraction
     if fraction > 0 and len(names) > 1 and not is_held.any():
-        is_held[np.argmin(hashes)] = True
+        is_held = hashes == hashes.min()
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
         if is_held[of_class].all():
-            is_held[of_class[np.argmax(hashes[of_class])]] = False
+            is_held[hashes == hashes[of_class].max()] = False
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 

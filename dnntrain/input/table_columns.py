@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
-from dnntrain.input.table_file import Table, Values, to_texts
+from dnntrain.input.table_file import Table, Values, parse_number, to_texts
 from dnntrain.protocols import Column, ColumnKind, InputSpec
 from dnntrain.utils.suggest import did_you_mean
 
@@ -22,7 +22,7 @@ def check_column_names(table: Table, names: Sequence[str], key: str) -> None:
     """Raise DataError, with the nearest name, if the table does not have one of the columns `names`."""
     for name in names:
         if name not in table.columns:
-            raise DataError(f"{key}={name}: {table.path} does not have this column; {did_you_mean(name, table.names)}")
+            raise DataError(f"{key}={name}: {table.path} does not have this column", did_you_mean(name, table.names))
 
 
 def find_input_columns(table: Table, names: Sequence[str]) -> tuple[Column, ...]:
@@ -86,18 +86,16 @@ def encode_rows(table: Table, columns: Sequence[Column]) -> NDArray[np.float32]:
 
 def _encode_column(table: Table, column: Column) -> NDArray[np.float32]:
     if column.name not in table.columns:
-        raise DataError(
-            f"{table.path} does not have the column {column.name}; {did_you_mean(column.name, table.names)}"
-        )
+        raise DataError(f"{table.path} does not have the column {column.name}", did_you_mean(column.name, table.names))
     values = table.columns[column.name]
     if column.kind is ColumnKind.CATEGORY:
         numbers = {category: number for number, category in enumerate(column.categories, 1)}
         return np.array([numbers.get(text, 0) for text in to_texts(values).tolist()], dtype=np.float32)
     if not table.is_number(column.name):
         if any(values.tolist()):
-            row, text = next((row, text) for row, text in enumerate(values.tolist(), 2) if _is_text(text))
+            row, text = next((row, text) for row, text in enumerate(values.tolist()) if not _is_number(text))
             raise DataError(
-                f"{table.path}: column {column.name} must hold numbers, but row {row} has {text!r}",
+                f"{table.path}: column {column.name} must hold numbers, but row {table.numbers[row]} has {text!r}",
                 "correct the value, or leave it empty if it is missing",
             )
         values = np.full(len(values), np.nan)
@@ -106,17 +104,13 @@ def _encode_column(table: Table, column: Column) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         numbers32: NDArray[np.float32] = values.astype(np.float32)
     if np.isinf(numbers32).any():
-        row = int(np.flatnonzero(np.isinf(numbers32))[0]) + 2
+        row = table.numbers[np.flatnonzero(np.isinf(numbers32))[0]]
         raise DataError(f"{table.path}: column {column.name}, row {row}: the number is too large", "scale the column")
     return numbers32
 
 
-def _is_text(text: str) -> bool:
-    try:
-        float(text or 0)
-    except ValueError:
-        return True
-    return False
+def _is_number(text: str) -> bool:
+    return parse_number(text) is not None
 
 
 def describe_columns(table: Table, columns: Sequence[Column]) -> Iterator[str]:

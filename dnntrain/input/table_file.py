@@ -31,12 +31,16 @@ class Table:
     """The columns of a file by name, in order, each [rows].
 
     A column of numbers is float64, with NaN for missing values. A column of texts holds str, with ""
-    for missing values. `row_keys` has a digest of each row, equal for equal rows.
+    for missing values.
+
+    row_keys  a digest of each row, equal for equal rows
+    numbers   the number of each row in the file, from 1 on
     """
 
     path: Path
     columns: Mapping[str, Values]
     row_keys: Sequence[str]
+    numbers: Index
 
     def __len__(self) -> int:
         return len(self.row_keys)
@@ -52,17 +56,7 @@ class Table:
     def select(self, index: Index) -> Table:
         """Return the rows `index`."""
         columns = {name: values[index] for name, values in self.columns.items()}
-        return Table(self.path, columns, [self.row_keys[number] for number in index.tolist()])
-
-    def join(self, other: Table) -> Table:
-        """Return the rows of both tables, which have the same columns."""
-        columns = {}
-        for name, values in self.columns.items():
-            others = other.columns[name]
-            if values.dtype != others.dtype:
-                values, others = to_texts(values), to_texts(others)
-            columns[name] = np.concatenate([values, others])
-        return Table(self.path, columns, [*self.row_keys, *other.row_keys])
+        return Table(self.path, columns, [self.row_keys[row] for row in index.tolist()], self.numbers[index])
 
 
 def is_table_file(path: Path) -> bool:
@@ -91,7 +85,7 @@ def read_table(path: Path, text_columns: Sequence[str] = ()) -> Table:
         raise DataError(f"{path} has no rows", "the first line must name the columns, the others hold the values")
     row_keys = make_row_keys(list(columns.values()))
     parsed = {name: values if name in text_columns else parse_numbers(values) for name, values in columns.items()}
-    return Table(path, parsed, row_keys)
+    return Table(path, parsed, row_keys, np.arange(1, len(row_keys) + 1))
 
 
 def make_row_keys(columns: Sequence[Values]) -> list[str]:
@@ -145,7 +139,7 @@ def _read_csv(path: Path) -> dict[str, Values]:
     names = [name.strip() for name in header]
     _check_names(path, names)
     body = [row for row in body if row]
-    for number, row in enumerate(body, 2):
+    for number, row in enumerate(body, 1):
         if len(row) != len(names):
             raise DataError(
                 f"{path}: row {number} has {len(row)} values, but there are {len(names)} columns",

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
 from dnntrain.input.table_columns import measure_moments
-from dnntrain.input.table_file import Table, to_texts
+from dnntrain.input.table_file import Table, parse_number, to_texts
 from dnntrain.protocols import TargetKind, TargetSpec
+from dnntrain.utils.units import pluralize
 
 #: Texts with more different values than this are not classes.
 MAX_CLASSES = 1000
@@ -20,15 +21,10 @@ MAX_CLASSES = 1000
 def find_target_spec(table: Table, names: Sequence[str], target_type: str) -> TargetSpec:
     """Return the form of the targets in the columns `names`.
 
-    `target_type` is "number", "class" or "auto": several columns, or one of numbers, are numbers. Raises
-    DataError if a value is missing or of another kind.
+    `target_type` is "number", "class" or "auto": several columns, or one of numbers, are numbers.
+    Raises DataError if a value is of another kind.
     """
-    if not names:
-        raise DataError("data.target must name at least one column", f"the columns are {', '.join(table.names)}")
-    for name in names:
-        _check_no_missing(table, name)
-    is_class = target_type == "class" or (target_type == "auto" and len(names) == 1 and not table.is_number(names[0]))
-    if is_class:
+    if _is_class(table, names, target_type):
         return _find_classes(table, names)
     moments = [measure_moments(_get_numbers(table, name)) for name in names]
     for name, (_, _), values in zip(names, moments, (table.columns[name] for name in names), strict=True):
@@ -38,22 +34,33 @@ def find_target_spec(table: Table, names: Sequence[str], target_type: str) -> Ta
     return TargetSpec(tuple(names), TargetKind.NUMBERS, means, stds)
 
 
+def check_targets(table: Table, names: Sequence[str], target_type: str) -> None:
+    """Raise DataError, which names the row, if a target is missing, or a text instead of a number."""
+    for name in names:
+        _check_no_missing(table, name)
+        if not _is_class(table, names, target_type):
+            _get_numbers(table, name)
+
+
+def _is_class(table: Table, names: Sequence[str], target_type: str) -> bool:
+    return target_type == "class" or (target_type == "auto" and len(names) == 1 and not table.is_number(names[0]))
+
+
 def make_labels(table: Table, names: Sequence[str], targets: TargetSpec) -> NDArray[Any]:
     """Return int64 [n] class numbers, or float64 [n, targets] standardized numbers.
 
-    Raises DataError, which names the row, if a value is missing, or not a class of `targets`.
+    Raises DataError, which names the row, if a value is not a class of `targets`.
     """
-    for name in names:
-        _check_no_missing(table, name)
     if targets.kind is TargetKind.NUMBERS:
         numbers = np.stack([_get_numbers(table, name) for name in names], axis=1)
-        return (numbers - np.array(targets.mean)) / np.array(targets.std)
+        standardized: NDArray[Any] = (numbers - np.array(targets.mean)) / np.array(targets.std)
+        return standardized
     classes = {name: number for number, name in enumerate(targets.names)}
     texts = to_texts(table.columns[names[0]]).tolist()
-    for row, text in enumerate(texts, 2):
+    for row, text in enumerate(texts):
         if text not in classes:
             raise DataError(
-                f"{table.path}: row {row}: {names[0]}={text} is not a class of the training rows",
+                f"{table.path}: row {table.numbers[row]}: {names[0]}={text} is not a class of the training rows",
                 f"the classes are {', '.join(targets.names[:8])}",
             )
     return np.array([classes[text] for text in texts], dtype=np.int64)
@@ -87,26 +94,22 @@ def _check_no_missing(table: Table, name: str) -> None:
     values = table.columns[name]
     is_missing = np.isnan(values) if table.is_number(name) else np.array([not text for text in values.tolist()])
     if is_missing.any():
-        row = int(np.flatnonzero(is_missing)[0]) + 1
+        row = table.numbers[np.flatnonzero(is_missing)[0]]
         raise DataError(
-            f"{table.path}: the target {name} is missing in {int(is_missing.sum())} rows, first in row {row}",
+            f"{table.path}: the target {name} is missing in {pluralize(int(is_missing.sum()), 'row')}, first in row {row}",
             "remove these rows, or name another target",
         )
 
 
 def _get_numbers(table: Table, name: str) -> NDArray[np.float64]:
     if not table.is_number(name):
-        text = next(text for text in table.columns[name].tolist() if not _is_number(text))
+        row, text = next((row, text) for row, text in enumerate(table.columns[name].tolist()) if not _is_number(text))
         raise DataError(
-            f"{table.path}: the target {name} must hold numbers, but has {text!r}",
+            f"{table.path}: the target {name} must hold numbers, but row {table.numbers[row]} has {text!r}",
             "name another target, or use data.target_type=class and task=classification",
         )
     return table.columns[name]
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return parse_number(text) is not None

@@ -29,7 +29,8 @@ class ModelShape:
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> ModelShape:
         """Return the shape of a model for such inputs and outputs."""
-        return cls(spec.output.size, *spec.inputs.shape, columns=spec.inputs.columns)
+        channels, height, width = (*spec.inputs.shape, 1, 1)[:3]
+        return cls(spec.output.size, channels, height, width, spec.inputs.columns)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

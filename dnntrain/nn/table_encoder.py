@@ -27,18 +27,17 @@ class TableEncoder(nn.Module):
         super().__init__()
         categories = [place for place, column in enumerate(columns) if column.kind is ColumnKind.CATEGORY]
         numbers = [place for place in range(len(columns)) if place not in categories]
-        self.category_places = categories
+        self.number_places: Tensor
         self.register_buffer("number_places", torch.tensor(numbers, dtype=torch.int64), persistent=False)
-        self.embeddings = nn.ModuleList(
-            nn.Embedding(len(columns[place].categories) + 1, choose_dimension(len(columns[place].categories)))
-            for place in categories
-        )
-        self.width = len(numbers) + sum(embedding.embedding_dim for embedding in self.embeddings)
+        self.category_places = categories
+        self.counts = [len(columns[place].categories) for place in categories]
+        self.embeddings = nn.ModuleList(nn.Embedding(count + 1, choose_dimension(count)) for count in self.counts)
+        self.width = len(numbers) + sum(choose_dimension(count) for count in self.counts)
 
     def forward(self, rows: Tensor) -> Tensor:
         features = [rows.index_select(1, self.number_places)]
-        for place, embedding in zip(self.category_places, self.embeddings, strict=True):
-            # Rows that only stand in for examples may hold any number.
-            category = rows[:, place].to(torch.int64).clamp(0, embedding.num_embeddings - 1)
+        for place, count, embedding in zip(self.category_places, self.counts, self.embeddings, strict=True):
+            # Rows that take the place of examples may hold any number.
+            category = rows[:, place].to(torch.int64).clamp(0, count)
             features.append(embedding(category))
         return torch.cat(features, dim=1)

@@ -15,7 +15,7 @@ from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.input.table_columns import check_column_names, describe_columns, find_input_columns, make_input_spec
 from dnntrain.input.table_file import Table, to_texts
-from dnntrain.input.table_targets import find_target_spec, make_labels
+from dnntrain.input.table_targets import check_targets, find_target_spec, make_labels
 from dnntrain.protocols import DataChoice, DataFeature, InputKind
 from dnntrain.utils.rng import Key
 
@@ -60,6 +60,10 @@ def build_table(name: str, train: Table, test: Table | None, layout: TableLayout
     Columns, categories, means and deviations are those of the training rows.
     """
     _check_layout(train, layout)
+    if test is not None:
+        check_column_names(test, [column for column in train.names if column not in layout.ignored], "column")
+    for table in filter(None, (train, test)):
+        check_targets(table, layout.targets, layout.target_type)
     keys = train.row_keys if layout.group is None else to_texts(train.columns[layout.group]).tolist()
     digest = compute_digest([name, *layout.targets, *train.row_keys, *(() if test is None else test.row_keys)])
     has_test_part = test is not None
@@ -71,8 +75,6 @@ def build_table(name: str, train: Table, test: Table | None, layout: TableLayout
                 "use a table with more rows, or another data.test_fraction",
             )
         keys, train, test = [keys[number] for number in kept], train.select(kept), train.select(held)
-    else:
-        check_column_names(test, [column for column in train.names if column not in layout.ignored], "column")
     unread = {*layout.targets, *layout.ignored, *([] if layout.group is None else [layout.group])}
     columns = find_input_columns(train, [column for column in train.names if column not in unread])
     targets = find_target_spec(train, layout.targets, layout.target_type)

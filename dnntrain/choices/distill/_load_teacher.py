@@ -139,7 +139,8 @@ def _make_model_shape(classes: int, channels: int, context: BuildContext) -> Mod
             f"its weights are for {channels} channels, but the data have {data_channels}",
             "train a teacher on this data, and name its run directory",
         )
-    return ModelShape(classes, channels, *context.spec.inputs.shape[1:])
+    _, height, width = (*context.spec.inputs.shape, 1, 1)[:3]
+    return ModelShape(classes, channels, height, width)
 
 
 def _expand_gray_input(model: nn.Module, shape: ModelShape, context: BuildContext) -> nn.Module:

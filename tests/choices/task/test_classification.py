@@ -37,7 +37,7 @@ def test_the_output_has_one_logit_a_class() -> None:
 def test_the_fused_sum_is_the_sum_of_the_losses(smoothing: float, soft: bool) -> None:
     outputs = draw_outputs(7)
     targets = draw_outputs(7).softmax(1) if soft else torch.arange(7) % 3
-    losses = TASK.loss(outputs, make_batch(targets), smoothing)
+    losses = TASK.compute_losses(outputs, make_batch(targets), smoothing)
     assert losses.shape == (7,)
     torch.testing.assert_close(TASK.loss_sum(outputs, make_batch(targets), smoothing), losses.sum())
 
