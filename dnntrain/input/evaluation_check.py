@@ -31,7 +31,7 @@ def check_evaluation_images(data: PreparedData, has_test: bool, skip_unreadable:
 
 def _check_split(name: str, source: Source, index: Index, skip_unreadable: bool) -> list[str]:
     notes = []
-    if source.get_resident_images() is None and len(index):
+    if source.get_resident_inputs() is None and len(index):
         count = min(_MAX_DECODED, len(index))
         sample = index[np.unique(np.linspace(0, len(index) - 1, count).round().astype(np.int64))]
         source.failures.update(_decode(source, sample, skip_unreadable))
