@@ -219,6 +219,15 @@ def prune_checkpoints(folder: Path, keep: int, keep_steps: Iterable[int] = ()) -
             remove_path(path, ignore_errors=True)
 
 
+def remove_earlier_checkpoints(folder: Path, step: int) -> None:
+    """Remove the checkpoints before `step`, and BEST if it points to one of them."""
+    for path in list_checkpoints(folder):
+        if get_step(path) < step:
+            remove_path(path)
+    if read_pointer(folder, "BEST") is None:
+        remove_file(folder / "BEST")
+
+
 def truncate_checkpoints(folder: Path, step: int) -> None:
     """Remove the checkpoints after `step`, the latest first, and point LAST to `step`."""
     for path in list_checkpoints(folder):

@@ -22,6 +22,7 @@ from dnntrain.nn.safetensors_file import encode_safetensors
 from dnntrain.nn.shape import ModelShape, find_head_modules, get_storage_key
 from dnntrain.nn.weights import load_weights
 from dnntrain.protocols import ModelSpec
+from dnntrain.pruning.widths import Widths, apply_widths, decode_widths, get_widths
 from dnntrain.utils.files import parse_json, read_bytes, write_bytes, write_json
 from dnntrain.utils.sealed_json import compute_json_digest
 
@@ -76,6 +77,7 @@ def save_model(
             **encode_extra_values(spec),
             "output": {"name": spec.output.name, "shape": list(spec.output.shape)},
             "sha256": compute_bytes_digest(data),
+            **({} if get_widths(model).is_whole else {"widths": get_widths(model).as_json()}),
             **(extra or {}),
         },
     }
@@ -163,6 +165,7 @@ def load_exported_model(path: Path) -> ExportedModel:
     norm_args = model_info.get("norm_args", _NO_NORM_ARGS)
     norm = decode_choice("norm", norm_args["name"], norm_args)
     model = build_with_zero_weights(lambda: norm.convert_for_export(choice.build(ModelShape.from_spec(spec))))
+    model = apply_widths(model, read_card_widths(folder))
     load_weights(model, str(weights), replace_head=False)
     return ExportedModel(
         path=path,
@@ -232,6 +235,17 @@ def read_card(folder: Path) -> dict[str, Any]:
     card = _parse_card(folder)
     check_card_digest(folder, card)
     return card
+
+
+def read_card_widths(folder: Path) -> Widths:
+    """Return the widths of the network in `folder`, by its config.json; of a whole one if that says nothing."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return Widths()
+    card = _parse_card(folder)
+    check_card_digest(folder, card)
+    value = card["dnntrain"].get("widths")
+    return Widths() if value is None else decode_widths(value, str(file))
 
 
 def check_card_digest(folder: Path, card: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ GROUPS: dict[str, Group] = {
         Group("average", "averages of the weights", single=False),
         Group("quant", "quantization, in training and after"),
         Group("distill", "knowledge distillation from a teacher"),
-        Group("prune", "pruning", hidden=True),
+        Group("prune", "pruning: a smaller network"),
         Group("monitor", "monitors that watch the run and react", single=False),
         Group("precision", "the number formats of training"),
         Group("parallel", "the layout over processes"),

@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from dnntrain.checkpoint.portable_model import read_card_widths
 from dnntrain.config.decode import find_saved_choice
 from dnntrain.config.registry import load_registry
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
 from dnntrain.protocols import ModelSpec
+from dnntrain.pruning.widths import apply_widths
 
 
 def get_choice(config: Mapping[str, Any], group: str) -> str:
@@ -26,9 +28,10 @@ def get_choice(config: Mapping[str, Any], group: str) -> str:
 def build_network(model: Any, norm: Any, folder: Path, spec: ModelSpec) -> nn.Module:
     """Build the network of the choices `model` and `norm` with the weights of `folder`, on the CPU.
 
-    The weights are in model.safetensors. Raises CheckpointError if the file is damaged or of
+    The weights are in model.safetensors, the widths of a pruned network in config.json. Raises CheckpointError if the file is damaged or of
     another network.
     """
     module: nn.Module = norm.convert_for_export(model.without_pretrained_weights().build(ModelShape.from_spec(spec)))
+    module = apply_widths(module, read_card_widths(folder))
     load_weights(module, str(folder / "model.safetensors"), replace_head=False)
     return module

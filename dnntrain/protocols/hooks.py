@@ -19,6 +19,7 @@ from dnntrain.protocols.hook_types import (
     MemoryUse,
     MetricCallback,
     ModelTransform,
+    Reshaping,
     ScheduledValue,
     Stateful,
     WeightInit,
@@ -95,6 +96,7 @@ _WEIGHTS_FIRST = {"merge": _concat_eval_weights}
 _PRODUCT = {"merge": _multiply}
 _BY_NAME = {"merge": _merge_states}
 _ONE_STEP = {"merge": _only_one("take the optimizer step", None)}
+_ONE_RESHAPING = {"merge": _only_one("cut the network", None)}
 _ONE_SMOOTHING = {"merge": _only_one("smooth the targets", 0.0)}
 _ONE_CROP = {"merge": _only_one("crop images", 0)}
 _ONE_FLIP = {"merge": _only_one("mirror images", 0.0)}
@@ -117,6 +119,7 @@ class Hooks:
                       weights; they see the model before `export_transforms` change it
     memory_use        functions from the number of ranks over which weights are sharded to the memory
                       of the method, for the plan
+    reshaping         cuts of the network between steps; one method may make them
     bindings          functions that are called once with the built trainer's handles, in the order
                       of the methods
     state             state that is saved in checkpoints, by name
@@ -138,6 +141,7 @@ class Hooks:
     export_metadata: tuple[Callable[[Module], Mapping[str, Any]], ...] = field(default=(), metadata=_ALL)
     feature_taps: tuple[FeatureTap, ...] = field(default=(), metadata=_ALL)
     memory_use: tuple[Callable[[int], MemoryUse], ...] = field(default=(), metadata=_ALL)
+    reshaping: Reshaping | None = field(default=None, metadata=_ONE_RESHAPING)
     bindings: tuple[Callable[[TrainerHandles], None], ...] = field(default=(), metadata=_ALL)
     label_smoothing: float = field(default=0.0, metadata=_ONE_SMOOTHING)
     main_loss_weight: float = field(default=1.0, metadata=_PRODUCT)

@@ -5,12 +5,12 @@ This works in one process or as one of several ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import DnntrainError, Interrupted, Preempted
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dnntrain.run.session import Session
     from dnntrain.run.start import RunStart
     from dnntrain.training.phases import TrainerSequence
+    from dnntrain.training.reshape import ReshapeRequest
     from dnntrain.training.trainer import Trainer
 
 Value = TypeVar("Value")
@@ -132,6 +133,7 @@ def fit(
     """
     from dnntrain.display.factory import make_display
     from dnntrain.run.outputs import make_missing_outputs
+    from dnntrain.run.reshape_run import reload_start, restore_shape
     from dnntrain.run.start import find_start, prepare_directory
 
     display = make_display(display_mode if directory is not None else "quiet")
@@ -144,44 +146,81 @@ def fit(
         return _complete_outputs(session, directory, start.finished_result, display)
     if directory is not None:
         prepare_directory(directory, session, start, list(overrides))
-    result = RunResult("failed", str(folder))
+    outcome = _Outcome(RunResult("failed", str(folder)))
     try:
         with ranks.exit_on_signals_of_run(folder), record_messages(_get_log(directory)):
-            trainers, trackers = _open_trainer(session, directory, folder, start, display, warn)
-            try:
-                run_last_events = partial(_run_last_events, has_validation=bool(session.plan.data.val))
-                trainer = trainers.train(folder, run_last_events, warn)
-                _raise_if_stopped(trainer, folder)
-                result = replace(result, figures=measure_training(session, trainer))
-                if directory is not None:
-                    from dnntrain.run.finish import finish_run
-
-                    for finished_part in finish_run(session, trainer, directory, result, say, warn):
-                        result = finished_part
-                ignore_signals()
-                done_result = replace(result, status="done")
-                if directory is not None:
-                    directory.write_result(done_result.as_json())
-                result = done_result
-            except (DnntrainError, SignalReceived) as error:
-                result = replace(result, status=error.status, figures=measure_training(session, trainers.trainer))
-                raise
-            finally:
-                _close_trainer(trainers.trainer, trackers, result)
+            while not outcome.is_complete:
+                # A cut of the network ends a part; the next one has a trainer of its own.
+                if outcome.request is not None:
+                    session, start = session.with_new_hooks(), reload_start(start, folder, outcome.request)
+                part_session, start, notes = restore_shape(session, start, ranks, say)
+                _train_part(outcome, part_session, directory, folder, start, display, notes, (say, warn))
+            result = outcome.result
             return result if directory is None else make_missing_outputs(directory, session.config, result, say, warn)
     except BaseException as caught_error:
         cause = ranks.resolve_cause(caught_error)
         # A finished run stays one if its report cannot be written.
-        result = result if result.status == "done" else result.with_failure(cause)
+        outcome.result = outcome.result if outcome.result.status == "done" else outcome.result.with_failure(cause)
         if directory is not None:
             directory.log(str(cause))
         if cause is caught_error:
             raise
         raise cause from None
     finally:
-        if directory is not None and result.status != "done":
-            directory.write_result(result.as_json())
-        display.close(f"status: {result.status}")
+        if directory is not None and outcome.result.status != "done":
+            directory.write_result(outcome.result.as_json())
+        display.close(f"status: {outcome.result.status}")
+
+
+@dataclass
+class _Outcome:
+    """The result of a run so far, and the cut at which its last part has ended, if any."""
+
+    result: RunResult
+    request: ReshapeRequest | None = None
+    is_complete: bool = False
+
+
+def _train_part(
+    outcome: _Outcome,
+    session: Session,
+    directory: RunDirectory | None,
+    folder: Path,
+    start: RunStart,
+    display: Display,
+    notes: Mapping[str, Any] | None,
+    loggers: tuple[Say, Say],
+) -> None:
+    """Train to the next cut of the network or to the end of the run, and finish the run there."""
+    from dnntrain.run.reshape_run import begin_with_cut
+    from dnntrain.training.reshape import ReshapeRequest
+
+    say, warn = loggers
+    trainers, trackers = _open_trainer(session, directory, folder, start, display, warn)
+    try:
+        begin_with_cut(trainers.trainer, notes)
+        run_last_events = partial(_run_last_events, has_validation=bool(session.plan.data.val))
+        trainer = trainers.train(folder, run_last_events, warn)
+        _raise_if_stopped(trainer, folder)
+        outcome.result = replace(outcome.result, figures=measure_training(session, trainer))
+        if directory is not None:
+            from dnntrain.run.finish import finish_run
+
+            for finished_part in finish_run(session, trainer, directory, outcome.result, say, warn):
+                outcome.result = finished_part
+        ignore_signals()
+        done_result = replace(outcome.result, status="done")
+        if directory is not None:
+            directory.write_result(done_result.as_json())
+        outcome.result, outcome.is_complete = done_result, True
+    except ReshapeRequest as request:
+        outcome.request = request
+    except (DnntrainError, SignalReceived) as error:
+        figures = measure_training(session, trainers.trainer)
+        outcome.result = replace(outcome.result, status=error.status, figures=figures)
+        raise
+    finally:
+        _close_trainer(trainers.trainer, trackers, outcome.result)
 
 
 def _complete_outputs(

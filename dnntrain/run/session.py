@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dnntrain.checkpoint.checkpoint import list_checkpoints
+from dnntrain.checkpoint.portable_model import read_card_widths
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.evaluation_check import check_evaluation_images
 from dnntrain.input.prepared import PreparedData
@@ -18,6 +19,7 @@ from dnntrain.planning.memory import add_method_memory
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import make_plan
 from dnntrain.protocols import Hooks, LateCollectives
+from dnntrain.pruning.widths import Widths
 from dnntrain.run.earlier_batches import read_earlier_batches
 from dnntrain.run.preflight import (
     check_init_weights,
@@ -28,6 +30,7 @@ from dnntrain.run.preflight import (
 )
 from dnntrain.run.unfinished import write_models_of_sources
 from dnntrain.training.components import build_hooks, make_build_context
+from dnntrain.training.reshape import add_widths, get_widths
 from dnntrain.training.setup import RunSetup
 from dnntrain.utils.hardware import (
     Hardware,
@@ -69,7 +72,8 @@ class Session:
         """Return the session with its methods built again, for another trainer in this process."""
         collectives = LateCollectives(self.plan.degrees.shard)
         context = make_build_context(self.config, self.plan, self.data, self.device, self.world, collectives)
-        return replace(self, hooks=build_hooks(self.config, context), collectives=collectives)
+        hooks = add_widths(build_hooks(self.config, context), get_widths(self.hooks))
+        return replace(self, hooks=hooks, collectives=collectives)
 
     def without_hooks(self) -> Session:
         """Return the session without its methods and their models, such as a teacher."""
@@ -113,6 +117,7 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     collectives = LateCollectives(plan.degrees.shard)
     device = get_torch_device(config.device, hardware, world)
     hooks = build_hooks(config, make_build_context(config, plan, data, device, world, collectives))
+    hooks = add_widths(hooks, read_init_widths(config))
     check_scheduled_values(config, plan, data, hooks)
     check_pipeline_stages(config, plan, data, hooks)
     check_unfreezing(config, hooks)
@@ -122,6 +127,14 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     if config.quant.formats and world.is_main:
         check_quantization(config, data)
     return Session(config, hardware, world, data, plan, hooks, collectives)
+
+
+def read_init_widths(config: RunConfig) -> Widths:
+    """Return the widths of the pruned network that the run begins with, or those of a whole one."""
+    if config.init_from is None:
+        return Widths()
+    path = Path(str(config.init_from)).expanduser()
+    return replace(read_card_widths(path if path.is_dir() else path.parent), cuts=0)
 
 
 def drop_init_weights_if_resuming(config: RunConfig) -> RunConfig:

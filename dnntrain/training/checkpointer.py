@@ -65,6 +65,13 @@ class Checkpointer:
             if self._folder is not None:
                 checkpoint.prune_checkpoints(self._folder, self._keep, self._get_rollback_targets())
 
+    def replace_all(self, step: int) -> None:
+        """Save the state after `step` steps, in place of one of that step, and remove all others."""
+        self._requested_step = -1
+        self(step)
+        if self._folder is not None and self._saved_step == step:
+            checkpoint.remove_earlier_checkpoints(self._folder, step)
+
     def rewind_to(self, step: int) -> None:
         """Continue from the checkpoint of `step`: later ones are obsolete, and may be saved again.
 

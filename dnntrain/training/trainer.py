@@ -52,6 +52,7 @@ from dnntrain.training.loss import build_objective
 from dnntrain.training.metrics_writer import Listener, Metrics, Timer
 from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
+from dnntrain.training.reshape import make_reshape_event
 from dnntrain.training.restore import split_states
 from dnntrain.training.scheduled_values import bind_scheduled_values, get_learning_rate, make_scheduled_reader
 from dnntrain.training.setup import RunSetup, apply_model_transforms
@@ -452,6 +453,7 @@ def _list_events(
         make_event(evaluation.metrics.write_train_row, config.log.every, progress),
         *([make_event(evaluation.evaluator, config.eval.every, progress)] if has_validation else []),
         make_event(saving.checkpointer, config.checkpoint.every, progress),
+        *make_reshape_event(setup.hooks.reshaping, saving.checkpointer),
         *([Event(outputs.tick, every_s=_TICK_S)] if outputs.tick is not None else []),
     ]
 
