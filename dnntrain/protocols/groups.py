@@ -77,6 +77,10 @@ class DataChoice(Choice):
     def build(self) -> DataSet:
         raise NotImplementedError
 
+    def build_for_evaluation(self) -> DataSet:
+        """Return the data set to evaluate a trained model on: it may lack classes of the model."""
+        return self.build()
+
 
 class ModelChoice(Choice):
     """A network. `build` makes it for data of a shape, or raises ConfigError.
@@ -507,6 +511,11 @@ class Tracker(Protocol):
 
 class TrackChoice(Choice):
     """An experiment tracker."""
+
+    @property
+    def max_wait_s(self) -> float:
+        """Seconds that the start and the end of a run wait for the tracker."""
+        return 20.0
 
     def build(self) -> Tracker:
         raise NotImplementedError

@@ -10,9 +10,6 @@ from typing import Any
 from dnntrain.protocols import Tracker
 from dnntrain.utils.messages import warn_user
 
-#: Seconds that the start of a run waits for its tracker, and the end for the last rows.
-_START_S = 20.0
-_CLOSE_S = 20.0
 #: Rows that are kept for a tracker that does not keep up.
 _MAX_ROWS = 20_000
 
@@ -20,23 +17,24 @@ _MAX_ROWS = 20_000
 class BackgroundTracker:
     """Passes every call on to `tracker`, in order, in a thread.
 
-    An error at the start within 20 s is raised, as it names a wrong setting. Later errors, and a
-    tracker that does not answer, are reported once, and the training continues.
+    An error at the start within `max_wait_s` is raised, as it names a wrong setting. Later errors,
+    and a tracker that does not answer, are reported once, and the training continues. The end waits
+    for the last rows as long.
     """
 
-    def __init__(self, tracker: Tracker, start_s: float = _START_S, close_s: float = _CLOSE_S) -> None:
+    def __init__(self, tracker: Tracker, max_wait_s: float) -> None:
         self._tracker = tracker
-        self._start_s, self._close_s = start_s, close_s
+        self._max_wait_s = max_wait_s
         self._calls: Queue[Callable[[], None] | None] = Queue(_MAX_ROWS)
         self._thread = threading.Thread(target=self._run_calls, name="tracker", daemon=True)
         self._name = type(tracker).__name__.removesuffix("Tracker")
         self._start_error: Exception | None = None
         self._has_started = threading.Event()
-        self._has_failed = False
+        self._has_failed = self._is_late = False
         self._num_dropped = 0
 
     def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
-        """Start the tracker. Raises its error if it fails within 20 s."""
+        """Start the tracker. Raises its error if it fails soon."""
 
         def start_tracker() -> None:
             try:
@@ -49,8 +47,9 @@ class BackgroundTracker:
 
         self._calls.put(start_tracker)
         self._thread.start()
-        if not self._has_started.wait(self._start_s):
-            warn_user(f"{self._name} did not answer for {self._start_s:g} s; the training starts without waiting")
+        if not self._has_started.wait(self._max_wait_s):
+            self._is_late = True
+            warn_user(f"{self._name} did not answer for {self._max_wait_s:g} s; the training starts without waiting")
         elif self._start_error is not None:
             raise self._start_error
 
@@ -60,15 +59,15 @@ class BackgroundTracker:
         self._put(lambda: self._tracker.log_row(values))
 
     def close(self, result: Mapping[str, Any]) -> None:
-        """Send the rest, for 20 s at most."""
+        """Send the rest, within the time that the tracker may take."""
         if not self._thread.is_alive():
             return
         values = dict(result)
         self._put(lambda: self._tracker.close(values))
         self._put(None)
-        self._thread.join(self._close_s)
+        self._thread.join(self._max_wait_s)
         if self._thread.is_alive():
-            warn_user(f"{self._name} did not take all rows within {self._close_s:g} s; metrics.jsonl has them all")
+            warn_user(f"{self._name} did not take all rows within {self._max_wait_s:g} s; metrics.jsonl has them all")
 
     def _put(self, call: Callable[[], None] | None) -> None:
         while not self._has_failed:
@@ -92,7 +91,7 @@ class BackgroundTracker:
             try:
                 call()
             except Exception as error:
-                if self._start_error is not None:
+                if self._start_error is not None and not self._is_late:
                     return
                 self._has_failed = True
                 warn_user(f"{self._name} failed, and the training continues without it: {error}")

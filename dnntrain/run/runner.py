@@ -250,7 +250,9 @@ def _open_trainer(
     from dnntrain.training.trainer import TrainerOutputs, build_trainer
 
     trackers: list[Tracker] = (
-        [] if directory is None else [BackgroundTracker(item.build()) for item in session.config.track.values()]
+        []
+        if directory is None
+        else [BackgroundTracker(item.build(), item.max_wait_s) for item in session.config.track.values()]
     )
     run_progress = RunProgress(display, session.plan, session.config)
     outputs = TrainerOutputs(

@@ -49,7 +49,7 @@ def messages() -> Iterator[list[str]]:
 def test_rows_arrive_in_order_and_all_before_the_end() -> None:
     slow = SlowTracker()
     slow.gate.set()
-    tracker = BackgroundTracker(slow)
+    tracker = BackgroundTracker(slow, 60)
     tracker.start("run", {})
     for step in range(50):
         tracker.log_row({"step": step})
@@ -59,7 +59,7 @@ def test_rows_arrive_in_order_and_all_before_the_end() -> None:
 
 def test_a_tracker_that_hangs_stops_neither_rows_nor_the_end(messages: list[str]) -> None:
     slow = SlowTracker()
-    tracker = BackgroundTracker(slow, close_s=0.2)
+    tracker = BackgroundTracker(slow, 0.2)
     tracker.start("run", {})
     start_s = time.monotonic()
     for step in range(100):
@@ -71,7 +71,7 @@ def test_a_tracker_that_hangs_stops_neither_rows_nor_the_end(messages: list[str]
 
 
 def test_a_wrong_setting_is_refused_at_the_start() -> None:
-    tracker = BackgroundTracker(SlowTracker("start", ConfigError("track.mlflow.uri=x cannot be used")))
+    tracker = BackgroundTracker(SlowTracker("start", ConfigError("track.mlflow.uri=x cannot be used")), 60)
     with pytest.raises(ConfigError, match="cannot be used"):
         tracker.start("run", {})
     tracker.close({"status": "failed"})
@@ -80,11 +80,30 @@ def test_a_wrong_setting_is_refused_at_the_start() -> None:
 def test_a_tracker_that_fails_later_is_reported_once(messages: list[str]) -> None:
     slow = SlowTracker("row", OSError("the server is gone"))
     slow.gate.set()
-    tracker = BackgroundTracker(slow)
+    tracker = BackgroundTracker(slow, 60)
     tracker.start("run", {})
     for step in range(100):
         tracker.log_row({"step": step})
     tracker.close({"status": "done"})
     assert [text for text in messages if "the server is gone" in text] == [
         "warning: Slow failed, and the training continues without it: the server is gone"
+    ]
+
+
+def test_a_start_that_fails_late_is_reported_and_the_training_goes_its_way(messages: list[str]) -> None:
+    class LateTracker(SlowTracker):
+        def start(self, run_dir: str, config: Mapping[str, Any]) -> None:
+            self.gate.wait(60)
+            raise OSError("timed out")
+
+    late = LateTracker()
+    tracker = BackgroundTracker(late, 0.1)
+    tracker.start("run", {})
+    late.gate.set()
+    tracker._thread.join(60)
+    tracker.log_row({"step": 1})
+    tracker.close({"status": "done"})
+    assert [text.removeprefix("warning: ") for text in messages] == [
+        "Late did not answer for 0.1 s; the training starts without waiting",
+        "Late failed, and the training continues without it: timed out",
     ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,13 @@ _MAX_BUFFERED_METRICS = 100_000
 _RUN_FILE = "mlflow_run"
 
 #: MLflow itself retries for minutes.
-_REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
+
+#: Beginnings of addresses on this machine, besides plain paths.
+_LOCAL_SCHEMES = ("sqlite:", "file:")
+
+#: Seconds for a database or folder of this machine: several runs may wait for its tables to be made.
+_MAX_LOCAL_WAIT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,11 @@ class Mlflow(TrackChoice):
     experiment: str = "dnntrain"  # MLflow's name for a collection of runs
     every_rows: PositiveInt = 20  # rows of metrics that are sent together
 
+    @property
+    def max_wait_s(self) -> float:
+        uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:"
+        return _MAX_LOCAL_WAIT_S if uri.startswith(_LOCAL_SCHEMES) or "://" not in uri else super().max_wait_s
+
     def list_code_options(self) -> tuple[str, ...]:
         return ("uri",) if self.uri else ()
 
@@ -56,6 +68,7 @@ class Mlflow(TrackChoice):
         """Return the tracker. Raises ConfigError if the package is not installed."""
         if find_spec("mlflow") is None:
             raise make_missing_package_error("mlflow", "mlflow")
+        import_module("mlflow.tracking")  # here, because it takes seconds that are not the server's
         return MlflowTracker(self.uri, self.experiment, self.every_rows)
 
 

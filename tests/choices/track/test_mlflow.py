@@ -38,6 +38,15 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         Mlflow().build()
 
 
+def test_a_local_store_is_waited_for_and_a_server_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    local = (None, "sqlite:////data/m.db", "file:/data/runs", "runs")
+    assert {Mlflow(uri=uri).max_wait_s for uri in local} == {300.0}
+    assert {Mlflow(uri=uri).max_wait_s for uri in ("http://host:5000", "https://host")} == {20.0}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert Mlflow().max_wait_s == 20.0
+
+
 @needs_mlflow
 @pytest.mark.slow
 def test_a_run_is_stored_with_parameters_metrics_and_status(tmp_path: Path) -> None:
