@@ -78,7 +78,7 @@ def load_data_splits(loaded_model: LoadedModel, renames: Mapping[str, str] | Non
     Raises DataError if the data does not fit the model.
     """
     config, spec = loaded_model.config, loaded_model.spec
-    dataset = config.data.build()
+    dataset = config.data.build_for_evaluation()
     is_other_shape = not spec.inputs.columns and dataset.inputs.shape != spec.inputs.shape
     if is_other_shape or dataset.inputs.kind != spec.inputs.kind or dataset.targets.kind != spec.targets.kind:
         raise DataError(

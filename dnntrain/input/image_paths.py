@@ -34,22 +34,43 @@ def find_image_files(paths: Sequence[Path]) -> list[Path]:
 def check_image_paths(paths: Sequence[Path]) -> None:
     """Raise DataError if a path does not exist."""
     for path in paths:
-        if not path.exists() and not path.is_symlink():
+        if not path_exists(path):
             raise DataError(f"{path} does not exist", "name image files, or folders of image files")
 
 
-def list_entries(folder: Path) -> list[Path]:
-    """Return the entries of `folder`, sorted by name, without hidden ones."""
+def path_exists(path: Path) -> bool:
+    """Return whether a path exists, also as a dead link. Raises DataError if a folder on its way cannot be entered."""
     try:
-        return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
+        path.lstat()
+        return True
+    except PermissionError:
+        raise DataError(
+            f"{path}: cannot be reached (no permission for {path.parent})", f"run: chmod u+x '{path.parent}'"
+        ) from None
+    except OSError:
+        return False
+
+
+def list_entries(folder: Path) -> list[Path]:
+    """Return the entries of `folder`, sorted by name, without hidden ones.
+
+    Raises DataError if it cannot be listed, or if its entries cannot be opened.
+    """
+    try:
+        entries = sorted(
+            (path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name
+        )
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})", f"run: chmod u+rx '{folder}'") from None
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})", f"run: chmod -R u+rX '{folder}'") from None
+    if not os.access(folder, os.X_OK):
+        raise DataError(f"{folder}: its files cannot be opened (no permission)", f"run: chmod -R u+rX '{folder}'")
+    return entries
 
 
 def find_images(folder: Path, deep: bool = True) -> Iterator[Path]:
     """Yield the files with an image suffix in `folder` and, if `deep`, below.
 
-    Links are followed, except to a folder that is being read. Hidden files, run directories and
+    Links are followed, except to a folder that is being read, or one around it. Hidden files, run directories and
     folders of archive tools are skipped.
     """
     yield from (path for path in iterate_files(folder, deep) if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -71,7 +92,7 @@ def has_image(folder: Path) -> bool:
 def iterate_files(folder: Path, deep: bool = True, parents: frozenset[str] = frozenset()) -> Iterator[Path]:
     """Yield all files that `find_images` looks at."""
     real_folder = os.path.realpath(folder)
-    if real_folder in parents:
+    if any(f"{parent}{os.sep}".startswith(f"{real_folder}{os.sep}") for parent in parents):
         return
     for path in list_entries(folder):
         if not path.is_dir():

@@ -13,6 +13,7 @@ from dnntrain.run.outputs import write_integer_export
 from dnntrain.training.evaluation import compute_predictions, describe_example
 from dnntrain.training.evaluator import swap_in_eval_weights
 from dnntrain.utils.sealed_json import write_sealed_json
+from dnntrain.utils.units import pluralize
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ def _evaluate_test_split(
 
 def _warn_of_skipped_examples(trainer: Trainer, warn: Say) -> None:
     if skipped_examples := trainer.pipeline.get_skipped_examples():
-        warn(
-            f"{len(skipped_examples)} unreadable examples were skipped; "
-            f"the first: {next(iter(skipped_examples.items()))}"
-        )
+        verb = "was" if len(skipped_examples) == 1 else "were"
+        first = next(iter(skipped_examples.values()))
+        warn(f"{pluralize(len(skipped_examples), 'unreadable example')} {verb} skipped; the first: {first}")

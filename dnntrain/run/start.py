@@ -22,6 +22,7 @@ from dnntrain.run.resume_checks import find_refusals
 from dnntrain.run.session import Session
 from dnntrain.utils.files import remove_file
 from dnntrain.utils.sealed_json import METRICS_SEAL, check_rows, read_sealed_json
+from dnntrain.utils.units import pluralize
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _check_length(steps_done: int, session: Session) -> None:
     total = session.plan.total_steps
     if total and steps_done > total:
         raise ConfigError(
-            f"train.duration={session.config.train.duration} is {total} steps, but the run has already completed "
+            f"train.duration={session.config.train.duration} is {pluralize(total, 'step')}, but the run has already completed "
             f"{steps_done}",
             f"train.duration={steps_done}step ends the run now; for a shorter run use another run_dir, "
             "or an earlier checkpoint with resume=PATH",

@@ -34,13 +34,13 @@ class ClassFolders:
     labels: NDArray[np.int64]
 
     @classmethod
-    def scan(cls, folder: Path, strict: bool, class_names: tuple[str, ...] = ()) -> ClassFolders:
+    def scan(cls, folder: Path, strict: bool, class_names: tuple[str, ...] = (), min_classes: int = 2) -> ClassFolders:
         """Return the split in `folder`, with the classes `class_names` of the training split if given.
 
-        Raises DataError if there are fewer than 2 classes, a class without images, or a class that
+        Raises DataError if there are fewer than `min_classes`, or none with `class_names`, a class without images, or a class that
         the training split does not have; if `strict`, also for an empty file.
         """
-        classes = find_class_folders(folder, 1 if class_names else 2)
+        classes = find_class_folders(folder, 1 if class_names else min_classes)
         names = tuple(format_folder_name(path.name) for path in classes)
         if class_names and (unknown := [name for name in names if name not in class_names]):
             raise DataError(

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnntrain.errors import DataError
-from dnntrain.input.image_paths import find_images, has_image, is_skipped_folder, iterate_files, list_entries
+from dnntrain.input.image_paths import (
+    find_images,
+    has_image,
+    is_skipped_folder,
+    iterate_files,
+    list_entries,
+    path_exists,
+)
 
 _PART_NAMES = {
     "train": ("train", "training", "trainset"),
@@ -49,7 +56,7 @@ def find_layout(root: Path) -> FolderLayout:
 
     Raises DataError if `root` is not a folder of images, or if a folder may be a split or a class.
     """
-    if not root.exists():
+    if not path_exists(root):
         raise DataError(f"{root}: there is no such folder", "set data.root to the folder of your images")
     if not root.is_dir():
         raise DataError(f"{root}: is not a folder", "set data.root to the folder of your images")

@@ -90,6 +90,12 @@ class ImageFolder(ImageData):
             find_class_folders(folder, 1)
 
     def build(self) -> DataSet:
+        return self._build(min_classes=2)
+
+    def build_for_evaluation(self) -> DataSet:
+        return self._build(min_classes=1)
+
+    def _build(self, min_classes: int) -> DataSet:
         if self.random_resized_crop and self.pipeline == "resident":
             raise ConfigError(
                 "data.random_resized_crop=true reads images in every epoch; data.pipeline=resident does not support it",
@@ -98,7 +104,7 @@ class ImageFolder(ImageData):
         root = find_data_root(self.root, "image_folder")
         layout = find_layout(root)
         strict = self.on_error == "raise"
-        train = ClassFolders.scan(layout.train, strict)
+        train = ClassFolders.scan(layout.train, strict, min_classes=min_classes)
         folders = [path for path in (layout.train, layout.val, layout.test) if path is not None]
         notes = [*layout.notes, *note_other_files(folders)]
         val = None if layout.val is None else ClassFolders.scan(layout.val, strict, train.class_names)

@@ -44,7 +44,8 @@ def export_onnx(source: ExportRequest, path: Path, batch: int | None = None) -> 
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            for name in ("torch.onnx", "onnxscript"):
+                logging.getLogger(name).setLevel(logging.ERROR)
             program = torch.onnx.export(
                 source.model,
                 (source.inputs,),
