@@ -16,6 +16,7 @@ from dnntrain.report.format import Point, format_metric, thin_points
 from dnntrain.report.load_run import Event, RunData, read_run
 from dnntrain.report.sections import get_best_value, get_test_value
 from dnntrain.report.style import TONES
+from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.files import write_bytes
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def write_curves(run_dir: Path) -> Path:
     try:
         write_bytes(path, draw_curves(run))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error}") from None
+        raise explain_lack_of_resources(error) or ConfigError(
+            f"{path} cannot be written: {error.strerror or error}", "the run directory must be writable"
+        ) from None
     return path
 
 

@@ -17,6 +17,7 @@ from dnntrain.report.exports import render_exports
 from dnntrain.report.html import escape_text
 from dnntrain.report.load_run import RunData, read_run
 from dnntrain.report.style import build_style_sheet
+from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.files import write_bytes
 from dnntrain.utils.messages import warn_user
 
@@ -57,8 +58,8 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, verdicts:
     try:
         write_bytes(path, page)
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error}", "the run directory, or its parent, must be writable"
+        raise explain_lack_of_resources(error) or ConfigError(
+            f"{path} cannot be written: {error.strerror or error}", "the run directory, or its parent, must be writable"
         ) from None
     return path
 

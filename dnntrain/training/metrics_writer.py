@@ -18,7 +18,7 @@ from torch import Tensor
 from dnntrain.errors import DivergedError
 from dnntrain.protocols import Adjustment, MetricCallback, StepLoss
 from dnntrain.training.progress import Progress
-from dnntrain.utils.files import open_file, parse_json, read_bytes, sync_to_disk, to_strict_json, write_text
+from dnntrain.utils.files import name_file, open_file, parse_json, read_bytes, sync_to_disk, to_strict_json, write_text
 
 Listener = Callable[[Mapping[str, Any]], None]
 Reduce = Callable[[Tensor], Tensor]
@@ -125,8 +125,12 @@ class Metrics:
         }
         if self._file is not None:
             line = (json.dumps(to_strict_json(row), allow_nan=False) + "\n").encode()
-            self._file.write(line)
-            self._file.flush()
+            try:
+                self._file.write(line)
+                self._file.flush()
+            except OSError as error:
+                name_file(error, Path(self._file.name))
+                raise
             self._file_digest.update(line)
         return row
 

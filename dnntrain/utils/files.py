@@ -165,10 +165,19 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         write_durably(temporary, data)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError):
+            name_file(error, path)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     sync_to_disk(path.parent)
+
+
+def name_file(error: OSError, path: Path) -> None:
+    """Add the name of the file to an error of a call that knows its number only, such as write."""
+    if error.filename is None:
+        error.filename = str(path)
 
 
 def write_durably(path: Path, data: bytes) -> None:

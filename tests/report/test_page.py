@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from dnntrain.errors import ConfigError
+from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.report import write_report
+from dnntrain.utils import files
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "br", "img", "path", "rect"}
@@ -333,3 +335,17 @@ def test_a_failed_write_leaves_the_old_report(make_run: MakeRun, monkeypatch: py
         write_report([run])
     assert (run / "report.html").read_text() == "old"
     assert not list(run.glob(".*tmp*"))
+
+
+def test_a_full_disk_is_named_with_the_page_and_ends_with_its_exit_code(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write_durably", fail)
+    with pytest.raises(CheckpointError, match=r"No space left on device: .*report\.html") as caught:
+        write_report([run], run / "report.html")
+    assert caught.value.exit_code == 5
