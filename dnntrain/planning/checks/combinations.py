@@ -262,7 +262,7 @@ def find_unmet_requirements(
 
 
 def find_unmet_layout_needs(
-    setting: str, needs: Iterable[LayoutRequirement | TaskFeature], dims: ParallelDims
+    setting: str, needs: Iterable[LayoutRequirement | TaskFeature | DataFeature], dims: ParallelDims
 ) -> Iterator[Refusal]:
     """Find needs of a setting that a layout of these degrees does not meet."""
     unmet = {need for need in needs if isinstance(need, LayoutRequirement)} - get_met_requirements(dims)
