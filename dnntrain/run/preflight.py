@@ -100,7 +100,7 @@ def check_unfreezing(config: RunConfig, hooks: Hooks) -> None:
 def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> tuple[str, ...]:
     """Check that `init_from` exists, is undamaged, and fits the network. Raises an error if not.
 
-    Returns a note if the file or the network has tensors that the other lacks.
+    Returns a note if a part is loaded, or if the file or the network has tensors that the other lacks.
     """
     from dnntrain.nn.weight_names import NamePrefix
     from dnntrain.nn.weights import check_weights
@@ -108,7 +108,7 @@ def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> t
     model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
     prefix = None if config.init_prefix is None else NamePrefix.parse(config.init_prefix)
     report = check_weights(model, str(config.init_from), config.init_replace_head, prefix)
-    return (f"init_from: {report}",) if report.is_partial else ()
+    return (f"init_from: {report}",) if report.is_partial or prefix is not None else ()
 
 
 def check_quantization(config: RunConfig, data: PreparedData) -> None:

@@ -19,6 +19,7 @@ from dnntrain.input.image_paths import count_other_files, find_images, has_image
 from dnntrain.input.source import compute_digest
 from dnntrain.utils.messages import warn_user
 from dnntrain.utils.rng import Index
+from dnntrain.utils.units import pluralize
 
 #: Up to this many bytes, the digest of a folder covers the contents of its files; above, their names and sizes.
 _MAX_CONTENT_BYTES = 64 * 2**20
@@ -107,6 +108,39 @@ def find_class_folders(folder: Path, min_classes: int) -> list[Path]:
                 f"add files of the kinds {', '.join(sorted(IMAGE_SUFFIXES))}, or remove the folder",
             )
     return classes
+
+
+def check_nesting(folder: Path) -> list[str]:
+    """Return notes about images and folders whose place may not be meant.
+
+    Raises DataError if a class folder is a copy of the others: Kaggle's archives hold such copies.
+    """
+    classes = find_class_folders(folder, 1)
+    notes: list[str] = []
+    if loose := [path.name for path in find_images(folder, deep=False)]:
+        count = len(loose)
+        notes.append(f"{pluralize(count, 'image')} beside the class folders {'is' if count == 1 else 'are'} not used")
+    inner = {path: _list_inner_folders(path) for path in classes}
+    for path, names in inner.items():
+        if len(names) > 1 and names <= {other.name for other in classes if other != path}:
+            raise DataError(
+                f"{path}: holds folders named as the classes beside it ({', '.join(sorted(names)[:5])}), "
+                "so it is a copy of the data and not a class",
+                f"remove or move {path.name}/, or set data.root to it",
+            )
+    first = next(iter(inner.values()))
+    if len(classes) > 1 and len(first) > 1 and all(names == first for names in inner.values()):
+        notes.append(
+            f"all class folders hold the same folders ({', '.join(sorted(first)[:5])}): the outer folder is the class"
+        )
+    return notes
+
+
+def _list_inner_folders(folder: Path) -> set[str]:
+    """Return the names of the folders in a class folder that holds no image itself."""
+    if any(find_images(folder, deep=False)):
+        return set()
+    return {path.name for path in list_entries(folder) if path.is_dir() and has_image(path)}
 
 
 def note_missing_classes(name: str, split: ClassFolders) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dnntrain.choices.data._class_folders import (
     ClassFolders,
+    check_nesting,
     find_class_folders,
     note_missing_classes,
     note_other_files,
@@ -107,6 +108,7 @@ class ImageFolder(ImageData):
         train = ClassFolders.scan(layout.train, strict, min_classes=min_classes)
         folders = [path for path in (layout.train, layout.val, layout.test) if path is not None]
         notes = [*layout.notes, *note_other_files(folders)]
+        notes += [note for folder in folders for note in check_nesting(folder)]
         val = None if layout.val is None else ClassFolders.scan(layout.val, strict, train.class_names)
         if layout.test is not None:
             test = ClassFolders.scan(layout.test, strict, train.class_names)

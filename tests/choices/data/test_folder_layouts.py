@@ -130,6 +130,7 @@ TREES: dict[str, tuple[str, tuple[str, str | None, str | None] | None, str]] = {
     "mixed_case_classes": ("train/{Cat,Dog}/1.jpg test/{cat,dog}/2.jpg", None, "does not have these classes: cat, dog"),
     "linked_classes": ("cat/1.jpg elsewhere/dog/1.jpg dog->elsewhere/dog", (".", None, None), "cat dog elsewhere"),
     "linked_splits": ("raw/{a,b}/1.jpg train->raw test->raw", ("train", None, "test"), "a b"),
+    "copy_of_itself": ("flowers/{rose,tulip}/1.jpg {rose,tulip}/1.jpg", None, "so it is a copy of the data"),
     "archive_with_tools": (
         "pets/{Cat,Dog}/1.jpg pets/Cat/Thumbs.db __MACOSX/pets/1.jpg",
         ("pets", None, None),
@@ -173,6 +174,21 @@ def test_a_tree_of_another_tool_is_read_or_rejected(tmp_path: Path, name: str) -
     paths = [path and path.relative_to(tmp_path).as_posix() for path in (layout.train, layout.val, layout.test)]
     assert tuple(paths) == expected
     assert [path.name for path in find_class_folders(layout.train, 2)] == words.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("{cat,dog}/1.jpg {cat,dog}/2.jpg 3.jpg", "1 image beside the class folders is not used"),
+        (
+            "fold1/{cat,dog}/1.jpg fold2/{cat,dog}/2.jpg",
+            "all class folders hold the same folders (cat, dog): the outer folder is the class",
+        ),
+    ],
+)
+def test_a_place_that_may_not_be_meant_is_noted(tmp_path: Path, text: str, note: str) -> None:
+    _make_tree(tmp_path, text)
+    assert note in ImageFolder(root=str(tmp_path), image_size=8, test_fraction=0.6).build().notes
 
 
 def test_forty_layouts_are_named() -> None:
