@@ -93,6 +93,7 @@ def make_plan(
     notes += _make_batch_notes(config, timetable, dims)
     notes += config.distill.notes(data.spec)
     notes += config.quant.notes(data.train)
+    notes += config.prune.notes(hardware)
     for size, micro_batch_cut in cuts.items():
         norm_notes = _get_norm_notes(config, NormFacts(dims.data_ranks, size, *micro_batch_cut, model.batch_norms))
         notes += [note for note in norm_notes if size == sizes.largest]

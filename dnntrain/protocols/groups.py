@@ -363,6 +363,10 @@ class DistillChoice(Method):
 class PruneChoice(Method):
     """Pruning."""
 
+    def notes(self, hardware: Hardware) -> tuple[str, ...]:
+        """Return notes for the plan of a run on `hardware`."""
+        return ()
+
 
 class MonitorChoice(Method):
     """A monitor of the run, which may react to alarms.

@@ -56,6 +56,10 @@ def _multiply(values: Sequence[float], names: Sequence[str]) -> float:
     return math.prod(values)
 
 
+def _take_largest(values: Sequence[int], names: Sequence[str]) -> int:
+    return max(values, default=0)
+
+
 def _only_one(action: str, default: Any) -> Callable[[Sequence[Any], Sequence[str]], Any]:
     """Return the rule of a slot that one method may fill: its value, or `default`."""
 
@@ -96,6 +100,7 @@ _WEIGHTS_FIRST = {"merge": _concat_eval_weights}
 _PRODUCT = {"merge": _multiply}
 _BY_NAME = {"merge": _merge_states}
 _ONE_STEP = {"merge": _only_one("take the optimizer step", None)}
+_LATEST = {"merge": _take_largest}
 _ONE_RESHAPING = {"merge": _only_one("cut the network", None)}
 _ONE_SMOOTHING = {"merge": _only_one("smooth the targets", 0.0)}
 _ONE_CROP = {"merge": _only_one("crop images", 0)}
@@ -120,6 +125,7 @@ class Hooks:
     memory_use        functions from the number of ranks over which weights are sharded to the memory
                       of the method, for the plan
     reshaping         cuts of the network between steps; one method may make them
+    best_from_step    steps after which an evaluation may be the best one
     bindings          functions that are called once with the built trainer's handles, in the order
                       of the methods
     state             state that is saved in checkpoints, by name
@@ -142,6 +148,7 @@ class Hooks:
     feature_taps: tuple[FeatureTap, ...] = field(default=(), metadata=_ALL)
     memory_use: tuple[Callable[[int], MemoryUse], ...] = field(default=(), metadata=_ALL)
     reshaping: Reshaping | None = field(default=None, metadata=_ONE_RESHAPING)
+    best_from_step: int = field(default=0, metadata=_LATEST)
     bindings: tuple[Callable[[TrainerHandles], None], ...] = field(default=(), metadata=_ALL)
     label_smoothing: float = field(default=0.0, metadata=_ONE_SMOOTHING)
     main_loss_weight: float = field(default=1.0, metadata=_PRODUCT)

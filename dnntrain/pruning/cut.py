@@ -24,6 +24,7 @@ class Cut:
     """The units that go: the kept indices, and the widths of the network without them.
 
     replaced  new values of tensors of the cut network, by name
+    dropped   modules that go whole
     notes     numbers and texts about the cut, for a row of the metrics
     """
 
@@ -31,6 +32,7 @@ class Cut:
     widths: Widths
     replaced: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
 
 def make_cut(model: nn.Module, removed: Mapping[int, Sequence[int]], groups: Sequence[Group], before: Widths) -> Cut:

@@ -150,11 +150,20 @@ def exclude_groups(groups: Sequence[Group], patterns: Sequence[str], model: nn.M
     `*` also matches dots. Raises ConfigError, with the nearest name, for a pattern that matches
     no module.
     """
+    match_excluded(patterns, model)
+    return [group for group in groups if not any(_is_excluded(axis, patterns) for axis, _ in group.axes)]
+
+
+def match_excluded(patterns: Sequence[str], model: nn.Module) -> set[str]:
+    """Return the names of the modules that match one of `patterns`.
+
+    Raises ConfigError, with the nearest name, for a pattern that matches none.
+    """
     names = [name for name, _ in model.named_modules() if name]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ConfigError(f"prune.exclude={pattern} does not match a module", did_you_mean(pattern, names[:400]))
-    return [group for group in groups if not any(_is_excluded(axis, patterns) for axis, _ in group.axes)]
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 def _is_excluded(name: str, patterns: Sequence[str]) -> bool:

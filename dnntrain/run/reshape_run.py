@@ -8,11 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from dnntrain.checkpoint.checkpoint import read_checkpoint
 from dnntrain.checkpoint.digests import compute_bytes_digest
+from dnntrain.nn.shape import ModelShape
 from dnntrain.run.session import Session, drop_init_weights
 from dnntrain.run.start import RunStart
 from dnntrain.training.reshape import ReshapeRequest, add_widths, cut_checkpoint, read_widths
+from dnntrain.training.setup import build_unfilled_model
 
 if TYPE_CHECKING:
     from dnntrain.run.rank_group import RankGroup
@@ -34,14 +38,33 @@ def restore_shape(
     session = replace(session, config=drop_init_weights(session.config), hooks=add_widths(session.hooks, widths))
     reshaping = session.hooks.reshaping
     if reshaping is None or not reshaping.is_due(start.checkpoint.step):
-        return session, start, None
+        return _avoid_small_strides(session), start, None
     checkpoint = start.checkpoint
     say(f"cutting the network after step {checkpoint.step}")
     checkpoint, cut = ranks.run_on_all_ranks(f"cut {reshaping.done}", lambda: cut_checkpoint(session.setup, checkpoint))
     digest = compute_bytes_digest(json.dumps(cut.widths.as_json(), sort_keys=True).encode())
     ranks.agree_on_start(f"{checkpoint.step}, cut to {digest[:12]}")
-    session = replace(session, hooks=add_widths(session.hooks, cut.widths))
+    session = _avoid_small_strides(replace(session, hooks=add_widths(session.hooks, cut.widths)))
     return session, replace(start, checkpoint=checkpoint), {"event": "pruned", **cut.notes}
+
+
+def _avoid_small_strides(session: Session) -> Session:
+    """Return the session without the channels-last format if a CPU kernel writes out of bounds with it.
+
+    torch 2.14's backward pass of 1x1 convolutions with a stride and fewer than 8 inputs does so.
+    """
+    plan = session.plan
+    if not plan.channels_last or session.setup.device_type != "cpu":
+        return session
+    model = build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec), session.hooks)
+    has_small = any(
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride > (1, 1)
+        and module.in_channels < 8
+        for module in model.modules()
+    )
+    return replace(session, plan=replace(plan, channels_last=False)) if has_small else session
 
 
 def reload_start(start: RunStart, folder: Path, request: ReshapeRequest) -> RunStart:

@@ -25,12 +25,14 @@ class Evaluator:
         checkpointer: Checkpointer,
         timer: Timer,
         metric: MetricInfo,
+        best_from_step: int = 0,
     ) -> None:
         self._evaluate = evaluate
         self._metrics = metrics
         self._checkpointer = checkpointer
         self._timer = timer
         self._metric = metric
+        self._best_from_step = best_from_step
         self._evaluated_step = -1
         self._is_best_of_metric = True
         self.best: float | None = None
@@ -83,7 +85,8 @@ class Evaluator:
 
         Of equally good states the later one is kept, because the schedule has settled further.
         """
-        is_best = math.isfinite(value) and (self.best is None or not self._metric.is_better(self.best, value))
+        is_eligible = math.isfinite(value) and step >= self._best_from_step
+        is_best = is_eligible and (self.best is None or not self._metric.is_better(self.best, value))
         if is_best:
             self.best, self.best_step = value, step
         return is_best

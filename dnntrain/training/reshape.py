@@ -23,6 +23,7 @@ from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.shape import ModelShape, get_storage_key
 from dnntrain.protocols import Batch, Hooks, ModelStage, ModelTransform, ReshapeInputs, Reshaping
 from dnntrain.pruning.cut import Cut, cut_state
+from dnntrain.pruning.depth import drop_state
 from dnntrain.pruning.widths import Widths, apply_widths, decode_widths
 from dnntrain.training.cadence import Event
 from dnntrain.training.checkpointer import Checkpointer
@@ -136,7 +137,7 @@ def cut_checkpoint(setup: RunSetup, checkpoint: Checkpoint) -> tuple[Checkpoint,
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     try:
         states = {
-            name: cut_state(state, kept, shapes)
+            name: drop_state(cut_state(state, kept, shapes), cut.dropped)
             for name, state in checkpoint.states.items()
             if name not in LAYOUT_STATES
         }

@@ -367,7 +367,7 @@ def build_evaluator(
             reshard(model.parallel.run_modules)
         return val_metrics
 
-    evaluator = Evaluator(validate, metrics, saving.checkpointer, timer, plan.metrics[0])
+    evaluator = Evaluator(validate, metrics, saving.checkpointer, timer, plan.metrics[0], hooks.best_from_step)
     return EvaluatorParts(evaluator, metrics, make_batches)
 
 

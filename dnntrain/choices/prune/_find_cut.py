@@ -16,6 +16,8 @@ from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import ReshapeInputs
 from dnntrain.pruning.criteria import ScoreInputs, Scores, score_units, uses_gradients
 from dnntrain.pruning.cut import Cut, cut_model, get_tensors, make_cut
+from dnntrain.pruning.latency import measure_latency_ratio
+from dnntrain.pruning.repair import compensate_removed, recalibrate_batch_norm
 from dnntrain.pruning.selection import Removed, Rules, describe_removed, exclude_groups, find_removed, name_kinds
 from dnntrain.pruning.trace import Coupling, Group
 from dnntrain.pruning.verify import find_safe_groups
@@ -31,8 +33,8 @@ _BATCH_SIZE = 32
 class CutOptions:
     """How a cut is chosen; see `prune=structured`.
 
-    shape      shape of the images and number of classes
-    examples   training examples that the criterion reads
+    shape        shape of the inputs and number of classes
+    examples     training examples that criterion, compensation and recalibration read
     """
 
     criterion: str
@@ -42,12 +44,13 @@ class CutOptions:
     examples: int
     seed: int
     shape: ModelShape
+    compensate: str = "none"
+    recalibrate: bool = False
 
 
 def find_groups_to_cut(model: nn.Module, options: CutOptions) -> Coupling:
     """Return the groups of `model` that may be cut. Raises ConfigError if there are none."""
-    images = torch.zeros(1, options.shape.channels, options.shape.height, options.shape.width)
-    coupling = find_safe_groups(model, images)
+    coupling = find_safe_groups(model, torch.zeros(1, *options.shape.input_shape))
     groups = exclude_groups(coupling.groups, options.exclude, model)
     if not groups:
         reasons = ", ".join(f"{name}: {reason}" for name, reason in list(coupling.frozen.items())[:3])
@@ -70,7 +73,7 @@ def find_cut(options: CutOptions, factor: float, inputs: ReshapeInputs) -> Cut:
     key = Key(options.seed, f"prune/{inputs.number}")
     gradients = make_gradients(inputs, options.examples) if uses_gradients(options.criterion) else _no_gradients
     scores = score_units(options.criterion, groups, ScoreInputs(model, gradients, key))
-    measure = _make_measure(model, groups, options, inputs.widths)
+    measure = make_measure(model, groups, options, inputs.widths)
     limit = factor * measure({})
     removed, cost = find_removed(groups, scores, name_kinds(model, groups), options.rules, limit, measure)
     if cost > limit:
@@ -81,6 +84,11 @@ def find_cut(options: CutOptions, factor: float, inputs: ReshapeInputs) -> Cut:
         )
     cut = make_cut(model, removed, groups, inputs.widths)
     smaller = cut_model(model, cut)
+    replaced = {}
+    if options.compensate == "ridge":
+        replaced = compensate_removed(model, smaller, cut, inputs.batches(options.examples, _BATCH_SIZE))
+    if options.recalibrate:
+        replaced |= recalibrate_batch_norm(smaller, inputs.batches(options.examples, _BATCH_SIZE))
     before, after = (describe_cost(network, options.shape) for network in (model, smaller))
     notes = {
         "reason": f"{before} → {after}",
@@ -88,13 +96,15 @@ def find_cut(options: CutOptions, factor: float, inputs: ReshapeInputs) -> Cut:
         "parameters": count_parameters(smaller),
         "flops": count_forward_cost(smaller, options.shape)[0],
     }
-    return replace(cut, notes=notes)
+    return replace(cut, replaced=replaced, notes=notes)
 
 
 def check_limit(model: nn.Module, groups: Sequence[Group], options: CutOptions, ratio: float) -> None:
     """Raise ConfigError, with the nearest ratio that works, if the target cannot be reached."""
     order: list[Scores | None] = [np.arange(len(group), dtype=np.float64) + 1 for group in groups]
-    measure = _make_measure(model, groups, options, Widths())
+    if options.target == "latency":
+        return
+    measure = make_measure(model, groups, options, Widths())
     whole = measure({})
     _, smallest = find_removed(groups, order, name_kinds(model, groups), options.rules, 0.0, measure)
     if smallest > whole * (1 - ratio):
@@ -121,11 +131,18 @@ def describe_cost(model: nn.Module, shape: ModelShape) -> str:
     return f"{format_count(count_parameters(model))} parameters, {format_count(flops)} FLOPs, {format_bytes(size)}"
 
 
-def _make_measure(
+def make_measure(
     model: nn.Module, groups: Sequence[Group], options: CutOptions, widths: Widths
 ) -> Callable[[Removed], float]:
+    """Return a function that cuts some units out of a copy and measures the target on it.
+
+    A latency is a multiple of that of the network before the cut.
+    """
+
     def measure(removed: Removed) -> float:
         smaller = cut_model(model, make_cut(model, removed, groups, widths))
+        if options.target == "latency":
+            return measure_latency_ratio(smaller, model, options.shape) if removed else 1.0
         return measure_target(smaller, options.target, options.shape)
 
     return measure

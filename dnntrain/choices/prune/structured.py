@@ -15,7 +15,7 @@ from dnntrain.config.fields import Annotated, Duration, Fraction, Literal, Posit
 from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import BuildContext, Hooks, ModelStage, PruneChoice, Refusal, ReshapeInputs, Reshaping
+from dnntrain.protocols import BuildContext, Hooks, ModelStage, PruneChoice, Refusal, ReshapeInputs, Reshaping, RunFacts
 from dnntrain.pruning.cut import Cut
 from dnntrain.pruning.selection import Rules
 
@@ -29,7 +29,9 @@ class Structured(PruneChoice):
     """
 
     ratio: Annotated[float, Range(above=0, below=1)] = 0.5  # share of the target that is removed
-    target: Literal["params", "flops", "size"] = "flops"  # the cost that ratio is about
+    target: Literal["params", "flops", "size", "latency"] = (
+        "flops"  # the cost that ratio is about; latency: of one image, measured on the cut network
+    )
     criterion: Literal["magnitude", "random", "taylor", "fpgm", "bn_scale", "lamp", "obd"] = (
         "magnitude"  # score by which channels stay
     )
@@ -45,7 +47,11 @@ class Structured(PruneChoice):
     at: Duration = Duration(50, "%")  # time of the first cut
     until: Duration = Duration(75, "%")  # time of the last cut of several
     cuts: PositiveInt = 4  # cuts of the schedules iterative and gradual
-    examples: PositiveInt = 256  # training examples that taylor and obd read
+    compensate: Literal["none", "ridge"] = (
+        "none"  # ridge: fit the next layers, so that the channels that stay stand in for those that go
+    )
+    recalibrate: bool = True  # measure the statistics of batch norm again after a cut
+    examples: PositiveInt = 256  # training examples that taylor, obd, compensate and recalibrate read
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
         """Reject stages and tensor parallelism: their shards are planned for the whole network."""
@@ -57,12 +63,29 @@ class Structured(PruneChoice):
                     "use parallel=ddp or parallel=fsdp, or leave prune out",
                 )
 
+    def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
+        if self.target == "latency" and facts.ranks > 1:
+            yield Refusal(
+                f"prune.target=latency does not support {facts.ranks} ranks, because each would measure another time",
+                "use prune.target=flops, or one process",
+            )
+
     def build(self, context: BuildContext) -> Hooks:
         steps = find_steps(self.at, self.until, self.cuts, context, self.schedule != "one_shot")
         ratios = list_ratios(self.ratio, len(steps), self.schedule == "gradual")
         shape = ModelShape.from_spec(context.spec)
         rules = Rules(self.scope, self.protect, self.round_to)
-        options = CutOptions(self.criterion, rules, self.target, self.exclude, self.examples, context.seed, shape)
+        options = CutOptions(
+            self.criterion,
+            rules,
+            self.target,
+            self.exclude,
+            self.examples,
+            context.seed,
+            shape,
+            self.compensate,
+            self.recalibrate,
+        )
         assert context.build_model is not None, "the trainer gives a model to every method"
         model = context.build_model().eval()
         check_limit(model, find_groups_to_cut(model, options).groups, options, self.ratio)

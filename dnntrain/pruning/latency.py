@@ -1,0 +1,47 @@
+"""Measure how much faster a cut network is: both are timed in turns, so that load concerns both."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+from torch import nn
+
+from dnntrain.nn.shape import ModelShape
+
+#: Pairs of timed blocks, and the shortest block in seconds.
+_PAIRS = 9
+_BLOCK_S = 0.01
+
+
+def measure_latency_ratio(model: nn.Module, reference: nn.Module, shape: ModelShape) -> float:
+    """Return the latency of one example as a multiple of `reference`'s: the median of paired blocks."""
+    return statistics.median(measure_latency_ratios(model, reference, shape))
+
+
+def measure_latency_ratios(
+    model: nn.Module, reference: nn.Module, shape: ModelShape, pairs: int = _PAIRS
+) -> list[float]:
+    """Return the ratio of latencies in each pair of blocks."""
+    images = torch.randn(1, *shape.input_shape, generator=torch.Generator().manual_seed(0))
+    models = (model.eval(), reference.eval())
+    with torch.inference_mode():
+        for network in models:
+            for _ in range(3):
+                network(images)
+        passes = max(1, round(_BLOCK_S / max(_time_passes(reference, images, 1), 1e-6)))
+        ratios = []
+        for pair in range(pairs):
+            # The order changes from pair to pair.
+            first, second = models if pair % 2 else models[::-1]
+            times = {id(first): _time_passes(first, images, passes), id(second): _time_passes(second, images, passes)}
+            ratios.append(times[id(model)] / times[id(reference)])
+    return ratios
+
+
+def _time_passes(model: nn.Module, images: torch.Tensor, passes: int) -> float:
+    start_s = time.perf_counter()
+    for _ in range(passes):
+        model(images)
+    return time.perf_counter() - start_s
