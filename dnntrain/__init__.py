@@ -1,4 +1,8 @@
-"""dnntrain: one command that trains a network faster, ships it smaller, and proves both."""
+"""dnntrain: one command that trains a network faster, ships it smaller, and proves both.
+
+result = dnntrain.train("data=digits", "model=small_cnn", run_dir="runs/first")
+dnntrain.load("runs/first").predict("photo.png")
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
 
 # Before torch is imported, which reads the variables once: every process of dnntrain imports this package first.
 shorten_wait()
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -5,14 +5,16 @@ Overrides are written as on the command line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dnntrain.config.compose import compose
+from dnntrain.config.overrides import format_overrides
 from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.planning.plan import Plan
@@ -22,40 +24,84 @@ from dnntrain.utils.signals import exit_on_signals
 from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
 
+if TYPE_CHECKING:
+    from dnntrain.inference.load import LoadedModel
+    from dnntrain.inference.pictures import Picture
+
 
 @dataclass(frozen=True)
 class TrainedModel:
     """A trained model in eval mode, with a description of its inputs and outputs.
 
-    `spec.inputs` has shape, mean and std, `spec.output` names and shape.
+    `spec.inputs` has shape, mean and std, `spec.output` names and shape. `path` is the run or the
+    export that it was loaded from.
     """
 
     model: nn.Module
     spec: ModelSpec
+    path: Path
+    _loaded: LoadedModel
+
+    def preprocess(self, pictures: Picture | Sequence[Picture]) -> Tensor:
+        """Return the inputs of the model for paths or Pillow images, float32 [n, channels, height, width]."""
+        from dnntrain.inference.pictures import preprocess_pictures
+
+        return preprocess_pictures(self._loaded, _list_pictures(pictures))
+
+    def predict(self, pictures: Picture | Sequence[Picture], *, top: int = 1) -> Any:
+        """Return the prediction for a path or a Pillow image, or a list of predictions for a list.
+
+        A prediction is a row of `dnntrain predict`, with at most `top` candidates. Raises DataError
+        if a picture cannot be read.
+        """
+        from dnntrain.inference.pictures import predict_pictures
+
+        rows = predict_pictures(self._loaded, _list_pictures(pictures), top)
+        return rows if isinstance(pictures, list | tuple) else rows[0]
+
+    def metrics(self) -> dict[str, list[Any]]:
+        """Return the rows of the run's metrics.jsonl as columns of equal length; None if a row lacks a value.
+
+        `pandas.DataFrame(model.metrics())` makes a table of it. An export has no rows.
+        """
+        from dnntrain.training.metrics_writer import read_rows
+
+        rows = read_rows(self.path / "metrics.jsonl")
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {name: [row.get(name) for row in rows] for name in names}
 
 
-def train(*overrides: str, config_dir: str | Path | None = None, display: str = "auto") -> dict[str, Any]:
-    """Train and return the run's result: `train("model=resnet20", "data=cifar10")`.
+def train(
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    display: str = "auto",
+    callbacks: Sequence[Callable[[Mapping[str, Any]], None]] = (),
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train and return the run's result: `train("model=resnet20", data="cifar10", train={"batch_size": 64})`.
 
-    `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or
+    `settings` are overrides as keywords; a mapping sets keys of a group or section, None is null.
+    Each of `callbacks` is called with every row of metrics.jsonl as it is written; it needs a run in
+    this process. `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or
     CheckpointError, which correspond to the exit codes of the command.
     """
     with exit_on_signals("stopped", "the same call starts it again"):
         from dnntrain.run.runner import run_training
 
         world = World.from_environ()
+        overrides = (*overrides, *format_overrides(settings))
         overrides = tuple(add_rank_layout(overrides, config_dir, world))
         config = decode_new_run(compose(overrides, config_dir), world)
         words = add_config_dir(config_dir, overrides)
-        return run_training(lambda: config, world, display=display, overrides=words).as_json()
+        return run_training(lambda: config, world, display=display, overrides=words, listeners=callbacks).as_json()
 
 
-def plan(*overrides: str, config_dir: str | Path | None = None) -> Plan:
-    """Return the plan of `train` with these overrides."""
+def plan(*overrides: str, config_dir: str | Path | None = None, **settings: Any) -> Plan:
+    """Return the plan of `train` with these overrides and settings."""
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     world = World.from_environ()
-    config = decode_new_run(compose(list(overrides), config_dir), world, plan_only=True)
+    config = decode_new_run(compose([*overrides, *format_overrides(settings)], config_dir), world, plan_only=True)
     with forbid_downloads("dnntrain plan downloads nothing"):
         return open_session(drop_init_weights_if_resuming(config), world, plan_only=True).plan
 
@@ -70,7 +116,7 @@ def load(run: str | Path, *, trust: bool = False) -> TrainedModel:
 
     write_unfinished_model(Path(run), (), trust)
     loaded_model = load_model(Path(run), trust=trust)
-    return TrainedModel(loaded_model.model, loaded_model.spec)
+    return TrainedModel(loaded_model.model, loaded_model.spec, Path(run), loaded_model)
 
 
 def evaluate(run: str | Path, *overrides: str, split: str | None = None, trust: bool = False) -> dict[str, float | int]:
@@ -86,10 +132,22 @@ def evaluate(run: str | Path, *overrides: str, split: str | None = None, trust: 
     return evaluate_run(Path(run), list(overrides), split and check_split(split), trust)[1]
 
 
-def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 1, trust: bool = False) -> list[dict[str, Any]]:
-    """Return the `top` most probable classes of each image file, as `dnntrain predict` does."""
+def predict(
+    run: str | Path, paths: str | Path | Sequence[str | Path], *, top: int = 1, trust: bool = False
+) -> list[dict[str, Any]]:
+    """Return the `top` most probable classes of each image file, as `dnntrain predict` does.
+
+    `paths` is a file, a folder, or a list of them. `load(run).predict` keeps the model for more calls,
+    and takes Pillow images too.
+    """
     from dnntrain.inference.predict import predict_files
     from dnntrain.run.unfinished import write_unfinished_model
 
     write_unfinished_model(Path(run), (), trust)
-    return list(predict_files(Path(run), [Path(path) for path in paths], top, trust=trust))
+    files = [paths] if isinstance(paths, str | PathLike) else paths
+    return list(predict_files(Path(run), [Path(path) for path in files], top, trust=trust))
+
+
+def _list_pictures(pictures: Any) -> Sequence[Picture]:
+    """Return a list or tuple of pictures as it is, and one picture as a list."""
+    return pictures if isinstance(pictures, list | tuple) else [pictures]

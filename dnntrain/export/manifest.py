@@ -16,7 +16,7 @@ from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import ModelSpec, TargetKind
-from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS
+from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS, RESIZE_FORMULAS
 from dnntrain.utils.files import parse_json, read_bytes, to_strict_json, write_json
 from dnntrain.utils.sealed_json import is_sealed, seal_json
 
@@ -55,10 +55,10 @@ class Manifest:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def _resize_text(self) -> str:
+    def _resize_mode(self) -> str:
         data = self.config.get("data")
-        mode = data.get("resize") if isinstance(data, Mapping) else None
-        return RESIZE_DESCRIPTIONS.get(str(mode), RESIZE_DESCRIPTIONS["crop"])
+        mode = str(data.get("resize")) if isinstance(data, Mapping) else ""
+        return mode if mode in RESIZE_DESCRIPTIONS else "crop"
 
     @property
     def _preprocessing_text(self) -> str:
@@ -67,7 +67,11 @@ class Manifest:
                 "number: (value - mean) / std, 0 if missing; category: its place in categories from 1 on, 0 if missing "
                 "or unknown; missing: 1 if the number of that name is missing, else 0"
             )
-        return f"upright by EXIF; RGB or gray on black; {self._resize_text}; (pixel / 255 - mean) / std"
+        color = "RGB" if self.spec.inputs.shape[0] == 3 else "gray (ITU-R 601)"
+        return (
+            f"upright by EXIF; transparent pixels on black; {color}; {RESIZE_DESCRIPTIONS[self._resize_mode]}; "
+            "(pixel / 255 - mean) / std"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the manifest as strict JSON, with the checksum of its values."""
@@ -88,6 +92,7 @@ class Manifest:
                     "mean": inputs.mean,
                     "std": inputs.std,
                     "preprocessing": self._preprocessing_text,
+                    **({} if inputs.columns else {"resize": RESIZE_FORMULAS[self._resize_mode]}),
                 },
                 "output": {"name": output.name, "dtype": "float32", "shape": [batch, *output.shape]},
                 "config": dict(self.config),

@@ -58,6 +58,14 @@ def decode_image(path: Path, channels: int, size: tuple[int, int], reading: Imag
     return read_image(path, channels, lambda picture: fit_image(picture, *size, reading.resize), reading.max_value)
 
 
+def decode_picture(picture: Image, channels: int, size: tuple[int, int], reading: ImageReading = _PLAIN) -> Tensor:
+    """Return an open picture as `decode_image` returns its file. Raises DataError as `convert_mode` does."""
+    from PIL import ImageOps
+
+    upright = convert_mode(ImageOps.exif_transpose(picture), channels, reading.max_value)
+    return _convert_to_tensor(fit_image(upright, *size, reading.resize), channels)
+
+
 def read_image(path: Path, channels: int, crop: Callable[[Image], Image], max_value: float | None = None) -> Tensor:
     """Return the file's picture, upright, in RGB or gray, after `crop`.
 

@@ -22,16 +22,22 @@ class _AlwaysEval(nn.Module):
         return self
 
 
-def freeze_model(model: nn.Module, patterns: Sequence[str]) -> nn.Module:
+def freeze_model(model: nn.Module, patterns: Sequence[str], fixed: frozenset[str] = frozenset()) -> nn.Module:
     """Freeze in place all that `patterns` select, and return `model`.
 
-    A frozen parameter needs no gradient. A normalization whose running mean is frozen stays in eval
-    mode, so that its statistics keep their values. Raises ConfigError as `find_frozen_names` does.
+    A frozen parameter needs no gradient; the parameters `fixed` need none either. A normalization
+    whose running mean is frozen stays in eval mode, so that its statistics keep their values. Raises
+    ConfigError as `find_frozen_names` does.
     """
     frozen_names = find_frozen_names(model, patterns)
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        if name in frozen_names:
+        if name in frozen_names or name in fixed:
             parameter.requires_grad_(False)
+    if fixed and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            "optim.param_groups gives each parameter that is not frozen the rate 0, which leaves nothing to train",
+            f'name the part that is trained, as in "{_name_head(model)[1:]} lr_scale=1"',
+        )
     for name, module in list(model.named_modules()):
         if isinstance(module, _NormBase) and f"{name}.running_mean" in frozen_names:
             module.__class__ = type(type(module).__name__, (_AlwaysEval, type(module)), {})

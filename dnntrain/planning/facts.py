@@ -57,15 +57,15 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
         flops_per_example, operators = count_forward_cost(model, shape)
     parameters, largest_activation_bytes = count_parameters(model), measure_largest_activation(model, shape, 1, 4)
     divided, section_flops = get_divisible_sizes(model), count_section_flops(model, shape)
-    frozen_names = find_frozen_names(model, config.train.freeze)
+    frozen_names, fixed = find_frozen_names(model, config.train.freeze), config.optim.list_fixed_parameters(model)
     frozen = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
-        if name in frozen_names and parameter.requires_grad
+        if name in frozen_names | fixed and parameter.requires_grad
     )
     is_frozen_to_the_end = bool(frozen) and config.train.unfreeze_at is None
     if is_frozen_to_the_end:
-        freeze_model(model, config.train.freeze)
+        freeze_model(model, config.train.freeze, fixed)
     return ModelFacts(
         name=get_choice_name(config, "model"),
         parameters=parameters,

@@ -227,6 +227,10 @@ class OptimChoice(Choice):
         """Return the equation of the base learning rate, for the plan."""
         return f"{self.lr:g}"
 
+    def list_fixed_parameters(self, model: nn.Module) -> frozenset[str]:
+        """Return the names of the parameters that the optimizer does not train; they need no gradient."""
+        return frozenset()
+
     def get_parameter_options(self, model: nn.Module) -> Mapping[str, Any]:
         """Return the options of each parameter by name.
 

@@ -7,11 +7,21 @@ from typing import Literal
 
 ResizeMode = Literal["crop", "letterbox", "stretch"]
 
-#: The effect of each mode, for manifests and messages.
+#: The effect of each mode, for manifests and messages. The box is not cropped first: its edges are fractions of
+#: pixels, and the filter reads pixels beyond them.
 RESIZE_DESCRIPTIONS: dict[str, str] = {
-    "crop": "the largest center crop of that aspect, resized (bilinear, antialiased)",
-    "letterbox": "resized to fit (bilinear, antialiased), centered on gray 114",
-    "stretch": "resized without keeping the aspect (bilinear, antialiased)",
+    "crop": "one antialiased bilinear resize of the largest centered box of the input's aspect",
+    "letterbox": "one antialiased bilinear resize to fit within the input, centered on gray 114",
+    "stretch": "one antialiased bilinear resize of the whole image, without keeping its aspect",
+}
+
+#: The same in Pillow, for a picture of W x H pixels and an input of w x h.
+RESIZE_FORMULAS: dict[str, str] = {
+    "crop": "s = min(W / w, H / h); l, t = (W - w * s) / 2, (H - h * s) / 2; "
+    "picture.resize((w, h), BILINEAR, box=clip((l, t, l + w * s, t + h * s), 0, (W, H, W, H)))",
+    "letterbox": "s = min(w / W, h / H); a, b = max(1, round(W * s)), max(1, round(H * s)); "
+    "new(mode, (w, h), 114).paste(picture.resize((a, b), BILINEAR), ((w - a) // 2, (h - b) // 2))",
+    "stretch": "picture.resize((w, h), BILINEAR)",
 }
 
 

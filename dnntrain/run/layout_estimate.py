@@ -167,8 +167,9 @@ class _RankModel:
 def _build_model(session: Session, hooks: Hooks) -> nn.Module:
     """Build the model of the run without filling its weights."""
     model = build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec), hooks)
-    if session.plan.unfreeze_step is None:
-        freeze_model(model, session.config.train.freeze)
+    config = session.config
+    patterns = config.train.freeze if session.plan.unfreeze_step is None else ()
+    freeze_model(model, patterns, config.optim.list_fixed_parameters(model))
     add_adapters(model, hooks.feature_taps)
     return model
 

@@ -42,7 +42,8 @@ def check_pipeline_stages(config: RunConfig, plan: Plan, data: PreparedData, hoo
     images = load_sample_images(config, data) if hooks.weight_inits else torch.empty(0)
     for set_weights in hooks.weight_inits:
         set_weights(model, images)
-    freeze_model(model, config.train.freeze)
+    fixed = config.optim.list_fixed_parameters(model)
+    freeze_model(model, config.train.freeze, fixed)
     trainable_names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     section_names = [section.owned_names for section in get_sections(model)]
     names_of_ranks = [
@@ -57,10 +58,10 @@ def check_pipeline_stages(config: RunConfig, plan: Plan, data: PreparedData, hoo
         other_names = [owned_name for names in names_of_ranks if names is not rank_names for owned_name in names]
         if all(_is_owned_by(name, other_names) for name in trainable_names):
             freeze_note = " besides the weights that reg.whitening keeps frozen" if hooks.weight_inits else ""
-            if config.train.freeze:
+            if config.train.freeze or fixed:
                 raise ConfigError(
                     f"stage {rank} of parallel.pp={ranks} holds no weights that are trained: "
-                    f"train.freeze={list(config.train.freeze)} freezes all of them",
+                    f"{'train.freeze' if config.train.freeze else 'optim.param_groups'} keeps all of them",
                     "use parallel=ddp or parallel=fsdp",
                 )
             raise ConfigError(

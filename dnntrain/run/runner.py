@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dnntrain.config.run_config import RunConfig
-from dnntrain.errors import DnntrainError, Interrupted, Preempted
+from dnntrain.errors import ConfigError, DnntrainError, Interrupted, Preempted
 from dnntrain.run.result import RunResult, measure_training
 from dnntrain.utils.messages import record_messages
 from dnntrain.utils.signals import SignalReceived, exit_on_signals, ignore_signals
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Say = Callable[[str], None]
+Listener = Callable[[Mapping[str, Any]], None]
 
 
 class SingleRank:
@@ -57,7 +58,12 @@ class SingleRank:
 
 
 def run_training(
-    make_config: Callable[[], RunConfig], world: World, *, display: str, overrides: Sequence[str] = ()
+    make_config: Callable[[], RunConfig],
+    world: World,
+    *,
+    display: str,
+    overrides: Sequence[str] = (),
+    listeners: Sequence[Listener] = (),
 ) -> RunResult:
     """Train the configuration that `make_config` makes, and return the result.
 
@@ -88,8 +94,13 @@ def run_training(
         )
         with nullcontext() if directory is None else closing(directory):
             if session.plan.ranks == 1 or world.is_launched:
-                return fit(session, directory, ranks, display, overrides)
+                return fit(session, directory, ranks, display, overrides, listeners)
             assert directory is not None
+            if listeners:
+                raise ConfigError(
+                    f"callbacks cannot run in the {session.plan.ranks} processes that this run starts",
+                    "use parallel=single, or call train in each rank under torchrun",
+                )
             from dnntrain.display.factory import make_display
             from dnntrain.run.launcher import launch_run
             from dnntrain.run.start import find_start
@@ -126,6 +137,7 @@ def fit(
     ranks: SingleRank | RankGroup,
     display_mode: str,
     overrides: Sequence[str],
+    listeners: Sequence[Listener] = (),
 ) -> RunResult:
     """Train a planned run to its end in this process. Only the main rank has a `directory`.
 
@@ -154,7 +166,7 @@ def fit(
                 if outcome.request is not None:
                     session, start = session.with_new_hooks(), reload_start(start, folder, outcome.request)
                 part_session, start, notes = restore_shape(session, start, ranks, say)
-                _train_part(outcome, part_session, directory, folder, start, display, notes, (say, warn))
+                _train_part(outcome, part_session, directory, folder, start, display, notes, (say, warn), listeners)
             result = outcome.result
             return result if directory is None else make_missing_outputs(directory, session.config, result, say, warn)
     except BaseException as caught_error:
@@ -190,13 +202,14 @@ def _train_part(
     display: Display,
     notes: Mapping[str, Any] | None,
     loggers: tuple[Say, Say],
+    listeners: Sequence[Listener],
 ) -> None:
     """Train to the next cut of the network or to the end of the run, and finish the run there."""
     from dnntrain.run.reshape_run import begin_with_cut
     from dnntrain.training.reshape import ReshapeRequest
 
     say, warn = loggers
-    trainers, trackers = _open_trainer(session, directory, folder, start, display, warn)
+    trainers, trackers = _open_trainer(session, directory, folder, start, display, warn, listeners)
     try:
         begin_with_cut(trainers.trainer, notes)
         run_last_events = partial(_run_last_events, has_validation=bool(session.plan.data.val))
@@ -241,7 +254,13 @@ def _complete_outputs(
 
 
 def _open_trainer(
-    session: Session, directory: RunDirectory | None, folder: Path, start: RunStart, display: Display, warn: Say
+    session: Session,
+    directory: RunDirectory | None,
+    folder: Path,
+    start: RunStart,
+    display: Display,
+    warn: Say,
+    listeners: Sequence[Listener],
 ) -> tuple[TrainerSequence, list[Tracker]]:
     """Build the trainer, restore the checkpoint that the run starts from, and open the trackers and the display."""
     from dnntrain.display.run_progress import RunProgress
@@ -258,7 +277,7 @@ def _open_trainer(
     outputs = TrainerOutputs(
         metrics=None if directory is None else directory.path / "metrics.jsonl",
         checkpoints=None if directory is None else directory.checkpoints,
-        listeners=[run_progress.record_row, *(tracker.log_row for tracker in trackers)],
+        listeners=[run_progress.record_row, *(tracker.log_row for tracker in trackers), *listeners],
         warn=warn,
         tick=run_progress.tick,
     )

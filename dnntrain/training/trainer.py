@@ -259,7 +259,7 @@ def build_filled_model(setup: RunSetup) -> nn.Module:
 
         prefix = None if config.init_prefix is None else NamePrefix.parse(config.init_prefix)
         load_weights(model, config.init_from, config.init_replace_head, prefix)
-    freeze_model(model, setup.frozen_patterns)
+    freeze_model(model, setup.frozen_patterns, config.optim.list_fixed_parameters(model))
     if setup.plan.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model.to(setup.device)

@@ -214,7 +214,9 @@ def test_plan_does_not_go_to_the_network(tmp_path: Path, monkeypatch: pytest.Mon
     data = ["data=synthetic", "data.channels=3", "data.image_size=32"]
     words = ["model=torchvision", "model.name=mobilenet_v3_small", "model.weights=DEFAULT", "model.download=true"]
     assert main(["plan", *data, *words]) == 0
-    assert main(["plan", *data, "model=timm", "model.name=resnet10t", "model.pretrained=true"]) == 0
+    assert (
+        main(["plan", *data, "model=timm", "model.name=resnet10t", "model.pretrained=true", "model.download=true"]) == 0
+    )
     wrong = [word.replace("DEFAULT", "IMAGENET1K_V9") for word in words]
     assert main(["plan", *data, *wrong]) == 2
     assert "has no such weights" in capsys.readouterr().err

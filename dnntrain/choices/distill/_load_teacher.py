@@ -114,7 +114,7 @@ def _load_timm(source: str, name: str, context: BuildContext, reads_classes: boo
     if reads_classes:
         _check_class_count(config.num_classes, context)
     model = _expand_gray_input(
-        build_with_zero_weights(lambda: Timm(name=name, pretrained=True).build(shape)), shape, context
+        build_with_zero_weights(lambda: Timm(name=name, pretrained=True, download=True).build(shape)), shape, context
     )
     mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
     return _make_library_teacher(source, model, shape, mean, std)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,10 +18,10 @@ from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import ModelChoice
-from dnntrain.utils.downloads import check_download, get_refusal_reason
+from dnntrain.utils.downloads import check_download, forbid_downloads, get_refusal_reason
 from dnntrain.utils.suggest import did_you_mean
 
-_AGAIN_HINT = "train with model.pretrained=true or distill.teacher=timm:NAME in the command, or fill timm's cache"
+_AGAIN_HINT = "set model.download=true in the command, or fill timm's cache"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Timm(ModelChoice):
     model_package: ClassVar[str] = "timm"
 
     name: str = "resnet18"  # name of the model from timm.list_models(), with or without a tag of weights
-    pretrained: bool = False  # true: timm's pretrained weights, from its cache or downloaded from its hub
+    pretrained: bool = False  # true: timm's pretrained weights, from its cache
+    download: bool = False  # true: download pretrained weights that are not in timm's cache
     drop_path: Fraction | None = None  # probability of dropping a residual branch; null: the model's default
 
     def check_pretrained_weights(self, shape: ModelShape) -> None:
@@ -42,9 +44,11 @@ class Timm(ModelChoice):
         name = self.name.partition(".")[0]
         if self.pretrained and timm.is_model(name) and not timm.models.is_model_pretrained(name):
             raise ConfigError(f"model.pretrained=true: timm has no weights for {name}", "use model.pretrained=false")
+        if self.pretrained and not self.download and timm.is_model(name) and not has_cached_weights(self.name):
+            raise ConfigError(f"model.pretrained=true: the weights of {self.name} are not on this machine", _AGAIN_HINT)
 
     def without_pretrained_weights(self) -> Self:
-        return replace(self, pretrained=False)
+        return replace(self, pretrained=False, download=False)
 
     def build(self, shape: ModelShape) -> nn.Module:
         timm = _import_timm()
@@ -58,9 +62,10 @@ class Timm(ModelChoice):
         arguments = {"num_classes": shape.num_classes, **get_architecture_arguments(name, shape)}
         if self.drop_path is not None:
             arguments["drop_path_rate"] = self.drop_path
-        model = build_and_check(
-            partial(create_timm_model, self.name, self.pretrained, arguments), shape, f"model.name={self.name}"
-        )
+        with forbid_downloads("" if self.download else "model.download=true is not set"):
+            model = build_and_check(
+                partial(create_timm_model, self.name, self.pretrained, arguments), shape, f"model.name={self.name}"
+            )
         model.timm_architecture = (name, get_architecture_arguments(name, shape))  # type: ignore[assignment]
         return model
 
@@ -79,6 +84,22 @@ def create_timm_model(arch: str, pretrained: bool, arguments: dict[str, Any]) ->
     with _without_hubs() if pretrained and get_refusal_reason() else nullcontext():
         model: nn.Module = timm.create_model(arch, pretrained=pretrained, **arguments)
     return model
+
+
+def has_cached_weights(name: str) -> bool:
+    """Return whether the weights of `name` are in the caches of timm's libraries; read no network."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        return False
+    repository = (config.hf_hub_id or "").partition("@")[0]
+    files = (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
+    if repository and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files if file):
+        return True
+    file_name = str(config.url or "").rpartition("/")[2]
+    return bool(file_name) and (Path(torch.hub.get_dir()) / "checkpoints" / file_name).is_file()
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class OptimizerChoice(OptimChoice):
             ),
         ],
         ...,
-    ] = ()  # learning rate factor or decay by name pattern, as ["head.* lr_scale=10 weight_decay=0"]; a later one wins
+    ] = ()  # learning rate factor (0: not trained) or decay by name, as ["head.* lr_scale=10 weight_decay=0"]; a later one wins
     layer_decay: Annotated[float, Range(above=0, at_most=1)] = (
         1.0  # factor on the learning rate per block before the last
     )
@@ -123,6 +123,11 @@ class OptimizerChoice(OptimChoice):
         rules = [GroupRule.parse(rule) for rule in self.param_groups]
         weight_decay = 0.0 if self.decoupled_weight_decay else self.weight_decay
         return make_parameter_options(model, weight_decay, self.no_weight_decay, rules, self.layer_decay)
+
+    def list_fixed_parameters(self, model: nn.Module) -> frozenset[str]:
+        if not any(GroupRule.parse(rule).lr_scale == 0 for rule in self.param_groups):
+            return frozenset()
+        return frozenset(name for name, item in self.get_parameter_options(model).items() if item.lr_scale == 0)
 
     def make_param_groups(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None

@@ -13,13 +13,19 @@ from dnntrain.errors import ConfigError
 from dnntrain.nn.weight_selection import find_undecayed_names, is_weight
 from dnntrain.utils.suggest import find_nearest
 
+#: A numbered part of a module's path: `3`, `encoder_layer_3`, `denselayer2`, `layer1`, `stage2`.
+_NUMBERED = r"(?:\w*(?:layer|block|stage|transition)_?\d+|\d+)(?=\.|$)"
+
+#: The path of a block, of which a stage may hold several.
+_BLOCK = re.compile(rf"(?:[^.]+\.)*?{_NUMBERED}(?:\.(?:blocks\.)?{_NUMBERED})*")
+
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
 class ParameterOptions(NamedTuple):
     """Optimizer options of one parameter.
 
-    lr_scale      factor on the learning rate
+    lr_scale      factor on the learning rate; 0: the parameter is not trained
     weight_decay  of this parameter
     vector        true: a bias, a gain or a position embedding, which maps no features to features
     hidden        true: the matrix of a linear or convolution layer other than the head, the last
@@ -53,8 +59,6 @@ class GroupRule(NamedTuple):
         if len(numbers) != len(assignments):
             raise ValueError(f"param_groups: {text!r} sets a number twice")
         values = {name: float(number) for name, number in numbers.items()}
-        if values.get("lr_scale") == 0:
-            raise ValueError(f"param_groups: {text!r}: lr_scale must be above 0")
         return cls(pattern, values.get("lr_scale"), values.get("weight_decay"))
 
 
@@ -82,7 +86,7 @@ def make_parameter_options(
                 raise ConfigError(
                     f"optim.{key}: no parameter is called {pattern!r}; {_suggest_parameter(pattern, parameters)}"
                 )
-    depths, hidden = compute_block_depths(parameters.items()), find_hidden_matrices(model)
+    depths, hidden = compute_model_depths(model), find_hidden_matrices(model)
     deepest = max(depths.values(), default=0)
     options_by_name, undecayed_names = {}, find_undecayed_names(model)
     undecayed_names |= {name for name in parameters if any(fnmatchcase(name, pattern) for pattern in no_weight_decay)}
@@ -109,9 +113,9 @@ def make_param_groups(
     """
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in named_parameters:
-        if not parameter.requires_grad:
-            continue
         options = options_by_name[name]
+        if not parameter.requires_grad or options.lr_scale == 0:
+            continue
         # A DTensor has a mesh, a plain tensor does not.
         mesh = getattr(parameter, "device_mesh", None)
         key = (options.lr_scale, options.weight_decay, options.vector, mesh)
@@ -131,25 +135,38 @@ def make_param_groups(
     return list(groups.values())
 
 
+def compute_model_depths(model: nn.Module) -> dict[str, int]:
+    """Return the depth of each parameter's block; models of timm say it themselves."""
+    group_matcher = getattr(model, "group_matcher", None)
+    if not callable(group_matcher):
+        return compute_block_depths(model.named_parameters())
+    from timm.models import group_parameters
+
+    depths: dict[str, int] = group_parameters(model, group_matcher(coarse=False), reverse=True)
+    return depths
+
+
 def compute_block_depths(named_parameters: NamedParameters) -> dict[str, int]:
     """Return the depth of each parameter's block, from 0, in the order of the modules.
 
-    A block is the shortest module path that ends in a number (`blocks.3`, `layer1.0`), else the
-    first part of the path (`stem`, `head`). Parameters of the model itself (position embeddings,
-    class tokens) belong to block 0, and a block of vectors alone (a norm) to the block before it.
+    A block is the path of a repeated module: it ends at the first number, or at the number of a block
+    within a numbered stage (`blocks.3`, `layer1.0`, `stages.0.8`, `layers.2.blocks.1`,
+    `encoder.layers.encoder_layer_3`). Without a number it is the first part of the path (`stem`,
+    `head`). Parameters of the model itself (position embeddings, class tokens) belong to block 0, and
+    vectors outside of a numbered block (the last norm) to the block before them.
     """
-    blocks: dict[str, list[str]] = {}
-    with_matrix: set[str] = set()
-    for name, parameter in named_parameters:
-        block = _get_block_name(name)
-        blocks.setdefault(block, []).append(name)
-        if parameter.ndim >= 2:
-            with_matrix.add(block)
+    named_pairs = list(named_parameters)
+    with_matrix = {_get_block_name(name) for name, parameter in named_pairs if is_weight(name, parameter)}
+    block_depths: dict[str, int] = {}
     depths: dict[str, int] = {}
-    depth = -1
-    for block, names in blocks.items():
-        depth += block != "" and block in with_matrix
-        depths.update(dict.fromkeys(names, 0 if block == "" else max(depth, 0)))
+    depth = 0
+    for name, parameter in named_pairs:
+        block = _get_block_name(name)
+        if block in with_matrix and block not in block_depths:
+            block_depths[block] = len(block_depths)
+        if block in with_matrix and (is_weight(name, parameter) or _BLOCK.match(block)):
+            depth = block_depths[block]
+        depths[name] = depth if "." in name else 0
     return depths
 
 
@@ -176,8 +193,8 @@ def split_parameters(
 
 def _get_block_name(name: str) -> str:
     module = name.rpartition(".")[0]
-    numbered_prefix = re.match(r"(?:[^.]+\.)*?\d+(?=\.|$)", module)
-    return numbered_prefix.group() if numbered_prefix else module.partition(".")[0]
+    block = _BLOCK.match(module)
+    return block.group() if block else module.partition(".")[0]
 
 
 def _suggest_parameter(pattern: str, parameters: Mapping[str, nn.Parameter]) -> str:

@@ -60,3 +60,20 @@ def test_our_vision_transformer_is_timms() -> None:
     theirs.load_state_dict(ours.state_dict())
     images = torch.rand(2, 1, 32, 32)
     torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+
+
+def test_weights_that_are_not_on_this_machine_need_consent_to_download(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    color = ModelShape(10, 3, 32, 32)
+    for use in (
+        Timm(name="resnet10t", pretrained=True).check_pretrained_weights,
+        Timm(name="resnet10t", pretrained=True).build,
+    ):
+        with pytest.raises(ConfigError) as caught:
+            use(color)
+        assert "not on this machine" in str(caught.value)
+        assert "model.download=true" in str(caught.value)
+    Timm(name="resnet10t", pretrained=True, download=True).check_pretrained_weights(color)

@@ -65,7 +65,6 @@ def test_a_group_rule_is_checked_before_anything_is_built() -> None:
             ("optim.no_weight_decay=['head.*']", "optim.weight_decay=0"),
             "no_weight_decay has no effect with weight_decay=0",
         ),
-        (("optim.param_groups=['head.* lr_scale=0']",), "lr_scale must be above 0"),
         (("optim.param_groups=['head.* lr_scale=1 lr_scale=2']",), "sets a number twice"),
     ],
 )

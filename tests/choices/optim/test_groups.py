@@ -7,15 +7,22 @@ import torch
 from optimizing import network
 from torch import nn
 
+from dnntrain.choices.model.resnet_cifar import ResnetCifar
+from dnntrain.choices.model.torchvision import Torchvision
 from dnntrain.choices.model.vit_tiny import VitTiny
+from dnntrain.choices.model.wide_resnet import WideResnet
 from dnntrain.choices.optim._param_groups import (
     GroupRule,
     compute_block_depths,
+    compute_model_depths,
     make_param_groups,
     make_parameter_options,
 )
+from dnntrain.choices.optim.sgd import Sgd
 from dnntrain.errors import ConfigError
+from dnntrain.nn.cost import build_with_zero_weights
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import ModelChoice
 
 
 def settings(
@@ -66,16 +73,41 @@ def test_a_transformer_has_the_depths_of_beit_with_the_last_norm_in_the_last_blo
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "convnext_atto"])
-def test_depths_of_a_convolutional_network_of_timm_are_in_timms_order(name: str) -> None:
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "convnext_atto", "swin_tiny_patch4_window7_224"])
+def test_depths_of_a_network_of_timm_are_timms(name: str) -> None:
     timm = pytest.importorskip("timm")
     from timm.models import group_parameters
 
     model = timm.create_model(name, num_classes=5)
-    ours = compute_block_depths(model.named_parameters())
-    theirs = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-    pairs = sorted({(theirs[key], ours[key]) for key in ours})
-    assert [depth for _, depth in pairs] == sorted(depth for _, depth in pairs)
+    assert compute_model_depths(model) == group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+
+
+@pytest.mark.parametrize(("build", "blocks"), [(ResnetCifar(depth=56), 27), (WideResnet(depth=16), 6)])
+def test_each_residual_block_of_our_own_networks_counts(build: ModelChoice, blocks: int) -> None:
+    depths = compute_model_depths(build.build(ModelShape(10, 3, 32, 32)))
+    assert sorted(set(depths.values())) == list(range(blocks + 2))  # the stem and the head besides
+    assert depths["stages.0.0.conv1.weight"] == depths["stages.0.0.conv2.weight"] == 1
+    assert depths["head.weight"] == blocks + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [("vit_b_16", 12 + 2), ("resnet50", 16 + 2), ("swin_t", 12 + 3 + 2), ("densenet121", 58 + 3 + 2)],
+)
+def test_blocks_of_torchvision_are_counted_one_by_one(name: str, groups: int) -> None:
+    model = build_with_zero_weights(lambda: Torchvision(name=name).build(ModelShape(10, 3, 224, 224)))
+    depths = compute_model_depths(model)
+    assert max(depths.values()) + 1 == groups
+    last_norm = {"vit_b_16": "encoder.ln.weight", "swin_t": "norm.weight", "densenet121": "features.norm5.weight"}
+    assert depths[last_norm.get(name, "layer4.2.bn3.weight")] == groups - 2
+
+
+def test_a_rate_of_zero_is_not_trained() -> None:
+    choice = Sgd(param_groups=("0.* lr_scale=0", "6.bias lr_scale=0"))
+    model = network()
+    assert choice.list_fixed_parameters(model) == {"0.weight", "0.bias", "6.bias"}
+    names = {name for group in choice.make_param_groups(model, None) for name, _ in group["params"]}
+    assert names == {"1.weight", "1.bias", "4.weight", "4.bias", "6.weight"}
 
 
 def test_blocks_of_our_own_transformer_are_counted_one_by_one() -> None:
