@@ -14,7 +14,7 @@ from dnntrain.errors import DataError
 from dnntrain.inference.load import LoadedModel
 from dnntrain.inference.predict import BATCH_SIZE
 from dnntrain.input.decode import decode_image, decode_picture
-from dnntrain.input.normalize import Normalizer
+from dnntrain.input.normalize import make_normalizer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 def preprocess_pictures(loaded_model: LoadedModel, pictures: Sequence[Picture]) -> Tensor:
     """Return the inputs of the model, float32 [n, channels, height, width], as `dnntrain predict` does."""
     inputs = loaded_model.spec.inputs
+    if inputs.columns:
+        raise DataError("the model reads tables, not pictures", "use dnntrain.predict(RUN, 'rows.csv')")
     rows = [_read_picture(loaded_model, picture).flatten() for picture in pictures]
     if not rows:
         return torch.empty(0, *inputs.shape)
-    normalize = Normalizer(inputs.shape, inputs.mean, inputs.std, "cpu", channels_last=False)
+    normalize = make_normalizer(inputs, "cpu", channels_last=False)
     bytes_by_row = torch.stack(rows)
     return normalize(bytes_by_row, torch.empty(bytes_by_row.shape, dtype=torch.float32))
 

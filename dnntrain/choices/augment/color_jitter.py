@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dnntrain.choices.augment._image_ops import check_channels
 from dnntrain.config.fields import Annotated, Fraction, Range
-from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, Hooks
+from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks
 from dnntrain.utils.rng import Index, Key
 
 
@@ -33,6 +33,7 @@ class ColorJitter(AugmentChoice):
     )
 
     varies_images: ClassVar[bool] = True
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
 
     def __post_init__(self) -> None:
         if not any((self.brightness, self.contrast, self.saturation, self.hue)):

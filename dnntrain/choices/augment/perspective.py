@@ -12,7 +12,7 @@ from torch import Tensor
 from dnntrain.choices.augment._chosen_images import change_chosen
 from dnntrain.choices.augment._warp import solve_corner_maps, warp_images
 from dnntrain.config.fields import Annotated, Range
-from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, Hooks
+from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks
 from dnntrain.utils.rng import Index, Key
 
 
@@ -30,6 +30,7 @@ class Perspective(AugmentChoice):
     probability: Annotated[float, Range(above=0, at_most=1)] = 0.5  # probability of changing an image
 
     varies_images: ClassVar[bool] = True
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
 
     def describe(self, data: DataChoice) -> str:
         return f"perspective {self.distortion:g}"

@@ -10,7 +10,7 @@ from torch import Tensor
 from dnntrain.choices.augment._chosen_images import change_chosen
 from dnntrain.choices.augment._warp import make_rotations, warp_images
 from dnntrain.config.fields import Annotated, Range
-from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, Hooks
+from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks
 from dnntrain.utils.rng import Index, Key
 
 
@@ -26,6 +26,7 @@ class Rotation(AugmentChoice):
     probability: Annotated[float, Range(above=0, at_most=1)] = 1.0  # probability of turning an image
 
     varies_images: ClassVar[bool] = True
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
 
     def describe(self, data: DataChoice) -> str:
         return f"rotation ±{self.max_degrees:g}°"

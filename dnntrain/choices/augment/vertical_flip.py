@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dnntrain.choices.augment._chosen_images import change_chosen
 from dnntrain.config.fields import Annotated, Range
-from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, Hooks
+from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks
 from dnntrain.utils.rng import Index, Key
 
 
@@ -20,6 +20,7 @@ class VerticalFlip(AugmentChoice):
     probability: Annotated[float, Range(above=0, at_most=1)] = 0.5  # probability of mirroring an image top to bottom
 
     varies_images: ClassVar[bool] = True
+    needs: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
 
     def describe(self, data: DataChoice) -> str:
         return f"vertical flip {self.probability:g}"
