@@ -12,6 +12,8 @@ from typing import Any
 #: (group or "" for the root, key) of the settings that are paths.
 _PATHS = (
     ("", "init_from"),
+    ("task", "class_weights"),
+    ("task", "label_weights"),
     ("data", "root"),
     ("data", "file"),
     ("data", "test_file"),
@@ -19,6 +21,9 @@ _PATHS = (
     ("distill", "teacher"),
     ("distill", "cache_dir"),
 )
+
+#: Values of such settings that are not paths.
+_WORDS = ("", "none", "balanced")
 
 #: Prefixes of a library's model in settings that also accept a path.
 _LIBRARIES = ("torchvision:", "timm:")
@@ -50,7 +55,7 @@ def find_paths(container: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def is_path(value: Any) -> bool:
     """Return whether the value of such a setting is a path, and not a library's model."""
-    return isinstance(value, str) and value != "" and not value.startswith(_LIBRARIES)
+    return isinstance(value, str) and value not in _WORDS and not value.startswith(_LIBRARIES)
 
 
 def _make_absolute(value: Any) -> Any:

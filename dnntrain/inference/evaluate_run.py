@@ -17,7 +17,7 @@ from dnntrain.inference.load import LoadedModel, load_model
 from dnntrain.inference.option_values import SPLITS
 from dnntrain.inference.run_args import get_given_keys
 from dnntrain.input.pipeline import read_evaluation_batches
-from dnntrain.input.row_source import match_columns, match_numbers
+from dnntrain.input.row_source import match_columns, match_values
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import limit_examples, prepare_data
 from dnntrain.protocols import Batch, TargetKind
@@ -87,10 +87,10 @@ def load_data_splits(loaded_model: LoadedModel, renames: Mapping[str, str] | Non
             "evaluate on data of the same form",
         )
     dataset = match_columns(dataset, spec.inputs)
-    if spec.targets.kind is TargetKind.NUMBERS:
-        dataset = match_numbers(dataset, spec.targets)
-    else:
+    if spec.targets.kind is TargetKind.CLASS:
         dataset = match_classes(dataset, spec.targets, renames or {})
+    else:
+        dataset = match_values(dataset, spec.targets)
     data = prepare_data(config, dataset)
     first = len(dataset.train)
     everything = limit_examples(

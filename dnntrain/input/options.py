@@ -26,6 +26,9 @@ class ImageData(DataChoice):
     mix_block_size: PositiveInt = (
         8  # examples per block within which mixing methods pair examples, so that layouts agree
     )
+    sampler: Literal["shuffled", "balanced"] = (
+        "shuffled"  # order of an epoch: shuffled, or balanced (equally many examples of each class)
+    )
 
 
 @dataclass(frozen=True)

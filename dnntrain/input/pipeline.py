@@ -94,6 +94,7 @@ def build_pipeline(
         kept_block_size,
         joins_ranks,
         timetable.drop_last,
+        dataset.train.labels[indices] if options.sampler == "balanced" else None,
     )
     schedules = BatchSchedules(schedule, timetable)
     normalize = make_normalizer(dataset.inputs, device, channels_last)

@@ -13,7 +13,7 @@ from dnntrain.errors import DataError
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.table_columns import encode_rows
 from dnntrain.input.table_file import Table
-from dnntrain.protocols import Column, InputSpec, TargetKind, TargetSpec
+from dnntrain.protocols import Column, InputSpec, TargetSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,8 +71,8 @@ def match_columns(dataset: DataSet, inputs: InputSpec) -> DataSet:
     return replace(dataset, train=sources[0], test=sources[1], inputs=inputs)
 
 
-def match_numbers(dataset: DataSet, targets: TargetSpec) -> DataSet:
-    """Return the data set with numbers that are standardized as the model's targets are.
+def match_values(dataset: DataSet, targets: TargetSpec) -> DataSet:
+    """Return the data set with labels in the order of the model, or numbers standardized as its targets are.
 
     Raises DataError if the targets have other names.
     """
@@ -83,7 +83,6 @@ def match_numbers(dataset: DataSet, targets: TargetSpec) -> DataSet:
             f"the model predicts {', '.join(targets.names)}; the data have {', '.join(dataset.targets.names)}",
             f"set data.target=[{','.join(targets.names)}]",
         )
-    assert targets.kind is TargetKind.NUMBERS
     sources = []
     for source in (dataset.train, dataset.test):
         numbers = source.labels * np.array(dataset.targets.std) + np.array(dataset.targets.mean)

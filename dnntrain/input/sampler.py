@@ -37,6 +37,9 @@ class BatchSchedule:
     With `augment_copies` = k > 1 a step holds the next batch_size / k examples of the order k
     times, one round after the other, cut to the step's count. Steps keep their number and sizes. k
     epochs traverse the order once, so that an epoch sees a k-th of the examples.
+
+    With `classes`, the class of each of `indices`, the order of an epoch has as many examples, but
+    equally many of each class: those of a rare class come several times, others not in each epoch.
     """
 
     indices: Index
@@ -49,6 +52,7 @@ class BatchSchedule:
     kept_block_size: int | None = None
     joins_ranks: bool = False
     drop_last: bool = False
+    classes: Index | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -67,7 +71,8 @@ class BatchSchedule:
         Bits never tie, so any sort gives the same order.
         """
         pass_index, round_index = divmod(epoch, self.augment_copies)
-        order = self.indices[np.argsort(Key(self.seed, "shuffle", pass_index).bits(self.indices))]
+        key = Key(self.seed, "shuffle", pass_index)
+        order = self.indices[np.argsort(key.bits(self.indices))] if self.classes is None else self._balance(key)
         if self.augment_copies == 1:
             return order
         positions = min(len(order), self.steps_per_epoch * self.batch_size)
@@ -79,11 +84,37 @@ class BatchSchedule:
         order_positions: Index = (round_index * (slot.max() + 1) + slot) % len(order)
         return order[order_positions]
 
-    def compute_copies(self, position: Index) -> Index | None:
-        """Return the copy number of each position [n] within its step, from 0.
+    def _balance(self, key: Key) -> Index:
+        """Return the order of an epoch with equally many examples of each class.
 
-        Returns None if there are no copies.
+        A class has its examples in keyed orders, one after another, each new one when all were used. An
+        epoch continues where the one before ended, so all examples of a class come equally often.
         """
+        assert self.classes is not None
+        names = np.unique(self.classes)
+        count = len(self.indices)
+        slots = np.arange(count) % len(names)
+        order = np.empty(count, np.int64)
+        for place, name in enumerate(names):
+            members = self.indices[self.classes == name]
+            is_slot = slots == place
+            drawn = key.epoch * int(is_slot.sum()) + np.arange(int(is_slot.sum()))
+            rounds, offset = np.divmod(drawn, len(members))
+            shuffled = {
+                number: members[np.argsort(Key(key.seed, f"balance {place}", number).bits(members))]
+                for number in np.unique(rounds).tolist()
+            }
+            order[is_slot] = [shuffled[number][at] for number, at in zip(rounds.tolist(), offset.tolist(), strict=True)]
+        return order[np.argsort(key.bits(np.arange(count)))]
+
+    def compute_copies(self, position: Index) -> Index | None:
+        """Return the copy number of each position [n]; None without copies.
+
+        Copies of a step are counted from 0. With balanced classes, an example may come several times in
+        an epoch: its number is the position, so that each time it is augmented differently.
+        """
+        if self.classes is not None:
+            return position
         if self.augment_copies == 1:
             return None
         copy: Index = position % self.batch_size // (self.batch_size // self.augment_copies)

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.config.run_config import RunConfig
+from dnntrain.errors import ConfigError
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.source import DataSet, Source
+from dnntrain.protocols import TargetKind
 from dnntrain.utils.rng import Index, Key, derive_seed
 
 
@@ -70,7 +72,9 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
     """Split `dataset` by seed into training, validation and test examples.
 
     Each split is cut to its configured limit. A debugging run has the examples of one batch at least.
+    Raises ConfigError if the data do not suit the task or the sampler.
     """
+    _check_sampler(config, dataset)
     if dataset.val_index is None:
         train, val = split_validation(dataset.train, config.data.val_fraction, config.seed)
     else:
@@ -87,6 +91,21 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
         limit_examples(val, config.eval.max_examples, key),
         limit_examples(test, config.eval.max_examples, key),
     )
+
+
+def _check_sampler(config: RunConfig, dataset: DataSet) -> None:
+    if config.data.sampler != "balanced":
+        return
+    if dataset.targets.kind is not TargetKind.CLASS:
+        raise ConfigError(
+            f"data.sampler=balanced needs {TargetKind.CLASS.value}; the data have {dataset.targets.kind.value}",
+            "use data.sampler=shuffled",
+        )
+    if repeating := [name for name, method in config.augment.items() if method.copies > 1]:
+        raise ConfigError(
+            f"data.sampler=balanced does not support augment.{repeating[0]}, since both repeat examples",
+            f"use data.sampler=shuffled, or leave augment.{repeating[0]} out",
+        )
 
 
 def limit_examples(index: Index, limit: int | None, key: Key) -> Index:

@@ -1,4 +1,4 @@
-"""Read the targets of a table: classes, or numbers that are standardized."""
+"""Read the targets of a table: classes, labels, or numbers that are standardized."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ MAX_CLASSES = 1000
 def find_target_spec(table: Table, names: Sequence[str], target_type: str) -> TargetSpec:
     """Return the form of the targets in the columns `names`.
 
-    `target_type` is "number", "class" or "auto": several columns, or one of numbers, are numbers.
+    `target_type` is "number", "class", "labels" or "auto": several columns, or one of numbers, are numbers.
     Raises DataError if a value is of another kind.
     """
+    if target_type == "labels":
+        return TargetSpec(_find_labels(table, names), TargetKind.LABELS)
     if _is_class(table, names, target_type):
         return _find_classes(table, names)
     moments = [measure_moments(_get_numbers(table, name)) for name in names]
@@ -36,6 +38,9 @@ def find_target_spec(table: Table, names: Sequence[str], target_type: str) -> Ta
 
 def check_targets(table: Table, names: Sequence[str], target_type: str) -> None:
     """Raise DataError, which names the row, if a target is missing, or a text instead of a number."""
+    if target_type == "labels":
+        _check_labels(table, names)
+        return
     for name in names:
         _check_no_missing(table, name)
         if not _is_class(table, names, target_type):
@@ -47,10 +52,12 @@ def _is_class(table: Table, names: Sequence[str], target_type: str) -> bool:
 
 
 def make_labels(table: Table, names: Sequence[str], targets: TargetSpec) -> NDArray[Any]:
-    """Return int64 [n] class numbers, or float64 [n, targets] standardized numbers.
+    """Return int64 [n] class numbers, float32 [n, labels] of 0 and 1, or float64 [n, targets] standardized numbers.
 
     Raises DataError, which names the row, if a value is not a class of `targets`.
     """
+    if targets.kind is TargetKind.LABELS:
+        return _make_label_rows(table, names, targets.names)
     if targets.kind is TargetKind.NUMBERS:
         numbers = np.stack([_get_numbers(table, name) for name in names], axis=1)
         standardized: NDArray[Any] = (numbers - np.array(targets.mean)) / np.array(targets.std)
@@ -64,6 +71,52 @@ def make_labels(table: Table, names: Sequence[str], targets: TargetSpec) -> NDAr
                 f"the classes are {', '.join(targets.names[:8])}",
             )
     return np.array([classes[text] for text in texts], dtype=np.int64)
+
+
+def _check_labels(table: Table, names: Sequence[str]) -> None:
+    """Raise DataError if one of several columns of labels has another value than 0 and 1."""
+    for name in names if len(names) > 1 else ():
+        _check_no_missing(table, name)
+        values = _get_numbers(table, name)
+        if (is_wrong := (values != 0) & (values != 1)).any():
+            row = int(np.flatnonzero(is_wrong)[0])
+            raise DataError(
+                f"{table.path}: the label {name} must be 0 or 1, but is {values[row]:g} in row {table.numbers[row]}",
+                "correct the value, or use data.target_type=number",
+            )
+
+
+def _split_labels(text: str) -> list[str]:
+    return [label.strip() for label in text.split(";") if label.strip()]
+
+
+def _find_labels(table: Table, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the labels: of the columns, or the texts in one column."""
+    if len(names) > 1:
+        return tuple(names)
+    labels = sorted({label for text in to_texts(table.columns[names[0]]).tolist() for label in _split_labels(text)})
+    if not 1 <= len(labels) <= MAX_CLASSES:
+        raise DataError(
+            f"{table.path}: the target {names[0]} has {len(labels)} different labels; there must be 1 to {MAX_CLASSES}",
+            "separate the labels of a row by ;",
+        )
+    return tuple(labels)
+
+
+def _make_label_rows(table: Table, names: Sequence[str], labels: Sequence[str]) -> NDArray[np.float32]:
+    if len(names) > 1:
+        return np.stack([_get_numbers(table, name) for name in names], axis=1).astype(np.float32)
+    rows = np.zeros((len(table), len(labels)), dtype=np.float32)
+    places = {label: place for place, label in enumerate(labels)}
+    for row, text in enumerate(to_texts(table.columns[names[0]]).tolist()):
+        for label in _split_labels(text):
+            if label not in places:
+                raise DataError(
+                    f"{table.path}: row {table.numbers[row]}: {label} is not a label of the training rows",
+                    f"the labels are {', '.join(labels[:8])}",
+                )
+            rows[row, places[label]] = 1
+    return rows
 
 
 def _find_classes(table: Table, names: Sequence[str]) -> TargetSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,6 +25,7 @@ from dnntrain.nn.partition import find_blocks, get_divisible_sizes
 from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.checks.memory import check_weights_fit, explain_missing_memory
 from dnntrain.planning.plan import DataFacts, ModelFacts
+from dnntrain.protocols import TargetKind
 from dnntrain.protocols.result_checks import is_builtin
 from dnntrain.utils.user_code import describe_value, make_result_error
 
@@ -42,7 +44,16 @@ def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
         resident=resident,
         notes=dataset.notes,
         is_read_again=is_read_again,
+        class_counts=_count_classes(data),
     )
+
+
+def _count_classes(data: PreparedData) -> tuple[int, ...]:
+    targets = data.dataset.targets
+    if targets.kind is not TargetKind.CLASS:
+        return ()
+    labels = data.dataset.train.labels[data.train]
+    return tuple(np.bincount(labels, minlength=len(targets.names)).tolist())
 
 
 def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:

@@ -14,6 +14,9 @@ from dnntrain.utils.units import format_bytes, format_count, pluralize
 
 #: Number of values of a curve in a plan, and the characters that draw them.
 CURVE_POINTS = 40
+#: Ratio of the most to the fewest examples of a class from which classes are called unbalanced.
+UNBALANCED_RATIO = 3
+
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -23,6 +26,7 @@ class DataFacts:
 
     resident       whether training keeps all images in memory
     is_read_again  whether every image is read each time it is used, also in an evaluation
+    class_counts   training examples of each class; empty for other targets
     """
 
     name: str
@@ -33,6 +37,7 @@ class DataFacts:
     resident: bool
     notes: tuple[str, ...] = ()
     is_read_again: bool = False
+    class_counts: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry `data` of plan.json.
@@ -49,6 +54,17 @@ class DataFacts:
             **shapes,
             "resident": self.resident,
         }
+
+    @property
+    def class_counts_text(self) -> str:
+        """Return `100 to 143 training examples in a class`, with the names of the extreme classes if they differ."""
+        counts, names = self.class_counts, self.spec.targets.names
+        least, most = min(counts), max(counts)
+        if least == most:
+            return f"{pluralize(least, 'training example')} in each class"
+        if most < UNBALANCED_RATIO * least:
+            return f"{least} to {most} training examples in a class"
+        return f"{least} ({names[counts.index(least)]}) to {most} ({names[counts.index(most)]}) training examples in a class"
 
     @property
     def size_bytes(self) -> int:
@@ -231,6 +247,7 @@ class Plan:
                 f"{self.data.spec.inputs.describe()}, {self.data.spec.targets.describe()}, "
                 f"{'resident' if self.data.resident else 'streaming'}",
             ),
+            *([("", self.data.class_counts_text)] if self.data.class_counts else []),
             (
                 "model",
                 f"{self.model.name}: {format_count(self.model.parameters)} parameters, "

@@ -23,7 +23,7 @@ from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusa
 from dnntrain.planning.checks.single_examples import find_single_example_refusals
 from dnntrain.planning.memory import estimate_memory
 from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
-from dnntrain.planning.plan import CURVE_POINTS, DataFacts, ModelFacts, Plan
+from dnntrain.planning.plan import CURVE_POINTS, UNBALANCED_RATIO, DataFacts, ModelFacts, Plan
 from dnntrain.protocols import BuildContext, MetricInfo, NormFacts, PrecisionPolicy, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, EpochSchedule
 from dnntrain.utils.hardware import Hardware
@@ -89,6 +89,7 @@ def make_plan(
         _note_large_micro_batch(micro_batch_size, config),
     )
     notes = [*data.notes, *(note for note in optional_notes if note)]
+    notes += _note_unbalanced_classes(config, data)
     notes += config.sched.notes()
     notes += _make_batch_notes(config, timetable, dims)
     notes += config.distill.notes(data.spec)
@@ -257,6 +258,14 @@ def _make_batch_notes(config: RunConfig, timetable: EpochSchedule, dims: Paralle
     if dims.pp > 1:
         notes.append("a pipeline pads smaller batches: each step costs as much as a step of the largest batch")
     return notes
+
+
+def _note_unbalanced_classes(config: RunConfig, data: DataFacts) -> list[str]:
+    counts = data.class_counts
+    if not counts or max(counts) < UNBALANCED_RATIO * min(counts) or config.data.sampler == "balanced":
+        return []
+    remedy = config.task.balancing_hint
+    return [f"the classes are unbalanced: {remedy}"] if remedy else []
 
 
 def _note_uneven_batch(timetable: EpochSchedule) -> str:

@@ -39,6 +39,7 @@ class DataChoice(Choice):
     num_workers     reading processes of the streaming pipeline; None: one per free core
     on_error        reaction to an unreadable example: "raise" or "skip"
     mix_block_size  number of examples of a block, within which methods mix or relate examples
+    sampler         order of an epoch: "shuffled", or "balanced" with equally many examples of each class
     varies_images   whether reading changes training images at random
     reading         how image files become inputs
     default_crop_padding, default_flip_probability  the values of augment=[crop,flip] for this data unless they are set
@@ -53,6 +54,7 @@ class DataChoice(Choice):
     num_workers: int | None = None
     on_error: str = "raise"
     mix_block_size: int = 8
+    sampler: str = "shuffled"
     default_crop_padding: ClassVar[int] = 0
     default_flip_probability: ClassVar[float] = 0.0
 

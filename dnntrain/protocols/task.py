@@ -18,6 +18,8 @@ from dnntrain.protocols.data_spec import InputSpec, TargetSpec
 from dnntrain.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from dnntrain.protocols.step import Batch
@@ -116,6 +118,21 @@ class Metric(MetricInfo):
     width: int = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowMetric(MetricInfo):
+    """A metric that needs every example at once, such as an area under a curve.
+
+    The rows of all ranks are joined in the order of the examples, so it is exact on every layout.
+
+    rows   `(outputs, batch) → [n, width]`
+    value  `rows → value`, with the rows of all examples, float64 [examples, width]
+    """
+
+    rows: Callable[[Tensor, Batch], Tensor]
+    value: Callable[[NDArray[np.float64]], float]
+    width: int
+
+
 @dataclass(frozen=True)
 class Predictions:
     """The outputs of n examples, on the host.
@@ -139,12 +156,14 @@ class Task(Choice, ABC):
     """A choice of the group `task`: a frozen dataclass without state.
 
     metric     option that names the default metric of the task, which `eval.metric` follows
+    optional_metrics  metrics that `task.metrics=[NAME]` adds
     features   properties that methods may need
     agreement  phrase for `agrees`: "same class"
     """
 
     metric: str
     features: ClassVar[frozenset[TaskFeature]] = frozenset()
+    optional_metrics: ClassVar[tuple[str, ...]] = ()
     agreement: ClassVar[str] = "same output"
 
     @abstractmethod
@@ -153,6 +172,11 @@ class Task(Choice, ABC):
 
         Raises ConfigError if the task does not support the kind of the targets.
         """
+
+    @property
+    def balancing_hint(self) -> str:
+        """The settings that count rare classes as much as frequent ones; empty if they do so already."""
+        return ""
 
     @abstractmethod
     def list_metrics(self, spec: ModelSpec | None = None) -> tuple[Metric, ...]:
@@ -174,6 +198,17 @@ class Task(Choice, ABC):
         """Return the scalar sum of `compute_losses`; a task may override it with a fused operation."""
         return self.compute_losses(outputs, batch, label_smoothing).sum()
 
+    def fit(self, spec: ModelSpec, targets: NDArray[Any]) -> Task:
+        """Return the task whose loss trains, with constants measured on the training `targets` [n, …].
+
+        By default it is this one. Evaluations compute the loss of the unfitted task.
+        """
+        return self
+
+    def list_row_metrics(self, spec: ModelSpec | None = None) -> tuple[RowMetric, ...]:
+        """Return the metrics that need every example at once, after those of `list_metrics`."""
+        return ()
+
     def loss_weight(self, examples: int, spec: ModelSpec) -> int:
         """Return the divisor of the summed loss of all ranks and micro-batches.
 
@@ -189,23 +224,33 @@ class Task(Choice, ABC):
 
     def list_infos(self) -> tuple[MetricInfo, ...]:
         """Return the description of every metric, the loss first."""
-        return (
-            LOSS,
-            *(MetricInfo(metric.name, metric.higher_is_better, metric.unit) for metric in self.list_metrics()),
-        )
+        metrics = (*self.list_metrics(), *self.list_row_metrics())
+        return (LOSS, *(MetricInfo(metric.name, metric.higher_is_better, metric.unit) for metric in metrics))
 
-    @abstractmethod
     def predict(self, outputs: Tensor) -> Tensor:
         """Reduce the outputs [n, …] of a batch to the values that `summarize` needs."""
+        return outputs.float()
 
-    @abstractmethod
     def summarize(
         self, predictions: Predictions, spec: ModelSpec, max_samples: int, describe: DescribeExample
     ) -> dict[str, Any]:
         """Return the content of evaluation.json without its split.
 
-        It has `examples`, each metric by name, and the further values that the report shows.
+        It has `examples`, each metric by name, and the further values that the report shows. By
+        default it has the loss and the metrics of outputs that `predict` keeps as they are.
         """
+        from dnntrain.protocols.step import Batch
+
+        count, index = len(predictions.targets), predictions.index.numpy()
+        batch = Batch(predictions.values, predictions.targets, index, index)
+        loss = float(self.loss_sum(predictions.values, batch)) / self.loss_weight(count, spec)
+        metrics = {
+            metric.name: metric.value(metric.sums(predictions.values, batch).tolist())
+            for metric in self.list_metrics(spec)
+        }
+        for metric in self.list_row_metrics(spec):
+            metrics[metric.name] = metric.value(metric.rows(predictions.values, batch).double().numpy())
+        return {"examples": count, "loss": loss, **metrics}
 
     @abstractmethod
     def format_predictions(self, outputs: Tensor, spec: ModelSpec, top: int) -> Iterator[dict[str, Any]]:

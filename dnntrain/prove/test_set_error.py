@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dnntrain.inference.evaluate_run import load_data_splits
 from dnntrain.inference.load import LoadedModel, load_run
-from dnntrain.protocols import Batch, Metric, ModelSpec, Task
+from dnntrain.protocols import Batch, Metric, ModelSpec, RowMetric, Task
 
 _NUM_RESAMPLES = 500
 
@@ -36,18 +36,21 @@ def compute_sums_of_model(loaded_model: LoadedModel, metric_name: str) -> NDArra
     return np.concatenate(rows)
 
 
-def find_task_metric(task: Task, name: str, spec: ModelSpec | None = None) -> Metric | None:
+def find_task_metric(task: Task, name: str, spec: ModelSpec | None = None) -> Metric | RowMetric | None:
     """Return the metric of the task called `name`; None for the loss."""
-    return next((metric for metric in task.list_metrics(spec) if metric.name == name), None)
+    metrics = (*task.list_metrics(spec), *task.list_row_metrics(spec))
+    return next((metric for metric in metrics if metric.name == name), None)
 
 
 def _sum_by_example(
-    task: Task, metric: Metric | None, outputs: torch.Tensor, batch: Batch, spec: ModelSpec
+    task: Task, metric: Metric | RowMetric | None, outputs: torch.Tensor, batch: Batch, spec: ModelSpec
 ) -> torch.Tensor:
     """Return [n, width]; without a metric the loss and its weight."""
     if metric is None:
         loss = task.compute_losses(outputs, batch).double()
         return torch.stack([loss, torch.full_like(loss, task.loss_weight(1, spec))], dim=1)
+    if isinstance(metric, RowMetric):
+        return metric.rows(outputs, batch)
     rows = []
     for row in (slice(number, number + 1) for number in range(len(batch))):
         example = Batch(batch.inputs[row], batch.targets[row], batch.index[row], batch.position[row], batch.epoch)
@@ -56,7 +59,7 @@ def _sum_by_example(
 
 
 def estimate_test_set_error(
-    sums_a: Sequence[NDArray[np.float64]], sums_b: Sequence[NDArray[np.float64]], metric: Metric | None
+    sums_a: Sequence[NDArray[np.float64]], sums_b: Sequence[NDArray[np.float64]], metric: Metric | RowMetric | None
 ) -> float:
     """Return the standard error of the mean difference over test sets of this size.
 
@@ -67,6 +70,8 @@ def estimate_test_set_error(
     counts = np.random.default_rng(0).multinomial(num_examples, [1 / num_examples] * num_examples, _NUM_RESAMPLES)
 
     def compute_values(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        if isinstance(metric, RowMetric):
+            return np.array([metric.value(np.repeat(sums, count, axis=0)) for count in counts])
         totals = counts @ sums
         if metric is None:
             return np.asarray(totals[:, 0] / totals[:, 1])

@@ -12,6 +12,7 @@ from typing import Any
 from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.report.confusion import get_class_names, read_confusion, render_mistakes
 from dnntrain.report.estimates import render_estimates
+from dnntrain.report.figures_table import render_figures
 from dnntrain.report.format import format_metric, format_percent, format_short
 from dnntrain.report.html import escape_text, isolate_text, render_details, render_pairs, render_section
 from dnntrain.report.load_run import RunData, parse_number
@@ -208,7 +209,8 @@ def render_errors(run: RunData) -> str:
     if estimates := render_estimates(run.evaluation):
         return render_section("Errors on the test split", estimates)
     matrix_and_names = read_confusion(run.evaluation)
-    return render_section("Mistakes on the test split", render_mistakes(*matrix_and_names)) if matrix_and_names else ""
+    mistakes = render_mistakes(*matrix_and_names) if matrix_and_names else ""
+    return render_section("Mistakes on the test split", mistakes + render_figures(run.evaluation))
 
 
 def render_gallery(run: RunData) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dnntrain.errors import DataError
+from dnntrain.protocols import LOSS
 from dnntrain.run.final_model import FinalModel, build_final_model, save_final_model
 from dnntrain.run.outputs import write_integer_export
 from dnntrain.training.evaluation import compute_predictions, describe_example
@@ -72,7 +73,7 @@ def _evaluate_test_split(
     values = {info.name: evaluation[info.name] for info in task.list_infos()}
     row = {**values, "weights_step": final_model.step}
     trainer.metrics.write_row("test", trainer.loop.progress.step, row)
-    test_values = {f"test_{metric.name}": values[metric.name] for metric in task.list_metrics()}
+    test_values = {f"test_{metric.name}": values[metric.name] for metric in task.list_infos() if metric != LOSS}
     return {"value": values[config.eval.metric], **test_values}
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dnntrain.input.source import Source
@@ -30,13 +32,16 @@ def evaluate(
     should_count: bool = True,
     rounds: int = 0,
     empty: Batch | None = None,
+    positions: int = 0,
 ) -> dict[str, float | int]:
     """Return the loss, the task's metrics and "examples" over all `batches` of all ranks.
 
     The model is in eval mode meanwhile. Only ranks that `should_count` add to the sums. If ranks
-    compute together, each calls the model `rounds` times, at the end with `empty`.
+    compute together, each calls the model `rounds` times, at the end with `empty`. Several ranks need
+    `positions`, the number of examples of all of them, if a metric needs every example at once.
     """
-    metrics = task.list_metrics(spec)
+    metrics, row_metrics = task.list_metrics(spec), task.list_row_metrics(spec)
+    rows = [RowCollector(metric.width, positions) for metric in row_metrics]
     was_training = model.training
     model.eval()
     # The examples, the loss and its weight, then the sums of each metric.
@@ -49,6 +54,8 @@ def evaluate(
         loss = task.loss_sum(outputs, batch).double()
         counts = [torch.full_like(loss, count) for count in (len(batch), task.loss_weight(len(batch), spec))]
         metric_sums = [metric.sums(outputs, batch).double() for metric in metrics]
+        for metric, collector in zip(row_metrics, rows, strict=True):
+            collector.add(metric.rows(outputs, batch), batch)
         sums += torch.cat([torch.stack([counts[0], loss, counts[1]]), *metric_sums]).to(sums.device)
     for _ in range(rounds - batch_count):
         assert empty is not None
@@ -59,7 +66,37 @@ def evaluate(
     for metric in metrics:
         values[metric.name] = metric.value(rest[: metric.width])
         rest = rest[metric.width :]
+    for metric, collector in zip(row_metrics, rows, strict=True):
+        values[metric.name] = metric.value(collector.join(reduce, device, should_count))
     return {**values, "examples": int(examples)}
+
+
+class RowCollector:
+    """Collects the rows of a RowMetric, and joins those of all ranks in the order of the examples.
+
+    With `positions` each rank fills its rows of one table, whose sum over the ranks is complete.
+    """
+
+    def __init__(self, width: int, positions: int) -> None:
+        self._width, self._positions = width, positions
+        self._rows: list[Tensor] = [torch.empty(0, width, dtype=torch.float64)]
+        self._places: list[NDArray[np.int64]] = []
+
+    def add(self, rows: Tensor, batch: Batch) -> None:
+        self._rows.append(rows.detach().cpu().double())
+        self._places.append(batch.position)
+
+    def join(self, reduce: Reduce, device: str, should_count: bool) -> NDArray[np.float64]:
+        """Return float64 [examples, width]."""
+        rows = torch.cat(self._rows)
+        if not self._positions:
+            return rows.numpy()
+        table = torch.zeros(self._positions, self._width + 1, dtype=torch.float64)
+        if should_count and self._places:
+            places = torch.from_numpy(np.concatenate(self._places))
+            table[places] = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+        table = reduce(table if device == "mps" else table.to(device)).cpu()
+        return table[table[:, -1] > 0, :-1].numpy()
 
 
 @torch.no_grad()

@@ -272,7 +272,8 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
     """
     hooks, plan = setup.hooks, setup.plan
     scaler = torch.amp.GradScaler(setup.device_type) if plan.precision.uses_loss_scale else None
-    objective = build_objective(setup.config.task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
+    task = setup.config.task.fit(setup.data.spec, setup.data.dataset.train.labels[setup.data.train])
+    objective = build_objective(task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
     empty_batch = make_empty_batch(setup.data.dataset, setup.device, hooks)
     if plan.degrees.pp > 1:
         assert place.mesh is not None
@@ -362,6 +363,7 @@ def build_evaluator(
                 should_count=place.coords.should_count,
                 rounds=rounds,
                 empty=executor.empty_batch,
+                positions=len(data.val) if plan.ranks > 1 else 0,
             )
         if mesh is not None:
             reshard(model.parallel.run_modules)

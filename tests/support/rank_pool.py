@@ -44,10 +44,20 @@ class Pool:
         self._replies: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
 
     def train(
-        self, ranks: int, overrides: list[str] | tuple[str, ...], run_dir: Path, timeout_s: float = 120
+        self,
+        ranks: int,
+        overrides: list[str] | tuple[str, ...],
+        run_dir: Path,
+        timeout_s: float = 120,
+        plugin: Path | None = None,
     ) -> Outcome:
-        """Trains `overrides` on `ranks` processes; one rank is a run in one process without a group."""
-        return self.call({"do": "train", "overrides": [*overrides, f"run_dir={run_dir}"]}, ranks, timeout_s)
+        """Trains `overrides` on `ranks` processes; one rank is a run in one process without a group.
+
+        `plugin` is a folder with a plug-in package, as `pip install` leaves it.
+        """
+        folder = None if plugin is None else str(plugin)
+        words = [*overrides, f"run_dir={run_dir}"]
+        return self.call({"do": "train", "overrides": words, "plugin": folder}, ranks, timeout_s)
 
     def call(self, task: dict[str, Any], ranks: int, timeout_s: float = 120) -> Outcome:
         """Gives `task` to `ranks` workers and waits for all of them."""
@@ -169,8 +179,14 @@ def _train(task: dict[str, Any]) -> dict[str, Any]:
     from dnntrain.run.runner import run_training
     from dnntrain.utils.world import World
 
-    config = decode_config(compose(task["overrides"]))
-    return run_training(lambda: config, World.from_environ(), display="quiet").as_json()
+    plugin = task.get("plugin")
+    sys.path[:0] = [plugin] if plugin else []
+    try:
+        config = decode_config(compose(task["overrides"]))
+        return run_training(lambda: config, World.from_environ(), display="quiet").as_json()
+    finally:
+        if plugin:
+            sys.path.remove(plugin)
 
 
 _TASKS = {"train": _train}

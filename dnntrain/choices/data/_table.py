@@ -31,6 +31,9 @@ class TableData(DataChoice):
     mix_block_size: PositiveInt = (
         8  # examples per block within which mixing methods pair examples, so that layouts agree
     )
+    sampler: Literal["shuffled", "balanced"] = (
+        "shuffled"  # order of an epoch: shuffled, or balanced (equally many examples of each class)
+    )
     test_fraction: Annotated[float, Range(above=0, below=1)] = (
         0.2  # fraction of the rows held out for the test if there is no test file
     )
@@ -44,14 +47,14 @@ class TableLayout:
     """The use of each column: the targets, those that no model reads, and the group of a row.
 
     categories   columns of numbers that are read as categories
-    target_type  "number", "class" or "auto", by the values
+    target_type  "number", "class", "labels" or "auto", by the values
     """
 
     targets: Sequence[str]
     ignored: Sequence[str] = ()
     categories: Sequence[str] = ()
     group: str | None = None
-    target_type: Literal["auto", "number", "class"] = "auto"
+    target_type: Literal["auto", "number", "class", "labels"] = "auto"
 
 
 def build_table(name: str, train: Table, test: Table | None, layout: TableLayout, test_fraction: float) -> DataSet:
@@ -59,7 +62,9 @@ def build_table(name: str, train: Table, test: Table | None, layout: TableLayout
 
     Columns, categories, means and deviations are those of the training rows.
     """
-    _check_layout(train, layout)
+    check_layout(train, layout.targets, layout.group)
+    check_column_names(train, layout.ignored, "data.ignore")
+    check_column_names(train, layout.categories, "data.categories")
     if test is not None:
         check_column_names(test, [column for column in train.names if column not in layout.ignored], "column")
     for table in filter(None, (train, test)):
@@ -68,13 +73,7 @@ def build_table(name: str, train: Table, test: Table | None, layout: TableLayout
     digest = compute_digest([name, *layout.targets, *train.row_keys, *(() if test is None else test.row_keys)])
     has_test_part = test is not None
     if test is None:
-        kept, held = hold_out_by_name(keys, np.zeros(len(train), np.int64), test_fraction, _TEST_KEY)
-        if not len(held) or not len(kept):
-            raise DataError(
-                f"{train.path}: data.test_fraction={test_fraction:g} leaves no {'test' if len(kept) else 'training'} row",
-                "use a table with more rows, or another data.test_fraction",
-            )
-        keys, train, test = [keys[number] for number in kept], train.select(kept), train.select(held)
+        train, test, keys = hold_out_rows(train, keys, test_fraction)
     unread = {*layout.targets, *layout.ignored, *([] if layout.group is None else [layout.group])}
     columns = find_input_columns(train, [column for column in train.names if column not in unread])
     targets = find_target_spec(train, layout.targets, layout.target_type)
@@ -89,9 +88,22 @@ def build_table(name: str, train: Table, test: Table | None, layout: TableLayout
     )
 
 
-def _check_layout(table: Table, layout: TableLayout) -> None:
-    check_column_names(table, layout.targets, "data.target")
-    check_column_names(table, layout.ignored, "data.ignore")
-    check_column_names(table, layout.categories, "data.categories")
-    if layout.group is not None:
-        check_column_names(table, [layout.group], "data.group")
+def check_layout(table: Table, targets: Sequence[str], group: str | None) -> None:
+    """Raise DataError if the table does not have a column of the targets or of the group."""
+    check_column_names(table, targets, "data.target")
+    if group is not None:
+        check_column_names(table, [group], "data.group")
+
+
+def hold_out_rows(table: Table, keys: Sequence[str], test_fraction: float) -> tuple[Table, Table, tuple[str, ...]]:
+    """Return the training rows, the test rows, and the keys of the training rows.
+
+    The hash of a row's key decides. Raises DataError if one of the splits is empty.
+    """
+    kept, held = hold_out_by_name(keys, np.zeros(len(table), np.int64), test_fraction, _TEST_KEY)
+    if not len(held) or not len(kept):
+        raise DataError(
+            f"{table.path}: data.test_fraction={test_fraction:g} leaves no {'test' if len(kept) else 'training'} row",
+            "use a table with more rows, or another data.test_fraction",
+        )
+    return table.select(kept), table.select(held), tuple(keys[number] for number in kept)

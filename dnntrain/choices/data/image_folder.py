@@ -33,8 +33,8 @@ from dnntrain.utils.rng import Key
 RESIDENT_BYTES = 256 * 2**20
 
 #: Channel means and deviations of ImageNet's training images; for gray, of their luminance.
-_MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
-_STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
+IMAGE_MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
+IMAGE_STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ImageFolder(ImageData):
         return DataSet(
             train=self._build_source(train, keys, training=True),
             test=self._build_source(test, test.keys, training=False),
-            inputs=InputSpec((self.channels, *self._size), _MEAN[self.channels], _STD[self.channels]),
+            inputs=InputSpec((self.channels, *self._size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
             targets=TargetSpec(train.class_names),
             digest=ClassFolders.compute_splits_digest([train, test], root),
             val_index=val_index,

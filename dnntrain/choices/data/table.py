@@ -25,9 +25,9 @@ class TableFile(TableData):
 
     file: str | None = None  # CSV, TSV or Parquet file (.csv, .tsv, .parquet) with the training rows
     test_file: str | None = None  # file with the test rows; null: a part of the rows is held out
-    target: tuple[str, ...] = ()  # name of the column to predict; several names: several numbers
-    target_type: Literal["auto", "number", "class"] = (
-        "auto"  # number: the target is a number; class: its values are classes; auto: texts are classes
+    target: tuple[str, ...] = ()  # name of the column to predict; several names: numbers, or labels that are 0 or 1
+    target_type: Literal["auto", "class", "labels", "number"] = (
+        "auto"  # class, labels (texts separated by ;, or columns of 0 and 1), number, or auto (texts: class; else number)
     )
     ignore: tuple[str, ...] = ()  # names of columns that the model does not read, such as an id
     categories: tuple[str, ...] = ()  # names of columns of numbers that are read as categories
@@ -50,4 +50,5 @@ class TableFile(TableData):
         return [Path(name).expanduser() for name in (self.file, self.test_file) if name is not None]
 
     def _list_text_columns(self) -> tuple[str, ...]:
-        return (*self.categories, *(self.target if self.target_type == "class" else ()))
+        is_text = self.target_type in ("class", "labels") and len(self.target) == 1
+        return (*self.categories, *(self.target if is_text else ()))

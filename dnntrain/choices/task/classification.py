@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dnntrain.config.fields import Literal
+import numpy as np
+
+from dnntrain.choices.task._class_losses import compute_class_losses
+from dnntrain.choices.task._class_metrics import (
+    CONFUSION_METRICS,
+    compute_auroc,
+    count_confusion,
+    make_auroc,
+    make_sum_metrics,
+    measure_classes,
+    measure_confusion,
+)
+from dnntrain.choices.task._class_weights import check_weights_option, compute_class_weights
+from dnntrain.config.fields import Literal, NonNegative
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import (
     Batch,
@@ -16,6 +29,7 @@ from dnntrain.protocols import (
     ModelSpec,
     OutputSpec,
     Predictions,
+    RowMetric,
     TargetKind,
     TargetSpec,
     Task,
@@ -23,23 +37,55 @@ from dnntrain.protocols import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
+
+#: The test split of more classes has no area under the ROC curve, unless `task.metrics` names it.
+_MAX_AREAS = 100
 
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """Cross-entropy loss and accuracy of logits for one class per example.
+    """A loss of logits for one class per example, and metrics of classes.
 
-    The loss is the cross-entropy of softmax(logits) with class indices or class probabilities. The
-    accuracy is the share of examples whose most probable class is the right one.
+    The loss is the cross-entropy of softmax(logits) with class indices or class probabilities; focal:
+    with (1 - probability)^gamma as a factor of each class (Lin et al., 2017); or bce: the sum over
+    classes of the binary cross-entropies of sigmoid(logit). The accuracy is the share of examples whose
+    most probable class is the right one.
     """
 
-    metric: Literal["accuracy", "loss"] = "accuracy"  # default metric of the task; eval.metric follows it
+    metric: Literal[
+        "accuracy",
+        "loss",
+        "top5",
+        "balanced_accuracy",
+        "macro_precision",
+        "macro_recall",
+        "macro_f1",
+        "ece",
+        "auroc",
+    ] = "accuracy"  # default metric of the task; eval.metric follows it
+    metrics: tuple[
+        Literal["top5", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "ece", "auroc"],
+        ...,
+    ] = ()  # further metrics of each evaluation; the test of a run has all of them
+    loss: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"  # loss
+    focal_gamma: NonNegative = 2.0  # exponent of loss=focal; 0: the cross-entropy
+    class_weights: str = "none"  # weights of the classes in the loss: none, balanced, or a CSV file
 
     features: ClassVar[frozenset[TaskFeature]] = frozenset(
         {TaskFeature.CLASS_LOGITS, TaskFeature.MIXABLE_TARGETS, TaskFeature.SMOOTHABLE_TARGETS}
     )
     agreement: ClassVar[str] = "same class"
+    optional_metrics: ClassVar[tuple[str, ...]] = ("top5", *CONFUSION_METRICS, "ece", "auroc")
+
+    def __post_init__(self) -> None:
+        if self.focal_gamma != 2.0 and self.loss != "focal":
+            raise ValueError(f"focal_gamma={self.focal_gamma:g} has no effect with loss={self.loss}; use loss=focal")
+        try:
+            check_weights_option("task.class_weights", self.class_weights)
+        except ConfigError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from None
 
     def build(self, inputs: InputSpec, targets: TargetSpec) -> OutputSpec:
         if targets.kind is not TargetKind.CLASS:
@@ -49,38 +95,88 @@ class Classification(Task):
             )
         return OutputSpec(targets.names, (len(targets.names),), "logits")
 
+    @property
+    def balancing_hint(self) -> str:
+        if self.class_weights != "none":
+            return ""
+        return (
+            "accuracy counts mostly the frequent ones. task.class_weights=balanced or data.sampler=balanced "
+            "count them equally in training, task.metric=balanced_accuracy in evaluations"
+        )
+
+    @property
+    def _metric_names(self) -> list[str]:
+        """The metrics of each evaluation, accuracy first."""
+        return list(dict.fromkeys(["accuracy", *(name for name in (self.metric, *self.metrics) if name != "loss")]))
+
     def list_metrics(self, spec: ModelSpec | None = None) -> tuple[Metric, ...]:
-        return (Metric("accuracy", higher_is_better=True, unit="%", sums=count_correct, value=divide, width=2),)
+        metrics = make_sum_metrics(spec.output.size if spec else 1, self._get_probabilities)
+        return tuple(metrics[name] for name in self._metric_names if name in metrics)
+
+    def list_row_metrics(self, spec: ModelSpec | None = None) -> tuple[RowMetric, ...]:
+        auroc = make_auroc(spec.output.size if spec else 1, self._get_probabilities)
+        return (auroc,) if "auroc" in self._metric_names else ()
+
+    def fit(self, spec: ModelSpec, targets: NDArray[Any]) -> Task:
+        """Return the task with the weights of the classes."""
+        if self.class_weights == "none":
+            return self
+        weights = compute_class_weights("task.class_weights", self.class_weights, spec.targets.names, targets)
+        options = {option.name: vars(self)[option.name] for option in fields(Classification)}
+        return _WeightedClassification(**options, weights=weights)
 
     def compute_losses(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        return _compute_cross_entropy(outputs, batch, "none", label_smoothing)
+        return self._compute_loss(outputs, batch, "none", label_smoothing)
 
     def loss_sum(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Return the sum in one operation. Outputs in half precision are widened first."""
-        return _compute_cross_entropy(outputs, batch, "sum", label_smoothing)
+        return self._compute_loss(outputs, batch, "sum", label_smoothing)
+
+    def _compute_loss(
+        self,
+        outputs: Tensor,
+        batch: Batch,
+        reduction: str,
+        label_smoothing: float,
+        weights: Sequence[float] | None = None,
+    ) -> Tensor:
+        if self.loss == "cross_entropy" and weights is None:
+            from torch.nn.functional import cross_entropy  # here: settings are checked before torch is imported
+
+            return cross_entropy(outputs.float(), batch.targets, reduction=reduction, label_smoothing=label_smoothing)
+        losses = compute_class_losses(
+            self.loss, outputs.float(), batch.targets, label_smoothing, weights, self.focal_gamma
+        )
+        return losses.sum() if reduction == "sum" else losses
+
+    def _get_probabilities(self, outputs: Tensor) -> Tensor:
+        return outputs.float().sigmoid() if self.loss == "bce" else outputs.float().softmax(1)
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Return the logarithms of the class probabilities, float [n, classes]."""
-        return outputs.float().log_softmax(1)
+        """Return the logarithms of the class probabilities, float [n, classes]; with loss=bce the logits."""
+        return outputs.float() if self.loss == "bce" else outputs.float().log_softmax(1)
 
     def summarize(
         self, predictions: Predictions, spec: ModelSpec, max_samples: int, describe: DescribeExample
     ) -> dict[str, Any]:
-        """Return loss, accuracy, the confusion matrix and the worst mistakes.
+        """Return loss, metrics, the confusion matrix, the figures of each class, and the worst mistakes.
 
         "wrong" lists up to `max_samples` mistakes, the most probable wrong class first.
         """
-        probabilities, labels = predictions.values.exp(), predictions.targets
+        values, labels = predictions.values, predictions.targets
+        probabilities = values.sigmoid() if self.loss == "bce" else values.exp()
         predicted_labels = probabilities.argmax(1)
         wrong_rows = (predicted_labels != labels).nonzero()[:, 0]
         wrong_probabilities = probabilities.gather(1, predicted_labels[:, None])[wrong_rows, 0]
         wrong_rows = wrong_rows[wrong_probabilities.argsort(descending=True)][:max_samples]
+        confusion = count_confusion(labels, predicted_labels, len(spec.targets.names))
         return {
             "examples": len(labels),
-            "loss": float(-predictions.values.gather(1, labels[:, None]).double().mean()),
+            "loss": self._compute_mean_loss(predictions),
             "accuracy": float((predicted_labels == labels).double().mean()),
+            **self._measure(predictions, confusion.numpy().astype(np.float64), probabilities),
             "class_names": list(spec.targets.names),
-            "confusion": count_confusion(labels, predicted_labels, len(spec.targets.names)).tolist(),
+            "confusion": confusion.tolist(),
             "wrong": [
                 {
                     **describe(int(predictions.index[row])),
@@ -92,12 +188,36 @@ class Classification(Task):
             ],
         }
 
+    def _compute_mean_loss(self, predictions: Predictions) -> float:
+        if self.loss == "cross_entropy":
+            return float(-predictions.values.gather(1, predictions.targets[:, None]).double().mean())
+        losses = compute_class_losses(
+            self.loss, predictions.values.double(), predictions.targets, 0.0, None, self.focal_gamma
+        )
+        return float(losses.mean())
+
+    def _measure(
+        self, predictions: Predictions, confusion: NDArray[np.float64], probabilities: Tensor
+    ) -> dict[str, Any]:
+        """Return the further metrics, and precision, recall and F1 of each class."""
+        index = predictions.index.numpy()
+        batch = Batch(predictions.values, predictions.targets, index, index)
+        metrics = make_sum_metrics(len(confusion), lambda outputs: probabilities)
+        sums = {name: metrics[name].sums(probabilities, batch).tolist() for name in ("top5", "ece")}
+        figures = {"top5": metrics["top5"].value(sums["top5"]), **measure_confusion(confusion)}
+        figures["ece"] = metrics["ece"].value(sums["ece"])
+        if len(confusion) <= _MAX_AREAS or "auroc" in self._metric_names:
+            labels = predictions.targets.numpy()[:, None].astype(np.float64)
+            figures["auroc"] = compute_auroc(np.hstack([labels, probabilities.double().numpy()]))
+        by_class = {name: [_round(value) for value in values] for name, values in measure_classes(confusion).items()}
+        return {**figures, "by_class": by_class}
+
     def format_predictions(self, outputs: Tensor, spec: ModelSpec, top: int) -> Iterator[dict[str, Any]]:
         """Yield {"class", "probability", "top": [[class, probability] …]} for each example.
 
         The most probable class is first.
         """
-        probabilities = outputs.float().softmax(1).cpu()
+        probabilities = self._get_probabilities(outputs).cpu()
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         for values, classes in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             top_classes = [
@@ -109,28 +229,19 @@ class Classification(Task):
         return outputs.argmax(1) == expected.argmax(1)
 
 
-def _compute_cross_entropy(outputs: Tensor, batch: Batch, reduction: str, label_smoothing: float) -> Tensor:
-    from torch.nn.functional import cross_entropy  # here, because settings are checked before torch is imported
+@dataclass(frozen=True)
+class _WeightedClassification(Classification):
+    """The task with the weights of the classes, by which each example's loss is multiplied."""
 
-    return cross_entropy(outputs.float(), batch.targets, reduction=reduction, label_smoothing=label_smoothing)
+    weights: tuple[float, ...] = ()
 
+    def compute_losses(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        return self._compute_loss(outputs, batch, "none", label_smoothing, self.weights)
 
-def count_correct(outputs: Tensor, batch: Batch) -> Tensor:
-    """Return [2]: the number of correct predictions, and the number of examples."""
-    import torch
-
-    correct = (outputs.argmax(1) == batch.targets).sum()
-    return torch.stack([correct, torch.full_like(correct, len(batch))])
-
-
-def divide(sums: Sequence[float]) -> float:
-    """Return the first of two sums over the second; NaN if that is zero."""
-    return sums[0] / sums[1] if sums[1] else float("nan")
+    def loss_sum(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        return self._compute_loss(outputs, batch, "sum", label_smoothing, self.weights)
 
 
-def count_confusion(labels: Tensor, predicted_labels: Tensor, num_classes: int) -> Tensor:
-    """Return int64 [classes, classes]: rows are the true classes, columns the predicted ones."""
-    import torch
-
-    cells = labels * num_classes + predicted_labels
-    return torch.bincount(cells, minlength=num_classes * num_classes).reshape(num_classes, num_classes)
+def _round(value: float) -> float | None:
+    """Return a share with six digits; None for a class that does not occur."""
+    return None if np.isnan(value) else round(float(value), 6)

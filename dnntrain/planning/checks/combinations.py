@@ -159,7 +159,8 @@ def find_metric_refusals(config: LightConfig) -> Iterator[Refusal]:
     try:
         find_metric(config.eval.metric, config.task.list_infos(), "eval.metric")
     except ConfigError as error:
-        yield Refusal(error.message, error.hint)
+        is_optional = config.eval.metric in config.task.optional_metrics
+        yield Refusal(error.message, f"add task.metrics=[{config.eval.metric}]" if is_optional else error.hint)
 
 
 def find_validation_refusals(setting: str, uses_validation: bool, has_validation: bool) -> Iterator[Refusal]:

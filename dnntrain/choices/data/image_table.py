@@ -1,0 +1,132 @@
+"""Your own pictures, named by a table with a class, labels or numbers for each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnntrain.choices.data._table import check_layout, hold_out_rows
+from dnntrain.choices.data.image_folder import IMAGE_MEAN, IMAGE_STD, RESIDENT_BYTES
+from dnntrain.config.fields import Annotated, Literal, Range
+from dnntrain.errors import ConfigError, DataError
+from dnntrain.input.file_source import FileSource
+from dnntrain.input.options import ImageData
+from dnntrain.input.source import DataSet, compute_digest
+from dnntrain.input.table_columns import check_column_names
+from dnntrain.input.table_file import Table, check_table_file, read_table, to_texts
+from dnntrain.input.table_targets import check_targets, find_target_spec, make_labels
+from dnntrain.protocols import InputSpec
+from dnntrain.protocols.image_reading import ImageReading
+from dnntrain.utils.units import pluralize
+
+
+@dataclass(frozen=True)
+class ImageTable(ImageData):
+    """Images at the paths in a column, with the targets in other columns.
+
+    A part of the images is kept for the test; the path of an image, or its group, decides.
+    """
+
+    label_key: ClassVar[str] = "file"
+
+    file: str | None = None  # CSV, TSV or Parquet file with a row for each image
+    root: str | None = None  # folder of the images; null: the folder of the file
+    image: str = "image"  # name of the column with the paths of the images, relative to root
+    target: tuple[str, ...] = ()  # name of the column to predict; several names: numbers, or labels that are 0 or 1
+    target_type: Literal["auto", "class", "labels", "number"] = (
+        "auto"  # class, labels (texts separated by ;, or columns of 0 and 1), number, or auto (texts: class; else number)
+    )
+    group: str | None = None  # name of a column; images with the same value are in the same split
+    image_size: Annotated[int, Range(at_least=1, at_most=4096)] = (
+        64  # side of the network's input, pixels; its height if image_width is set
+    )
+    image_width: Annotated[int, Range(at_least=1, at_most=4096)] | None = (
+        None  # width of the network's input, pixels; null: square
+    )
+    resize: Literal["crop", "letterbox", "stretch"] = (
+        "crop"  # an image of another aspect is cropped at the center, fitted with gray borders, or stretched
+    )
+    channels: Literal[1, 3] = 3  # 3: color; 1: gray
+    test_fraction: Annotated[float, Range(above=0, below=1)] = 0.2  # fraction of the images held out for the test
+    max_value: Annotated[float, Range(above=0)] | None = (
+        None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
+    )
+
+    @property
+    def reading(self) -> ImageReading:
+        return ImageReading(self.resize, self.max_value)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.image_size, self.image_width or self.image_size
+
+    def check_files(self) -> None:
+        check_table_file(self._get_file())
+
+    def build(self) -> DataSet:
+        file = self._get_file()
+        is_text = self.target_type in ("class", "labels") and len(self.target) == 1
+        table = read_table(file, (self.image, *(self.target if is_text else ())))
+        check_column_names(table, [self.image], "data.image")
+        check_layout(table, self.target, self.group)
+        check_targets(table, self.target, self.target_type)
+        root = Path(self.root).expanduser() if self.root is not None else file.parent
+        self._check_images(table, root)
+        keys = to_texts(table.columns[self.group or self.image]).tolist()
+        train, test, train_keys = hold_out_rows(table, keys, self.test_fraction)
+        targets = find_target_spec(train, self.target, self.target_type)
+        labels = {id(part): make_labels(part, self.target, targets) for part in (train, test)}
+        return DataSet(
+            train=self._make_source(train, root, labels[id(train)], train_keys),
+            test=self._make_source(test, root, labels[id(test)], None),
+            inputs=InputSpec((self.channels, *self._size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
+            targets=targets,
+            digest=compute_digest(
+                ["image_table", self.image, *self.target, *table.row_keys, *self._list_sizes(table, root)]
+            ),
+            has_test_part=False,
+        )
+
+    def _get_file(self) -> Path:
+        if self.file is None or not self.target:
+            raise ConfigError(
+                "data=image_table needs a file and a target", "as in data.file=photos.csv data.target=[species]"
+            )
+        return Path(self.file).expanduser()
+
+    def _check_images(self, table: Table, root: Path) -> None:
+        missing = [
+            (int(number), name)
+            for number, name in zip(table.numbers, table.columns[self.image].tolist(), strict=True)
+            if not name or not (root / name).is_file()
+        ]
+        if missing:
+            number, name = missing[0]
+            raise DataError(
+                f"{table.path}: {pluralize(len(missing), 'image')} of {len(table)} cannot be found, first in row "
+                f"{number}: {root / name}",
+                "set data.root=FOLDER to the folder that the paths begin in",
+            )
+
+    def _list_sizes(self, table: Table, root: Path) -> list[str]:
+        return [str((root / name).stat().st_size) for name in table.columns[self.image].tolist()]
+
+    def _make_source(self, table: Table, root: Path, labels: NDArray[Any], keys: tuple[str, ...] | None) -> FileSource:
+        paths = [root / name for name in table.columns[self.image].tolist()]
+        size_bytes = len(paths) * self.channels * math.prod(self._size)
+        keep_decoded = self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= RESIDENT_BYTES)
+        return FileSource(
+            paths,
+            labels,
+            self._size,
+            self.channels,
+            keep_decoded,
+            self.on_error == "skip",
+            keys if keys is not None else tuple(np.array([str(path) for path in paths])),
+            self.reading,
+        )
