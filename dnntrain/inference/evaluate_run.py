@@ -17,6 +17,7 @@ from dnntrain.inference.load import LoadedModel, load_model
 from dnntrain.inference.option_values import SPLITS
 from dnntrain.inference.run_args import get_given_keys
 from dnntrain.input.pipeline import read_evaluation_batches
+from dnntrain.input.read_errors import explain_unreadable_data
 from dnntrain.input.row_source import match_columns, match_values
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import limit_examples, prepare_data
@@ -78,7 +79,8 @@ def load_data_splits(loaded_model: LoadedModel, renames: Mapping[str, str] | Non
     Raises DataError if the data does not fit the model.
     """
     config, spec = loaded_model.config, loaded_model.spec
-    dataset = config.data.build_for_evaluation()
+    with explain_unreadable_data():
+        dataset = config.data.build_for_evaluation()
     is_other_shape = not spec.inputs.columns and dataset.inputs.shape != spec.inputs.shape
     if is_other_shape or dataset.inputs.kind != spec.inputs.kind or dataset.targets.kind != spec.targets.kind:
         raise DataError(

@@ -10,6 +10,7 @@ from dnntrain.checkpoint.portable_model import read_card_widths
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.evaluation_check import check_evaluation_images
 from dnntrain.input.prepared import PreparedData
+from dnntrain.input.read_errors import explain_unreadable_data
 from dnntrain.input.split import prepare_data
 from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.checks.combinations import check_inputs
@@ -91,7 +92,8 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     if not world.is_launched:
         write_models_of_sources(config)
     check_inputs(config)
-    dataset = config.data.build()
+    with explain_unreadable_data():
+        dataset = config.data.build()
     data = prepare_data(config, dataset)
     if plan_only:
         config.model.check_pretrained_weights(ModelShape.from_spec(data.spec))

@@ -11,7 +11,9 @@ from dnntrain.choices.distill._teacher_path import check_teacher_path
 from dnntrain.config.paths import find_paths, is_path
 from dnntrain.config.run_config import LightConfig
 from dnntrain.errors import CheckpointError, ConfigError, DnntrainError
+from dnntrain.input.read_errors import explain_unreadable_data
 from dnntrain.nn.model_paths import find_model_file, has_checkpoint
+from dnntrain.protocols import DataChoice
 from dnntrain.utils.files import find_data_file, is_run_directory
 from dnntrain.utils.suggest import format_path
 
@@ -21,7 +23,7 @@ _LONGEST_FILE = 200
 
 def find_path_errors(config: LightConfig, plan_only: bool = False) -> list[DnntrainError]:
     """Return the error of each path that cannot be used. A plan writes no run directory."""
-    checks: list[Callable[[], object]] = [config.data.check_files]
+    checks: list[Callable[[], object]] = [lambda: _check_data(config.data)]
     if not _has_checkpoint(config):
         checks.append(lambda: _check_init_from(config.init_from))
     checks += [lambda: _check_resume(config.resume), lambda: _check_model_code(config), lambda: _check_teachers(config)]
@@ -36,6 +38,11 @@ def _collect_errors(checks: list[Callable[[], object]]) -> Iterator[DnntrainErro
             check()
         except DnntrainError as error:
             yield error
+
+
+def _check_data(data: DataChoice) -> None:
+    with explain_unreadable_data():
+        data.check_files()
 
 
 def check_run_dir(run_dir: str | None, name: str) -> None:
