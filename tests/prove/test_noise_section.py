@@ -1,0 +1,59 @@
+"""The report of a comparison calls a difference beyond noise only by the evidence of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dnntrain.config.compose import compose
+from dnntrain.config.saved_config import write_saved_config
+from dnntrain.prove.noise import group_variants, render_noise
+from dnntrain.utils.sealed_json import write_sealed_json
+
+METRICS = [{"name": "accuracy", "higher_is_better": True, "unit": "%"}]
+
+
+@pytest.fixture(scope="module")
+def configs() -> list[dict]:
+    return [compose(words, quiet=True) for words in ([], ["optim=sgd"])]
+
+
+def make_runs(folder: Path, configs: Sequence[dict], gain: float, count: int) -> list[Path]:
+    """Write finished runs of two variants; the second is better by about `gain` for each seed."""
+    paths = []
+    for seed in range(count):
+        for side, config in enumerate(configs):
+            path = folder / f"{'ab'[side]}{seed}"
+            path.mkdir()
+            write_saved_config(path, {**config, "seed": seed})
+            value = 0.9 + 0.01 * (seed % 3) + side * gain * (1 + 0.1 * (seed % 2))
+            write_sealed_json(path / "result.json", {"status": "done", "metric": "accuracy", "best": value})
+            write_sealed_json(path / "plan.json", {"name": "run", "metrics": METRICS})
+            paths.append(path)
+    return paths
+
+
+def test_runs_that_differ_in_their_seed_only_are_one_variant(tmp_path, configs):
+    paths = make_runs(tmp_path, configs, 0.02, 3)
+    write_sealed_json(paths[0] / "result.json", {"status": "failed"})
+    variants = group_variants(paths)
+    assert [sorted(variant.runs) for variant in variants] == [[0, 1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("gain", "count", "text"),
+    [
+        (0.02, 8, "yes: better"),
+        (-0.02, 8, "yes: worse"),
+        (0.02, 1, "not shown"),
+        (0.02, 5, "not shown, about 6 pairs needed"),
+    ],
+)
+def test_the_evidence_decides(tmp_path, configs, gain, count, text):
+    assert text in render_noise(make_runs(tmp_path, configs, gain, count))
+
+
+def test_one_variant_has_nothing_to_compare(tmp_path, configs):
+    assert render_noise(make_runs(tmp_path, configs[:1], 0.0, 3)) == ""
