@@ -14,7 +14,7 @@ from dnntrain.utils.sealed_json import read_intact_json
 from dnntrain.utils.units import format_seconds
 
 #: The share of a matrix product's speed that training of a small network reaches.
-_EFFICIENCY = 0.25
+_EFFICIENCY = 0.4
 _SIZE = 512
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dnntrain.checkpoint.digests import compute_file_digest
+from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.pipeline.answer import answer_pipeline
 from dnntrain.pipeline.points import (
@@ -127,6 +128,19 @@ def test_a_page_needs_no_torch(tmp_path):
         f"answer_pipeline(Path({str(tmp_path)!r}), None, None, 1, False); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("words", [("--max-latency", "2ms"), ("--batch", "64")])
+def test_a_bound_needs_a_pipeline(tmp_path, words, capsys):
+    (tmp_path / "config.yaml").write_text("")
+    assert main(["report", str(tmp_path), *words]) == 2
+    assert "applies to the folder of a pipeline" in capsys.readouterr().err
+
+
+def test_an_unfinished_pipeline_has_no_answer(tmp_path):
+    write_sealed_json(tmp_path / "pipeline.json", {"schema": 1})
+    with pytest.raises(ConfigError, match="not finished"):
+        answer_pipeline(tmp_path, None, None, 1, False)
 
 
 def write_certificate_folder(folder: Path) -> Path:
