@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from short_runs import trained
 
 from dnntrain.prove.distillation import compute_distillation, compute_ece, compute_softness
+from dnntrain.prove.run_prove import ProveOptions, prove_by_runs
 
 TARGETS = np.arange(1000) % 4
 
@@ -63,3 +65,22 @@ def test_advice_names_the_reason(teacher, student, distilled, scale, temperature
 def test_a_weaker_teacher_has_no_gap_to_close():
     facts = compute_distillation(make_logits(0.7), [(make_logits(0.8), make_logits(0.8))], TARGETS, 2.0)
     assert facts.gap_closed is None
+
+
+@pytest.mark.slow
+def test_finished_runs_are_diagnosed_against_their_teacher(tmp_path):
+    teacher = trained(tmp_path / "teacher")
+    small = ("model.channels=[4,8]", "model.hidden=16")
+    alone = trained(tmp_path / "alone", *small)
+    distilled = trained(tmp_path / "distilled", *small, "distill=kd", f"distill.teacher={tmp_path / 'teacher'}")
+    result = prove_by_runs([tmp_path / "alone"], [tmp_path / "distilled"], ProveOptions(), lambda text: None)
+    facts = result.distillation
+    assert facts is not None
+    values = (facts.teacher, facts.student, facts.distilled)
+    assert values == pytest.approx([run["value"] for run in (teacher, alone, distilled)])
+    assert facts.temperature == 4.0
+    assert 0 < facts.softness < 1
+    assert result.as_json()["distillation"]["gap_closed"] == facts.gap_closed
+    # A student without a teacher has nothing to diagnose.
+    other = prove_by_runs([tmp_path / "alone"], [tmp_path / "alone"], ProveOptions(), lambda text: None)
+    assert other.distillation is None
