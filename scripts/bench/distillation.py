@@ -3,8 +3,8 @@
     python scripts/bench/distillation.py --seeds 5 [--folder FOLDER]
 
 A wrn_16_2 is trained once. A small_cnn with 4 and 8 channels is trained alone and with each method, from each seed: the seed chooses its
-images, their order and its first weights, so that the runs of one seed differ by the method only. The test is the t-test for pairs, over
-seeds, of the method against the student alone. The last row's teacher is another student, of the seed after the last.
+images, their order and its initialization, so that the runs of one seed differ by the method only. The evidence is that of `dnntrain
+prove`: the e-value of the pairs of the method and the student alone; 20 decides. The last row's teacher is another student, of the seed after the last.
 
 With --folder runs are kept, and a second call goes on where the first was stopped.
 """
@@ -18,9 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from scipy.stats import ttest_rel
-
 import dnntrain
+from dnntrain.prove.verdict import Rules, judge_differences
 
 COMMON = (
     "data=fashion_mnist",
@@ -81,13 +80,13 @@ def show(folder: Path, seeds: int) -> None:
             run = folder / f"{re.sub('[^a-z0-9]+', '_', name)}-{seed}"
             found.setdefault(name, []).append(accuracy(run, *STUDENT, *words, *taught, f"seed={seed}"))
     print(f"Teacher {teacher:.2f} %; the equal {equal:.2f} %; mean and standard deviation over {seeds} seeds.\n")
-    print("| | test accuracy | by seed | gain | p | share of the gap |\n|---|---|---|---|---|---|")
+    print("| | test accuracy | by seed | gain | e-value | share of the gap |\n|---|---|---|---|---|---|")
     for name, values in found.items():
         print(row(name, values, found["alone"], teacher))
 
 
 def row(name: str, values: list[float], alone: list[float], teacher: float) -> str:
-    """A row of the table: gain over `alone` in points, p of the paired t-test, share of the way from it to the teacher."""
+    """A row of the table: gain over `alone` in points, e-value and verdict of the pairs, share of the way from it to the teacher."""
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     start = (
         f"| {name} | {statistics.mean(values):.2f} ± {spread:.2f} | {', '.join(f'{value:.2f}' for value in values)} |"
@@ -95,9 +94,9 @@ def row(name: str, values: list[float], alone: list[float], teacher: float) -> s
     if values is alone:
         return f"{start} – | – | – |"
     gain = statistics.mean(values) - statistics.mean(alone)
-    p = float(ttest_rel(values, alone).pvalue) if len(values) > 1 else float("nan")
+    verdict = judge_differences([value - base for value, base in zip(values, alone, strict=True)], Rules())
     share = "–" if name == EQUAL else f"{gain / (teacher - statistics.mean(alone)):.0%}"
-    return f"{start} {gain:+.2f} | {p:.2g} | {share} |"
+    return f"{start} {gain:+.2f} | {verdict.e_value:.3g} ({verdict.verdict}) | {share} |"
 
 
 def accuracy(run: Path, *words: str) -> float:
