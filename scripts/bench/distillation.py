@@ -2,9 +2,10 @@
 
     python scripts/bench/distillation.py --seeds 5 [--folder FOLDER]
 
-A wrn_16_2 is trained once. A small_cnn with 4 and 8 channels is trained alone and with each method, from each seed: the seed chooses its
-images, their order and its initialization, so that the runs of one seed differ by the method only. The evidence is that of `dnntrain
-prove`: the e-value of the pairs of the method and the student alone; 20 decides. The last row's teacher is another student, of the seed after the last.
+A wrn_16_2 is trained once. A small_cnn with 4 and 8 channels is trained alone and with each method, from each seed:
+the seed chooses its images, their order and its initialization, so that the runs of one seed differ by the method
+only. The evidence is that of `dnntrain prove`: the e-value of the pairs of the method and the student alone; 20
+decides. The last row's teacher is another student, of the seed after the last.
 
 With --folder runs are kept, and a second call goes on where the first was stopped.
 """
