@@ -331,7 +331,7 @@ COMMANDS: dict[str, Command] = {
         composes=True,
     ),
     "pipeline": Command(
-        "make a chain of stages: teacher, student, quantized student",
+        "make a chain of stages: teacher, student, pruned and quantized student",
         "NAME",
         (
             "dnntrain pipeline teach_distill_prune_quantize --plan",
