@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from dnntrain.config.compose import compose
-from dnntrain.config.overrides import format_overrides
+from dnntrain.config.python_settings import format_settings
 from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.planning.plan import Plan
@@ -80,7 +80,8 @@ def train(
 ) -> dict[str, Any]:
     """Train and return the run's result: `train("model=resnet20", data="cifar10", train={"batch_size": 64})`.
 
-    `settings` are overrides as keywords; a mapping sets keys of a group or section, None is null.
+    `settings` are overrides as keywords; a mapping sets keys of a group or section, None is null, and
+    `model` may be a class in a file, which is then trained as `model=custom`.
     Each of `callbacks` is called with every row of metrics.jsonl as it is written; it needs a run in
     this process. `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or
     CheckpointError, which correspond to the exit codes of the command.
@@ -89,7 +90,7 @@ def train(
         from dnntrain.run.runner import run_training
 
         world = World.from_environ()
-        overrides = (*overrides, *format_overrides(settings))
+        overrides = (*overrides, *format_settings(settings))
         overrides = tuple(add_rank_layout(overrides, config_dir, world))
         config = decode_new_run(compose(overrides, config_dir), world)
         words = add_config_dir(config_dir, overrides)
@@ -101,7 +102,7 @@ def plan(*overrides: str, config_dir: str | Path | None = None, **settings: Any)
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     world = World.from_environ()
-    config = decode_new_run(compose([*overrides, *format_overrides(settings)], config_dir), world, plan_only=True)
+    config = decode_new_run(compose([*overrides, *format_settings(settings)], config_dir), world, plan_only=True)
     with forbid_downloads("dnntrain plan downloads nothing"):
         return open_session(drop_init_weights_if_resuming(config), world, plan_only=True).plan
 

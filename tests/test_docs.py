@@ -111,6 +111,7 @@ def here(files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Works in the folder of the examples, without runs; puts the number of threads back, which runs set."""
     shutil.rmtree(files / "runs", ignore_errors=True)
     monkeypatch.chdir(files)
+    monkeypatch.syspath_prepend(str(files))
     monkeypatch.delenv("DNNTRAIN_DEBUG", raising=False)
     threads = torch.get_num_threads()
     yield files

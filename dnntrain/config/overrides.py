@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,30 +40,6 @@ class Override:
     def hydra_override(self) -> str:
         """Return an override for Hydra that sets the key, whether or not the key exists."""
         return f"++{self.key}={self.raw_text}"
-
-
-def format_overrides(settings: Mapping[str, Any]) -> list[str]:
-    """Return overrides as words from keywords of Python: `{"optim": {"lr": 0.1}}` → `optim.lr=0.1`."""
-    words: list[str] = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            words += format_overrides({f"{key}.{name}": entry for name, entry in value.items()})
-        else:
-            words.append(f"{key}={_format_value(value)}")
-    return words
-
-
-def _format_value(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(_format_value(item) for item in value)}]"
-    text = str(value)
-    if re.fullmatch(r"[\w./:+%-]*", text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def format_mistake(location: str, problem: str, hint: str = "") -> str:

@@ -13,8 +13,8 @@ from PIL import Image
 from short_runs import rows
 
 import dnntrain
-from dnntrain.config.overrides import format_overrides
-from dnntrain.errors import DataError
+from dnntrain.config.python_settings import format_settings
+from dnntrain.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_settings_of_python_are_words_of_the_command_line() -> None:
         "train": {"freeze": ["*", "!head.*"], "max_examples": None},
         "data.download": True,
     }
-    assert format_overrides(settings) == [
+    assert format_settings(settings) == [
         "data=digits",
         "optim.lr=0.1",
         'optim.param_groups=["head.* lr_scale=10"]',
@@ -81,6 +81,35 @@ def test_settings_of_python_are_words_of_the_command_line() -> None:
         "train.max_examples=null",
         "data.download=true",
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"model": torch.nn.Linear(2, 2)}, "give the class, not an instance"),
+        ({"data": (np.zeros(3), np.zeros(3))}, "write the examples to files"),
+        ({"model": type("Net", (torch.nn.Linear,), {"__module__": "__main__"})}, "from net import Net"),
+    ],
+)
+def test_objects_that_a_run_directory_cannot_describe_are_errors(settings: dict[str, Any], hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        format_settings(settings)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_class_in_a_file_is_trained_and_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny_net.py").write_text(
+        "from torch import nn\n\n\nclass TinyNet(nn.Sequential):\n    def __init__(self, num_classes, width=4):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from tiny_net import TinyNet  # type: ignore[import-not-found]
+
+    words = ("debug=fast", "model.args.width=6", "log.report=false")
+    dnntrain.train(*words, model=TinyNet, run_dir=tmp_path / "run", display="quiet")
+    model = dnntrain.load(tmp_path / "run", trust=True)
+    assert model.model[1].out_features == 6
 
 
 @pytest.mark.slow
