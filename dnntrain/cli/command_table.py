@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from dnntrain.cli.options import Option
 from dnntrain.config.fields import NonNegativeInt, Positive, PositiveInt, Range, RefusedWords
 from dnntrain.export.format_names import FORMAT_NAMES
-from dnntrain.inference.option_values import BenchRuntime, ExportRuntime, PredictionFormat, Split
+from dnntrain.inference.option_values import BenchRuntime, Criterion, ExportRuntime, PredictionFormat, Split
 
 #: mypy cannot list the files of a folder.
 _Format: Any = Annotated[
@@ -345,6 +345,19 @@ COMMANDS: dict[str, Command] = {
             Option("status", "print which stages are done", default=False),
             JSON,
             CONFIG_DIR,
+        ),
+    ),
+    "prune": Command(
+        "measure which channels of a trained network matter",
+        "RUN",
+        ("dnntrain prune runs/NAME/ID --sensitivity", "dnntrain prune runs/NAME/ID --sensitivity --json"),
+        "Cuts a quarter, half and three quarters of each group of channels, and evaluates without training. "
+        "To remove channels, train with prune=structured.",
+        options=(
+            Option("sensitivity", "the metric against the share that is removed, for each group", default=False),
+            Option("criterion", "the score by which channels stay", Criterion, "magnitude"),
+            _TRUST,
+            JSON,
         ),
     ),
     "verify": Command(

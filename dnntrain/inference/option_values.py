@@ -12,6 +12,9 @@ ExportRuntime = Literal["eager", "eager_bf16", "compiled", "compiled_bf16"]
 #: How the model of a run is measured.
 BenchRuntime = Literal["eager_fp32", "eager_bf16", "compiled_fp32", "compiled_bf16"]
 
+#: Scores of channels that need no gradients.
+Criterion = Literal["magnitude", "random", "fpgm", "bn_scale", "lamp"]
+
 PredictionFormat = Literal["csv", "jsonl"]
 
 SPLITS: tuple[str, ...] = get_args(Split)

@@ -16,6 +16,7 @@ from dnntrain.report import compare, sections
 from dnntrain.report.exports import render_exports
 from dnntrain.report.html import escape_text
 from dnntrain.report.load_run import RunData, read_run
+from dnntrain.report.pruning import render_sensitivity
 from dnntrain.report.style import build_style_sheet
 from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.files import write_bytes
@@ -72,6 +73,7 @@ def render_run(run: RunData) -> bytes:
         "charts": sections.render_charts(run),
         "exports": render_exports(run),
         "errors": sections.render_errors(run),
+        "sensitivity": render_sensitivity(run),
         "gallery": sections.render_gallery(run),
         "reproduce": sections.render_reproduction(run),
         "facts": sections.render_facts(run),
