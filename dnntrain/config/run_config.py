@@ -131,6 +131,10 @@ class RootSection:
 
     name: RunName = "run"  # runs are saved in runs/NAME/ID
     seed: Seed = 0  # seed of every random choice
+    folds: Annotated[int, Range(at_least=2)] | None = (
+        None  # cross-validation: the number of runs, each tested on another part of the training split; null: one run
+    )
+    fold: NonNegativeInt | None = None  # the part that this run of a cross-validation is tested on; null: all in turn
     device: Device = "auto"  # auto, cpu, cuda, cuda:1 or mps
     run_dir: RunDirectoryName | None = None  # folder of the run; null: runs/NAME/ID
     resume: str = "auto"  # auto: resume the run in run_dir; never; or the path of a checkpoint

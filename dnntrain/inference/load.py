@@ -159,7 +159,7 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
 
 
 #: The keys of a configuration that an export keeps: its data, its network and their precision.
-EXPORTED_KEYS = ("task", "data", "model", "norm", "precision", "eval", "seed", "device")
+EXPORTED_KEYS = ("task", "data", "model", "norm", "precision", "eval", "seed", "folds", "fold", "device")
 
 #: Groups and sections that apply to training only, except `train.max_examples`, which selects the data.
 _TRAINING_KEYS = (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.config.run_config import RunConfig
-from dnntrain.errors import ConfigError
+from dnntrain.errors import ConfigError, DataError
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.source import DataSet, Source
 from dnntrain.protocols import TargetKind
@@ -80,6 +81,10 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
     else:
         train, val = np.setdiff1d(np.arange(len(dataset.train)), dataset.val_index), dataset.val_index
     test = np.arange(len(dataset.test))
+    if config.folds is not None:
+        held = find_fold(dataset.train, config.folds, config.fold or 0, config.seed)
+        train, val, test = np.setdiff1d(train, held), np.setdiff1d(val, held), held
+        dataset = replace(dataset, test=dataset.train)
     key = Key(config.seed, "limit")
     limit = config.train.max_examples
     if limit is not None and config.is_debugging:
@@ -91,6 +96,27 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
         limit_examples(val, config.eval.max_examples, key),
         limit_examples(test, config.eval.max_examples, key),
     )
+
+
+def find_fold(source: Source, folds: int, fold: int, seed: int) -> Index:
+    """Return the examples of part `fold` of `folds`, sorted.
+
+    Examples with one name are in one part. Each class is divided evenly; all is keyed by `seed`.
+    Raises DataError if there are fewer names than parts.
+    """
+    key = Key(seed, "folds")
+    names = np.arange(len(source)) if source.keys is None else np.unique(source.keys, return_inverse=True)[1]
+    groups, first = np.unique(names, return_index=True)
+    if len(groups) < folds:
+        raise DataError(
+            f"folds={folds} is more than the {len(groups)} groups of the training split", f"use folds={len(groups)}"
+        )
+    is_class = source.labels.dtype.kind == "i"
+    classes = source.labels[first] if is_class else np.zeros(len(groups), np.int64)
+    order = np.lexsort((key.bits(first), classes))
+    parts = np.empty(len(groups), np.int64)
+    parts[order] = np.arange(len(groups)) % folds
+    return np.flatnonzero(parts[np.searchsorted(groups, names)] == fold)
 
 
 def _check_sampler(config: RunConfig, dataset: DataSet) -> None:

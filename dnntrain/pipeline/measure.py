@@ -19,8 +19,8 @@ from dnntrain.inference.load import load_model
 from dnntrain.pipeline.points import MEASUREMENTS_FILE, Measured, Measurements, Point, read_measurements
 from dnntrain.pipeline.prepare import Pipeline
 from dnntrain.pipeline.stage_runs import StageRun
-from dnntrain.protocols import Metric
-from dnntrain.prove.test_set_error import compute_sums_of_model, find_task_metric
+from dnntrain.protocols import Metric, RowMetric
+from dnntrain.prove.test_set_error import compute_sums_of_model, compute_value, find_task_metric
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.sealed_json import compute_json_digest, read_intact_json, write_sealed_json
 
@@ -43,15 +43,12 @@ def measure_pipeline(pipeline: Pipeline, say: Say) -> Measurements:
         return saved
     config = decode_config(pipeline.final_run.config)
     info = next(info for info in config.task.list_infos() if info.name == config.eval.metric)
-    metric = find_task_metric(config.task, info.name)
     say(f"evaluating the test split with {sum(map(len, models.values()))} models")
     metrics = {}
     for number, (name, paths) in enumerate(models.items(), 1):
-        sums = [
-            compute_sums_of_model(load_model(path, ["device=cpu"] if is_on_cpu(path) else [], True), info.name)
-            for path in paths
-        ]
-        metrics[name] = estimate_metric(sums, metric)
+        loaded = [load_model(path, ["device=cpu"] if is_on_cpu(path) else [], True) for path in paths]
+        sums = [compute_sums_of_model(model, info.name) for model in loaded]
+        metrics[name] = estimate_metric(sums, find_task_metric(config.task, info.name, loaded[0].spec))
         say(f"{number} of {len(models)}: {name}: {info.name} {metrics[name].value:.4f}")
     results = _time_models(models, BATCHES, True, say)
     points = tuple(
@@ -148,27 +145,24 @@ def _read_train_s(run: StageRun) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def estimate_metric(sums: Sequence[NDArray[np.float64]], metric: Metric | None) -> Measured:
+def estimate_metric(sums: Sequence[NDArray[np.float64]], metric: Metric | RowMetric | None) -> Measured:
     """Return the metric with its 95 % interval over test sets and seeds.
 
     `sums` hold [n, width] for each seed; metric None means the loss. A share of examples of one
     seed gets Wilson's interval (1927); else examples, and seeds if there are several, are drawn
     again with replacement, and the interval is between the 2.5 and 97.5 percentiles.
     """
-
-    def compute_value(total: NDArray[np.float64]) -> float:
-        return float(total[0] / total[1]) if metric is None else float(metric.value(total.tolist()))
-
-    value = float(np.mean([compute_value(item.sum(axis=0)) for item in sums]))
     num_examples = len(sums[0])
-    if len(sums) == 1 and metric is not None and metric.is_share and _is_binary(sums[0], metric, value):
+    once = np.ones(num_examples, dtype=np.int64)
+    value = float(np.mean([compute_value(item, once, metric) for item in sums]))
+    if len(sums) == 1 and isinstance(metric, Metric) and metric.is_share and _is_binary(sums[0], metric, value):
         return compute_wilson_interval(value, num_examples)
     generator = np.random.default_rng(0)
     samples = []
     for _ in range(_NUM_RESAMPLES):
-        counts = generator.multinomial(num_examples, np.full(num_examples, 1 / num_examples)).astype(np.float64)
+        counts = generator.multinomial(num_examples, np.full(num_examples, 1 / num_examples))
         seeds = generator.integers(0, len(sums), len(sums))
-        samples.append(np.mean([compute_value(counts @ sums[seed]) for seed in seeds]))
+        samples.append(np.mean([compute_value(sums[seed], counts, metric) for seed in seeds]))
     low, high = np.percentile(samples, (2.5, 97.5))
     return Measured(value, float(low), float(high))
 

@@ -117,7 +117,7 @@ def _check_model(
     info = MetricInfo(item["name"], item["higher_is_better"], item["unit"])
     certified = Measured(*item["value"])
     measured = estimate_metric(
-        [compute_sums_of_model(loaded, info.name)], find_task_metric(loaded.config.task, info.name)
+        [compute_sums_of_model(loaded, info.name)], find_task_metric(loaded.config.task, info.name, loaded.spec)
     )
     texts = [format_interval(info, value) for value in (measured, certified)]
     if measured.value == certified.value:

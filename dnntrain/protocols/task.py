@@ -248,8 +248,8 @@ class Task(Choice, ABC):
             metric.name: metric.value(metric.sums(predictions.values, batch).tolist())
             for metric in self.list_metrics(spec)
         }
-        for metric in self.list_row_metrics(spec):
-            metrics[metric.name] = metric.value(metric.rows(predictions.values, batch).double().numpy())
+        for row_metric in self.list_row_metrics(spec):
+            metrics[row_metric.name] = row_metric.value(row_metric.rows(predictions.values, batch).double().numpy())
         return {"examples": count, "loss": loss, **metrics}
 
     @abstractmethod

@@ -36,10 +36,18 @@ def compute_sums_of_model(loaded_model: LoadedModel, metric_name: str) -> NDArra
     return np.concatenate(rows)
 
 
-def find_task_metric(task: Task, name: str, spec: ModelSpec | None = None) -> Metric | RowMetric | None:
+def find_task_metric(task: Task, name: str, spec: ModelSpec) -> Metric | RowMetric | None:
     """Return the metric of the task called `name`; None for the loss."""
-    metrics = (*task.list_metrics(spec), *task.list_row_metrics(spec))
+    metrics: list[Metric | RowMetric] = [*task.list_metrics(spec), *task.list_row_metrics(spec)]
     return next((metric for metric in metrics if metric.name == name), None)
+
+
+def compute_value(sums: NDArray[np.float64], counts: NDArray[np.int64], metric: Metric | RowMetric | None) -> float:
+    """Return the metric over examples that come `counts` [n] times; their sums are [n, width]."""
+    if isinstance(metric, RowMetric):
+        return metric.value(np.repeat(sums, counts, axis=0))
+    totals = counts @ sums
+    return float(totals[0] / totals[1]) if metric is None else float(metric.value(totals.tolist()))
 
 
 def _sum_by_example(
@@ -70,12 +78,7 @@ def estimate_test_set_error(
     counts = np.random.default_rng(0).multinomial(num_examples, [1 / num_examples] * num_examples, _NUM_RESAMPLES)
 
     def compute_values(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        if isinstance(metric, RowMetric):
-            return np.array([metric.value(np.repeat(sums, count, axis=0)) for count in counts])
-        totals = counts @ sums
-        if metric is None:
-            return np.asarray(totals[:, 0] / totals[:, 1])
-        return np.array([metric.value(row) for row in totals.tolist()])
+        return np.array([compute_value(sums, row, metric) for row in counts])
 
     differences = [compute_values(b) - compute_values(a) for a, b in zip(sums_a, sums_b, strict=True)]
     return float(np.mean(differences, axis=0).std(ddof=1))

@@ -19,8 +19,9 @@ def render_figures(evaluation: Mapping[str, Any]) -> str:
         figures, names = evaluation.get(figures_key), evaluation.get(names_key)
         if not isinstance(figures, dict) or not isinstance(names, list):
             continue
-        columns = [figures.get(name) for name in _FIGURES]
-        if not all(isinstance(column, list) and len(column) == len(names) for column in columns):
+        found = [figures.get(name) for name in _FIGURES]
+        columns = [column for column in found if isinstance(column, list) and len(column) == len(names)]
+        if len(columns) < len(_FIGURES):
             continue
         rows = [
             [isolate_text(name, 60), *(format_percent(parse_number(column[row])) for column in columns)]

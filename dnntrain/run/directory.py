@@ -45,7 +45,7 @@ class RunDirectory:
         Raises ConfigError if it cannot be created or written, if it holds data, or if another process
         works in it.
         """
-        path = Path(run_dir).expanduser().absolute() if run_dir else _make_run_folder(Path("runs").absolute(), name)
+        path = Path(run_dir).expanduser().absolute() if run_dir else make_run_folder(Path("runs").absolute(), name)
         if path == Path(path.anchor):
             raise ConfigError(f"run_dir={run_dir} is the root of the file system", "name another folder")
         check_holds_no_data(path)
@@ -163,7 +163,7 @@ def _lock_file(path: Path) -> TextIO:
     return lock
 
 
-def _make_run_folder(runs: Path, name: str) -> Path:
+def make_run_folder(runs: Path, name: str) -> Path:
     """Create a new folder runs/NAME/ID.
 
     The ID is the time, plus a random part if two runs start in the same second.

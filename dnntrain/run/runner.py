@@ -5,6 +5,7 @@ This works in one process or as one of several ranks.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from dnntrain.errors import ConfigError, DnntrainError, Interrupted, Preempted
 from dnntrain.run.result import RunResult, measure_training
 from dnntrain.utils.messages import record_messages
 from dnntrain.utils.signals import SignalReceived, exit_on_signals, ignore_signals
+from dnntrain.utils.terminal_text import clean_line
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def run_training(
 
             job = submit_job(config, list(overrides))
             return RunResult.from_json(job, job["run_dir"])
+        if config.folds is not None and config.fold is None:
+            return _cross_validate(config, world, display, overrides, listeners)
         from dnntrain.run.directory import RunDirectory
         from dnntrain.run.session import drop_init_weights_if_resuming, open_session
         from dnntrain.run.unfinished import write_models_of_sources
@@ -112,6 +116,26 @@ def run_training(
             if start.finished_result is not None:
                 return _complete_outputs(session, directory, start.finished_result, make_display(display))
             return launch_run(session, directory, display, overrides)
+
+
+def _cross_validate(
+    config: RunConfig, world: World, display: str, overrides: Sequence[str], listeners: Sequence[Listener]
+) -> RunResult:
+    if world.is_launched:
+        raise ConfigError(
+            f"folds={config.folds} starts its runs itself, which torchrun does not support",
+            "start one process with parallel=ddp, or one run with fold=0",
+        )
+    from dnntrain.run.cross_validation import cross_validate
+
+    def train_fold(fold_config: RunConfig, words: Sequence[str]) -> RunResult:
+        return run_training(lambda: fold_config, world, display=display, overrides=words, listeners=listeners)
+
+    def say(text: str) -> None:
+        if display != "quiet":
+            print(clean_line(text), file=sys.stderr)
+
+    return cross_validate(config, train_fold, overrides, say)
 
 
 @contextmanager

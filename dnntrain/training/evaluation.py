@@ -54,8 +54,8 @@ def evaluate(
         loss = task.loss_sum(outputs, batch).double()
         counts = [torch.full_like(loss, count) for count in (len(batch), task.loss_weight(len(batch), spec))]
         metric_sums = [metric.sums(outputs, batch).double() for metric in metrics]
-        for metric, collector in zip(row_metrics, rows, strict=True):
-            collector.add(metric.rows(outputs, batch), batch)
+        for row_metric, collector in zip(row_metrics, rows, strict=True):
+            collector.add(row_metric.rows(outputs, batch), batch)
         sums += torch.cat([torch.stack([counts[0], loss, counts[1]]), *metric_sums]).to(sums.device)
     for _ in range(rounds - batch_count):
         assert empty is not None
@@ -66,8 +66,8 @@ def evaluate(
     for metric in metrics:
         values[metric.name] = metric.value(rest[: metric.width])
         rest = rest[metric.width :]
-    for metric, collector in zip(row_metrics, rows, strict=True):
-        values[metric.name] = metric.value(collector.join(reduce, device, should_count))
+    for row_metric, collector in zip(row_metrics, rows, strict=True):
+        values[row_metric.name] = row_metric.value(collector.join(reduce, device, should_count))
     return {**values, "examples": int(examples)}
 
 

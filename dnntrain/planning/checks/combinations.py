@@ -43,6 +43,7 @@ def find_refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[Ref
         *find_loss_scale_refusals(config, config.optim.supports_loss_scale, facts.uses_loss_scale),
         *find_compile_refusals(config),
         *find_metric_refusals(config),
+        *find_fold_refusals(config),
         *_find_task_refusals(config),
         *find_double_claims(facts.claims),
         *_find_choice_refusals(config, facts),
@@ -116,6 +117,17 @@ def _find_unfreezing_refusals(config: LightConfig) -> Iterator[Refusal]:
             "train.unfreeze_at does not support parallel.grad_compression=powersgd, whose state belongs to the "
             "gradients of one set of parameters",
             "use parallel.grad_compression=none",
+        )
+
+
+def find_fold_refusals(config: LightConfig) -> Iterator[Refusal]:
+    """Find settings of a cross-validation that have no effect, or that it does not support."""
+    if config.fold is not None and (config.folds is None or config.fold >= config.folds):
+        folds = "null" if config.folds is None else str(config.folds)
+        yield Refusal(f"fold={config.fold} must be a part of folds={folds}, from 0 on", "as in folds=5 fold=0")
+    if config.folds is not None and not config.eval.run_test:
+        yield Refusal(
+            "folds needs the test of each run, which eval.run_test=false leaves out", "leave eval.run_test out"
         )
 
 

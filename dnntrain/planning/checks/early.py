@@ -18,6 +18,7 @@ from dnntrain.planning.batch_size import is_batch_size_scheduled
 from dnntrain.planning.checks.combinations import (
     find_compile_refusals,
     find_double_claims,
+    find_fold_refusals,
     find_input_refusals,
     find_length_refusals,
     find_loss_scale_refusals,
@@ -102,6 +103,7 @@ def find_early_refusals(
         *(find_process_refusals(config, ranks) if ranks is not None else ()),
         *find_compile_refusals(config),
         *find_metric_refusals(config),
+        *find_fold_refusals(config),
         *find_prefix_refusals(config),
         *(
             refusal

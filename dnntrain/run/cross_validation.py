@@ -1,0 +1,113 @@
+"""Cross-validation: one run for each part of the training split, and one table of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.run_config import RunConfig
+from dnntrain.run.directory import make_run_folder
+from dnntrain.run.result import RunResult
+from dnntrain.utils.files import write_json
+
+TrainFold = Callable[[RunConfig, Sequence[str]], RunResult]
+
+
+@dataclass(frozen=True)
+class FoldSummary:
+    """A metric over the folds: its values, their mean, and the bounds of its 95 % interval."""
+
+    name: str
+    values: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+
+
+def cross_validate(
+    config: RunConfig, train_fold: TrainFold, overrides: Sequence[str], say: Callable[[str], None]
+) -> RunResult:
+    """Train `config.folds` runs in FOLDER/fold-K, and write FOLDER/folds.json.
+
+    The same command again continues: folds that are done are not trained again.
+    """
+    assert config.folds is not None
+    folder = (
+        Path(config.run_dir).expanduser().absolute()
+        if config.run_dir
+        else make_run_folder(Path("runs").absolute(), config.name)
+    )
+    results = []
+    for fold in range(config.folds):
+        say(f"fold {fold + 1} of {config.folds}")
+        results.append(train_fold(select_fold(config, fold, folder / f"fold-{fold}"), [*overrides, f"fold={fold}"]))
+    names = [name for name, value in results[0].test.items() if isinstance(value, float) and name != "value"]
+    summaries = [summarize_folds(name, [float(result.test[name]) for result in results]) for name in names]
+    write_json(folder / "folds.json", {"folds": config.folds, "metrics": [vars(summary) for summary in summaries]})
+    for line in format_table(summaries):
+        say(line)
+    means: dict[str, Any] = {summary.name: summary.mean for summary in summaries}
+    return RunResult("done", str(folder), test={"value": means.get(f"test_{config.eval.metric}"), **means})
+
+
+def select_fold(config: RunConfig, fold: int, run_dir: Path) -> RunConfig:
+    """Return the configuration of the run that is tested on part `fold`."""
+    values = {"fold": fold, "run_dir": str(run_dir)}
+    return replace(config, resolved={**config.resolved, **values}, fold=fold, run_dir=str(run_dir))
+
+
+def summarize_folds(name: str, values: Sequence[float]) -> FoldSummary:
+    """Return mean and 95 % interval of `values`.
+
+    The training sets of two folds overlap, so their values are not independent. The variance of the mean
+    is therefore s² (1 / k + test / training examples) = s² (1 / k + 1 / (k - 1)), with Student's t of
+    k - 1 degrees of freedom (Nadeau and Bengio, "Inference for the generalization error", 2003).
+    """
+    count = len(values)
+    mean = math.fsum(values) / count
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    reach = compute_t_quantile(0.975, count - 1) * math.sqrt(variance * (1 / count + 1 / (count - 1)))
+    return FoldSummary(name, tuple(values), mean, mean - reach, mean + reach)
+
+
+def compute_t_quantile(probability: float, freedom: int) -> float:
+    """Return the quantile of Student's t with `freedom` degrees of freedom, for a probability above 1/2."""
+    norm = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
+
+    def density(value: float) -> float:
+        return float(norm * (1 + value * value / freedom) ** (-(freedom + 1) / 2))
+
+    def probability_below(value: float) -> float:
+        steps = 2000  # Simpson's rule from 0 to value
+        width = value / steps
+        weights = (4 if number % 2 else 2 for number in range(1, steps))
+        inner = math.fsum(weight * density(number * width) for number, weight in enumerate(weights, 1))
+        return 0.5 + width / 3 * (density(0.0) + inner + density(value))
+
+    low, high = 0.0, 1000.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if probability_below(middle) < probability else (low, middle)
+    return high
+
+
+def format_table(summaries: Sequence[FoldSummary]) -> list[str]:
+    """Return the lines of a table: each fold, the mean and the 95 % interval."""
+    count = len(summaries[0].values) if summaries else 0
+    head = ["metric", *(f"fold {fold}" for fold in range(count)), "mean", "95 % interval"]
+    rows = [
+        [
+            summary.name.removeprefix("test_"),
+            *(f"{value:.4f}" for value in summary.values),
+            f"{summary.mean:.4f}",
+            f"{summary.low:.4f} to {summary.high:.4f}",
+        ]
+        for summary in summaries
+    ]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]
