@@ -19,19 +19,9 @@ from dnntrain.config.conf_folder import PACKAGE_FOLDER
 from dnntrain.config.decode import compute_digest
 from dnntrain.utils.sealed_json import compute_json_digest
 
-#: The packages that decide what a run computes; the others show, compare or start runs.
-_COMPUTING_PACKAGES = (
-    "checkpoint",
-    "choices",
-    "distributed",
-    "export",
-    "inference",
-    "input",
-    "nn",
-    "planning",
-    "protocols",
-    "run",
-    "training",
+#: The packages that show, compare or start runs. The others decide what a run computes.
+_OTHER_PACKAGES = frozenset(
+    {"bench", "cli", "diff", "display", "pipeline", "prove", "report", "sweep", "tune", "__pycache__"}
 )
 
 
@@ -39,8 +29,9 @@ _COMPUTING_PACKAGES = (
 def compute_code_digest() -> str:
     """Return the SHA-256 of the version and the source of the code that computes."""
     digest = hashlib.sha256(__version__.encode())
-    for package in _COMPUTING_PACKAGES:
-        for path in sorted((PACKAGE_FOLDER / package).rglob("*.py")):
+    packages = sorted(path for path in PACKAGE_FOLDER.glob("*/") if path.name not in _OTHER_PACKAGES)
+    for package in packages:
+        for path in sorted(package.rglob("*.py")):
             digest.update(f"\0{path.relative_to(PACKAGE_FOLDER)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

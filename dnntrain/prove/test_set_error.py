@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dnntrain.errors import DataError
 from dnntrain.inference.evaluate_run import load_data_splits
 from dnntrain.inference.load import LoadedModel, load_run
 from dnntrain.protocols import Batch, Metric, ModelSpec, RowMetric, Task
@@ -25,7 +26,10 @@ def compute_example_sums(run: Path, metric_name: str, trust: bool = False) -> ND
 
 
 def compute_sums_of_model(loaded_model: LoadedModel, metric_name: str) -> NDArray[np.float64]:
-    """Return the sums of the metric for each test example, [n, width], of a loaded model."""
+    """Return the sums of the metric for each test example, [n, width], of a loaded model.
+
+    Raises DataError if there are none.
+    """
     split, task = load_data_splits(loaded_model)["test"], loaded_model.config.task
     metric = find_task_metric(task, metric_name, loaded_model.spec)
     rows = []
@@ -33,6 +37,8 @@ def compute_sums_of_model(loaded_model: LoadedModel, metric_name: str) -> NDArra
         for batch in split.make_batches(loaded_model, loaded_model.config.eval.batch_size):
             outputs = loaded_model.compute_batch_outputs(batch).float()
             rows.append(_sum_by_example(task, metric, outputs, batch, loaded_model.spec).double().cpu().numpy())
+    if not rows:
+        raise DataError("the data have no test examples", "choose data with a test split")
     return np.concatenate(rows)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pipelines import CHAIN, write_pipeline
+from short_runs import environment
 
 from dnntrain.errors import ConfigError
 from dnntrain.pipeline.definition import Stage, find_circle, list_pipelines, order_stages, read_definition
@@ -125,3 +128,22 @@ def test_a_circle_is_found_wherever_it_is():
 def test_stages_keep_their_order_if_nothing_else_decides():
     stages = [Stage("b", {}, ()), Stage("a", {}, ()), Stage("c", {"init_from": "a"}, ())]
     assert [stage.name for stage in order_stages(stages)] == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("student.optim.lrr=1",), 2), (("--plan",), 0), (("--status",), 0), (("teacher.train.batch_size=0",), 2)],
+)
+def test_mistakes_and_plans_need_no_torch(tmp_path, words, code):
+    line = [
+        "pipeline",
+        "chain",
+        f"--config-dir={write_pipeline(tmp_path, CHAIN)}",
+        f"run_dir={tmp_path / 'made'}",
+        *words,
+    ]
+    script = (
+        "import sys; from dnntrain.cli.main import main; "
+        f"code = main({line!r}); sys.exit(code if 'torch' not in sys.modules else 99)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], env=environment(), check=False).returncode == code

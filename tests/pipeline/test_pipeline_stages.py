@@ -9,6 +9,7 @@ import pytest
 from pipelines import CHAIN, write_pipeline
 
 from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.pipeline import keys
 from dnntrain.pipeline.definition import read_definition
 from dnntrain.pipeline.prepare import Pipeline, prepare_pipeline
 from dnntrain.pipeline.stage_runs import check_stale, find_stale, read_stage_status, write_record
@@ -116,3 +117,18 @@ def test_a_teacher_for_other_classes_is_refused_before_anything_trains(tmp_path)
     with pytest.raises(ConfigError) as caught:
         prepare_chain(tmp_path, "teacher.data=synthetic", "teacher.data.image_size=8", "teacher.data.num_classes=4")
     assert "use student.data=synthetic, or teacher.data=digits" in str(caught.value)
+
+
+def test_the_code_digest_covers_what_computes_and_not_what_shows(tmp_path, monkeypatch):
+    for name in ("training", "report"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.py").write_text("1")
+    monkeypatch.setattr(keys, "PACKAGE_FOLDER", tmp_path)
+    digests = []
+    for changed in (None, "report", "training"):
+        if changed:
+            (tmp_path / changed / "a.py").write_text("2")
+        keys.compute_code_digest.cache_clear()
+        digests.append(keys.compute_code_digest())
+    keys.compute_code_digest.cache_clear()
+    assert digests[0] == digests[1] != digests[2]
