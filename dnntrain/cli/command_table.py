@@ -14,6 +14,7 @@ from dnntrain.cli.options import Option
 from dnntrain.config.fields import NonNegativeInt, Positive, PositiveInt, Range, RefusedWords
 from dnntrain.export.format_names import FORMAT_NAMES
 from dnntrain.inference.option_values import BenchRuntime, Criterion, ExportRuntime, PredictionFormat, Split
+from dnntrain.sweep.option_values import RuleName, SamplerName
 
 #: mypy cannot list the files of a folder.
 _Format: Any = Annotated[
@@ -256,14 +257,32 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "sweep": Command(
-        "start one run for each combination of values (-m)",
+        "start one run for each combination of values (-m), or search for the best values",
         examples=(
             "dnntrain -m sched=cosine,step optim.lr=0.1,0.01",
             "dnntrain sweep average=[ema],[label_smoothing] seed=range(0,3) --jobs 2",
             "dnntrain -m optim.lr=0.1,0.01 parallel=ddp run_dir=runs/rates --dry-run",
+            "dnntrain -m 'optim.lr=tag(log,interval(1e-4,1e-1))' sched=cosine,step --search tpe --trials 30",
         ),
         details="The same line again skips finished trials and resumes interrupted ones. --dry-run lists the trials.",
         options=(
+            Option("search", "how trials are chosen; grid: every combination", SamplerName, "grid"),
+            Option(
+                "trials",
+                "the number of trials; otherwise 20",
+                PositiveInt,
+                None,
+                "N",
+                needs=("search", ("random", "tpe", "cmaes", "nsga2")),
+            ),
+            Option("stop-early", "end trials that fall behind the others", RuleName),
+            Option(
+                "metrics",
+                "what is optimized: metrics of the task, parameters, step_ms, train_s, peak_memory_mb or "
+                "examples_per_s; otherwise eval.metric",
+                tuple[str, ...],
+                placeholder="NAME,…",
+            ),
             Option("jobs", "trials that run at once; otherwise as many as fit", PositiveInt, None, "N"),
             _DRY_RUN,
             JSON,

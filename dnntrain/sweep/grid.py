@@ -22,7 +22,7 @@ from dnntrain.errors import ConfigError
 MAX_TRIALS = 1000
 
 #: Keys that belong to the sweep as a whole.
-_UNSWEEPABLE_KEYS = {
+UNSWEEPABLE_KEYS = {
     "run_dir": "it is the folder of the whole sweep; each trial has its own folder in it",
     "resume": "each trial resumes by itself",
 }
@@ -77,6 +77,33 @@ def _expand_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: l
 
     Returns None if it has one value or the checks must reject it.
     """
+    from hydra.errors import HydraException
+
+    override = parse_sweep_word(word)
+    if override is None:
+        return None
+    prefixed_key, _, _ = word.partition("=")
+    key = prefixed_key.lstrip("+~").strip()
+    if key in UNSWEEPABLE_KEYS:
+        mistakes.append(
+            format_mistake(word, f"{key} must have one value in a sweep: {UNSWEEPABLE_KEYS[key]}", f"write {key}=VALUE")
+        )
+        return None
+    try:
+        values = list_values(override, key, choices)
+    except (ConfigError, HydraException, ValueError, ArithmeticError) as error:
+        mistakes.append(format_mistake(word, *str(error).strip().split("\n  ", 1)))
+        return None
+    if duplicate := next((value for number, value in enumerate(values) if value in values[:number]), None):
+        mistakes.append(format_mistake(word, f"{duplicate} appears twice", "name each value once"))
+    return [f"{prefixed_key}={value}" for value in values]
+
+
+def parse_sweep_word(word: str) -> Any:
+    """Return Hydra's override of a word with several values.
+
+    Returns None if it has one value or the checks must reject it.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -86,26 +113,10 @@ def _expand_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: l
         override = OverridesParser.create().parse_override(f"{key}={raw}")
     except (HydraException, RecursionError, ValueError):
         return None
-    if not override.is_sweep_override():
-        return None
-    if key in _UNSWEEPABLE_KEYS:
-        mistakes.append(
-            format_mistake(
-                word, f"{key} must have one value in a sweep: {_UNSWEEPABLE_KEYS[key]}", f"write {key}=VALUE"
-            )
-        )
-        return None
-    try:
-        values = _list_values(override, key, choices)
-    except (ConfigError, HydraException, ValueError, ArithmeticError) as error:
-        mistakes.append(format_mistake(word, *str(error).strip().split("\n  ", 1)))
-        return None
-    if duplicate := next((value for number, value in enumerate(values) if value in values[:number]), None):
-        mistakes.append(format_mistake(word, f"{duplicate} appears twice", "name each value once"))
-    return [f"{prefixed_key}={value}" for value in values]
+    return override if override.is_sweep_override() else None
 
 
-def _list_values(override: Any, key: str, choices: Callable[[str], Sequence[str]]) -> list[str]:
+def list_values(override: Any, key: str, choices: Callable[[str], Sequence[str]]) -> list[str]:
     """Return the values of a sweep, each written as a single override.
 
     Raises ConfigError.
@@ -114,7 +125,10 @@ def _list_values(override: Any, key: str, choices: Callable[[str], Sequence[str]
 
     sweep = override.value()
     if not override.is_discrete_sweep():
-        raise ConfigError("an interval has infinitely many values", f"list values: {key}=choice(…) or {key}=range(…)")
+        raise ConfigError(
+            "an interval has infinitely many values",
+            f"search in it with --search tpe --trials 20, or list values: {key}=choice(…)",
+        )
     if getattr(sweep, "shuffle", False):
         raise ConfigError(
             "a sweep does not support shuffle, because its order would change each time",

@@ -48,11 +48,11 @@ def prepare_sweep(
     many as fit on the machine.
     """
     trial_words = make_combinations(overrides, load_registry(config_dir).list_names)
-    configs = _compose_trials(trial_words, config_dir, quiet)
+    configs = compose_trials(trial_words, config_dir, quiet)
     _check_distinct(trial_words, configs)
-    folder = _choose_folder(configs)
-    _check_local(trial_words, configs, folder, (overrides, config_dir, jobs))
-    _check_without_torch(trial_words, configs, folder)
+    folder = choose_folder(configs)
+    check_local(trial_words, configs, folder, (overrides, config_dir, jobs))
+    check_without_torch(trial_words, configs, folder)
     known_names = read_names_by_digest(folder)
     trials: list[Trial] = []
     devices: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ def prepare_trial(
     return trial, session.hardware
 
 
-def _compose_trials(trial_words: Sequence[Combination], config_dir: Path | None, quiet: bool) -> list[dict[str, Any]]:
+def compose_trials(trial_words: Sequence[Combination], config_dir: Path | None, quiet: bool) -> list[dict[str, Any]]:
     """Return the configuration of every trial.
 
     Raises ConfigError with the mistakes of all, each once.
@@ -143,7 +143,7 @@ def _check_distinct(trial_words: Sequence[Combination], configs: Sequence[dict[s
         raise ConfigError.from_mistakes(mistakes)
 
 
-def _check_local(
+def check_local(
     trial_words: Sequence[Combination],
     configs: Sequence[dict[str, Any]],
     folder: Path,
@@ -167,7 +167,7 @@ def _check_local(
         raise ConfigError("a sweep does not support launch=slurm, because its trials would wait in Slurm's queue", hint)
 
 
-def _check_without_torch(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path) -> None:
+def check_without_torch(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path) -> None:
     """Raise the mistakes that are found before torch is imported, each with its trial."""
     mistakes, errors = [], []
     for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
@@ -185,16 +185,16 @@ def _check_without_torch(trial_words: Sequence[Combination], configs: Sequence[d
         raise errors[0]
 
 
-def _choose_folder(configs: Sequence[dict[str, Any]]) -> Path:
+def choose_folder(configs: Sequence[dict[str, Any]], kind: str = "sweep", identity: str | None = None) -> Path:
     """Return run_dir if it is set, else runs/NAME/sweep-ID.
 
-    The configurations of the trials define ID.
+    The configurations of the trials define ID, or `identity`.
     """
     if configs[0]["run_dir"]:
         return Path(configs[0]["run_dir"]).expanduser().absolute()
     names = {config["name"] for config in configs}
-    identity = make_identity(map(compute_digest, configs))
-    return Path("runs", names.pop() if len(names) == 1 else "mixed", f"sweep-{identity}").absolute()
+    identity = make_identity(map(compute_digest, configs) if identity is None else [identity])
+    return Path("runs", names.pop() if len(names) == 1 else "mixed", f"{kind}-{identity}").absolute()
 
 
 def make_identity(config_digests: Iterable[str]) -> str:

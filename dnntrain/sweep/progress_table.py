@@ -48,12 +48,16 @@ class PlainProgressTable(ProgressTable):
         self._start_times = [0.0] * len(self.trials)
         self._line_at = time.monotonic() + _LINE_INTERVAL_S
 
+    def add_trial(self, trial: Trial, status: TrialStatus) -> None:
+        super().add_trial(trial, status)
+        self._start_times.append(0.0)
+
     def open(self) -> None:
         """Print the trials to run, and write the first results.csv."""
         num_done = sum(status.is_done for status in self.statuses)
         self._write_results()
         self.say(
-            f"sweep of {pluralize(len(self.trials), 'trial')}"
+            f"sweep of {pluralize(self.total, 'trial')}"
             f"{f', {num_done} done before' if num_done else ''}: {self._folder}"
         )
 
@@ -78,7 +82,7 @@ class PlainProgressTable(ProgressTable):
         num_done = sum(other.is_done for other in self.statuses)
         text = (
             f"{self.format_name(index)}: {status.status}, {summarize_trial(self.trials[index], status)} "
-            f"({num_done}/{len(self.trials)} done)"
+            f"({num_done}/{self.total} done)"
         )
         if status.is_done:
             self.announce(text)
@@ -105,7 +109,7 @@ class PlainProgressTable(ProgressTable):
 
     def format_name(self, index: int) -> str:
         trial = self.trials[index]
-        return f"trial {trial.number}/{len(self.trials)} {trial.label}"
+        return f"trial {trial.number}/{self.total} {trial.label}"
 
     def get_elapsed_s(self, index: int) -> float:
         """Return how long a trial has run: by its result, else since its start here."""
@@ -170,7 +174,7 @@ def make_table(
 
     With more than `max_rows` trials, the rows of `select_rows` are shown.
     """
-    metric = trials[0].metric
+    metric = trials[0].metric if trials else "metric"
     rich_table = Table(box=None, pad_edge=False, header_style="bright_black")
     figures = ("step", f"val {metric}", f"test {metric}", "time")
     for title in ("#", "trial", "status", *figures):

@@ -20,6 +20,9 @@ from dnntrain.utils.words import add_config_dir, join_words
 LIST_FILE = "sweep.json"
 RESULTS_FILE = "results.csv"
 
+#: The status of a trial that a search ended before its last step.
+STOPPED_EARLY = "stopped early"
+
 #: Bytes at the end of metrics.jsonl that are searched for the newest rows.
 _TAIL_BYTES = 2**14
 
@@ -74,7 +77,7 @@ class TrialStatus:
 
     @property
     def is_done(self) -> bool:
-        return self.status == "done"
+        return self.status in ("done", STOPPED_EARLY)
 
 
 def read_status(trial: Trial) -> TrialStatus:
@@ -188,7 +191,9 @@ def write_list(folder: Path, trials: Sequence[Trial]) -> None:
 
 
 def write_results(folder: Path, trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> None:
-    """Write results.csv: one row per trial; cells for unknown values are empty."""
+    """Write results.csv: one row per trial; cells for unknown values are empty. No trials, no file."""
+    if not trials:
+        return
     rows = [result_row(trial, status) for trial, status in zip(trials, statuses, strict=True)]
     write_text(folder / RESULTS_FILE, format_csv([rows[0].keys(), *(row.values() for row in rows)]))
 

@@ -30,8 +30,15 @@ class ProgressTable:
     """
 
     def __init__(self, trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> None:
-        self.trials = tuple(trials)
+        self.trials = list(trials)
         self.statuses = list(statuses)
+        self.total = len(self.trials)
+
+    def add_trial(self, trial: Trial, status: TrialStatus) -> None:
+        """Append a trial that was not known at the start."""
+        self.trials.append(trial)
+        self.statuses.append(status)
+        self.total = max(self.total, len(self.trials))
 
     def on_trial_start(self, index: int) -> None:
         """Handle the start of a trial."""
@@ -46,6 +53,21 @@ class ProgressTable:
         """Handle a signal to the sweep."""
 
 
+class TrialSource:
+    """Further trials of a search, and the decisions about those that run."""
+
+    def take_next(self) -> int | None:
+        """Add the next trial to the table and return its index; None if there is none."""
+        return None
+
+    def on_end(self, index: int) -> None:
+        """Handle the end of a trial."""
+
+    def list_stops(self, running: Sequence[int]) -> list[int]:
+        """Return the indices of the running trials that end before their last step."""
+        return []
+
+
 @dataclass
 class _RunningTrial:
     index: int
@@ -56,7 +78,8 @@ class _RunningTrial:
 class TrialRunner:
     """Runs the trials of `progress_table` that are not done.
 
-    `make_command` returns the command of a trial on a part of the machine.
+    `make_command` returns the command of a trial on a part of the machine. When none is left,
+    `source` may add trials.
     """
 
     def __init__(
@@ -64,7 +87,9 @@ class TrialRunner:
         progress_table: ProgressTable,
         resource_sets: Sequence[Resources],
         make_command: Callable[[Trial, Resources], list[str]],
+        source: TrialSource | None = None,
     ) -> None:
+        self._source = source or TrialSource()
         self._progress_table = progress_table
         self._free_resources = list(resource_sets)
         self._make_command = make_command
@@ -83,9 +108,10 @@ class TrialRunner:
         """
         try:
             with signal_handlers(self._receive_signal):
-                while self._running_trials or (self._waiting_trials and self._signal_number is None):
-                    self._start_trials()
+                self._start_trials()
+                while self._running_trials:
                     self._collect_exits()
+                    self._start_trials()
                     self._handle_signal()
                     self._refresh_statuses()
                     time.sleep(_POLL_INTERVAL_S)
@@ -94,8 +120,11 @@ class TrialRunner:
         return self._signal_number
 
     def _start_trials(self) -> None:
-        while self._free_resources and self._waiting_trials and self._signal_number is None:
-            index, resources = self._waiting_trials.pop(0), self._free_resources.pop(0)
+        while self._free_resources and self._signal_number is None:
+            index = self._waiting_trials.pop(0) if self._waiting_trials else self._source.take_next()
+            if index is None:
+                return
+            resources = self._free_resources.pop(0)
             trial = self._progress_table.trials[index]
             # An earlier sweep that was killed may have left processes, which hold the lock of the
             # folder.
@@ -120,6 +149,7 @@ class TrialRunner:
             self._progress_table.statuses[running_trial.index] = status_after_exit(
                 trial, running_trial.process.returncode
             )
+            self._source.on_end(running_trial.index)
             self._progress_table.on_trial_end(running_trial.index)
 
     def _refresh_statuses(self) -> None:
@@ -129,8 +159,17 @@ class TrialRunner:
             update_status(
                 self._progress_table.statuses[running_trial.index], self._progress_table.trials[running_trial.index]
             )
+        self._stop_trials()
         self._progress_table.on_refresh()
         self._next_refresh = time.monotonic() + _REFRESH_INTERVAL_S
+
+    def _stop_trials(self) -> None:
+        """Ask the trials that fall behind to save and end."""
+        stops = self._source.list_stops([running_trial.index for running_trial in self._running_trials])
+        for running_trial in self._running_trials:
+            if running_trial.index in stops:
+                with suppress(OSError):
+                    running_trial.process.send_signal(signal.SIGTERM)
 
     def _handle_signal(self) -> None:
         if self._signal_number is None:

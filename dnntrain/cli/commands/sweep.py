@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import ConfigError
@@ -10,13 +11,16 @@ from dnntrain.errors import ConfigError
 
 def run(arguments: Arguments) -> int:
     """Run the trials. Return 0 if all are done, else the exit code of the first unfinished one."""
-    from dnntrain.sweep.prepare import prepare_sweep
-
     if "WORLD_SIZE" in os.environ:
         raise ConfigError(
             "a sweep cannot run under torchrun, because every rank would run all of it",
             "start it without torchrun; it starts launch.nproc processes for each trial itself",
         )
+    options = arguments.options
+    if options["search"] != "grid" or options["stop_early"] or options["metrics"]:
+        return _run_search(arguments)
+    from dnntrain.sweep.prepare import prepare_sweep
+
     sweep = prepare_sweep(
         arguments.overrides, arguments.config_dir, jobs=arguments.options["jobs"], quiet=arguments.quiet
     )
@@ -28,3 +32,24 @@ def run(arguments: Arguments) -> int:
     statuses = run_sweep(sweep, arguments.config_dir, arguments.display)
     print(format_results(sweep, statuses, arguments.json))
     return get_exit_code(statuses)
+
+
+def _run_search(arguments: Arguments) -> int:
+    """Search for the best values. Return 0 if a trial has a result, else the exit code of a failed one."""
+    from dnntrain.sweep.prepare_search import SearchOptions, prepare_search
+
+    options = arguments.options
+    names = ("search", "trials", "stop_early", "metrics", "jobs")
+    search_options = SearchOptions(**{name: options[name] for name in names if options[name] is not None})
+    search = prepare_search(arguments.overrides, search_options, arguments.config_dir, quiet=arguments.quiet)
+    from dnntrain.sweep.run_search import describe_search, format_plan, format_search, run_search
+    from dnntrain.sweep.run_sweep import get_exit_code
+
+    if options["dry_run"]:
+        print(format_plan(search, arguments.json))
+        return 0
+    state = run_search(search, arguments.display)
+    if not arguments.quiet:
+        print(*describe_search(state), sep="\n", file=sys.stderr)
+    print(format_search(state, arguments.json))
+    return 0 if state.has_result else get_exit_code(state.statuses)

@@ -1,0 +1,147 @@
+"""Prepare a search: read its space, check both ends of it, and divide the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.decode import compute_digest, decode_config
+from dnntrain.config.registry import load_registry
+from dnntrain.errors import ConfigError
+from dnntrain.protocols import MetricInfo
+from dnntrain.protocols.task import find_metric
+from dnntrain.sweep.option_values import RuleName, SamplerName
+from dnntrain.sweep.prepare import (
+    check_local,
+    check_without_torch,
+    choose_folder,
+    compose_trials,
+    list_cores,
+    list_devices,
+    prepare_trial,
+)
+from dnntrain.sweep.resources import Resources, divide_machine
+from dnntrain.sweep.samplers import import_optuna
+from dnntrain.sweep.search_space import SearchSpace, read_search_space
+
+#: Figures of result.json that a search may optimize, besides the metrics of the task.
+FIGURES = (
+    MetricInfo("parameters"),
+    MetricInfo("step_ms", unit="ms"),
+    MetricInfo("train_s", unit="s"),
+    MetricInfo("peak_memory_mb", unit="MB"),
+    MetricInfo("examples_per_s", higher_is_better=True, unit="1/s"),
+)
+
+#: Trials of a search if --trials does not say.
+DEFAULT_TRIALS = 20
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """The options of a search, as the command line has them.
+
+    Raises ConfigError for options that exclude each other.
+    """
+
+    search: SamplerName = "grid"
+    trials: int | None = None
+    stop_early: RuleName | None = None
+    metrics: tuple[str, ...] = ()
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.metrics) > 1 and self.search != "nsga2":
+            raise ConfigError("several metrics need --search nsga2", "use it, or name one metric")
+        if len(self.metrics) > 1 and self.stop_early:
+            raise ConfigError("--stop-early compares one metric", "leave it out, or name one metric")
+        if self.search == "grid" and self.trials is not None:
+            raise ConfigError("--search grid trains every combination", "leave out --trials, or use --search random")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A checked search.
+
+    metrics        the metrics that it optimizes; the first one is shown
+    num_trials     number of trials at most; None: every combination
+    resource_sets  the parts of the machine, one for each trial that runs at once
+    """
+
+    folder: Path
+    space: SearchSpace
+    options: SearchOptions
+    metrics: tuple[MetricInfo, ...]
+    seed: int
+    resource_sets: tuple[Resources, ...]
+    config_dir: Path | None = None
+    identity: Mapping[str, Any] | None = None
+
+    @property
+    def num_trials(self) -> int | None:
+        if self.options.search == "grid":
+            return None
+        return self.options.trials or DEFAULT_TRIALS
+
+
+def prepare_search(
+    overrides: Sequence[str], options: SearchOptions, config_dir: Path | None = None, *, quiet: bool = False
+) -> Search:
+    """Compose, check and plan trials that together have both ends and every choice of each dimension.
+
+    Raises ConfigError that lists the mistakes of all of them.
+    """
+    space = read_search_space(overrides, load_registry(config_dir).list_names)
+    if options.search != "grid":
+        import_optuna()
+    probes = space.list_probes()
+    configs = compose_trials(probes, config_dir, quiet)
+    identity = _make_identity(space, options, configs[0])
+    folder = choose_folder(configs, "search", identity["digest"])
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder} is the folder of a single run", "name another run_dir")
+    check_local(probes, configs, folder, (overrides, config_dir, options.jobs))
+    check_without_torch(probes, configs, folder)
+    mistakes: list[str] = []
+    demands = []
+    for number, (combination, config) in enumerate(zip(probes, configs, strict=True), 1):
+        try:
+            trial, hardware = prepare_trial(number, combination, config, folder / "probe")
+        except ConfigError as error:
+            mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in error.mistakes]
+            continue
+        demands.append(trial.demand)
+    if mistakes:
+        raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+    devices = list_devices(hardware) if any(demand.devices for demand in demands) else ()
+    # As many trials as there are cores may run at once, whatever the number of probes.
+    demands += [demands[0]] * len(list_cores())
+    resource_sets = divide_machine(demands, devices, list_cores(), hardware.memory_bytes, options.jobs)
+    metrics = _choose_metrics(options, configs[0])
+    seed = int(configs[0]["seed"])
+    return Search(folder, space, options, metrics, seed, tuple(resource_sets), config_dir, identity)
+
+
+def _choose_metrics(options: SearchOptions, config: Mapping[str, Any]) -> tuple[MetricInfo, ...]:
+    """Return the metrics that --metrics names, by default the run's own."""
+    decoded = decode_config(config)
+    infos = (*decoded.task.list_infos(), *FIGURES)
+    return tuple(find_metric(name, infos, "--metrics") for name in options.metrics or (decoded.eval.metric,))
+
+
+def _make_identity(space: SearchSpace, options: SearchOptions, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes two searches the same: space, fixed settings, sampler, rule and metrics.
+
+    The number of trials may change: more of them continue a search.
+    """
+    fixed = [word for word in space.words if isinstance(word, str) and not word.startswith("run_dir=")]
+    return {
+        "sampler": options.search,
+        "stop_early": options.stop_early,
+        "metrics": list(options.metrics),
+        "fixed": fixed,
+        "space": [dimension.as_json() for dimension in space.dimensions],
+        "digest": compute_digest(config),
+    }

@@ -1,0 +1,287 @@
+"""Run a search: propose a trial whenever a part of the machine is free, and stop those that fall behind."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dnntrain.config.compose import compose
+from dnntrain.errors import ConfigError
+from dnntrain.run.directory import lock_folder
+from dnntrain.sweep.early_stop import RULES, StopRule
+from dnntrain.sweep.grid import make_folder_name
+from dnntrain.sweep.prepare import prepare_trial
+from dnntrain.sweep.prepare_search import Search
+from dnntrain.sweep.progress_table import PlainProgressTable, make_progress_table
+from dnntrain.sweep.resources import ResourceDemand
+from dnntrain.sweep.run_sweep import make_stop_error
+from dnntrain.sweep.samplers import Sampler, make_sampler
+from dnntrain.sweep.search_log import JOURNAL_FILE, SearchLog
+from dnntrain.sweep.search_results import choose_winner, read_results
+from dnntrain.sweep.sweep_directory import (
+    RESULTS_FILE,
+    STOPPED_EARLY,
+    Trial,
+    TrialStatus,
+    freeze_trial,
+    read_status,
+    result_row,
+    write_list,
+)
+from dnntrain.sweep.trial_runner import TrialRunner, TrialSource, make_trial_command
+from dnntrain.training.metrics_writer import read_rows
+from dnntrain.utils.files import make_folder
+from dnntrain.utils.units import pluralize
+from dnntrain.utils.words import add_config_dir
+
+#: Proposals in a row that cannot be planned, after which a search ends.
+_MAX_REFUSED = 20
+#: Digits of a trial's number in the names of folders.
+_NUMBER_WIDTH = 4
+
+
+@dataclass
+class SearchState:
+    """A search as it runs: its log, its sampler, its trials and what they have reported."""
+
+    search: Search
+    log: SearchLog
+    sampler: Sampler
+    trials: list[Trial] = field(default_factory=list)
+    statuses: list[TrialStatus] = field(default_factory=list)
+    histories: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    judged: set[tuple[int, int]] = field(default_factory=set)
+    refused: int = 0
+
+    @property
+    def has_result(self) -> bool:
+        """True if a trial is done."""
+        return any(event.get("results") is not None for event in self.log.events)
+
+
+def run_search(search: Search, display: str) -> SearchState:
+    """Run the trials of a search; the same line continues it. Raises Stopped if a signal ended it."""
+    make_folder(search.folder)
+    with lock_folder(search.folder):
+        state = _restore(search)
+        table = make_progress_table(display, search.folder, state.trials, state.statuses)
+        table.total = search.num_trials or table.total
+        table.open()
+        try:
+            source = _SearchSource(state, table)
+            signal_number = TrialRunner(table, search.resource_sets, make_trial_command, source).run()
+        finally:
+            state.statuses = list(table.statuses)
+            table.close()
+        if signal_number is not None:
+            num_done = sum(status.is_done for status in state.statuses)
+            raise make_stop_error(signal_number, f"the search was stopped with {pluralize(num_done, 'trial')} done")
+    return state
+
+
+def _restore(search: Search) -> SearchState:
+    """Return the search as its folder has it, with the results that were not recorded before a kill."""
+    assert search.identity is not None
+    log = SearchLog.open(search.folder, search.identity)
+    maximize = [metric.higher_is_better for metric in search.metrics]
+    sampler = make_sampler(search.options.search, search.space, search.seed, maximize, search.folder / JOURNAL_FILE)
+    log.replay(sampler)
+    state = SearchState(search, log, sampler)
+    stops, finished = log.get_stops(), set(log.list_finished())
+    for number, values in enumerate(log.list_values()):
+        trial = _prepare(search, number, values)
+        if trial is None:
+            # It cannot be planned, and its place in the list stays.
+            state.trials.append(_make_placeholder(search, number, values))
+            state.statuses.append(TrialStatus("refused", exit_code=2))
+            continue
+        status = read_status(trial)
+        if number in stops:
+            status = _mark_stopped(status, *stops[number])
+        elif status.is_done and number not in finished:
+            log.tell(sampler, number, read_results(trial.folder, search.metrics))
+        state.trials.append(trial)
+        state.statuses.append(status)
+        state.histories[number] = read_history(trial, search)
+    return state
+
+
+def _mark_stopped(status: TrialStatus, step: int, value: float) -> TrialStatus:
+    """Return the status of a trial that the search stopped after `step`, with its best value."""
+    return replace(status, status=STOPPED_EARLY, step=step, best=value, exit_code=0, reason="")
+
+
+def _prepare(search: Search, number: int, values: Any) -> Trial | None:
+    """Return the trial of a proposal; None if it cannot be planned."""
+    combination = search.space.make_combination(values)
+    path = search.folder / _name_folder(number, combination.swept_words)
+    try:
+        config = compose(combination.words, search.config_dir, quiet=True)
+        return prepare_trial(number + 1, combination, config, path)[0]
+    except ConfigError:
+        return None
+
+
+def _make_placeholder(search: Search, number: int, values: Any) -> Trial:
+    combination = search.space.make_combination(values)
+    path = search.folder / _name_folder(number, combination.swept_words)
+    config = {"eval": {"metric": search.metrics[0].name}}
+    return Trial(number + 1, combination.words, combination.swept_words, config, path, ResourceDemand())
+
+
+def _name_folder(number: int, swept_words: Sequence[str]) -> str:
+    return make_folder_name(number + 1, 10**_NUMBER_WIDTH - 1, swept_words)
+
+
+def read_history(trial: Trial, search: Search) -> list[tuple[int, float]]:
+    """Return (step, value) of a trial's validations; greater values are better."""
+    metric = search.metrics[0]
+    rows = read_rows(trial.folder / "metrics.jsonl")
+    return [
+        (row["step"], metric.sign * row[metric.name])
+        for row in rows
+        if row.get("split") == "val" and isinstance(row.get(metric.name), int | float) and "step" in row
+    ]
+
+
+class _SearchSource(TrialSource):
+    """Give the runner of trials the next proposal, and judge the trials that run."""
+
+    def __init__(self, state: SearchState, table: PlainProgressTable) -> None:
+        self._state = state
+        self._table = table
+        rule = state.search.options.stop_early
+        self._rule: StopRule | None = None if rule is None else RULES[rule]()
+
+    def take_next(self) -> int | None:
+        state, search = self._state, self._state.search
+        while search.num_trials is None or len(state.trials) < search.num_trials:
+            number = len(state.trials)
+            values = state.log.ask(state.sampler)
+            if values is None:
+                return None
+            trial = _prepare(search, number, values)
+            if trial is None:
+                state.trials.append(_make_placeholder(search, number, values))
+                self._table.add_trial(state.trials[-1], TrialStatus("refused", exit_code=2))
+                state.log.tell(state.sampler, number, None)
+                state.refused += 1
+                if state.refused >= _MAX_REFUSED:
+                    raise ConfigError(
+                        f"{_MAX_REFUSED} proposals in a row cannot be planned",
+                        f"dnntrain plan {shlex.join(state.trials[-1].words)} says why; narrow the intervals",
+                    )
+                continue
+            state.refused = 0
+            freeze_trial(trial, search.config_dir)
+            state.trials.append(trial)
+            write_list(search.folder, [trial for trial in state.trials if trial.folder.is_dir()])
+            self._table.add_trial(trial, TrialStatus())
+            return number
+        return None
+
+    def on_end(self, index: int) -> None:
+        state = self._state
+        if index in state.log.get_stops():
+            stop = state.log.get_stops()[index]
+            self._table.statuses[index] = _mark_stopped(self._table.statuses[index], *stop)
+            return
+        status = self._table.statuses[index]
+        if status.is_done:
+            state.log.tell(state.sampler, index, read_results(state.trials[index].folder, state.search.metrics))
+        elif status.status not in ("preempted", "interrupted", "killed", "broken off"):
+            state.log.tell(state.sampler, index, None)
+
+    def list_stops(self, running: Sequence[int]) -> list[int]:
+        """Return the running trials that end now."""
+        if self._rule is None:
+            return []
+        state = self._state
+        for index in running:
+            state.histories[index] = read_history(state.trials[index], state.search)
+        stopped = [index for index in running if self._is_behind(index)]
+        for index in stopped:
+            step, value = state.histories[index][-1][0], max(value for _, value in state.histories[index])
+            state.log.stop(state.sampler, index, step, state.search.metrics[0].sign * value)
+        return stopped
+
+    def _is_behind(self, index: int) -> bool:
+        """Judge a trial at each of its points once."""
+        assert self._rule is not None
+        state, history = self._state, self._state.histories.get(index) or []
+        if not history or index in state.log.get_stops():
+            return False
+        total = state.trials[index].total_steps
+        points = self._rule.list_points(total) or tuple(step for step, _ in history)
+        reached = [point for point in points if point <= history[-1][0] < total]
+        new_points = [point for point in reached if (index, point) not in state.judged]
+        state.judged.update((index, point) for point in new_points)
+        return any(self._rule.should_stop(index, point, state.histories) for point in new_points)
+
+
+def format_search(state: SearchState, as_json: bool) -> str:
+    """Return the path of the table of results, or the result as JSON."""
+    search = state.search
+    if not as_json:
+        return str(search.folder / RESULTS_FILE)
+    winner = choose_winner(state.trials, state.log, search.metrics)
+    return json.dumps(
+        {
+            "folder": str(search.folder),
+            "metrics": [metric.name for metric in search.metrics],
+            "winners": winner,
+            "line": format_line(state, winner[0]) if winner else None,
+            "importances": state.sampler.compute_importances(),
+            "trials": [result_row(*pair) for pair in zip(state.trials, state.statuses, strict=True)],
+        },
+        indent=1,
+    )
+
+
+def format_plan(search: Search, as_json: bool) -> str:
+    """Return the text of --dry-run: the dimensions, the number of trials, how many run at once."""
+    identity = dict(search.identity or {})
+    values = {"folder": str(search.folder), "at_once": len(search.resource_sets), "trials": search.num_trials}
+    if as_json:
+        return json.dumps({**values, **identity}, indent=1)
+    count = "every combination" if search.num_trials is None else pluralize(search.num_trials, "trial")
+    lines = [f"--search {search.options.search}: {count}, {len(search.resource_sets)} at once: {search.folder}"]
+    for dimension in search.space.dimensions:
+        scale = f"{' on a log scale' if dimension.is_log else ''}{', whole numbers' if dimension.is_whole else ''}"
+        values_text = ", ".join(dimension.choices) or f"from {dimension.low:g} to {dimension.high:g}{scale}"
+        lines.append(f"  {dimension.key}: {values_text}")
+    return "\n".join(lines)
+
+
+def describe_search(state: SearchState) -> list[str]:
+    """Return the winner, the line that trains it, and the importance of each key."""
+    search = state.search
+    winners = choose_winner(state.trials, state.log, search.metrics)
+    if not winners:
+        return ["no trial has a result"]
+    names = " and ".join(metric.name for metric in search.metrics)
+    lines = []
+    for number in winners[:10]:
+        results = read_results(state.trials[number].folder, search.metrics)
+        figures = ", ".join(f"{metric.name} {value:.6g}" for metric, value in zip(search.metrics, results, strict=True))
+        lines.append(f"trial {number + 1}: {figures}  {state.trials[number].label}")
+    head = f"best {names} of {pluralize(len(state.trials), 'trial')}:" if len(winners) == 1 else f"best by {names}:"
+    importances = state.sampler.compute_importances()
+    shares = ", ".join(f"{key} {share:.0%}" for key, share in importances.items())
+    stopped = sum(status.status == STOPPED_EARLY for status in state.statuses)
+    return [
+        head,
+        *(f"  {line}" for line in lines),
+        *([f"  stopped early: {stopped} of {len(state.trials)}"] if stopped else []),
+        *([f"  importance: {shares}"] if shares else []),
+        f"  train it again: {format_line(state, winners[0])}",
+    ]
+
+
+def format_line(state: SearchState, number: int) -> str:
+    """Return the command that trains a trial by itself."""
+    words = [word for word in state.trials[number].words if not word.startswith("run_dir=")]
+    return shlex.join(["dnntrain", *add_config_dir(state.search.config_dir, words)])
