@@ -290,12 +290,13 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "tune": Command(
-        "find the learning rate or the batch size for a run",
-        "lr|batch",
+        "find the learning rate, the batch size or the fastest settings for a run",
+        "lr|batch|speed",
         (
             "dnntrain tune lr model=resnet20 data=cifar10 optim=sgd",
             "dnntrain tune lr --lowest 1e-5 --highest 1 --steps 200 --json",
             "dnntrain tune batch --largest 1024 model=resnet18",
+            "dnntrain tune speed model=resnet20 data=fashion_mnist",
         ),
         "Takes the settings of the run, trains a network that is then discarded, and prints the line to use next.",
         options=(
@@ -305,6 +306,14 @@ COMMANDS: dict[str, Command] = {
             Option("smallest", "the first micro-batch", PositiveInt, 8, "N", operand="batch"),
             Option("largest", "the last micro-batch", PositiveInt, 4096, "N", operand="batch"),
             Option("steps", "steps of each size", PositiveInt, 10, "N", operand="batch"),
+            Option("budget", "seconds to measure", Positive, 120.0, "S", operand="speed"),
+            Option(
+                "allow",
+                "how far the numbers may change; rounding: losses agree to 1e-5",
+                Literal["bitwise", "rounding", "statistical"],
+                "rounding",
+                operand="speed",
+            ),
             JSON,
             CONFIG_DIR,
         ),

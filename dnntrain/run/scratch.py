@@ -12,7 +12,7 @@ from dnntrain.run.session import Session
 from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.loop import run_loop
 from dnntrain.training.setup import RunSetup
-from dnntrain.training.trainer import TrainerOutputs, build_trainer
+from dnntrain.training.trainer import Trainer, TrainerOutputs, build_trainer
 from dnntrain.utils.units import Duration
 
 
@@ -21,6 +21,19 @@ def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping
 
     Returns the reason if it ended before.
     """
+    trainer = build_scratch_trainer(session, steps, on_row)
+    progress = trainer.loop.progress
+    try:
+        trainer.start_session()
+        run_loop(trainer.loop)
+    finally:
+        trainer.metrics.close()
+        trainer.pipeline.close()
+    return progress.stop_reason
+
+
+def build_scratch_trainer(session: Session, steps: int, on_row: Callable[[Mapping[str, Any]], None]) -> Trainer:
+    """Build a trainer of the session's run for `steps` steps, with a row of metrics for each."""
     config, every_step = session.config, Duration(1, "step")
     config = replace(
         config,
@@ -39,12 +52,4 @@ def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping
     collectives = LateCollectives(plan.degrees.shard)
     hooks = build_hooks(config, make_build_context(config, plan, data, session.device, session.world, collectives))
     setup = RunSetup(config, plan, data, hooks, collectives, session.world, session.device)
-    trainer = build_trainer(setup, Digests("", ""), TrainerOutputs(listeners=[on_row]))
-    progress = trainer.loop.progress
-    try:
-        trainer.start_session()
-        run_loop(trainer.loop)
-    finally:
-        trainer.metrics.close()
-        trainer.pipeline.close()
-    return progress.stop_reason
+    return build_trainer(setup, Digests("", ""), TrainerOutputs(listeners=[on_row]))

@@ -6,9 +6,11 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from dnntrain.config.compose import compose
+from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.early_stop import RULES, StopRule
@@ -39,6 +41,8 @@ from dnntrain.utils.words import add_config_dir
 
 #: Proposals in a row that cannot be planned, after which a search ends.
 _MAX_REFUSED = 20
+#: The status of a proposal that cannot be planned.
+_REFUSED = TrialStatus("refused", exit_code=2, is_final=True)
 #: Digits of a trial's number in the names of folders.
 _NUMBER_WIDTH = 4
 
@@ -92,13 +96,14 @@ def _restore(search: Search) -> SearchState:
     state = SearchState(search, log, sampler)
     stops, finished = log.get_stops(), set(log.list_finished())
     for number, values in enumerate(log.list_values()):
-        trial = _prepare(search, number, values)
+        has_ended = number in finished and _get_folder(search, number, values).is_dir()
+        trial = _make_ended(search, number, values) if has_ended else _prepare(search, number, values)
         if trial is None:
             # It cannot be planned, and its place in the list stays.
             state.trials.append(_make_placeholder(search, number, values))
-            state.statuses.append(TrialStatus("refused", exit_code=2))
+            state.statuses.append(_REFUSED)
             continue
-        status = read_status(trial)
+        status = replace(read_status(trial), is_final=number in finished)
         if number in stops:
             status = _mark_stopped(status, *stops[number])
         elif status.is_done and number not in finished:
@@ -117,7 +122,7 @@ def _mark_stopped(status: TrialStatus, step: int, value: float) -> TrialStatus:
 def _prepare(search: Search, number: int, values: Any) -> Trial | None:
     """Return the trial of a proposal; None if it cannot be planned."""
     combination = search.space.make_combination(values)
-    path = search.folder / _name_folder(number, combination.swept_words)
+    path = _get_folder(search, number, values)
     try:
         config = compose(combination.words, search.config_dir, quiet=True)
         return prepare_trial(number + 1, combination, config, path)[0]
@@ -125,15 +130,24 @@ def _prepare(search: Search, number: int, values: Any) -> Trial | None:
         return None
 
 
+def _make_ended(search: Search, number: int, values: Any) -> Trial:
+    """Return a trial that is not trained again; it needs no plan."""
+    combination = search.space.make_combination(values)
+    path = _get_folder(search, number, values)
+    config = read_saved_config(path)
+    return Trial(number + 1, combination.words, combination.swept_words, config, path, ResourceDemand())
+
+
 def _make_placeholder(search: Search, number: int, values: Any) -> Trial:
     combination = search.space.make_combination(values)
-    path = search.folder / _name_folder(number, combination.swept_words)
+    path = _get_folder(search, number, values)
     config = {"eval": {"metric": search.metrics[0].name}}
     return Trial(number + 1, combination.words, combination.swept_words, config, path, ResourceDemand())
 
 
-def _name_folder(number: int, swept_words: Sequence[str]) -> str:
-    return make_folder_name(number + 1, 10**_NUMBER_WIDTH - 1, swept_words)
+def _get_folder(search: Search, number: int, values: Any) -> Path:
+    swept_words = search.space.make_combination(values).swept_words
+    return search.folder / make_folder_name(number + 1, 10**_NUMBER_WIDTH - 1, swept_words)
 
 
 def read_history(trial: Trial, search: Search) -> list[tuple[int, float]]:
@@ -166,7 +180,7 @@ class _SearchSource(TrialSource):
             trial = _prepare(search, number, values)
             if trial is None:
                 state.trials.append(_make_placeholder(search, number, values))
-                self._table.add_trial(state.trials[-1], TrialStatus("refused", exit_code=2))
+                self._table.add_trial(state.trials[-1], _REFUSED)
                 state.log.tell(state.sampler, number, None)
                 state.refused += 1
                 if state.refused >= _MAX_REFUSED:

@@ -63,7 +63,8 @@ class Trial:
 class TrialStatus:
     """The status of a trial.
 
-    `exit_code` is the exit code of its process, None before its end.
+    `exit_code` is the exit code of its process, None before its end. A trial that `is_final` is not
+    tried again, though it is not done.
     """
 
     status: str = "waiting"
@@ -74,6 +75,7 @@ class TrialStatus:
     wall_s: float | None = None
     exit_code: int | None = None
     reason: str = ""
+    is_final: bool = False
 
     @property
     def is_done(self) -> bool:

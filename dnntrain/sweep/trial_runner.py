@@ -93,7 +93,9 @@ class TrialRunner:
         self._progress_table = progress_table
         self._free_resources = list(resource_sets)
         self._make_command = make_command
-        self._waiting_trials = [index for index, status in enumerate(progress_table.statuses) if not status.is_done]
+        self._waiting_trials = [
+            index for index, status in enumerate(progress_table.statuses) if not (status.is_done or status.is_final)
+        ]
         self._running_trials: list[_RunningTrial] = []
         self._signal_number: int | None = None
         self._has_notified = False

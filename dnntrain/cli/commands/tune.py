@@ -1,4 +1,4 @@
-"""`dnntrain tune lr|batch [overrides]`: find the learning rate or the batch size for a run.
+"""`dnntrain tune lr|batch|speed [overrides]`: find the learning rate, the batch size or faster settings for a run.
 
 It changes nothing. The line to use next is on stdout, the measurements are on stderr.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
 from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.parser import Arguments
@@ -23,6 +24,8 @@ def run(arguments: Arguments) -> int:
     target = arguments.positional[0]
     own_options = [option.key for option in COMMANDS["tune"].options if option.operand == target]
     options = {key: arguments.options[key] for key in own_options}
+    if target == "speed":
+        return _tune_speed(arguments)
     check_bounds(options)
     world = World.from_environ()
     overrides = add_rank_layout(arguments.overrides, arguments.config_dir, world)
@@ -36,4 +39,21 @@ def run(arguments: Arguments) -> int:
     if not arguments.quiet:
         print(format_result(target, result), file=sys.stderr)
     print(result["line"])
+    return 0
+
+
+def _tune_speed(arguments: Arguments) -> int:
+    """Print the settings that make the run faster; with --json all evidence."""
+    config = decode_new_run(compose(arguments.overrides, arguments.config_dir), World())
+    from dnntrain.protocols.speed import SpeedGrade
+    from dnntrain.run.session import open_session
+    from dnntrain.tune.speed import format_json, format_line, tune_speed
+
+    options, say = arguments.options, (lambda text: None) if arguments.quiet else partial(print, file=sys.stderr)
+    allow = SpeedGrade(options["allow"])
+    session = open_session(config, World())
+    result = tune_speed(session, arguments.overrides, arguments.config_dir, options["budget"], allow, say)
+    if not result.words:
+        say("nothing is faster than the line as it is")
+    print(format_json(result) if arguments.json else format_line(result))
     return 0

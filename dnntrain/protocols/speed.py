@@ -1,0 +1,28 @@
+"""Settings that may make training faster, and how far they change its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class SpeedGrade(Enum):
+    """How far a setting changes the numbers of a run.
+
+    BITWISE      not at all
+    ROUNDING     the order of additions: losses agree to 1e-5
+    STATISTICAL  the arithmetic or the method: only the final accuracy can be compared
+    """
+
+    BITWISE = "bitwise"
+    ROUNDING = "rounding"
+    STATISTICAL = "statistical"
+
+
+@dataclass(frozen=True)
+class SpeedKnob:
+    """A setting with values that may be faster than its own, in the order in which they are tried."""
+
+    key: str
+    grade: SpeedGrade
+    values: tuple[str, ...]

@@ -1,0 +1,111 @@
+"""Compare the speed of two lines: `python -m dnntrain.tune.speed_worker FOLDER`. Only the search starts it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
+from dnntrain.errors import DnntrainError
+from dnntrain.tune.speed import REQUEST_FILE, RESULT_FILE, write_failure
+from dnntrain.utils.files import read_json, write_json
+from dnntrain.utils.processes import die_with_parent
+from dnntrain.utils.world import World
+
+#: First steps of a line, whose losses are compared and whose time is its start.
+_FIRST_STEPS = 8
+#: Seconds of a block of steps.
+_BLOCK_S = 0.2
+#: Pairs of blocks at least and at most; an interval of 95 % needs six.
+_MIN_PAIRS, _MAX_PAIRS = 6, 40
+#: A trainer of a probe is built for so many steps; it never makes them all.
+_STEPS = 1_000_000
+
+
+@dataclass
+class _Line:
+    """A trainer that makes its steps when asked."""
+
+    steps: Iterator[int]
+    threads: int
+    losses: list[float] = field(default_factory=list)
+    first_s: float = 0.0
+
+    def run(self, count: int) -> float:
+        """Make `count` steps and return the seconds that they took."""
+        from dnntrain.utils.hardware import use_threads
+
+        use_threads(self.threads)
+        started = time.perf_counter()
+        for _ in range(count):
+            next(self.steps)
+        return time.perf_counter() - started
+
+
+def main() -> int:
+    """Write the measurements into the folder that is the argument."""
+    die_with_parent()
+    folder = Path(sys.argv[1])
+    request = read_json(folder / REQUEST_FILE)
+    try:
+        write_json(folder / RESULT_FILE, measure_lines(request))
+    except DnntrainError as error:
+        write_failure(folder, error)
+    return 0
+
+
+def measure_lines(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Train both lines in turns: A B B A A B …, and return their times and first losses."""
+    from dnntrain.bench.statistics import compute_ratio_interval
+
+    config_dir = None if request["config_dir"] is None else Path(request["config_dir"])
+    lines = [_open_line(words, config_dir) for words in request["lines"]]
+    for line in lines:
+        line.first_s = line.run(_FIRST_STEPS)
+    first_losses = [list(line.losses[:_FIRST_STEPS]) for line in lines]
+    counts = [max(1, round(_BLOCK_S / max(line.run(3) / 3, 1e-6))) for line in lines]
+    deadline = time.perf_counter() + float(request["seconds"])
+    times: tuple[list[float], list[float]] = ([], [])
+    while len(times[0]) < _MAX_PAIRS:
+        for side in (0, 1) if len(times[0]) % 2 == 0 else (1, 0):
+            times[side].append(lines[side].run(counts[side]) / counts[side])
+        if len(times[0]) < _MIN_PAIRS:
+            continue
+        interval = compute_ratio_interval(times[0], times[1])
+        if interval.excludes(1.0) or time.perf_counter() > deadline:
+            break
+    step_s = [sorted(values)[len(values) // 2] for values in times]
+    startup_s = (lines[1].first_s - _FIRST_STEPS * step_s[1]) - (lines[0].first_s - _FIRST_STEPS * step_s[0])
+    return {
+        "ratio": [interval.median, interval.low, interval.high],
+        "step_s": step_s,
+        "startup_s": startup_s,
+        "losses": first_losses,
+    }
+
+
+def _open_line(words: list[str], config_dir: Path | None) -> _Line:
+    """Build the trainer of a line."""
+    from dnntrain.run.scratch import build_scratch_trainer
+    from dnntrain.run.session import open_session
+    from dnntrain.training.loop import iterate_steps
+
+    session = open_session(decode_config(compose(words, config_dir, quiet=True)), World())
+    losses: list[float] = []
+
+    def record_loss(row: Mapping[str, Any]) -> None:
+        if row["split"] == "train":
+            losses.append(float(row["loss"]))
+
+    trainer = build_scratch_trainer(session, _STEPS, record_loss)
+    trainer.start_session()
+    return _Line(iterate_steps(trainer.loop), session.plan.threads, losses)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
