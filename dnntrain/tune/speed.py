@@ -85,7 +85,7 @@ def tune_speed(
     """
     if session.plan.ranks > 1:
         raise ConfigError(
-            "tune speed measures one process", "measure with parallel=none; the settings hold for each rank"
+            "tune speed measures one process", "measure with parallel=single; the settings hold for each rank"
         )
     if (load := describe_current_load()) is not None:
         say(f"{load} The figures below are rough; repeat on an idle machine")
