@@ -229,7 +229,7 @@ def test_a_search_trains_names_its_winner_and_continues(
     best = [trial["best"] for trial in second["trials"]]
     assert best[winner] == max(best)
     assert second["trials"][winner]["overrides"] in " ".join(second["line"].split())
-    assert len(list(csv.DictReader((tmp_path / "found" / "results.csv").open()))) == 3
+    assert len(list(csv.DictReader((tmp_path / "found" / "results.csv").read_text().splitlines()))) == 3
 
 
 @pytest.mark.slow
