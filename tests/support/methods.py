@@ -80,6 +80,14 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "sched.step_size=2step",
         "sched.gamma=1.25",
     ),
+    # 9 numbers and a category; standardized targets.
+    "task=regression": ("task=regression", "data=diabetes"),
+    "task.loss=focal": (
+        "task.loss=focal",
+        "task.class_weights=balanced",
+        "data.sampler=balanced",
+        "task.metrics=[auroc]",
+    ),
     "reg=[label_smoothing,grad_clip] +augment=[mixup] average=[ema] sched=plateau": (
         "reg=[label_smoothing,grad_clip]",
         "+augment=[mixup]",
