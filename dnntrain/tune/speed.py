@@ -109,9 +109,9 @@ def tune_speed(
             result.words = [*kept, word]
     if result.words:
         left_s = max(_LEAST_PROBE_S, budget_s - (time.monotonic() - started))
-        grade = max((probe.grade for probe in result.probes if probe.verdict == "faster"), key=_order)
+        farthest = max((probe.grade for probe in result.probes if probe.verdict == "faster"), key=_order)
         result.final = _probe(
-            overrides, [], result.words, config_dir, SpeedGrade(grade), left_s, session.plan.total_steps
+            overrides, [], result.words, config_dir, SpeedGrade(farthest), left_s, session.plan.total_steps
         )
         say(f"all together: {describe_probe(result.final)}")
         if result.final.verdict != "faster":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import partial
 
 from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.parser import Arguments
@@ -49,7 +48,11 @@ def _tune_speed(arguments: Arguments) -> int:
     from dnntrain.run.session import open_session
     from dnntrain.tune.speed import format_json, format_line, tune_speed
 
-    options, say = arguments.options, (lambda text: None) if arguments.quiet else partial(print, file=sys.stderr)
+    def say(text: str) -> None:
+        if not arguments.quiet:
+            print(text, file=sys.stderr)
+
+    options = arguments.options
     allow = SpeedGrade(options["allow"])
     session = open_session(config, World())
     result = tune_speed(session, arguments.overrides, arguments.config_dir, options["budget"], allow, say)
