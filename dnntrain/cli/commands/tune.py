@@ -32,12 +32,9 @@ def run(arguments: Arguments) -> int:
     result = tune(target, config, options, world)
     if not world.is_main:
         return 0
-    if arguments.json:
-        print(json.dumps(result))
-        return 0
-    if not arguments.quiet:
+    if not arguments.quiet and not arguments.json:
         print(format_result(target, result), file=sys.stderr)
-    print(result["line"])
+    print(json.dumps(result) if arguments.json else result["line"])
     return 0
 
 
@@ -52,10 +49,9 @@ def _tune_speed(arguments: Arguments) -> int:
         if not arguments.quiet:
             print(text, file=sys.stderr)
 
-    options = arguments.options
-    allow = SpeedGrade(options["allow"])
+    budget_s, allow = arguments.options["budget"], SpeedGrade(arguments.options["allow"])
     session = open_session(config, World())
-    result = tune_speed(session, arguments.overrides, arguments.config_dir, options["budget"], allow, say)
+    result = tune_speed(session, arguments.overrides, arguments.config_dir, budget_s, allow, say)
     if not result.words:
         say("nothing is faster than the line as it is")
     print(format_json(result) if arguments.json else format_line(result))
