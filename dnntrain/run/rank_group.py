@@ -72,6 +72,10 @@ class RankGroup:
         """Raise ConfigError on all ranks if they do not start at the same step."""
         self.rendezvous.check_agreement("checkpoints", {"step": step})
 
+    def agree_on_cut(self, number: int, digest: str) -> None:
+        """Raise ConfigError on all ranks if they have cut the network differently."""
+        self.rendezvous.check_agreement(f"cut {number}", {"widths": digest})
+
     def agree_on_data(self, data: str, config: RunConfig) -> None:
         """Raise ConfigError on all ranks if their data or configurations differ."""
         self.rendezvous.check_agreement(

@@ -43,7 +43,7 @@ def restore_shape(
     say(f"cutting the network after step {checkpoint.step}")
     checkpoint, cut = ranks.run_on_all_ranks(f"cut {reshaping.done}", lambda: cut_checkpoint(session.setup, checkpoint))
     digest = compute_bytes_digest(json.dumps(cut.widths.as_json(), sort_keys=True).encode())
-    ranks.agree_on_start(f"{checkpoint.step}, cut to {digest[:12]}")
+    ranks.agree_on_cut(reshaping.done, digest[:12])
     session = _avoid_small_strides(replace(session, hooks=add_widths(session.hooks, cut.widths)))
     return session, replace(start, checkpoint=checkpoint), {"event": "pruned", **cut.notes}
 

@@ -50,6 +50,9 @@ class SingleRank:
     def agree_on_start(self, step: str) -> None:
         """Agree."""
 
+    def agree_on_cut(self, number: int, digest: str) -> None:
+        """Agree."""
+
     def resolve_cause(self, error: BaseException) -> BaseException:
         """Return `error`: its cause is here."""
         return error

@@ -146,6 +146,7 @@ def test_a_random_network_is_never_cut_wrongly(seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_hundred_random_networks_are_never_cut_wrongly() -> None:
     for seed in range(8, 208):
         check_random_network(seed)

@@ -44,6 +44,8 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     "sched.inverse_sqrt": ("sched.timescale=2step",),
     "sched.one_cycle": ("sched.cycle_momentum=true",),
     "norm.ghost": ("norm.virtual_batch_size=4",),
+    "prune.depth": TRANSFORMER,
+    "prune.magnitude": ("prune.cuts=2",),
 }
 
 #: Choices that are the run of BASE itself, or only stand for others.
