@@ -135,16 +135,18 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "predict": Command(
-        "classify images with a trained model",
+        "predict for images or rows of tables with a trained model",
         "RUN PATH…",
         (
             "dnntrain predict runs/NAME/ID photo.png folder/",
             "dnntrain predict runs/NAME/ID folder/ --format csv --top 3",
+            "dnntrain predict runs/NAME/ID table.csv",
         ),
-        "RUN is a run directory or an export, PATH an image or a folder of images. device= is the only setting.",
+        "RUN is a run directory or an export, PATH an image, a folder of images, or a table. device= is the only "
+        "setting.",
         options=(
             Option("format", "a table, or one JSON object per line; with --json jsonl", PredictionFormat, "csv"),
-            Option("top", "the most probable classes of each image; 1 in csv and 5 in jsonl", PositiveInt, None, "N"),
+            Option("top", "the most probable classes of each example; 1 in csv and 5 in jsonl", PositiveInt, None, "N"),
             Option(
                 "workers",
                 "processes that decode images; by default one for each core if there are many files",
@@ -152,7 +154,7 @@ COMMANDS: dict[str, Command] = {
                 None,
                 "N",
             ),
-            Option("batch-size", "images in one batch", PositiveInt, 64, "N"),
+            Option("batch-size", "examples in one batch", PositiveInt, 64, "N"),
             _TRUST,
             JSON,
         ),
