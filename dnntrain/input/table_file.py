@@ -6,6 +6,7 @@ import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,8 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 def _read_parquet(path: Path) -> dict[str, Values]:
     try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
+        arrow: Any = import_module("pyarrow")
+        parquet: Any = import_module("pyarrow.parquet")
     except ImportError:
         raise ConfigError(
             f"{path}: a Parquet file needs pyarrow", "run: pip install 'dnntrain[table]', or save the table as CSV"
