@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.prepared import PreparedData
+from dnntrain.nn.channels_last import overflows_in_channels_last
 from dnntrain.nn.cost import (
     build_with_zero_weights,
     compute_zero_outputs,
@@ -88,6 +89,7 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
         batch_norm_values=min(batch_norm_values, default=0),
         blocks=len(find_blocks(model)),
         convolutional=any(isinstance(module, nn.Conv2d) for module in model.modules()),
+        overflows_in_channels_last=overflows_in_channels_last(model),
         divided=divided,
         section_flops=section_flops,
         frozen=frozen,

@@ -82,6 +82,7 @@ class ModelFacts:
     activation_bytes_per_example  bytes saved for the backward pass
     largest_activation_bytes      bytes of the largest activation
     convolutional                 whether the model has convolutions
+    overflows_in_channels_last    whether a CPU kernel may write out of bounds in this format
     batch_norms                   number of batch norm layers
     batch_norm_values             smallest number of values per channel of one example that such a layer
                                   sees; 0 without such layers
@@ -107,6 +108,7 @@ class ModelFacts:
     batch_norm_values: int = 0
     operators: int = 1
     blocks: int = 0
+    overflows_in_channels_last: bool = False
     divided: tuple[tuple[str, int], ...] = ()
     section_flops: tuple[float, ...] = ()
     frozen: int = 0

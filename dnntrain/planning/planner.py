@@ -80,11 +80,15 @@ def make_plan(
     if refusals := [*find_single_example_refusals(config, dims, model, timetable, total_steps)]:
         raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
     policy: PrecisionPolicy = config.precision.build(hardware)
-    channels_last = model.convolutional and config.train.channels_last != "off" and not needs_contiguous
+    is_unsafe = hardware.device == "cpu" and model.overflows_in_channels_last
+    channels_last = (
+        model.convolutional and config.train.channels_last != "off" and not needs_contiguous and not is_unsafe
+    )
     use_compile, compile_note = _choose_compile(config, hardware, total_steps, dims)
     optional_notes = (
         *layout_notes,
         compile_note,
+        _note_unsafe_format(is_unsafe and config.train.channels_last != "off"),
         _note_uneven_batch(timetable),
         _note_large_micro_batch(micro_batch_size, config),
     )
@@ -266,6 +270,16 @@ def _note_unbalanced_classes(config: RunConfig, data: DataFacts) -> list[str]:
         return []
     remedy = config.task.balancing_hint
     return [f"the classes are unbalanced: {remedy}"] if remedy else []
+
+
+def _note_unsafe_format(is_left_out: bool) -> str:
+    """Return why the channels-last format is left out; empty if it is not."""
+    if not is_left_out:
+        return ""
+    return (
+        "channels first: torch's CPU kernel for 1x1 convolutions with a stride and fewer than 8 inputs "
+        "writes out of bounds in the channels-last format"
+    )
 
 
 def _note_uneven_batch(timetable: EpochSchedule) -> str:

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from dnntrain.checkpoint.checkpoint import read_checkpoint
 from dnntrain.checkpoint.digests import compute_bytes_digest
+from dnntrain.nn.channels_last import overflows_in_channels_last
 from dnntrain.nn.shape import ModelShape
 from dnntrain.run.session import Session, drop_init_weights
 from dnntrain.run.start import RunStart
@@ -49,22 +48,13 @@ def restore_shape(
 
 
 def _avoid_small_strides(session: Session) -> Session:
-    """Return the session without the channels-last format if a CPU kernel writes out of bounds with it.
-
-    torch 2.14's backward pass of 1x1 convolutions with a stride and fewer than 8 inputs does so.
-    """
+    """Return the session without the channels-last format if a CPU kernel writes out of bounds with it."""
     plan = session.plan
     if not plan.channels_last or session.setup.device_type != "cpu":
         return session
     model = build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec), session.hooks)
-    has_small = any(
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (1, 1)
-        and module.stride > (1, 1)
-        and module.in_channels < 8
-        for module in model.modules()
-    )
-    return replace(session, plan=replace(plan, channels_last=False)) if has_small else session
+    is_unsafe = overflows_in_channels_last(model)
+    return replace(session, plan=replace(plan, channels_last=False)) if is_unsafe else session
 
 
 def reload_start(start: RunStart, folder: Path, request: ReshapeRequest) -> RunStart:

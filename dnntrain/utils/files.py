@@ -176,7 +176,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def name_file(error: OSError, path: Path) -> None:
     """Add the name of the file to an error of a call that knows its number only, such as write."""
-    if error.filename is None:
+    if error.filename is None and error.errno is not None:
         error.filename = str(path)
 
 
