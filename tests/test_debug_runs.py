@@ -136,7 +136,7 @@ def test_durations_are_fitted_to_a_debugging_run(words: list[str]) -> None:
     assert plan.total_steps == (1 if "train.duration=1step" in words else 3)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -154,7 +154,7 @@ def test_a_default_of_less_than_a_step_is_one_step(words: list[str], steps: int)
     assert dnntrain.plan(*words, f"train.duration={steps}step").total_steps == steps
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -176,6 +176,7 @@ def test_the_rates_of_a_fitted_warm_up_rise_to_the_base_rate() -> None:
     assert plan.schedule["lr"] == (0.0, 0.5, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("fast", 128), ("fast", 1000), ("overfit", 64)])
 def test_a_debugging_run_has_the_examples_of_one_batch(name: str, size: int) -> None:
     plan = dnntrain.plan(f"debug={name}", f"train.batch_size={size}", "device=cpu")

@@ -15,9 +15,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,13 @@ def plug_in(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", RUNNING, ids=name_of)
+def mark_slow(pages: Sequence[Path]) -> list[Any]:
+    """The fast set runs the pages that a new user pastes first."""
+    first = {"README.md", "quickstart.md"}
+    return [pytest.param(page, marks=() if page.name in first else pytest.mark.slow) for page in pages]
+
+
+@pytest.mark.parametrize("page", mark_slow(RUNNING), ids=name_of)
 def test_the_examples_of_a_page_run(page: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for fence in fences(page):
         if fence.runs and fence.language == "python":

@@ -263,7 +263,7 @@ def test_version_names_torch_and_python() -> None:
     assert {"dnntrain", "torch", "python"} <= set(result.stdout.split())
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("word", [b"name=\xff\xfe", b"\xff", b"--\xff", b"+reg=[\xff]"])
 def test_bytes_that_are_not_utf8_are_refused(word: bytes) -> None:
     result = run(word)
@@ -338,6 +338,7 @@ def test_a_full_disk_is_said_and_no_bug(capsys: pytest.CaptureFixture[str]) -> N
     assert "this is a bug" not in told
 
 
+@pytest.mark.slow
 def test_a_users_folder_is_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "narrow.yaml").write_text(

@@ -143,7 +143,7 @@ def test_an_exception_of_a_plugin_names_its_file_and_line(
     assert re.search(rf"{re.escape(str(module))}:\d+", text), text
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "base", "body", "problem"), WRONG_VALUES)
 def test_a_wrong_value_of_a_plugin_is_named(
     group: str, base: str, body: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

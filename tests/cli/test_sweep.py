@@ -192,6 +192,7 @@ def test_the_same_line_skips_what_is_done(finished: Path, capsys: Capture) -> No
     assert before == {folder: (folder / "result.json").stat().st_mtime_ns for folder in before}
 
 
+@pytest.mark.slow
 def test_a_report_of_a_sweep_compares_its_trials(finished: Path, capsys: Capture) -> None:
     assert main(["report", str(finished)]) == 0
     page = finished / "comparison.html"

@@ -23,7 +23,7 @@ def test_the_default_is_resolved_and_free_of_hydra() -> None:
     assert "hydra" not in container
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "name"),
     [
@@ -123,6 +123,7 @@ def test_a_users_experiment_and_preset_are_found(folder: Path) -> None:
     assert (container["name"], container["choices"]["model"]) == ("narrow-digits", "narrow")
 
 
+@pytest.mark.slow
 def test_the_command_line_outdoes_the_experiment(folder: Path) -> None:
     container = compose(["experiment=mine", "optim.lr=0.1", "train.batch_size=9"], folder)
     assert (container["optim"]["lr"], container["train"]["batch_size"]) == (0.1, 9)
@@ -138,6 +139,7 @@ def test_values_of_an_experiment_go_with_the_choice_they_were_for(
     assert "its values for optim, reg.sam are dropped" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_later_overlay_sets_the_same_choice_further(folder: Path) -> None:
     assert compose(["experiment=mine", "debug=small"], folder)["optim"]["lr"] == 0.25
 

@@ -54,6 +54,7 @@ def test_dynamic_ranges_run_in_integers_too(run: Path, tmp_path: Path) -> None:
     assert details(place)["census"]["shares"] == {"int8": 1.0}
 
 
+@pytest.mark.slow
 def test_an_integer_export_is_a_third_of_the_float_one_or_less(exports: Folder) -> None:
     assert (
         3 * (exports("onnx_int8") / "model_int8.onnx").stat().st_size < (exports("onnx") / "model.onnx").stat().st_size

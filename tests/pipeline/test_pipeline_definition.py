@@ -130,6 +130,7 @@ def test_stages_keep_their_order_if_nothing_else_decides():
     assert [stage.name for stage in order_stages(stages)] == ["b", "a", "c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code"),
     [(("student.optim.lrr=1",), 2), (("--plan",), 0), (("--status",), 0), (("teacher.train.batch_size=0",), 2)],

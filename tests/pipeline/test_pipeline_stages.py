@@ -42,11 +42,13 @@ def test_a_changed_setting_renews_its_stage_and_those_after_it(tmp_path):
     assert before["quantize"] != after["quantize"]
 
 
+@pytest.mark.slow
 def test_the_name_of_the_folder_does_not_count(tmp_path):
     keys = [get_keys(prepare_chain(tmp_path / name)) for name in ("a", "b")]
     assert keys[0] == keys[1]
 
 
+@pytest.mark.slow
 def test_another_version_of_the_code_renews_every_stage(tmp_path, monkeypatch):
     before = get_keys(prepare_chain(tmp_path))
     monkeypatch.setattr("dnntrain.pipeline.prepare.compute_code_digest", lambda: "other")
@@ -54,6 +56,7 @@ def test_another_version_of_the_code_renews_every_stage(tmp_path, monkeypatch):
     assert not set(before.values()) & set(after.values())
 
 
+@pytest.mark.slow
 def test_a_stage_of_several_seeds_takes_the_same_seed_of_its_source(tmp_path):
     pipeline = prepare_chain(tmp_path, "student.seeds=3", "quantize.seeds=2", "seed=5")
     students, quantized = pipeline.list_runs("student"), pipeline.list_runs("quantize")

@@ -118,7 +118,7 @@ def stopped(stopped_run: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "steps", "is_stopped"),
     [

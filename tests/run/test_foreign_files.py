@@ -47,7 +47,7 @@ def newest(run: Path) -> str:
     return (run / "checkpoints" / "LAST").read_text().strip()
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipe", "link", "hard link"])
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "log.txt"])
 def test_a_file_that_a_run_writes_in_place_must_be_its_own(

@@ -53,7 +53,7 @@ def test_muon_on_a_convolution_equals_torchs_muon_on_the_flattened_weight(channe
     torch.testing.assert_close(weight.detach().flatten(1), flat.detach(), rtol=2e-2, atol=2e-2)  # bf16 inside
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(128, 9216), (64, 288), (50, 20), (4, 4)])
 def test_the_cheap_iteration_orthogonalises_as_torchs_does(shape: tuple[int, int]) -> None:
     from torch.optim._muon import _zeropower_via_newtonschulz

@@ -149,6 +149,6 @@ def test_a_checkpoint_holds_what_is_trained_and_the_exported_model_the_average(t
 
 def test_a_second_method_that_replaces_the_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"average\.ema and optim=schedule_free both replace the weights that are evaluated"
+        ConfigError, match=r"optim=schedule_free and average\.ema both give the weights that are evaluated"
     ):
         trained(tmp_path / "run", "optim=schedule_free", "reg=[]", "average=[ema]")

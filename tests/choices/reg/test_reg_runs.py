@@ -97,7 +97,10 @@ def test_a_method_trains_with_finite_loss(words: tuple[str, ...], tmp_path: Path
         ),
         (("reg=[drop_path]",), ("reg.drop_path", "the model has none")),
         (("reg=[l1]", "reg.l1.parameters=nothing"), ("reg.l1.parameters=nothing", "hidden.weight")),
-        (("reg=[]", "average=[swa]", "train.duration=5step"), ("average.swa.every=1ep", "use average.swa.every=1step")),
+        (
+            ("reg=[]", "average=[swa]", "average.swa.every=2ep", "train.duration=5step"),
+            ("average.swa.every=2ep", "average.swa.every=1step"),
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_both_settings_and_a_remedy(
