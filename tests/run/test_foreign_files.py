@@ -55,11 +55,27 @@ def test_a_file_that_a_run_writes_in_place_must_be_its_own(
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     victim = replace(run, name, kind)
-    assert main(["resume", str(run), LONGER]) == 2
+    # Rows that can be read, as through a hard link, are compared with their SHA-256 first.
+    has_other_rows = (name, kind) == ("metrics.jsonl", "hard link")
+    assert main(["resume", str(run), LONGER]) == (5 if has_other_rows else 2)
     message = capsys.readouterr().err
-    assert f"{run}/{name} cannot be opened because it is" in message
+    assert (f"{run}/{name} is damaged" if has_other_rows else f"{run}/{name} cannot be opened because it is") in message
     assert "Traceback" not in message
     assert victim.read_text() == PRECIOUS
+
+
+@pytest.mark.slow
+def test_a_hard_link_to_the_right_rows_is_not_written_either(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    victim = tmp_path / "rows"
+    (run / "metrics.jsonl").rename(victim)
+    os.link(victim, run / "metrics.jsonl")
+    before = victim.read_bytes()
+    assert main(["resume", str(run), LONGER]) == 2
+    assert f"{run}/metrics.jsonl cannot be opened because it is" in capsys.readouterr().err
+    assert victim.read_bytes() == before
 
 
 @pytest.mark.slow
