@@ -17,13 +17,29 @@ from dnntrain.errors import ConfigError
 #: What a choice needs besides its name. A choice of a group, never a length.
 NEEDS: dict[str, tuple[str, ...]] = {
     "model=custom": ("model.file=net.py",),
-    "model=torchvision": ("model.name=squeezenet1_1", "data=synthetic", "data.size=32"),
-    "model=timm": ("model.name=test_resnet", "data=synthetic", "data.size=32"),
+    "model=torchvision": ("model.name=squeezenet1_1", "data=synthetic", "data.image_size=32"),
+    "model=timm": ("model.name=test_resnet", "data=synthetic", "data.image_size=32"),
     "data=cifar10": ("data.root=cifar10",),
     "data=cifar100": ("data.root=cifar100",),
     "data=mnist": ("data.root=idx",),
     "data=fashion_mnist": ("data.root=idx",),
     "data=image_folder": ("data.root=photos", "data.image_size=8"),
+    "data=image_table": ("data.file=images.csv", "data.target=[species]", "data.image_size=16"),
+    "data=table": ("data.file=cars.csv", "data.target=[price]", "task=regression", "model=mlp"),
+    "data=diabetes": ("task=regression", "model=mlp"),
+    "task=regression": ("data=diabetes", "model=mlp"),
+    "task=multilabel": (
+        "data=image_table",
+        "data.file=images.csv",
+        "data.target=[small,round]",
+        "data.target_type=labels",
+    ),
+    "prune=nm24": ("model=mlp",),
+    "prune=depth": ("model=resnet20", "model.width=4"),
+    "experiment=finetune_folder": (
+        *("data.root=photos", "data.image_size=32", "model.name=squeezenet1_1", "model.weights=null"),
+        "train.freeze=[features.0.*]",
+    ),
     "experiment=cifar10": ("data.root=cifar10", "model=small_cnn"),
     "experiment=cifar100": ("data.root=cifar100", "model.depth=10", "model.width_factor=1"),
     "experiment=imagenet_folder": ("data.root=photos", "data.image_size=32", "model.name=squeezenet1_1"),
@@ -75,7 +91,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             labels = np.repeat((np.arange(160) % 10).astype(np.uint8)[:, None], spec.label_bytes, axis=1)
             pixels = random.integers(0, 256, (160, 3072), dtype=np.uint8)
             np.concatenate([labels, pixels], axis=1).tofile(folder / name / file)
-    write_images(folder / "photos", count=80)
+    images = write_images(folder / "photos", count=80)
+    rows = [f"{path},{path.parent.name},{number % 2},{number % 3 // 2}" for number, path in enumerate(images)]
+    (folder / "images.csv").write_text("\n".join(["image,species,small,round", *rows]))
+    rows = [f"{number * 7 % 40},{'red' if number % 3 else 'blue'},{number}" for number in range(160)]
+    (folder / "cars.csv").write_text("\n".join(["age,color,price", *rows]))
     return folder
 
 

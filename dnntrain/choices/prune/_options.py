@@ -12,8 +12,8 @@ from dnntrain.utils.units import Duration
 def find_steps(at: Duration, until: Duration, cuts: int, context: BuildContext, is_several: bool) -> tuple[int, ...]:
     """Return the numbers of completed steps after which the network is pruned.
 
-    One at `at`, or `cuts` equally spaced from `at` to `until`. Raises ConfigError for a time, and
-    for a step at or after the end of the run.
+    One at `at`, or `cuts` equally spaced from `at` to `until`; a debugging run makes as many as
+    fit. Raises ConfigError for a time, and for a step at or after the end of the run.
     """
     first = _count_steps("prune.at", at, context)
     if not is_several:
@@ -23,6 +23,8 @@ def find_steps(at: Duration, until: Duration, cuts: int, context: BuildContext, 
         raise ConfigError(
             f"prune.until={until} must be after prune.at={at}", "use prune.at=20% prune.until=60%, for example"
         )
+    if context.fits_durations:
+        cuts = min(cuts, last - first + 1)
     if last - first < cuts - 1:
         raise ConfigError(
             f"prune.cuts={cuts} does not fit between the steps {first} and {last}",

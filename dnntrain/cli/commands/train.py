@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
 from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.config.run_config import RunConfig
 from dnntrain.planning.checks.early import decode_new_run
@@ -24,7 +25,10 @@ def run(arguments: Arguments) -> int:
     overrides = add_rank_layout(arguments.overrides, arguments.config_dir, world)
 
     def make_config() -> RunConfig:
-        return decode_new_run(composed or compose(overrides, arguments.config_dir), world)
+        if composed is not None:
+            return decode_new_run(composed, world)
+        # The plan finds all mistakes, and its errors are in result.json: torchrun has exit codes of its own.
+        return decode_config(compose(overrides, arguments.config_dir))
 
     words = add_config_dir(arguments.config_dir, overrides)
     result = run_training(make_config, world, display=arguments.display, overrides=words)
