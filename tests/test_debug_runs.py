@@ -45,6 +45,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "experiment=imagenet_folder": ("data.root=photos", "data.image_size=32", "model.name=squeezenet1_1"),
     "experiment=fashion_best": ("data.root=idx", "model.widths=[8,8,8]"),
     **{f"experiment=fashion_{name}": ("data.root=idx",) for name in ("baseline", "fast", "mnist")},
+    "augment=repeated_augment": ("+augment=[randaugment]",),
     "reg=drop_path": ("model=vit_tiny",),
     "reg=dropblock": ("model=resnet20", "model.width=4"),
     "optim=schedule_free": ("sched=constant",),
@@ -53,9 +54,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
 NORMED = ("model=resnet20", "model.width=4")
 TEACHER = ("distill.teacher=teacher",)
 
-#: Choices that a machine without a GPU, without Slurm or with one process cannot run.
+#: Choices that a machine without a GPU, Slurm or mlflow, or with one process, cannot run.
 ELSEWHERE = {
-    *("quant=float8", "quant=float8_training", "precision=fp16", "launch=slurm"),
+    *("monitor=straggler", "track=mlflow", "quant=float8", "quant=float8_training", "precision=fp16", "launch=slurm"),
     *(f"parallel={name}" for name in ("ddp", "fsdp", "hsdp", "tp", "pp")),
 }
 
@@ -114,7 +115,7 @@ def add_needs(choice: str) -> list[str]:
     if group == "distill" and name not in ("none", "mean_teacher"):
         words += TEACHER
     if choice in ("distill=fitnet", "distill=attention_transfer"):
-        words += ["distill.layers=[layers.0]"]
+        words += ["distill.layers=[conv2]"]
     return words if group == "debug" else [*words, "debug=fast"]
 
 
