@@ -45,7 +45,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "experiment=imagenet_folder": ("data.root=photos", "data.image_size=32", "model.name=squeezenet1_1"),
     "experiment=fashion_best": ("data.root=idx", "model.widths=[8,8,8]"),
     **{f"experiment=fashion_{name}": ("data.root=idx",) for name in ("baseline", "fast", "mnist")},
-    "augment=repeated_augment": ("+augment=[randaugment]",),
     "reg=drop_path": ("model=vit_tiny",),
     "reg=dropblock": ("model=resnet20", "model.width=4"),
     "optim=schedule_free": ("sched=constant",),
@@ -110,6 +109,8 @@ def add_needs(choice: str) -> list[str]:
     """The line of one choice: the choice, its needs, and debug=fast."""
     group, _, name = choice.partition("=")
     words = [f"{group}=[{name}]" if group in LISTS else choice, *NEEDS.get(choice, ())]
+    if choice == "augment=repeated_augment":  # something must make the copies differ
+        words = ["augment=[randaugment,repeated_augment]"]
     if group == "norm" and name != "none":
         words += NORMED
     if group == "distill" and name not in ("none", "mean_teacher"):
