@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dnntrain.checkpoint.checkpoint import get_step, list_checkpoints
 from dnntrain.config.saved_config import read_saved_config
+from dnntrain.config.yaml_io import iterate_leaves
 from dnntrain.training.metrics_writer import read_rows
 from dnntrain.utils.files import read_json
 
@@ -62,8 +63,8 @@ def compare_records(first: Path, second: Path) -> RecordDiff:
 
     Raises CheckpointError if the saved configuration of one is missing or damaged.
     """
-    config_1, config_2 = (dict(flatten(read_saved_config(path))) for path in (first, second))
-    environment_1, environment_2 = (dict(flatten(read_json(path / "env.json"))) for path in (first, second))
+    config_1, config_2 = (flatten(read_saved_config(path)) for path in (first, second))
+    environment_1, environment_2 = (flatten(read_json(path / "env.json")) for path in (first, second))
     rows_1, rows_2 = (index_rows(read_rows(path / "metrics.jsonl")) for path in (first, second))
     digest_1, digest_2 = (read_json(path / "result.json").get("digest") for path in (first, second))
     return RecordDiff(
@@ -76,14 +77,9 @@ def compare_records(first: Path, second: Path) -> RecordDiff:
     )
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (key, value) of nested mappings, with keys as they are typed: `optim.lr`."""
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{key}.")
-        else:
-            yield key, value
+def flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of nested mappings by key as it is typed: `optim.lr`."""
+    return {".".join(keys): value for keys, value in iterate_leaves(values)}
 
 
 def list_differences(

@@ -22,7 +22,7 @@ from dnntrain.export.manifest import is_export
 from dnntrain.nn.model_paths import has_checkpoint
 from dnntrain.utils.hardware import probe_hardware_without_torch
 from dnntrain.utils.suggest import suggest_run
-from dnntrain.utils.words import read_words
+from dnntrain.utils.words import get_key, read_words
 
 #: The groups that a trained model is built from.
 MODEL_GROUPS = ("task", "data", "model", "norm", "precision")
@@ -128,7 +128,7 @@ def check_trusted(
 
 def get_given_keys(overrides: Sequence[str]) -> set[str]:
     """Return the keys that the words of a command line set."""
-    return {word.lstrip("+~").split("=", 1)[0].strip() for word in overrides}
+    return set(map(get_key, overrides))
 
 
 def list_code_values(config: RunConfig, groups: Sequence[str] = MODEL_GROUPS) -> dict[str, Any]:

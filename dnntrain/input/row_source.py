@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -86,13 +87,7 @@ def match_values(dataset: DataSet, targets: TargetSpec) -> DataSet:
     sources = []
     for source in (dataset.train, dataset.test):
         numbers = source.labels * np.array(dataset.targets.std) + np.array(dataset.targets.mean)
-        matched = _copy_source(source)
+        matched = copy.copy(source)
         matched.labels = (numbers - np.array(targets.mean)) / np.array(targets.std)
         sources.append(matched)
     return replace(dataset, train=sources[0], test=sources[1], targets=targets)
-
-
-def _copy_source(source: Source) -> Source:
-    import copy
-
-    return copy.copy(source)

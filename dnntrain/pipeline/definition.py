@@ -28,8 +28,9 @@ from dnntrain.config.registry import load_registry
 from dnntrain.config.run_config import SECTIONS
 from dnntrain.config.yaml_io import YamlFile, read_yaml
 from dnntrain.errors import ConfigError
-from dnntrain.pipeline.settings import format_settings, get_key, merge_words, select_words
+from dnntrain.pipeline.settings import format_settings, merge_words, select_words
 from dnntrain.utils.suggest import did_you_mean, find_nearest
+from dnntrain.utils.words import get_key
 
 #: What `from` may give a stage → the setting that names the run.
 INPUTS = {"init_from": "init_from", "teacher": "distill.teacher"}

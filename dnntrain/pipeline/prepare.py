@@ -13,10 +13,10 @@ from dnntrain.config.decode import decode_light_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.pipeline.definition import INPUTS, Definition, Stage
 from dnntrain.pipeline.keys import compute_code_digest, compute_stage_key
-from dnntrain.pipeline.settings import get_key
 from dnntrain.pipeline.stage_runs import StageRun, make_folder_name
 from dnntrain.planning.checks.early import check_resumed_run
 from dnntrain.utils.files import is_run_directory
+from dnntrain.utils.words import get_key
 from dnntrain.utils.world import World
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dnntrain.config.groups import GROUPS
 from dnntrain.config.yaml_io import iterate_leaves
+from dnntrain.utils.words import get_key
 
 #: Text that needs no quotes in Hydra's grammar of overrides.
 _PLAIN = re.compile(r"[A-Za-z_./][\w./%-]*|\d[\w.%-]*")
@@ -31,11 +32,6 @@ def format_value(value: Any) -> str:
         return text
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def get_key(word: str) -> str:
-    """Return the key that a word sets."""
-    return word.lstrip("+~").partition("=")[0].strip()
 
 
 def merge_words(layers: Iterable[Sequence[str]]) -> list[str]:

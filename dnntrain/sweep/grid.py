@@ -17,6 +17,7 @@ from typing import Any
 
 from dnntrain.config.overrides import format_mistake
 from dnntrain.errors import ConfigError
+from dnntrain.utils.words import get_key
 
 #: A line with more trials than this is rejected.
 MAX_TRIALS = 1000
@@ -82,8 +83,7 @@ def _expand_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: l
     override = parse_sweep_word(word)
     if override is None:
         return None
-    prefixed_key, _, _ = word.partition("=")
-    key = prefixed_key.lstrip("+~").strip()
+    prefixed_key, key = word.partition("=")[0], get_key(word)
     if key in UNSWEEPABLE_KEYS:
         mistakes.append(
             format_mistake(word, f"{key} must have one value in a sweep: {UNSWEEPABLE_KEYS[key]}", f"write {key}=VALUE")
@@ -107,8 +107,7 @@ def parse_sweep_word(word: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    prefixed_key, _, raw = word.partition("=")
-    key = prefixed_key.lstrip("+~").strip()
+    key, raw = get_key(word), word.partition("=")[2]
     try:
         override = OverridesParser.create().parse_override(f"{key}={raw}")
     except (HydraException, RecursionError, ValueError):

@@ -14,7 +14,7 @@ from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.early_stop import RULES, StopRule
-from dnntrain.sweep.grid import make_folder_name
+from dnntrain.sweep.grid import Combination, make_folder_name
 from dnntrain.sweep.prepare import prepare_trial
 from dnntrain.sweep.prepare_search import Search
 from dnntrain.sweep.progress_table import PlainProgressTable, make_progress_table
@@ -96,7 +96,7 @@ def _restore(search: Search) -> SearchState:
     state = SearchState(search, log, sampler)
     stops, finished = log.get_stops(), set(log.list_finished())
     for number, values in enumerate(log.list_values()):
-        has_ended = number in finished and _get_folder(search, number, values).is_dir()
+        has_ended = number in finished and _place(search, number, values)[1].is_dir()
         trial = _make_ended(search, number, values) if has_ended else _prepare(search, number, values)
         if trial is None:
             # It cannot be planned, and its place in the list stays.
@@ -121,8 +121,7 @@ def _mark_stopped(status: TrialStatus, step: int, value: float) -> TrialStatus:
 
 def _prepare(search: Search, number: int, values: Any) -> Trial | None:
     """Return the trial of a proposal; None if it cannot be planned."""
-    combination = search.space.make_combination(values)
-    path = _get_folder(search, number, values)
+    combination, path = _place(search, number, values)
     try:
         config = compose(combination.words, search.config_dir, quiet=True)
         return prepare_trial(number + 1, combination, config, path)[0]
@@ -132,22 +131,22 @@ def _prepare(search: Search, number: int, values: Any) -> Trial | None:
 
 def _make_ended(search: Search, number: int, values: Any) -> Trial:
     """Return a trial that is not trained again; it needs no plan."""
-    combination = search.space.make_combination(values)
-    path = _get_folder(search, number, values)
+    combination, path = _place(search, number, values)
     config = read_saved_config(path)
     return Trial(number + 1, combination.words, combination.swept_words, config, path, ResourceDemand())
 
 
 def _make_placeholder(search: Search, number: int, values: Any) -> Trial:
-    combination = search.space.make_combination(values)
-    path = _get_folder(search, number, values)
+    combination, path = _place(search, number, values)
     config = {"eval": {"metric": search.metrics[0].name}}
     return Trial(number + 1, combination.words, combination.swept_words, config, path, ResourceDemand())
 
 
-def _get_folder(search: Search, number: int, values: Any) -> Path:
-    swept_words = search.space.make_combination(values).swept_words
-    return search.folder / make_folder_name(number + 1, 10**_NUMBER_WIDTH - 1, swept_words)
+def _place(search: Search, number: int, values: Any) -> tuple[Combination, Path]:
+    """Return the words of a proposal and its folder."""
+    combination = search.space.make_combination(values)
+    name = make_folder_name(number + 1, 10**_NUMBER_WIDTH - 1, combination.swept_words)
+    return combination, search.folder / name
 
 
 def read_history(trial: Trial, search: Search) -> list[tuple[int, float]]:

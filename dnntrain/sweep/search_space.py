@@ -15,6 +15,7 @@ from typing import Any
 from dnntrain.config.overrides import format_mistake
 from dnntrain.errors import ConfigError
 from dnntrain.sweep.grid import UNSWEEPABLE_KEYS, Combination, list_values, parse_sweep_word
+from dnntrain.utils.words import get_key
 
 #: Digits of a value: a search does not gain from more, and names of folders stay short.
 _DIGITS = 5
@@ -39,7 +40,7 @@ class Dimension:
     @property
     def key(self) -> str:
         """The key as it is typed, without a sign."""
-        return self.prefix.rstrip("=").lstrip("+~")
+        return get_key(self.prefix)
 
     def make_word(self, value: float | str) -> str:
         """Return the override that sets a value."""
@@ -114,14 +115,13 @@ def _read_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: lis
     override = parse_sweep_word(word)
     if override is None:
         return word
-    prefixed_key, _, _ = word.partition("=")
-    key = prefixed_key.lstrip("+~").strip()
+    prefix, key = f"{word.partition('=')[0]}=", get_key(word)
     try:
         if key in UNSWEEPABLE_KEYS:
             raise ConfigError(f"{key} must have one value in a search: {UNSWEEPABLE_KEYS[key]}", f"write {key}=VALUE")
         if override.is_interval_sweep():
-            return _read_interval(f"{prefixed_key}=", override.value())
-        return Dimension(f"{prefixed_key}=", choices=tuple(dict.fromkeys(list_values(override, key, choices))))
+            return _read_interval(prefix, override.value())
+        return Dimension(prefix, choices=tuple(dict.fromkeys(list_values(override, key, choices))))
     except ConfigError as error:
         mistakes.append(format_mistake(word, *str(error).strip().split("\n  ", 1)))
         return word

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dnntrain.protocols.speed import SpeedGrade, SpeedKnob
+from dnntrain.tune.grades import SpeedGrade, SpeedKnob
 from dnntrain.utils.hardware import count_cores
 
 if TYPE_CHECKING:

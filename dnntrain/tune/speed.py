@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import ConfigError, DnntrainError
-from dnntrain.protocols.speed import SpeedGrade
+from dnntrain.tune.grades import SpeedGrade
 from dnntrain.tune.knobs import list_knobs
 from dnntrain.utils.files import read_json, write_json
 from dnntrain.utils.machine_load import describe_current_load

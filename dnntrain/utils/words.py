@@ -12,6 +12,11 @@ from dnntrain.utils.files import read_text
 _CONFIG_DIR = "--config-dir="
 
 
+def get_key(word: str) -> str:
+    """Return the key that a word of a command line sets: `optim.lr` of `+optim.lr=0.1`."""
+    return word.lstrip("+~").partition("=")[0].strip()
+
+
 def join_words(words: Sequence[str]) -> str:
     """Join words as one per line, quoted for xargs if they have special characters.
 

@@ -143,7 +143,7 @@ def test_a_run_beside_itself_is_rejected(short_run: Path, capsys: Capture) -> No
 
 
 def test_nested_values_are_compared_by_key() -> None:
-    first, second = (dict(flatten({"a": {"b": value}, "c": [1]})) for value in (1, 2))
+    first, second = (flatten({"a": {"b": value}, "c": [1]}) for value in (1, 2))
     assert list_differences(first, second) == (("a.b", 1, 2),)
     assert list_differences({"x": float("nan")}, {"x": float("nan")}) == ()
     assert list_differences({"run_dir": "a", "y": 1}, {"run_dir": "b"}, without=frozenset({"run_dir"})) == (

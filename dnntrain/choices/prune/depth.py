@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from dnntrain.choices.prune._find_cut import describe_cost, measure_target
-from dnntrain.choices.prune._options import find_steps
+from dnntrain.choices.prune._options import find_divided_models, find_steps
 from dnntrain.config.fields import Annotated, Duration, Literal, PositiveInt, Range
 from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
@@ -42,14 +42,7 @@ class Depth(PruneChoice):
     examples: PositiveInt = 256  # training examples on which the blocks are compared
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
-        """Reject stages and tensor parallelism: their shards are planned for the whole network."""
-        for name, degree in (("pp", dims.pp), ("tp", dims.tp)):
-            if degree > 1:
-                yield Refusal(
-                    f"prune=depth does not support parallel.{name}={degree}, because the layout is planned for all "
-                    "blocks",
-                    "use parallel=ddp or parallel=fsdp, or leave prune out",
-                )
+        return find_divided_models("depth", dims, "all blocks")
 
     def build(self, context: BuildContext) -> Hooks:
         steps = find_steps(self.at, self.at, 1, context, is_several=False)

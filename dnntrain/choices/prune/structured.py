@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dnntrain.choices.prune._find_cut import CutOptions, check_limit, find_cut, find_groups_to_cut
-from dnntrain.choices.prune._options import find_steps, list_ratios
+from dnntrain.choices.prune._options import find_divided_models, find_steps, list_ratios
 from dnntrain.config.fields import Annotated, Duration, Fraction, Literal, PositiveInt, Range
 from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
@@ -54,14 +54,7 @@ class Structured(PruneChoice):
     examples: PositiveInt = 256  # training examples that taylor, obd, compensate and recalibrate read
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
-        """Reject stages and tensor parallelism: their shards are planned for the whole network."""
-        for name, degree in (("pp", dims.pp), ("tp", dims.tp)):
-            if degree > 1:
-                yield Refusal(
-                    f"prune=structured does not support parallel.{name}={degree}, because the layout is planned for "
-                    "the widths before the cut",
-                    "use parallel=ddp or parallel=fsdp, or leave prune out",
-                )
+        return find_divided_models("structured", dims, "the widths before the cut")
 
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
         if self.target == "latency" and facts.ranks > 1:

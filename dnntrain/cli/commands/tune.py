@@ -41,8 +41,8 @@ def run(arguments: Arguments) -> int:
 def _tune_speed(arguments: Arguments) -> int:
     """Print the settings that make the run faster; with --json all evidence."""
     config = decode_new_run(compose(arguments.overrides, arguments.config_dir), World())
-    from dnntrain.protocols.speed import SpeedGrade
     from dnntrain.run.session import open_session
+    from dnntrain.tune.grades import SpeedGrade
     from dnntrain.tune.speed import format_json, format_line, tune_speed
 
     def say(text: str) -> None:
