@@ -11,7 +11,7 @@ from typing import Any
 
 from dnntrain.config.compose import compose
 from dnntrain.config.saved_config import read_saved_config
-from dnntrain.errors import ConfigError
+from dnntrain.errors import ConfigError, Preempted
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.early_stop import RULES, StopRule
 from dnntrain.sweep.grid import Combination, make_folder_name
@@ -31,6 +31,7 @@ from dnntrain.sweep.sweep_directory import (
     freeze_trial,
     read_status,
     result_row,
+    status_after_exit,
     write_list,
 )
 from dnntrain.sweep.trial_runner import TrialRunner, TrialSource, make_trial_command
@@ -105,7 +106,8 @@ def _restore(search: Search) -> SearchState:
             continue
         status = replace(read_status(trial), is_final=number in finished)
         if number in stops:
-            status = _mark_stopped(status, *stops[number])
+            # As it was when the trial had saved and ended.
+            status = _mark_stopped(status_after_exit(trial, Preempted.exit_code), *stops[number])
         elif status.is_done and number not in finished:
             log.tell(sampler, number, read_results(trial.folder, search.metrics))
         state.trials.append(trial)
