@@ -321,6 +321,18 @@ COMMANDS: dict[str, Command] = {
         ),
         composes=True,
     ),
+    "why": Command(
+        "show where the time of a step goes, and which settings gain the most",
+        "[RUN]",
+        (
+            "dnntrain why model=resnet20 data=fashion_mnist",
+            "dnntrain why runs/NAME/ID --budget 60",
+            "dnntrain why model=mlp train.batch_size=8 --json",
+        ),
+        "Takes the settings of a run, or a RUN and changes of it, and trains a network that is then discarded. Each "
+        "setting that may help is measured in turns with the line as it is.",
+        options=(Option("budget", "seconds to measure", Positive, 120.0, "S"), _TRUST, JSON, CONFIG_DIR),
+    ),
     "prove": Command(
         "decide whether B is better than A, with evidence",
         "[sweep [DIR]]",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from dnntrain.distributed.mesh import Mesh
 from dnntrain.distributed.rng_replay import RngReplay
 from dnntrain.nn.partition import get_sections
-from dnntrain.protocols import Batch, ModelOutputs, StepBatch, StepLoss
+from dnntrain.protocols import Batch, ModelOutputs, PhaseMarker, StepBatch, StepLoss
 
 LossFunction = Callable[[ModelOutputs, Batch], Tensor]
 
@@ -147,6 +148,7 @@ class PipelineExecutor:
         self._random = RngReplay(device) if replayable else None
         self._evaluation_parts = mesh.degrees.pp
         self._evaluation_size = -(-evaluation_size // self._evaluation_parts)
+        self._mark: PhaseMarker = nullcontext
         self._train = _make_schedule(schedule, modules, indices, mesh, device, micro_batches, self._compute_loss)
         self._eval = _make_schedule(schedule, modules, indices, mesh, device, self._evaluation_parts, None)
 
@@ -155,6 +157,14 @@ class PipelineExecutor:
 
         `replay` repeats the random numbers of the previous call (dropout).
         """
+        with self._mark("forward and backward"):
+            return self._run_schedule(batch, replay)
+
+    def mark_phases(self, mark: PhaseMarker) -> None:
+        """Compute the passes, which overlap on a pipeline, within one mark from now on."""
+        self._mark = mark
+
+    def _run_schedule(self, batch: StepBatch, replay: bool) -> StepLoss:
         if self._random is not None:
             self._random.begin_pass(replay)
         self._padded = [*batch.micro_batches]

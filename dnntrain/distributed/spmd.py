@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dnntrain.distributed.rng_replay import RngReplay
 from dnntrain.nn.placeholder_rows import fill_empty, ignore_rows
-from dnntrain.protocols import Batch, ModelOutputs, StepBatch, StepLoss
+from dnntrain.protocols import Batch, ModelOutputs, PhaseMarker, StepBatch, StepLoss
 
 LossFunction = Callable[[ModelOutputs, Batch], Tensor]
 
@@ -52,6 +52,7 @@ class SpmdExecutor:
         self._empty = empty_batch
         self._weights: dict[int, Tensor] = {}
         self._forward = self._compute_loss if autocast is None else self._compute_autocast_loss
+        self._propagate: Callable[[Tensor, Tensor], None] = _propagate_loss
         self._no_sync = no_sync
         self._random = RngReplay(device) if replayable else None
 
@@ -78,6 +79,20 @@ class SpmdExecutor:
         # Ranks with the same examples (tensor parallelism) must not count them twice.
         return StepLoss(total if self._counts else torch.zeros_like(total), examples, loss_weight)
 
+    def mark_phases(self, mark: PhaseMarker) -> None:
+        """Compute the forward and the backward pass within `mark(name)` from now on."""
+        forward, propagate = self._forward, self._propagate
+
+        def compute_marked_loss(micro_batch: Batch) -> Tensor:
+            with mark("forward"):
+                return forward(micro_batch)
+
+        def propagate_marked(loss: Tensor, weight: Tensor) -> None:
+            with mark("backward"):
+                propagate(loss, weight)
+
+        self._forward, self._propagate = compute_marked_loss, propagate_marked
+
     def compute_outputs(self, batch: Batch) -> Tensor:
         """Return the outputs [n, …] of the model in its current state."""
         with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
@@ -94,7 +109,7 @@ class SpmdExecutor:
         """Add the gradients of a micro-batch and return its loss."""
         with nullcontext() if len(micro_batch) else ignore_rows(self._model):
             loss = self._forward(micro_batch)
-            loss.backward(weight)  # type: ignore[no-untyped-call]
+            self._propagate(loss, weight)
         return loss.detach()
 
     def _compute_loss(self, micro_batch: Batch) -> Tensor:
@@ -104,6 +119,11 @@ class SpmdExecutor:
         with torch.autocast(self._device, self._autocast):
             outputs = _compute_outputs(self._model, micro_batch.inputs)
         return self._objective(outputs, micro_batch)
+
+
+def _propagate_loss(loss: Tensor, weight: Tensor) -> None:
+    """Add the gradients of `loss` · `weight` to `.grad`."""
+    loss.backward(weight)  # type: ignore[no-untyped-call]
 
 
 def _compute_outputs(model: nn.Module, inputs: Tensor) -> ModelOutputs:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from dnntrain.input.pipeline import InputPipeline
-from dnntrain.input.resident import apply_transforms
-from dnntrain.protocols import Batch, BatchTransform, StepBatch
+from dnntrain.input.resident import apply_transforms, mark_transforms
+from dnntrain.protocols import Batch, BatchTransform, PhaseMarker, StepBatch
 from dnntrain.utils.rng import Key
 
 
@@ -37,6 +37,10 @@ class JointPipeline:
 
     def get_skipped_examples(self) -> dict[str, str]:
         return self._inner.get_skipped_examples()
+
+    def mark_phases(self, mark: PhaseMarker) -> None:
+        self._transforms = mark_transforms(self._transforms, mark)
+        self._inner.mark_phases(mark)
 
     def close(self) -> None:
         self._cached_step = None

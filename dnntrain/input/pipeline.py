@@ -14,7 +14,7 @@ from dnntrain.input.normalize import make_normalizer
 from dnntrain.input.resident import Gatherer, ResidentPipeline
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules
 from dnntrain.input.source import DataSet, Source
-from dnntrain.protocols import Batch, BatchTransform, DataChoice, ImageTransform, StepBatch
+from dnntrain.protocols import Batch, BatchTransform, DataChoice, ImageTransform, PhaseMarker, StepBatch
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
@@ -41,6 +41,10 @@ class InputPipeline(Protocol):
 
     def get_skipped_examples(self) -> dict[str, str]:
         """Return the examples that could not be read so far, with the reason."""
+        ...
+
+    def mark_phases(self, mark: PhaseMarker) -> None:
+        """Compute the parts of a batch that this process makes within `mark(name)` from now on."""
         ...
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,7 +15,7 @@ from dnntrain.input.normalize import Normalizer, RowNormalizer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules, PositionRange
 from dnntrain.input.source import Source, make_targets
 from dnntrain.input.unreadable import replace_unreadable
-from dnntrain.protocols import Batch, BatchTransform, ImageTransform, StepBatch
+from dnntrain.protocols import Batch, BatchStage, BatchTransform, ImageTransform, PhaseMarker, StepBatch
 from dnntrain.utils.rng import Index, Key, make_rng_index
 
 #: Bytes of floats prepared at once. Larger blocks leave the cache of a CPU core, smaller ones cost
@@ -145,6 +145,9 @@ class ResidentPipeline:
     def get_skipped_examples(self) -> dict[str, str]:
         return {self._source.describe(index): reason for index, reason in self._source.failures.items()}
 
+    def mark_phases(self, mark: PhaseMarker) -> None:
+        self._transforms = mark_transforms(self._transforms, mark)
+
     def close(self) -> None:
         self._steps = []
 
@@ -196,6 +199,21 @@ def apply_transforms(batch: Batch, transforms: Sequence[BatchTransform], key: Ke
         for transform in transforms:
             batch = transform.apply(batch, key)
     return batch
+
+
+def mark_transforms(transforms: Sequence[BatchTransform], mark: PhaseMarker) -> list[BatchTransform]:
+    """Return transforms that run within `mark("teacher")` or `mark("augmentation")`."""
+
+    def mark_transform(transform: BatchTransform) -> BatchTransform:
+        name = "teacher" if transform.stage is BatchStage.TEACHER else "augmentation"
+
+        def apply(batch: Batch, key: Key) -> Batch:
+            with mark(name):
+                return transform.apply(batch, key)
+
+        return replace(transform, apply=apply)
+
+    return [mark_transform(transform) for transform in transforms]
 
 
 def split_batch(batch: Batch, sizes: list[int]) -> list[Batch]:

@@ -12,7 +12,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
@@ -24,11 +24,12 @@ from dnntrain.errors import DataError, make_exit_error
 from dnntrain.input.augment import NO_AUGMENTATION
 from dnntrain.input.normalize import Normalizer, RowNormalizer
 from dnntrain.input.reader import Reader, Reply, Request
+from dnntrain.input.resident import mark_transforms
 from dnntrain.input.sampler import BatchSchedules
 from dnntrain.input.shared_memory import check_shared_memory
 from dnntrain.input.source import Source, make_targets
 from dnntrain.input.unreadable import check_failure_limit
-from dnntrain.protocols import Batch, BatchTransform, DataChoice, StepBatch
+from dnntrain.protocols import Batch, BatchTransform, DataChoice, PhaseMarker, StepBatch
 from dnntrain.utils.explain_error import make_full_error
 from dnntrain.utils.hardware import count_cores
 from dnntrain.utils.processes import die_with_parent
@@ -36,6 +37,9 @@ from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.stop_request import find_stop_error
 
 _MAX_WORKERS = 8
+
+#: Requests that each worker is ahead: the default of torch's loader.
+PREFETCHED = 2
 
 #: Seconds after which a wait for data looks whether a signal asked to stop.
 _POLL_S = 1.0
@@ -107,6 +111,10 @@ class StreamingPipeline:
         source = self._reader.source
         return {source.describe(index): reason for index, reason in source.failures.items()}
 
+    def mark_phases(self, mark: PhaseMarker) -> None:
+        self._receive.mark_phases(mark)
+        self._transforms = mark_transforms(self._transforms, mark)
+
     def close(self) -> None:
         self._replies = None
 
@@ -125,14 +133,20 @@ class Receiver:
         self._source = source
         self._normalize = normalize
         self._device = device
+        self._mark: PhaseMarker = nullcontext
+
+    def mark_phases(self, mark: PhaseMarker) -> None:
+        """Copy to the device within `mark(name)` from now on."""
+        self._mark = mark
 
     def __call__(self, reply: Reply) -> Batch:
         if reply.failures:
             self._source.failures.update(reply.failures)
             check_failure_limit(self._source.failures, len(self._source))
         rows = reply.rows if len(reply.rows) else reply.rows.new_empty(0, math.prod(self._normalize.shape))
-        rows = rows.to(self._device, non_blocking=True)
-        targets = make_targets(self._source.labels[reply.examples]).to(self._device, non_blocking=True)
+        with self._mark("host to device"):
+            rows = rows.to(self._device, non_blocking=True)
+            targets = make_targets(self._source.labels[reply.examples]).to(self._device, non_blocking=True)
         images = self._normalize(rows, torch.empty(rows.shape, dtype=torch.float32, device=self._device))
         return Batch(images, targets, reply.examples, reply.positions, reply.epoch, copy_index=reply.copies)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -117,10 +118,18 @@ class OptimizerStep(Protocol):
     def __call__(self, compute_gradients: ComputeGradients, apply: Callable[[], None]) -> StepLoss: ...
 
 
+#: Returns a context for a phase of a step, by the name of the phase: a clock, or a mark in a trace.
+PhaseMarker = Callable[[str], AbstractContextManager[object]]
+
+
 class StepExecutor(Protocol):
     """Runs the model on the layout of the run."""
 
     def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss: ...
+
+    def mark_phases(self, mark: PhaseMarker) -> None:
+        """Compute each pass within `mark(name)` from now on."""
+        ...
 
     def compute_outputs(self, batch: Batch) -> Tensor:
         """Return the outputs [n, …], without features."""

@@ -17,6 +17,7 @@ from dnntrain.report.exports import render_exports
 from dnntrain.report.html import escape_text
 from dnntrain.report.load_run import RunData, read_run
 from dnntrain.report.pruning import render_sensitivity
+from dnntrain.report.step_time import render_step_time
 from dnntrain.report.style import build_style_sheet
 from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.files import write_bytes
@@ -74,6 +75,7 @@ def render_run(run: RunData) -> bytes:
         "exports": render_exports(run),
         "errors": sections.render_errors(run),
         "sensitivity": render_sensitivity(run),
+        "step_time": render_step_time(run),
         "gallery": sections.render_gallery(run),
         "reproduce": sections.render_reproduction(run),
         "facts": sections.render_facts(run),

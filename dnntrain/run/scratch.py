@@ -7,13 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from dnntrain.checkpoint.checkpoint import Digests
-from dnntrain.protocols import LateCollectives
+from dnntrain.protocols import Hooks, LateCollectives
 from dnntrain.run.session import Session
 from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.loop import run_loop
 from dnntrain.training.setup import RunSetup
 from dnntrain.training.trainer import Trainer, TrainerOutputs, build_trainer
 from dnntrain.utils.units import Duration
+
+#: Receives the name of a method and its hooks, and returns the hooks to use.
+ChangeHooks = Callable[[str, Hooks], Hooks]
 
 
 def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping[str, Any]], None]) -> str | None:
@@ -32,14 +35,29 @@ def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping
     return progress.stop_reason
 
 
-def build_scratch_trainer(session: Session, steps: int, on_row: Callable[[Mapping[str, Any]], None]) -> Trainer:
-    """Build a trainer of the session's run for `steps` steps, with a row of metrics for each."""
-    config, every_step = session.config, Duration(1, "step")
+def build_scratch_trainer(
+    session: Session,
+    steps: int,
+    on_row: Callable[[Mapping[str, Any]], None],
+    keeps_callbacks: bool = False,
+    change_hooks: ChangeHooks = lambda name, hooks: hooks,
+) -> Trainer:
+    """Build a trainer of the session's run for `steps` steps, with a row of metrics for each.
+
+    With `keeps_callbacks` it has the monitors of the run, and rows as often as the run. `change_hooks`
+    is as in `build_hooks`.
+    """
+    config, every = session.config, Duration(1, "step")
+    if keeps_callbacks and config.log.every.unit != "s":
+        timetable, total_steps = session.plan.timetable, session.plan.total_steps or 0
+        every = Duration(max(1, timetable.count_steps(config.log.every, total_steps)), "step")
+    elif keeps_callbacks:
+        every = config.log.every
     config = replace(
         config,
-        monitor={},
+        monitor=config.monitor if keeps_callbacks else {},
         train=replace(config.train, duration=Duration(steps, "step")),
-        log=replace(config.log, every=every_step),
+        log=replace(config.log, every=every),
     )
     plan = replace(
         session.plan,
@@ -50,6 +68,7 @@ def build_scratch_trainer(session: Session, steps: int, on_row: Callable[[Mappin
     data = replace(session.data, val=session.data.val[:0])
     # The length differs, so the methods are built again.
     collectives = LateCollectives(plan.degrees.shard)
-    hooks = build_hooks(config, make_build_context(config, plan, data, session.device, session.world, collectives))
+    context = make_build_context(config, plan, data, session.device, session.world, collectives)
+    hooks = build_hooks(config, context, change_hooks)
     setup = RunSetup(config, plan, data, hooks, collectives, session.world, session.device)
     return build_trainer(setup, Digests("", ""), TrainerOutputs(listeners=[on_row]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from dnntrain.choices.augment._mixing import join_mixers
@@ -51,12 +52,18 @@ def make_build_context(
     return with_schedule_length(config, context)
 
 
-def build_hooks(config: RunConfig, context: BuildContext) -> Hooks:
-    """Build every chosen method, and merge the hooks in the order of the stages."""
+def build_hooks(
+    config: RunConfig, context: BuildContext, change: Callable[[str, Hooks], Hooks] = lambda name, hooks: hooks
+) -> Hooks:
+    """Build every chosen method, and merge the hooks in the order of the stages.
+
+    `change(name, hooks)` receives the hooks of each method, and returns those to use.
+    """
     named_choices = config.name_choices(*_GROUPS)
     methods = {name: choice for name, choice in named_choices.items() if isinstance(choice, Method)}
     hooks_by_method = {name: method.build(context) for name, method in methods.items()}
     hooks_by_method[f"optim={config.resolved['choices']['optim']}"] = config.optim.build_hooks(context)
+    hooks_by_method = {name: change(name, hooks) for name, hooks in hooks_by_method.items()}
     try:
         hooks = Hooks.merge(hooks_by_method.values(), list(hooks_by_method))
     except ValueError as error:

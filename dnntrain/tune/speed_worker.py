@@ -7,15 +7,17 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_config
 from dnntrain.errors import DnntrainError
-from dnntrain.tune.speed import REQUEST_FILE, RESULT_FILE, write_failure
+from dnntrain.tune.lines import Line
+from dnntrain.tune.probe import REQUEST_FILE, RESULT_FILE, write_failure
 from dnntrain.utils.files import read_json, write_json
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.world import World
+
+if TYPE_CHECKING:
+    from dnntrain.config.run_config import RunConfig
 
 #: First steps of a line, whose losses are compared and whose time is its start.
 _FIRST_STEPS = 8
@@ -29,10 +31,15 @@ _STEPS = 1_000_000
 
 @dataclass
 class _Line:
-    """A trainer that makes its steps when asked."""
+    """A trainer that makes its steps when asked.
+
+    ahead  steps whose batches may be ready before a block begins: its readers work meanwhile
+    """
 
     steps: Iterator[int]
     threads: int
+    examples: int
+    ahead: int
     losses: list[float] = field(default_factory=list)
     first_s: float = 0.0
 
@@ -41,6 +48,8 @@ class _Line:
         from dnntrain.utils.hardware import use_threads
 
         use_threads(self.threads)
+        for _ in range(self.ahead):
+            next(self.steps)
         started = time.perf_counter()
         for _ in range(count):
             next(self.steps)
@@ -63,8 +72,11 @@ def measure_lines(request: Mapping[str, Any]) -> dict[str, Any]:
     """Train both lines in turns: A B B A A B …, and return their times and first losses."""
     from dnntrain.bench.statistics import compute_ratio_interval
 
-    config_dir = None if request["config_dir"] is None else Path(request["config_dir"])
-    lines = [_open_line(words, config_dir) for words in request["lines"]]
+    base, keeps_callbacks = Line.from_json(request["line"]), bool(request["keeps_callbacks"])
+    old, new = request["words"]
+    configs = base.decode(old), base.decode(new, request["without"])
+    lines = [_open_line(config, keeps_callbacks) for config in configs]
+    examples = lines[1].examples / lines[0].examples
     for line in lines:
         line.first_s = line.run(_FIRST_STEPS)
     first_losses = [list(line.losses[:_FIRST_STEPS]) for line in lines]
@@ -77,34 +89,37 @@ def measure_lines(request: Mapping[str, Any]) -> dict[str, Any]:
         if len(times[0]) < _MIN_PAIRS:
             continue
         interval = compute_ratio_interval(times[0], times[1])
-        if interval.excludes(1.0) or time.perf_counter() > deadline:
+        if interval.excludes(1.0 / examples) or time.perf_counter() > deadline:
             break
     step_s = [sorted(values)[len(values) // 2] for values in times]
     startup_s = (lines[1].first_s - _FIRST_STEPS * step_s[1]) - (lines[0].first_s - _FIRST_STEPS * step_s[0])
     return {
-        "ratio": [interval.median, interval.low, interval.high],
+        "ratio": [value * examples for value in interval.as_json()],
         "step_s": step_s,
         "startup_s": startup_s,
         "losses": first_losses,
     }
 
 
-def _open_line(words: list[str], config_dir: Path | None) -> _Line:
+def _open_line(config: RunConfig, keeps_callbacks: bool) -> _Line:
     """Build the trainer of a line."""
+    from dnntrain.input.streaming import PREFETCHED, choose_worker_count
     from dnntrain.run.scratch import build_scratch_trainer
     from dnntrain.run.session import open_session
     from dnntrain.training.loop import iterate_steps
 
-    session = open_session(decode_config(compose(words, config_dir, quiet=True)), World())
+    session = open_session(config, World())
     losses: list[float] = []
 
     def record_loss(row: Mapping[str, Any]) -> None:
-        if row["split"] == "train":
+        if row["split"] == "train" and not keeps_callbacks:
             losses.append(float(row["loss"]))
 
-    trainer = build_scratch_trainer(session, _STEPS, record_loss)
+    trainer = build_scratch_trainer(session, _STEPS, record_loss, keeps_callbacks)
     trainer.start_session()
-    return _Line(iterate_steps(trainer.loop), session.plan.threads, losses)
+    plan = session.plan
+    ahead = 0 if plan.data.resident else PREFETCHED * choose_worker_count(config.data.num_workers, 1)
+    return _Line(iterate_steps(trainer.loop), plan.threads, plan.batch_size, ahead, losses)
 
 
 if __name__ == "__main__":

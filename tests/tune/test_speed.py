@@ -14,7 +14,8 @@ from dnntrain.run.session import open_session
 from dnntrain.tune import knobs
 from dnntrain.tune.grades import SpeedGrade
 from dnntrain.tune.knobs import list_knobs
-from dnntrain.tune.speed import Probe, SpeedResult, describe_probe, format_line, judge
+from dnntrain.tune.probe import Probe, describe_probe, judge
+from dnntrain.tune.speed import SpeedResult, format_line
 from dnntrain.utils.world import World
 
 FASTER: dict[str, Any] = {

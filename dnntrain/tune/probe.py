@@ -1,0 +1,140 @@
+"""Compare the speed of two lines in a process of its own, and judge the result."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dnntrain.errors import DnntrainError
+from dnntrain.tune.grades import SpeedGrade
+from dnntrain.tune.lines import Line
+from dnntrain.utils.files import read_json, write_json
+from dnntrain.utils.units import format_seconds
+
+REQUEST_FILE, RESULT_FILE = "request.json", "result.json"
+
+#: A setting must make steps faster than this, at the lower end of the interval.
+_LEAST_GAIN = 1.01
+#: Largest relative difference of the first losses for the grade ROUNDING.
+_ROUNDING = 1e-5
+#: Seconds that the start of a probe may take beyond its time.
+_START_S = 300.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The comparison of a line with a setting to the best line so far.
+
+    words     the overrides that are tried
+    grade     how far they change the numbers
+    ratio     [median, low, high] of the old time of an example over the new one: above 1 is faster
+    startup_s seconds that the new line needs more before its first fast step, as for compiling
+    loss_difference  largest relative difference of the first losses
+    verdict   "faster", "not faster", "starts too slowly", "other losses" or the reason of a failure
+    """
+
+    words: tuple[str, ...]
+    grade: str
+    ratio: tuple[float, float, float] | None = None
+    startup_s: float = 0.0
+    loss_difference: float = 0.0
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """The two lines of a comparison: `line` with the words `old`, and with the words `new`.
+
+    without          a choice of the old line that the new one lacks, as `reg.sam`
+    keeps_callbacks  whether both have the monitors and the rows of the run; else they have a row for
+                     each step, whose losses are compared
+    """
+
+    line: Line
+    old: Sequence[str]
+    new: Sequence[str]
+    grade: SpeedGrade
+    without: str = ""
+    keeps_callbacks: bool = False
+
+    def as_json(self, seconds: float) -> dict[str, Any]:
+        """Return the request as plain values, for the worker process."""
+        return {
+            "line": self.line.as_json(),
+            "words": [list(self.old), list(self.new)],
+            "without": self.without,
+            "keeps_callbacks": self.keeps_callbacks,
+            "seconds": seconds,
+        }
+
+
+def run_probe(request: ProbeRequest, seconds: float, total_steps: int | None) -> Probe:
+    """Compare two lines in a process of its own: a probe without memory ends there."""
+    words, grade = tuple(request.new), request.grade.value
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        write_json(folder / REQUEST_FILE, request.as_json(seconds))
+        try:
+            process = subprocess.run(
+                [sys.executable, "-m", "dnntrain.tune.speed_worker", name],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                timeout=seconds + _START_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Probe(words, grade, verdict="did not end in time")
+        measured = read_json(folder / RESULT_FILE)
+    if process.returncode < 0:
+        return Probe(words, grade, verdict=f"ended by signal {-process.returncode}: memory may be full")
+    if "error" in measured or not measured:
+        reason = measured.get("error") or (process.stderr.strip().splitlines() or ["no result"])[-1]
+        return Probe(words, grade, verdict=f"cannot run: {reason}")
+    return judge(Probe(words, grade), measured, total_steps)
+
+
+def judge(probe: Probe, measured: Mapping[str, Any], total_steps: int | None) -> Probe:
+    """Return the probe with its verdict, from the measurements of the worker process.
+
+    measured  `ratio` [median, low, high], `startup_s`, `step_s` of both lines, and the first
+              `losses` of both
+    """
+    first, second = measured["losses"]
+    difference = max(
+        (abs(new - old) / max(abs(old), 1e-12) for old, new in zip(first, second, strict=True)), default=0.0
+    )
+    low = measured["ratio"][1]
+    old_s, new_s = measured["step_s"]
+    startup_s = max(0.0, measured["startup_s"])
+    if (probe.grade == "bitwise" and first != second) or (probe.grade == "rounding" and difference > _ROUNDING):
+        verdict = "other losses"
+    elif low <= _LEAST_GAIN:
+        verdict = "not faster"
+    elif total_steps and startup_s > (old_s - new_s) * total_steps:
+        pays_after = round(startup_s / max(old_s - new_s, 1e-9))
+        verdict = f"starts too slowly: pays after {pays_after} steps, and this run has {total_steps}"
+    else:
+        verdict = "faster"
+    return Probe(probe.words, probe.grade, tuple(measured["ratio"]), startup_s, difference, verdict)
+
+
+def describe_probe(probe: Probe) -> str:
+    """Return the ratio with its interval, and the verdict."""
+    if probe.ratio is None:
+        return probe.verdict
+    median, low, high = probe.ratio
+    text = f"{median:.2f} × as fast (from {low:.2f} to {high:.2f}), {probe.verdict}"
+    return text + (f", starts {format_seconds(probe.startup_s)} later" if probe.startup_s > 1 else "")
+
+
+def write_failure(folder: Path, error: DnntrainError) -> None:
+    """Write why a line cannot run, for the process that asked."""
+    write_json(folder / RESULT_FILE, {"error": error.message})

@@ -1,0 +1,112 @@
+"""List settings that may remove the bottleneck of a step, with the most that each can gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dnntrain.config.groups import LISTS
+from dnntrain.training import step_phases as phase
+from dnntrain.tune.grades import SpeedGrade
+from dnntrain.tune.knobs import list_knobs
+from dnntrain.tune.step_time import GAPS, StepTime
+from dnntrain.utils.hardware import count_cores
+
+if TYPE_CHECKING:
+    from dnntrain.run.session import Session
+
+#: Factors of the batch size that are tried.
+_BATCH_FACTORS = (4, 16)
+_LARGEST_BATCH = 4096
+#: A remedy that cannot gain this factor is not tried.
+_LEAST_BOUND = 1.05
+#: Rows of metrics are written so many times less often.
+_ROW_FACTOR = 10
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A setting that may make a step faster.
+
+    kind     the bottleneck that it removes
+    words    the overrides
+    grade    how far they change the numbers
+    bound    the ratio that it can reach at most, if its phases took no time
+    without  the choice that it removes, as `reg.sam`
+    """
+
+    kind: str
+    words: tuple[str, ...]
+    grade: SpeedGrade
+    bound: float
+    without: str = ""
+
+
+#: The bottlenecks, by the word that names each.
+DATA, CALLBACKS, ROWS, SMALL_BATCH, COMPUTE = "data", "callbacks", "rows", "small batch", "compute"
+
+
+def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
+    """Return the remedies of a run, those that can gain the most first."""
+    compute_share = step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES, phase.OPTIMIZER, GAPS)
+    remedies = [
+        *_list_data_remedies(session, _bound(step.get_share(phase.DATA, phase.HOST_TO_DEVICE))),
+        *_list_callback_remedies(session, step),
+        *_list_row_remedies(session, _bound(step.get_share(phase.EVENTS))),
+        *_list_batch_remedies(session, _bound(compute_share)),
+    ]
+    for knob in list_knobs(session, SpeedGrade.STATISTICAL):
+        if not knob.key.startswith("data."):
+            remedies += [
+                Remedy(COMPUTE, (f"{knob.key}={value}",), knob.grade, _bound(compute_share)) for value in knob.values
+            ]
+    kept = [remedy for remedy in remedies if remedy.bound >= _LEAST_BOUND]
+    return sorted(kept, key=lambda remedy: -remedy.bound)
+
+
+def _bound(share: float) -> float:
+    """Return the ratio of times if a share of the step took none."""
+    return 1 / max(1 - share, 0.01)
+
+
+def _list_data_remedies(session: Session, bound: float) -> Iterator[Remedy]:
+    if session.plan.data.resident:
+        return
+    cores = count_cores()
+    present = session.config.data.num_workers
+    counts = sorted({2 * cores, 4 * cores, 8} - {present}, key=lambda count: (count != 2 * cores, count))
+    if not session.plan.data.is_read_again and session.config.data.pipeline == "streaming":
+        yield Remedy(DATA, ("data.pipeline=resident",), SpeedGrade.BITWISE, bound)
+    for count in counts:
+        if present is None or count > present:
+            yield Remedy(DATA, (f"data.num_workers={count}",), SpeedGrade.BITWISE, bound)
+
+
+def _list_callback_remedies(session: Session, step: StepTime) -> Iterator[Remedy]:
+    """Yield the removal of each method whose callbacks take time."""
+    total = sum(step.phases.values()) or 1.0
+    choices = session.config.resolved["choices"]
+    for name, seconds in step.phases.items():
+        setting = name.removeprefix(f"{phase.CALLBACKS}/")
+        group, _, choice = setting.partition(".")
+        if setting != name and group in LISTS and choice:
+            others = [other for other in choices[group] if other != choice]
+            word = f"{group}=[{','.join(others)}]"
+            yield Remedy(CALLBACKS, (word,), SpeedGrade.STATISTICAL, _bound(seconds / total), setting)
+
+
+def _list_row_remedies(session: Session, bound: float) -> Iterator[Remedy]:
+    every = session.config.log.every
+    if every.unit == "step":
+        yield Remedy(ROWS, (f"log.every={int(every.value) * _ROW_FACTOR}step",), SpeedGrade.BITWISE, bound)
+
+
+def _list_batch_remedies(session: Session, bound: float) -> Iterator[Remedy]:
+    plan = session.plan
+    if not plan.timetable.is_constant or session.config.train.micro_batch_size is not None:
+        return
+    for factor in _BATCH_FACTORS:
+        size = plan.batch_size * factor
+        if size <= min(plan.data.train, _LARGEST_BATCH):
+            yield Remedy(SMALL_BATCH, (f"train.batch_size={size}",), SpeedGrade.STATISTICAL, bound)

@@ -1,0 +1,159 @@
+"""Measure where the time of a step goes, and how close its work comes to the machine's rates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from dnntrain.input.streaming import PREFETCHED, choose_worker_count
+from dnntrain.protocols import Hooks, TrainerHandles
+from dnntrain.run.scratch import build_scratch_trainer
+from dnntrain.training import step_phases as phase
+from dnntrain.training.loop import iterate_steps
+from dnntrain.training.step_phases import PHASES, mark_hooks, mark_trainer
+from dnntrain.tune.attainable import AttainableRates, make_synchronizer, measure_attainable_rates
+from dnntrain.tune.phase_clock import PhaseClock
+from dnntrain.utils.hardware import use_threads
+
+if TYPE_CHECKING:
+    from dnntrain.run.session import Session
+
+#: Time outside of all phases.
+GAPS = "gaps"
+
+#: Steps before the measurement: kernels are chosen, and memory is allocated.
+_FIRST_STEPS = 8
+#: Blocks of steps, in turns without and with the clock.
+_BLOCKS = 4
+#: A trainer is built for so many steps; it never makes them all.
+_STEPS = 1_000_000
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """The time of a step.
+
+    seconds   of a step
+    examples  of a step
+    phases    seconds by phase, in the order of a step; `callbacks/NAME` by method. On a GPU the
+              phases are measured apart, so that their sum may exceed `seconds`
+    """
+
+    seconds: float
+    examples: int
+    phases: Mapping[str, float]
+
+    def get_share(self, *names: str) -> float:
+        """Return the share of phases in the sum of all; a group counts with its parts."""
+        total = sum(self.phases.values()) or 1.0
+        return sum(value for name, value in self.phases.items() if name.partition("/")[0] in names) / total
+
+    def list_groups(self) -> dict[str, float]:
+        """Return the seconds by phase, with the parts of a group added up."""
+        groups: dict[str, float] = {}
+        for name, value in self.phases.items():
+            group = name.partition("/")[0]
+            groups[group] = groups.get(group, 0.0) + value
+        return groups
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A rate that the step reaches, and the rate that a plain operation reaches on this machine."""
+
+    name: str
+    achieved: float
+    attainable: float
+    unit: str
+
+    @property
+    def share(self) -> float:
+        return self.achieved / self.attainable if self.attainable else 0.0
+
+
+def measure_step_time(session: Session, seconds: float) -> tuple[StepTime, tuple[Rate, ...]]:
+    """Train for about `seconds` and return the time of a step by phase, and the rates of its work."""
+    use_threads(session.plan.threads)
+    rates = measure_attainable_rates(session.device, session.plan.precision.torch_dtype)
+    clock = PhaseClock(make_synchronizer(session.device))
+    handles: list[TrainerHandles] = []
+
+    def mark_method(name: str, hooks: Hooks) -> Hooks:
+        marked = mark_hooks(name, hooks, clock.mark)
+        return marked if not name.startswith("optim=") else _add_binding(marked, handles)
+
+    trainer = build_scratch_trainer(session, _STEPS, lambda row: None, True, mark_method)
+    try:
+        trainer.start_session()
+        steps = iterate_steps(mark_trainer(trainer, clock.mark))
+        workers = 0 if session.plan.data.resident else choose_worker_count(session.config.data.num_workers, 1)
+        step_time = _time_steps(steps, clock, session, seconds, PREFETCHED * workers)
+        moved_bytes = _count_optimizer_bytes(handles[0])
+    finally:
+        trainer.metrics.close()
+        trainer.pipeline.close()
+    return step_time, tuple(_compute_rates(session, step_time, rates, moved_bytes))
+
+
+def _add_binding(hooks: Hooks, handles: list[TrainerHandles]) -> Hooks:
+    return replace(hooks, bindings=(*hooks.bindings, handles.append))
+
+
+def _time_steps(steps: Iterator[int], clock: PhaseClock, session: Session, seconds: float, ahead: int) -> StepTime:
+    """Time blocks of steps. Batches that the readers made before a block are used up first."""
+
+    def run(count: int) -> float:
+        clock.synchronize()
+        started = time.perf_counter()
+        for _ in range(count):
+            next(steps)
+        clock.synchronize()
+        return time.perf_counter() - started
+
+    run(_FIRST_STEPS + ahead)
+    count = max(2, round(seconds / (2 * _BLOCKS) / max(run(3) / 3, 1e-6)))
+    plain_s = marked_s = 0.0
+    for _ in range(_BLOCKS):
+        clock.is_on = False
+        plain_s += run(count)
+        clock.is_on = True
+        marked_s += run(count)
+    total = _BLOCKS * count
+    measured = {name: value / total for name, value in clock.seconds.items()}
+    order = {name: number for number, name in enumerate(PHASES)}
+    names = sorted(measured, key=lambda name: (order[name.partition("/")[0]], -measured[name]))
+    phases = {name: measured[name] for name in names}
+    phases[GAPS] = max(0.0, marked_s / total - sum(phases.values()))
+    return StepTime(plain_s / total, session.plan.batch_size, phases)
+
+
+def _count_optimizer_bytes(handles: TrainerHandles) -> int:
+    """Return the bytes that an update reads and writes at least: weights and state twice, gradients once."""
+    total = 0
+    for optimizer in handles.optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                state = [item for item in optimizer.state.get(parameter, {}).values() if isinstance(item, Tensor)]
+                total += 3 * parameter.nbytes + 2 * sum(item.nbytes for item in state)
+    return total
+
+
+def _compute_rates(session: Session, step: StepTime, rates: AttainableRates, optimizer_bytes: int) -> Iterator[Rate]:
+    """Yield the rates of the passes, of the optimizer and of the copy to the device."""
+    groups, model, plan = step.list_groups(), session.plan.model, session.plan
+    passes_s = sum(groups.get(name, 0.0) for name in (phase.FORWARD, phase.BACKWARD, phase.PASSES))
+    if passes_s > 0:
+        flops = model.train_flops_factor * model.flops_per_example * plan.batch_size
+        yield Rate("forward and backward", flops / passes_s, rates.flops, "FLOP/s")
+    if groups.get(phase.OPTIMIZER, 0.0) > 0:
+        yield Rate("optimizer", optimizer_bytes / groups[phase.OPTIMIZER], rates.copy_bytes, "B/s")
+    if rates.transfer_bytes is not None and groups.get(phase.HOST_TO_DEVICE, 0.0) > 0:
+        shape = plan.data.spec.inputs.shape
+        size_bytes = plan.data.spec.inputs.bytes_per_value * plan.batch_size
+        for side in shape:
+            size_bytes *= side
+        yield Rate(phase.HOST_TO_DEVICE, size_bytes / groups[phase.HOST_TO_DEVICE], rates.transfer_bytes, "B/s")

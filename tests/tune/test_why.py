@@ -1,0 +1,189 @@
+"""`dnntrain why`: where the time of a step goes, and the name of its bottleneck."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dnntrain.choices.reg.label_smoothing import LabelSmoothing
+from dnntrain.cli.main import main
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
+from dnntrain.input.reader import Reader, Reply, Request
+from dnntrain.protocols import BuildContext, Hooks, StepInfo
+from dnntrain.report.load_run import read_run
+from dnntrain.report.step_time import render_step_time
+from dnntrain.run.session import Session, open_session
+from dnntrain.tune import phase_clock
+from dnntrain.tune.grades import SpeedGrade
+from dnntrain.tune.lines import Line
+from dnntrain.tune.phase_clock import PhaseClock
+from dnntrain.tune.probe import Probe, ProbeRequest, run_probe
+from dnntrain.tune.remedies import CALLBACKS, COMPUTE, DATA, SMALL_BATCH, list_remedies
+from dnntrain.tune.step_time import Rate, StepTime, measure_step_time
+from dnntrain.tune.why import TriedRemedy, WhyResult, name_bottleneck, select_best
+from dnntrain.tune.why_text import format_why
+from dnntrain.utils.world import World
+from tests.support.short_runs import trained
+
+#: Seconds of a planted delay: longer than all that a small step computes.
+DELAY_S = 0.05
+SMALL = (
+    "data=digits",
+    "model=mlp",
+    "train.max_examples=200",
+    "train.batch_size=32",
+    "precision=fp32",
+    "train.compile=off",
+)
+
+
+def open_small(*words: str) -> Session:
+    return open_session(decode_config(compose([*SMALL, *words])), World())
+
+
+def tried(kind: str, *ratio: float, verdict: str = "faster") -> TriedRemedy:
+    return TriedRemedy(kind, Probe((f"{kind}=1",), "bitwise", tuple(ratio) or None, verdict=verdict))  # type: ignore[arg-type]
+
+
+def test_time_counts_in_the_innermost_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(phase_clock.time, "perf_counter", lambda: now)
+    clock = PhaseClock(is_on=True)
+
+    @contextmanager
+    def lasting(name: str, seconds: float) -> Iterator[None]:
+        nonlocal now
+        with clock.mark(name):
+            now += seconds
+            yield
+
+    with lasting("optimizer", 1.0):
+        with lasting("forward", 2.0):
+            pass
+        with lasting("backward", 4.0), lasting("callbacks/reg.a", 8.0):
+            pass
+    clock.is_on = False
+    with lasting("forward", 100.0):
+        pass
+    assert dict(clock.seconds) == {"forward": 2.0, "backward": 4.0, "callbacks/reg.a": 8.0, "optimizer": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("phases", "remedies", "name"),
+    [
+        ({"data wait": 3.0, "forward": 2.0, "backward": 3.0}, (), DATA),
+        ({"host to device": 4.0, "forward": 2.0, "backward": 3.0}, (), DATA),
+        ({"callbacks/reg.a": 1.0, "callbacks/monitor.b": 1.0, "forward": 5.0}, (), CALLBACKS),
+        ({"forward": 5.0, "backward": 5.0}, (tried(SMALL_BATCH, 1.5, 1.3, 1.6),), SMALL_BATCH),
+        (
+            {"forward": 5.0, "backward": 5.0},
+            (tried(SMALL_BATCH, 1.1, 1.0, 1.2), tried(COMPUTE, 2.0, 1.9, 2.1)),
+            COMPUTE,
+        ),
+    ],
+)
+def test_the_bottleneck_is_named(phases: dict[str, float], remedies: tuple[TriedRemedy, ...], name: str) -> None:
+    assert name_bottleneck(StepTime(1.0, 32, phases), remedies) == name
+
+
+def test_the_best_three_remedies_come_first() -> None:
+    remedies = tuple(tried(str(number), 9.0 - number, 2.0, 9.0) for number in range(4))
+    step = StepTime(0.01, 32, {"forward": 0.004, "callbacks/reg.a": 0.005, "gaps": 0.001})
+    failed = tried("memory", verdict="cannot run: no room")
+    result = WhyResult(step, (Rate("optimizer", 1e9, 4e9, "B/s"),), CALLBACKS, (*remedies, failed), ("late=1",), 1.0)
+    assert [item.kind for item in select_best(result)] == ["0", "1", "2"]
+    lines = list(format_why(result))
+    assert lines[0] == "a step takes 10 ms: 32 examples, 3,200 examples/s"
+    assert "bottleneck  callbacks: a method's own code takes a large part of the step (reg.a)" in lines
+    assert "  9.00 × (2.00 to 9.00)  0=1  the same numbers" in lines
+    assert "  not better: memory=1 (cannot run: no room)" in lines
+    assert any(line.startswith("optimizer: 1.00 GB/s of 4.00 GB/s") for line in lines)
+
+
+def test_words_replace_overrides_of_their_keys_and_of_a_removed_choice() -> None:
+    line = Line(("train.batch_size=4", "+reg=[sam]", "reg.sam.rho=0.1", "model=mlp"))
+    assert line.list_words(("train.batch_size=16",)) == [
+        "+reg=[sam]",
+        "reg.sam.rho=0.1",
+        "model=mlp",
+        "train.batch_size=16",
+    ]
+    assert line.list_words(("reg=[]",), without="reg.sam") == ["train.batch_size=4", "model=mlp", "reg=[]"]
+    assert Line.from_json(line.as_json()) == line
+
+
+def plant_slow_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Reader.__getitem__
+
+    def read_slowly(self: Reader, request: Request) -> Reply:
+        time.sleep(DELAY_S)
+        return read(self, request)
+
+    monkeypatch.setattr(Reader, "__getitem__", read_slowly)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_slow_data_set_is_named(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_slow_reader(monkeypatch)
+    session = open_small("data.pipeline=streaming", f"data.num_workers={workers}")
+    step, _ = measure_step_time(session, 0.2)
+    assert name_bottleneck(step, ()) == DATA
+    words = [remedy.words[0] for remedy in list_remedies(session, step) if remedy.kind == DATA]
+    assert words[0] == "data.pipeline=resident"
+    assert words[1].startswith("data.num_workers=")
+
+
+@pytest.mark.slow
+def test_a_sleep_in_a_callback_is_named_with_its_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(step_info: StepInfo) -> None:
+        time.sleep(DELAY_S)
+
+    def build(self: LabelSmoothing, context: BuildContext) -> Hooks:
+        return Hooks(after_step_hooks=(sleep,))
+
+    monkeypatch.setattr(LabelSmoothing, "build", build)
+    session = open_small("reg=[label_smoothing]")
+    step, rates = measure_step_time(session, 0.2)
+    assert name_bottleneck(step, ()) == CALLBACKS
+    assert "callbacks/reg.label_smoothing" in step.phases
+    assert {"data wait", "forward", "backward", "optimizer", "gaps"} <= set(step.phases)
+    assert [rate.name for rate in rates] == ["forward and backward", "optimizer"]
+    (remedy,) = [remedy for remedy in list_remedies(session, step) if remedy.kind == CALLBACKS]
+    assert remedy.words == ("reg=[]",)
+    assert remedy.without == "reg.label_smoothing"
+
+
+@pytest.mark.slow
+def test_a_small_batch_is_named_from_a_probe() -> None:
+    line = Line((*SMALL, "train.batch_size=2", "reg=[label_smoothing]"))
+    line = Line(tuple(word for word in line.overrides if word != "train.batch_size=32"))
+    words = ("train.batch_size=64",)
+    probe = run_probe(ProbeRequest(line, (), words, SpeedGrade.STATISTICAL, keeps_callbacks=True), 3.0, None)
+    assert probe.verdict == "faster"
+    step = StepTime(0.01, 2, {"forward": 0.004, "backward": 0.006})
+    assert name_bottleneck(step, [TriedRemedy(SMALL_BATCH, probe)]) == SMALL_BATCH
+
+
+@pytest.mark.slow
+def test_the_result_for_a_run_is_kept_and_in_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(tmp_path / "run", "train.duration=1ep", "model=mlp")
+    assert main(["why", str(tmp_path / "run"), "--budget", "0.1", "--json", "-q"]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "run" / "why.json").read_text()) == result
+    assert result["untried"]
+    section = render_step_time(read_run(tmp_path / "run"))
+    assert "Time of a step" in section
+    assert "backward" in section
+
+
+def test_several_processes_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["why", "parallel=ddp", "launch.nproc=2", "-q"]) == 2
+    assert "measures one process" in capsys.readouterr().err
