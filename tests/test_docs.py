@@ -26,7 +26,7 @@ import torch
 from short_runs import environment
 
 import dnntrain
-from dnntrain.checkpoint.checkpoint import SCHEMA_VERSION
+from dnntrain.checkpoint.checkpoint_format import SCHEMA_VERSION
 from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.main import main
 from dnntrain.cli.parser import parse_arguments

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.checkpoint.checkpoint import get_step, list_checkpoints
+from dnntrain.checkpoint.checkpoint_folder import get_step, list_checkpoints
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.config.yaml_io import iterate_leaves
 from dnntrain.training.metrics_writer import read_rows

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dnntrain.checkpoint.checkpoint import Digests, read_checkpoint
+from dnntrain.checkpoint.checkpoint import read_checkpoint
+from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.config.decode import compute_digest
 from dnntrain.config.run_config import RunConfig
 from dnntrain.protocols import Batch, StepBatch, TrainerHandles
@@ -18,7 +19,8 @@ from dnntrain.training.loop import Batches, iterate_steps
 from dnntrain.training.restore import restore_trainer
 from dnntrain.training.scheduled_values import get_learning_rate
 from dnntrain.training.step_guards import RollbackRequest
-from dnntrain.training.trainer import Trainer, TrainerOutputs, build_trainer
+from dnntrain.training.trainer import Trainer, build_trainer
+from dnntrain.training.trainer_parts import TrainerOutputs
 from dnntrain.utils.hardware import use_threads
 from dnntrain.utils.world import World
 

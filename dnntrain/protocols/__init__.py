@@ -26,21 +26,19 @@ from dnntrain.protocols.groups import (
     AugmentChoice,
     AverageChoice,
     DataChoice,
-    DeviceDemand,
     DistillChoice,
-    LaunchChoice,
     ModelChoice,
     MonitorChoice,
-    NormChoice,
-    NormFacts,
-    OptimChoice,
-    ParallelChoice,
-    PrecisionChoice,
-    PrecisionPolicy,
     PruneChoice,
     QuantChoice,
     RegChoice,
-    SchedChoice,
+)
+from dnntrain.protocols.hardware_groups import (
+    DeviceDemand,
+    LaunchChoice,
+    ParallelChoice,
+    PrecisionChoice,
+    PrecisionPolicy,
     TrackChoice,
     Tracker,
 )
@@ -70,6 +68,8 @@ from dnntrain.protocols.hook_types import (
     WeightInit,
 )
 from dnntrain.protocols.hooks import Hooks
+from dnntrain.protocols.norm_group import NormChoice, NormFacts
+from dnntrain.protocols.optim_groups import OptimChoice, SchedChoice
 from dnntrain.protocols.step import (
     Batch,
     ComputeGradients,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dnntrain.errors import ConfigError
-from dnntrain.report import compare, sections
+from dnntrain.report import compare, facts, gallery, sections
 from dnntrain.report.exports import render_exports
 from dnntrain.report.html import escape_text
 from dnntrain.report.load_run import RunData, read_run
@@ -73,12 +73,12 @@ def render_run(run: RunData) -> bytes:
         "cards": sections.render_cards(run),
         "charts": sections.render_charts(run),
         "exports": render_exports(run),
-        "errors": sections.render_errors(run),
+        "errors": gallery.render_errors(run),
         "sensitivity": render_sensitivity(run),
         "step_time": render_step_time(run),
-        "gallery": sections.render_gallery(run),
-        "reproduce": sections.render_reproduction(run),
-        "facts": sections.render_facts(run),
+        "gallery": gallery.render_gallery(run),
+        "reproduce": facts.render_reproduction(run),
+        "facts": facts.render_facts(run),
         "footer": sections.render_footer(run),
     }
     page = render_page(run.name, list(parts.values()))

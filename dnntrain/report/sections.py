@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
-import struct
 from collections.abc import Mapping
 from typing import Any
 
 from dnntrain.protocols import LOSS, MetricInfo
-from dnntrain.report.confusion import get_class_names, read_confusion, render_mistakes
-from dnntrain.report.estimates import render_estimates
-from dnntrain.report.figures_table import render_figures
-from dnntrain.report.format import format_metric, format_percent, format_short
-from dnntrain.report.html import escape_text, isolate_text, render_details, render_pairs, render_section
+from dnntrain.report.facts import (
+    _format_flops,
+    _format_length,
+    _format_megabytes,
+    _format_memory_estimate,
+    _format_parameters,
+    _format_speed,
+    _format_step_ms,
+    to_mapping,
+)
+from dnntrain.report.format import format_metric, format_short
+from dnntrain.report.html import escape_text, isolate_text, render_section
 from dnntrain.report.load_run import RunData, parse_number
 from dnntrain.report.svg_chart import Curve, Mark, draw_chart, make_curve
-from dnntrain.utils.units import format_bytes, format_count, format_seconds, pluralize
-
-_MAX_PICTURES = 48
-_MAX_PICTURE_BYTES = 24 * 2**10
-_MAX_TOTAL_PICTURE_BYTES = 300 * 2**10
-_MAX_CONFIG_ROWS = 500
+from dnntrain.utils.units import format_seconds
 
 #: Columns that are set, not measured: drawn without smoothing.
 _SETTINGS = ("lr", "batch_size", "momentum", "weight_decay", "drop_rate")
@@ -46,7 +45,7 @@ def render_heading(run: RunData) -> str:
 
 def _describe_run(run: RunData) -> str:
     plan = run.plan
-    model, data, precision = (_to_mapping(plan.get(name)) for name in ("model", "data", "precision"))
+    model, data, precision = (to_mapping(plan.get(name)) for name in ("model", "data", "precision"))
     device, ranks = plan.get("device"), parse_number(plan.get("ranks"))
     facts = [
         model.get("name") if model else plan.get("model"),
@@ -104,7 +103,7 @@ def get_best_value(run: RunData) -> tuple[MetricInfo, float, float]:
 
 def _format_batch_size(plan: Mapping[str, Any]) -> str | None:
     """Return `batch 128`, or `batch 128 to 512` if the size is scheduled."""
-    changes = _to_mapping(plan.get("timetable")).get("changes")
+    changes = to_mapping(plan.get("timetable")).get("changes")
     if isinstance(changes, list) and len(changes) > 1:
         sizes = [parse_number(change[-1]) for change in changes if isinstance(change, list) and change]
         return f"batch {min(sizes):.0f} to {max(sizes):.0f}"
@@ -204,96 +203,6 @@ def _render_events(run: RunData) -> str:
     return f'<h2>Decisions</h2><ol class="events">{items}</ol>'
 
 
-def render_errors(run: RunData) -> str:
-    """Return the confusion matrix and its derived panels, or estimates beside their targets."""
-    if estimates := render_estimates(run.evaluation):
-        return render_section("Errors on the test split", estimates)
-    matrix_and_names = read_confusion(run.evaluation)
-    mistakes = render_mistakes(*matrix_and_names) if matrix_and_names else ""
-    return render_section("Mistakes on the test split", mistakes + render_figures(run.evaluation))
-
-
-def render_gallery(run: RunData) -> str:
-    """Return the most wrong examples as pictures."""
-    wrong = run.evaluation.get("wrong")
-    if not isinstance(wrong, list):
-        return ""
-    confusion = run.evaluation.get("confusion")
-    names = get_class_names(run.evaluation, len(confusion) if isinstance(confusion, list) else 0)
-    figures, bytes_left = [], _MAX_TOTAL_PICTURE_BYTES
-    for sample in wrong[:_MAX_PICTURES]:
-        if (
-            not isinstance(sample, dict)
-            or (data := validate_picture(sample.get("image"))) is None
-            or len(data) > bytes_left
-        ):
-            continue
-        bytes_left -= len(data)
-        label, predicted = _get_class_name(sample.get("label"), names), _get_class_name(sample.get("predicted"), names)
-        probability, name = parse_number(sample.get("probability")), sample.get("name", "")
-        alt = f"{name}: the true class is {label}, predicted {predicted}"
-        figures.append(
-            f'<figure><img alt="{escape_text(alt)}" src="data:image/png;base64,{data}"><figcaption>'
-            f"<b>{isolate_text(label, 40)}</b> → <s>{isolate_text(predicted, 40)}</s>"
-            f"<small>{format_percent(probability)} "
-            f"sure</small><small>{isolate_text(name, 60)}</small></figcaption></figure>"
-        )
-    body = (
-        '<p class="note" style="margin:0 0 12px">Of the test split: true class → predicted class, the surest first.</p>'
-    )
-    return render_section("Most wrong", f'{body}<div class="gallery">{"".join(figures)}</div>') if figures else ""
-
-
-def validate_picture(data: object) -> str | None:
-    """Return `data` if it is a small PNG in base64, else None."""
-    if not isinstance(data, str) or len(data) > _MAX_PICTURE_BYTES:
-        return None
-    try:
-        raw = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    if raw[:8] != b"\x89PNG\r\n\x1a\n" or raw[12:16] != b"IHDR" or len(raw) < 33:
-        return None
-    width, height = struct.unpack(">II", raw[16:24])
-    return base64.b64encode(raw).decode("ascii") if 0 < width <= 256 and 0 < height <= 256 else None
-
-
-def _get_class_name(value: object, names: list[str]) -> str:
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else str(value)[:40]
-
-
-def render_reproduction(run: RunData) -> str:
-    """Return the command that trains this again, and the code version."""
-    git = _to_mapping(run.environment.get("git"))
-    commit = git.get("commit")
-    # In the same run directory, a finished run would only be reported as done.
-    overrides = [item for item in run.overrides if not item.lstrip("'\"").startswith(("run_dir=", "resume="))]
-    lines = [" ".join(("dnntrain train", *overrides))]
-    if isinstance(commit, str) and commit.isalnum():
-        lines.insert(0, f"git checkout {commit}")
-    dirty = '<p class="note">The code had changes that are not in this commit.</p>' if git.get("dirty") is True else ""
-    if not run.overrides and not run.config:
-        return ""
-    return render_section("Reproduce", f"<pre><code>{escape_text(chr(10).join(lines), 4000)}</code></pre>{dirty}")
-
-
-def render_facts(run: RunData) -> str:
-    """Return plan, configuration and environment, folded."""
-    config = run.config[:_MAX_CONFIG_ROWS]
-    hidden_count = len(run.config) - len(config)
-    caption = "The resolved configuration" + (f"; {hidden_count} more keys are in config.yaml" if hidden_count else "")
-    notes = run.plan.get("notes")
-    note_items = "".join(f"<li>{escape_text(note)}</li>" for note in notes[:30]) if isinstance(notes, list) else ""
-    plan = render_pairs(_flatten_rows(run.plan, skip=("notes",)), "The plan of the run")
-    body = render_details(f"Configuration ({len(run.config)} keys)", render_pairs(config, caption) if config else "")
-    body += render_details(
-        "Plan", plan + (f'<ul class="events">{note_items}</ul>' if note_items else "") if run.plan else ""
-    )
-    body += render_details("Environment", render_pairs(_flatten_rows(run.environment), "The environment of the run"))
-    body += render_details("Result", render_pairs(_flatten_rows(run.result), "result.json"))
-    return render_section("Details", body)
-
-
 def render_footer(*runs: RunData) -> str:
     """Return the source of the report, and the skipped content."""
     lines = []
@@ -301,27 +210,6 @@ def render_footer(*runs: RunData) -> str:
         source = f"{run.rows:,} rows of metrics · {isolate_text(run.path, 300)}"
         lines.append(f"<p>{'<br>'.join((source, *map(escape_text, run.notes)))}</p>")
     return f"<footer>{''.join(lines)}</footer>"
-
-
-def _flatten_rows(
-    value: Mapping[str, Any], skip: tuple[str, ...] = (), prefix: str = "", depth: int = 0
-) -> list[tuple[str, str]]:
-    """Return a nested object as (dotted name, text) rows, 200 at most."""
-    rows: list[tuple[str, str]] = []
-    for name, item in list(value.items())[:200]:
-        if name in skip:
-            continue
-        if isinstance(item, dict) and depth < 4:
-            rows += _flatten_rows(item, (), f"{prefix}{name}.", depth + 1)
-        elif isinstance(item, list):
-            rows.append((f"{prefix}{name}", " ".join(str(entry)[:80] for entry in item[:60])))
-        else:
-            rows.append((f"{prefix}{name}", str(item)))
-    return rows[:200]
-
-
-def _to_mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _make_test_note(run: RunData) -> str:
@@ -333,46 +221,3 @@ def _make_test_note(run: RunData) -> str:
 def _format_duration(value: Any) -> str:
     seconds = parse_number(value)
     return format_seconds(seconds) if math.isfinite(seconds) and seconds >= 0 else ""
-
-
-def _format_length(run: RunData) -> str:
-    steps, epochs = parse_number(run.result.get("steps")), parse_number(run.result.get("epochs"))
-    parts = [
-        pluralize(f"{steps:,.0f}", "step") if steps >= 0 else "",
-        pluralize(f"{epochs:.4g}", "epoch") if epochs >= 0 else "",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _format_speed(value: Any) -> str:
-    rate = parse_number(value)
-    return f"{rate:,.0f}" if 0 < rate < 1e15 else ""
-
-
-def _format_step_ms(result: Mapping[str, Any]) -> str:
-    step_ms = parse_number(result.get("step_ms"))
-    return f"{step_ms:.3g} ms a step" if step_ms > 0 else ""
-
-
-def _format_megabytes(value: Any) -> str:
-    size = parse_number(value)
-    return format_bytes(size * 2**20) if 0 < size < 1e12 else ""
-
-
-def _format_memory_estimate(run: RunData) -> str:
-    estimate = parse_number(run.result.get("estimated_memory_mb"))
-    return f"planned {format_bytes(estimate * 2**20)}" if 0 < estimate < 1e12 else ""
-
-
-def _format_parameters(run: RunData) -> str:
-    model = _to_mapping(run.plan.get("model"))
-    counts = [
-        parse_number(value)
-        for value in (run.result.get("parameters"), model.get("parameters"), run.plan.get("parameters"))
-    ]
-    return next((format_count(count) for count in counts if 0 < count < 1e18), "")
-
-
-def _format_flops(run: RunData) -> str:
-    flops = parse_number(_to_mapping(run.plan.get("model")).get("flops_per_example", run.plan.get("flops_per_example")))
-    return f"{format_count(flops)}FLOPs per example" if 0 < flops < 1e18 else ""

@@ -105,13 +105,13 @@ class RunDirectory:
 
         For a run that begins from step 0 in the folder of another one.
         """
-        from dnntrain.checkpoint.checkpoint import remove_checkpoints
+        from dnntrain.checkpoint.checkpoint_folder import remove_checkpoints
 
         remove_checkpoints(self.checkpoints)
 
     def remove_later_checkpoints(self, step: int) -> None:
         """Remove the checkpoints of later steps than `step`."""
-        from dnntrain.checkpoint.checkpoint import truncate_checkpoints
+        from dnntrain.checkpoint.checkpoint_folder import truncate_checkpoints
 
         truncate_checkpoints(self.checkpoints, step)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dnntrain.checkpoint.checkpoint import get_step, list_checkpoints, read_pointer
+from dnntrain.checkpoint.checkpoint_folder import get_step, list_checkpoints, read_pointer
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import CheckpointError
 from dnntrain.planning.batch_size import EarlierBatches, is_batch_size_scheduled

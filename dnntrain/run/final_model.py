@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.checkpoint import Checkpoint, read_checkpoint, read_pointer
+from dnntrain.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from dnntrain.checkpoint.checkpoint_folder import read_pointer
 from dnntrain.checkpoint.digests import compute_tensors_digest
 from dnntrain.checkpoint.portable_model import save_model
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState
@@ -24,12 +25,12 @@ from dnntrain.errors import CheckpointError
 from dnntrain.nn.feature_capture import add_adapters, remove_adapters
 from dnntrain.protocols import Batch, BatchStage, Hooks, SingleProcess, Stateful, TrainerHandles
 from dnntrain.run.session import Session, drop_init_weights
+from dnntrain.training.build_model import build_filled_model
 from dnntrain.training.components import bind_hooks
 from dnntrain.training.data import build_training_pipeline, iterate_training_batches
 from dnntrain.training.loss import build_objective
 from dnntrain.training.restore import split_states
 from dnntrain.training.setup import RunSetup
-from dnntrain.training.trainer import build_filled_model
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:

@@ -202,7 +202,7 @@ def _write_missing_result(path: Path, result: Mapping[str, Any], error: Dnntrain
 
 
 def _describe_last_checkpoint(path: Path) -> str:
-    from dnntrain.checkpoint.checkpoint import read_pointer
+    from dnntrain.checkpoint.checkpoint_folder import read_pointer
 
     last = read_pointer(path / "checkpoints", "LAST")
     return f"from {last}" if last else "from the start: nothing was saved yet"

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dnntrain.checkpoint.checkpoint import Digests
+from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.protocols import Hooks, LateCollectives
 from dnntrain.run.session import Session
 from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.loop import run_loop
 from dnntrain.training.setup import RunSetup
-from dnntrain.training.trainer import Trainer, TrainerOutputs, build_trainer
+from dnntrain.training.trainer import Trainer, build_trainer
+from dnntrain.training.trainer_parts import TrainerOutputs
 from dnntrain.utils.units import Duration
 
 #: Receives the name of a method and its hooks, and returns the hooks to use.

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from dnntrain.checkpoint import checkpoint
+from dnntrain.checkpoint.checkpoint_folder import (
+    mark_best,
+    prune_checkpoints,
+    remove_earlier_checkpoints,
+    truncate_checkpoints,
+)
+from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.gather import RankExchange
+from dnntrain.checkpoint.write_checkpoint import save_checkpoint
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
 from dnntrain.training.metrics_writer import Timer
@@ -24,7 +31,7 @@ class Checkpointer:
         self,
         folder: Path | None,
         states: Mapping[str, Stateful],
-        digests: checkpoint.Digests,
+        digests: Digests,
         *,
         keep: int,
         timer: Timer,
@@ -52,7 +59,7 @@ class Checkpointer:
         self._requested_step = step
         with self._timer:
             try:
-                checkpoint.save_checkpoint(self._folder, step, self._states, self._digests, self._ranks)
+                save_checkpoint(self._folder, step, self._states, self._digests, self._ranks)
             except OSError as error:
                 if self._warn is None:
                     raise CheckpointError(
@@ -63,14 +70,14 @@ class Checkpointer:
                 return
             self._saved_step = step
             if self._folder is not None:
-                checkpoint.prune_checkpoints(self._folder, self._keep, self._get_rollback_targets())
+                prune_checkpoints(self._folder, self._keep, self._get_rollback_targets())
 
     def replace_all(self, step: int) -> None:
         """Save the state after `step` steps, in place of one of that step, and remove all others."""
         self._requested_step = -1
         self(step)
         if self._folder is not None and self._saved_step == step:
-            checkpoint.remove_earlier_checkpoints(self._folder, step)
+            remove_earlier_checkpoints(self._folder, step)
 
     def rewind_to(self, step: int) -> None:
         """Continue from the checkpoint of `step`: later ones are obsolete, and may be saved again.
@@ -87,7 +94,7 @@ class Checkpointer:
             )
         self._requested_step = self._saved_step = -1
         if self._folder is not None:
-            checkpoint.truncate_checkpoints(self._folder, step)
+            truncate_checkpoints(self._folder, step)
 
     def save_best(self, step: int) -> None:
         """Save a checkpoint, and point BEST to it."""
@@ -102,4 +109,4 @@ class Checkpointer:
         if step is None:
             (self._folder / "BEST").unlink(missing_ok=True)
         elif (self._folder / f"step-{step}").is_dir():
-            checkpoint.mark_best(self._folder, step)
+            mark_best(self._folder, step)

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.checkpoint.checkpoint import Checkpoint, get_step, list_checkpoints, restore_states
+from dnntrain.checkpoint.checkpoint import Checkpoint, restore_states
+from dnntrain.checkpoint.checkpoint_folder import get_step, list_checkpoints
 from dnntrain.protocols import Hooks, ReplayedCallback, Stateful, StopTraining
 from dnntrain.training.metrics_writer import read_rows
 

@@ -55,7 +55,7 @@ def tune_on_ranks(
     make_config: Callable[[], RunConfig], world: World, target: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Run a search as one of several ranks, with the main rank's configuration."""
-    from dnntrain.run.rank_group import join_rank_group
+    from dnntrain.run.join_ranks import join_rank_group
     from dnntrain.run.session import open_session
 
     with join_rank_group(make_config, world) as (config, _):

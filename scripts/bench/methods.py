@@ -29,13 +29,14 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from dnntrain.bench.statistics import compute_ratio_interval  # noqa: E402
-from dnntrain.checkpoint.checkpoint import Digests  # noqa: E402
+from dnntrain.checkpoint.checkpoint_format import Digests  # noqa: E402
 from dnntrain.config.compose import compose  # noqa: E402
 from dnntrain.config.decode import decode_config  # noqa: E402
 from dnntrain.errors import ConfigError  # noqa: E402
 from dnntrain.run.session import open_session  # noqa: E402
 from dnntrain.training.loop import run_loop  # noqa: E402
-from dnntrain.training.trainer import Trainer, TrainerOutputs, build_trainer  # noqa: E402
+from dnntrain.training.trainer import Trainer, build_trainer  # noqa: E402
+from dnntrain.training.trainer_parts import TrainerOutputs  # noqa: E402
 from dnntrain.utils.world import World  # noqa: E402
 
 #: Overrides of each network, and the steps of a block: about as long on both.

@@ -14,14 +14,15 @@ import tempfile
 import time
 from dataclasses import replace
 
-from dnntrain.checkpoint.checkpoint import Digests
+from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.protocols import StepBatch
 from dnntrain.run.session import open_session
 from dnntrain.training.cadence import Cadence
 from dnntrain.training.loop import Loop, run_loop
-from dnntrain.training.trainer import TrainerOutputs, build_trainer
+from dnntrain.training.trainer import build_trainer
+from dnntrain.training.trainer_parts import TrainerOutputs
 from dnntrain.utils.world import World
 
 

@@ -15,8 +15,18 @@ import pytest
 import torch
 
 from dnntrain.checkpoint import checkpoint
-from dnntrain.checkpoint.checkpoint import Digests
+from dnntrain.checkpoint.checkpoint_folder import (
+    list_checkpoints,
+    mark_best,
+    prune_checkpoints,
+    read_pointer,
+    remove_checkpoints,
+    truncate_checkpoints,
+)
+from dnntrain.checkpoint.checkpoint_format import Digests, compute_manifest_digest
+from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState, RandomState
+from dnntrain.checkpoint.write_checkpoint import save_checkpoint
 from dnntrain.errors import CheckpointError
 
 DIGESTS = Digests("config", "data")
@@ -36,7 +46,7 @@ class Values:
 
 
 def save(folder: Path, step: int, **values: Any) -> Path:
-    return checkpoint.save_checkpoint(folder, step, {"own": Values(**values)}, DIGESTS)
+    return save_checkpoint(folder, step, {"own": Values(**values)}, DIGESTS)
 
 
 def test_tensors_and_values_come_back_bit_for_bit(tmp_path: Path) -> None:
@@ -94,7 +104,7 @@ def test_training_goes_on_bitwise_from_a_checkpoint(
 
     model, optimizers, states = build()
     train(model, optimizers, range(5))
-    path = checkpoint.save_checkpoint(tmp_path, 5, states, DIGESTS)
+    path = save_checkpoint(tmp_path, 5, states, DIGESTS)
     train(model, optimizers, range(5, 9))
     other, other_optimizers, other_states = build()
     checkpoint.restore_states(checkpoint.read_checkpoint(path), other_states)
@@ -160,8 +170,8 @@ def test_where_all_are_damaged_the_run_is_refused(tmp_path: Path) -> None:
 def test_the_last_one_from_before_a_stated_step_is_kept_besides_the_newest(tmp_path: Path) -> None:
     for step in (0, 10, 20, 30, 40):
         save(tmp_path, step, x=step)
-    checkpoint.prune_checkpoints(tmp_path, 1, keep_steps=(5, 25))
-    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-40", "step-20", "step-0"]
+    prune_checkpoints(tmp_path, 1, keep_steps=(5, 25))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-40", "step-20", "step-0"]
     found = checkpoint.read_newest_checkpoint(tmp_path, lambda text: None, max_step=25)
     assert found is not None
     assert found.step == 20
@@ -171,10 +181,10 @@ def test_the_last_one_from_before_a_stated_step_is_kept_besides_the_newest(tmp_p
 def test_later_checkpoints_are_removed_with_the_pointers_to_them(tmp_path: Path) -> None:
     for step in (5, 10, 15):
         save(tmp_path, step, x=step)
-    checkpoint.mark_best(tmp_path, 15)
-    checkpoint.truncate_checkpoints(tmp_path, 10)
-    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-10", "step-5"]
-    assert (checkpoint.read_pointer(tmp_path, "LAST"), (tmp_path / "BEST").exists()) == ("step-10", False)
+    mark_best(tmp_path, 15)
+    truncate_checkpoints(tmp_path, 10)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-10", "step-5"]
+    assert (read_pointer(tmp_path, "LAST"), (tmp_path / "BEST").exists()) == ("step-10", False)
 
 
 @pytest.mark.parametrize("pointer", ["../../etc", "/etc/passwd", "step-99", "", "step-1/../step-1", "\x00"])
@@ -202,7 +212,7 @@ def test_a_manifest_that_is_not_one_of_ours_is_refused(tmp_path: Path, change: d
     manifest = json.loads((path / "manifest.json").read_text())
     del manifest["sha256"]
     changed = {**manifest, **change}
-    (path / "manifest.json").write_text(json.dumps({**changed, "sha256": checkpoint._compute_manifest_digest(changed)}))
+    (path / "manifest.json").write_text(json.dumps({**changed, "sha256": compute_manifest_digest(changed)}))
     with pytest.raises(CheckpointError):
         checkpoint.read_checkpoint(path)
 
@@ -217,9 +227,9 @@ def test_pruning_keeps_the_newest_and_never_the_best_less(tmp_path: Path) -> Non
     for step in range(1, 7):
         save(tmp_path, step, x=step)
         if step == 2:
-            checkpoint.mark_best(tmp_path, 2)
-        checkpoint.prune_checkpoints(tmp_path, keep=2)
-    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-6", "step-5", "step-2"]
+            mark_best(tmp_path, 2)
+        prune_checkpoints(tmp_path, keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-6", "step-5", "step-2"]
 
 
 @pytest.mark.parametrize("call", range(1, 9))
@@ -254,15 +264,17 @@ def test_a_disk_that_fills_up_at_any_write_leaves_the_old_checkpoint(
 KILLED_SAVER = """
 import sys, torch
 from pathlib import Path
-from dnntrain.checkpoint import checkpoint
+from dnntrain.checkpoint.checkpoint_folder import prune_checkpoints
+from dnntrain.checkpoint.checkpoint_format import Digests
+from dnntrain.checkpoint.write_checkpoint import save_checkpoint
 class Own:
     def state_dict(self): return {"t": torch.full((200_000,), float(self.step)), "step": self.step}
     def load_state_dict(self, state): pass
 own = Own()
 own.step = 1
 while True:
-    checkpoint.save_checkpoint(Path(sys.argv[1]), own.step, {"own": own}, checkpoint.Digests("c", "d"))
-    checkpoint.prune_checkpoints(Path(sys.argv[1]), 2)
+    save_checkpoint(Path(sys.argv[1]), own.step, {"own": own}, Digests("c", "d"))
+    prune_checkpoints(Path(sys.argv[1]), 2)
     print(own.step, flush=True)
     own.step += 1
 """
@@ -287,7 +299,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path: Path)
 def test_clearing_removes_checkpoints_and_no_other_file(tmp_path: Path) -> None:
     save(tmp_path, 1, x=1)
     (tmp_path / "mine.pt").write_text("")
-    checkpoint.remove_checkpoints(tmp_path)
+    remove_checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
 
 
@@ -296,7 +308,7 @@ def test_a_manifest_cannot_name_a_file_outside_its_folder(tmp_path: Path) -> Non
     path = save(tmp_path, 1, x=1) / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["sha256"]
-    manifest["files"] = {"../outside": {"sha256": checkpoint.compute_bytes_digest(b""), "bytes": 0}}
-    path.write_text(json.dumps({**manifest, "sha256": checkpoint._compute_manifest_digest(manifest)}))
+    manifest["files"] = {"../outside": {"sha256": compute_bytes_digest(b""), "bytes": 0}}
+    path.write_text(json.dumps({**manifest, "sha256": compute_manifest_digest(manifest)}))
     with pytest.raises(CheckpointError, match="must be a file in the checkpoint's folder"):
         checkpoint.read_checkpoint(path.parent)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from short_runs import trained
 
-from dnntrain.checkpoint.checkpoint import truncate_checkpoints
+from dnntrain.checkpoint.checkpoint_folder import truncate_checkpoints
 from dnntrain.cli.main import main
 from dnntrain.config.decode import decode_config
 from dnntrain.config.saved_config import read_saved_config

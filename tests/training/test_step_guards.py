@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.checkpoint import Digests
+from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.choices.monitor.non_finite import NonFinite, NonFiniteGuard
 from dnntrain.errors import CheckpointError
