@@ -34,6 +34,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
         "data.target=[small,round]",
         "data.target_type=labels",
     ),
+    "task=segmentation": ("data=scenes", "data.root=idx", "data.train_size=64", "data.test_size=16", "model=unet"),
+    "data=scenes": ("data.root=idx", "data.train_size=64", "data.test_size=16", "task=multilabel"),
+    "model=unet": ("data=scenes", "data.pictures=digits", "data.train_size=64", "task=segmentation"),
     "prune=nm24": ("model=mlp",),
     "prune=depth": ("model=resnet20", "model.width=4"),
     "experiment=finetune_folder": (

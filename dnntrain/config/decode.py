@@ -181,6 +181,7 @@ class _Decoder:
             values[group] = {key.partition(".")[2]: self._build_choice(key) for key in keys}
         if self.mistakes:
             raise ConfigError.from_mistakes(self.mistakes)
+        values["data"] = values["data"].choose_targets(values["task"].target_kind)
         return RunConfig(**values, resolved=self.to_container())
 
     def make_light_config(self) -> LightConfig:

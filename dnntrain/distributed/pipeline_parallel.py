@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 
+from dnntrain.distributed.loss_divisor import LossDivisor
 from dnntrain.distributed.mesh import Mesh
 from dnntrain.distributed.rng_replay import RngReplay
 from dnntrain.nn.partition import get_sections
@@ -113,8 +114,8 @@ class PipelineExecutor:
     """The executor of pipelines: runs micro-batches through the stages of all ranks.
 
     All micro-batches have one shape. Smaller ones are padded with zeros, whose outputs do not enter the
-    loss; missing ones are padding only. Losses are sums weighted with data ranks / `loss_weight`, as
-    in `SpmdExecutor`, and gradients are not divided by the number of micro-batches.
+    loss; missing ones are padding only. Losses are sums, multiplied by the factor of `divisor` as in
+    `SpmdExecutor`, and gradients are not divided by the number of micro-batches.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class PipelineExecutor:
         evaluation_size: int,
         input_shape: tuple[int, ...],
         output_shape: tuple[int, ...],
-        loss_weight: Callable[[int], int] = int,
+        divisor: LossDivisor,
         device: str,
         should_count: bool,
         replayable: bool = False,
@@ -138,13 +139,12 @@ class PipelineExecutor:
         self._objective = objective
         self._micro_batch_size, self._micro_batches = micro_batch_size, micro_batches
         self._input_shape, self._output_shape = input_shape, output_shape
-        self._loss_weight = loss_weight
+        self._divide = divisor
         self._device, self._counts = torch.device(device), should_count
-        self._ranks = mesh.degrees.data_ranks
         self._is_first, self._is_last = 0 in indices, (mesh.degrees.pp * len(indices) - 1) in indices
         self._padded: list[Batch] = []
         self._losses: dict[int, Tensor] = {}
-        self._weight = 1.0
+        self._weight = torch.ones((), device=device)
         self._random = RngReplay(device) if replayable else None
         self._evaluation_parts = mesh.degrees.pp
         self._evaluation_size = -(-evaluation_size // self._evaluation_parts)
@@ -168,8 +168,7 @@ class PipelineExecutor:
         if self._random is not None:
             self._random.begin_pass(replay)
         self._padded = [*batch.micro_batches]
-        loss_weight = self._loss_weight(batch.examples)
-        self._weight = self._ranks / loss_weight
+        self._weight, divisor = self._divide(batch)
         self._losses = {}
         count = self._micro_batches
         arguments = [
@@ -186,7 +185,7 @@ class PipelineExecutor:
         total = torch.zeros((), device=self._device)
         if self._counts:
             total = torch.stack([self._losses[micro_index] for micro_index in sorted(self._losses)]).sum()
-        return StepLoss(total, batch.examples, loss_weight)
+        return StepLoss(total, batch.examples, divisor)
 
     @torch.no_grad()
     def compute_outputs(self, batch: Batch) -> Tensor:

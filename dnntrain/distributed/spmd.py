@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from dnntrain.distributed.loss_divisor import FixedDivisor, LossDivisor
 from dnntrain.distributed.rng_replay import RngReplay
 from dnntrain.nn.placeholder_rows import fill_empty, ignore_rows
 from dnntrain.protocols import Batch, ModelOutputs, PhaseMarker, StepBatch, StepLoss
@@ -22,8 +23,7 @@ class SpmdExecutor:
     """Runs the forward and backward passes of one rank's share of a step.
 
     After a step, `.grad` has the gradient of the mean loss over the examples of all ranks. The backward
-    pass weights the summed losses of a micro-batch with ranks / `loss_weight(examples on all ranks)`,
-    because the wrapped module averages over the `ranks` that share a batch.
+    pass multiplies the summed losses of a micro-batch by the factor of `divisor`.
     """
 
     def __init__(
@@ -34,11 +34,10 @@ class SpmdExecutor:
         device: str,
         autocast: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
-        ranks: int = 1,
         empty_batch: Batch | None = None,
         replayable: bool = False,
         should_count: bool = True,
-        loss_weight: Callable[[int], int] = int,
+        divisor: LossDivisor | None = None,
         no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._model = model
@@ -46,11 +45,9 @@ class SpmdExecutor:
         self._device = device
         self._autocast = autocast
         self._scaler = scaler
-        self._ranks = ranks
         self._counts = should_count
-        self._loss_weight = loss_weight
+        self._divide = divisor or FixedDivisor(int, device)
         self._empty = empty_batch
-        self._weights: dict[int, Tensor] = {}
         self._forward = self._compute_loss if autocast is None else self._compute_autocast_loss
         self._propagate: Callable[[Tensor, Tensor], None] = _propagate_loss
         self._no_sync = no_sync
@@ -62,10 +59,7 @@ class SpmdExecutor:
         `replay` repeats the random numbers of the previous call (dropout).
         """
         micro_batches, examples, passes = batch
-        loss_weight = self._loss_weight(examples)
-        weight = self._weights.get(loss_weight)
-        if weight is None:
-            weight = self._weights[loss_weight] = torch.tensor(self._ranks / loss_weight, device=self._device)
+        weight, divisor = self._divide(batch)
         if self._scaler is not None:
             weight = self._scaler.scale(weight)
         if self._random is not None:
@@ -77,7 +71,7 @@ class SpmdExecutor:
         else:
             total = self._accumulate_gradients(micro_batches, weight)
         # Ranks with the same examples (tensor parallelism) must not count them twice.
-        return StepLoss(total if self._counts else torch.zeros_like(total), examples, loss_weight)
+        return StepLoss(total if self._counts else torch.zeros_like(total), examples, divisor)
 
     def mark_phases(self, mark: PhaseMarker) -> None:
         """Compute the forward and the backward pass within `mark(name)` from now on."""

@@ -14,7 +14,15 @@ from dnntrain.input.normalize import make_normalizer
 from dnntrain.input.resident import Gatherer, ResidentPipeline
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules
 from dnntrain.input.source import DataSet, Source
-from dnntrain.protocols import Batch, BatchTransform, DataChoice, ImageTransform, PhaseMarker, StepBatch
+from dnntrain.protocols import (
+    Batch,
+    BatchTransform,
+    DataChoice,
+    ImageTransform,
+    MaskTransform,
+    PhaseMarker,
+    StepBatch,
+)
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
@@ -65,6 +73,7 @@ def build_pipeline(
     channels_last: bool,
     transforms: Sequence[BatchTransform] = (),
     image_transforms: Sequence[ImageTransform] = (),
+    mask_transforms: Sequence[MaskTransform] = (),
     augmentation: Augmentation = NO_AUGMENTATION,
     augment_copies: int = 1,
     kept_block_size: int = 1,
@@ -74,7 +83,7 @@ def build_pipeline(
     """Build the pipeline of `options.pipeline` over `indices` of the training split.
 
     Args:
-        image_transforms: change the augmented bytes of an image.
+        image_transforms, mask_transforms: change the augmented bytes of an image, and its mask.
         transforms: change the batch, in the order of their stages.
         kept_block_size, joins_ranks: see `BatchSchedule`.
         timetable: batch size of each epoch; without it every epoch has batches of `batch_size`.
@@ -105,7 +114,10 @@ def build_pipeline(
     source = dataset.train
     if is_resident(options, source, device):
         return ResidentPipeline(
-            source, schedules, Gatherer(source, normalize, device, augmentation, image_transforms), transforms
+            source,
+            schedules,
+            Gatherer(source, normalize, device, augmentation, image_transforms, mask_transforms),
+            transforms,
         )
     from dnntrain.input.reader import Reader
     from dnntrain.input.streaming import StreamingPipeline
@@ -118,6 +130,7 @@ def build_pipeline(
         candidates=indices,
         training=True,
         image_transforms=tuple(image_transforms),
+        mask_transforms=tuple(mask_transforms),
     )
     return StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
 

@@ -11,11 +11,20 @@ import torch
 from torch import Tensor
 
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation, RowAugmenter
+from dnntrain.input.masks import MaskGatherer, MaskSource
 from dnntrain.input.normalize import Normalizer, RowNormalizer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules, PositionRange
 from dnntrain.input.source import Source, make_targets
 from dnntrain.input.unreadable import replace_unreadable
-from dnntrain.protocols import Batch, BatchStage, BatchTransform, ImageTransform, PhaseMarker, StepBatch
+from dnntrain.protocols import (
+    Batch,
+    BatchStage,
+    BatchTransform,
+    ImageTransform,
+    MaskTransform,
+    PhaseMarker,
+    StepBatch,
+)
 from dnntrain.utils.rng import Index, Key, make_rng_index
 
 #: Bytes of floats prepared at once. Larger blocks leave the cache of a CPU core, smaller ones cost
@@ -50,12 +59,15 @@ class Gatherer:
         device: str,
         augmentation: Augmentation = NO_AUGMENTATION,
         image_transforms: Sequence[ImageTransform] = (),
+        mask_transforms: Sequence[MaskTransform] = (),
     ) -> None:
         inputs = get_device_inputs(source, device)
         channels, height, width = inputs.shape[1:] if inputs.ndim == 4 else (0, 0, 0)
         # ArraySource keeps the channels of a pixel side by side, so that an image is one row of
         # bytes.
         self.rows = inputs.permute(0, 2, 3, 1).view(len(inputs), -1) if inputs.ndim == 4 else inputs
+        masks = source.get_resident_masks() if isinstance(source, MaskSource) else None
+        self.gather_masks = None if masks is None else MaskGatherer(masks, augmentation, mask_transforms, device)
         self.labels = make_targets(source.labels).to(device)
         self.normalize = normalize
         self.augment = RowAugmenter(augmentation, height, width, channels, device) if augmentation else None
@@ -78,7 +90,10 @@ class Gatherer:
         for transform in self.image_transforms:
             images = transform(rows.view(len(rows), *self._shape).permute(0, 3, 1, 2), rng_index, key)
             rows = images.permute(0, 2, 3, 1).reshape(len(index), -1)
-        return self.normalize(rows, self._buffers.get_floats(rows)), self.labels.index_select(0, device_index)
+        inputs = self.normalize(rows, self._buffers.get_floats(rows))
+        if self.gather_masks is not None:
+            return inputs, self.gather_masks(device_index, rng_index, key)
+        return inputs, self.labels.index_select(0, device_index)
 
 
 @dataclass

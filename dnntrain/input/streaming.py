@@ -144,9 +144,12 @@ class Receiver:
             self._source.failures.update(reply.failures)
             check_failure_limit(self._source.failures, len(self._source))
         rows = reply.rows if len(reply.rows) else reply.rows.new_empty(0, math.prod(self._normalize.shape))
+        targets = make_targets(self._source.labels[reply.examples]) if reply.masks is None else reply.masks
         with self._mark("host to device"):
             rows = rows.to(self._device, non_blocking=True)
-            targets = make_targets(self._source.labels[reply.examples]).to(self._device, non_blocking=True)
+            targets = targets.to(self._device, non_blocking=True)
+        if reply.masks is not None:
+            targets = targets.long()
         images = self._normalize(rows, torch.empty(rows.shape, dtype=torch.float32, device=self._device))
         return Batch(images, targets, reply.examples, reply.positions, reply.epoch, copy_index=reply.copies)
 

@@ -17,7 +17,8 @@ _HEAD_NAMES = ("head", "fc", "classifier", "heads")
 class ModelShape:
     """`num_classes` outputs for images of [channels, height, width], or for rows of `columns`.
 
-    A row counts as an image of 1×1 pixels with a channel for each column.
+    A row counts as an image of 1×1 pixels with a channel for each column. If `is_map`, each pixel of
+    an image has its outputs.
     """
 
     num_classes: int
@@ -25,17 +26,23 @@ class ModelShape:
     height: int = 1
     width: int = 1
     columns: tuple[Column, ...] = ()
+    is_map: bool = False
 
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> ModelShape:
         """Return the shape of a model for such inputs and outputs."""
         channels, height, width = (*spec.inputs.shape, 1, 1)[:3]
-        return cls(spec.output.size, channels, height, width, spec.inputs.columns)
+        return cls(spec.output.size, channels, height, width, spec.inputs.columns, len(spec.output.shape) == 3)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input: (channels, height, width), or (columns,)."""
         return (self.channels,) if self.columns else (self.channels, self.height, self.width)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the outputs for one input: (classes,), or (classes, height, width)."""
+        return (self.num_classes, self.height, self.width) if self.is_map else (self.num_classes,)
 
     @property
     def num_inputs(self) -> int:

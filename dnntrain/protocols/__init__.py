@@ -14,11 +14,13 @@ from __future__ import annotations
 from dnntrain.protocols.choice import Choice, Claim, Method, Refusal, Role, RunFacts
 from dnntrain.protocols.context import BuildContext, Collectives, LateCollectives, SingleProcess, TrainerHandles
 from dnntrain.protocols.data_spec import (
+    IGNORED,
     Column,
     ColumnKind,
     DataFeature,
     InputKind,
     InputSpec,
+    OutputKind,
     TargetKind,
     TargetSpec,
 )
@@ -54,6 +56,7 @@ from dnntrain.protocols.hook_types import (
     ImageTransform,
     LayoutRequirement,
     LossTerm,
+    MaskTransform,
     MemoryUse,
     MetricCallback,
     ModelStage,
@@ -66,6 +69,7 @@ from dnntrain.protocols.hook_types import (
     Stateful,
     StopTraining,
     WeightInit,
+    keep_masks,
 )
 from dnntrain.protocols.hooks import Hooks
 from dnntrain.protocols.norm_group import NormChoice, NormFacts
@@ -97,6 +101,7 @@ from dnntrain.protocols.task import (
 )
 
 __all__ = [
+    "IGNORED",
     "LOSS",
     "Action",
     "Adjustment",
@@ -131,6 +136,7 @@ __all__ = [
     "LaunchChoice",
     "LayoutRequirement",
     "LossTerm",
+    "MaskTransform",
     "MemoryUse",
     "Method",
     "Metric",
@@ -146,6 +152,7 @@ __all__ = [
     "NormFacts",
     "OptimChoice",
     "OptimizerStep",
+    "OutputKind",
     "OutputSpec",
     "ParallelChoice",
     "PhaseMarker",
@@ -184,4 +191,5 @@ __all__ = [
     "TrainerHandles",
     "WeightInit",
     "find_metric",
+    "keep_masks",
 ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+#: The value of a mask's pixel that does not count: in no loss and in no metric.
+IGNORED = 255
+
 
 class DataFeature(Enum):
     """A property of a data set that a method may list in `Method.needs`."""
@@ -25,11 +28,19 @@ class TargetKind(Enum):
     CLASS = "one class for each example"
     LABELS = "any number of labels for each example"
     NUMBERS = "one or several numbers for each example"
+    MASK = "one class for each pixel"
 
     @property
     def noun(self) -> str:
         """The noun for the names of such targets."""
-        return {TargetKind.CLASS: "class", TargetKind.LABELS: "label", TargetKind.NUMBERS: "target"}[self]
+        return {TargetKind.LABELS: "label", TargetKind.NUMBERS: "target"}.get(self, "class")
+
+
+class OutputKind(Enum):
+    """The form of a model's output, which a task needs and a model must support."""
+
+    VECTOR = "one row of outputs for each example"
+    MAP = "outputs for each pixel"
 
 
 class ColumnKind(Enum):

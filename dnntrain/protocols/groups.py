@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from dnntrain.protocols.choice import Choice, Claim, Method, Role
-from dnntrain.protocols.data_spec import DataFeature, InputKind
+from dnntrain.protocols.data_spec import DataFeature, InputKind, OutputKind, TargetKind
 from dnntrain.protocols.image_reading import ImageReading
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class DataChoice(Choice):
     def reading(self) -> ImageReading:
         return ImageReading()
 
+    def choose_targets(self, kind: TargetKind | None) -> Self:
+        """Return the data set with targets of the kind that the task needs, if it has several kinds."""
+        return self
+
     def without_download(self) -> Self:
         """Return the same data set, which is not downloaded if its files are missing."""
         return self
@@ -82,11 +86,13 @@ class ModelChoice(Choice):
     has_blocks        whether it has blocks that activation checkpointing can recompute, in the same way
     model_package     the package with the network that the option `name` names, if it is one
     input_kinds       kinds of inputs that it supports
+    output_kinds      forms of outputs that it supports
 
-    The last four are literals, because they are read before torch is imported.
+    The last five are literals, because they are read before torch is imported.
     """
 
     input_kinds: ClassVar[frozenset[InputKind]] = frozenset({InputKind.IMAGES})
+    output_kinds: ClassVar[frozenset[OutputKind]] = frozenset({OutputKind.VECTOR})
 
     dropout: float | None = None
     has_convolutions: ClassVar[bool | None] = None

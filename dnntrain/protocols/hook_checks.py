@@ -53,6 +53,7 @@ _ITEM_TYPES: Mapping[str, type] = {
 _FUNCTIONS: Mapping[str, Check | None] = {
     "weight_inits": None,
     "image_transforms": returns_image_bytes,
+    "mask_transforms": returns_image_bytes,
     "after_step_hooks": None,
     "metric_callbacks": returns((StopTraining, Adjustment, type(None)), "StopTraining, Adjustment or None"),
     "export_transforms": returns_module,

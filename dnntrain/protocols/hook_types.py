@@ -112,6 +112,17 @@ class BatchTransform:
 ImageTransform = Callable[["Tensor", Index, Key], "Tensor"]
 
 
+#: The same change of masks, uint8 [n, 1, height, width] with the class of each pixel: it moves pixels
+#: as the image transform does, with the same draws. Values are those of the nearest pixel, and 255
+#: outside the image.
+MaskTransform = Callable[["Tensor", Index, Key], "Tensor"]
+
+
+def keep_masks(masks: Tensor, rng_index: Index, key: Key) -> Tensor:
+    """Return the masks as they are: the MaskTransform of a change that moves no pixel."""
+    return masks
+
+
 @dataclass(frozen=True)
 class ReshapeInputs:
     """The network that is about to be cut, and training examples to judge its channels by.

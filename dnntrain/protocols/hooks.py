@@ -16,6 +16,7 @@ from dnntrain.protocols.hook_types import (
     GradientTransform,
     ImageTransform,
     LossTerm,
+    MaskTransform,
     MemoryUse,
     MetricCallback,
     ModelTransform,
@@ -114,6 +115,8 @@ class Hooks:
 
     `hook_types.py` documents the types of the other slots.
 
+    mask_transforms   for each of `image_transforms` the change of masks that belongs to it; without them
+                      the method does not support masks
     label_smoothing   probability mass that the loss spreads over all classes; one method may set it
     main_loss_weight  weight of the task's loss; the weights of several methods are multiplied
     crop_padding      width in pixels of a border of zeros, from which the image is cropped at random
@@ -134,6 +137,7 @@ class Hooks:
     model_transforms: tuple[ModelTransform, ...] = field(default=(), metadata=_BY_STAGE)
     weight_inits: tuple[WeightInit, ...] = field(default=(), metadata=_ALL)
     image_transforms: tuple[ImageTransform, ...] = field(default=(), metadata=_ALL)
+    mask_transforms: tuple[MaskTransform, ...] = field(default=(), metadata=_ALL)
     batch_transforms: tuple[BatchTransform, ...] = field(default=(), metadata=_BY_STAGE)
     loss_terms: tuple[LossTerm, ...] = field(default=(), metadata=_ALL)
     gradient_transforms: tuple[GradientTransform, ...] = field(default=(), metadata=_BY_STAGE)

@@ -19,8 +19,8 @@ class Batch:
 
     inputs      float [n, …], as the data set gives them: normalized images
                 [n, channels, height, width]
-    targets     [n, …], as the task needs them: int64 [n] class indices, or float [n, classes]
-                probabilities
+    targets     [n, …], as the task needs them: int64 [n] class indices, float [n, classes]
+                probabilities, or int64 [n, height, width] classes of pixels
     index       int64 [n], number of each example in its data set (numpy, on the host)
     position    int64 [n], position of each example in the global order of the epoch (numpy, on the
                 host)
@@ -90,12 +90,13 @@ class StepLoss(NamedTuple):
 
     total     sum of the losses of this rank's examples: a tensor on the device, not read by the host
     examples  number of examples on all ranks
-    weight    divisor of the sum of `total` over all ranks (see `Task.loss_weight`)
+    weight    divisor of the sum of `total` over all ranks (see `Task.loss_weight`); a tensor on the
+              device if it is counted
     """
 
     total: Tensor
     examples: int
-    weight: int
+    weight: int | Tensor
 
 
 class ComputeGradients(Protocol):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dnntrain.errors import ConfigError
 from dnntrain.protocols.choice import Choice
-from dnntrain.protocols.data_spec import InputSpec, TargetSpec
+from dnntrain.protocols.data_spec import InputSpec, OutputKind, TargetKind, TargetSpec
 from dnntrain.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class TaskFeature(Enum):
     CLASS_LOGITS = "outputs that are logits over classes"
     MIXABLE_TARGETS = "targets that can be mixed with the targets of another example"
     SMOOTHABLE_TARGETS = "targets that can be smoothed"
+    PASTABLE_TARGETS = "targets that can be mixed, or pasted with a part of the image"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class OutputSpec:
     """The form of the model's output for one example.
 
     names      names of the entries along the first axis
-    shape      shape without the batch axis: `(classes,)` for logits over classes
+    shape      shape without the batch axis: `(classes,)` for logits over classes, `(classes, height,
+               width)` for those of each pixel
     name       name of the output in exported files
     mean, std  for each entry of `names`: an exported model gives value * std + mean, in the units of the
                target; empty if it gives the values of the network
@@ -159,9 +161,15 @@ class Task(Choice, ABC):
     optional_metrics  metrics that `task.metrics=[NAME]` adds
     features   properties that methods may need
     agreement  phrase for `agrees`: "same class"
+    target_kind    kind of the targets, which data with several kinds give; None: the data decide
+    output_kind    form of the model's output
+    counts_targets  whether the divisor of the loss depends on the targets (see `count_targets`)
     """
 
     metric: str
+    target_kind: ClassVar[TargetKind | None] = None
+    output_kind: ClassVar[OutputKind] = OutputKind.VECTOR
+    counts_targets: ClassVar[bool] = False
     features: ClassVar[frozenset[TaskFeature]] = frozenset()
     optional_metrics: ClassVar[tuple[str, ...]] = ()
     agreement: ClassVar[str] = "same output"
@@ -212,11 +220,27 @@ class Task(Choice, ABC):
     def loss_weight(self, examples: int, spec: ModelSpec) -> int:
         """Return the divisor of the summed loss of all ranks and micro-batches.
 
-        By default it is `examples`. It must be known before the step, so that ranks need not
-        communicate. A task whose loss is a sum over pixels or tokens multiplies `examples` by their
-        number in an example of `spec`.
+        By default it is `examples` times `get_units`. It is known before the step, so that ranks
+        need not communicate. A task with `counts_targets` counts the targets of the step instead.
         """
-        return examples
+        return examples * self.get_units(spec)
+
+    def get_units(self, spec: ModelSpec) -> int:
+        """Return the terms in the loss of an example: 1, or its pixels or tokens.
+
+        Terms of methods have one value for each example, and are multiplied by this number.
+        """
+        return 1
+
+    def count_targets(self, batch: Batch, spec: ModelSpec) -> Tensor:
+        """Return the part of the divisor that `batch` gives, an int64 scalar.
+
+        By default it is that of `loss_weight`. A task with `counts_targets` returns the number of
+        targets that its loss counts, such as pixels; ranks sum it before each backward pass.
+        """
+        import torch
+
+        return torch.full((), self.loss_weight(len(batch), spec), dtype=torch.int64, device=batch.targets.device)
 
     def make_spec(self, inputs: InputSpec, targets: TargetSpec) -> ModelSpec:
         """Return the specification of a model for data of this form."""
@@ -231,6 +255,10 @@ class Task(Choice, ABC):
         """Reduce the outputs [n, …] of a batch to the values that `summarize` needs."""
         return outputs.float()
 
+    def predict_batch(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Reduce the outputs of `batch`; override it if the values need the targets."""
+        return self.predict(outputs)
+
     def summarize(
         self, predictions: Predictions, spec: ModelSpec, max_samples: int, describe: DescribeExample
     ) -> dict[str, Any]:
@@ -243,7 +271,7 @@ class Task(Choice, ABC):
 
         count, index = len(predictions.targets), predictions.index.numpy()
         batch = Batch(predictions.values, predictions.targets, index, index)
-        loss = float(self.loss_sum(predictions.values, batch)) / self.loss_weight(count, spec)
+        loss = float(self.loss_sum(predictions.values, batch)) / max(1, int(self.count_targets(batch, spec)))
         metrics = {
             metric.name: metric.value(metric.sums(predictions.values, batch).tolist())
             for metric in self.list_metrics(spec)

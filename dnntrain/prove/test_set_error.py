@@ -62,14 +62,20 @@ def _sum_by_example(
     """Return [n, width]; without a metric the loss and its weight."""
     if metric is None:
         loss = task.compute_losses(outputs, batch).double()
-        return torch.stack([loss, torch.full_like(loss, task.loss_weight(1, spec))], dim=1)
+        weights = [task.count_targets(_select_example(batch, row), spec).to(loss) for row in range(len(batch))]
+        return torch.stack([loss, torch.stack(weights)], dim=1)
     if isinstance(metric, RowMetric):
         return metric.rows(outputs, batch)
     rows = []
-    for row in (slice(number, number + 1) for number in range(len(batch))):
-        example = Batch(batch.inputs[row], batch.targets[row], batch.index[row], batch.position[row], batch.epoch)
-        rows.append(metric.sums(outputs[row], example))
+    for row in range(len(batch)):
+        rows.append(metric.sums(outputs[row : row + 1], _select_example(batch, row)))
     return torch.stack(rows)
+
+
+def _select_example(batch: Batch, number: int) -> Batch:
+    """Return the batch of one example."""
+    row = slice(number, number + 1)
+    return Batch(batch.inputs[row], batch.targets[row], batch.index[row], batch.position[row], batch.epoch)
 
 
 def estimate_test_set_error(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from dnntrain.distributed.loss_divisor import make_loss_divisor
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.nn.feature_capture import add_adapters
 from dnntrain.nn.freezing import freeze_model
@@ -99,11 +99,14 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
     hooks, plan = setup.hooks, setup.plan
     scaler = torch.amp.GradScaler(setup.device_type) if plan.precision.uses_loss_scale else None
     task = setup.config.task.fit(setup.data.spec, setup.data.dataset.train.labels[setup.data.train])
-    objective = build_objective(task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
+    spec = setup.data.spec
+    units = task.get_units(spec)
+    objective = build_objective(task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight, units)
+    divisor = make_loss_divisor(task, spec, setup.device, plan.degrees.data_ranks, setup.collectives)
     empty_batch = make_empty_batch(setup.data.dataset, setup.device, hooks)
     if plan.degrees.pp > 1:
         assert place.mesh is not None
-        pipeline_executor = make_pipeline_executor(setup, model.parallel, objective, place.mesh)
+        pipeline_executor = make_pipeline_executor(setup, model.parallel, objective, place.mesh, divisor)
         return ExecutorParts(pipeline_executor, pipeline_executor.compute_outputs, empty_batch, scaler)
     run_module = model.parallel.run_modules[0]
     executor = SpmdExecutor(
@@ -112,11 +115,10 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
         device=setup.device_type,
         autocast=setup.autocast,
         scaler=scaler,
-        ranks=plan.degrees.data_ranks,
+        divisor=divisor,
         empty_batch=empty_batch,
         replayable=hooks.optimizer_step is not None,
         should_count=place.coords.should_count,
-        loss_weight=partial(setup.config.task.loss_weight, spec=setup.data.spec),
         no_sync=make_no_sync_context(run_module, place.layout),
     )
     # DDP's own forward pass would wait for ranks that have fewer batches; with FSDP all ranks must

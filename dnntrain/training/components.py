@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dnntrain.choices.augment._mixing import join_mixers
@@ -13,7 +13,7 @@ from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.batch_size import with_schedule_length
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import epoch_fields
-from dnntrain.protocols import BuildContext, Collectives, Hooks, Method, TrainerHandles
+from dnntrain.protocols import BuildContext, Collectives, Hooks, Method, TargetKind, TrainerHandles
 from dnntrain.training.setup import build_unfilled_model
 from dnntrain.training.step_guards import add_recovery
 from dnntrain.utils.world import World
@@ -63,6 +63,8 @@ def build_hooks(
     methods = {name: choice for name, choice in named_choices.items() if isinstance(choice, Method)}
     hooks_by_method = {name: method.build(context) for name, method in methods.items()}
     hooks_by_method[f"optim={config.resolved['choices']['optim']}"] = config.optim.build_hooks(context)
+    if context.spec.targets.kind is TargetKind.MASK:
+        _check_masks(hooks_by_method)
     hooks_by_method = {name: change(name, hooks) for name, hooks in hooks_by_method.items()}
     try:
         hooks = Hooks.merge(hooks_by_method.values(), list(hooks_by_method))
@@ -71,6 +73,16 @@ def build_hooks(
     for method in methods.values():
         method.check_with(hooks)
     return add_recovery(replace(hooks, batch_transforms=join_mixers(hooks.batch_transforms)))
+
+
+def _check_masks(hooks_by_method: Mapping[str, Hooks]) -> None:
+    """Raise ConfigError for a method that changes images, and does not say how masks follow."""
+    for name, hooks in hooks_by_method.items():
+        if len(hooks.image_transforms) != len(hooks.mask_transforms):
+            raise ConfigError(
+                f"{name} does not support masks: it changes images, but fills no Hooks.mask_transforms",
+                f"leave {name} out, or fill mask_transforms (keep_masks if no pixel moves)",
+            )
 
 
 def bind_hooks(hooks: Hooks, handles: TrainerHandles) -> None:

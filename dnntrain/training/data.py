@@ -11,9 +11,10 @@ import torch
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.augment import Augmentation
 from dnntrain.input.joint import JointPipeline
+from dnntrain.input.masks import make_empty_targets
 from dnntrain.input.pipeline import InputPipeline, build_pipeline, read_evaluation_batches
 from dnntrain.input.prepared import PreparedData
-from dnntrain.input.source import DataSet, Source, make_targets
+from dnntrain.input.source import DataSet, Source
 from dnntrain.planning.parallelism import find_kept_block_size
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import Batch, BatchStage, Hooks
@@ -41,6 +42,7 @@ def build_training_pipeline(
         channels_last=plan.channels_last,
         transforms=[transform for transform in hooks.batch_transforms if not transform.is_joint],
         image_transforms=hooks.image_transforms,
+        mask_transforms=hooks.mask_transforms,
         augmentation=Augmentation(hooks.crop_padding, hooks.flip_probability),
         augment_copies=hooks.augment_copies,
         kept_block_size=find_kept_block_size(config),
@@ -74,7 +76,7 @@ def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
     """
     no_indices = np.empty(0, np.int64)
     inputs = torch.empty(0, *dataset.inputs.shape, device=device)
-    targets = make_targets(dataset.train.labels[:0]).to(device)
+    targets = make_empty_targets(dataset).to(device)
     batch = Batch(inputs, targets, no_indices, no_indices)
     for transform in hooks.batch_transforms:
         if transform.stage is BatchStage.TEACHER:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
 from dnntrain.distributed.collectives import join_process_group
+from dnntrain.distributed.loss_divisor import LossDivisor
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, ParallelizedModel, RankCoords
 from dnntrain.nn.feature_capture import FeatureCapture
 from dnntrain.planning.plan import Plan
@@ -71,7 +71,7 @@ def distribute_model(
 
 
 def make_pipeline_executor(
-    setup: RunSetup, parallel_model: ParallelizedModel, objective: Objective, mesh: Mesh
+    setup: RunSetup, parallel_model: ParallelizedModel, objective: Objective, mesh: Mesh, divisor: LossDivisor
 ) -> StepExecutor:
     """Build the executor of the pipeline's stages on this rank."""
     from dnntrain.distributed.pipeline_parallel import PipelineExecutor, autocast_forward
@@ -91,7 +91,7 @@ def make_pipeline_executor(
         evaluation_size=config.eval.batch_size,
         input_shape=spec.inputs.shape,
         output_shape=spec.output.shape,
-        loss_weight=partial(config.task.loss_weight, spec=spec),
+        divisor=divisor,
         device=setup.device,
         should_count=setup.coords.should_count,
         replayable=setup.hooks.optimizer_step is not None,

@@ -52,7 +52,7 @@ def evaluate(
         batch_count += 1
         outputs = compute_outputs(batch).float()
         loss = task.loss_sum(outputs, batch).double()
-        counts = [torch.full_like(loss, count) for count in (len(batch), task.loss_weight(len(batch), spec))]
+        counts = [torch.full_like(loss, len(batch)), task.count_targets(batch, spec).double()]
         metric_sums = [metric.sums(outputs, batch).double() for metric in metrics]
         for row_metric, collector in zip(row_metrics, rows, strict=True):
             collector.add(row_metric.rows(outputs, batch), batch)
@@ -107,7 +107,7 @@ def compute_predictions(
     was_training = model.training
     model.eval()
     rows = [
-        (task.predict(compute_outputs(batch)).cpu(), batch.targets.cpu(), torch.from_numpy(batch.index))
+        (task.predict_batch(compute_outputs(batch), batch).cpu(), batch.targets.cpu(), torch.from_numpy(batch.index))
         for batch in batches
     ]
     model.train(was_training)

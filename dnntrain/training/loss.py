@@ -15,11 +15,12 @@ Objective = Callable[[ModelOutputs, Batch], Tensor]
 
 
 def build_objective(
-    task: Task, label_smoothing: float, terms: Sequence[LossTerm], main_loss_weight: float = 1.0
+    task: Task, label_smoothing: float, terms: Sequence[LossTerm], main_loss_weight: float = 1.0, units: int = 1
 ) -> Objective:
     """Return `(outputs, batch) → scalar sum of losses`.
 
-    It is the task's loss times `main_loss_weight`, plus the weighted `terms`.
+    It is the task's loss times `main_loss_weight`, plus the weighted `terms`, each times `units`
+    (see `Task.get_units`).
     """
 
     def compute_task_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
@@ -33,7 +34,7 @@ def build_objective(
         if main_loss_weight != 1.0:
             total = main_loss_weight * total
         for term in terms:
-            total = total + term.weight * term.apply(outputs, batch).sum()
+            total = total + units * term.weight * term.apply(outputs, batch).sum()
         return total
 
     return compute_total_loss

@@ -53,7 +53,7 @@ class Metrics:
         self._file_digest = hashlib.sha256()
         self._totals: list[Tensor] = []
         self._counts: list[int] = []
-        self._weights: list[int] = []
+        self._weights: list[int | Tensor] = []
         self._step_values: dict[str, Tensor] = {}
         self._sum, self._weight = 0.0, 0
         self._examples = 0
@@ -156,7 +156,7 @@ class Metrics:
                     "lower optim.lr, add a warm-up (sched.warmup=5%) or +reg=[grad_clip]",
                 )
             self._sum += total
-        self._weight += sum(self._weights)
+        self._weight += sum(map(int, self._weights))
         self._examples += sum(self._counts)
         self._totals.clear()
         self._counts.clear()

@@ -283,7 +283,7 @@ class GuardRunner:
             return math.nan, math.nan, totals
         *sums, total, broken_ranks = totals
         assert self._loss is not None
-        return total / self._loss.weight, math.inf if broken_ranks else float(norm), sums
+        return total / int(self._loss.weight), math.inf if broken_ranks else float(norm), sums
 
 
 class _TimedBatches:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dnntrain.choices.norm.ghost import Ghost
 from dnntrain.choices.norm.sync import Sync, normalize_over_ranks
+from dnntrain.distributed.loss_divisor import FixedDivisor
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.nn.placeholder_rows import fill_empty, ignore_rows
 from dnntrain.protocols import Batch, ModelOutputs, SingleProcess, StepBatch
@@ -55,7 +56,7 @@ def test_an_idle_rank_has_zero_gradients_and_keeps_its_statistics() -> None:
     model = Flat()
     before = copy.deepcopy(dict(model.named_buffers()))
     empty = make_batch(torch.empty(0, 1, 2, 2))
-    executor = SpmdExecutor(model, sum_outputs, device="cpu", ranks=2, empty_batch=empty)
+    executor = SpmdExecutor(model, sum_outputs, device="cpu", divisor=FixedDivisor(int, "cpu", 2), empty_batch=empty)
     loss = executor.compute_gradients(StepBatch([], 3, 1))
     assert float(loss.total) == 0
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dnntrain.errors import ConfigError
+from dnntrain.protocols import IGNORED
 from dnntrain.utils.rng import Index, Key
+
+#: The operations that move pixels.
+_MOVING_NAMES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 
 #: Number of magnitudes of an operation, evenly spaced from the weakest to the strongest.
 BINS = 31
@@ -83,6 +87,18 @@ class AugmentPolicy:
         for operation_indices, bins, is_negated in self.draw_choices(number, key):
             images = apply_operations(images, self.operations, operation_indices, bins, is_negated)
         return images
+
+    def move_masks(self, masks: Tensor, number: Index, key: Key) -> Tensor:
+        """Move the pixels of masks, uint8 [n, 1, h, w], as those of the images; 255 outside of the image."""
+        operations = tuple(
+            operation if operation.name in _MOVING_NAMES else ImageOperation("Identity")
+            for operation in self.operations
+        )
+        # The operations fill with zeros, which are the complement of 255.
+        complements = IGNORED - masks
+        for operation_indices, bins, is_negated in self.draw_choices(number, key):
+            complements = apply_operations(complements, operations, operation_indices, bins, is_negated)
+        return IGNORED - complements
 
     def draw_choices(self, number: Index, key: Key) -> list[tuple[Index, Index, NDArray[np.bool_]]]:
         """Return (operation index, magnitude bin, is it negated), each [n], for each turn."""

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dnntrain.protocols import IGNORED
+
 Maps = NDArray[np.float64]
 
 
@@ -19,12 +21,7 @@ def warp_images(images: Tensor, maps: Maps) -> Tensor:
     elementwise.
     """
     count, channels, height, width = images.shape
-    matrices = torch.from_numpy(maps.astype(np.float32)).to(images.device)
-    entries = [[matrices[:, row, column].view(-1, 1, 1) for column in range(3)] for row in range(3)]
-    x = (torch.arange(width, device=images.device, dtype=torch.float32) - (width - 1) / 2).view(1, 1, -1)
-    y = (torch.arange(height, device=images.device, dtype=torch.float32) - (height - 1) / 2).view(1, -1, 1)
-    across, down, depth = (a * x + b * y + c for a, b, c in entries)
-    source_x, source_y = across / depth + (width - 1) / 2, down / depth + (height - 1) / 2
+    source_x, source_y, depth = _find_places(images, maps)
     left, top = source_x.floor(), source_y.floor()
     share_x, share_y = source_x - left, source_y - top
     flat = images.reshape(count, channels, -1)
@@ -38,6 +35,31 @@ def warp_images(images: Tensor, maps: Maps) -> Tensor:
             values = flat.gather(2, index).view(count, channels, height, width)
             result += values * (weight_y * weight_x * is_inside).unsqueeze(1)
     return result.round().clamp(0, 255).to(torch.uint8)
+
+
+def warp_masks(masks: Tensor, maps: Maps) -> Tensor:
+    """Return `masks`, uint8 [n, 1, h, w], after the maps of `warp_images`: the nearest pixel, 255 outside."""
+    count, channels, height, width = masks.shape
+    source_x, source_y, depth = _find_places(masks, maps)
+    column, row = (source_x + 0.5).floor(), (source_y + 0.5).floor()
+    is_inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (depth > 0)
+    place = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long().view(count, 1, -1)
+    values = masks.reshape(count, channels, -1).gather(2, place.expand(-1, channels, -1))
+    return values.view(masks.shape).masked_fill(~is_inside.unsqueeze(1), IGNORED)
+
+
+def _find_places(images: Tensor, maps: Maps) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the column and row [n, h, w] in an image that each pixel of the result shows, and its depth.
+
+    The point is in front of the viewer if the depth is positive.
+    """
+    height, width = images.shape[2:]
+    matrices = torch.from_numpy(maps.astype(np.float32)).to(images.device)
+    entries = [[matrices[:, row, column].view(-1, 1, 1) for column in range(3)] for row in range(3)]
+    x = (torch.arange(width, device=images.device, dtype=torch.float32) - (width - 1) / 2).view(1, 1, -1)
+    y = (torch.arange(height, device=images.device, dtype=torch.float32) - (height - 1) / 2).view(1, -1, 1)
+    across, down, depth = (a * x + b * y + c for a, b, c in entries)
+    return across / depth + (width - 1) / 2, down / depth + (height - 1) / 2, depth
 
 
 def make_rotations(degrees: NDArray[np.float64]) -> Maps:

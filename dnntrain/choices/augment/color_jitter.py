@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dnntrain.choices.augment._image_ops import check_channels
 from dnntrain.config.fields import Annotated, Fraction, Range
-from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks
+from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks, keep_masks
 from dnntrain.utils.rng import Index, Key
 
 
@@ -45,7 +45,8 @@ class ColorJitter(AugmentChoice):
 
     def build(self, context: BuildContext) -> Hooks:
         check_channels("color_jitter", context.spec.inputs.shape[0])
-        return Hooks(image_transforms=(RandomColors(self.brightness, self.contrast, self.saturation, self.hue),))
+        transform = RandomColors(self.brightness, self.contrast, self.saturation, self.hue)
+        return Hooks(image_transforms=(transform,), mask_transforms=(keep_masks,))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dnntrain.protocols import (
     BuildContext,
     DataFeature,
     Hooks,
+    TargetKind,
     TaskFeature,
 )
 from dnntrain.utils.rng import Index, Key
@@ -32,13 +33,15 @@ from dnntrain.utils.rng import Index, Key
 class Cutmix(AugmentChoice):
     """Replace a box of the image by the partner's pixels; mix the targets by visible area.
 
-    The box takes 1 - l of the area, with l drawn from Beta(alpha, alpha).
+    Masks get the box of the partner's mask. The box takes 1 - l of the area, with l drawn from Beta(alpha, alpha).
     """
 
     alpha: Positive = 1.0  # parameter of the Beta distribution; 1: areas are uniform, as in the paper
     probability: Probability = 0.5  # probability of pasting a box; the paper has 0.5 for CIFAR, 1 for ImageNet
 
-    needs: ClassVar[frozenset[TaskFeature | DataFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS, DataFeature.IMAGES})
+    needs: ClassVar[frozenset[TaskFeature | DataFeature]] = frozenset(
+        {TaskFeature.PASTABLE_TARGETS, DataFeature.IMAGES}
+    )
     example_relation: ClassVar[str] = "mixes"
 
     def build(self, context: BuildContext) -> Hooks:
@@ -59,8 +62,12 @@ def apply_cutmix(batch: Batch, key: Key, alpha: float, probability: float, conte
         batch.position, context.epoch_schedule.batch_size_at(batch.epoch), context.pair_block, key.with_stream("pairs")
     )
     rows = torch.from_numpy(partner).to(batch.inputs.device)
+    is_box = make_box_mask(boxes, batch.inputs)
+    batch.inputs = torch.where(is_box, batch.inputs[rows], batch.inputs)
+    if context.spec.targets.kind is TargetKind.MASK:
+        batch.targets = torch.where(is_box[:, 0], batch.targets[rows], batch.targets)
+        return batch
     targets = to_soft_targets(batch.targets, context.spec.output.size)
-    batch.inputs = torch.where(make_box_mask(boxes, batch.inputs), batch.inputs[rows], batch.inputs)
     batch.targets = blend_rows(targets, targets[rows], 1 - boxes[:, 2] * boxes[:, 3] / (height * width))
     return batch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dnntrain.choices.augment._chosen_images import change_chosen
-from dnntrain.choices.augment._warp import solve_corner_maps, warp_images
+from dnntrain.choices.augment._warp import Maps, solve_corner_maps, warp_images, warp_masks
 from dnntrain.config.fields import Annotated, Range
 from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks
 from dnntrain.utils.rng import Index, Key
@@ -36,7 +37,8 @@ class Perspective(AugmentChoice):
         return f"perspective {self.distortion:g}"
 
     def build(self, context: BuildContext) -> Hooks:
-        return Hooks(image_transforms=(RandomPerspective(self.distortion, self.probability),))
+        transform = RandomPerspective(self.distortion, self.probability)
+        return Hooks(image_transforms=(transform,), mask_transforms=(transform.move_masks,))
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,20 @@ class RandomPerspective:
     probability: float
 
     def __call__(self, images: Tensor, number: Index, key: Key) -> Tensor:
+        return self._warp(images, number, key, warp_images)
+
+    def move_masks(self, masks: Tensor, number: Index, key: Key) -> Tensor:
+        """Move the pixels of masks, uint8 [n, 1, h, w], as those of the images."""
+        return self._warp(masks, number, key, warp_masks)
+
+    def _warp(self, images: Tensor, number: Index, key: Key, warp: Callable[[Tensor, Maps], Tensor]) -> Tensor:
         key = key.with_stream("perspective")
         height, width = images.shape[2:]
         corners = list_corners(height, width)
 
         def change(chosen: Tensor, chosen_number: Index) -> Tensor:
             moved = move_corners(corners, self.distortion, chosen_number, key)
-            return warp_images(chosen, solve_corner_maps(corners, moved))
+            return warp(chosen, solve_corner_maps(corners, moved))
 
         return change_chosen(images, number, key, self.probability, change)
 

@@ -46,4 +46,5 @@ class RandAugment(AugmentChoice):
             enhance=0.9,
             fewest_bits=4,
         )
-        return Hooks(image_transforms=(AugmentPolicy("randaugment", space, self.operations, self.magnitude),))
+        policy = AugmentPolicy("randaugment", space, self.operations, self.magnitude)
+        return Hooks(image_transforms=(policy,), mask_transforms=(policy.move_masks,))

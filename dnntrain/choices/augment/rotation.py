@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from dnntrain.choices.augment._chosen_images import change_chosen
-from dnntrain.choices.augment._warp import make_rotations, warp_images
+from dnntrain.choices.augment._warp import Maps, make_rotations, warp_images, warp_masks
 from dnntrain.config.fields import Annotated, Range
 from dnntrain.protocols import AugmentChoice, BuildContext, DataChoice, DataFeature, Hooks
 from dnntrain.utils.rng import Index, Key
@@ -32,7 +33,8 @@ class Rotation(AugmentChoice):
         return f"rotation ±{self.max_degrees:g}°"
 
     def build(self, context: BuildContext) -> Hooks:
-        return Hooks(image_transforms=(RandomRotation(self.max_degrees, self.probability),))
+        transform = RandomRotation(self.max_degrees, self.probability)
+        return Hooks(image_transforms=(transform,), mask_transforms=(transform.move_masks,))
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,17 @@ class RandomRotation:
     probability: float
 
     def __call__(self, images: Tensor, number: Index, key: Key) -> Tensor:
+        return self._warp(images, number, key, warp_images)
+
+    def move_masks(self, masks: Tensor, number: Index, key: Key) -> Tensor:
+        """Move the pixels of masks, uint8 [n, 1, h, w], as those of the images."""
+        return self._warp(masks, number, key, warp_masks)
+
+    def _warp(self, images: Tensor, number: Index, key: Key, warp: Callable[[Tensor, Maps], Tensor]) -> Tensor:
         key = key.with_stream("rotation")
 
         def rotate(chosen: Tensor, chosen_number: Index) -> Tensor:
             degrees = (2 * key.uniform(chosen_number, 1) - 1) * self.max_degrees
-            return warp_images(chosen, make_rotations(degrees))
+            return warp(chosen, make_rotations(degrees))
 
         return change_chosen(images, number, key, self.probability, rotate)

@@ -32,4 +32,5 @@ class TrivialAugment(AugmentChoice):
     def build(self, context: BuildContext) -> Hooks:
         check_channels("trivial_augment", context.spec.inputs.shape[0])
         space = make_operations(shear=0.99, across=32.0, down=32.0, degrees=135.0, enhance=0.99, fewest_bits=2)
-        return Hooks(image_transforms=(AugmentPolicy("trivial_augment", space, 1, None),))
+        policy = AugmentPolicy("trivial_augment", space, 1, None)
+        return Hooks(image_transforms=(policy,), mask_transforms=(policy.move_masks,))

@@ -26,7 +26,8 @@ class VerticalFlip(AugmentChoice):
         return f"vertical flip {self.probability:g}"
 
     def build(self, context: BuildContext) -> Hooks:
-        return Hooks(image_transforms=(VerticalMirror(self.probability),))
+        mirror = VerticalMirror(self.probability)
+        return Hooks(image_transforms=(mirror,), mask_transforms=(mirror,))
 
 
 @dataclass(frozen=True)

@@ -93,14 +93,22 @@ def _check_forward(model: nn.Module, shape: ModelShape, model_name: str) -> None
         ) from error
     finally:
         model.train(training)
-    if not isinstance(outputs, Tensor) or outputs.shape != (1, shape.num_classes):
+    if not isinstance(outputs, Tensor) or outputs.shape != (1, *shape.output_shape):
         output_text = (
             f"of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         )
         raise ConfigError(
-            f"{model_name} must give one row of {shape.num_classes} outputs for one image, but gives {output_text}",
-            "end it with a linear layer of num_classes outputs, and return that tensor alone",
+            f"{model_name} must give {_describe_outputs(shape)} for one image, but gives {output_text}",
+            "end it with a convolution to num_classes channels at the size of the image, and return that tensor alone"
+            if shape.is_map
+            else "end it with a linear layer of num_classes outputs, and return that tensor alone",
         )
+
+
+def _describe_outputs(shape: ModelShape) -> str:
+    if shape.is_map:
+        return f"a map of {'x'.join(map(str, shape.output_shape))} outputs"
+    return f"one row of {shape.num_classes} outputs"
 
 
 def describe_error(error: BaseException) -> str:

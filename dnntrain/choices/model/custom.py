@@ -37,7 +37,7 @@ from dnntrain.choices.model._adapters import build_and_check, describe_error
 from dnntrain.config.fields import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import InputKind, ModelChoice
+from dnntrain.protocols import InputKind, ModelChoice, OutputKind
 from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.user_code import register_user_code
 
@@ -46,7 +46,7 @@ ENTRY_POINT_GROUP = "dnntrain.models"
 
 @dataclass(frozen=True)
 class Custom(ModelChoice):
-    """Your torch.nn.Module: images [n, channels, height, width] or rows [n, columns] → outputs [n, classes]."""
+    """Your torch.nn.Module: images [n, channels, height, width] or rows [n, columns] → outputs [n, classes], or of each pixel."""
 
     file: str | None = None  # path of a Python file, which is run
     name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
@@ -54,6 +54,7 @@ class Custom(ModelChoice):
     args: Arguments = Arguments()  # arguments of the constructor, as model.args.width=32; the data's numbers are added
 
     input_kinds: ClassVar[frozenset[InputKind]] = frozenset({InputKind.IMAGES, InputKind.TABLE})
+    output_kinds: ClassVar[frozenset[OutputKind]] = frozenset({OutputKind.VECTOR, OutputKind.MAP})
 
     def list_code_options(self) -> tuple[str, ...]:
         return tuple(name for name, value in (("file", self.file), ("entry_point", self.entry_point)) if value)

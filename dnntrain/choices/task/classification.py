@@ -73,8 +73,14 @@ class Classification(Task):
     focal_gamma: NonNegative = 2.0  # exponent of loss=focal; 0: the cross-entropy
     class_weights: str = "none"  # weights of the classes in the loss: none, balanced, or a CSV file
 
+    target_kind: ClassVar[TargetKind | None] = TargetKind.CLASS
     features: ClassVar[frozenset[TaskFeature]] = frozenset(
-        {TaskFeature.CLASS_LOGITS, TaskFeature.MIXABLE_TARGETS, TaskFeature.SMOOTHABLE_TARGETS}
+        {
+            TaskFeature.CLASS_LOGITS,
+            TaskFeature.MIXABLE_TARGETS,
+            TaskFeature.PASTABLE_TARGETS,
+            TaskFeature.SMOOTHABLE_TARGETS,
+        }
     )
     agreement: ClassVar[str] = "same class"
     optional_metrics: ClassVar[tuple[str, ...]] = ("top5", *CONFUSION_METRICS, "ece", "auroc")

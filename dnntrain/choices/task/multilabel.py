@@ -50,8 +50,9 @@ class Multilabel(Task):
     threshold: Annotated[float, Range(above=0, below=1)] = 0.5  # probability from which a label is predicted
     label_weights: str = "none"  # weight of an example with a label: none, balanced, or a CSV file
 
+    target_kind: ClassVar[TargetKind | None] = TargetKind.LABELS
     features: ClassVar[frozenset[TaskFeature]] = frozenset(
-        {TaskFeature.MIXABLE_TARGETS, TaskFeature.SMOOTHABLE_TARGETS}
+        {TaskFeature.MIXABLE_TARGETS, TaskFeature.PASTABLE_TARGETS, TaskFeature.SMOOTHABLE_TARGETS}
     )
     agreement: ClassVar[str] = "same labels"
 

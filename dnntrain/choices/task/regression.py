@@ -53,7 +53,8 @@ class Regression(Task):
     delta: Positive = 1.0  # error from which the Huber loss is linear, in deviations of the target
     quantile: Annotated[float, Range(above=0, below=1)] = 0.5  # quantile of the target that loss=quantile estimates
 
-    features: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS})
+    target_kind: ClassVar[TargetKind | None] = TargetKind.NUMBERS
+    features: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.MIXABLE_TARGETS, TaskFeature.PASTABLE_TARGETS})
     agreement: ClassVar[str] = "same estimate within 0.1 % of the target's deviation"
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from dnntrain.protocols import (
     LayoutRequirement,
     Method,
     OptimChoice,
+    OutputKind,
     Refusal,
     Role,
     RunFacts,
@@ -218,9 +219,25 @@ def find_input_refusals(config: LightConfig, kinds: Collection[InputKind]) -> It
         )
 
 
+def find_output_refusals(config: LightConfig, kinds: Collection[OutputKind]) -> Iterator[Refusal]:
+    """Find a model that gives other `kinds` of outputs than the kind that the task needs."""
+    choices, needed = config.resolved["choices"], config.task.output_kind
+    if needed not in kinds:
+        given = " or ".join(sorted(kind.value for kind in kinds))
+        yield Refusal(
+            f"task={choices['task']} needs {needed.value}; model={choices['model']} gives {given}",
+            "use model=unet, or another task"
+            if needed is OutputKind.MAP
+            else "use another model, or task=segmentation",
+        )
+
+
 def check_inputs(config: RunConfig) -> None:
-    """Raise ConfigError if the model does not support the kind of the data's inputs."""
-    for refusal in find_input_refusals(config, config.model.input_kinds):
+    """Raise ConfigError if the model does not support the inputs of the data or the outputs of the task."""
+    for refusal in (
+        *find_input_refusals(config, config.model.input_kinds),
+        *find_output_refusals(config, config.model.output_kinds),
+    ):
         raise ConfigError(refusal.reason, refusal.hint)
 
 

@@ -24,6 +24,7 @@ from dnntrain.planning.checks.combinations import (
     find_loss_scale_refusals,
     find_metric_refusals,
     find_missing_features,
+    find_output_refusals,
     find_prefix_refusals,
     find_process_refusals,
     find_unmet_layout_needs,
@@ -37,7 +38,7 @@ from dnntrain.planning.checks.parallelism import (
 )
 from dnntrain.planning.checks.paths import find_path_errors
 from dnntrain.planning.parallelism import count_known_ranks, name_rank_count
-from dnntrain.protocols import Claim, DataFeature, InputKind, LayoutRequirement, Refusal, Role, TaskFeature
+from dnntrain.protocols import Claim, DataFeature, InputKind, LayoutRequirement, OutputKind, Refusal, Role, TaskFeature
 from dnntrain.utils.epochs import BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware, probe_hardware_without_torch
 from dnntrain.utils.world import World
@@ -154,6 +155,9 @@ def _find_model_refusals(config: LightConfig, constants: Mapping[str, Mapping[st
     known_kinds = {str(kind): kind for kind in InputKind}
     kinds = [known_kinds[name] for name in values.get("input_kinds", ("InputKind.IMAGES",))]
     yield from find_input_refusals(config, kinds)
+    known_outputs = {str(kind): kind for kind in OutputKind}
+    outputs = [known_outputs[name] for name in values.get("output_kinds", ("OutputKind.VECTOR",))]
+    yield from find_output_refusals(config, outputs)
     yield from find_format_refusals(config, values.get("has_blocks"), values.get("has_convolutions"))
 
 
