@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from dnntrain.cli.options import Option
 from dnntrain.config.fields import NonNegativeInt, Positive, PositiveInt, Range, RefusedWords
+from dnntrain.explain.option_values import MAX_COUNT, MapName
 from dnntrain.export.format_names import FORMAT_NAMES
 from dnntrain.inference.option_values import BenchRuntime, Criterion, ExportRuntime, PredictionFormat, Split
 from dnntrain.sweep.option_values import RuleName, SamplerName
@@ -181,6 +182,31 @@ COMMANDS: dict[str, Command] = {
             JSON,
         ),
         settings=(),
+    ),
+    "explain": Command(
+        "show how a model comes to its answers: maps with checks, calibration, labels in doubt, layers",
+        "RUN",
+        (
+            "dnntrain explain runs/NAME/ID",
+            "dnntrain explain runs/NAME/ID --examples worst photo.png --method occlusion",
+            "dnntrain explain runs/NAME/ID/exports/onnx --json",
+        ),
+        "Writes explain.html and explain.json beside the model. A map that fails a check is gray, with the reason.",
+        options=(
+            Option(
+                "examples",
+                "the examples with maps: worst, uncertain, random, or image files",
+                tuple[Path, ...],
+                placeholder="SET|FILE…",
+            ),
+            Option("count", "examples of each set", Annotated[int, Range(at_least=1, at_most=MAX_COUNT)], 8, "N"),
+            Option("method", "how maps are made; auto: the method that fits the network", MapName, "auto"),
+            Option("layer", "the layer of an activation map; otherwise the last one of 4x4 places", str),
+            Option("split", "the split of the data", Split, "test"),
+            Option("path", "the page to write; otherwise explain.html beside the model", Path, placeholder="FILE.html"),
+            _TRUST,
+            JSON,
+        ),
     ),
     "diff": Command(
         "show what differs between two runs, and the step where they part",

@@ -259,6 +259,10 @@ class Task(Choice, ABC):
         """Reduce the outputs of `batch`; override it if the values need the targets."""
         return self.predict(outputs)
 
+    def compute_probabilities(self, outputs: Tensor) -> Tensor | None:
+        """Return the probabilities of classes or labels [n, …] in the outputs [n, …]; None if the task has none."""
+        return None
+
     def summarize(
         self, predictions: Predictions, spec: ModelSpec, max_samples: int, describe: DescribeExample
     ) -> dict[str, Any]:

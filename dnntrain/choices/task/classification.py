@@ -116,11 +116,11 @@ class Classification(Task):
         return list(dict.fromkeys(["accuracy", *(name for name in (self.metric, *self.metrics) if name != "loss")]))
 
     def list_metrics(self, spec: ModelSpec | None = None) -> tuple[Metric, ...]:
-        metrics = make_sum_metrics(spec.output.size if spec else 1, self._get_probabilities)
+        metrics = make_sum_metrics(spec.output.size if spec else 1, self.compute_probabilities)
         return tuple(metrics[name] for name in self._metric_names if name in metrics)
 
     def list_row_metrics(self, spec: ModelSpec | None = None) -> tuple[RowMetric, ...]:
-        auroc = make_auroc(spec.output.size if spec else 1, self._get_probabilities)
+        auroc = make_auroc(spec.output.size if spec else 1, self.compute_probabilities)
         return (auroc,) if "auroc" in self._metric_names else ()
 
     def fit(self, spec: ModelSpec, targets: NDArray[Any]) -> Task:
@@ -155,7 +155,7 @@ class Classification(Task):
         )
         return losses.sum() if reduction == "sum" else losses
 
-    def _get_probabilities(self, outputs: Tensor) -> Tensor:
+    def compute_probabilities(self, outputs: Tensor) -> Tensor:
         return outputs.float().sigmoid() if self.loss == "bce" else outputs.float().softmax(1)
 
     def predict(self, outputs: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ class Classification(Task):
 
         The most probable class is first.
         """
-        probabilities = self._get_probabilities(outputs).cpu()
+        probabilities = self.compute_probabilities(outputs).cpu()
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         for values, classes in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             top_classes = [

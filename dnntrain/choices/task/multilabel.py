@@ -121,6 +121,9 @@ class Multilabel(Task):
         weight = None if weights is None else torch.tensor(weights).to(outputs.device)
         return binary_cross_entropy_with_logits(outputs.float(), targets, pos_weight=weight, reduction="none").sum(1)
 
+    def compute_probabilities(self, outputs: Tensor) -> Tensor:
+        return outputs.float().sigmoid()
+
     def summarize(
         self, predictions: Predictions, spec: ModelSpec, max_samples: int, describe: DescribeExample
     ) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""`dnntrain explain RUN`: show how a model comes to its answers, with maps that are checked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from dnntrain.cli.parser import Arguments
+from dnntrain.explain.option_values import split_example_words
+from dnntrain.inference.run_args import check_model
+from dnntrain.utils.suggest import format_path
+
+
+def run(arguments: Arguments) -> int:
+    """Write explain.html and explain.json beside the model, and print the path of the page, or the JSON."""
+    options, path = arguments.options, Path(arguments.positional[0]).expanduser()
+    names, files = split_example_words(options["examples"] or ())
+    check_model(path, arguments.overrides)
+    from dnntrain.explain.explain_model import ExplainOptions, explain_model
+    from dnntrain.explain.page import write_page
+    from dnntrain.report import check_page_path
+    from dnntrain.run.unfinished import write_unfinished_model
+    from dnntrain.utils.files import to_strict_json
+    from dnntrain.utils.sealed_json import write_sealed_json
+
+    page = check_page_path(options["path"]) or (path if path.is_dir() else path.parent) / "explain.html"
+    write_unfinished_model(path, arguments.overrides, options["trust"])
+    explanation = explain_model(
+        path,
+        arguments.overrides,
+        ExplainOptions(
+            tuple(names), tuple(files), options["count"], options["method"], options["layer"], options["split"]
+        ),
+        options["trust"],
+        say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
+    )
+    values = explanation.as_json()
+    write_sealed_json(page.with_suffix(".json"), values)
+    write_page(page, explanation)
+    print(json.dumps(to_strict_json({**values, "page": str(page)})) if arguments.json else format_path(page))
+    return 0

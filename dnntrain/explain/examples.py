@@ -1,0 +1,104 @@
+"""Choose the examples whose maps are shown: the worst, the most uncertain, random ones, or files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnntrain.errors import ConfigError
+from dnntrain.explain.option_values import EXAMPLE_SETS
+from dnntrain.explain.subject import SplitOutputs, Subject, read_inputs
+from dnntrain.inference.pictures import preprocess_pictures
+from dnntrain.protocols import TargetKind
+from dnntrain.utils.rng import Key
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example that is shown.
+
+    group   the set that it was chosen for, or "files"
+    row     its row in the outputs of the split; None for a file
+    target  its label, if it has one: a class, labels or numbers
+    """
+
+    name: str
+    group: str
+    row: int | None
+    target: Tensor | None
+
+
+def choose_rows(name: str, outputs: SplitOutputs, count: int, kind: TargetKind, key: Key) -> list[int]:
+    """Return the rows of the set `name`, at most `count`.
+
+    worst      the largest losses; of classes and labels, only wrong answers
+    uncertain  the smallest distance between the two most probable classes, or of a label from 1/2
+    random     chosen by `key`
+    """
+    rows = _RULES[name](outputs, kind, key)
+    return [int(row) for row in rows[:count]]
+
+
+def _choose_worst(outputs: SplitOutputs, kind: TargetKind, key: Key) -> Tensor:
+    order = outputs.losses.argsort(descending=True, stable=True)
+    if kind is TargetKind.CLASS:
+        return order[(outputs.outputs.argmax(1) != outputs.targets)[order]]
+    if outputs.probabilities is not None:
+        return order[((outputs.probabilities > 0.5) != (outputs.targets > 0.5)).any(1)[order]]
+    return order
+
+
+def _choose_uncertain(outputs: SplitOutputs, kind: TargetKind, key: Key) -> Tensor:
+    if outputs.probabilities is None:
+        raise ConfigError(
+            "--examples uncertain: a number has no probability, so its uncertainty is unknown",
+            "use --examples worst, or random",
+        )
+    return measure_margins(outputs.probabilities, kind).argsort(stable=True)
+
+
+def measure_margins(probabilities: Tensor, kind: TargetKind) -> Tensor:
+    """Return how sure each answer is, [n]: the margin over the second class, or the least distance of a label."""
+    if kind is TargetKind.CLASS:
+        best = probabilities.topk(2, dim=1).values
+        return best[:, 0] - best[:, 1]
+    return (probabilities - 0.5).abs().amin(1)
+
+
+def _choose_random(outputs: SplitOutputs, kind: TargetKind, key: Key) -> Tensor:
+    return torch.from_numpy(key.permutation(np.arange(len(outputs))))
+
+
+_RULES: dict[str, Callable[[SplitOutputs, TargetKind, Key], Tensor]] = dict(
+    zip(EXAMPLE_SETS, (_choose_worst, _choose_uncertain, _choose_random), strict=True)
+)
+
+
+def get_default_sets(kind: TargetKind) -> tuple[str, ...]:
+    """Return the sets without `--examples`: numbers have no uncertainty."""
+    return ("worst", "random") if kind is TargetKind.NUMBERS else ("worst", "uncertain")
+
+
+def choose_examples(
+    subject: Subject, outputs: SplitOutputs, names: Sequence[str], files: Sequence[Path], count: int, key: Key
+) -> tuple[list[Example], Tensor]:
+    """Return the examples and their inputs [n, …]."""
+    kind = subject.target_kind
+    source = outputs.split.parts[0][0]
+    examples = [
+        Example(source.describe(int(outputs.index[row])), name, row, outputs.targets[row])
+        for name in names
+        for row in choose_rows(name, outputs, count, kind, key.with_stream("examples"))
+    ]
+    rows = np.array([example.row for example in examples], dtype=np.int64)
+    parts = [read_inputs(subject, outputs.split, outputs.index[rows]).inputs.cpu()] if len(rows) else []
+    if files:
+        parts.append(preprocess_pictures(subject.loaded, files))
+        examples += [Example(str(file), "files", None, None) for file in files]
+    shape = subject.loaded.spec.inputs.shape
+    return examples, (torch.cat(parts) if parts else torch.empty(0, *shape)).to(subject.loaded.device)

@@ -1,0 +1,111 @@
+"""Hold the parts of an explanation; each is None if it does not apply to the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dnntrain.explain.calibration import Calibration
+from dnntrain.explain.maps import CheckedMaps
+from dnntrain.explain.subject import SplitOutputs, Subject
+from dnntrain.protocols import TargetKind
+from dnntrain.report.format import format_percent, format_short
+from dnntrain.utils.units import pluralize
+
+
+@dataclass
+class Explanation:
+    """Everything that a page and explain.json show.
+
+    path   the run or the export
+    facts  a description of the model
+    notes  parts that were left out, with the reason
+    """
+
+    path: Path
+    name: str
+    subject: Subject
+    outputs: SplitOutputs
+    facts: list[str]
+    notes: list[str] = field(default_factory=list)
+    maps: CheckedMaps | None = None
+    calibration: Calibration | None = None
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of explain.json."""
+        parts = {"maps": self.maps, "calibration": self.calibration}
+        return {
+            "path": str(self.path),
+            "split": self.outputs.split.name,
+            "examples": len(self.outputs),
+            "notes": self.notes,
+            **{name: None if part is None else part.as_json() for name, part in parts.items()},
+            "shown": self.list_shown(),
+        }
+
+    def list_shown(self) -> list[dict[str, Any]]:
+        """Return each shown example: its answer, and the measurements of its map."""
+        if self.maps is None:
+            return []
+        rows = []
+        for row, example in enumerate(self.maps.examples):
+            faults = self.maps.find_faults(row)
+            rows.append(
+                {
+                    "name": example.name,
+                    "set": example.group,
+                    **self.describe_answer(row),
+                    "trusted": not faults,
+                    "faults": faults,
+                    **self.maps.shown.measured.describe_row(row),
+                }
+            )
+        return rows
+
+    def describe_answer(self, row: int) -> dict[str, Any]:
+        """Return the label and the answer for a shown example, as plain values."""
+        assert self.maps is not None
+        shown, spec, target = self.maps.shown, self.subject.loaded.spec, self.maps.examples[row].target
+        place = int(shown.aim.outputs[row])
+        names = spec.output.names
+        answer: dict[str, Any] = {"explained": names[place]}
+        probabilities = self.subject.compute_probabilities(shown.outputs[row : row + 1].cpu())
+        if probabilities is not None:
+            answer["probability"] = round(float(probabilities[0, place]), 6)
+        else:
+            scale = spec.targets
+            answer["value"] = float(shown.outputs[row, place]) * scale.std[place] + scale.mean[place]
+        if target is None:
+            return answer
+        if spec.targets.kind is TargetKind.CLASS:
+            answer["label"] = names[int(target)]
+        elif spec.targets.kind is TargetKind.LABELS:
+            answer["label"] = [names[number] for number in (target > 0.5).nonzero()[:, 0].tolist()]
+        else:
+            answer["label"] = float(target[place]) * spec.targets.std[place] + spec.targets.mean[place]
+        return answer
+
+    def list_cards(self) -> list[tuple[str, str, str]]:
+        """Return the main figures: (label, value, note)."""
+        cards = []
+        outputs, kind = self.outputs, self.subject.target_kind
+        if kind is TargetKind.CLASS:
+            accuracy = float((outputs.outputs.argmax(1) == outputs.targets).double().mean())
+            note = f"{outputs.split.name}, {pluralize(len(outputs), 'example')}"
+            cards.append(("Accuracy", format_percent(accuracy), note))
+        else:
+            cards.append(("Loss", format_short(float(outputs.losses.mean())), outputs.split.name))
+        if self.maps is not None:
+            trusted = sum(not self.maps.find_faults(row) for row in range(len(self.maps.examples)))
+            cards.append(("Maps", self.maps.method.name, f"{trusted} of {len(self.maps.examples)} pass their checks"))
+        if self.calibration is not None:
+            after = self.calibration.after
+            note = (
+                ""
+                if after is None
+                else f"{format_percent(after.ece)} at temperature {self.calibration.temperature:.3g}"
+            )
+            cards.append(("ECE", format_percent(self.calibration.before.ece), note))
+        return cards

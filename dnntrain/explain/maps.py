@@ -1,0 +1,168 @@
+"""Make and check the maps of examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnntrain.explain.examples import Example
+from dnntrain.explain.insertion import RANDOM_MAPS, STEPS, CurveSet, measure_curves
+from dnntrain.explain.map_checks import Check, MapMeasurements, find_method_faults, judge_method, select_rows
+from dnntrain.explain.method import Aim, MapMethod
+from dnntrain.explain.randomization import STAGES, measure_randomization
+from dnntrain.explain.stability import DRAWS, measure_stability
+from dnntrain.explain.subject import Subject
+from dnntrain.utils.rng import Key
+
+#: Random examples on which the method is judged.
+CHECK_EXAMPLES = 24
+
+#: Images of which maps are made at once.
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class MapSet:
+    """The maps of examples and their measurements, in one order.
+
+    inputs    [n, channels, height, width]
+    outputs   [n, k], of the model
+    maps      [n, height, width]
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    aim: Aim
+    maps: Tensor
+    measured: MapMeasurements
+
+
+@dataclass(frozen=True)
+class CheckedMaps:
+    """The maps that are shown, and the judgment of their method.
+
+    examples  what is shown
+    shown     their maps
+    sample    the maps of the check sample
+    checks    the verdicts over the check sample
+    faults    why no map is to be trusted; empty if they may be
+    """
+
+    method: MapMethod
+    examples: list[Example]
+    shown: MapSet
+    sample: MapSet
+    checks: list[Check]
+    faults: list[str]
+
+    def find_faults(self, row: int) -> list[str]:
+        """Return why the map of a shown example is not to be trusted."""
+        return [*self.faults, *self.shown.measured.find_faults(row)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the method, its checks, and the curves of the check sample."""
+        curves = self.sample.measured.curves
+        randomization = self.sample.measured.randomization
+        value: dict[str, Any] = {
+            "method": self.method.name,
+            "grid": list(self.method.grid),
+            "check_examples": len(self.sample.maps),
+            "checks": [check.as_json() for check in self.checks],
+            "trusted": not self.faults,
+            "insertion": {order: curve.mean(0).tolist() for order, curve in curves.insertion.items()},
+            "deletion": {order: curve.mean(0).tolist() for order, curve in curves.deletion.items()},
+        }
+        if randomization is not None:
+            value["randomization"] = {
+                "layers": list(randomization.layers),
+                "correlations": randomization.correlations.mean(1).tolist(),
+                "entropies": randomization.entropies.mean(1).tolist(),
+            }
+        return value
+
+
+def count_calls(method: MapMethod, has_weights: bool) -> int:
+    """Return the calls of the model for one image: its map, its curves and its checks."""
+    maps = 1 + DRAWS + (STAGES if has_weights else 0)
+    return maps * method.calls + 2 * (2 + RANDOM_MAPS) * (STEPS + 1)
+
+
+def make_maps(subject: Subject, method: MapMethod, inputs: Tensor, key: Key) -> MapSet:
+    """Make the maps of inputs, and measure each of them."""
+    parts = [
+        _make_part(subject, method, part, key, number * _BATCH)
+        for number, part in enumerate(torch.split(inputs, _BATCH))
+    ]
+    return parts[0] if len(parts) == 1 else _join(parts)
+
+
+def _make_part(subject: Subject, method: MapMethod, inputs: Tensor, key: Key, first: int) -> MapSet:
+    outputs = subject.loaded.compute_outputs(inputs).float()
+    aim = subject.choose_aim(outputs, inputs)
+    maps = method.compute_maps(subject.model, inputs, aim)
+    answer = subject.make_answer(aim, inputs)
+    randomization = (
+        measure_randomization(method, subject.model, inputs, maps, aim, key.with_stream("explain.weights"))
+        if subject.has_gradients
+        else None
+    )
+    spec = subject.loaded.spec.inputs
+    noise_key = key.with_stream("explain.noise")
+    measured = MapMeasurements(
+        measure_curves(answer, inputs, maps, method.grid, key.with_stream("explain.random"), first),
+        measure_stability(method, subject.model, inputs, maps, aim, spec, noise_key, first),
+        randomization,
+    )
+    return MapSet(inputs, outputs, aim, maps, measured)
+
+
+def judge_maps(
+    subject: Subject, method: MapMethod, examples: list[Example], inputs: Tensor, sample: Tensor, key: Key
+) -> CheckedMaps:
+    """Make the maps of the shown `inputs` and of the check `sample`, and judge them."""
+    everything = make_maps(subject, method, torch.cat([inputs, sample]), key)
+    shown = _select(everything, list(range(len(inputs))))
+    checked = _select(everything, list(range(len(inputs), len(everything.maps))))
+    checks = judge_method(checked.measured)
+    return CheckedMaps(method, examples, shown, checked, checks, find_method_faults(checks))
+
+
+def _select(maps: MapSet, rows: list[int]) -> MapSet:
+    index = torch.tensor(rows, dtype=torch.long, device=maps.maps.device)
+    return MapSet(
+        maps.inputs[index],
+        maps.outputs[index],
+        maps.aim.select(index),
+        maps.maps[index],
+        select_rows(maps.measured, rows),
+    )
+
+
+def _join(parts: list[MapSet]) -> MapSet:
+    curves = [part.measured.curves for part in parts]
+    randomizations = [part.measured.randomization for part in parts]
+    first = randomizations[0]
+    randomization = None
+    if first is not None:
+        kept = [item for item in randomizations if item is not None]
+        randomization = type(first)(
+            first.layers,
+            torch.cat([item.correlations for item in kept], 1),
+            torch.cat([item.entropies for item in kept], 1),
+        )
+    joined = CurveSet(
+        *(
+            {name: torch.cat([vars(curve)[field][name] for curve in curves]) for name in vars(curves[0])[field]}
+            for field in ("insertion", "deletion", "random_areas")
+        )
+    )
+    return MapSet(
+        torch.cat([part.inputs for part in parts]),
+        torch.cat([part.outputs for part in parts]),
+        Aim(torch.cat([part.aim.outputs for part in parts]), torch.cat([part.aim.signs for part in parts])),
+        torch.cat([part.maps for part in parts]),
+        MapMeasurements(joined, torch.cat([part.measured.stability for part in parts]), randomization),
+    )
