@@ -150,24 +150,33 @@ def measure_candidates(
                 result.name: holder.ask({"calls": batch, "seconds": seconds})["calls"]
                 for result, holder in timed_models
             }
-            active_models = timed_models
-            for round_number in range(max(rounds, max_rounds)):
-                if round_number >= rounds:
-                    contender_results = find_contenders([result for result, _ in active_models], batch)
-                    active_models = [
-                        (result, holder) for result, holder in active_models if result in contender_results
-                    ]
-                    if len(active_models) == 1:
-                        break
-                offset = round_number % len(active_models)
-                for result, holder in active_models[offset:] + active_models[:offset]:
-                    time.sleep(_SPIN_WAIT_S)
-                    times = holder.ask({"batch": batch, "calls": calls[result.name]})["times"]
-                    result.latencies.setdefault(batch, []).extend(times)
-                    result.rates.setdefault(batch, []).append(batch * len(times) / sum(times))
+            _time_batch(timed_models, batch, calls, rounds, max_rounds)
         for result, holder in timed_models:
             result.peak_memory_bytes = holder.ask({"memory": True})["peak_memory_bytes"]
     return [result for result, _ in timed_models]
+
+
+def _time_batch(
+    timed_models: list[tuple[BenchResult, ModelProcess]],
+    batch: int,
+    calls: Mapping[str, int],
+    rounds: int,
+    max_rounds: int,
+) -> None:
+    """Time blocks of `calls` of each model at this batch size, in turn; see `measure_candidates`."""
+    active_models = timed_models
+    for round_number in range(max(rounds, max_rounds)):
+        if round_number >= rounds:
+            contender_results = find_contenders([result for result, _ in active_models], batch)
+            active_models = [(result, holder) for result, holder in active_models if result in contender_results]
+            if len(active_models) == 1:
+                break
+        offset = round_number % len(active_models)
+        for result, holder in active_models[offset:] + active_models[:offset]:
+            time.sleep(_SPIN_WAIT_S)
+            times = holder.ask({"batch": batch, "calls": calls[result.name]})["times"]
+            result.latencies.setdefault(batch, []).extend(times)
+            result.rates.setdefault(batch, []).append(batch * len(times) / sum(times))
 
 
 def describe_effort(num_models: int, num_batches: int, rounds: int, seconds: float) -> str:

@@ -124,6 +124,9 @@ class ExportSource:
         return Manifest("", loaded_model.spec, config)
 
 
+_CALIBRATION_ADVICE = "try quant.observer=percentile, more quant.calibration_batches, or "
+
+
 def write_export(
     subject: ExportSource,
     export_format: ExportFormat,
@@ -149,12 +152,7 @@ def write_export(
     if quant is not None and (refusal := quant.find_hardware_refusal(detect_hardware(device))):
         raise ConfigError(f"--format {export_format.name} {refusal.reason}", refusal.hint)
     check_target(target)
-    calibration_batches: Iterable[Tensor] = ()
-    if quant is not None and quant.needs_calibration:
-        batches = subject.make_calibration_batches(quant.calibration_batches, quant.calibration_batch_size)
-        calibration_batches = CalibrationBatches(batches, say)
-        estimate = format_seconds(estimate_calibration_s(subject.loaded_model.model, batches))
-        say(f"calibrating on {len(batches)} batches of training examples: about {estimate}")
+    calibration_batches = _choose_calibration_batches(subject, quant, say)
     source_model = subject.select_source(quant)
     spec = source_model.spec
     model = source_model.model if export_format.builds_model else rescale_outputs(source_model.model, spec.output)
@@ -184,15 +182,23 @@ def write_export(
         if options.half:
             check_half_parity(parity, max_drop)
         exact = export_format.is_exact and not runtime.endswith("bf16") and not options.half
-        advice = (
-            "try quant.observer=percentile, more quant.calibration_batches, or "
-            if quant is not None and quant.needs_calibration
-            else ""
-        )
+        advice = _CALIBRATION_ADVICE if quant is not None and quant.needs_calibration else ""
         check_parity(export_format, parity, quant.max_metric_drop if quant else max_drop, exact, advice)
         card = replace(card, details={**details, "parity": parity.as_json()})
         write_manifest(folder, card, files)
     return read_manifest(target)
+
+
+def _choose_calibration_batches(
+    subject: ExportSource, quant: QuantChoice | None, say: Callable[[str], None]
+) -> Iterable[Tensor]:
+    """Return the batches that `quant` calibrates on, if it does, and say how long that takes."""
+    if quant is None or not quant.needs_calibration:
+        return ()
+    batches = subject.make_calibration_batches(quant.calibration_batches, quant.calibration_batch_size)
+    estimate = format_seconds(estimate_calibration_s(subject.loaded_model.model, batches))
+    say(f"calibrating on {len(batches)} batches of training examples: about {estimate}")
+    return CalibrationBatches(batches, say)
 
 
 def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float, exact: bool, advice: str = "") -> None:

@@ -90,11 +90,7 @@ def build_pipeline(
 
     Raises DataError if `batch_size` is larger than the number of examples.
     """
-    if batch_size > len(indices):
-        raise DataError(
-            f"train.batch_size={batch_size} must be <= {len(indices)}, the number of training examples",
-            f"use train.batch_size={max(len(indices), 1)} or less, or a smaller data.val_fraction",
-        )
+    _check_batch_size(batch_size, len(indices))
     timetable = timetable or EpochSchedule.constant(len(indices), batch_size)
     schedule = BatchSchedule(
         indices,
@@ -109,30 +105,34 @@ def build_pipeline(
         timetable.drop_last,
         dataset.train.labels[indices] if options.sampler == "balanced" else None,
     )
-    schedules = BatchSchedules(schedule, timetable)
+    schedules, source = BatchSchedules(schedule, timetable), dataset.train
     normalize = make_normalizer(dataset.inputs, device, channels_last)
-    source = dataset.train
     if is_resident(options, source, device):
-        return ResidentPipeline(
-            source,
-            schedules,
-            Gatherer(source, normalize, device, augmentation, image_transforms, mask_transforms),
-            transforms,
-        )
+        gather = Gatherer(source, normalize, device, augmentation, image_transforms, mask_transforms)
+        return ResidentPipeline(source, schedules, gather, transforms)
     from dnntrain.input.reader import Reader
     from dnntrain.input.streaming import StreamingPipeline
 
+    should_skip = options.on_error == "skip"
     reader = Reader(
         source,
         augmentation,
         seed,
-        options.on_error == "skip",
+        should_skip,
         candidates=indices,
         training=True,
         image_transforms=tuple(image_transforms),
         mask_transforms=tuple(mask_transforms),
     )
     return StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
+
+
+def _check_batch_size(batch_size: int, num_examples: int) -> None:
+    if batch_size > num_examples:
+        raise DataError(
+            f"train.batch_size={batch_size} must be <= {num_examples}, the number of training examples",
+            f"use train.batch_size={max(num_examples, 1)} or less, or a smaller data.val_fraction",
+        )
 
 
 def is_resident(options: DataChoice, source: Source, device: str) -> bool:

@@ -102,49 +102,58 @@ def plan_parallelism(
         raise ConfigError(error.message, name_rank_count(error.hint, config)) from None
     if reason:
         notes.append(f"parallel={config.resolved['choices']['parallel']}: {reason}")
-    for layer, size in model.divided if dims.tp > 1 else ():
-        if size % dims.tp:
+    if dims.tp > 1:
+        _check_tensor_parallel(model, dims.tp, ranks, rank_count_key)
+    bounds, stage_notes = _divide_into_stages(config, dims, model) if dims.pp > 1 else ((), [])
+    return dims, bounds, [*notes, *stage_notes]
+
+
+def _check_tensor_parallel(model: ModelFacts, degree: int, ranks: int, rank_count_key: str) -> None:
+    """Raise ConfigError if the layers of `model` cannot be divided over `degree` ranks."""
+    for layer, size in model.divided:
+        if size % degree:
             common = math.gcd(*(width for _, width in model.divided))
-            fits = max(degree for degree in range(1, dims.tp) if common % degree == 0)
+            fits = max(other for other in range(1, degree) if common % other == 0)
             raise ConfigError(
-                f"parallel.tp={dims.tp} does not divide {size}, the width of {layer} in {model.name}",
-                f"use parallel.tp={fits} {rank_count_key}={ranks // dims.tp * fits}"
+                f"parallel.tp={degree} does not divide {size}, the width of {layer} in {model.name}",
+                f"use parallel.tp={fits} {rank_count_key}={ranks // degree * fits}"
                 if fits > 1
                 else "use parallel=ddp or parallel=fsdp",
             )
-    if dims.tp > 1 and not model.divided:
+    if not model.divided:
         raise ConfigError(
-            f"{model.name} does not support parallel.tp={dims.tp}: it does not define a tensor-parallel plan",
+            f"{model.name} does not support parallel.tp={degree}: it does not define a tensor-parallel plan",
             "use parallel=ddp or parallel=fsdp, or a model with a plan: mlp, vit_tiny, small_cnn, "
             "resnet_cifar, resnet18, wide_resnet",
         )
-    bounds: tuple[int, ...] = ()
-    if dims.pp > 1:
-        stages = dims.pp * config.parallel.stages_per_rank
-        count = len(model.section_flops)
-        if not count:
-            raise ConfigError(
-                f"{model.name} does not support parallel.pp={dims.pp}: it does not define sections for pipeline stages",
-                "use parallel=ddp or parallel=fsdp",
-            )
-        if stages > count:
-            raise ConfigError(
-                f"parallel.pp={dims.pp} × parallel.stages_per_rank={config.parallel.stages_per_rank} = "
-                f"{stages} stages, "
-                f"but {model.name} has {count} sections",
-                f"use parallel.pp={count} or less, with parallel.stages_per_rank=1",
-            )
-        bounds = tuple(partition_costs(model.section_flops, stages))
-        total = sum(model.section_flops) or 1.0
-        shares = [sum(model.section_flops[a:b]) / total for a, b in itertools.pairwise(bounds)]
-        notes.append(
-            "pipeline stages and their share of the work: "
-            + ", ".join(
-                f"sections {a}–{b - 1} {share:.0%}"
-                for (a, b), share in zip(itertools.pairwise(bounds), shares, strict=True)
-            )
+
+
+def _divide_into_stages(config: RunConfig, dims: ParallelDims, model: ModelFacts) -> tuple[tuple[int, ...], list[str]]:
+    """Return (the bounds of the pipeline stages, a note of their shares of the work).
+
+    Raises ConfigError if the model has too few sections.
+    """
+    stages = dims.pp * config.parallel.stages_per_rank
+    count = len(model.section_flops)
+    if not count:
+        raise ConfigError(
+            f"{model.name} does not support parallel.pp={dims.pp}: it does not define sections for pipeline stages",
+            "use parallel=ddp or parallel=fsdp",
         )
-    return dims, bounds, notes
+    if stages > count:
+        raise ConfigError(
+            f"parallel.pp={dims.pp} × parallel.stages_per_rank={config.parallel.stages_per_rank} = "
+            f"{stages} stages, "
+            f"but {model.name} has {count} sections",
+            f"use parallel.pp={count} or less, with parallel.stages_per_rank=1",
+        )
+    bounds = tuple(partition_costs(model.section_flops, stages))
+    total = sum(model.section_flops) or 1.0
+    shares = [sum(model.section_flops[a:b]) / total for a, b in itertools.pairwise(bounds)]
+    note = "pipeline stages and their share of the work: " + ", ".join(
+        f"sections {a}–{b - 1} {share:.0%}" for (a, b), share in zip(itertools.pairwise(bounds), shares, strict=True)
+    )
+    return bounds, [note]
 
 
 def compute_micro_batches(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dnntrain.config.run_config import RunConfig
@@ -25,7 +25,7 @@ from dnntrain.planning.memory import estimate_memory
 from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
 from dnntrain.planning.plan import CURVE_POINTS, UNBALANCED_RATIO, DataFacts, ModelFacts, Plan
 from dnntrain.protocols import BuildContext, MetricInfo, NormFacts, PrecisionPolicy, ScheduledParam, StepInfo
-from dnntrain.utils.epochs import LEAVE_OUT_HINT, EpochSchedule
+from dnntrain.utils.epochs import LEAVE_OUT_HINT, BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
 
@@ -52,28 +52,14 @@ def make_plan(
     if refusals := find_refusals(config, hardware, ranks):
         raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
     batch_size = config.train.batch_size
-    if batch_size > data.train and not is_batch_size_scheduled(config):
-        raise DataError(
-            f"train.batch_size={batch_size} is more than the {data.train} training examples of {data.name}",
-            f"use train.batch_size={data.train} or less",
-        )
+    _check_batch_size(config, data)
     initial_context = _make_context(config, data)
     context = with_schedule_length(config, initial_context)
     sizes = build_batch_size_schedule(config, context, data.train)
     timetable = continue_schedule(config, sizes.timetable, earlier)
     sizes = replace(sizes, timetable=timetable)
-    dims, stage_bounds, layout_notes = plan_parallelism(config, hardware, ranks, model, sizes.largest)
-    # FSDP2 and messages between ranks of a model-parallel group support contiguous tensors only.
-    needs_contiguous = is_forward_collective(config.parallel, dims)
-    facts = LayoutFacts(model.convolutional, model.blocks, needs_contiguous)
-    cuts = compute_micro_batches(config, dims, data.train, timetable)
-    micro_batch_size, accumulation = (max(numbers) for numbers in zip(*cuts.values(), strict=True))
-    if refusals := [
-        *find_layout_refusals(config, hardware, dims, facts, sizes),
-        *find_unmet_requirements(config, dims, micro_batch_size, sizes),
-    ]:
-        raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
-    check_pipeline(config, dims, model, timetable, micro_batch_size, accumulation)
+    layout = _plan_layout(config, hardware, ranks, data, model, sizes)
+    dims, micro_batch_size = layout.dims, layout.micro_batch_size
     duration = config.train.duration
     total_steps = 0 if duration.unit == "s" else max(1, timetable.count_steps(duration, 0))
     unfreeze_step = _find_unfreeze_step(config, timetable, total_steps)
@@ -82,43 +68,35 @@ def make_plan(
     policy: PrecisionPolicy = config.precision.build(hardware)
     is_unsafe = hardware.device == "cpu" and model.overflows_in_channels_last
     channels_last = (
-        model.convolutional and config.train.channels_last != "off" and not needs_contiguous and not is_unsafe
+        model.convolutional and config.train.channels_last != "off" and not layout.needs_contiguous and not is_unsafe
     )
     use_compile, compile_note = _choose_compile(config, hardware, total_steps, dims)
     optional_notes = (
-        *layout_notes,
+        *layout.notes,
         compile_note,
         _note_unsafe_format(is_unsafe and config.train.channels_last != "off"),
         _note_uneven_batch(timetable),
         _note_large_micro_batch(micro_batch_size, config),
     )
     notes = [*data.notes, *(note for note in optional_notes if note)]
-    notes += _note_unbalanced_classes(config, data)
-    notes += config.sched.notes()
-    notes += _make_batch_notes(config, timetable, dims)
-    notes += config.distill.notes(data.spec)
-    notes += config.quant.notes(data.train)
-    notes += config.prune.notes(hardware)
-    for size, micro_batch_cut in cuts.items():
-        norm_notes = _get_norm_notes(config, NormFacts(dims.data_ranks, size, *micro_batch_cut, model.batch_norms))
-        notes += [note for note in norm_notes if size == sizes.largest]
+    notes += _collect_notes(config, hardware, data, model, layout, sizes)
     memory = estimate_memory(config, data, model, micro_batch_size, policy, process_bytes, dims)
     check_state_fits(config, memory, hardware, ranks)
     check_reader_memory(config, data, micro_batch_size, ranks)
     return Plan(
         name=config.name,
         layout=config.resolved["parallel"]["name"],
-        has_collective_forward=needs_contiguous,
+        has_collective_forward=layout.needs_contiguous,
         ranks=ranks,
         degrees=dims,
-        stage_bounds=stage_bounds,
+        stage_bounds=layout.stage_bounds,
         device=hardware.device,
         data=data,
         model=model,
         augmentations=tuple(method.describe(config.data) or name for name, method in config.augment.items()),
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,
-        accumulation=accumulation,
+        accumulation=layout.accumulation,
         steps_per_epoch=timetable.steps_in_epoch(0),
         timetable=timetable,
         total_steps=total_steps,
@@ -134,6 +112,74 @@ def make_plan(
         metrics=list_metric_infos(config),
         unfreeze_step=unfreeze_step,
     )
+
+
+def _check_batch_size(config: RunConfig, data: DataFacts) -> None:
+    if config.train.batch_size > data.train and not is_batch_size_scheduled(config):
+        raise DataError(
+            f"train.batch_size={config.train.batch_size} is more than the {data.train} training examples of {data.name}",
+            f"use train.batch_size={data.train} or less",
+        )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the ranks share the model and a batch.
+
+    needs_contiguous  whether tensors must be contiguous, which excludes channels-last
+    cuts              (micro-batch size, accumulation) for each batch size of the run
+    """
+
+    dims: ParallelDims
+    stage_bounds: tuple[int, ...]
+    needs_contiguous: bool
+    cuts: Mapping[int, tuple[int, int]]
+    micro_batch_size: int
+    accumulation: int
+    notes: Sequence[str]
+
+
+def _plan_layout(
+    config: RunConfig, hardware: Hardware, ranks: int, data: DataFacts, model: ModelFacts, sizes: BatchSizeSchedule
+) -> _Layout:
+    """Return the layout. Raises ConfigError, which lists every reason, if it does not support the run."""
+    dims, stage_bounds, notes = plan_parallelism(config, hardware, ranks, model, sizes.largest)
+    # FSDP2 and messages between ranks of a model-parallel group support contiguous tensors only.
+    needs_contiguous = is_forward_collective(config.parallel, dims)
+    facts = LayoutFacts(model.convolutional, model.blocks, needs_contiguous)
+    cuts = compute_micro_batches(config, dims, data.train, sizes.timetable)
+    micro_batch_size, accumulation = (max(numbers) for numbers in zip(*cuts.values(), strict=True))
+    if refusals := [
+        *find_layout_refusals(config, hardware, dims, facts, sizes),
+        *find_unmet_requirements(config, dims, micro_batch_size, sizes),
+    ]:
+        raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
+    check_pipeline(config, dims, model, sizes.timetable, micro_batch_size, accumulation)
+    return _Layout(dims, stage_bounds, needs_contiguous, cuts, micro_batch_size, accumulation, notes)
+
+
+def _collect_notes(
+    config: RunConfig,
+    hardware: Hardware,
+    data: DataFacts,
+    model: ModelFacts,
+    layout: _Layout,
+    sizes: BatchSizeSchedule,
+) -> list[str]:
+    """Return what the methods and the data say of this plan."""
+    notes = [
+        *_note_unbalanced_classes(config, data),
+        *config.sched.notes(),
+        *_make_batch_notes(config, sizes.timetable, layout.dims),
+        *config.distill.notes(data.spec),
+        *config.quant.notes(data.train),
+        *config.prune.notes(hardware),
+    ]
+    for size, cut in layout.cuts.items():
+        # Each size is checked; the notes of the largest are shown.
+        norm_notes = _get_norm_notes(config, NormFacts(layout.dims.data_ranks, size, *cut, model.batch_norms))
+        notes += [note for note in norm_notes if size == sizes.largest]
+    return notes
 
 
 def _find_unfreeze_step(config: RunConfig, timetable: EpochSchedule, total_steps: int) -> int | None:

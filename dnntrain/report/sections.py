@@ -170,18 +170,24 @@ def render_charts(run: RunData) -> str:
             from_zero=True,
         ),
     ]
-    other_names = sorted(
-        {name for split, name in run.series if split in ("train", "val")}
-        - _KNOWN_COLUMNS
-        - {info.name for info in task_metrics}
-    )
-    for name in other_names[:6]:
-        curves = [_make_run_curve(run, "train", name, "train", 0), _make_run_curve(run, "val", name, "val", 1)]
-        figures.append(draw_chart(name, curves, marks=marks))
-    nonempty_figures = [figure for figure in figures if figure]
+    nonempty_figures = [figure for figure in [*figures, *_draw_other_columns(run, marks)] if figure]
     if not nonempty_figures:
         return render_section("Curves", '<p class="note">No metrics were written.</p>')
     return render_section("Curves", f'<div class="charts">{"".join(nonempty_figures)}</div>{_render_events(run)}')
+
+
+def _draw_other_columns(run: RunData, marks: list[Mark]) -> list[str]:
+    """Return the charts of columns that methods have added, six at most."""
+    names = {name for split, name in run.series if split in ("train", "val")}
+    other_names = sorted(names - _KNOWN_COLUMNS - {info.name for info in run.metrics if info != LOSS})
+    return [
+        draw_chart(
+            name,
+            [_make_run_curve(run, "train", name, "train", 0), _make_run_curve(run, "val", name, "val", 1)],
+            marks=marks,
+        )
+        for name in other_names[:6]
+    ]
 
 
 def _make_run_curve(run: RunData, split: str, name: str, label: str, tone: int) -> Curve:
