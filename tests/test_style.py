@@ -37,71 +37,6 @@ PENDING = {
     "conf",
 }
 
-#: Folders and modules of dnntrain/ whose docstrings, messages and comments are rewritten, as "protocols" or "errors.py".
-#: Extend it until one entry, ".", names all.
-CLEAN: tuple[str, ...] = (
-    "bench",
-    "checkpoint",
-    "choices/augment",
-    "choices/average",
-    "choices/data",
-    "choices/distill",
-    "choices/launch",
-    "choices/model",
-    "choices/monitor",
-    "choices/norm",
-    "choices/optim",
-    "choices/parallel",
-    "choices/precision",
-    "choices/prune",
-    "choices/quant/__init__.py",
-    "choices/quant/_fake_quant.py",
-    "choices/quant/_int_modules.py",
-    "choices/quant/_post_training.py",
-    "choices/quant/_quant_points.py",
-    "choices/quant/float8.py",
-    "choices/quant/float8_training.py",
-    "choices/quant/int8_dynamic.py",
-    "choices/quant/int8_static.py",
-    "choices/quant/int8_weight_only.py",
-    "choices/quant/none.py",
-    "choices/reg",
-    "choices/sched",
-    "choices/task",
-    "choices/track",
-    "cli",
-    "config",
-    "display",
-    "distributed",
-    "errors.py",
-    "export",
-    "inference/export_run.py",
-    "inference/option_values.py",
-    "inference/predict.py",
-    "inference/run_args.py",
-    "inference/write_predictions.py",
-    "input",
-    "nn",
-    "planning",
-    "protocols",
-    "report",
-    "run",
-    "sweep",
-    "training",
-    "tune",
-    "utils",
-)
-
-MODULES = sorted(
-    {
-        path
-        for entry in CLEAN
-        for path in (
-            [ROOT / "dnntrain" / entry] if entry.endswith(".py") else (ROOT / "dnntrain" / entry).rglob("*.py")
-        )
-    }
-)
-
 
 def read_banned() -> list[tuple[re.Pattern[str], str]]:
     """Return the patterns of the tables under "Banned phrases" and "British spellings", and what to write instead."""
@@ -117,6 +52,7 @@ def read_banned() -> list[tuple[re.Pattern[str], str]]:
 
 
 BANNED = read_banned()
+ANY_BANNED = re.compile("|".join(pattern.pattern for pattern, _ in BANNED), re.I)
 
 
 def find_offences(text: str, first_line: int = 1) -> Iterator[str]:
@@ -169,22 +105,29 @@ def test_the_comments_of_a_configuration_file_have_no_banned_phrase(path: Path) 
     check(find_offences("\n".join(lines)))
 
 
-@pytest.mark.sampled
-@pytest.mark.skipif(not MODULES, reason="no folder of dnntrain/ is rewritten yet")
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_has_no_banned_phrase(path: Path) -> None:
+def read_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (first line, text) of each string and comment of a module."""
     source = path.read_text(encoding="utf-8")
-    texts = [
-        (node.lineno, node.value)
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
-    texts += [
-        (token.start[0], token.string)
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    ]
-    check(offence for line, text in texts for offence in find_offences(text, line))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+    if "#" in source:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string
+
+
+@pytest.mark.slow
+def test_no_module_has_a_banned_phrase() -> None:
+    modules = sorted((ROOT / "dnntrain").rglob("*.py"))
+    assert len(modules) > 500
+    check(
+        f"{name_of(path)} {offence}"
+        for path in modules
+        for line, text in read_texts(path)
+        if " " in text and ANY_BANNED.search(text)
+        for offence in find_offences(text, line)
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints: its pointers, and what is kept and removed."""
+"""The folder of a run's checkpoints: pointers, kept and removed checkpoints."""
 
 from __future__ import annotations
 

@@ -306,7 +306,7 @@ COMMANDS: dict[str, Command] = {
             Option("stop-early", "end trials that fall behind the others", RuleName),
             Option(
                 "metrics",
-                "what is optimized: metrics of the task, parameters, step_ms, train_s, peak_memory_mb or "
+                "the optimized metrics: those of the task, parameters, step_ms, train_s, peak_memory_mb or "
                 "examples_per_s; otherwise eval.metric",
                 tuple[str, ...],
                 placeholder="NAME,…",

@@ -37,7 +37,7 @@ class TensorDifference:
 class Parting:
     """The first step whose numbers differ.
 
-    step            number of steps done; 0: the first weights differ
+    step            number of steps done; 0: the initial weights differ
     batch           difference between the batches of the step: empty, "the examples", "the inputs"
                     or "the targets"
     learning_rates  of A and of B in the step, if they differ

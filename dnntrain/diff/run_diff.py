@@ -132,7 +132,7 @@ def _format_replay(diff: RunDiff) -> Iterator[str]:
 
 def _format_parting(parting: Parting) -> Iterator[str]:
     if parting.step == 0:
-        yield "the first weights differ"
+        yield "the initial weights differ"
     else:
         yield f"the runs part in step {parting.step}"
     if parting.batch:

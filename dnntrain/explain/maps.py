@@ -44,7 +44,7 @@ class MapSet:
 class CheckedMaps:
     """The maps that are shown, and the judgment of their method.
 
-    examples  what is shown
+    examples  the shown examples
     shown     their maps
     sample    the maps of the check sample
     checks    the verdicts over the check sample

@@ -1,4 +1,4 @@
-"""Write certificate.json beside the final model of a pipeline: what was measured, and of which files."""
+"""Write certificate.json beside the final model of a pipeline: its measurements, and of which files they are."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from dnntrain.pipeline.settings import format_settings, merge_words, select_word
 from dnntrain.utils.suggest import did_you_mean, find_nearest
 from dnntrain.utils.words import get_key
 
-#: What `from` may give a stage → the setting that names the run.
+#: Keys of `from` in a stage → the setting that names the run.
 INPUTS = {"init_from": "init_from", "teacher": "distill.teacher"}
 _MAX_SEEDS = 100
 _RESERVED = ("name", "from", "seeds")
@@ -148,7 +148,7 @@ def _read_stage(item: Any, earlier: Sequence[str]) -> Stage:
         raise ValueError(f"the name {name} is a key of the configuration; use another word, such as {name}_stage")
     inputs = {"init_from": source} if isinstance(source, str) else {} if source is None else source
     if not isinstance(inputs, dict) or not all(isinstance(value, str) for value in inputs.values()):
-        raise ValueError("from must name a stage, or say what is taken from which stage: {teacher: STAGE}")
+        raise ValueError("from must name a stage, or name the stage of each setting: {teacher: STAGE}")
     for key in inputs:
         if key not in INPUTS:
             raise ValueError(f"from has no {key!r}; {did_you_mean(key, list(INPUTS))}")

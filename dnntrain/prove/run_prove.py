@@ -56,7 +56,7 @@ class ProveOptions:
 def prove_by_training(comparison: Comparison, options: ProveOptions, display_mode: str) -> ProveResult:
     """Train pairs until they decide, and write prove.json and report.html in the folder.
 
-    A comparison that was interrupted goes on. Raises Stopped on a signal.
+    A comparison that was interrupted continues. Raises Stopped on a signal.
     """
     config = decode_config(comparison.configs[0])
     metric = choose_metric(options.metric, config.eval.metric, config.task.list_infos())

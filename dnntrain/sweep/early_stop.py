@@ -13,7 +13,7 @@ History = Sequence[tuple[int, float]]
 
 
 class StopRule(ABC):
-    """Decide once at each point of a trial whether it goes on."""
+    """Decide once at each point of a trial whether it continues."""
 
     @abstractmethod
     def list_points(self, total_steps: int) -> tuple[int, ...]:
@@ -25,12 +25,12 @@ class StopRule(ABC):
 
 
 class Asha(StopRule):
-    """Asynchronous successive halving: at each rung the best third of the trials so far goes on.
+    """Asynchronous successive halving: at each rung the best third of the trials so far continues.
 
     Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (MLSys 2020), in the form that
     stops trials: a trial is judged against those that reached the rung before.
 
-    eta    the share that goes on is 1 / eta
+    eta    the share that continues is 1 / eta
     rungs  number of rungs; they are at total / eta, total / eta² …
     """
 

@@ -15,7 +15,7 @@ _SMALLEST_MICRO_BATCH = 16
 
 
 def list_knobs(session: Session, allow: SpeedGrade) -> list[SpeedKnob]:
-    """Return the knobs of a run up to the grade `allow`, those with the greatest effect first.
+    """Return the settings to try for a run up to the grade `allow`, those with the greatest effect first.
 
     A setting that the run has already, and one without effect in it, is not listed.
     """

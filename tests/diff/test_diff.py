@@ -111,7 +111,7 @@ def test_a_foreign_network_is_not_trained_without_trust(runs: tuple[Path, Path],
 @pytest.mark.parametrize(
     ("words", "step", "said"),
     [
-        (["seed=7"], 0, "the first weights differ"),
+        (["seed=7"], 0, "the initial weights differ"),
         (["optim.lr=1e-3"], 1, "its learning rate differs: 0.004 → 0.001"),
         (["augment.crop.padding=1"], 1, "in its batch, the inputs differ"),
         (["train.batch_size=16"], 1, "in its batch, the examples differ"),
