@@ -70,6 +70,9 @@ class TrainSection:
         Annotated[str, Text(r"!?[^\s!]+", "a pattern of parameter names, as head.*, or its exception !head.*")], ...
     ] = ()  # parameters and statistics that keep their values: patterns and exceptions, as ["*","!head.*"]; the last match wins
     unfreeze_at: PositiveDuration | None = None  # time from which all is trained: 2ep, 500step or 10%; null: never
+    profile: PositiveDuration | None = (
+        None  # steps to trace, as 20step: each rank writes a Chrome trace to traces/ of the run; null: none
+    )
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,7 @@ def replay_runs(configs: tuple[RunConfig, RunConfig], paths: tuple[Path, Path], 
         return Replay(start, step, None)
     finally:
         for side in (first, second):
-            side.trainer.metrics.close()
-            side.trainer.pipeline.close()
+            side.trainer.close()
 
 
 def _open_side(config: RunConfig, path: Path, start: int) -> _Side:

@@ -169,6 +169,7 @@ class Plan:
                             ("weight_decay ×")
     metrics                 how each metric of the task is read; the metric `eval.metric` comes first
     threads                 CPU threads of each rank; a resumed run uses the same number
+    profile_steps           steps that are traced (train.profile); 0: none
     unfreeze_step           step before which a part of the model is frozen (train.unfreeze_at), if any
     """
 
@@ -200,6 +201,7 @@ class Plan:
     metrics: tuple[MetricInfo, ...]
     threads: int = 1
     unfreeze_step: int | None = None
+    profile_steps: int = 0
 
     @property
     def _freeze_text(self) -> str:

@@ -111,6 +111,7 @@ def make_plan(
         notes=tuple(notes),
         metrics=list_metric_infos(config),
         unfreeze_step=unfreeze_step,
+        profile_steps=_count_profile_steps(config, timetable, total_steps),
     )
 
 
@@ -197,6 +198,22 @@ def _find_unfreeze_step(config: RunConfig, timetable: EpochSchedule, total_steps
             "use train.unfreeze_at=10%, or leave it out to keep the frozen part in the whole run",
         )
     return step
+
+
+def _count_profile_steps(config: RunConfig, timetable: EpochSchedule, total_steps: int) -> int:
+    """Return the steps that train.profile traces. Raises ConfigError if the run is shorter."""
+    if config.train.profile is None:
+        return 0
+    steps = max(1, timetable.count_steps(config.train.profile, total_steps))
+    if config.is_debugging and total_steps:
+        return min(steps, total_steps)
+    if total_steps and steps > total_steps:
+        raise ConfigError(
+            f"train.profile={config.train.profile} is {steps} steps, which must be at most the {total_steps} steps "
+            "of the run",
+            f"use train.profile={total_steps}step or less",
+        )
+    return steps
 
 
 def _make_context(config: RunConfig, data: DataFacts) -> BuildContext:

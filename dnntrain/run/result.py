@@ -58,6 +58,7 @@ class RunResult:
     figures  those of the training, once there are any
     test     the figures of the test split, by name
     export   the integer export that the run wrote
+    traces   the files of train.profile, by their names in the run directory
     failure  the error that ended it
     """
 
@@ -67,6 +68,7 @@ class RunResult:
     figures: TrainingFigures | None = None
     test: Mapping[str, Any] = field(default_factory=dict)
     export: Mapping[str, Any] | None = None
+    traces: tuple[str, ...] = ()
     failure: RunFailure | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -80,6 +82,8 @@ class RunResult:
         values |= self.test
         if self.export is not None:
             values["export"] = dict(self.export)
+        if self.traces:
+            values["traces"] = list(self.traces)
         if self.failure is not None:
             values |= asdict(self.failure)
         return values
@@ -96,7 +100,18 @@ class RunResult:
         """Read the result in a run directory, which may have been moved since."""
         names = [item.name for item in fields(TrainingFigures)]
         has_figures = all(name in values for name in names)
-        known_names = {"status", "run_dir", "job", "export", "reason", "exit_code", SEAL, METRICS_SEAL, *names}
+        known_names = {
+            "status",
+            "run_dir",
+            "job",
+            "export",
+            "traces",
+            "reason",
+            "exit_code",
+            SEAL,
+            METRICS_SEAL,
+            *names,
+        }
         return cls(
             status=str(values["status"]),
             run_dir=run_dir,
@@ -104,6 +119,7 @@ class RunResult:
             figures=TrainingFigures(**{name: values[name] for name in names}) if has_figures else None,
             test={name: value for name, value in values.items() if name not in known_names},
             export=values.get("export"),
+            traces=tuple(values.get("traces", ())),
             failure=RunFailure(str(values.get("reason")), values["exit_code"]) if "exit_code" in values else None,
         )
 

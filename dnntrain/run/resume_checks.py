@@ -28,6 +28,7 @@ _CHANGEABLE_KEYS = (
     "train.batch_size",
     "train.micro_batch_size",
     "train.drop_last",
+    "train.profile",
     "eval.every",
     "eval.batch_size",
     "eval.metric",

@@ -31,8 +31,7 @@ def run_scratch_training(session: Session, steps: int, on_row: Callable[[Mapping
         trainer.start_session()
         run_loop(trainer.loop)
     finally:
-        trainer.metrics.close()
-        trainer.pipeline.close()
+        trainer.close()
     return progress.stop_reason
 
 

@@ -58,6 +58,7 @@ def train_part(
     """Train to the next cut of the network or to the end of the run, and finish the run there."""
     from dnntrain.run.reshape_run import begin_with_cut
     from dnntrain.training.reshape import ReshapeRequest
+    from dnntrain.training.step_trace import list_traces
 
     say, warn = loggers
     trainers, trackers = _open_trainer(session, directory, folder, start, display, warn, listeners)
@@ -66,7 +67,7 @@ def train_part(
         run_last_events = partial(_run_last_events, has_validation=bool(session.plan.data.val))
         trainer = trainers.train(folder, run_last_events, warn)
         _raise_if_stopped(trainer, folder)
-        outcome.result = replace(outcome.result, figures=measure_training(session, trainer))
+        outcome.result = replace(outcome.result, figures=measure_training(session, trainer), traces=list_traces(folder))
         if directory is not None:
             from dnntrain.run.finish import finish_run
 
@@ -112,6 +113,7 @@ def _open_trainer(
     outputs = TrainerOutputs(
         metrics=None if directory is None else directory.path / "metrics.jsonl",
         checkpoints=None if directory is None else directory.checkpoints,
+        traces=folder / "traces",
         listeners=[run_progress.record_row, *(tracker.log_row for tracker in trackers), *listeners],
         warn=warn,
         tick=run_progress.tick,
@@ -162,8 +164,7 @@ def _prepare_trainer(
 
 
 def _close_trainer(trainer: Trainer, trackers: Sequence[Tracker], result: RunResult) -> None:
-    trainer.metrics.close()
-    trainer.pipeline.close()
+    trainer.close()
     for tracker in trackers:
         tracker.close(result.as_json())
 

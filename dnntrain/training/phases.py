@@ -47,8 +47,7 @@ class TrainerSequence:
 
     def _begin_phase(self, step: int, run: Path) -> None:
         """Replace the trainer by that of the phase from `step`, with the state that was saved there."""
-        self.trainer.metrics.close()
-        self.trainer.pipeline.close()
+        self.trainer.close()
         path = run / "checkpoints" / f"step-{step}"
         if not path.is_dir():
             raise CheckpointError(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dnntrain.protocols import Hooks, PhaseMarker, StepBatch
 from dnntrain.training.cadence import Cadence
 from dnntrain.training.loop import Batches, Loop
-from dnntrain.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from dnntrain.training.trainer import Trainer
 
 #: The phases of a step in their order. Methods add `callbacks/NAME`.
 DATA, HOST_TO_DEVICE, AUGMENTATION, TEACHER = "data wait", "host to device", "augmentation", "teacher"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from torch import nn
 
@@ -40,6 +40,7 @@ from dnntrain.training.restore import split_states
 from dnntrain.training.scheduled_values import get_learning_rate, make_scheduled_reader
 from dnntrain.training.setup import RunSetup
 from dnntrain.training.step_guards import GuardRunner, rollback_targets
+from dnntrain.training.step_trace import WARMUP_STEPS, StepTrace, add_trace
 from dnntrain.training.stop_signals import SignalWatch
 from dnntrain.training.trainer_parts import (
     CheckpointerParts,
@@ -50,9 +51,6 @@ from dnntrain.training.trainer_parts import (
     RankPlace,
     TrainerOutputs,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,14 @@ class Trainer:
     timer: Timer
     make_batches: MakeBatches
     guard_runner: GuardRunner | None = None
+    trace: StepTrace | None = None
+
+    def close(self) -> None:
+        """Close the files of the metrics and of the trace, and end the readers."""
+        if self.trace is not None:
+            self.trace.close()
+        self.metrics.close()
+        self.pipeline.close()
 
     def start_session(self) -> None:
         """Begin to count the time of training."""
@@ -113,7 +119,16 @@ def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) ->
             loop.guard_runner,
         )
         on_error.pop_all()
-    return trainer
+    return trainer if outputs.traces is None else _add_trace(trainer, setup, outputs.traces)
+
+
+def _add_trace(trainer: Trainer, setup: RunSetup, folder: Path) -> Trainer:
+    """Return the trainer with the trace of `train.profile`, if it is set."""
+    steps, total_steps = setup.plan.profile_steps, setup.plan.total_steps
+    if steps == 0:
+        return trainer
+    warmup = WARMUP_STEPS if total_steps == 0 else min(WARMUP_STEPS, total_steps - steps)
+    return add_trace(trainer, StepTrace(folder, setup.world.rank, setup.start_step + warmup, steps))
 
 
 def build_checkpointer(

@@ -37,6 +37,7 @@ class TrainerOutputs:
     """The files that a trainer writes, if any, and the functions that it calls.
 
     metrics, checkpoints  the metrics file and the folder; only the main rank of a run has them
+    traces                the folder of traces; every rank of a run has it
     listeners             receive each row of metrics
     warn                  receives warnings
     tick                  is called a few times a second with the number of steps done
@@ -44,6 +45,7 @@ class TrainerOutputs:
 
     metrics: Path | None = None
     checkpoints: Path | None = None
+    traces: Path | None = None
     listeners: Sequence[Listener] = ()
     warn: Callable[[str], None] = lambda text: None
     tick: Callable[[int], None] | None = None

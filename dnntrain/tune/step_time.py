@@ -94,8 +94,7 @@ def measure_step_time(session: Session, seconds: float) -> tuple[StepTime, tuple
         step_time = _time_steps(steps, clock, session, seconds, PREFETCHED * workers)
         moved_bytes = _count_optimizer_bytes(handles[0])
     finally:
-        trainer.metrics.close()
-        trainer.pipeline.close()
+        trainer.close()
     return step_time, tuple(_compute_rates(session, step_time, rates, moved_bytes))
 
 

@@ -73,7 +73,7 @@ def explain_step_time(session: Session, line: Line, budget_s: float, say: Say) -
     if session.plan.ranks > 1:
         raise ConfigError(
             f"why measures one process, and this run has {session.plan.ranks}",
-            "measure with parallel=single; train.profile=20step shows the communication of each rank",
+            "measure with parallel=single; train.profile=20step traces the communication of each rank",
         )
     note = describe_current_load() or ""
     if note:

@@ -92,6 +92,10 @@ def find_length_refusals(config: LightConfig, ranks: int) -> Iterator[Refusal]:
     if any(every.value == 0 for every in lengths[1:]):
         yield Refusal("eval.every, checkpoint.every and log.every must be greater than 0", "use 1step or more")
     yield from _find_unfreezing_refusals(config)
+    if train.profile is not None and (
+        train.profile.unit == "s" or (train.profile.unit == "%" and duration.unit == "s")
+    ):
+        yield Refusal(f"train.profile={train.profile} cannot be converted to steps", "use train.profile=20step")
     if ranks > 1 and any(length.unit == "s" for length in lengths):
         yield Refusal(
             f"{ranks} ranks cannot end, evaluate or save after a number of seconds, because each rank has its "
