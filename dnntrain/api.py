@@ -20,6 +20,7 @@ from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import ModelSpec
 from dnntrain.utils.downloads import forbid_downloads
+from dnntrain.utils.given_objects import give_objects, select_objects, take_objects
 from dnntrain.utils.signals import exit_on_signals
 from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
@@ -80,8 +81,11 @@ def train(
 ) -> dict[str, Any]:
     """Train and return the run's result: `train("model=resnet20", data="cifar10", train={"batch_size": 64})`.
 
-    `settings` are overrides as keywords; a mapping sets keys of a group or section, None is null, and
-    `model` may be a class in a file, which is then trained as `model=custom`.
+    `settings` are overrides as keywords; a mapping sets keys of a group or section, None is null.
+    `model` may be a torch.nn.Module, whose weights the run begins with, or a class in a file. `data`
+    may be (train, test) or (train, val, test), each a pair of arrays or an object with items
+    (input, target), or a function in a file. Objects need a run in this process; a call that resumes
+    the run gives them again.
     Each of `callbacks` is called with every row of metrics.jsonl as it is written; it needs a run in
     this process. `display` is auto, quiet or json. Raises ConfigError, DataError, DivergedError or
     CheckpointError, which correspond to the exit codes of the command.
@@ -90,11 +94,13 @@ def train(
         from dnntrain.run.runner import run_training
 
         world = World.from_environ()
+        settings, objects = take_objects(settings)
         overrides = (*overrides, *format_settings(settings))
         overrides = tuple(add_rank_layout(overrides, config_dir, world))
-        config = decode_new_run(compose(overrides, config_dir), world)
-        words = add_config_dir(config_dir, overrides)
-        return run_training(lambda: config, world, display=display, overrides=words, listeners=callbacks).as_json()
+        with give_objects(objects):
+            config = decode_new_run(compose(overrides, config_dir), world)
+            words = add_config_dir(config_dir, overrides)
+            return run_training(lambda: config, world, display=display, overrides=words, listeners=callbacks).as_json()
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None, **settings: Any) -> Plan:
@@ -102,35 +108,48 @@ def plan(*overrides: str, config_dir: str | Path | None = None, **settings: Any)
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     world = World.from_environ()
-    config = decode_new_run(compose([*overrides, *format_settings(settings)], config_dir), world, plan_only=True)
-    with forbid_downloads("dnntrain plan downloads nothing"):
+    settings, objects = take_objects(settings)
+    with give_objects(objects), forbid_downloads("dnntrain plan downloads nothing"):
+        config = decode_new_run(compose([*overrides, *format_settings(settings)], config_dir), world, plan_only=True)
         return open_session(drop_init_weights_if_resuming(config), world, plan_only=True).plan
 
 
-def load(run: str | Path, *, trust: bool = False) -> TrainedModel:
-    """The trained model of a run directory or an export. Raises CheckpointError where its files are damaged.
+def load(run: str | Path, *, trust: bool = False, model: nn.Module | None = None, data: Any = None) -> TrainedModel:
+    """Return the trained model of a run directory or an export.
 
     `trust` runs the code that it names: a .pt2 file, which is a program, or the file of a custom model.
+    A run of a `model` or of `data` given from Python needs the object again. Raises CheckpointError if
+    its files are damaged.
     """
     from dnntrain.inference.load import load_model
     from dnntrain.run.unfinished import write_unfinished_model
 
-    write_unfinished_model(Path(run), (), trust)
-    loaded_model = load_model(Path(run), trust=trust)
+    with give_objects(select_objects(model, data)):
+        write_unfinished_model(Path(run), (), trust)
+        loaded_model = load_model(Path(run), trust=trust)
     return TrainedModel(loaded_model.model, loaded_model.spec, Path(run), loaded_model)
 
 
-def evaluate(run: str | Path, *overrides: str, split: str | None = None, trust: bool = False) -> dict[str, float | int]:
+def evaluate(
+    run: str | Path,
+    *overrides: str,
+    split: str | None = None,
+    trust: bool = False,
+    model: nn.Module | None = None,
+    data: Any = None,
+) -> dict[str, float | int]:
     """Return the loss, the task's metrics and the number of examples of a run's model.
 
     They are those of `split` (train, val, test, all) of its data, or of another `data=`; by default of
-    the test split, or of all examples if other data have none. `trust` is as for `load`.
+    the test split, or of all examples if other data have none. `trust`, `model` and `data` are as for
+    `load`.
     """
     from dnntrain.inference.evaluate_run import check_split, evaluate_run
     from dnntrain.run.unfinished import write_unfinished_model
 
-    write_unfinished_model(Path(run), overrides, trust)
-    return evaluate_run(Path(run), list(overrides), split and check_split(split), trust)[1]
+    with give_objects(select_objects(model, data)):
+        write_unfinished_model(Path(run), overrides, trust)
+        return evaluate_run(Path(run), list(overrides), split and check_split(split), trust)[1]
 
 
 def predict(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_files import idx_bytes, write_images
+from methods import OWN
 
 import dnntrain
 from dnntrain.choices.data import cifar10, cifar100
@@ -17,6 +18,11 @@ from dnntrain.errors import ConfigError
 #: What a choice needs besides its name. A choice of a group, never a length.
 NEEDS: dict[str, tuple[str, ...]] = {
     "model=custom": ("model.file=net.py",),
+    "data=custom": (f"data.file={OWN}", "data.name=make_bars"),
+    "task=custom": (f"task.file={OWN}", "task.metrics=[worst_recall]"),
+    "optim=custom": (f"optim.file={OWN}",),
+    "sched=custom": (f"sched.file={OWN}", "sched.name=sawtooth"),
+    "augment=custom": (f"augment.custom.file={OWN}", "augment.custom.name=posterize"),
     "model=torchvision": ("model.name=squeezenet1_1", "data=synthetic", "data.image_size=32"),
     "model=timm": ("model.name=test_resnet", "data=synthetic", "data.image_size=32"),
     "data=cifar10": ("data.root=cifar10",),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-#: (group or "" for the root, key) of the settings that are paths.
+#: (group or "" for the root, key) of the settings that are paths. A method of a list has the key of its options.
 _PATHS = (
     ("", "init_from"),
     ("task", "class_weights"),
@@ -18,6 +18,10 @@ _PATHS = (
     ("data", "file"),
     ("data", "test_file"),
     ("model", "file"),
+    ("task", "file"),
+    ("optim", "file"),
+    ("sched", "file"),
+    ("augment.custom", "file"),
     ("distill", "teacher"),
     ("distill", "cache_dir"),
 )
@@ -37,18 +41,30 @@ def make_paths_absolute(container: Mapping[str, Any]) -> dict[str, Any]:
     """
     result = dict(container)
     for group, key in _PATHS:
-        section = result.get(group) if group else result
-        if isinstance(section, Mapping) and key in section:
-            absolute = _make_absolute(section[key])
-            result = {**result, group: {**section, key: absolute}} if group else {**result, key: absolute}
+        result = _change_value(result, [*group.split("."), key] if group else [key])
     return result
+
+
+def _change_value(section: Mapping[str, Any], keys: list[str]) -> dict[str, Any]:
+    """Return `section` with an absolute path in the place that `keys` lead to, if it is there."""
+    name, *inner = keys
+    if name not in section or (inner and not isinstance(section[name], Mapping)):
+        return dict(section)
+    return {**section, name: _change_value(section[name], inner) if inner else _make_absolute(section[name])}
+
+
+def _get_section(container: Mapping[str, Any], group: str) -> Mapping[str, Any]:
+    """Return the options of a group, or of a method of a list; empty if it is not chosen."""
+    section: Any = container
+    for name in group.split(".") if group else ():
+        section = section.get(name, {}) if isinstance(section, Mapping) else {}
+    return section if isinstance(section, Mapping) else {}
 
 
 def find_paths(container: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield (`distill.teacher`, value) of each setting with a path, or with a list that has one."""
     for group, key in _PATHS:
-        section = container.get(group, {}) if group else container
-        value = section.get(key)
+        value = _get_section(container, group).get(key)
         if any(map(is_path, value if isinstance(value, list) else [value])):
             yield f"{group}.{key}".lstrip("."), value
 

@@ -14,13 +14,13 @@ from dnntrain.errors import ConfigError
 def format_settings(settings: Mapping[str, Any]) -> list[str]:
     """Return overrides as words: `{"optim": {"lr": 0.1}, "run_dir": None}` → `optim.lr=0.1`, `run_dir=null`.
 
-    A class as `model` becomes `model=custom` with its file and name. Raises ConfigError for other
-    objects, which a run directory could not describe.
+    A class or function as `model` or `data` becomes `model=custom` with its file and name. Raises
+    ConfigError for other objects, which a run directory could not describe.
     """
     words: list[str] = []
     for key, value in settings.items():
-        if key == "model" and isinstance(value, type):
-            words += _describe_class(value)
+        if key in ("model", "data") and (inspect.isclass(value) or inspect.isfunction(value)):
+            words += _describe_class(key, value)
         elif isinstance(value, Mapping):
             words += format_settings({f"{key}.{name}": entry for name, entry in value.items()})
         else:
@@ -28,19 +28,20 @@ def format_settings(settings: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _describe_class(model: type) -> list[str]:
-    """Return the words of `model=custom` for a class that is written in a file."""
+def _describe_class(key: str, maker: Any) -> list[str]:
+    """Return the words of `model=custom` for a class or a function that is written in a file."""
     try:
-        file = inspect.getsourcefile(model)
+        file = inspect.getsourcefile(maker)
     except (TypeError, OSError):
         file = None
-    if file is None or not Path(file).is_file() or "." in model.__qualname__ or model.__module__ == "__main__":
+    if file is None or not Path(file).is_file() or "." in maker.__qualname__ or maker.__module__ == "__main__":
+        noun, thing = ("class", "network") if key == "model" else ("class or function", "data")
         raise ConfigError(
-            f"model={model.__qualname__} must be a class at the top of a module, because each rank, and a later "
-            "command, builds the network again from its file",
+            f"{key}={maker.__qualname__} must be a {noun} at the top of a module, because each rank, and a later "
+            f"command, builds the {thing} again from its file",
             "write it to a file of its own, and import it from there: from net import Net",
         )
-    return ["model=custom", f"model.file={_format_value('model', file)}", f"model.name={model.__name__}"]
+    return [f"{key}=custom", f"{key}.file={_format_value(key, file)}", f"{key}.name={maker.__name__}"]
 
 
 def _format_value(key: str, value: Any) -> str:
@@ -63,6 +64,6 @@ def _format_value(key: str, value: Any) -> str:
 
 
 _HINTS = {
-    "model": 'give the class, not an instance: train(model=Net, **{"model.args.width": 32})',
-    "data": "write the examples to files, and use data=image_folder or data=table with data.root",
+    "model": "give a torch.nn.Module, or its class: train(model=Net)",
+    "data": "give (train, test), each a pair of arrays or an object with items (input, target)",
 }

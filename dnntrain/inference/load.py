@@ -135,7 +135,7 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
     card = export_files.manifest
     # Other formats hold the network themselves, and do not build the model of the configuration.
     builds_model = get_format(card.format).builds_model
-    groups = MODEL_GROUPS if builds_model else ("data",)
+    groups = MODEL_GROUPS if builds_model else ("task", "data")
     container = compose_from_export(restore_data_root(card.config, path), overrides)
     config = decode_foreign(container, path, overrides, trust=trust, groups=groups)
     has_device = any(word.lstrip("+").startswith("device=") for word in overrides)

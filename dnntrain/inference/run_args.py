@@ -27,6 +27,9 @@ from dnntrain.utils.words import get_key, read_words
 #: The groups that a trained model is built from.
 MODEL_GROUPS = ("task", "data", "model", "norm", "precision")
 
+#: The groups that training is built from: all but those that act while a run trains.
+TRAINING_GROUPS = tuple(group for group in (*SINGLE, *LISTS) if group not in ("launch", "track"))
+
 #: The keys that ask for a download.
 _DOWNLOAD_KEYS = {"data.download", "model.download", "model.pretrained", "model.weights", "distill.teacher"}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from dnntrain.checkpoint.checkpoint_folder import list_checkpoints
 from dnntrain.checkpoint.portable_model import read_card_widths
 from dnntrain.config.run_config import RunConfig
+from dnntrain.errors import ConfigError
 from dnntrain.input.evaluation_check import check_evaluation_images
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.read_errors import explain_unreadable_data
@@ -33,6 +34,7 @@ from dnntrain.run.unfinished import write_models_of_sources
 from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.reshape import add_widths, get_widths
 from dnntrain.training.setup import RunSetup
+from dnntrain.utils.given_objects import has_objects
 from dnntrain.utils.hardware import (
     Hardware,
     get_torch_device,
@@ -112,6 +114,12 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
         plan_only,
         read_earlier_batches(config),
     )
+    if plan.ranks > 1 and has_objects() and not plan_only and not world.is_launched:
+        raise ConfigError(
+            f"{plan.ranks} ranks are new processes, which do not have the objects that this call gives",
+            "start the script with torchrun, or write the objects to a file: model=custom model.file=FILE, "
+            "data=custom data.file=FILE",
+        )
     plan = replace(plan, threads=choose_threads(config, plan, hardware, world, is_resuming(config)))
     if not plan_only:
         use_threads(plan.threads)

@@ -16,6 +16,7 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import DataError
 from dnntrain.inference.run_args import (
+    TRAINING_GROUPS,
     decode_foreign,
     find_download_refusal,
     get_given_keys,
@@ -51,7 +52,7 @@ def write_unfinished_model(path: Path, overrides: Sequence[str], trust: bool = F
 
 def write_models_of_sources(config: RunConfig) -> None:
     """Do so for the runs that a configuration names, as `init_from` or as a teacher."""
-    known_code = list_code_values(config)
+    known_code = list_code_values(config, TRAINING_GROUPS)
     for key, value in find_paths(config.resolved):
         if key == "init_from" and config.init_from is None:
             continue
@@ -85,17 +86,17 @@ def _is_written(path: Path, checkpoint_name: str) -> bool:
 def _open_config(path: Path, overrides: Sequence[str], trust: bool) -> RunConfig:
     """Return the configuration of the run, whose code is the one that `overrides` name."""
     saved = read_saved_config(path)
-    code_keys = list_code_values(decode_config(saved)).keys()
+    code_keys = list_code_values(decode_config(saved), TRAINING_GROUPS).keys()
     words = [word for word in overrides if get_given_keys([word]) & code_keys]
     container = compose(words, saved=saved) if words else saved
-    return decode_foreign({**container, "run_dir": str(path)}, path, words, trust=trust)
+    return decode_foreign({**container, "run_dir": str(path)}, path, words, trust=trust, groups=TRAINING_GROUPS)
 
 
 def _names_only(path: Path, known_code: Mapping[str, Any]) -> bool:
     """Return whether the run names no other code than `known_code`, which the user has named."""
     if not (path / "config.yaml").is_file():
         return False
-    return list_code_values(decode_config(read_saved_config(path))).items() <= known_code.items()
+    return list_code_values(decode_config(read_saved_config(path)), TRAINING_GROUPS).items() <= known_code.items()
 
 
 def _write_model(path: Path, config: RunConfig, checkpoint_name: str) -> None:

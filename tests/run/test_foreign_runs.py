@@ -64,7 +64,7 @@ def test_the_file_of_a_custom_model_does_not_run(
     foreign: Path, evil: Path, tmp_path: Path, label: Any, capsys: Capture
 ) -> None:
     def change(values: dict[str, Any]) -> None:
-        values["model"] = {"name": "custom", "file": str(evil), "entry_point": None, "args": {}}
+        values["model"] = {"name": "custom", "file": str(evil), "entry_point": None, "args": {}, "from_python": False}
         values["choices"]["model"] = label
 
     forge(foreign, change)
@@ -76,7 +76,9 @@ def test_the_file_of_a_custom_model_does_not_run(
 def test_trust_runs_it(foreign: Path, evil: Path, tmp_path: Path) -> None:
     forge(
         foreign,
-        lambda values: values.update(model={"name": "custom", "file": str(evil), "entry_point": None, "args": {}}),
+        lambda values: values.update(
+            model={"name": "custom", "file": str(evil), "entry_point": None, "args": {}, "from_python": False}
+        ),
     )
     assert main(["eval", str(foreign), "--trust"]) == 2  # the file defines no network
     assert (tmp_path / "mark").exists()
@@ -85,7 +87,9 @@ def test_trust_runs_it(foreign: Path, evil: Path, tmp_path: Path) -> None:
 def test_the_file_that_runs_is_the_one_that_the_command_names(foreign: Path, evil: Path, tmp_path: Path) -> None:
     forge(
         foreign,
-        lambda values: values.update(model={"name": "custom", "file": str(evil), "entry_point": None, "args": {}}),
+        lambda values: values.update(
+            model={"name": "custom", "file": str(evil), "entry_point": None, "args": {}, "from_python": False}
+        ),
     )
     (tmp_path / "mine.py").write_text("import torch\n")
     assert main(["eval", str(foreign), f"model.file={tmp_path / 'mine.py'}"]) == 2
@@ -233,7 +237,7 @@ def test_the_file_of_an_export_that_runs_is_the_one_that_the_command_names(
     folder = tmp_path / "export"
     assert main(["export", str(foreign), f"--path={folder}"]) == 0
     manifest = read_manifest(folder)
-    model = {"name": "custom", "file": str(evil), "entry_point": None, "args": {}}
+    model = {"name": "custom", "file": str(evil), "entry_point": None, "args": {}, "from_python": False}
     config = {**manifest.config, "model": model, "choices": {**manifest.config["choices"], "model": ["custom"]}}
     write_manifest(folder, replace(manifest, config=config), list(manifest.files))
     assert main(["eval", str(folder)]) == 2

@@ -33,8 +33,14 @@ MLP = ("model=mlp", "model.hidden=[16,16,16]")
 NORMED = ("model=wide_resnet", "model.depth=10", "model.width_factor=1", "train.max_examples=64", "optim.lr=0.01")
 TRANSFORMER = ("model=vit_tiny", "model.embed_dim=16", "model.depth=2", "model.num_heads=2", "model.patch_size=2")
 
+#: The file of choices of a user's own.
+OWN = Path(__file__).with_name("own_parts.py")
+
 #: What a choice needs besides its name.
 SPECIAL: dict[str, tuple[str, ...]] = {
+    "optim.custom": (f"optim.file={OWN}", "optim.elementwise=true"),
+    "sched.custom": (f"sched.file={OWN}", "sched.name=sawtooth"),
+    "augment.custom": (f"augment.custom.file={OWN}", "augment.custom.name=posterize"),
     "reg.whitening": ("model=small_cnn", "model.channels=[8,16]", "model.hidden=16"),
     "reg.drop_path": TRANSFORMER,
     "reg.dropblock": NORMED,

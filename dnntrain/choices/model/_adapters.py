@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.nn.cost import one_thread
 from dnntrain.nn.init import keyed_generator
 from dnntrain.nn.shape import ModelShape
+from dnntrain.utils.user_objects import describe_error
 
 
 def build_and_check(make: Callable[[], nn.Module], shape: ModelShape, model_name: str) -> nn.Module:
@@ -109,14 +109,3 @@ def _describe_outputs(shape: ModelShape) -> str:
     if shape.is_map:
         return f"a map of {'x'.join(map(str, shape.output_shape))} outputs"
     return f"one row of {shape.num_classes} outputs"
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the first line of the error and its place: `TypeError: … (model.py:12)`."""
-    line = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return line
-    return f"{line} ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"

@@ -20,7 +20,7 @@ A package offers a class, or a function that returns a module, by an entry point
 
 from __future__ import annotations
 
-import importlib.util
+import copy
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -28,18 +28,19 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 from torch import nn
 
-from dnntrain.choices.model._adapters import build_and_check, describe_error
+from dnntrain.choices.model._adapters import build_and_check
 from dnntrain.config.fields import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import InputKind, ModelChoice, OutputKind
+from dnntrain.utils.given_objects import get_object
 from dnntrain.utils.suggest import did_you_mean
 from dnntrain.utils.user_code import register_user_code
+from dnntrain.utils.user_objects import describe_error, list_keywords, list_missing, load_object
 
 ENTRY_POINT_GROUP = "dnntrain.models"
 
@@ -52,14 +53,22 @@ class Custom(ModelChoice):
     name: str | None = None  # name of the class in the file; null: its only torch.nn.Module
     entry_point: str | None = None  # name of an entry point of the group dnntrain.models, instead of a file
     args: Arguments = Arguments()  # arguments of the constructor, as model.args.width=32; the data's numbers are added
+    from_python: bool = False  # true: the network is the object of a call from Python: train(model=network)
 
     input_kinds: ClassVar[frozenset[InputKind]] = frozenset({InputKind.IMAGES, InputKind.TABLE})
     output_kinds: ClassVar[frozenset[OutputKind]] = frozenset({OutputKind.VECTOR, OutputKind.MAP})
+
+    def __post_init__(self) -> None:
+        if self.from_python and (self.file or self.name or self.entry_point or self.args.values):
+            raise ValueError("from_python=true does not support file, name, entry_point and args; leave them out")
 
     def list_code_options(self) -> tuple[str, ...]:
         return tuple(name for name, value in (("file", self.file), ("entry_point", self.entry_point)) if value)
 
     def build(self, shape: ModelShape) -> nn.Module:
+        if self.from_python:
+            network = get_object("model")
+            return build_and_check(partial(copy.deepcopy, network), shape, f"model={type(network).__name__}")
         if (self.file is None) == (self.entry_point is None):
             raise ConfigError(
                 "model=custom needs either model.file or model.entry_point",
@@ -78,46 +87,14 @@ def load_class(path: Path, name: str | None) -> Callable[..., Any]:
 
     Raises ConfigError, which lists the classes of the file.
     """
-    module = run_python_file(path)
-    classes = [
-        key
-        for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == module.__name__
-    ]
-    if name is None:
-        if len(classes) != 1:
-            raise ConfigError(
-                f"{path} defines {len(classes)} classes that are a torch.nn.Module: {', '.join(classes) or 'none'}",
-                "name the one to train with model.name",
-            )
-        name = classes[0]
-    candidate = getattr(module, name, None)
-    if not callable(candidate):
-        raise ConfigError(f"model.name={name}: {path} defines no such class; {did_you_mean(name, classes)}")
-    maker: Callable[..., Any] = candidate
+    maker: Callable[..., Any] = load_object(
+        path,
+        "model",
+        name,
+        lambda value: isinstance(value, type) and issubclass(value, nn.Module),
+        "classes that are a torch.nn.Module",
+    )
     return maker
-
-
-def run_python_file(path: Path) -> ModuleType:
-    """Return the Python file `path` as a module; run it once for each state of the file."""
-    if not path.is_file():
-        raise ConfigError(f"model.file={path} is not a file")
-    path = path.resolve()
-    register_user_code(path, f"model.file={path.name}")
-    name = f"dnntrain_custom_{path.stem}_{path.stat().st_mtime_ns}_{abs(hash(path))}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"model.file={path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ConfigError(f"{path} cannot be run: {describe_error(error)}") from error
-    return module
 
 
 def load_entry_point(name: str) -> Callable[..., Any]:
@@ -165,23 +142,14 @@ def select_arguments(
     data = get_data_arguments(shape)
     if given := sorted(data.keys() & args.keys()):
         raise ConfigError(f"model.args.{given[0]} cannot be set, because the data sets it", f"leave it out: {given[0]}")
-    parameters = inspect.signature(maker).parameters.values()
-    keyword_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = [parameter.name for parameter in parameters if parameter.kind in keyword_kinds]
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    names, takes_any = list_keywords(maker)
     values = {**{name: value for name, value in data.items() if takes_any or name in names}, **args}
     if unknown := [name for name in values if name not in names and not takes_any]:
         raise ConfigError(
             f"model.args.{unknown[0]}: {maker.__name__} of {source_name} does not have this argument; "
             + did_you_mean(unknown[0], [name for name in names if name not in data])
         )
-    missing = [
-        parameter.name
-        for parameter in parameters
-        if parameter.default is inspect.Parameter.empty
-        and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        and not (parameter.kind in keyword_kinds and parameter.name in values)
-    ]
+    missing = list_missing(maker, values)
     if missing:
         raise ConfigError(
             f"{source_name}: {maker.__name__} needs {'the arguments' if missing[1:] else 'the argument'} "

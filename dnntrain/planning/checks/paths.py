@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from dnntrain.choices.distill._teacher_path import check_teacher_path
@@ -17,6 +18,9 @@ from dnntrain.protocols import DataChoice
 from dnntrain.utils.files import find_data_file, is_run_directory
 from dnntrain.utils.suggest import format_path
 
+#: The options of choices whose `file` is run as code; the data check their own.
+CODE_KEYS = ("model", "task", "optim", "sched", "augment.custom")
+
 #: Bytes of the longest path of a file inside of a run directory.
 _LONGEST_FILE = 200
 
@@ -26,7 +30,8 @@ def find_path_errors(config: LightConfig, plan_only: bool = False) -> list[Dnntr
     checks: list[Callable[[], object]] = [lambda: _check_data(config.data)]
     if not _has_checkpoint(config):
         checks.append(lambda: _check_init_from(config.init_from))
-    checks += [lambda: _check_resume(config.resume), lambda: _check_model_code(config), lambda: _check_teachers(config)]
+    checks += [lambda: _check_resume(config.resume), lambda: _check_teachers(config)]
+    checks += [partial(_check_code_file, config, key) for key in CODE_KEYS]
     if not plan_only:
         checks.append(lambda: check_run_dir(config.run_dir, config.name))
     return list(_collect_errors(checks))
@@ -132,10 +137,13 @@ def _check_resume(text: str) -> None:
         raise CheckpointError(f"resume={text} is neither a checkpoint nor a run directory with one")
 
 
-def _check_model_code(config: LightConfig) -> None:
-    file = config.resolved["model"].get("file")
+def _check_code_file(config: LightConfig, key: str) -> None:
+    """Check the file of a choice of the user's own, as `model` or `augment.custom`."""
+    group, _, name = key.partition(".")
+    options = config.resolved[group]
+    file = (options.get(name, {}) if name else options).get("file")
     if isinstance(file, str) and not Path(file).expanduser().is_file():
-        raise ConfigError(f"model.file={file} is not a file")
+        raise ConfigError(f"{key}.file={file} is not a file")
 
 
 def _check_teachers(config: LightConfig) -> None:

@@ -185,7 +185,7 @@ def test_the_networks_of_the_models_page_learn(tmp_path: Path, monkeypatch: pyte
     (source,) = re.findall(r"```python file=net.py\n(.*?)```", page, re.S)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(source)
-    lines = re.findall(r"^dnntrain (model=custom .*)$", page, re.M)
+    lines = re.findall(r"^dnntrain (model=custom .* run_dir=.*)$", page, re.M)
     results = [dnntrain.train(*line.split(), "train.cpu_threads=1", display="quiet") for line in lines]
     assert [result["parameters"] for result in results] == [6090, 21386]
     assert all(result["value"] > 0.8 for result in results)
