@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import idx_bytes, write_images
+from data_files import idx_bytes, write_images, write_wav
 from methods import OWN
 
 import dnntrain
@@ -30,6 +30,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "data=mnist": ("data.root=idx",),
     "data=fashion_mnist": ("data.root=idx",),
     "data=image_folder": ("data.root=photos", "data.image_size=8"),
+    "data=audio_folder": ("data.root=sounds", "data.seconds=0.25", "data.n_mels=8", "data.window=64", "data.hop=64"),
     "data=image_table": ("data.file=images.csv", "data.target=[species]", "data.image_size=16"),
     "data=table": ("data.file=cars.csv", "data.target=[price]", "task=regression", "model=mlp"),
     "data=diabetes": ("task=regression", "model=mlp"),
@@ -100,6 +101,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             labels = np.repeat((np.arange(160) % 10).astype(np.uint8)[:, None], spec.label_bytes, axis=1)
             pixels = random.integers(0, 256, (160, 3072), dtype=np.uint8)
             np.concatenate([labels, pixels], axis=1).tofile(folder / name / file)
+    for number in range(80):
+        write_wav(folder / "sounds" / f"class {number % 2}" / f"{number}.wav", random.uniform(-1, 1, 4000))
     images = write_images(folder / "photos", count=80)
     rows = [f"{path},{path.parent.name},{number % 2},{number % 3 // 2}" for number, path in enumerate(images)]
     (folder / "images.csv").write_text("\n".join(["image,species,small,round", *rows]))

@@ -16,6 +16,7 @@ from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import ModelSpec, TargetKind
+from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS, RESIZE_FORMULAS
 from dnntrain.utils.files import parse_json, read_bytes, to_strict_json, write_json
 from dnntrain.utils.sealed_json import is_sealed, seal_json
@@ -61,12 +62,18 @@ class Manifest:
         return mode if mode in RESIZE_DESCRIPTIONS else "crop"
 
     @property
+    def _sound(self) -> AudioReading | None:
+        return AudioReading.find(self.config.get("data"))
+
+    @property
     def _preprocessing_text(self) -> str:
         if self.spec.inputs.columns:
             return (
                 "number: (value - mean) / std, 0 if missing; category: its place in categories from 1 on, 0 if missing "
                 "or unknown; missing: 1 if the number of that name is missing, else 0"
             )
+        if sound := self._sound:
+            return sound.describe()
         color = "RGB" if self.spec.inputs.shape[0] == 3 else "gray (ITU-R 601)"
         return (
             f"upright by EXIF; transparent pixels on black; {color}; {RESIZE_DESCRIPTIONS[self._resize_mode]}; "
@@ -92,7 +99,7 @@ class Manifest:
                     "mean": inputs.mean,
                     "std": inputs.std,
                     "preprocessing": self._preprocessing_text,
-                    **({} if inputs.columns else {"resize": RESIZE_FORMULAS[self._resize_mode]}),
+                    **({} if inputs.columns or self._sound else {"resize": RESIZE_FORMULAS[self._resize_mode]}),
                 },
                 "output": {"name": output.name, "dtype": "float32", "shape": [batch, *output.shape]},
                 "config": dict(self.config),

@@ -13,8 +13,10 @@ from torch import Tensor
 from dnntrain.errors import DataError
 from dnntrain.inference.load import LoadedModel
 from dnntrain.inference.predict import BATCH_SIZE
-from dnntrain.input.decode import decode_image, decode_picture
+from dnntrain.input.decode import decode_picture
+from dnntrain.input.image_files import read_file
 from dnntrain.input.normalize import make_normalizer
+from dnntrain.protocols.audio_reading import AudioReading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,7 +55,9 @@ def _read_picture(loaded_model: LoadedModel, picture: Picture) -> Tensor:
     channels, height, width = loaded_model.spec.inputs.shape
     reading = loaded_model.config.data.reading
     if isinstance(picture, str | PathLike):
-        image = decode_image(Path(picture).expanduser(), channels, (height, width), reading)
+        image = read_file(Path(picture).expanduser(), channels, (height, width), reading)
+    elif isinstance(reading, AudioReading):
+        raise DataError(f"a sound must be the path of a WAV file, not {type(picture).__name__}", "write it to a file")
     else:
         from PIL.Image import Image
 

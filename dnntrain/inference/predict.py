@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import DataError
+from dnntrain.input.audio import SOUND_SUFFIXES
+from dnntrain.input.decode import IMAGE_SUFFIXES
 from dnntrain.input.image_files import decode_in_batches
 from dnntrain.input.image_paths import find_image_files
 from dnntrain.protocols import ColumnKind
+from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.utils.hardware import count_cores
 
 if TYPE_CHECKING:
@@ -52,7 +55,9 @@ def predict_files(
     if loaded_model.spec.inputs.columns:
         yield from _predict_tables(loaded_model, images, top, on_error, batch_size)
         return
-    files = find_image_files(images)
+    reading = loaded_model.config.data.reading
+    suffixes = SOUND_SUFFIXES if isinstance(reading, AudioReading) else IMAGE_SUFFIXES
+    files = find_image_files(images, suffixes)
     if workers is None:
         workers = 0 if len(files) < _MIN_FILES_FOR_WORKERS else count_cores()
     done, inputs = 0, loaded_model.spec.inputs
@@ -61,7 +66,7 @@ def predict_files(
         inputs,
         batch_size=batch_size,
         workers=workers,
-        reading=loaded_model.config.data.reading,
+        reading=reading,
     ):
         for file, reason in batch.failures.items():
             error = DataError(reason, "remove or replace the file")

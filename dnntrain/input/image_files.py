@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dnntrain.input.audio import read_spectrogram
 from dnntrain.input.augment import NO_AUGMENTATION
 from dnntrain.input.decode import decode_image
 from dnntrain.input.normalize import make_normalizer
 from dnntrain.input.reader import Reader, Request
 from dnntrain.input.streaming import read_ahead
 from dnntrain.protocols import InputSpec
+from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.protocols.image_reading import ImageReading
 
 _PLAIN = ImageReading()
@@ -27,7 +29,7 @@ class UnlabeledFileSource:
     """Image files as a source; `read` returns the center, as evaluation sees it."""
 
     def __init__(
-        self, files: Sequence[Path], input_shape: tuple[int, int, int], reading: ImageReading = _PLAIN
+        self, files: Sequence[Path], input_shape: tuple[int, int, int], reading: ImageReading | AudioReading = _PLAIN
     ) -> None:
         self.files = files
         self.shape = input_shape
@@ -41,13 +43,20 @@ class UnlabeledFileSource:
 
     def read(self, index: int) -> Tensor:
         channels, height, width = self.shape
-        return decode_image(self.files[index], channels, (height, width), self.reading)
+        return read_file(self.files[index], channels, (height, width), self.reading)
 
     def get_resident_inputs(self) -> None:
         return None
 
     def describe(self, index: int) -> str:
         return str(self.files[index])
+
+
+def read_file(path: Path, channels: int, size: tuple[int, int], reading: ImageReading | AudioReading) -> Tensor:
+    """Return an image, or the spectrogram of a sound: uint8 [channels, height, width]."""
+    if isinstance(reading, AudioReading):
+        return read_spectrogram(path, reading)
+    return decode_image(path, channels, size, reading)
 
 
 class DecodedBatch(NamedTuple):
@@ -67,7 +76,7 @@ def decode_in_batches(
     *,
     batch_size: int,
     workers: int,
-    reading: ImageReading = _PLAIN,
+    reading: ImageReading | AudioReading = _PLAIN,
 ) -> Iterator[DecodedBatch]:
     """Yield `files` in order, decoded, `batch_size` at a time.
 

@@ -14,20 +14,22 @@ from dnntrain.utils.files import is_run_directory
 _TOOL_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "lost+found")
 
 
-def find_image_files(paths: Sequence[Path]) -> list[Path]:
+def find_image_files(paths: Sequence[Path], suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Return the image files among `paths` and in folders among them, as training finds them.
 
-    Raises DataError if one is missing or no image is found.
+    `suffixes` may be those of sounds. Raises DataError if one is missing or no image is found.
     """
     check_image_paths(paths)
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(find_images(path))
+            files += sorted(file for file in iterate_files(path) if file.suffix.lower() in suffixes)
         else:
             files.append(path)
     if not files:
-        raise DataError(f"no image in {', '.join(map(str, paths))}", f"formats: {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise DataError(
+            f"no file to predict in {', '.join(map(str, paths))}", f"formats: {', '.join(sorted(suffixes))}"
+        )
     return files
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.protocols.choice import Choice, Claim, Method, Role
 from dnntrain.protocols.data_spec import DataFeature, InputKind, OutputKind, TargetKind
 from dnntrain.protocols.image_reading import ImageReading
@@ -31,7 +32,7 @@ class DataChoice(Choice):
     mix_block_size  number of examples of a block, within which methods mix or relate examples
     sampler         order of an epoch: "shuffled", or "balanced" with equally many examples of each class
     varies_images   whether reading changes training images at random
-    reading         how image files become inputs
+    reading         how image or sound files become inputs
     default_crop_padding, default_flip_probability  the values of augment=[crop,flip] for this data unless they are set
     input_kind      kind of the inputs
     features        properties that methods may need
@@ -53,7 +54,7 @@ class DataChoice(Choice):
         return False
 
     @property
-    def reading(self) -> ImageReading:
+    def reading(self) -> ImageReading | AudioReading:
         return ImageReading()
 
     def choose_targets(self, kind: TargetKind | None) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import wave
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,3 +119,15 @@ def adding(value: float) -> Callable[[Batch, Any], Batch]:
         return batch
 
     return apply
+
+
+def write_wav(path: Path, values: NDArray[np.float64], width: int = 2, rate: int = 8000, channels: int = 1) -> Path:
+    """Write PCM of `width` bytes; `values` are in [-1, 1]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scaled = np.round(values * (2 ** (8 * width - 1) - 1)).astype(np.int64)
+    scaled = np.repeat(scaled + (128 if width == 1 else 0), channels)
+    data = scaled.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :width].tobytes()
+    with wave.open(str(path), "wb") as file:
+        file.setparams((channels, width, rate, len(values), "NONE", "not compressed"))
+        file.writeframes(data)
+    return path

@@ -1,0 +1,166 @@
+"""Your own sounds: one folder of WAV files for each class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from dnntrain.choices.data._class_folders import ClassFolders, note_missing_classes, warn_of_shared_images
+from dnntrain.choices.data._roots import find_data_root
+from dnntrain.config.fields import Annotated, Positive, PositiveInt, Range
+from dnntrain.errors import DataError
+from dnntrain.input.audio import SOUND_SUFFIXES, RandomSpectrogramSource, SpectrogramSource
+from dnntrain.input.decode import check_regular_file
+from dnntrain.input.image_paths import is_skipped_folder, iterate_files, list_entries, path_exists
+from dnntrain.input.options import ImageData
+from dnntrain.input.source import DataSet
+from dnntrain.input.split import hold_out_by_name
+from dnntrain.protocols import InputSpec, TargetSpec
+from dnntrain.protocols.audio_reading import AudioReading
+from dnntrain.utils.rng import Key
+
+#: Spectrograms up to this many bytes are computed once and held in memory.
+_RESIDENT_BYTES = 256 * 2**20
+
+#: A usual spectrogram, as bytes / 255: the loudest value is 1, and most are 30 to 80 dB below it.
+_MEAN, _STD = 0.45, 0.25
+
+_LAYOUT_HINT = "put WAV files in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/"
+
+
+@dataclass(frozen=True)
+class AudioFolder(ImageData):
+    """WAV files in ROOT/train/CLASS/, ROOT/val/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/.
+
+    The input is the log-mel spectrogram of `seconds`, 1 x n_mels x frames bytes: 255 is the loudest
+    value, 0 is 80 dB below it. Without a test folder, a part of the files is kept for the test; the
+    name of a file decides whether it belongs to it.
+    """
+
+    label_key: ClassVar[str] = "root"
+
+    root: str | None = None  # folder with train/ and test/, or with the class folders; null: $DNNTRAIN_DATA
+    sample_rate: Annotated[int, Range(at_least=1000, at_most=192000)] = (
+        16000  # samples per second; files of another rate are resampled
+    )
+    seconds: Positive = 1.0  # length of a sound: longer ones are cut, shorter ones padded with silence
+    window: Annotated[int, Range(at_least=16, at_most=16384)] = 400  # samples of a window of the spectrogram
+    hop: PositiveInt = 160  # samples from a window to the next
+    n_mels: Annotated[int, Range(at_least=4, at_most=512)] = 64  # bands of the mel scale: rows of the input
+    random_part: bool = False  # true: train on a random part of each sound, drawn again in each epoch; always streamed
+    test_fraction: Annotated[float, Range(above=0, below=1)] = (
+        0.2  # fraction of the files held out for the test if there is no test split
+    )
+
+    def __post_init__(self) -> None:
+        if self.hop > self.window:
+            raise ValueError(f"hop={self.hop} must be at most window={self.window}, so that no sample is left out")
+        if self.n_mels > self.window // 4:
+            raise ValueError(f"n_mels={self.n_mels} must be at most window / 4 = {self.window // 4}")
+        if self.random_part and self.pipeline == "resident":
+            raise ValueError("random_part=true reads sounds in every epoch; pipeline=resident does not support it")
+
+    @property
+    def reading(self) -> AudioReading:
+        return AudioReading(self.sample_rate, self.seconds, self.window, self.hop, self.n_mels)
+
+    @property
+    def varies_images(self) -> bool:
+        return self.random_part
+
+    def check_files(self) -> None:
+        for folder in filter(None, _find_parts(_find_root(self.root))):
+            _find_classes(folder, 1)
+
+    def build(self) -> DataSet:
+        return self._build(min_classes=2)
+
+    def build_for_evaluation(self) -> DataSet:
+        return self._build(min_classes=1)
+
+    def _build(self, min_classes: int) -> DataSet:
+        root, strict = _find_root(self.root), self.on_error == "raise"
+        train_folder, val_folder, test_folder = _find_parts(root)
+        train = _scan(train_folder, strict, min_classes)
+        val, test = (
+            None if folder is None else _scan(folder, strict, 1, train.class_names)
+            for folder in (val_folder, test_folder)
+        )
+        if test is not None:
+            warn_of_shared_images(train, test)
+        else:
+            kept, held = hold_out_by_name(train.keys, train.labels, self.test_fraction, Key(2012, "audio folder test"))
+            train, test = train.select_images(kept), train.select_images(held)
+        keys, val_index = train.keys, None
+        if val is not None:
+            val_index = np.arange(len(train.paths), len(train.paths) + len(val.paths))
+            keys, train = (*keys, *val.keys), train.join(val)
+        size = (self.n_mels, self.reading.frames)
+        return DataSet(
+            train=self._build_source(train, keys, training=True),
+            test=self._build_source(test, test.keys, training=False),
+            inputs=InputSpec((1, *size), (_MEAN,), (_STD,)),
+            targets=TargetSpec(train.class_names),
+            digest=ClassFolders.compute_splits_digest([train, test], root),
+            val_index=val_index,
+            has_test_part=test_folder is not None,
+            notes=tuple(note_missing_classes("test", test)),
+        )
+
+    def _build_source(self, split: ClassFolders, keys: tuple[str, ...], training: bool) -> SpectrogramSource:
+        is_random = training and self.random_part
+        size_bytes = len(split.paths) * self.n_mels * self.reading.frames
+        keep = self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= _RESIDENT_BYTES)
+        source_class = RandomSpectrogramSource if is_random else SpectrogramSource
+        return source_class(
+            split.paths, split.labels, self.reading, keep and not is_random, self.on_error == "skip", keys
+        )
+
+
+def _find_root(root: str | None) -> Path:
+    folder = find_data_root(root, "audio_folder")
+    if not path_exists(folder) or not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder", "set data.root to the folder of your sounds")
+    return folder
+
+
+def _find_parts(root: Path) -> tuple[Path, Path | None, Path | None]:
+    """Return the folders of the training, validation and test splits."""
+    parts = {path.name.lower(): path for path in list_entries(root) if path.is_dir()}
+    if "train" not in parts:
+        return root, None, None
+    return parts["train"], parts.get("val"), parts.get("test")
+
+
+def _find_classes(folder: Path, min_classes: int) -> list[Path]:
+    classes = [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
+    if len(classes) < min_classes:
+        raise DataError(
+            f"{folder}: holds {len(classes)} class folders; at least {min_classes} are needed", _LAYOUT_HINT
+        )
+    return classes
+
+
+def _scan(folder: Path, strict: bool, min_classes: int, class_names: tuple[str, ...] = ()) -> ClassFolders:
+    """Return the files of a split, class by class. Raises DataError for a class without files, or a new one."""
+    classes = _find_classes(folder, min_classes)
+    names = class_names or tuple(path.name for path in classes)
+    paths: list[Path] = []
+    labels: list[int] = []
+    for path in classes:
+        if path.name not in names:
+            raise DataError(
+                f"{folder}: the training split does not have the class {path.name}",
+                "add its sounds to the training split, or remove its folder from this one",
+            )
+        files = sorted(file for file in iterate_files(path) if file.suffix.lower() in SOUND_SUFFIXES)
+        if not files:
+            raise DataError(f"{path}: class {path.name} has no WAV file", _LAYOUT_HINT)
+        paths += files
+        labels += [names.index(path.name)] * len(files)
+    for file in paths if strict else ():
+        check_regular_file(file)
+    return ClassFolders(folder, names, tuple(paths), np.array(labels, dtype=np.int64))
