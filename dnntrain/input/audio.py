@@ -7,7 +7,7 @@ import wave
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,8 @@ def _decode_pcm(data: bytes, width: int, path: Path) -> NDArray[np.float64]:
         padded[:, 1:] = parts
         data, width = padded.tobytes(), 4
     if width in (2, 4):
-        return np.frombuffer(data, f"<i{width}").astype(np.float64) / 2 ** (8 * width - 1)
+        samples: NDArray[np.signedinteger[Any]] = np.frombuffer(data, f"<i{width}")
+        return samples.astype(np.float64) / 2.0 ** (8 * width - 1)
     raise DataError(f"{path}: has samples of {8 * width} bits; 8, 16, 24 and 32 are read", _REMOVE_HINT)
 
 
