@@ -52,8 +52,6 @@ def make_job_script(config: RunConfig, folder: Path) -> str:
 
 def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """Write the run directory and call sbatch; return {"status": "submitted", "job", "run_dir"}."""
-    import subprocess
-
     from dnntrain.run.directory import RunDirectory
     from dnntrain.utils.files import make_folder, write_text
 
@@ -66,7 +64,16 @@ def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:
         directory.write_start({**config.resolved, "run_dir": str(path)}, list(overrides), {})
     finally:
         directory.close()
-    command = ["sbatch", "--parsable", str(path / "job.sh")]
+    job = submit_script(path / "job.sh")
+    print(f"job {job} is submitted; its output: {path}/logs/slurm-{job}.txt", file=sys.stderr)
+    return {"status": "submitted", "job": job, "run_dir": str(path)}
+
+
+def submit_script(script: Path, options: Sequence[str] = ()) -> str:
+    """Call sbatch and return the number of the job. Raises ConfigError if it fails."""
+    import subprocess
+
+    command = ["sbatch", "--parsable", *options, str(script)]
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=True)
     except FileNotFoundError:
@@ -77,6 +84,4 @@ def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(
             f"sbatch rejected the job: {error.stderr.strip()}", "dnntrain submit … --dry-run prints its script"
         ) from None
-    job = process.stdout.strip().split(";")[0]
-    print(f"job {job} is submitted; its output: {path}/logs/slurm-{job}.txt", file=sys.stderr)
-    return {"status": "submitted", "job": job, "run_dir": str(path)}
+    return process.stdout.strip().split(";")[0]

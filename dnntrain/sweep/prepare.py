@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,10 @@ from dnntrain.run.resume_checks import find_refusals
 from dnntrain.sweep.grid import Combination, make_combinations, make_folder_name
 from dnntrain.sweep.resources import ResourceDemand, Resources, divide_machine
 from dnntrain.sweep.sweep_directory import Trial, read_names_by_digest
-from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
+    from dnntrain.sweep.queued_sweep import QueuedSweep
     from dnntrain.utils.hardware import Hardware
 
 
@@ -41,8 +40,8 @@ class Sweep:
 
 def prepare_sweep(
     overrides: Sequence[str], config_dir: Path | None = None, *, jobs: int | None = None, quiet: bool = False
-) -> Sweep:
-    """Compose, check and plan every trial.
+) -> Sweep | QueuedSweep:
+    """Compose, check and plan every trial; trials that are jobs of a queue are planned there.
 
     Raises ConfigError that lists the mistakes of all of them. `jobs` trials run at once; None: as
     many as fit on the machine.
@@ -51,24 +50,17 @@ def prepare_sweep(
     configs = compose_trials(trial_words, config_dir, quiet)
     _check_distinct(trial_words, configs)
     folder = choose_folder(configs)
-    check_local(trial_words, configs, folder, (overrides, config_dir, jobs))
-    check_without_torch(trial_words, configs, folder)
-    known_names = read_names_by_digest(folder)
-    trials: list[Trial] = []
-    devices: tuple[str, ...] = ()
-    memory_bytes = 0
     mistakes = [f"{folder} is the folder of a single run\n     name another run_dir"] * (
         folder / "config.yaml"
     ).exists()
-    for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
-        name = known_names.get(compute_digest(config)) or make_folder_name(
-            number, len(trial_words), combination.swept_words
-        )
-        if any(trial.folder.name == name for trial in trials):
-            name = (
-                f"{name}-{compute_digest(config)[:6]}"  # another trial of this line has the name from an earlier line
-            )
-        path = folder / name
+    if _is_queued(configs):
+        return _prepare_queued(trial_words, configs, folder, mistakes)
+    check_without_torch(trial_words, configs, folder)
+    trials: list[Trial] = []
+    devices: tuple[str, ...] = ()
+    memory_bytes = 0
+    paths = _name_folders(trial_words, configs, folder)
+    for number, (combination, config, path) in enumerate(zip(trial_words, configs, paths, strict=True), 1):
         try:
             trial, hardware = prepare_trial(number, combination, config, path)
         except ConfigError as error:
@@ -82,6 +74,49 @@ def prepare_sweep(
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
     demands = [trial.demand for trial in trials]
     return Sweep(folder, tuple(trials), tuple(divide_machine(demands, devices, list_cores(), memory_bytes, jobs)))
+
+
+def _name_folders(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Return the folder of each trial; a trial of an earlier line keeps its own."""
+    known_names = read_names_by_digest(folder)
+    names: list[str] = []
+    for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
+        name = known_names.get(compute_digest(config)) or make_folder_name(
+            number, len(trial_words), combination.swept_words
+        )
+        # Another trial of this line may have the name from an earlier line.
+        names.append(f"{name}-{compute_digest(config)[:6]}" if name in names else name)
+    return [folder / name for name in names]
+
+
+def _is_queued(configs: Sequence[dict[str, Any]]) -> bool:
+    """Return whether the trials are jobs of a queue. Raises ConfigError if only some are."""
+    queued = [bool(decode_light_config(config)[0].launch.scheduler) for config in configs]
+    if any(queued) and not all(queued):
+        raise ConfigError(
+            "some trials have launch=slurm and others launch=local", "start two sweeps, each with one launch="
+        )
+    return all(queued)
+
+
+def _prepare_queued(
+    trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path, mistakes: list[str]
+) -> QueuedSweep:
+    from dnntrain.sweep.queued_sweep import QueuedSweep, make_queued_trial
+
+    trials = []
+    paths = _name_folders(trial_words, configs, folder)
+    for number, (combination, config, path) in enumerate(zip(trial_words, configs, paths, strict=True), 1):
+        try:
+            trials.append(make_queued_trial(number, combination, config, path))
+        except DnntrainError as error:
+            texts = error.mistakes if isinstance(error, ConfigError) else [str(error)]
+            mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in texts]
+            continue
+        mistakes += _find_changed_settings(path, config)
+    if mistakes:
+        raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+    return QueuedSweep(folder, tuple(trials))
 
 
 def prepare_trial(
@@ -141,30 +176,6 @@ def _check_distinct(trial_words: Sequence[Combination], configs: Sequence[dict[s
             mistakes.append(f"{first_words} and {second_words} are the same run\n     name each value once")
     if mistakes:
         raise ConfigError.from_mistakes(mistakes)
-
-
-def check_local(
-    trial_words: Sequence[Combination],
-    configs: Sequence[dict[str, Any]],
-    folder: Path,
-    line: tuple[Sequence[str], Path | None, int | None],
-) -> None:
-    """Reject trials for a job queue: the sweep waits for its trials, and divides this machine among them."""
-    overrides, config_dir, jobs = line
-    for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
-        choice = decode_light_config(config)[0].launch
-        if not choice.scheduler:
-            continue
-        words = [word for word in combination.words if not word.startswith(("run_dir=", "launch="))]
-        path = folder / make_folder_name(number, len(trial_words), combination.swept_words)
-        submit_words = ["dnntrain", "submit", *add_config_dir(config_dir, words), f"run_dir={path}"]
-        hint = f"a job for each trial: {shlex.join(submit_words)}"
-        if choice.nodes == 1:
-            flags = [] if jobs is None else [f"--jobs={jobs}"]
-            words = [word for word in overrides if not word.startswith("run_dir=")]
-            command = choice.make_sweep_command([*flags, *add_config_dir(config_dir, words), f"run_dir={folder}"])
-            hint += f"\n  or one job for all: {command}"
-        raise ConfigError("a sweep does not support launch=slurm, because its trials would wait in Slurm's queue", hint)
 
 
 def check_without_torch(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path) -> None:

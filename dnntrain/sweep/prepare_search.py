@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.decode import compute_digest, decode_config
+from dnntrain.config.decode import compute_digest, decode_config, decode_light_config
 from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import MetricInfo
 from dnntrain.protocols.task import find_metric
 from dnntrain.sweep.option_values import RuleName, SamplerName
 from dnntrain.sweep.prepare import (
-    check_local,
     check_without_torch,
     choose_folder,
     compose_trials,
@@ -25,6 +24,7 @@ from dnntrain.sweep.prepare import (
 from dnntrain.sweep.resources import Resources, divide_machine
 from dnntrain.sweep.samplers import import_optuna
 from dnntrain.sweep.search_space import SearchSpace, read_search_space
+from dnntrain.utils.words import add_config_dir
 
 #: Figures of result.json that a search may optimize, besides the metrics of the task.
 FIGURES = (
@@ -59,6 +59,17 @@ class SearchOptions:
             raise ConfigError("--stop-early compares one metric", "leave it out, or name one metric")
         if self.search == "grid" and self.trials is not None:
             raise ConfigError("--search grid trains every combination", "leave out --trials, or use --search random")
+
+    def list_words(self) -> list[str]:
+        """Return the options as words of a command line."""
+        values = {
+            "search": self.search,
+            "trials": self.trials,
+            "stop-early": self.stop_early,
+            "metrics": ",".join(self.metrics) or None,
+            "jobs": self.jobs,
+        }
+        return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,8 @@ def prepare_search(
     folder = choose_folder(configs, "search", identity["digest"])
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} is the folder of a single run", "name another run_dir")
-    check_local(probes, configs, folder, (overrides, config_dir, options.jobs))
+    words = [word for word in overrides if not word.startswith("run_dir=")]
+    _check_local(configs, options, [*add_config_dir(config_dir, words), f"run_dir={folder}"])
     check_without_torch(probes, configs, folder)
     mistakes: list[str] = []
     demands = []
@@ -122,6 +134,17 @@ def prepare_search(
     metrics = _choose_metrics(options, configs[0])
     seed = int(configs[0]["seed"])
     return Search(folder, space, options, metrics, seed, tuple(resource_sets), config_dir, identity)
+
+
+def _check_local(configs: Sequence[Mapping[str, Any]], options: SearchOptions, words: Sequence[str]) -> None:
+    """Reject trials for a job queue: a search waits for their results, and divides this machine among them."""
+    choice = next((c for c in (decode_light_config(config)[0].launch for config in configs) if c.scheduler), None)
+    if choice is None:
+        return
+    hint = "start the search on a node: launch=local"
+    if choice.nodes == 1:
+        hint = f"one job for all trials: {choice.make_sweep_command([*options.list_words(), *words])}"
+    raise ConfigError("a search does not support launch=slurm, because it waits for the results of its trials", hint)
 
 
 def _choose_metrics(options: SearchOptions, config: Mapping[str, Any]) -> tuple[MetricInfo, ...]:

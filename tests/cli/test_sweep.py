@@ -7,7 +7,6 @@ import json
 import math
 import os
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -241,45 +240,12 @@ def test_a_sweep_under_torchrun_is_refused_with_the_fix(word: str, dnntrain: Cal
 
 
 @pytest.mark.slow
-def test_a_sweep_with_slurm_is_refused_with_lines_that_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = [*TINY, "optim.lr=0.1,0.01", "parallel=ddp", "launch=slurm", "launch.nproc=2", "launch.cpus_per_rank=3"]
-    assert main(["-m", *words, "launch.setup=['module load cuda']", "launch.time=1:00:00"]) == 2
-    told = capsys.readouterr().err
-    assert "a sweep does not support launch=slurm" in told
-    assert not list(tmp_path.iterdir())
-    one, whole = (shlex.split(line.partition(": ")[2]) for line in told.splitlines()[1:3])
-    assert one[0] == "dnntrain"
-    assert main([*one[1:], "--dry-run"]) == 0
-    assert "#SBATCH --ntasks-per-node=2" in capsys.readouterr().out
-    assert whole[:4] == ["sbatch", "--cpus-per-task=6", "--time=1:00:00", "--signal=B:TERM@120"]
-    setup, command = whole[4].removeprefix("--wrap=").split("; ")
-    assert setup == "module load cuda"
-    assert shlex.split(command)[:2] == ["exec", "dnntrain"]
-    assert main([*shlex.split(command)[2:], "--dry-run"]) == 0
-    listed = capsys.readouterr().out
-    assert "2 trials" in listed
-    assert listed.count("2 processes") == 2
-
-
-@pytest.mark.slow
 def test_a_sweep_within_a_job_of_slurm_trains_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SLURM_PROCID", "SLURM_LOCALID"):
         monkeypatch.setenv(name, "0")
     words = [*TINY, "optim.lr=0.004,0.001", "parallel=ddp", "launch.nproc=2", f"run_dir={tmp_path}/a"]
     assert main(["-q", "-m", *words]) == 0
     assert [row["status"] for row in results(tmp_path / "a")] == ["done", "done"]
-
-
-@pytest.mark.slow
-def test_a_trial_on_several_nodes_is_no_job_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*TINY, "optim.lr=0.1,0.01", "parallel=ddp", "launch=slurm", "launch.nodes=2", f"run_dir={tmp_path}/a"]
-    assert main(["-m", *words]) == 2
-    told = capsys.readouterr().err
-    assert f"run_dir={tmp_path}/a/1-optim.lr=0.1" in told
-    assert "sbatch" not in told
 
 
 @pytest.mark.slow

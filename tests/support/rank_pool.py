@@ -23,6 +23,9 @@ from short_runs import environment
 
 _HERE = Path(__file__).resolve()
 
+#: Threads of a worker after which all are replaced: torch keeps some process groups alive, and gloo's threads poll.
+_MAX_THREADS = 40
+
 #: Seconds that the other ranks get to end by themselves once one has failed.
 _GRACE_S = 10.0
 
@@ -37,7 +40,7 @@ class Outcome:
 
 
 class Pool:
-    """Rank processes, started when a run first needs them; all are replaced after a run that a rank did not survive."""
+    """Rank processes, started when a run first needs them; all are replaced after a run that a rank did not survive, and once in a while."""
 
     def __init__(self) -> None:
         self._workers: list[subprocess.Popen[str]] = []
@@ -80,7 +83,7 @@ class Pool:
             replies[rank] = reply or _died(f"rank {rank} died")
             if "error" in replies[rank]:
                 deadline = min(deadline, time.monotonic() + _GRACE_S)
-        if any(reply.get("died") for reply in replies.values()):
+        if any(reply.get("died") or reply.get("threads", 0) > _MAX_THREADS for reply in replies.values()):
             self.close()
         errors = [reply for reply in replies.values() if "error" in reply]
         for error in sorted(errors, key=lambda error: bool(error.get("died"))):
@@ -170,6 +173,7 @@ def _worker() -> None:
         from dnntrain.distributed import collectives
 
         collectives.leave_process_group()
+        reply["threads"] = threading.active_count() if sys.platform == "darwin" else len(os.listdir("/proc/self/task"))
         print(json.dumps(reply, default=str), file=talk, flush=True)
 
 

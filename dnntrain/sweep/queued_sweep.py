@@ -1,0 +1,141 @@
+"""A sweep in a job queue: one Slurm job for each trial, and its status from any machine that sees the folder.
+
+Nothing waits for the jobs. The same command again submits what is neither done nor in the queue.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.decode import decode_config
+from dnntrain.errors import ConfigError
+from dnntrain.planning.checks.early import decode_new_run
+from dnntrain.run.directory import lock_folder
+from dnntrain.run.slurm_job import make_job_script, submit_script
+from dnntrain.sweep.grid import Combination
+from dnntrain.sweep.resources import ResourceDemand
+from dnntrain.sweep.sweep_directory import (
+    Trial,
+    TrialStatus,
+    freeze_trial,
+    read_status,
+    result_row,
+    write_list,
+    write_results,
+)
+from dnntrain.utils.files import make_folder, read_json, write_json, write_text
+from dnntrain.utils.units import pluralize
+from dnntrain.utils.world import World
+
+#: The file in the folder of a trial that names its job.
+JOB_FILE = "job.json"
+
+#: Seconds that the queue may take to answer.
+_QUEUE_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class QueuedSweep:
+    """A checked sweep whose trials are jobs."""
+
+    folder: Path
+    trials: tuple[Trial, ...]
+
+
+def make_queued_trial(number: int, combination: Combination, config: Mapping[str, Any], path: Path) -> Trial:
+    """Return a trial without a plan: the machine that submits a job has not the job's hardware.
+
+    Raises ConfigError with the mistakes that are found without it.
+    """
+    run_config = decode_new_run({**config, "run_dir": str(path)}, World())
+    make_job_script(run_config, path)  # checks the number of tasks
+    words = tuple(word for word in combination.words if not word.startswith("run_dir="))
+    demand = ResourceDemand(run_config.launch.nodes * run_config.launch.tasks_per_node)
+    return Trial(number, words, combination.swept_words, run_config.resolved, path, demand)
+
+
+def submit_sweep(sweep: QueuedSweep, config_dir: Path | None, limit: int | None) -> Sequence[TrialStatus]:
+    """Submit a job for each trial that is neither done nor queued, and return the status of all.
+
+    At most `limit` of the jobs run at once. Raises ConfigError if the queue rejects a job.
+    """
+    with lock_folder(sweep.folder):
+        statuses = read_statuses(sweep)
+        write_list(sweep.folder, sweep.trials)
+        waiting = [
+            (trial, status)
+            for trial, status in zip(sweep.trials, statuses, strict=True)
+            if not status.is_done and status.status not in ("queued", "running")
+        ]
+        try:
+            for number, (trial, status) in enumerate(waiting):
+                slot = number % (limit or len(waiting))
+                _submit_trial(trial, config_dir, f"{sweep.folder.name}.{slot}", limit is not None)
+                status.status = "queued"
+        finally:
+            write_results(sweep.folder, sweep.trials, statuses)
+    if waiting:
+        print(f"{pluralize(len(waiting), 'job')} submitted; the same command shows their status", file=sys.stderr)
+    return statuses
+
+
+def _submit_trial(trial: Trial, config_dir: Path | None, job_name: str, is_limited: bool) -> None:
+    freeze_trial(trial, config_dir)
+    make_folder(trial.folder / "logs")
+    script = trial.folder / "job.sh"
+    write_text(script, make_job_script(decode_config({**trial.config}), trial.folder))
+    # Of the jobs of one name and user, a singleton waits until no other one runs.
+    options = ["--dependency=singleton"] if is_limited else []
+    job = submit_script(script, [f"--job-name={job_name}", *options])
+    write_json(trial.folder / JOB_FILE, {"job": job})
+
+
+def read_statuses(sweep: QueuedSweep) -> list[TrialStatus]:
+    """Return the status of each trial by its files, and whether its job is queued or runs."""
+    jobs = [str(read_json(trial.folder / JOB_FILE).get("job") or "") for trial in sweep.trials]
+    states = _read_queue([job for job in jobs if job.isdigit()])
+    statuses = []
+    for trial, job in zip(sweep.trials, jobs, strict=True):
+        status = read_status(trial)
+        if not status.is_done and job in states:
+            status.status = "running" if states[job] in ("RUNNING", "COMPLETING") else "queued"
+        statuses.append(status)
+    return statuses
+
+
+def _read_queue(jobs: Sequence[str]) -> Mapping[str, str]:
+    """Return the state of each job that the queue still has; none where there is no queue."""
+    if not jobs:
+        return {}
+    command = ["squeue", "--noheader", "--me", "--format=%i %T"]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=_QUEUE_WAIT_S)
+    except FileNotFoundError:
+        return {}
+    except subprocess.TimeoutExpired:
+        raise ConfigError(
+            f"squeue has not answered within {_QUEUE_WAIT_S:.0f} s", "try again when Slurm's controller answers"
+        ) from None
+    if process.returncode:
+        raise ConfigError(f"squeue failed: {process.stderr.strip()}", "try again when Slurm's controller answers")
+    rows = (line.split() for line in process.stdout.splitlines())
+    return {row[0]: row[1] for row in rows if len(row) == 2 and row[0] in jobs}
+
+
+def format_queue(sweep: QueuedSweep, statuses: Sequence[TrialStatus], as_json: bool) -> str:
+    """Return one line for each trial: its number, swept words, and status; or the rows of results.csv as JSON."""
+    pairs = list(zip(sweep.trials, statuses, strict=True))
+    if as_json:
+        return json.dumps([result_row(*pair) for pair in pairs], indent=1)
+    width = max(len(trial.label) for trial in sweep.trials)
+    lines = [f"{pluralize(len(sweep.trials), 'trial')}, a Slurm job for each: {sweep.folder}"]
+    for trial, status in pairs:
+        step = f" at step {status.step}" if status.step and not status.is_done else ""
+        lines.append(f"{trial.number:>4}  {trial.label:<{width}}  {status.status}{step}")
+    return "\n".join(lines)
