@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from data_files import idx_bytes, write_images, write_wav
 from methods import OWN
+from small_texts import write_texts
 
 import dnntrain
 from dnntrain.choices.data import cifar10, cifar100
@@ -34,6 +35,17 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "data=image_table": ("data.file=images.csv", "data.target=[species]", "data.image_size=16"),
     "data=table": ("data.file=cars.csv", "data.target=[price]", "task=regression", "model=mlp"),
     "data=diabetes": ("task=regression", "model=mlp"),
+    **{
+        f"model={name}": ("data=text", "data.path=texts", "data.context=8", "task=language_model")
+        for name in ("gpt", "gpt_nano")
+    },
+    "model=gpt_small": (
+        *("data=text", "data.path=texts", "data.context=8", "task=language_model"),
+        *("model.embed_dim=24", "model.depth=2"),
+    ),
+    "data=text": ("data.path=texts", "data.context=8", "task=language_model", "model=gpt"),
+    "data=python_library": ("data.context=8", "task=language_model", "model=gpt"),
+    "task=language_model": ("data=text", "data.path=texts", "data.context=8", "model=gpt"),
     "task=regression": ("data=diabetes", "model=mlp"),
     "task=multilabel": (
         "data=image_table",
@@ -103,6 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             np.concatenate([labels, pixels], axis=1).tofile(folder / name / file)
     for number in range(80):
         write_wav(folder / "sounds" / f"class {number % 2}" / f"{number}.wav", random.uniform(-1, 1, 4000))
+    write_texts(folder / "texts", 40)
     images = write_images(folder / "photos", count=80)
     rows = [f"{path},{path.parent.name},{number % 2},{number % 3 // 2}" for number, path in enumerate(images)]
     (folder / "images.csv").write_text("\n".join(["image,species,small,round", *rows]))

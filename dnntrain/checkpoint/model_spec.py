@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from dnntrain.protocols import Column, ColumnKind, InputSpec, ModelSpec, OutputSpec, TargetKind, TargetSpec
+from dnntrain.protocols import (
+    Column,
+    ColumnKind,
+    InputSpec,
+    ModelSpec,
+    OutputSpec,
+    TargetKind,
+    TargetSpec,
+    Vocabulary,
+)
 
 #: Largest size of an axis, and largest number of values of an image or an output.
 _MAX_SIZE, _MAX_VALUES = 2**20, 2**28
@@ -15,12 +25,18 @@ _MAX_SIZE, _MAX_VALUES = 2**20, 2**28
 def encode_extra_values(spec: ModelSpec) -> dict[str, Any]:
     """Return the values of a specification that only some tasks and data have, as plain JSON.
 
-    `columns` are those of a table; `target_mean` and `target_std` those of standardized targets.
+    `columns` are those of a table; `target_mean` and `target_std` those of standardized targets;
+    `vocabulary` has the tokens of a text.
     """
     columns = [
         {"name": column.name, "kind": column.kind.value, "categories": list(column.categories)}
         for column in spec.inputs.columns
     ]
+    if (vocabulary := spec.inputs.vocabulary) is not None:
+        return {
+            "vocabulary": {**asdict(vocabulary), "merges": [list(pair) for pair in vocabulary.merges]},
+            "isolates_documents": spec.inputs.isolates_documents,
+        }
     moments = {"target_mean": list(spec.targets.mean), "target_std": list(spec.targets.std)}
     return {**({"columns": columns} if columns else {}), **(moments if spec.targets.std else {})}
 
@@ -40,6 +56,8 @@ def decode_model_spec(
 
     Raises ValueError, which names the value, if one has the wrong type, length or range.
     """
+    if "vocabulary" in extra:
+        return decode_token_spec(input_shape, names, targets, output_name, output_shape, extra)
     columns = _decode_columns(extra["columns"]) if "columns" in extra else ()
     shape = _decode_sizes("the input size", input_shape, length=1 if columns else 3)
     if columns and len(columns) != shape[0]:
@@ -68,6 +86,49 @@ def decode_model_spec(
         TargetSpec(tuple(name_list), kinds[targets], *moments),
         OutputSpec(tuple(name_list), _decode_sizes("the output's shape", output_shape), output_name, *moments),
     )
+
+
+def decode_token_spec(
+    input_shape: Any, names: Any, targets: Any, output_name: Any, output_shape: Any, extra: Mapping[str, Any]
+) -> ModelSpec:
+    """Return the specification of a model that reads text. Raises ValueError as `decode_model_spec` does."""
+    vocabulary, shape = _decode_vocabulary(extra["vocabulary"]), _decode_sizes("the input size", input_shape, length=1)
+    isolates = extra.get("isolates_documents")
+    if not isinstance(isolates, bool) or (isolates and not vocabulary.separates):
+        raise ValueError("isolates_documents must be true or false, and false without a separator")
+    kinds = {"tokens": TargetKind.TOKENS, "class": TargetKind.CLASS}
+    if targets not in kinds or not isinstance(output_name, str):
+        raise ValueError(f"targets must be one of {', '.join(kinds)}, not {_shorten(targets)}")
+    kind, output_sizes = kinds[targets], _decode_sizes("the output's shape", output_shape)
+    name_list = [] if kind is TargetKind.TOKENS else _check_list("the class names", names)
+    if not all(isinstance(name, str) for name in name_list):
+        raise ValueError("the class names must be texts")
+    if kind is TargetKind.TOKENS and output_sizes != (*shape, vocabulary.size):
+        raise ValueError(f"the output's shape must be {[*shape, vocabulary.size]}, by the vocabulary")
+    return ModelSpec(
+        InputSpec(shape, (), (), vocabulary=vocabulary, isolates_documents=isolates),
+        TargetSpec(tuple(name_list), kind),
+        OutputSpec(tuple(name_list), output_sizes, output_name, axis=len(output_sizes) - 1),
+    )
+
+
+def _decode_vocabulary(value: Any) -> Vocabulary:
+    if not isinstance(value, dict) or value.get("kind") not in ("byte", "char", "bpe"):
+        raise ValueError("the vocabulary must have one of the kinds byte, char, bpe")
+    characters, merges, separates = value.get("characters"), value.get("merges"), value.get("separates")
+    if not isinstance(characters, str) or len(set(characters)) != len(characters) or len(characters) > 0x110000:
+        raise ValueError("the characters of the vocabulary must be a text in which each comes once")
+    if not isinstance(separates, bool) or not isinstance(merges, list) or len(merges) > _MAX_SIZE:
+        raise ValueError("the vocabulary must have a list of merges, and separates, which is true or false")
+    pairs: list[tuple[int, int]] = []
+    for pair in merges:
+        is_pair = isinstance(pair, list) and len(pair) == 2
+        if not is_pair or not all(type(item) is int and 0 <= item < 256 + len(pairs) for item in pair):
+            raise ValueError(f"merge {len(pairs)} of the vocabulary must join two tokens before it")
+        pairs.append((pair[0], pair[1]))
+    if (value["kind"] == "char") != bool(characters) or (value["kind"] != "bpe" and pairs):
+        raise ValueError(f"a vocabulary of the kind {value['kind']} has other parts")
+    return Vocabulary(value["kind"], characters, tuple(pairs), separates)
 
 
 def _decode_columns(value: Any) -> tuple[Column, ...]:

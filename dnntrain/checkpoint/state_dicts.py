@@ -58,12 +58,24 @@ class OptimizerState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if len(state) != len(self._optimizers):
-            raise ValueError(f"{len(state)} optimizers were saved, but {len(self._optimizers)} are used")
-        for number, optimizer in enumerate(self._optimizers):
-            saved_state = state[f"{number}-{type(optimizer).__name__}"]
+        # The ranks of a pipeline may number theirs differently: one may hold no matrix for Muon.
+        saved_by_kind: dict[str, dict[str, Any]] = {}
+        for key, saved in state.items():
+            saved_by_kind.setdefault(key.partition("-")[2], {}).update(saved)
+        kinds = {type(optimizer).__name__ for optimizer in self._optimizers}
+        if not kinds <= set(saved_by_kind) or (not self._part and kinds != set(saved_by_kind)):
+            names = (", ".join(sorted(item)) or "none" for item in (saved_by_kind, kinds))
+            raise ValueError("the optimizers {} were saved, but {} are used".format(*names))
+        for optimizer in self._optimizers:
+            saved_state = saved_by_kind[type(optimizer).__name__]
             parameters = dict(_list_named_parameters(optimizer))
-            if not self._part and (unknown := set(saved_state) - set(parameters)):
+            used = {
+                name
+                for other in self._optimizers
+                if type(other) is type(optimizer)
+                for name, _ in _list_named_parameters(other)
+            }
+            if not self._part and (unknown := set(saved_state) - used):
                 raise ValueError(f"the saved state has unknown parameters {sorted(unknown)[:5]}")
             # Set in place: optimizer.load_state_dict would replace the parameter groups that the
             # schedule references.

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from dnntrain.distributed.mesh import Mesh
 from dnntrain.distributed.parallel_dims import ParallelConfig
+from dnntrain.nn.language_module import find_language_module
 from dnntrain.utils._torch_private import fix_gradient_buckets, is_strided_shard, make_ddp_buffer_options
 from dnntrain.utils.dtensor import local_shard
 
@@ -88,11 +89,15 @@ def apply_fsdp(model: nn.Module, units: Sequence[nn.Module], layout: ParallelCon
         param_dtype=torch.bfloat16 if layout.param_dtype == "bf16" else None, reduce_dtype=torch.float32
     )
     offload = CPUOffloadPolicy() if layout.cpu_offload else OffloadPolicy()
+    language_module = find_language_module(model)
+    keeps_root = language_module is not None and language_module.defers_logits  # the loss needs the last layer
+    if language_module is not None:
+        language_module.copies_weight = True
     for module in (*units, model):
         fully_shard(
             module,
             mesh=mesh.shards,
-            reshard_after_forward=layout.reshard_after_forward,
+            reshard_after_forward=layout.reshard_after_forward and not (keeps_root and module is model),
             shard_placement_fn=_shard_dimension,
             mp_policy=policy,
             offload_policy=offload,
@@ -158,7 +163,7 @@ def checkpoint_activations(units: Sequence[nn.Module], kind: Literal["none", "se
         unit.forward = _make_checkpointed_forward(unit, kind)
 
 
-def _make_checkpointed_forward(unit: nn.Module, kind: str) -> Callable[[Tensor], Any]:
+def _make_checkpointed_forward(unit: nn.Module, kind: str) -> Callable[..., Any]:
     inner = unit.forward
     norms = [module for module in unit.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
@@ -168,10 +173,10 @@ def _make_checkpointed_forward(unit: nn.Module, kind: str) -> Callable[[Tensor],
         forward_context, recompute_context = create_selective_checkpoint_contexts(_select_policy)  # type: ignore[no-untyped-call]
         return forward_context, _enter_both(_freeze_statistics(norms), recompute_context)
 
-    def forward(inputs: Tensor) -> Any:
+    def forward(*inputs: Tensor) -> Any:
         if not (unit.training and torch.is_grad_enabled()):
-            return inner(inputs)
-        return checkpoint(inner, inputs, use_reentrant=False, context_fn=make_contexts)
+            return inner(*inputs)
+        return checkpoint(inner, *inputs, use_reentrant=False, context_fn=make_contexts)
 
     return forward
 

@@ -134,11 +134,12 @@ class PipelineExecutor:
         divisor: LossDivisor,
         device: str,
         should_count: bool,
+        input_dtype: torch.dtype = torch.float32,
         replayable: bool = False,
     ) -> None:
         self._objective = objective
         self._micro_batch_size, self._micro_batches = micro_batch_size, micro_batches
-        self._input_shape, self._output_shape = input_shape, output_shape
+        self._input_shape, self._output_shape, self._input_dtype = input_shape, output_shape, input_dtype
         self._divide = divisor
         self._device, self._counts = torch.device(device), should_count
         self._is_first, self._is_last = 0 in indices, (mesh.degrees.pp * len(indices) - 1) in indices
@@ -207,7 +208,7 @@ class PipelineExecutor:
         count = 0 if batch is None else len(batch)
         if batch is not None and count == size:
             return batch.inputs
-        inputs = torch.zeros(size, *self._input_shape, device=self._device)
+        inputs = torch.zeros(size, *self._input_shape, dtype=self._input_dtype, device=self._device)
         if batch is not None:
             inputs[:count] = batch.inputs
         return inputs

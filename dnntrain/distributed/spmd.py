@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dnntrain.distributed.loss_divisor import FixedDivisor, LossDivisor
 from dnntrain.distributed.rng_replay import RngReplay
 from dnntrain.nn.placeholder_rows import fill_empty, ignore_rows
-from dnntrain.protocols import Batch, ModelOutputs, PhaseMarker, StepBatch, StepLoss
+from dnntrain.protocols import Batch, DeferredLogits, ModelOutputs, PhaseMarker, StepBatch, StepLoss
 
 LossFunction = Callable[[ModelOutputs, Batch], Tensor]
 
@@ -126,6 +126,8 @@ def _compute_outputs(model: nn.Module, inputs: Tensor) -> ModelOutputs:
     If n is 0 the model computes placeholder rows, which are cut off.
     """
     result = model(fill_empty(inputs))
+    if isinstance(result, DeferredLogits):
+        return ModelOutputs(result if len(inputs) else result.take(0), {})  # type: ignore[arg-type]
     outputs = ModelOutputs(*result) if isinstance(result, tuple) else ModelOutputs(result, {})
     if len(inputs):
         return outputs

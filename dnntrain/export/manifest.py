@@ -15,7 +15,7 @@ from dnntrain import __version__
 from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.protocols import ModelSpec, TargetKind
+from dnntrain.protocols import InputKind, ModelSpec, TargetKind
 from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS, RESIZE_FORMULAS
 from dnntrain.utils.files import parse_json, read_bytes, to_strict_json, write_json
@@ -66,7 +66,13 @@ class Manifest:
         return AudioReading.find(self.config.get("data"))
 
     @property
+    def _is_picture(self) -> bool:
+        return self.spec.inputs.kind is InputKind.IMAGES and self._sound is None
+
+    @property
     def _preprocessing_text(self) -> str:
+        if self.spec.inputs.vocabulary is not None:
+            return "the number of each token, by the vocabulary"
         if self.spec.inputs.columns:
             return (
                 "number: (value - mean) / std, 0 if missing; category: its place in categories from 1 on, 0 if missing "
@@ -94,12 +100,12 @@ class Manifest:
                 **encode_extra_values(self.spec),
                 "input": {
                     "name": inputs.name,
-                    "dtype": "float32",
+                    "dtype": inputs.dtype_name,
                     "shape": [batch, *inputs.shape],
                     "mean": inputs.mean,
                     "std": inputs.std,
                     "preprocessing": self._preprocessing_text,
-                    **({} if inputs.columns or self._sound else {"resize": RESIZE_FORMULAS[self._resize_mode]}),
+                    **({"resize": RESIZE_FORMULAS[self._resize_mode]} if self._is_picture else {}),
                 },
                 "output": {"name": output.name, "dtype": "float32", "shape": [batch, *output.shape]},
                 "config": dict(self.config),

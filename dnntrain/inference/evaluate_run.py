@@ -21,7 +21,7 @@ from dnntrain.input.read_errors import explain_unreadable_data
 from dnntrain.input.row_source import match_columns, match_values
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import limit_examples, prepare_data
-from dnntrain.protocols import Batch, TargetKind
+from dnntrain.protocols import Batch, InputKind, TargetKind
 from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.messages import say_once, warn_user
 from dnntrain.utils.rng import Index, Key
@@ -81,7 +81,7 @@ def load_data_splits(loaded_model: LoadedModel, renames: Mapping[str, str] | Non
     config, spec = loaded_model.config, loaded_model.spec
     with explain_unreadable_data():
         dataset = config.data.build_for_evaluation()
-    is_other_shape = not spec.inputs.columns and dataset.inputs.shape != spec.inputs.shape
+    is_other_shape = spec.inputs.kind is InputKind.IMAGES and dataset.inputs.shape != spec.inputs.shape
     if is_other_shape or dataset.inputs.kind != spec.inputs.kind or dataset.targets.kind != spec.targets.kind:
         raise DataError(
             f"the data set has {dataset.targets.describe()} of {dataset.inputs.shape}, "

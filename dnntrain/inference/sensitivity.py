@@ -91,7 +91,7 @@ def measure_sensitivity(
 
 def _measure(loaded: LoadedModel, split: DataSplit, criterion: str, say: Callable[[str], None]) -> Sensitivity:
     shape = ModelShape.from_spec(loaded.spec)
-    coupling = find_safe_groups(loaded.model, torch.zeros(1, *shape.input_shape))
+    coupling = find_safe_groups(loaded.model, shape.make_zeros(1))
     inputs = ScoreInputs(loaded.model, tuple, Key(loaded.config.seed, "sensitivity"))
     scores = score_units(criterion, coupling.groups, inputs)
     judged = [number for number, values in enumerate(scores) if values is not None]

@@ -34,7 +34,7 @@ class MaskSource(Protocol):
 def make_empty_targets(dataset: DataSet) -> Tensor:
     """Return the targets of no example."""
     if dataset.targets.kind is not TargetKind.MASK:
-        return make_targets(dataset.train.labels[:0])
+        return make_targets(dataset.train.labels[:0].copy())
     import torch
 
     return torch.empty(0, *dataset.inputs.shape[1:], dtype=torch.int64)

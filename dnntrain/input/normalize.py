@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
 from dnntrain.protocols import InputSpec
 
+#: A function that converts stored inputs to those of a model.
+AnyNormalizer: TypeAlias = "Normalizer | RowNormalizer | TokenNormalizer"
 
-def make_normalizer(inputs: InputSpec, device: str, channels_last: bool) -> Normalizer | RowNormalizer:
+
+def make_normalizer(inputs: InputSpec, device: str, channels_last: bool) -> AnyNormalizer:
     """Return the function that converts stored inputs of this form to those of a model."""
+    if inputs.vocabulary is not None:
+        return TokenNormalizer(inputs)
     if inputs.columns:
         return RowNormalizer(inputs, device)
     channels, height, width = inputs.shape
     return Normalizer((channels, height, width), inputs.mean, inputs.std, device, channels_last)
+
+
+class TokenNormalizer:
+    """Copies the tokens of a text, integers [n, length], to int64."""
+
+    def __init__(self, inputs: InputSpec) -> None:
+        self.shape = inputs.shape
+
+    def __call__(self, rows: Tensor, out: Tensor) -> Tensor:
+        """Copy `rows` [n, length] into the memory of `out` [n, length], and return it."""
+        return out.copy_(rows)
 
 
 class RowNormalizer:

@@ -11,7 +11,7 @@ import torch
 from dnntrain.errors import DataError
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation
 from dnntrain.input.normalize import make_normalizer
-from dnntrain.input.resident import Gatherer, ResidentPipeline
+from dnntrain.input.resident import ResidentPipeline, make_gatherer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules
 from dnntrain.input.source import DataSet, Source
 from dnntrain.protocols import (
@@ -108,7 +108,7 @@ def build_pipeline(
     schedules, source = BatchSchedules(schedule, timetable), dataset.train
     normalize = make_normalizer(dataset.inputs, device, channels_last)
     if is_resident(options, source, device):
-        gather = Gatherer(source, normalize, device, augmentation, image_transforms, mask_transforms)
+        gather = make_gatherer(source, normalize, device, augmentation, image_transforms, mask_transforms)
         return ResidentPipeline(source, schedules, gather, transforms)
     from dnntrain.input.reader import Reader
     from dnntrain.input.streaming import StreamingPipeline
@@ -150,7 +150,7 @@ def is_resident(options: DataChoice, source: Source, device: str) -> bool:
                 "use data.pipeline=streaming, or data.random_resized_crop=false",
             )
         return False
-    if options.pipeline == "resident" or inputs.ndim == 2 or not device.startswith("cuda"):
+    if options.pipeline == "resident" or inputs.ndim <= 2 or not device.startswith("cuda"):
         return True
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return inputs.nbytes * 2 < free_bytes
@@ -180,7 +180,7 @@ def read_evaluation_batches(
 
         yield from stream_batches(options, source, indices, position_chunks, normalize, device, world.size)
         return
-    gather = Gatherer(source, normalize, device)
+    gather = make_gatherer(source, normalize, device)
     for positions_of_batch in position_chunks:
         positions_of_batch = (
             positions_of_batch[~np.isin(indices[positions_of_batch], list(source.failures))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation, RowAugmenter
 from dnntrain.input.masks import MaskGatherer, MaskSource
-from dnntrain.input.normalize import Normalizer, RowNormalizer
+from dnntrain.input.normalize import AnyNormalizer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules, PositionRange
 from dnntrain.input.source import Source, make_targets
+from dnntrain.input.token_source import TokenSource
 from dnntrain.input.unreadable import replace_unreadable
 from dnntrain.protocols import (
     Batch,
@@ -49,13 +51,52 @@ def get_device_inputs(source: Source, device: str) -> Tensor:
     return copies[device]
 
 
+class GatherExamples(Protocol):
+    """Gathers examples by number. `row_bytes` are the bytes of a prepared example."""
+
+    row_bytes: int
+
+    def __call__(self, index: Index, key: Key, copy: Index | None = None) -> tuple[Tensor, Tensor]:
+        """Return (inputs [n, …], targets [n, …]) of the examples `index`, as a model gets them."""
+        ...
+
+
+def make_gatherer(
+    source: Source,
+    normalize: AnyNormalizer,
+    device: str,
+    augmentation: Augmentation = NO_AUGMENTATION,
+    image_transforms: Sequence[ImageTransform] = (),
+    mask_transforms: Sequence[MaskTransform] = (),
+) -> GatherExamples:
+    """Return the function that gathers the examples of a source that is held in memory."""
+    if isinstance(source, TokenSource):
+        return TokenGatherer(source, device)
+    return Gatherer(source, normalize, device, augmentation, image_transforms, mask_transforms)
+
+
+class TokenGatherer:
+    """Gathers windows of a text: int64 inputs [n, length] and the targets of each.
+
+    The tokens stay in the memory of the host, or in their file; only the windows of a block are copied.
+    """
+
+    def __init__(self, source: TokenSource, device: str) -> None:
+        self._source, self._device = source, device
+        self.row_bytes = 16 * source.length
+
+    def __call__(self, index: Index, key: Key, copy: Index | None = None) -> tuple[Tensor, Tensor]:
+        inputs, targets = (torch.from_numpy(values) for values in self._source.gather(index))
+        return inputs.to(self._device), targets.to(self._device)
+
+
 class Gatherer:
     """Gathers examples by number from resident inputs, and normalizes them."""
 
     def __init__(
         self,
         source: Source,
-        normalize: Normalizer | RowNormalizer,
+        normalize: AnyNormalizer,
         device: str,
         augmentation: Augmentation = NO_AUGMENTATION,
         image_transforms: Sequence[ImageTransform] = (),
@@ -75,6 +116,7 @@ class Gatherer:
         self._shape = (height, width, channels)
         self._device = device
         self._buffers = Buffers()
+        self.row_bytes = self.rows.shape[1] * 4
 
     def __call__(self, index: Index, key: Key, copy: Index | None = None) -> tuple[Tensor, Tensor]:
         """Return (inputs float32 [n, …], targets [n, …]) of the examples `index`.
@@ -134,7 +176,7 @@ class ResidentPipeline:
         self,
         source: Source,
         schedules: BatchSchedules,
-        gather: Gatherer,
+        gather: GatherExamples,
         transforms: Sequence[BatchTransform],
     ) -> None:
         self._source = source
@@ -176,7 +218,7 @@ class ResidentPipeline:
         # Chunks start at fixed steps, also after a resume: the memory position of a batch can
         # change the last bit.
         rank_batch = -(-schedule.batch_size // schedule.world.size)
-        chunk = max(1, CHUNK_BYTES // (rank_batch * self._gather.rows.shape[1] * 4))
+        chunk = max(1, CHUNK_BYTES // (rank_batch * self._gather.row_bytes))
         batch -= batch % chunk
         batches = range(batch, min(batch + chunk, schedule.steps_per_epoch))
         ranges = [schedule.get_step_ranges(batch) for batch in batches]

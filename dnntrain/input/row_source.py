@@ -14,6 +14,7 @@ from dnntrain.errors import DataError
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.table_columns import encode_rows
 from dnntrain.input.table_file import Table
+from dnntrain.input.token_source import match_vocabulary
 from dnntrain.protocols import Column, InputSpec, TargetSpec
 
 if TYPE_CHECKING:
@@ -55,10 +56,13 @@ class RowSource:
 
 
 def match_columns(dataset: DataSet, inputs: InputSpec) -> DataSet:
-    """Return the data set with the columns of a model; images stay as they are.
+    """Return the data set with the columns or the tokens of a model; images stay as they are.
 
-    Raises DataError if a column is missing, or holds texts instead of numbers.
+    Raises DataError if a column is missing, or holds texts instead of numbers, or if a text has
+    characters that the model does not know.
     """
+    if dataset.inputs.vocabulary is not None and inputs.vocabulary is not None:
+        return match_vocabulary(dataset, inputs)
     if dataset.inputs.columns == inputs.columns:
         return dataset
     sources: list[Source] = []

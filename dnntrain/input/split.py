@@ -23,7 +23,7 @@ def split_validation(source: Source, val_fraction: float, seed: int) -> tuple[In
     Otherwise the split is stratified by class, if targets are classes. Both are keyed by `seed`.
     """
     key = Key(seed, "validation")
-    is_class = source.labels.dtype.kind == "i"
+    is_class = source.labels.dtype.kind == "i" and source.labels.ndim == 1
     classes = source.labels if is_class else np.zeros(len(source.labels), np.int64)
     if source.keys is None:
         return hold_out_examples(classes, round(val_fraction * len(classes)), key)
@@ -111,7 +111,7 @@ def find_fold(source: Source, folds: int, fold: int, seed: int) -> Index:
         raise DataError(
             f"folds={folds} is more than the {len(groups)} groups of the training split", f"use folds={len(groups)}"
         )
-    is_class = source.labels.dtype.kind == "i"
+    is_class = source.labels.dtype.kind == "i" and source.labels.ndim == 1
     classes = source.labels[first] if is_class else np.zeros(len(groups), np.int64)
     order = np.lexsort((key.bits(first), classes))
     parts = np.empty(len(groups), np.int64)

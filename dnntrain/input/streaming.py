@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from dnntrain.errors import DataError, make_exit_error
 from dnntrain.input.augment import NO_AUGMENTATION
-from dnntrain.input.normalize import Normalizer, RowNormalizer
+from dnntrain.input.normalize import AnyNormalizer
 from dnntrain.input.reader import Reader, Reply, Request
 from dnntrain.input.resident import mark_transforms
 from dnntrain.input.sampler import BatchSchedules
@@ -61,7 +61,7 @@ class StreamingPipeline:
         self,
         reader: Reader,
         schedules: BatchSchedules,
-        normalize: Normalizer | RowNormalizer,
+        normalize: AnyNormalizer,
         workers: int | None,
         device: str,
         transforms: Sequence[BatchTransform],
@@ -129,7 +129,7 @@ class StreamingPipeline:
 class Receiver:
     """Converts the reply of a worker into a batch on the device."""
 
-    def __init__(self, source: Source, normalize: Normalizer | RowNormalizer, device: str) -> None:
+    def __init__(self, source: Source, normalize: AnyNormalizer, device: str) -> None:
         self._source = source
         self._normalize = normalize
         self._device = device
@@ -182,7 +182,7 @@ def stream_batches(
     source: Source,
     indices: Index,
     position_chunks: Sequence[Index],
-    normalize: Normalizer | RowNormalizer,
+    normalize: AnyNormalizer,
     device: str,
     ranks: int,
 ) -> Iterator[Batch]:

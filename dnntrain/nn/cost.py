@@ -246,7 +246,7 @@ def one_thread() -> Iterator[None]:
 
 def _make_zero_images(model: nn.Module, shape: ModelShape, batch: int) -> Tensor:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return torch.zeros(batch, *shape.input_shape, device=device)
+    return shape.make_zeros(batch, device)
 
 
 class _ZeroFill(TorchFunctionMode):

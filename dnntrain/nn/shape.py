@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
@@ -15,10 +16,14 @@ _HEAD_NAMES = ("head", "fc", "classifier", "heads")
 
 @dataclass(frozen=True)
 class ModelShape:
-    """`num_classes` outputs for images of [channels, height, width], or for rows of `columns`.
+    """`num_classes` outputs for images of [channels, height, width], for rows of `columns`, or for a text.
 
-    A row counts as an image of 1×1 pixels with a channel for each column. If `is_map`, each pixel of
-    an image has its outputs.
+    A row counts as an image of 1×1 pixels with a channel for each column, a text as one with a channel
+    for each token. If `is_map`, each pixel of an image has its outputs.
+
+    vocabulary  number of tokens of a text; 0 for other inputs
+    separator   the token that begins a document, if a token sees its own document only
+    per_token   whether there are `num_classes` outputs for each token
     """
 
     num_classes: int
@@ -27,17 +32,30 @@ class ModelShape:
     width: int = 1
     columns: tuple[Column, ...] = ()
     is_map: bool = False
+    vocabulary: int = 0
+    separator: int | None = None
+    per_token: bool = False
 
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> ModelShape:
         """Return the shape of a model for such inputs and outputs."""
         channels, height, width = (*spec.inputs.shape, 1, 1)[:3]
-        return cls(spec.output.size, channels, height, width, spec.inputs.columns, len(spec.output.shape) == 3)
+        is_map = len(spec.output.shape) == 3
+        shape = cls(spec.output.size, channels, height, width, spec.inputs.columns, is_map)
+        if (vocabulary := spec.inputs.vocabulary) is None:
+            return shape
+        separator = vocabulary.separator if spec.inputs.isolates_documents else None
+        return replace(shape, vocabulary=vocabulary.size, separator=separator, per_token=len(spec.output.shape) > 1)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input: (channels, height, width), or (columns,)."""
-        return (self.channels,) if self.columns else (self.channels, self.height, self.width)
+        """The shape of one input: (channels, height, width), (columns,) or (tokens,)."""
+        return (self.channels,) if self.columns or self.vocabulary else (self.channels, self.height, self.width)
+
+    def make_zeros(self, count: int, device: torch.device | str = "cpu") -> Tensor:
+        """Return `count` inputs of zeros."""
+        dtype = torch.int64 if self.vocabulary else torch.float32
+        return torch.zeros(count, *self.input_shape, dtype=dtype, device=device)
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from dnntrain.protocols.data_spec import (
     OutputKind,
     TargetKind,
     TargetSpec,
+    Vocabulary,
 )
 from dnntrain.protocols.groups import (
     AugmentChoice,
@@ -77,6 +78,7 @@ from dnntrain.protocols.optim_groups import OptimChoice, SchedChoice
 from dnntrain.protocols.step import (
     Batch,
     ComputeGradients,
+    DeferredLogits,
     ModelOutputs,
     OptimizerStep,
     PhaseMarker,
@@ -121,6 +123,7 @@ __all__ = [
     "ComputeGradients",
     "DataChoice",
     "DataFeature",
+    "DeferredLogits",
     "DescribeExample",
     "DeviceDemand",
     "DistillChoice",
@@ -189,6 +192,7 @@ __all__ = [
     "TrackChoice",
     "Tracker",
     "TrainerHandles",
+    "Vocabulary",
     "WeightInit",
     "find_metric",
     "keep_masks",

@@ -18,7 +18,7 @@ class Batch:
     """The examples of one micro-batch, on the training device.
 
     inputs      float [n, …], as the data set gives them: normalized images
-                [n, channels, height, width]
+                [n, channels, height, width]; int64 [n, length] tokens of a text
     targets     [n, …], as the task needs them: int64 [n] class indices, float [n, classes]
                 probabilities, or int64 [n, height, width] classes of pixels
     index       int64 [n], number of each example in its data set (numpy, on the host)
@@ -59,6 +59,30 @@ class StepBatch(NamedTuple):
     micro_batches: Sequence[Batch]
     examples: int
     num_passes: int = 1
+
+
+class DeferredLogits(NamedTuple):
+    """Logits of the next token that are not computed yet, because all of them take much memory.
+
+    They are cap * tanh(z / cap) with z = features @ weight.T, or z itself if the cap is 0.
+
+    features  [n, length, width]
+    weight    [vocabulary, width], of the last layer
+    cap       bound of the logits; 0: none
+    """
+
+    features: Tensor
+    weight: Tensor
+    cap: float
+
+    def take(self, count: int) -> DeferredLogits:
+        """Return the logits of the first `count` examples."""
+        return self._replace(features=self.features[:count])
+
+    def compute(self) -> Tensor:
+        """Return the logits [n, length, vocabulary]."""
+        logits = self.features @ self.weight.mT
+        return self.cap * (logits / self.cap).tanh() if self.cap else logits
 
 
 class ModelOutputs(NamedTuple):

@@ -20,7 +20,7 @@ from dnntrain.utils.suggest import did_you_mean
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from dnntrain.protocols.step import Batch
 
@@ -38,12 +38,13 @@ class TaskFeature(Enum):
 class OutputSpec:
     """The form of the model's output for one example.
 
-    names      names of the entries along the first axis
+    names      names of the entries along the axis of the values
     shape      shape without the batch axis: `(classes,)` for logits over classes, `(classes, height,
-               width)` for those of each pixel
+               width)` for those of each pixel, `(length, vocabulary)` for those of each token
     name       name of the output in exported files
     mean, std  for each entry of `names`: an exported model gives value * std + mean, in the units of the
                target; empty if it gives the values of the network
+    axis       the axis of `shape` with the values of the last layer
     """
 
     names: tuple[str, ...]
@@ -51,11 +52,12 @@ class OutputSpec:
     name: str
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    axis: int = 0
 
     @property
     def size(self) -> int:
-        """Number of entries along the first axis: outputs of the last layer."""
-        return self.shape[0]
+        """Number of outputs of the last layer for an example, or for a token."""
+        return self.shape[self.axis]
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ class Task(Choice, ABC):
     target_kind    kind of the targets, which data with several kinds give; None: the data decide
     output_kind    form of the model's output
     counts_targets  whether the divisor of the loss depends on the targets (see `count_targets`)
+    measures_targets  whether `fit` reads the training targets
     """
 
     metric: str
@@ -173,6 +176,7 @@ class Task(Choice, ABC):
     features: ClassVar[frozenset[TaskFeature]] = frozenset()
     optional_metrics: ClassVar[tuple[str, ...]] = ()
     agreement: ClassVar[str] = "same output"
+    measures_targets: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, inputs: InputSpec, targets: TargetSpec) -> OutputSpec:
@@ -250,6 +254,14 @@ class Task(Choice, ABC):
         """Return the description of every metric, the loss first."""
         metrics = (*self.list_metrics(), *self.list_row_metrics())
         return (LOSS, *(MetricInfo(metric.name, metric.higher_is_better, metric.unit) for metric in metrics))
+
+    def reduce_outputs(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the outputs of `batch` in the form that loss, metrics and `predict` read in an evaluation."""
+        return outputs.float()
+
+    def make_samples(self, model: nn.Module, spec: ModelSpec, device: str) -> Mapping[str, Any]:
+        """Return further content of evaluation.json that the trained model generates; empty by default."""
+        return {}
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Reduce the outputs [n, …] of a batch to the values that `summarize` needs."""

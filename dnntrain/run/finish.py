@@ -68,7 +68,8 @@ def _evaluate_test_split(
         task, final_model.model, final_model.outputs, trainer.make_batches(test, session.data.test, World())
     )
     summary = task.summarize(predictions, session.data.spec, config.log.worst_examples, partial(describe_example, test))
-    evaluation = {"split": "test", **summary}
+    samples = task.make_samples(final_model.model, session.data.spec, session.setup.device)
+    evaluation = {"split": "test", **summary, **samples}
     write_sealed_json(directory.path / "evaluation.json", evaluation)
     values = {info.name: evaluation[info.name] for info in task.list_infos()}
     row = {**values, "weights_step": final_model.step}

@@ -119,4 +119,4 @@ def check_quantization(config: RunConfig, data: PreparedData) -> None:
     name = config.resolved["choices"]["quant"]
     check_image_counts(config.quant, name, len(data.train), len(data.val) or len(data.test))
     model = config.norm.convert_for_export(build_unfilled_model(config, ModelShape.from_spec(data.spec)))
-    check_quantizable(config.quant, name, model, torch.zeros(2, *data.spec.inputs.shape))
+    check_quantizable(config.quant, name, model, data.spec.inputs.make_zeros(2))

@@ -12,6 +12,7 @@ from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.nn.feature_capture import add_adapters
 from dnntrain.nn.freezing import freeze_model
 from dnntrain.nn.init import initialize_weights
+from dnntrain.nn.language_module import set_deferred_logits
 from dnntrain.nn.shape import ModelShape
 from dnntrain.training.data import (
     load_sample_images,
@@ -75,6 +76,8 @@ def build_filled_model(setup: RunSetup) -> nn.Module:
     config, hooks = setup.config, setup.hooks
     model = apply_model_transforms(config.model.build(ModelShape.from_spec(setup.data.spec)), hooks)
     initialize_weights(model, config.seed)
+    # Terms of methods read the logits themselves.
+    set_deferred_logits(model, setup.plan.degrees.pp == 1 and not (hooks.loss_terms or hooks.feature_taps))
     if hooks.weight_inits:
         images = load_sample_images(config, setup.data)
         for set_weights in hooks.weight_inits:
@@ -98,8 +101,9 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
     """
     hooks, plan = setup.hooks, setup.plan
     scaler = torch.amp.GradScaler(setup.device_type) if plan.precision.uses_loss_scale else None
-    task = setup.config.task.fit(setup.data.spec, setup.data.dataset.train.labels[setup.data.train])
-    spec = setup.data.spec
+    task, spec = setup.config.task, setup.data.spec
+    if task.measures_targets:
+        task = task.fit(spec, setup.data.dataset.train.labels[setup.data.train])
     units = task.get_units(spec)
     objective = build_objective(task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight, units)
     divisor = make_loss_divisor(task, spec, setup.device, plan.degrees.data_ranks, setup.collectives)

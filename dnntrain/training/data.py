@@ -75,7 +75,7 @@ def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
     network computes placeholder rows instead (`fill_empty`).
     """
     no_indices = np.empty(0, np.int64)
-    inputs = torch.empty(0, *dataset.inputs.shape, device=device)
+    inputs = dataset.inputs.make_zeros(0).to(device)
     targets = make_empty_targets(dataset).to(device)
     batch = Batch(inputs, targets, no_indices, no_indices)
     for transform in hooks.batch_transforms:

@@ -92,6 +92,7 @@ def make_pipeline_executor(
         input_shape=spec.inputs.shape,
         output_shape=spec.output.shape,
         divisor=divisor,
+        input_dtype=spec.inputs.make_zeros(0).dtype,
         device=setup.device,
         should_count=setup.coords.should_count,
         replayable=setup.hooks.optimizer_step is not None,

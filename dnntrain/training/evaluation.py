@@ -50,7 +50,7 @@ def evaluate(
     batch_count = 0
     for batch in batches:
         batch_count += 1
-        outputs = compute_outputs(batch).float()
+        outputs = task.reduce_outputs(compute_outputs(batch), batch)
         loss = task.loss_sum(outputs, batch).double()
         counts = [torch.full_like(loss, len(batch)), task.count_targets(batch, spec).double()]
         metric_sums = [metric.sums(outputs, batch).double() for metric in metrics]

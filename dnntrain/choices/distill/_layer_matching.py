@@ -74,7 +74,7 @@ def compute_output_shapes(model: nn.Module, names: Sequence[str], context: Build
     hooks = [model.get_submodule(name).register_forward_hook(partial(_store_output, outputs, name)) for name in names]
     try:
         with one_thread(), torch.no_grad():
-            model(torch.zeros(1, *context.spec.inputs.shape))
+            model(context.spec.inputs.make_zeros(1))
     finally:
         for hook in hooks:
             hook.remove()

@@ -84,7 +84,7 @@ def _check_forward(model: nn.Module, shape: ModelShape, model_name: str) -> None
     model.eval()
     try:
         with one_thread(), torch.no_grad(), keyed_generator(0):
-            outputs = model(torch.zeros(1, *shape.input_shape))
+            outputs = model(shape.make_zeros(1))
     except Exception as error:
         raise ConfigError(
             f"{model_name} does not take images of {shape.channels}x{shape.height}x{shape.width}: "

@@ -50,7 +50,7 @@ class CutOptions:
 
 def find_groups_to_cut(model: nn.Module, options: CutOptions) -> Coupling:
     """Return the groups of `model` that may be cut. Raises ConfigError if there are none."""
-    coupling = find_safe_groups(model, torch.zeros(1, *options.shape.input_shape))
+    coupling = find_safe_groups(model, options.shape.make_zeros(1))
     groups = exclude_groups(coupling.groups, options.exclude, model)
     if not groups:
         reasons = ", ".join(f"{name}: {reason}" for name, reason in list(coupling.frozen.items())[:3])

@@ -219,8 +219,16 @@ def find_input_refusals(config: LightConfig, kinds: Collection[InputKind]) -> It
         needed = " or ".join(sorted(kind.value for kind in kinds))
         yield Refusal(
             f"model={choices['model']} needs {needed}; data={choices['data']} has {config.data.input_kind.value}",
-            "use model=mlp, or other data",
+            f"use model={'gpt' if config.data.input_kind is InputKind.TOKENS else 'mlp'}, or other data",
         )
+
+
+#: The advice if a model does not give such outputs.
+_OUTPUT_HINTS = {
+    OutputKind.VECTOR: "use another model, or task=segmentation",
+    OutputKind.MAP: "use model=unet, or another task",
+    OutputKind.TOKENS: "use model=gpt, or another task",
+}
 
 
 def find_output_refusals(config: LightConfig, kinds: Collection[OutputKind]) -> Iterator[Refusal]:
@@ -230,9 +238,7 @@ def find_output_refusals(config: LightConfig, kinds: Collection[OutputKind]) -> 
         given = " or ".join(sorted(kind.value for kind in kinds))
         yield Refusal(
             f"task={choices['task']} needs {needed.value}; model={choices['model']} gives {given}",
-            "use model=unet, or another task"
-            if needed is OutputKind.MAP
-            else "use another model, or task=segmentation",
+            _OUTPUT_HINTS[needed],
         )
 
 

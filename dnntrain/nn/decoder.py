@@ -1,0 +1,182 @@
+"""A decoder-only transformer: tokens → logits of the next token, or of the whole text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dnntrain.nn.decoder_block import DecoderBlock, make_norm
+from dnntrain.nn.language_module import LanguageModule
+from dnntrain.protocols import DeferredLogits
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """The sizes and parts of a decoder.
+
+    vocabulary  number of tokens that it reads
+    outputs     numbers of the last layer: the vocabulary, or classes
+    context     the most tokens that it reads
+    rope_base   base of the wavelengths of rotary positions; 0: positions are learned
+    separator   the token that begins a document, if a token sees its own document only
+    per_token   whether there are outputs for each token, not for the text
+    """
+
+    vocabulary: int
+    outputs: int
+    context: int
+    width: int
+    depth: int
+    heads: int
+    kv_heads: int
+    hidden: int
+    activation: str
+    norm: str
+    rope_base: float
+    qk_norm: bool
+    bias: bool
+    tied_head: bool
+    softcap: float
+    dropout: float
+    separator: int | None
+    per_token: bool
+
+
+class Decoder(LanguageModule):
+    """Tokens int64 [n, length] → logits [n, length, outputs], or [n, outputs] from the last token."""
+
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.shape, self.context = shape, shape.context
+        self.embed = nn.Embedding(shape.vocabulary, shape.width)
+        self.positions = None if shape.rope_base else nn.Embedding(shape.context, shape.width)
+        self.drop = nn.Dropout(shape.dropout)
+        self.blocks = nn.ModuleList(
+            DecoderBlock(
+                shape.width,
+                shape.heads,
+                shape.kv_heads,
+                shape.hidden,
+                shape.context,
+                activation=shape.activation,
+                norm=shape.norm,
+                rope_base=shape.rope_base,
+                qk_norm=shape.qk_norm,
+                bias=shape.bias,
+                dropout=shape.dropout,
+            )
+            for _ in range(shape.depth)
+        )
+        self.norm = make_norm(shape.norm, shape.width, shape.bias)
+        self.head = nn.Linear(shape.width, shape.outputs, bias=False)
+        if shape.tied_head and shape.per_token:
+            self.head.weight = self.embed.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = self.make_mask(tokens)
+        features = self.embed_tokens(tokens)
+        for block in self.blocks:
+            features = block(features) if mask is None else block(features, mask)
+        return self.finish(features)
+
+    def embed_tokens(self, tokens: Tensor, first: int = 0) -> Tensor:
+        """Map tokens, of which the first has the position `first`, to features [n, length, width]."""
+        features: Tensor = self.embed(tokens)
+        if self.positions is not None:
+            features = features + self.positions.weight[first : first + tokens.shape[1]]
+        return self.drop(features) if self.shape.dropout else features
+
+    def finish(self, features: Tensor) -> Tensor:
+        """Map the features of the last block to logits, which may be deferred."""
+        if not self.shape.per_token:
+            logits: Tensor = self.head(self.norm(features[:, -1]))
+            return logits
+        features = self.norm(features)
+        if self.defers_logits and is_plain_linear(self.head):
+            dtype = _get_product_dtype(features)
+            # Not the parameter itself, on which a hook would stay from step to step.
+            weight = self.head.weight
+            weight = (weight.clone() if self.copies_weight else weight.view_as(weight)).to(dtype)
+            return DeferredLogits(features.to(dtype), weight, self.shape.softcap)  # type: ignore[return-value]
+        return self.cap_logits(self.head(features))
+
+    def cap_logits(self, logits: Tensor) -> Tensor:
+        """Return logits within the bound of the options."""
+        cap = self.shape.softcap
+        return cap * (logits / cap).tanh() if cap else logits
+
+    def make_mask(self, tokens: Tensor) -> Tensor | None:
+        """Return bool [n, 1, length, length]: which tokens each token sees; None for all before it."""
+        if self.shape.separator is None:
+            return None
+        documents = (tokens == self.shape.separator).cumsum(1)
+        is_same = documents[:, None, :, None] == documents[:, None, None, :]
+        return is_same.tril()
+
+    def make_cache(self, count: int) -> Sequence[Tensor]:
+        """Return keys and values [2, n, heads, context, width] of each block, empty."""
+        shape, weight = self.shape, self.head.weight
+        size = (2, count, shape.kv_heads, shape.context, shape.width // shape.heads)
+        return [weight.new_zeros(size) for _ in self.blocks]
+
+    def extend(self, tokens: Tensor, cache: Sequence[Tensor], position: int) -> Tensor:
+        features = self.embed_tokens(tokens, position)
+        for block, memory in zip(self.blocks, cache, strict=True):
+            assert isinstance(block, DecoderBlock)
+            features = block.extend(features, memory, position)
+        return self.cap_logits(self.head(self.norm(features[:, -1])))
+
+    def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """Return the forward pass as consecutive sections, for pipeline stages; none if it cannot be divided.
+
+        Masks of documents and a tied head belong to several stages.
+        """
+        if self.shape.separator is not None or (self.shape.tied_head and self.shape.per_token):
+            return []
+        blocks = [((f"blocks.{number}",), block) for number, block in enumerate(self.blocks)]
+        first = ("embed",) if self.positions is None else ("embed", "positions")
+        return [(first, self.embed_tokens), *blocks, (("norm", "head"), self.finish)]
+
+    def tensor_parallel_plan(self) -> dict[str, str]:
+        """Return how layers are sharded over tensor-parallel ranks."""
+        if not self.blocks:
+            return {}
+        first = self.blocks[0]
+        assert isinstance(first, DecoderBlock)
+        return {
+            f"blocks.{number}.{name}": style
+            for number in range(len(self.blocks))
+            for name, style in first.list_divisions().items()
+        }
+
+    def weight_scheme(self, module: nn.Module) -> None:
+        """Initialize weights with a normal of standard deviation 0.02, biases with 0 (Radford et al., 2019)."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def initialize_own_parameters(self) -> None:
+        """Initialize the last layer of each branch with 0.02 / sqrt(branches), so that their sum is as large."""
+        for block in self.blocks:
+            assert isinstance(block, DecoderBlock)
+            for layer in (block.attn.proj, block.mlp.down):
+                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * len(self.blocks)))
+        if self.shape.tied_head and self.shape.per_token:
+            nn.init.normal_(self.embed.weight, std=0.02)
+
+
+def is_plain_linear(layer: nn.Module) -> bool:
+    """Return whether `layer` computes inputs @ weight.T and nothing else, seen or changed by nobody."""
+    has_hooks = bool(layer._forward_hooks or layer._forward_pre_hooks) or "forward" in vars(layer)
+    return type(layer) is nn.Linear and not has_hooks
+
+
+def _get_product_dtype(features: Tensor) -> torch.dtype:
+    """Return the number format of matrix products here, under autocast or not."""
+    device = features.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
