@@ -23,7 +23,7 @@ from short_runs import environment
 
 _HERE = Path(__file__).resolve()
 
-#: Threads of a worker after which all are replaced: torch keeps some process groups alive, and gloo's threads poll.
+#: Threads of a worker after which all are replaced: torch keeps some groups alive, and their threads poll.
 _MAX_THREADS = 40
 
 #: Seconds that the other ranks get to end by themselves once one has failed.
@@ -40,7 +40,7 @@ class Outcome:
 
 
 class Pool:
-    """Rank processes, started when a run first needs them; all are replaced after a run that a rank did not survive, and once in a while."""
+    """Rank processes, started when a run first needs them; all are replaced after a run that a rank did not survive."""
 
     def __init__(self) -> None:
         self._workers: list[subprocess.Popen[str]] = []
@@ -173,7 +173,7 @@ def _worker() -> None:
         from dnntrain.distributed import collectives
 
         collectives.leave_process_group()
-        reply["threads"] = threading.active_count() if sys.platform == "darwin" else len(os.listdir("/proc/self/task"))
+        reply["threads"] = len(list(Path("/proc/self/task").glob("*")))
         print(json.dumps(reply, default=str), file=talk, flush=True)
 
 

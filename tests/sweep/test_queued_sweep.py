@@ -122,6 +122,6 @@ def test_a_search_with_slurm_is_refused_with_a_line_that_works(queue: Path, caps
     assert inner[:2] == ["exec", "dnntrain"]
     assert "--metrics=loss" in inner
     assert main([*inner[2:], "--dry-run"]) == 0
-    assert "3 trials" in capsys.readouterr().out
+    assert "every combination, 1 at once" in capsys.readouterr().out
     assert main([*line, "launch.nodes=2", "--metrics", "loss"]) == 2
     assert "sbatch" not in capsys.readouterr().err
