@@ -32,27 +32,38 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, os.cpu_count() or 1)
 
 
-#: Parameter sets of a sampled test that the fast set runs.
-_SAMPLES = 3
+#: Parameter sets of a sampled test that the fast set runs, and of any test that `scripts/test --all` runs.
+_FAST_SAMPLES = 3
+_ALL_SAMPLES = 12
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the fast set leaves out, and put the files with the most slow tests first.
+    """Mark what each set of tests leaves out, and put the files with the most slow tests first.
 
     A file stays in one process, and no other should wait for it at the end.
     """
-    sampled: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    kinds: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("sampled"):
-            sampled[item.nodeid.partition("[")[0]].append(item)
-    for kind in sampled.values():
-        chosen = {round(index * (len(kind) - 1) / (_SAMPLES - 1)) for index in range(_SAMPLES)}
-        for index, item in enumerate(kind):
+        kinds[item.nodeid.partition("[")[0]].append(item)
+    for kind in kinds.values():
+        if kind[0].get_closest_marker("sampled"):
+            fast = _choose_samples(len(kind), _FAST_SAMPLES)
+            for index, item in enumerate(kind):
+                if index not in fast:
+                    item.add_marker("slow")
+        slow_items = [item for item in kind if item.get_closest_marker("slow")]
+        chosen = _choose_samples(len(slow_items), _ALL_SAMPLES)
+        for index, item in enumerate(slow_items):
             if index not in chosen:
-                item.add_marker("slow")
+                item.add_marker("long")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+def _choose_samples(count: int, samples: int) -> set[int]:
+    """Return `samples` indices of `count`, the first and the last among them, equally spaced."""
+    return {round(index * (count - 1) / (samples - 1)) for index in range(samples)}
 
 
 @pytest.fixture(autouse=True)
