@@ -10,13 +10,14 @@ import hashlib
 import importlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dnntrain.config.convert import convert_text, convert_value, to_plain
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
 from dnntrain.config.key_table import get_root_fields, get_section_fields
 from dnntrain.config.registry import Choice, Registry, load_registry
-from dnntrain.config.run_config import LIGHT_GROUPS, ROOT_KEYS, SECTIONS, LightConfig, RunConfig
+from dnntrain.config.run_config import LIGHT_GROUPS, ROOT_KEYS, SECTIONS, LightConfig, RunConfig, TrainSection
 from dnntrain.config.safety import find_key_problem
 from dnntrain.config.schema import FieldSchema
 from dnntrain.config.yaml_io import format_path
@@ -179,6 +180,7 @@ class _Decoder:
         for group in LISTS:
             keys = [key for key in self.choice_by_key if key.startswith(f"{group}.")]
             values[group] = {key.partition(".")[2]: self._build_choice(key) for key in keys}
+        self._set_duration(values)
         if self.mistakes:
             raise ConfigError.from_mistakes(self.mistakes)
         values["data"] = values["data"].choose_targets(values["task"].target_kind)
@@ -187,6 +189,7 @@ class _Decoder:
     def make_light_config(self) -> LightConfig:
         """Return the typed form of the sections and of the groups without torch."""
         values = self._build_values(LIGHT_GROUPS)
+        self._set_duration(values)
         if self.mistakes:
             raise ConfigError.from_mistakes(self.mistakes)
         return LightConfig(**values, resolved=self.to_container())
@@ -195,6 +198,18 @@ class _Decoder:
         """Return the values of the root, of the sections, and of single groups."""
         sections = {name: self._construct_dataclass(name, section) for name, section in SECTIONS.items()}
         return {**self.values[""], **sections, **{group: self._build_choice(group) for group in groups}}
+
+    def _set_duration(self, values: dict[str, Any]) -> None:
+        """Set the length of a run that is stated in rounds; a debugging run keeps its own."""
+        train, federated = values["train"], values["federated"]
+        if train is None or federated is None or federated.rounds is None or self.choice_names["debug"]:
+            return
+        if train.duration != TrainSection().duration:
+            self.mistakes.append(
+                f"train.duration={train.duration} and federated.rounds={federated.rounds} both set the length of the run; "
+                "keep one of them"
+            )
+        values["train"] = replace(train, duration=federated.set_duration(train.duration))
 
     def _check_root(self, container: Mapping[str, Any]) -> None:
         known_keys = [*ROOT_KEYS, *SECTIONS, *SINGLE, *LISTS, "choices"]

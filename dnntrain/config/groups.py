@@ -44,6 +44,7 @@ GROUPS: dict[str, Group] = {
         Group("quant", "quantization, in training and after"),
         Group("distill", "knowledge distillation from a teacher"),
         Group("prune", "pruning: a smaller network"),
+        Group("federated", "federated training: clients that keep their data"),
         Group("monitor", "monitors that watch the run and react", single=False),
         Group("precision", "the number formats of training"),
         Group("parallel", "the layout over processes"),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Choice,
         DataChoice,
         DistillChoice,
+        FederatedChoice,
         LaunchChoice,
         ModelChoice,
         MonitorChoice,
@@ -166,6 +167,7 @@ class LightConfig(RootSection):
     precision: PrecisionChoice
     parallel: ParallelChoice
     launch: LaunchChoice
+    federated: FederatedChoice
     train: TrainSection = field(default_factory=TrainSection)
     eval: EvalSection = field(default_factory=EvalSection)
     checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
@@ -220,7 +222,7 @@ SECTIONS: dict[str, type] = {
 }
 
 #: The groups whose modules import no torch.
-LIGHT_GROUPS = ("task", "data", "sched", "precision", "parallel", "launch")
+LIGHT_GROUPS = ("task", "data", "sched", "precision", "parallel", "launch", "federated")
 
 #: Root keys with plain values; RootSection defines their types.
 ROOT_KEYS: tuple[str, ...] = tuple(field.name for field in fields(RootSection))

@@ -179,6 +179,7 @@ _TRAINING_KEYS = (
     "log",
     "quant",
     "prune",
+    "federated",
     "init_from",
     "init_replace_head",
     "init_prefix",

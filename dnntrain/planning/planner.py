@@ -18,6 +18,7 @@ from dnntrain.planning.batch_size import (
     with_schedule_length,
 )
 from dnntrain.planning.checks.combinations import find_refusals, find_unmet_requirements
+from dnntrain.planning.checks.federated import get_batch_dims, make_run_timetable
 from dnntrain.planning.checks.memory import check_reader_memory, check_state_fits
 from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
 from dnntrain.planning.checks.single_examples import find_single_example_refusals
@@ -56,10 +57,13 @@ def make_plan(
     initial_context = _make_context(config, data)
     context = with_schedule_length(config, initial_context)
     sizes = build_batch_size_schedule(config, context, data.train)
-    timetable = continue_schedule(config, sizes.timetable, earlier)
+    timetable = (
+        sizes.timetable if config.federated.is_federated else continue_schedule(config, sizes.timetable, earlier)
+    )
     sizes = replace(sizes, timetable=timetable)
     layout = _plan_layout(config, hardware, ranks, data, model, sizes)
     dims, micro_batch_size = layout.dims, layout.micro_batch_size
+    timetable = make_run_timetable(config, timetable)
     duration = config.train.duration
     total_steps = 0 if duration.unit == "s" else max(1, timetable.count_steps(duration, 0))
     unfreeze_step = _find_unfreeze_step(config, timetable, total_steps)
@@ -148,11 +152,12 @@ def _plan_layout(
     # FSDP2 and messages between ranks of a model-parallel group support contiguous tensors only.
     needs_contiguous = is_forward_collective(config.parallel, dims)
     facts = LayoutFacts(model.convolutional, model.blocks, needs_contiguous)
-    cuts = compute_micro_batches(config, dims, data.train, sizes.timetable)
+    batch_dims = get_batch_dims(config, dims)
+    cuts = compute_micro_batches(config, batch_dims, data.train, sizes.timetable)
     micro_batch_size, accumulation = (max(numbers) for numbers in zip(*cuts.values(), strict=True))
     if refusals := [
-        *find_layout_refusals(config, hardware, dims, facts, sizes),
-        *find_unmet_requirements(config, dims, micro_batch_size, sizes),
+        *find_layout_refusals(config, hardware, batch_dims, facts, sizes),
+        *find_unmet_requirements(config, batch_dims, micro_batch_size, sizes),
     ]:
         raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
     check_pipeline(config, dims, model, sizes.timetable, micro_batch_size, accumulation)
@@ -175,10 +180,12 @@ def _collect_notes(
         *config.distill.notes(data.spec),
         *config.quant.notes(data.train),
         *config.prune.notes(hardware),
+        *config.federated.notes(data.train, layout.dims.ranks),
     ]
+    data_ranks = get_batch_dims(config, layout.dims).data_ranks
     for size, cut in layout.cuts.items():
         # Each size is checked; the notes of the largest are shown.
-        norm_notes = _get_norm_notes(config, NormFacts(layout.dims.data_ranks, size, *cut, model.batch_norms))
+        norm_notes = _get_norm_notes(config, NormFacts(data_ranks, size, *cut, model.batch_norms))
         notes += [note for note in norm_notes if size == sizes.largest]
     return notes
 

@@ -25,6 +25,7 @@ from dnntrain.protocols.data_spec import (
     TargetSpec,
     Vocabulary,
 )
+from dnntrain.protocols.federation import FederatedChoice, Federation
 from dnntrain.protocols.groups import (
     AugmentChoice,
     AverageChoice,
@@ -129,6 +130,8 @@ __all__ = [
     "DistillChoice",
     "EvalWeights",
     "FeatureTap",
+    "FederatedChoice",
+    "Federation",
     "GradientStage",
     "GradientTransform",
     "Hooks",

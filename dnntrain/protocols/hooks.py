@@ -31,6 +31,8 @@ from dnntrain.protocols.step_guard import StepGuard
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from dnntrain.protocols.federation import Federation
+
 
 def _concat(values: Sequence[Sequence[Any]], names: Sequence[str]) -> tuple[Any, ...]:
     """Concatenate the items in the order of the methods."""
@@ -103,6 +105,7 @@ _BY_NAME = {"merge": _merge_states}
 _ONE_STEP = {"merge": _only_one("take the optimizer step", None)}
 _LATEST = {"merge": _take_largest}
 _ONE_RESHAPING = {"merge": _only_one("cut the network", None)}
+_ONE_FEDERATION = {"merge": _only_one("train clients", None)}
 _ONE_SMOOTHING = {"merge": _only_one("smooth the targets", 0.0)}
 _ONE_CROP = {"merge": _only_one("crop images", 0)}
 _ONE_FLIP = {"merge": _only_one("mirror images", 0.0)}
@@ -128,6 +131,7 @@ class Hooks:
     memory_use        functions from the number of ranks over which weights are sharded to the memory
                       of the method, for the plan
     reshaping         cuts of the network between steps; one method may make them
+    federation        clients that train apart between two states of a server; a step is a round
     best_from_step    steps after which an evaluation may be the best one
     bindings          functions that are called once with the built trainer's handles, in the order
                       of the methods
@@ -152,6 +156,7 @@ class Hooks:
     feature_taps: tuple[FeatureTap, ...] = field(default=(), metadata=_ALL)
     memory_use: tuple[Callable[[int], MemoryUse], ...] = field(default=(), metadata=_ALL)
     reshaping: Reshaping | None = field(default=None, metadata=_ONE_RESHAPING)
+    federation: Federation | None = field(default=None, metadata=_ONE_FEDERATION)
     best_from_step: int = field(default=0, metadata=_LATEST)
     bindings: tuple[Callable[[TrainerHandles], None], ...] = field(default=(), metadata=_ALL)
     label_smoothing: float = field(default=0.0, metadata=_ONE_SMOOTHING)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dnntrain.errors import ConfigError
 from dnntrain.report import compare, facts, gallery, sections
+from dnntrain.report.clients import render_clients
 from dnntrain.report.exports import render_exports
 from dnntrain.report.html import escape_text
 from dnntrain.report.load_run import RunData, read_run
@@ -74,6 +75,7 @@ def render_run(run: RunData) -> bytes:
         "charts": sections.render_charts(run),
         "exports": render_exports(run),
         "errors": gallery.render_errors(run),
+        "clients": render_clients(run),
         "sensitivity": render_sensitivity(run),
         "step_time": render_step_time(run),
         "gallery": gallery.render_gallery(run),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dnntrain.errors import DataError
 from dnntrain.protocols import LOSS
+from dnntrain.run.client_report import write_client_report
 from dnntrain.run.final_model import FinalModel, build_final_model, save_final_model
 from dnntrain.run.outputs import write_integer_export
 from dnntrain.training.evaluation import compute_predictions, describe_example
@@ -48,6 +49,7 @@ def finish_run(
                 yield result
             except DataError as error:
                 read_error = error
+        write_client_report(session, trainer, final_model, directory)
         save_final_model(session, final_model, directory.path)
     if read_error is not None:
         raise DataError(

@@ -52,6 +52,7 @@ _CHANGEABLE_KEYS = (
     "distill.cache",
     "distill.cache_dir",
     "distill.cache_size_gb",
+    "federated.rounds",
 )
 
 #: Why other keys may not change.

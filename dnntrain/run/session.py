@@ -31,6 +31,7 @@ from dnntrain.run.preflight import (
     check_unfreezing,
 )
 from dnntrain.run.unfinished import write_models_of_sources
+from dnntrain.training.client_batches import check_clients
 from dnntrain.training.components import build_hooks, make_build_context
 from dnntrain.training.reshape import add_widths, get_widths
 from dnntrain.training.setup import RunSetup
@@ -131,6 +132,7 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     check_scheduled_values(config, plan, data, hooks)
     check_pipeline_stages(config, plan, data, hooks)
     check_unfreezing(config, hooks)
+    check_clients(config, plan, data, hooks)
     plan = add_method_memory(plan, hooks)
     if config.init_from is not None:
         plan = replace(plan, notes=(*plan.notes, *check_init_weights(config, data, hooks)))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from dnntrain.distributed.collectives import reduce_any_flags, reduce_sum
 from dnntrain.input.pipeline import InputPipeline
+from dnntrain.training.build_step import build_rounds, build_step
 from dnntrain.training.cadence import Cadence, Event, make_event
 from dnntrain.training.loop import Loop
 from dnntrain.training.metrics_writer import Metrics
-from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
 from dnntrain.training.reshape import make_reshape_event
 from dnntrain.training.scheduled_values import bind_scheduled_values
@@ -51,28 +51,22 @@ def build_loop(
     signals = SignalWatch(progress, partial(reduce_any_flags, device=setup.device) if plan.ranks > 1 else None)
     guard_runner = _build_guard_runner(setup, place, model, executor, saving, metrics, progress)
     batches = pipeline if plan.ranks > 1 else StoppableBatches(pipeline, progress)
-    update = hooks.optimizer_step or run_plain_step
+    build = build_step if hooks.federation is None else build_rounds
+    step = build(setup, model, executor, pipeline, metrics, progress, guard_runner)
     loop = Loop(
         progress=progress,
         batches=guard_runner.time_batches(batches) if guard_runner else batches,
         setters=bind_scheduled_values(
             hooks.scheduled_values, model.optimizers, model.model, must_find=plan.degrees.pp == 1
         ),
-        executor=executor.executor,
-        update=guard_runner.wrap_update(update) if guard_runner else update,
-        apply=build_apply(
-            model.optimizers,
-            model.trainable,
-            hooks.gradient_transforms,
-            metrics.observe,
-            executor.scaler,
-            guard_runner.should_apply if guard_runner else None,
-        ),
+        executor=step.executor,
+        update=step.update,
+        apply=step.apply,
         after_step=hooks.after_step_hooks,
         metrics=metrics,
         cadence=Cadence(_list_events(setup, signals, saving, evaluation, progress, outputs), progress.total_steps),
     )
-    return LoopParts(loop, guard_runner, signals)
+    return LoopParts(loop, guard_runner, signals, step.states)
 
 
 def _list_events(

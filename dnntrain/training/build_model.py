@@ -14,6 +14,7 @@ from dnntrain.nn.freezing import freeze_model
 from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.language_module import set_deferred_logits
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import SingleProcess
 from dnntrain.training.data import (
     load_sample_images,
     make_empty_batch,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 def place_rank(setup: RunSetup) -> RankPlace:
     """Make the device mesh, connect the methods to it, and seed torch's generators."""
     layout, mesh, collectives = make_mesh(setup.config.parallel, setup.plan.degrees, setup.world, setup.device)
+    if setup.hooks.federation is not None:
+        # A client trains on one rank alone.
+        layout, collectives = None, SingleProcess()
     setup.collectives.connect(collectives)
     coords = setup.coords
     # Draws that have no key, such as dropout inside a model, come from torch's generators, with one
@@ -106,7 +110,7 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
         task = task.fit(spec, setup.data.dataset.train.labels[setup.data.train])
     units = task.get_units(spec)
     objective = build_objective(task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight, units)
-    divisor = make_loss_divisor(task, spec, setup.device, plan.degrees.data_ranks, setup.collectives)
+    divisor = make_loss_divisor(task, spec, setup.device, place.collectives.data_ranks, setup.collectives)
     empty_batch = make_empty_batch(setup.data.dataset, setup.device, hooks)
     if plan.degrees.pp > 1:
         assert place.mesh is not None

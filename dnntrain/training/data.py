@@ -18,6 +18,7 @@ from dnntrain.input.source import DataSet, Source
 from dnntrain.planning.parallelism import find_kept_block_size
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import Batch, BatchStage, Hooks
+from dnntrain.training.client_batches import ClientBatches
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
 
@@ -28,7 +29,9 @@ _SAMPLE_IMAGES = 1000
 def build_training_pipeline(
     config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks, world: World, device: str
 ) -> InputPipeline:
-    """Return the batches of the rank `world` among the ranks that share a batch."""
+    """Return the batches of the rank `world` among the ranks that share a batch; those of clients if there are any."""
+    if hooks.federation is not None:
+        return ClientBatches(config, plan, data, hooks, hooks.federation, device)
     joint_transforms = [transform for transform in hooks.batch_transforms if transform.is_joint]
     pipeline = build_pipeline(
         config.data,

@@ -103,6 +103,7 @@ def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) ->
         bind_hooks(setup.hooks, TrainerHandles(model.model, model.optimizers, training_batches, place.collectives))
         saving.states.update(list_states(setup, model, executor, saving, evaluation, progress))
         loop = build_loop(setup, place, model, executor, pipeline, saving, evaluation, progress, outputs)
+        saving.states.update(loop.states)
         trainer = Trainer(
             loop.loop,
             model.model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelizedModel, RankCoords
 from dnntrain.input.source import Source
-from dnntrain.protocols import Batch, Collectives, Stateful, StepExecutor
+from dnntrain.protocols import Batch, Collectives, OptimizerStep, Stateful, StepExecutor
 from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.evaluation import ComputeOutputs
 from dnntrain.training.evaluator import Evaluator
@@ -103,9 +103,20 @@ class EvaluatorParts:
 
 
 @dataclass(frozen=True)
+class StepParts:
+    """A step of the loop: the executor, the update, its second half, and the states of them."""
+
+    executor: StepExecutor
+    update: OptimizerStep
+    apply: Callable[[], None]
+    states: Mapping[str, Stateful] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class LoopParts:
     """The loop, the guards around its steps, and the signals that end it."""
 
     loop: Loop
     guard_runner: GuardRunner | None
     signals: SignalWatch
+    states: Mapping[str, Stateful] = field(default_factory=dict)

@@ -31,6 +31,7 @@ from dnntrain.planning.checks.combinations import (
     find_validation_refusals,
 )
 from dnntrain.planning.checks.example_blocks import find_block_refusals
+from dnntrain.planning.checks.federated import find_federated_refusals, get_batch_dims
 from dnntrain.planning.checks.parallelism import (
     find_degree_refusals,
     find_format_refusals,
@@ -105,6 +106,7 @@ def find_early_refusals(
         *find_compile_refusals(config),
         *find_metric_refusals(config),
         *find_fold_refusals(config),
+        *find_federated_refusals(config),
         *find_prefix_refusals(config),
         *(
             refusal
@@ -190,6 +192,7 @@ def _find_layout_refusals(
             return
     size, micro_batch_size = config.train.batch_size, config.train.micro_batch_size
     sizes = BatchSizeSchedule(EpochSchedule.constant(size, size), size)
+    dims = get_batch_dims(config, dims)
     yield from find_degree_refusals(config, hardware, dims, sizes)
     model = constants[f"model={config.resolved['choices']['model']}"]
     needs_contiguous = is_forward_collective(config.parallel, dims)

@@ -11,7 +11,8 @@ from dnntrain.protocols import Refusal
 from dnntrain.utils.epochs import BatchSizeSchedule
 from dnntrain.utils.hardware import Hardware
 
-_DDP_OPTIONS = ("bucket_size_mb", "static_graph", "grad_compression")
+#: Options of gradients that DDP sums.
+DDP_OPTIONS = ("bucket_size_mb", "static_graph", "grad_compression")
 _FSDP_OPTIONS = ("reshard_after_forward", "param_dtype", "cpu_offload")
 _PIPELINE_OPTIONS = ("schedule", "stages_per_rank")
 
@@ -75,7 +76,7 @@ def _find_unused_options(layout: ParallelConfig, name: str, dims: ParallelDims) 
     """Find options of a kind of parallelism that this layout does not use."""
     is_fsdp = uses_fsdp(layout, dims)
     option_groups = [
-        (_DDP_OPTIONS, is_fsdp or not dims.has_whole_model, "plain data parallelism", "parallel=ddp"),
+        (DDP_OPTIONS, is_fsdp or not dims.has_whole_model, "plain data parallelism", "parallel=ddp"),
         (_FSDP_OPTIONS, not is_fsdp, "FSDP", "parallel=fsdp or parallel=hsdp"),
         (_PIPELINE_OPTIONS, dims.pp == 1, "a pipeline", "parallel=pp"),
     ]

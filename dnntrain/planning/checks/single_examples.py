@@ -26,7 +26,8 @@ def find_single_example_refusals(
     `total_steps` is 0 if the number of steps is not known. Only steps count that the run reaches, or
     from which it recomputes statistics.
     """
-    if model.batch_norm_values != 1 or not config.norm.batch_statistics:
+    # Clients of a federated run have batches of their own.
+    if model.batch_norm_values != 1 or not config.norm.batch_statistics or config.federated.is_federated:
         return
     single_step = _find_single_step(config, dims, timetable, total_steps)
     if single_step is None:

@@ -1,0 +1,1 @@
+"""Federated training: partitions, cohorts, exact sums, compression, privacy and the server."""

@@ -1,0 +1,41 @@
+"""The part of a model that clients and the server exchange, as one flat vector."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Payload:
+    """The trained parameters of a model, then its statistics: float64 [size].
+
+    Frozen parameters are not sent, since they never change. Statistics are buffers, such as the
+    running means of batch norm; those of whole numbers are rounded to the nearest when they are
+    written.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        buffers = {name: value for name, value in model.state_dict(keep_vars=True).items() if name not in parameters}
+        self._tensors: list[Tensor] = [*trained.values(), *(value for value in buffers.values() if value.numel())]
+        self.weight_sizes = [value.numel() for value in trained.values()]
+        self.weights = sum(self.weight_sizes)
+        self.size = sum(value.numel() for value in self._tensors)
+
+    @torch.no_grad()
+    def read(self) -> Tensor:
+        """Return the values of the model."""
+        return torch.cat([value.detach().reshape(-1).double() for value in self._tensors])
+
+    @torch.no_grad()
+    def write(self, vector: Tensor) -> None:
+        """Set the values of the model."""
+        parts = torch.split(vector, [value.numel() for value in self._tensors])
+        for value, part in zip(self._tensors, parts, strict=True):
+            part = part if value.is_floating_point() else part.round()
+            value.data.copy_(part.view(value.shape))
+
+    def split_weights(self, vector: Tensor) -> list[Tensor]:
+        """Return the part of each trained parameter, without the statistics."""
+        return list(torch.split(vector[: self.weights], self.weight_sizes))

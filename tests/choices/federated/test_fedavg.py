@@ -1,0 +1,72 @@
+"""`federated=fedavg`, and the settings that all federated choices share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
+from dnntrain.errors import ConfigError
+from dnntrain.federated.server import MeanServer
+from dnntrain.planning.checks.early import check_new_run
+from dnntrain.utils.world import World
+from tests.support.short_runs import trained
+
+START, MEAN = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.tensor([3.0, 1.0], dtype=torch.float64)
+
+
+def test_the_server_takes_the_mean() -> None:
+    assert MeanServer().step(START, MEAN) is MEAN
+
+
+def test_momentum_adds_earlier_updates() -> None:
+    server = MeanServer(0.5, 0.9)
+    assert server.step(START, MEAN).tolist() == [2.0, 1.5]
+    again = MeanServer(0.5, 0.9)
+    again.load_state_dict(server.state_dict())
+    assert torch.allclose(again.step(START, MEAN), START + 0.5 * 1.9 * (MEAN - START))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["federated.rounds=3", "train.duration=5ep"], "both set the length"),
+        (["federated.alpha=0.1"], "has no effect with federated.partition=iid"),
+        (["federated.clip=2"], "has no effect without privacy"),
+        (["train.freeze=[conv1.*]", "train.unfreeze_at=50%"], "does not support train.unfreeze_at"),
+        (["data.pipeline=streaming"], "does not support data.pipeline=streaming"),
+        (["parallel=fsdp", "launch.nproc=2"], "needs the whole model in one process"),
+        (["parallel=tp", "launch.nproc=2"], "needs the whole model in one process"),
+        (["parallel=pp", "launch.nproc=2"], "needs the whole model in one process"),
+        (["parallel=ddp", "launch.nproc=2", "parallel.grad_compression=bf16"], "grad_compression"),
+    ],
+)
+def test_mistakes_are_found_before_torch_is_needed(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_new_run(compose(["federated=fedavg", *words]), World())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["prune=structured"], "does not support cuts"),
+        (["monitor=[loss_spike]"], "does not support monitors of steps"),
+        (["optim=schedule_free", "sched=constant"], "schedule_free"),
+        (["federated.clients=5000"], "must be <= 320"),
+        (["norm=sync", "model=resnet20", "parallel=ddp", "launch.nproc=2"], "does not support norm=sync"),
+        (["model=resnet20", "federated.dp=central"], "does not support batch norm"),
+    ],
+)
+def test_methods_that_cannot_work_between_rounds_are_rejected(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trained(tmp_path / "run", "federated=fedavg", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rounds_are_the_length_of_the_run() -> None:
+    config = decode_config(compose(["federated=fedavg", "federated.rounds=7"]))
+    assert str(config.train.duration) == "7step"
