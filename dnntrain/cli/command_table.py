@@ -428,6 +428,18 @@ COMMANDS: dict[str, Command] = {
             JSON,
         ),
     ),
+    "federated": Command(
+        "write a Flower app that trains a configuration over real clients",
+        "export-app DIR",
+        (
+            "dnntrain federated export-app app federated=fedavg federated.clients=2 federated.rounds=5",
+            "dnntrain federated export-app app experiment=fashion_fast federated=fedprox federated.mu=0.1",
+        ),
+        "Writes a server and a client that need the packages flwr and dnntrain. README.md in DIR says how to start "
+        "them.",
+        options=(JSON, CONFIG_DIR),
+        composes=True,
+    ),
     "verify": Command(
         "check the certificate of a pipeline's final model again",
         "FILE",

@@ -67,7 +67,7 @@ class Cohorts:
         late = Key(self.seed, "client straggler", number)
         is_late, share = late.uniform(clients) < faults.straggler_rate, late.uniform(clients, draw=1)
         tasks = [
-            self._make_task(client, number, float(part) if is_slow else 1.0)
+            self.make_task(client, number, float(part) if is_slow else 1.0)
             for client, is_lost, is_slow, part in zip(clients.tolist(), lost, is_late, share, strict=True)
             if not is_lost
         ]
@@ -94,7 +94,8 @@ class Cohorts:
         batch = min(self.batch_size, size)
         return size // batch if self.drop_last else -(-size // batch)
 
-    def _make_task(self, client: int, number: int, share: float) -> ClientTask:
+    def make_task(self, client: int, number: int, share: float = 1.0) -> ClientTask:
+        """Return the work of `client` in round `number`; a straggler does the `share` of its steps."""
         whole = self.count_steps(client)
         first, steps = number * whole, max(1, int(share * whole))
         per_epoch, size = self._count_steps_per_epoch(client), self.sizes[client]

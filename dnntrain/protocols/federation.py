@@ -166,6 +166,10 @@ class FederatedChoice(Method):
         """Return the options without effect; torch may not be imported yet."""
         return ()
 
+    def find_export_refusal(self) -> Refusal | None:
+        """Return why an app for real clients cannot do what the choice does, or None if it can."""
+        return Refusal("export-app needs a federated run", "use federated=fedavg")
+
     def notes(self, examples: int, ranks: int) -> tuple[str, ...]:
         """Return notes for the plan of a run with so many training examples."""
         return ()

@@ -14,7 +14,7 @@ from dnntrain.input.resident import Gatherer, ResidentPipeline
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules
 from dnntrain.planning.parallelism import find_kept_block_size
 from dnntrain.planning.plan import Plan
-from dnntrain.protocols import Hooks, PhaseMarker, StepBatch
+from dnntrain.protocols import ColumnKind, Hooks, PhaseMarker, StepBatch
 from dnntrain.protocols.federation import Federation
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.rng import Index
@@ -114,4 +114,19 @@ def check_clients(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hook
 def find_parts(config: RunConfig, data: PreparedData, federation: Federation) -> list[Index]:
     """Return the training examples of each client."""
     labels = data.dataset.train.labels[data.train]
-    return make_parts(federation.partition, federation.clients, data.train, labels, None, config.seed)
+    values = read_column(data, federation.partition.column)
+    return make_parts(federation.partition, federation.clients, data.train, labels, values, config.seed)
+
+
+def read_column(data: PreparedData, name: str) -> list[str] | None:
+    """Return the value of a column of the table for each training example; None if the data have no such column."""
+    columns = data.spec.inputs.columns
+    places = [
+        place
+        for place, column in enumerate(columns)
+        if column.name == name and column.kind is not ColumnKind.IS_MISSING
+    ]
+    inputs = data.dataset.train.get_resident_inputs()
+    if not places or inputs is None:
+        return None
+    return [str(value) for value in inputs[:, places[0]].numpy()[data.train].tolist()]

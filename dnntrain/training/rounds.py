@@ -85,7 +85,7 @@ class RoundExecutor:
         total, weight = torch.zeros((), device=self._device), torch.zeros((), dtype=torch.int64, device=self._device)
         join = self._make_join(start, plan)
         for task in share_tasks(plan.tasks, self._world.size)[self._world.rank]:
-            losses, weights = self._train_client(task, plan.number, start)
+            losses, weights = self.train_client(task, plan.number, start)
             total = total + sum(loss.total for loss in losses)
             weight = weight + sum(loss.weight for loss in losses)
             join.add(plan.clients.index(task.client), task.weight, weights)
@@ -117,7 +117,7 @@ class RoundExecutor:
             return TableJoin(size, self._sum_device, len(plan.tasks), federation.join)
         return MeanJoin(size, self._sum_device, sum(task.weight for task in plan.tasks))
 
-    def _train_client(self, task: ClientTask, number: int, start: Tensor) -> tuple[list[StepLoss], Tensor]:
+    def train_client(self, task: ClientTask, number: int, start: Tensor) -> tuple[list[StepLoss], Tensor]:
         """Return the losses of a client's steps, and its weights as the server gets them."""
         local, rule = self._local, self._federation.rule
         self._payload.write(start)

@@ -117,6 +117,23 @@ class FederatedOptions(FederatedChoice):
                     claim.remedy,
                 )
 
+    def find_export_refusal(self) -> Refusal | None:
+        name = type(self).__name__
+        return Refusal(
+            f"export-app does not support {name}, because the server of the app takes the mean of the clients",
+            "use federated=fedavg or federated=fedprox",
+        )
+
+    def find_simulation_refusal(self) -> Refusal | None:
+        """Return the setting that only a simulation has, if any."""
+        for option in ("drop_rate", "straggler_rate", "poisoned", "compress", "dp"):
+            if option in self.get_changed_options():
+                return Refusal(
+                    f"export-app does not support federated.{option}, which belongs to the simulation",
+                    f"leave federated.{option} out",
+                )
+        return None
+
     def check_with(self, hooks: Hooks) -> None:
         """Raise ConfigError if another method works between the local steps of clients."""
         for is_used, what, hint in (

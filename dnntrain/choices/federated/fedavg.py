@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dnntrain.choices.federated._options import FederatedOptions
 from dnntrain.config.fields import Fraction, Positive
-from dnntrain.protocols import BuildContext, Hooks
+from dnntrain.protocols import BuildContext, Hooks, Refusal
 
 
 @dataclass(frozen=True)
@@ -23,3 +23,8 @@ class FedAvg(FederatedOptions):
         from dnntrain.federated.server import MeanServer
 
         return self.make_hooks(MeanServer(self.server_lr, self.server_momentum))
+
+    def find_export_refusal(self) -> Refusal | None:
+        if self.server_lr != 1.0 or self.server_momentum:
+            return super().find_export_refusal()
+        return self.find_simulation_refusal()

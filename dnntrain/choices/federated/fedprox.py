@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dnntrain.choices.federated._options import FederatedOptions
 from dnntrain.config.fields import NonNegative
-from dnntrain.protocols import BuildContext, Hooks
+from dnntrain.protocols import BuildContext, Hooks, Refusal
 
 
 @dataclass(frozen=True)
@@ -22,3 +22,6 @@ class FedProx(FederatedOptions):
         from dnntrain.federated.rules import Proximal
 
         return self.make_hooks(rule=Proximal(self.mu))
+
+    def find_export_refusal(self) -> Refusal | None:
+        return self.find_simulation_refusal()

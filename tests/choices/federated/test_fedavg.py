@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,18 @@ def test_methods_that_cannot_work_between_rounds_are_rejected(words: list[str], 
 def test_rounds_are_the_length_of_the_run() -> None:
     config = decode_config(compose(["federated=fedavg", "federated.rounds=7"]))
     assert str(config.train.duration) == "7step"
+
+
+@pytest.mark.slow
+def test_rows_with_one_value_of_a_column_stay_with_one_client(tmp_path: Path) -> None:
+    rows = [f"{number % 40},{'abcdef'[number % 6]},{number}" for number in range(120)]
+    (tmp_path / "shops.csv").write_text("\n".join(["age,shop,price", *rows]))
+    line = ("data=table", f"data.file={tmp_path}/shops.csv", "data.target=[price]", "task=regression", "model=mlp")
+    clients = ("federated=fedavg", "federated.partition=by_column", "federated.column=shop", "federated.clients=3")
+    trained(tmp_path / "run", *line, *clients, "train.duration=1step")
+    report = json.loads((tmp_path / "run" / "federated.json").read_text())
+    assert len(report["sizes"]) == 3
+    assert max(report["sizes"]) - min(report["sizes"]) < 15
+    assert report["metric"] == "rmse"
+    with pytest.raises(ConfigError, match=r"federated\.column=town needs a table with this column"):
+        trained(tmp_path / "other", *line, *clients, "federated.column=town")
