@@ -64,13 +64,13 @@ def write_client_report(session: Session, trainer: Trainer, final_model: FinalMo
             **(
                 {}
                 if federation.privacy.mode == "none"
-                else {"privacy": _describe_privacy(federation.privacy.mode, spent and vars(spent))}
+                else {"privacy": _describe_privacy(federation.privacy.mode, {} if spent is None else vars(spent))}
             ),
         },
     )
 
 
-def _describe_privacy(mode: str, spent: dict[str, Any] | None) -> dict[str, Any]:
+def _describe_privacy(mode: str, spent: dict[str, Any]) -> dict[str, Any]:
     return {"mode": mode, **(spent or {"note": f"epsilon needs noise and the package {PACKAGE}"})}
 
 

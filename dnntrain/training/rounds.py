@@ -75,7 +75,8 @@ class RoundExecutor:
         # Apple's GPUs have no float64.
         self._sum_device = "cpu" if device == "mps" else device
         self._transmission = Transmission(federation, payload, seed, self._sum_device)
-        self._start, self._mean = torch.empty(0), None
+        self._start = torch.empty(0)
+        self._mean: Tensor | None = None
         self._bytes_up = self._bytes_down = 0
 
     def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:

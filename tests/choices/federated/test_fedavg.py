@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dnntrain import train
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
@@ -79,10 +80,19 @@ def test_rows_with_one_value_of_a_column_stay_with_one_client(tmp_path: Path) ->
     (tmp_path / "shops.csv").write_text("\n".join(["age,shop,price", *rows]))
     line = ("data=table", f"data.file={tmp_path}/shops.csv", "data.target=[price]", "task=regression", "model=mlp")
     clients = ("federated=fedavg", "federated.partition=by_column", "federated.column=shop", "federated.clients=3")
-    trained(tmp_path / "run", *line, *clients, "train.duration=1step")
+    short = ("train.duration=1step", "log.report=false")
+    train(*line, *clients, *short, f"run_dir={tmp_path}/run", display="quiet")
     report = json.loads((tmp_path / "run" / "federated.json").read_text())
     assert len(report["sizes"]) == 3
     assert max(report["sizes"]) - min(report["sizes"]) < 15
     assert report["metric"] == "rmse"
     with pytest.raises(ConfigError, match=r"federated\.column=town needs a table with this column"):
-        trained(tmp_path / "other", *line, *clients, "federated.column=town")
+        train(
+            *line,
+            *clients[:2],
+            *clients[3:],
+            *short,
+            f"run_dir={tmp_path}/other",
+            "federated.column=town",
+            display="quiet",
+        )
