@@ -13,8 +13,6 @@ from short_runs import broken_off, comparable, result
 
 #: 2 epochs of 3 steps; the last batch of an epoch has 8 examples, which three ranks divide unevenly.
 RUN = (
-    "model=mlp",
-    "model.hidden=[16,16]",
     "train.max_examples=72",
     "train.batch_size=32",
     "train.duration=6step",
@@ -30,10 +28,13 @@ RUN = (
     "optim.lr=0.05",
 )
 
+MLP = ("model=mlp", "model.hidden=[16,16]")
+
 TASKS: dict[str, tuple[str, ...]] = {
-    "mse": ("task=regression", "data=diabetes"),
-    "huber": ("task=regression", "task.loss=huber", "data=diabetes", "reg=[l1]"),
+    "mse": (*MLP, "task=regression", "data=diabetes"),
+    "huber": (*MLP, "task=regression", "task.loss=huber", "data=diabetes", "reg=[l1]"),
     "classes": (
+        *MLP,
         "task=classification",
         "task.loss=focal",
         "task.class_weights=balanced",
@@ -41,11 +42,29 @@ TASKS: dict[str, tuple[str, ...]] = {
         "data.sampler=balanced",
     ),
     "labels": (
+        *MLP,
         "task=multilabel",
         "data=table",
         "data.file={labels}",
         "data.target=[red,wide]",
         "data.target_type=labels",
+    ),
+    "masks": (
+        "task=segmentation",
+        "task.loss=cross_entropy_dice",
+        "task.ignore_index=0",
+        "data=scenes",
+        "data.pictures=digits",
+        "data.train_size=80",
+        "data.test_size=20",
+        "data.image_size=16",
+        "model=unet",
+        "model.width=4",
+        "model.depth=2",
+        "norm=group",
+        "augment=[crop,flip,rotation,cutmix]",
+        "augment.crop.padding=2",
+        "augment.flip.probability=0.5",
     ),
 }
 
@@ -125,7 +144,7 @@ def write_ordinal_plugin(folder: Path) -> Path:
 @pytest.mark.timeout(300)
 def test_a_task_of_a_plug_in_trains_on_two_ranks_as_on_one(pool: Pool, tmp_path: Path) -> None:
     plugin = write_ordinal_plugin(tmp_path / "site")
-    words = [*RUN, "task=ordinal", "data=digits"]
+    words = [*RUN, *MLP, "task=ordinal", "data=digits"]
     for ranks, more in ((1, ()), (2, ("parallel=ddp",))):
         outcome = pool.train(ranks, [*words, *more], tmp_path / str(ranks), plugin=plugin)
         assert not outcome.error, outcome.error
