@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import idx_bytes, write_images, write_wav
+from data_files import idx_bytes, write_images, write_masks, write_wav
 from methods import OWN
 from small_texts import write_texts
 
@@ -55,6 +55,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     ),
     "task=segmentation": ("data=scenes", "data.root=idx", "data.train_size=64", "data.test_size=16", "model=unet"),
     "data=scenes": ("data.root=idx", "data.train_size=64", "data.test_size=16", "task=multilabel"),
+    "data=segmentation_folder": ("data.root=street", "data.image_size=16", "task=segmentation", "model=unet"),
     "model=unet": ("data=scenes", "data.pictures=digits", "data.train_size=64", "task=segmentation"),
     "prune=nm24": ("model=mlp",),
     "prune=depth": ("model=resnet20", "model.width=4"),
@@ -117,6 +118,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_wav(folder / "sounds" / f"class {number % 2}" / f"{number}.wav", random.uniform(-1, 1, 4000))
     write_texts(folder / "texts", 40)
     images = write_images(folder / "photos", count=80)
+    write_masks(folder / "street", count=80)
     rows = [f"{path},{path.parent.name},{number % 2},{number % 3 // 2}" for number, path in enumerate(images)]
     (folder / "images.csv").write_text("\n".join(["image,species,small,round", *rows]))
     rows = [f"{number * 7 % 40},{'red' if number % 3 else 'blue'},{number}" for number in range(160)]

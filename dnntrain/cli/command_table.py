@@ -156,6 +156,7 @@ COMMANDS: dict[str, Command] = {
                 "N",
             ),
             Option("batch-size", "examples in one batch", PositiveInt, 64, "N"),
+            Option("masks", "folder to write a PNG of each predicted mask into", str, None, "DIR"),
             _TRUST,
             JSON,
         ),

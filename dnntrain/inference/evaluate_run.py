@@ -21,7 +21,7 @@ from dnntrain.input.read_errors import explain_unreadable_data
 from dnntrain.input.row_source import match_columns, match_values
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import limit_examples, prepare_data
-from dnntrain.protocols import Batch, InputKind, TargetKind
+from dnntrain.protocols import Batch, InputKind, TargetKind, TargetSpec
 from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.messages import say_once, warn_user
 from dnntrain.utils.rng import Index, Key
@@ -72,6 +72,15 @@ class DataSplit:
         return chain.from_iterable(batches)
 
 
+def _check_mask_classes(dataset: DataSet, targets: TargetSpec) -> None:
+    if dataset.targets.names != targets.names:
+        raise DataError(
+            f"the masks have the classes {', '.join(dataset.targets.names[:12])}; the model was trained for "
+            f"{', '.join(targets.names[:12])}",
+            "name the classes of the masks as in the training: data.classes=FILE",
+        )
+
+
 def load_data_splits(loaded_model: LoadedModel, renames: Mapping[str, str] | None = None) -> dict[str, DataSplit]:
     """Return the splits train, val, test and all of the configured data set.
 
@@ -91,6 +100,8 @@ def load_data_splits(loaded_model: LoadedModel, renames: Mapping[str, str] | Non
     dataset = match_columns(dataset, spec.inputs)
     if spec.targets.kind is TargetKind.CLASS:
         dataset = match_classes(dataset, spec.targets, renames or {})
+    elif spec.targets.kind is TargetKind.MASK:
+        _check_mask_classes(dataset, spec.targets)
     else:
         dataset = match_values(dataset, spec.targets)
     data = prepare_data(config, dataset)

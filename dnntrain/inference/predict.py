@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import DataError
+from dnntrain.inference.mask_writer import MaskWriter
 from dnntrain.input.audio import SOUND_SUFFIXES
 from dnntrain.input.decode import IMAGE_SUFFIXES
 from dnntrain.input.image_files import decode_in_batches
@@ -40,6 +41,7 @@ def predict_files(
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int, int], None] | None = None,
+    masks: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield a prediction for each image file, or for each row of each table, in the order given.
 
@@ -47,11 +49,13 @@ def predict_files(
     "probability" and "top": [[class, probability] …]. Those of a table also have "row", from 1 on.
     `path` is a run or an export. If a file cannot be read, `on_error(file, DataError)` is called and the file
     is skipped; without `on_error` the error is raised. `workers` None: one for each core, none for
-    few files. `progress(done, total)` is called after each batch.
+    few files. `progress(done, total)` is called after each batch. In the folder `masks` a PNG of each
+    image's mask is written, whose path the prediction has as "mask"; the task must predict pixels.
     """
     from dnntrain.inference.load import load_model
 
     loaded_model = load_model(path, overrides, trust)
+    write_masks = None if masks is None else MaskWriter(masks, loaded_model)
     if loaded_model.spec.inputs.columns:
         yield from _predict_tables(loaded_model, images, top, on_error, batch_size)
         return
@@ -74,7 +78,7 @@ def predict_files(
                 raise error
             on_error(file, error)
         if batch.files:
-            yield from _make_rows(loaded_model, batch.files, batch.images, top)
+            yield from _make_rows(loaded_model, batch.files, batch.images, top, write_masks)
         done += len(batch.files) + len(batch.failures)
         if progress is not None:
             progress(done, len(files))
@@ -108,8 +112,11 @@ def _predict_tables(
                 yield {"path": str(file), "row": number, **row}
 
 
-def _make_rows(loaded_model: LoadedModel, files: Sequence[Path], inputs: Tensor, top: int) -> Iterator[dict[str, Any]]:
+def _make_rows(
+    loaded_model: LoadedModel, files: Sequence[Path], inputs: Tensor, top: int, write_masks: MaskWriter | None
+) -> Iterator[dict[str, Any]]:
     outputs = loaded_model.compute_outputs(inputs)
     rows = loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top)
-    for file, row in zip(files, rows, strict=True):
-        yield {"path": str(file), **row}
+    masks = [{}] * len(files) if write_masks is None else write_masks(files, outputs)
+    for file, row, mask in zip(files, rows, masks, strict=True):
+        yield {"path": str(file), **mask, **row}

@@ -6,7 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dnntrain.protocols import IGNORED
 from dnntrain.utils.rng import Key
 
 if TYPE_CHECKING:
@@ -43,6 +45,30 @@ def fit_image(picture: Image, height: int, width: int, mode: str) -> Image:
     inner_width, inner_height = (max(1, round(side * scale)) for side in picture.size)
     inner = crop_and_resize(picture, (0.0, 0.0, float(picture_width), float(picture_height)), inner_height, inner_width)
     return pad_to(inner, height, width)
+
+
+def fit_mask(mask: NDArray[np.uint8], height: int, width: int, mode: str) -> NDArray[np.uint8]:
+    """Return a mask [height, width] after the steps of `fit_image`, with the nearest pixels; 255 on borders."""
+    from PIL import Image as PillowImage
+
+    picture = PillowImage.fromarray(mask)
+    picture_width, picture_height = picture.size
+    box = (0.0, 0.0, float(picture_width), float(picture_height))
+    inner_width, inner_height = width, height
+    if mode == "crop":
+        scale = min(picture_width / width, picture_height / height)
+        left, top = (picture_width - width * scale) / 2, (picture_height - height * scale) / 2
+        box = (max(left, 0.0), max(top, 0.0), left + width * scale, top + height * scale)
+        box = (*box[:2], min(box[2], float(picture_width)), min(box[3], float(picture_height)))
+    elif mode == "letterbox":
+        scale = min(width / picture_width, height / picture_height)
+        inner_width, inner_height = (max(1, round(side * scale)) for side in picture.size)
+    inner = picture.resize((inner_width, inner_height), PillowImage.Resampling.NEAREST, box)
+    if (inner_width, inner_height) == (width, height):
+        return np.asarray(inner).copy()
+    border = PillowImage.new("L", (width, height), IGNORED)
+    border.paste(inner, ((width - inner_width) // 2, (height - inner_height) // 2))
+    return np.asarray(border).copy()
 
 
 def pad_to(picture: Image, height: int, width: int) -> Image:

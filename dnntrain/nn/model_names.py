@@ -39,10 +39,11 @@ def list_model_names(package: str) -> list[str]:
 
 
 def _read_sources(package: str) -> Iterator[str]:
-    """Yield the source of each module of `package`.models."""
+    """Yield the source of each module of `package`.models and `package`.models.segmentation."""
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for path in sorted(Path(folder, "models").glob("*.py")):
+        models = Path(folder, "models")
+        for path in (*sorted(models.glob("*.py")), *sorted(models.glob("segmentation/*.py"))):
             yield path.read_text(encoding="utf-8", errors="replace")
 
 

@@ -151,7 +151,9 @@ def _check_classes(run: StageRun, option: str, source: StageRun) -> None:
     dataset, source_dataset = config.data.build(), decode_config(source.config).data.build()
     # A method that reads features only takes a teacher of any classes; a new head is initialized.
     reads_classes = (
-        TaskFeature.CLASS_LOGITS in config.distill.needs if option == "teacher" else not config.init_replace_head
+        bool(config.distill.needs & {TaskFeature.CLASS_LOGITS, TaskFeature.SOFTMAX_LOGITS})
+        if option == "teacher"
+        else not config.init_replace_head
     )
     names, source_names = dataset.targets.names, source_dataset.targets.names
     reason = ""

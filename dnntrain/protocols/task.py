@@ -29,6 +29,7 @@ class TaskFeature(Enum):
     """A property of a task that a method may list in `Method.needs`."""
 
     CLASS_LOGITS = "outputs that are logits over classes"
+    SOFTMAX_LOGITS = "logits over classes, of examples or of pixels"
     MIXABLE_TARGETS = "targets that can be mixed with the targets of another example"
     SMOOTHABLE_TARGETS = "targets that can be smoothed"
     PASTABLE_TARGETS = "targets that can be mixed, or pasted with a part of the image"
@@ -302,6 +303,10 @@ class Task(Choice, ABC):
 
         A row lists at most `top` candidates if the task has candidates.
         """
+
+    def make_masks(self, outputs: Tensor) -> Tensor | None:
+        """Return the class of each pixel, [n, height, width], for a task of pixels; else None."""
+        return None
 
     @abstractmethod
     def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import struct
-
 from dnntrain.report.confusion import get_class_names, read_confusion, render_mistakes
 from dnntrain.report.estimates import render_estimates
 from dnntrain.report.figures_table import render_figures
 from dnntrain.report.format import format_percent
 from dnntrain.report.html import escape_text, isolate_text, render_section
 from dnntrain.report.load_run import RunData, parse_number
+from dnntrain.report.pictures import MAX_TOTAL_PICTURE_BYTES, validate_picture
+from dnntrain.report.pixels import render_overlays, render_pixels
 
 _MAX_PICTURES = 48
-
-
-_MAX_PICTURE_BYTES = 24 * 2**10
-
-
-_MAX_TOTAL_PICTURE_BYTES = 300 * 2**10
 
 
 def render_errors(run: RunData) -> str:
     """Return the confusion matrix and its derived panels, or estimates beside their targets."""
     if estimates := render_estimates(run.evaluation):
         return render_section("Errors on the test split", estimates)
+    if pixels := render_pixels(run.evaluation):
+        return render_section("Errors on the test split", pixels)
     matrix_and_names = read_confusion(run.evaluation)
     mistakes = render_mistakes(*matrix_and_names) if matrix_and_names else ""
     return render_section("Mistakes on the test split", mistakes + render_figures(run.evaluation))
@@ -33,12 +27,14 @@ def render_errors(run: RunData) -> str:
 
 def render_gallery(run: RunData) -> str:
     """Return the most wrong examples as pictures."""
+    if overlays := render_overlays(run.evaluation):
+        return render_section("Most wrong", overlays)
     wrong = run.evaluation.get("wrong")
     if not isinstance(wrong, list):
         return ""
     confusion = run.evaluation.get("confusion")
     names = get_class_names(run.evaluation, len(confusion) if isinstance(confusion, list) else 0)
-    figures, bytes_left = [], _MAX_TOTAL_PICTURE_BYTES
+    figures, bytes_left = [], MAX_TOTAL_PICTURE_BYTES
     for sample in wrong[:_MAX_PICTURES]:
         if (
             not isinstance(sample, dict)
@@ -60,20 +56,6 @@ def render_gallery(run: RunData) -> str:
         '<p class="note" style="margin:0 0 12px">Of the test split: true class → predicted class, the surest first.</p>'
     )
     return render_section("Most wrong", f'{body}<div class="gallery">{"".join(figures)}</div>') if figures else ""
-
-
-def validate_picture(data: object) -> str | None:
-    """Return `data` if it is a small PNG in base64, else None."""
-    if not isinstance(data, str) or len(data) > _MAX_PICTURE_BYTES:
-        return None
-    try:
-        raw = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    if raw[:8] != b"\x89PNG\r\n\x1a\n" or raw[12:16] != b"IHDR" or len(raw) < 33:
-        return None
-    width, height = struct.unpack(">II", raw[16:24])
-    return base64.b64encode(raw).decode("ascii") if 0 < width <= 256 and 0 < height <= 256 else None
 
 
 def _get_class_name(value: object, names: list[str]) -> str:

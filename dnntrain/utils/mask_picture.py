@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,9 +34,11 @@ def make_mask_picture(mask: NDArray[Any]) -> Any:
     return picture
 
 
-def write_mask(mask: NDArray[Any], path: Path) -> None:
-    """Write a mask as a PNG with a palette."""
-    make_mask_picture(mask).save(path, "PNG")
+def encode_mask(mask: NDArray[Any]) -> bytes:
+    """Return a mask as the bytes of a PNG with a palette."""
+    file = BytesIO()
+    make_mask_picture(mask).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def encode_mask_base64(mask: NDArray[Any]) -> str:

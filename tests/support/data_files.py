@@ -99,6 +99,17 @@ def write_images(folder: Path, classes: Sequence[str] = ("cat", "dog"), count: i
     return paths
 
 
+def write_masks(folder: Path, count: int = 5, size: int = 16, classes: int = 3) -> None:
+    """`count` PNG files in images/, and masks of bands of the classes in masks/."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(count):
+        mask = ((np.arange(size * size).reshape(size, size) + 5 * number) // (size * size // classes)) % classes
+        pixels = np.repeat((60 * mask + number % 7)[:, :, None], 3, axis=2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / f"{number:03}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / f"{number:03}.png")
+
+
 def refusal(call: Callable[[], Any], *names: object) -> DataError:
     """The DataError that `call` raises, whose text holds each of `names`, with exit code 3 and a hint."""
     with pytest.raises(DataError) as caught:

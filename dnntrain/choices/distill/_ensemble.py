@@ -12,7 +12,7 @@ from dnntrain.errors import ConfigError
 
 
 def combine_logits(logits: Tensor, ensemble: str, temperature: float) -> Tensor:
-    """Combine the logits of all teachers: [n, teachers, classes] → [n, classes].
+    """Combine the logits of all teachers: [n, teachers, classes, …] → [n, classes, …].
 
     "logits": the mean of the logits. "probabilities": T log of the mean of softmax(logits / T),
     whose softened softmax is that mean.

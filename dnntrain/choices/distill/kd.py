@@ -12,7 +12,7 @@ from dnntrain.choices.distill._ensemble import check_ensemble, combine_logits
 from dnntrain.choices.distill._options import TeacherOptions, check_weights
 from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
 from dnntrain.config.fields import Literal, NonNegative, Positive
-from dnntrain.protocols import Batch, BuildContext, Hooks, LossTerm, ModelOutputs, TaskFeature
+from dnntrain.protocols import IGNORED, Batch, BuildContext, Hooks, LossTerm, ModelOutputs, TaskFeature
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,15 @@ class Kd(TeacherOptions):
 
     label_loss_weight * cross-entropy + loss_weight * T² KL(teacher ‖ student), both softened by the
     temperature T. The paper's alpha is label_loss_weight=1-alpha and loss_weight=alpha. T² keeps
-    the size of the gradient if T changes (section 2).
+    the size of the gradient if T changes (section 2). For masks it is the mean over the pixels that
+    count.
     """
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
     loss_weight: NonNegative = 1.0  # weight of the distillation loss
     ensemble: Literal["logits", "probabilities"] = "logits"  # average of several teachers
 
-    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.CLASS_LOGITS})
+    needs: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.SOFTMAX_LOGITS})
 
     def build(self, context: BuildContext) -> Hooks:
         check_weights(loss_weight=self.loss_weight)
@@ -37,13 +38,23 @@ class Kd(TeacherOptions):
 
         def compute_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
             target = combine_logits(batch.extras[LOGITS], self.ensemble, self.temperature)
-            return kd_loss(outputs.outputs, target, self.temperature)
+            return sum_pixels_that_count(kd_loss(outputs.outputs, target, self.temperature), batch.targets)
 
         return teacher.to_hooks(self.label_loss_weight, LossTerm("kd", compute_loss, self.loss_weight))
 
 
+def sum_pixels_that_count(losses: Tensor, targets: Tensor) -> Tensor:
+    """Return losses [n] as they are; of losses [n, height, width] the sum over the pixels that count / all pixels.
+
+    The objective multiplies by all pixels, and divides by those that count (see `Task.get_units`).
+    """
+    if losses.ndim == 1:
+        return losses
+    return (losses * (targets != IGNORED)).mean((1, 2))
+
+
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T² Σ_c p_c log(p_c / q_c): logits [n, classes] → [n].
+    """Return T² Σ_c p_c log(p_c / q_c): logits [n, classes] → [n], or of each pixel → [n, height, width].
 
     p, q = softmax(teacher / T), softmax(student / T).
     """

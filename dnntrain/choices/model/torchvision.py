@@ -1,4 +1,4 @@
-"""Any classification model of torchvision, by name."""
+"""Any classification or segmentation model of torchvision, by name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from dnntrain.choices.model._adapters import adapt_input_channels, build_and_check, import_library
+from dnntrain.choices.model._torchvision_maps import create_map_model, list_map_models
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
-from dnntrain.protocols import ModelChoice
+from dnntrain.protocols import ModelChoice, OutputKind
 from dnntrain.utils.downloads import check_download
 from dnntrain.utils.suggest import did_you_mean
 
@@ -23,11 +24,13 @@ from dnntrain.utils.suggest import did_you_mean
 class Torchvision(ModelChoice):
     """torchvision.models.get_model(arch) with the data's classes and channels.
 
-    Most models are designed for 224x224 pixels.
+    Most models are designed for 224x224 pixels. task=segmentation needs a segmentation network, such
+    as lraspp_mobilenet_v3_large; its auxiliary head is left out.
     """
 
     label_key: ClassVar[str] = "name"
     model_package: ClassVar[str] = "torchvision"
+    output_kinds: ClassVar[frozenset[OutputKind]] = frozenset({OutputKind.VECTOR, OutputKind.MAP})
 
     name: str = "resnet50"  # name of the model from torchvision.models.list_models()
     weights: str | None = None  # pretrained weights, such as DEFAULT or IMAGENET1K_V2; null: newly initialized
@@ -45,15 +48,18 @@ class Torchvision(ModelChoice):
     def build(self, shape: ModelShape) -> nn.Module:
         torchvision = import_library("torchvision")
 
-        names = torchvision.models.list_models(module=torchvision.models)
+        names = list_map_models() if shape.is_map else torchvision.models.list_models(module=torchvision.models)
         if self.name not in names:
+            kind = "segmentation" if shape.is_map else "classification"
             raise ConfigError(
-                f"model.name={self.name}: torchvision {torchvision.__version__} has no such classification model; "
-                + did_you_mean(self.name, names)
+                f"model.name={self.name}: torchvision {torchvision.__version__} has no such {kind} model; "
+                + (f"it has {', '.join(names)}" if shape.is_map else did_you_mean(self.name, names))
             )
         file = None if self.weights is None else get_weights_file(self._find_weights_url(shape), self.download)
         return build_and_check(
-            partial(create_torchvision_model, self.name, shape, file), shape, f"model.name={self.name}"
+            partial(create_map_model if shape.is_map else create_torchvision_model, self.name, shape, file),
+            shape,
+            f"model.name={self.name}",
         )
 
     def _find_weights_url(self, shape: ModelShape) -> str:

@@ -78,6 +78,7 @@ class Classification(Task):
         {
             TaskFeature.CLASS_LOGITS,
             TaskFeature.MIXABLE_TARGETS,
+            TaskFeature.SOFTMAX_LOGITS,
             TaskFeature.PASTABLE_TARGETS,
             TaskFeature.SMOOTHABLE_TARGETS,
         }

@@ -63,7 +63,7 @@ class Segmentation(Task):
     target_kind: ClassVar[TargetKind | None] = TargetKind.MASK
     output_kind: ClassVar[OutputKind] = OutputKind.MAP
     counts_targets: ClassVar[bool] = True
-    features: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.PASTABLE_TARGETS})
+    features: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.SOFTMAX_LOGITS, TaskFeature.PASTABLE_TARGETS})
     agreement: ClassVar[str] = "same class for 99.9 % of the pixels"
 
     def build(self, inputs: InputSpec, targets: TargetSpec) -> OutputSpec:
@@ -161,6 +161,9 @@ class Segmentation(Task):
         for classes in outputs.argmax(1).flatten(1).cpu():
             shares = torch.bincount(classes, minlength=spec.output.size) / len(classes)
             yield {name: round(share, 6) for name, share in zip(spec.output.names, shares.tolist(), strict=True)}
+
+    def make_masks(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(1)
 
     def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
         return (outputs.argmax(1) == expected.argmax(1)).float().mean((1, 2)) >= _MIN_EQUAL

@@ -37,5 +37,6 @@ def run(arguments: Arguments) -> int:
         trust=options["trust"],
         workers=options["workers"],
         batch_size=options["batch_size"],
+        masks=None if options["masks"] is None else Path(options["masks"]).expanduser(),
     )
     return 0

@@ -1,0 +1,159 @@
+"""Your own pictures with a mask for each: images/ and masks/."""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnntrain.choices.data._mask_files import MaskClasses, choose_classes, find_values, read_fitted_mask
+from dnntrain.choices.data._mask_folders import Pairs, find_pairs
+from dnntrain.choices.data._roots import find_data_root
+from dnntrain.choices.data.image_folder import IMAGE_MEAN, IMAGE_STD, RESIDENT_BYTES
+from dnntrain.config.fields import Annotated, Literal, NonNegativeInt, Range
+from dnntrain.errors import DataError
+from dnntrain.input.file_source import FileSource
+from dnntrain.input.options import ImageData
+from dnntrain.input.source import DataSet, compute_digest
+from dnntrain.input.split import hold_out_by_name
+from dnntrain.protocols import InputSpec, TargetKind, TargetSpec
+from dnntrain.protocols.image_reading import ImageReading
+from dnntrain.utils.rng import Key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: The test images do not depend on the seed of a run.
+_TEST_KEY = Key(2012, "segmentation folder test")
+
+
+@dataclass(frozen=True)
+class SegmentationFolder(ImageData):
+    """Images in ROOT/images/, and masks of the same names in ROOT/masks/.
+
+    Splits are ROOT/train/images/ and ROOT/train/masks/, or ROOT/images/train/ and ROOT/masks/train/; val
+    and test likewise. Without a test folder, a part of the images is kept for the test; the name of an
+    image decides. The value of a mask's pixel, its index in a palette, or its color is its class.
+    """
+
+    label_key: ClassVar[str] = "root"
+
+    root: str | None = None  # folder with images/ and masks/, or with train/ and val/; null: $DNNTRAIN_DATA
+    classes: str | None = (
+        None  # text file with a class in each line: NAME, VALUE,NAME or #RRGGBB,NAME; null: found in the masks
+    )
+    ignore_value: NonNegativeInt | None = 255  # value of pixels that do not count; null: all count
+    image_size: Annotated[int, Range(at_least=1, at_most=4096)] = (
+        64  # side of the network's input, pixels; its height if image_width is set
+    )
+    image_width: Annotated[int, Range(at_least=1, at_most=4096)] | None = (
+        None  # width of the network's input, pixels; null: square
+    )
+    resize: Literal["crop", "letterbox", "stretch"] = (
+        "crop"  # an image of another aspect is cropped at the center, fitted with gray borders, or stretched
+    )
+    channels: Literal[1, 3] = 3  # 3: color; 1: gray
+    test_fraction: Annotated[float, Range(above=0, below=1)] = (
+        0.2  # fraction of the images held out for the test if there is no test split
+    )
+    max_value: Annotated[float, Range(above=0)] | None = (
+        None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
+    )
+
+    @property
+    def reading(self) -> ImageReading:
+        return ImageReading(self.resize, self.max_value)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.image_size, self.image_width or self.image_size
+
+    def check_files(self) -> None:
+        find_pairs(find_data_root(self.root, "segmentation_folder"))
+
+    def build(self) -> DataSet:
+        root = find_data_root(self.root, "segmentation_folder")
+        found = find_pairs(root)
+        values = {name: find_values(pairs.masks, pairs.read_sizes(), pairs.images) for name, pairs in found.items()}
+        file = None if self.classes is None else Path(self.classes).expanduser()
+        classes = choose_classes(values["train"], file, self.ignore_value)
+        for name, pairs in found.items():
+            for path, numbers in zip(pairs.masks, values[name], strict=True):
+                classes.to_classes(np.array(sorted(numbers)), path)
+        train, val, test = found["train"], found.get("val"), found.get("test")
+        has_test_part, val_index = test is not None or val is not None, None
+        if test is None:
+            val, test = None, val
+        if test is None:
+            train, test = self._hold_out(train)
+        elif val is not None:
+            val_index = np.arange(len(train.images), len(train.images) + len(val.images))
+            train = train.join(val)
+        files = [path for pairs in (train, test) for path in (*pairs.images, *pairs.masks)]
+        return DataSet(
+            train=self._make_source(train, classes),
+            test=self._make_source(test, classes),
+            inputs=InputSpec((self.channels, *self._size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
+            targets=TargetSpec(classes.names, TargetKind.MASK),
+            digest=compute_digest(
+                ["segmentation_folder", *classes.names, *map(str, classes.values), str(classes.ignored)]
+                + [f"{path.relative_to(root)}:{path.stat().st_size}" for path in files]
+            ),
+            val_index=val_index,
+            has_test_part=has_test_part,
+        )
+
+    def _hold_out(self, pairs: Pairs) -> tuple[Pairs, Pairs]:
+        kept, held = hold_out_by_name(pairs.keys, np.zeros(len(pairs.keys), np.int64), self.test_fraction, _TEST_KEY)
+        if not len(held) or not len(kept):
+            raise DataError(
+                f"data.test_fraction={self.test_fraction:g} leaves no {'test' if len(kept) else 'training'} image "
+                f"of {len(pairs.keys)}",
+                "set another data.test_fraction, or put test images in ROOT/test/images/",
+            )
+        return pairs.select(kept), pairs.select(held)
+
+    def _make_source(self, pairs: Pairs, classes: MaskClasses) -> MaskFileSource:
+        size_bytes = len(pairs.images) * (self.channels + 1) * math.prod(self._size)
+        keep_decoded = self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= RESIDENT_BYTES)
+        return MaskFileSource(pairs, classes, self._size, self.channels, keep_decoded, self)
+
+
+class MaskFileSource(FileSource):
+    """Images and masks in files. Skipped images stay in `failures`; their masks are never read."""
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        classes: MaskClasses,
+        size: tuple[int, int],
+        channels: int,
+        keep_decoded: bool,
+        options: SegmentationFolder,
+    ) -> None:
+        labels: NDArray[Any] = np.zeros(len(pairs.images), np.int64)
+        skips = options.on_error == "skip"
+        super().__init__(pairs.images, labels, size, channels, keep_decoded, skips, pairs.keys, options.reading)
+        self.mask_paths = pairs.masks
+        self.classes = classes
+        self._masks: Tensor | None = None
+
+    def read_mask(self, index: int) -> Tensor:
+        import torch
+
+        mask = read_fitted_mask(self.mask_paths[index], self.classes, self.size, self.reading.resize)
+        return torch.from_numpy(mask)
+
+    def get_resident_masks(self) -> Tensor | None:
+        if self.get_resident_inputs() is not None and self._masks is None:
+            import torch
+
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                self._masks = torch.stack(list(pool.map(self.read_mask, range(len(self)))))
+        return self._masks
