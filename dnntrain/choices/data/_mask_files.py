@@ -89,7 +89,8 @@ def _list_values(picture: Image) -> NDArray[np.int64]:
         red, green, blue = np.asarray(picture.convert("RGB")).astype(np.int64).transpose(2, 0, 1)
         return _COLOR + red * 65536 + green * 256 + blue
     values: NDArray[Any] = np.asarray(picture)
-    return (values[..., 0] if values.ndim == 3 else values).astype(np.int64)
+    numbers: NDArray[np.int64] = (values[..., 0] if values.ndim == 3 else values).astype(np.int64)
+    return numbers
 
 
 def format_value(value: int) -> str:

@@ -32,7 +32,7 @@ class Pairs:
         """Return the pairs with these numbers."""
         columns = (self.images, self.masks, self.keys)
         images, masks, keys = (tuple(column[number] for number in index.tolist()) for column in columns)
-        return Pairs(images, masks, keys)  # type: ignore[arg-type]
+        return Pairs(images, masks, keys)
 
     def join(self, other: Pairs) -> Pairs:
         """Return these pairs, and then those of `other`."""

@@ -56,6 +56,6 @@ class _TensorOutput(nn.Module):
     """Returns the logits alone; torchvision returns a dict of them."""
 
     def forward(self, images: Tensor) -> Tensor:
-        outputs: Any = super().forward(images)  # type: ignore[misc]
+        outputs: Any = super().forward(images)
         logits: Tensor = outputs["out"]
         return logits
