@@ -87,7 +87,8 @@ def read_fitted_mask(path: Path, classes: MaskClasses, size: tuple[int, int], re
 def _list_values(picture: Image) -> NDArray[np.int64]:
     if picture.mode in ("RGB", "RGBA"):
         red, green, blue = np.asarray(picture.convert("RGB")).astype(np.int64).transpose(2, 0, 1)
-        return _COLOR + red * 65536 + green * 256 + blue
+        colors: NDArray[np.int64] = _COLOR + red * 65536 + green * 256 + blue
+        return colors
     values: NDArray[Any] = np.asarray(picture)
     numbers: NDArray[np.int64] = (values[..., 0] if values.ndim == 3 else values).astype(np.int64)
     return numbers
