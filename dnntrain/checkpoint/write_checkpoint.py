@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,28 @@ def save_checkpoint(
     are intact. Only the main rank uses `folder` and shares it with the others; if it is None there,
     nothing is written.
     """
+    return write_state(folder, step, collect_state(states), digests, ranks)
+
+
+@dataclass(frozen=True)
+class HostState:
+    """A copy of all states in host memory: plain values, and the chunks of tensors that this rank holds."""
+
+    values: Any
+    chunks: Sequence[Chunk]
+
+
+def collect_state(states: Mapping[str, Stateful]) -> HostState:
+    """Copy all states to host memory; training may then change them. All ranks must call it."""
+    return HostState(*_split_tensors({name: state.state_dict() for name, state in states.items()}))
+
+
+def write_state(
+    folder: Path | None, step: int, state: HostState, digests: Digests, ranks: RankExchange | None = None
+) -> Path | None:
+    """Write collected states, as `save_checkpoint` does."""
     ranks = ranks or RankExchange()
-    values, chunks = _split_tensors({name: state.state_dict() for name, state in states.items()})
+    values, chunks = state.values, state.chunks
     place = _run_on_all_ranks(ranks, lambda: _prepare_folder(folder, step))[0]
     if not place:
         return None

@@ -360,6 +360,37 @@ COMMANDS: dict[str, Command] = {
         "setting that may help is measured in turns with the line as it is.",
         options=(Option("budget", "seconds to measure", Positive, 120.0, "S"), _TRUST, JSON, CONFIG_DIR),
     ),
+    "bisect": Command(
+        "find the setting that made one run worse than another",
+        examples=(
+            "dnntrain bisect --good runs/a/1 --bad runs/b/1",
+            "dnntrain bisect --good runs/a/1 --bad runs/b/1 --metric loss --max-pairs 20 --json",
+        ),
+        details="Trains pairs of runs with some of the settings that differ, as dnntrain prove does, until one of "
+        "them, or a few together, are known to lose the metric. The same line again continues.",
+        options=(
+            Option("good", "the better run", Path, placeholder="RUN"),
+            Option("bad", "the worse run", Path, placeholder="RUN"),
+            Option(
+                "metric",
+                "a metric of the task, latency_ms, examples_per_s or size_bytes; otherwise eval.metric",
+                str,
+                placeholder="NAME",
+            ),
+            Option("margin", "differences within it count as none; 0.002 for shares", Positive, None, "D"),
+            Option(
+                "alpha",
+                "largest probability of a wrong verdict",
+                Annotated[float, Range(above=0, below=0.5)],
+                0.05,
+                "P",
+            ),
+            Option("max-pairs", "pairs after which a comparison ends", PositiveInt, 12, "N"),
+            _TRUST,
+            JSON,
+        ),
+        settings=("run_dir",),
+    ),
     "prove": Command(
         "decide whether B is better than A, with evidence",
         "[sweep [DIR]]",

@@ -99,6 +99,7 @@ class CheckpointSection:
     )  # interval between checkpoints: 1ep, 500step or 30s; the last step is always saved
     keep_last: PositiveInt = 2  # number of newest checkpoints kept, in addition to the best one
     on_error: Literal["raise", "warn"] = "raise"  # if a save fails: raise ends the run, warn continues with a warning
+    background: bool = False  # true: write checkpoints while training continues, from a copy in memory
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,7 @@ def _collect_notes(
         *config.quant.notes(data.train),
         *config.prune.notes(hardware),
         *config.federated.notes(data.train, layout.dims.ranks),
+        *config.optim.notes(hardware),
     ]
     data_ranks = get_batch_dims(config, layout.dims).data_ranks
     for size, cut in layout.cuts.items():

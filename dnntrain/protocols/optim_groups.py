@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from dnntrain.protocols.context import BuildContext
     from dnntrain.protocols.task import TaskFeature
+    from dnntrain.utils.hardware import Hardware
 
 
 class OptimChoice(Choice):
@@ -62,6 +63,10 @@ class OptimChoice(Choice):
     def format_lr_equation(self, batch_size: int) -> str:
         """Return the equation of the base learning rate, for the plan."""
         return f"{self.lr:g}"
+
+    def notes(self, hardware: Hardware) -> tuple[str, ...]:
+        """Return notes for the plan."""
+        return ()
 
     def list_fixed_parameters(self, model: nn.Module) -> frozenset[str]:
         """Return the names of the parameters that the optimizer does not train; they need no gradient."""

@@ -6,7 +6,7 @@ an interrupted one is resumed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,10 @@ _LATENCY_FILE = "latencies.json"
 class Comparison:
     """The two configurations: words that both share, words of each, and their first seeds.
 
-    configs  the resolved configurations of A and B for the first pair
-    folder   the folder of all pairs
+    configs       the resolved configurations of A and B for the first pair
+    folder        the folder of all pairs
+    saved         the configuration of a run that the words change; None: the defaults
+    first_folder  the folder of the runs of A, if other comparisons share them
     """
 
     shared: tuple[str, ...]
@@ -40,6 +42,13 @@ class Comparison:
     configs: tuple[dict[str, Any], dict[str, Any]]
     folder: Path
     config_dir: Path | None = None
+    saved: Mapping[str, Any] | None = None
+    first_folder: Path | None = None
+
+    def get_run_folder(self, side: int, number: int) -> Path:
+        """Return the folder of the run of one side of pair `number`, which counts from 0."""
+        folder = self.folder if side or self.first_folder is None else self.first_folder
+        return folder / f"{number + 1:02}-{'ab'[side]}"
 
     def make_words(self, side: int, number: int) -> tuple[str, ...]:
         """Return the words that train the run of one side of pair `number`, which counts from 0."""
@@ -118,8 +127,8 @@ def iterate_pairs(
 
 def _prepare_side(comparison: Comparison, side: int, index: int) -> Trial:
     words = comparison.make_words(side, index)
-    config = compose(words, comparison.config_dir, quiet=True)
-    path = comparison.folder / f"{index + 1:02}-{'ab'[side]}"
+    config = compose(words, comparison.config_dir, saved=comparison.saved, quiet=True)
+    path = comparison.get_run_folder(side, index)
     return prepare_trial(2 * index + side, Combination(words, words), config, path)[0]
 
 

@@ -73,4 +73,5 @@ def begin_with_cut(trainer: Trainer, notes: Mapping[str, Any] | None) -> None:
         trainer.checkpointer.replace_all(step)
     if reshaping is not None and reshaping.is_due(step):
         trainer.checkpointer(step)
+        trainer.checkpointer.wait()
         raise ReshapeRequest(step)

@@ -177,6 +177,7 @@ def _run_last_events(trainer: Trainer, has_validation: bool) -> None:
         if trainer.evaluator.best is not None or has_validation:
             trainer.evaluator(step)
     trainer.checkpointer(step)
+    trainer.checkpointer.wait()
     # A signal since the last agreement of several ranks ends the run here, where all is saved.
     trainer.signals.agree_on_stop(step)
 

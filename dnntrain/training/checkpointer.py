@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dnntrain.checkpoint.checkpoint_folder import (
     mark_best,
@@ -13,9 +14,10 @@ from dnntrain.checkpoint.checkpoint_folder import (
 )
 from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.gather import RankExchange
-from dnntrain.checkpoint.write_checkpoint import save_checkpoint
+from dnntrain.checkpoint.write_checkpoint import HostState, collect_state, write_state
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
+from dnntrain.training.background_writer import BackgroundWriter
 from dnntrain.training.metrics_writer import Timer
 
 
@@ -58,24 +60,35 @@ class Checkpointer:
             return
         self._requested_step = step
         with self._timer:
-            try:
-                save_checkpoint(self._folder, step, self._states, self._digests, self._ranks)
-            except OSError as error:
-                if self._warn is None:
-                    raise CheckpointError(
-                        f"the checkpoint of step {step} cannot be saved: {error}",
-                        "make room or set another run_dir; checkpoint.on_error=warn trains on without it",
-                    ) from error
-                self._warn(f"checkpoint of step {step} was not saved: {error}; training continues")
-                return
-            self._saved_step = step
-            if self._folder is not None:
-                prune_checkpoints(self._folder, self._keep, self._get_rollback_targets())
+            self._save(step)
+
+    def wait(self) -> None:
+        """Return when all checkpoints are written. Raises the CheckpointError of one that was not."""
+
+    def _save(self, step: int) -> None:
+        self._write(step, collect_state(self._states), tuple(self._get_rollback_targets()))
+
+    def _write(self, step: int, state: HostState, kept_steps: Iterable[int]) -> None:
+        """Write a checkpoint, and remove old ones."""
+        try:
+            write_state(self._folder, step, state, self._digests, self._ranks)
+        except OSError as error:
+            if self._warn is None:
+                raise CheckpointError(
+                    f"the checkpoint of step {step} cannot be saved: {error}",
+                    "make room or set another run_dir; checkpoint.on_error=warn trains on without it",
+                ) from error
+            self._warn(f"checkpoint of step {step} was not saved: {error}; training continues")
+            return
+        self._saved_step = step
+        if self._folder is not None:
+            prune_checkpoints(self._folder, self._keep, kept_steps)
 
     def replace_all(self, step: int) -> None:
         """Save the state after `step` steps, in place of one of that step, and remove all others."""
         self._requested_step = -1
         self(step)
+        self.wait()
         if self._folder is not None and self._saved_step == step:
             remove_earlier_checkpoints(self._folder, step)
 
@@ -110,3 +123,38 @@ class Checkpointer:
             (self._folder / "BEST").unlink(missing_ok=True)
         elif (self._folder / f"step-{step}").is_dir():
             mark_best(self._folder, step)
+
+
+class BackgroundCheckpointer(Checkpointer):
+    """Copies the state to host memory, and writes it while training continues; for a run of one process.
+
+    A checkpoint waits for the one before it, so that at most one copy is held.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._writer = BackgroundWriter()
+
+    def _save(self, step: int) -> None:
+        self.wait()
+        state, kept_steps = collect_state(self._states), tuple(self._get_rollback_targets())
+        self._writer.submit(lambda: self._write(step, state, kept_steps))
+
+    def wait(self) -> None:
+        self._writer.wait()
+
+    def rewind_to(self, step: int) -> None:
+        self.wait()
+        super().rewind_to(step)
+
+    def save_best(self, step: int) -> None:
+        self(step)
+        self._writer.submit(lambda: self._mark_saved(step))
+
+    def mark_best(self, step: int | None) -> None:
+        self.wait()
+        super().mark_best(step)
+
+    def _mark_saved(self, step: int) -> None:
+        if self._saved_step == step:
+            super().mark_best(step)

@@ -43,6 +43,7 @@ class TrainerSequence:
                     end(trainer)
                     return trainer
                 trainer.checkpointer(progress.step)
+                trainer.checkpointer.wait()
             self._begin_phase(progress.step, run)
 
     def _begin_phase(self, step: int, run: Path) -> None:

@@ -56,6 +56,7 @@ def make_reshape_event(reshaping: Reshaping | None, checkpointer: Checkpointer) 
     def request(step: int) -> None:
         if reshaping.is_due(step):
             checkpointer(step)
+            checkpointer.wait()
             raise ReshapeRequest(step)
 
     next_step = reshaping.next_step

@@ -56,6 +56,7 @@ def roll_back(trainer: Trainer, checkpoints: Path, request: RollbackRequest, war
     guard_runner.recovery.record_rollback(request.step, request.alarm)
     recovery_state, elapsed_s = guard_runner.recovery.state_dict(), progress.elapsed_s
     with trainer.timer:
+        trainer.checkpointer.wait()
         checkpoint = read_newest_checkpoint(checkpoints, warn, request.alarm.last_good_step)
         if checkpoint is None:
             raise DivergedError(f"{request.alarm.reason}, and there is no checkpoint to return to")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,12 @@ from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState, RandomState, ScalerState
 from dnntrain.distributed.collectives import gather_bytes, gather_tensors, reduce_sum
+from dnntrain.errors import CheckpointError
 from dnntrain.input.pipeline import InputPipeline
 from dnntrain.protocols import Hooks, Stateful, TrainerHandles
 from dnntrain.training.build_loop import build_loop
 from dnntrain.training.build_model import build_executor, build_model, place_rank
-from dnntrain.training.checkpointer import Checkpointer
+from dnntrain.training.checkpointer import BackgroundCheckpointer, Checkpointer
 from dnntrain.training.components import bind_hooks
 from dnntrain.training.data import (
     build_training_pipeline,
@@ -78,6 +79,9 @@ class Trainer:
             self.trace.close()
         self.metrics.close()
         self.pipeline.close()
+        # An error of the run comes first.
+        with suppress(CheckpointError):
+            self.checkpointer.wait()
 
     def start_session(self) -> None:
         """Begin to count the time of training."""
@@ -139,7 +143,8 @@ def build_checkpointer(
     options, world = setup.config.checkpoint, setup.world
     states: dict[str, Stateful] = {}
     gather = partial(gather_bytes, device=setup.device)
-    checkpointer = Checkpointer(
+    make_checkpointer = BackgroundCheckpointer if options.background else Checkpointer
+    checkpointer = make_checkpointer(
         outputs.checkpoints,
         states,
         digests,

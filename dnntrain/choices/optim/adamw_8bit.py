@@ -61,6 +61,14 @@ class AdamW8bit(OptimizerChoice):
             return Refusal("needs the package torchao", "install it: pip install torchao")
         return None
 
+    def notes(self, hardware: Hardware) -> tuple[str, ...]:
+        if hardware.device != "cpu":
+            return ()
+        return (
+            "optim=adamw_8bit is for GPUs: its steps take 4 to 45 times as long as those of optim=adamw on a CPU, and "
+            "save 6 bytes of memory for each parameter",
+        )
+
 
 @cache
 def _make_matrix_adamw_8bit() -> Any:

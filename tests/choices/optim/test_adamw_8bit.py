@@ -13,6 +13,7 @@ from torch import nn
 
 from dnntrain.checkpoint import checkpoint
 from dnntrain.checkpoint.state_dicts import OptimizerState
+from dnntrain.checkpoint.write_checkpoint import save_checkpoint
 from dnntrain.choices.optim.adamw import AdamW
 from dnntrain.choices.optim.adamw_8bit import AdamW8bit
 from dnntrain.utils.hardware import probe_hardware
@@ -24,6 +25,12 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(16, 32, 3, bias=False), nn.Linear(64, 128), nn.Linear(8, 4)).to(
         memory_format=torch.channels_last  # type: ignore[call-overload]
     )
+
+
+def test_the_plan_says_that_it_is_for_gpus() -> None:
+    cpu, gpu = replace(probe_hardware("cpu"), device="cpu"), replace(probe_hardware("cpu"), device="cuda")
+    assert "4 to 45 times as long" in AdamW8bit().notes(cpu)[0]
+    assert AdamW8bit().notes(gpu) == ()
 
 
 @pytest.mark.slow
@@ -78,9 +85,7 @@ def test_steps_after_a_checkpoint_are_those_of_the_optimizer_that_went_on(tmp_pa
     optimize(model, optimizers, 3)
     other.load_state_dict(model.state_dict())
     restored = AdamW8bit().build(other)
-    saved = checkpoint.save_checkpoint(
-        tmp_path, 3, {"optimizer": OptimizerState(optimizers)}, checkpoint.Digests("", "")
-    )
+    saved = save_checkpoint(tmp_path, 3, {"optimizer": OptimizerState(optimizers)}, checkpoint.Digests("", ""))
     checkpoint.restore_states(checkpoint.read_checkpoint(saved), {"optimizer": OptimizerState(restored)})
     optimize(model, optimizers, 3, first=3)
     optimize(other, restored, 3, first=3)

@@ -1,0 +1,153 @@
+"""`dnntrain bisect`: which of the settings in which two runs differ lost the metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import compute_digest, decode_config
+from dnntrain.config.saved_config import read_saved_config
+from dnntrain.errors import ConfigError
+from dnntrain.inference.run_args import check_trusted
+from dnntrain.prove.delta import minimize_changes
+from dnntrain.prove.metrics import choose_metric
+from dnntrain.prove.pairs import Comparison, iterate_pairs
+from dnntrain.prove.run_prove import ProveOptions
+from dnntrain.prove.setting_changes import Change, list_changes, make_words
+from dnntrain.prove.verdict import Verdict, judge_differences
+from dnntrain.run.directory import lock_folder
+from dnntrain.sweep.prepare import make_identity
+from dnntrain.utils.files import write_json
+from dnntrain.utils.units import pluralize
+
+RESULT_FILE = "bisect.json"
+
+Say = Callable[[str], None]
+#: Judges the good configuration with these changes against the good one.
+Judge = Callable[[tuple[Change, ...]], Verdict]
+
+
+@dataclass(frozen=True)
+class BisectResult:
+    """The settings that lost the metric.
+
+    changes   all changes from the good to the bad configuration
+    whole     the verdict on all of them together
+    culprits  changes that lose the metric together, of which none can be left out; empty if `whole` is
+              not worse
+    verdict   the verdict on the culprits alone
+    others    the verdict on all changes but the culprits; None if there are none
+    """
+
+    changes: tuple[Change, ...]
+    whole: Verdict
+    culprits: tuple[Change, ...] = ()
+    verdict: Verdict | None = None
+    others: Verdict | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return {
+            "changes": [change.text for change in self.changes],
+            "culprits": [change.text for change in self.culprits],
+            "whole": self.whole.as_json(),
+            "verdict": None if self.verdict is None else self.verdict.as_json(),
+            "others": None if self.others is None else self.others.as_json(),
+        }
+
+
+def bisect_runs(good: Path, bad: Path, options: ProveOptions, folder: Path | None, say: Say) -> BisectResult:
+    """Train pairs until it is known which settings of `bad` lose the metric of `good`.
+
+    The same call continues one that was interrupted. Raises ConfigError if the runs do not differ, or
+    name code that nobody trusts.
+    """
+    configs = read_saved_config(good), read_saved_config(bad)
+    decoded = [decode_config(config) for config in configs]
+    if not options.trust:
+        for config, path in zip(decoded, (good, bad), strict=True):
+            check_trusted(config, path, ())
+    changes = list_changes(*configs)
+    if not changes:
+        raise ConfigError(f"{good} and {bad} have the same settings", "dnntrain diff shows what else differs")
+    metric = choose_metric(options.metric, decoded[0].eval.metric, decoded[0].task.list_infos())
+    rules = options.make_rules(metric)
+    base = {**configs[0], "run_dir": None, "resume": "auto", "name": decoded[0].name}
+    identity = make_identity([compute_digest(config) for config in configs])
+    folder = (folder or Path("runs", f"bisect-{identity}")).expanduser().absolute()
+    say(f"{pluralize(len(changes), 'setting')} differ: {'; '.join(change.text for change in changes)}")
+    say(f"in {folder}")
+
+    def judge(items: tuple[Change, ...]) -> Verdict:
+        name = make_identity(change.text for change in items)
+        comparison = make_comparison(base, items, folder / name, folder / "good")
+        differences: list[float] = []
+        verdict = judge_differences(differences, rules)
+        for pair in iterate_pairs(comparison, metric, rules.max_pairs, lambda number, side, status: None):
+            differences.append(pair.difference)
+            verdict = judge_differences(differences, rules)
+            if verdict.is_final:
+                break
+        texts = "; ".join(change.text for change in items)
+        say(f"{verdict.verdict} after {pluralize(len(differences), 'pair')}: {texts}")
+        return verdict
+
+    with lock_folder(folder):
+        result = find_culprits(changes, judge)
+        write_json(folder / RESULT_FILE, result.as_json())
+    return result
+
+
+def make_comparison(base: dict[str, Any], changes: Sequence[Change], folder: Path, first_folder: Path) -> Comparison:
+    """Return the comparison of the configuration `base` with the same after `changes`.
+
+    The runs of `base` are in `first_folder`, which several comparisons share.
+    """
+    words = make_words(base, changes)
+    changed = compose(words, saved=base, quiet=True)
+    return Comparison((), ((), words), (base, changed), folder, saved=base, first_folder=first_folder)
+
+
+def find_culprits(changes: Sequence[Change], judge: Judge) -> BisectResult:
+    """Return the changes that lose the metric, as `judge` sees it."""
+    verdicts: dict[tuple[Change, ...], Verdict] = {}
+
+    def is_worse(items: tuple[Change, ...]) -> bool:
+        if items not in verdicts:
+            verdicts[items] = judge(items)
+        return verdicts[items].verdict == "worse"
+
+    everything = tuple(changes)
+    if not is_worse(everything):
+        return BisectResult(everything, verdicts[everything])
+    culprits = minimize_changes(everything, is_worse)
+    is_worse(culprits)
+    result = BisectResult(everything, verdicts[everything], culprits, verdicts[culprits])
+    others = tuple(change for change in everything if change not in culprits)
+    if not others:
+        return result
+    is_worse(others)
+    return replace(result, others=verdicts[others])
+
+
+def format_bisection(result: BisectResult) -> Iterator[str]:
+    """Yield the lines of the answer."""
+    whole = result.whole
+    if not result.culprits:
+        yield (
+            f"B is {whole.verdict} with all {pluralize(len(result.changes), 'change')} (mean difference "
+            f"{whole.mean_difference:+.4g}), so none of them has lost the metric"
+        )
+        yield "--max-pairs gives more evidence; a difference in data or versions is shown by dnntrain diff"
+        return
+    assert result.verdict is not None
+    yield f"all {pluralize(len(result.changes), 'change')}: worse (mean difference {whole.mean_difference:+.4g})"
+    noun = "this setting loses it" if len(result.culprits) == 1 else "these settings lose it together"
+    yield f"{noun} (mean difference {result.verdict.mean_difference:+.4g}):"
+    yield from (f"  {change.text}" for change in result.culprits)
+    if result.others is not None:
+        count = len(result.changes) - len(result.culprits)
+        yield f"without it, the other {pluralize(count, 'change')}: {result.others.verdict}"
