@@ -191,6 +191,7 @@ COMMANDS: dict[str, Command] = {
             "dnntrain explain runs/NAME/ID",
             "dnntrain explain runs/NAME/ID --examples worst photo.png --method occlusion",
             "dnntrain explain runs/NAME/ID/exports/onnx --json",
+            "dnntrain explain runs/NAME/ID --against runs/NAME/ID/exports/onnx_int8",
         ),
         "Writes explain.html and explain.json beside the model. A map that fails a check is gray, with the reason.",
         options=(
@@ -204,6 +205,7 @@ COMMANDS: dict[str, Command] = {
             Option("method", "how maps are made; auto: the method that fits the network", MapName, "auto"),
             Option("layer", "the layer of an activation map; otherwise the last one of 4x4 places", str),
             Option("split", "the split of the data", Split, "test"),
+            Option("against", "another run, or an export, to compare with", Path, placeholder="RUN"),
             Option("path", "the page to write; otherwise explain.html beside the model", Path, placeholder="FILE.html"),
             _TRUST,
             JSON,

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnntrain.errors import ConfigError
 from dnntrain.explain.option_values import EXAMPLE_SETS
 from dnntrain.explain.subject import SplitOutputs, Subject, read_inputs
 from dnntrain.inference.pictures import preprocess_pictures
@@ -54,11 +53,7 @@ def _choose_worst(outputs: SplitOutputs, kind: TargetKind, key: Key) -> Tensor:
 
 
 def _choose_uncertain(outputs: SplitOutputs, kind: TargetKind, key: Key) -> Tensor:
-    if outputs.probabilities is None:
-        raise ConfigError(
-            "--examples uncertain: a number has no probability, so its uncertainty is unknown",
-            "use --examples worst, or random",
-        )
+    assert outputs.probabilities is not None
     return measure_margins(outputs.probabilities, kind).argsort(stable=True)
 
 

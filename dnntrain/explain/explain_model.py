@@ -4,41 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
 from dnntrain.errors import ConfigError, DataError
-from dnntrain.explain.calibration import calibrate
+from dnntrain.explain import blame, embedding, similarity
 from dnntrain.explain.choose_method import choose_method
-from dnntrain.explain.examples import choose_examples, choose_rows, get_default_sets
+from dnntrain.explain.comparison import check_same_form
+from dnntrain.explain.examples import get_default_sets
 from dnntrain.explain.explanation import Explanation
-from dnntrain.explain.maps import CHECK_EXAMPLES, count_calls, judge_maps
+from dnntrain.explain.layers import list_weight_layers
+from dnntrain.explain.maps import CHECK_EXAMPLES, count_calls
 from dnntrain.explain.method import MapMethod
+from dnntrain.explain.occlusion import make_occlusion
+from dnntrain.explain.parts import list_parts
 from dnntrain.explain.subject import Subject, compute_split_outputs, limit_split, read_inputs
+from dnntrain.explain.work import ExplainOptions, Work
 from dnntrain.inference.evaluate_run import DataSplit, load_data_splits
 from dnntrain.inference.load import load_model
-from dnntrain.protocols import TargetKind
 from dnntrain.utils.rng import Key
 from dnntrain.utils.units import format_bytes, format_seconds
-
-#: The fewest validation examples to fit a temperature.
-_MIN_FITTING = 50
-
-
-@dataclass(frozen=True)
-class ExplainOptions:
-    """The options of the command.
-
-    sets, files  the examples with maps; without both the sets that fit the task
-    count        examples of each set
-    """
-
-    sets: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
-    count: int = 8
-    method: str = "auto"
-    layer: str | None = None
-    split: str = "test"
 
 
 def explain_model(
@@ -50,69 +37,123 @@ def explain_model(
     Raises ConfigError or DataError if the options do not fit the model.
     """
     start = time.monotonic()
-    subject = Subject(load_model(path, overrides, trust))
-    subject.check_support()
-    key = Key(subject.loaded.config.seed, "explain")
-    splits = load_data_splits(subject.loaded)
-    split = limit_split(splits[options.split], key)
-    if not len(split):
-        raise DataError(f"the {options.split} split is empty", "choose another --split, or set data.val_fraction")
-    method = _choose_method(subject, split, options)
-    parts = ["outputs", "maps and their checks", "calibration"]
-    seconds, memory = _estimate(subject, split, method, options)
+    work = _prepare(path, overrides, options, trust, say)
+    parts = list_parts(work)
+    seconds, memory = _estimate(work)
     total = f"about {format_seconds(seconds)}, {format_bytes(memory)}"
-
-    def begin(number: int) -> None:
-        say(f"{total}, {number + 1} of {len(parts)}: {parts[number]}")
-
-    begin(0)
-    outputs = compute_split_outputs(subject, split)
-    explanation = Explanation(path, _get_name(path), subject, outputs, _list_facts(subject))
-    begin(1)
-    if method is not None:
-        sets = options.sets or (() if options.files else get_default_sets(subject.target_kind))
-        examples, inputs = choose_examples(subject, outputs, sets, options.files, options.count, key)
-        rows = choose_rows("random", outputs, CHECK_EXAMPLES, subject.target_kind, key.with_stream("explain.check"))
-        sample = read_inputs(subject, split, outputs.index[rows]).inputs
-        explanation.maps = judge_maps(subject, method, examples, inputs, sample, key)
-    begin(2)
-    if subject.target_kind is TargetKind.CLASS and outputs.probabilities is not None:
-        fitting = limit_split(splits["val"], key)
-        pair = None
-        if len(fitting) >= _MIN_FITTING:
-            values = compute_split_outputs(subject, fitting)
-            pair = (values.outputs, values.targets)
-        explanation.calibration = calibrate(split.name, outputs.outputs, outputs.probabilities, outputs.targets, pair)
+    say(f"{total}, 1 of {len(parts) + 1}: outputs")
+    explanation = work.explanation
+    explanation.outputs = compute_split_outputs(work.subject, work.split)
+    for number, (title, make_part) in enumerate(parts, 2):
+        say(f"{total}, {number} of {len(parts) + 1}: {title}")
+        make_part(work)
     explanation.seconds = time.monotonic() - start
     return explanation
 
 
-def _choose_method(subject: Subject, split: DataSplit, options: ExplainOptions) -> MapMethod | None:
-    """Return the method of the maps; None for tables."""
+def _prepare(
+    path: Path, overrides: Sequence[str], options: ExplainOptions, trust: bool, say: Callable[[str], None]
+) -> Work:
+    """Load the models and the data, and check that the options fit them."""
+    subject = Subject(load_model(path, overrides, trust))
+    subject.check_support()
+    if "uncertain" in options.sets and "uncertain" not in get_default_sets(subject.target_kind):
+        raise ConfigError(
+            "--examples uncertain: a number has no probability, so its uncertainty is unknown",
+            "use --examples worst, or random",
+        )
+    if subject.is_table and (options.files or options.sets):
+        raise ConfigError("--examples chooses images with maps; the model reads tables", "leave --examples out")
+    other = None
+    if options.against is not None:
+        other = Subject(load_model(options.against, (), trust))
+        check_same_form(subject, other, str(options.against))
+    key = Key(subject.loaded.config.seed, "explain")
+    splits = load_data_splits(subject.loaded)
+    if options.split == "all":
+        raise ConfigError("--split all: explain needs examples of one split", "use --split train, val or test")
+    split = limit_split(splits[options.split], key)
+    if not len(split):
+        raise DataError(f"the {options.split} split is empty", "choose another --split, or set data.val_fraction")
+    method = _choose_method(subject, split, options, other)
+    name = "" if options.against is None else _get_name(options.against)
+    other_method = _choose_other_method(method, other, split) if method is not None else make_occlusion(1, 1)
+    explanation = Explanation(path, _get_name(path), subject, split.name, _list_facts(subject))
+    if not subject.has_gradients:
+        explanation.notes.append(
+            f"the export {subject.loaded.format} gives outputs only: without its weights there are no layers, no "
+            "embedding and no check by random weights"
+        )
+    activation_bytes = _measure_activations(subject.model, read_inputs(subject, split, split.index[:1]).inputs)
+    return Work(
+        *(options, overrides, trust, say, splits, split, key),
+        *(method, activation_bytes, other, name, other_method, explanation),
+    )
+
+
+def _choose_method(
+    subject: Subject, split: DataSplit, options: ExplainOptions, other: Subject | None
+) -> MapMethod | None:
+    """Return the method of the maps; None for tables. Of two models, both must support it."""
     if subject.is_table:
         if options.method != "auto" or options.layer is not None:
             raise ConfigError(
                 f"--method {options.method} makes maps of images; the model reads tables", "leave --method out"
             )
         return None
+    has_gradients = subject.has_gradients and (other is None or other.has_gradients)
+    if not has_gradients and options.method not in ("auto", "occlusion"):
+        program = subject if not subject.has_gradients or other is None else other
+        raise ConfigError(
+            f"--method {options.method} needs gradients, and the export {program.loaded.format} gives outputs only",
+            "use --method occlusion, or explain the run",
+        )
     inputs = read_inputs(subject, split, split.index[:1]).inputs
-    return choose_method(options.method, subject.model, inputs, subject.has_gradients, options.layer)
+    return choose_method(options.method, subject.model, inputs, has_gradients, options.layer)
 
 
-def _estimate(
-    subject: Subject, split: DataSplit, method: MapMethod | None, options: ExplainOptions
-) -> tuple[float, float]:
+def _choose_other_method(method: MapMethod, other: Subject | None, split: DataSplit) -> MapMethod:
+    """Return the method of the other model: the same one, or the one that fits its network."""
+    if other is None or not method.needs_gradients:
+        return method
+    inputs = read_inputs(other, split, split.index[:1]).inputs
+    return choose_method("auto", other.model, inputs, True, None)
+
+
+def _estimate(work: Work) -> tuple[float, float]:
     """Return the seconds and the bytes that the work takes, from a measured call of the model."""
-    inputs = read_inputs(subject, split, split.index[:32]).inputs
-    subject.loaded.compute_outputs(inputs)
+    subject, options = work.subject, work.options
+    inputs = read_inputs(subject, work.split, work.split.index[:32]).inputs
     start = time.perf_counter()
     subject.loaded.compute_outputs(inputs)
     call_s = (time.perf_counter() - start) / len(inputs)
     images = CHECK_EXAMPLES + options.count * max(len(options.sets), 2) + len(options.files)
-    calls = 2 * len(split) + (images * count_calls(method, subject.has_gradients) if method else 0)
+    calls = len(work.split) + len(work.splits["val"])
+    if work.method is not None:
+        calls += images * (count_calls(work.method, subject.has_gradients) + work.method.calls)
+    if subject.has_gradients:
+        layers = len(list_weight_layers(subject.model))
+        calls += (layers + 2) * blame.EXAMPLES + 4 * similarity.EXAMPLES + embedding.POINTS + embedding.TRAINING
     weights = sum(parameter.numel() * 4 for parameter in subject.model.parameters())
-    memory = 3 * weights + 40 * inputs[:1].numel() * 4 * 256
-    return calls * call_s, memory
+    return 1 + calls * call_s, 4 * weights + min(3 * 256 * work.activation_bytes, 3 * 2**30)
+
+
+@torch.no_grad()
+def _measure_activations(model: nn.Module, inputs: Tensor) -> float:
+    """Return the bytes of all outputs of modules for one example."""
+    sizes: list[int] = [inputs.numel()]
+
+    def record(module: nn.Module, arguments: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel())
+
+    handles = [module.register_forward_hook(record) for module in model.modules()]
+    try:
+        model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return 4.0 * sum(sizes)
 
 
 def _get_name(path: Path) -> str:
@@ -123,10 +164,11 @@ def _get_name(path: Path) -> str:
 def _list_facts(subject: Subject) -> list[str]:
     loaded = subject.loaded
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-    return [
+    facts = [
         "run" if loaded.format == "run" else f"export {loaded.format}",
         loaded.spec.inputs.describe(),
         loaded.spec.targets.describe(),
         f"{parameters:,} parameters" if parameters else "",
         f"on {loaded.device}",
     ]
+    return [fact for fact in facts if fact]

@@ -6,9 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dnntrain.explain.blame import Blame
 from dnntrain.explain.calibration import Calibration
+from dnntrain.explain.comparison import Comparison, OtherMaps
+from dnntrain.explain.embedding import Embedding
+from dnntrain.explain.label_errors import LabelErrors
+from dnntrain.explain.layers import LayerFacts, find_layer_faults
 from dnntrain.explain.maps import CheckedMaps
+from dnntrain.explain.permutation import Importance
+from dnntrain.explain.pointing import PointingGame
 from dnntrain.explain.subject import SplitOutputs, Subject
+from dnntrain.inference.evaluate_run import DataSplit
 from dnntrain.protocols import TargetKind
 from dnntrain.report.format import format_percent, format_short
 from dnntrain.utils.units import pluralize
@@ -26,22 +34,48 @@ class Explanation:
     path: Path
     name: str
     subject: Subject
-    outputs: SplitOutputs
+    split: str
     facts: list[str]
     notes: list[str] = field(default_factory=list)
+    outputs: SplitOutputs = field(init=False)
     maps: CheckedMaps | None = None
+    others: OtherMaps | None = None
+    pointing: PointingGame | None = None
+    importance: list[Importance] = field(default_factory=list)
     calibration: Calibration | None = None
+    labels: LabelErrors | None = None
+    layers: list[LayerFacts] = field(default_factory=list)
+    blame_together: Blame | None = None
+    blame: list[Blame] = field(default_factory=list)
+    integer_similarity: dict[str, float] = field(default_factory=dict)
+    comparison: Comparison | None = None
+    embedding: Embedding | None = None
+    training: DataSplit | None = None
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of explain.json."""
-        parts = {"maps": self.maps, "calibration": self.calibration}
+        parts = {
+            "maps": self.maps,
+            "other_maps": self.others,
+            "pointing_game": self.pointing,
+            "calibration": self.calibration,
+            "labels": self.labels,
+            "blame_of_all": self.blame_together,
+            "comparison": self.comparison,
+            "embedding": self.embedding,
+        }
+        faults = find_layer_faults(self.layers)
         return {
             "path": str(self.path),
-            "split": self.outputs.split.name,
+            "split": self.split,
             "examples": len(self.outputs),
             "notes": self.notes,
             **{name: None if part is None else part.as_json() for name, part in parts.items()},
+            "importance": [item.as_json() for item in self.importance],
+            "layers": [{**vars(layer), "faults": faults[layer.name]} for layer in self.layers],
+            "blame": [item.as_json() for item in self.blame],
+            "integer_cka": self.integer_similarity,
             "shown": self.list_shown(),
         }
 

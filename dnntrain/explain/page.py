@@ -8,6 +8,14 @@ from pathlib import Path
 from dnntrain.errors import ConfigError
 from dnntrain.explain.explanation import Explanation
 from dnntrain.explain.render_calibration import render_calibration
+from dnntrain.explain.render_comparison import (
+    render_comparison,
+    render_embedding,
+    render_importance,
+    render_pointing,
+)
+from dnntrain.explain.render_labels import render_labels, render_neighbors
+from dnntrain.explain.render_layers import render_layers
 from dnntrain.explain.render_maps import render_checks, render_maps
 from dnntrain.report.html import escape_text, isolate_text
 from dnntrain.report.page import render_page
@@ -44,8 +52,16 @@ def _render(explanation: Explanation, shown: int) -> bytes:
     parts = [_render_heading(explanation), _render_cards(explanation)]
     if maps is not None:
         parts += [render_maps(explanation, maps, shown), render_checks(maps)]
+    if explanation.pointing is not None:
+        parts.append(render_pointing(explanation.pointing))
+    if explanation.comparison is not None:
+        parts.append(render_comparison(explanation.comparison))
+    parts.append(render_importance(explanation))
     if calibration is not None:
         parts.append(render_calibration(calibration))
+    parts += [render_labels(explanation), render_layers(explanation)]
+    if explanation.embedding is not None:
+        parts.append(render_embedding(explanation, explanation.embedding, render_neighbors(explanation)))
     parts.append(_render_footer(explanation))
     return render_page(f"{explanation.name} explained", parts)
 

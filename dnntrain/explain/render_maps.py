@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dnntrain.explain.explanation import Explanation
 from dnntrain.explain.map_checks import Check
 from dnntrain.explain.maps import CheckedMaps
@@ -29,24 +32,38 @@ def render_maps(explanation: Explanation, maps: CheckedMaps, shown: int) -> str:
         for row in rows:
             faults = maps.find_faults(row)
             heat = draw_map(pixels[row], maps.shown.maps[row].double().cpu().numpy(), not faults)
+            images = _render_image(draw_picture(pixels[row]), "image") + _render_image(heat, "map")
             figures.append(
-                f'<figure class="map{" doubtful" if faults else ""}">{_render_image(draw_picture(pixels[row]), "image")}'
-                f"{_render_image(heat, 'map')}<figcaption>{_render_caption(explanation, row, faults)}</figcaption></figure>"
+                f'<figure class="map{" doubtful" if faults else ""}">{images}'
+                f"{_render_other(explanation, row, pixels[row])}"
+                f"<figcaption>{_render_caption(explanation, row, faults)}</figcaption></figure>"
             )
-        note = f'<p class="note">{_describe(maps)}</p>'
+        note = f'<p class="note">{_describe(explanation, maps)}</p>'
         sections.append(render_section(title, note + f'<div class="maps">{"".join(figures)}</div>' if figures else ""))
     return "".join(sections)
 
 
-def _describe(maps: CheckedMaps) -> str:
+def _describe(explanation: Explanation, maps: CheckedMaps) -> str:
+    others = explanation.others
+    third = "" if others is None else f" The third picture is the map {escape_text(others.label)}."
     return (
-        f"{escape_text(maps.method.name)}: bright places speak for the answer. A gray map failed a check, and does not "
-        "show what the model does."
+        f"{escape_text(maps.method.name)}: bright places speak for the answer.{third} A gray map failed a check: do not "
+        "trust it."
     )
 
 
 def _render_image(data: str, noun: str) -> str:
     return f'<img alt="{noun}" src="data:image/png;base64,{data}">'
+
+
+def _render_other(explanation: Explanation, row: int, pixels: NDArray[np.uint8]) -> str:
+    """Return the map of the other model beside it; empty without one."""
+    others = explanation.others
+    if others is None or explanation.maps is None:
+        return ""
+    is_trusted = not explanation.maps.find_faults(row)
+    heat = draw_map(pixels, others.maps[row].double().cpu().numpy(), is_trusted)
+    return _render_image(heat, f"map {others.label}")
 
 
 def _render_caption(explanation: Explanation, row: int, faults: list[str]) -> str:
@@ -62,6 +79,9 @@ def _render_caption(explanation: Explanation, row: int, faults: list[str]) -> st
         shown = ", ".join(label) or "none" if isinstance(label, list) else label
         parts.append(f"label {isolate_text(format_short(shown) if isinstance(shown, float) else shown, 60)}")
     parts.append(f"<small>{isolate_text(explanation.maps.examples[row].name, 60)}</small>")
+    if explanation.others is not None:
+        correlation = float(explanation.others.correlations[row])
+        parts.append(f"<small>{isolate_text(explanation.others.label, 40)}: rank correlation {correlation:.2f}</small>")
     if faults:
         parts.append(f'<small class="fault">{escape_text("; ".join(faults), 400)}</small>')
     return " ".join(parts)

@@ -61,6 +61,10 @@ class DataChoice(Choice):
         """Return the data set with targets of the kind that the task needs, if it has several kinds."""
         return self
 
+    def build_masks(self) -> DataSet | None:
+        """Return the same examples with exact masks of their objects as targets; None if they have none."""
+        return None
+
     def without_download(self) -> Self:
         """Return the same data set, which is not downloaded if its files are missing."""
         return self

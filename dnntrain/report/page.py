@@ -14,6 +14,7 @@ from pathlib import Path
 from dnntrain.errors import ConfigError
 from dnntrain.report import compare, facts, gallery, sections
 from dnntrain.report.clients import render_clients
+from dnntrain.report.explanation import render_explanation_summary
 from dnntrain.report.exports import render_exports
 from dnntrain.report.html import escape_text
 from dnntrain.report.load_run import RunData, read_run
@@ -77,6 +78,7 @@ def render_run(run: RunData) -> bytes:
         "errors": gallery.render_errors(run),
         "clients": render_clients(run),
         "sensitivity": render_sensitivity(run),
+        "explanation": render_explanation_summary(run),
         "step_time": render_step_time(run),
         "gallery": gallery.render_gallery(run),
         "reproduce": facts.render_reproduction(run),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dnntrain.cli.main import main
+from tests.support.short_runs import trained
 
 Capture = pytest.CaptureFixture[str]
 
@@ -55,3 +56,62 @@ def test_a_run_is_explained_in_a_page_and_in_numbers(short_run: Path, tmp_path: 
     again = explain(capsys, str(short_run), "--count", "2", "--path", str(page))
     assert again["maps"] == maps
     assert again["shown"] == shown
+
+
+@pytest.mark.slow
+def test_an_export_is_explained_by_occlusion_and_compared_by_its_outputs(
+    short_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("onnxruntime")
+    export = tmp_path / "onnx"
+    assert main(["export", str(short_run), "--format", "onnx", "--path", str(export)]) == 0
+    capsys.readouterr()
+    assert main(["explain", str(export), "--method", "layercam"]) == 2
+    assert "use --method occlusion" in capsys.readouterr().err
+    words = ("--count", "1", "--examples", "random", "--path", str(tmp_path / "page.html"))
+    alone = explain(capsys, str(export), *words)
+    assert alone["maps"]["method"] == "occlusion"  # type: ignore[index]
+    assert alone["layers"] == []
+    assert "outputs only" in str(alone["notes"])
+    both = explain(capsys, str(short_run), *words, "--against", str(export))
+    comparison, others = both["comparison"], both["other_maps"]
+    assert isinstance(comparison, dict)
+    assert isinstance(others, dict)
+    assert comparison["agreement"] == 1.0
+    assert comparison["cka"][-1] == pytest.approx([1.0], abs=1e-4)
+    assert others["correlations"] == pytest.approx([1.0], abs=1e-3)
+    page = (tmp_path / "page.html").read_text()
+    assert "Against the other model" in page
+    assert "Which examples are alike?" in page
+
+
+@pytest.mark.slow
+def test_a_table_is_explained_by_the_importance_of_its_columns(tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "run"
+    trained(run, "data=diabetes", "task=regression", "model=mlp", "train.duration=20ep", "train.max_examples=null")
+    values = explain(capsys, str(run))
+    importance = values["importance"]
+    assert isinstance(importance, list)
+    assert len(importance) == 10
+    assert {item["column"] for item in importance[:3]} & {"bmi", "s5"}
+    assert values["maps"] is None
+    assert "Which columns count?" in (run / "explain.html").read_text()
+    assert main(["explain", str(run), "--method", "occlusion"]) == 2
+    assert "the model reads tables" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_network_of_labels_plays_the_pointing_game_and_one_of_pixels_is_refused(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    scenes = ("data=scenes", "data.pictures=digits", "data.image_size=16", "data.train_size=60", "data.test_size=20")
+    short = ("train.duration=2step", "train.max_examples=null")
+    trained(tmp_path / "labels", *scenes, *short, "task=multilabel", "augment.flip.probability=0")
+    values = explain(capsys, str(tmp_path / "labels"), "--count", "1", "--examples", "random")
+    assert values["calibration"] is None
+    shown = values["shown"]
+    assert isinstance(shown, list)
+    assert isinstance(shown[0]["label"], list)
+    trained(tmp_path / "pixels", *scenes, *short, "task=segmentation", "model=unet")
+    assert main(["explain", str(tmp_path / "pixels")]) == 2
+    assert "does not support this task" in capsys.readouterr().err

@@ -68,6 +68,9 @@ class Scenes(FileData):
             return replace(self, targets=_KINDS[kind])
         return self
 
+    def build_masks(self) -> DataSet:
+        return replace(self, targets="masks").build()
+
     def check_files(self) -> None:
         if self.pictures == "fashion_mnist":
             try:

@@ -17,8 +17,11 @@ def run(arguments: Arguments) -> int:
     options, path = arguments.options, Path(arguments.positional[0]).expanduser()
     names, files = split_example_words(options["examples"] or ())
     check_model(path, arguments.overrides)
-    from dnntrain.explain.explain_model import ExplainOptions, explain_model
+    if options["against"] is not None:
+        check_model(options["against"])
+    from dnntrain.explain.explain_model import explain_model
     from dnntrain.explain.page import write_page
+    from dnntrain.explain.work import ExplainOptions
     from dnntrain.report import check_page_path
     from dnntrain.run.unfinished import write_unfinished_model
     from dnntrain.utils.files import to_strict_json
@@ -30,7 +33,9 @@ def run(arguments: Arguments) -> int:
         path,
         arguments.overrides,
         ExplainOptions(
-            tuple(names), tuple(files), options["count"], options["method"], options["layer"], options["split"]
+            sets=tuple(names),
+            files=tuple(files),
+            **{name: options[name] for name in ("count", "method", "layer", "split", "against")},
         ),
         options["trust"],
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),

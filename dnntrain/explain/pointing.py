@@ -1,0 +1,90 @@
+"""Play the pointing game: does the largest value of a map lie on the object that it explains?
+
+(Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018.) It needs exact masks, and
+is played on objects that are in the image. The center and a random place are the baselines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnntrain.explain.insertion import make_center_map, make_random_maps
+from dnntrain.explain.method import Aim, MapMethod
+from dnntrain.explain.statistics import Interval, compute_interval
+from dnntrain.explain.subject import Subject
+from dnntrain.utils.rng import Key
+
+#: Examples that are played, and the least share of the answer for which an object counts as seen.
+EXAMPLES = 200
+
+
+@dataclass(frozen=True)
+class PointingGame:
+    """Shares of hits over pairs of an image and an object in it.
+
+    inside  mean share of the positive part of a map inside the mask
+    area    mean share of the image that the mask covers: the hits of a random place
+    """
+
+    objects: int
+    hits: Interval
+    center: Interval
+    random: Interval
+    inside: Interval
+    area: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the map certainly hits more often than the center."""
+        return self.hits.low > self.center.high
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        intervals = {name: getattr(self, name).as_json() for name in ("hits", "center", "random", "inside")}
+        return {"objects": self.objects, **intervals, "area": self.area, "passed": self.passed}
+
+
+def play(
+    subject: Subject, method: MapMethod, inputs: Tensor, masks: Tensor, targets: Tensor, key: Key
+) -> PointingGame | None:
+    """Play with every object that is in an image, if the model sees it; None if it sees none.
+
+    inputs   [n, channels, height, width]
+    masks    int [n, height, width]: 0 for the background, else the output of the object plus 1
+    targets  [n, outputs], 1 for the objects that are in the image
+    """
+    outputs = subject.loaded.compute_outputs(inputs).cpu()
+    probabilities = subject.compute_probabilities(outputs)
+    assert probabilities is not None
+    rows, objects = ((targets > 0.5) & (probabilities > 0.5)).nonzero(as_tuple=True)
+    visible = torch.tensor(
+        [bool((masks[row] == number + 1).any()) for row, number in zip(rows, objects, strict=True)], dtype=torch.bool
+    )
+    if not visible.any():
+        return None
+    rows, objects = rows[visible], objects[visible]
+    maps = []
+    for part, numbers in zip(torch.split(rows, 16), torch.split(objects, 16), strict=True):
+        images = inputs[part.to(inputs.device)]
+        aim = Aim(numbers.to(inputs.device), torch.ones(len(numbers), device=inputs.device))
+        maps.append(method.compute_maps(subject.model, images, aim).cpu())
+    joined = torch.cat(maps)
+    inside = masks[rows] == (objects + 1)[:, None, None]
+    height, width = joined.shape[1:]
+    center = make_center_map(height, width).expand(len(joined), -1, -1)
+    noise = make_random_maps(len(joined), method.grid, height, width, key.with_stream("explain.pointing"), 0)
+    positive = joined.clamp_min(0)
+    energy = (positive * inside).sum((1, 2)) / positive.sum((1, 2)).clamp_min(1e-30)
+    hits, by_center, by_chance = (compute_interval(find_hits(item, inside)) for item in (joined, center, noise))
+    area = float(inside.double().mean())
+    return PointingGame(len(joined), hits, by_center, by_chance, compute_interval(energy), area)
+
+
+def find_hits(maps: Tensor, inside: Tensor) -> Tensor:
+    """Return 1 if the largest value of a map [n, height, width] is inside, else 0; the mean over equal values."""
+    largest = maps == maps.amax((1, 2), keepdim=True)
+    return (largest & inside).sum((1, 2)).double() / largest.sum((1, 2))

@@ -1,0 +1,60 @@
+"""Hold the state of an explanation while its parts are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnntrain.explain.explanation import Explanation
+from dnntrain.explain.method import MapMethod
+from dnntrain.explain.subject import Subject
+from dnntrain.inference.evaluate_run import DataSplit
+from dnntrain.utils.rng import Key
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """The options of the command.
+
+    sets, files  the examples with maps; without both the sets that fit the task
+    count        examples of each set
+    against      another run or export to compare with
+    """
+
+    sets: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    count: int = 8
+    method: str = "auto"
+    layer: str | None = None
+    split: str = "test"
+    against: Path | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that a part reads, and the explanation that it fills.
+
+    split   the explained examples, of those in `splits`
+    method  of the maps; None for tables
+    activation_bytes  outputs of all modules for one example
+    other   the model of --against, with its name and its method
+    """
+
+    options: ExplainOptions
+    overrides: Sequence[str]
+    trust: bool
+    say: Callable[[str], None]
+    splits: dict[str, DataSplit]
+    split: DataSplit
+    key: Key
+    method: MapMethod | None
+    activation_bytes: float
+    other: Subject | None
+    other_name: str
+    other_method: MapMethod
+    explanation: Explanation
+
+    @property
+    def subject(self) -> Subject:
+        return self.explanation.subject

@@ -1,0 +1,47 @@
+"""The pointing game, the importance of columns and the plane of features, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dnntrain.explain.embedding import find_neighbors, project_features
+from dnntrain.explain.permutation import group_columns
+from dnntrain.explain.pointing import find_hits
+from dnntrain.protocols import Column, ColumnKind, InputSpec
+
+
+def test_a_hit_is_the_largest_value_inside_the_mask() -> None:
+    maps = torch.zeros(3, 4, 4)
+    maps[0, 1, 1], maps[1, 3, 3] = 1.0, 1.0
+    inside = torch.zeros(3, 4, 4, dtype=torch.bool)
+    inside[:, :2, :2] = True
+    assert find_hits(maps, inside).tolist() == [1.0, 0.0, 0.25]
+
+
+def test_the_plane_is_that_of_the_principal_axes() -> None:
+    angle = torch.linspace(0, 6.28, 100)
+    features = torch.stack([10 * angle.cos(), 3 * angle.sin(), 0.01 * angle], 1)
+    points, shares = project_features(features)
+    assert shares[0] == pytest.approx(100 / 109, abs=0.01)
+    assert float(points[:, 0].abs().max()) == pytest.approx(10, abs=0.3)
+    again, _ = project_features(-features @ torch.diag(torch.tensor([-1.0, 1.0, 1.0])))
+    assert points.shape == again.shape == (100, 2)
+
+
+def test_one_feature_has_a_second_axis_of_zeros() -> None:
+    points, shares = project_features(torch.arange(5.0)[:, None])
+    assert points[:, 1].tolist() == [0.0] * 5
+    assert shares == pytest.approx((1.0, 0.0))
+
+
+def test_neighbors_are_the_nearest_by_angle() -> None:
+    others = torch.tensor([[1.0, 0.0], [0.0, 5.0], [1.0, 1.0]])
+    assert find_neighbors(torch.tensor([[10.0, 1.0]]), others, 2).tolist() == [[0, 2]]
+
+
+def test_a_number_and_its_mark_are_one_column() -> None:
+    columns = (Column("age", ColumnKind.NUMBER), Column("city", ColumnKind.CATEGORY, ("a",)))
+    columns += (Column("age", ColumnKind.IS_MISSING),)
+    inputs = InputSpec((3,), (0.0,) * 3, (1.0,) * 3, columns)
+    assert group_columns(inputs) == {"age": [0, 2], "city": [1]}
