@@ -98,16 +98,16 @@ def _draw_cloud(explanation: Explanation, embedding: Embedding) -> str:
 def render_pointing(game: PointingGame) -> str:
     """Return the pointing game."""
     rows = [
-        ["map", _format_interval(game.hits), _format_interval(game.inside)],
-        ["center of the image", _format_interval(game.center), ""],
-        ["random map", _format_interval(game.random), format_percent(game.area)],
+        ["map", *map(_format_interval, (game.hits, game.near_hits, game.inside))],
+        ["center of the image", _format_interval(game.center), _format_interval(game.near_center), ""],
+        ["random map", _format_interval(game.random), _format_interval(game.near_random), format_percent(game.area)],
     ]
     pill = f'<span class="pill {"good" if game.passed else "bad"}">{"passed" if game.passed else "failed"}</span>'
     caption = (
-        f"{game.objects} objects with exact masks that the model sees: how often the largest value is on the object, and "
-        "the share of the map that is on it. A map must beat the center."
+        f"{game.objects} objects with exact masks that the model sees: how often the largest value is on the object, on "
+        "it or beside it (3 % of the side), and the share of the map that is on it. A map must beat the center."
     )
-    table = render_table(("", "hits", "inside"), rows, caption)
+    table = render_table(("", "hits", "near", "inside"), rows, caption)
     return render_section("Pointing game", f'<div class="panel measures">{table}<p class="note">{pill}</p></div>')
 
 

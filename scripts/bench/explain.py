@@ -72,7 +72,7 @@ def format_figures(name: str, values: dict[str, Any]) -> list[str]:
             f"  {check['name']}: {check['mean']:.3f} ({check['low']:.3f} to {check['high']:.3f}){other}, {verdict}"
         )
     if (game := values["pointing_game"]) is not None:
-        for kind in ("hits", "center", "random", "inside"):
+        for kind in ("hits", "center", "random", "near_hits", "near_center", "inside"):
             item = game[kind]
             lines.append(f"  pointing, {kind}: {item['mean']:.1%} ({item['low']:.1%} to {item['high']:.1%})")
     return lines

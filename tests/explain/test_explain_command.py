@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dnntrain import train
 from dnntrain.cli.main import main
 from tests.support.short_runs import trained
 
@@ -88,7 +89,8 @@ def test_an_export_is_explained_by_occlusion_and_compared_by_its_outputs(
 @pytest.mark.slow
 def test_a_table_is_explained_by_the_importance_of_its_columns(tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
-    trained(run, "data=diabetes", "task=regression", "model=mlp", "train.duration=20ep", "train.max_examples=null")
+    words = ["data=diabetes", "task=regression", "model=mlp", "train.duration=20ep", "optim.lr=4e-3"]
+    train(*words, "log.report=false", f"run_dir={run}", display="quiet")
     values = explain(capsys, str(run))
     importance = values["importance"]
     assert isinstance(importance, list)

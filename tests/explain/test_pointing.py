@@ -7,7 +7,7 @@ import torch
 
 from dnntrain.explain.embedding import find_neighbors, project_features
 from dnntrain.explain.permutation import group_columns
-from dnntrain.explain.pointing import find_hits
+from dnntrain.explain.pointing import find_hits, widen_masks
 from dnntrain.protocols import Column, ColumnKind, InputSpec
 
 
@@ -17,6 +17,12 @@ def test_a_hit_is_the_largest_value_inside_the_mask() -> None:
     inside = torch.zeros(3, 4, 4, dtype=torch.bool)
     inside[:, :2, :2] = True
     assert find_hits(maps, inside).tolist() == [1.0, 0.0, 0.25]
+
+
+def test_a_margin_widens_a_mask_on_all_sides() -> None:
+    masks = torch.zeros(1, 5, 5, dtype=torch.bool)
+    masks[0, 2, 2] = True
+    assert widen_masks(masks, 1)[0].int().sum(1).tolist() == [0, 3, 3, 3, 0]
 
 
 def test_the_plane_is_that_of_the_principal_axes() -> None:
