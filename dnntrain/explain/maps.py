@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dnntrain.explain.examples import Example
 from dnntrain.explain.insertion import RANDOM_MAPS, STEPS, CurveSet, measure_curves
-from dnntrain.explain.map_checks import Check, MapMeasurements, find_method_faults, judge_method, select_rows
+from dnntrain.explain.map_checks import DECISIVE, Check, MapMeasurements, find_method_faults, judge_method, select_rows
 from dnntrain.explain.method import Aim, MapMethod
 from dnntrain.explain.randomization import STAGES, measure_randomization
 from dnntrain.explain.stability import DRAWS, measure_stability
@@ -60,7 +60,9 @@ class CheckedMaps:
 
     def find_faults(self, row: int) -> list[str]:
         """Return why the map of a shown example is not to be trusted."""
-        return [*self.faults, *self.shown.measured.find_faults(row)]
+        failed = [check.name for check in self.checks if check.name in DECISIVE and not check.passed]
+        shared = [f"the method failed on random examples: {', '.join(failed)}"] if failed else []
+        return [*shared, *self.shown.measured.find_faults(row)]
 
     def as_json(self) -> dict[str, Any]:
         """Return the method, its checks, and the curves of the check sample."""

@@ -71,6 +71,8 @@ def _render_heading(explanation: Explanation) -> str:
     reason = "".join(
         f'<p class="reason bad">The maps are not to be trusted: {escape_text(text, 600)}</p>' for text in faults
     )
+    if faults:
+        reason += '<p class="reason">Another --method may pass: occlusion, integrated_gradients or layercam.</p>'
     notes = "".join(f'<p class="reason">{escape_text(note, 600)}</p>' for note in explanation.notes)
     about = " · ".join(isolate_text(fact, 120) for fact in explanation.facts)
     return (

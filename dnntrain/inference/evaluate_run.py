@@ -112,7 +112,8 @@ def load_data_splits(loaded_model: LoadedModel, renames: Mapping[str, str] | Non
     return {
         "train": DataSplit("train", dataset, ((dataset.train, data.train),)),
         "val": DataSplit("val", dataset, ((dataset.train, data.val),)),
-        "test": DataSplit("test", dataset, ((dataset.test, data.test),)),
+        # A run of a fold is tested on the part of the training examples that it held out.
+        "test": DataSplit("test", dataset, ((data.dataset.test, data.test),)),
         "all": DataSplit(
             "all",
             dataset,
