@@ -15,6 +15,7 @@ from dnntrain.choices.data import cifar10, cifar100
 from dnntrain.config.groups import GROUPS, LISTS
 from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
+from dnntrain.input.token_files import TokenizeOptions, tokenize_files
 
 #: What a choice needs besides its name. A choice of a group, never a length.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -45,6 +46,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     ),
     "data=text": ("data.path=texts", "data.context=8", "task=language_model", "model=gpt"),
     "data=python_library": ("data.context=8", "task=language_model", "model=gpt"),
+    "data=tokens": ("data.path=tokens", "data.context=8", "task=language_model", "model=gpt"),
     "task=language_model": ("data=text", "data.path=texts", "data.context=8", "model=gpt"),
     "task=regression": ("data=diabetes", "model=mlp"),
     "task=multilabel": (
@@ -116,7 +118,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             np.concatenate([labels, pixels], axis=1).tofile(folder / name / file)
     for number in range(80):
         write_wav(folder / "sounds" / f"class {number % 2}" / f"{number}.wav", random.uniform(-1, 1, 4000))
-    write_texts(folder / "texts", 40)
+    tokenize_files([write_texts(folder / "texts", 40)], folder / "tokens", TokenizeOptions())
     images = write_images(folder / "photos", count=80)
     write_masks(folder / "street", count=80)
     rows = [f"{path},{path.parent.name},{number % 2},{number % 3 // 2}" for number, path in enumerate(images)]

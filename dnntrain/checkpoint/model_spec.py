@@ -92,7 +92,7 @@ def decode_token_spec(
     input_shape: Any, names: Any, targets: Any, output_name: Any, output_shape: Any, extra: Mapping[str, Any]
 ) -> ModelSpec:
     """Return the specification of a model that reads text. Raises ValueError as `decode_model_spec` does."""
-    vocabulary, shape = _decode_vocabulary(extra["vocabulary"]), _decode_sizes("the input size", input_shape, length=1)
+    vocabulary, shape = decode_vocabulary(extra["vocabulary"]), _decode_sizes("the input size", input_shape, length=1)
     isolates = extra.get("isolates_documents")
     if not isinstance(isolates, bool) or (isolates and not vocabulary.separates):
         raise ValueError("isolates_documents must be true or false, and false without a separator")
@@ -112,7 +112,8 @@ def decode_token_spec(
     )
 
 
-def _decode_vocabulary(value: Any) -> Vocabulary:
+def decode_vocabulary(value: Any) -> Vocabulary:
+    """Return a vocabulary. Raises ValueError as `decode_model_spec` does."""
     if not isinstance(value, dict) or value.get("kind") not in ("byte", "char", "bpe"):
         raise ValueError("the vocabulary must have one of the kinds byte, char, bpe")
     characters, merges, separates = value.get("characters"), value.get("merges"), value.get("separates")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from dnntrain.cli.options import Option
-from dnntrain.config.fields import NonNegativeInt, Positive, PositiveInt, Range, RefusedWords
+from dnntrain.config.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, RefusedWords
 from dnntrain.explain.option_values import MAX_COUNT, MapName
 from dnntrain.export.format_names import FORMAT_NAMES
 from dnntrain.inference.option_values import BenchRuntime, Criterion, ExportRuntime, PredictionFormat, Split
@@ -25,6 +25,8 @@ _Format: Any = Annotated[
         "is deprecated in torch, and its files are code; use --format pt2, which torch.export writes and reads",
     ),
 ]
+
+_VocabularySize: Any = Annotated[int, Range(at_least=257, at_most=2**18)]
 
 JSON = Option("json", "machine-readable output", default=False)
 CONFIG_DIR = Option(
@@ -161,6 +163,51 @@ COMMANDS: dict[str, Command] = {
             JSON,
         ),
         settings=("device",),
+    ),
+    "generate": Command(
+        "continue a text with a trained language model",
+        "RUN",
+        (
+            "dnntrain generate runs/NAME/ID --prompt 'def main' --tokens 200",
+            "dnntrain generate runs/NAME/ID --temperature 0.8 --top-k 40 --samples 3 --json",
+        ),
+        "RUN is a run directory or an export of task=language_model. The text ends if the model begins another "
+        "document. device= is the only setting.",
+        options=(
+            Option("prompt", "the text to continue; empty: the beginning of a document", str, "", "TEXT"),
+            Option("tokens", "largest number of tokens of a text", PositiveInt, 200, "N"),
+            Option("temperature", "divisor of the logits; 0: the most probable token", NonNegative, 1.0, "T"),
+            Option("top-k", "draw among the K most probable tokens; by default among all", PositiveInt, None, "K"),
+            Option("seed", "seed of the draws", NonNegativeInt, 0, "N"),
+            Option("samples", "number of texts, generated together", PositiveInt, 1, "N"),
+            Option(
+                "cache", "keep keys and values of the tokens; without, the text is read again each time", default=True
+            ),
+            _TRUST,
+            JSON,
+        ),
+        settings=("device",),
+    ),
+    "tokenize": Command(
+        "write text files as tokens, for data=tokens",
+        "PATH…",
+        (
+            "dnntrain tokenize books --tokenizer bpe --path tokens",
+            "dnntrain tokenize corpus.txt --separator '<|endoftext|>' --path tokens",
+        ),
+        "PATH is a text file in UTF-8, or a folder of them. They are read one at a time, so the corpus may be larger "
+        "than memory.",
+        options=(
+            Option("path", "the folder to write", Path, placeholder="DIR"),
+            Option("tokenizer", "the tokens: see data.tokenizer", Literal["byte", "char", "bpe"], "byte"),
+            Option("vocabulary-size", "largest number of tokens of bpe; by default 4096", _VocabularySize, None, "N"),
+            Option("suffixes", "suffixes of the files of a folder", tuple[str, ...], (".txt", ".md"), "S,S"),
+            Option("separator", "text between the documents of a file; by default each file is one", str, None, "TEXT"),
+            Option("val-fraction", "fraction of the documents held out for validation", Fraction, 0.02, "F"),
+            Option("test-fraction", "fraction of the documents held out for the test", Fraction, 0.02, "F"),
+            JSON,
+        ),
+        settings=(),
     ),
     "report": Command(
         "write one self-contained HTML page for runs",

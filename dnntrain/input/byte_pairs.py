@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
@@ -24,15 +24,22 @@ def split_words(document: bytes) -> list[bytes]:
     return _WORD.findall(document)
 
 
-def train_byte_pairs(documents: Sequence[bytes], count: int) -> tuple[Pair, ...]:
+def count_words(documents: Iterable[bytes]) -> Counter[bytes]:
+    """Return the number of each word in the documents."""
+    frequencies: Counter[bytes] = Counter()
+    for document in documents:
+        frequencies.update(split_words(document))
+    return frequencies
+
+
+def train_byte_pairs(frequencies: Mapping[bytes, int], count: int) -> tuple[Pair, ...]:
     """Return up to `count` merges: each joins the pair of tokens that is most frequent then.
+
+    `frequencies` are those of `count_words`.
 
     Of equally frequent pairs the one with the smallest numbers is merged. The counts of pairs are
     updated in the words that have the pair, so a merge costs little.
     """
-    frequencies: Counter[bytes] = Counter()
-    for document in documents:
-        frequencies.update(split_words(document))
     words = [list(word) for word in frequencies]
     weights = list(frequencies.values())
     counts: Counter[Pair] = Counter()

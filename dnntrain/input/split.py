@@ -38,7 +38,7 @@ def hold_out_by_name(names: Sequence[str], labels: NDArray[np.int64], fraction: 
     for tiny sets: if none is held out, that with the smallest hash is; and a class keeps the example
     with its largest hash. Examples with one name are never divided.
     """
-    hashes = np.array([derive_seed(key.seed, key.stream, name) for name in names], dtype=np.float64) / 2.0**63
+    hashes = np.array([_hash_name(name, key) for name in names])
     is_held = hashes < fraction
     if fraction > 0 and len(names) > 1 and not is_held.any():
         is_held = hashes == hashes.min()
@@ -47,6 +47,15 @@ def hold_out_by_name(names: Sequence[str], labels: NDArray[np.int64], fraction: 
         if is_held[of_class].all():
             is_held[hashes == hashes[of_class].max()] = False
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def is_held_out(name: str, fraction: float, key: Key) -> bool:
+    """Return whether `hold_out_by_name` holds out an example of a large set."""
+    return _hash_name(name, key) < fraction
+
+
+def _hash_name(name: str, key: Key) -> float:
+    return float(np.float64(derive_seed(key.seed, key.stream, name)) / 2.0**63)
 
 
 def hold_out_examples(labels: NDArray[np.int64], count: int, key: Key) -> tuple[Index, Index]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,15 +91,22 @@ def cut_sections(documents: Sequence[Document]) -> list[Document]:
 
     Sections end at the end of a line if there is one.
     """
-    limit = max(_MIN_SECTION, int(sum(len(document.data) for document in documents) * _MAX_SHARE))
-    sections = []
-    for document in documents:
-        first = 0
-        while first < len(document.data):
-            end = _find_section_end(document.data, first, limit)
-            sections.append(Document(document.name, document.data[first:end], document.begins and first == 0))
-            first = end
-    return sections
+    limit = limit_section(sum(len(document.data) for document in documents))
+    return [section for document in documents for section in cut_section(document, limit)]
+
+
+def limit_section(corpus_bytes: int) -> int:
+    """Return the bytes of a section of a corpus; a section may be up to twice as long."""
+    return max(_MIN_SECTION, int(corpus_bytes * _MAX_SHARE))
+
+
+def cut_section(document: Document, limit: int) -> Iterator[Document]:
+    """Yield the sections of a document."""
+    first = 0
+    while first < len(document.data):
+        end = _find_section_end(document.data, first, limit)
+        yield Document(document.name, document.data[first:end], document.begins and first == 0)
+        first = end
 
 
 def _find_section_end(data: bytes, first: int, limit: int) -> int:

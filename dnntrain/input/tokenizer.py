@@ -5,6 +5,7 @@ Bytes and characters are tables; pairs are merged by `byte_pairs`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
-from dnntrain.input.byte_pairs import encode_byte_pairs, train_byte_pairs
+from dnntrain.input.byte_pairs import count_words, encode_byte_pairs, train_byte_pairs
 from dnntrain.protocols import Vocabulary
 
 #: Code points of Unicode.
@@ -22,18 +23,43 @@ _CODE_POINTS = 0x110000
 _MAX_LISTED = 8
 
 
-def make_vocabulary(
-    kind: str, all_documents: Sequence[bytes], train_documents: Sequence[bytes], size: int, separates: bool
-) -> Vocabulary:
-    """Return the vocabulary of a corpus.
+class VocabularyBuilder:
+    """Collects the characters, or the words, of documents that are added one by one."""
 
-    Characters are those of all documents; pairs are counted in the training documents.
-    """
-    if kind == "char":
-        points = np.unique(np.concatenate([np.unique(_read_code_points(document)) for document in all_documents]))
-        return Vocabulary(kind, "".join(map(chr, points.tolist())), separates=separates)
-    merges = train_byte_pairs(train_documents, size - 256) if kind == "bpe" else ()
-    return Vocabulary(kind, merges=merges, separates=separates)
+    def __init__(self, kind: str, size: int) -> None:
+        self._kind, self._size = kind, size
+        self._points = np.empty(0, np.uint32)
+        self._words: Counter[bytes] = Counter()
+
+    def add(self, document: bytes, is_training: bool) -> None:
+        """Add a document. Words are counted in training documents, characters are those of all."""
+        if self._kind == "char":
+            self._points = np.union1d(self._points, _read_code_points(document))
+        elif self._kind == "bpe" and is_training:
+            self._words.update(count_words([document]))
+
+    def build(self, separates: bool) -> Vocabulary:
+        """Return the vocabulary of the documents. `separates`: a token of its own begins each."""
+        if self._kind == "char":
+            return Vocabulary(self._kind, "".join(map(chr, self._points.tolist())), separates=separates)
+        merges = train_byte_pairs(self._words, self._size - 256) if self._kind == "bpe" else ()
+        return Vocabulary(self._kind, merges=merges, separates=separates)
+
+
+def make_vocabulary(
+    kind: str, other_documents: Sequence[bytes], train_documents: Sequence[bytes], size: int, separates: bool
+) -> Vocabulary:
+    """Return the vocabulary of a corpus, of which `train_documents` are the training part."""
+    builder = VocabularyBuilder(kind, size)
+    for documents, is_training in ((other_documents, False), (train_documents, True)):
+        for document in documents:
+            builder.add(document, is_training)
+    return builder.build(separates)
+
+
+def get_token_dtype(vocabulary: Vocabulary) -> np.dtype[Any]:
+    """Return the type in which tokens are kept."""
+    return np.dtype({1: np.uint8, 2: np.int16, 4: np.int32}[vocabulary.bytes_per_token])
 
 
 def encode_documents(
@@ -44,8 +70,8 @@ def encode_documents(
     The separator is put before each document of which `begins` is true, or before all. Raises
     DataError, naming `location`, for characters that the vocabulary does not have.
     """
-    dtype = {1: np.uint8, 2: np.int16, 4: np.int32}[vocabulary.bytes_per_token]
-    encode = _Encoder(vocabulary, location)
+    dtype = get_token_dtype(vocabulary)
+    encode = Encoder(vocabulary, location)
     mark = np.array([vocabulary.separator] if vocabulary.separates else [], dtype)
     parts: list[NDArray[Any]] = []
     starts, count = [], 0
@@ -63,7 +89,7 @@ def encode_text(text: str, vocabulary: Vocabulary, location: str) -> list[int]:
 
     Raises DataError, naming `location`, for characters that the vocabulary does not have.
     """
-    tokens: list[int] = _Encoder(vocabulary, location)(text.encode("utf-8", "surrogatepass")).tolist()
+    tokens: list[int] = Encoder(vocabulary, location)(text.encode("utf-8", "surrogatepass")).tolist()
     return tokens
 
 
@@ -73,7 +99,7 @@ def decode_tokens(pieces: Sequence[bytes], tokens: Iterable[int] | NDArray[Any])
     return b"".join([pieces[number] for number in numbers])
 
 
-class _Encoder:
+class Encoder:
     """Maps the bytes of a document to token numbers."""
 
     def __init__(self, vocabulary: Vocabulary, location: str) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnntrain.errors import DataError
-from dnntrain.input.byte_pairs import encode_word, split_words, train_byte_pairs
+from dnntrain.input.byte_pairs import count_words, encode_word, split_words, train_byte_pairs
 from dnntrain.input.tokenizer import decode_tokens, encode_documents, encode_text, make_vocabulary
 from dnntrain.protocols import Vocabulary
 
@@ -19,13 +19,13 @@ def test_words_are_the_document(document: bytes) -> None:
 
 def test_the_most_frequent_pair_is_merged_first_and_ties_go_to_the_smallest() -> None:
     # abab three times: ab 6, ba 3. Then (ab)(ab) 3.
-    merges = train_byte_pairs([b"abab", b"abab", b"abab"], 5)
+    merges = train_byte_pairs(count_words([b"abab", b"abab", b"abab"]), 5)
     assert merges == ((97, 98), (256, 256))
     assert encode_word(b"ababa", {pair: rank for rank, pair in enumerate(merges)}) == [257, 97]
 
 
 def test_a_pair_that_occurs_once_is_not_merged() -> None:
-    assert train_byte_pairs([b"abcd"], 10) == ()
+    assert train_byte_pairs(count_words([b"abcd"]), 10) == ()
 
 
 @pytest.mark.parametrize("kind", ["byte", "char", "bpe"])

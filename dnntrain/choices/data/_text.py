@@ -10,23 +10,18 @@ from dnntrain.config.fields import Annotated, Fraction, Literal, Range
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.text_files import Document, cut_sections, hold_out_documents
+from dnntrain.input.token_files import TEST_KEY, VAL_KEY
 from dnntrain.input.token_source import TokenText, make_token_dataset
 from dnntrain.input.tokenizer import encode_documents, make_vocabulary
 from dnntrain.protocols import DataChoice, DataFeature, InputKind, InputSpec, Vocabulary
-from dnntrain.utils.rng import Key
 from dnntrain.utils.units import format_bytes, pluralize
-
-#: The splits do not depend on the seed of a run.
-_TEST_KEY, _VAL_KEY = Key(2012, "text test"), Key(2012, "text validation")
 
 
 @dataclass(frozen=True)
-class TextData(DataChoice):
+class ContextData(DataChoice):
     """Windows of tokens of a text. A choice adds `build() -> DataSet`."""
 
     context: Annotated[int, Range(at_least=2, at_most=2**20)] = 256  # tokens of an example
-    val_fraction: Fraction = 0.02  # fraction of the documents held out for validation
-    test_fraction: Fraction = 0.02  # fraction of the documents held out for the test
     isolate_documents: bool = False  # true: a token sees the tokens of its own document only
 
     input_kind: ClassVar[InputKind] = InputKind.TOKENS
@@ -34,9 +29,11 @@ class TextData(DataChoice):
 
 
 @dataclass(frozen=True)
-class TokenizedText(TextData):
+class TokenizedText(ContextData):
     """A text that is cut into tokens when it is read."""
 
+    val_fraction: Fraction = 0.02  # fraction of the documents held out for validation
+    test_fraction: Fraction = 0.02  # fraction of the documents held out for the test
     tokenizer: Literal["byte", "char", "bpe"] = (
         "byte"  # tokens: byte, char (the characters of the text) or bpe (byte pairs, counted in the training text)
     )
@@ -57,7 +54,7 @@ class TokenizedText(TextData):
         every = [*documents, *(tests or ())]
         vocabulary = make_vocabulary(
             self.tokenizer,
-            [document.data for document in every],
+            [document.data for document in (*held, *test)],
             [document.data for document in kept],
             self.vocabulary_size or 4096,
             separates=len(every) > 1,
@@ -107,10 +104,10 @@ def split_documents(
         raise DataError(f"data={name}: the text is empty", "use files with text in them")
     sections = cut_sections(documents)
     if tests is None:
-        sections, test = hold_out_documents(sections, test_fraction, _TEST_KEY)
+        sections, test = hold_out_documents(sections, test_fraction, TEST_KEY)
     else:
         test = list(tests)
-    kept, held = hold_out_documents(sections, val_fraction, _VAL_KEY)
+    kept, held = hold_out_documents(sections, val_fraction, VAL_KEY)
     return kept, held, test
 
 

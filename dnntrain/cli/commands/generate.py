@@ -1,0 +1,57 @@
+"""`dnntrain generate RUN`: continue a text with a trained language model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from dnntrain.cli.parser import Arguments
+from dnntrain.errors import ConfigError
+from dnntrain.inference.run_args import check_model
+from dnntrain.utils.terminal_text import clean_text
+
+
+def run(arguments: Arguments) -> int:
+    """Print the prompt and the text after it as it is generated, or one JSON object."""
+    options = arguments.options
+    run_path = Path(arguments.positional[0]).expanduser()
+    if options["top_k"] is not None and options["temperature"] == 0:
+        raise ConfigError(
+            f"--top-k {options['top_k']} has no effect with --temperature 0, which takes the most probable token",
+            "leave one of them out",
+        )
+    check_model(run_path, arguments.overrides)
+    from dnntrain.inference.generate import generate_text
+    from dnntrain.nn.generation import Sampling
+
+    # Several texts would mix on the terminal: each is printed when all are complete.
+    streams = not arguments.json and options["samples"] == 1
+
+    def write(sample: int, text: str) -> None:
+        if streams:
+            print(clean_text(text), end="", flush=True)
+
+    if streams:
+        write(0, options["prompt"])
+    generation = generate_text(
+        run_path,
+        options["prompt"],
+        options["tokens"],
+        Sampling(options["temperature"], options["top_k"], options["seed"]),
+        samples=options["samples"],
+        uses_cache=options["cache"],
+        overrides=arguments.overrides,
+        trust=options["trust"],
+        on_text=write,
+    )
+    if arguments.json:
+        print(json.dumps(generation.as_json()))
+    elif streams:
+        print()
+    else:
+        for number, sample in enumerate(generation.samples, 1):
+            print(f"--- {number} ---\n{clean_text(options['prompt'] + sample.text)}")
+    if not arguments.quiet:
+        print(f"{generation.tokens_per_s:.0f} tokens/s", file=sys.stderr)
+    return 0
