@@ -10,12 +10,15 @@ from dnntrain.report.html import escape_text, isolate_text, render_section
 from dnntrain.report.load_run import RunData, parse_number
 from dnntrain.report.pictures import MAX_TOTAL_PICTURE_BYTES, validate_picture
 from dnntrain.report.pixels import render_overlays, render_pixels
+from dnntrain.report.texts import render_texts
 
 _MAX_PICTURES = 48
 
 
 def render_errors(run: RunData) -> str:
     """Return the confusion matrix and its derived panels, or estimates beside their targets."""
+    if texts := render_texts(run.evaluation):
+        return render_section("Texts", texts)
     if estimates := render_estimates(run.evaluation):
         return render_section("Errors on the test split", estimates)
     if pixels := render_pixels(run.evaluation):

@@ -19,6 +19,7 @@ from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.language_module import LanguageModule
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import Vocabulary
+from dnntrain.report.texts import render_texts
 
 
 def build() -> LanguageModule:
@@ -87,3 +88,7 @@ def test_a_run_continues_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["generate", str(run), "--top-k", "3", "--temperature", "0"]) == 2
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["surprising_tokens"]
+    assert [bool(text) for text in evaluation["samples"]] == [True] * 3
+    page = render_texts(evaluation)
+    assert page.count("<pre>") == 3
+    assert "most surprising tokens" in page

@@ -25,13 +25,16 @@ from dnntrain.protocols import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     #: Logits, logits that are not computed yet, or the losses of tokens.
     AnyLogits: TypeAlias = Tensor | DeferredLogits
 
 #: Tokens before a surprising one that the report shows.
 _SHOWN_TOKENS = 48
+
+#: Texts that the report shows: their number, their length, and the temperature of the draws.
+_SAMPLES, _SAMPLE_TOKENS, _SAMPLE_TEMPERATURE = 3, 200, 0.8
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,34 @@ class LanguageModel(Task):
                 }
             )
         return {**summary, "tokens": predictions.values.numel(), "surprising_tokens": surprises}
+
+    def make_samples(self, model: nn.Module, spec: ModelSpec, device: str) -> dict[str, Any]:
+        """Return {"samples": texts that the model generates from the beginning of a document}."""
+        from dnntrain.nn.generation import Sampling, generate_tokens
+        from dnntrain.nn.language_module import find_language_module
+
+        module, vocabulary = find_language_module(model), spec.inputs.vocabulary
+        if module is None or vocabulary is None:
+            return {}
+        pieces, first = vocabulary.list_pieces(), vocabulary.separator
+        prompt = [pieces.index(b"\n") if b"\n" in pieces else 0] if first is None else [first]
+        was_training = model.training
+        model.eval()
+        steps = list(
+            generate_tokens(
+                module,
+                prompt,
+                _SAMPLE_TOKENS,
+                Sampling(temperature=_SAMPLE_TEMPERATURE),
+                context=module.context,
+                samples=_SAMPLES,
+                device=device,
+            )
+        )
+        model.train(was_training)
+        texts = [[step[number] for step in steps] for number in range(_SAMPLES)]
+        ends = [text.index(first) if first in text else len(text) for text in texts]
+        return {"samples": [_show(pieces, text[:end]) for text, end in zip(texts, ends, strict=True)]}
 
     def format_predictions(self, outputs: Tensor, spec: ModelSpec, top: int) -> Iterator[dict[str, Any]]:
         """Yield the most probable tokens after each text."""
