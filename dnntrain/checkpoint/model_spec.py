@@ -26,7 +26,8 @@ def encode_extra_values(spec: ModelSpec) -> dict[str, Any]:
     """Return the values of a specification that only some tasks and data have, as plain JSON.
 
     `columns` are those of a table; `target_mean` and `target_std` those of standardized targets;
-    `vocabulary` has the tokens of a text.
+    `vocabulary` has the tokens of a text;
+    `threshold` is the probability from which a label is predicted, if validation chose it.
     """
     columns = [
         {"name": column.name, "kind": column.kind.value, "categories": list(column.categories)}
@@ -38,7 +39,8 @@ def encode_extra_values(spec: ModelSpec) -> dict[str, Any]:
             "isolates_documents": spec.inputs.isolates_documents,
         }
     moments = {"target_mean": list(spec.targets.mean), "target_std": list(spec.targets.std)}
-    return {**({"columns": columns} if columns else {}), **(moments if spec.targets.std else {})}
+    threshold = {} if spec.output.threshold is None else {"threshold": spec.output.threshold}
+    return {**({"columns": columns} if columns else {}), **(moments if spec.targets.std else {}), **threshold}
 
 
 def decode_model_spec(
@@ -84,7 +86,13 @@ def decode_model_spec(
             columns,
         ),
         TargetSpec(tuple(name_list), kinds[targets], *moments),
-        OutputSpec(tuple(name_list), _decode_sizes("the output's shape", output_shape), output_name, *moments),
+        OutputSpec(
+            tuple(name_list),
+            _decode_sizes("the output's shape", output_shape),
+            output_name,
+            *moments,
+            threshold=_decode_threshold(extra.get("threshold")),
+        ),
     )
 
 
@@ -130,6 +138,14 @@ def decode_vocabulary(value: Any) -> Vocabulary:
     if (value["kind"] == "char") != bool(characters) or (value["kind"] != "bpe" and pairs):
         raise ValueError(f"a vocabulary of the kind {value['kind']} has other parts")
     return Vocabulary(value["kind"], characters, tuple(pairs), separates)
+
+
+def _decode_threshold(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, float) or not 0 < value < 1:
+        raise ValueError(f"threshold must be a number between 0 and 1, not {_shorten(value)}")
+    return value
 
 
 def _decode_columns(value: Any) -> tuple[Column, ...]:

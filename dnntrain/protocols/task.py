@@ -46,6 +46,7 @@ class OutputSpec:
     mean, std  for each entry of `names`: an exported model gives value * std + mean, in the units of the
                target; empty if it gives the values of the network
     axis       the axis of `shape` with the values of the last layer
+    threshold  probability from which a label is predicted, if validation chose it
     """
 
     names: tuple[str, ...]
@@ -54,6 +55,7 @@ class OutputSpec:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     axis: int = 0
+    threshold: float | None = None
 
     @property
     def size(self) -> int:
@@ -217,6 +219,15 @@ class Task(Choice, ABC):
         By default it is this one. Evaluations compute the loss of the unfitted task.
         """
         return self
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether `calibrate` is called with predictions of the validation split when training is done."""
+        return False
+
+    def calibrate(self, predictions: Predictions, spec: ModelSpec) -> ModelSpec:
+        """Return the specification with constants of the output that follow from validation predictions."""
+        return spec
 
     def list_row_metrics(self, spec: ModelSpec | None = None) -> tuple[RowMetric, ...]:
         """Return the metrics that need every example at once, after those of `list_metrics`."""

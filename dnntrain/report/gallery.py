@@ -7,6 +7,7 @@ from dnntrain.report.estimates import render_estimates
 from dnntrain.report.figures_table import render_figures
 from dnntrain.report.format import format_percent
 from dnntrain.report.html import escape_text, isolate_text, render_section
+from dnntrain.report.label_curves import render_label_curves
 from dnntrain.report.load_run import RunData, parse_number
 from dnntrain.report.pictures import MAX_TOTAL_PICTURE_BYTES, validate_picture
 from dnntrain.report.pixels import render_overlays, render_pixels
@@ -25,7 +26,9 @@ def render_errors(run: RunData) -> str:
         return render_section("Errors on the test split", pixels)
     matrix_and_names = read_confusion(run.evaluation)
     mistakes = render_mistakes(*matrix_and_names) if matrix_and_names else ""
-    return render_section("Mistakes on the test split", mistakes + render_figures(run.evaluation))
+    return render_section(
+        "Mistakes on the test split", mistakes + render_label_curves(run.evaluation) + render_figures(run.evaluation)
+    )
 
 
 def render_gallery(run: RunData) -> str:

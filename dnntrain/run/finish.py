@@ -43,6 +43,7 @@ def finish_run(
         yield result
     with swap_in_eval_weights(final_model.hooks.eval_weights, final_model.model):
         read_error: DataError | None = None
+        session = _calibrate(session, trainer, final_model)
         if config.eval.run_test and len(session.data.test):
             try:
                 result = replace(result, test=_evaluate_test_split(session, trainer, final_model, directory))
@@ -61,6 +62,16 @@ def finish_run(
     _warn_of_skipped_examples(trainer, warn)
 
 
+def _calibrate(session: Session, trainer: Trainer, final_model: FinalModel) -> Session:
+    """Return the session with a specification whose constants follow from the validation split."""
+    task, data = session.config.task, session.data
+    if not task.calibrates or not len(data.val):
+        return session
+    batches = trainer.make_batches(data.dataset.train, data.val, World())
+    predictions = compute_predictions(task, final_model.model, final_model.outputs, batches)
+    return replace(session, data=replace(data, spec=task.calibrate(predictions, data.spec)))
+
+
 def _evaluate_test_split(
     session: Session, trainer: Trainer, final_model: FinalModel, directory: RunDirectory
 ) -> dict[str, float]:
@@ -74,10 +85,12 @@ def _evaluate_test_split(
     evaluation = {"split": "test", **summary, **samples}
     write_sealed_json(directory.path / "evaluation.json", evaluation)
     values = {info.name: evaluation[info.name] for info in task.list_infos()}
+    threshold = session.data.spec.output.threshold
     row = {**values, "weights_step": final_model.step}
     trainer.metrics.write_row("test", trainer.loop.progress.step, row)
     test_values = {f"test_{metric.name}": values[metric.name] for metric in task.list_infos() if metric != LOSS}
-    return {"value": values[config.eval.metric], **test_values}
+    constants = {} if threshold is None else {"threshold": threshold}
+    return {"value": values[config.eval.metric], **test_values, **constants}
 
 
 def _warn_of_skipped_examples(trainer: Trainer, warn: Say) -> None:

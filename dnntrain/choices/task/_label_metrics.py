@@ -63,3 +63,22 @@ def find_threshold(probabilities: NDArray[np.float64], is_true: NDArray[np.bool_
     is_last = np.append(scores[order][1:] != scores[order][:-1], True)
     best = int(np.argmax(np.where(is_last, f1, -1.0)))
     return float(scores[order][best]), float(f1[best])
+
+
+def list_precision_curves(
+    probabilities: NDArray[np.float64], is_true: NDArray[np.bool_], max_points: int = 40
+) -> list[list[list[float]]]:
+    """Return [recall, precision] at falling thresholds for each label, at most `max_points` evenly spaced ones.
+
+    A label that does not occur has no points. Arrays are [n, labels].
+    """
+    curves = []
+    for scores, truth in zip(probabilities.T, is_true.T, strict=True):
+        order = np.argsort(-scores, kind="stable")
+        is_last = np.append(scores[order][1:] != scores[order][:-1], True)
+        right, predicted = np.cumsum(truth[order])[is_last], np.flatnonzero(is_last) + 1
+        picked = np.unique(np.linspace(0, len(right) - 1, min(max_points, len(right))).round().astype(int))
+        recall, precision = right[picked] / max(int(truth.sum()), 1), right[picked] / predicted[picked]
+        pairs = np.stack([recall, precision], axis=1).round(4).tolist() if truth.any() else []
+        curves.append(pairs)
+    return curves

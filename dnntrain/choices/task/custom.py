@@ -112,6 +112,13 @@ class CustomTask(Task):
     def build(self, inputs: InputSpec, targets: TargetSpec) -> OutputSpec:
         return self._base.build(inputs, targets)
 
+    @property
+    def calibrates(self) -> bool:
+        return self._base.calibrates
+
+    def calibrate(self, predictions: Predictions, spec: ModelSpec) -> ModelSpec:
+        return self._base.calibrate(replace(predictions, values=self._base.predict(predictions.values)), spec)
+
     def list_metrics(self, spec: ModelSpec | None = None) -> tuple[Metric, ...]:
         return self._base.list_metrics(spec)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from dnntrain.choices.task._class_weights import check_weights_option, compute_l
 from dnntrain.choices.task._label_metrics import (
     compute_mean_average_precision,
     find_threshold,
+    list_precision_curves,
     measure_labels,
     sum_label_cells,
 )
@@ -43,11 +44,14 @@ class Multilabel(Task):
 
     mAP is the mean over labels of the average precision: the mean, over the examples with the label, of
     the precision among the examples that are at least as probable. F1 counts a label as predicted from
-    `threshold` on: over all labels together (micro), or the mean over labels (macro).
+    `threshold` on: over all labels together (micro), or the mean over labels (macro). A calibrated
+    threshold is chosen once, when training is done; before, it is 0.5.
     """
 
     metric: Literal["map", "macro_f1", "micro_f1", "loss"] = "map"  # default metric of the task
-    threshold: Annotated[float, Range(above=0, below=1)] = 0.5  # probability from which a label is predicted
+    threshold: Literal["calibrated"] | Annotated[float, Range(above=0, below=1)] = (
+        0.5  # probability from which a label is predicted; calibrated: the one with the best micro F1 of the validation split
+    )
     label_weights: str = "none"  # weight of an example with a label: none, balanced, or a CSV file
 
     target_kind: ClassVar[TargetKind | None] = TargetKind.LABELS
@@ -70,11 +74,29 @@ class Multilabel(Task):
             )
         return OutputSpec(targets.names, (len(targets.names),), "logits")
 
+    @property
+    def calibrates(self) -> bool:
+        return self.threshold == "calibrated"
+
+    def calibrate(self, predictions: Predictions, spec: ModelSpec) -> ModelSpec:
+        """Return the specification with the threshold of the highest micro F1."""
+        probabilities = predictions.values.sigmoid().double().numpy()
+        threshold, _ = find_threshold(probabilities, predictions.targets.numpy() > 0.5)
+        # Halfway to the next value, so that rounding in another format does not cross it.
+        threshold = (threshold + probabilities[probabilities < threshold].max(initial=0.0)) / 2
+        return replace(spec, output=replace(spec.output, threshold=float(threshold))) if 0 < threshold < 1 else spec
+
+    def get_threshold(self, spec: ModelSpec | None) -> float:
+        """Return the probability from which a label is predicted: that of the model, if it was calibrated."""
+        if self.threshold != "calibrated":
+            return self.threshold
+        return 0.5 if spec is None or spec.output.threshold is None else spec.output.threshold
+
     def list_metrics(self, spec: ModelSpec | None = None) -> tuple[Metric, ...]:
-        labels = spec.output.size if spec else 1
+        labels, threshold = spec.output.size if spec else 1, self.get_threshold(spec)
 
         def sums(outputs: Tensor, batch: Batch) -> Tensor:
-            return sum_label_cells(outputs.float().sigmoid() >= self.threshold, batch.targets)
+            return sum_label_cells(outputs.float().sigmoid() >= threshold, batch.targets)
 
         def make(name: str) -> Metric:
             return Metric(
@@ -135,14 +157,16 @@ class Multilabel(Task):
         summary = super().summarize(predictions, spec, max_samples, describe)
         probabilities, targets = predictions.values.sigmoid(), predictions.targets
         threshold, best = find_threshold(probabilities.double().numpy(), targets.numpy() > 0.5)
-        cells = sum_label_cells(probabilities >= self.threshold, targets).numpy().reshape(3, -1)
+        cells = sum_label_cells(probabilities >= self.get_threshold(spec), targets).numpy().reshape(3, -1)
         errors = (probabilities - targets).abs()
         worst = errors.amax(1).argsort(descending=True)[:max_samples].tolist()
         return {
             **summary,
             "calibrated_threshold": threshold,
             "calibrated_micro_f1": best,
+            "threshold": self.get_threshold(spec),
             "label_names": list(spec.targets.names),
+            "label_curves": list_precision_curves(probabilities.double().numpy(), targets.numpy() > 0.5),
             "by_label": _list_figures(cells),
             "worst_labels": [
                 {
@@ -157,9 +181,10 @@ class Multilabel(Task):
 
     def format_predictions(self, outputs: Tensor, spec: ModelSpec, top: int) -> Iterator[dict[str, Any]]:
         """Yield {"labels": names separated by ";", NAME: probability …} for each example."""
+        threshold = self.get_threshold(spec)
         for row in outputs.float().sigmoid().cpu().tolist():
             pairs = list(zip(spec.output.names, row, strict=True))
-            labels = ";".join(name for name, probability in pairs if probability >= self.threshold)
+            labels = ";".join(name for name, probability in pairs if probability >= threshold)
             yield {"labels": labels, **{name: round(probability, 6) for name, probability in pairs}}
 
     def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:

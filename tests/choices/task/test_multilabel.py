@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import softplus
 
-from dnntrain.choices.task._label_metrics import find_threshold
+import dnntrain
+from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
+from dnntrain.choices.task._label_metrics import find_threshold, list_precision_curves
 from dnntrain.choices.task.multilabel import Multilabel
+from dnntrain.cli.main import main
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, InputSpec, Predictions, TargetKind, TargetSpec
+from dnntrain.report.label_curves import render_label_curves
 
 TASK = Multilabel()
 NAMES = ("bag", "coat", "shoe")
@@ -87,3 +94,82 @@ def test_predictions_list_the_labels_from_the_threshold_on() -> None:
 def test_classes_are_rejected() -> None:
     with pytest.raises(ConfigError, match="task=multilabel needs any number of labels"):
         TASK.build(INPUTS, TargetSpec(("cat", "dog")))
+
+
+def test_the_threshold_is_chosen_on_validation_and_kept_with_the_model() -> None:
+    outputs, targets = draw()
+    task = Multilabel(threshold="calibrated")
+    predictions = Predictions(outputs, targets, torch.arange(len(targets)))
+    spec = task.calibrate(predictions, SPEC)
+    assert spec.output.threshold is not None
+    best = task.summarize(predictions, SPEC, 0, lambda number: {})
+    calibrated = task.summarize(predictions, spec, 0, lambda number: {})
+    assert calibrated["micro_f1"] == pytest.approx(best["calibrated_micro_f1"])
+    assert (best["threshold"], calibrated["threshold"]) == (0.5, spec.output.threshold)
+    (row,) = task.format_predictions(torch.tensor([[9.0, -9.0, 9.0]]), spec, 1)
+    assert row["labels"] == "bag;shoe"
+    extra = encode_extra_values(spec)
+    decoded = decode_model_spec(
+        input_shape=[1, 2, 2],
+        mean=[0.5],
+        std=[0.5],
+        names=list(NAMES),
+        targets="labels",
+        output_name="logits",
+        output_shape=[3],
+        extra=extra,
+    )
+    assert decoded == spec
+    with pytest.raises(ValueError, match="threshold must be a number between 0 and 1"):
+        decode_model_spec(
+            input_shape=[1, 2, 2],
+            mean=[0.5],
+            std=[0.5],
+            names=list(NAMES),
+            targets="labels",
+            output_name="logits",
+            output_shape=[3],
+            extra={"threshold": 2},
+        )
+
+
+def test_curves_of_labels_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import precision_recall_curve
+
+    outputs, targets = draw()
+    curves = list_precision_curves(outputs.double().numpy(), targets.numpy() > 0.5, max_points=999)
+    for label, curve in enumerate(curves):
+        precision, recall, _ = precision_recall_curve(targets[:, label].numpy(), outputs[:, label].numpy())
+        expected = [[r, p] for r, p in zip(recall[::-1][1:], precision[::-1][1:], strict=True)]
+        assert np.array(curve) == pytest.approx(np.array(expected)[: len(curve)], abs=1e-4)
+    assert "recall" in render_label_curves({"label_names": list(NAMES), "label_curves": curves})
+    assert render_label_curves({"label_names": 3, "label_curves": [1]}) == ""
+
+
+_TWO_LABELS = """
+import numpy as np
+
+def make(train=True):
+    random = np.random.default_rng(int(train))
+    labels = (random.random((120 if train else 40, 2)) < 0.3).astype(np.int64)
+    images = random.integers(0, 120, (len(labels), 8, 8), dtype=np.uint8)
+    images[:, :4] += (labels[:, :1, None] * 60).astype(np.uint8)
+    images[:, 4:] += (labels[:, 1:, None] * 60).astype(np.uint8)
+    return images, labels
+"""
+
+
+@pytest.mark.slow
+def test_a_run_carries_its_threshold_to_predict_eval_and_exports(tmp_path: Path) -> None:
+    file, run = tmp_path / "bars.py", tmp_path / "run"
+    file.write_text(_TWO_LABELS)
+    data = ("data=custom", f"data.file={file}")
+    words = (*data, "task=multilabel", "task.threshold=calibrated", "train.duration=3ep", "data.val_fraction=0.3")
+    result = dnntrain.train(*words, f"run_dir={run}", display="quiet")
+    threshold = result["threshold"]
+    assert 0 < threshold < 1
+    assert json.loads((run / "config.json").read_text())["dnntrain"]["threshold"] == threshold
+    assert json.loads((run / "evaluation.json").read_text())["threshold"] == threshold
+    assert dnntrain.evaluate(run, trust=True)["micro_f1"] == pytest.approx(result["test_micro_f1"])
+    assert main(["export", str(run), "--trust", "--format", "safetensors", "--path", str(tmp_path / "export")]) == 0
+    assert json.loads((tmp_path / "export" / "manifest.json").read_text())["threshold"] == threshold
