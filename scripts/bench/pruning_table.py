@@ -54,6 +54,7 @@ def main() -> None:
                         "prune.at=0%",
                         f"prune.criterion={criterion}",
                         f"prune.ratio={1 - 1 / factor}",
+                        "prune.protect=0.02",
                     ],
                 )
                 accuracies.setdefault((criterion, factor), []).append(result["test_accuracy"])
