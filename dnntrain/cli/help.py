@@ -43,7 +43,7 @@ def format_general_help() -> str:
         [
             *wrap_text(
                 "dnntrain [COMMAND] [OPTIONS] [KEY=VALUE …]: ",
-                "train, compress and export image classifiers.",
+                "train, compress and export neural networks.",
                 indent=2,
             ),
             "",
