@@ -16,9 +16,9 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.protocols import Batch, StepBatch, TrainerHandles
 from dnntrain.run.session import drop_init_weights, open_session
 from dnntrain.training.loop import Batches, iterate_steps
+from dnntrain.training.recovery import RollbackRequest
 from dnntrain.training.restore import restore_trainer
 from dnntrain.training.scheduled_values import get_learning_rate
-from dnntrain.training.step_guards import RollbackRequest
 from dnntrain.training.trainer import Trainer, build_trainer
 from dnntrain.training.trainer_parts import TrainerOutputs
 from dnntrain.utils.hardware import use_threads

@@ -5,22 +5,17 @@ They read, decode and augment image by image.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from itertools import count
-from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from dnntrain.errors import DataError, make_exit_error
 from dnntrain.input.augment import NO_AUGMENTATION
 from dnntrain.input.normalize import AnyNormalizer
 from dnntrain.input.reader import Reader, Reply, Request
@@ -29,14 +24,18 @@ from dnntrain.input.sampler import BatchSchedules
 from dnntrain.input.shared_memory import check_shared_memory
 from dnntrain.input.source import Source, make_targets
 from dnntrain.input.unreadable import check_failure_limit
+from dnntrain.input.worker_replies import (
+    check_reply,
+    choose_worker_count,
+    preserve_signal_handler,
+    return_reply,
+    start_worker,
+    start_workers,
+    translate_worker_error,
+    wait_for_reply,
+)
 from dnntrain.protocols import Batch, BatchTransform, DataChoice, PhaseMarker, StepBatch
-from dnntrain.utils.explain_error import make_full_error
-from dnntrain.utils.hardware import count_cores
-from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.rng import Index, Key
-from dnntrain.utils.stop_request import find_stop_error
-
-_MAX_WORKERS = 8
 
 #: Requests that each worker is ahead: the default of torch's loader.
 PREFETCHED = 2
@@ -220,7 +219,7 @@ def read_ahead(
     if a signal asked to stop `grace_s` seconds ago and a reply is still missing.
     """
     if workers == 0:
-        yield from (_check_reply(reader[request]) for request in requests)
+        yield from (check_reply(reader[request]) for request in requests)
         return
     check_shared_memory(batch_bytes, workers, option=option)
     loader: DataLoader[Reply] = DataLoader(
@@ -231,105 +230,29 @@ def read_ahead(
         pin_memory=device.startswith("cuda"),
         multiprocessing_context="fork" if hasattr(os, "fork") else None,
         timeout=_POLL_S,
-        collate_fn=_return_reply,
-        worker_init_fn=_start_worker,
+        collate_fn=return_reply,
+        worker_init_fn=start_worker,
         # A loader draws a seed for its workers, which use none; torch's own generator would shift
         # later dropout masks.
         generator=torch.Generator(),
     )
-    with warnings.catch_warnings(), _preserve_signal_handler("SIGCHLD"):
+    with warnings.catch_warnings(), preserve_signal_handler("SIGCHLD"):
         # Newer Pythons warn of any fork beside threads; the workers take no lock that a thread of
         # this process could hold.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         warnings.filterwarnings("ignore", message=".*worker processes in total.*")
-        replies = _start_workers(loader)
+        replies = start_workers(loader)
     try:
         while True:
             try:
-                yield _check_reply(_wait_for_reply(replies, grace_s))
+                yield check_reply(wait_for_reply(replies, grace_s))
             except StopIteration:
                 return
             # A worker that dies while it sends images breaks the connection before torch notices
             # its death.
             except (RuntimeError, EOFError, ConnectionError) as error:
-                raise _translate_worker_error(error) from error
+                raise translate_worker_error(error) from error
     finally:
         shut_down = getattr(replies, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
-
-
-def _start_workers(loader: DataLoader[Reply]) -> Iterator[Reply]:
-    """Start the processes of `loader`. Raises CheckpointError if /dev/shm has no room for their queues."""
-    try:
-        return iter(loader)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise make_full_error(str(error.strerror)) from error
-
-
-def _check_reply(reply: Reply) -> Reply:
-    """Return `reply`. Raises the error that its reader met, if any."""
-    if reply.refusal is not None:
-        raise make_exit_error(*reply.refusal)
-    return reply
-
-
-def _wait_for_reply(replies: Iterator[Reply], grace_s: float) -> Reply:
-    """Return the next reply, however long it takes, unless a signal asks this process to stop."""
-    while True:
-        try:
-            return next(replies)
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader timed out"):
-                raise
-        if (stop_error := find_stop_error(grace_s)) is not None:
-            raise stop_error
-
-
-def choose_worker_count(workers: int | None, ranks: int) -> int:
-    """Return `workers`, or a number by the cores of a rank if it is None.
-
-    That is one per core except the core that the rank computes on, at least 1, at most 8.
-    """
-    if workers is not None:
-        return workers
-    return max(1, min(_MAX_WORKERS, count_cores() // max(ranks, 1) - 1))
-
-
-def _return_reply(reply: Any) -> Any:
-    return reply
-
-
-@contextmanager
-def _preserve_signal_handler(name: str) -> Iterator[None]:
-    """Undo torch's signal handler, which reports a dead worker by an exception at an arbitrary line.
-
-    The wait for the next batch notices the death as well.
-    """
-    signal_number = getattr(signal, name, None)
-    previous_handler = signal.getsignal(signal_number) if signal_number is not None else None
-    yield
-    if signal_number is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal_number, previous_handler if previous_handler is not None else signal.SIG_DFL)
-
-
-def _start_worker(_: int) -> None:
-    # A Ctrl-C or SIGTERM to the process group is for the training process, which needs its workers
-    # to end cleanly.
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
-    die_with_parent()
-
-
-def _translate_worker_error(error: Exception) -> Exception:
-    text = str(error)
-    # An error that a worker raised itself begins with this word.
-    is_cut_off = isinstance(error, EOFError | ConnectionError) and not text.startswith("Caught")
-    if is_cut_off or "exited unexpectedly" in text or "killed by signal" in text:
-        return DataError(
-            f"a data worker died ({(text or type(error).__name__).splitlines()[0]})",
-            "memory or /dev/shm may be full: use fewer data.num_workers, or data.num_workers=0 to see the error itself",
-        )
-    return error

@@ -14,8 +14,8 @@ from dnntrain.planning.batch_size import with_schedule_length
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import epoch_fields
 from dnntrain.protocols import BuildContext, Collectives, Hooks, Method, TargetKind, TrainerHandles
+from dnntrain.training.recovery import add_recovery
 from dnntrain.training.setup import build_unfilled_model
-from dnntrain.training.step_guards import add_recovery
 from dnntrain.utils.world import World
 
 #: The groups of methods in the order in which their hooks run; those of the optimizer come after.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from dnntrain.checkpoint.checkpoint import read_newest_checkpoint
 from dnntrain.errors import DivergedError
 from dnntrain.training.loop import run_loop
+from dnntrain.training.recovery import RollbackRequest
 from dnntrain.training.restore import restore_trainer
-from dnntrain.training.step_guards import RollbackRequest
 from dnntrain.utils.stop_request import WaitStopped
 
 if TYPE_CHECKING:

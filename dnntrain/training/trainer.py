@@ -37,10 +37,11 @@ from dnntrain.training.evaluator import Evaluator, swap_in_eval_weights
 from dnntrain.training.loop import Loop
 from dnntrain.training.metrics_writer import Metrics, Timer
 from dnntrain.training.progress import Progress
+from dnntrain.training.recovery import rollback_targets
 from dnntrain.training.restore import split_states
 from dnntrain.training.scheduled_values import get_learning_rate, make_scheduled_reader
 from dnntrain.training.setup import RunSetup
-from dnntrain.training.step_guards import GuardRunner, rollback_targets
+from dnntrain.training.step_guards import GuardRunner
 from dnntrain.training.step_trace import WARMUP_STEPS, StepTrace, add_trace
 from dnntrain.training.stop_signals import SignalWatch
 from dnntrain.training.trainer_parts import (

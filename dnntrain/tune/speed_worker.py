@@ -103,7 +103,8 @@ def measure_lines(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open_line(config: RunConfig, keeps_callbacks: bool) -> _Line:
     """Build the trainer of a line."""
-    from dnntrain.input.streaming import PREFETCHED, choose_worker_count
+    from dnntrain.input.streaming import PREFETCHED
+    from dnntrain.input.worker_replies import choose_worker_count
     from dnntrain.run.scratch import build_scratch_trainer
     from dnntrain.run.session import open_session
     from dnntrain.training.loop import iterate_steps

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from dnntrain.input.streaming import PREFETCHED, choose_worker_count
+from dnntrain.input.streaming import PREFETCHED
+from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols import Hooks, TrainerHandles
 from dnntrain.run.scratch import build_scratch_trainer
 from dnntrain.training import step_phases as phase

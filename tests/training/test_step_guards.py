@@ -19,7 +19,8 @@ from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.metrics_writer import Timer
 from dnntrain.training.optimizer_step import build_apply, run_plain_step
 from dnntrain.training.progress import Progress
-from dnntrain.training.step_guards import GuardRunner, Recovery, RollbackRequest, add_recovery
+from dnntrain.training.recovery import Recovery, RollbackRequest, add_recovery
+from dnntrain.training.step_guards import GuardRunner
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import Duration
 

@@ -13,7 +13,8 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from dnntrain.choices.distill._layer_matching import build_student, compute_output_shapes, make_tap_names, pair_modules
 from dnntrain.choices.distill._options import TeacherOptions, check_weights
-from dnntrain.choices.distill._teacher_runner import TeacherTap, build_teacher_hooks
+from dnntrain.choices.distill._teacher_hooks import build_teacher_hooks
+from dnntrain.choices.distill._teacher_runner import TeacherTap
 from dnntrain.config.fields import NonNegative
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutRequirement, LossTerm, ModelOutputs

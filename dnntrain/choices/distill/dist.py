@@ -14,7 +14,8 @@ from torch.nn.functional import cosine_similarity, softmax
 from dnntrain.choices.distill._ensemble import check_ensemble, combine_logits
 from dnntrain.choices.distill._options import TeacherOptions, check_weights
 from dnntrain.choices.distill._pair_blocks import count_blocks, split_into_blocks, spread_over_examples
-from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
+from dnntrain.choices.distill._teacher_hooks import build_teacher_hooks
+from dnntrain.choices.distill._teacher_runner import LOGITS
 from dnntrain.config.fields import Literal, NonNegative, Positive
 from dnntrain.protocols import Batch, BuildContext, Hooks, LossTerm, ModelOutputs, TaskFeature
 

@@ -11,7 +11,8 @@ from torch.nn.functional import log_softmax
 
 from dnntrain.choices.distill._ensemble import check_ensemble, combine_logits
 from dnntrain.choices.distill._options import TeacherOptions, check_weights
-from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
+from dnntrain.choices.distill._teacher_hooks import build_teacher_hooks
+from dnntrain.choices.distill._teacher_runner import LOGITS
 from dnntrain.config.fields import Literal, NonNegative, Positive
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, BatchStage, BuildContext, Hooks, LossTerm, ModelOutputs, ModelSpec, TaskFeature

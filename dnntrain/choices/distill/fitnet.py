@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from dnntrain.choices.distill._layer_matching import build_student, compute_output_shapes, make_tap_names, pair_modules
 from dnntrain.choices.distill._options import TeacherOptions, check_weights
-from dnntrain.choices.distill._teacher_runner import TeacherTap, build_teacher_hooks
+from dnntrain.choices.distill._teacher_hooks import build_teacher_hooks
+from dnntrain.choices.distill._teacher_runner import TeacherTap
 from dnntrain.config.fields import NonNegative
 from dnntrain.errors import ConfigError
 from dnntrain.nn.init import keyed_generator

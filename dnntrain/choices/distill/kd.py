@@ -10,7 +10,8 @@ from torch.nn.functional import kl_div, log_softmax
 
 from dnntrain.choices.distill._ensemble import check_ensemble, combine_logits
 from dnntrain.choices.distill._options import TeacherOptions, check_weights
-from dnntrain.choices.distill._teacher_runner import LOGITS, build_teacher_hooks
+from dnntrain.choices.distill._teacher_hooks import build_teacher_hooks
+from dnntrain.choices.distill._teacher_runner import LOGITS
 from dnntrain.config.fields import Literal, NonNegative, Positive
 from dnntrain.protocols import IGNORED, Batch, BuildContext, Hooks, LossTerm, ModelOutputs, TaskFeature
 

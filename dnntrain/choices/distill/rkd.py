@@ -13,7 +13,8 @@ from torch.nn.functional import normalize, smooth_l1_loss
 from dnntrain.choices.distill._layer_matching import build_student, compute_output_shapes, make_tap_names, match_modules
 from dnntrain.choices.distill._options import TeacherOptions, check_weights
 from dnntrain.choices.distill._pair_blocks import count_blocks, split_into_blocks, spread_over_examples
-from dnntrain.choices.distill._teacher_runner import LOGITS, TeacherTap, build_teacher_hooks
+from dnntrain.choices.distill._teacher_hooks import build_teacher_hooks
+from dnntrain.choices.distill._teacher_runner import LOGITS, TeacherTap
 from dnntrain.config.fields import NonNegative
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Batch, BuildContext, FeatureTap, Hooks, LayoutRequirement, LossTerm, ModelOutputs

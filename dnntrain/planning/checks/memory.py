@@ -11,7 +11,7 @@ from torch import nn
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.input.shared_memory import check_shared_memory
-from dnntrain.input.streaming import choose_worker_count
+from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.planning.plan import DataFacts, Memory
 from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.hardware import Hardware, probe_hardware, read_memory_bytes
