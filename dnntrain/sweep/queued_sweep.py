@@ -60,11 +60,16 @@ def make_queued_trial(number: int, combination: Combination, config: Mapping[str
     return Trial(number, words, combination.swept_words, run_config.resolved, path, demand)
 
 
-def submit_sweep(sweep: QueuedSweep, config_dir: Path | None, limit: int | None) -> Sequence[TrialStatus]:
+def submit_sweep(
+    sweep: QueuedSweep, config_dir: Path | None, limit: int | None, dry_run: bool = False
+) -> Sequence[TrialStatus]:
     """Submit a job for each trial that is neither done nor queued, and return the status of all.
 
-    At most `limit` of the jobs run at once. Raises ConfigError if the queue rejects a job.
+    At most `limit` of the jobs run at once. With `dry_run` nothing is submitted. Raises ConfigError if
+    the queue rejects a job.
     """
+    if dry_run:
+        return read_statuses(sweep)
     with lock_folder(sweep.folder):
         statuses = read_statuses(sweep)
         write_list(sweep.folder, sweep.trials)

@@ -20,15 +20,13 @@ def run(arguments: Arguments) -> int:
     if options["search"] != "grid" or options["stop_early"] or options["metrics"]:
         return _run_search(arguments)
     from dnntrain.sweep.prepare import prepare_sweep
-    from dnntrain.sweep.queued_sweep import QueuedSweep, format_queue, read_statuses, submit_sweep
+    from dnntrain.sweep.queued_sweep import QueuedSweep, format_queue, submit_sweep
 
     sweep = prepare_sweep(
         arguments.overrides, arguments.config_dir, jobs=arguments.options["jobs"], quiet=arguments.quiet
     )
     if isinstance(sweep, QueuedSweep):
-        statuses = (
-            read_statuses(sweep) if options["dry_run"] else submit_sweep(sweep, arguments.config_dir, options["jobs"])
-        )
+        statuses = submit_sweep(sweep, arguments.config_dir, options["jobs"], options["dry_run"])
         print(format_queue(sweep, statuses, arguments.json))
         return 0
     from dnntrain.sweep.run_sweep import format_listing, format_results, get_exit_code, run_sweep

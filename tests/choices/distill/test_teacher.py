@@ -262,7 +262,7 @@ def test_a_run_loads_its_teacher_once(short_run: Path, tmp_path: Path, monkeypat
         sources.append(source)
         return load_teacher(source, *rest)
 
-    monkeypatch.setattr("dnntrain.choices.distill._teacher_runner.load_teacher", counted)
+    monkeypatch.setattr("dnntrain.choices.distill._teacher_hooks.load_teacher", counted)
     trained(tmp_path / "run", *taught_by(short_run, "kd"))
     assert sources == [str(short_run)]
 
