@@ -18,17 +18,18 @@ from dnntrain.cli.main import main as run_dnntrain
 
 #: The settings of each run: for the figures, and for a short trial.
 _FASHION = ("data=fashion_mnist", "log.report=false")
+_FAST = ("train.batch_size=64", "optim.lr=0.004", "eval.max_examples=1000")
 _SCENES = ("data=scenes", "task=multilabel", "augment.flip.probability=0", "log.report=false")
 RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "resnet": (
         (*_FASHION, "model=resnet_cifar", "train.duration=10ep"),
-        (*_FASHION, "model=resnet_cifar", "model.depth=8", "train.max_examples=3000", "train.duration=5ep"),
+        (*_FASHION, *_FAST, "model=resnet_cifar", "model.depth=8", "train.max_examples=3000", "train.duration=5ep"),
     ),
     "vit": (
         (*_FASHION, "model=vit_tiny", "model.depth=6", "model.embed_dim=96", "train.duration=15ep"),
         (
-            *(*_FASHION, "model=vit_tiny", "model.depth=3", "model.embed_dim=48"),
-            *("optim.lr=0.002", "train.max_examples=3000", "train.duration=8ep"),
+            *("data=digits", "model=vit_tiny", "model.depth=4", "model.embed_dim=48", "model.patch_size=2"),
+            *("train.duration=60ep", "train.batch_size=64", "optim.lr=0.002", "augment.crop.padding=0"),
         ),
     ),
     "scenes": (

@@ -9,6 +9,9 @@ import pytest
 
 from dnntrain import train
 from dnntrain.cli.main import main
+from dnntrain.report.load_run import read_run
+from dnntrain.report.page import render_run
+from dnntrain.utils.sealed_json import write_sealed_json
 from tests.support.short_runs import trained
 
 Capture = pytest.CaptureFixture[str]
@@ -54,6 +57,10 @@ def test_a_run_is_explained_in_a_page_and_in_numbers(short_run: Path, tmp_path: 
     saved = json.loads((tmp_path / "page.json").read_text())
     assert saved["maps"]["checks"] == maps["checks"]
     assert "sha256" in saved
+    write_sealed_json(short_run / "explain.json", values)
+    report = render_run(read_run(short_run)).decode()
+    (short_run / "explain.json").unlink()
+    assert "insertion against random maps" in report
     again = explain(capsys, str(short_run), "--count", "2", "--path", str(page))
     assert again["maps"] == maps
     assert again["shown"] == shown

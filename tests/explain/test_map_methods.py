@@ -153,3 +153,13 @@ def test_a_method_that_does_not_fit_names_the_nearest(name: str, layer: str | No
 def test_a_map_of_places_is_enlarged_between_their_centers() -> None:
     enlarged = enlarge_maps(torch.tensor([[[0.0, 1.0]]]), 1, 4)
     assert enlarged.tolist() == [[[0.0, 0.25, 0.75, 1.0]]]
+
+
+@pytest.mark.slow
+def test_a_transformer_of_timm_has_a_rollout() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=3).eval()
+    images = torch.randn(1, 3, 32, 32)
+    method = choose_method("auto", model, images, True, None)
+    assert (method.name, method.grid) == ("rollout", (4, 4))
+    assert method.compute_maps(model, images, aim_at(1)).shape == (1, 32, 32)
