@@ -153,19 +153,25 @@ def evaluate(
 
 
 def predict(
-    run: str | Path, paths: str | Path | Sequence[str | Path], *, top: int = 1, trust: bool = False
+    run: str | Path,
+    paths: str | Path | Sequence[str | Path],
+    *,
+    top: int = 1,
+    trust: bool = False,
+    model: nn.Module | None = None,
 ) -> list[dict[str, Any]]:
     """Return the `top` most probable classes of each image file, as `dnntrain predict` does.
 
     `paths` is a file, a folder, or a list of them. `load(run).predict` keeps the model for more calls,
-    and takes Pillow images too.
+    and takes Pillow images too. `trust` and `model` are as for `load`.
     """
     from dnntrain.inference.predict import predict_files
     from dnntrain.run.unfinished import write_unfinished_model
 
-    write_unfinished_model(Path(run), (), trust)
     files = [paths] if isinstance(paths, str | PathLike) else paths
-    return list(predict_files(Path(run), [Path(path) for path in files], top, trust=trust))
+    with give_objects(select_objects(model, None)):
+        write_unfinished_model(Path(run), (), trust)
+        return list(predict_files(Path(run), [Path(path) for path in files], top, trust=trust))
 
 
 def _list_pictures(pictures: Any) -> Sequence[Picture]:
