@@ -21,7 +21,7 @@ def render_calibration(calibration: Calibration) -> str:
         f"{calibration.split}, {calibration.examples} examples: the share of right answers against the probability of "
         f"the answer; {note}."
     )
-    body = f'<p class="note">{escape_text(text)}</p><div class="charts">{"".join(figures)}</div>'
+    body = f'<p class="note">{escape_text(text)}</p><div class="charts below">{"".join(figures)}</div>'
     return render_section("Do the probabilities hold?", body)
 
 

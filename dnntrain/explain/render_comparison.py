@@ -48,7 +48,7 @@ def _render_matrix(comparison: Comparison) -> str:
         body.append(f'<tr><th scope="row">{isolate_text(f"{number} {name}", 30)}</th>{cells}</tr>')
     caption = "Similarity of layers (CKA). Rows: this model. Columns: the other one, in order."
     return (
-        f'<div class="wide"><table class="matrix"><caption>{caption}</caption><thead><tr><td></td>{head}</tr></thead>'
+        f'<p class="note">{caption}</p><div class="wide below"><table class="matrix"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 

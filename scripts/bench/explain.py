@@ -43,7 +43,7 @@ RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def main() -> None:
-    """Train what is missing, explain each run, and print a table."""
+    """Train the runs that are missing, explain each, and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--short", action="store_true")
