@@ -6,6 +6,7 @@ Flower.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from dnntrain.config.run_config import RunConfig
@@ -23,7 +24,7 @@ name = "{name}"
 version = "1.0.0"
 description = "A federation that trains a configuration of dnntrain."
 license = "Apache-2.0"
-dependencies = ["flwr>=1.22", "dnntrain"]
+dependencies = ["flwr>=1.42", "dnntrain"]
 
 [tool.hatch.build.targets.wheel]
 packages = ["."]
@@ -40,13 +41,15 @@ rounds = {rounds}
 fraction = {fraction}
 clients = {clients}
 settings = ""
-output = "final"
+output = {output}
+"""
 
-[tool.flwr.federations]
+_CONNECTION = """\
+[superlink]
 default = "local"
 
-[tool.flwr.federations.local]
-address = "127.0.0.1:9093"
+[superlink.local]
+address = "127.0.0.1:8000"
 insecure = true
 """
 
@@ -133,18 +136,23 @@ _README = """\
 On the server:
 
     export FLWR_TELEMETRY_ENABLED=0
-    flower-superlink --insecure
+    flower-superlink --insecure --disable-runtime-dependency-installation
 
 On the machine of each client, with a number from 0 on, and settings of the machine:
 
     export FLWR_TELEMETRY_ENABLED=0
-    flower-supernode --insecure --superlink SERVER:9092 --clientappio-api-address 127.0.0.1:9094 \\\\
+    flower-supernode --insecure --superlink SERVER:8000 --port 9094 \\
         --node-config 'client=0 settings="data.root=/data"'
 
-A client with a data set of its own, not a part of a common one, sets `federated.clients=1` and
-`client=0`. Then, from this folder:
+Several clients on one machine need different ports. `SERVER` is 127.0.0.1 on the same machine; the
+server listens elsewhere with `flower-superlink --host`. A client with a data set of its own, not a
+part of a common one, sets `federated.clients=1` and `client=0`. Then, from this folder, whose folder
+`flower` names the server:
 
+    export FLWR_TELEMETRY_ENABLED=0 FLWR_HOME=$PWD/flower
     flwr run . local --stream
+
+The final weights and their test are in the folder `output` of `pyproject.toml`.
 
 `--insecure` sends weights without encryption: use it on one machine, or give both sides certificates.
 Each client's weights are seen by the server.
@@ -169,10 +177,12 @@ def write_flower_app(config: RunConfig, folder: Path) -> list[Path]:
         "rounds": max(1, int(rounds.value)),
         "fraction": options["fraction"],
         "clients": options["clients"],
+        "output": json.dumps(str(folder.absolute() / "final")),
     }
     texts = {
         "pyproject.toml": _PYPROJECT.format(**values),
         "README.md": _README,
+        "flower/config.toml": _CONNECTION,
         "federation/__init__.py": "",
         "federation/client_app.py": _CLIENT,
         "federation/server_app.py": _SERVER,

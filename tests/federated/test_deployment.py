@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tests.support.short_runs import trained
 LINE = (
     *("model=mlp", "model.hidden=[16]", "train.max_examples=320", "augment=[]", "optim=sgd", "optim.lr=0.1"),
     *("sched=constant", "eval.weights=last", "log.report=false", "log.every=1step"),
-    *("federated=fedavg", "federated.clients=2", "federated.rounds=3"),
+    *("federated=fedavg", "federated.clients=2", "federated.rounds=2"),
 )
 
 
@@ -48,32 +49,34 @@ def test_an_app_is_exported_only_if_its_server_can_do_it(tmp_path: Path, capsys:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_flower_trains_the_app_with_two_client_processes(tmp_path: Path) -> None:
     pytest.importorskip("flwr")
     assert main(["federated", "export-app", str(tmp_path / "app"), *LINE]) == 0
     simulated = trained(tmp_path / "run", *LINE, "train.duration=60ep", "optim.lr=0.1")
     folder, bin_folder = tmp_path / "app", Path(sys.executable).parent
-    variables = {**environment(), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": str(tmp_path / "flwr")}
+    variables = {**environment(), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": str(tmp_path / "app" / "flower")}
     variables["PATH"] = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
     commands = [
-        ["flower-superlink", "--insecure"],
+        ["flower-superlink", "--insecure", "--disable-runtime-dependency-installation"],
         *(
             [
-                *("flower-supernode", "--insecure", "--superlink", "127.0.0.1:9092"),
-                *("--clientappio-api-address", f"127.0.0.1:{9094 + number}", "--node-config", f"client={number}"),
+                *("flower-supernode", "--insecure", "--superlink", "127.0.0.1:8000"),
+                *("--port", str(9094 + number), "--node-config", f"client={number}"),
             ]
             for number in range(2)
         ),
     ]
-    processes = [subprocess.Popen(words, env=variables, cwd=folder) for words in commands]
+    processes = [subprocess.Popen(words, env=variables, cwd=folder, start_new_session=True) for words in commands]
     try:
-        wait_for(9093)
+        wait_for(8000)
         words = ["flwr", "run", ".", "local", "--stream"]
-        subprocess.run(words, env=variables, cwd=folder, check=True, timeout=250)
-        metrics = json.loads(next(tmp_path.rglob("metrics.json")).read_text())
+        subprocess.run(words, env=variables, cwd=folder, check=True, timeout=500)
+        metrics = json.loads((folder / "final" / "metrics.json").read_text())
     finally:
+        # In sessions of their own, since they start processes themselves.
         for process in processes:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)
         for process in processes:
             process.wait(30)
     assert abs(metrics["accuracy"] - simulated["test_accuracy"]) < 0.02
