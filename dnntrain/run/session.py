@@ -132,7 +132,7 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     check_scheduled_values(config, plan, data, hooks)
     check_pipeline_stages(config, plan, data, hooks)
     check_unfreezing(config, hooks)
-    check_clients(config, plan, data, hooks)
+    check_clients(config, plan, data, hooks, device)
     plan = add_method_memory(plan, hooks)
     if config.init_from is not None:
         plan = replace(plan, notes=(*plan.notes, *check_init_weights(config, data, hooks)))

@@ -35,12 +35,6 @@ class ClientBatches:
     ) -> None:
         self._mark: PhaseMarker | None = None
         self._config, self._plan, self._hooks, self._source = config, plan, hooks, data.dataset.train
-        if not is_resident(config.data, self._source, device):
-            raise ConfigError(
-                "federated does not support images that are read again each time, because each client would need "
-                "reading processes of its own",
-                "use data.pipeline=resident",
-            )
         self.parts = find_parts(config, data, federation)
         sizes = tuple(len(part) for part in self.parts)
         self.cohorts = Cohorts(federation, sizes, config.train.batch_size, config.seed, config.train.drop_last)
@@ -90,11 +84,17 @@ class ClientBatches:
         """Do nothing: no process reads."""
 
 
-def check_clients(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks) -> None:
+def check_clients(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks, device: str) -> None:
     """Raise ConfigError if the examples or the model do not suit the clients of a federated run."""
     federation = hooks.federation
     if federation is None:
         return
+    if not is_resident(config.data, data.dataset.train, device):
+        raise ConfigError(
+            "federated does not support images that are read again each time, because each client would need "
+            "reading processes of its own",
+            "use data.pipeline=resident",
+        )
     sizes = [len(part) for part in find_parts(config, data, federation)]
     if federation.privacy.mode != "none" and plan.model.batch_norms:
         raise ConfigError(

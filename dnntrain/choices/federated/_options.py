@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from dnntrain.config.fields import Annotated, Fraction, Literal, NonNegative, Positive, PositiveInt, Range
@@ -12,6 +13,7 @@ from dnntrain.protocols import (
     FederatedChoice,
     Hooks,
     LayoutRequirement,
+    MemoryUse,
     Refusal,
     Role,
     RunFacts,
@@ -20,6 +22,10 @@ from dnntrain.protocols.federation import ClientFaults, Compression, Federation,
 
 if TYPE_CHECKING:
     from dnntrain.protocols.federation import ClientRule, JoinTable, ServerStep
+
+
+#: Clients whose weights can be summed exactly: `MAX_TERMS` of dnntrain/federated/exact_sum.py.
+_MAX_COHORT = 2**13
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,10 @@ class FederatedOptions(FederatedChoice):
             join=join,
             sends_extra=sends_extra,
         )
-        return Hooks(federation=federation)
+        # The server's weights, a client's and the two words of a sum are of 8 bytes.
+        vectors = 8 + self.clients * (sends_extra + (self.compress != "none"))
+        copies = vectors + (federation.cohort if join is not None else 0)
+        return Hooks(federation=federation, memory_use=(partial(_count_copies, copies),))
 
     def find_option_refusals(self) -> Iterator[Refusal]:
         """Find options without effect."""
@@ -99,6 +108,12 @@ class FederatedOptions(FederatedChoice):
         if self.local_steps is not None and "local_epochs" in changed:
             yield Refusal(
                 "federated.local_steps and federated.local_epochs both set the local work", "keep one of them"
+            )
+        if self.fraction * self.clients > _MAX_COHORT:
+            yield Refusal(
+                f"federated.clients={self.clients} with federated.fraction={self.fraction:g} asks for more than "
+                f"{_MAX_COHORT} clients in a round",
+                f"use federated.fraction={_MAX_COHORT / self.clients:.2g} or less",
             )
         if self.partition == "by_column" and not self.column:
             yield Refusal("federated.partition=by_column needs federated.column", "name a column of the table")
@@ -173,3 +188,7 @@ class FederatedOptions(FederatedChoice):
         if self.dp != "none":
             notes.append("the noise of federated.dp is keyed by the seed: a simulation that protects nobody")
         return tuple(notes)
+
+
+def _count_copies(copies: int, shard_ranks: int) -> MemoryUse:
+    return MemoryUse(weight_copies=copies)
