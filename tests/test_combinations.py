@@ -61,6 +61,11 @@ def test_the_300_have_every_kind_of_parallelism() -> None:
     assert {"parallel=ddp", "parallel=fsdp", "parallel=hsdp", "parallel=tp", "parallel=pp"} <= words
 
 
+def test_the_300_have_every_task() -> None:
+    words = {word for number in range(300) for word in combination(0, number).overrides}
+    assert {"task=regression", "task=multilabel", "task=segmentation"} <= words
+
+
 def test_qat_with_standardised_filters_is_refused_before_a_run_directory_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"quant=qat cannot quantize .* norm=weight_standardization"):
         trained(tmp_path / "run", *WIDE, "norm=weight_standardization", "quant=qat")

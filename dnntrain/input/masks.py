@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -29,6 +30,11 @@ class MaskSource(Protocol):
     def get_resident_masks(self) -> Tensor | None:
         """Return all masks in host memory, uint8 [n, height, width]; None if images are read one by one."""
         ...
+
+
+def count_mask_bytes(source: object, shape: Sequence[int]) -> int:
+    """Return the bytes of a mask that a reader sends beside an input of this shape: 0 without masks."""
+    return math.prod(shape[1:]) if isinstance(source, MaskSource) else 0
 
 
 def make_empty_targets(dataset: DataSet) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from dnntrain.input.augment import NO_AUGMENTATION
+from dnntrain.input.masks import count_mask_bytes
 from dnntrain.input.normalize import AnyNormalizer
 from dnntrain.input.reader import Reader, Reply, Request
 from dnntrain.input.resident import mark_transforms
@@ -70,7 +71,9 @@ class StreamingPipeline:
         schedule = schedules.get_schedule(0)
         self._seed = schedule.seed
         self._grace_s = 0.0 if schedule.world.size == 1 else _GRACE_S
-        self._batch_bytes = schedule.micro_batch_size * math.prod(normalize.shape)
+        self._batch_bytes = schedule.micro_batch_size * (
+            math.prod(normalize.shape) + count_mask_bytes(reader.source, normalize.shape)
+        )
         self._receive = Receiver(reader.source, normalize, device)
         self._workers = choose_worker_count(workers, schedule.world.size)
         self._device = device
@@ -193,7 +196,9 @@ def stream_batches(
     requests = [Request(indices[positions_of_batch], positions_of_batch, 0) for positions_of_batch in position_chunks]
     receive = Receiver(source, normalize, device)
     workers = choose_worker_count(options.num_workers, ranks) if len(requests) > 1 else 0
-    batch_bytes = max((len(request.examples) for request in requests), default=0) * math.prod(normalize.shape)
+    batch_bytes = max((len(request.examples) for request in requests), default=0) * (
+        math.prod(normalize.shape) + count_mask_bytes(source, normalize.shape)
+    )
     with closing(read_ahead(reader, requests, workers, device, batch_bytes)) as replies:
         for reply in replies:
             batch = receive(reply)

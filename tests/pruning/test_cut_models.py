@@ -25,10 +25,12 @@ BUILT_IN = {
     "resnet18": 8,
     "resnet_cifar": 3,
     "small_cnn": 1,
+    "unet": 4,
     "vit_tiny": 8,
     "wide_resnet": 3,
 }
 SMALL = {
+    "unet": ("model.width=8", "model.depth=2"),
     "vit_tiny": ("model.embed_dim=32", "model.depth=4", "model.num_heads=2"),
     "resnet_cifar": ("model.depth=8",),
     "wide_resnet": ("model.depth=10", "model.width_factor=1"),

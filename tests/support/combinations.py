@@ -12,7 +12,7 @@ from random import Random
 
 import yaml
 from layouts import LAYOUTS, Arrangement
-from methods import BASE, CONF, LEFT_OUT, MLP, TRANSFORMER, line
+from methods import BASE, CONF, LEFT_OUT, MLP, SCENES, TRANSFORMER, line
 from rank_pool import Outcome, Pool
 from short_runs import broken_off, comparable, result
 
@@ -68,6 +68,15 @@ SETTINGS: tuple[tuple[str, ...], ...] = (
     ("sched.applies_to=[lr,weight_decay]",),
 )
 
+#: A third of the runs has another task than classes of digits: numbers, labels or masks of scenes.
+UNET = ("model=unet", "model.width=4", "model.depth=2")
+TASKS: dict[str, tuple[str, ...]] = {
+    "classification": (),
+    "regression": ("task=regression", *SCENES),
+    "multilabel": ("task=multilabel", *SCENES),
+    "segmentation": ("task=segmentation", *SCENES),
+}
+
 #: A quarter of the runs draw one of these, where their schedule can; the batch may rise only where it alone is scheduled.
 BATCH_SIZES: tuple[tuple[str, ...], ...] = (
     ("sched.applies_to=batch_size",),
@@ -78,7 +87,7 @@ BATCH_SIZES: tuple[tuple[str, ...], ...] = (
 
 #: What a message names a setting by.
 _SETTING = re.compile(
-    r"\b(?:train|data|eval|parallel|norm|optim|sched|augment|reg|average|monitor|precision|distill|quant|model|launch)\b(?:[.=][\w.=\[]+)?"
+    r"\b(?:task|train|data|eval|parallel|norm|optim|sched|augment|reg|average|monitor|precision|distill|quant|model|launch)\b(?:[.=][\w.=\[]+)?"
 )
 
 
@@ -108,9 +117,12 @@ def combination(seed: int, number: int) -> Combination:
     """The combination of this number: the same for all counts."""
     draw = Random(f"{seed}/{number}")
     model = draw.choice(MODELS)
+    task = Random(f"{seed}/{number}/task").choices(list(TASKS), (6, 1, 1, 1))[0]
+    if task == "segmentation":
+        model = UNET
     layout = draw.choice(ARRANGEMENTS)
-    words = [*model, f"train.max_examples={draw.choice((72, 64))}"]
-    if model is WIDE:
+    words = [*model, *TASKS[task], f"train.max_examples={draw.choice((72, 64))}"]
+    if model in (WIDE, UNET):
         words += _chosen("norm", draw.choice(_names("norm")))
     words += _chosen("sched", draw.choice(_names("sched")))
     optim = draw.choice(_names("optim"))
@@ -129,7 +141,8 @@ def combination(seed: int, number: int) -> Combination:
         name = draw.choice([name for name in _names("distill") if name not in other])
         words += _chosen("distill", name)
         if "???" in (CONF / "distill" / f"{name}.yaml").read_text(encoding="utf-8"):
-            teacher = WIDE if name == "attention_transfer" else MLP
+            teacher = WIDE if name == "attention_transfer" else UNET if model is UNET else MLP
+            teacher = (*teacher, *TASKS[task])
             words.append("distill.teacher={teacher}")
     elif method == "quant":
         words += _chosen("quant", draw.choices(("qat", "float8_training"), (7, 1))[0])

@@ -77,6 +77,16 @@ LEFT_OUT |= {"federated.fedprox", "federated.fedyogi", "federated.trimmed_mean",
 #: Choices that only several ranks can make: their run in one process is the run without them, and they are resumed on two ranks.
 SEVERAL = {"monitor.straggler"}
 
+#: Scenes of one or several digits.
+SCENES = (
+    "data=scenes",
+    "data.pictures=digits",
+    "data.train_size=90",
+    "data.test_size=20",
+    "data.image_size=16",
+    "data.channels=1",
+)
+
 #: Settings of `train` that change how a step is computed.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "optim.decoupled_weight_decay=true": ("optim.decoupled_weight_decay=true", "optim.weight_decay=0.05"),
@@ -94,6 +104,12 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     # 9 numbers and a category; standardized targets.
     "task=regression": ("task=regression", "data=diabetes"),
+    "task=multilabel": ("task=multilabel", *SCENES),
+    "task=segmentation": (
+        *("task=segmentation", "task.loss=cross_entropy_dice", *SCENES, "norm=group"),
+        *("model=unet", "model.width=4", "model.depth=2"),
+        *("augment=[crop,flip,rotation,cutmix]", "augment.crop.padding=2", "augment.flip.probability=0.5"),
+    ),
     "task.loss=focal": (
         "task.loss=focal",
         "task.class_weights=balanced",
