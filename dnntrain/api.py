@@ -92,10 +92,11 @@ def train(
     """
     with exit_on_signals("stopped", "the same call starts it again"):
         from dnntrain.run.runner import run_training
+        from dnntrain.run.tuned_settings import expand_tuned
 
         world = World.from_environ()
         settings, objects = take_objects(settings)
-        overrides = (*overrides, *format_settings(settings))
+        overrides = expand_tuned((*overrides, *format_settings(settings)), config_dir)
         overrides = tuple(add_rank_layout(overrides, config_dir, world))
         with give_objects(objects):
             config = decode_new_run(compose(overrides, config_dir), world)

@@ -392,6 +392,10 @@ COMMANDS: dict[str, Command] = {
                 "rounding",
                 operand="speed",
             ),
+            Option(
+                "path", "write settings and evidence to FILE, for tuned=FILE", Path, placeholder="FILE", operand="speed"
+            ),
+            Option("cache", "measure again, even if this line was measured before", default=True, operand="speed"),
             JSON,
             CONFIG_DIR,
         ),

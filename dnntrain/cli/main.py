@@ -19,6 +19,7 @@ from dnntrain.utils.streams import KEEP_BYTES
 if TYPE_CHECKING:
     from dnntrain.cli.parser import Arguments
 
+_COMMANDS_WITH_TUNED = ("train", "plan", "submit", "why")
 _COMMANDS_WITHOUT_TORCH = frozenset({"ls", "config", "schema", "completion", "report"})
 
 
@@ -40,10 +41,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ErrorBoundary(verbose) as boundary, exit_on_signals("stopped", "the same command starts it again"):
         from dnntrain.cli.parser import parse_arguments
 
-        arguments = parse_arguments(argument_words)
+        arguments = _expand_tuned_settings(parse_arguments(argument_words))
         run_command = _find_command(arguments)
         boundary.exit_code = run_command(arguments)
     return boundary.exit_code
+
+
+def _expand_tuned_settings(arguments: Arguments) -> Arguments:
+    """Return the arguments with the settings of `tuned=FILE` in its place."""
+    if not any(word.startswith("tuned=") for word in arguments.overrides):
+        return arguments
+    from dnntrain.errors import ConfigError
+    from dnntrain.run.tuned_settings import expand_tuned
+
+    if arguments.command not in _COMMANDS_WITH_TUNED:
+        raise ConfigError(
+            f"dnntrain {arguments.command} does not support tuned=", f"it is for {', '.join(_COMMANDS_WITH_TUNED)}"
+        )
+    return arguments._replace(overrides=expand_tuned(arguments.overrides, arguments.config_dir))
 
 
 def _find_command(arguments: Arguments) -> Callable[[Arguments], int]:

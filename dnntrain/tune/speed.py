@@ -34,13 +34,18 @@ Say = Callable[[str], None]
 
 @dataclass
 class SpeedResult:
-    """The settings that were found, the evidence, and the time that the search took."""
+    """The settings that were found, the evidence, and the time that the search took.
+
+    skipped      settings for which there was no time
+    is_reliable  False if other programs used the machine
+    """
 
     words: list[str] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     final: Probe | None = None
     took_s: float = 0.0
     skipped: list[str] = field(default_factory=list)
+    is_reliable: bool = True
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,11 +62,12 @@ def tune_speed(
         raise ConfigError(
             "tune speed measures one process", "measure with parallel=single; the settings hold for each rank"
         )
-    if (load := describe_current_load()) is not None:
+    load = describe_current_load()
+    if load is not None:
         say(f"{load}. The figures below are rough; repeat on an idle machine")
     started = time.monotonic()
     line, total_steps = Line(tuple(overrides), config_dir), session.plan.total_steps
-    result = SpeedResult()
+    result = SpeedResult(is_reliable=load is None)
     knobs = list_knobs(session, allow)
     attempts = [(f"{knob.key}={value}", knob.key, knob.grade) for knob in knobs for value in knob.values]
     say(f"trying {len(attempts)} settings in about {format_seconds(budget_s)}")

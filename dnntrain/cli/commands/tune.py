@@ -40,19 +40,22 @@ def run(arguments: Arguments) -> int:
 
 def _tune_speed(arguments: Arguments) -> int:
     """Print the settings that make the run faster; with --json all evidence."""
+    options = arguments.options
     config = decode_new_run(compose(arguments.overrides, arguments.config_dir), World())
     from dnntrain.run.session import open_session
     from dnntrain.tune.grades import SpeedGrade
-    from dnntrain.tune.speed import format_json, format_line, tune_speed
+    from dnntrain.tune.speed_answer import answer_speed
 
     def say(text: str) -> None:
         if not arguments.quiet:
             print(text, file=sys.stderr)
 
-    budget_s, allow = arguments.options["budget"], SpeedGrade(arguments.options["allow"])
     session = open_session(config, World())
-    result = tune_speed(session, arguments.overrides, arguments.config_dir, budget_s, allow, say)
-    if not result.words:
-        say("nothing is faster than the line as it is")
-    print(format_json(result) if arguments.json else format_line(result))
+    allow, budget_s = SpeedGrade(options["allow"]), options["budget"]
+    line = (arguments.overrides, arguments.config_dir)
+    tuned = answer_speed(session, *line, budget_s, allow, use_cache=options["cache"], say=say)
+    if options["path"] is not None:
+        tuned.write(options["path"])
+        say(f"with the evidence in {options['path']}; use it with tuned={options['path']}")
+    print(json.dumps(dict(tuned.evidence)) if arguments.json else " ".join(tuned.words))
     return 0

@@ -1,0 +1,168 @@
+"""Settings that `dnntrain tune speed` has found: the file `tuned.yaml`, and whether it fits a run.
+
+A file belongs to hardware, versions, a network with its methods, and data. It holds overrides of a
+few keys only, so that it can change the speed of a run and nothing else.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dnntrain.config.yaml_io import dump_yaml, read_yaml
+from dnntrain.errors import ConfigError
+from dnntrain.utils.files import write_text
+from dnntrain.utils.hardware import count_cores
+from dnntrain.utils.sealed_json import compute_json_digest
+from dnntrain.utils.words import get_key
+
+if TYPE_CHECKING:
+    from dnntrain.config.run_config import RunConfig
+    from dnntrain.utils.hardware import Hardware
+
+#: The setting that names a file, and the keys that a file may set.
+TUNED_KEY = "tuned"
+SPEED_KEYS = frozenset(
+    {
+        "data.num_workers",
+        "data.pipeline",
+        "precision",
+        "train.channels_last",
+        "train.compile",
+        "train.cpu_threads",
+        "train.micro_batch_size",
+    }
+)
+
+#: Parts of a configuration that do not change the speed of a step.
+_UNTIMED = frozenset(
+    {
+        "choices",
+        "name",
+        "run_dir",
+        "resume",
+        "seed",
+        "log",
+        "eval",
+        "checkpoint",
+        "track",
+        "launch",
+        "cluster",
+        "precision",
+    }
+)
+_UNTIMED_KEYS = SPEED_KEYS | {"data.root", "data.download", "train.duration", "train.profile"}
+
+
+@dataclass(frozen=True)
+class TunedSettings:
+    """The content of a file: overrides, the key that they belong to, and the evidence."""
+
+    words: tuple[str, ...]
+    key: Mapping[str, Any]
+    evidence: Mapping[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        values = {"words": list(self.words), "key": dict(self.key), "evidence": dict(self.evidence)}
+        write_text(path, dump_yaml(values))
+
+
+def make_speed_key(config: RunConfig, hardware: Hardware, data_digest: str) -> dict[str, Any]:
+    """Return the facts that a measurement of speed depends on, besides the settings that it changes."""
+    network = {}
+    for section, values in config.resolved.items():
+        if section in _UNTIMED:
+            continue
+        is_section = isinstance(values, dict)
+        network[section] = (
+            {name: value for name, value in values.items() if f"{section}.{name}" not in _UNTIMED_KEYS}
+            if is_section
+            else values
+        )
+    return {
+        "hardware": {
+            "device": hardware.device,
+            "name": hardware.device_name,
+            "processor": hardware.cpu_model,
+            "cores": count_cores(),
+        },
+        "versions": {**_read_versions("dnntrain", "torch"), "python": platform.python_version()},
+        "network": compute_json_digest(network),
+        "data": data_digest,
+    }
+
+
+def read_tuned_settings(path: Path) -> TunedSettings:
+    """Read a file. Raises ConfigError if it is not one, or sets a key that is not about speed."""
+    values = read_yaml(path).values
+    words, key, evidence = (values.get(name) for name in ("words", "key", "evidence"))
+    if not isinstance(words, list) or not isinstance(key, dict) or not isinstance(evidence, dict):
+        raise ConfigError(
+            f"{path} is not a file of dnntrain tune speed", f"make one: dnntrain tune speed --path {path}"
+        )
+    for word in words:
+        if not isinstance(word, str) or get_key(word) not in SPEED_KEYS:
+            raise ConfigError(
+                f"{path} sets {word!r}; a file of tuned settings may set {', '.join(sorted(SPEED_KEYS))} only",
+                "give other settings on the command line",
+            )
+    return TunedSettings(tuple(words), key, evidence)
+
+
+def expand_tuned(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[str, ...]:
+    """Return the overrides with `tuned=FILE` replaced by the settings of the file; others take precedence.
+
+    Raises ConfigError if the file is invalid, or was measured on other hardware, with other versions,
+    another network or other data.
+    """
+    files = [word.partition("=")[2] for word in overrides if get_key(word) == TUNED_KEY]
+    if not files:
+        return tuple(overrides)
+    if len(files) > 1:
+        raise ConfigError("tuned= is given twice", "name one file")
+    from dnntrain.config.compose import compose
+    from dnntrain.config.decode import decode_config
+    from dnntrain.utils.hardware import probe_hardware
+
+    path = Path(files[0]).expanduser()
+    tuned = read_tuned_settings(path)
+    others = [word for word in overrides if get_key(word) != TUNED_KEY]
+    config = decode_config(compose(others, config_dir, quiet=True))
+    key = make_speed_key(config, probe_hardware(config.device), config.data.build().digest)
+    if differences := list(_list_key_differences(tuned.key, key)):
+        raise ConfigError(
+            f"{path} was measured for something else: {'; '.join(differences)}",
+            f"measure again: dnntrain tune speed … --path {path}",
+        )
+    given = set(map(get_key, others))
+    return (*(word for word in tuned.words if get_key(word) not in given), *others)
+
+
+def _list_key_differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    differences = []
+    for part, value in present.items():
+        old = saved.get(part)
+        if old == value:
+            continue
+        if isinstance(value, dict) and isinstance(old, dict):
+            differences += [f"{name} {old.get(name)} → {item}" for name, item in value.items() if old.get(name) != item]
+        else:
+            differences.append(
+                {"network": "another network, batch size or method", "data": "other data"}.get(part, part)
+            )
+    return differences
+
+
+def _read_versions(*packages: str) -> dict[str, str]:
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = ""
+    return versions

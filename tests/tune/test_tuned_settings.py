@@ -1,0 +1,125 @@
+"""`tuned=FILE`: the settings of `dnntrain tune speed`, where they were measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dnntrain.cli.main import main
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
+from dnntrain.errors import ConfigError
+from dnntrain.run import tuned_settings
+from dnntrain.run.session import Session, open_session
+from dnntrain.run.tuned_settings import TunedSettings, expand_tuned, make_speed_key, read_tuned_settings
+from dnntrain.tune import speed_answer
+from dnntrain.tune.grades import SpeedGrade
+from dnntrain.tune.probe import Probe
+from dnntrain.tune.speed import SpeedResult
+from dnntrain.tune.speed_answer import answer_speed
+from dnntrain.utils.hardware import probe_hardware
+from dnntrain.utils.world import World
+
+LINE = ("data=digits", "model=mlp", "train.max_examples=100")
+WORDS = ("train.cpu_threads=1", "train.compile=off")
+
+
+def make_key(*words: str) -> dict[str, Any]:
+    line = [word for word in LINE if word.partition("=")[0] not in {given.partition("=")[0] for given in words}]
+    config = decode_config(compose([*line, *words], quiet=True))
+    return make_speed_key(config, probe_hardware("cpu"), config.data.build().digest)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tuned") / "tuned.yaml"
+    TunedSettings(WORDS, make_key(), {"line": " ".join(WORDS)}).write(path)
+    return path
+
+
+def test_the_settings_of_the_file_take_its_place(file: Path) -> None:
+    assert expand_tuned((*LINE, f"tuned={file}")) == (*WORDS, *LINE)
+    assert expand_tuned(LINE) == LINE
+
+
+def test_a_setting_of_the_line_takes_precedence(file: Path) -> None:
+    assert expand_tuned((*LINE, f"tuned={file}", "train.cpu_threads=2")) == (
+        "train.compile=off",
+        *LINE,
+        "train.cpu_threads=2",
+    )
+
+
+def test_length_and_seed_do_not_matter_but_network_and_batch_size_do() -> None:
+    assert make_key("seed=3", "train.duration=1ep", "eval.batch_size=8", "train.cpu_threads=2") == make_key()
+    assert make_key("train.batch_size=16")["network"] != make_key()["network"]
+    assert make_key("model=small_cnn")["network"] != make_key()["network"]
+
+
+def test_another_machine_or_network_is_rejected(file: Path) -> None:
+    with pytest.raises(ConfigError, match="another network, batch size or method"):
+        expand_tuned((LINE[0], "model=small_cnn", LINE[2], f"tuned={file}"))
+    tuned = read_tuned_settings(file)
+    other = {**tuned.key, "hardware": {**tuned.key["hardware"], "processor": "Abacus"}, "data": "other"}
+    path = file.with_name("other.yaml")
+    replace(tuned, key=other).write(path)
+    with pytest.raises(ConfigError, match=r"processor Abacus → .*; other data"):
+        expand_tuned((*LINE, f"tuned={path}"))
+
+
+@pytest.mark.parametrize("word", ["model.file=evil.py", "run_dir=/", "optim.lr=1"])
+def test_a_file_can_set_speed_and_nothing_else(word: str, file: Path, tmp_path: Path) -> None:
+    replace(read_tuned_settings(file), words=(word,)).write(tmp_path / "bad.yaml")
+    with pytest.raises(ConfigError, match="may set"):
+        read_tuned_settings(tmp_path / "bad.yaml")
+
+
+def test_the_plan_takes_the_file_and_other_commands_name_those_that_do(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *LINE, f"tuned={file}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"] == 1
+    assert main(["tune", "lr", *LINE, f"tuned={file}"]) == 2
+    assert "it is for train, plan, submit, why" in capsys.readouterr().err
+
+
+def open_small() -> Session:
+    return open_session(decode_config(compose(LINE, quiet=True)), World())
+
+
+def test_a_result_is_measured_once_unless_the_machine_was_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    counted = []
+
+    def measure(*arguments: object) -> SpeedResult:
+        counted.append(arguments)
+        probe = Probe(WORDS, "rounding", (1.5, 1.4, 1.6), verdict="faster")
+        return SpeedResult(list(WORDS), [probe], probe, 1.0, is_reliable=len(counted) > 1)
+
+    monkeypatch.setattr(speed_answer, "tune_speed", measure)
+    session, said = open_small(), []
+
+    def ask(use_cache: bool = True, allow: SpeedGrade = SpeedGrade.ROUNDING) -> TunedSettings:
+        return answer_speed(session, LINE, None, 1.0, allow, use_cache=use_cache, say=said.append)
+
+    ask()
+    assert ask().words == WORDS
+    assert len(counted) == 2
+    assert ask().evidence["final"]["ratio"] == [1.5, 1.4, 1.6]
+    assert len(counted) == 2
+    assert said[-1].startswith("measured before")
+    ask(use_cache=False)
+    ask(allow=SpeedGrade.BITWISE)
+    assert len(counted) == 4
+
+
+def test_the_speed_keys_are_keys() -> None:
+    config = compose((), quiet=True)
+    for key in tuned_settings.SPEED_KEYS:
+        section, _, name = key.partition(".")
+        assert section in config
+        assert not name or name in config[section]
