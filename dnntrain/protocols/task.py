@@ -29,7 +29,7 @@ class TaskFeature(Enum):
     """A property of a task that a method may list in `Method.needs`."""
 
     CLASS_LOGITS = "outputs that are logits over classes"
-    SOFTMAX_LOGITS = "logits over classes, of examples or of pixels"
+    SOFTMAX_LOGITS = "logits over classes, of examples, pixels or tokens"
     MIXABLE_TARGETS = "targets that can be mixed with the targets of another example"
     SMOOTHABLE_TARGETS = "targets that can be smoothed"
     PASTABLE_TARGETS = "targets that can be mixed, or pasted with a part of the image"

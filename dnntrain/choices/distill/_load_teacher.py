@@ -167,6 +167,11 @@ def _check_class_count(classes: int, context: BuildContext) -> None:
 
 
 def _check_class_names(teacher: TeacherModel, context: BuildContext) -> None:
+    if teacher.spec.inputs.vocabulary != context.spec.inputs.vocabulary:
+        raise ConfigError(
+            f"distill.teacher={teacher.source}: its tokens are not those of the data",
+            "train teacher and student on data with the same tokenizer",
+        )
     data_names, teacher_names = context.spec.targets.names, teacher.spec.targets.names
     teacher_size, data_size = teacher.spec.output.size, context.spec.output.size
     if teacher_size == data_size and (not teacher_names or not data_names or teacher_names == data_names):

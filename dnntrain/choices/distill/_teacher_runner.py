@@ -92,8 +92,9 @@ class TeacherRunner:
         self._buffer = torch.empty(0)
         self._ready = False
         self._shape = (options.teacher_batch_size, *context.spec.inputs.shape)
+        self._dtype = context.spec.inputs.make_zeros(0).dtype
         self.shapes = {
-            name: tuple(output.shape[1:]) for name, output in self._forward(torch.zeros(1, *self._shape[1:])).items()
+            name: tuple(output.shape[1:]) for name, output in self._forward(context.spec.inputs.make_zeros(1)).items()
         }
         tap_text = ", ".join(f"{tap.name}={tap.module} by {getattr(tap.reduce, '__name__', '')}" for tap in taps)
         self.described = (
@@ -150,7 +151,7 @@ class TeacherRunner:
                 model.to(memory_format=memory_format)
             if self._compile:
                 model.compile()
-        self._buffer = torch.empty(self._shape, device=self._device, memory_format=memory_format)
+        self._buffer = torch.empty(self._shape, dtype=self._dtype, device=self._device, memory_format=memory_format)
         self._ready = True
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ class Kd(TeacherOptions):
     label_loss_weight * cross-entropy + loss_weight * T² KL(teacher ‖ student), both softened by the
     temperature T. The paper's alpha is label_loss_weight=1-alpha and loss_weight=alpha. T² keeps
     the size of the gradient if T changes (section 2). For masks it is the mean over the pixels that
-    count.
+    count, for texts over the tokens.
     """
 
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
@@ -36,10 +36,13 @@ class Kd(TeacherOptions):
         check_weights(loss_weight=self.loss_weight)
         check_ensemble(self.ensemble, self.sources)
         teacher = build_teacher_hooks(self, context, logits=True)
+        axis = context.spec.output.axis + 1  # of the classes, or of the tokens
 
         def compute_loss(outputs: ModelOutputs, batch: Batch) -> Tensor:
-            target = combine_logits(batch.extras[LOGITS], self.ensemble, self.temperature)
-            return sum_pixels_that_count(kd_loss(outputs.outputs, target, self.temperature), batch.targets)
+            logits = batch.extras[LOGITS].movedim(axis + 1, 2)
+            target = combine_logits(logits, self.ensemble, self.temperature)
+            losses = kd_loss(outputs.outputs.movedim(axis, 1), target, self.temperature)
+            return losses.mean(1) if losses.ndim == 2 else sum_pixels_that_count(losses, batch.targets)
 
         return teacher.to_hooks(self.label_loss_weight, LossTerm("kd", compute_loss, self.loss_weight))
 

@@ -22,6 +22,7 @@ from dnntrain.protocols import (
     TargetKind,
     TargetSpec,
     Task,
+    TaskFeature,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class LanguageModel(Task):
 
     metric: Literal["bits_per_byte", "perplexity", "loss"] = "bits_per_byte"  # default metric; eval.metric follows it
 
+    features: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.SOFTMAX_LOGITS})
     agreement: ClassVar[str] = "same next token for 99 % of the positions"
     measures_targets: ClassVar[bool] = False
     target_kind: ClassVar[TargetKind | None] = TargetKind.TOKENS
