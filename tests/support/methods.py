@@ -104,6 +104,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     # 9 numbers and a category; standardized targets.
     "task=regression": ("task=regression", "data=diabetes"),
+    "task=multilabel": ("task=multilabel", *SCENES),
     "task.loss=focal": (
         "task.loss=focal",
         "task.class_weights=balanced",
