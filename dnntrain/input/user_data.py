@@ -72,7 +72,7 @@ def build_user_data(splits: Any, kind: InputKind, owner: str) -> DataSet:
     targets = _find_targets(splits[0], pairs[0][1], owner)
     labels = [_make_labels(values, targets, f"{owner}: {name}") for (_, values), name in zip(pairs, names, strict=True)]
     inputs = _make_inputs(splits[0], pairs[0][0], kind, owner)
-    digest = compute_digest(["custom", *targets.names, *(array for pair in pairs for array in pair)])
+    digest = compute_digest(["user data", *targets.names, *(array for pair in pairs for array in pair)])
     val_index = None
     train, train_labels = pairs[0][0], labels[0]
     if len(pairs) == 3:

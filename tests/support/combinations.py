@@ -163,7 +163,7 @@ def _known(word: str, words: list[str]) -> bool:
 
 
 def _names(group: str) -> list[str]:
-    names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    names = sorted({file.stem for file in (CONF / group).glob("*.yaml")} - {"custom"})  # code of a user's own
     return names if group != "quant" else [name for name in names if f"quant.{name}" not in LEFT_OUT]
 
 

@@ -134,7 +134,7 @@ SHORT_RATES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", load_registry().list_names("optim"))
+@pytest.mark.parametrize("name", sorted(set(load_registry().list_names("optim")) - {"custom"}))
 def test_every_choice_learns(name: str, tmp_path: Path) -> None:
     trained(tmp_path / "run", f"optim={name}", f"optim.lr={SHORT_RATES.get(name, 6e-3)}", "sched=constant")
     losses = [row["loss"] for row in rows(tmp_path / "run") if row["split"] == "train"]
