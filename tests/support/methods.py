@@ -105,6 +105,11 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     # 9 numbers and a category; standardized targets.
     "task=regression": ("task=regression", "data=diabetes"),
     "task=multilabel": ("task=multilabel", *SCENES),
+    "task=segmentation": (
+        *("task=segmentation", "task.loss=cross_entropy_dice", *SCENES, "norm=group"),
+        *("model=unet", "model.width=4", "model.depth=2"),
+        *("augment=[crop,flip,rotation,cutmix]", "augment.crop.padding=2", "augment.flip.probability=0.5"),
+    ),
     "task.loss=focal": (
         "task.loss=focal",
         "task.class_weights=balanced",
