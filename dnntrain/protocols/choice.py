@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dnntrain.protocols.context import BuildContext
     from dnntrain.protocols.data_spec import DataFeature
     from dnntrain.protocols.hooks import Hooks
+    from dnntrain.protocols.speed import SpeedFacts, SpeedKnob
     from dnntrain.protocols.task import TaskFeature
     from dnntrain.utils.hardware import Hardware
 
@@ -126,6 +127,10 @@ class Choice:
 
         Unmet `needs` are reported without it.
         """
+        return ()
+
+    def list_speed_knobs(self, facts: SpeedFacts) -> Iterable[SpeedKnob]:
+        """Return the settings that may make a run with this choice faster, for `dnntrain tune speed`."""
         return ()
 
     def list_code_options(self) -> tuple[str, ...]:

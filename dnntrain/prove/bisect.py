@@ -20,7 +20,7 @@ from dnntrain.prove.setting_changes import Change, list_changes, make_words
 from dnntrain.prove.verdict import Verdict, judge_differences
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.prepare import make_identity
-from dnntrain.utils.files import write_json
+from dnntrain.utils.files import make_folder, write_json
 from dnntrain.utils.units import pluralize
 
 RESULT_FILE = "bisect.json"
@@ -84,6 +84,8 @@ def bisect_runs(good: Path, bad: Path, options: ProveOptions, folder: Path | Non
     def judge(items: tuple[Change, ...]) -> Verdict:
         name = make_identity(change.text for change in items)
         comparison = make_comparison(base, items, folder / name, folder / "good")
+        for place in (comparison.folder, folder / "good"):
+            make_folder(place)
         differences: list[float] = []
         verdict = judge_differences(differences, rules)
         for pair in iterate_pairs(comparison, metric, rules.max_pairs, lambda number, side, status: None):

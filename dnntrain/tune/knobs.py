@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dnntrain.tune.grades import SpeedGrade, SpeedKnob
+from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedKnob
 from dnntrain.utils.hardware import count_cores
 
 if TYPE_CHECKING:
@@ -15,30 +15,27 @@ _SMALLEST_MICRO_BATCH = 16
 
 
 def list_knobs(session: Session, allow: SpeedGrade) -> list[SpeedKnob]:
-    """Return the settings to try for a run up to the grade `allow`, those with the greatest effect first.
+    """Return the settings to try for a run up to the grade `allow`, those that change the numbers least first.
 
     A setting that the run has already, and one without effect in it, is not listed.
     """
     knobs = [
-        *_list_data_knobs(session),
+        *_list_choice_knobs(session),
         SpeedKnob("train.cpu_threads", SpeedGrade.ROUNDING, _list_thread_counts(session)),
         *_list_layout_knobs(session),
         SpeedKnob("train.compile", SpeedGrade.ROUNDING, () if session.plan.compile else ("on",)),
         SpeedKnob("train.micro_batch_size", SpeedGrade.ROUNDING, _list_micro_batches(session)),
-        SpeedKnob("precision", SpeedGrade.STATISTICAL, ("bf16",) if session.plan.precision.name == "fp32" else ()),
     ]
     grades = list(SpeedGrade)
-    return [knob for knob in knobs if knob.values and grades.index(knob.grade) <= grades.index(allow)]
+    allowed = [knob for knob in knobs if knob.values and grades.index(knob.grade) <= grades.index(allow)]
+    return sorted(allowed, key=lambda knob: grades.index(knob.grade))
 
 
-def _list_data_knobs(session: Session) -> list[SpeedKnob]:
-    """Return the ways to read the data: they never change a bit."""
-    if session.plan.data.resident:
-        return []
-    cores, present = count_cores(), session.config.data.num_workers
-    counts = dict.fromkeys((1, 2, cores, 2 * cores))
-    workers = tuple(str(count) for count in counts if count != (cores if present is None else present))
-    return [SpeedKnob("data.num_workers", SpeedGrade.BITWISE, workers)]
+def _list_choice_knobs(session: Session) -> list[SpeedKnob]:
+    """Return those that the choices of the run declare."""
+    plan = session.plan
+    facts = SpeedFacts(count_cores(), plan.data.resident, plan.precision.torch_dtype is None)
+    return [knob for choice in session.config.name_choices().values() for knob in choice.list_speed_knobs(facts)]
 
 
 def _list_thread_counts(session: Session) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.errors import DnntrainError
-from dnntrain.tune.grades import SpeedGrade
+from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.tune.lines import Line
 from dnntrain.utils.files import read_json, write_json
 from dnntrain.utils.units import format_seconds

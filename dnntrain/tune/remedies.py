@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dnntrain.config.groups import LISTS
+from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training import step_phases as phase
-from dnntrain.tune.grades import SpeedGrade
 from dnntrain.tune.knobs import list_knobs
 from dnntrain.tune.step_time import GAPS, StepTime
 from dnntrain.utils.hardware import count_cores

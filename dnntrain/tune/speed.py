@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import ConfigError
-from dnntrain.tune.grades import SpeedGrade
+from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.tune.knobs import list_knobs
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe

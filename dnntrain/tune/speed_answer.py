@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.tuned_settings import TunedSettings, make_speed_key
-from dnntrain.tune.grades import SpeedGrade
 from dnntrain.tune.speed import format_json, tune_speed
 from dnntrain.tune.speed_cache import cache_settings, find_cached_settings
 

@@ -291,8 +291,16 @@ class Bench:
 
     def run_float8(self) -> None:
         """float8 training of a transformer beside bf16."""
-        size = ["model.embed_dim=32", "model.depth=2"] if self.tiny else ["model.embed_dim=1024", "model.depth=12"]
-        line = ["model=vit_tiny", "data=digits", *size, self.precision, "train.batch_size=32", "train.compile=off"]
+        size = ["model.embed_dim=64", "model.depth=2"] if self.tiny else ["model.embed_dim=1024", "model.depth=12"]
+        line = [
+            "model=vit_tiny",
+            "model.num_heads=4",
+            "data=digits",
+            *size,
+            self.precision,
+            "train.batch_size=32",
+            "train.compile=off",
+        ]
         self.compare(
             "float8", "quant=float8_training beside bf16", open_line(*line), open_line(*line, "quant=float8_training")
         )

@@ -25,8 +25,8 @@ from typing import Any
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
-from dnntrain.tune.grades import SpeedGrade
 from dnntrain.tune.knobs import list_knobs
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import ProbeRequest, describe_probe, run_probe

@@ -120,6 +120,7 @@ def test_pairs_are_trained_from_the_saved_configuration(tmp_path: Path, monkeypa
     trials: dict[Path, dict[str, Any]] = {}
 
     def prepare(number: int, combination: object, config: dict[str, Any], path: Path) -> tuple[SimpleNamespace]:
+        assert path.parent.is_dir()
         trials[path] = config
         return (SimpleNamespace(folder=path, config=config),)
 

@@ -10,9 +10,9 @@ import pytest
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
 from dnntrain.tune import knobs
-from dnntrain.tune.grades import SpeedGrade
 from dnntrain.tune.knobs import list_knobs
 from dnntrain.tune.probe import Probe, describe_probe, judge
 from dnntrain.tune.speed import SpeedResult, format_line

@@ -13,11 +13,11 @@ from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
+from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run import tuned_settings
 from dnntrain.run.session import Session, open_session
 from dnntrain.run.tuned_settings import TunedSettings, expand_tuned, make_speed_key, read_tuned_settings
 from dnntrain.tune import speed_answer
-from dnntrain.tune.grades import SpeedGrade
 from dnntrain.tune.probe import Probe
 from dnntrain.tune.speed import SpeedResult
 from dnntrain.tune.speed_answer import answer_speed

@@ -17,11 +17,11 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.input.reader import Reader, Reply, Request
 from dnntrain.protocols import BuildContext, Hooks, StepInfo
+from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.report.load_run import read_run
 from dnntrain.report.step_time import render_step_time
 from dnntrain.run.session import Session, open_session
 from dnntrain.tune import phase_clock
-from dnntrain.tune.grades import SpeedGrade
 from dnntrain.tune.lines import Line
 from dnntrain.tune.phase_clock import PhaseClock
 from dnntrain.tune.probe import Probe, ProbeRequest, run_probe

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dnntrain.protocols import PrecisionChoice, PrecisionPolicy
+from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedKnob
 from dnntrain.utils.hardware import Hardware
 
 
@@ -32,3 +34,6 @@ class AutoPrecision(PrecisionChoice):
                 return PrecisionPolicy("bfloat16", False, f"auto: this CPU computes bf16 ({bf16_features[0]})")
             return PrecisionPolicy(None, False, "auto: this CPU has neither AMX nor AVX512-bf16")
         return PrecisionPolicy(None, False, f"auto: fp32 on {hardware.device}")
+
+    def list_speed_knobs(self, facts: SpeedFacts) -> Iterable[SpeedKnob]:
+        return (SpeedKnob("precision", SpeedGrade.STATISTICAL, ("bf16",)),) if facts.is_float32 else ()

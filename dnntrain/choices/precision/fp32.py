@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dnntrain.protocols import PrecisionChoice, PrecisionPolicy
+from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedKnob
 from dnntrain.utils.hardware import Hardware
 
 
@@ -14,3 +16,6 @@ class Fp32(PrecisionChoice):
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:
         return PrecisionPolicy(None, uses_loss_scale=False, reason="asked for")
+
+    def list_speed_knobs(self, facts: SpeedFacts) -> Iterable[SpeedKnob]:
+        return (SpeedKnob("precision", SpeedGrade.STATISTICAL, ("bf16",)),) if facts.is_float32 else ()

@@ -42,8 +42,8 @@ def _tune_speed(arguments: Arguments) -> int:
     """Print the settings that make the run faster; with --json all evidence."""
     options = arguments.options
     config = decode_new_run(compose(arguments.overrides, arguments.config_dir), World())
+    from dnntrain.protocols.speed import SpeedGrade
     from dnntrain.run.session import open_session
-    from dnntrain.tune.grades import SpeedGrade
     from dnntrain.tune.speed_answer import answer_speed
 
     def say(text: str) -> None:

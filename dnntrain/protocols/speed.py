@@ -26,3 +26,17 @@ class SpeedKnob:
     key: str
     grade: SpeedGrade
     values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SpeedFacts:
+    """The facts about a run that a choice needs to list its settings.
+
+    cores        cores of this process
+    is_resident  whether the data is in memory
+    is_float32   whether all numbers are float32
+    """
+
+    cores: int
+    is_resident: bool
+    is_float32: bool
