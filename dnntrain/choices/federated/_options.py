@@ -52,9 +52,7 @@ class FederatedOptions(FederatedChoice):
     delta: Annotated[float, Range(above=0, below=1)] = 1e-5  # dp: probability with which the guarantee may fail
 
     is_federated: ClassVar[bool] = True
-    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset(
-        {LayoutRequirement.WHOLE_MODEL, LayoutRequirement.WHOLE_LAYER}
-    )
+    needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
     def make_hooks(
         self,
