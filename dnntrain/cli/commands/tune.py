@@ -52,8 +52,9 @@ def _tune_speed(arguments: Arguments) -> int:
 
     session = open_session(config, World())
     allow, budget_s = SpeedGrade(options["allow"]), options["budget"]
-    line = (arguments.overrides, arguments.config_dir)
-    tuned = answer_speed(session, *line, budget_s, allow, use_cache=options["cache"], say=say)
+    tuned = answer_speed(
+        session, arguments.overrides, arguments.config_dir, budget_s, allow, use_cache=options["cache"], say=say
+    )
     if options["path"] is not None:
         tuned.write(options["path"])
         say(f"with the evidence in {options['path']}; use it with tuned={options['path']}")
