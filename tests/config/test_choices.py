@@ -131,6 +131,11 @@ FAMILIES = {
     "tests/choices/augment/test_mixup.py": ("mixing by the same pairs", {"augment=cutmix"}),
     "tests/choices/distill/test_teacher.py": ("the run without a teacher", {"distill=none"}),
     "tests/config/test_registry.py": ("it does nothing", {"prune=none"}),
+    # Files of one name would be one module to pytest.
+    **{
+        f"tests/choices/{group}/test_custom_{group}.py": ("code of a user's own", {f"{group}=custom"})
+        for group in ("augment", "data", "optim", "sched", "task")
+    },
 }
 
 

@@ -86,8 +86,9 @@ def test_settings_of_python_are_words_of_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [
-        ({"model": torch.nn.Linear(2, 2)}, "give the class, not an instance"),
-        ({"data": (np.zeros(3), np.zeros(3))}, "write the examples to files"),
+        ({"model": object()}, "give a torch.nn.Module, or its class"),
+        ({"data": object()}, "each a pair of arrays"),
+        ({"optim": {"lr": object()}}, "write it as on the command line: optim.lr=…"),
         ({"model": type("Net", (torch.nn.Linear,), {"__module__": "__main__"})}, "from net import Net"),
     ],
 )

@@ -51,10 +51,8 @@ def _tune_speed(arguments: Arguments) -> int:
             print(text, file=sys.stderr)
 
     session = open_session(config, World())
-    allow, budget_s = SpeedGrade(options["allow"]), options["budget"]
-    tuned = answer_speed(
-        session, arguments.overrides, arguments.config_dir, budget_s, allow, use_cache=options["cache"], say=say
-    )
+    line = (arguments.overrides, arguments.config_dir, options["budget"], SpeedGrade(options["allow"]))
+    tuned = answer_speed(session, *line, use_cache=options["cache"], say=say)
     if options["path"] is not None:
         tuned.write(options["path"])
         say(f"with the evidence in {options['path']}; use it with tuned={options['path']}")

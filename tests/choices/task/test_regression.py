@@ -115,7 +115,7 @@ def test_options_without_effect_are_rejected() -> None:
         (["reg=[label_smoothing]"], "reg.label_smoothing needs targets that can be smoothed"),
         (["+augment=[cutmix]"], "augment.cutmix needs images as inputs, which data=diabetes does not have"),
         (["augment=[crop]"], "augment.crop needs images as inputs"),
-        (["distill=kd", "distill.teacher=runs/x"], "distill=kd needs outputs that are logits over classes"),
+        (["distill=kd", "distill.teacher=runs/x"], "distill=kd needs logits over classes"),
     ],
 )
 def test_methods_that_need_classes_or_images_are_rejected(words: list[str], reason: str) -> None:
