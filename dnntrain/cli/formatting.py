@@ -25,7 +25,7 @@ def wrap_text(head: str, text: str, indent: int | None = None) -> list[str]:
     """
     if indent is None:
         indent = len(head) if text else 4
-    if len(head) + len(text.partition(" ")[0]) > terminal_width():
+    if indent < len(head) and len(head) + len(text.partition(" ")[0]) > terminal_width():
         return [*textwrap.wrap(head, terminal_width()), *wrap_text(" " * indent, text, indent)]
     return textwrap.wrap(
         text,
