@@ -34,7 +34,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 #: Parameter sets of a sampled test that the fast set runs, and of any test that `scripts/test --all` runs.
 _FAST_SAMPLES = 3
-_ALL_SAMPLES = 12
+_ALL_SAMPLES = 3
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -7,7 +7,7 @@ from composition import LAYOUTS, Composition, read_table
 from methods import Tried, methods
 from rank_pool import Pool
 
-#: Methods that stand for all: schedules, state, decisions, batches, clipping at once.
+#: Methods that stand for all: schedules, state, decisions, batches, clipping at once. Each row takes minutes.
 QUICK = {"reg=[label_smoothing,grad_clip] +augment=[mixup] average=[ema] sched=plateau"}
 
 
@@ -21,15 +21,11 @@ def stated() -> dict[tuple[str, str], str]:
     return read_table()
 
 
-#: Of the other methods every so many is tried by scripts/test --all, all of them by `pytest -m long`.
-SAMPLED = 6
-
-
 def rows() -> list[object]:
     found = []
-    for number, method in enumerate(methods()):
+    for method in methods():
         marks = [pytest.mark.slow]
-        if method.name not in QUICK and number % SAMPLED:
+        if method.name not in QUICK:
             marks.append(pytest.mark.long)
         found.append(pytest.param(method, id=method.name, marks=marks))
     return found
