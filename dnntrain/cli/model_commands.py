@@ -227,7 +227,7 @@ MODEL_COMMANDS: dict[str, Command] = {
         "check the certificate of a pipeline's final model again",
         "FILE",
         (
-            "dnntrain verify runs/small/quantize-1a2b/exports/onnx_int8/certificate.json",
+            "dnntrain verify runs/s/quantize-1a2b/exports/onnx_int8/certificate.json",
             "dnntrain verify copy/ data.root=/data --json",
         ),
         "FILE is a certificate or its folder. Compares files, data, metric and latency, and says what differs. "
