@@ -156,7 +156,13 @@ def test_the_examples_of_a_page_run(page: Path, here: Path, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUNNING, ids=name_of)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "page",
+    # At full length, so the other pages take from one minute to twenty.
+    [pytest.param(page, marks=() if page.name == "README.md" else pytest.mark.long) for page in RUNNING],
+    ids=name_of,
+)
 def test_the_examples_of_a_page_run_in_a_shell_as_they_stand(page: Path, here: Path, tmp_path: Path) -> None:
     command = tmp_path / "dnntrain"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dnntrain "$@"\n')
