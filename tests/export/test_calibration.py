@@ -134,7 +134,7 @@ def make_network() -> nn.Module:
 def make_request(network: nn.Module, **options: Any) -> ExportRequest:
     generator = torch.Generator().manual_seed(1)
     batches = [torch.randn(64, 1, 8, 8, generator=generator) for _ in range(4)]
-    spec = SimpleNamespace(output=SimpleNamespace(name="logits"))
+    spec = SimpleNamespace(inputs=SimpleNamespace(name="images"), output=SimpleNamespace(name="logits"))
     manifest: Any = SimpleNamespace(to_text=lambda: "{}", spec=spec)
     return ExportRequest(network, manifest, batches[0][:2], batches, Int8Static(**options))
 

@@ -27,7 +27,9 @@ def test_the_source_names_the_models_that_the_packages_list() -> None:
     import torchvision
 
     assert list_model_names("timm") == sorted(timm.list_models(include_tags=False))
-    assert list_model_names("torchvision") == sorted(torchvision.models.list_models(module=torchvision.models))
+    models = torchvision.models
+    names = [*models.list_models(module=models), *models.list_models(module=models.segmentation)]
+    assert list_model_names("torchvision") == sorted(names)
 
 
 @pytest.mark.slow

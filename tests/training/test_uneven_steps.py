@@ -14,9 +14,9 @@ from torch import nn
 
 
 class Net(nn.Sequential):
-    def __init__(self, num_classes, channels):
+    def __init__(self, num_classes, in_channels):
         super().__init__(
-            nn.Conv2d(channels, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(in_channels, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
             nn.Conv2d(16, 32, 3, stride=2, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes),
         )
