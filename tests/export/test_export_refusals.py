@@ -20,7 +20,7 @@ from dnntrain.cli.main import main
         (["--format=onnx", "quant.calibration_batches=4"], 2, "no effect with --format onnx"),
         (["--format=onnx_int8", "quant=int8_weight_only"], 2, "use --format pt2_int8"),
         (["--format=onnx_int8", "quant=none"], 2, "use quant=int8_static"),
-        (["--format=onnx_int8", "quant.calibration_batch_size=2000"], 3, "calibration needs 2000 training images"),
+        (["--format=onnx_int8", "quant.calibration_batch_size=2000"], 3, "calibration needs 2000 training examples"),
         (["--format=onnx_int8", "quant=float8"], 2, "use --format pt2_cuda"),
         (["--format=auto", "quant=float8"], 2, "use --format pt2_cuda"),
         (["--format=pt2_cuda", "quant=int8_dynamic"], 2, "use --format onnx_int8"),

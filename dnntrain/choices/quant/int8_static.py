@@ -68,7 +68,7 @@ class Int8Static(PostTraining):
             return ()
         batches_text = f"{num_batches} batch{'es' if num_batches != 1 else ''}"
         return (
-            f"quant.calibration_batches={self.calibration_batches}: {num_training} training images make {batches_text} "
+            f"quant.calibration_batches={self.calibration_batches}: {num_training} training examples make {batches_text} "
             f"of {self.calibration_batch_size}",
         )
 

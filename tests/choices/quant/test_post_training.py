@@ -132,7 +132,7 @@ def test_the_plan_says_what_is_measured_and_how_much_is_read(capsys: pytest.Capt
     ]
     assert main(["plan", "--json", "train.max_examples=100", "train.batch_size=32", *words]) == 0
     notes = json.loads(capsys.readouterr().out)["notes"]
-    assert "quant.calibration_batches=99999: 100 training images make 3 batches of 30" in notes
+    assert "quant.calibration_batches=99999: 100 training examples make 3 batches of 30" in notes
     assert any("at batch sizes 2, 16" in note for note in notes)
 
 
@@ -144,7 +144,7 @@ def test_a_run_says_aloud_that_fewer_images_are_read_than_asked_for(
     trained(
         tmp_path / "run", *words, "quant=int8_static", "quant.calibration_batches=99999", "quant.backend=onnxruntime"
     )
-    assert "note: quant.calibration_batches=99999: 100 training images make 1 batch of 64" in capsys.readouterr().err
+    assert "note: quant.calibration_batches=99999: 100 training examples make 1 batch of 64" in capsys.readouterr().err
 
 
 @pytest.mark.slow
