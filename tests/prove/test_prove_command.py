@@ -84,6 +84,7 @@ def test_a_clear_gain_is_proven_and_its_lines_reproduce_it(dnntrain, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_killed_search_goes_on_to_the_same_verdict(tmp_path):
     words = ("--a", "", "--b", "average=[ema]", "--max-pairs", "3")
     whole = subprocess.run(
