@@ -59,6 +59,7 @@ def test_a_run_goes_on_bit_for_bit_before_and_after_it_has_started(
     assert all(torch.equal(again[rank]["0"], once[rank]["0"]) for rank in ("0", "1"))
 
 
+@pytest.mark.slow
 def test_each_rank_has_an_error_of_its_own(whole: Path) -> None:
     assert saved_numbers(whole, 7) == {"0": {}, "1": {}}
     first, second = (saved_numbers(whole, 14)[rank]["0"] for rank in ("0", "1"))

@@ -63,6 +63,7 @@ def test_eval_and_predict_need_the_export_alone(name: str, alone: Folder, tmp_pa
     assert np.allclose(probabilities, found, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_was_compared(exports: Folder) -> None:
     details = json.loads((exports("onnx") / "manifest.json").read_text())["details"]["parity"]
     assert details["part"] == "val"

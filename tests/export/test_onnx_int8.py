@@ -93,6 +93,7 @@ def test_more_loss_of_accuracy_than_allowed_fails_with_exit_code_5(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_export_that_its_quantisation_asks_for(tmp_path: Path) -> None:
     trained(tmp_path / "run", "quant=int8_static", "quant.backend=onnxruntime", "quant.max_metric_drop=0.2")
     written = result(tmp_path / "run")["export"]

@@ -30,6 +30,7 @@ def test_a_truncated_file_is_refused_with_exit_code_5(name: str, file: str, alon
     assert "damaged or was altered" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "file"), FILES.items())
 def test_one_altered_byte_is_noticed(name: str, file: str, alone: Folder) -> None:
     folder = alone(name)

@@ -35,6 +35,7 @@ def finish_stages(pipeline: Pipeline) -> None:
         write_record(run, pipeline.code)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_renews_its_stage_and_those_after_it(tmp_path):
     before, after = (get_keys(prepare_chain(tmp_path, *words)) for words in ((), ("student.optim.lr=0.01",)))
     assert before["teacher"] == after["teacher"]
@@ -75,6 +76,7 @@ def test_a_finished_stage_is_known_by_its_key(tmp_path):
     assert not find_stale(pipeline.runs)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_changed_after_its_stage_is_refused(tmp_path):
     pipeline = prepare_chain(tmp_path)
     finish_stages(pipeline)
@@ -86,6 +88,7 @@ def test_a_model_that_was_changed_after_its_stage_is_refused(tmp_path):
     assert f"delete {teacher.folder}" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_stage_whose_source_was_made_again_is_stale(tmp_path):
     pipeline = prepare_chain(tmp_path)
     finish_stages(pipeline)
@@ -98,6 +101,7 @@ def test_a_stage_whose_source_was_made_again_is_stale(tmp_path):
     assert f"delete {student.folder}" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_altered_record_is_refused(tmp_path):
     pipeline = prepare_chain(tmp_path)
     finish_stages(pipeline)

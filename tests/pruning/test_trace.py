@@ -140,6 +140,7 @@ def test_a_reshape_is_factored_into_runs_of_axes(
     assert factor_reshape(old, new) == runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_a_random_network_is_never_cut_wrongly(seed: int) -> None:
     check_random_network(seed)

@@ -158,6 +158,7 @@ def same_line(folder: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report.html", "curves.png", "results.csv", "evaluation.json", "model.safetensors"])
 def test_a_missing_file_of_a_finished_run_is_made_by_the_same_line(
     name: str, reported_run: Path, tmp_path: Path

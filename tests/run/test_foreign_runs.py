@@ -173,6 +173,7 @@ def test_nothing_is_downloaded_for_a_saved_configuration(
 TEXT_FILES = ("config.yaml", "config.json", "plan.json")
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", TEXT_FILES)
 @pytest.mark.parametrize("words", [[], ["eval.batch_size=32"]])

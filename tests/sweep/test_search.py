@@ -111,6 +111,7 @@ def test_cmaes_needs_an_interval_and_one_metric(tmp_path: Path) -> None:
             make_sampler("cmaes", space, 0, maximize, tmp_path / JOURNAL_FILE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random", "tpe", "cmaes", "nsga2"])
 def test_a_search_continued_from_its_log_proposes_what_the_undisturbed_one_does(name: Any, tmp_path: Path) -> None:
     space = read_space(RATE, "model.depth=int(interval(2,8))", "sched=cosine,step")

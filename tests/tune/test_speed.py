@@ -62,6 +62,7 @@ def list_words(allow: SpeedGrade, *words: str) -> dict[str, tuple[str, ...]]:
     return {knob.key: knob.values for knob in list_knobs(session, allow)}
 
 
+@pytest.mark.slow
 def test_only_settings_with_an_effect_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knobs, "count_cores", lambda: 4)
     resident = list_words(SpeedGrade.ROUNDING, "model=mlp", "train.cpu_threads=2", "precision=fp32")

@@ -54,6 +54,7 @@ def test_a_setting_of_the_line_takes_precedence(file: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_length_and_seed_do_not_matter_but_network_and_batch_size_do() -> None:
     assert make_key("seed=3", "train.duration=1ep", "eval.batch_size=8", "train.cpu_threads=2") == make_key()
     assert make_key("train.batch_size=16")["network"] != make_key()["network"]

@@ -87,6 +87,7 @@ INTERLEAVED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",

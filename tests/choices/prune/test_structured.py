@@ -92,6 +92,7 @@ def test_a_pruned_run_is_trained_on_exported_and_pruned_again(tmp_path: Path) ->
     assert sum(parameter.numel() for parameter in load_model(tmp_path / "export").model.parameters()) < first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -39,6 +39,7 @@ def rounding_network(images: torch.Tensor) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.slow
 def test_it_computes_what_the_rounding_model_does() -> None:
     images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     model = rounding_network(images)

@@ -26,6 +26,7 @@ LINE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
