@@ -1,6 +1,6 @@
 """A sweep in a job queue: one Slurm job for each trial, and its status from any machine that sees the folder.
 
-Nothing waits for the jobs. The same command again submits what is neither done nor in the queue.
+Nothing waits for the jobs. The same command again submits the trials that are neither done nor in the queue.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class QueuedSweep:
 
 
 def make_queued_trial(number: int, combination: Combination, config: Mapping[str, Any], path: Path) -> Trial:
-    """Return a trial without a plan: the machine that submits a job has not the job's hardware.
+    """Return a trial without a plan: the machine that submits a job lacks the hardware of the job.
 
     Raises ConfigError with the mistakes that are found without it.
     """
@@ -115,7 +115,7 @@ def read_statuses(sweep: QueuedSweep) -> list[TrialStatus]:
 
 
 def _read_queue(jobs: Sequence[str]) -> Mapping[str, str]:
-    """Return the state of each job that the queue still has; none where there is no queue."""
+    """Return the state of each job that the queue still has; none without a queue."""
     if not jobs:
         return {}
     command = ["squeue", "--noheader", "--me", "--format=%i %T"]
@@ -125,7 +125,7 @@ def _read_queue(jobs: Sequence[str]) -> Mapping[str, str]:
         return {}
     except subprocess.TimeoutExpired:
         raise ConfigError(
-            f"squeue has not answered within {_QUEUE_WAIT_S:.0f} s", "try again when Slurm's controller answers"
+            f"squeue did not answer within {_QUEUE_WAIT_S:.0f} s", "try again when Slurm's controller answers"
         ) from None
     if process.returncode:
         raise ConfigError(f"squeue failed: {process.stderr.strip()}", "try again when Slurm's controller answers")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from short_runs import environment
 
+from dnntrain import train
 from dnntrain.cli.main import main
 from dnntrain.run.deployed_client import DeployedClient
-from tests.support.short_runs import trained
 
 LINE = (
     *("model=mlp", "model.hidden=[16]", "train.max_examples=320", "augment=[]", "optim=sgd", "optim.lr=0.1"),
@@ -28,7 +28,7 @@ LINE = (
 @pytest.mark.slow
 def test_two_deployed_clients_reach_the_simulation(tmp_path: Path) -> None:
     assert main(["federated", "export-app", str(tmp_path / "app"), *LINE]) == 0
-    simulated = trained(tmp_path / "run", *LINE, "train.duration=60ep", "optim.lr=0.1")
+    simulated = train(*LINE, f"run_dir={tmp_path / 'run'}", display="quiet")
     clients = [DeployedClient(tmp_path / "app" / "federation", (), number) for number in range(2)]
     weights = clients[0].get_weights()
     for number in range(clients[0].rounds):
@@ -53,7 +53,7 @@ def test_an_app_is_exported_only_if_its_server_can_do_it(tmp_path: Path, capsys:
 def test_flower_trains_the_app_with_two_client_processes(tmp_path: Path) -> None:
     pytest.importorskip("flwr")
     assert main(["federated", "export-app", str(tmp_path / "app"), *LINE]) == 0
-    simulated = trained(tmp_path / "run", *LINE, "train.duration=60ep", "optim.lr=0.1")
+    simulated = train(*LINE, f"run_dir={tmp_path / 'run'}", display="quiet")
     folder, bin_folder = tmp_path / "app", Path(sys.executable).parent
     variables = {**environment(), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": str(tmp_path / "app" / "flower")}
     variables["PATH"] = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"

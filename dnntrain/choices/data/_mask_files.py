@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: Classes of masks; 255 is left for pixels that do not count.
 MAX_CLASSES = 255
 
-#: A color is the value 2^24 + red · 2^16 + green · 2^8 + blue, so that it is no value of a gray mask.
+#: A color is the value 2^24 + red · 2^16 + green · 2^8 + blue, so that it differs from the values of gray masks.
 _COLOR = 2**24
 
 
