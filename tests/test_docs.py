@@ -139,9 +139,8 @@ def plug_in(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def mark_slow(pages: Sequence[Path]) -> list[Any]:
-    """The fast set runs the pages that a new user pastes first."""
-    first = {"README.md", "quickstart.md"}
-    return [pytest.param(page, marks=() if page.name in first else pytest.mark.slow) for page in pages]
+    """The fast set runs the page that a new user pastes first."""
+    return [pytest.param(page, marks=() if page.name == "README.md" else pytest.mark.slow) for page in pages]
 
 
 @pytest.mark.parametrize("page", mark_slow(RUNNING), ids=name_of)

@@ -72,6 +72,7 @@ def test_the_manifest_says_what_was_compared(exports: Folder) -> None:
     assert details["largest_error"] < 1e-4
 
 
+@pytest.mark.slow
 def test_an_onnx_file_alone_carries_classes_and_normalisation(exports: Folder, tmp_path: Path) -> None:
     file = tmp_path / "somewhere.onnx"
     file.write_bytes((exports("onnx") / "model.onnx").read_bytes())

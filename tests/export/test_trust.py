@@ -41,6 +41,7 @@ def test_one_altered_byte_is_noticed(name: str, file: str, alone: Folder) -> Non
     assert main(["predict", str(folder), str(folder)]) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": 99}', "not json"])
 def test_a_damaged_manifest_is_refused(text: str, alone: Folder) -> None:
     folder = alone("onnx")

@@ -91,7 +91,7 @@ def test_a_stop_in_mid_epoch_by_sigterm_and_sigkill_changes_no_bit(
     [
         (signal.SIGINT, 130, "interrupted"),
         pytest.param(signal.SIGHUP, 75, "preempted", marks=pytest.mark.slow),
-        (signal.SIGUSR1, 75, "preempted"),
+        pytest.param(signal.SIGUSR1, 75, "preempted", marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR2, 75, "preempted", marks=pytest.mark.slow),
     ],
 )
