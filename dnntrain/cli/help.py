@@ -104,12 +104,8 @@ def _format_options(options: Sequence[Option]) -> list[str]:
 
 def format_version() -> str:
     """Return `dnntrain 0.1.0 · torch 2.14.1 · python 3.11.2`."""
-    from importlib.metadata import PackageNotFoundError, version  # here: it takes longer than the rest of --help
-
     from dnntrain import __version__
+    from dnntrain.utils.versions import read_version
 
-    try:
-        torch = version("torch")
-    except PackageNotFoundError:
-        torch = "missing"
+    torch = read_version("torch") or "missing"
     return f"dnntrain {__version__} · torch {torch} · python {platform.python_version()}"

@@ -12,6 +12,24 @@ from dnntrain.sweep.option_values import RuleName, SamplerName
 
 _VocabularySize: Any = Annotated[int, Range(at_least=257, at_most=2**18)]
 
+#: Options of the commands that compare pairs of runs.
+_VERDICT_OPTIONS = (
+    Option(
+        "metric",
+        "a metric of the task, latency_ms, examples_per_s or size_bytes; otherwise eval.metric",
+        str,
+        placeholder="NAME",
+    ),
+    Option("margin", "differences within it count as none; 0.002 for shares", Positive, None, "D"),
+    Option(
+        "alpha",
+        "largest probability of a wrong verdict",
+        Annotated[float, Range(above=0, below=0.5)],
+        0.05,
+        "P",
+    ),
+)
+
 TRAINING_COMMANDS: dict[str, Command] = {
     "train": Command(
         "train a network (also without the word)",
@@ -160,20 +178,7 @@ TRAINING_COMMANDS: dict[str, Command] = {
         options=(
             Option("good", "the better run", Path, placeholder="RUN"),
             Option("bad", "the worse run", Path, placeholder="RUN"),
-            Option(
-                "metric",
-                "a metric of the task, latency_ms, examples_per_s or size_bytes; otherwise eval.metric",
-                str,
-                placeholder="NAME",
-            ),
-            Option("margin", "differences within it count as none; 0.002 for shares", Positive, None, "D"),
-            Option(
-                "alpha",
-                "largest probability of a wrong verdict",
-                Annotated[float, Range(above=0, below=0.5)],
-                0.05,
-                "P",
-            ),
+            *_VERDICT_OPTIONS,
             Option("max-pairs", "pairs after which a comparison ends", PositiveInt, 12, "N"),
             TRUST,
             JSON,
@@ -196,20 +201,7 @@ TRAINING_COMMANDS: dict[str, Command] = {
             Option("b", "settings of B, in quotes", str, placeholder="SETTINGS"),
             Option("runs-a", "finished runs of A, paired by their seeds", tuple[Path, ...], placeholder="DIR…"),
             Option("runs-b", "finished runs of B", tuple[Path, ...], placeholder="DIR…"),
-            Option(
-                "metric",
-                "a metric of the task, latency_ms, examples_per_s or size_bytes; otherwise eval.metric",
-                str,
-                placeholder="NAME",
-            ),
-            Option("margin", "differences within it count as none; 0.002 for shares", Positive, None, "D"),
-            Option(
-                "alpha",
-                "largest probability of a wrong verdict",
-                Annotated[float, Range(above=0, below=0.5)],
-                0.05,
-                "P",
-            ),
+            *_VERDICT_OPTIONS,
             Option("max-pairs", "pairs after which the search ends", PositiveInt, 30, "N"),
             Option("assume", "the e-process that decides", Literal["symmetric", "normal"], "symmetric"),
             Option("exit-code", "exit with 0 better, 10 worse, 11 equivalent, 12 undecided", default=False),

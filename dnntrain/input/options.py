@@ -8,6 +8,9 @@ from typing import Self
 from dnntrain.config.fields import Fraction, Literal, NonNegativeInt, PositiveInt
 from dnntrain.protocols import DataChoice
 
+#: With `pipeline=auto`, splits up to this many bytes at input size are decoded once and held in memory.
+RESIDENT_BYTES = 256 * 2**20
+
 
 @dataclass(frozen=True)
 class ImageData(DataChoice):
@@ -29,6 +32,10 @@ class ImageData(DataChoice):
     sampler: Literal["shuffled", "balanced"] = (
         "shuffled"  # order of an epoch: shuffled, or balanced (equally many examples of each class)
     )
+
+    def keeps_decoded(self, size_bytes: int) -> bool:
+        """Return whether `size_bytes` of inputs are decoded once and kept in memory."""
+        return self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= RESIDENT_BYTES)
 
 
 @dataclass(frozen=True)

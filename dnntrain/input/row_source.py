@@ -21,21 +21,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class RowSource:
-    """The rows of `table` in memory, float32 [n, columns], and their targets.
+class RowArray:
+    """Rows of numbers in memory, float32 [n, columns], and their labels."""
 
-    labels  int64 [n] class indices; float32 [n, labels] of 0 and 1; or float64 [n, targets] standardized
-    keys    texts that decide which split holds a row
-    """
-
-    def __init__(self, table: Table, columns: Sequence[Column], labels: NDArray[Any], keys: Sequence[str]) -> None:
-        import torch
-
-        self.table = table
-        self.rows = torch.from_numpy(encode_rows(table, columns))
+    def __init__(self, rows: Tensor, labels: NDArray[Any], name: str, keys: Sequence[str] | None = None) -> None:
+        self.rows = rows
         self.labels = labels
-        self.keys: Sequence[str] | None = keys
+        self.keys = keys
         self.failures: dict[int, str] = {}
+        self.name = name
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,7 +41,24 @@ class RowSource:
         return self.rows
 
     def describe(self, index: int) -> str:
-        return f"{self.table.path.name} row {self.table.numbers[index]}"
+        return f"{self.name} {index}"
+
+
+class RowSource(RowArray):
+    """The rows of `table` in memory, float32 [n, columns], and their targets.
+
+    labels  int64 [n] class indices; float32 [n, labels] of 0 and 1; or float64 [n, targets] standardized
+    keys    texts that decide which split holds a row
+    """
+
+    def __init__(self, table: Table, columns: Sequence[Column], labels: NDArray[Any], keys: Sequence[str]) -> None:
+        import torch
+
+        super().__init__(torch.from_numpy(encode_rows(table, columns)), labels, table.path.name, keys)
+        self.table = table
+
+    def describe(self, index: int) -> str:
+        return f"{self.name} row {self.table.numbers[index]}"
 
     def with_columns(self, columns: Sequence[Column]) -> RowSource:
         """Return the same rows as a model with other columns reads them."""

@@ -10,45 +10,22 @@ of torchvision. Every example is read once and kept in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
+from dnntrain.input.row_source import RowArray
 from dnntrain.input.source import ArraySource, DataSet, Source, compute_digest
 from dnntrain.input.table_columns import measure_moments
 from dnntrain.protocols import Column, ColumnKind, InputKind, InputSpec, TargetKind, TargetSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 #: Attributes of a split with the names of the values of a target; torchvision calls them `classes`.
 _NAME_ATTRIBUTES = ("classes", "class_names", "target_names")
-
-
-class RowArray:
-    """Rows of numbers in memory, float32 [n, columns], and their labels."""
-
-    def __init__(self, rows: Tensor, labels: NDArray[Any], name: str) -> None:
-        self.rows = rows
-        self.labels = labels
-        self.keys: Sequence[str] | None = None
-        self.failures: dict[int, str] = {}
-        self.name = name
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, index: int) -> Tensor:
-        return self.rows[index]
-
-    def get_resident_inputs(self) -> Tensor:
-        return self.rows
-
-    def describe(self, index: int) -> str:
-        return f"{self.name} {index}"
 
 
 def build_user_data(splits: Any, kind: InputKind, owner: str) -> DataSet:

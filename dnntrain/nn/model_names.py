@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import did_you_mean
+from dnntrain.utils.versions import read_version
 
 #: timm and torchvision register each model in this form.
 _REGISTERED = re.compile(r"^@register_model\b.*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
@@ -29,7 +29,7 @@ def check_model_name(package: str, name: str, setting: str) -> None:
     if not any(quoted.search(text) for text in sources):
         names = list_model_names(package)
         raise ConfigError(
-            f"{setting}: {package} {_read_version(package)} has no such model; {did_you_mean(arch, names)}"
+            f"{setting}: {package} {read_version(package) or ''} has no such model; {did_you_mean(arch, names)}"
         )
 
 
@@ -45,10 +45,3 @@ def _read_sources(package: str) -> Iterator[str]:
         models = Path(folder, "models")
         for path in (*sorted(models.glob("*.py")), *sorted(models.glob("segmentation/*.py"))):
             yield path.read_text(encoding="utf-8", errors="replace")
-
-
-def _read_version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

@@ -9,13 +9,13 @@ import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dnntrain.input.shared_memory import read_free_shared_bytes
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.units import format_bytes
+from dnntrain.utils.versions import read_version
 
 _REQUIRED_PACKAGES = (
     "torch",
@@ -65,13 +65,13 @@ def _check_versions() -> list[Check]:
 
     checks = [Check("ok", "dnntrain", __version__), Check("ok", "python", platform.python_version())]
     for package in (*_REQUIRED_PACKAGES, *_OPTIONAL_PACKAGES):
-        try:
-            checks.append(Check("ok", package, version(package)))
-        except PackageNotFoundError:
-            level, text = (
-                ("fault", "missing") if package in _REQUIRED_PACKAGES else ("note", "not installed (optional)")
-            )
-            checks.append(Check(level, package, text))
+        version = read_version(package)
+        if version is not None:
+            checks.append(Check("ok", package, version))
+        elif package in _REQUIRED_PACKAGES:
+            checks.append(Check("fault", package, "missing"))
+        else:
+            checks.append(Check("note", package, "not installed (optional)"))
     return checks
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dnntrain.utils.files import to_strict_json
 from dnntrain.utils.threads import WAIT_VARIABLES
+from dnntrain.utils.versions import read_version
 
 _VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -35,7 +36,7 @@ def collect_environment() -> dict[str, Any]:
             "argv": sys.argv[1:],
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "packages": _read_versions(),
+            "packages": {package: version for package in _PACKAGES if (version := read_version(package))},
             "git": _read_git_state(),
             "cpu": {"model": hardware.cpu_model, "cores": hardware.cores, "features": hardware.cpu_features},
             "memory_bytes": hardware.memory_bytes,
@@ -43,18 +44,6 @@ def collect_environment() -> dict[str, Any]:
         }
     )
     return facts
-
-
-def _read_versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _read_git_state() -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.utils.files import write_text
 from dnntrain.utils.hardware import count_cores
 from dnntrain.utils.sealed_json import compute_json_digest
+from dnntrain.utils.versions import read_version
 from dnntrain.utils.words import get_key
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ def make_speed_key(config: RunConfig, hardware: Hardware, data_digest: str) -> d
             "processor": hardware.cpu_model,
             "cores": count_cores(),
         },
-        "versions": {**_read_versions("dnntrain", "torch"), "python": platform.python_version()},
+        "versions": {
+            **{package: read_version(package) or "" for package in ("dnntrain", "torch")},
+            "python": platform.python_version(),
+        },
         "network": compute_json_digest(network),
         "data": data_digest,
     }
@@ -156,13 +159,3 @@ def _list_key_differences(saved: Mapping[str, Any], present: Mapping[str, Any]) 
                 {"network": "another network, batch size or method", "data": "other data"}.get(part, part)
             )
     return differences
-
-
-def _read_versions(*packages: str) -> dict[str, str]:
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = ""
-    return versions

@@ -104,11 +104,11 @@ def _prepare_queued(
 ) -> QueuedSweep:
     from dnntrain.sweep.queued_sweep import QueuedSweep, make_queued_trial
 
-    trials = []
+    jobs = []
     paths = _name_folders(trial_words, configs, folder)
     for number, (combination, config, path) in enumerate(zip(trial_words, configs, paths, strict=True), 1):
         try:
-            trials.append(make_queued_trial(number, combination, config, path))
+            jobs.append(make_queued_trial(number, combination, config, path))
         except DnntrainError as error:
             texts = error.mistakes if isinstance(error, ConfigError) else [str(error)]
             mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in texts]
@@ -116,7 +116,7 @@ def _prepare_queued(
         mistakes += _find_changed_settings(path, config)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
-    return QueuedSweep(folder, tuple(trials))
+    return QueuedSweep(folder, tuple(trial for trial, _ in jobs), tuple(script for _, script in jobs))
 
 
 def prepare_trial(

@@ -22,9 +22,6 @@ from dnntrain.protocols import InputSpec, TargetSpec
 from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.utils.rng import Key
 
-#: Spectrograms up to this many bytes are computed once and held in memory.
-_RESIDENT_BYTES = 256 * 2**20
-
 #: A usual spectrogram, as bytes / 255: the loudest value is 1, and most are 30 to 80 dB below it.
 _MEAN, _STD = 0.45, 0.25
 
@@ -113,10 +110,14 @@ class AudioFolder(ImageData):
     def _build_source(self, split: ClassFolders, keys: tuple[str, ...], training: bool) -> SpectrogramSource:
         is_random = training and self.random_part
         size_bytes = len(split.paths) * self.n_mels * self.reading.frames
-        keep = self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= _RESIDENT_BYTES)
         source_class = RandomSpectrogramSource if is_random else SpectrogramSource
         return source_class(
-            split.paths, split.labels, self.reading, keep and not is_random, self.on_error == "skip", keys
+            split.paths,
+            split.labels,
+            self.reading,
+            self.keeps_decoded(size_bytes) and not is_random,
+            self.on_error == "skip",
+            keys,
         )
 
 

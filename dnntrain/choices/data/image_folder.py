@@ -17,6 +17,7 @@ from dnntrain.choices.data._class_folders import (
     warn_of_shared_images,
 )
 from dnntrain.choices.data._folder_layout import find_layout
+from dnntrain.choices.data._image_files import ImageFiles
 from dnntrain.choices.data._roots import find_data_root
 from dnntrain.config.fields import Annotated, Literal, Range
 from dnntrain.errors import ConfigError, DataError
@@ -26,11 +27,7 @@ from dnntrain.input.sample_check import check_value_range
 from dnntrain.input.source import DataSet
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.protocols import InputSpec, TargetSpec
-from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.rng import Key
-
-#: With `pipeline=auto`, splits up to this many bytes at input size are decoded once and held in memory.
-RESIDENT_BYTES = 256 * 2**20
 
 #: Channel means and deviations of ImageNet's training images; for gray, of their luminance.
 IMAGE_MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
@@ -38,7 +35,7 @@ IMAGE_STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 
 
 @dataclass(frozen=True)
-class ImageFolder(ImageData):
+class ImageFolder(ImageFiles, ImageData):
     """Images in ROOT/train/CLASS/, ROOT/val/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/.
 
     Without a test folder, a part of the images is kept for the test; the name of an image decides
@@ -70,15 +67,6 @@ class ImageFolder(ImageData):
     max_value: Annotated[float, Range(above=0)] | None = (
         None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
     )
-
-    @property
-    def reading(self) -> ImageReading:
-        return ImageReading(self.resize, self.max_value)
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        """Height and width of the input."""
-        return self.image_size, self.image_width or self.image_size
 
     @property
     def varies_images(self) -> bool:
@@ -125,7 +113,7 @@ class ImageFolder(ImageData):
         return DataSet(
             train=self._build_source(train, keys, training=True),
             test=self._build_source(test, test.keys, training=False),
-            inputs=InputSpec((self.channels, *self._size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
+            inputs=InputSpec((self.channels, *self.input_size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
             targets=TargetSpec(train.class_names),
             digest=ClassFolders.compute_splits_digest([train, test], root),
             val_index=val_index,
@@ -147,18 +135,15 @@ class ImageFolder(ImageData):
         return images.select_images(train_index), images.select_images(test_index)
 
     def _build_source(self, split: ClassFolders, keys: tuple[str, ...], training: bool) -> FileSource:
-        size_bytes = len(split.paths) * self.channels * math.prod(self._size)
+        size_bytes = len(split.paths) * self.channels * math.prod(self.input_size)
         is_random = training and self.random_resized_crop
-        keep_decoded = not is_random and (
-            self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= RESIDENT_BYTES)
-        )
         source_class = RandomCropSource if is_random else FileSource
         return source_class(
             split.paths,
             split.labels,
-            self._size,
+            self.input_size,
             self.channels,
-            keep_decoded,
+            self.keeps_decoded(size_bytes) and not is_random,
             self.on_error == "skip",
             keys,
             self.reading,

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dnntrain.choices.data._image_files import ImageFiles
 from dnntrain.choices.data._table import check_layout, hold_out_rows
-from dnntrain.choices.data.image_folder import IMAGE_MEAN, IMAGE_STD, RESIDENT_BYTES
+from dnntrain.choices.data.image_folder import IMAGE_MEAN, IMAGE_STD
 from dnntrain.config.fields import Annotated, Literal, Range
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.input.file_source import FileSource
@@ -21,12 +22,11 @@ from dnntrain.input.table_columns import check_column_names
 from dnntrain.input.table_file import Table, check_table_file, read_table, to_texts
 from dnntrain.input.table_targets import check_targets, find_target_spec, make_labels
 from dnntrain.protocols import InputSpec
-from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.units import pluralize
 
 
 @dataclass(frozen=True)
-class ImageTable(ImageData):
+class ImageTable(ImageFiles, ImageData):
     """Images at the paths in a column, with the targets in other columns.
 
     A part of the images is kept for the test; the path of an image, or its group, decides.
@@ -57,14 +57,6 @@ class ImageTable(ImageData):
         None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
     )
 
-    @property
-    def reading(self) -> ImageReading:
-        return ImageReading(self.resize, self.max_value)
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.image_size, self.image_width or self.image_size
-
     def check_files(self) -> None:
         check_table_file(self._get_file())
 
@@ -84,7 +76,7 @@ class ImageTable(ImageData):
         return DataSet(
             train=self._make_source(train, root, labels[id(train)], train_keys),
             test=self._make_source(test, root, labels[id(test)], None),
-            inputs=InputSpec((self.channels, *self._size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
+            inputs=InputSpec((self.channels, *self.input_size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
             targets=targets,
             digest=compute_digest(
                 ["image_table", self.image, *self.target, *table.row_keys, *self._list_sizes(table, root)]
@@ -118,14 +110,13 @@ class ImageTable(ImageData):
 
     def _make_source(self, table: Table, root: Path, labels: NDArray[Any], keys: tuple[str, ...] | None) -> FileSource:
         paths = [root / name for name in table.columns[self.image].tolist()]
-        size_bytes = len(paths) * self.channels * math.prod(self._size)
-        keep_decoded = self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= RESIDENT_BYTES)
+        size_bytes = len(paths) * self.channels * math.prod(self.input_size)
         return FileSource(
             paths,
             labels,
-            self._size,
+            self.input_size,
             self.channels,
-            keep_decoded,
+            self.keeps_decoded(size_bytes),
             self.on_error == "skip",
             keys if keys is not None else tuple(np.array([str(path) for path in paths])),
             self.reading,

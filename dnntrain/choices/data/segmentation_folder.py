@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dnntrain.choices.data._image_files import ImageFiles
 from dnntrain.choices.data._mask_files import MaskClasses, choose_classes, find_values, read_fitted_mask
 from dnntrain.choices.data._mask_folders import Pairs, find_pairs
 from dnntrain.choices.data._roots import find_data_root
-from dnntrain.choices.data.image_folder import IMAGE_MEAN, IMAGE_STD, RESIDENT_BYTES
+from dnntrain.choices.data.image_folder import IMAGE_MEAN, IMAGE_STD
 from dnntrain.config.fields import Annotated, Literal, NonNegativeInt, Range
 from dnntrain.errors import DataError
 from dnntrain.input.file_source import FileSource
@@ -23,7 +24,6 @@ from dnntrain.input.options import ImageData
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.protocols import InputSpec, TargetKind, TargetSpec
-from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.rng import Key
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _TEST_KEY = Key(2012, "segmentation folder test")
 
 
 @dataclass(frozen=True)
-class SegmentationFolder(ImageData):
+class SegmentationFolder(ImageFiles, ImageData):
     """Images in ROOT/images/, and masks of the same names in ROOT/masks/.
 
     Splits are ROOT/train/images/ and ROOT/train/masks/, or ROOT/images/train/ and ROOT/masks/train/; val
@@ -66,14 +66,6 @@ class SegmentationFolder(ImageData):
         None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
     )
 
-    @property
-    def reading(self) -> ImageReading:
-        return ImageReading(self.resize, self.max_value)
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.image_size, self.image_width or self.image_size
-
     def check_files(self) -> None:
         find_pairs(find_data_root(self.root, "segmentation_folder"))
 
@@ -99,7 +91,7 @@ class SegmentationFolder(ImageData):
         return DataSet(
             train=self._make_source(train, classes),
             test=self._make_source(test, classes),
-            inputs=InputSpec((self.channels, *self._size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
+            inputs=InputSpec((self.channels, *self.input_size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
             targets=TargetSpec(classes.names, TargetKind.MASK),
             digest=compute_digest(
                 ["segmentation_folder", *classes.names, *map(str, classes.values), str(classes.ignored)]
@@ -120,9 +112,8 @@ class SegmentationFolder(ImageData):
         return pairs.select(kept), pairs.select(held)
 
     def _make_source(self, pairs: Pairs, classes: MaskClasses) -> MaskFileSource:
-        size_bytes = len(pairs.images) * (self.channels + 1) * math.prod(self._size)
-        keep_decoded = self.pipeline == "resident" or (self.pipeline == "auto" and size_bytes <= RESIDENT_BYTES)
-        return MaskFileSource(pairs, classes, self._size, self.channels, keep_decoded, self)
+        size_bytes = len(pairs.images) * (self.channels + 1) * math.prod(self.input_size)
+        return MaskFileSource(pairs, classes, self.input_size, self.channels, self.keeps_decoded(size_bytes), self)
 
 
 class MaskFileSource(FileSource):

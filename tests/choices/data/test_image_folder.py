@@ -272,11 +272,11 @@ def test_more_than_one_percent_skipped_ends_the_run(tmp_path: Path, choice: str,
 
 
 def test_images_too_many_for_memory_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dnntrain.choices.data import image_folder
+    from dnntrain.input import options as data_options
 
     write_images(tmp_path, count=10)
     assert options(tmp_path).build().train.get_resident_inputs() is not None
-    monkeypatch.setattr(image_folder, "RESIDENT_BYTES", 1000)
+    monkeypatch.setattr(data_options, "RESIDENT_BYTES", 1000)
     knobs = options(tmp_path, num_workers=0)
     assert knobs.build().train.get_resident_inputs() is None
     assert pipeline(knobs.build(), knobs).name == "streaming"
