@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from dnntrain.errors import DataError
 from dnntrain.input.prepared import PreparedData
+from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.source import Source
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.utils.rng import Index
@@ -50,19 +48,15 @@ def _check_split(name: str, source: Source, index: Index, skip_unreadable: bool)
 def _decode(source: Source, sample: Index, skip_unreadable: bool) -> dict[int, str]:
     """Return the images of `sample` that cannot be read, with the reason."""
 
-    def read(number: int) -> DataError | None:
+    def read(number: int) -> str | None:
         try:
             source.read(number)
         except DataError as error:
-            return error
+            if not skip_unreadable:
+                raise
+            return error.message
         return None
 
-    failures: dict[int, str] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for number, error in zip(sample.tolist(), pool.map(read, sample.tolist()), strict=True):
-            if error is not None and not skip_unreadable:
-                pool.shutdown(cancel_futures=True)
-                raise error
-            if error is not None:
-                failures[number] = error.message
-    return failures
+    numbers: list[int] = sample.tolist()
+    reasons = zip(numbers, map_in_threads(read, numbers), strict=True)
+    return {number: reason for number, reason in reasons if reason is not None}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
 from dnntrain.input.decode import decode_image, read_image
+from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.resize import crop_random
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols.image_reading import ImageReading
@@ -76,21 +75,18 @@ class FileSource:
         channels_last_images = torch.zeros(len(self), *self.size, self.channels, dtype=torch.uint8)
         images = channels_last_images.permute(0, 3, 1, 2)
 
-        def decode(index: int) -> DataError | None:
+        def decode(index: int) -> str | None:
             try:
                 images[index] = self.read(index)
             except DataError as error:
-                return error
+                if not self._skip_unreadable:
+                    raise
+                return error.message
             return None
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for index, error in enumerate(pool.map(decode, range(len(self)))):
-                if error is None:
-                    continue
-                if not self._skip_unreadable:
-                    pool.shutdown(cancel_futures=True)
-                    raise error
-                self.failures[index] = error.message
+        for index, reason in enumerate(map_in_threads(decode, range(len(self)))):
+            if reason is not None:
+                self.failures[index] = reason
         check_failure_limit(self.failures, len(self))
         return images
 

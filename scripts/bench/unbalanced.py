@@ -5,7 +5,7 @@ test images, and asks `dnntrain prove`.
 
     python scripts/bench/unbalanced.py [--root FOLDER] [--work FOLDER] [--short] [OVERRIDE …]
 
-The short setting takes a few minutes: fewer epochs, at most 8 pairs.
+The short setting takes a few minutes: fewer epochs, at most 20 pairs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> int:
     photos = Path(options.work) / "photos"
     if not photos.is_dir():
         write_folder(photos, options.root)
-    duration, pairs = ("4ep", "8") if options.short else ("15ep", "20")
+    duration, pairs = ("4ep", "20") if options.short else ("15ep", "20")
     return run_command(
         [
             *("prove", "--a", "", "--b", "task.class_weights=balanced"),

@@ -185,24 +185,27 @@ def test_a_run_that_does_not_exist_is_said_to(tmp_path: Path, capsys: Capture) -
 @pytest.mark.slow
 def test_a_test_image_that_cannot_be_read_costs_the_test_and_not_the_model(tmp_path: Path, capsys: Capture) -> None:
     random = np.random.default_rng(0)
-    for part, count in (("train", 8), ("val", 2), ("test", 2)):
+    for part, count in (("train", 8), ("val", 2), ("test", 300)):
         for level, name in enumerate(("cats", "dogs")):
             folder = tmp_path / "photos" / part / name
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = random.integers(0, 128, (12, 16, 3), dtype=np.uint8) + np.uint8(100 * level)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    damaged = tmp_path / "photos" / "test" / "dogs" / "1.png"
+                pixels = random.integers(0, 128, (6, 8, 3), dtype=np.uint8) + np.uint8(100 * level)
+                Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    checked = np.linspace(0, 599, 500).round().astype(int)
+    (number, *_) = sorted({*range(300)} - {*checked.tolist()})
+    damaged = tmp_path / "photos" / "test" / "cats" / f"{number:03}.png"
     whole = damaged.read_bytes()
-    damaged.write_bytes(whole[:200])
+    damaged.write_bytes(whole[:80])
     run = tmp_path / "run"
-    words = ["data=image_folder", f"data.root={tmp_path}/photos", "data.image_size=16", "train.duration=2step"]
-    assert main([*words, "train.batch_size=4", "eval.batch_size=4", "log.report=false", f"run_dir={run}"]) == 3
+    words = ["data=image_folder", f"data.root={tmp_path}/photos", "data.image_size=8", "train.duration=2step"]
+    words += ["data.pipeline=streaming", "data.num_workers=0", "train.batch_size=4", "eval.batch_size=100"]
+    assert main([*words, "log.report=false", f"run_dir={run}"]) == 3
     assert f"then test it with: dnntrain eval {run}" in capsys.readouterr().err
     assert result(run)["status"] == "failed"
     damaged.write_bytes(whole)
     assert main(["eval", str(run), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["examples"] == 4
+    assert json.loads(capsys.readouterr().out)["examples"] == 600
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from dnntrain.errors import DataError
 from dnntrain.input.decode import IMAGE_SUFFIXES, check_regular_file
 from dnntrain.input.image_paths import count_other_files, find_images, has_image, is_skipped_folder, list_entries
 from dnntrain.input.source import compute_digest
+from dnntrain.input.split import hold_out_by_name
 from dnntrain.utils.messages import warn_user
-from dnntrain.utils.rng import Index
+from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.units import pluralize
 
 #: Up to this many bytes, the digest of a folder covers the contents of its files; above, their names and sizes.
@@ -27,12 +28,24 @@ _MAX_CONTENT_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The images of one split, class by class in alphabetical order, sorted within each."""
+    """The files of one split, class by class in alphabetical order, sorted within each.
+
+    `keys` decide which files are held out: the path of each below the folder of its split.
+    """
 
     folder: Path
     class_names: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: NDArray[np.int64]
+    keys: tuple[str, ...]
+
+    @classmethod
+    def list_files(
+        cls, folder: Path, class_names: tuple[str, ...], paths: Sequence[Path], labels: Sequence[int]
+    ) -> ClassFolders:
+        """Return the split with these files below `folder`."""
+        keys = tuple(os.fsencode(path.relative_to(folder).as_posix()).hex() for path in paths)
+        return cls(folder, class_names, tuple(paths), np.array(labels, dtype=np.int64), keys)
 
     @classmethod
     def scan(cls, folder: Path, strict: bool, class_names: tuple[str, ...] = (), min_classes: int = 2) -> ClassFolders:
@@ -58,21 +71,32 @@ class ClassFolders:
         if strict:
             for path in paths:
                 check_regular_file(path)
-        return cls(folder, class_names or names, tuple(paths), np.array(labels, dtype=np.int64))
+        return cls.list_files(folder, class_names or names, paths, labels)
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The path of each image below the split's folder, which decides whether it is held out."""
-        return tuple(os.fsencode(path.relative_to(self.folder).as_posix()).hex() for path in self.paths)
+    def join_validation(self, val: ClassFolders | None) -> tuple[ClassFolders, Index | None]:
+        """Return the files of both splits, those of `val` last, and the numbers of those of `val`."""
+        if val is None:
+            return self, None
+        labels = np.concatenate([self.labels, val.labels])
+        joined = replace(self, paths=self.paths + val.paths, labels=labels, keys=self.keys + val.keys)
+        return joined, np.arange(len(self.paths), len(joined.paths))
 
-    def join(self, other: ClassFolders) -> ClassFolders:
-        """Return the images of both splits; those of `other` come after."""
-        labels = np.concatenate([self.labels, other.labels])
-        return ClassFolders(self.folder, self.class_names, (*self.paths, *other.paths), labels)
+    def hold_out_test(self, fraction: float, key: Key) -> tuple[ClassFolders, ClassFolders]:
+        """Return the training and test files of a folder without a test split.
 
-    def select_images(self, index: Index) -> ClassFolders:
-        """Return the images `index` as a split with the same classes."""
-        return ClassFolders(self.folder, self.class_names, tuple(self.paths[i] for i in index), self.labels[index])
+        Raises DataError if `fraction` selects no file.
+        """
+        train_index, test_index = hold_out_by_name(self.keys, self.labels, fraction, key)
+        if len(test_index) == 0:
+            raise DataError(
+                f"{self.folder}: data.test_fraction={fraction:g} selects none of its {len(self.paths)} files",
+                "set a larger data.test_fraction, or put test files in ROOT/test/CLASS/",
+            )
+        return self._select(train_index), self._select(test_index)
+
+    def _select(self, index: Index) -> ClassFolders:
+        paths, keys = (tuple(column[number] for number in index.tolist()) for column in (self.paths, self.keys))
+        return replace(self, paths=paths, labels=self.labels[index], keys=keys)
 
     @staticmethod
     def compute_splits_digest(splits: list[ClassFolders], root: Path) -> str:

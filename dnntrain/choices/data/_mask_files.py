@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
 from dnntrain.input.decode import FORMATS, check_regular_file
+from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.resize import fit_mask
 from dnntrain.protocols import IGNORED
 
@@ -103,26 +102,18 @@ def find_values(
 ) -> list[set[int]]:
     """Return the values of each mask. Raises DataError if its size is not that of its image."""
 
-    def scan(number: int) -> set[int] | DataError:
-        try:
-            values, size = read_mask_values(paths[number])
-        except DataError as error:
-            return error
+    def scan(number: int) -> set[int]:
+        values, size = read_mask_values(paths[number])
         image_size = sizes[number]
         if image_size is not None and size != image_size:
-            return DataError(
+            raise DataError(
                 f"{paths[number]}: the mask has {size[0]}x{size[1]} pixels, its image {images[number].name} "
                 f"{image_size[0]}x{image_size[1]}",
                 "a mask must have the size of its image",
             )
         return set(np.unique(values).tolist())
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(scan, range(len(paths))))
-    for result in results:
-        if isinstance(result, DataError):
-            raise result
-    return [result for result in results if not isinstance(result, DataError)]
+    return list(map_in_threads(scan, range(len(paths))))
 
 
 def choose_classes(values: Sequence[set[int]], file: Path | None, ignored: int | None) -> MaskClasses:

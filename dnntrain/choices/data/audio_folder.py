@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from dnntrain.choices.data._class_folders import ClassFolders, note_missing_classes, warn_of_shared_images
 from dnntrain.choices.data._roots import find_data_root
 from dnntrain.config.fields import Annotated, Positive, PositiveInt, Range
@@ -17,7 +15,6 @@ from dnntrain.input.decode import check_regular_file
 from dnntrain.input.image_paths import is_skipped_folder, iterate_files, list_entries, path_exists
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import DataSet
-from dnntrain.input.split import hold_out_by_name
 from dnntrain.protocols import InputSpec, TargetSpec
 from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.utils.rng import Key
@@ -89,16 +86,12 @@ class AudioFolder(ImageData):
         if test is not None:
             warn_of_shared_images(train, test)
         else:
-            kept, held = hold_out_by_name(train.keys, train.labels, self.test_fraction, Key(2012, "audio folder test"))
-            train, test = train.select_images(kept), train.select_images(held)
-        keys, val_index = train.keys, None
-        if val is not None:
-            val_index = np.arange(len(train.paths), len(train.paths) + len(val.paths))
-            keys, train = (*keys, *val.keys), train.join(val)
+            train, test = train.hold_out_test(self.test_fraction, Key(2012, "audio folder test"))
+        train, val_index = train.join_validation(val)
         size = (self.n_mels, self.reading.frames)
         return DataSet(
-            train=self._build_source(train, keys, training=True),
-            test=self._build_source(test, test.keys, training=False),
+            train=self._build_source(train, training=True),
+            test=self._build_source(test, training=False),
             inputs=InputSpec((1, *size), (_MEAN,), (_STD,)),
             targets=TargetSpec(train.class_names),
             digest=ClassFolders.compute_splits_digest([train, test], root),
@@ -107,7 +100,7 @@ class AudioFolder(ImageData):
             notes=tuple(note_missing_classes("test", test)),
         )
 
-    def _build_source(self, split: ClassFolders, keys: tuple[str, ...], training: bool) -> SpectrogramSource:
+    def _build_source(self, split: ClassFolders, training: bool) -> SpectrogramSource:
         is_random = training and self.random_part
         size_bytes = len(split.paths) * self.n_mels * self.reading.frames
         source_class = RandomSpectrogramSource if is_random else SpectrogramSource
@@ -117,7 +110,7 @@ class AudioFolder(ImageData):
             self.reading,
             self.keeps_decoded(size_bytes) and not is_random,
             self.on_error == "skip",
-            keys,
+            split.keys,
         )
 
 
@@ -164,4 +157,4 @@ def _scan(folder: Path, strict: bool, min_classes: int, class_names: tuple[str, 
         labels += [names.index(path.name)] * len(files)
     for file in paths if strict else ():
         check_regular_file(file)
-    return ClassFolders(folder, names, tuple(paths), np.array(labels, dtype=np.int64))
+    return ClassFolders.list_files(folder, names, paths, labels)

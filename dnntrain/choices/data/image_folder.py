@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from dnntrain.choices.data._class_folders import (
     ClassFolders,
     check_nesting,
@@ -19,23 +17,16 @@ from dnntrain.choices.data._class_folders import (
 from dnntrain.choices.data._folder_layout import find_layout
 from dnntrain.choices.data._image_files import ImageFiles
 from dnntrain.choices.data._roots import find_data_root
-from dnntrain.config.fields import Annotated, Literal, Range
-from dnntrain.errors import ConfigError, DataError
+from dnntrain.errors import ConfigError
 from dnntrain.input.file_source import FileSource, RandomCropSource
-from dnntrain.input.options import ImageData
 from dnntrain.input.sample_check import check_value_range
 from dnntrain.input.source import DataSet
-from dnntrain.input.split import hold_out_by_name
-from dnntrain.protocols import InputSpec, TargetSpec
+from dnntrain.protocols import TargetSpec
 from dnntrain.utils.rng import Key
-
-#: Channel means and deviations of ImageNet's training images; for gray, of their luminance.
-IMAGE_MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
-IMAGE_STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 
 
 @dataclass(frozen=True)
-class ImageFolder(ImageFiles, ImageData):
+class ImageFolder(ImageFiles):
     """Images in ROOT/train/CLASS/, ROOT/val/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/.
 
     Without a test folder, a part of the images is kept for the test; the name of an image decides
@@ -48,24 +39,8 @@ class ImageFolder(ImageFiles, ImageData):
     label_key: ClassVar[str] = "root"
 
     root: str | None = None  # folder with train/ and test/ (or val/), or with the class folders; null: $DNNTRAIN_DATA
-    image_size: Annotated[int, Range(at_least=1, at_most=4096)] = (
-        64  # side of the network's input, pixels; its height if image_width is set
-    )
-    image_width: Annotated[int, Range(at_least=1, at_most=4096)] | None = (
-        None  # width of the network's input, pixels; null: square
-    )
-    resize: Literal["crop", "letterbox", "stretch"] = (
-        "crop"  # an image of another aspect is cropped at the center, fitted with gray borders, or stretched
-    )
-    channels: Literal[1, 3] = 3  # 3: color; 1: gray
     random_resized_crop: bool = (
         False  # true: train on a random part (8 to 100 %) of each image, resized; always streamed
-    )
-    test_fraction: Annotated[float, Range(above=0, below=1)] = (
-        0.2  # fraction of the images held out for the test if there is no test split
-    )
-    max_value: Annotated[float, Range(above=0)] | None = (
-        None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
     )
 
     @property
@@ -102,18 +77,16 @@ class ImageFolder(ImageFiles, ImageData):
             test = ClassFolders.scan(layout.test, strict, train.class_names)
             warn_of_shared_images(train, test)
         else:
-            train, test = self._hold_out_test(train)
+            train, test = train.hold_out_test(self.test_fraction, Key(2012, "image folder test"))
         notes += note_missing_classes("test", test)
-        keys, val_index = train.keys, None
         if val is not None:
             notes += note_missing_classes("validation", val)
-            val_index = np.arange(len(train.paths), len(train.paths) + len(val.paths))
-            keys, train = (*keys, *val.keys), train.join(val)
+        train, val_index = train.join_validation(val)
         notes += check_value_range(train.paths, self.max_value)
         return DataSet(
-            train=self._build_source(train, keys, training=True),
-            test=self._build_source(test, test.keys, training=False),
-            inputs=InputSpec((self.channels, *self.input_size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
+            train=self._build_source(train, training=True),
+            test=self._build_source(test, training=False),
+            inputs=self.input_spec,
             targets=TargetSpec(train.class_names),
             digest=ClassFolders.compute_splits_digest([train, test], root),
             val_index=val_index,
@@ -121,20 +94,7 @@ class ImageFolder(ImageFiles, ImageData):
             notes=tuple(notes),
         )
 
-    def _hold_out_test(self, images: ClassFolders) -> tuple[ClassFolders, ClassFolders]:
-        """Return the training and test images of a folder without a test split."""
-        train_index, test_index = hold_out_by_name(
-            images.keys, images.labels, self.test_fraction, Key(2012, "image folder test")
-        )
-        if len(test_index) == 0:
-            raise DataError(
-                f"{images.folder}: "
-                f"data.test_fraction={self.test_fraction:g} selects none of its {len(images.paths)} images",
-                "set a larger data.test_fraction, or put test images in ROOT/test/CLASS/",
-            )
-        return images.select_images(train_index), images.select_images(test_index)
-
-    def _build_source(self, split: ClassFolders, keys: tuple[str, ...], training: bool) -> FileSource:
+    def _build_source(self, split: ClassFolders, training: bool) -> FileSource:
         size_bytes = len(split.paths) * self.channels * math.prod(self.input_size)
         is_random = training and self.random_resized_crop
         source_class = RandomCropSource if is_random else FileSource
@@ -145,6 +105,6 @@ class ImageFolder(ImageFiles, ImageData):
             self.channels,
             self.keeps_decoded(size_bytes) and not is_random,
             self.on_error == "skip",
-            keys,
+            split.keys,
             self.reading,
         )

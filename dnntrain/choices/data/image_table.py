@@ -12,21 +12,18 @@ from numpy.typing import NDArray
 
 from dnntrain.choices.data._image_files import ImageFiles
 from dnntrain.choices.data._table import check_layout, hold_out_rows
-from dnntrain.choices.data.image_folder import IMAGE_MEAN, IMAGE_STD
-from dnntrain.config.fields import Annotated, Literal, Range
+from dnntrain.config.fields import Literal
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.input.file_source import FileSource
-from dnntrain.input.options import ImageData
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.table_columns import check_column_names
 from dnntrain.input.table_file import Table, check_table_file, read_table, to_texts
 from dnntrain.input.table_targets import check_targets, find_target_spec, make_labels
-from dnntrain.protocols import InputSpec
 from dnntrain.utils.units import pluralize
 
 
 @dataclass(frozen=True)
-class ImageTable(ImageFiles, ImageData):
+class ImageTable(ImageFiles):
     """Images at the paths in a column, with the targets in other columns.
 
     A part of the images is kept for the test; the path of an image, or its group, decides.
@@ -42,20 +39,6 @@ class ImageTable(ImageFiles, ImageData):
         "auto"  # class, labels (texts separated by ;, or columns of 0 and 1), number, or auto (texts: class; else number)
     )
     group: str | None = None  # name of a column; images with the same value are in the same split
-    image_size: Annotated[int, Range(at_least=1, at_most=4096)] = (
-        64  # side of the network's input, pixels; its height if image_width is set
-    )
-    image_width: Annotated[int, Range(at_least=1, at_most=4096)] | None = (
-        None  # width of the network's input, pixels; null: square
-    )
-    resize: Literal["crop", "letterbox", "stretch"] = (
-        "crop"  # an image of another aspect is cropped at the center, fitted with gray borders, or stretched
-    )
-    channels: Literal[1, 3] = 3  # 3: color; 1: gray
-    test_fraction: Annotated[float, Range(above=0, below=1)] = 0.2  # fraction of the images held out for the test
-    max_value: Annotated[float, Range(above=0)] | None = (
-        None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
-    )
 
     def check_files(self) -> None:
         check_table_file(self._get_file())
@@ -76,7 +59,7 @@ class ImageTable(ImageFiles, ImageData):
         return DataSet(
             train=self._make_source(train, root, labels[id(train)], train_keys),
             test=self._make_source(test, root, labels[id(test)], None),
-            inputs=InputSpec((self.channels, *self.input_size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
+            inputs=self.input_spec,
             targets=targets,
             digest=compute_digest(
                 ["image_table", self.image, *self.target, *table.row_keys, *self._list_sizes(table, root)]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,14 +14,13 @@ from dnntrain.choices.data._image_files import ImageFiles
 from dnntrain.choices.data._mask_files import MaskClasses, choose_classes, find_values, read_fitted_mask
 from dnntrain.choices.data._mask_folders import Pairs, find_pairs
 from dnntrain.choices.data._roots import find_data_root
-from dnntrain.choices.data.image_folder import IMAGE_MEAN, IMAGE_STD
-from dnntrain.config.fields import Annotated, Literal, NonNegativeInt, Range
+from dnntrain.config.fields import NonNegativeInt
 from dnntrain.errors import DataError
 from dnntrain.input.file_source import FileSource
-from dnntrain.input.options import ImageData
+from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.split import hold_out_by_name
-from dnntrain.protocols import InputSpec, TargetKind, TargetSpec
+from dnntrain.protocols import TargetKind, TargetSpec
 from dnntrain.utils.rng import Key
 
 if TYPE_CHECKING:
@@ -34,7 +31,7 @@ _TEST_KEY = Key(2012, "segmentation folder test")
 
 
 @dataclass(frozen=True)
-class SegmentationFolder(ImageFiles, ImageData):
+class SegmentationFolder(ImageFiles):
     """Images in ROOT/images/, and masks of the same names in ROOT/masks/.
 
     Splits are ROOT/train/images/ and ROOT/train/masks/, or ROOT/images/train/ and ROOT/masks/train/; val
@@ -49,22 +46,6 @@ class SegmentationFolder(ImageFiles, ImageData):
         None  # text file with a class in each line: NAME, VALUE,NAME or #RRGGBB,NAME; null: found in the masks
     )
     ignore_value: NonNegativeInt | None = 255  # value of pixels that do not count; null: all count
-    image_size: Annotated[int, Range(at_least=1, at_most=4096)] = (
-        64  # side of the network's input, pixels; its height if image_width is set
-    )
-    image_width: Annotated[int, Range(at_least=1, at_most=4096)] | None = (
-        None  # width of the network's input, pixels; null: square
-    )
-    resize: Literal["crop", "letterbox", "stretch"] = (
-        "crop"  # an image of another aspect is cropped at the center, fitted with gray borders, or stretched
-    )
-    channels: Literal[1, 3] = 3  # 3: color; 1: gray
-    test_fraction: Annotated[float, Range(above=0, below=1)] = (
-        0.2  # fraction of the images held out for the test if there is no test split
-    )
-    max_value: Annotated[float, Range(above=0)] | None = (
-        None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
-    )
 
     def check_files(self) -> None:
         find_pairs(find_data_root(self.root, "segmentation_folder"))
@@ -91,7 +72,7 @@ class SegmentationFolder(ImageFiles, ImageData):
         return DataSet(
             train=self._make_source(train, classes),
             test=self._make_source(test, classes),
-            inputs=InputSpec((self.channels, *self.input_size), IMAGE_MEAN[self.channels], IMAGE_STD[self.channels]),
+            inputs=self.input_spec,
             targets=TargetSpec(classes.names, TargetKind.MASK),
             digest=compute_digest(
                 ["segmentation_folder", *classes.names, *map(str, classes.values), str(classes.ignored)]
@@ -145,6 +126,5 @@ class MaskFileSource(FileSource):
         if self.get_resident_inputs() is not None and self._masks is None:
             import torch
 
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                self._masks = torch.stack(list(pool.map(self.read_mask, range(len(self)))))
+            self._masks = torch.stack(list(map_in_threads(self.read_mask, range(len(self)))))
         return self._masks
