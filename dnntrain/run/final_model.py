@@ -27,7 +27,8 @@ from dnntrain.protocols import Batch, BatchStage, Hooks, SingleProcess, Stateful
 from dnntrain.run.session import Session, drop_init_weights
 from dnntrain.training.build_model import build_filled_model
 from dnntrain.training.components import bind_hooks
-from dnntrain.training.data import build_training_pipeline, iterate_training_batches
+from dnntrain.training.data import build_training_pipeline, iterate_training_batches, make_unaugmented_batches
+from dnntrain.training.evaluation import compute_predictions
 from dnntrain.training.loss import build_objective
 from dnntrain.training.restore import split_states
 from dnntrain.training.setup import RunSetup
@@ -114,6 +115,21 @@ def _load_weights(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Load the weights and averages of a checkpoint, not the rest of its state."""
     for name in ("model", *split_states(trainer.hooks.state)[0]):
         trainer.states[name].load_state_dict(checkpoint.states[name])
+
+
+def calibrate_outputs(session: Session, final_model: FinalModel) -> Session:
+    """Return the session with a specification whose constants follow from the validation split.
+
+    The weights that are evaluated must be swapped in.
+    """
+    task, data = session.config.task, session.data
+    if not task.calibrates or not len(data.val):
+        return session
+    batches = make_unaugmented_batches(
+        session.config, data.dataset, session.device, session.plan.channels_last, data.dataset.train, data.val, World()
+    )
+    predictions = compute_predictions(task, final_model.model, final_model.outputs, batches)
+    return replace(session, data=replace(data, spec=task.calibrate(predictions, data.spec)))
 
 
 def save_final_model(session: Session, final_model: FinalModel, folder: Path) -> None:

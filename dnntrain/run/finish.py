@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dnntrain.errors import DataError
 from dnntrain.protocols import LOSS
 from dnntrain.run.client_report import write_client_report
-from dnntrain.run.final_model import FinalModel, build_final_model, save_final_model
+from dnntrain.run.final_model import FinalModel, build_final_model, calibrate_outputs, save_final_model
 from dnntrain.run.outputs import write_integer_export
 from dnntrain.training.evaluation import compute_predictions, describe_example
 from dnntrain.training.evaluator import swap_in_eval_weights
@@ -43,7 +43,7 @@ def finish_run(
         yield result
     with swap_in_eval_weights(final_model.hooks.eval_weights, final_model.model):
         read_error: DataError | None = None
-        session = _calibrate(session, trainer, final_model)
+        session = calibrate_outputs(session, final_model)
         if config.eval.run_test and len(session.data.test):
             try:
                 result = replace(result, test=_evaluate_test_split(session, trainer, final_model, directory))
@@ -60,16 +60,6 @@ def finish_run(
     if config.quant.writes_export:
         yield replace(result, export=write_integer_export(directory.path, config, say, warn))
     _warn_of_skipped_examples(trainer, warn)
-
-
-def _calibrate(session: Session, trainer: Trainer, final_model: FinalModel) -> Session:
-    """Return the session with a specification whose constants follow from the validation split."""
-    task, data = session.config.task, session.data
-    if not task.calibrates or not len(data.val):
-        return session
-    batches = trainer.make_batches(data.dataset.train, data.val, World())
-    predictions = compute_predictions(task, final_model.model, final_model.outputs, batches)
-    return replace(session, data=replace(data, spec=task.calibrate(predictions, data.spec)))
 
 
 def _evaluate_test_split(

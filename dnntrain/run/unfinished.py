@@ -101,7 +101,7 @@ def _names_only(path: Path, known_code: Mapping[str, Any]) -> bool:
 
 def _write_model(path: Path, config: RunConfig, checkpoint_name: str) -> None:
     # A session looks for unfinished runs, too: a teacher may be one.
-    from dnntrain.run.final_model import load_final_model, save_final_model
+    from dnntrain.run.final_model import calibrate_outputs, load_final_model, save_final_model
     from dnntrain.run.session import drop_init_weights, open_session
     from dnntrain.training.evaluator import swap_in_eval_weights
 
@@ -115,4 +115,4 @@ def _write_model(path: Path, config: RunConfig, checkpoint_name: str) -> None:
         )
     final_model = load_final_model(session.setup, checkpoint)
     with swap_in_eval_weights(final_model.hooks.eval_weights, final_model.model):
-        save_final_model(session, final_model, path)
+        save_final_model(calibrate_outputs(session, final_model), final_model, path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from methods import SCENES
 from short_runs import broken_off, result, trained
 
 from dnntrain import evaluate, load, predict
@@ -44,6 +45,17 @@ def test_a_killed_run_is_evaluated_with_its_best_weights(
     assert f"run is not done (status: unfinished); its model of step {step} is used" in capsys.readouterr().err
     weights, expected = load(killed).model.state_dict(), load(finished).model.state_dict()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_its_threshold_is_calibrated_with_its_best_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    trained(folder, *SCENES, "task=multilabel", "task.threshold=calibrated", "train.duration=2ep")
+    threshold, figures = load(folder).spec.output.threshold, evaluate(folder)
+    for name in ("result.json", "model.safetensors", "config.json"):
+        (folder / name).unlink()
+    assert evaluate(folder) == figures
+    assert load(folder).spec.output.threshold == threshold != 0.5
 
 
 @pytest.mark.slow
