@@ -33,7 +33,7 @@ def find_reasons(config: RunConfig) -> list[str]:
     ("words", "name", "need"),
     [
         (["reg=[label_smoothing]"], "reg.label_smoothing", "targets that can be smoothed"),
-        (["distill=kd", "distill.teacher=runs/x"], "distill=kd", "logits over classes, of examples or of pixels"),
+        (["distill=kd", "distill.teacher=runs/x"], "distill=kd", "logits over classes, of examples, pixels or tokens"),
         (["distill=dkd", "distill.teacher=runs/x"], "distill=dkd", "outputs that are logits over classes"),
         (["distill=dist", "distill.teacher=runs/x"], "distill=dist", "outputs that are logits over classes"),
         (["distill=mean_teacher"], "distill=mean_teacher", "outputs that are logits over classes"),
