@@ -42,6 +42,11 @@ class TargetKind(Enum):
         nouns = {TargetKind.LABELS: "label", TargetKind.NUMBERS: "target", TargetKind.TOKENS: "token"}
         return nouns.get(self, "class")
 
+    @property
+    def plural(self) -> str:
+        """The plural of `noun`."""
+        return "classes" if self.noun == "class" else f"{self.noun}s"
+
 
 class OutputKind(Enum):
     """The form of a model's output, which a task needs and a model must support."""
@@ -203,6 +208,4 @@ class TargetSpec:
             return f"target {', '.join(self.names)}"
         if self.kind is TargetKind.TOKENS:
             return "next tokens"
-        noun = self.kind.noun
-        plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-        return f"{len(self.names)} {noun if len(self.names) == 1 else plural}"
+        return f"{len(self.names)} {self.kind.noun if len(self.names) == 1 else self.kind.plural}"

@@ -71,6 +71,12 @@ def _load_export(source: str, context: BuildContext) -> TeacherModel:
             f"it was trained on images of {teacher_shape}, but the data have {data_shape}",
             f"train a teacher on this data, or choose data of {teacher_shape}",
         )
+    for own, column in zip(inputs.columns, context.spec.inputs.columns, strict=True):
+        if own != column:
+            raise ConfigError(
+                f"it reads the column {own.name} otherwise than this run reads {column.name}: other columns or categories",
+                "train a teacher on this data, with the same seed",
+            )
     facts = [f"{key}={value}" for key, value in model_export.architecture.items()]
     return TeacherModel(
         source,
@@ -172,17 +178,25 @@ def _check_class_names(teacher: TeacherModel, context: BuildContext) -> None:
             f"distill.teacher={teacher.source}: its tokens are not those of the data",
             "train teacher and student on data with the same tokenizer",
         )
+    kind, data_kind = teacher.spec.targets.kind, context.spec.targets.kind
+    if kind is not data_kind:
+        raise ConfigError(
+            f"distill.teacher={teacher.source}: it predicts {kind.value}; the data have {data_kind.value}",
+            "train a teacher for this task on this data",
+        )
     data_names, teacher_names = context.spec.targets.names, teacher.spec.targets.names
     teacher_size, data_size = teacher.spec.output.size, context.spec.output.size
     if teacher_size == data_size and (not teacher_names or not data_names or teacher_names == data_names):
         return
     if teacher_size != data_size:
-        reason = f"it has {teacher_size} classes, but the data have {data_size}"
+        reason = f"it has {teacher_size} {kind.plural}, but the data have {data_size}"
     else:
         place = next(place for place, (a, b) in enumerate(zip(teacher_names, data_names, strict=True)) if a != b)
-        difference = "the same classes in another order" if set(teacher_names) == set(data_names) else "other classes"
+        is_reordered = set(teacher_names) == set(data_names)
+        difference = f"the same {kind.plural} in another order" if is_reordered else f"other {kind.plural}"
         reason = (
-            f"it has {difference}: class {place} is {teacher_names[place]!r}, but {data_names[place]!r} in the data"
+            f"it has {difference}: {kind.noun} {place} is {teacher_names[place]!r}, "
+            f"but {data_names[place]!r} in the data"
         )
     raise ConfigError(f"distill.teacher={teacher.source}: {reason}", _OTHER_CLASSES_HINT)
 

@@ -16,7 +16,7 @@ class TeacherOptions(DistillChoice):
     """The teachers, how to compute their outputs, and where to cache them."""
 
     teacher: str | tuple[str, ...]  # run directory, export, torchvision:NAME[:WEIGHTS] or timm:NAME; or a list of them
-    label_loss_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
+    label_loss_weight: NonNegative = 1.0  # weight of the loss with the targets
     teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the teacher's layers
     teacher_compile: bool = False  # true: compile the teacher, which takes a minute at the first batch
     teacher_batch_size: PositiveInt = 32  # images per forward pass of the teacher, padded if there are fewer

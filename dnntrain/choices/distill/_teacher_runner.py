@@ -86,6 +86,7 @@ class TeacherRunner:
         self._taps, self._logits, self._compile = taps, logits, options.teacher_compile
         self.models = [teacher.model for teacher in teachers]
         self._affine = [compute_renormalization(context, teacher) for teacher in teachers]
+        self._rescaling = [compute_rescaling(context, teacher) for teacher in teachers]
         self._convolutional = any(isinstance(module, nn.Conv2d) for model in self.models for module in model.modules())
         self._collect = context.collectives
         self.sharded = should_shard(options, context.collectives.shard_ranks, self.models)
@@ -99,6 +100,7 @@ class TeacherRunner:
         tap_text = ", ".join(f"{tap.name}={tap.module} by {getattr(tap.reduce, '__name__', '')}" for tap in taps)
         self.described = (
             f"{options.teacher_precision} {options.teacher_compile} {options.teacher_batch_size} {logits} {tap_text}"
+            + "".join(f" {[part.tolist() for part in pair]}" for pair in self._rescaling if pair is not None)
         )
 
     @torch.no_grad()
@@ -158,7 +160,7 @@ class TeacherRunner:
     def _forward(self, inputs: Tensor) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = {}
         logits = []
-        for model, affine in zip(self.models, self._affine, strict=True):
+        for model, affine, rescaling in zip(self.models, self._affine, self._rescaling, strict=True):
             teacher_inputs = (
                 inputs if affine is None else inputs * affine[0].to(inputs.device) + affine[1].to(inputs.device)
             )
@@ -170,7 +172,8 @@ class TeacherRunner:
                     )
                     stack.callback(hook.remove)
                 stack.enter_context(teacher_autocast(self._precision, inputs.device.type))
-                logits.append(model(teacher_inputs))
+                rows = model(teacher_inputs)
+            logits.append(rows if rescaling is None else rescale(rows, *rescaling))
             outputs |= {tap.name: tap.reduce(features[tap.name].float()) for tap in self._taps}
         if self._logits:
             outputs[LOGITS] = torch.stack([rows.float() for rows in logits], 1)
@@ -191,7 +194,7 @@ def _store_output(features: dict[str, Tensor], name: str, module: nn.Module, inp
 
 
 def compute_renormalization(context: BuildContext, teacher: TeacherModel) -> tuple[Tensor, Tensor] | None:
-    """Return (scale, shift) [channels, 1, 1] to the teacher's normalization.
+    """Return (scale, shift) to the teacher's normalization: [channels, 1, 1] of images, [columns] of rows.
 
     They apply to inputs with the data's normalization. Returns None if the two normalizations
     agree.
@@ -199,10 +202,30 @@ def compute_renormalization(context: BuildContext, teacher: TeacherModel) -> tup
     data, own = context.spec.inputs, teacher.spec.inputs
     if not data.mean or (data.mean, data.std) == (own.mean, own.std):
         return None
+    shape = (-1, *[1] * (len(data.shape) - 1))
     mean, std, teacher_mean, teacher_std = (
-        torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (data.mean, data.std, own.mean, own.std)
+        torch.tensor(values, dtype=torch.float64).view(shape) for values in (data.mean, data.std, own.mean, own.std)
     )
     return (std / teacher_std).float(), ((mean - teacher_mean) / teacher_std).float()
+
+
+def compute_rescaling(context: BuildContext, teacher: TeacherModel) -> tuple[Tensor, Tensor] | None:
+    """Return (scale, shift) [targets] from the teacher's standardized estimates to those of the data.
+
+    Both are standardized by their own training examples. Returns None for logits, and if the two agree.
+    """
+    data, own = context.spec.output, teacher.spec.output
+    if not data.mean or len(data.mean) != len(own.mean) or (data.mean, data.std) == (own.mean, own.std):
+        return None
+    mean, std, teacher_mean, teacher_std = (
+        torch.tensor(values, dtype=torch.float64) for values in (data.mean, data.std, own.mean, own.std)
+    )
+    return (teacher_std / std).float(), ((teacher_mean - mean) / std).float()
+
+
+def rescale(estimates: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return estimates * scale + shift, float32 [n, targets]."""
+    return estimates.float() * scale.to(estimates.device) + shift.to(estimates.device)
 
 
 class TeacherTransform:

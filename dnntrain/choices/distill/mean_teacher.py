@@ -49,7 +49,7 @@ class MeanTeacher(DistillChoice):
     inputs with other noise.
     """
 
-    label_loss_weight: NonNegative = 1.0  # weight of the cross-entropy with the labels
+    label_loss_weight: NonNegative = 1.0  # weight of the loss with the targets
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
     loss_weight: NonNegative = 1.0  # weight of the average's loss
     decay: Fraction = 0.999  # fraction of the old average kept per step

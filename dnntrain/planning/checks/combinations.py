@@ -209,6 +209,7 @@ def find_missing_features(
 ) -> Iterator[Refusal]:
     """Find needs of a setting that the task or the data does not meet."""
     choices = config.resolved["choices"]
+    other = "use distill=outputs, which serves every task; or " if setting.startswith("distill=") else ""
     for kind, features, group in (
         (TaskFeature, config.task.features, "task"),
         (DataFeature, config.data.features, "data"),
@@ -217,7 +218,7 @@ def find_missing_features(
         for feature in sorted(missing, key=lambda feature: feature.value):
             yield Refusal(
                 f"{setting} needs {feature.value}, which {group}={choices[group]} does not have",
-                f"leave {setting} out, or choose another {'task' if group == 'task' else 'data set'}",
+                f"{other}leave {setting} out, or choose another {'task' if group == 'task' else 'data set'}",
             )
 
 
