@@ -110,6 +110,11 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("model=unet", "model.width=4", "model.depth=2"),
         *("augment=[crop,flip,rotation,cutmix]", "augment.crop.padding=2", "augment.flip.probability=0.5"),
     ),
+    # A data set, a loss and a metric of a user's own file.
+    "data=custom task=custom": (
+        *("data=custom", f"data.file={OWN}", "data.name=make_bars"),
+        *("task=custom", f"task.file={OWN}", "task.loss=hinge", "task.metrics=[worst_recall]"),
+    ),
     "task.loss=focal": (
         "task.loss=focal",
         "task.class_weights=balanced",
