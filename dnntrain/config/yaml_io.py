@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,13 @@ def format_path(path: Path) -> str:
 
     The path is relative to the working folder, or to the folder that holds `dnntrain` or `conf`.
     """
-    for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
+    return _format_path(path, Path.cwd())
+
+
+@lru_cache(maxsize=256)
+def _format_path(path: Path, folder: Path) -> str:
+    """Return `path` relative to `folder`. Each key of a file asks for it, and links are read slowly."""
+    for root in (folder, Path(__file__).resolve().parents[2]):
         try:
             return str(path.resolve().relative_to(root.resolve()))
         except (ValueError, OSError):

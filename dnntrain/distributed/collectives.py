@@ -16,14 +16,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.distributed_c10d import Store
 
 from dnntrain.distributed.store import connect_to_store
+from dnntrain.utils._torch_private import release_groups
 from dnntrain.utils.loopback import LOOPBACK_ADDRESS, is_single_machine
 from dnntrain.utils.world import World
 
 #: Linux: the address of a network interface, netdevice(7).
 _SIOCGIFADDR = 0x8915
+
+#: The root meshes whose groups exist.
+_meshes: list[DeviceMesh] = []
 
 
 def join_process_group(
@@ -101,9 +106,16 @@ def leave_process_group() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
-        # Modules of DDP and meshes hold a group in reference cycles, and gloo's threads poll until it
-        # is freed: each run in one process would add a dozen of them.
+        # gloo's threads poll until their group is freed: each run in one process would add a dozen.
+        # Caches of torch hold each mesh with its groups; modules hold them in reference cycles.
+        while _meshes:
+            release_groups(_meshes.pop())
         gc.collect()
+
+
+def remember_mesh(mesh: DeviceMesh) -> None:
+    """Let `leave_process_group` free the groups of `mesh`, a root mesh."""
+    _meshes.append(mesh)
 
 
 def reduce_sum(tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
 
+from dnntrain.distributed.collectives import remember_mesh
 from dnntrain.distributed.parallel_dims import MESH_DIMS, ParallelDims
 from dnntrain.utils.dtensor import local_shard
 
@@ -26,6 +27,7 @@ class Mesh:
         sizes = dims.sizes
         self.degrees = dims
         self.whole: DeviceMesh = init_device_mesh(device_type, sizes, mesh_dim_names=MESH_DIMS)
+        remember_mesh(self.whole)
 
     @cached_property
     def data(self) -> DeviceMesh:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor, Placement
     from torch.distributed.tensor.placement_types import _StridedShard
 
@@ -54,6 +55,14 @@ def compute_local_offset(dtensor: DTensor) -> tuple[int, ...]:
 
     _, offset = compute_local_shape_and_global_offset(dtensor.shape, dtensor.device_mesh, dtensor.placements)
     return tuple(offset)
+
+
+def release_groups(mesh: DeviceMesh) -> None:
+    """Let `mesh`, a root mesh whose process groups are destroyed, hold them no longer.
+
+    DTensor's caches of operators keep every mesh for the life of the process.
+    """
+    mesh.__dict__.get("_pg_registry", {}).clear()
 
 
 def fix_gradient_buckets(ddp_model: nn.parallel.DistributedDataParallel) -> None:

@@ -336,8 +336,13 @@ def _words_are_taken_or_refused(words: list[str]) -> None:
 test_any_words_are_taken_or_refused_and_nothing_else = settings(max_examples=100, deadline=None)(
     given(st.lists(_WORDS, max_size=3))(_words_are_taken_or_refused)
 )
-test_ten_thousand_lines_are_taken_or_refused_and_nothing_else = pytest.mark.slow(
-    settings(max_examples=10_000, deadline=None)(given(st.lists(_WORDS, max_size=3))(_words_are_taken_or_refused))
+test_a_thousand_lines_are_taken_or_refused_and_nothing_else = pytest.mark.slow(
+    settings(max_examples=1_000, deadline=None)(given(st.lists(_WORDS, max_size=3))(_words_are_taken_or_refused))
+)
+test_ten_thousand_lines_are_taken_or_refused_and_nothing_else = pytest.mark.timeout(900)(
+    pytest.mark.long(
+        settings(max_examples=10_000, deadline=None)(given(st.lists(_WORDS, max_size=3))(_words_are_taken_or_refused))
+    )
 )
 
 _KEYS = st.sampled_from(

@@ -257,13 +257,14 @@ def test_a_run_whose_teacher_is_gone_says_that_it_needs_it(short_run: Path, tmp_
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("stops", [3, pytest.param(10, marks=pytest.mark.long)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_ten_stops_at_random_moments_change_no_bit(
-    undisturbed: tuple[str, Path], tmp_path: Path, number: signal.Signals
+def test_stops_at_random_moments_change_no_bit(
+    undisturbed: tuple[str, Path], tmp_path: Path, number: signal.Signals, stops: int
 ) -> None:
     word, whole = undisturbed
     moments = random.Random(int(number))
-    for attempt in range(10):
+    for attempt in range(stops):
         folder = tmp_path / f"run{attempt}"
         process = start(folder, word, "data.num_workers=1")
         try:

@@ -242,7 +242,9 @@ def _not_as_asked(run: Path, tried: Combination) -> str:
         if group in asked and resolved["choices"][group] != asked[group]:
             return f"{group}={resolved['choices'][group]} in the place of {asked[group]}"
     for group in ("augment", "reg", "average", "monitor"):
-        if sorted(resolved[group]) != sorted(name for name in asked[group].strip("[]").split(",") if name):
+        if group in asked and sorted(resolved[group]) != sorted(
+            name for name in asked[group].strip("[]").split(",") if name
+        ):
             return f"{group}={sorted(resolved[group])} in the place of {asked[group]}"
     if plan["ranks"] != tried.ranks:
         return f"{plan['ranks']} ranks in the place of {tried.ranks}"
