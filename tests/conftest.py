@@ -52,9 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for index, item in enumerate(kind):
                 if index not in fast:
                     item.add_marker("slow")
-        slow_items = [
-            item for item in kind if item.get_closest_marker("slow") and not item.get_closest_marker("long")
-        ]
+        slow_items = [item for item in kind if item.get_closest_marker("slow") and not item.get_closest_marker("long")]
         chosen = _choose_samples(len(slow_items), _ALL_SAMPLES)
         for index, item in enumerate(slow_items):
             if index not in chosen:

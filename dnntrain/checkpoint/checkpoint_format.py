@@ -1,4 +1,11 @@
-"""What the writer and the readers of a checkpoint share."""
+"""The format of a checkpoint, which its writer and its readers share.
+
+A checkpoint is a folder `step-N` of safetensors files, one for each rank that has tensors to write,
+and a `manifest.json`, which is written last. The manifest holds the schema version; an index of all
+tensors by name with their shapes and chunks, independent of the layout; the plain values; the
+SHA-256 of each file; the digests of configuration and data. The folder is written beside its final
+place, synced to disk and renamed; then the pointer LAST is replaced. No pickle is written or read.
+"""
 
 from __future__ import annotations
 

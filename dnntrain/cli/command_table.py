@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dnntrain.cli.command import COMMAND_SPELLINGS, COMMON_OPTIONS, CONFIG_DIR, JSON, Command
-from dnntrain.cli.help_commands import HELP_COMMANDS
-from dnntrain.cli.model_commands import MODEL_COMMANDS
+from dnntrain.cli.command_options.help import HELP_COMMANDS
+from dnntrain.cli.command_options.model import MODEL_COMMANDS
+from dnntrain.cli.command_options.training import TRAINING_COMMANDS
 from dnntrain.cli.options import Option
-from dnntrain.cli.training_commands import TRAINING_COMMANDS
 
 __all__ = [
     "COMMANDS",

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dnntrain.checkpoint.checkpoint import read_checkpoint
 from dnntrain.checkpoint.checkpoint_format import Digests
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.config.decode import compute_digest
 from dnntrain.config.run_config import RunConfig
 from dnntrain.protocols import Batch, StepBatch, TrainerHandles

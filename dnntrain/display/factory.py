@@ -28,7 +28,7 @@ def make_display(
     if mode == "quiet":
         return QuietDisplay(stream)
     if is_live_terminal(stream):
-        from dnntrain.display.terminal import TerminalDisplay  # imports rich, which pipes and tests do not need
+        from dnntrain.display.live_display import TerminalDisplay  # imports rich, which pipes and tests do not need
 
         return TerminalDisplay(stream)
     return PlainDisplay(stream, use_color=_is_color_forced(os.environ))

@@ -6,12 +6,12 @@ from dnntrain.report.confusion import get_class_names, read_confusion, render_mi
 from dnntrain.report.estimates import render_estimates
 from dnntrain.report.figures_table import render_figures
 from dnntrain.report.format import format_percent
+from dnntrain.report.generated_texts import render_texts
 from dnntrain.report.html import escape_text, isolate_text, render_section
 from dnntrain.report.label_curves import render_label_curves
 from dnntrain.report.load_run import RunData, parse_number
 from dnntrain.report.pictures import MAX_TOTAL_PICTURE_BYTES, validate_picture
 from dnntrain.report.pixels import render_overlays, render_pixels
-from dnntrain.report.texts import render_texts
 
 _MAX_PICTURES = 48
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dnntrain.errors import ConfigError
-from dnntrain.report import compare, facts, gallery, sections
+from dnntrain.report import compare, facts, gallery, heading, sections
 from dnntrain.report.clients import render_clients
 from dnntrain.report.explanation import render_explanation_summary
 from dnntrain.report.exports import render_exports
@@ -71,7 +71,7 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, verdicts:
 def render_run(run: RunData) -> bytes:
     """Return the report of one run."""
     parts = {
-        "heading": sections.render_heading(run),
+        "heading": heading.render_heading(run),
         "cards": sections.render_cards(run),
         "charts": sections.render_charts(run),
         "exports": render_exports(run),

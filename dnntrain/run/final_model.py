@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from dnntrain.checkpoint.checkpoint_folder import read_pointer
 from dnntrain.checkpoint.digests import compute_tensors_digest
 from dnntrain.checkpoint.portable_model import save_model
+from dnntrain.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState
 from dnntrain.config.decode import compute_digest
 from dnntrain.distributed.spmd import SpmdExecutor

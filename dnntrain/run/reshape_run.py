@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.checkpoint.checkpoint import read_checkpoint
 from dnntrain.checkpoint.digests import compute_bytes_digest
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.nn.channels_last import overflows_in_channels_last
 from dnntrain.nn.shape import ModelShape
 from dnntrain.run.session import Session, drop_init_weights

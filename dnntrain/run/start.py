@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.checkpoint.checkpoint import Checkpoint, read_checkpoint, read_newest_checkpoint
 from dnntrain.checkpoint.checkpoint_folder import read_pointer
 from dnntrain.checkpoint.checkpoint_format import Digests
+from dnntrain.checkpoint.read_checkpoint import Checkpoint, read_checkpoint, read_newest_checkpoint
 from dnntrain.config.decode import compute_digest
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import CheckpointError, ConfigError, DataError

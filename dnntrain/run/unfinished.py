@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnntrain.checkpoint.checkpoint import read_checkpoint
 from dnntrain.checkpoint.checkpoint_folder import read_pointer
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.config.paths import find_paths

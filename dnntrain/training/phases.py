@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from dnntrain.checkpoint.checkpoint import read_checkpoint
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.errors import CheckpointError
 from dnntrain.training.restore import restore_trainer
 from dnntrain.training.rollback import run_with_rollback

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dnntrain.checkpoint.checkpoint import Checkpoint
 from dnntrain.checkpoint.checkpoint_format import LAYOUT_STATES
+from dnntrain.checkpoint.read_checkpoint import Checkpoint
 from dnntrain.checkpoint.state_dicts import ModelState
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.shape import ModelShape, get_storage_key

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.checkpoint.checkpoint import Checkpoint, restore_states
 from dnntrain.checkpoint.checkpoint_folder import get_step, list_checkpoints
+from dnntrain.checkpoint.read_checkpoint import Checkpoint, restore_states
 from dnntrain.protocols import Hooks, ReplayedCallback, Stateful, StopTraining
 from dnntrain.training.metrics_writer import read_rows
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnntrain.checkpoint.checkpoint import read_newest_checkpoint
+from dnntrain.checkpoint.read_checkpoint import read_newest_checkpoint
 from dnntrain.errors import DivergedError
 from dnntrain.training.loop import run_loop
 from dnntrain.training.recovery import RollbackRequest

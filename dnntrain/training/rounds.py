@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dnntrain.distributed.collectives import reduce_sum
 from dnntrain.errors import DivergedError
+from dnntrain.federated.averaging import Join, MeanJoin, PrivateJoin, TableJoin
 from dnntrain.federated.cohort import ClientTask, Round, share_tasks
-from dnntrain.federated.joins import Join, MeanJoin, PrivateJoin, TableJoin
 from dnntrain.federated.payload import Payload
 from dnntrain.federated.transmission import Transmission
 from dnntrain.protocols import (

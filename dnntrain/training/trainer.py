@@ -12,8 +12,7 @@ from torch import nn
 
 from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.gather import RankExchange
-from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState, RandomState, ScalerState
-from dnntrain.distributed.collectives import gather_bytes, gather_tensors, reduce_sum
+from dnntrain.distributed.collectives import gather_bytes, reduce_sum
 from dnntrain.errors import CheckpointError
 from dnntrain.input.pipeline import InputPipeline
 from dnntrain.protocols import Hooks, Stateful, TrainerHandles
@@ -38,7 +37,7 @@ from dnntrain.training.loop import Loop
 from dnntrain.training.metrics_writer import Metrics, Timer
 from dnntrain.training.progress import Progress
 from dnntrain.training.recovery import rollback_targets
-from dnntrain.training.restore import split_states
+from dnntrain.training.saved_states import list_states
 from dnntrain.training.scheduled_values import get_learning_rate, make_scheduled_reader
 from dnntrain.training.setup import RunSetup
 from dnntrain.training.step_guards import GuardRunner
@@ -209,29 +208,3 @@ def build_evaluator(
 
     evaluator = Evaluator(validate, metrics, saving.checkpointer, timer, plan.metrics[0], hooks.best_from_step)
     return EvaluatorParts(evaluator, metrics, make_batches)
-
-
-def list_states(
-    setup: RunSetup,
-    model: ModelParts,
-    executor: ExecutorParts,
-    saving: CheckpointerParts,
-    evaluation: EvaluatorParts,
-    progress: Progress,
-) -> dict[str, Stateful]:
-    """List the states that a resume restores, in this order."""
-    is_partial = setup.plan.degrees.pp > 1
-    scaler_state: dict[str, Stateful] = {} if executor.scaler is None else {"scaler": ScalerState(executor.scaler)}
-    method_states, replayed_states = split_states(setup.hooks.state)
-    return {
-        "model": ModelState(model.model, is_partial=is_partial),
-        "optimizer": OptimizerState(model.optimizers, is_partial=is_partial),
-        **scaler_state,
-        **method_states,
-        **saving.parallel_states,
-        "evaluator": evaluation.evaluator,
-        "progress": progress,
-        "replayed": replayed_states,
-        "metrics": evaluation.metrics,
-        "random": RandomState(setup.device, setup.world.rank, partial(gather_tensors, device=setup.device)),
-    }

@@ -124,8 +124,8 @@ def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:
 
 def accuracy_by_step(run_dir: Path) -> dict[int, float]:
     """Test accuracy of every checkpoint of a run, by step."""
-    from dnntrain.checkpoint.checkpoint import read_checkpoint
     from dnntrain.checkpoint.checkpoint_folder import list_checkpoints
+    from dnntrain.checkpoint.read_checkpoint import read_checkpoint
     from dnntrain.config.decode import decode_config
     from dnntrain.config.saved_config import read_saved_config
     from dnntrain.distributed.spmd import SpmdExecutor

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-from dnntrain.checkpoint import checkpoint
 from dnntrain.checkpoint.checkpoint_folder import (
     list_checkpoints,
     mark_best,
@@ -25,6 +24,7 @@ from dnntrain.checkpoint.checkpoint_folder import (
 )
 from dnntrain.checkpoint.checkpoint_format import Digests, compute_manifest_digest
 from dnntrain.checkpoint.digests import compute_bytes_digest
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint, read_newest_checkpoint, restore_states
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState, RandomState
 from dnntrain.checkpoint.write_checkpoint import save_checkpoint
 from dnntrain.errors import CheckpointError
@@ -60,7 +60,7 @@ def test_tensors_and_values_come_back_bit_for_bit(tmp_path: Path) -> None:
     }
     values = {"x": 0.1 + 0.2, "n": None, "flag": True, "text": "é\n", "nested": {"t": torch.ones(2)}}
     path = save(tmp_path, 3, **tensors, **values)
-    found = checkpoint.read_checkpoint(path)
+    found = read_checkpoint(path)
     assert found.step == 3
     own = found.states["own"]
     for name, tensor in tensors.items():
@@ -107,7 +107,7 @@ def test_training_goes_on_bitwise_from_a_checkpoint(
     path = save_checkpoint(tmp_path, 5, states, DIGESTS)
     train(model, optimizers, range(5, 9))
     other, other_optimizers, other_states = build()
-    checkpoint.restore_states(checkpoint.read_checkpoint(path), other_states)
+    restore_states(read_checkpoint(path), other_states)
     train(other, other_optimizers, range(5, 9))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
@@ -135,7 +135,7 @@ def test_damage_is_found_and_the_previous_good_one_is_used(tmp_path: Path, file:
     save(tmp_path, 1, t=torch.ones(3))
     DAMAGES[damage](save(tmp_path, 2, t=torch.ones(3) * 2) / file)
     warnings: list[str] = []
-    found = checkpoint.read_newest_checkpoint(tmp_path, warnings.append)
+    found = read_newest_checkpoint(tmp_path, warnings.append)
     assert found is not None
     assert found.step == 1
     assert "step-2" in warnings[0]
@@ -150,7 +150,7 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_found(tmp_path: Path) -> None
         if json_value(path) == json.loads(whole):
             continue  # white space became other white space
         with pytest.raises(CheckpointError):
-            checkpoint.read_checkpoint(path.parent)
+            read_checkpoint(path.parent)
 
 
 def json_value(path: Path) -> Any:
@@ -163,7 +163,7 @@ def json_value(path: Path) -> Any:
 def test_where_all_are_damaged_the_run_is_refused(tmp_path: Path) -> None:
     flip(save(tmp_path, 1, t=torch.ones(3)) / "state-0.safetensors")
     with pytest.raises(CheckpointError, match="no checkpoint") as caught:
-        checkpoint.read_newest_checkpoint(tmp_path, lambda text: None)
+        read_newest_checkpoint(tmp_path, lambda text: None)
     assert caught.value.exit_code == 5
 
 
@@ -172,10 +172,10 @@ def test_the_last_one_from_before_a_stated_step_is_kept_besides_the_newest(tmp_p
         save(tmp_path, step, x=step)
     prune_checkpoints(tmp_path, 1, keep_steps=(5, 25))
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-40", "step-20", "step-0"]
-    found = checkpoint.read_newest_checkpoint(tmp_path, lambda text: None, max_step=25)
+    found = read_newest_checkpoint(tmp_path, lambda text: None, max_step=25)
     assert found is not None
     assert found.step == 20
-    assert checkpoint.read_newest_checkpoint(tmp_path, lambda text: None, max_step=-1) is None
+    assert read_newest_checkpoint(tmp_path, lambda text: None, max_step=-1) is None
 
 
 def test_later_checkpoints_are_removed_with_the_pointers_to_them(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_later_checkpoints_are_removed_with_the_pointers_to_them(tmp_path: Path)
 def test_a_pointer_that_leads_elsewhere_is_not_followed(tmp_path: Path, pointer: str) -> None:
     save(tmp_path, 1, x=1)
     (tmp_path / "LAST").write_text(pointer)
-    found = checkpoint.read_newest_checkpoint(tmp_path, lambda text: None)
+    found = read_newest_checkpoint(tmp_path, lambda text: None)
     assert found is not None
     assert found.path == tmp_path / "step-1"
 
@@ -214,13 +214,13 @@ def test_a_manifest_that_is_not_one_of_ours_is_refused(tmp_path: Path, change: d
     changed = {**manifest, **change}
     (path / "manifest.json").write_text(json.dumps({**changed, "sha256": compute_manifest_digest(changed)}))
     with pytest.raises(CheckpointError):
-        checkpoint.read_checkpoint(path)
+        read_checkpoint(path)
 
 
 def test_states_that_differ_from_those_saved_are_named(tmp_path: Path) -> None:
-    saved = checkpoint.read_checkpoint(save(tmp_path, 1, x=1))
+    saved = read_checkpoint(save(tmp_path, 1, x=1))
     with pytest.raises(CheckpointError, match="ema"):
-        checkpoint.restore_states(saved, {"own": Values(), "ema": Values()})
+        restore_states(saved, {"own": Values(), "ema": Values()})
 
 
 def test_pruning_keeps_the_newest_and_never_the_best_less(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_disk_that_fills_up_at_any_write_leaves_the_old_checkpoint(
     except OSError:
         failed = True
     monkeypatch.undo()
-    found = checkpoint.read_newest_checkpoint(tmp_path, pytest.fail)
+    found = read_newest_checkpoint(tmp_path, pytest.fail)
     assert found is not None
     assert torch.equal(found.states["own"]["t"], torch.ones(1000) * found.step)
     assert failed or found.step == 2
@@ -290,7 +290,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path: Path)
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        found = checkpoint.read_newest_checkpoint(tmp_path, pytest.fail)
+        found = read_newest_checkpoint(tmp_path, pytest.fail)
         assert found is not None
         assert found.states["own"]["step"] == found.step
         assert found.states["own"]["t"][0] == found.step
@@ -311,4 +311,4 @@ def test_a_manifest_cannot_name_a_file_outside_its_folder(tmp_path: Path) -> Non
     manifest["files"] = {"../outside": {"sha256": compute_bytes_digest(b""), "bytes": 0}}
     path.write_text(json.dumps({**manifest, "sha256": compute_manifest_digest(manifest)}))
     with pytest.raises(CheckpointError, match="must be a file in the checkpoint's folder"):
-        checkpoint.read_checkpoint(path.parent)
+        read_checkpoint(path.parent)

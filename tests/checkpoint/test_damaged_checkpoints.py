@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.checkpoint import read_checkpoint, read_newest_checkpoint
 from dnntrain.checkpoint.checkpoint_folder import list_checkpoints, read_pointer
 from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.digests import compute_bytes_digest
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint, read_newest_checkpoint
 from dnntrain.checkpoint.write_checkpoint import save_checkpoint
 from dnntrain.errors import CheckpointError, PluginError
 from dnntrain.nn.weights import load_weights

@@ -23,9 +23,16 @@ from stand_ins import METRICS
 
 from dnntrain.display.base import Header, LiveState, Pace, format_learning_rate, format_metric, format_throughput
 from dnntrain.display.factory import make_display
-from dnntrain.display.panel import History, draw_sparkline, fit_text, format_panel, format_table_head, format_table_row
+from dnntrain.display.live_display import TerminalDisplay
+from dnntrain.display.live_panel import (
+    History,
+    draw_sparkline,
+    fit_text,
+    format_panel,
+    format_table_head,
+    format_table_row,
+)
 from dnntrain.display.plain import JsonDisplay, PlainDisplay, QuietDisplay, format_row, format_state
-from dnntrain.display.terminal import TerminalDisplay
 from dnntrain.protocols import LOSS, MetricInfo
 from dnntrain.utils.streams import SafeStream
 
@@ -225,7 +232,7 @@ def test_a_cheap_refresh_comes_four_times_a_second() -> None:
 
 
 def test_many_evaluations_do_not_put_the_refresh_off() -> None:
-    from dnntrain.display.terminal import TerminalDisplay
+    from dnntrain.display.live_display import TerminalDisplay
 
     display = TerminalDisplay(io.StringIO())
     display.start(HEADER)

@@ -11,7 +11,7 @@ from rank_pool import Pool
 from short_runs import broken_off, comparable, result
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState
 
-from dnntrain.checkpoint.checkpoint import read_checkpoint
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.distributed.powersgd import START_STEP, PowerSgd
 from dnntrain.utils.world import World
 

@@ -19,7 +19,7 @@ from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.language_module import LanguageModule
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import Vocabulary
-from dnntrain.report.texts import render_texts
+from dnntrain.report.generated_texts import render_texts
 
 
 def build() -> LanguageModule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dnntrain.report.texts import render_texts
+from dnntrain.report.generated_texts import render_texts
 
 
 def test_texts_are_escaped_and_invalid_ones_are_skipped() -> None:

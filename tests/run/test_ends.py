@@ -100,7 +100,8 @@ def test_a_signal_in_the_first_seconds_ends_with_its_code_and_a_line(
 
 @pytest.mark.slow
 def test_ctrl_c_while_a_python_session_imports_torch_gives_a_short_traceback(tmp_path: Path) -> None:
-    script = "import dnntrain, time\ntry:\n    dnntrain.train; time.sleep(60)\nfinally:\n    import torch; print(torch.ones(2).sum().item())"
+    use = "dnntrain.train; time.sleep(60)"
+    script = f"import dnntrain, time\ntry:\n    {use}\nfinally:\n    import torch; print(torch.ones(2).sum().item())"
     process = subprocess.Popen(
         [sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

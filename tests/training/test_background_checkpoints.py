@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dnntrain.checkpoint import write_checkpoint
-from dnntrain.checkpoint.checkpoint import read_newest_checkpoint
+from dnntrain.checkpoint.read_checkpoint import read_newest_checkpoint
 from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError
 from dnntrain.training.background_writer import BackgroundWriter

@@ -18,6 +18,6 @@ class Krum(RobustOptions):
     selected: PositiveInt = 1  # clients whose mean is taken; 1: Krum, more: Multi-Krum
 
     def build(self, context: BuildContext) -> Hooks:
-        from dnntrain.federated.joins import select_krum
+        from dnntrain.federated.averaging import select_krum
 
         return self.make_hooks(join=partial(select_krum, malicious=self.malicious, selected=self.selected))

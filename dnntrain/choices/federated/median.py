@@ -13,6 +13,6 @@ class Median(RobustOptions):
     """The median of the clients' weights, entry by entry; each client counts once."""
 
     def build(self, context: BuildContext) -> Hooks:
-        from dnntrain.federated.joins import take_median
+        from dnntrain.federated.averaging import take_median
 
         return self.make_hooks(join=take_median)

@@ -17,6 +17,6 @@ class TrimmedMean(RobustOptions):
     trim: Annotated[float, Range(at_least=0, below=0.5)] = 0.2  # share of the clients that is left out at either end
 
     def build(self, context: BuildContext) -> Hooks:
-        from dnntrain.federated.joins import trim_mean
+        from dnntrain.federated.averaging import trim_mean
 
         return self.make_hooks(join=partial(trim_mean, trim=self.trim))

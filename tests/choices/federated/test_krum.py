@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dnntrain.federated.joins import select_krum
+from dnntrain.federated.averaging import select_krum
 
 
 def test_a_client_far_from_the_others_is_never_selected() -> None:

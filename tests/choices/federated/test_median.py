@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dnntrain.federated.joins import take_median
+from dnntrain.federated.averaging import take_median
 
 
 def test_an_extreme_client_does_not_move_the_median() -> None:

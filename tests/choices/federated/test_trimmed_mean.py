@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dnntrain.federated.joins import trim_mean
+from dnntrain.federated.averaging import trim_mean
 
 
 def test_the_extremes_of_each_entry_are_left_out() -> None:

@@ -19,7 +19,7 @@ from faults import install
 from short_runs import broken_off, comparable, environment, result, rows
 
 from dnntrain import train
-from dnntrain.checkpoint.checkpoint import read_checkpoint
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.errors import DivergedError, DnntrainError
 
 ROOT = Path(__file__).resolve().parents[3]

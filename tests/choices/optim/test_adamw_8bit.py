@@ -11,7 +11,7 @@ from optimizing import give_gradients, optimize
 from short_runs import result, trained
 from torch import nn
 
-from dnntrain.checkpoint import checkpoint
+from dnntrain.checkpoint.read_checkpoint import Digests, read_checkpoint, restore_states
 from dnntrain.checkpoint.state_dicts import OptimizerState
 from dnntrain.checkpoint.write_checkpoint import save_checkpoint
 from dnntrain.choices.optim.adamw import AdamW
@@ -85,8 +85,8 @@ def test_steps_after_a_checkpoint_are_those_of_the_optimizer_that_went_on(tmp_pa
     optimize(model, optimizers, 3)
     other.load_state_dict(model.state_dict())
     restored = AdamW8bit().build(other)
-    saved = save_checkpoint(tmp_path, 3, {"optimizer": OptimizerState(optimizers)}, checkpoint.Digests("", ""))
-    checkpoint.restore_states(checkpoint.read_checkpoint(saved), {"optimizer": OptimizerState(restored)})
+    saved = save_checkpoint(tmp_path, 3, {"optimizer": OptimizerState(optimizers)}, Digests("", ""))
+    restore_states(read_checkpoint(saved), {"optimizer": OptimizerState(restored)})
     optimize(model, optimizers, 3, first=3)
     optimize(other, restored, 3, first=3)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))

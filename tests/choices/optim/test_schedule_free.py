@@ -13,7 +13,7 @@ from short_runs import comparable, result, trained
 from stand_ins import built, context
 from torch import Tensor, nn
 
-from dnntrain.checkpoint import checkpoint
+from dnntrain.checkpoint.read_checkpoint import read_newest_checkpoint
 from dnntrain.choices.optim.schedule_free import AverageWeights, ScheduleFree, ScheduleFreeAdamW
 from dnntrain.errors import ConfigError
 
@@ -137,7 +137,7 @@ def test_a_checkpoint_holds_what_is_trained_and_the_exported_model_the_average(t
     trained(
         run, "optim=schedule_free", "optim.beta1=0.9", "train.duration=20step", "eval.weights=last", "precision=fp32"
     )
-    state = checkpoint.read_newest_checkpoint(run / "checkpoints", warn=print)
+    state = read_newest_checkpoint(run / "checkpoints", warn=print)
     assert state is not None
     exported = load_file(run / "model.safetensors")
     (steps,) = state.states["optimizer"].values()

@@ -22,8 +22,8 @@ from torch import nn
 from two_ranks_qat import trained_alone, trained_on_two_ranks
 
 from dnntrain import evaluate
-from dnntrain.checkpoint.checkpoint import read_checkpoint
 from dnntrain.checkpoint.portable_model import seal_card
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.choices.quant.qat import Qat, has_reached, update_ranges
 from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError, ConfigError

@@ -13,7 +13,7 @@ from short_runs import broken_off, comparable, result, rows, trained
 from stand_ins import context
 
 from dnntrain import plan
-from dnntrain.checkpoint.checkpoint import read_newest_checkpoint
+from dnntrain.checkpoint.read_checkpoint import read_newest_checkpoint
 from dnntrain.choices.sched.linear import Linear
 from dnntrain.choices.sched.step import Step
 from dnntrain.errors import ConfigError

@@ -1,10 +1,6 @@
-"""Save and load the complete state of a run.
+"""Read the complete state of a run, verified, and restore it.
 
-A checkpoint is a folder `step-N` of safetensors files, one for each rank that has tensors to write,
-and a `manifest.json`, which is written last. The manifest holds the schema version; an index of all
-tensors by name with their shapes and chunks, independent of the layout; the plain values; the
-SHA-256 of each file; the digests of configuration and data. The folder is written beside its final
-place, synced to disk and renamed; then the pointer LAST is replaced. No pickle is written or read.
+`checkpoint_format.py` describes the files; `training/saved_states.py` lists the states in them.
 """
 
 from __future__ import annotations

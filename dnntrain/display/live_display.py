@@ -18,7 +18,7 @@ from rich.style import Style
 
 from dnntrain.display.base import Header, LiveState, Pace, is_improvement, to_float
 from dnntrain.display.console import CleanConsole, CleanLive
-from dnntrain.display.panel import History, Line, format_opening, format_panel, format_table_head, format_table_row
+from dnntrain.display.live_panel import History, Line, format_opening, format_panel, format_table_head, format_table_row
 
 _STYLES = {
     role: Style.parse(definition)
