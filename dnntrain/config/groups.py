@@ -41,6 +41,7 @@ GROUPS: dict[str, Group] = {
         Group("augment", "changes of training examples", single=False),
         Group("reg", "regularization", single=False),
         Group("average", "averages of the weights", single=False),
+        Group("adapt", "adapters: the few weights that are trained of a network"),
         Group("quant", "quantization, in training and after"),
         Group("distill", "knowledge distillation from a teacher"),
         Group("prune", "pruning: a smaller network"),

@@ -28,6 +28,7 @@ from dnntrain.config.groups import LISTS, SINGLE
 if TYPE_CHECKING:
     # For the type checker only: importing this module must not import torch.
     from dnntrain.protocols import (
+        AdaptChoice,
         AugmentChoice,
         AverageChoice,
         Choice,
@@ -189,6 +190,7 @@ class RunConfig(LightConfig):
     model: ModelChoice
     norm: NormChoice
     optim: OptimChoice
+    adapt: AdaptChoice
     quant: QuantChoice
     distill: DistillChoice
     prune: PruneChoice

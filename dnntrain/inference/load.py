@@ -174,6 +174,7 @@ _TRAINING_KEYS = (
     "parallel",
     "launch",
     "cluster",
+    "adapt",
     "distill",
     "checkpoint",
     "log",

@@ -22,6 +22,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from dnntrain.nn.added_parameters import AddsParameters
 from dnntrain.utils.rng import derive_seed
 
 
@@ -92,7 +93,7 @@ def _copy_fresh_tensors(model: nn.Module) -> None:
         own_tensors = {
             key: tensor
             for key, tensor in own_tensors.items()
-            if key in fresh_tensors or key not in module._non_persistent_buffers_set
+            if key in fresh_tensors or not (key in module._non_persistent_buffers_set or key in _list_added(module))
         }
         if own_tensors.keys() <= fresh_tensors.keys() and all(
             own_tensors[key].shape == fresh_tensors[key].shape for key in own_tensors
@@ -101,6 +102,10 @@ def _copy_fresh_tensors(model: nn.Module) -> None:
                 tensor.copy_(fresh_tensors[key])
         else:
             _reset_module(module)
+
+
+def _list_added(module: nn.Module) -> tuple[str, ...]:
+    return module.added_parameters if isinstance(module, AddsParameters) else ()
 
 
 def _get_own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.errors import CheckpointError
+from dnntrain.nn.added_parameters import find_added_names
 from dnntrain.nn.shape import find_head_modules, get_storage_key
 from dnntrain.nn.weight_files import ModelFile, open_model_file
 from dnntrain.nn.weight_names import (
@@ -87,7 +88,7 @@ def load_weights(
     or shape differs, and names them; `model` is then unchanged.
     """
     with open_model_file(Path(path).expanduser()) as file:
-        targets = model.state_dict()
+        targets = _get_targets(model)
         match = _match_names(file, model, targets, replace_head, prefix)
         values = {name: _read_value(file, match.sources[name], name) for name in match.report.loaded}
         _check_number_kinds(file, values, targets)
@@ -105,7 +106,13 @@ def check_weights(
     Read no numbers and change nothing.
     """
     with open_model_file(Path(path).expanduser()) as file:
-        return _match_names(file, model, model.state_dict(), replace_head, prefix).report
+        return _match_names(file, model, _get_targets(model), replace_head, prefix).report
+
+
+def _get_targets(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of `model` that a file may have, by name."""
+    added = find_added_names(model)
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in added}
 
 
 class _Match(NamedTuple):

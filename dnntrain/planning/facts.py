@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.prepared import PreparedData
+from dnntrain.nn.added_parameters import count_added_parameters
 from dnntrain.nn.channels_last import overflows_in_channels_last
 from dnntrain.nn.cost import (
     build_with_zero_weights,
@@ -62,18 +63,25 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
     shape = ModelShape.from_spec(data.spec)
     with explain_missing_memory(config):
         model = config.norm.convert(build_with_zero_weights(lambda: config.model.build(shape)))
+        parameters = count_parameters(model)
+        model = config.adapt.convert(model)
+        parameters += count_added_parameters(model)
     check_weights_fit(config, model)
     config.optim.get_parameter_options(model)  # raises ConfigError for a pattern that matches no name
     _check_outputs(config, data, model, shape)
     with record_batch_norm_values(model) as batch_norm_values:
         flops_per_example, operators = count_forward_cost(model, shape)
-    parameters, largest_activation_bytes = count_parameters(model), measure_largest_activation(model, shape, 1, 4)
+    largest_activation_bytes = measure_largest_activation(model, shape, 1, 4)
     divided, section_flops = get_divisible_sizes(model), count_section_flops(model, shape)
     frozen_names, fixed = find_frozen_names(model, config.train.freeze), config.optim.list_fixed_parameters(model)
-    frozen = sum(
-        parameter.numel()
-        for name, parameter in model.named_parameters()
-        if name in frozen_names | fixed and parameter.requires_grad
+    frozen = (
+        parameters
+        - count_parameters(model)
+        + sum(
+            parameter.numel()
+            for name, parameter in model.named_parameters()
+            if name in frozen_names | fixed and parameter.requires_grad
+        )
     )
     is_frozen_to_the_end = bool(frozen) and config.train.unfreeze_at is None
     if is_frozen_to_the_end:

@@ -177,6 +177,7 @@ def _collect_notes(
         *_note_unbalanced_classes(config, data),
         *config.sched.notes(),
         *_make_batch_notes(config, sizes.timetable, layout.dims),
+        *config.adapt.notes(config.init_from is not None or config.model.has_weights),
         *config.distill.notes(data.spec),
         *config.quant.notes(data.train),
         *config.prune.notes(hardware),

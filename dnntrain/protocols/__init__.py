@@ -27,6 +27,7 @@ from dnntrain.protocols.data_spec import (
 )
 from dnntrain.protocols.federation import FederatedChoice, Federation
 from dnntrain.protocols.groups import (
+    AdaptChoice,
     AugmentChoice,
     AverageChoice,
     DataChoice,
@@ -107,6 +108,7 @@ __all__ = [
     "IGNORED",
     "LOSS",
     "Action",
+    "AdaptChoice",
     "Adjustment",
     "AfterStepHook",
     "Alarm",

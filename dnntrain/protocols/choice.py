@@ -47,6 +47,8 @@ class Role(Enum):
     IMAGE_OPERATIONS = "draw operations on each image, from the same list"
     DROPOUT = "set the rate of dropout"
     WEIGHT_FORM = "replace the weights that layers compute with"
+    LINEAR_FORM = "replace the linear layers"
+    LAYER_WEIGHTS = "change the weights that layers have"
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,11 @@ class ModelChoice(Choice):
         """Return the same network without pretrained weights."""
         return self
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the network is built with trained weights."""
+        return self.without_pretrained_weights() != self
+
 
 class AugmentChoice(Method):
     """An augmentation: a change of training examples.
@@ -240,6 +245,18 @@ class DistillChoice(Method):
 
     def notes(self, model: ModelSpec) -> tuple[str, ...]:
         """Return notes for the plan of a student with this specification."""
+        return ()
+
+
+class AdaptChoice(Method):
+    """Adapters: what is trained of a network."""
+
+    def convert(self, model: nn.Module) -> nn.Module:
+        """Return `model` with the adapters, of which the rest needs no gradient."""
+        return model
+
+    def notes(self, has_weights: bool) -> tuple[str, ...]:
+        """Return notes for the plan of a run that starts from trained weights, or from random ones."""
         return ()
 
 

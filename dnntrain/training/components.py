@@ -19,7 +19,10 @@ from dnntrain.training.setup import build_unfilled_model
 from dnntrain.utils.world import World
 
 #: The groups of methods in the order in which their hooks run; those of the optimizer come after.
-_GROUPS = ("norm", "sched", "quant", "distill", "prune", "federated", "augment", "reg", "average", "monitor")
+_GROUPS = (
+    *("norm", "sched", "adapt", "quant", "distill", "prune", "federated"),
+    *("augment", "reg", "average", "monitor"),
+)
 
 #: Groups of which several methods are chosen, in the order in which their hooks run.
 _LIST_GROUPS = ("augment", "reg", "average", "monitor")

@@ -1,6 +1,7 @@
 """A GPT of nanoGPT's size for a CPU, beside a loop written by hand: tokens per second and validation loss, in one run.
 
-    .venv/bin/python scripts/bench/language_model.py [--steps 2000] [--text FILE] [--threads 1] [--recipe]
+    bible -f gen1:1-rev22:21 > bible.txt    # the King James Bible, from Debian's packages bible-kjv and bible-kjv-text
+    .venv/bin/python scripts/bench/language_model.py [--steps 2000] [--text bible.txt] [--threads 1] [--recipe]
     .venv/bin/python scripts/bench/language_model.py --memory [--vocabulary 50257]
 
 4 layers, 4 heads, width 128, context 64, batch 12, as in nanoGPT's README for a CPU. The loop by hand is nanoGPT's: learned positions,
@@ -30,6 +31,8 @@ import dnntrain
 from dnntrain.choices.data.python_library import PythonLibrary
 from dnntrain.choices.data.text import TextFiles
 from dnntrain.input.sampler import BatchSchedule
+from dnntrain.input.split import limit_examples
+from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
 
 CONTEXT, BATCH, WIDTH, LAYERS, HEADS = 64, 12, 128, 4, 4
@@ -74,6 +77,11 @@ class HandGpt(nn.Module):
         return functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
 
 
+def get_warmup(steps: int) -> int:
+    """Return the steps of the warm-up: a short run has a shorter one."""
+    return min(WARMUP, max(1, steps // 10))
+
+
 def train_by_hand(dataset, steps: int, val_windows: int) -> tuple[float, float]:
     """Return (tokens per second, validation loss) of the loop by hand."""
     torch.manual_seed(0)
@@ -85,12 +93,13 @@ def train_by_hand(dataset, steps: int, val_windows: int) -> tuple[float, float]:
     others = [parameter for parameter in model.parameters() if parameter.ndim != 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
+    warmup = get_warmup(steps)
     start_s = time.perf_counter()
     for step in range(steps):
         index = order[(step * BATCH) % (len(order) - BATCH) :][:BATCH]
         tokens, targets = map(torch.from_numpy, source.gather(index))
-        fraction = max(0.0, (step - WARMUP) / max(1, steps - WARMUP))
-        rate = LEARNING_RATE * min((step + 1) / WARMUP, 0.1 + 0.45 * (1 + math.cos(math.pi * fraction)))
+        fraction = max(0.0, (step - warmup) / max(1, steps - warmup))
+        rate = LEARNING_RATE * min((step + 1) / warmup, 0.1 + 0.45 * (1 + math.cos(math.pi * fraction)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = model(tokens, targets)
@@ -99,12 +108,12 @@ def train_by_hand(dataset, steps: int, val_windows: int) -> tuple[float, float]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     tokens_per_s = steps * BATCH * CONTEXT / (time.perf_counter() - start_s)
-    losses = []
+    losses, windows = [], limit_examples(dataset.val_index, val_windows, Key(0, "limit"))
     with torch.no_grad():
-        for index in torch.from_numpy(dataset.val_index[:val_windows]).split(128):
+        for index in torch.from_numpy(windows).split(128):
             tokens, targets = map(torch.from_numpy, source.gather(index.numpy()))
             losses.append(float(model(tokens, targets)) * len(index))
-    return tokens_per_s, sum(losses) / min(val_windows, len(dataset.val_index))
+    return tokens_per_s, sum(losses) / len(windows)
 
 
 VARIANTS = {
@@ -127,9 +136,19 @@ def train_with_dnntrain(data: list[str], words: tuple[str, ...], arguments, fold
     run = folder / "".join(letter if letter.isalnum() else "_" for letter in "".join(words))
     dnntrain.train(
         *("task=language_model", "model=gpt", f"data.context={CONTEXT}", *data),
-        *(f"train.batch_size={BATCH}", f"train.duration={arguments.steps}step", f"sched.warmup={WARMUP}step"),
+        *(
+            f"train.batch_size={BATCH}",
+            f"train.duration={arguments.steps}step",
+            f"sched.warmup={get_warmup(arguments.steps)}step",
+        ),
         *("sched.end_factor=0.1", f"eval.every={arguments.steps}step", f"checkpoint.every={arguments.steps}step"),
-        *("eval.batch_size=128", "eval.run_test=false", "log.every=100step", "log.report=false"),
+        *(
+            "eval.batch_size=128",
+            f"eval.max_examples={arguments.val_windows}",
+            "eval.run_test=false",
+            "log.every=100step",
+            "log.report=false",
+        ),
         *(f"train.cpu_threads={arguments.threads}", "precision=fp32", *words),
         f"run_dir={run}",
         display="quiet",
@@ -170,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--text", type=Path)
+    parser.add_argument("--val-windows", type=int, default=4000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recipe", action="store_true")
     parser.add_argument("--memory", action="store_true")
@@ -186,7 +206,7 @@ def main() -> None:
     )
     data = ["data=python_library"] if arguments.text is None else ["data=text", f"data.path={arguments.text}"]
     dataset = choice.build()
-    speed, loss = train_by_hand(dataset, arguments.steps, len(dataset.val_index))
+    speed, loss = train_by_hand(dataset, arguments.steps, arguments.val_windows)
     print("| loop | tokens/s | beside the loop by hand | validation loss |\n|---|---|---|---|")
     print(f"| by hand | {speed:.0f} | 1.00 | {loss:.4f} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -130,7 +130,7 @@ FAMILIES = {
     "tests/choices/launch/test_two_nodes.py": ("processes that are started by hand", {"launch=local"}),
     "tests/choices/augment/test_mixup.py": ("mixing by the same pairs", {"augment=cutmix"}),
     "tests/choices/distill/test_teacher.py": ("the run without a teacher", {"distill=none"}),
-    "tests/config/test_registry.py": ("it does nothing", {"prune=none"}),
+    "tests/config/test_registry.py": ("it does nothing", {"prune=none", "adapt=none"}),
     # Files of one name would be one module to pytest.
     **{
         f"tests/choices/{group}/test_custom_{group}.py": ("code of a user's own", {f"{group}=custom"})

@@ -12,7 +12,7 @@ from random import Random
 
 import yaml
 from layouts import LAYOUTS, Arrangement
-from methods import BASE, CONF, LEFT_OUT, MLP, SCENES, TRANSFORMER, line
+from methods import BASE, CONF, LEFT_OUT, MLP, SCENES, TEXT, TRANSFORMER, line
 from rank_pool import Outcome, Pool
 from short_runs import broken_off, comparable, result
 
@@ -68,13 +68,14 @@ SETTINGS: tuple[tuple[str, ...], ...] = (
     ("sched.applies_to=[lr,weight_decay]",),
 )
 
-#: A third of the runs has another task than classes of digits: numbers, labels or masks of scenes.
+#: A part of the runs has another task than classes of digits: numbers, labels or masks of scenes, or the next token.
 UNET = ("model=unet", "model.width=4", "model.depth=2")
 TASKS: dict[str, tuple[str, ...]] = {
     "classification": (),
     "regression": ("task=regression", *SCENES),
     "multilabel": ("task=multilabel", *SCENES),
     "segmentation": ("task=segmentation", *SCENES),
+    "language_model": TEXT,
 }
 
 #: A quarter of the runs draw one of these, where their schedule can; the batch may rise only where it alone is scheduled.
@@ -87,7 +88,7 @@ BATCH_SIZES: tuple[tuple[str, ...], ...] = (
 
 #: What a message names a setting by.
 _SETTING = re.compile(
-    r"\b(?:task|train|data|eval|parallel|norm|optim|sched|augment|reg|average|monitor|precision|distill|quant|model|launch)\b(?:[.=][\w.=\[]+)?"
+    r"\b(?:task|train|data|eval|parallel|norm|optim|sched|adapt|augment|reg|average|monitor|precision|distill|quant|model|launch)\b(?:[.=][\w.=\[]+)?"
 )
 
 
@@ -117,9 +118,8 @@ def combination(seed: int, number: int) -> Combination:
     """The combination of this number: the same for all counts."""
     draw = Random(f"{seed}/{number}")
     model = draw.choice(MODELS)
-    task = Random(f"{seed}/{number}/task").choices(list(TASKS), (6, 1, 1, 1))[0]
-    if task == "segmentation":
-        model = UNET
+    task = Random(f"{seed}/{number}/task").choices(list(TASKS), (6, 1, 1, 1, 1))[0]
+    model = {"segmentation": UNET, "language_model": TEXT}.get(task, model)
     layout = draw.choice(ARRANGEMENTS)
     words = [*model, *TASKS[task], f"train.max_examples={draw.choice((72, 64))}"]
     if model in (WIDE, UNET):
@@ -131,6 +131,8 @@ def combination(seed: int, number: int) -> Combination:
         known = [name for name in _names(group) if name not in ("crop", "flip")]
         names = draw.sample(known, draw.choices(range(len(weights)), weights)[0])
         names = ["crop", "flip", *names] if group == "augment" else names
+        if group == "augment" and model is TEXT:
+            names = []
         words.append(f"{group}=[{','.join(names)}]")
         words += [word for name in names for word in KNOBS.get(f"{group}.{name}", ())]
     words.append(f"precision={draw.choices(('fp32', 'bf16', 'auto', 'fp16'), (30, 7, 2, 1))[0]}")
@@ -141,11 +143,13 @@ def combination(seed: int, number: int) -> Combination:
         name = draw.choice([name for name in _names("distill") if name not in other])
         words += _chosen("distill", name)
         if "???" in (CONF / "distill" / f"{name}.yaml").read_text(encoding="utf-8"):
-            teacher = WIDE if name == "attention_transfer" else UNET if model is UNET else MLP
+            teacher = WIDE if name == "attention_transfer" else model if model in (UNET, TEXT) else MLP
             teacher = (*teacher, *TASKS[task])
             words.append("distill.teacher={teacher}")
     elif method == "quant":
         words += _chosen("quant", draw.choices(("qat", "float8_training"), (7, 1))[0])
+    if Random(f"{seed}/{number}/adapt").random() < 0.1:
+        words += ["adapt=lora", "adapt.rank=2"]
     words += layout.overrides
     for setting in draw.sample(SETTINGS, draw.choices((0, 1, 2), (4, 3, 2))[0]):
         words += setting if _known(setting[0], words) else ()

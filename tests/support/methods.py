@@ -65,6 +65,7 @@ LEFT_OUT = {
     "quant.none",
     "distill.none",
     "prune.none",
+    "adapt.none",
     "federated.none",
 }
 
@@ -85,6 +86,13 @@ SCENES = (
     "data.test_size=20",
     "data.image_size=16",
     "data.channels=1",
+)
+
+#: A small decoder on the files of a folder of texts; in a pipeline each section has weights that are trained.
+TEXT = (
+    *("task=language_model", "data=text", f"data.path={CONF / 'model'}", "data.context=16"),
+    *("data.val_fraction=0.2", "data.test_fraction=0.2"),
+    *("model=gpt", "model.embed_dim=16", "model.depth=2", "model.num_heads=2"),
 )
 
 #: Settings of `train` that change how a step is computed.
@@ -115,6 +123,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("data=custom", f"data.file={OWN}", "data.name=make_bars"),
         *("task=custom", f"task.file={OWN}", "task.loss=hinge", "task.metrics=[worst_recall]"),
     ),
+    "task=language_model": TEXT,
     "task.loss=focal": (
         "task.loss=focal",
         "task.class_weights=balanced",
@@ -166,6 +175,7 @@ def methods() -> list[Tried]:
         ("average", "{}=[{}]"),
         ("monitor", "{}=[{}]"),
         ("precision", "{}={}"),
+        ("adapt", "{}={}"),
         ("distill", "{}={}"),
         ("quant", "{}={}"),
         ("prune", "{}={}"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import nn
 
@@ -18,7 +19,17 @@ from dnntrain.config.fields import Annotated, Duration, Literal, PositiveInt, Ra
 from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import BuildContext, Hooks, ModelStage, PruneChoice, Refusal, ReshapeInputs, Reshaping
+from dnntrain.protocols import (
+    BuildContext,
+    Claim,
+    Hooks,
+    ModelStage,
+    PruneChoice,
+    Refusal,
+    ReshapeInputs,
+    Reshaping,
+    Role,
+)
 from dnntrain.pruning.cut import Cut
 from dnntrain.pruning.depth import drop_blocks, measure_influence
 from dnntrain.pruning.selection import match_excluded
@@ -40,6 +51,11 @@ class Depth(PruneChoice):
     exclude: tuple[str, ...] = ()  # patterns of blocks that stay, such as stages.0.*
     at: Duration = Duration(50, "%")  # time of the cut
     examples: PositiveInt = 256  # training examples on which the blocks are compared
+
+    claimed_roles: ClassVar[tuple[str, ...]] = ("LAYER_WEIGHTS",)
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.LAYER_WEIGHTS, "prune=depth", "use prune=none"),)
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
         return find_divided_models("depth", dims, "all blocks")

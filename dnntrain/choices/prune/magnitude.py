@@ -12,7 +12,7 @@ from torch import Tensor
 from dnntrain.choices.prune._masks import WeightMasks, check_no_average, make_mask_hooks, select_weights
 from dnntrain.choices.prune._options import find_steps, list_ratios
 from dnntrain.config.fields import Annotated, Duration, Literal, PositiveInt, Range
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, PruneChoice
+from dnntrain.protocols import BuildContext, Claim, Hooks, LayoutRequirement, PruneChoice, Role
 from dnntrain.utils.hardware import Hardware
 
 
@@ -35,6 +35,11 @@ class Magnitude(PruneChoice):
     at: Duration = Duration(25, "%")  # time of the first pruning
     until: Duration = Duration(75, "%")  # time of the last one of several
     cuts: PositiveInt = 8  # prunings of the schedules iterative and gradual
+
+    claimed_roles: ClassVar[tuple[str, ...]] = ("LAYER_WEIGHTS",)
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.LAYER_WEIGHTS, "prune=magnitude", "use prune=none"),)
 
     def notes(self, hardware: Hardware) -> tuple[str, ...]:
         return (

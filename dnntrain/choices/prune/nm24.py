@@ -13,7 +13,7 @@ from dnntrain.choices.prune._masks import WeightMasks, check_no_average, make_ma
 from dnntrain.choices.prune._options import find_steps
 from dnntrain.config.fields import Duration
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, PruneChoice
+from dnntrain.protocols import BuildContext, Claim, Hooks, LayoutRequirement, PruneChoice, Role
 from dnntrain.utils.hardware import Hardware
 
 #: Consecutive inputs of a group, and how many of them stay.
@@ -31,6 +31,11 @@ class Nm24(PruneChoice):
 
     exclude: tuple[str, ...] = ()  # patterns of modules that stay as they are
     at: Duration = Duration(50, "%")  # time at which the weights are chosen
+
+    claimed_roles: ClassVar[tuple[str, ...]] = ("LAYER_WEIGHTS",)
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.LAYER_WEIGHTS, "prune=nm24", "use prune=none"),)
 
     def notes(self, hardware: Hardware) -> tuple[str, ...]:
         if hardware.device == "cuda":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dnntrain.choices.prune._find_cut import CutOptions, check_limit, find_cut, find_groups_to_cut
 from dnntrain.choices.prune._options import find_divided_models, find_steps, list_ratios
@@ -15,7 +16,18 @@ from dnntrain.config.fields import Annotated, Duration, Fraction, Literal, Posit
 from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
-from dnntrain.protocols import BuildContext, Hooks, ModelStage, PruneChoice, Refusal, ReshapeInputs, Reshaping, RunFacts
+from dnntrain.protocols import (
+    BuildContext,
+    Claim,
+    Hooks,
+    ModelStage,
+    PruneChoice,
+    Refusal,
+    ReshapeInputs,
+    Reshaping,
+    Role,
+    RunFacts,
+)
 from dnntrain.pruning.cut import Cut
 from dnntrain.pruning.selection import Rules
 
@@ -52,6 +64,11 @@ class Structured(PruneChoice):
     )
     recalibrate: bool = True  # measure the statistics of batch norm again after a cut
     examples: PositiveInt = 256  # training examples that taylor, obd, compensate and recalibrate read
+
+    claimed_roles: ClassVar[tuple[str, ...]] = ("LAYER_WEIGHTS",)
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.LAYER_WEIGHTS, "prune=structured", "use prune=none"),)
 
     def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
         return find_divided_models("structured", dims, "the widths before the cut")

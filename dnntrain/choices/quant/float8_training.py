@@ -14,7 +14,17 @@ from torch import nn
 
 from dnntrain.config.fields import Literal, PositiveInt
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Hooks, LayoutRequirement, ModelStage, ModelTransform, QuantChoice, Refusal
+from dnntrain.protocols import (
+    BuildContext,
+    Claim,
+    Hooks,
+    LayoutRequirement,
+    ModelStage,
+    ModelTransform,
+    QuantChoice,
+    Refusal,
+    Role,
+)
 from dnntrain.utils.hardware import Hardware
 
 _MIN_CAPABILITY = (8, 9)
@@ -36,6 +46,11 @@ class Float8Training(QuantChoice):
     min_layer_size: PositiveInt = 256  # smallest number of inputs and outputs of a converted layer
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
+
+    claimed_roles: ClassVar[tuple[str, ...]] = ("LINEAR_FORM",)
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.LINEAR_FORM, "quant=float8_training", "use precision=bf16 and quant=none"),)
 
     def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
         if hardware.capability >= _MIN_CAPABILITY:

@@ -136,7 +136,7 @@ class Qat(PostTraining):
 
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
         yield from super().find_refusals(facts)
-        for claim in facts.get_claims(Role.WEIGHT_FORM):
+        for claim in (*facts.get_claims(Role.WEIGHT_FORM), *facts.get_claims(Role.LINEAR_FORM)):
             yield Refusal(
                 f"quant=qat cannot quantize the layers of {claim.setting}, because they compute with their weight in a "
                 "custom way",
