@@ -13,6 +13,9 @@ from dnntrain.nn.decoder_block import DecoderBlock, make_norm
 from dnntrain.nn.language_module import LanguageModule
 from dnntrain.protocols import DeferredLogits
 
+#: Width of a head at which both scales of attention agree: sqrt(64) / 64 = 1 / sqrt(64).
+_BASE_HEAD_WIDTH = 64
+
 
 @dataclass(frozen=True)
 class DecoderShape:
@@ -24,6 +27,8 @@ class DecoderShape:
     rope_base   base of the wavelengths of rotary positions; 0: positions are learned
     separator   the token that begins a document, if a token sees its own document only
     per_token   whether there are outputs for each token, not for the text
+    norm_eps    added to the mean square that a normalization divides by
+    growth      width / base width if the network is parametrized for transfer over widths, else None
     """
 
     vocabulary: int
@@ -44,6 +49,13 @@ class DecoderShape:
     dropout: float
     separator: int | None
     per_token: bool
+    norm_eps: float = 1e-5
+    growth: float | None = None
+
+    @property
+    def attention_scale(self) -> float | None:
+        """The factor on products of queries and keys: 1 / sqrt(width of a head) if it is None."""
+        return None if self.growth is None else math.sqrt(_BASE_HEAD_WIDTH) / (self.width // self.heads)
 
 
 class Decoder(LanguageModule):
@@ -68,10 +80,12 @@ class Decoder(LanguageModule):
                 qk_norm=shape.qk_norm,
                 bias=shape.bias,
                 dropout=shape.dropout,
+                norm_eps=shape.norm_eps,
+                attention_scale=shape.attention_scale,
             )
             for _ in range(shape.depth)
         )
-        self.norm = make_norm(shape.norm, shape.width, shape.bias)
+        self.norm = make_norm(shape.norm, shape.width, shape.bias, shape.norm_eps)
         self.head = nn.Linear(shape.width, shape.outputs, bias=False)
         if shape.tied_head and shape.per_token:
             self.head.weight = self.embed.weight
@@ -93,9 +107,9 @@ class Decoder(LanguageModule):
     def finish(self, features: Tensor) -> Tensor:
         """Map the features of the last block to logits, which may be deferred."""
         if not self.shape.per_token:
-            logits: Tensor = self.head(self.norm(features[:, -1]))
+            logits: Tensor = self.head(self.read_out(features[:, -1]))
             return logits
-        features = self.norm(features)
+        features = self.read_out(features)
         if self.defers_logits and is_plain_linear(self.head):
             dtype = _get_product_dtype(features)
             # Not the parameter itself, on which a hook would stay from step to step.
@@ -103,6 +117,11 @@ class Decoder(LanguageModule):
             weight = (weight.clone() if self.copies_weight else weight.view_as(weight)).to(dtype)
             return DeferredLogits(features.to(dtype), weight, self.shape.softcap)  # type: ignore[return-value]
         return self.cap_logits(self.head(features))
+
+    def read_out(self, features: Tensor) -> Tensor:
+        """Return the inputs of the last layer."""
+        normed: Tensor = self.norm(features)
+        return normed if self.shape.growth is None else normed / self.shape.growth
 
     def cap_logits(self, logits: Tensor) -> Tensor:
         """Return logits within the bound of the options."""
@@ -128,7 +147,7 @@ class Decoder(LanguageModule):
         for block, memory in zip(self.blocks, cache, strict=True):
             assert isinstance(block, DecoderBlock)
             features = block.extend(features, memory, position)
-        return self.cap_logits(self.head(self.norm(features[:, -1])))
+        return self.cap_logits(self.head(self.read_out(features[:, -1])))
 
     def sections(self) -> list[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
         """Return the forward pass as consecutive sections, for pipeline stages; none if it cannot be divided.
@@ -153,19 +172,34 @@ class Decoder(LanguageModule):
             for name, style in first.list_divisions().items()
         }
 
+    def get_rate_factors(self) -> dict[str, float]:
+        """Return the factor on the rate of Adam of each hidden matrix: 1 / growth."""
+        if self.shape.growth is None:
+            return {}
+        layers = ((f"blocks.{name}.weight", layer) for name, layer in self.blocks.named_modules())
+        return {name: 1 / self.shape.growth for name, layer in layers if isinstance(layer, nn.Linear)}
+
+    @property
+    def _hidden_std(self) -> float:
+        return 0.02 / math.sqrt(self.shape.growth or 1.0)
+
     def weight_scheme(self, module: nn.Module) -> None:
-        """Initialize weights with a normal of standard deviation 0.02, biases with 0 (Radford et al., 2019)."""
+        """Initialize weights with a normal of standard deviation 0.02, biases with 0 (Radford et al., 2019).
+
+        With `growth`, hidden matrices have 0.02 / sqrt(growth).
+        """
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
+            is_hidden = isinstance(module, nn.Linear) and module is not self.head
+            nn.init.normal_(module.weight, std=self._hidden_std if is_hidden else 0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def initialize_own_parameters(self) -> None:
-        """Initialize the last layer of each branch with 0.02 / sqrt(branches), so that their sum is as large."""
+        """Divide the deviation of the last layer of each branch by sqrt(branches), so that their sum is as large."""
         for block in self.blocks:
             assert isinstance(block, DecoderBlock)
             for layer in (block.attn.proj, block.mlp.down):
-                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * len(self.blocks)))
+                nn.init.normal_(layer.weight, std=self._hidden_std / math.sqrt(2 * len(self.blocks)))
         if self.shape.tied_head and self.shape.per_token:
             nn.init.normal_(self.embed.weight, std=0.02)
 

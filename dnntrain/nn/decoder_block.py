@@ -27,11 +27,13 @@ class DecoderBlock(nn.Module):
         qk_norm: bool,
         bias: bool,
         dropout: float,
+        norm_eps: float,
+        attention_scale: float | None,
     ) -> None:
         super().__init__()
-        self.norm1 = make_norm(norm, width, bias)
-        self.attn = CausalAttention(width, heads, kv_heads, context, rope_base, qk_norm, bias, dropout)
-        self.norm2 = make_norm(norm, width, bias)
+        self.norm1 = make_norm(norm, width, bias, norm_eps)
+        self.attn = CausalAttention(width, heads, kv_heads, context, rope_base, qk_norm, bias, dropout, attention_scale)
+        self.norm2 = make_norm(norm, width, bias, norm_eps)
         self.mlp = TokenPerceptron(width, hidden, activation, bias, dropout)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -56,7 +58,8 @@ class CausalAttention(nn.Module):
     """Each token's query meets the keys of the tokens up to it: [n, length, width] → the same.
 
     Several query heads may share a head of keys and values (Ainslie et al., "GQA", 2023). Rotary
-    positions turn the pairs of numbers of queries and keys (Su et al., "RoFormer", 2021).
+    positions turn the pairs of numbers of queries and keys (Su et al., "RoFormer", 2021). Products of
+    queries and keys are multiplied by `scale`, by default 1 / sqrt(width of a head).
     """
 
     def __init__(
@@ -69,9 +72,10 @@ class CausalAttention(nn.Module):
         qk_norm: bool,
         bias: bool,
         dropout: float,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.head_width, self.qk_norm = width // heads, qk_norm
+        self.head_width, self.qk_norm, self.scale = width // heads, qk_norm, scale
         self.group = heads // kv_heads  # query heads that share a head of keys and values
         self.shares_qkv = heads == kv_heads
         if self.shares_qkv:
@@ -92,7 +96,7 @@ class CausalAttention(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = self.project(tokens, 0)
         mixed = functional.scaled_dot_product_attention(
-            query, self.repeat(key), self.repeat(value), attn_mask=mask, is_causal=mask is None
+            query, self.repeat(key), self.repeat(value), attn_mask=mask, is_causal=mask is None, scale=self.scale
         )
         outputs: Tensor = self.drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         return outputs
@@ -107,7 +111,11 @@ class CausalAttention(nn.Module):
         if tokens.shape[1] > 1:
             mask = torch.ones(tokens.shape[1], end, dtype=torch.bool, device=tokens.device).tril(position)
         mixed = functional.scaled_dot_product_attention(
-            query, self.repeat(memory[0, :, :, :end]), self.repeat(memory[1, :, :, :end]), attn_mask=mask
+            query,
+            self.repeat(memory[0, :, :, :end]),
+            self.repeat(memory[1, :, :, :end]),
+            attn_mask=mask,
+            scale=self.scale,
         )
         outputs: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return outputs
@@ -156,9 +164,10 @@ def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class TokenPerceptron(nn.Module):
     """A perceptron with one hidden layer on each token.
 
-    gelu    down(gelu(up(x)))
-    relu2   down(max(up(x), 0)²)                                (So et al., "Primer", 2021)
-    swiglu  down(silu(gate) * value) with gate, value = up(x)   (Shazeer, 2020)
+    gelu       down(gelu(up(x)))
+    gelu_tanh  the same with the approximation of gelu by tanh, as in GPT-2
+    relu2      down(max(up(x), 0)²)                               (So et al., "Primer", 2021)
+    swiglu     down(silu(gate) * value) with gate, value = up(x)  (Shazeer, 2020)
     """
 
     def __init__(self, width: int, hidden: int, activation: str, bias: bool, dropout: float) -> None:
@@ -176,11 +185,11 @@ class TokenPerceptron(nn.Module):
         elif self.activation == "relu2":
             hidden = functional.relu(hidden).square()
         else:
-            hidden = functional.gelu(hidden)
+            hidden = functional.gelu(hidden, approximate="tanh" if self.activation == "gelu_tanh" else "none")
         outputs: Tensor = self.drop(self.down(hidden))
         return outputs
 
 
-def make_norm(kind: str, width: int, bias: bool) -> nn.Module:
+def make_norm(kind: str, width: int, bias: bool, eps: float) -> nn.Module:
     """Return the normalization of a token: x / root mean square, or layer normalization."""
-    return nn.RMSNorm(width, eps=1e-5) if kind == "rms" else nn.LayerNorm(width, eps=1e-5, bias=bias)
+    return nn.RMSNorm(width, eps=eps) if kind == "rms" else nn.LayerNorm(width, eps=eps, bias=bias)

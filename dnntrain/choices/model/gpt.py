@@ -31,7 +31,9 @@ class Gpt(ModelChoice):
     depth: PositiveInt = 4  # number of blocks
     num_heads: PositiveInt = 4  # attention heads; must divide embed_dim
     num_kv_heads: PositiveInt | None = None  # heads of keys and values, which query heads share; null: num_heads
-    mlp: Literal["gelu", "relu2", "swiglu"] = "gelu"  # perceptron of a block: gelu, relu2 (squared ReLU) or swiglu
+    mlp: Literal["gelu", "gelu_tanh", "relu2", "swiglu"] = (
+        "gelu"  # perceptron of a block: gelu, gelu_tanh (GPT-2's), relu2 (squared ReLU) or swiglu
+    )
     mlp_ratio: Positive = 4.0  # hidden width of the perceptron, as a multiple of embed_dim
     norm: Literal["rms", "layer"] = "rms"  # normalization: rms or layer
     positions: Literal["rope", "learned"] = "rope"  # positions: rope (rotary) or learned
@@ -42,6 +44,14 @@ class Gpt(ModelChoice):
     softcap: NonNegative = 0.0  # bound of the logits, cap * tanh(logit / cap); 0: none
     max_context: PositiveInt | None = None  # longest context that the model reads; null: data.context
     dropout: Fraction = 0.0  # probability of dropping a value after attention and within the perceptron
+    parametrization: Literal["standard", "mup"] = (
+        "standard"  # standard, or mup: the best learning rate of a narrow network is that of a wide one
+    )
+    base_dim: PositiveInt = 64  # with mup: the width at which both parametrizations have the same rates
+
+    def __post_init__(self) -> None:
+        if self.parametrization == "standard" and self.base_dim != 64:
+            raise ValueError(f"base_dim={self.base_dim} has no effect with parametrization=standard; use mup")
 
     def build(self, shape: ModelShape) -> nn.Module:
         heads, kv_heads = self.num_heads, self.num_kv_heads or self.num_heads
@@ -67,6 +77,7 @@ class Gpt(ModelChoice):
                 dropout=self.dropout,
                 separator=shape.separator,
                 per_token=shape.per_token,
+                growth=self.embed_dim / self.base_dim if self.parametrization == "mup" else None,
             )
         )
 

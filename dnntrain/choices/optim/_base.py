@@ -13,6 +13,8 @@ from torch import nn
 from dnntrain.choices.optim._decoupled_decay import build_decoupled_decay
 from dnntrain.choices.optim._param_groups import GroupRule, ParameterOptions, make_param_groups, make_parameter_options
 from dnntrain.config.fields import Annotated, Literal, NonNegative, Positive, PositiveInt, Range, Text
+from dnntrain.errors import ConfigError
+from dnntrain.nn.width_factors import get_width_factors
 from dnntrain.protocols import BuildContext, Hooks, OptimChoice, Refusal
 from dnntrain.utils.hardware import Hardware
 
@@ -56,6 +58,9 @@ class OptimizerChoice(OptimChoice):
     )
 
     package: ClassVar[str] = ""
+
+    #: How large a step is: of one size in each number ("elementwise"), of one spectral norm ("spectral"), or otherwise.
+    width_rule: ClassVar[Literal["elementwise", "spectral", "other"]] = "other"
 
     def __post_init__(self) -> None:
         if self.lr_scaling == "none" and self.lr_base_batch_size != _DEFAULT_BASE_BATCH:
@@ -122,7 +127,24 @@ class OptimizerChoice(OptimChoice):
         """
         rules = [GroupRule.parse(rule) for rule in self.param_groups]
         weight_decay = 0.0 if self.decoupled_weight_decay else self.weight_decay
-        return make_parameter_options(model, weight_decay, self.no_weight_decay, rules, self.layer_decay)
+        factors = self.get_rate_factors(model)
+        return make_parameter_options(model, weight_decay, self.no_weight_decay, rules, self.layer_decay, factors)
+
+    def get_rate_factors(self, model: nn.Module) -> Mapping[str, float]:
+        """Return the factors on the rates of a model that is parametrized for transfer over widths, by name.
+
+        Raises ConfigError if such a model does not say how this optimizer's rates follow the width.
+        """
+        factors = get_width_factors(model)
+        if not factors or self.width_rule == "spectral":
+            return {}
+        if self.width_rule == "elementwise":
+            return factors
+        raise ConfigError(
+            "model.parametrization=mup states rates for optimizers whose steps do not depend on the size of the "
+            "gradient, and for optim=muon",
+            "use optim=adamw, or model.parametrization=standard",
+        )
 
     def list_fixed_parameters(self, model: nn.Module) -> frozenset[str]:
         if not any(GroupRule.parse(rule).lr_scale == 0 for rule in self.param_groups):

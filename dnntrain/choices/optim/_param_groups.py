@@ -68,6 +68,7 @@ def make_parameter_options(
     no_weight_decay: Sequence[str] = (),
     rules: Sequence[GroupRule] = (),
     layer_decay: float = 1.0,
+    rate_factors: Mapping[str, float] = {},
 ) -> dict[str, ParameterOptions]:
     """Return the options of every parameter of the *whole* `model`, by name.
 
@@ -75,7 +76,8 @@ def make_parameter_options(
     "Bag of tricks", 2019, section 3.1), nor do names that match a pattern of `no_weight_decay`, nor
     those that the model itself leaves out. The learning rate of the block d before the last is
     multiplied by layer_decay^d (Bao et al., "BEiT", 2022). `rules` are applied last; a later rule
-    overrides an earlier one. Their lr_scale multiplies the factor of layer_decay.
+    overrides an earlier one. Their lr_scale multiplies the factor of layer_decay, and that of
+    `rate_factors`, which are by name.
 
     Raises ConfigError if a pattern matches no parameter.
     """
@@ -93,7 +95,8 @@ def make_parameter_options(
     for name, parameter in parameters.items():
         vector = not is_weight(name, parameter)
         decay = 0.0 if vector or name in undecayed_names else weight_decay
-        options = ParameterOptions(layer_decay ** (deepest - depths[name]), decay, vector, name in hidden)
+        factor = layer_decay ** (deepest - depths[name]) * rate_factors.get(name, 1.0)
+        options = ParameterOptions(factor, decay, vector, name in hidden)
         rule_lr_scale = 1.0
         for rule in rules:
             if fnmatchcase(name, rule.pattern):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
 from dnntrain.choices.optim._param_groups import ParameterOptions
-from dnntrain.config.fields import Fraction, NonNegative, Positive
+from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Adam(OptimizerChoice):
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
     eps: Positive = 1e-8  # added to the root of the second moment
     amsgrad: bool = False  # true: divide by the largest second moment so far
+
+    width_rule: ClassVar[Literal["elementwise", "spectral", "other"]] = "elementwise"
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
 from dnntrain.choices.optim._param_groups import ParameterOptions
-from dnntrain.config.fields import Fraction, NonNegative, Positive
+from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class AdamW(OptimizerChoice):
     beta1: Fraction = 0.9  # decay of the mean of gradients
     beta2: Fraction = 0.999  # decay of the mean of squared gradients
     eps: Positive = 1e-8  # added to the root of the second moment
+
+    width_rule: ClassVar[Literal["elementwise", "spectral", "other"]] = "elementwise"
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

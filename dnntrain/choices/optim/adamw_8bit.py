@@ -18,7 +18,7 @@ from torch import nn
 from dnntrain.choices.optim._base import OptimizerChoice
 from dnntrain.choices.optim._matrix_views import make_matrix_groups, swap_in_matrix_gradients
 from dnntrain.choices.optim._param_groups import ParameterOptions
-from dnntrain.config.fields import Fraction, NonNegative, Positive
+from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
 from dnntrain.protocols import LayoutRequirement, Refusal
 from dnntrain.utils.hardware import Hardware
 
@@ -42,6 +42,7 @@ class AdamW8bit(OptimizerChoice):
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_PARAMETER})
     state_floats_per_parameter: ClassVar[float] = 2 * (1 / 4 + 1 / 256)
     supports_loss_scale: ClassVar[bool] = False
+    width_rule: ClassVar[Literal["elementwise", "spectral", "other"]] = "elementwise"
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

@@ -14,7 +14,7 @@ from torch import nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
 from dnntrain.choices.optim._param_groups import ParameterOptions
-from dnntrain.config.fields import Fraction, NonNegative, Positive
+from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Lion(OptimizerChoice):
 
     package: ClassVar[str] = "timm"
     state_floats_per_parameter: ClassVar[float] = 1.0
+    width_rule: ClassVar[Literal["elementwise", "spectral", "other"]] = "elementwise"
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

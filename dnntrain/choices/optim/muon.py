@@ -47,6 +47,7 @@ class Muon(OptimizerChoice):
     lr_fields: ClassVar[tuple[str, ...]] = ("lr", "adam_lr")
     state_floats_per_parameter: ClassVar[float] = 1.0
     supports_loss_scale: ClassVar[bool] = False
+    width_rule: ClassVar[Literal["elementwise", "spectral", "other"]] = "spectral"
 
     def build(
         self, model: nn.Module, options: Mapping[str, ParameterOptions] | None = None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dnntrain.choices.optim._base import OptimizerChoice
 from dnntrain.choices.optim._param_groups import ParameterOptions
-from dnntrain.config.fields import Annotated, Fraction, NonNegative, Positive, Range
+from dnntrain.config.fields import Annotated, Fraction, Literal, NonNegative, Positive, Range
 from dnntrain.protocols import BuildContext, Claim, Hooks, Role, TrainerHandles
 
 
@@ -44,6 +44,7 @@ class ScheduleFree(OptimizerChoice):
 
     claimed_roles: ClassVar[tuple[str, ...]] = ("EVAL_WEIGHTS",)
     supports_unfreezing: ClassVar[bool] = False
+    width_rule: ClassVar[Literal["elementwise", "spectral", "other"]] = "elementwise"
 
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.EVAL_WEIGHTS, "optim=schedule_free", "use optim=adamw"),)
