@@ -50,7 +50,8 @@ def initialize_weights(model: nn.Module, seed: int) -> None:
                     scheme(module)
     # After every layer, so that the rules of a block override the rules of its layers.
     for name, module in model.named_modules():
-        if isinstance(module, SelfInitializer):
+        is_foreign = name in foreign_names or _is_inside(name, foreign_names)
+        if isinstance(module, SelfInitializer) and (not is_foreign or isinstance(module, AddsParameters)):
             with keyed_generator(seed, name, "own"), torch.no_grad():
                 module.initialize_own_parameters()
 
