@@ -12,10 +12,13 @@ from small_texts import write_texts
 
 import dnntrain
 from dnntrain.choices.data import cifar10, cifar100
+from dnntrain.choices.model.gpt import Gpt
 from dnntrain.config.groups import GROUPS, LISTS
 from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
 from dnntrain.input.token_files import TokenizeOptions, tokenize_files
+from dnntrain.nn.hf.folder import write_folder
+from dnntrain.nn.shape import ModelShape
 
 #: What a choice needs besides its name. A choice of a group, never a length.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -44,6 +47,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
         *("data=text", "data.path=texts", "data.context=8", "task=language_model"),
         *("model.embed_dim=24", "model.depth=2"),
     ),
+    "model=hf": ("data=text", "data.path=texts", "data.context=8", "task=language_model", "model.path=llama"),
     "data=text": ("data.path=texts", "data.context=8", "task=language_model", "model=gpt"),
     "data=python_library": ("data.context=8", "task=language_model", "model=gpt"),
     "data=tokens": ("data.path=tokens", "data.context=8", "task=language_model", "model=gpt"),
@@ -119,6 +123,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(80):
         write_wav(folder / "sounds" / f"class {number % 2}" / f"{number}.wav", random.uniform(-1, 1, 4000))
     tokenize_files([write_texts(folder / "texts", 40)], folder / "tokens", TokenizeOptions())
+    shape = ModelShape(257, 8, vocabulary=257, per_token=True)
+    write_folder(Gpt(embed_dim=16, depth=2, mlp="swiglu").build(shape), folder / "llama")
     images = write_images(folder / "photos", count=80)
     write_masks(folder / "street", count=80)
     rows = [f"{path},{path.parent.name},{number % 2},{number % 3 // 2}" for number, path in enumerate(images)]

@@ -16,7 +16,7 @@ from dnntrain.nn.decoder import Decoder, DecoderShape
 from dnntrain.nn.hf.names import Part, list_parts
 from dnntrain.nn.hf.sizes import Family, choose_family, read_sizes
 from dnntrain.nn.weight_files import open_model_file
-from dnntrain.utils.files import parse_json, read_bytes, write_json
+from dnntrain.utils.files import make_folder, parse_json, read_bytes, write_json
 
 #: Buffers in files of older versions of transformers, which its networks compute themselves.
 _COMPUTED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
@@ -91,6 +91,7 @@ def write_folder(model: Decoder, path: Path) -> None:
             weight = tensors[part.name.removesuffix("bias") + "weight"]
             tensors[part.name] = torch.zeros(len(weight))
         written |= part.split(tensors[part.name])
+    make_folder(path)
     save_file(written, path / "model.safetensors", metadata={"format": "pt"})
     config = {
         "architectures": [family.architecture],
