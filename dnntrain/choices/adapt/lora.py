@@ -43,7 +43,6 @@ class Lora(AdaptChoice):
     train: tuple[str, ...] = ()  # patterns of other parameters that are trained too, as head.*
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_LAYER})
-    claimed_roles: ClassVar[tuple[str, ...]] = ("LINEAR_FORM", "LAYER_WEIGHTS")
 
     def get_claims(self) -> tuple[Claim, ...]:
         return (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from torch import nn
 
@@ -51,8 +50,6 @@ class Depth(PruneChoice):
     exclude: tuple[str, ...] = ()  # patterns of blocks that stay, such as stages.0.*
     at: Duration = Duration(50, "%")  # time of the cut
     examples: PositiveInt = 256  # training examples on which the blocks are compared
-
-    claimed_roles: ClassVar[tuple[str, ...]] = ("LAYER_WEIGHTS",)
 
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.LAYER_WEIGHTS, "prune=depth", "use prune=none"),)

@@ -36,8 +36,6 @@ class Magnitude(PruneChoice):
     until: Duration = Duration(75, "%")  # time of the last one of several
     cuts: PositiveInt = 8  # prunings of the schedules iterative and gradual
 
-    claimed_roles: ClassVar[tuple[str, ...]] = ("LAYER_WEIGHTS",)
-
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.LAYER_WEIGHTS, "prune=magnitude", "use prune=none"),)
 

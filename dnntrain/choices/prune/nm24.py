@@ -32,8 +32,6 @@ class Nm24(PruneChoice):
     exclude: tuple[str, ...] = ()  # patterns of modules that stay as they are
     at: Duration = Duration(50, "%")  # time at which the weights are chosen
 
-    claimed_roles: ClassVar[tuple[str, ...]] = ("LAYER_WEIGHTS",)
-
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.LAYER_WEIGHTS, "prune=nm24", "use prune=none"),)
 

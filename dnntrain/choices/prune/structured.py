@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from dnntrain.choices.prune._find_cut import CutOptions, check_limit, find_cut, find_groups_to_cut
 from dnntrain.choices.prune._options import find_divided_models, find_steps, list_ratios
@@ -64,8 +63,6 @@ class Structured(PruneChoice):
     )
     recalibrate: bool = True  # measure the statistics of batch norm again after a cut
     examples: PositiveInt = 256  # training examples that taylor, obd, compensate and recalibrate read
-
-    claimed_roles: ClassVar[tuple[str, ...]] = ("LAYER_WEIGHTS",)
 
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.LAYER_WEIGHTS, "prune=structured", "use prune=none"),)

@@ -47,8 +47,6 @@ class Float8Training(QuantChoice):
 
     needs: ClassVar[frozenset[LayoutRequirement]] = frozenset({LayoutRequirement.WHOLE_MODEL})
 
-    claimed_roles: ClassVar[tuple[str, ...]] = ("LINEAR_FORM",)
-
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.LINEAR_FORM, "quant=float8_training", "use precision=bf16 and quant=none"),)
 
