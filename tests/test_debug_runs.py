@@ -35,6 +35,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "data=mnist": ("data.root=idx",),
     "data=fashion_mnist": ("data.root=idx",),
     "data=image_folder": ("data.root=photos", "data.image_size=8"),
+    "data=text_folder": ("data.root=reviews", "data.context=16", "model=gpt"),
     "data=audio_folder": ("data.root=sounds", "data.seconds=0.25", "data.n_mels=8", "data.window=64", "data.hop=64"),
     "data=image_table": ("data.file=images.csv", "data.target=[species]", "data.image_size=16"),
     "data=table": ("data.file=cars.csv", "data.target=[price]", "task=regression", "model=mlp"),
@@ -123,7 +124,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(80):
         write_wav(folder / "sounds" / f"class {number % 2}" / f"{number}.wav", random.uniform(-1, 1, 4000))
     tokenize_files([write_texts(folder / "texts", 40)], folder / "tokens", TokenizeOptions())
-    shape = ModelShape(257, 8, vocabulary=257, per_token=True)
+    for number in range(80):
+        write_texts(folder / "reviews" / f"class {number % 2}" / str(number), 1)
+    shape = ModelShape(256, 8, vocabulary=256, per_token=True)
     write_folder(Gpt(embed_dim=16, depth=2, mlp="swiglu").build(shape), folder / "llama")
     images = write_images(folder / "photos", count=80)
     write_masks(folder / "street", count=80)

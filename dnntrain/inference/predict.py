@@ -1,4 +1,4 @@
-"""Predict for image files, which worker processes decode, or for the rows of tables."""
+"""Predict for image files, which worker processes decode, for the rows of tables, or for texts."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Images in one batch. Small enough that the first rows appear soon and workers do not wait long.
 BATCH_SIZE = 64
+
+#: Suffixes of the files of a folder of texts.
+TEXT_SUFFIXES = (".txt", ".md")
 
 #: Below this number of files, this process decodes them: starting workers would take longer.
 _MIN_FILES_FOR_WORKERS = 256
@@ -58,6 +61,9 @@ def predict_files(
     write_masks = None if masks is None else MaskWriter(masks, loaded_model)
     if loaded_model.spec.inputs.columns:
         yield from _predict_tables(loaded_model, images, top, on_error, batch_size)
+        return
+    if loaded_model.spec.inputs.vocabulary is not None:
+        yield from _predict_texts(loaded_model, images, top, on_error, batch_size)
         return
     reading = loaded_model.config.data.reading
     suffixes = SOUND_SUFFIXES if isinstance(reading, AudioReading) else IMAGE_SUFFIXES
@@ -110,6 +116,35 @@ def _predict_tables(
             for row in loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top):
                 number += 1
                 yield {"path": str(file), "row": number, **row}
+
+
+def _predict_texts(
+    loaded_model: LoadedModel, files: Sequence[Path], top: int, on_error: ErrorCallback | None, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    import torch
+
+    from dnntrain.input.document_source import encode_rows
+    from dnntrain.input.text_files import find_text_files, read_text_file
+
+    inputs = loaded_model.spec.inputs
+    assert inputs.vocabulary is not None
+    rows: list[Tensor] = []
+    kept: list[Path] = []
+    for file in [found for path in files for found in find_text_files(path, TEXT_SUFFIXES)]:
+        try:
+            row = encode_rows([read_text_file(file)], inputs.shape[0], inputs.vocabulary, str(file))
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(file, error)
+            continue
+        rows.append(torch.from_numpy(row).long())
+        kept.append(file)
+    for first in range(0, len(rows), batch_size):
+        outputs = loaded_model.compute_outputs(torch.cat(rows[first : first + batch_size]))
+        results = loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top)
+        for file, values in zip(kept[first : first + batch_size], results, strict=True):
+            yield {"path": str(file), **values}
 
 
 def _make_rows(

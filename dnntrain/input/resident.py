@@ -16,7 +16,7 @@ from dnntrain.input.masks import MaskGatherer, MaskSource
 from dnntrain.input.normalize import AnyNormalizer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules, PositionRange
 from dnntrain.input.source import Source, make_targets
-from dnntrain.input.token_source import TokenSource
+from dnntrain.input.token_source import TokenExamples
 from dnntrain.input.unreadable import replace_unreadable
 from dnntrain.protocols import (
     Batch,
@@ -70,18 +70,18 @@ def make_gatherer(
     mask_transforms: Sequence[MaskTransform] = (),
 ) -> GatherExamples:
     """Return the function that gathers the examples of a source that is held in memory."""
-    if isinstance(source, TokenSource):
+    if isinstance(source, TokenExamples):
         return TokenGatherer(source, device)
     return Gatherer(source, normalize, device, augmentation, image_transforms, mask_transforms)
 
 
 class TokenGatherer:
-    """Gathers windows of a text: int64 inputs [n, length] and the targets of each.
+    """Gathers examples of tokens: int64 inputs [n, length] and the target or targets of each.
 
-    The tokens stay in the memory of the host, or in their file; only the windows of a block are copied.
+    The tokens stay in the memory of the host, or in their file; only the examples of a block are copied.
     """
 
-    def __init__(self, source: TokenSource, device: str) -> None:
+    def __init__(self, source: TokenExamples, device: str) -> None:
         self._source, self._device = source, device
         self.row_bytes = 16 * source.length
 

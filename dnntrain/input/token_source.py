@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,43 @@ class TokenText:
         return max(0, (len(self.tokens) - 1) // length)
 
 
-class TokenSource:
+class TokenExamples(ABC):
+    """Examples of `length` tokens of a vocabulary, and the target or targets of each."""
+
+    length: int
+    labels: NDArray[Any]
+    keys: Sequence[str] | None
+    failures: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def gather(self, index: Index) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the tokens [n, length] of the examples `index`, and their targets [n, …]."""
+
+    @abstractmethod
+    def get_resident_inputs(self) -> Tensor | None:
+        """Return tokens in memory."""
+
+    @abstractmethod
+    def describe(self, index: int) -> str:
+        """Return a name of the example."""
+
+    @abstractmethod
+    def recode(self, vocabulary: Vocabulary) -> Self:
+        """Return the same texts in the tokens of another vocabulary.
+
+        Raises DataError if it does not have a character.
+        """
+
+    def read(self, index: int) -> Tensor:
+        import torch
+
+        return torch.from_numpy(self.gather(np.array([index]))[0][0])
+
+
+class TokenSource(TokenExamples):
     """Windows of `length` tokens of several texts, one after another; the targets are the next tokens.
 
     The tokens that do not fill the last window of a text are left out.
@@ -47,12 +84,9 @@ class TokenSource:
         self.texts, self.length, self.vocabulary, self.name = tuple(texts), length, vocabulary, name
         self.bounds = np.cumsum([0, *(text.count_windows(length) for text in texts)])
         # The engine asks for the number and the form of targets; the values are gathered with the inputs.
-        self.labels: NDArray[Any] = np.broadcast_to(np.int64(0), (int(self.bounds[-1]), length))
-        self.keys: Sequence[str] | None = None
-        self.failures: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.labels)
+        self.labels = np.broadcast_to(np.int64(0), (int(self.bounds[-1]), length))
+        self.keys = None
+        self.failures = {}
 
     def gather(self, index: Index) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the tokens [n, length] of the windows `index`, and the token after each."""
@@ -64,11 +98,6 @@ class TokenSource:
                 starts = (index[chosen] - self.bounds[number]) * self.length
                 rows[chosen] = text.tokens[starts[:, None] + offsets]
         return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
-
-    def read(self, index: int) -> Tensor:
-        import torch
-
-        return torch.from_numpy(self.gather(np.array([index]))[0][0])
 
     def get_resident_inputs(self) -> Tensor:
         """Return the tokens of the first text: no window is read one by one."""
@@ -82,11 +111,7 @@ class TokenSource:
         document = max(0, bisect_right(text.starts, first) - 1)
         return f"{text.names[document]} from token {first - text.starts[document]}"
 
-    def recode(self, vocabulary: Vocabulary) -> TokenSource:
-        """Return the same texts in the tokens of another vocabulary.
-
-        Raises DataError if it does not have a character.
-        """
+    def recode(self, vocabulary: Vocabulary) -> Self:
         pieces = self.vocabulary.list_pieces()
         texts = []
         for text in self.texts:
@@ -96,7 +121,7 @@ class TokenSource:
             ]
             tokens, starts = encode_documents(documents, vocabulary, self.name)
             texts.append(TokenText(tokens, starts, text.names))
-        return TokenSource(texts, self.length, vocabulary, self.name)
+        return type(self)(texts, self.length, vocabulary, self.name)
 
 
 def make_token_dataset(
@@ -147,9 +172,11 @@ def match_vocabulary(dataset: DataSet, inputs: InputSpec) -> DataSet:
             f"set data.context={inputs.shape[0]}",
         )
     train, test = dataset.train, dataset.test
-    assert isinstance(train, TokenSource)
-    assert isinstance(test, TokenSource)
+    assert isinstance(train, TokenExamples)
+    assert isinstance(test, TokenExamples)
     if dataset.inputs.vocabulary != inputs.vocabulary:
         train, test = train.recode(inputs.vocabulary), test.recode(inputs.vocabulary)
-    val_index = np.arange(int(train.bounds[1]), len(train))
+    val_index = dataset.val_index
+    if isinstance(train, TokenSource):  # another vocabulary cuts a text into more or fewer windows
+        val_index = np.arange(int(train.bounds[1]), len(train))
     return replace(dataset, train=train, test=test, inputs=inputs, val_index=val_index)

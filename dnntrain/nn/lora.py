@@ -82,7 +82,7 @@ def merge_adapters(model: nn.Module) -> nn.Module:
             change = layer.lora_up.double() @ layer.lora_down.double()
             layer.weight.copy_(layer.weight.double() + layer.lora_scale * change)
         del layer.lora_down, layer.lora_up, layer.lora_scale
-        layer.__class__ = nn.Linear
+        layer.__class__ = nn.Linear  # type: ignore[assignment]
     return model
 
 

@@ -89,7 +89,7 @@ def select_layers(names: Sequence[str], pattern: str | None, head: Sequence[str]
         selected = [name for name in names if fnmatchcase(name, pattern)]
         if selected:
             return selected
-        nearest = find_nearest(pattern, names)
+        nearest = find_nearest(pattern, list(names))
         hint = f"did you mean {nearest!r}?" if nearest else "use another pattern"
         raise ConfigError(
             f"adapt.layers={pattern} matches no linear layer that can have an adapter; the model has {_join(names)}",

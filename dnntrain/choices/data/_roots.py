@@ -22,7 +22,7 @@ def find_data_root(root: str | None, name: str, environ: Mapping[str, str] | Non
     if environ.get("DNNTRAIN_DATA"):
         return Path(environ["DNNTRAIN_DATA"]).expanduser()
     if name.endswith("_folder"):
-        noun = "sounds" if name == "audio_folder" else "images"
+        noun = {"audio_folder": "sounds", "text_folder": "texts"}.get(name, "images")
         raise DataError(f"data={name} needs the folder of your {noun}", "set data.root=FOLDER, or $DNNTRAIN_DATA")
     home = environ.get("XDG_DATA_HOME")
     return (Path(home) if home else Path("~/.local/share").expanduser()) / "dnntrain"

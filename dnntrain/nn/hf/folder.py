@@ -85,7 +85,8 @@ def write_folder(model: Decoder, path: Path) -> None:
 
     shape = model.shape
     family = choose_family(shape)
-    tensors, written = {name: tensor.cpu().float() for name, tensor in model.state_dict().items()}, {}
+    tensors = {name: tensor.cpu().float() for name, tensor in model.state_dict().items()}
+    written: dict[str, Tensor] = {}
     for part in list_parts(family.name, shape):
         if part.name not in tensors:
             weight = tensors[part.name.removesuffix("bias") + "weight"]
