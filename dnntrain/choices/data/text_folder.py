@@ -84,10 +84,8 @@ class TextFolder(DataChoice):
         if val is not None:
             val_index = np.arange(len(train.keys), len(train.keys) + len(val.keys))
             train = train.join(val)
-        digest = compute_digest(
-            [repr(vocabulary), *train.names, train.labels, test.labels]
-            + [np.frombuffer(document, np.uint8) for document in (*train.documents, *test.documents)]
-        )
+        texts = [np.frombuffer(document, np.uint8) for document in (*train.documents, *test.documents)]
+        digest = compute_digest([repr(vocabulary), *train.names, train.labels, test.labels, *texts])
         return DataSet(
             train=self._make_source(train, vocabulary),
             test=self._make_source(test, vocabulary),
@@ -148,7 +146,7 @@ class _Split:
 
     def select(self, index: NDArray[np.int64]) -> _Split:
         documents, keys = ([items[number] for number in index] for items in (self.documents, self.keys))
-        return _Split(self.names, documents, self.labels[index], keys)  # type: ignore[arg-type]
+        return _Split(self.names, documents, self.labels[index], keys)
 
     def join(self, other: _Split) -> _Split:
         labels = np.concatenate([self.labels, other.labels])
