@@ -47,10 +47,20 @@ def compose(
     if not quiet:
         for note in valid_line.notes:
             say_once(f"note: {note}")
-    container = _drop_replaced_overlay_values(_compose_with_hydra(valid_line), valid_line)
-    container = _add_default_values(container, valid_line.selection)
+    container = compose_unresolved(valid_line)
     if saved is not None and saved_picks is not None:
         container = apply_saved_values(container, saved, saved_picks, valid_line)
+    return resolve(container, valid_line)
+
+
+def compose_unresolved(valid_line: ValidCommandLine) -> dict[str, Any]:
+    """Return the values of a line, with its interpolations as text."""
+    container = _drop_replaced_overlay_values(_compose_with_hydra(valid_line), valid_line)
+    return _add_default_values(container, valid_line.selection)
+
+
+def resolve(container: dict[str, Any], valid_line: ValidCommandLine) -> dict[str, Any]:
+    """Return the values of a line as `compose` does, from those with interpolations."""
     resolved = _resolve_interpolations(container)
     return make_paths_absolute(decode_to_plain(resolved, valid_line.registry, _find_interpolated_keys(container)))
 

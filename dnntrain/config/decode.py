@@ -91,6 +91,20 @@ def decode_choice(group: str, name: str, options: Mapping[str, Any], choice_regi
     return _import_class(choice)(**values)
 
 
+def find_option_mistakes(choice: Choice, values: Mapping[str, Any]) -> list[str]:
+    """Return the reason why a choice rejects options that are each valid by themselves.
+
+    `values` are its plain options. This imports its module.
+    """
+    fields = choice.schema.fields
+    options = {name: convert_value(value, fields[name].type) for name, value in values.items() if name in fields}
+    try:
+        _import_class(choice)(**options)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
 def compute_digest(container: Mapping[str, Any]) -> str:
     """Return the sha256 digest of the settings that determine a run's results.
 

@@ -43,7 +43,7 @@ def preview_job(config: RunConfig) -> str:
     return make_job_script(config, Path(config.run_dir or f"runs/{config.name}/ID").expanduser().absolute())
 
 
-def make_job_script(config: RunConfig, folder: Path) -> str:
+def make_job_script(config: LightConfig, folder: Path) -> str:
     """Return the batch script of a run in `folder`."""
     _check_tasks(config)
     program = [sys.executable, "-u", "-m", "dnntrain.run.worker", str(folder)]

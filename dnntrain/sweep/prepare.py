@@ -6,19 +6,20 @@ Only the parent process composes. It lists every mistake of every trial at once.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.config.compose import compose
 from dnntrain.config.decode import compute_digest, decode_config, decode_light_config
 from dnntrain.config.registry import load_registry
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.planning.checks.early import check_new_run
 from dnntrain.run.resume_checks import find_refusals
+from dnntrain.sweep.compose_trials import ComposedTrial, compose_trials, find_value_mistakes
 from dnntrain.sweep.grid import Combination, make_combinations, make_folder_name
 from dnntrain.sweep.resources import ResourceDemand, Resources, divide_machine
 from dnntrain.sweep.sweep_directory import Trial, read_names_by_digest
@@ -46,52 +47,73 @@ def prepare_sweep(
     Raises ConfigError that lists the mistakes of all of them. `jobs` trials run at once; None: as
     many as fit on the machine.
     """
-    trial_words = make_combinations(overrides, load_registry(config_dir).list_names)
-    configs = compose_trials(trial_words, config_dir, quiet)
-    _check_distinct(trial_words, configs)
-    folder = choose_folder(configs)
+    trials = compose_trials(make_combinations(overrides, load_registry(config_dir).list_names), config_dir, quiet)
+    _check_distinct(trials)
+    configs = [trial.config for trial in trials]
+    folder = choose_folder(configs, "sweep", make_identity(trial.digest for trial in trials))
     mistakes = [f"{folder} is the folder of a single run\n     name another run_dir"] * (
         folder / "config.yaml"
     ).exists()
+    paths = _name_folders(trials, folder)
+    mistakes += [reason for path, config in zip(paths, configs, strict=True) for reason in _find_changed(path, config)]
     if _is_queued(configs):
-        return _prepare_queued(trial_words, configs, folder, mistakes)
-    check_without_torch(trial_words, configs, folder)
-    trials: list[Trial] = []
+        return _prepare_queued(trials, paths, folder, mistakes)
+    planned = [index for index, trial in enumerate(trials) if trial.model == index]
+    check_without_torch([trials[index] for index in planned], folder)
+    plans: dict[int, Trial] = {}
     devices: tuple[str, ...] = ()
     memory_bytes = 0
-    paths = _name_folders(trial_words, configs, folder)
-    for number, (combination, config, path) in enumerate(zip(trial_words, configs, paths, strict=True), 1):
+    for index in planned:
+        composed = trials[index]
         try:
-            trial, hardware = prepare_trial(number, combination, config, path)
+            plans[index], hardware = prepare_trial(index + 1, composed.combination, composed.config, paths[index])
         except ConfigError as error:
-            mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in error.mistakes]
+            mistakes += [f"{composed.label}: {text}" for text in error.mistakes]
             continue
-        mistakes += _find_changed_settings(path, config)
-        trials.append(trial)
         memory_bytes = hardware.memory_bytes
-        devices = max(devices, list_devices(hardware) if trial.demand.devices else (), key=len)
+        devices = max(devices, list_devices(hardware) if plans[index].demand.devices else (), key=len)
+    mistakes += find_value_mistakes(trials)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
-    demands = [trial.demand for trial in trials]
-    return Sweep(folder, tuple(trials), tuple(divide_machine(demands, devices, list_cores(), memory_bytes, jobs)))
+    prepared = [_copy_plan(trial, plans, index, paths[index]) for index, trial in enumerate(trials)]
+    demands = [trial.demand for trial in prepared]
+    return Sweep(folder, tuple(prepared), tuple(divide_machine(demands, devices, list_cores(), memory_bytes, jobs)))
 
 
-def _name_folders(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+def _copy_plan(composed: ComposedTrial, plans: Mapping[int, Trial], index: int, path: Path) -> Trial:
+    """Return a trial with the plan that was made for it, or for the trial whose plan it shares."""
+    if index in plans:
+        return plans[index]
+    config = {**composed.config, "run_dir": str(path)}
+    return replace(
+        plans[composed.model],
+        number=index + 1,
+        words=_leave_out_folder(composed.combination.words),
+        swept_words=composed.combination.swept_words,
+        config=config,
+        folder=path,
+    )
+
+
+def _leave_out_folder(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for word in words if not word.startswith("run_dir="))
+
+
+def _name_folders(trials: Sequence[ComposedTrial], folder: Path) -> list[Path]:
     """Return the folder of each trial; a trial of an earlier line keeps its own."""
     known_names = read_names_by_digest(folder)
-    names: list[str] = []
-    for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
-        name = known_names.get(compute_digest(config)) or make_folder_name(
-            number, len(trial_words), combination.swept_words
-        )
+    names: dict[str, None] = {}
+    for number, trial in enumerate(trials, 1):
+        name = known_names.get(trial.digest) or make_folder_name(number, len(trials), trial.combination.swept_words)
         # Another trial of this line may have the name from an earlier line.
-        names.append(f"{name}-{compute_digest(config)[:6]}" if name in names else name)
+        names[f"{name}-{trial.digest[:6]}" if name in names else name] = None
     return [folder / name for name in names]
 
 
-def _is_queued(configs: Sequence[dict[str, Any]]) -> bool:
+def _is_queued(configs: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether the trials are jobs of a queue. Raises ConfigError if only some are."""
-    queued = [bool(decode_light_config(config)[0].launch.scheduler) for config in configs]
+    by_launch = {json.dumps([config["launch"], config["choices"]["launch"]]): config for config in configs}
+    queued = [bool(decode_light_config(config)[0].launch.scheduler) for config in by_launch.values()]
     if any(queued) and not all(queued):
         raise ConfigError(
             "some trials have launch=slurm and others launch=local", "start two sweeps, each with one launch="
@@ -100,23 +122,25 @@ def _is_queued(configs: Sequence[dict[str, Any]]) -> bool:
 
 
 def _prepare_queued(
-    trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path, mistakes: list[str]
+    trials: Sequence[ComposedTrial], paths: Sequence[Path], folder: Path, mistakes: list[str]
 ) -> QueuedSweep:
     from dnntrain.sweep.queued_sweep import QueuedSweep, make_queued_trial
 
-    jobs = []
-    paths = _name_folders(trial_words, configs, folder)
-    for number, (combination, config, path) in enumerate(zip(trial_words, configs, paths, strict=True), 1):
+    plans: dict[int, Trial] = {}
+    for index, composed in enumerate(trials):
+        if composed.model != index:
+            continue
         try:
-            jobs.append(make_queued_trial(number, combination, config, path))
+            plans[index] = make_queued_trial(index + 1, composed.combination, composed.config, paths[index])
         except DnntrainError as error:
             texts = error.mistakes if isinstance(error, ConfigError) else [str(error)]
-            mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in texts]
-            continue
-        mistakes += _find_changed_settings(path, config)
+            mistakes += [f"{composed.label}: {text}" for text in texts]
+    mistakes += find_value_mistakes(trials)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
-    return QueuedSweep(folder, tuple(trial for trial, _ in jobs), tuple(script for _, script in jobs))
+    return QueuedSweep(
+        folder, tuple(_copy_plan(trial, plans, index, paths[index]) for index, trial in enumerate(trials))
+    )
 
 
 def prepare_trial(
@@ -127,12 +151,11 @@ def prepare_trial(
     Raises ConfigError or DataError if it cannot be planned.
     """
     session = _open_trial_session({**config, "run_dir": str(path)})
-    words = tuple(word for word in combination.words if not word.startswith("run_dir="))
     demand = _compute_demand(session)
     plan = session.plan
     trial = Trial(
         number,
-        words,
+        _leave_out_folder(combination.words),
         combination.swept_words,
         session.config.resolved,
         path,
@@ -143,52 +166,28 @@ def prepare_trial(
     return trial, session.hardware
 
 
-def compose_trials(trial_words: Sequence[Combination], config_dir: Path | None, quiet: bool) -> list[dict[str, Any]]:
-    """Return the configuration of every trial.
-
-    Raises ConfigError with the mistakes of all, each once.
-    """
-    configs: list[dict[str, Any]] = []
-    mistakes: list[str] = []
-    for number, combination in enumerate(trial_words):
-        try:
-            configs.append(compose(combination.words, config_dir, quiet=quiet or number > 0))
-        except ConfigError as error:
-            mistakes += error.mistakes
-    if configs and (resume := configs[0]["resume"]) != "auto":
-        mistakes.append(
-            f"resume={resume} is for one run; in a sweep each trial resumes by itself\n"
-            "     name another run_dir to start again, or init_from=PATH for weights to start from"
-        )
-    if mistakes:
-        raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
-    return configs
-
-
-def _check_distinct(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]]) -> None:
+def _check_distinct(trials: Sequence[ComposedTrial]) -> None:
     """Raise ConfigError if two trials would compute the same."""
-    first: dict[str, int] = {}
+    first: dict[str, ComposedTrial] = {}
     mistakes = []
-    for number, config in enumerate(configs):
-        earlier = first.setdefault(compute_digest(config), number)
-        if earlier != number:
-            first_words, second_words = (" ".join(trial_words[index].swept_words) for index in (earlier, number))
-            mistakes.append(f"{first_words} and {second_words} are the same run\n     name each value once")
+    for trial in trials:
+        earlier = first.setdefault(trial.digest, trial)
+        if earlier is not trial:
+            mistakes.append(f"{earlier.label} and {trial.label} are the same run\n     name each value once")
     if mistakes:
         raise ConfigError.from_mistakes(mistakes)
 
 
-def check_without_torch(trial_words: Sequence[Combination], configs: Sequence[dict[str, Any]], folder: Path) -> None:
+def check_without_torch(trials: Sequence[ComposedTrial], folder: Path) -> None:
     """Raise the mistakes that are found before torch is imported, each with its trial."""
     mistakes, errors = [], []
-    for number, (combination, config) in enumerate(zip(trial_words, configs, strict=True), 1):
+    for trial in trials:
         try:
-            check_new_run({**config, "run_dir": str(folder / "trial")}, World())
+            check_new_run({**trial.config, "run_dir": str(folder / "trial")}, World())
         except ConfigError as error:
-            mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in error.mistakes]
+            mistakes += [f"{trial.label}: {text}" for text in error.mistakes]
         except DnntrainError as error:
-            name = make_folder_name(number, len(trial_words), combination.swept_words)
-            error.message = f"{name}: {error.message}"
+            error.message = f"{trial.label}: {error.message}"
             errors.append(error)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys([*mistakes, *map(str, errors)])))
@@ -226,7 +225,7 @@ def _open_trial_session(config: dict[str, Any]) -> Any:
         raise
 
 
-def _find_changed_settings(path: Path, config: dict[str, Any]) -> list[str]:
+def _find_changed(path: Path, config: dict[str, Any]) -> list[str]:
     """Return the reasons why a trial cannot resume in `path`, where it began with other settings."""
     if not (path / "checkpoints" / "LAST").exists() or not (path / "config.yaml").exists():
         return []

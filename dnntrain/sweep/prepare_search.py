@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.decode import compute_digest, decode_config, decode_light_config
+from dnntrain.config.line_composer import LineComposer
 from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import MetricInfo
 from dnntrain.protocols.task import find_metric
+from dnntrain.sweep.compose_trials import compose_trials
 from dnntrain.sweep.option_values import RuleName, SamplerName
 from dnntrain.sweep.prepare import (
     check_without_torch,
     choose_folder,
-    compose_trials,
     list_cores,
     list_devices,
     prepare_trial,
@@ -79,6 +80,7 @@ class Search:
     metrics        the metrics that it optimizes; the first one is shown
     num_trials     number of trials at most; None: every combination
     resource_sets  the parts of the machine, one for each trial that runs at once
+    composer       composes the lines of its trials
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class Search:
     metrics: tuple[MetricInfo, ...]
     seed: int
     resource_sets: tuple[Resources, ...]
+    composer: LineComposer
     config_dir: Path | None = None
     identity: Mapping[str, Any] | None = None
 
@@ -108,14 +111,16 @@ def prepare_search(
     if options.search != "grid":
         import_optuna()
     probes = space.list_probes()
-    configs = compose_trials(probes, config_dir, quiet)
+    composer = LineComposer(config_dir)
+    trials = compose_trials(probes, config_dir, quiet, composer)
+    configs = [trial.config for trial in trials]
     identity = _make_identity(space, options, configs[0])
     folder = choose_folder(configs, "search", identity["digest"])
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} is the folder of a single run", "name another run_dir")
     words = [word for word in overrides if not word.startswith("run_dir=")]
     _check_local(configs, options, [*add_config_dir(config_dir, words), f"run_dir={folder}"])
-    check_without_torch(probes, configs, folder)
+    check_without_torch(trials, folder)
     mistakes: list[str] = []
     demands = []
     for number, (combination, config) in enumerate(zip(probes, configs, strict=True), 1):
@@ -133,7 +138,7 @@ def prepare_search(
     resource_sets = divide_machine(demands, devices, list_cores(), hardware.memory_bytes, options.jobs)
     metrics = _choose_metrics(options, configs[0])
     seed = int(configs[0]["seed"])
-    return Search(folder, space, options, metrics, seed, tuple(resource_sets), config_dir, identity)
+    return Search(folder, space, options, metrics, seed, tuple(resource_sets), composer, config_dir, identity)
 
 
 def _check_local(configs: Sequence[Mapping[str, Any]], options: SearchOptions, words: Sequence[str]) -> None:

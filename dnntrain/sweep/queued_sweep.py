@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dnntrain.config.decode import decode_light_config
 from dnntrain.errors import ConfigError
 from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.run.directory import lock_folder
@@ -41,25 +42,22 @@ _QUEUE_WAIT_S = 60.0
 
 @dataclass(frozen=True)
 class QueuedSweep:
-    """A checked sweep whose trials are jobs, each with its batch script."""
+    """A checked sweep whose trials are jobs."""
 
     folder: Path
     trials: tuple[Trial, ...]
-    scripts: tuple[str, ...]
 
 
-def make_queued_trial(
-    number: int, combination: Combination, config: Mapping[str, Any], path: Path
-) -> tuple[Trial, str]:
-    """Return (a trial without a plan, its batch script): the machine that submits a job lacks the hardware of the job.
+def make_queued_trial(number: int, combination: Combination, config: Mapping[str, Any], path: Path) -> Trial:
+    """Return a trial without a plan: the machine that submits a job lacks the hardware of the job.
 
-    Raises ConfigError with the mistakes that are found without it.
+    Raises ConfigError with the mistakes that are found without it, also those of the batch script.
     """
     run_config = decode_new_run({**config, "run_dir": str(path)}, World())
-    script = make_job_script(run_config, path)
+    make_job_script(run_config, path)
     words = tuple(word for word in combination.words if not word.startswith("run_dir="))
     demand = ResourceDemand(run_config.launch.nodes * run_config.launch.tasks_per_node)
-    return Trial(number, words, combination.swept_words, run_config.resolved, path, demand), script
+    return Trial(number, words, combination.swept_words, run_config.resolved, path, demand)
 
 
 def submit_sweep(
@@ -76,14 +74,14 @@ def submit_sweep(
         statuses = read_statuses(sweep)
         write_list(sweep.folder, sweep.trials)
         waiting = [
-            (trial, script, status)
-            for trial, script, status in zip(sweep.trials, sweep.scripts, statuses, strict=True)
+            (trial, status)
+            for trial, status in zip(sweep.trials, statuses, strict=True)
             if not status.is_done and status.status not in ("queued", "running")
         ]
         try:
-            for number, (trial, script, status) in enumerate(waiting):
+            for number, (trial, status) in enumerate(waiting):
                 slot = number % (limit or len(waiting))
-                _submit_trial(trial, script, config_dir, f"{sweep.folder.name}.{slot}", limit is not None)
+                _submit_trial(trial, config_dir, f"{sweep.folder.name}.{slot}", limit is not None)
                 status.status = "queued"
         finally:
             write_results(sweep.folder, sweep.trials, statuses)
@@ -92,11 +90,11 @@ def submit_sweep(
     return statuses
 
 
-def _submit_trial(trial: Trial, script: str, config_dir: Path | None, job_name: str, is_limited: bool) -> None:
+def _submit_trial(trial: Trial, config_dir: Path | None, job_name: str, is_limited: bool) -> None:
     freeze_trial(trial, config_dir)
     make_folder(trial.folder / "logs")
     path = trial.folder / "job.sh"
-    write_text(path, script)
+    write_text(path, make_job_script(decode_light_config(trial.config)[0], trial.folder))
     # Of the jobs of one name and user, a singleton waits until no other one runs.
     options = ["--dependency=singleton"] if is_limited else []
     job = submit_script(path, [f"--job-name={job_name}", *options])

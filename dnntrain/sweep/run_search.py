@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.compose import compose
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError, Preempted
 from dnntrain.run.directory import lock_folder
@@ -125,8 +124,8 @@ def _prepare(search: Search, number: int, values: Any) -> Trial | None:
     """Return the trial of a proposal; None if it cannot be planned."""
     combination, path = _place(search, number, values)
     try:
-        config = compose(combination.words, search.config_dir, quiet=True)
-        return prepare_trial(number + 1, combination, config, path)[0]
+        line = search.composer.compose(combination.words, combination.swept_words, quiet=True)
+        return prepare_trial(number + 1, combination, line.config, path)[0]
     except ConfigError:
         return None
 

@@ -20,7 +20,7 @@ from dnntrain.utils.units import pluralize
 
 
 def run_sweep(sweep: Sweep, config_dir: Path | None, display: str) -> Sequence[TrialStatus]:
-    """Freeze and run the trials that are not done, and return the status of each.
+    """Run the trials that are not done, and return the status of each.
 
     Raises Stopped if a signal ended the sweep.
     """
@@ -30,14 +30,16 @@ def run_sweep(sweep: Sweep, config_dir: Path | None, display: str) -> Sequence[T
 
 def _run_trials(sweep: Sweep, config_dir: Path | None, display: str) -> Sequence[TrialStatus]:
     statuses = [read_status(trial) for trial in sweep.trials]
-    for trial, status in zip(sweep.trials, statuses, strict=True):
-        if not status.is_done:
-            freeze_trial(trial, config_dir)
     write_list(sweep.folder, sweep.trials)
     progress_table = make_progress_table(display, sweep.folder, sweep.trials, statuses)
     progress_table.open()
     try:
-        signal_number = TrialRunner(progress_table, sweep.resource_sets, make_trial_command).run()
+        signal_number = TrialRunner(
+            progress_table,
+            sweep.resource_sets,
+            make_trial_command,
+            before_start=lambda trial: freeze_trial(trial, config_dir),
+        ).run()
     finally:
         progress_table.close()
     if signal_number is not None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Trial:
         metric_name: str = self.config["eval"]["metric"]
         return metric_name
 
-    @property
+    @cached_property
     def config_digest(self) -> str:
         return compute_digest(self.config)
 

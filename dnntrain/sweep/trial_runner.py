@@ -78,8 +78,8 @@ class _RunningTrial:
 class TrialRunner:
     """Runs the trials of `progress_table` that are not done.
 
-    `make_command` returns the command of a trial on a part of the machine. When none is left,
-    `source` may add trials.
+    `make_command` returns the command of a trial on a part of the machine; `before_start` makes its
+    folder. When no trial is left, `source` may add some.
     """
 
     def __init__(
@@ -88,8 +88,10 @@ class TrialRunner:
         resource_sets: Sequence[Resources],
         make_command: Callable[[Trial, Resources], list[str]],
         source: TrialSource | None = None,
+        before_start: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
         self._source = source or TrialSource()
+        self._before_start = before_start
         self._progress_table = progress_table
         self._free_resources = list(resource_sets)
         self._make_command = make_command
@@ -128,6 +130,7 @@ class TrialRunner:
                 return
             resources = self._free_resources.pop(0)
             trial = self._progress_table.trials[index]
+            self._before_start(trial)
             # An earlier sweep that was killed may have left processes, which hold the lock of the
             # folder.
             end_processes(trial.folder, patience_s=(3.0, 10.0, 5.0))
