@@ -13,7 +13,7 @@ from dnntrain.config.compose import compose_unresolved, resolve
 from dnntrain.config.convert import MISSING, convert_value, to_plain
 from dnntrain.config.key_table import KeyTable
 from dnntrain.config.overrides import Override, read_overrides
-from dnntrain.config.paths import make_paths_absolute
+from dnntrain.config.paths import make_paths_absolute, names_path
 from dnntrain.config.registry import Choice
 from dnntrain.config.safety import has_interpolation
 from dnntrain.config.validate import ValidCommandLine, find_override_mistakes, make_translator, validate_overrides
@@ -150,7 +150,9 @@ class _Template:
             config = _replace_value(config, override.keys, value)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 numbers[override.key] = value
-        return ComposedLine(make_paths_absolute(config), self.valid_line.selection, numbers)
+        if any(names_path(override.key) for override in overrides):
+            config = make_paths_absolute(config)
+        return ComposedLine(config, self.valid_line.selection, numbers)
 
     @property
     def _table(self) -> KeyTable:

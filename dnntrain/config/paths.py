@@ -33,6 +33,11 @@ _WORDS = ("", "none", "balanced")
 _LIBRARIES = ("torchvision:", "timm:")
 
 
+def names_path(key: str) -> bool:
+    """Return whether the value of a key, such as data.root, may be a path."""
+    return tuple(key.rpartition(".")[::2]) in _PATHS
+
+
 def make_paths_absolute(container: Mapping[str, Any]) -> dict[str, Any]:
     """Return `container` with absolute paths.
 

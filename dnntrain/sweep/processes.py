@@ -5,6 +5,7 @@ Each trial has its own session. An environment variable marks all processes of a
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from dnntrain.utils.files import open_file
 
 #: The environment variable that all processes of a trial inherit. Its value is the trial's folder.
 MARK_VARIABLE = "DNNTRAIN_TRIAL"
+
+_PR_SET_NAME = 15
 
 
 def start_process(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
@@ -32,18 +35,36 @@ def start_process(command: Sequence[str], environ: Mapping[str, str], folder: Pa
         )
 
 
+def name_process(folder: Path) -> None:
+    """Mark this forked process by its name: the kernel shows the environment that its server began with."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, _make_process_name(folder), 0, 0, 0)
+
+
+def _make_process_name(folder: Path) -> bytes:
+    return f"dnn:{hashlib.sha256(str(folder).encode()).hexdigest()[:11]}".encode()
+
+
 def find_processes(folder: Path) -> list[int]:
     """Return the live processes with the mark of `folder`.
 
     They are the trial, its ranks and their data workers.
     """
-    mark_entry = f"{MARK_VARIABLE}={folder}".encode()
+    mark_entry, name = f"{MARK_VARIABLE}={folder}".encode(), _make_process_name(folder)
     process_ids = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if mark_entry in (entry / "environ").read_bytes().split(b"\0") and int(entry.name) != os.getpid():
+            if mark_entry in (entry / "environ").read_bytes().split(b"\0") or _is_named(entry, name):
                 process_ids.append(int(entry.name))
-    return process_ids
+    return [process_id for process_id in process_ids if process_id != os.getpid()]
+
+
+def _is_named(entry: Path, name: bytes) -> bool:
+    """Return whether a process that has not ended has a name; one that waits for its parent has ended."""
+    text = (entry / "stat").read_bytes()
+    shown_name, _, state = text.partition(b"(")[2].rpartition(b") ")
+    return shown_name == name and state[:1] not in (b"Z", b"X")
 
 
 def end_processes(folder: Path, patience_s: Sequence[float] = (0.0, 5.0, 5.0)) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError, Preempted
 from dnntrain.run.directory import lock_folder
-from dnntrain.sweep.early_stop import RULES, StopRule
+from dnntrain.sweep.early_stop import RULES, History, StopRule
 from dnntrain.sweep.grid import Combination, make_folder_name
 from dnntrain.sweep.prepare import prepare_trial
 from dnntrain.sweep.prepare_search import Search
@@ -33,7 +33,7 @@ from dnntrain.sweep.sweep_directory import (
     status_after_exit,
     write_list,
 )
-from dnntrain.sweep.trial_runner import TrialRunner, TrialSource, make_trial_command
+from dnntrain.sweep.trial_runner import TrialRunner, TrialSource
 from dnntrain.training.metrics_writer import read_rows
 from dnntrain.utils.files import make_folder
 from dnntrain.utils.units import pluralize
@@ -76,7 +76,8 @@ def run_search(search: Search, display: str) -> SearchState:
         table.open()
         try:
             source = _SearchSource(state, table)
-            signal_number = TrialRunner(table, search.resource_sets, make_trial_command, source).run()
+            source.record_results()
+            signal_number = TrialRunner(table, search.resource_sets, source).run()
         finally:
             state.statuses = list(table.statuses)
             table.close()
@@ -87,7 +88,7 @@ def run_search(search: Search, display: str) -> SearchState:
 
 
 def _restore(search: Search) -> SearchState:
-    """Return the search as its folder has it, with the results that were not recorded before a kill."""
+    """Return the search as its folder has it."""
     assert search.identity is not None
     log = SearchLog.open(search.folder, search.identity)
     maximize = [metric.higher_is_better for metric in search.metrics]
@@ -107,17 +108,15 @@ def _restore(search: Search) -> SearchState:
         if number in stops:
             # As it was when the trial had saved and ended.
             status = _mark_stopped(status_after_exit(trial, Preempted.exit_code), *stops[number])
-        elif status.is_done and number not in finished:
-            log.tell(sampler, number, read_results(trial.folder, search.metrics))
         state.trials.append(trial)
         state.statuses.append(status)
-        state.histories[number] = read_history(trial, search)
+        state.histories[number] = _cut_history(read_history(trial, search), stops.get(number))
     return state
 
 
 def _mark_stopped(status: TrialStatus, step: int, value: float) -> TrialStatus:
     """Return the status of a trial that the search stopped after `step`, with its best value."""
-    return replace(status, status=STOPPED_EARLY, step=step, best=value, exit_code=0, reason="")
+    return replace(status, status=STOPPED_EARLY, step=step, best=value, value=None, exit_code=0, reason="")
 
 
 def _prepare(search: Search, number: int, values: Any) -> Trial | None:
@@ -161,6 +160,11 @@ def read_history(trial: Trial, search: Search) -> list[tuple[int, float]]:
     ]
 
 
+def _cut_history(history: list[tuple[int, float]], stop: tuple[int, float] | None) -> list[tuple[int, float]]:
+    """Return the history up to the step at which the trial was stopped; it may have trained on until it heard of it."""
+    return [(step, value) for step, value in history if stop is None or step <= stop[0]]
+
+
 class _SearchSource(TrialSource):
     """Give the runner of trials the next proposal, and judge the trials that run."""
 
@@ -197,8 +201,17 @@ class _SearchSource(TrialSource):
             return number
         return None
 
+    def record_results(self) -> None:
+        """Record the results of trials that ended just before the search was killed."""
+        finished = set(self._state.log.list_finished())
+        for index, status in enumerate(self._table.statuses):
+            if status.is_done and index not in finished:
+                self.on_end(index)
+
     def on_end(self, index: int) -> None:
         state = self._state
+        # Its last points may have come after the last refresh.
+        self._stop_if_behind(index)
         if index in state.log.get_stops():
             stop = state.log.get_stops()[index]
             self._table.statuses[index] = _mark_stopped(self._table.statuses[index], *stop)
@@ -211,29 +224,36 @@ class _SearchSource(TrialSource):
 
     def list_stops(self, running: Sequence[int]) -> list[int]:
         """Return the running trials that end now."""
-        if self._rule is None:
-            return []
-        state = self._state
-        for index in running:
-            state.histories[index] = read_history(state.trials[index], state.search)
-        stopped = [index for index in running if self._is_behind(index)]
-        for index in stopped:
-            step, value = state.histories[index][-1][0], max(value for _, value in state.histories[index])
-            state.log.stop(state.sampler, index, step, state.search.metrics[0].sign * value)
-        return stopped
+        return [index for index in running if self._stop_if_behind(index)]
 
-    def _is_behind(self, index: int) -> bool:
-        """Judge a trial at each of its points once."""
-        assert self._rule is not None
-        state, history = self._state, self._state.histories.get(index) or []
-        if not history or index in state.log.get_stops():
+    def _stop_if_behind(self, index: int) -> bool:
+        """Record that a trial is stopped if it is behind at one of its points; return whether it now is."""
+        state = self._state
+        if self._rule is None or index in state.log.get_stops():
             return False
+        history = state.histories[index] = read_history(state.trials[index], state.search)
+        point = self._find_lost_point(index, history)
+        if point is None:
+            return False
+        # The validation at the point decides, not how far the trial has come since.
+        step = next(step for step, _ in history if step >= point)
+        state.histories[index] = _cut_history(history, (step, 0.0))
+        best = max(value for _, value in state.histories[index])
+        state.log.stop(state.sampler, index, step, state.search.metrics[0].sign * best)
+        return True
+
+    def _find_lost_point(self, index: int, history: History) -> int | None:
+        """Judge a trial at each of its points once; return the first at which it is behind."""
+        assert self._rule is not None
+        state = self._state
+        if not history:
+            return None
         total = state.trials[index].total_steps
         points = self._rule.list_points(total) or tuple(step for step, _ in history)
-        reached = [point for point in points if point <= history[-1][0] < total]
+        reached = [point for point in points if point <= history[-1][0] and point < total]
         new_points = [point for point in reached if (index, point) not in state.judged]
         state.judged.update((index, point) for point in new_points)
-        return any(self._rule.should_stop(index, point, state.histories) for point in new_points)
+        return next((point for point in new_points if self._rule.should_stop(index, point, state.histories)), None)
 
 
 def format_search(state: SearchState, as_json: bool) -> str:

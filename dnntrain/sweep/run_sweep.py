@@ -15,7 +15,7 @@ from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.prepare import Sweep, list_cores
 from dnntrain.sweep.progress_table import make_progress_table
 from dnntrain.sweep.sweep_directory import RESULTS_FILE, TrialStatus, freeze_trial, read_status, result_row, write_list
-from dnntrain.sweep.trial_runner import TrialRunner, make_trial_command
+from dnntrain.sweep.trial_runner import TrialRunner
 from dnntrain.utils.units import pluralize
 
 
@@ -37,7 +37,6 @@ def _run_trials(sweep: Sweep, config_dir: Path | None, display: str) -> Sequence
         signal_number = TrialRunner(
             progress_table,
             sweep.resource_sets,
-            make_trial_command,
             before_start=lambda trial: freeze_trial(trial, config_dir),
         ).run()
     finally:

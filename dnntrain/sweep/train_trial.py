@@ -10,7 +10,7 @@ from dnntrain.sweep.prepare import list_cores, list_devices
 from dnntrain.sweep.resources import divide_machine
 from dnntrain.sweep.run_sweep import make_stop_error
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, freeze_trial, read_status
-from dnntrain.sweep.trial_runner import ProgressTable, TrialRunner, make_trial_command
+from dnntrain.sweep.trial_runner import ProgressTable, TrialRunner
 
 
 class _TrialView(ProgressTable):
@@ -40,7 +40,7 @@ def train_trial(trial: Trial, config_dir: Path | None, show: Callable[[TrialStat
     devices = list_devices(hardware) if trial.demand.devices else ()
     resources = divide_machine([trial.demand], devices, list_cores(), hardware.memory_bytes)
     view = _TrialView(trial, status, show)
-    if (signal_number := TrialRunner(view, resources, make_trial_command).run()) is not None:
+    if (signal_number := TrialRunner(view, resources).run()) is not None:
         raise make_stop_error(signal_number, f"stopped while {trial.folder} was training")
     status = view.statuses[0]
     if not status.is_done:

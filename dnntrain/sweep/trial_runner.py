@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dnntrain.sweep.processes import end_processes, start_process
+from dnntrain.sweep.processes import end_processes
 from dnntrain.sweep.resources import Resources
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, status_after_exit, update_status
+from dnntrain.sweep.trial_process import TrialProcess, TrialStarter
 from dnntrain.utils.files import remove_file
 from dnntrain.utils.signals import signal_handlers
 
@@ -72,21 +71,19 @@ class TrialSource:
 class _RunningTrial:
     index: int
     resources: Resources
-    process: subprocess.Popen[bytes]
+    process: TrialProcess
 
 
 class TrialRunner:
     """Runs the trials of `progress_table` that are not done.
 
-    `make_command` returns the command of a trial on a part of the machine; `before_start` makes its
-    folder. When no trial is left, `source` may add some.
+    `before_start` makes the folder of a trial. When no trial is left, `source` may add some.
     """
 
     def __init__(
         self,
         progress_table: ProgressTable,
         resource_sets: Sequence[Resources],
-        make_command: Callable[[Trial, Resources], list[str]],
         source: TrialSource | None = None,
         before_start: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
@@ -94,11 +91,11 @@ class TrialRunner:
         self._before_start = before_start
         self._progress_table = progress_table
         self._free_resources = list(resource_sets)
-        self._make_command = make_command
         self._waiting_trials = [
             index for index, status in enumerate(progress_table.statuses) if not (status.is_done or status.is_final)
         ]
         self._running_trials: list[_RunningTrial] = []
+        self._starter = TrialStarter(keep_servers=len(self._waiting_trials) > 1 or source is not None)
         self._signal_number: int | None = None
         self._has_notified = False
         self._kill_deadline = 0.0
@@ -121,6 +118,7 @@ class TrialRunner:
                     time.sleep(_POLL_INTERVAL_S)
         finally:
             self._kill_trials()
+            self._starter.close()
         return self._signal_number
 
     def _start_trials(self) -> None:
@@ -135,9 +133,7 @@ class TrialRunner:
             # folder.
             end_processes(trial.folder, patience_s=(3.0, 10.0, 5.0))
             remove_file(trial.folder / "result.json")
-            process = start_process(
-                self._make_command(trial, resources), make_environment(trial, resources, os.environ), trial.folder
-            )
+            process = self._starter.start(trial, resources, make_environment(trial, resources, os.environ))
             self._running_trials.append(_RunningTrial(index, resources, process))
             self._progress_table.statuses[index].status = "running"
             self._progress_table.on_trial_start(index)
@@ -194,7 +190,7 @@ class TrialRunner:
         for running_trial in self._running_trials:
             self._forward_signal(running_trial.process)
 
-    def _forward_signal(self, process: subprocess.Popen[bytes]) -> None:
+    def _forward_signal(self, process: TrialProcess) -> None:
         """Ask a trial to stop if the sweep was asked to."""
         if self._signal_number is None:
             return
@@ -217,9 +213,3 @@ def make_environment(trial: Trial, resources: Resources, environ: Mapping[str, s
     if resources.devices and trial.demand.device is None:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(resources.devices)
     return variables
-
-
-def make_trial_command(trial: Trial, resources: Resources) -> list[str]:
-    """Return the command that trains a trial's frozen configuration on its cores."""
-    cores = ",".join(map(str, resources.cores))
-    return [sys.executable, "-m", "dnntrain.sweep.worker", str(trial.folder), str(os.getpid()), cores]

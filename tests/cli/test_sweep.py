@@ -46,8 +46,8 @@ def by_trial(folder: Path) -> dict[str, Path]:
 
 
 def processes_of(folder: Path) -> dict[int, str]:
-    """The live processes whose command line names `folder` or a folder below it: number → command line."""
-    found = {}
+    """The live processes of `folder` or a folder below it: number → command line."""
+    found = dict.fromkeys((number for path in folder.glob("*/") for number in find_processes(path)), "forked")
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()

@@ -1,0 +1,74 @@
+"""Measure the cost of sweeps: the time until 1,000 trials are checked, and the time that a sweep adds to a trial.
+
+    python scripts/bench/sweep_overhead.py --trials 50 --queued 1000
+
+Trials are runs of about a second. The bare trial is the time that its own process measures from the opened
+session to its result (`wall_s`); beside it stands the time of the loop alone (`train_s`). Run it on a machine
+that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+WORDS = ("model=mlp", "train.max_examples=1000", "log.report=false", "eval.run_test=false")
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--queued", type=int, default=1000)
+    parser.add_argument("--duration", default="120step", help="length of a trial")
+    arguments = parser.parse_args()
+    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}")
+    with tempfile.TemporaryDirectory() as folder:
+        measure_start(Path(folder), arguments.queued)
+        measure_trials(Path(folder), arguments.trials, arguments.duration)
+
+
+def measure_start(folder: Path, count: int) -> None:
+    """Print the time of `--dry-run` for many trials: everything up to the first trial, and the status of all."""
+    rates = f"optim.lr=range(0.001,{0.001 * (count // 5) + 0.0005:.4f},0.001)"
+    for name, words in (
+        ("one trial", ("optim.lr=0.001,0.002",)),
+        (f"{count} trials", (rates, "seed=1,2,3,4,5")),
+    ):
+        for launch in ("launch=local", "launch=slurm"):
+            seconds = min(run(folder / "queued", *words, launch, "--dry-run")[0] for _ in range(3))
+            print(f"{name} with {launch}: start and status in {seconds:.2f} s")
+
+
+def measure_trials(folder: Path, count: int, duration: str) -> None:
+    """Print the time of a sweep per trial, against the time that its trials take by themselves."""
+    words = (f"seed=range(0,{count})", f"train.duration={duration}", "--jobs=1")
+    seconds, rows = run(folder / "short", *words)
+    results = [json.loads((Path(row["run_dir"]) / "result.json").read_text()) for row in rows]
+    assert [result["status"] for result in results] == ["done"] * count
+    loop, bare = (statistics.fmean(result[name] for result in results) for name in ("train_s", "wall_s"))
+    print(f"{count} trials: {seconds / count:.2f} s each; by themselves {bare:.2f} s, their loops {loop:.2f} s")
+    print(f"added to a trial: {seconds / count - bare:.2f} s; to its loop: {seconds / count - loop:.2f} s")
+
+
+def run(folder: Path, *words: str) -> tuple[float, list[dict[str, str]]]:
+    """Run a sweep; return its time and the rows that it prints."""
+    command = [sys.executable, "-m", "dnntrain", "-q", "-m", *WORDS, *words, "--json", f"run_dir={folder}"]
+    start = time.perf_counter()
+    process = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        sys.exit(process.stderr)
+    answer = json.loads(process.stdout)
+    return seconds, answer if isinstance(answer, list) else answer["trials"]
+
+
+if __name__ == "__main__":
+    main()
