@@ -96,12 +96,15 @@ def train(
 
         world = World.from_environ()
         settings, objects = take_objects(settings)
-        overrides = expand_tuned((*overrides, *format_settings(settings)), config_dir)
+        overrides, tuned = expand_tuned((*overrides, *format_settings(settings)))
         overrides = tuple(add_rank_layout(overrides, config_dir, world))
         with give_objects(objects):
             config = decode_new_run(compose(overrides, config_dir), world)
             words = add_config_dir(config_dir, overrides)
-            return run_training(lambda: config, world, display=display, overrides=words, listeners=callbacks).as_json()
+            result = run_training(
+                lambda: config, world, display=display, overrides=words, listeners=callbacks, tuned=tuned
+            )
+            return result.as_json()
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None, **settings: Any) -> Plan:

@@ -58,7 +58,8 @@ def _expand_tuned_settings(arguments: Arguments) -> Arguments:
         raise ConfigError(
             f"dnntrain {arguments.command} does not support tuned=", f"it is for {', '.join(_COMMANDS_WITH_TUNED)}"
         )
-    return arguments._replace(overrides=expand_tuned(arguments.overrides, arguments.config_dir))
+    overrides, tuned = expand_tuned(arguments.overrides)
+    return arguments._replace(overrides=overrides, tuned=tuned)
 
 
 def _find_command(arguments: Arguments) -> Callable[[Arguments], int]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dnntrain.cli.command_table import (
     COMMAND_SPELLINGS,
@@ -33,6 +33,9 @@ from dnntrain.cli.operand_checks import (
 from dnntrain.cli.options import WORD_SEPARATOR, Option
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import find_nearest
+
+if TYPE_CHECKING:
+    from dnntrain.run.tuned_settings import TunedSettings
 
 #: Flags of Hydra that are spelled differently here.
 _REPLACEMENTS = {
@@ -59,6 +62,7 @@ class Arguments(NamedTuple):
     positional  the other words after the command
     options     the value of each option of the command by its key, its default included
     given       the keys of the options that the line names
+    tuned       the file of tuned=FILE, whose settings are among the overrides
     """
 
     command: str = "train"
@@ -71,6 +75,7 @@ class Arguments(NamedTuple):
     help: bool = False
     version: bool = False
     has_command: bool = False
+    tuned: TunedSettings | None = None
 
     @property
     def json(self) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dnntrain.run.directory import RunDirectory
     from dnntrain.run.rank_group import RankGroup
     from dnntrain.run.session import Session
+    from dnntrain.run.tuned_settings import TunedSettings
 
 Value = TypeVar("Value")
 
@@ -61,21 +62,26 @@ def run_training(
     display: str,
     overrides: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
+    tuned: TunedSettings | None = None,
 ) -> RunResult:
     """Train the configuration that `make_config` makes, and return the result.
 
     Start torchrun if the plan has several processes. Under torchrun each rank calls `make_config`
     after the ranks have met, so that all of them report the mistake of one, and all use the main
-    rank's configuration. Raises the DnntrainError that ended the run, once its state and
+    rank's configuration. `tuned` is the file that some settings are from. Raises the DnntrainError that ended the run, once its state and
     result.json are written.
     """
     with _join_ranks(make_config, world) as (config, ranks):
         if config.launch.scheduler and not world.is_launched:
             from dnntrain.run.slurm_job import submit_job
 
+            if tuned is not None:
+                tuned.check_without_session(config)
             job = submit_job(config, list(overrides))
             return RunResult.from_json(job, job["run_dir"])
         if config.folds is not None and config.fold is None:
+            if tuned is not None:
+                tuned.check_without_session(config)
             return _cross_validate(config, world, display, overrides, listeners)
         from dnntrain.run.directory import RunDirectory
         from dnntrain.run.session import drop_init_weights_if_resuming, open_session
@@ -85,7 +91,7 @@ def run_training(
             # Written once, before any rank reads them.
             ranks.run_on_all_ranks("source models", lambda: write_models_of_sources(config) if world.is_main else None)
         session = ranks.run_on_all_ranks(
-            "data and plan", lambda: open_session(drop_init_weights_if_resuming(config), world)
+            "data and plan", lambda: open_session(drop_init_weights_if_resuming(config), world, tuned=tuned)
         )
         ranks.agree_on_data(session.data.dataset.digest, config)
         directory = ranks.run_on_all_ranks(

@@ -30,6 +30,7 @@ from dnntrain.run.preflight import (
     check_scheduled_values,
     check_unfreezing,
 )
+from dnntrain.run.tuned_settings import TunedSettings
 from dnntrain.run.unfinished import write_models_of_sources
 from dnntrain.training.client_batches import check_clients
 from dnntrain.training.components import build_hooks, make_build_context
@@ -84,11 +85,13 @@ class Session:
         return replace(self, hooks=Hooks())
 
 
-def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Session:
+def open_session(
+    config: RunConfig, world: World, plan_only: bool = False, tuned: TunedSettings | None = None
+) -> Session:
     """Load the data and make the plan. Raises ConfigError or DataError if the run is impossible.
 
     With `plan_only` the ranks of the run need not exist, and no pretrained weights are loaded: they
-    may have to be fetched.
+    may have to be fetched. `tuned` is the file that some of the settings are from.
     """
     hardware = probe_hardware(config.device)
     prepare_host(config)
@@ -97,6 +100,8 @@ def open_session(config: RunConfig, world: World, plan_only: bool = False) -> Se
     check_inputs(config)
     with explain_unreadable_data():
         dataset = config.data.build()
+    if tuned is not None:
+        tuned.check(config, hardware, dataset.digest)
     data = prepare_data(config, dataset)
     if plan_only:
         config.model.check_pretrained_weights(ModelShape.from_spec(data.spec))

@@ -65,6 +65,25 @@ class TunedSettings:
     words: tuple[str, ...]
     key: Mapping[str, Any]
     evidence: Mapping[str, Any]
+    path: Path = Path("tuned.yaml")
+
+    def check(self, config: RunConfig, hardware: Hardware, data_digest: str) -> None:
+        """Check that the settings belong to a run.
+
+        Raises ConfigError if they were measured on other hardware, with other versions, another network or
+        other data.
+        """
+        if differences := list(_list_key_differences(self.key, make_speed_key(config, hardware, data_digest))):
+            raise ConfigError(
+                f"{self.path} was measured for something else: {'; '.join(differences)}",
+                f"measure again: dnntrain tune speed … --path {self.path}",
+            )
+
+    def check_without_session(self, config: RunConfig) -> None:
+        """Check the same for a run that another process will open; this reads the data."""
+        from dnntrain.utils.hardware import probe_hardware
+
+        self.check(config, probe_hardware(config.device), config.data.build().digest)
 
     def write(self, path: Path) -> None:
         """Write the file."""
@@ -114,36 +133,24 @@ def read_tuned_settings(path: Path) -> TunedSettings:
                 f"{path} sets {word!r}; a file of tuned settings may set {', '.join(sorted(SPEED_KEYS))} only",
                 "give other settings on the command line",
             )
-    return TunedSettings(tuple(words), key, evidence)
+    return TunedSettings(tuple(words), key, evidence, path)
 
 
-def expand_tuned(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[str, ...]:
-    """Return the overrides with `tuned=FILE` replaced by the settings of the file; others take precedence.
+def expand_tuned(overrides: Sequence[str]) -> tuple[tuple[str, ...], TunedSettings | None]:
+    """Return the overrides with `tuned=FILE` replaced by the settings of the file, and the file's content.
 
-    Raises ConfigError if the file is invalid, or was measured on other hardware, with other versions,
-    another network or other data.
+    Other overrides take precedence. Whether the file belongs to the run is known with its data:
+    `TunedSettings.check`. Raises ConfigError if the file is invalid.
     """
     files = [word.partition("=")[2] for word in overrides if get_key(word) == TUNED_KEY]
     if not files:
-        return tuple(overrides)
+        return tuple(overrides), None
     if len(files) > 1:
         raise ConfigError("tuned= is given twice", "name one file")
-    from dnntrain.config.compose import compose
-    from dnntrain.config.decode import decode_config
-    from dnntrain.utils.hardware import probe_hardware
-
-    path = Path(files[0]).expanduser()
-    tuned = read_tuned_settings(path)
+    tuned = read_tuned_settings(Path(files[0]).expanduser())
     others = [word for word in overrides if get_key(word) != TUNED_KEY]
-    config = decode_config(compose(others, config_dir, quiet=True))
-    key = make_speed_key(config, probe_hardware(config.device), config.data.build().digest)
-    if differences := list(_list_key_differences(tuned.key, key)):
-        raise ConfigError(
-            f"{path} was measured for something else: {'; '.join(differences)}",
-            f"measure again: dnntrain tune speed … --path {path}",
-        )
     given = set(map(get_key, others))
-    return (*(word for word in tuned.words if get_key(word) not in given), *others)
+    return (*(word for word in tuned.words if get_key(word) not in given), *others), tuned
 
 
 def _list_key_differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dnntrain.choices.data.digits import Digits
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
@@ -42,12 +43,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_settings_of_the_file_take_its_place(file: Path) -> None:
-    assert expand_tuned((*LINE, f"tuned={file}")) == (*WORDS, *LINE)
-    assert expand_tuned(LINE) == LINE
+    assert expand_tuned((*LINE, f"tuned={file}")) == ((*WORDS, *LINE), read_tuned_settings(file))
+    assert expand_tuned(LINE) == (LINE, None)
 
 
 def test_a_setting_of_the_line_takes_precedence(file: Path) -> None:
-    assert expand_tuned((*LINE, f"tuned={file}", "train.cpu_threads=2")) == (
+    assert expand_tuned((*LINE, f"tuned={file}", "train.cpu_threads=2"))[0] == (
         "train.compile=off",
         *LINE,
         "train.cpu_threads=2",
@@ -61,15 +62,21 @@ def test_length_and_seed_do_not_matter_but_network_and_batch_size_do() -> None:
     assert make_key("model=small_cnn")["network"] != make_key()["network"]
 
 
-def test_another_machine_or_network_is_rejected(file: Path) -> None:
-    with pytest.raises(ConfigError, match="another network, batch size or method"):
-        expand_tuned((LINE[0], "model=small_cnn", LINE[2], f"tuned={file}"))
+def test_another_machine_or_network_is_rejected(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", LINE[0], "model=small_cnn", LINE[2], f"tuned={file}"]) == 2
+    assert "another network, batch size or method" in capsys.readouterr().err
     tuned = read_tuned_settings(file)
     other = {**tuned.key, "hardware": {**tuned.key["hardware"], "processor": "Abacus"}, "data": "other"}
-    path = file.with_name("other.yaml")
-    replace(tuned, key=other).write(path)
     with pytest.raises(ConfigError, match=r"processor Abacus → .*; other data"):
-        expand_tuned((*LINE, f"tuned={path}"))
+        replace(tuned, key=other).check_without_session(decode_config(compose(LINE, quiet=True)))
+
+
+def test_the_data_of_a_run_are_built_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    build = Digits.build
+    monkeypatch.setattr(Digits, "build", lambda choice: built.append(choice) or build(choice))
+    assert main(["plan", *LINE, f"tuned={file}"]) == 0
+    assert len(built) == 1
 
 
 @pytest.mark.parametrize("word", ["model.file=evil.py", "run_dir=/", "optim.lr=1"])

@@ -25,7 +25,7 @@ def run(arguments: Arguments) -> int:
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     with forbid_downloads("dnntrain plan downloads nothing"):
-        session = open_session(drop_init_weights_if_resuming(config), world, plan_only=True)
+        session = open_session(drop_init_weights_if_resuming(config), world, plan_only=True, tuned=arguments.tuned)
     plan, estimate = session.plan, None
     if plan.ranks > 1:
         from dnntrain.run.layout_estimate import estimate_layout

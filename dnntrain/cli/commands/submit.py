@@ -15,6 +15,8 @@ def run(arguments: Arguments) -> int:
     With --dry-run it prints the batch script instead.
     """
     config, overrides = compose_job(arguments.overrides, arguments.config_dir)
+    if arguments.tuned is not None:
+        arguments.tuned.check_without_session(config)
     if arguments.options["dry_run"]:
         script = preview_job(config)
         print(json.dumps({"script": script}) if arguments.json else script.rstrip("\n"))

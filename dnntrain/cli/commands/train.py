@@ -31,7 +31,7 @@ def run(arguments: Arguments) -> int:
         return decode_config(compose(overrides, arguments.config_dir))
 
     words = add_config_dir(arguments.config_dir, overrides)
-    result = run_training(make_config, world, display=arguments.display, overrides=words)
+    result = run_training(make_config, world, display=arguments.display, overrides=words, tuned=arguments.tuned)
     print_last_line(result.run_dir, arguments)
     return 0
 

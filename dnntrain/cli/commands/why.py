@@ -28,7 +28,7 @@ def run(arguments: Arguments) -> int:
             print(text, file=sys.stderr)
 
     line = Line(arguments.overrides, arguments.config_dir, path, arguments.options["trust"])
-    session = open_session(line.decode(), World())
+    session = open_session(line.decode(), World(), tuned=arguments.tuned)
     result = explain_step_time(session, line, arguments.options["budget"], say)
     if path is not None and not arguments.overrides:
         write_json(path / WHY_FILE, result.as_json())
