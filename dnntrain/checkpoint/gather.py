@@ -22,6 +22,11 @@ class RankExchange:
     rank: int = 0
     gather: Callable[[bytes], list[bytes]] = _gather_single
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether this is the only rank."""
+        return self.gather is _gather_single
+
     def gather_json(self, value: Any) -> list[Any]:
         """Return every rank's `value`, a JSON value, on every rank.
 

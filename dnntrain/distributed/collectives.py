@@ -9,8 +9,9 @@ import gc
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -125,16 +126,16 @@ def reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def gather_tensors(tensor: Tensor, device: str) -> list[Tensor]:
+def gather_tensors(tensor: Tensor, device: str, group: dist.ProcessGroup | None = None) -> list[Tensor]:
     """Return the `tensor` of each rank, in the order of ranks.
 
-    All ranks must have the same shape.
+    All ranks must have the same shape. `group` holds all ranks; None is the default group.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [tensor]
     device_tensor = tensor.to(device)
     rank_tensors = [torch.empty_like(device_tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(rank_tensors, device_tensor)
+    dist.all_gather(rank_tensors, device_tensor, group=group)
     return [item.to(tensor.device) for item in rank_tensors]
 
 
@@ -150,11 +151,21 @@ def reduce_any_flags(flags: Sequence[bool], device: str) -> list[bool]:
     return [count > 0 for count in reduce_sum(torch.tensor(flags, dtype=torch.float32, device=device)).tolist()]
 
 
-def gather_bytes(data: bytes, device: str) -> list[bytes]:
+def gather_bytes(data: bytes, device: str, group: dist.ProcessGroup | None = None) -> list[bytes]:
     """Return the `data` of each rank, in the order of ranks, without pickle."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [data]
-    sizes = [int(size) for size in gather_tensors(torch.tensor([len(data)]), device)]
+    sizes = [int(size) for size in gather_tensors(torch.tensor([len(data)]), device, group)]
     buffer = torch.zeros(max(sizes), dtype=torch.uint8)
     buffer[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return [bytes(row[:size].numpy()) for row, size in zip(gather_tensors(buffer, device), sizes, strict=True)]
+    rows = gather_tensors(buffer, device, group)
+    return [bytes(row[:size].numpy()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def make_background_gather() -> Callable[[bytes], list[bytes]]:
+    """Return `gather_bytes` for a thread: it has a group of its own, since each group runs in one order.
+
+    All ranks must call this.
+    """
+    group = dist.new_group(backend="gloo")
+    return partial(gather_bytes, device="cpu", group=group)

@@ -7,6 +7,7 @@ an interrupted one is resumed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from dnntrain.sweep.grid import Combination
 from dnntrain.sweep.prepare import make_identity, prepare_trial
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus
 from dnntrain.sweep.train_trial import train_trial
+from dnntrain.sweep.trial_process import TrialStarter
 from dnntrain.utils.files import read_json, write_json
 
 #: The file of a pair's measured latencies.
@@ -115,14 +117,15 @@ def iterate_pairs(
     `show` receives the number of a pair, its side, and the status of its run. Raises Stopped on a
     signal, and the error of a run that fails.
     """
-    for index in range(max_pairs):
-        trials = [_prepare_side(comparison, side, index) for side in (0, 1)]
-        for side in (0, 1) if index % 2 == 0 else (1, 0):
-            train_trial(trials[side], comparison.config_dir, partial(show, index + 1, "AB"[side]), "pair")
-        runs = (trials[0].folder, trials[1].folder)
-        values = _read_pair_once(comparison.folder, index + 1, runs, metric)
-        seeds = (trials[0].config["seed"], trials[1].config["seed"])
-        yield Pair(index + 1, seeds, runs, values)
+    with closing(TrialStarter(keep_servers=True)) as starter:
+        for index in range(max_pairs):
+            trials = [_prepare_side(comparison, side, index) for side in (0, 1)]
+            for side in (0, 1) if index % 2 == 0 else (1, 0):
+                train_trial(trials[side], comparison.config_dir, partial(show, index + 1, "AB"[side]), "pair", starter)
+            runs = (trials[0].folder, trials[1].folder)
+            values = _read_pair_once(comparison.folder, index + 1, runs, metric)
+            seeds = (trials[0].config["seed"], trials[1].config["seed"])
+            yield Pair(index + 1, seeds, runs, values)
 
 
 def _prepare_side(comparison: Comparison, side: int, index: int) -> Trial:

@@ -10,6 +10,7 @@ from dnntrain.sweep.prepare import list_cores, list_devices
 from dnntrain.sweep.resources import divide_machine
 from dnntrain.sweep.run_sweep import make_stop_error
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, freeze_trial, read_status
+from dnntrain.sweep.trial_process import TrialStarter
 from dnntrain.sweep.trial_runner import ProgressTable, TrialRunner
 
 
@@ -24,11 +25,17 @@ class _TrialView(ProgressTable):
         self._show(self.statuses[0])
 
 
-def train_trial(trial: Trial, config_dir: Path | None, show: Callable[[TrialStatus], None], owner: str) -> None:
+def train_trial(
+    trial: Trial,
+    config_dir: Path | None,
+    show: Callable[[TrialStatus], None],
+    owner: str,
+    starter: TrialStarter | None = None,
+) -> None:
     """Train a trial on the whole machine, or resume it; `show` receives its status.
 
-    `owner` names what the trial belongs to, for messages. Raises its error, or Stopped if a signal
-    ended it.
+    `owner` names what the trial belongs to, for messages. `starter` may keep processes for further
+    trials. Raises the trial's error, or Stopped if a signal ended it.
     """
     from dnntrain.utils.hardware import probe_hardware
 
@@ -40,7 +47,7 @@ def train_trial(trial: Trial, config_dir: Path | None, show: Callable[[TrialStat
     devices = list_devices(hardware) if trial.demand.devices else ()
     resources = divide_machine([trial.demand], devices, list_cores(), hardware.memory_bytes)
     view = _TrialView(trial, status, show)
-    if (signal_number := TrialRunner(view, resources).run()) is not None:
+    if (signal_number := TrialRunner(view, resources, starter=starter).run()) is not None:
         raise make_stop_error(signal_number, f"stopped while {trial.folder} was training")
     status = view.statuses[0]
     if not status.is_done:

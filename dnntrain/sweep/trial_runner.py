@@ -77,7 +77,8 @@ class _RunningTrial:
 class TrialRunner:
     """Runs the trials of `progress_table` that are not done.
 
-    `before_start` makes the folder of a trial. When no trial is left, `source` may add some.
+    `before_start` makes the folder of a trial. When no trial is left, `source` may add some. A `starter` of
+    the caller stays open.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class TrialRunner:
         resource_sets: Sequence[Resources],
         source: TrialSource | None = None,
         before_start: Callable[[Trial], None] = lambda trial: None,
+        starter: TrialStarter | None = None,
     ) -> None:
         self._source = source or TrialSource()
         self._before_start = before_start
@@ -95,7 +97,8 @@ class TrialRunner:
             index for index, status in enumerate(progress_table.statuses) if not (status.is_done or status.is_final)
         ]
         self._running_trials: list[_RunningTrial] = []
-        self._starter = TrialStarter(keep_servers=len(self._waiting_trials) > 1 or source is not None)
+        self._starter = starter or TrialStarter(keep_servers=len(self._waiting_trials) > 1 or source is not None)
+        self._closes_starter = starter is None
         self._signal_number: int | None = None
         self._has_notified = False
         self._kill_deadline = 0.0
@@ -118,7 +121,8 @@ class TrialRunner:
                     time.sleep(_POLL_INTERVAL_S)
         finally:
             self._kill_trials()
-            self._starter.close()
+            if self._closes_starter:
+                self._starter.close()
         return self._signal_number
 
     def _start_trials(self) -> None:

@@ -20,6 +20,9 @@ from dnntrain.protocols import Stateful
 from dnntrain.training.background_writer import BackgroundWriter
 from dnntrain.training.metrics_writer import Timer
 
+#: Seconds that the end of a run waits for ranks that may have failed.
+_CLOSE_S = 10.0
+
 
 class Checkpointer:
     """Save checkpoints of all `states`.
@@ -65,13 +68,16 @@ class Checkpointer:
     def wait(self) -> None:
         """Return when all checkpoints are written. Raises the CheckpointError of one that was not."""
 
-    def _save(self, step: int) -> None:
-        self._write(step, collect_state(self._states), tuple(self._get_rollback_targets()))
+    def close(self) -> None:
+        """End the writing, after an error of the run too. Raises the CheckpointError of one that was not written."""
 
-    def _write(self, step: int, state: HostState, kept_steps: Iterable[int]) -> None:
+    def _save(self, step: int) -> None:
+        self._write(step, collect_state(self._states), tuple(self._get_rollback_targets()), self._ranks)
+
+    def _write(self, step: int, state: HostState, kept_steps: Iterable[int], ranks: RankExchange) -> None:
         """Write a checkpoint, and remove old ones."""
         try:
-            write_state(self._folder, step, state, self._digests, self._ranks)
+            write_state(self._folder, step, state, self._digests, ranks)
         except OSError as error:
             if self._warn is None:
                 raise CheckpointError(
@@ -126,22 +132,32 @@ class Checkpointer:
 
 
 class BackgroundCheckpointer(Checkpointer):
-    """Copies the state to host memory, and writes it while training continues; for a run of one process.
+    """Copies the state to host memory, and writes it while training continues.
 
-    A checkpoint waits for the one before it, so that at most one copy is held.
+    A checkpoint waits for the one before it, so that at most one copy is held. `make_writing_ranks` returns
+    an exchange between ranks that the writing has to itself; it is called by all ranks at the first checkpoint.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, make_writing_ranks: Callable[[], RankExchange], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._writer = BackgroundWriter()
+        self._make_writing_ranks = make_writing_ranks
+        self._writing_ranks: RankExchange | None = None
 
     def _save(self, step: int) -> None:
         self.wait()
+        if self._writing_ranks is None:
+            self._writing_ranks = self._make_writing_ranks()
+        ranks = self._writing_ranks
         state, kept_steps = collect_state(self._states), tuple(self._get_rollback_targets())
-        self._writer.submit(lambda: self._write(step, state, kept_steps))
+        self._writer.submit(lambda: self._write(step, state, kept_steps, ranks))
 
     def wait(self) -> None:
         self._writer.wait()
+
+    def close(self) -> None:
+        # The other ranks may never write a checkpoint that this one has begun.
+        self._writer.wait(None if self._writing_ranks is None or self._writing_ranks.is_alone else _CLOSE_S)
 
     def rewind_to(self, step: int) -> None:
         self.wait()

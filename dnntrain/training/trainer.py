@@ -12,7 +12,7 @@ from torch import nn
 
 from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.gather import RankExchange
-from dnntrain.distributed.collectives import gather_bytes, reduce_sum
+from dnntrain.distributed.collectives import gather_bytes, make_background_gather, reduce_sum
 from dnntrain.errors import CheckpointError
 from dnntrain.input.pipeline import InputPipeline
 from dnntrain.protocols import Hooks, Stateful, TrainerHandles
@@ -81,7 +81,7 @@ class Trainer:
         self.pipeline.close()
         # An error of the run comes first.
         with suppress(CheckpointError):
-            self.checkpointer.wait()
+            self.checkpointer.close()
 
     def start_session(self) -> None:
         """Begin to count the time of training."""
@@ -143,7 +143,14 @@ def build_checkpointer(
     options, world = setup.config.checkpoint, setup.world
     states: dict[str, Stateful] = {}
     gather = partial(gather_bytes, device=setup.device)
-    make_checkpointer = BackgroundCheckpointer if options.background else Checkpointer
+    has_ranks = setup.plan.ranks > 1
+
+    def make_writing_ranks() -> RankExchange:
+        return RankExchange(world.rank, make_background_gather()) if has_ranks else RankExchange()
+
+    make_checkpointer = (
+        partial(BackgroundCheckpointer, make_writing_ranks=make_writing_ranks) if options.background else Checkpointer
+    )
     checkpointer = make_checkpointer(
         outputs.checkpoints,
         states,
@@ -151,7 +158,7 @@ def build_checkpointer(
         keep=options.keep_last,
         timer=timer,
         warn=outputs.warn if options.on_error == "warn" else None,
-        ranks=RankExchange(world.rank, gather) if setup.plan.ranks > 1 else RankExchange(),
+        ranks=RankExchange(world.rank, gather) if has_ranks else RankExchange(),
         get_rollback_targets=partial(rollback_targets, setup.hooks.step_guards),
     )
     parallel_states = build_parallel_state(setup.config.parallel, model.parallel.run_modules, world, outputs.warn)

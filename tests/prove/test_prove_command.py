@@ -84,14 +84,13 @@ def test_a_clear_gain_is_proven_and_its_lines_reproduce_it(dnntrain, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_killed_search_goes_on_to_the_same_verdict(tmp_path):
-    words = ("--a", "", "--b", "average=[ema]", "--max-pairs", "3")
+    words = ("--a", "", "--b", "average=[ema]", "--max-pairs", "2")
     whole = subprocess.run(
         _prove(tmp_path / "whole", *words), env=environment(), capture_output=True, text=True, check=True
     )
     broken = tmp_path / "broken"
-    for target in ("01-b", "03-a"):
+    for target in ("01-b", "02-a"):
         process = subprocess.Popen(_prove(broken, *words), env=environment(), stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 300
         while not (broken / target / "metrics.jsonl").exists() and process.poll() is None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dnntrain import train
 from dnntrain.checkpoint import write_checkpoint
 from dnntrain.checkpoint.read_checkpoint import read_newest_checkpoint
-from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError
 from dnntrain.training.background_writer import BackgroundWriter
-from tests.support.short_runs import comparable, trained
+from tests.support.rank_pool import Pool
+from tests.support.short_runs import comparable, environment, trained
 
 LINE = ("model=mlp", "train.max_examples=128", "train.duration=3ep", "average=[ema]", "log.report=false")
 
@@ -80,6 +84,38 @@ def test_jobs_run_in_their_order_and_the_first_error_is_raised() -> None:
     writer.wait()
 
 
-def test_several_ranks_are_rejected_with_the_nearest_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "parallel=ddp", "launch.nproc=2", "checkpoint.background=true"]) == 2
-    assert "use checkpoint.background=false" in capsys.readouterr().err
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+def test_several_ranks_write_the_same_bytes(layout: str, pool: Pool, tmp_path: Path) -> None:
+    line = [*LINE, f"parallel={layout}", "train.compile=off"]
+    for name, words in (("plain", []), ("background", ["checkpoint.background=true"])):
+        outcome = pool.train(2, [*line, *words], tmp_path / name)
+        assert not outcome.error
+    assert read_bytes(tmp_path / "background") == read_bytes(tmp_path / "plain")
+    assert comparable(tmp_path / "background") == comparable(tmp_path / "plain")
+
+
+@pytest.mark.slow
+def test_after_a_kill_in_the_middle_of_a_write_the_checkpoint_before_is_used(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from dnntrain import train\n"
+        "from dnntrain.checkpoint import write_checkpoint\n"
+        "finish = write_checkpoint._finish_checkpoint\n"
+        "def kill_or_finish(temporary, step, *rest):\n"
+        "    if step > 4:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    finish(temporary, step, *rest)\n"
+        "write_checkpoint._finish_checkpoint = kill_or_finish\n"
+        "train(*sys.argv[1:], display='quiet')\n"
+    )
+    words = (*LINE, "checkpoint.background=true", f"run_dir={tmp_path / 'killed'}")
+    process = subprocess.run([sys.executable, "-c", script, *words], env=environment(), capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    newest = read_newest_checkpoint(tmp_path / "killed" / "checkpoints", lambda text: None)
+    assert newest is not None
+    assert newest.step == 4
+    train(*words, display="quiet")
+    train(*LINE, f"run_dir={tmp_path / 'whole'}", display="quiet")
+    assert read_bytes(tmp_path / "killed") == read_bytes(tmp_path / "whole")
+    assert comparable(tmp_path / "killed") == comparable(tmp_path / "whole")

@@ -99,12 +99,6 @@ def find_length_refusals(config: LightConfig, ranks: int) -> Iterator[Refusal]:
         train.profile.unit == "s" or (train.profile.unit == "%" and duration.unit == "s")
     ):
         yield Refusal(f"train.profile={train.profile} cannot be converted to steps", "use train.profile=20step")
-    if ranks > 1 and config.checkpoint.background:
-        yield Refusal(
-            f"checkpoint.background=true does not support the {ranks} ranks of this run, which write a checkpoint "
-            "together",
-            "use checkpoint.background=false, or parallel=single",
-        )
     if ranks > 1 and any(length.unit == "s" for length in lengths):
         yield Refusal(
             f"{ranks} ranks cannot end, evaluate or save after a number of seconds, because each rank has its "
