@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -164,6 +164,10 @@ class PipelineExecutor:
     def mark_phases(self, mark: PhaseMarker) -> None:
         """Compute the passes, which overlap on a pipeline, within one mark from now on."""
         self._mark = mark
+
+    def suspend_sync(self) -> AbstractContextManager[None]:
+        """Return a context without effect: the stages of a pipeline need each other in every pass."""
+        return nullcontext()
 
     def _run_schedule(self, batch: StepBatch, replay: bool) -> StepLoss:
         if self._random is not None:

@@ -87,6 +87,10 @@ class SpmdExecutor:
 
         self._forward, self._propagate = compute_marked_loss, propagate_marked
 
+    def suspend_sync(self) -> AbstractContextManager[None]:
+        """Return a context in which each rank keeps the gradients of its own examples."""
+        return self._no_sync()
+
     def compute_outputs(self, batch: Batch) -> Tensor:
         """Return the outputs [n, …] of the model in its current state."""
         with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):

@@ -156,6 +156,10 @@ class StepExecutor(Protocol):
         """Compute each pass within `mark(name)` from now on."""
         ...
 
+    def suspend_sync(self) -> AbstractContextManager[None]:
+        """Return a context in which gradients are not summed over ranks; a context without effect if they cannot be."""
+        ...
+
     def compute_outputs(self, batch: Batch) -> Tensor:
         """Return the outputs [n, …], without features."""
         ...

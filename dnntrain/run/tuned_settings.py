@@ -30,6 +30,7 @@ SPEED_KEYS = frozenset(
     {
         "data.num_workers",
         "data.pipeline",
+        "parallel.bucket_size_mb",
         "precision",
         "train.channels_last",
         "train.compile",

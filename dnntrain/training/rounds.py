@@ -8,6 +8,7 @@ weights pass between ranks, in sums that do not depend on their order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -105,6 +106,9 @@ class RoundExecutor:
 
     def mark_phases(self, mark: PhaseMarker) -> None:
         self._local.executor.mark_phases(mark)
+
+    def suspend_sync(self) -> AbstractContextManager[None]:
+        return self._local.executor.suspend_sync()
 
     def compute_outputs(self, batch: Batch) -> Tensor:
         return self._local.executor.compute_outputs(batch)

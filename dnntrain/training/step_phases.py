@@ -21,7 +21,21 @@ if TYPE_CHECKING:
 DATA, HOST_TO_DEVICE, AUGMENTATION, TEACHER = "data wait", "host to device", "augmentation", "teacher"
 FORWARD, BACKWARD, PASSES, OPTIMIZER = "forward", "backward", "forward and backward", "optimizer"
 CALLBACKS, EVENTS = "callbacks", "rows and events"
-PHASES = (DATA, HOST_TO_DEVICE, AUGMENTATION, TEACHER, FORWARD, BACKWARD, PASSES, OPTIMIZER, CALLBACKS, EVENTS)
+#: The part of the backward pass that waits for other ranks. No mark has it: it is a difference of two measurements.
+COMMUNICATION = "communication"
+PHASES = (
+    DATA,
+    HOST_TO_DEVICE,
+    AUGMENTATION,
+    TEACHER,
+    FORWARD,
+    BACKWARD,
+    PASSES,
+    COMMUNICATION,
+    OPTIMIZER,
+    CALLBACKS,
+    EVENTS,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -8,13 +8,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import DnntrainError
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.tune.lines import Line
+from dnntrain.tune.search import measure_on_ranks
 from dnntrain.utils.files import read_json, write_json
 from dnntrain.utils.units import format_seconds
+
+if TYPE_CHECKING:
+    from dnntrain.run.session import Session
 
 REQUEST_FILE, RESULT_FILE = "request.json", "result.json"
 
@@ -73,9 +77,20 @@ class ProbeRequest:
         }
 
 
-def run_probe(request: ProbeRequest, seconds: float, total_steps: int | None) -> Probe:
-    """Compare two lines in a process of its own: a probe without memory ends there."""
+def run_probe(request: ProbeRequest, seconds: float, total_steps: int | None, session: Session | None = None) -> Probe:
+    """Compare two lines in processes of their own: a probe without memory ends there.
+
+    `session` is that of the line as it is; a layout of several ranks is measured on its ranks.
+    """
     words, grade = tuple(request.new), request.grade.value
+    if session is not None and session.plan.ranks > 1:
+        try:
+            answer = measure_on_ranks(session, "probe", {"request": request.as_json(seconds)})
+        except DnntrainError as error:
+            return Probe(words, grade, verdict=f"cannot run: {error.message}")
+        if "error" in answer:
+            return Probe(words, grade, verdict=f"cannot run: {answer['error']}")
+        return judge(Probe(words, grade), answer, total_steps)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_json(folder / REQUEST_FILE, request.as_json(seconds))

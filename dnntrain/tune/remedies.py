@@ -45,22 +45,25 @@ class Remedy:
 
 #: The bottlenecks, by the word that names each.
 DATA, CALLBACKS, ROWS, SMALL_BATCH, COMPUTE = "data", "callbacks", "rows", "small batch", "compute"
+COMMUNICATION = "communication"
 
 
 def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
     """Return the remedies of a run, those that can gain the most first."""
     compute_share = step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES, phase.OPTIMIZER, GAPS)
+    waiting_share = step.get_share(phase.COMMUNICATION)
     remedies = [
         *_list_data_remedies(session, _bound(step.get_share(phase.DATA, phase.HOST_TO_DEVICE))),
         *_list_callback_remedies(session, step),
         *_list_row_remedies(session, _bound(step.get_share(phase.EVENTS))),
-        *_list_batch_remedies(session, _bound(compute_share)),
+        *_list_batch_remedies(session, _bound(compute_share + waiting_share)),
     ]
     for knob in list_knobs(session, SpeedGrade.STATISTICAL):
-        if not knob.key.startswith("data."):
-            remedies += [
-                Remedy(COMPUTE, (f"{knob.key}={value}",), knob.grade, _bound(compute_share)) for value in knob.values
-            ]
+        section = knob.key.partition(".")[0]
+        if section == "data":
+            continue
+        kind, share = (COMMUNICATION, waiting_share) if section == "parallel" else (COMPUTE, compute_share)
+        remedies += [Remedy(kind, (f"{knob.key}={value}",), knob.grade, _bound(share)) for value in knob.values]
     kept = [remedy for remedy in remedies if remedy.bound >= _LEAST_BOUND]
     return sorted(kept, key=lambda remedy: -remedy.bound)
 

@@ -62,6 +62,12 @@ def tune_on_ranks(
         return _tune_session(open_session(config, world), target, options)
 
 
+def measure_on_ranks(session: Session, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Start the ranks of a run, let them measure, and return the main rank's result. Raises their error."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder_name:
+        return _launch_ranks(session, Path(folder_name), target, options)
+
+
 def _with_run_dir(config: RunConfig, folder_name: str) -> RunConfig:
     return decode_config({**config.resolved, "run_dir": folder_name})
 
@@ -69,9 +75,16 @@ def _with_run_dir(config: RunConfig, folder_name: str) -> RunConfig:
 def _tune_session(session: Session, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from dnntrain.tune.batch_size import find_batch_size
     from dnntrain.tune.lr_range import run_range_test
+    from dnntrain.tune.speed_worker import measure_probe
+    from dnntrain.tune.step_time import measure_phases
 
-    search: Callable[..., dict[str, Any]] = {"lr": run_range_test, "batch": find_batch_size}[target]
-    return search(session, **options)
+    searches: dict[str, Callable[..., dict[str, Any]]] = {
+        "lr": run_range_test,
+        "batch": find_batch_size,
+        "phases": measure_phases,
+        "probe": measure_probe,
+    }
+    return searches[target](session, **options)
 
 
 def _launch_ranks(session: Session, folder: Path, target: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.errors import ConfigError
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.tune.knobs import list_knobs
 from dnntrain.tune.lines import Line
@@ -54,14 +53,7 @@ class SpeedResult:
 def tune_speed(
     session: Session, overrides: Sequence[str], config_dir: Path | None, budget_s: float, allow: SpeedGrade, say: Say
 ) -> SpeedResult:
-    """Try the settings one after the other, and measure the line that was found once more.
-
-    Raises ConfigError for a run of several processes.
-    """
-    if session.plan.ranks > 1:
-        raise ConfigError(
-            "tune speed measures one process", "measure with parallel=single; the settings hold for each rank"
-        )
+    """Try the settings one after the other, and measure the line that was found once more."""
     load = describe_current_load()
     if load is not None:
         say(f"{load}. The figures below are rough; repeat on an idle machine")
@@ -79,7 +71,7 @@ def tune_speed(
             break
         kept = [kept_word for kept_word in result.words if not kept_word.startswith(f"{key}=")]
         probe_s = max(_LEAST_PROBE_S, left_s / (len(attempts) - number))
-        probe = run_probe(ProbeRequest(line, result.words, [*kept, word], grade), probe_s, total_steps)
+        probe = run_probe(ProbeRequest(line, result.words, [*kept, word], grade), probe_s, total_steps, session)
         result.probes.append(probe)
         say(f"{number + 1} of {len(attempts)}  {word}: {describe_probe(probe)}")
         if probe.verdict == "faster":
@@ -87,7 +79,9 @@ def tune_speed(
     if result.words:
         left_s = max(_LEAST_PROBE_S, budget_s - (time.monotonic() - started))
         farthest = max((probe.grade for probe in result.probes if probe.verdict == "faster"), key=_order)
-        result.final = run_probe(ProbeRequest(line, [], result.words, SpeedGrade(farthest)), left_s, total_steps)
+        result.final = run_probe(
+            ProbeRequest(line, [], result.words, SpeedGrade(farthest)), left_s, total_steps, session
+        )
         say(f"all together: {describe_probe(result.final)}")
         if result.final.verdict != "faster":
             result.words = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.errors import DnntrainError
+from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import REQUEST_FILE, RESULT_FILE, write_failure
 from dnntrain.utils.files import read_json, write_json
@@ -18,6 +18,7 @@ from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
     from dnntrain.config.run_config import RunConfig
+    from dnntrain.run.session import Session
 
 #: First steps of a line, whose losses are compared and whose time is its start.
 _FIRST_STEPS = 8
@@ -68,19 +69,31 @@ def main() -> int:
     return 0
 
 
-def measure_lines(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Train both lines in turns: A B B A A B …, and return their times and first losses."""
+def measure_probe(session: Session, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Do the same as one of several ranks; a line that cannot run is named in the result."""
+    try:
+        return measure_lines(request, session.world)
+    except ConfigError as error:
+        return {"error": error.message}
+
+
+def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dict[str, Any]:
+    """Train both lines in turns: A B B A A B …, and return their times and first losses.
+
+    All ranks of `world` make the same steps, as many as the clock of the main rank says.
+    """
     from dnntrain.bench.statistics import compute_ratio_interval
+    from dnntrain.tune.step_time import agree
 
     base, keeps_callbacks = Line.from_json(request["line"]), bool(request["keeps_callbacks"])
     old, new = request["words"]
     configs = base.decode(old), base.decode(new, request["without"])
-    lines = [_open_line(config, keeps_callbacks) for config in configs]
+    lines = [_open_line(config, keeps_callbacks, world or World()) for config in configs]
     examples = lines[1].examples / lines[0].examples
     for line in lines:
         line.first_s = line.run(_FIRST_STEPS)
     first_losses = [list(line.losses[:_FIRST_STEPS]) for line in lines]
-    counts = [max(1, round(_BLOCK_S / max(line.run(3) / 3, 1e-6))) for line in lines]
+    counts = [agree(max(1, round(_BLOCK_S / max(line.run(3) / 3, 1e-6)))) for line in lines]
     deadline = time.perf_counter() + float(request["seconds"])
     times: tuple[list[float], list[float]] = ([], [])
     while len(times[0]) < _MAX_PAIRS:
@@ -89,7 +102,7 @@ def measure_lines(request: Mapping[str, Any]) -> dict[str, Any]:
         if len(times[0]) < _MIN_PAIRS:
             continue
         interval = compute_ratio_interval(times[0], times[1])
-        if interval.excludes(1.0 / examples) or time.perf_counter() > deadline:
+        if agree(interval.excludes(1.0 / examples) or time.perf_counter() > deadline):
             break
     step_s = [sorted(values)[len(values) // 2] for values in times]
     startup_s = (lines[1].first_s - _FIRST_STEPS * step_s[1]) - (lines[0].first_s - _FIRST_STEPS * step_s[0])
@@ -101,7 +114,7 @@ def measure_lines(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _open_line(config: RunConfig, keeps_callbacks: bool) -> _Line:
+def _open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> _Line:
     """Build the trainer of a line."""
     from dnntrain.input.streaming import PREFETCHED
     from dnntrain.input.worker_replies import choose_worker_count
@@ -109,7 +122,7 @@ def _open_line(config: RunConfig, keeps_callbacks: bool) -> _Line:
     from dnntrain.run.session import open_session
     from dnntrain.training.loop import iterate_steps
 
-    session = open_session(config, World())
+    session = open_session(config, world)
     losses: list[float] = []
 
     def record_loss(row: Mapping[str, Any]) -> None:

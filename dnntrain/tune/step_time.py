@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from dnntrain.distributed.collectives import gather_tensors
 from dnntrain.input.streaming import PREFETCHED
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols import Hooks, TrainerHandles
@@ -41,7 +45,8 @@ class StepTime:
     seconds   of a step
     examples  of a step
     phases    seconds by phase, in the order of a step; `callbacks/NAME` by method. On a GPU the
-              phases are measured apart, so that their sum may exceed `seconds`
+              phases are measured apart, so that their sum may exceed `seconds`. With several ranks they
+              are those of the main rank
     """
 
     seconds: float
@@ -76,6 +81,12 @@ class Rate:
         return self.achieved / self.attainable if self.attainable else 0.0
 
 
+def measure_phases(session: Session, seconds: float) -> dict[str, Any]:
+    """Return `measure_step_time` as plain values, for another process."""
+    step, rates = measure_step_time(session, seconds)
+    return {"step": asdict(step), "rates": [asdict(rate) for rate in rates]}
+
+
 def measure_step_time(session: Session, seconds: float) -> tuple[StepTime, tuple[Rate, ...]]:
     """Train for about `seconds` and return the time of a step by phase, and the rates of its work."""
     use_threads(session.plan.threads)
@@ -92,7 +103,8 @@ def measure_step_time(session: Session, seconds: float) -> tuple[StepTime, tuple
         trainer.start_session()
         steps = iterate_steps(mark_trainer(trainer, clock.mark))
         workers = 0 if session.plan.data.resident else choose_worker_count(session.config.data.num_workers, 1)
-        step_time = _time_steps(steps, clock, session, seconds, PREFETCHED * workers)
+        suspend_sync = trainer.loop.executor.suspend_sync
+        step_time = _time_steps(steps, clock, session, seconds, PREFETCHED * workers, suspend_sync)
         moved_bytes = _count_optimizer_bytes(handles[0])
     finally:
         trainer.close()
@@ -103,8 +115,19 @@ def _add_binding(hooks: Hooks, handles: list[TrainerHandles]) -> Hooks:
     return replace(hooks, bindings=(*hooks.bindings, handles.append))
 
 
-def _time_steps(steps: Iterator[int], clock: PhaseClock, session: Session, seconds: float, ahead: int) -> StepTime:
-    """Time blocks of steps. Batches that the readers made before a block are used up first."""
+def _time_steps(
+    steps: Iterator[int],
+    clock: PhaseClock,
+    session: Session,
+    seconds: float,
+    ahead: int,
+    suspend_sync: Callable[[], AbstractContextManager[None]],
+) -> StepTime:
+    """Time blocks of steps. Batches that the readers made before a block are used up first.
+
+    Of several ranks, the backward pass is timed with and without the sum of gradients; all make the
+    same number of steps.
+    """
 
     def run(count: int) -> float:
         clock.synchronize()
@@ -115,20 +138,34 @@ def _time_steps(steps: Iterator[int], clock: PhaseClock, session: Session, secon
         return time.perf_counter() - started
 
     run(_FIRST_STEPS + ahead)
-    count = max(2, round(seconds / (2 * _BLOCKS) / max(run(3) / 3, 1e-6)))
+    count = agree(max(2, round(seconds / (2 * _BLOCKS) / max(run(3) / 3, 1e-6))))
     plain_s = marked_s = 0.0
+    alone: defaultdict[str, float] = defaultdict(float)
     for _ in range(_BLOCKS):
         clock.is_on = False
         plain_s += run(count)
         clock.is_on = True
         marked_s += run(count)
+        if session.plan.ranks > 1:
+            clock.seconds, measured_s = alone, clock.seconds
+            with suspend_sync():
+                run(count)
+            clock.seconds = measured_s
     total = _BLOCKS * count
     measured = {name: value / total for name, value in clock.seconds.items()}
+    if session.plan.ranks > 1 and phase.BACKWARD in measured:
+        waiting_s = max(0.0, measured[phase.BACKWARD] - alone[phase.BACKWARD] / total)
+        measured |= {phase.BACKWARD: measured[phase.BACKWARD] - waiting_s, phase.COMMUNICATION: waiting_s}
     order = {name: number for number, name in enumerate(PHASES)}
     names = sorted(measured, key=lambda name: (order[name.partition("/")[0]], -measured[name]))
     phases = {name: measured[name] for name in names}
     phases[GAPS] = max(0.0, marked_s / total - sum(phases.values()))
     return StepTime(plain_s / total, session.plan.batch_size, phases)
+
+
+def agree(number: float) -> int:
+    """Return the whole number of the main rank on all ranks; each rank has its own clock."""
+    return int(gather_tensors(torch.tensor([int(number)]), "cpu")[0])
 
 
 def _count_optimizer_bytes(handles: TrainerHandles) -> int:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.errors import ConfigError
 from dnntrain.training import step_phases as phase
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
-from dnntrain.tune.remedies import CALLBACKS, COMPUTE, DATA, ROWS, SMALL_BATCH, list_remedies
+from dnntrain.tune.remedies import CALLBACKS, COMMUNICATION, COMPUTE, DATA, ROWS, SMALL_BATCH, list_remedies
+from dnntrain.tune.search import measure_on_ranks
 from dnntrain.tune.step_time import Rate, StepTime, measure_step_time
 from dnntrain.utils.machine_load import describe_current_load
 
@@ -29,6 +29,7 @@ _LEAST_PROBE_S = 3.0
 #: A phase of this share of a step is its bottleneck.
 _LARGE_SHARE = 0.3
 _CALLBACK_SHARE = 0.15
+_COMMUNICATION_SHARE = 0.15
 #: A larger batch must gain this factor for the batch to be called small.
 _SMALL_BATCH_GAIN = 1.2
 
@@ -46,7 +47,7 @@ class TriedRemedy:
 class WhyResult:
     """The time of a step, its bottleneck, and the gains of remedies.
 
-    bottleneck  data, callbacks, rows, small batch or compute
+    bottleneck  data, callbacks, rows, communication, small batch or compute
     remedies    those that were tried, the largest gain first
     untried     those for which there was no time
     note        a warning that the machine was busy; empty if it was not
@@ -66,21 +67,13 @@ class WhyResult:
 
 
 def explain_step_time(session: Session, line: Line, budget_s: float, say: Say) -> WhyResult:
-    """Measure the phases of a step, then try remedies until `budget_s` seconds are spent.
-
-    Raises ConfigError for a run of several processes.
-    """
-    if session.plan.ranks > 1:
-        raise ConfigError(
-            f"why measures one process, and this run has {session.plan.ranks}",
-            "measure with parallel=single; train.profile=20step traces the communication of each rank",
-        )
+    """Measure the phases of a step, then try remedies until `budget_s` seconds are spent."""
     note = describe_current_load() or ""
     if note:
         say(f"{note}. The figures below are rough; repeat on an idle machine")
     started = time.monotonic()
     say("measuring the phases of a step")
-    step, rates = measure_step_time(session, min(_MEASURE_S, budget_s / 4))
+    step, rates = _measure(session, min(_MEASURE_S, budget_s / 4))
     remedies = list_remedies(session, step)
     tried: list[TriedRemedy] = []
     for number, remedy in enumerate(remedies):
@@ -89,12 +82,21 @@ def explain_step_time(session: Session, line: Line, budget_s: float, say: Say) -
             break
         probe_s = max(_LEAST_PROBE_S, left_s / (2 * (len(remedies) - number)))
         request = ProbeRequest(line, (), remedy.words, remedy.grade, remedy.without, keeps_callbacks=True)
-        tried.append(TriedRemedy(remedy.kind, run_probe(request, probe_s, session.plan.total_steps), remedy.without))
+        probe = run_probe(request, probe_s, session.plan.total_steps, session)
+        tried.append(TriedRemedy(remedy.kind, probe, remedy.without))
         say(f"{number + 1} of {len(remedies)}  {' '.join(remedy.words)}: {describe_probe(tried[-1].probe)}")
     tried.sort(key=lambda item: -(item.probe.ratio or (0.0,))[0])
     untried = tuple(" ".join(remedy.words) for remedy in remedies[len(tried) :])
     bottleneck = name_bottleneck(step, tried)
     return WhyResult(step, rates, bottleneck, tuple(tried), untried, time.monotonic() - started, note)
+
+
+def _measure(session: Session, seconds: float) -> tuple[StepTime, tuple[Rate, ...]]:
+    """Measure the phases in this process, or on the ranks of the layout."""
+    if session.plan.ranks == 1:
+        return measure_step_time(session, seconds)
+    measured = measure_on_ranks(session, "phases", {"seconds": seconds})
+    return StepTime(**measured["step"]), tuple(Rate(**rate) for rate in measured["rates"])
 
 
 def name_bottleneck(step: StepTime, tried: Sequence[TriedRemedy]) -> str:
@@ -103,6 +105,7 @@ def name_bottleneck(step: StepTime, tried: Sequence[TriedRemedy]) -> str:
         DATA: step.get_share(phase.DATA, phase.HOST_TO_DEVICE) / _LARGE_SHARE,
         CALLBACKS: step.get_share(phase.CALLBACKS) / _CALLBACK_SHARE,
         ROWS: step.get_share(phase.EVENTS) / _LARGE_SHARE,
+        COMMUNICATION: step.get_share(phase.COMMUNICATION) / _COMMUNICATION_SHARE,
     }
     name = max(shares, key=lambda name: shares[name])
     if shares[name] >= 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dnntrain.training import step_phases as phase
-from dnntrain.tune.remedies import CALLBACKS, COMPUTE, DATA, ROWS, SMALL_BATCH
+from dnntrain.tune.remedies import CALLBACKS, COMMUNICATION, COMPUTE, DATA, ROWS, SMALL_BATCH
 from dnntrain.tune.why import WhyResult, select_best
 from dnntrain.utils.units import format_count, format_seconds
 
@@ -13,6 +13,7 @@ from dnntrain.utils.units import format_count, format_seconds
 _TEXTS = {
     DATA: "data: the step waits for its batch",
     CALLBACKS: "callbacks: a method's own code takes a large part of the step",
+    COMMUNICATION: "communication: the backward pass waits for the gradients of other ranks",
     ROWS: "rows: writing metrics takes a large part of the step",
     SMALL_BATCH: "small batch: the step takes little longer with more examples",
     COMPUTE: "compute: the passes through the network, and the update",

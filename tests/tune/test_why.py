@@ -25,7 +25,7 @@ from dnntrain.tune import phase_clock
 from dnntrain.tune.lines import Line
 from dnntrain.tune.phase_clock import PhaseClock
 from dnntrain.tune.probe import Probe, ProbeRequest, run_probe
-from dnntrain.tune.remedies import CALLBACKS, COMPUTE, DATA, SMALL_BATCH, list_remedies
+from dnntrain.tune.remedies import CALLBACKS, COMMUNICATION, COMPUTE, DATA, SMALL_BATCH, list_remedies
 from dnntrain.tune.step_time import Rate, StepTime, measure_step_time
 from dnntrain.tune.why import TriedRemedy, WhyResult, name_bottleneck, select_best
 from dnntrain.tune.why_text import format_why
@@ -81,6 +81,7 @@ def test_time_counts_in_the_innermost_phase(monkeypatch: pytest.MonkeyPatch) -> 
         ({"data wait": 3.0, "forward": 2.0, "backward": 3.0}, (), DATA),
         ({"host to device": 4.0, "forward": 2.0, "backward": 3.0}, (), DATA),
         ({"callbacks/reg.a": 1.0, "callbacks/monitor.b": 1.0, "forward": 5.0}, (), CALLBACKS),
+        ({"forward": 2.0, "backward": 3.0, "communication": 2.0}, (), COMMUNICATION),
         ({"forward": 5.0, "backward": 5.0}, (tried(SMALL_BATCH, 1.5, 1.3, 1.6),), SMALL_BATCH),
         (
             {"forward": 5.0, "backward": 5.0},
@@ -184,6 +185,26 @@ def test_the_result_for_a_run_is_kept_and_in_its_report(tmp_path: Path, capsys: 
     assert "backward" in section
 
 
-def test_several_processes_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["why", "parallel=ddp", "launch.nproc=2", "-q"]) == 2
-    assert "measures one process" in capsys.readouterr().err
+@pytest.mark.slow
+def test_the_waiting_for_other_ranks_is_named_and_a_smaller_bucket_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    """One bucket of 1,000 MiB is sent when the whole backward pass has ended, and the network is wide."""
+    line = (
+        *("data=digits", "model=mlp", "model.hidden=[2048,2048]", "train.batch_size=16", "precision=fp32"),
+        *("parallel=ddp", "launch.nproc=2", "parallel.bucket_size_mb=1000", "train.compile=off", "optim=sgd"),
+    )
+    assert main(["why", *line, "--budget", "1", "--json", "-q"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["step"]["phases"]["communication"] > 0
+    assert result["bottleneck"] == COMMUNICATION
+    words = [*result["untried"], *(" ".join(item["probe"]["words"]) for item in result["remedies"])]
+    assert "parallel.bucket_size_mb=25" in words
+    assert "parallel.grad_compression=bf16" in words
+
+
+@pytest.mark.slow
+def test_two_lines_are_compared_on_their_ranks() -> None:
+    line = Line((*SMALL, "parallel=ddp", "launch.nproc=2"))
+    request = ProbeRequest(line, (), ("parallel.bucket_size_mb=5",), SpeedGrade.ROUNDING)
+    probe = run_probe(request, 0.1, None, open_session(line.decode(), World()))
+    assert probe.ratio is not None
+    assert probe.loss_difference <= 1e-5

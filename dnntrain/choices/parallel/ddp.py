@@ -5,10 +5,15 @@ Each rank computes its share of the batch; gradients are summed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dnntrain.config.fields import PositiveInt
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
+from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedKnob
+
+#: Sizes of buckets that may be faster: small ones are sent early, large ones have less overhead.
+_BUCKET_SIZES_MB = (25.0, 5.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -24,3 +29,12 @@ class Ddp(ParallelConfig):
 
     def build(self, ranks: int) -> ParallelDims:
         return self.resolve_dims(ranks)
+
+    def list_speed_knobs(self, facts: SpeedFacts) -> Iterable[SpeedKnob]:
+        """Return other sizes of buckets, and gradients of two bytes between ranks."""
+        sizes = tuple(f"{size:g}" for size in _BUCKET_SIZES_MB if size != self.bucket_size_mb)
+        formats = ("bf16",) if self.grad_compression == "none" else ()
+        return (
+            SpeedKnob("parallel.bucket_size_mb", SpeedGrade.ROUNDING, sizes),
+            SpeedKnob("parallel.grad_compression", SpeedGrade.STATISTICAL, formats),
+        )
