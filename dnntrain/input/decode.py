@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnntrain.errors import DataError
-from dnntrain.input.resize import fit_image
+from dnntrain.input.resize import compute_shrinkage, fit_image
 from dnntrain.protocols.image_reading import ImageReading
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PLAIN = ImageReading()
+
+#: Width and height.
+Size = tuple[int, int]
+
+#: The tag of EXIF for the orientation of a picture, and its values that swap width and height.
+_EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 #: The formats that are read, first frame only, whatever the file's name. Pillow reads many more,
 #: with their security holes.
@@ -55,7 +61,13 @@ def decode_image(path: Path, channels: int, size: tuple[int, int], reading: Imag
 
     The result is uint8 [channels, height, width]; `size` is (height, width).
     """
-    return read_image(path, channels, lambda picture: fit_image(picture, *size, reading.resize), reading.max_value)
+    return read_image(
+        path,
+        channels,
+        lambda picture, whole: fit_image(picture, *size, reading.resize),
+        reading,
+        lambda whole: compute_shrinkage(whole, size, reading.resize),
+    )
 
 
 def decode_picture(picture: Image, channels: int, size: tuple[int, int], reading: ImageReading = _PLAIN) -> Tensor:
@@ -66,13 +78,21 @@ def decode_picture(picture: Image, channels: int, size: tuple[int, int], reading
     return _convert_to_tensor(fit_image(upright, *size, reading.resize), channels)
 
 
-def read_image(path: Path, channels: int, crop: Callable[[Image], Image], max_value: float | None = None) -> Tensor:
+def read_image(
+    path: Path,
+    channels: int,
+    crop: Callable[[Image, Size], Image],
+    reading: ImageReading = _PLAIN,
+    find_shrinkage: Callable[[Size], float] = lambda whole: 1.0,
+) -> Tensor:
     """Return the file's picture, upright, in RGB or gray, after `crop`.
 
-    The result is uint8 [channels, height, width]. EXIF rotation is applied. CMYK, palettes and
+    `crop` gets the picture and the (width, height) of the whole one: with `reading.decode` "scaled" a JPEG
+    is decoded at 1/2, 1/4 or 1/8 of its sides, at most by the factor that `find_shrinkage` returns for
+    that size. The result is uint8 [channels, height, width]. EXIF rotation is applied. CMYK, palettes and
     1-bit pixels are converted; transparent pixels are black. Grays of 16 bits and floats are scaled
-    to 8 bits: `max_value` is white, by default 65535, and 1 for floats. Raises DataError, naming the
-    file, for anything that is not a readable picture of the known formats.
+    to 8 bits: `reading.max_value` is white, by default 65535, and 1 for floats. Raises DataError, naming
+    the file, for anything that is not a readable picture of the known formats.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -84,15 +104,32 @@ def read_image(path: Path, channels: int, crop: Callable[[Image], Image], max_va
                 width, height = file.size
                 if width * height > MAX_PIXELS:
                     raise DataError(f"{path}: {width}x{height} pixels; the limit is {MAX_PIXELS:,}", _REMOVE_HINT)
+                whole = _get_upright_size(file)
+                if reading.decode == "scaled" and file.format == "JPEG":
+                    _shrink_jpeg(file, find_shrinkage(whole))
                 file.load()
-                picture = convert_mode(ImageOps.exif_transpose(file), channels, max_value, str(path))
+                picture = convert_mode(ImageOps.exif_transpose(file), channels, reading.max_value, str(path))
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_describe_unknown_format(path)}", _REMOVE_HINT) from None
     except DataError:
         raise
     except Exception as error:  # decoders raise arbitrary errors on damaged bytes
         raise DataError(f"{path}: cannot be decoded ({_format_error(error)})", _REMOVE_HINT) from None
-    return _convert_to_tensor(crop(picture), channels)
+    return _convert_to_tensor(crop(picture, whole), channels)
+
+
+def _get_upright_size(file: Image) -> Size:
+    """Return the size of a picture after the rotation that its EXIF asks for."""
+    width, height = file.size
+    orientation = file.getexif().get(_EXIF_ORIENTATION)
+    return (height, width) if orientation in _SIDEWAYS else (width, height)
+
+
+def _shrink_jpeg(file: Image, shrinkage: float) -> None:
+    """Decode a JPEG at a fraction of its sides, from fewer coefficients of each block of 8 x 8 pixels."""
+    factor = next((factor for factor in (8, 4, 2) if factor <= shrinkage), 1)
+    if factor > 1:
+        file.draft(None, (file.width // factor, file.height // factor))
 
 
 def check_regular_file(path: Path) -> os.stat_result:

@@ -47,6 +47,15 @@ def fit_image(picture: Image, height: int, width: int, mode: str) -> Image:
     return pad_to(inner, height, width)
 
 
+def compute_shrinkage(whole: tuple[int, int], size: tuple[int, int], mode: str) -> float:
+    """Return the factor by which `fit_image` makes a picture of (width, height) `whole` smaller.
+
+    `size` is (height, width).
+    """
+    factors = whole[0] / size[1], whole[1] / size[0]
+    return max(factors) if mode == "letterbox" else min(factors)
+
+
 def fit_mask(mask: NDArray[np.uint8], height: int, width: int, mode: str) -> NDArray[np.uint8]:
     """Return a mask [height, width] after the steps of `fit_image`, with the nearest pixels; 255 on borders."""
     from PIL import Image as PillowImage
@@ -80,12 +89,20 @@ def pad_to(picture: Image, height: int, width: int) -> Image:
     return border
 
 
-def crop_random(picture: Image, size: tuple[int, int], index: int, key: Key) -> Image:
+def crop_random(picture: Image, whole: tuple[int, int], size: tuple[int, int], index: int, key: Key) -> Image:
     """Return a keyed random crop, resized to `size` (height, width).
 
-    It has 8 to 100 % of the area and an aspect of 3:4 to 4:3.
+    It has 8 to 100 % of the area and an aspect of 3:4 to 4:3. `whole` is the (width, height) of the file's
+    picture, of which `picture` may be a smaller one.
     """
-    return crop_and_resize(picture, draw_crop_box(*picture.size, index, key.with_stream("resized_crop")), *size)
+    left, top, right, bottom = draw_random_box(whole, index, key)
+    x, y = picture.width / whole[0], picture.height / whole[1]
+    return crop_and_resize(picture, (left * x, top * y, right * x, bottom * y), *size)
+
+
+def draw_random_box(whole: tuple[int, int], index: int, key: Key) -> Box:
+    """Return the box of `crop_random` in a picture of (width, height) `whole`."""
+    return draw_crop_box(*whole, index, key.with_stream("resized_crop"))
 
 
 def draw_crop_box(width: int, height: int, index: int, key: Key) -> Box:

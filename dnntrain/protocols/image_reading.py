@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ResizeMode = Literal["crop", "letterbox", "stretch"]
+DecodeMode = Literal["full", "scaled"]
 
 #: The effect of each mode, for manifests and messages. The box is not cropped first: its edges are fractions of
 #: pixels, and the filter reads pixels beyond them.
@@ -31,7 +32,9 @@ class ImageReading:
 
     resize     how an image of another aspect gets the size of the input
     max_value  value of white in images of more than 8 bits; None: by their type
+    decode     full, or scaled: a JPEG is decoded at 1/2, 1/4 or 1/8 of its sides if that is not below the input
     """
 
     resize: ResizeMode = "crop"
     max_value: float | None = None
+    decode: DecodeMode = "full"

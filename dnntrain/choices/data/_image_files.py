@@ -31,13 +31,16 @@ class ImageFiles(ImageData):
     max_value: Annotated[float, Range(above=0)] | None = (
         None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
     )
+    decode: Literal["full", "scaled"] = (
+        "full"  # scaled: JPEG files are decoded at a fraction of their size if the input is smaller; other pixels, faster
+    )
     test_fraction: Annotated[float, Range(above=0, below=1)] = (
         0.2  # fraction of the images held out for the test if there is no test split
     )
 
     @property
     def reading(self) -> ImageReading:
-        return ImageReading(self.resize, self.max_value)
+        return ImageReading(self.resize, self.max_value, self.decode)
 
     @property
     def input_size(self) -> tuple[int, int]:
