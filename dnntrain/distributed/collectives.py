@@ -168,4 +168,5 @@ def make_background_gather() -> Callable[[bytes], list[bytes]]:
     All ranks must call this.
     """
     group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
     return partial(gather_bytes, device="cpu", group=group)

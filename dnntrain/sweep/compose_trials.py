@@ -10,7 +10,7 @@ from typing import Any
 from dnntrain.config.decode import compute_digest, find_option_mistakes
 from dnntrain.config.line_composer import ComposedLine, LineComposer
 from dnntrain.errors import ConfigError
-from dnntrain.sweep.grid import Combination
+from dnntrain.sweep.grid import Combination, make_folder_name
 from dnntrain.utils.words import get_key
 
 #: Groups whose real-valued options change neither layout nor memory nor length of a run, as the seed does not.
@@ -22,11 +22,13 @@ _SEED = "seed"
 class ComposedTrial:
     """A trial with its values.
 
+    name   the name of its folder, unless an earlier line has given it another
     model  index of the trial that was planned for it: its own, or one that differs in free numbers only
     """
 
     combination: Combination
     line: ComposedLine
+    name: str
     digest: str
     model: int
 
@@ -63,8 +65,14 @@ def compose_trials(
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
     models = _choose_models(combinations, lines)
     return [
-        ComposedTrial(combination, line, compute_digest(line.config), model)
-        for combination, line, model in zip(combinations, lines, models, strict=True)
+        ComposedTrial(
+            combination,
+            line,
+            make_folder_name(number, len(combinations), combination.swept_words),
+            compute_digest(line.config),
+            model,
+        )
+        for number, (combination, line, model) in enumerate(zip(combinations, lines, models, strict=True), 1)
     ]
 
 

@@ -20,7 +20,7 @@ from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.planning.checks.early import check_new_run
 from dnntrain.run.resume_checks import find_refusals
 from dnntrain.sweep.compose_trials import ComposedTrial, compose_trials, find_value_mistakes
-from dnntrain.sweep.grid import Combination, make_combinations, make_folder_name
+from dnntrain.sweep.grid import Combination, make_combinations
 from dnntrain.sweep.resources import ResourceDemand, Resources, divide_machine
 from dnntrain.sweep.sweep_directory import Trial, read_names_by_digest
 from dnntrain.utils.world import World
@@ -103,8 +103,8 @@ def _name_folders(trials: Sequence[ComposedTrial], folder: Path) -> list[Path]:
     """Return the folder of each trial; a trial of an earlier line keeps its own."""
     known_names = read_names_by_digest(folder)
     names: dict[str, None] = {}
-    for number, trial in enumerate(trials, 1):
-        name = known_names.get(trial.digest) or make_folder_name(number, len(trials), trial.combination.swept_words)
+    for trial in trials:
+        name = known_names.get(trial.digest) or trial.name
         # Another trial of this line may have the name from an earlier line.
         names[f"{name}-{trial.digest[:6]}" if name in names else name] = None
     return [folder / name for name in names]
@@ -187,7 +187,7 @@ def check_without_torch(trials: Sequence[ComposedTrial], folder: Path) -> None:
         except ConfigError as error:
             mistakes += [f"{trial.label}: {text}" for text in error.mistakes]
         except DnntrainError as error:
-            error.message = f"{trial.label}: {error.message}"
+            error.message = f"{trial.name}: {error.message}"
             errors.append(error)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys([*mistakes, *map(str, errors)])))

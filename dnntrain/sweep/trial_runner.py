@@ -147,13 +147,12 @@ class TrialRunner:
         for running_trial in [
             running_trial for running_trial in self._running_trials if running_trial.process.poll() is not None
         ]:
-            trial = self._progress_table.trials[running_trial.index]
+            trial, exit_code = self._progress_table.trials[running_trial.index], running_trial.process.returncode
+            assert exit_code is not None
             end_processes(trial.folder)
             self._running_trials.remove(running_trial)
             self._free_resources.append(running_trial.resources)
-            self._progress_table.statuses[running_trial.index] = status_after_exit(
-                trial, running_trial.process.returncode
-            )
+            self._progress_table.statuses[running_trial.index] = status_after_exit(trial, exit_code)
             self._source.on_end(running_trial.index)
             self._progress_table.on_trial_end(running_trial.index)
 
