@@ -35,8 +35,10 @@ class SpeedFacts:
     cores        cores of this process
     is_resident  whether the data is in memory
     is_float32   whether all numbers are float32
+    ranks        ranks of the layout
     """
 
     cores: int
     is_resident: bool
     is_float32: bool
+    ranks: int = 1

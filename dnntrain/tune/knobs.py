@@ -34,7 +34,7 @@ def list_knobs(session: Session, allow: SpeedGrade) -> list[SpeedKnob]:
 def _list_choice_knobs(session: Session) -> list[SpeedKnob]:
     """Return those that the choices of the run declare."""
     plan = session.plan
-    facts = SpeedFacts(count_cores(), plan.data.resident, plan.precision.torch_dtype is None)
+    facts = SpeedFacts(count_cores(), plan.data.resident, plan.precision.torch_dtype is None, plan.ranks)
     return [knob for choice in session.config.name_choices().values() for knob in choice.list_speed_knobs(facts)]
 
 

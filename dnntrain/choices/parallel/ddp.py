@@ -32,6 +32,8 @@ class Ddp(ParallelConfig):
 
     def list_speed_knobs(self, facts: SpeedFacts) -> Iterable[SpeedKnob]:
         """Return other sizes of buckets, and gradients of two bytes between ranks."""
+        if facts.ranks == 1:
+            return ()
         sizes = tuple(f"{size:g}" for size in _BUCKET_SIZES_MB if size != self.bucket_size_mb)
         formats = ("bf16",) if self.grad_compression == "none" else ()
         return (
