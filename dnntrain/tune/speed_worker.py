@@ -19,6 +19,7 @@ from dnntrain.utils.world import World
 if TYPE_CHECKING:
     from dnntrain.config.run_config import RunConfig
     from dnntrain.run.session import Session
+    from dnntrain.training.trainer import Trainer
 
 #: First steps of a line, whose losses are compared and whose time is its start.
 _FIRST_STEPS = 8
@@ -37,6 +38,7 @@ class _Line:
     ahead  steps whose batches may be ready before a block begins: its readers work meanwhile
     """
 
+    trainer: Trainer
     steps: Iterator[int]
     threads: int
     examples: int
@@ -104,6 +106,8 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
         interval = compute_ratio_interval(times[0], times[1])
         if agree(interval.excludes(1.0 / examples) or time.perf_counter() > deadline):
             break
+    for line in lines:
+        line.trainer.close()
     step_s = [sorted(values)[len(values) // 2] for values in times]
     startup_s = (lines[1].first_s - _FIRST_STEPS * step_s[1]) - (lines[0].first_s - _FIRST_STEPS * step_s[0])
     return {
@@ -133,7 +137,7 @@ def _open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> _Line:
     trainer.start_session()
     plan = session.plan
     ahead = 0 if plan.data.resident else PREFETCHED * choose_worker_count(config.data.num_workers, 1)
-    return _Line(iterate_steps(trainer.loop), plan.threads, plan.batch_size, ahead, losses)
+    return _Line(trainer, iterate_steps(trainer.loop), plan.threads, plan.batch_size, ahead, losses)
 
 
 if __name__ == "__main__":

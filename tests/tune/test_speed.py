@@ -84,11 +84,6 @@ def test_the_line_has_the_settings_that_were_kept() -> None:
     )
 
 
-def test_several_processes_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tune", "speed", "parallel=ddp", "launch.nproc=2", "-q"]) == 2
-    assert "measures one process" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_settings_are_measured_and_the_evidence_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["data=digits", "model=mlp", "train.max_examples=320", "train.micro_batch_size=16", "precision=fp32"]
