@@ -29,9 +29,8 @@ class ClientVectors:
     def share(self, clients: Sequence[int], size: int, device: str, reduce: Callable[[Tensor], Tensor]) -> None:
         """Exchange the new vectors of `clients`; all ranks call it with the same ones."""
         for client in clients:
-            own = self._pending.get(client)
-            vector = torch.zeros(size, device=device) if own is None else own
-            self._vectors[client] = reduce(vector)
+            vector = self._pending.get(client)
+            self._vectors[client] = reduce(torch.zeros(size, device=device) if vector is None else vector.to(device))
         self._pending.clear()
 
     def state_dict(self) -> dict[str, Any]:

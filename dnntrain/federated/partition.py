@@ -18,11 +18,16 @@ from dnntrain.utils.rng import Index, Key, derive_seed
 
 
 def make_parts(
-    partition: Partition, clients: int, index: Index, labels: NDArray[Any], values: Sequence[str] | None, seed: int
+    partition: Partition,
+    clients: int,
+    index: Index,
+    labels: NDArray[Any] | None,
+    values: Sequence[str] | None,
+    seed: int,
 ) -> list[Index]:
     """Return the examples of each client, each sorted: a partition of `index`.
 
-    labels  the label of each of `index`
+    labels  the class of each of `index`; None if an example has no single class
     values  the value of the column of each of `index`, for by_column
 
     Raises ConfigError if a rule needs classes or a column that the data do not have.
@@ -33,19 +38,19 @@ def make_parts(
             f"use federated.clients={len(index)} or less",
         )
     key = Key(seed, "clients")
-    if partition.kind in ("dirichlet", "shards") and labels.dtype.kind != "i":
+    if partition.kind == "iid":
+        parts = cut_evenly(key.permutation(index), clients)
+    elif partition.kind == "by_column":
+        parts = group_by_value(index, values, clients, partition.column)
+    elif labels is None:
         raise ConfigError(
             f"federated.partition={partition.kind} needs one class for each example",
             "use federated.partition=iid, or by_column for a table",
         )
-    if partition.kind == "iid":
-        parts = cut_evenly(key.permutation(index), clients)
     elif partition.kind == "dirichlet":
         parts = draw_dirichlet(index, labels, clients, partition.alpha, key)
-    elif partition.kind == "shards":
-        parts = deal_shards(index, labels, clients, partition.shards, key)
     else:
-        parts = group_by_value(index, values, clients, partition.column)
+        parts = deal_shards(index, labels, clients, partition.shards, key)
     return [np.sort(part) for part in fill_empty(parts)]
 
 
@@ -117,21 +122,20 @@ def fill_empty(parts: Sequence[Index]) -> list[Index]:
     return filled
 
 
-def deal_like(
-    parts: Sequence[Index], labels: NDArray[Any], index: Index, other: NDArray[Any], seed: int
-) -> list[Index]:
-    """Deal the examples `index` of another split so that clients have the class shares of `parts`.
+def deal_like(parts: Sequence[Index], labels: NDArray[Any] | None, index: Index, seed: int) -> list[Index]:
+    """Deal the examples `index` so that clients have the class shares of `parts`.
 
-    labels  the labels of all examples of the training split, by number
-    other   the labels of `index`
+    labels  the classes of all examples of the source, by number; without them clients get the shares
+            of their sizes
     """
     key = Key(seed, "client evaluation")
-    is_class = labels.dtype.kind == "i"
-    classes = np.unique(labels) if is_class else np.zeros(1, np.int64)
+    classes = np.zeros(1, np.int64) if labels is None else np.unique(labels)
     dealt: list[list[Index]] = [[] for _ in parts]
     for label in classes.tolist():
-        counts = np.array([int((labels[part] == label).sum()) if is_class else len(part) for part in parts], np.float64)
-        of_class = index[other == label] if is_class else index
+        counts = np.array(
+            [len(part) if labels is None else (labels[part] == label).sum() for part in parts], np.float64
+        )
+        of_class = index if labels is None else index[labels[index] == label]
         if counts.sum() == 0 or len(of_class) == 0:
             continue
         for client, part in enumerate(cut_by_shares(key.permutation(of_class), counts / counts.sum())):

@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 
 
+def find_sum_device(device: str) -> str:
+    """Return the device for sums in float64: the CPU for Apple's GPUs, which have none."""
+    return "cpu" if device.startswith("mps") else device
+
+
 class Payload:
     """The trained parameters of a model, then its statistics: float64 [size].
 
@@ -24,9 +29,9 @@ class Payload:
         self.size = sum(value.numel() for value in self._tensors)
 
     @torch.no_grad()
-    def read(self) -> Tensor:
-        """Return the values of the model."""
-        return torch.cat([value.detach().reshape(-1).double() for value in self._tensors])
+    def read(self, device: str) -> Tensor:
+        """Return the values of the model on `device`, one of `find_sum_device`."""
+        return torch.cat([value.detach().reshape(-1).to(device).double() for value in self._tensors])
 
     @torch.no_grad()
     def write(self, vector: Tensor) -> None:
@@ -34,7 +39,7 @@ class Payload:
         parts = torch.split(vector, [value.numel() for value in self._tensors])
         for value, part in zip(self._tensors, parts, strict=True):
             part = part if value.is_floating_point() else part.round()
-            value.data.copy_(part.view(value.shape))
+            value.data.copy_(part.to(value.dtype).view(value.shape))
 
     def split_weights(self, vector: Tensor) -> list[Tensor]:
         """Return the part of each trained parameter, without the statistics."""

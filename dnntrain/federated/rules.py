@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.federated.client_vectors import ClientVectors
+from dnntrain.federated.payload import find_sum_device
 
 
 class Proximal:
@@ -20,13 +21,16 @@ class Proximal:
         self._start: list[Tensor] = []
 
     def bind(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Receive the parameters that are trained."""
         self._parameters = parameters
 
     def begin(self, client: int) -> None:
+        """Keep the weights of the server."""
         self._start = [parameter.detach().clone() for parameter in self._parameters]
 
     @torch.no_grad()
     def correct(self) -> None:
+        """Add the gradient of the term."""
         for parameter, start in zip(self._parameters, self._start, strict=True):
             if parameter.grad is not None:
                 parameter.grad.add_(parameter - start, alpha=self._mu)
@@ -61,21 +65,24 @@ class Controls:
         self._sums: list[Tensor] = []
 
     def bind(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Receive the parameters that are trained."""
         self._parameters = parameters
 
     def begin(self, client: int) -> None:
+        """Set the offset of the gradients of `client`, and begin the sum of its gradients."""
         self._sums = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._offsets = []
         if self._server is not None:
-            own, device = self._of_clients.get(client), self._parameters[0].device
+            control, device = self._of_clients.get(client), self._parameters[0].device
             server = self._server.float().to(device)
-            offset = server if own is None else server - own.to(device)
+            offset = server if control is None else server - control.to(device)
             parts = torch.split(offset, [parameter.numel() for parameter in self._parameters])
             pairs = zip(parts, self._parameters, strict=True)
             self._offsets = [part.view(parameter.shape) for part, parameter in pairs]
 
     @torch.no_grad()
     def correct(self) -> None:
+        """Sum the gradients, then add the offset."""
         for place, parameter in enumerate(self._parameters):
             if parameter.grad is not None:
                 self._sums[place].add_(parameter.grad)
@@ -83,12 +90,15 @@ class Controls:
                     parameter.grad.add_(self._offsets[place])
 
     def end(self, client: int, steps: int) -> None:
+        """Set the new control of `client`."""
         self._of_clients.set(client, torch.cat([total.reshape(-1) for total in self._sums]) / steps)
 
     def finish_round(self, clients: Sequence[int], reduce: Callable[[Tensor], Tensor]) -> None:
-        size, device = sum(parameter.numel() for parameter in self._parameters), self._parameters[0].device
+        """Exchange the new controls, and move that of the server."""
+        size = sum(parameter.numel() for parameter in self._parameters)
+        device = find_sum_device(str(self._parameters[0].device))
         before = {client: self._of_clients.get(client) for client in clients}
-        self._of_clients.share(clients, size, str(device), reduce)
+        self._of_clients.share(clients, size, device, reduce)
         server = torch.zeros(size, dtype=torch.float64, device=device)
         if self._server is not None:
             server += self._server.to(device)

@@ -23,6 +23,9 @@ class Transmission:
 
     Compression keeps the error of each client, and adds it to the next update of the client (error
     feedback; Seide et al., 2014; Karimireddy et al., 2019).
+
+    Privacy bounds the update as the server gets it: with the error added, it is clipped again. Noise
+    and clipping are those of trained weights. Statistics of private clients are not sent.
     """
 
     def __init__(self, federation: Federation, payload: Payload, seed: int, device: str) -> None:
@@ -35,31 +38,44 @@ class Transmission:
         """Return the weights of `client` as the server gets them in round `number`, float64 [n]."""
         if is_poisoned:
             weights = start + POISON_FACTOR * (weights - start)
-        privacy, compression = self._federation.privacy, self._federation.compression
+        trained, privacy = self._payload.weights, self._federation.privacy
+        statistics = weights[trained:] if privacy.mode == "none" else start[trained:]
+        update = (weights - start)[:trained]
         if privacy.mode != "none":
-            update = clip_update(weights - start, privacy.clip)
-            if privacy.mode == "local":
-                update = update + self.draw_noise(len(update), "local noise", number, client)
-            weights = start + update
-        return weights if compression.kind == "none" else self._compress(client, start, weights)
+            update = clip_update(update, privacy.clip)
+        if privacy.mode == "local":
+            update = update + self._draw_noise("local noise", number, client)
+        if self._federation.compression.kind != "none":
+            update = self._compress(client, update)
+            if privacy.mode == "central":
+                update = clip_update(update, privacy.clip)
+        elif privacy.mode == "none":
+            return weights
+        # Statistics are few; they are sent as they are.
+        return torch.cat([start[:trained] + update, statistics])
 
-    def draw_noise(self, size: int, *names: str | int) -> Tensor:
-        """Return keyed normal noise of the deviation that the privacy asks for."""
+    def draw_central_noise(self, number: int) -> Tensor:
+        """Return the noise on the sum of updates in round `number`, float64 [n], without any on statistics."""
+        payload = self._payload
+        statistics = torch.zeros(payload.size - payload.weights, dtype=torch.float64, device=self._device)
+        return torch.cat([self._draw_noise("central noise", number), statistics])
+
+    def _draw_noise(self, *names: str | int) -> Tensor:
+        """Return keyed normal noise of the deviation that the privacy asks for, float64 [trained weights]."""
         privacy = self._federation.privacy
         generator = torch.Generator().manual_seed(derive_seed(self._seed, *names))
-        noise = torch.randn(size, dtype=torch.float64, generator=generator)
+        noise = torch.randn(self._payload.weights, dtype=torch.float64, generator=generator)
         return (privacy.noise * privacy.clip * noise).to(self._device)
 
-    def _compress(self, client: int, start: Tensor, weights: Tensor) -> Tensor:
-        trained = self._payload.weights
-        update = (weights - start)[:trained].float()
+    def _compress(self, client: int, update: Tensor) -> Tensor:
+        """Return the update of trained weights as the server decodes it, and keep its error."""
+        update = update.float()
         error = self.errors.get(client)
         if error is not None:
             update = update + error.to(update.device)
         sent = compress(self._federation.compression, update, self._payload)
         self.errors.set(client, update - sent)
-        # Statistics are few; they are sent as they are.
-        return torch.cat([start[:trained] + sent.double(), weights[trained:]])
+        return sent.double()
 
     def state_dict(self) -> dict[str, Any]:
         return self.errors.state_dict()

@@ -111,8 +111,17 @@ class ServerStep(Stateful, Protocol):
     def step(self, start: Tensor, mean: Tensor) -> Tensor: ...
 
 
-#: Joins the clients' weights, float32 [clients, n], to one vector [n].
-JoinTable = Callable[["Tensor"], "Tensor"]
+#: Joins the clients' weights, float32 [clients, n], to one vector [n]. The second argument is the number
+#: of entries that are trained weights; statistics follow them.
+JoinTable = Callable[["Tensor", int], "Tensor"]
+
+#: Clients of a round whose weights can be summed exactly (dnntrain/federated/exact_sum.py).
+MAX_COHORT = 2**13
+
+
+def count_cohort(fraction: float, clients: int) -> int:
+    """Return the number of clients that a round asks for."""
+    return max(1, round(fraction * clients))
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,7 @@ class Federation:
     @property
     def cohort(self) -> int:
         """The number of clients that a round asks for."""
-        return max(1, round(self.fraction * self.clients))
+        return count_cohort(self.fraction, self.clients)
 
 
 class FederatedChoice(Method):

@@ -79,6 +79,10 @@ class DeferredLogits(NamedTuple):
         """Return the logits of the first `count` examples."""
         return self._replace(features=self.features[:count])
 
+    def select(self, rows: Tensor) -> DeferredLogits:
+        """Return the logits of the examples `rows`, int64 [m]."""
+        return self._replace(features=self.features[rows])
+
     def compute(self) -> Tensor:
         """Return the logits [n, length, vocabulary]."""
         logits = self.features @ self.weight.mT

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.federated.accountant import PACKAGE, compute_privacy
 from dnntrain.federated.partition import deal_like
-from dnntrain.protocols import Batch, Metric, MetricInfo
+from dnntrain.protocols import Batch, DeferredLogits, Metric, MetricInfo, TargetKind
 from dnntrain.run.final_model import FinalModel
 from dnntrain.training.client_batches import ClientBatches
 from dnntrain.utils.rng import Index
@@ -32,10 +33,9 @@ def write_client_report(session: Session, trainer: Trainer, final_model: FinalMo
     if federation is None or not isinstance(batches, ClientBatches):
         return
     rounds, sent = trainer.loop.progress.step, trainer.states["federation"].state_dict()
-    labels = session.data.dataset.train.labels
-    is_class = labels.dtype.kind == "i"
-    classes = len(session.data.spec.targets.names) if is_class else 0
-    info, values, examples = evaluate_clients(session, trainer, final_model, batches.parts)
+    targets, source = session.data.spec.targets, session.data.dataset.train
+    labels = source.labels if targets.kind is TargetKind.CLASS else None
+    info, values, examples = evaluate_clients(session, trainer, final_model, batches.parts, labels)
     taken = np.bincount(
         [client for number in range(rounds) for client in batches.cohorts.plan(number).clients],
         minlength=federation.clients,
@@ -51,11 +51,11 @@ def write_client_report(session: Session, trainer: Trainer, final_model: FinalMo
             "partition_digest": compute_bytes_digest(np.concatenate([[-1, *part] for part in batches.parts]).tobytes()),
             "bytes_up": sent["bytes_up"],
             "bytes_down": sent["bytes_down"],
-            "class_names": list(session.data.spec.targets.names) if is_class else [],
+            "class_names": [] if labels is None else list(targets.names),
             "sizes": [len(part) for part in batches.parts],
-            "class_counts": [np.bincount(labels[part], minlength=classes).tolist() for part in batches.parts]
-            if is_class
-            else [],
+            "class_counts": []
+            if labels is None
+            else [np.bincount(labels[part], minlength=len(targets.names)).tolist() for part in batches.parts],
             "participations": taken.tolist(),
             "metric": info.name,
             "values": values,
@@ -75,17 +75,21 @@ def _describe_privacy(mode: str, spent: dict[str, Any]) -> dict[str, Any]:
 
 
 def evaluate_clients(
-    session: Session, trainer: Trainer, final_model: FinalModel, parts: Sequence[Index]
+    session: Session,
+    trainer: Trainer,
+    final_model: FinalModel,
+    parts: Sequence[Index],
+    labels: NDArray[Any] | None,
 ) -> tuple[MetricInfo, list[float | None], list[int]]:
     """Return (the metric, its value for each client, the examples of each).
 
     The validation split is dealt to clients so that each has the class shares of its training
-    examples. A client without such an example has no value.
+    examples, by `labels` of the source. A client without such an example has no value.
     """
     source, val, spec = session.data.dataset.train, session.data.val, session.data.spec
     info, task = session.plan.metrics[0], session.config.task
     metric = next((item for item in task.list_metrics(spec) if item.name == info.name), None)
-    dealt = deal_like(parts, source.labels, val, source.labels[val], session.config.seed)
+    dealt = deal_like(parts, labels, val, session.config.seed)
     owner = np.repeat(np.arange(len(dealt)), [len(part) for part in dealt])
     sums = torch.zeros(len(dealt), metric.width if metric is not None else 2, dtype=torch.float64)
     model = final_model.model
@@ -93,15 +97,20 @@ def evaluate_clients(
     model.eval()
     with torch.no_grad():
         for batch in trainer.make_batches(source, np.concatenate(dealt), World()):
-            outputs = final_model.outputs(batch).float()
+            outputs: torch.Tensor | DeferredLogits = final_model.outputs(batch)
             for client in np.unique(owner[batch.position]).tolist():
-                rows = torch.from_numpy(np.flatnonzero(owner[batch.position] == client)).to(outputs.device)
-                own = Batch(batch.inputs[rows], batch.targets[rows], batch.index, batch.position)
-                sums[client] += _sum_metric(session, metric, outputs[rows], own).cpu()
+                places = np.flatnonzero(owner[batch.position] == client)
+                rows = torch.from_numpy(places).to(batch.inputs.device)
+                part = Batch(batch.inputs[rows], batch.targets[rows], batch.index[places], batch.position[places])
+                sums[client] += _sum_metric(session, metric, _select_outputs(outputs, rows), part).cpu()
     model.train(was_training)
     examples = [len(part) for part in dealt]
     name = info if metric is not None else MetricInfo("loss")
     return name, [_divide(metric, row, count) for row, count in zip(sums.tolist(), examples, strict=True)], examples
+
+
+def _select_outputs(outputs: torch.Tensor | DeferredLogits, rows: torch.Tensor) -> Any:
+    return outputs.select(rows) if isinstance(outputs, DeferredLogits) else outputs[rows].float()
 
 
 def _sum_metric(session: Session, metric: Metric | None, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:

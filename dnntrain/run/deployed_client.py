@@ -14,7 +14,7 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError
-from dnntrain.federated.payload import Payload
+from dnntrain.federated.payload import Payload, find_sum_device
 from dnntrain.run.session import open_session
 from dnntrain.training.client_batches import ClientBatches
 from dnntrain.training.evaluation import evaluate
@@ -59,7 +59,9 @@ class DeployedClient:
         for set_value in self._trainer.loop.setters:
             set_value(progress.get_step_info(number))
         task = self._batches.cohorts.make_task(self._client, number)
-        losses, sent = self._rounds.train_client(task, number, self._payload.read())
+        losses, sent = self._rounds.train_client(
+            task, number, self._payload.read(find_sum_device(self._session.device))
+        )
         self._payload.write(sent)
         total = sum(float(loss.total) for loss in losses) / max(1, sum(int(loss.weight) for loss in losses))
         return self.get_weights(), {"num-examples": task.weight, "train_loss": total}

@@ -10,11 +10,11 @@ from dnntrain.input.augment import Augmentation
 from dnntrain.input.normalize import make_normalizer
 from dnntrain.input.pipeline import is_resident
 from dnntrain.input.prepared import PreparedData
-from dnntrain.input.resident import Gatherer, ResidentPipeline
+from dnntrain.input.resident import ResidentPipeline, make_gatherer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules
 from dnntrain.planning.parallelism import find_kept_block_size
 from dnntrain.planning.plan import Plan
-from dnntrain.protocols import ColumnKind, Hooks, PhaseMarker, StepBatch
+from dnntrain.protocols import ColumnKind, Hooks, PhaseMarker, StepBatch, TargetKind
 from dnntrain.protocols.federation import Federation
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.rng import Index
@@ -38,12 +38,13 @@ class ClientBatches:
         self.parts = find_parts(config, data, federation)
         sizes = tuple(len(part) for part in self.parts)
         self.cohorts = Cohorts(federation, sizes, config.train.batch_size, config.seed, config.train.drop_last)
-        self._gather = Gatherer(
+        self._gather = make_gatherer(
             self._source,
             make_normalizer(data.dataset.inputs, device, plan.channels_last),
             device,
             Augmentation(hooks.crop_padding, hooks.flip_probability),
             hooks.image_transforms,
+            hooks.mask_transforms,
         )
 
     def open_client(self, client: int) -> ResidentPipeline:
@@ -113,7 +114,7 @@ def check_clients(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hook
 
 def find_parts(config: RunConfig, data: PreparedData, federation: Federation) -> list[Index]:
     """Return the training examples of each client."""
-    labels = data.dataset.train.labels[data.train]
+    labels = data.dataset.train.labels[data.train] if data.spec.targets.kind is TargetKind.CLASS else None
     values = read_column(data, federation.partition.column)
     return make_parts(federation.partition, federation.clients, data.train, labels, values, config.seed)
 

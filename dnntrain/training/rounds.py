@@ -20,7 +20,7 @@ from dnntrain.distributed.collectives import reduce_sum
 from dnntrain.errors import DivergedError
 from dnntrain.federated.averaging import Join, MeanJoin, PrivateJoin, TableJoin
 from dnntrain.federated.cohort import ClientTask, Round, share_tasks
-from dnntrain.federated.payload import Payload
+from dnntrain.federated.payload import Payload, find_sum_device
 from dnntrain.federated.transmission import Transmission
 from dnntrain.protocols import (
     Batch,
@@ -73,8 +73,7 @@ class RoundExecutor:
         self._federation, self._batches, self._payload, self._local = federation, batches, payload, local
         self._seed, self._world, self._device = seed, world, device
         self._get_round, self._observe = get_round, observe
-        # Apple's GPUs have no float64.
-        self._sum_device = "cpu" if device == "mps" else device
+        self._sum_device = find_sum_device(device)
         self._transmission = Transmission(federation, payload, seed, self._sum_device)
         self._start = torch.empty(0)
         self._mean: Tensor | None = None
@@ -83,7 +82,7 @@ class RoundExecutor:
     def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
         """Train the clients of this rank, and join the weights of all ranks."""
         plan = self._batches.cohorts.plan(self._get_round())
-        start = self._payload.read().to(self._sum_device)
+        start = self._payload.read(self._sum_device)
         total, weight = torch.zeros((), device=self._device), torch.zeros((), dtype=torch.int64, device=self._device)
         join = self._make_join(start, plan)
         for task in share_tasks(plan.tasks, self._world.size)[self._world.rank]:
@@ -116,10 +115,11 @@ class RoundExecutor:
     def _make_join(self, start: Tensor, plan: Round) -> Join:
         size, federation = self._payload.size, self._federation
         if federation.privacy.mode == "central":
-            noise = self._transmission.draw_noise(size, "central noise", plan.number)
-            return PrivateJoin(start, self._sum_device, federation.cohort, noise)
+            # Each client is drawn by itself, so the divisor is the mean number of clients.
+            expected = federation.fraction * federation.clients
+            return PrivateJoin(start, self._sum_device, expected, self._transmission.draw_central_noise(plan.number))
         if federation.join is not None:
-            return TableJoin(size, self._sum_device, len(plan.tasks), federation.join)
+            return TableJoin(size, self._sum_device, len(plan.tasks), self._payload.weights, federation.join)
         return MeanJoin(size, self._sum_device, sum(task.weight for task in plan.tasks))
 
     def train_client(self, task: ClientTask, number: int, start: Tensor) -> tuple[list[StepLoss], Tensor]:
@@ -136,7 +136,7 @@ class RoundExecutor:
         ]
         if rule is not None:
             rule.end(task.client, task.steps)
-        weights = self._payload.read().to(self._sum_device)
+        weights = self._payload.read(self._sum_device)
         if not bool(torch.isfinite(weights).all()):
             raise DivergedError(
                 f"the weights of client {task.client} are not finite after round {number + 1}: training has diverged",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import torch
 from rank_pool import Pool
 from safetensors.torch import load_file
 
+from dnntrain import train
 from dnntrain.federated import rules
 from dnntrain.training import rounds
+from tests.support.methods import SCENES
 from tests.support.short_runs import broken_off, comparable, rows, trained
+from tests.support.small_texts import write_texts
 
 MLP = ("model=mlp", "model.hidden=[16]", "train.max_examples=320", "log.every=1step")
 SGD = ("optim=sgd", "optim.momentum=0", "optim.lr=0.1", "sched=constant")
@@ -35,18 +39,44 @@ def weights(run: Path) -> torch.Tensor:
     return torch.cat([value.reshape(-1).double() for _, value in sorted(load_file(run / "model.safetensors").items())])
 
 
+#: Tasks whose batches are not rows of images alone.
+MASKS = (
+    *("task=segmentation", *SCENES, "model=unet", "model.width=4", "model.depth=2", "norm=group"),
+    *("augment=[rotation]", "train.batch_size=16", "train.max_examples=32", "reg=[]"),
+)
+TOKENS = (
+    *("task=language_model", "data=text", "data.context=16", "data.val_fraction=0.1", "data.test_fraction=0.1"),
+    *("model=gpt", "model.embed_dim=16", "model.depth=1", "model.num_heads=2", "train.max_examples=65"),
+    *("augment=[]", "reg=[]", "precision=fp32"),
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [("model=mlp", "model.hidden=[16]"), ("model=resnet20", "model.width=4")])
-def test_one_client_is_bitwise_the_central_run(model: tuple[str, ...], tmp_path: Path) -> None:
-    line = (*model, *SGD, "train.max_examples=320", "log.every=1step", "eval.weights=last")
-    central = trained(tmp_path / "central", *line, "train.duration=12step")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=mlp", "model.hidden=[16]", "train.max_examples=320"),
+        ("model=resnet20", "model.width=4", "train.max_examples=320"),
+        MASKS,
+        TOKENS,
+    ],
+    ids=["mlp", "resnet20", "masks", "tokens"],
+)
+def test_one_client_is_bitwise_the_central_run(words: tuple[str, ...], tmp_path: Path) -> None:
+    if "data=text" in words:
+        words = (*words, f"data.path={write_texts(tmp_path / 'texts')}")
+    line = (*words, *SGD, "log.every=1step", "log.report=false", "eval.weights=last", "eval.run_test=false")
+    central = train(*line, "train.duration=12step", f"run_dir={tmp_path}/central", display="quiet")
     clients = ("federated=fedavg", "federated.clients=1", "federated.local_steps=4", "train.duration=3step")
-    assert trained(tmp_path / "one", *line, *clients)["digest"] == central["digest"]
+    one = train(*line, *clients, f"run_dir={tmp_path}/one", display="quiet")
+    assert one["digest"] == central["digest"]
+    report = json.loads((tmp_path / "one" / "federated.json").read_text())
+    assert bool(report["class_counts"]) == ("model=mlp" in words or "model=resnet20" in words)
 
 
 @pytest.mark.slow
 def test_a_local_step_of_iid_clients_is_a_step_on_all_of_their_examples(tmp_path: Path) -> None:
-    line = (*MLP, *SGD, "train.duration=1step", "eval.weights=last", "train.batch_size=320")
+    line = (*MLP, *SGD, "train.duration=1step", "eval.weights=last", "train.batch_size=320", "precision=fp32")
     trained(tmp_path / "central", *line)
     trained(tmp_path / "clients", *line, "federated=fedavg", "federated.clients=5", "federated.local_steps=1")
     assert (weights(tmp_path / "clients") - weights(tmp_path / "central")).abs().max() < 1e-6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, Context
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,14 +19,23 @@ from dnntrain.protocols import (
     Role,
     RunFacts,
 )
-from dnntrain.protocols.federation import ClientFaults, Compression, Federation, Partition, Privacy
+from dnntrain.protocols.federation import (
+    MAX_COHORT,
+    ClientFaults,
+    Compression,
+    Federation,
+    Partition,
+    Privacy,
+    count_cohort,
+)
+from dnntrain.utils.units import pluralize
 
 if TYPE_CHECKING:
     from dnntrain.protocols.federation import ClientRule, JoinTable, ServerStep
 
 
-#: Clients whose weights can be summed exactly: `MAX_TERMS` of dnntrain/federated/exact_sum.py.
-_MAX_COHORT = 2**13
+#: Two digits, rounded down: the largest value that a message proposes must be allowed.
+_TWO_DIGITS = Context(prec=2, rounding=ROUND_DOWN)
 
 
 @dataclass(frozen=True)
@@ -107,11 +117,12 @@ class FederatedOptions(FederatedChoice):
             yield Refusal(
                 "federated.local_steps and federated.local_epochs both set the local work", "keep one of them"
             )
-        if self.fraction * self.clients > _MAX_COHORT:
+        if self.fraction * self.clients > MAX_COHORT:
+            largest = float(_TWO_DIGITS.create_decimal(MAX_COHORT / self.clients))
             yield Refusal(
                 f"federated.clients={self.clients} with federated.fraction={self.fraction:g} asks for more than "
-                f"{_MAX_COHORT} clients in a round",
-                f"use federated.fraction={_MAX_COHORT / self.clients:.2g} or less",
+                f"{MAX_COHORT} clients in a round",
+                f"use federated.fraction={largest:g} or less",
             )
         if self.partition == "by_column" and not self.column:
             yield Refusal("federated.partition=by_column needs federated.column", "name a column of the table")
@@ -175,10 +186,11 @@ class FederatedOptions(FederatedChoice):
                 raise ConfigError(f"federated does not support {what}", hint)
 
     def notes(self, examples: int, ranks: int) -> tuple[str, ...]:
-        cohort = max(1, round(self.fraction * self.clients))
-        work = f"{self.local_steps} steps" if self.local_steps else f"{self.local_epochs} epochs of their own"
+        cohort = count_cohort(self.fraction, self.clients)
+        passes = pluralize(self.local_epochs, "epoch")
+        work = pluralize(self.local_steps, "step") if self.local_steps else f"{passes} of its examples"
         notes = [
-            f"federated: {cohort} of {self.clients} clients a round, each for {work}; "
+            f"federated: {cohort} of {pluralize(self.clients, 'client')} a round, each for {work}; "
             "a step and an epoch of the run are a round, train.batch_size is a client's"
         ]
         if ranks > cohort:

@@ -38,6 +38,9 @@ def test_momentum_adds_earlier_updates() -> None:
         (["federated.rounds=3", "train.duration=5ep"], "both set the length"),
         (["federated.alpha=0.1"], "has no effect with federated.partition=iid"),
         (["federated.clip=2"], "has no effect without privacy"),
+        (["federated.clients=10000"], r"use federated\.fraction=0\.81 or less"),
+        (["federated=scaffold", "federated.dp=central"], "federated=scaffold does not support federated.dp=central"),
+        (["federated=scaffold", "federated.dp=local"], "federated=scaffold does not support federated.dp=local"),
         (["train.freeze=[conv1.*]", "train.unfreeze_at=50%"], "does not support train.unfreeze_at"),
         (["data.pipeline=streaming"], "does not support data.pipeline=streaming"),
         (["parallel=fsdp", "launch.nproc=2"], "needs the whole model in one process"),
@@ -48,7 +51,7 @@ def test_momentum_adds_earlier_updates() -> None:
 )
 def test_mistakes_are_found_before_torch_is_needed(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_new_run(compose(["federated=fedavg", *words]), World())
+        check_new_run(compose([*(["federated=fedavg"] if words[0] != "federated=scaffold" else []), *words]), World())
 
 
 @pytest.mark.slow
