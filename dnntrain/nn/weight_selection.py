@@ -73,11 +73,15 @@ def is_weight(name: str, parameter: Tensor) -> bool:
 def find_undecayed_names(model: nn.Module) -> set[str]:
     """Return the names of parameters that their model does not decay, besides its vectors.
 
-    These are the names that its own `no_weight_decay()` returns, a convention of timm, and the
-    weights of networks that compute position biases.
+    These are the names that its own `no_weight_decay()` returns, a convention of timm, the weights of
+    networks that compute position biases, and embeddings that are not the weight of a layer as well.
     """
     names = {name for name, _ in model.named_parameters()}
     undecayed = {name for name in names if _POSITION_NETWORK.search(name)}
+    layers = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and id(module.weight) not in layers:
+            undecayed.add(f"{name}.weight")
     list_names = getattr(model, "no_weight_decay", None)
     if callable(list_names):
         undecayed |= names.intersection(list_names())

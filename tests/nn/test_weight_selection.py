@@ -97,6 +97,15 @@ def test_weight_decay_leaves_out_the_parameters_that_a_model_of_timm_names(name:
     assert {key for key in named if options[key].weight_decay} == set()
 
 
+def test_embeddings_do_not_decay_unless_they_are_a_layer_too() -> None:
+    network = nn.Module()
+    network.tokens, network.kinds, network.head = nn.Embedding(5, 4), nn.EmbeddingBag(3, 4), nn.Linear(4, 5)
+    decays = {name: options.weight_decay for name, options in make_parameter_options(network, 0.1).items()}
+    assert decays == {"tokens.weight": 0, "kinds.weight": 0, "head.weight": 0.1, "head.bias": 0}
+    network.head.weight = network.tokens.weight
+    assert make_parameter_options(network, 0.1)["tokens.weight"].weight_decay == 0.1
+
+
 def test_the_networks_of_position_biases_do_not_decay() -> None:
     """torchvision's models have no list of their own."""
     with torch.device("meta"):
