@@ -25,12 +25,13 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timeout", type=float, default=180, help="seconds for each run; more on a busy machine")
     asked = parser.parse_args()
     counts: Counter[str] = Counter()
     pool = Pool()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            trial = Trial(pool, Path(folder))
+            trial = Trial(pool, Path(folder), asked.timeout)
             for number in range(asked.first, asked.first + asked.count, asked.step):
                 tried = combination(asked.seed, number)
                 found = trial.of(tried)

@@ -125,7 +125,7 @@ def check_trusted(
         text = " ".join(settings)
         raise ConfigError(
             f"{path} names code or an address, which would be used: {text}",
-            f"if you trust it, add: {text}, or --trust",
+            f"if you trust it, add: {text}, or --trust (in Python: trust=True)",
         )
 
 

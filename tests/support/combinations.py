@@ -176,18 +176,19 @@ def _chosen(group: str, name: str) -> list[str]:
 
 
 class Trial:
-    """Trains combinations in `folder`; the teachers are trained once."""
+    """Trains combinations in `folder`, each run within `timeout_s`; the teachers are trained once."""
 
-    def __init__(self, pool: Pool, folder: Path) -> None:
+    def __init__(self, pool: Pool, folder: Path, timeout_s: float = 180) -> None:
         self._pool = pool
         self._folder = folder
+        self._timeout_s = timeout_s
         self._teachers: dict[tuple[str, ...], Path] = {}
 
     def of(self, tried: Combination) -> Found:
         """What the combination does: trained means finite, as asked for, and gone on with bit for bit from its second step."""
         run, again = self._folder / str(tried.number), self._folder / f"{tried.number}-resumed"
         overrides = [word.replace("{teacher}", str(self._teacher(tried.teacher))) for word in tried.overrides]
-        outcome = self._pool.train(tried.ranks, overrides, run, timeout_s=180)
+        outcome = self._pool.train(tried.ranks, overrides, run, timeout_s=self._timeout_s)
         try:
             if outcome.error:
                 return _refused(outcome, run)
@@ -203,7 +204,7 @@ class Trial:
         if not (run / "checkpoints" / "step-2").is_dir():
             return "no checkpoint after 2 steps"
         broken_off(run, again, 2)
-        outcome = self._pool.train(tried.ranks, overrides, again, timeout_s=180)
+        outcome = self._pool.train(tried.ranks, overrides, again, timeout_s=self._timeout_s)
         if outcome.error:
             return f"resumed: {outcome.error}"
         if comparable(again) != comparable(run):
@@ -217,7 +218,7 @@ class Trial:
             return Path()
         if model not in self._teachers:
             run = self._folder / f"teacher-{len(self._teachers)}"
-            outcome = self._pool.train(1, line(*BASE, *SHORT, *model, "seed=1"), run)
+            outcome = self._pool.train(1, line(*BASE, *SHORT, *model, "seed=1"), run, self._timeout_s)
             assert not outcome.error, outcome.error
             self._teachers[model] = run
         return self._teachers[model]
