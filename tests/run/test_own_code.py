@@ -27,6 +27,7 @@ SHORT = (
     "log.every=1step",
     "log.report=false",
     "train.cpu_threads=1",
+    "precision=fp32",
 )
 PARTS = (
     "task=custom",
