@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Bins of a reliability diagram, of equal width, as in the metric `ece` of the task.
-BINS = 15
+from dnntrain.utils.calibration_error import compute_calibration_error, sum_confidence_bins
 
 #: Bounds of the temperature.
 _LOWEST, _HIGHEST = 0.05, 20.0
@@ -31,10 +30,9 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """The mean distance of confidence and accuracy, weighted by examples (Guo et al., ICML 2017)."""
-        total = max(sum(self.counts), 1)
-        gaps = zip(self.counts, self.confidence, self.accuracy, strict=True)
-        return sum(count * abs(mean - share) for count, mean, share in gaps) / total
+        """The mean distance of confidence and accuracy, weighted by examples."""
+        counts = np.array(self.counts)
+        return compute_calibration_error([*counts, *(counts * self.confidence), *(counts * self.accuracy)])
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -45,6 +43,7 @@ class Reliability:
 class Calibration:
     """The reliability on the explained split, with the probabilities as they are and with the temperature.
 
+    is_softmax   whether the probabilities are softmax(logits); others have no temperature and no likelihood
     temperature  fitted on the validation split; None if it has too few examples
     nll          negative log-likelihood of an example, before and after
     """
@@ -54,7 +53,8 @@ class Calibration:
     before: Reliability
     after: Reliability | None
     temperature: float | None
-    nll: tuple[float, float | None]
+    nll: tuple[float | None, float | None]
+    is_softmax: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -71,13 +71,9 @@ class Calibration:
 
 def measure_reliability(probabilities: Tensor, targets: Tensor) -> Reliability:
     """Return the reliability of class probabilities [n, classes] for class numbers [n]."""
-    confidence, chosen = (item.numpy() for item in probabilities.double().max(1))
-    right = chosen == targets.numpy()
-    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    counts = np.bincount(place, minlength=BINS)
-    sums = [np.bincount(place, weights=values, minlength=BINS) for values in (confidence, right)]
+    counts, *sums = sum_confidence_bins(probabilities, targets).numpy()
     means = [tuple((total / np.maximum(counts, 1)).tolist()) for total in sums]
-    return Reliability(tuple(counts.tolist()), *means)
+    return Reliability(tuple(counts.astype(int).tolist()), *means)
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:
@@ -106,6 +102,8 @@ def calibrate(
 ) -> Calibration:
     """Measure the reliability before and after a temperature, which `fitting` = (logits, targets) decides."""
     before = measure_reliability(probabilities, targets)
+    if not torch.allclose(probabilities.double(), logits.double().softmax(1), atol=1e-4):
+        return Calibration(split, len(targets), before, None, None, (None, None), is_softmax=False)
     temperature = None if fitting is None else fit_temperature(*fitting)
     after, nll = None, None
     if temperature is not None:

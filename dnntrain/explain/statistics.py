@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dnntrain.utils.student_t import compute_t_quantile
+
 
 class Interval(NamedTuple):
     """A mean over examples, and the bounds of its 95 % interval."""
@@ -25,8 +27,8 @@ class Interval(NamedTuple):
 def compute_interval(values: Sequence[float] | Tensor) -> Interval:
     """Return the mean of independent values with its 95 % interval, mean ± t · s / √n.
 
-    t is Student's quantile, by its expansion in 1 / (n - 1) (Abramowitz & Stegun 26.7.5); two values
-    or fewer have no interval: it is infinite.
+    t is the quantile of Student's t with n - 1 degrees of freedom; two values or fewer have no interval:
+    it is infinite.
     """
     numbers = torch.as_tensor(values, dtype=torch.float64).flatten()
     count = len(numbers)
@@ -35,20 +37,8 @@ def compute_interval(values: Sequence[float] | Tensor) -> Interval:
     mean = float(numbers.mean())
     if count < 3:
         return Interval(mean, -math.inf, math.inf)
-    reach = _compute_t(count - 1) * float(numbers.std()) / math.sqrt(count)
+    reach = compute_t_quantile(0.975, count - 1) * float(numbers.std()) / math.sqrt(count)
     return Interval(mean, mean - reach, mean + reach)
-
-
-def _compute_t(freedom: int) -> float:
-    z = 1.959963984540054
-    powers = {number: z**number for number in (3, 5, 7, 9)}
-    return (
-        z
-        + (powers[3] + z) / (4 * freedom)
-        + (5 * powers[5] + 16 * powers[3] + 3 * z) / (96 * freedom**2)
-        + (3 * powers[7] + 19 * powers[5] + 17 * powers[3] - 15 * z) / (384 * freedom**3)
-        + (79 * powers[9] + 776 * powers[7] + 1482 * powers[5] - 1920 * powers[3] - 945 * z) / (92160 * freedom**4)
-    )
 
 
 def compute_ranks(values: Tensor) -> Tensor:

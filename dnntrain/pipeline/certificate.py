@@ -13,7 +13,7 @@ from dnntrain.inference.load import load_model
 from dnntrain.pipeline.points import Measurements, Point
 from dnntrain.pipeline.prepare import Pipeline
 from dnntrain.pipeline.stage_runs import read_record
-from dnntrain.prove.metrics import read_value
+from dnntrain.prove.metrics import choose_split, read_pair
 from dnntrain.prove.run_prove import ProveOptions
 from dnntrain.prove.verdict import judge_differences
 from dnntrain.run.environment import collect_environment
@@ -73,8 +73,9 @@ def _judge_stages(pipeline: Pipeline, measurements: Measurements) -> Iterator[di
             source_runs = pipeline.list_runs(source)
             if len(runs) != len(source_runs) or len(runs) < 2:
                 continue
+            split = choose_split([run.folder for run in (*source_runs, *runs)], measurements.metric)
             pairs = [
-                (read_value(a.folder, measurements.metric), read_value(b.folder, measurements.metric))
+                read_pair((a.folder, b.folder), measurements.metric, trust=True, split=split)
                 for a, b in zip(source_runs, runs, strict=True)
             ]
             verdict = judge_differences([b - a for a, b in pairs], rules)

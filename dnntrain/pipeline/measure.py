@@ -20,7 +20,13 @@ from dnntrain.pipeline.points import MEASUREMENTS_FILE, Measured, Measurements, 
 from dnntrain.pipeline.prepare import Pipeline
 from dnntrain.pipeline.stage_runs import StageRun
 from dnntrain.protocols import Metric, RowMetric
-from dnntrain.prove.test_set_error import compute_sums_of_model, compute_value, find_task_metric
+from dnntrain.prove.test_set_error import (
+    ExampleSums,
+    compute_sums_of_model,
+    compute_value,
+    find_task_metric,
+    select_counts,
+)
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.sealed_json import compute_json_digest, read_intact_json, write_sealed_json
 
@@ -145,24 +151,26 @@ def _read_train_s(run: StageRun) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def estimate_metric(sums: Sequence[NDArray[np.float64]], metric: Metric | RowMetric | None) -> Measured:
+def estimate_metric(sums: Sequence[ExampleSums], metric: Metric | RowMetric | None) -> Measured:
     """Return the metric with its 95 % interval over test sets and seeds.
 
-    `sums` hold [n, width] for each seed; metric None means the loss. A share of examples of one
+    `sums` are those of each seed; metric None means the loss. A share of examples of one
     seed gets Wilson's interval (1927); else examples, and seeds if there are several, are drawn
     again with replacement, and the interval is between the 2.5 and 97.5 percentiles.
     """
-    num_examples = len(sums[0])
-    once = np.ones(num_examples, dtype=np.int64)
-    value = float(np.mean([compute_value(item, once, metric) for item in sums]))
-    if len(sums) == 1 and isinstance(metric, Metric) and metric.is_share and _is_binary(sums[0], metric, value):
-        return compute_wilson_interval(value, num_examples)
+    value = float(
+        np.mean([compute_value(item.values, np.ones(len(item.index), dtype=np.int64), metric) for item in sums])
+    )
+    if len(sums) == 1 and isinstance(metric, Metric) and metric.is_share and _is_binary(sums[0].values, metric, value):
+        return compute_wilson_interval(value, len(sums[0].index))
+    total = sums[0].total
     generator = np.random.default_rng(0)
     samples = []
     for _ in range(_NUM_RESAMPLES):
-        counts = generator.multinomial(num_examples, np.full(num_examples, 1 / num_examples))
+        counts = generator.multinomial(total, np.full(total, 1 / total))
         seeds = generator.integers(0, len(sums), len(sums))
-        samples.append(np.mean([compute_value(sums[seed], counts, metric) for seed in seeds]))
+        chosen = [sums[seed] for seed in seeds]
+        samples.append(np.mean([compute_value(item.values, select_counts(counts, item), metric) for item in chosen]))
     low, high = np.percentile(samples, (2.5, 97.5))
     return Measured(value, float(low), float(high))
 

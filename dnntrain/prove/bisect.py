@@ -139,11 +139,14 @@ def format_bisection(result: BisectResult) -> Iterator[str]:
     """Yield the lines of the answer."""
     whole = result.whole
     if not result.culprits:
-        yield (
-            f"B is {whole.verdict} with all {pluralize(len(result.changes), 'change')} (mean difference "
-            f"{whole.mean_difference:+.4g}), so none of them has lost the metric"
-        )
-        yield "--max-pairs gives more evidence; a difference in data or versions is shown by dnntrain diff"
+        changes, mean = pluralize(len(result.changes), "change"), f"mean difference {whole.mean_difference:+.4g}"
+        if whole.verdict == "undecided":
+            pairs = pluralize(len(whole.e_values), "pair")
+            yield f"undecided after {pairs} with all {changes} ({mean}): whether they lose the metric is unknown"
+            yield "raise --max-pairs for more evidence; dnntrain diff shows a difference in data or versions"
+        else:
+            yield f"B is {whole.verdict} with all {changes} ({mean}): together they have not lost the metric"
+            yield "dnntrain diff shows a difference in data or versions"
         return
     assert result.verdict is not None
     yield f"all {pluralize(len(result.changes), 'change')}: worse (mean difference {whole.mean_difference:+.4g})"

@@ -2,7 +2,7 @@
 
     gap closed   (distilled - student) / (teacher - student), of the accuracy
     agreement    share of test examples for which the teacher predicts the same class
-    ECE          sum over 15 bins of confidence of the share of examples times |accuracy - confidence|
+    ECE          see dnntrain/utils/calibration_error.py
     softness     mean entropy of softmax(teacher / T) over the entropy of equal probabilities
 
 Sources: Guo et al., "On calibration of modern neural networks", 2017; Cho and Hariharan, "On the
@@ -27,10 +27,11 @@ from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import DnntrainError
 from dnntrain.protocols import TaskFeature
 from dnntrain.prove.pairs import Pair
+from dnntrain.utils.calibration_error import compute_calibration_error, sum_confidence_bins
+from dnntrain.utils.rng import Index
 
 _Array = NDArray[np.float64]
 
-_NUM_BINS = 15
 #: Pairs that are evaluated.
 _MAX_PAIRS = 5
 #: A teacher must be better than the student by this much.
@@ -87,11 +88,10 @@ def compute_softmax(logits: _Array, temperature: float = 1.0) -> _Array:
 
 def compute_ece(logits: _Array, targets: NDArray[np.int64]) -> float:
     """Return the expected calibration error over 15 equal bins of confidence, from 0 to 1."""
-    probabilities = compute_softmax(logits)
-    confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
-    bins = np.minimum((confidence * _NUM_BINS).astype(int), _NUM_BINS - 1)
-    gaps = np.bincount(bins, weights=is_right - confidence, minlength=_NUM_BINS)
-    return float(np.abs(gaps).sum() / len(targets))
+    import torch
+
+    sums = sum_confidence_bins(torch.from_numpy(compute_softmax(logits)), torch.from_numpy(targets))
+    return compute_calibration_error(sums.flatten().tolist())
 
 
 def compute_softness(logits: _Array, temperature: float) -> float:
@@ -101,36 +101,45 @@ def compute_softness(logits: _Array, temperature: float) -> float:
     return float(entropy.mean() / math.log(max(logits.shape[1], 2)))
 
 
-def compute_distillation(
-    teacher: _Array,
-    students: Sequence[tuple[_Array, _Array]],
-    targets: NDArray[np.int64],
-    temperature: float | None,
-) -> Distillation:
-    """Return the diagnosis of logits [n, classes]; `students` hold those of A and B of each pair."""
+@dataclass(frozen=True)
+class PairLogits:
+    """The logits [n, classes] of teacher, A and B for the test examples of a pair, and their classes [n]."""
 
-    def average(measure: Callable[[_Array], float], side: int) -> float:
-        return float(np.mean([measure(pair[side]) for pair in students]))
+    teacher: _Array
+    student: _Array
+    distilled: _Array
+    targets: NDArray[np.int64]
 
-    def compute_accuracy(logits: _Array) -> float:
-        return float((logits.argmax(axis=1) == targets).mean())
 
-    def compute_agreement(logits: _Array) -> float:
-        return float((logits.argmax(axis=1) == teacher.argmax(axis=1)).mean())
+def compute_distillation(pairs: Sequence[PairLogits], temperature: float | None) -> Distillation:
+    """Return the diagnosis: each figure is the mean over pairs."""
 
-    def compute_error(logits: _Array) -> float:
-        return compute_ece(logits, targets)
+    def average(measure: Callable[[PairLogits], float]) -> float:
+        return float(np.mean([measure(pair) for pair in pairs]))
 
-    top, low, high = compute_accuracy(teacher), average(compute_accuracy, 0), average(compute_accuracy, 1)
+    def average_sides(measure: Callable[[PairLogits, _Array], float]) -> tuple[float, float, float]:
+        return (
+            average(lambda pair: measure(pair, pair.teacher)),
+            average(lambda pair: measure(pair, pair.student)),
+            average(lambda pair: measure(pair, pair.distilled)),
+        )
+
+    def compute_accuracy(pair: PairLogits, logits: _Array) -> float:
+        return float((logits.argmax(axis=1) == pair.targets).mean())
+
+    def compute_agreement(pair: PairLogits, logits: _Array) -> float:
+        return float((logits.argmax(axis=1) == pair.teacher.argmax(axis=1)).mean())
+
+    top, low, high = average_sides(compute_accuracy)
     gap_closed = (high - low) / (top - low) if top > low else None
     facts = Distillation(
         teacher=top,
         student=low,
         distilled=high,
         gap_closed=gap_closed,
-        agreement=(average(compute_agreement, 0), average(compute_agreement, 1)),
-        ece=(compute_error(teacher), average(compute_error, 0), average(compute_error, 1)),
-        softness=compute_softness(teacher, temperature or 1.0),
+        agreement=average_sides(compute_agreement)[1:],
+        ece=average_sides(lambda pair, logits: compute_ece(logits, pair.targets)),
+        softness=average(lambda pair: compute_softness(pair.teacher, temperature or 1.0)),
         temperature=temperature,
     )
     return Distillation(**{**vars(facts), "advice": tuple(give_advice(facts))})
@@ -164,10 +173,13 @@ def give_advice(facts: Distillation) -> list[str]:
     return advice
 
 
-def diagnose_pairs(pairs: Sequence[Pair], trust: bool, say: Callable[[str], None]) -> Distillation | None:
+def diagnose_pairs(
+    pairs: Sequence[Pair], trusts_runs: bool, trusts_teachers: bool, say: Callable[[str], None]
+) -> Distillation | None:
     """Return the diagnosis of the first pairs; None if B is not distilled from a run or an export.
 
-    It needs a classification with class logits. `trust` lets the runs use the code that they name.
+    It needs a classification with class logits. Trust lets the runs, or the teachers, use the code
+    that they name.
     """
     if not pairs:
         return None
@@ -176,34 +188,62 @@ def diagnose_pairs(pairs: Sequence[Pair], trust: bool, say: Callable[[str], None
     if not sources or not all(map(is_path, sources)) or TaskFeature.CLASS_LOGITS not in config.task.features:
         return None
     say(f"comparing {2 * len(pairs[:_MAX_PAIRS])} models with the teacher on the test set")
+    teachers: dict[bytes, _Array] = {}
+    computed = []
     try:
-        teachers = [_compute_logits(Path(source), pairs[0].runs[1], trust) for source in sources]
-        students = []
         for pair in pairs[:_MAX_PAIRS]:
-            first, second = (_compute_logits(run, run, trust)[0] for run in pair.runs)
-            students.append((first, second))
+            student, distilled = (_compute_logits(run, run, trusts_runs) for run in pair.runs)
+            if student.identity != distilled.identity:
+                say("the diagnosis of the distillation needs the same test examples for A and B")
+                return None
+            # With eval.max_examples each seed has its own examples.
+            if distilled.identity not in teachers:
+                owner = pair.runs[1]
+                teachers[distilled.identity] = np.mean(
+                    [_compute_logits(Path(item), owner, trusts_teachers, trusts_runs).logits for item in sources],
+                    axis=0,
+                )
+            teacher = teachers[distilled.identity]
+            computed.append(PairLogits(teacher, student.logits, distilled.logits, distilled.targets))
     except DnntrainError as error:
         say(f"the distillation is not diagnosed: {error.message}")
         return None
-    teacher: _Array = np.mean([logits for logits, _ in teachers], axis=0)
-    if any(logits.shape != teacher.shape for pair in students for logits in pair):
+    if any(logits.shape != item.teacher.shape for item in computed for logits in (item.student, item.distilled)):
         say("the distillation is not diagnosed: the teacher has other classes")
         return None
-    return compute_distillation(teacher, students, teachers[0][1], config.distill.temperature)
+    return compute_distillation(computed, config.distill.temperature)
 
 
-def _compute_logits(model: Path, data_run: Path, trust: bool) -> tuple[_Array, NDArray[np.int64]]:
-    """Return the logits of a model for the test split of a run's data, and the classes."""
+@dataclass(frozen=True)
+class _Evaluated:
+    """Logits [n, classes], classes [n] and numbers [n] of test examples."""
+
+    logits: _Array
+    targets: NDArray[np.int64]
+    index: Index
+
+    @property
+    def identity(self) -> bytes:
+        """The examples, as a key."""
+        return self.index.tobytes() + self.targets.tobytes()
+
+
+def _compute_logits(model: Path, data_run: Path, trust: bool, trusts_data: bool = False) -> _Evaluated:
+    """Return the logits of a model for the test split of a run's data.
+
+    `trust` lets the model use the code that it names, and `trusts_data` another run the code of its data.
+    """
     import torch
 
     from dnntrain.inference.evaluate_run import load_data_splits
     from dnntrain.inference.load import load_model, load_run
 
     loaded_model = load_model(model, trust=trust)
-    owner = loaded_model if model == data_run else load_run(data_run, trust=trust)
-    outputs, targets = [], []
+    owner = loaded_model if model == data_run else load_run(data_run, trust=trusts_data)
+    outputs, targets, index = [], [], []
     with torch.no_grad():
         for batch in load_data_splits(owner)["test"].make_batches(loaded_model, owner.config.eval.batch_size):
             outputs.append(loaded_model.compute_batch_outputs(batch).double().cpu().numpy())
             targets.append(batch.targets.cpu().numpy())
-    return np.concatenate(outputs), np.concatenate(targets)
+            index.append(batch.index)
+    return _Evaluated(np.concatenate(outputs), np.concatenate(targets), np.concatenate(index))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import MetricInfo
@@ -36,33 +36,63 @@ def choose_metric(name: str | None, default: str, infos: Sequence[MetricInfo]) -
     return known[name or default]
 
 
-def read_value(run: Path, metric: MetricInfo) -> float:
-    """Return the value of the finished run: on the test split if it was tested, else on validation.
+#: The split of the values that are compared.
+ValueSplit = Literal["test", "val"]
+
+
+def choose_split(runs: Sequence[Path], metric: MetricInfo) -> ValueSplit:
+    """Return the split on which all runs are compared: test if every run was tested, else val."""
+    if metric.name in {figure.name for figure in FIGURES}:
+        return "test"
+    return "test" if all(metric.name in read_sealed_json(run / "evaluation.json") for run in runs) else "val"
+
+
+def describe_split(runs: Sequence[Path], metric: MetricInfo) -> tuple[str, ...]:
+    """Return a note if the runs are not compared on the test split."""
+    if choose_split(runs, metric) == "test":
+        return ()
+    return ("Not every run was tested: the values are the best ones on the validation split of each run.",)
+
+
+def read_value(run: Path, metric: MetricInfo, split: ValueSplit) -> float:
+    """Return the value of the finished run on `split`: on val the best one.
 
     Raises CheckpointError if the run does not have it.
     """
     result = read_sealed_json(run / "result.json")
     if metric.name == "size_bytes":
         return float((run / "model.safetensors").stat().st_size)
-    value = result.get("examples_per_s") if metric.name == "examples_per_s" else _read_task_metric(run, result, metric)
+    value = (
+        result.get("examples_per_s")
+        if metric.name == "examples_per_s"
+        else _read_task_metric(run, result, metric, split)
+    )
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CheckpointError(f"{run} has no {metric.name}", "train it with eval.run_test=true, or name another metric")
+        raise CheckpointError(
+            f"{run} has no {metric.name} on the {split} split",
+            "train it with eval.run_test=true, or name another metric",
+        )
     return float(value)
 
 
-def _read_task_metric(run: Path, result: Mapping[str, Any], metric: MetricInfo) -> Any:
-    evaluation = read_sealed_json(run / "evaluation.json")
-    if metric.name in evaluation:
-        return evaluation[metric.name]
+def _read_task_metric(run: Path, result: Mapping[str, Any], metric: MetricInfo, split: ValueSplit) -> Any:
+    if split == "test":
+        return read_sealed_json(run / "evaluation.json").get(metric.name)
     return result.get("best") if result.get("metric") == metric.name else None
 
 
-def read_pair(runs: tuple[Path, Path], metric: MetricInfo, trust: bool) -> tuple[float, float]:
-    """Return the values of a pair of finished runs; a latency is measured, so it differs each time."""
+def read_pair(
+    runs: tuple[Path, Path], metric: MetricInfo, trust: bool, split: ValueSplit | None = None
+) -> tuple[float, float]:
+    """Return the values of a pair of finished runs; a latency is measured, so it differs each time.
+
+    Without `split` it is the one that both runs have.
+    """
     if metric.name == LATENCY.name:
         first, second = measure_latencies(runs, trust)
         return first, second
-    return read_value(runs[0], metric), read_value(runs[1], metric)
+    split = split or choose_split(runs, metric)
+    return read_value(runs[0], metric, split), read_value(runs[1], metric, split)
 
 
 def measure_latencies(runs: Sequence[Path], trust: bool) -> list[float]:

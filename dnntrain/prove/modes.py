@@ -26,6 +26,8 @@ def choose_mode(operands: Sequence[str], given: Collection[str], overrides: Sequ
     if operands:
         if len(operands) != 2 or operands[0] != "sweep" or named:
             raise ConfigError("prove takes settings, or: prove sweep DIR", _EXAMPLE)
+        if "exit_code" in given:
+            raise ConfigError("--exit-code has no effect on the several verdicts of a sweep", "use --json")
         return "sweep"
     if len(named) != 1 or not _MODE_OPTIONS[named[0]] <= set(given):
         raise ConfigError("prove needs --a and --b, or --runs-a and --runs-b, or: prove sweep DIR", _EXAMPLE)

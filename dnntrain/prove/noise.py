@@ -16,7 +16,7 @@ from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import DnntrainError
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.evidence import select_by_e_bh
-from dnntrain.prove.metrics import DEFAULT_SHARE_MARGIN, read_value
+from dnntrain.prove.metrics import DEFAULT_SHARE_MARGIN, choose_split, read_pair
 from dnntrain.prove.result import format_difference
 from dnntrain.prove.verdict import Rules, Verdict, judge_differences
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
@@ -77,12 +77,18 @@ def group_variants(paths: Sequence[Path]) -> list[Variant]:
 
 def _judge_variant(first: Variant, second: Variant, metric: MetricInfo, rules: Rules) -> tuple[Verdict, int]:
     """Return the verdict on the seeds that both have, and their number."""
+    runs = [(first.runs[seed], second.runs[seed]) for seed in sorted(first.runs.keys() & second.runs.keys())]
     differences = []
-    for seed in sorted(first.runs.keys() & second.runs.keys()):
+    try:
+        split = choose_split([run for pair in runs for run in pair], metric)
+    except DnntrainError:
+        return judge_differences([], rules), 0
+    for pair in runs:
         try:
-            differences.append(read_value(second.runs[seed], metric) - read_value(first.runs[seed], metric))
+            value, other = read_pair(pair, metric, trust=False, split=split)
         except DnntrainError:
             continue
+        differences.append(other - value)
     return judge_differences(differences, rules), len(differences)
 
 

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dnntrain.config.decode import compute_digest, decode_config
 from dnntrain.errors import ConfigError, DnntrainError
@@ -14,7 +13,7 @@ from dnntrain.protocols import MetricInfo
 from dnntrain.prove.display import EvidenceDisplay
 from dnntrain.prove.distillation import diagnose_pairs
 from dnntrain.prove.evidence import select_by_e_bh
-from dnntrain.prove.metrics import DEFAULT_SHARE_MARGIN, FIGURES, choose_metric
+from dnntrain.prove.metrics import DEFAULT_SHARE_MARGIN, FIGURES, choose_metric, describe_split
 from dnntrain.prove.page import write_prove_report
 from dnntrain.prove.pairs import Comparison, Pair, iterate_pairs
 from dnntrain.prove.result import ProveResult, describe_verdict, format_line
@@ -74,8 +73,16 @@ def prove_by_training(comparison: Comparison, options: ProveOptions, display_mod
             display.show_pair(pair, verdict)
             if verdict.is_final:
                 break
-        result = ProveResult(labels, metric, rules, tuple(pairs), verdict, _list_lines(comparison, len(pairs)))
-        result = _add_test_facts(result, display.say, trust=True)
+        result = ProveResult(
+            labels,
+            metric,
+            rules,
+            tuple(pairs),
+            verdict,
+            _list_lines(comparison, len(pairs)),
+            notes=describe_split([run for pair in pairs for run in pair.runs], metric),
+        )
+        result = _add_test_facts(result, display.say, True, options.trust)
         write_json(comparison.folder / RESULT_FILE, {"config_digests": digests, **result.as_json()})
         write_prove_report({"Verdict": result}, comparison.folder / "report.html")
     return result
@@ -87,12 +94,12 @@ def prove_by_runs(
     """Compare two sets of finished runs."""
     config = decode_config(read_finished_config(runs_a[0]))
     metric = choose_metric(options.metric, config.eval.metric, config.task.list_infos())
-    pairs, note = pair_runs(runs_a, runs_b, metric, options.trust)
+    pairs, notes = pair_runs(runs_a, runs_b, metric, options.trust)
     rules = replace(options.make_rules(metric), max_pairs=max(len(pairs), options.max_pairs))
     verdict = judge_differences([pair.difference for pair in pairs], rules)
     labels = (_name_runs(runs_a), _name_runs(runs_b))
-    result = ProveResult(labels, metric, rules, tuple(pairs), verdict, notes=(note,) if note else ())
-    return _add_test_facts(result, say, options.trust)
+    result = ProveResult(labels, metric, rules, tuple(pairs), verdict, notes=notes)
+    return _add_test_facts(result, say, options.trust, options.trust)
 
 
 def prove_sweep(folder: Path, options: ProveOptions, say: Callable[[str], None]) -> dict[str, ProveResult]:
@@ -127,32 +134,30 @@ def _name_runs(runs: Sequence[Path]) -> str:
     return str(runs[0]) if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
 
 
-def _add_test_facts(result: ProveResult, say: Callable[[str], None], trust: bool) -> ProveResult:
-    """Return the result with the error of the test set and the diagnosis of a distillation."""
-    test_set_error = _measure_test_set_error(result, say, trust)
-    return replace(result, test_set_error=test_set_error, distillation=diagnose_pairs(result.pairs, trust, say))
+def _add_test_facts(
+    result: ProveResult, say: Callable[[str], None], trusts_runs: bool, trusts_teachers: bool
+) -> ProveResult:
+    """Return the result with the error of the test set and the diagnosis of a distillation.
+
+    Runs that the command has trained may use the code that they name; teachers may come from elsewhere.
+    """
+    test_set_error = _measure_test_set_error(result, say, trusts_runs)
+    distillation = diagnose_pairs(result.pairs, trusts_runs, trusts_teachers, say)
+    return replace(result, test_set_error=test_set_error, distillation=distillation)
 
 
 def _measure_test_set_error(result: ProveResult, say: Callable[[str], None], trust: bool) -> float | None:
     """Return the error that the finite test set causes; None if the metric is not one of the task."""
     if not result.pairs or result.metric.name in {figure.name for figure in FIGURES}:
         return None
-    from dnntrain.checkpoint.portable_model import parse_model_spec, read_card
-    from dnntrain.prove.test_set_error import compute_example_sums, estimate_test_set_error, find_task_metric
+    from dnntrain.prove.test_set_error import measure_test_set_error
 
     say(f"evaluating the test set with {2 * len(result.pairs)} models")
-    config = decode_config(read_finished_config(result.pairs[0].runs[0]))
-    spec = parse_model_spec(read_card(result.pairs[0].runs[0]))
-    metric = find_task_metric(config.task, result.metric.name, spec)
-    sums: list[list[Any]] = [[], []]
     try:
-        for pair in result.pairs:
-            for side in (0, 1):
-                sums[side].append(compute_example_sums(pair.runs[side], result.metric.name, trust))
+        return measure_test_set_error([pair.runs for pair in result.pairs], result.metric.name, trust)
     except DnntrainError as error:
         say(f"the error of the test set is unknown: {error.message}")
         return None
-    return estimate_test_set_error(sums[0], sums[1], metric)
 
 
 def format_text(results: Sequence[ProveResult]) -> str:

@@ -11,7 +11,7 @@ from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import check_run
 from dnntrain.protocols import MetricInfo
-from dnntrain.prove.metrics import read_pair
+from dnntrain.prove.metrics import choose_split, describe_split, read_pair
 from dnntrain.prove.pairs import Pair
 from dnntrain.sweep.sweep_directory import find_trial_folders
 from dnntrain.utils.sealed_json import read_sealed_json
@@ -19,11 +19,11 @@ from dnntrain.utils.sealed_json import read_sealed_json
 
 def pair_runs(
     runs_a: Sequence[Path], runs_b: Sequence[Path], metric: MetricInfo, trust: bool = False
-) -> tuple[list[Pair], str]:
-    """Return the pairs of two sets of finished runs, and a note if their seeds do not pair them.
+) -> tuple[list[Pair], tuple[str, ...]]:
+    """Return the pairs of two sets of finished runs, and notes on how they are paired and compared.
 
     Runs with the same seed make a pair. If the seeds of the sets differ, runs are paired in their
-    order. Raises ConfigError if a run is not finished or a set is larger.
+    order. All values are of one split. Raises ConfigError if a run is not finished or a set is larger.
     """
     if len(runs_a) != len(runs_b):
         raise ConfigError(
@@ -35,19 +35,19 @@ def pair_runs(
         for runs, configs in ((runs_a, configs_a), (runs_b, configs_b))
     ]
     seeds = sorted(by_seed[0])
-    note = ""
+    notes = describe_split([*runs_a, *runs_b], metric)
     if len(seeds) == len(runs_a) and seeds == sorted(by_seed[1]):
         paired = [((seed, seed), (by_seed[0][seed], by_seed[1][seed])) for seed in seeds]
     else:
-        note = "the runs do not share seeds: they are paired in their order, and need more pairs"
+        notes = ("The runs do not share seeds: they are paired in their order, and need more pairs.", *notes)
         paired = [
             ((config_a["seed"], config_b["seed"]), (run_a, run_b))
             for run_a, run_b, config_a, config_b in zip(runs_a, runs_b, configs_a, configs_b, strict=True)
         ]
-    pairs = []
+    split, pairs = choose_split([*runs_a, *runs_b], metric), []
     for number, (pair_seeds, (run_a, run_b)) in enumerate(paired, 1):
-        pairs.append(Pair(number, pair_seeds, (run_a, run_b), read_pair((run_a, run_b), metric, trust)))
-    return pairs, note
+        pairs.append(Pair(number, pair_seeds, (run_a, run_b), read_pair((run_a, run_b), metric, trust, split)))
+    return pairs, notes
 
 
 def read_finished_config(run: Path) -> dict[str, Any]:

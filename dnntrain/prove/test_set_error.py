@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,33 +15,63 @@ from dnntrain.errors import DataError
 from dnntrain.inference.evaluate_run import load_data_splits
 from dnntrain.inference.load import LoadedModel, load_run
 from dnntrain.protocols import Batch, Metric, ModelSpec, RowMetric, Task
+from dnntrain.utils.rng import Index
 
 _NUM_RESAMPLES = 500
 
 
-def compute_example_sums(run: Path, metric_name: str, trust: bool = False) -> NDArray[np.float64]:
-    """Return the sums of the metric for each test example, [n, width], of the model of `run`.
+@dataclass(frozen=True)
+class ExampleSums:
+    """The sums of a metric for each test example of a model.
 
-    `trust` lets the run use the code that it names.
+    values  [n, width]
+    index   int64 [n], the number of each example in its data set, in which eval.max_examples chooses
+    total   examples of that data set
     """
-    return compute_sums_of_model(load_run(run, trust=trust), metric_name)
+
+    values: NDArray[np.float64]
+    index: Index
+    total: int
 
 
-def compute_sums_of_model(loaded_model: LoadedModel, metric_name: str) -> NDArray[np.float64]:
-    """Return the sums of the metric for each test example, [n, width], of a loaded model.
+def measure_test_set_error(pairs: Sequence[tuple[Path, Path]], metric_name: str, trust: bool = False) -> float:
+    """Return the standard error of the mean difference of pairs of runs over test sets of this size.
+
+    A paired bootstrap: each resample draws the same examples for all runs, by their numbers. `trust`
+    lets the runs use the code that they name. Source: Efron and Tibshirani, 1993.
+
+    Raises DataError if the runs have no test examples, or test sets of different sizes.
+    """
+    differences, totals = [], set()
+    for runs in pairs:
+        values = []
+        for run in runs:
+            loaded = load_run(run, trust=trust)
+            sums = compute_sums_of_model(loaded, metric_name)
+            totals.add(sums.total)
+            if len(totals) > 1:
+                raise DataError("the runs have test sets of different sizes", "compare runs on the same data")
+            values.append(resample_values(sums, find_task_metric(loaded.config.task, metric_name, loaded.spec)))
+        differences.append(values[1] - values[0])
+    return float(np.mean(differences, axis=0).std(ddof=1))
+
+
+def compute_sums_of_model(loaded_model: LoadedModel, metric_name: str) -> ExampleSums:
+    """Return the sums of the metric for each test example of a loaded model.
 
     Raises DataError if there are none.
     """
     split, task = load_data_splits(loaded_model)["test"], loaded_model.config.task
     metric = find_task_metric(task, metric_name, loaded_model.spec)
-    rows = []
+    rows, index = [], []
     with torch.no_grad():
         for batch in split.make_batches(loaded_model, loaded_model.config.eval.batch_size):
             outputs = loaded_model.compute_batch_outputs(batch).float()
             rows.append(_sum_by_example(task, metric, outputs, batch, loaded_model.spec).double().cpu().numpy())
+            index.append(batch.index)
     if not rows:
         raise DataError("the data have no test examples", "choose data with a test split")
-    return np.concatenate(rows)
+    return ExampleSums(np.concatenate(rows), np.concatenate(index), len(split.parts[0][0]))
 
 
 def find_task_metric(task: Task, name: str, spec: ModelSpec) -> Metric | RowMetric | None:
@@ -78,19 +110,21 @@ def _select_example(batch: Batch, number: int) -> Batch:
     return Batch(batch.inputs[row], batch.targets[row], batch.index[row], batch.position[row], batch.epoch)
 
 
-def estimate_test_set_error(
-    sums_a: Sequence[NDArray[np.float64]], sums_b: Sequence[NDArray[np.float64]], metric: Metric | RowMetric | None
-) -> float:
-    """Return the standard error of the mean difference over test sets of this size.
+def resample_values(sums: ExampleSums, metric: Metric | RowMetric | None) -> NDArray[np.float64]:
+    """Return the metric over each resample of the test set, [500]; models with the same `total` get the same ones."""
+    return np.array([compute_value(sums.values, select_counts(row, sums), metric) for row in _draw_counts(sums.total)])
 
-    A paired bootstrap: each resample draws the same examples for all runs. `sums_a` and `sums_b`
-    hold [n, width] for each run. Source: Efron and Tibshirani, 1993.
+
+def select_counts(counts: NDArray[np.int64], sums: ExampleSums) -> NDArray[np.int64]:
+    """Return how often each evaluated example comes in a resample, [n], of the counts [total] of the data set.
+
+    Few examples of a large data set may all be left out; they then come once.
     """
-    num_examples = len(sums_a[0])
-    counts = np.random.default_rng(0).multinomial(num_examples, [1 / num_examples] * num_examples, _NUM_RESAMPLES)
+    chosen = counts[sums.index]
+    return chosen if chosen.any() else np.ones_like(chosen)
 
-    def compute_values(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([compute_value(sums, row, metric) for row in counts])
 
-    differences = [compute_values(b) - compute_values(a) for a, b in zip(sums_a, sums_b, strict=True)]
-    return float(np.mean(differences, axis=0).std(ddof=1))
+@lru_cache(maxsize=1)
+def _draw_counts(total: int) -> NDArray[np.int64]:
+    """Return how often each example comes in each resample, [500, total]."""
+    return np.random.default_rng(0).multinomial(total, np.full(total, 1 / total), _NUM_RESAMPLES)

@@ -49,7 +49,7 @@ class Verdict:
     """The judgment after some pairs.
 
     verdict          better or worse: B than A; equivalent: within the margin; undecided
-    e_value          the largest value of the deciding e-process; 1/alpha decides
+    e_value          the deciding e-process when it decided, else after the last pair; 1/alpha decides
     e_values         the deciding e-process after each pair
     normal_e_value   the last value of the normal form, for comparison
     mean_difference  mean of B - A, in the unit of the metric
@@ -108,7 +108,7 @@ def judge_differences(differences: Sequence[float], rules: Rules) -> Verdict:
     is_futile = verdict == "undecided" and len(differences) >= _MIN_PAIRS_FOR_FUTILE and share < _FUTILE_SHARE
     return Verdict(
         verdict,
-        max(e_values, default=1.0),
+        e_values[decided_at - 1] if decided_at is not None else e_values[-1] if e_values else 1.0,
         tuple(e_values),
         compute_e_values(differences, "normal")[-1] if differences else 1.0,
         float(np.mean(differences)) if differences else math.nan,
@@ -121,12 +121,13 @@ def judge_differences(differences: Sequence[float], rules: Rules) -> Verdict:
 def foresee_pairs(differences: Sequence[float], rules: Rules) -> tuple[int | None, float]:
     """Return the median number of pairs for a decision, and the share that decides within max_pairs.
 
-    The sequence is continued with differences drawn from it. The number is None if the median
-    exceeds 400 pairs. The result is deterministic.
+    The sequence is continued with differences drawn from it, to 400 pairs. The number is None if the
+    median exceeds them. The result is deterministic.
     """
     values = np.asarray(differences, dtype=np.float64)
     generator = np.random.default_rng(len(values))
-    drawn = generator.choice(values, (_MAX_FORESEEN_PAIRS, _NUM_CONTINUATIONS))
+    length = max(_MAX_FORESEEN_PAIRS, len(values))
+    drawn = generator.choice(values, (length, _NUM_CONTINUATIONS))
     drawn[: len(values)] = values[:, None]
     process = E_PROCESSES[rules.assume]
     has_decided = np.maximum.accumulate(process(drawn), axis=0) >= 1 / rules.alpha
@@ -134,7 +135,7 @@ def foresee_pairs(differences: Sequence[float], rules: Rules) -> tuple[int | Non
         # An interval is within the margin if a shift by the margin is rejected on both sides.
         low, high = (np.maximum.accumulate(process(drawn - shift), axis=0) for shift in (-rules.margin, rules.margin))
         has_decided |= (low >= 1 / rules.alpha) & (high >= 1 / rules.alpha)
-    num_pairs = np.where(has_decided.any(axis=0), has_decided.argmax(axis=0) + 1, _MAX_FORESEEN_PAIRS + 1)
+    num_pairs = np.where(has_decided.any(axis=0), has_decided.argmax(axis=0) + 1, length + 1)
     median = int(np.median(num_pairs))
-    share = float((num_pairs <= max(rules.max_pairs, len(values))).mean())
-    return (median if median <= _MAX_FORESEEN_PAIRS else None), share
+    share = float(has_decided[: max(rules.max_pairs, len(values))].any(axis=0).mean())
+    return (median if median <= length else None), share

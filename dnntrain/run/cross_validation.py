@@ -12,6 +12,7 @@ from dnntrain.config.run_config import RunConfig
 from dnntrain.run.directory import make_run_folder
 from dnntrain.run.result import RunResult
 from dnntrain.utils.files import write_json
+from dnntrain.utils.student_t import compute_t_quantile
 
 TrainFold = Callable[[RunConfig, Sequence[str]], RunResult]
 
@@ -71,27 +72,6 @@ def summarize_folds(name: str, values: Sequence[float]) -> FoldSummary:
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     reach = compute_t_quantile(0.975, count - 1) * math.sqrt(variance * (1 / count + 1 / (count - 1)))
     return FoldSummary(name, tuple(values), mean, mean - reach, mean + reach)
-
-
-def compute_t_quantile(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t with `freedom` degrees of freedom, for a probability above 1/2."""
-    norm = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
-
-    def density(value: float) -> float:
-        return float(norm * (1 + value * value / freedom) ** (-(freedom + 1) / 2))
-
-    def probability_below(value: float) -> float:
-        steps = 2000  # Simpson's rule from 0 to value
-        width = value / steps
-        weights = (4 if number % 2 else 2 for number in range(1, steps))
-        inner = math.fsum(weight * density(number * width) for number, weight in enumerate(weights, 1))
-        return 0.5 + width / 3 * (density(0.0) + inner + density(value))
-
-    low, high = 0.0, 1000.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if probability_below(middle) < probability else (low, middle)
-    return high
 
 
 def format_table(summaries: Sequence[FoldSummary]) -> list[str]:

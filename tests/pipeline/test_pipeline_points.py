@@ -201,9 +201,10 @@ def test_a_share_of_one_seed_has_wilsons_interval():
 
 def test_other_metrics_have_a_bootstrap_interval():
     from dnntrain.pipeline.measure import estimate_metric
+    from dnntrain.prove.test_set_error import ExampleSums
 
     generator = np.random.default_rng(1)
     sums = np.stack([generator.normal(2.0, 1.0, 400), np.ones(400)], axis=1)
-    interval = estimate_metric([sums], None)
+    interval = estimate_metric([ExampleSums(sums, np.arange(400), 400)], None)
     assert interval.low < interval.value < interval.high
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * 1.0 / 20, rel=0.15)

@@ -13,7 +13,7 @@ from dnntrain.config.compose import compose
 from dnntrain.config.saved_config import write_saved_config
 from dnntrain.errors import ConfigError
 from dnntrain.prove import pairs
-from dnntrain.prove.bisect import bisect_runs, find_culprits, format_bisection
+from dnntrain.prove.bisect import BisectResult, bisect_runs, find_culprits, format_bisection
 from dnntrain.prove.delta import minimize_changes
 from dnntrain.prove.run_prove import ProveOptions
 from dnntrain.prove.setting_changes import Change, list_changes, make_words
@@ -105,7 +105,12 @@ def test_nothing_is_named_if_the_runs_are_not_known_to_differ() -> None:
     changes = [Change((f"key{number}=1",)) for number in range(3)]
     result = find_culprits(changes, judge_as({"elsewhere"}))
     assert result.culprits == ()
-    assert "none of them has lost the metric" in next(iter(format_bisection(result)))
+    assert result.whole.verdict == "undecided"
+    first = next(iter(format_bisection(result)))
+    assert first.startswith("undecided after 8 pairs with all 3 changes")
+    assert "whether they lose the metric is unknown" in first
+    better = BisectResult(result.changes, judge_differences([0.1] * 8, Rules()))
+    assert "together they have not lost the metric" in next(iter(format_bisection(better)))
 
 
 def save(folder: Path, *words: str) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from short_runs import trained
 
-from dnntrain.prove.distillation import compute_distillation, compute_ece, compute_softness
+from dnntrain.prove.distillation import PairLogits, compute_distillation, compute_ece, compute_softness
 from dnntrain.prove.run_prove import ProveOptions, prove_by_runs
 
 TARGETS = np.arange(1000) % 4
@@ -21,6 +21,10 @@ def make_logits(accuracy: float, confidence: float = 0.8) -> np.ndarray:
     logits = np.zeros((1000, 4))
     logits[np.arange(1000), predicted] = math.log(3 * confidence / (1 - confidence))
     return logits
+
+
+def make_pair(teacher: float, student: float, distilled: float, scale: float = 1.0) -> PairLogits:
+    return PairLogits(scale * make_logits(teacher), make_logits(student), make_logits(distilled), TARGETS)
 
 
 def test_ece_is_the_distance_of_accuracy_and_confidence():
@@ -37,8 +41,8 @@ def test_softness_goes_from_one_class_to_equal_probabilities():
 
 
 def test_the_gap_closed_is_the_share_of_the_way_from_student_to_teacher():
-    pairs = [(make_logits(0.80), make_logits(0.85)), (make_logits(0.82), make_logits(0.87))]
-    facts = compute_distillation(make_logits(0.91), pairs, TARGETS, 2.0)
+    pairs = [make_pair(0.91, 0.80, 0.85), make_pair(0.91, 0.82, 0.87)]
+    facts = compute_distillation(pairs, 2.0)
     assert facts.gap_closed == pytest.approx(0.5, abs=0.02)
     assert facts.agreement[0] < facts.agreement[1] < 1
     assert not facts.advice
@@ -56,15 +60,24 @@ def test_the_gap_closed_is_the_share_of_the_way_from_student_to_teacher():
     ],
 )
 def test_advice_names_the_reason(teacher, student, distilled, scale, temperature, advice):
-    pairs = [(make_logits(student), make_logits(distilled))]
-    facts = compute_distillation(scale * make_logits(teacher), pairs, TARGETS, temperature)
+    facts = compute_distillation([make_pair(teacher, student, distilled, scale)], temperature)
     assert len(facts.advice) == (advice is not None)
     assert advice is None or advice in facts.advice[0]
 
 
 def test_a_weaker_teacher_has_no_gap_to_close():
-    facts = compute_distillation(make_logits(0.7), [(make_logits(0.8), make_logits(0.8))], TARGETS, 2.0)
+    facts = compute_distillation([make_pair(0.7, 0.8, 0.8)], 2.0)
     assert facts.gap_closed is None
+
+
+def test_each_pair_is_judged_by_its_own_examples():
+    """With eval.max_examples another seed has other examples."""
+    pair = make_pair(0.91, 0.80, 0.85)
+    order = np.random.default_rng(0).permutation(1000)
+    other = PairLogits(*(values[order][:700] for values in vars(pair).values()))
+    facts = compute_distillation([pair, other], 2.0)
+    assert facts.teacher == pytest.approx(0.91, abs=0.02)
+    assert facts.agreement[1] == pytest.approx(0.94, abs=0.03)
 
 
 @pytest.mark.slow
@@ -84,3 +97,12 @@ def test_finished_runs_are_diagnosed_against_their_teacher(tmp_path):
     # A student without a teacher has nothing to diagnose.
     other = prove_by_runs([tmp_path / "alone"], [tmp_path / "alone"], ProveOptions(), lambda text: None)
     assert other.distillation is None
+    # A seed that is tested on a part of the examples has a part of its own.
+    limit = (*small, "eval.max_examples=100", "seed=1")
+    trained(tmp_path / "alone1", *limit)
+    trained(tmp_path / "distilled1", *limit, "distill=kd", f"distill.teacher={tmp_path / 'teacher'}")
+    sets = [[tmp_path / name, tmp_path / f"{name}1"] for name in ("alone", "distilled")]
+    both = prove_by_runs(*sets, ProveOptions(), lambda text: None)
+    assert both.distillation is not None
+    assert both.distillation.teacher == pytest.approx(facts.teacher, abs=0.1)
+    assert both.test_set_error is not None

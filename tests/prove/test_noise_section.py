@@ -9,7 +9,10 @@ import pytest
 
 from dnntrain.config.compose import compose
 from dnntrain.config.saved_config import write_saved_config
+from dnntrain.protocols import MetricInfo
+from dnntrain.prove.metrics import choose_split, describe_split
 from dnntrain.prove.noise import group_variants, render_noise
+from dnntrain.prove.run_sets import pair_runs
 from dnntrain.utils.sealed_json import write_sealed_json
 
 METRICS = [{"name": "accuracy", "higher_is_better": True, "unit": "%"}]
@@ -57,3 +60,17 @@ def test_the_evidence_decides(tmp_path, configs, gain, count, text):
 
 def test_one_variant_has_nothing_to_compare(tmp_path, configs):
     assert render_noise(make_runs(tmp_path, configs[:1], 0.0, 3)) == ""
+
+
+def test_a_single_tested_run_is_compared_on_the_split_that_all_have(tmp_path, configs):
+    paths = make_runs(tmp_path, configs, 0.0, 8)
+    metric = MetricInfo("accuracy", higher_is_better=True, unit="%")
+    for path in paths[1::2][:7]:
+        write_sealed_json(path / "evaluation.json", {"split": "test", "accuracy": 0.99})
+    assert "yes" not in render_noise(paths)
+    assert choose_split(paths, metric) == "val"
+    assert choose_split(paths[1:2], metric) == "test"
+    assert describe_split(paths[1:2], metric) == ()
+    (note,) = pair_runs(paths[::2], paths[1::2], metric)[1]
+    assert "validation split" in note
+    assert {pair.difference for pair in pair_runs(paths[::2], paths[1::2], metric)[0]} == {0.0}

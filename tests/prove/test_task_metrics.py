@@ -37,6 +37,6 @@ def test_the_sums_of_the_examples_make_the_value_of_each_metric(name: str, tmp_p
         metric = choose_metric(info.name, model.config.eval.metric, infos)
         value = pytest.approx(evaluation[info.name], rel=1e-6)
         assert read_pair((run, run), metric, trust=False) == (value, value)
-        sums = compute_sums_of_model(model, info.name)
+        sums = compute_sums_of_model(model, info.name).values
         counts = np.ones(len(sums), dtype=np.int64)
         assert compute_value(sums, counts, find_task_metric(model.config.task, info.name, model.spec)) == value

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from dnntrain.errors import ConfigError
+from dnntrain.prove.modes import choose_mode
 from dnntrain.prove.verdict import Rules, foresee_pairs, judge_differences
 
 
@@ -62,3 +64,27 @@ def test_what_is_foreseen_is_deterministic():
 def test_too_few_pairs_are_undecided(differences):
     verdict = judge_differences(differences, Rules())
     assert (verdict.verdict, verdict.pairs_needed, verdict.is_futile) == ("undecided", None, False)
+
+
+def test_an_undecided_sequence_has_the_evidence_of_its_last_pair():
+    """The largest value so far is no e-value: e-BH may not get it."""
+    verdict = judge_differences([1.0, 1.0, 1.0, -1.0, -1.0, -1.0], Rules())
+    assert verdict.verdict == "undecided"
+    assert verdict.e_value == verdict.e_values[-1] < max(verdict.e_values)
+
+
+def test_the_evidence_of_a_decision_is_that_at_the_decision():
+    verdict = judge_differences([1.0] * 9, Rules())
+    assert verdict.e_value == verdict.e_values[5] < verdict.e_values[-1]
+
+
+def test_more_pairs_than_are_foreseen_are_judged():
+    differences = [1.0, -1.0] * 202
+    assert foresee_pairs(differences, Rules(max_pairs=500)) == (None, 0.0)
+    assert judge_differences(differences, Rules()).verdict == "undecided"
+
+
+def test_one_exit_code_cannot_say_the_verdicts_of_a_sweep():
+    with pytest.raises(ConfigError, match="--exit-code has no effect"):
+        choose_mode(["sweep", "folder"], {"exit_code"}, [])
+    assert choose_mode(["sweep", "folder"], set(), []) == "sweep"

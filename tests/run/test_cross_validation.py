@@ -14,7 +14,8 @@ from dnntrain.choices.data.digits import Digits
 from dnntrain.errors import ConfigError
 from dnntrain.input.source import ArraySource
 from dnntrain.input.split import find_fold
-from dnntrain.run.cross_validation import compute_t_quantile, format_table, summarize_folds
+from dnntrain.run.cross_validation import format_table, summarize_folds
+from dnntrain.utils.student_t import compute_t_quantile
 
 
 def make_source(labels: list[int], keys: list[str] | None = None) -> ArraySource:

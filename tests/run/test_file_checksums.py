@@ -61,13 +61,13 @@ def test_a_report_names_the_file_that_was_altered(tmp_path: Path) -> None:
 def test_a_verdict_reads_no_altered_value(tmp_path: Path) -> None:
     run = make_ended_run(tmp_path / "run")
     accuracy = MetricInfo("accuracy", higher_is_better=True)
-    assert read_value(run, accuracy) == 0.75
+    assert read_value(run, accuracy, "test") == 0.75
     change_digit(run / "evaluation.json", "accuracy")
     with pytest.raises(CheckpointError, match=r"evaluation\.json"):
-        read_value(run, accuracy)
+        read_value(run, accuracy, "test")
     change_digit(run / "result.json", "examples_per_s")
     with pytest.raises(CheckpointError, match=r"result\.json"):
-        read_value(run, MetricInfo("examples_per_s", higher_is_better=True, unit="1/s"))
+        read_value(run, MetricInfo("examples_per_s", higher_is_better=True, unit="1/s"), "test")
 
 
 def test_rows_of_a_running_run_are_compared_with_its_last_checkpoint(tmp_path: Path) -> None:

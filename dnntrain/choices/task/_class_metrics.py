@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.protocols import Batch, Metric, RowMetric
+from dnntrain.utils.calibration_error import BINS, compute_calibration_error, sum_confidence_bins
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-#: Bins of the confidence for the calibration error.
-BINS = 15
 
 Confusion = NDArray[np.float64]
 
@@ -96,20 +94,9 @@ def sum_bins(get_probabilities: Callable[[Tensor], Tensor]) -> Callable[[Tensor,
     """Return [3 bins]: the examples, confidences and correct predictions of each bin of the confidence."""
 
     def sums(outputs: Tensor, batch: Batch) -> Tensor:
-        import torch
-
-        confidence, predicted = get_probabilities(outputs).double().max(1)
-        bins = (confidence * BINS).long().clamp(0, BINS - 1)
-        columns = [torch.ones_like(confidence), confidence, (predicted == batch.targets).double()]
-        return torch.cat([torch.zeros_like(confidence[:1]).repeat(BINS).index_add(0, bins, item) for item in columns])
+        return sum_confidence_bins(get_probabilities(outputs), batch.targets).flatten()
 
     return sums
-
-
-def compute_calibration_error(sums: Sequence[float]) -> float:
-    """Return the expected calibration error, sum over bins of |correct - confidence| / examples (Naeini, 2015)."""
-    counts, confidence, correct = np.array(sums).reshape(3, BINS)
-    return float(np.abs(correct - confidence).sum() / counts.sum()) if counts.sum() else float("nan")
 
 
 def compute_auroc(rows: NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ from test_tasks import assert_equal_rows
 from torch import nn
 
 import dnntrain
-from dnntrain.checkpoint.checkpoint import read_checkpoint
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.choices.adapt.lora import Lora
 from dnntrain.errors import ConfigError
 from dnntrain.nn.init import initialize_weights
