@@ -15,12 +15,12 @@ from dnntrain.config.decode import compute_digest
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import DnntrainError
 from dnntrain.protocols import MetricInfo
-from dnntrain.prove.evidence import select_by_e_bh
 from dnntrain.prove.metrics import DEFAULT_SHARE_MARGIN, choose_split, read_pair
 from dnntrain.prove.result import format_difference
 from dnntrain.prove.verdict import Rules, Verdict, judge_differences
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
 from dnntrain.report.load_run import read_run
+from dnntrain.utils.evidence import select_by_e_bh
 from dnntrain.utils.sealed_json import read_intact_json
 from dnntrain.utils.units import pluralize
 

@@ -12,7 +12,6 @@ from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.display import EvidenceDisplay
 from dnntrain.prove.distillation import diagnose_pairs
-from dnntrain.prove.evidence import select_by_e_bh
 from dnntrain.prove.metrics import DEFAULT_SHARE_MARGIN, FIGURES, choose_metric, describe_split
 from dnntrain.prove.page import write_prove_report
 from dnntrain.prove.pairs import Comparison, Pair, iterate_pairs
@@ -20,6 +19,7 @@ from dnntrain.prove.result import ProveResult, describe_verdict, format_line
 from dnntrain.prove.run_sets import group_sweep, pair_runs, read_finished_config
 from dnntrain.prove.verdict import Rules, judge_differences
 from dnntrain.run.directory import lock_folder
+from dnntrain.utils.evidence import select_by_e_bh
 from dnntrain.utils.files import write_json
 from dnntrain.utils.words import add_config_dir
 

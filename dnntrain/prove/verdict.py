@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dnntrain.prove.evidence import E_PROCESSES, EffectInterval, compute_e_values, compute_effect_interval
+from dnntrain.utils.evidence import E_PROCESSES, EffectInterval, compute_e_values, compute_effect_interval
 
 VerdictName = Literal["better", "worse", "equivalent", "undecided"]
 

@@ -5,6 +5,7 @@ A history is the list of (step, value) of a trial's validations; greater values 
 
 from __future__ import annotations
 
+import math
 import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,10 @@ class StopRule(ABC):
     @abstractmethod
     def list_points(self, total_steps: int) -> tuple[int, ...]:
         """Return the steps at which a trial of `total_steps` is judged; empty: at each validation."""
+
+    def get_first_step(self, total_steps: int) -> int:
+        """Return the step of a trial of `total_steps` before which it is not judged."""
+        return 0
 
     @abstractmethod
     def should_stop(self, trial: int, step: int, histories: Mapping[int, History]) -> bool:
@@ -67,6 +72,9 @@ class Median(StopRule):
 
     def list_points(self, total_steps: int) -> tuple[int, ...]:
         return ()
+
+    def get_first_step(self, total_steps: int) -> int:
+        return math.ceil(self.warm_up * total_steps)
 
     def should_stop(self, trial: int, step: int, histories: Mapping[int, History]) -> bool:
         best = _best_at(histories.get(trial, ()), step, exact=False)

@@ -136,7 +136,7 @@ def prepare_search(
     # As many trials as there are cores may run at once, whatever the number of probes.
     demands += [demands[0]] * len(list_cores())
     resource_sets = divide_machine(demands, devices, list_cores(), hardware.memory_bytes, options.jobs)
-    metrics = _choose_metrics(options, configs[0])
+    metrics = _choose_metrics(options, configs)
     seed = int(configs[0]["seed"])
     return Search(folder, space, options, metrics, seed, tuple(resource_sets), composer, config_dir, identity)
 
@@ -152,11 +152,21 @@ def _check_local(configs: Sequence[Mapping[str, Any]], options: SearchOptions, w
     raise ConfigError("a search does not support launch=slurm, because it waits for the results of its trials", hint)
 
 
-def _choose_metrics(options: SearchOptions, config: Mapping[str, Any]) -> tuple[MetricInfo, ...]:
-    """Return the metrics that --metrics names, by default the run's own."""
-    decoded = decode_config(config)
+def _choose_metrics(options: SearchOptions, configs: Sequence[Mapping[str, Any]]) -> tuple[MetricInfo, ...]:
+    """Return the metrics that --metrics names, by default the run's own.
+
+    Raises ConfigError if a trial has no validation split to measure them on.
+    """
+    decoded = decode_config(configs[0])
     infos = (*decoded.task.list_infos(), *FIGURES)
-    return tuple(find_metric(name, infos, "--metrics") for name in options.metrics or (decoded.eval.metric,))
+    metrics = tuple(find_metric(name, infos, "--metrics") for name in options.metrics or (decoded.eval.metric,))
+    names = [metric.name for metric in metrics if metric not in FIGURES]
+    if names and any(config["data"].get("val_fraction", 1) == 0 for config in configs):
+        raise ConfigError(
+            f"a search for {names[0]} needs the validation split, which is empty with data.val_fraction=0",
+            "use data.val_fraction=0.1, or --metrics train_s",
+        )
+    return metrics
 
 
 def _make_identity(space: SearchSpace, options: SearchOptions, config: Mapping[str, Any]) -> dict[str, Any]:

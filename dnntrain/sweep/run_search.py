@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.saved_config import read_saved_config
-from dnntrain.errors import ConfigError, Preempted
+from dnntrain.errors import CheckpointError, ConfigError, Preempted
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.early_stop import RULES, History, StopRule
 from dnntrain.sweep.grid import Combination, make_folder_name
@@ -218,7 +218,13 @@ class _SearchSource(TrialSource):
             return
         status = self._table.statuses[index]
         if status.is_done:
-            state.log.tell(state.sampler, index, read_results(state.trials[index].folder, state.search.metrics))
+            try:
+                results = read_results(state.trials[index].folder, state.search.metrics)
+            except CheckpointError as error:
+                # The other trials go on; the sampler takes this one for failed.
+                self._table.say(f"trial {index + 1} counts as failed: {error.message}", important=True)
+                results = None
+            state.log.tell(state.sampler, index, results)
         elif status.status not in ("preempted", "interrupted", "killed", "broken off"):
             state.log.tell(state.sampler, index, None)
 
@@ -250,7 +256,8 @@ class _SearchSource(TrialSource):
             return None
         total = state.trials[index].total_steps
         points = self._rule.list_points(total) or tuple(step for step, _ in history)
-        reached = [point for point in points if point <= history[-1][0] and point < total]
+        first = self._rule.get_first_step(total)
+        reached = [point for point in points if first <= point <= history[-1][0] and point < total]
         new_points = [point for point in reached if (index, point) not in state.judged]
         state.judged.update((index, point) for point in new_points)
         return next((point for point in new_points if self._rule.should_stop(index, point, state.histories)), None)

@@ -19,7 +19,7 @@ import torch
 
 from dnntrain.choices.sched.constant import Constant
 from dnntrain.distributed.collectives import reduce_any
-from dnntrain.errors import DnntrainError
+from dnntrain.errors import DataError, DnntrainError
 from dnntrain.planning.batch_size import is_batch_size_scheduled
 from dnntrain.planning.cpu_threads import choose_threads
 from dnntrain.planning.facts import collect_data_facts, collect_model_facts
@@ -93,6 +93,12 @@ def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -
     size = smallest
     while size <= largest:
         if size * share > session.plan.data.train:
+            if not timings:
+                raise DataError(
+                    f"--smallest {smallest} asks for steps of {size * share} examples, and the training split has "
+                    f"{session.plan.data.train}",
+                    f"use --smallest {max(1, session.plan.data.train // share)} or less",
+                )
             end_reason = f"the training split has {session.plan.data.train} examples"
             break
         new_timing = _measure_size(session, size, steps)

@@ -127,14 +127,15 @@ def judge(probe: Probe, measured: Mapping[str, Any], total_steps: int | None) ->
         (abs(new - old) / max(abs(old), 1e-12) for old, new in zip(first, second, strict=True)), default=0.0
     )
     low = measured["ratio"][1]
-    old_s, new_s = measured["step_s"]
+    # The new line may take fewer steps, of more examples: times are those of a step of the old line.
+    saved_s = measured["step_s"][0] * (1 - 1 / measured["ratio"][0])
     startup_s = max(0.0, measured["startup_s"])
     if (probe.grade == "bitwise" and first != second) or (probe.grade == "rounding" and difference > _ROUNDING):
         verdict = "other losses"
     elif low <= _LEAST_GAIN:
         verdict = "not faster"
-    elif total_steps and startup_s > (old_s - new_s) * total_steps:
-        pays_after = round(startup_s / max(old_s - new_s, 1e-9))
+    elif total_steps and startup_s > saved_s * total_steps:
+        pays_after = round(startup_s / max(saved_s, 1e-9))
         verdict = f"starts too slowly: pays after {pays_after} steps, and this run has {total_steps}"
     else:
         verdict = "faster"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import REQUEST_FILE, RESULT_FILE, write_failure
+from dnntrain.utils.evidence import compute_effect_interval
 from dnntrain.utils.files import read_json, write_json
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.world import World
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 _FIRST_STEPS = 8
 #: Seconds of a block of steps.
 _BLOCK_S = 0.2
-#: Pairs of blocks at least and at most; an interval of 95 % needs six.
+#: Pairs of blocks at least and at most; an interval of 95 % that is looked at after each pair needs six.
 _MIN_PAIRS, _MAX_PAIRS = 6, 40
 #: A trainer of a probe is built for so many steps; it never makes them all.
 _STEPS = 1_000_000
@@ -84,7 +87,6 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
 
     All ranks of `world` make the same steps, as many as the clock of the main rank says.
     """
-    from dnntrain.bench.statistics import compute_ratio_interval
     from dnntrain.tune.step_time import agree
 
     base, keeps_callbacks = Line.from_json(request["line"]), bool(request["keeps_callbacks"])
@@ -98,24 +100,45 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
     counts = [agree(max(1, round(_BLOCK_S / max(line.run(3) / 3, 1e-6)))) for line in lines]
     deadline = time.perf_counter() + float(request["seconds"])
     times: tuple[list[float], list[float]] = ([], [])
+    ratio = Ratio(1.0, 0.0, math.inf)
     while len(times[0]) < _MAX_PAIRS:
         for side in (0, 1) if len(times[0]) % 2 == 0 else (1, 0):
             times[side].append(lines[side].run(counts[side]) / counts[side])
         if len(times[0]) < _MIN_PAIRS:
             continue
-        interval = compute_ratio_interval(times[0], times[1])
-        if agree(interval.excludes(1.0 / examples) or time.perf_counter() > deadline):
+        ratio = compare_times(*times, examples)
+        if agree(not ratio.low <= 1.0 <= ratio.high or time.perf_counter() > deadline):
             break
     for line in lines:
         line.trainer.close()
     step_s = [sorted(values)[len(values) // 2] for values in times]
     startup_s = (lines[1].first_s - _FIRST_STEPS * step_s[1]) - (lines[0].first_s - _FIRST_STEPS * step_s[0])
     return {
-        "ratio": [value * examples for value in interval.as_json()],
+        "ratio": list(ratio),
         "step_s": step_s,
         "startup_s": startup_s,
         "losses": first_losses,
     }
+
+
+class Ratio(NamedTuple):
+    """The median ratio of times, and its interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+def compare_times(old: Sequence[float], new: Sequence[float], examples: float) -> Ratio:
+    """Return how many times as fast an example of the new line is, with its interval of 95 %.
+
+    `old` and `new` are seconds of a step, pair by pair; `examples` are those of a new step over those of
+    an old one. The interval is that of paired differences of logarithms, and valid after any number of
+    pairs: the search may stop as soon as it leaves out 1.
+    """
+    differences = [math.log(before / after * examples) for before, after in zip(old, new, strict=True)]
+    interval = compute_effect_interval(differences)
+    return Ratio(*(math.exp(value) for value in (statistics.median(differences), interval.low, interval.high)))
 
 
 def _open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> _Line:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain import train
-from dnntrain.prove.evidence import compute_e_values
+from dnntrain.utils.evidence import compute_e_values
 from dnntrain.utils.files import read_json
 
 CRITERIA = ("random", "magnitude", "taylor", "fpgm", "bn_scale", "lamp", "obd")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ from dnntrain.config.registry import load_registry
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import MetricInfo
 from dnntrain.sweep.early_stop import Asha, Median
-from dnntrain.sweep.prepare_search import SearchOptions
+from dnntrain.sweep.prepare_search import SearchOptions, prepare_search
+from dnntrain.sweep.run_search import SearchState, _SearchSource
 from dnntrain.sweep.samplers import GridSampler, make_sampler
 from dnntrain.sweep.search_log import JOURNAL_FILE, LOG_FILE, SearchLog
 from dnntrain.sweep.search_results import choose_winner
 from dnntrain.sweep.search_space import SearchSpace, read_search_space
+from dnntrain.sweep.sweep_directory import TrialStatus
 
 Capture = pytest.CaptureFixture[str]
 
@@ -201,6 +204,41 @@ def test_the_median_rule_compares_the_best_value_with_the_means_of_others() -> N
     assert rule.should_stop(9, 20, histories)
     assert not rule.should_stop(4, 20, histories)
     assert not rule.should_stop(9, 20, {number: histories[number] for number in (0, 1, 9)})
+
+
+def test_the_median_rule_judges_no_trial_in_its_first_tenth(tmp_path: Path) -> None:
+    source, _ = make_source(tmp_path, "median")
+    history = [(5, 0.1), (9, 0.1), (10, 0.1)]
+    source._state.histories = {number: [(5, 0.9), (10, 0.9)] for number in range(1, 6)} | {0: history}
+    assert source._find_lost_point(0, history[:2]) is None
+    assert source._find_lost_point(0, history) == 10
+
+
+def make_source(folder: Path, rule: str | None = None) -> tuple[_SearchSource, list[str]]:
+    """Return the source of a search whose first trial has ended, and the list of what it says."""
+    space, said = read_space(RATE), []
+    search = SimpleNamespace(options=SimpleNamespace(stop_early=rule), metrics=(MetricInfo("accuracy", True),))
+    log, sampler = open_log(folder, space), make_sampler("random", space, 0, [True], folder / JOURNAL_FILE)
+    log.ask(sampler)
+    state = SearchState(search, log, sampler, [SimpleNamespace(folder=folder / "1", total_steps=100)])
+    table = SimpleNamespace(statuses=[TrialStatus("done")], say=lambda text, important=False: said.append(text))
+    return _SearchSource(state, table), said
+
+
+def test_a_trial_without_the_metric_does_not_end_the_search(tmp_path: Path) -> None:
+    source, said = make_source(tmp_path)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "result.json").write_text('{"status": "done"}')
+    (tmp_path / "1" / "metrics.jsonl").write_text("")
+    source.on_end(0)
+    assert "trial 1 counts as failed" in said[0]
+    assert source._state.log.events[-1] == {"tell": 0, "results": None}
+
+
+@pytest.mark.slow
+def test_a_search_without_a_validation_split_is_refused() -> None:
+    with pytest.raises(ConfigError, match="needs the validation split"):
+        prepare_search([RATE, "data.val_fraction=0"], SearchOptions("random"), quiet=True)
 
 
 def test_the_pareto_front_has_no_dominated_trial(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dnntrain.prove.evidence import (
+from dnntrain.utils.evidence import (
     E_PROCESSES,
     compute_e_values,
     compute_effect_interval,
